@@ -1,1 +1,11 @@
-//! placeholder
+//! PostgreSQL as files, bytes and a process: everything a physical backup needs and SQL does not give.
+//!
+//! Entry points: [`server`] starts and stops a cluster as a direct child, [`replication::Connection`] speaks the
+//! streaming replication protocol, [`wal::Records`] reads WAL records out of plain bytes, [`page`] and [`pg_control`]
+//! check what lies on disk.
+//!
+//! Absent on purpose: the engine's own tables and queries (they belong to `services`), TLS, logical decoding, and any
+//! knowledge of where backups are kept.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
+
+pub mod server;

@@ -1,1 +1,1 @@
-//! placeholder
+//! Throw-away servers for tests.
