@@ -8,4 +8,7 @@
 //! knowledge of where backups are kept.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
+pub mod lsn;
 pub mod server;
+pub mod timeline;
+pub mod wire;

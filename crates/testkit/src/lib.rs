@@ -1,1 +1,52 @@
-//! Throw-away servers for tests.
+//! Throw-away PostgreSQL and Redis servers for tests: each in a temporary folder, stopped (by its own process id) when
+//! dropped.
+//!
+//! Entry points: [`TestPostgres::start`], [`TestPostgres::builder`], [`TestRedis::start`]. Everything panics on failure:
+//! a test has nothing better to do.
+//!
+//! Absent: anything a product path needs; starting servers for real lives in `postgres_physical::server`.
+
+mod postgres;
+mod redis;
+
+pub use postgres::{Builder, TestPostgres};
+pub use redis::TestRedis;
+
+use std::path::Path;
+
+/// A temporary folder that the server's account may enter.
+fn open_folder(prefix: &str) -> tempfile::TempDir {
+    let dir = tempfile::Builder::new()
+        .prefix(prefix)
+        .tempdir()
+        .expect("a temporary folder");
+    open_up(dir.path());
+    dir
+}
+
+fn open_up(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))
+        .expect("mode of a temporary folder");
+}
+
+/// A loopback port nobody listens on right now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Waits for a condition by asking again, for at most a minute; then panics with `what`.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "not within a minute: {what}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}

@@ -6,6 +6,7 @@ mod initdb;
 mod leftover;
 mod os_user;
 mod process;
+pub mod sql;
 
 pub use binaries::Binaries;
 pub use initdb::{InitOptions, initdb, write_cluster_file, write_peer_access};

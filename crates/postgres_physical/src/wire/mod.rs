@@ -1,0 +1,309 @@
+//! One connection to a server in the frontend/backend protocol, version 3: start-up, authentication, frames.
+//! Replication and administrative SQL are built on it.
+
+mod options;
+mod socket;
+mod startup;
+
+pub use options::{ConnectOptions, Host, Secret};
+pub(crate) use socket::Socket;
+
+use bytes::{Buf, Bytes, BytesMut};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Why a conversation with a server failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    #[error("cannot connect to PostgreSQL at {target}: {source}")]
+    Connect { target: String, source: io::Error },
+    #[error("PostgreSQL at {target} refused the login of {user}: {server}")]
+    Login {
+        target: String,
+        user: String,
+        server: ServerMessage,
+    },
+    #[error("PostgreSQL at {target} asks for a password of {user} ({method}) and none is set")]
+    PasswordMissing {
+        target: String,
+        user: String,
+        method: &'static str,
+    },
+    #[error(
+        "PostgreSQL at {target} asks for authentication method {method}, which is not supported; allow trust, peer, scram-sha-256 or md5 in pg_hba.conf"
+    )]
+    Authentication { target: String, method: String },
+    #[error("PostgreSQL answered {what} with: {server}")]
+    Server { what: String, server: ServerMessage },
+    #[error("the connection to PostgreSQL was lost: {0}")]
+    Lost(#[from] io::Error),
+    #[error("PostgreSQL sent something unexpected: {0}")]
+    Protocol(String),
+    #[error("PostgreSQL did not answer {what} within {seconds} s")]
+    Timeout { what: String, seconds: u64 },
+}
+
+impl WireError {
+    /// The SQLSTATE, when the server itself reported the error.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            WireError::Login { server, .. } | WireError::Server { server, .. } => {
+                Some(&server.code)
+            }
+            _ => None,
+        }
+    }
+
+    pub fn server_message(&self) -> Option<&ServerMessage> {
+        match self {
+            WireError::Login { server, .. } | WireError::Server { server, .. } => Some(server),
+            _ => None,
+        }
+    }
+}
+
+/// An ErrorResponse or NoticeResponse.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerMessage {
+    pub severity: String,
+    /// SQLSTATE
+    pub code: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl std::fmt::Display for ServerMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} ({})", self.severity, self.message, self.code)?;
+        if let Some(detail) = &self.detail {
+            write!(f, "; {detail}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl ServerMessage {
+    pub(crate) fn parse(mut body: Bytes) -> ServerMessage {
+        let mut message = ServerMessage::default();
+        while body.has_remaining() {
+            let field = body.get_u8();
+            if field == 0 {
+                break;
+            }
+            let text = take_cstr(&mut body).unwrap_or_default();
+            match field {
+                b'V' => message.severity = text,
+                b'S' if message.severity.is_empty() => message.severity = text,
+                b'C' => message.code = text,
+                b'M' => message.message = text,
+                b'D' => message.detail = Some(text),
+                b'H' => message.hint = Some(text),
+                _ => {}
+            }
+        }
+        message
+    }
+}
+
+/// One message from the server: its tag and its body.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) tag: u8,
+    pub(crate) body: Bytes,
+}
+
+/// The largest message we accept; PostgreSQL itself stops at 1 GB, WAL and base backup chunks are far smaller.
+const FRAME_BYTES_MAX: usize = 1 << 30;
+const READ_BYTES: usize = 256 << 10;
+
+/// A logged-in connection.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    socket: Socket,
+    incoming: BytesMut,
+    target: String,
+}
+
+impl Wire {
+    /// Connects and logs in; `extra` are further start-up parameters such as `replication`.
+    pub(crate) fn connect(
+        options: &ConnectOptions,
+        extra: &[(&str, &str)],
+    ) -> Result<Wire, WireError> {
+        let target = options.target();
+        let socket = Socket::connect(options).map_err(|source| WireError::Connect {
+            target: target.clone(),
+            source,
+        })?;
+        let mut wire = Wire {
+            socket,
+            incoming: BytesMut::with_capacity(READ_BYTES),
+            target,
+        };
+        startup::log_in(&mut wire, options, extra)?;
+        Ok(wire)
+    }
+
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        Ok(self.socket.write_all(bytes)?)
+    }
+
+    /// A simple query message.
+    pub(crate) fn send_query(&mut self, sql: &str) -> Result<(), WireError> {
+        let mut message = BytesMut::new();
+        postgres_protocol::message::frontend::query(sql, &mut message)?;
+        self.send(&message)
+    }
+
+    /// The next message, however long it takes.
+    pub(crate) fn frame(&mut self) -> Result<Frame, WireError> {
+        loop {
+            if let Some(frame) = self.frame_before(None)? {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// The next message, or `None` when the deadline passed first. Half-received messages are kept for the next call.
+    pub(crate) fn frame_before(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Frame>, WireError> {
+        loop {
+            if let Some(frame) = self.buffered_frame()? {
+                return Ok(Some(frame));
+            }
+            let patience = match deadline {
+                None => None,
+                Some(deadline) => match deadline.saturating_duration_since(Instant::now()) {
+                    Duration::ZERO => return Ok(None),
+                    patience => Some(patience),
+                },
+            };
+            if !self
+                .socket
+                .read_into(&mut self.incoming, READ_BYTES, patience)?
+            {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// A message that is complete in the buffer already.
+    pub(crate) fn buffered_frame(&mut self) -> Result<Option<Frame>, WireError> {
+        let Some(header) = self.incoming.get(..5) else {
+            return Ok(None);
+        };
+        let tag = header[0];
+        let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
+        if !(4..=FRAME_BYTES_MAX).contains(&length) {
+            return Err(WireError::Protocol(format!(
+                "message {:?} of {length} bytes",
+                tag as char
+            )));
+        }
+        if self.incoming.len() < 1 + length {
+            self.incoming.reserve(1 + length - self.incoming.len());
+            return Ok(None);
+        }
+        let mut body = self.incoming.split_to(1 + length).freeze();
+        body.advance(5);
+        Ok(Some(Frame { tag, body }))
+    }
+
+    /// The next message that is not a notice or a parameter report; an error of the server becomes ours.
+    pub(crate) fn answer(
+        &mut self,
+        what: &str,
+        notices: &mut Vec<ServerMessage>,
+    ) -> Result<Frame, WireError> {
+        loop {
+            let frame = self.frame()?;
+            match frame.tag {
+                b'N' => notices.push(ServerMessage::parse(frame.body)),
+                b'S' | b'A' => {}
+                b'E' => {
+                    return Err(WireError::Server {
+                        what: what.to_owned(),
+                        server: ServerMessage::parse(frame.body),
+                    });
+                }
+                _ => return Ok(frame),
+            }
+        }
+    }
+
+    /// Reads until the server is ready for the next command, dropping everything else.
+    pub(crate) fn drain_to_ready(&mut self) -> Result<(), WireError> {
+        while self.frame()?.tag != b'Z' {}
+        Ok(())
+    }
+
+    pub(crate) fn unexpected(&self, what: &str, frame: &Frame) -> WireError {
+        WireError::Protocol(format!(
+            "message {:?} in answer to {what}",
+            frame.tag as char
+        ))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // Terminate; a connection that is gone does not mind.
+        let _ = self.socket.write_all(&[b'X', 0, 0, 0, 4]);
+    }
+}
+
+/// Takes a zero-terminated string off the front.
+pub(crate) fn take_cstr(body: &mut Bytes) -> Option<String> {
+    let end = body.iter().position(|byte| *byte == 0)?;
+    let text = String::from_utf8_lossy(&body[..end]).into_owned();
+    body.advance(end + 1);
+    Some(text)
+}
+
+/// The fields of a DataRow, as text.
+pub(crate) fn data_row(mut body: Bytes) -> Option<Vec<Option<String>>> {
+    let count = body.try_get_u16().ok()?;
+    let mut fields = Vec::with_capacity(count.into());
+    for _ in 0..count {
+        let length = body.try_get_i32().ok()?;
+        if length < 0 {
+            fields.push(None);
+            continue;
+        }
+        if body.len() < length as usize {
+            return None;
+        }
+        fields.push(Some(
+            String::from_utf8_lossy(&body.split_to(length as usize)).into_owned(),
+        ));
+    }
+    Some(fields)
+}
+
+/// The column names of a RowDescription.
+pub(crate) fn row_description(mut body: Bytes) -> Option<Vec<String>> {
+    let count = body.try_get_u16().ok()?;
+    let mut names = Vec::with_capacity(count.into());
+    for _ in 0..count {
+        names.push(take_cstr(&mut body)?);
+        if body.len() < 18 {
+            return None;
+        }
+        body.advance(18);
+    }
+    Some(names)
+}

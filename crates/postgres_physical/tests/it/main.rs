@@ -1,0 +1,4 @@
+//! Against a real PostgreSQL.
+#![allow(clippy::unwrap_used)]
+
+mod server;
