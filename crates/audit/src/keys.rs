@@ -1,0 +1,280 @@
+//! Ed25519 keys of the log and their files. Secrets appear in no error, no Debug and no log line.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use serde::{Serialize, Serializer};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::hash::Hash;
+use crate::head::Head;
+use crate::hex::{self, HexError};
+use crate::signed_head::SignedHead;
+
+const SIGNING_LABEL: &str = "bre-audit-signing-key-1";
+const VERIFYING_LABEL: &str = "bre-audit-verifying-key-1";
+
+#[derive(Debug, Error)]
+pub enum KeyError {
+    #[error("the key file {path} cannot be read or written: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "the key file {path} exists already; a key is never overwritten. Move it away to make a new one"
+    )]
+    Exists { path: PathBuf },
+    #[error(
+        "the key file {path} has mode {mode:04o}: others than its owner could read it. Run: chmod 600 {path}"
+    )]
+    LooseMode { path: PathBuf, mode: u32 },
+    #[error(
+        "{path} is not a file of the kind '{label}' (one line: the kind, a space, 64 hex digits)"
+    )]
+    NotAKey { path: PathBuf, label: &'static str },
+    #[error("these bytes are not an Ed25519 key")]
+    Rejected,
+    #[error("the system gave no randomness for a new key")]
+    Randomness,
+}
+
+/// The first 8 bytes of SHA-256 of the public key.
+#[derive(Clone, Copy, PartialEq, Eq, std::hash::Hash)]
+pub struct KeyId([u8; 8]);
+
+impl KeyId {
+    pub const fn from_bytes(bytes: [u8; 8]) -> KeyId {
+        KeyId(bytes)
+    }
+
+    pub const fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+
+    fn of(public: &[u8; 32]) -> KeyId {
+        let mut id = [0; 8];
+        id.copy_from_slice(&Hash::of(&[public]).as_bytes()[..8]);
+        KeyId(id)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for KeyId {
+    type Err = HexError;
+
+    fn from_str(text: &str) -> Result<KeyId, HexError> {
+        hex::decode_array(text).map(KeyId)
+    }
+}
+
+impl Serialize for KeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The private half: signs heads and epoch openings.
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    public: VerifyingKey,
+}
+
+impl SigningKey {
+    pub fn generate() -> Result<SigningKey, KeyError> {
+        let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Randomness)?;
+        SigningKey::from_pair(pair)
+    }
+
+    pub fn from_seed(seed: &[u8; 32]) -> Result<SigningKey, KeyError> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Rejected)?;
+        SigningKey::from_pair(pair)
+    }
+
+    fn from_pair(pair: Ed25519KeyPair) -> Result<SigningKey, KeyError> {
+        let public = pair
+            .public_key()
+            .as_ref()
+            .try_into()
+            .map_err(|_| KeyError::Rejected)?;
+        let public = VerifyingKey::from_bytes(public);
+        Ok(SigningKey { pair, public })
+    }
+
+    /// A new key in a new file of mode 0600, on disk when this returns.
+    pub fn create(path: impl AsRef<Path>) -> Result<SigningKey, KeyError> {
+        let key = SigningKey::generate()?;
+        let seed = key.pair.seed().map_err(|_| KeyError::Rejected)?;
+        let seed: Curve25519SeedBin<'static> =
+            seed.as_be_bytes().map_err(|_| KeyError::Rejected)?;
+        let text = Zeroizing::new(hex::encode(seed.as_ref()));
+        write_new(path.as_ref(), SIGNING_LABEL, &text, 0o600)?;
+        Ok(key)
+    }
+
+    /// Reads a key file; one that others than its owner may read is refused.
+    pub fn load(path: impl AsRef<Path>) -> Result<SigningKey, KeyError> {
+        let path = path.as_ref();
+        let mut file = File::open(path).map_err(|e| io_error(path, e))?;
+        let metadata = file.metadata().map_err(|e| io_error(path, e))?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            let path = path.to_owned();
+            return Err(KeyError::LooseMode { path, mode });
+        }
+        let seed = Zeroizing::new(read_key(&mut file, path, SIGNING_LABEL)?);
+        SigningKey::from_seed(&seed)
+    }
+
+    pub fn verifying_key(&self) -> &VerifyingKey {
+        &self.public
+    }
+
+    pub fn key_id(&self) -> KeyId {
+        self.public.id
+    }
+
+    pub fn sign(&self, head: &Head) -> SignedHead {
+        let payload = head.payload(self.key_id());
+        let signature = self.sign_bytes(&payload);
+        SignedHead::from_parts(head.clone(), self.key_id(), payload, signature)
+    }
+
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(bytes).as_ref());
+        signature
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey(id {})", self.public.id)
+    }
+}
+
+/// The public half: no secret, but whoever verifies must have it from a place that the writer's host does not rule.
+#[derive(Clone, PartialEq, Eq)]
+pub struct VerifyingKey {
+    bytes: [u8; 32],
+    id: KeyId,
+}
+
+impl VerifyingKey {
+    pub fn from_bytes(bytes: [u8; 32]) -> VerifyingKey {
+        let id = KeyId::of(&bytes);
+        VerifyingKey { bytes, id }
+    }
+
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+
+    pub fn key_id(&self) -> KeyId {
+        self.id
+    }
+
+    /// Writes a new file of mode 0644, on disk when this returns.
+    pub fn create(&self, path: impl AsRef<Path>) -> Result<(), KeyError> {
+        write_new(
+            path.as_ref(),
+            VERIFYING_LABEL,
+            &hex::encode(&self.bytes),
+            0o644,
+        )
+    }
+
+    pub fn load(path: impl AsRef<Path>) -> Result<VerifyingKey, KeyError> {
+        let path = path.as_ref();
+        let mut file = File::open(path).map_err(|e| io_error(path, e))?;
+        read_key(&mut file, path, VERIFYING_LABEL).map(VerifyingKey::from_bytes)
+    }
+
+    /// Checks the signature and hands out what it covers.
+    pub fn verify(&self, signed: &SignedHead) -> Result<Head, crate::HeadError> {
+        signed.verify(std::slice::from_ref(self))
+    }
+
+    pub(crate) fn signed(&self, bytes: &[u8], signature: &[u8; 64]) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.bytes)
+            .verify(bytes, signature)
+            .is_ok()
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VerifyingKey(id {})", self.id)
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> KeyError {
+    let path = path.to_owned();
+    KeyError::Io { path, source }
+}
+
+/// Temporary file, fsync, hard link (which refuses an existing name), fsync of the folder: the name never shows half a key.
+fn write_new(path: &Path, label: &str, digits: &str, mode: u32) -> Result<(), KeyError> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.new", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let line = Zeroizing::new(format!("{label} {digits}\n"));
+    let written = write_synced(&temporary, line.as_bytes(), mode)
+        .and_then(|()| fs::hard_link(&temporary, path));
+    let removed = fs::remove_file(&temporary);
+    match written
+        .and(removed)
+        .and_then(|()| File::open(folder)?.sync_all())
+    {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(KeyError::Exists {
+            path: path.to_owned(),
+        }),
+        Err(e) => Err(io_error(path, e)),
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn read_key(file: &mut File, path: &Path, label: &'static str) -> Result<[u8; 32], KeyError> {
+    let mut text = Zeroizing::new(String::new());
+    let not_a_key = || KeyError::NotAKey {
+        path: path.to_owned(),
+        label,
+    };
+    match file.take(256).read_to_string(&mut text) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(not_a_key()),
+        Err(e) => return Err(io_error(path, e)),
+    }
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let digits = line
+        .strip_prefix(label)
+        .and_then(|rest| rest.strip_prefix(' '));
+    digits
+        .and_then(|digits| hex::decode_array(digits).ok())
+        .ok_or_else(not_a_key)
+}

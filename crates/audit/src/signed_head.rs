@@ -1,0 +1,171 @@
+//! A head with its signature, and the JSON object it is kept as (format §5).
+
+use serde::{Deserialize, Serialize};
+
+use crate::head::{Head, HeadError};
+use crate::hex;
+use crate::keys::{KeyId, VerifyingKey};
+
+const FORMAT: &str = "bre-audit-head-1";
+
+/// Reading one proves nothing: only [`SignedHead::verify`] hands out a [`Head`] to rely on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedHead {
+    claimed: Head,
+    key_id: KeyId,
+    payload: Vec<u8>,
+    signature: [u8; 64],
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Json {
+    format: String,
+    log: u16,
+    epoch: u32,
+    size: u64,
+    last_hash: String,
+    root: String,
+    at_micros: i64,
+    lsn: String,
+    key_id: String,
+    payload: String,
+    signature: String,
+}
+
+impl SignedHead {
+    pub(crate) fn from_parts(
+        claimed: Head,
+        key_id: KeyId,
+        payload: Vec<u8>,
+        signature: [u8; 64],
+    ) -> SignedHead {
+        SignedHead {
+            claimed,
+            key_id,
+            payload,
+            signature,
+        }
+    }
+
+    /// What the payload says, not verified: for choosing names and for messages.
+    pub fn claimed(&self) -> &Head {
+        &self.claimed
+    }
+
+    pub fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    /// Checks the signature against whichever of the trusted keys the head names.
+    pub fn verify(&self, keys: &[VerifyingKey]) -> Result<Head, HeadError> {
+        let (log, epoch, size, key_id) = (
+            self.claimed.log,
+            self.claimed.epoch,
+            self.claimed.size,
+            self.key_id,
+        );
+        let unknown = HeadError::UnknownKey {
+            log,
+            epoch,
+            size,
+            key_id,
+        };
+        let key = keys
+            .iter()
+            .find(|key| key.key_id() == key_id)
+            .ok_or(unknown)?;
+        if !key.signed(&self.payload, &self.signature) {
+            return Err(HeadError::Signature {
+                log,
+                epoch,
+                size,
+                key_id,
+            });
+        }
+        Ok(self.claimed.clone())
+    }
+
+    /// One JSON object with a line end, for people as well.
+    pub fn to_json(&self) -> Vec<u8> {
+        let json = Json::of(self);
+        // Strings and integers only: there is nothing here that serde_json could fail on.
+        let mut bytes = serde_json::to_vec_pretty(&json).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    pub fn from_json(bytes: &[u8]) -> Result<SignedHead, HeadError> {
+        let json: Json =
+            serde_json::from_slice(bytes).map_err(|e| HeadError::Json(e.to_string()))?;
+        if json.format != FORMAT {
+            return Err(HeadError::Json(format!("its format is {:?}", json.format)));
+        }
+        let payload = hex::decode(&json.payload).map_err(|source| bad_hex("payload", source))?;
+        let signature =
+            hex::decode_array(&json.signature).map_err(|source| bad_hex("signature", source))?;
+        let (claimed, key_id) = Head::parse(&payload)?;
+        let signed = SignedHead::from_parts(claimed, key_id, payload, signature);
+        json.agree_with(&Json::of(&signed))?;
+        Ok(signed)
+    }
+}
+
+fn bad_hex(field: &'static str, source: hex::HexError) -> HeadError {
+    HeadError::Hex { field, source }
+}
+
+impl Json {
+    fn of(signed: &SignedHead) -> Json {
+        let head = &signed.claimed;
+        Json {
+            format: FORMAT.to_owned(),
+            log: head.log,
+            epoch: head.epoch,
+            size: head.size,
+            last_hash: head.last_hash.to_string(),
+            root: head.root.to_string(),
+            at_micros: head.at_micros,
+            lsn: lsn_text(head.lsn),
+            key_id: signed.key_id.to_string(),
+            payload: hex::encode(&signed.payload),
+            signature: hex::encode(&signed.signature),
+        }
+    }
+
+    fn agree_with(&self, payload: &Json) -> Result<(), HeadError> {
+        let copies = [
+            ("log", self.log.to_string(), payload.log.to_string()),
+            ("epoch", self.epoch.to_string(), payload.epoch.to_string()),
+            ("size", self.size.to_string(), payload.size.to_string()),
+            (
+                "last_hash",
+                self.last_hash.clone(),
+                payload.last_hash.clone(),
+            ),
+            ("root", self.root.clone(), payload.root.clone()),
+            (
+                "at_micros",
+                self.at_micros.to_string(),
+                payload.at_micros.to_string(),
+            ),
+            ("lsn", self.lsn.clone(), payload.lsn.clone()),
+            ("key_id", self.key_id.clone(), payload.key_id.clone()),
+        ];
+        for (field, says, payload) in copies {
+            if says != payload {
+                return Err(HeadError::CopyDisagrees {
+                    field,
+                    says,
+                    payload,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As PostgreSQL prints it.
+pub(crate) fn lsn_text(lsn: u64) -> String {
+    format!("{:X}/{:X}", lsn >> 32, lsn & 0xFFFF_FFFF)
+}

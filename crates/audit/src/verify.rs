@@ -1,0 +1,260 @@
+//! The reader's side: a whole log against itself and against its signed heads (format §6).
+
+use serde::Serialize;
+
+use crate::chain::Chain;
+use crate::entry::Entry;
+use crate::follow::{Fault, State, StoredEntry};
+use crate::head::Head;
+use crate::keys::VerifyingKey;
+use crate::opening::{EpochRecord, LostHead};
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Rows seen.
+    pub entries: u64,
+    /// Entries vouched for: all, or those before the first bad one.
+    pub verified: u64,
+    pub first_bad: Option<BadEntry>,
+    pub reason: Option<String>,
+    /// Heads that agreed with the log.
+    pub heads_agreed: u64,
+    /// Size of the newest head that agreed: entries above it are chained, but not yet signed for.
+    pub covered_to: u64,
+    /// Every opening in the log, with what it says was lost.
+    pub epochs: Vec<EpochRecord>,
+    /// Heads beyond what a recovery found, and named by it.
+    pub known_losses: Vec<LostHead>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct BadEntry {
+    pub epoch: i64,
+    pub position: i64,
+}
+
+impl Report {
+    pub fn is_sound(&self) -> bool {
+        self.first_bad.is_none()
+    }
+}
+
+/// Verifies entries as they come, in the order of their positions, without keeping them.
+#[derive(Debug)]
+pub struct Verifier {
+    state: State,
+    keys: Vec<VerifyingKey>,
+    /// By size; those before `next_head` have been met.
+    heads: Vec<Head>,
+    next_head: usize,
+    /// Heads whose size was met by an entry of another epoch.
+    unmatched: Vec<Head>,
+    /// Epoch of the first entry after the newest head that agreed.
+    epoch_uncovered: u32,
+    report: Report,
+}
+
+/// The whole in one go.
+pub fn verify(
+    log: u16,
+    entries: impl IntoIterator<Item = StoredEntry>,
+    heads: &[Head],
+    keys: &[VerifyingKey],
+) -> Report {
+    let mut verifier = Verifier::new(log, heads, keys);
+    for stored in entries {
+        verifier.push(&stored);
+    }
+    verifier.finish()
+}
+
+impl Verifier {
+    /// `heads` have had their signatures verified; those of other logs are left aside.
+    pub fn new(log: u16, heads: &[Head], keys: &[VerifyingKey]) -> Verifier {
+        let mut heads: Vec<Head> = heads
+            .iter()
+            .filter(|head| head.log == log)
+            .cloned()
+            .collect();
+        heads.sort_by_key(|head| (head.size, head.epoch));
+        Verifier {
+            state: State::new(log),
+            keys: keys.to_vec(),
+            heads,
+            next_head: 0,
+            unmatched: Vec::new(),
+            epoch_uncovered: 1,
+            report: Report::default(),
+        }
+    }
+
+    /// Takes the next row. Hands out the entry if it and all before it are sound, so that the caller can compare
+    /// further columns with it and [`Verifier::reject`] it.
+    pub fn push(&mut self, stored: &StoredEntry) -> Option<Entry> {
+        self.report.entries += 1;
+        if self.report.first_bad.is_some() {
+            return None;
+        }
+        let step = match self.state.step(stored, &self.keys) {
+            Ok(step) => step,
+            Err(fault) => {
+                self.fail(self.state.position, fault);
+                return None;
+            }
+        };
+        if self.state.position == self.report.covered_to + 1 {
+            self.epoch_uncovered = self.state.epoch;
+        }
+        self.report.epochs.extend(step.opening);
+        self.meet_heads();
+        self.report.first_bad.is_none().then_some(step.entry)
+    }
+
+    /// Declares an entry bad for a reason that only the caller can see.
+    pub fn reject(&mut self, epoch: i64, position: i64, reason: impl Into<String>) {
+        let reason = reason.into();
+        let fault = Fault {
+            epoch,
+            position,
+            reason,
+        };
+        self.fail(
+            u64::try_from(position).unwrap_or(1).saturating_sub(1),
+            fault,
+        );
+    }
+
+    /// The report, after the last row.
+    pub fn finish(mut self) -> Report {
+        if self.report.first_bad.is_some() {
+            return self.report;
+        }
+        let size = self.state.position;
+        let beyond = self.heads.split_off(self.next_head);
+        let unmet: Vec<Head> = self.unmatched.drain(..).chain(beyond).collect();
+        for head in unmet {
+            if !self.excuse(&head) {
+                break;
+            }
+        }
+        if self.report.first_bad.is_none() && size == 0 {
+            let reason = "the log is empty: not even the entry that opened it is there".to_owned();
+            let (epoch, position) = (1, 1);
+            self.fail(
+                0,
+                Fault {
+                    epoch,
+                    position,
+                    reason,
+                },
+            );
+        }
+        if self.report.first_bad.is_none() {
+            self.report.verified = size;
+        }
+        self.report
+    }
+
+    /// The writer's state at the end of the log, to go on from. `None` after a fault.
+    pub fn chain(&self) -> Option<Chain> {
+        self.report
+            .first_bad
+            .is_none()
+            .then(|| Chain::from_state(self.state.clone()))
+    }
+
+    /// Compares the log with the heads of its present size.
+    fn meet_heads(&mut self) {
+        while let Some(head) = self.heads.get(self.next_head) {
+            if head.size != self.state.position {
+                return;
+            }
+            self.next_head += 1;
+            if head.epoch != self.state.epoch {
+                self.unmatched.push(head.clone());
+                continue;
+            }
+            let same =
+                head.last_hash == self.state.last_hash && head.root == self.state.frontier.root();
+            if !same {
+                let fault = self.disagreement(head);
+                self.fail(self.report.covered_to, fault);
+                return;
+            }
+            self.report.heads_agreed += 1;
+            self.report.covered_to = head.size;
+        }
+    }
+
+    fn disagreement(&self, head: &Head) -> Fault {
+        let first = self.report.covered_to + 1;
+        let reason = format!(
+            "rewritten: the head signed for epoch {} at size {} does not fit the entries {first} to {}",
+            head.epoch, head.size, head.size
+        );
+        Fault {
+            epoch: i64::from(self.epoch_uncovered),
+            position: first as i64,
+            reason,
+        }
+    }
+
+    /// Whether a recovery in the log accounts for a head that the log does not hold; if not, that is the fault.
+    fn excuse(&mut self, head: &Head) -> bool {
+        let lost = LostHead {
+            epoch: head.epoch,
+            size: head.size,
+            hash: head.last_hash,
+        };
+        let named = |old: &LostHead| {
+            old.epoch == head.epoch
+                && (old.size > head.size || (old.size == head.size && old.hash == head.last_hash))
+        };
+        let mut later = self
+            .report
+            .epochs
+            .iter()
+            .filter(|record| record.epoch > head.epoch);
+        if later.any(|record| record.old_heads.iter().any(named)) {
+            self.report.known_losses.push(lost);
+            return true;
+        }
+        let size = self.state.position;
+        let (epoch, signed) = (head.epoch, head.size);
+        let (verified, reason) = if signed > size || epoch > self.state.epoch {
+            let reason = format!(
+                "the tail was cut: a head of epoch {epoch} was signed at size {signed}, the log ends at {size} in epoch {}, \
+                 and no recovery accounts for the difference",
+                self.state.epoch
+            );
+            (size, reason)
+        } else {
+            let reason = format!(
+                "rewritten: a head was signed for epoch {epoch} at size {signed}, the log has another epoch there, \
+                 and no recovery accounts for it"
+            );
+            (signed - 1, reason)
+        };
+        let fault = Fault {
+            epoch: i64::from(epoch),
+            position: verified as i64 + 1,
+            reason,
+        };
+        self.fail(verified, fault);
+        false
+    }
+
+    /// The first fault counts.
+    fn fail(&mut self, verified: u64, fault: Fault) {
+        if self.report.first_bad.is_some() {
+            return;
+        }
+        self.report.verified = verified;
+        self.report.first_bad = Some(BadEntry {
+            epoch: fault.epoch,
+            position: fault.position,
+        });
+        self.report.reason = Some(fault.reason);
+    }
+}
