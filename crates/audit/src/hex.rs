@@ -12,7 +12,7 @@ pub enum HexError {
     Odd(usize),
 }
 
-pub(crate) fn encode(bytes: &[u8]) -> String {
+pub fn encode(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
@@ -22,7 +22,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
     text
 }
 
-pub(crate) fn decode(text: &str) -> Result<Vec<u8>, HexError> {
+pub fn decode(text: &str) -> Result<Vec<u8>, HexError> {
     let digits = text.as_bytes();
     if !digits.len().is_multiple_of(2) {
         return Err(HexError::Odd(digits.len()));
@@ -34,7 +34,7 @@ pub(crate) fn decode(text: &str) -> Result<Vec<u8>, HexError> {
         .collect()
 }
 
-pub(crate) fn decode_array<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
+pub fn decode_array<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
     let length = HexError::Length {
         expected: N * 2,
         found: text.chars().count(),

@@ -14,7 +14,7 @@ mod fields;
 mod follow;
 mod hash;
 mod head;
-mod hex;
+pub mod hex;
 mod keys;
 mod merkle;
 mod opening;

@@ -1,0 +1,35 @@
+# One command each; everything they need is installed by `make setup` when it is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+# Built files live outside the clone, so that every clone shares them.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-engine/target
+DATA ?= bre-data
+PORT ?= 8000
+
+.PHONY: help run test test-slow bench drill fmt setup
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## install PostgreSQL and Redis when they are missing
+	@scripts/setup
+
+run: setup ## build and start everything on this machine
+	cargo build --release --locked -p engine
+	@echo "Starting; Ctrl-C stops everything cleanly."
+	exec "$$CARGO_TARGET_DIR/release/bre" up --data "$(DATA)" --port "$(PORT)"
+
+test: setup ## everything that CI runs
+	@scripts/test
+
+drill: setup ## the ten-fold drill whose times are judged
+	cargo build --release --locked -p engine
+	@scripts/drill
+
+bench: setup ## side-by-side benchmarks, printed as ratios
+	cargo build --release --locked -p engine -p bench
+	"$$CARGO_TARGET_DIR/release/bench"
+
+fmt: ## format the code
+	cargo fmt --all

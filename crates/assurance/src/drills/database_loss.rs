@@ -1,0 +1,324 @@
+//! Drill "database-loss": under load, the database is killed and everything but the repository and its keys deleted.
+
+use std::{
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use audit::Entry;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    DrillError, Report,
+    judge::Evidence,
+    ledger::{self, Outcome, Record, now_micros},
+    system::{Ready, System, kill, stop},
+};
+
+/// How long a recovery may take before the drill stops waiting: the guide's own limit.
+const GIVE_UP: Duration = crate::objectives::RTO_GUIDE;
+/// Clients go on for a while on the recovered system, so that its new epoch is loaded too.
+const AFTERWARDS: Duration = Duration::from_secs(2);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Limits are not what is drilled; a client here is a whole desk.
+const CONFIG: &str = "[limits]\nstandard_per_minute = 100000000\npremium_per_minute = 100000000\ninternal_per_minute = 100000000\n";
+
+/// The drill's settings, as the command line gives them.
+#[derive(Debug)]
+pub struct DatabaseLoss {
+    /// The product's binary.
+    pub bre: PathBuf,
+    pub strict: bool,
+    /// Kill the engine (and with it the streamer) in the same instant.
+    pub and_engine: bool,
+    pub clients: usize,
+    pub seconds: u64,
+    pub seed: u64,
+    pub book: Option<PathBuf>,
+    /// Where the throw-away system is built; the system's temporary folder when absent.
+    pub work: Option<PathBuf>,
+    /// A slower recovery fails the drill.
+    pub rto_seconds_max: u64,
+}
+
+impl DatabaseLoss {
+    /// Carries the drill out. `say` gets one line a step, for a person who waits.
+    ///
+    /// # Errors
+    /// When the drill could not be carried out; losses are in the report, not errors.
+    pub fn run(&self, say: &mut dyn FnMut(&str)) -> Result<Report, DrillError> {
+        let folder = self.work_folder()?;
+        say(&format!(
+            "throw-away system in {} (seed {})",
+            folder.path().display(),
+            self.seed
+        ));
+        let outcome = Run::start(self, folder.path(), say).and_then(|run| run.finish(say));
+        if !matches!(&outcome, Ok(report) if report.passed) {
+            say(&format!("kept for a look: {}", folder.keep().display()));
+        }
+        outcome
+    }
+
+    /// PostgreSQL runs as its own user, which must be able to pass through.
+    fn work_folder(&self) -> Result<tempfile::TempDir, DrillError> {
+        let parent = self.work.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = tempfile::Builder::new()
+            .prefix("bre-drill-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o711))
+            .tempdir_in(&parent)
+            .map_err(DrillError::file("cannot make a folder in", &parent))?;
+        Ok(folder)
+    }
+}
+
+/// A drill under way: the system and its clients. Whatever ends it, no process of it stays behind.
+struct Run<'a> {
+    drill: &'a DatabaseLoss,
+    folder: &'a Path,
+    system: System,
+    engine: Child,
+    ready: Ready,
+    clients: Vec<Child>,
+    random: StdRng,
+}
+
+impl<'a> Run<'a> {
+    fn start(
+        drill: &'a DatabaseLoss,
+        folder: &'a Path,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self, DrillError> {
+        let config = folder.join("bre.toml");
+        std::fs::write(&config, CONFIG).map_err(DrillError::file("cannot write", &config))?;
+        let system = System {
+            bre: drill.bre.clone(),
+            data: folder.join("data"),
+            config,
+            log: folder.join("engine.log"),
+            strict: drill.strict,
+            book: drill.book.clone(),
+        };
+        let began = Instant::now();
+        let (engine, ready) = system.up(0)?;
+        say(&format!(
+            "up at {} after {:.1} s",
+            ready.url,
+            began.elapsed().as_secs_f64()
+        ));
+        let mut run = Self {
+            drill,
+            folder,
+            system,
+            engine,
+            ready,
+            clients: Vec::new(),
+            random: StdRng::seed_from_u64(drill.seed),
+        };
+        run.start_clients()?;
+        Ok(run)
+    }
+
+    fn start_clients(&mut self) -> Result<(), DrillError> {
+        let key = self.folder.join("api_key");
+        let write = |path: &Path| -> std::io::Result<()> {
+            let mut file = std::fs::OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(path)?;
+            std::io::Write::write_all(&mut file, self.ready.api_key.as_bytes())
+        };
+        write(&key).map_err(DrillError::file("cannot write", &key))?;
+        let ledgers = self.ledgers();
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&ledgers)
+            .map_err(DrillError::file("cannot make", &ledgers))?;
+        for number in 0..self.drill.clients {
+            let client = Command::new(&self.drill.bre)
+                .arg("drill-client")
+                .args(["--url", &self.ready.url, "--client", &self.ready.client_id])
+                .arg("--api-key-file")
+                .arg(&key)
+                .arg("--ledger")
+                .arg(ledgers.join(format!("{number}.jsonl")))
+                .args(["--seed", &self.random.random::<u64>().to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .map_err(DrillError::file("cannot start", &self.drill.bre))?;
+            self.clients.push(client);
+        }
+        Ok(())
+    }
+
+    fn ledgers(&self) -> PathBuf {
+        self.folder.join("ledgers")
+    }
+
+    fn records(&self) -> Result<Vec<Record>, DrillError> {
+        let mut records = Vec::new();
+        for number in 0..self.drill.clients {
+            records.extend(ledger::read(
+                &self.ledgers().join(format!("{number}.jsonl")),
+            )?);
+        }
+        Ok(records)
+    }
+
+    fn finish(mut self, say: &mut dyn FnMut(&str)) -> Result<Report, DrillError> {
+        let began = Instant::now();
+        let total = Duration::from_secs(self.drill.seconds);
+        // Between 30 % and 60 % of the time: enough behind it to lose, enough before it to load the recovered system.
+        let until_kill = total.mul_f64(self.random.random_range(0.3..0.6));
+        std::thread::sleep(until_kill.saturating_sub(began.elapsed()));
+        let epoch_before = self.epoch_before()?;
+        let killed_at_micros = self.destroy(say)?;
+        self.wait_for_new_epoch(epoch_before)?;
+        say("served its first new durable quote");
+        std::thread::sleep(AFTERWARDS.max(total.saturating_sub(began.elapsed())));
+        self.stop_clients();
+        say("proving: audit log, every acknowledgement, replay");
+        let report = self.evidence(killed_at_micros, epoch_before)?.judge();
+        stop(&mut self.engine, STOP_LIMIT)?;
+        Ok(report)
+    }
+
+    fn epoch_before(&self) -> Result<u32, DrillError> {
+        let epochs = self
+            .records()?
+            .into_iter()
+            .filter_map(|record| match record.outcome {
+                Outcome::Acknowledged { epoch, .. } => Some(epoch),
+                _ => None,
+            });
+        epochs.max().ok_or_else(|| DrillError::NoLoad {
+            log: self.system.log.clone(),
+        })
+    }
+
+    /// The loss itself. Returns its moment: just before the first signal, so that a recovery is never flattered.
+    fn destroy(&mut self, say: &mut dyn FnMut(&str)) -> Result<i64, DrillError> {
+        let victims = self.system.database_pids()?;
+        let killed_at_micros = now_micros();
+        if self.drill.and_engine {
+            let _ = self.engine.kill();
+        }
+        for pid in victims {
+            kill(pid)?;
+        }
+        self.system.destroy()?;
+        say("killed PostgreSQL and deleted everything but the repository and its keys");
+        if self.drill.and_engine {
+            let _ = self.engine.wait();
+            say("the engine was killed too; starting it again, as an init system would");
+            let port = self
+                .ready
+                .url
+                .rsplit_once(':')
+                .and_then(|(_, port)| port.parse().ok())
+                .unwrap_or(0);
+            let (engine, _) = self.system.up(port)?;
+            self.engine = engine;
+        }
+        Ok(killed_at_micros)
+    }
+
+    fn wait_for_new_epoch(&mut self, epoch_before: u32) -> Result<(), DrillError> {
+        let deadline = Instant::now() + GIVE_UP;
+        loop {
+            let is_new = |record: &Record| matches!(record.outcome, Outcome::Acknowledged { epoch, .. } if epoch > epoch_before);
+            if self.records()?.iter().any(is_new) {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = self.engine.try_wait() {
+                return Err(DrillError::Start {
+                    reason: format!("the engine ended: {status}"),
+                    log: self.system.log.clone(),
+                });
+            }
+            if Instant::now() > deadline {
+                return Err(DrillError::NotBack {
+                    seconds: GIVE_UP.as_secs(),
+                    log: self.system.log.clone(),
+                });
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Closing its standard input asks a client to finish the request it is at.
+    fn stop_clients(&mut self) {
+        for client in &mut self.clients {
+            drop(client.stdin.take());
+        }
+        for client in &mut self.clients {
+            let _ = client.wait();
+        }
+        self.clients.clear();
+    }
+
+    fn evidence(&self, killed_at_micros: i64, epoch_before: u32) -> Result<Evidence, DrillError> {
+        let seed = self.drill.seed.to_string();
+        Ok(Evidence {
+            seed: self.drill.seed,
+            clients: self.drill.clients,
+            strict: self.drill.strict,
+            and_engine: self.drill.and_engine,
+            rto_max: Duration::from_secs(self.drill.rto_seconds_max),
+            killed_at_micros,
+            epoch_before,
+            records: self.records()?,
+            audit: self.ask_json(&["audit", "verify", "--json"])?,
+            replay: self.ask_json(&["replay", "--sample", "500", "--seed", &seed, "--json"])?,
+            entries: self.exported()?,
+        })
+    }
+
+    fn ask_json<T: DeserializeOwned>(&self, words: &[&str]) -> Result<T, DrillError> {
+        let (_, printed) = self.system.ask(words)?;
+        serde_json::from_str(&printed).map_err(|error| DrillError::Command {
+            command: words.join(" "),
+            reason: format!("its answer is not the JSON that was expected ({error}): {printed}"),
+        })
+    }
+
+    /// The audit log as the product exports it, decoded here from its canonical bytes.
+    fn exported(&self) -> Result<Vec<Entry>, DrillError> {
+        #[derive(Deserialize)]
+        struct Line {
+            canonical: String,
+        }
+        let failed = |reason: String| DrillError::Command {
+            command: "audit export".into(),
+            reason,
+        };
+        let (_, printed) = self.system.ask(&["audit", "export"])?;
+        printed
+            .lines()
+            .map(|line| {
+                let line: Line =
+                    serde_json::from_str(line).map_err(|error| failed(error.to_string()))?;
+                let bytes = audit::hex::decode(&line.canonical)
+                    .map_err(|error| failed(error.to_string()))?;
+                Entry::parse(&bytes).map_err(|error| failed(error.to_string()))
+            })
+            .collect()
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.stop_clients();
+        let ended = matches!(self.engine.try_wait(), Ok(Some(_)));
+        if !ended {
+            let _ = stop(&mut self.engine, STOP_LIMIT);
+        }
+    }
+}
