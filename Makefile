@@ -27,7 +27,8 @@ drill: setup ## the ten-fold drill whose times are judged
 	cargo build --release --locked -p engine
 	@scripts/drill
 
-bench: setup ## side-by-side benchmarks, printed as ratios
+bench: ## side-by-side benchmarks, printed as ratios
+	@scripts/setup wrk zstd
 	cargo build --release --locked -p engine -p bench
 	"$$CARGO_TARGET_DIR/release/bench"
 
