@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 pub mod lsn;
+pub mod replication;
 pub mod server;
 pub mod timeline;
 pub mod wire;

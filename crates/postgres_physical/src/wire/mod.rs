@@ -125,7 +125,6 @@ const READ_BYTES: usize = 256 << 10;
 pub(crate) struct Wire {
     socket: Socket,
     incoming: BytesMut,
-    target: String,
 }
 
 impl Wire {
@@ -135,21 +134,14 @@ impl Wire {
         extra: &[(&str, &str)],
     ) -> Result<Wire, WireError> {
         let target = options.target();
-        let socket = Socket::connect(options).map_err(|source| WireError::Connect {
-            target: target.clone(),
-            source,
-        })?;
+        let socket =
+            Socket::connect(options).map_err(|source| WireError::Connect { target, source })?;
         let mut wire = Wire {
             socket,
             incoming: BytesMut::with_capacity(READ_BYTES),
-            target,
         };
         startup::log_in(&mut wire, options, extra)?;
         Ok(wire)
-    }
-
-    pub(crate) fn target(&self) -> &str {
-        &self.target
     }
 
     pub(crate) fn socket(&self) -> &Socket {

@@ -1,4 +1,5 @@
 //! Against a real PostgreSQL.
 #![allow(clippy::unwrap_used)]
 
+mod replication;
 mod server;
