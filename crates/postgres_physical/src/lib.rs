@@ -9,7 +9,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 pub mod lsn;
+pub mod page;
+pub mod pg_control;
 pub mod replication;
 pub mod server;
 pub mod timeline;
+pub mod wal;
 pub mod wire;

@@ -201,7 +201,10 @@ impl TestPostgres {
     /// Output of one of PostgreSQL's own programs, run as the server's account; panics when it fails.
     pub fn run(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = self.user.command(&self.binaries.program(program));
-        let output = command.args(arguments).output().expect("the program runs");
+        let output = command
+            .args(arguments)
+            .output()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         assert!(
             output.status.success(),
             "{program}: {}",

@@ -1,6 +1,6 @@
 //! BASE_BACKUP in the form of PostgreSQL 15 and newer: one copy stream that holds archives, progress and the manifest.
 
-use super::{Row, result_set};
+use super::{Connection, Row, result_set};
 use crate::lsn::Lsn;
 use crate::wire::{ServerMessage, Wire, WireError, take_cstr};
 use bytes::{Buf, Bytes};
@@ -32,7 +32,7 @@ impl BackupOptions {
             .map(|rate| format!(", MAX_RATE {rate}"))
             .unwrap_or_default();
         format!(
-            "BASE_BACKUP ( LABEL '{}', PROGRESS true, CHECKPOINT '{}', WAL false, MANIFEST 'yes', TABLESPACE_MAP true, VERIFY_CHECKSUMS {}{rate} )",
+            "BASE_BACKUP ( LABEL '{}', PROGRESS true, CHECKPOINT '{}', WAL false, MANIFEST 'yes', WAIT false, TABLESPACE_MAP true, VERIFY_CHECKSUMS {}{rate} )",
             self.label.replace('\'', "''"),
             if self.fast_checkpoint {
                 "fast"
@@ -156,6 +156,15 @@ impl BaseBackup {
         }
         self.stop = Some(BackupStop { lsn, timeline });
         Ok(None)
+    }
+
+    /// At the end: the connection, ready for the next command (it still holds its temporary slots).
+    pub fn into_connection(self) -> Option<Connection> {
+        let connection = Connection {
+            wire: self.wire,
+            notices: self.notices,
+        };
+        self.stop.map(|_| connection)
     }
 
     /// Known once [`BaseBackup::next_item`] has returned `None`.

@@ -92,6 +92,15 @@ impl Connection {
         .map(drop)
     }
 
+    /// A slot that keeps WAL from now on and lives as long as this connection.
+    pub fn create_temporary_slot(&mut self, name: &str) -> Result<(), WireError> {
+        let name = identifier(name);
+        self.one_row(&format!(
+            "CREATE_REPLICATION_SLOT {name} TEMPORARY PHYSICAL (RESERVE_WAL)"
+        ))
+        .map(drop)
+    }
+
     /// Drops a slot; with `wait`, not before its present user has let go.
     pub fn drop_slot(&mut self, name: &str, wait: bool) -> Result<(), WireError> {
         self.rows(&format!(

@@ -40,7 +40,8 @@ pub struct EndOfTimeline {
 pub struct WalStream {
     connection: Connection,
     status: StatusSender,
-    ended: bool,
+    ended: Option<EndOfTimeline>,
+    reported: bool,
 }
 
 impl WalStream {
@@ -53,16 +54,15 @@ impl WalStream {
         let mut stream = WalStream {
             connection,
             status,
-            ended: false,
+            ended: None,
+            reported: false,
         };
         match frame.tag {
             b'W' => Ok(stream),
-            // Asked for a historic timeline's very end: the result comes without any WAL.
+            // Asked for the very end of a historic timeline: the result comes without any WAL.
             b'T' => {
-                let end = stream.result_after_copy(Some(frame))?;
-                Err(WireError::Protocol(format!(
-                    "nothing left to stream; the next timeline is {end:?}"
-                )))
+                stream.result_after_copy(Some(frame))?;
+                Ok(stream)
             }
             _ => Err(stream.connection.wire.unexpected(command, &frame)),
         }
@@ -71,6 +71,9 @@ impl WalStream {
     /// The next event; `None` when `patience` ran out first. An error the server sends (for instance that the WAL asked
     /// for is gone) comes as [`WireError::Server`] with its SQLSTATE.
     pub fn next_event(&mut self, patience: Duration) -> Result<Option<Event>, WireError> {
+        if let Some(event) = self.end_to_report() {
+            return Ok(Some(event));
+        }
         let deadline = Instant::now() + patience;
         loop {
             match self.connection.wire.frame_before(Some(deadline))? {
@@ -86,6 +89,9 @@ impl WalStream {
 
     /// An event that has arrived completely already; never waits.
     pub fn buffered_event(&mut self) -> Result<Option<Event>, WireError> {
+        if let Some(event) = self.end_to_report() {
+            return Ok(Some(event));
+        }
         while let Some(frame) = self.connection.wire.buffered_frame()? {
             if let Some(event) = self.understand(frame)? {
                 return Ok(Some(event));
@@ -101,7 +107,7 @@ impl WalStream {
 
     /// After [`Event::EndOfTimeline`]: the connection, ready for the next command.
     pub fn into_connection(self) -> Option<Connection> {
-        self.ended.then_some(self.connection)
+        self.ended.map(|_| self.connection)
     }
 
     /// Ends the stream from our side and waits for the server's agreement; what arrives meanwhile is dropped.
@@ -125,18 +131,24 @@ impl WalStream {
         }
     }
 
+    fn end_to_report(&mut self) -> Option<Event> {
+        let end = self.ended.filter(|_| !self.reported)?;
+        self.reported = true;
+        Some(Event::EndOfTimeline(end))
+    }
+
     fn understand(&mut self, frame: Frame) -> Result<Option<Event>, WireError> {
         match frame.tag {
             b'd' => parse_copy_data(frame.body).map(Some),
             b'c' => {
                 self.status.send_raw(&COPY_DONE)?;
-                self.result_after_copy(None)
-                    .map(|end| Some(Event::EndOfTimeline(end)))
+                self.result_after_copy(None)?;
+                Ok(self.end_to_report())
             }
             b'N' | b'S' | b'A' => Ok(None),
             b'E' => Err(WireError::Server {
                 what: "the stream of WAL".into(),
-                server: ServerMessage::parse(frame.body),
+                server: Box::new(ServerMessage::parse(frame.body)),
             }),
             // A server that shuts down ends the copy with a bare CommandComplete.
             b'C' => Err(WireError::Lost(std::io::Error::new(
@@ -148,7 +160,7 @@ impl WalStream {
     }
 
     /// After CopyDone: one row (next timeline, where it starts), CommandComplete twice, ready.
-    fn result_after_copy(&mut self, first: Option<Frame>) -> Result<EndOfTimeline, WireError> {
+    fn result_after_copy(&mut self, first: Option<Frame>) -> Result<(), WireError> {
         let mut end = None;
         let mut first = first;
         loop {
@@ -169,13 +181,10 @@ impl WalStream {
                     });
                 }
                 b'Z' => {
-                    self.ended = true;
-                    let closed = || {
-                        WireError::Protocol(
-                            "the stream ended without naming the next timeline".into(),
-                        )
-                    };
-                    return end.ok_or_else(closed);
+                    let unnamed = "the stream ended without naming the next timeline";
+                    let end = end.ok_or_else(|| WireError::Protocol(unnamed.into()))?;
+                    self.ended = Some(end);
+                    return Ok(());
                 }
                 _ => {
                     return Err(self

@@ -35,7 +35,7 @@ impl Binaries {
             .iter()
             .filter_map(|dir| Binaries::inspect(dir))
             .filter(|found| found.major >= MAJOR_VERSION_MIN)
-            .max_by_key(|found| found.major)
+            .reduce(|best, next| if next.major > best.major { next } else { best })
             .ok_or_else(|| ServerError::NotInstalled {
                 looked_in: candidates
                     .iter()
@@ -47,6 +47,13 @@ impl Binaries {
 
     /// Asks `postgres` and `initdb` in one folder for their version; `None` when they are not there.
     fn inspect(dir: &Path) -> Option<Binaries> {
+        // A link to `postgres` in some common folder leads to the folder where its other programs are.
+        let real = std::fs::canonicalize(dir.join("postgres")).ok();
+        let real = real
+            .as_deref()
+            .and_then(Path::parent)
+            .filter(|real| real.join("initdb").is_file());
+        let dir = real.unwrap_or(dir);
         if !dir.join("initdb").is_file() {
             return None;
         }

@@ -21,7 +21,7 @@ pub enum WireError {
     Login {
         target: String,
         user: String,
-        server: ServerMessage,
+        server: Box<ServerMessage>,
     },
     #[error("PostgreSQL at {target} asks for a password of {user} ({method}) and none is set")]
     PasswordMissing {
@@ -34,7 +34,10 @@ pub enum WireError {
     )]
     Authentication { target: String, method: String },
     #[error("PostgreSQL answered {what} with: {server}")]
-    Server { what: String, server: ServerMessage },
+    Server {
+        what: String,
+        server: Box<ServerMessage>,
+    },
     #[error("the connection to PostgreSQL was lost: {0}")]
     Lost(#[from] io::Error),
     #[error("PostgreSQL sent something unexpected: {0}")]
@@ -229,7 +232,7 @@ impl Wire {
                 b'E' => {
                     return Err(WireError::Server {
                         what: what.to_owned(),
-                        server: ServerMessage::parse(frame.body),
+                        server: Box::new(ServerMessage::parse(frame.body)),
                     });
                 }
                 _ => return Ok(frame),

@@ -49,7 +49,7 @@ impl Conversation<'_> {
             });
         };
         if frame.tag == b'E' {
-            let server = ServerMessage::parse(frame.body);
+            let server = Box::new(ServerMessage::parse(frame.body));
             return Err(WireError::Login {
                 target: self.options.target(),
                 user: self.options.user.clone(),

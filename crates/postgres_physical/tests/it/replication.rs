@@ -107,6 +107,8 @@ fn confirmations_from_another_thread_release_a_synchronous_commit() {
     testkit::eventually("setting is on", || {
         (postgres.value("SHOW synchronous_standby_names") == "sync").then_some(())
     });
+    // The checkpointer is who makes commits wait; after this it has read the setting.
+    postgres.sql("CHECKPOINT");
     let client = postgres.client();
     let commit = std::thread::spawn(move || {
         let mut client = client;

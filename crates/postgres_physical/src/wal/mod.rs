@@ -1,0 +1,20 @@
+//! WAL records out of plain WAL bytes, wherever they came from.
+//!
+//! [`Decoder`] takes bytes as they arrive and gives records; [`records`] reads a whole slice. Where records stop being
+//! valid, WAL ends: [`Step::End`] says where and why. Whether that is the true end or damage, only the caller can know,
+//! by comparing with the end it expects.
+
+mod decoder;
+mod record;
+
+pub use decoder::{Decoder, Step, WalEnd, records};
+pub use record::{BlockReference, Record, RecordError, resource_manager_name};
+
+/// Resource manager of WAL itself (checkpoints, segment switches, full-page images).
+pub const RM_XLOG: u8 = 0;
+/// Resource manager of transactions.
+pub const RM_XACT: u8 = 1;
+/// Resource manager of databases.
+pub const RM_DATABASE: u8 = 4;
+/// `info` of the record that leaves the rest of a segment unused.
+pub const XLOG_SWITCH: u8 = 0x40;
