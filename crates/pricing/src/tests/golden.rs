@@ -110,7 +110,7 @@ fn the_cent_is_for_invoices() {
     }
     assert_eq!(
         Money::from_units(i64::MAX).to_cents().to_string(),
-        "9223372036854.78"
+        "922337203685477.58"
     );
 }
 
