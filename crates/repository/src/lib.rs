@@ -1,1 +1,40 @@
-//! placeholder
+//! Bytes at rest: an encrypted, authenticated, compressed, write-once repository of one PostgreSQL cluster's backups and WAL.
+//! The format is `docs/formats/repository.md`.
+//!
+//! Entry points: [`Repository`], then [`BackupWriter`] and [`WalWriter`] to write (a public key is enough),
+//! [`BackupReader`] and [`WalReader`] to read (needs the private key), [`catalogue`] and [`wal_inventory`] to look (needs no key).
+//!
+//! Absent: anything that speaks to PostgreSQL or knows what its files mean; async; retention and S3 (the format has room for both).
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
+
+mod backup;
+mod error;
+mod heads;
+mod keys;
+mod manifest;
+mod pack;
+mod pipeline;
+mod repository;
+mod store;
+#[cfg(test)]
+mod tests;
+mod timelines;
+mod wal;
+
+pub use backup::{
+    BackupFacts, BackupKind, BackupOptions, BackupReader, BackupState, BackupStop, BackupSummary,
+    BackupWriter, Catalogue, DamagedObject, DamagedPage, Entry, EntryKind, FileWriter, Proof,
+    VerifyReport, catalogue, new_backup_id, put_proof,
+};
+pub use error::{Error, Result, StoreError};
+pub use heads::{StoredHead, heads, put_head};
+pub use keys::{ChunkIdKey, RecipientPrivate, RecipientPublic};
+pub use manifest::Extent;
+pub use repository::Repository;
+pub use store::{Appender, FaultyStore, MARKER, MemoryStore, ObjectInfo, PosixStore, Store};
+pub use timelines::{known_timelines, put_history, release, reserve};
+pub use wal::{
+    CompactReport, Hole, Interval, Inventory, SealStatus, TimelineWal, WalReader, WalWriter,
+    record_hole, segment_file_name, wal_inventory,
+};

@@ -1,0 +1,182 @@
+//! The catalogue: derived from manifests and the WAL inventory, needs no key.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::BackupKind;
+use crate::Repository;
+use crate::error::{Error, Result, StoreError};
+use crate::manifest::{ManifestHeader, manifest_name};
+use crate::pipeline::{ObjectKind, read_header};
+use crate::repository::to_json;
+use crate::wal::{Inventory, wal_inventory};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupState {
+    /// All WAL up to its stop LSN is in the repository.
+    Complete,
+    /// Not yet.
+    Waiting,
+    /// It never will be.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BackupSummary {
+    pub id: String,
+    pub kind: BackupKind,
+    pub state: BackupState,
+    pub parent: Option<String>,
+    pub label: String,
+    pub system_identifier: u64,
+    pub timeline: u32,
+    pub start_lsn: u64,
+    pub stop_lsn: u64,
+    pub pg_version: u32,
+    pub wal_segment_bytes: u64,
+    pub started_at_micros: i64,
+    pub finished_at_micros: i64,
+    pub bytes_source: u64,
+    pub bytes_stored: u64,
+    pub files: u64,
+    pub damaged_pages: u64,
+    /// The newest proof that passed.
+    pub restored_and_proved_at_micros: Option<i64>,
+}
+
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    /// By start time.
+    pub backups: Vec<BackupSummary>,
+    /// Manifests that cannot be read; they hide nobody else.
+    pub damaged: Vec<Error>,
+}
+
+/// The record that a backup was restored and checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    pub proved_at_micros: i64,
+    pub passed: bool,
+    pub details: BTreeMap<String, String>,
+}
+
+/// All backups of the repository with their states.
+pub fn catalogue(repository: &Repository) -> Result<Catalogue> {
+    // Manifests first: WAL that arrives meanwhile can only complete them.
+    let objects = repository.store().list("backups/")?;
+    let inventory = wal_inventory(repository)?;
+    let mut catalogue = Catalogue::default();
+    for object in objects
+        .iter()
+        .filter(|object| object.name.ends_with("/manifest"))
+    {
+        let header = read_header(repository.store(), &object.name);
+        let summary = header.and_then(|(header, _)| match header.kind {
+            ObjectKind::Manifest => read_summary(repository, &object.name, &header.clear),
+            _ => Err(Error::damaged(&object.name, 6, "it is no manifest")),
+        });
+        match summary {
+            Ok(mut summary) => {
+                summary.state = state(&inventory, &summary);
+                catalogue.backups.push(summary);
+            }
+            // Expired since the listing.
+            Err(Error::Store(StoreError::NotFound { .. })) => {}
+            Err(error) if error.is_unavailable() => return Err(error),
+            Err(error) => catalogue.damaged.push(error),
+        }
+    }
+    for object in objects
+        .iter()
+        .filter(|object| object.name.contains("/proof-"))
+    {
+        note_proof(repository, &object.name, &mut catalogue)?;
+    }
+    Ok(catalogue)
+}
+
+fn note_proof(repository: &Repository, name: &str, catalogue: &mut Catalogue) -> Result<()> {
+    let proof: Proof = match serde_json::from_slice(&repository.store().get(name)?) {
+        Ok(proof) => proof,
+        Err(_) => {
+            catalogue
+                .damaged
+                .push(Error::damaged(name, 0, "it cannot be parsed"));
+            return Ok(());
+        }
+    };
+    let id = name.split('/').nth(1).unwrap_or_default();
+    let backup = catalogue.backups.iter_mut().find(|backup| backup.id == id);
+    if let Some(backup) = backup.filter(|_| proof.passed) {
+        let newest = &mut backup.restored_and_proved_at_micros;
+        *newest = (*newest).max(Some(proof.proved_at_micros));
+    }
+    Ok(())
+}
+
+/// Stores the result of a restore proof.
+pub fn put_proof(repository: &Repository, backup_id: &str, proof: &Proof) -> Result<()> {
+    let at = u64::try_from(proof.proved_at_micros).unwrap_or(0);
+    let name = format!("backups/{backup_id}/proof-{at:016x}");
+    Ok(repository.store().put(&name, &to_json(proof))?)
+}
+
+/// `state` is `Waiting` until the inventory was asked.
+pub(super) fn read_summary(
+    repository: &Repository,
+    name: &str,
+    clear: &[u8],
+) -> Result<BackupSummary> {
+    let header: ManifestHeader = serde_json::from_slice(clear)
+        .map_err(|_| Error::damaged(name, 28, "its header cannot be parsed"))?;
+    if manifest_name(&header.backup_id) != name {
+        return Err(Error::damaged(
+            name,
+            28,
+            "it is the manifest of another backup",
+        ));
+    }
+    repository.expect_cluster(header.system_identifier, name)?;
+    Ok(BackupSummary {
+        id: header.backup_id,
+        kind: header.kind,
+        state: BackupState::Waiting,
+        parent: header.parent,
+        label: header.label,
+        system_identifier: header.system_identifier,
+        timeline: header.timeline,
+        start_lsn: header.start_lsn,
+        stop_lsn: header.stop_lsn,
+        pg_version: header.pg_version,
+        wal_segment_bytes: header.wal_segment_bytes,
+        started_at_micros: header.started_at_micros,
+        finished_at_micros: header.finished_at_micros,
+        bytes_source: header.bytes_source,
+        bytes_stored: header.bytes_stored,
+        files: header.files,
+        damaged_pages: header.damaged_pages,
+        restored_and_proved_at_micros: None,
+    })
+}
+
+fn state(inventory: &Inventory, backup: &BackupSummary) -> BackupState {
+    let (from, to) = (backup.start_lsn, backup.stop_lsn);
+    if inventory.covers(backup.timeline, from, to) {
+        return BackupState::Complete;
+    }
+    let Some(wal) = inventory.timelines.get(&backup.timeline) else {
+        return BackupState::Waiting;
+    };
+    let recorded = wal
+        .holes
+        .iter()
+        .any(|hole| hole.start < to && from < hole.end);
+    let passed_by = wal.end().is_some_and(|end| end > to);
+    if recorded || passed_by {
+        BackupState::Failed
+    } else {
+        BackupState::Waiting
+    }
+}

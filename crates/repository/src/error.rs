@@ -1,0 +1,180 @@
+//! What can go wrong, to which object, and what to do next.
+
+use std::io;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A fault of the place where the objects lie.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(
+        "the repository {store} is away: {what}. Mount or reconnect it; nothing was written elsewhere"
+    )]
+    Away { store: String, what: String },
+    #[error("the repository {store} is full: `{object}` was not written. Free space or extend it")]
+    Full { store: String, object: String },
+    #[error(
+        "the repository {store} cannot be written: `{object}`: {what}. Remount it writable or fix its permissions"
+    )]
+    ReadOnly {
+        store: String,
+        object: String,
+        what: String,
+    },
+    #[error("`{object}` is not in the repository {store}")]
+    NotFound { store: String, object: String },
+    #[error("`{object}` exists already and objects are never overwritten")]
+    AlreadyExists { object: String },
+    #[error(
+        "`{object}` is shorter than expected: {what}. Copy it from another copy of the repository, or do without it"
+    )]
+    Damaged { object: String, what: String },
+    #[error("`{object}` in {store}: {source}")]
+    Io {
+        store: String,
+        object: String,
+        source: io::Error,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+
+    #[error("`{object}` is damaged at byte {offset}: {what}. {remedy}")]
+    Damaged {
+        object: String,
+        offset: u64,
+        what: String,
+        remedy: &'static str,
+    },
+
+    #[error("`{object}` is missing, {needed_by} needs it. {remedy}")]
+    Missing {
+        object: String,
+        needed_by: String,
+        remedy: &'static str,
+    },
+
+    #[error(
+        "`{object}` cannot be opened with this key: its data key {data_key} is sealed for recipient {sealed_for}, \
+         the key given is {given}. Give the private key of that recipient"
+    )]
+    WrongKey {
+        object: String,
+        data_key: String,
+        sealed_for: String,
+        given: String,
+    },
+
+    #[error(
+        "`{object}` belongs to the PostgreSQL cluster {found}, this repository to {expected}. \
+         Use a repository of its own for each cluster"
+    )]
+    ForeignCluster {
+        object: String,
+        found: u64,
+        expected: u64,
+    },
+
+    #[error(
+        "`{object}` has format version {found}, this program reads version 1. Use a newer program"
+    )]
+    Version { object: String, found: u64 },
+
+    #[error(
+        "WAL at {got:#X} was handed over where {expected:#X} comes next. Restart the stream at {expected:#X}"
+    )]
+    WalPosition { expected: u64, got: u64 },
+
+    #[error(
+        "WAL of timeline {timeline} from {from:#X} to {to:#X} is not in the repository. {remedy}"
+    )]
+    WalHole {
+        timeline: u32,
+        from: u64,
+        to: u64,
+        remedy: &'static str,
+    },
+
+    #[error("key {what}: {reason}")]
+    Key { what: String, reason: String },
+
+    #[error("{0}")]
+    Input(String),
+}
+
+pub(crate) const REMEDY_COPY: &str =
+    "Copy the object from another copy of the repository, or use another backup";
+pub(crate) const REMEDY_WAL: &str = "Copy the object from another copy of the repository, restore to a point before it, or take a new full backup";
+
+impl Error {
+    pub(crate) fn damaged(object: &str, offset: u64, what: impl Into<String>) -> Self {
+        let remedy = if object.starts_with("wal/") || object.starts_with("tail/") {
+            REMEDY_WAL
+        } else {
+            REMEDY_COPY
+        };
+        Self::Damaged {
+            object: object.to_owned(),
+            offset,
+            what: what.into(),
+            remedy,
+        }
+    }
+
+    /// True when the object itself is bad or gone: asking again cannot help.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Damaged { .. }
+                | Self::Missing { .. }
+                | Self::Store(StoreError::Damaged { .. } | StoreError::NotFound { .. })
+        )
+    }
+
+    /// True when the repository is unmounted, full or read-only: it may come back.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(
+                StoreError::Away { .. }
+                    | StoreError::Full { .. }
+                    | StoreError::ReadOnly { .. }
+                    | StoreError::Io { .. }
+            )
+        )
+    }
+
+    /// The object that is concerned, where there is one.
+    #[must_use]
+    pub fn object(&self) -> Option<&str> {
+        match self {
+            Self::Damaged { object, .. }
+            | Self::Missing { object, .. }
+            | Self::WrongKey { object, .. }
+            | Self::ForeignCluster { object, .. }
+            | Self::Version { object, .. } => Some(object),
+            Self::Store(error) => error.object(),
+            _ => None,
+        }
+    }
+}
+
+impl StoreError {
+    #[must_use]
+    pub fn object(&self) -> Option<&str> {
+        match self {
+            Self::Away { .. } => None,
+            Self::Full { object, .. }
+            | Self::ReadOnly { object, .. }
+            | Self::NotFound { object, .. }
+            | Self::AlreadyExists { object }
+            | Self::Damaged { object, .. }
+            | Self::Io { object, .. } => Some(object),
+        }
+    }
+}

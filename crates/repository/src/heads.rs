@@ -1,0 +1,53 @@
+//! Signed heads of audit logs. Their bytes belong to the audit log's own format.
+
+use crate::Repository;
+use crate::error::{Error, Result, StoreError};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredHead {
+    pub log: String,
+    pub epoch: u32,
+    pub size: u64,
+    pub bytes: Vec<u8>,
+}
+
+/// Stores a signed head; storing the same bytes again is no error, other bytes for the same size are.
+pub fn put_head(
+    repository: &Repository,
+    log: &str,
+    epoch: u32,
+    size: u64,
+    bytes: &[u8],
+) -> Result<()> {
+    let name = format!("heads/{log}/{epoch:08x}-{size:016x}");
+    match repository.store().put(&name, bytes) {
+        Err(StoreError::AlreadyExists { .. }) if repository.store().get(&name)? == bytes => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// All heads of one log, by epoch and size.
+pub fn heads(repository: &Repository, log: &str) -> Result<Vec<StoredHead>> {
+    let prefix = format!("heads/{log}/");
+    let mut heads = Vec::new();
+    for object in repository.store().list(&prefix)? {
+        let (epoch, size) = parse(&object.name[prefix.len()..])
+            .ok_or_else(|| Error::damaged(&object.name, 0, "its name holds no epoch and size"))?;
+        let bytes = repository.store().get(&object.name)?;
+        heads.push(StoredHead {
+            log: log.to_owned(),
+            epoch,
+            size,
+            bytes,
+        });
+    }
+    Ok(heads)
+}
+
+fn parse(rest: &str) -> Option<(u32, u64)> {
+    let (epoch, size) = rest.split_once('-')?;
+    Some((
+        u32::from_str_radix(epoch, 16).ok()?,
+        u64::from_str_radix(size, 16).ok()?,
+    ))
+}

@@ -1,0 +1,47 @@
+//! Key files: one line, `<what it is> <64 hex digits>`.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::{from_hex, hex};
+use crate::error::{Error, Result};
+
+pub(super) fn load(path: &Path, prefix: &str) -> Result<Zeroizing<[u8; 32]>> {
+    let fail = |reason: String| Error::Key {
+        what: path.display().to_string(),
+        reason,
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    let text = Zeroizing::new(text);
+    let digits = text.trim_end().strip_prefix(prefix).map(str::trim);
+    let bytes = digits.and_then(from_hex).map(Zeroizing::new);
+    bytes
+        .and_then(|b| b.as_slice().try_into().ok())
+        .map(Zeroizing::new)
+        .ok_or_else(|| {
+            fail(format!(
+                "is not a line `{prefix} <64 hex digits>`; give the right file"
+            ))
+        })
+}
+
+pub(super) fn store(path: &Path, prefix: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    let line = Zeroizing::new(format!("{prefix} {}\n", hex(bytes)));
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)?;
+        file.write_all(line.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|e: std::io::Error| Error::Key {
+        what: path.display().to_string(),
+        reason: e.to_string(),
+    })
+}

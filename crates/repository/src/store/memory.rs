@@ -1,0 +1,131 @@
+//! A map. For tests and for models that other stores are compared with.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Appender, ObjectInfo, Store, check_name, now_micros};
+use crate::error::StoreError;
+
+type Objects = BTreeMap<String, (Vec<u8>, i64)>;
+
+/// Clones share the same objects.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    objects: Arc<Mutex<Objects>>,
+}
+
+impl MemoryStore {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn objects(&self) -> MutexGuard<'_, Objects> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes an object behind the repository's back, as a bad disk does.
+    pub fn tamper(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        if let Some((bytes, _)) = self.objects().get_mut(name) {
+            change(bytes);
+        }
+    }
+
+    fn with<T>(&self, name: &str, read: impl FnOnce(&[u8]) -> T) -> Result<T, StoreError> {
+        match self.objects().get(name) {
+            Some((bytes, _)) => Ok(read(bytes)),
+            None => Err(StoreError::NotFound {
+                store: self.describe(),
+                object: name.to_owned(),
+            }),
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        check_name(name)?;
+        let mut objects = self.objects();
+        if objects.contains_key(name) {
+            return Err(StoreError::AlreadyExists {
+                object: name.to_owned(),
+            });
+        }
+        objects.insert(name.to_owned(), (bytes.to_vec(), now_micros()));
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        self.with(name, <[u8]>::to_vec)
+    }
+
+    fn get_range(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let range = self.with(name, |bytes| {
+            let start = usize::try_from(offset).ok()?;
+            bytes
+                .get(start..start.checked_add(len)?)
+                .map(<[u8]>::to_vec)
+        })?;
+        range.ok_or_else(|| StoreError::Damaged {
+            object: name.to_owned(),
+            what: format!("bytes {offset} to {} were asked for", offset + len as u64),
+        })
+    }
+
+    fn size(&self, name: &str) -> Result<u64, StoreError> {
+        self.with(name, |bytes| bytes.len() as u64)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let objects = self.objects();
+        Ok(objects
+            .range(prefix.to_owned()..)
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .map(|(name, (bytes, modified))| ObjectInfo {
+                name: name.clone(),
+                size: bytes.len() as u64,
+                modified_micros: *modified,
+            })
+            .collect())
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        match self.objects().remove(name) {
+            Some(_) => Ok(()),
+            None => Err(StoreError::NotFound {
+                store: self.describe(),
+                object: name.to_owned(),
+            }),
+        }
+    }
+
+    fn appender(&self, name: &str) -> Option<Result<Box<dyn Appender>, StoreError>> {
+        let appender = || -> Result<Box<dyn Appender>, StoreError> {
+            self.put(name, &[])?;
+            Ok(Box::new(MemoryAppender {
+                store: self.clone(),
+                name: name.to_owned(),
+            }))
+        };
+        Some(appender())
+    }
+
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+#[derive(Debug)]
+struct MemoryAppender {
+    store: MemoryStore,
+    name: String,
+}
+
+impl Appender for MemoryAppender {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        // As with a file: once it is unlinked, writes go nowhere and succeed.
+        self.store
+            .tamper(&self.name, |object| object.extend_from_slice(bytes));
+        Ok(())
+    }
+}

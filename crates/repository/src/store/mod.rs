@@ -1,0 +1,67 @@
+//! Where objects lie. A store exists when it passes `suite`; faults are a wrapper.
+
+mod faulty;
+mod memory;
+mod posix;
+#[cfg(test)]
+mod suite;
+
+pub use faulty::FaultyStore;
+pub use memory::MemoryStore;
+pub use posix::PosixStore;
+
+use crate::error::StoreError;
+
+/// The marker that proves that the place is the repository and that it is there.
+pub const MARKER: &str = "format";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    pub name: String,
+    pub size: u64,
+    pub modified_micros: i64,
+}
+
+/// Named write-once objects. All calls block; a call that returns `Ok` is durable.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Writes a new object; `AlreadyExists` when the name is taken, and then nothing is changed.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
+    fn get(&self, name: &str) -> Result<Vec<u8>, StoreError>;
+    /// Exactly `len` bytes; `Damaged` when the object ends earlier.
+    fn get_range(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
+    fn size(&self, name: &str) -> Result<u64, StoreError>;
+    /// All objects whose names start with `prefix`, by name. Complete, or an error.
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
+    fn delete(&self, name: &str) -> Result<(), StoreError>;
+    /// A new, empty object that grows at its end; `None` when the store has no such thing.
+    fn appender(&self, name: &str) -> Option<Result<Box<dyn Appender>, StoreError>>;
+    fn describe(&self) -> String;
+}
+
+/// The open end of one object. After an error it must not be used again: bytes may be there in part.
+pub trait Appender: Send + std::fmt::Debug {
+    /// Durable when it returns.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
+}
+
+/// Names are relative paths of plain components, so that no store has to escape anything.
+pub(crate) fn check_name(name: &str) -> Result<(), StoreError> {
+    let plain = |c: &str| {
+        let first = c.as_bytes().first();
+        first.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'-')
+            && c.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+    };
+    if name.len() <= 400 && name.split('/').all(plain) {
+        return Ok(());
+    }
+    Err(StoreError::Io {
+        store: String::new(),
+        object: name.to_owned(),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a valid object name"),
+    })
+}
+
+pub(crate) fn now_micros() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}

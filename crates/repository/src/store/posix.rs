@@ -1,0 +1,326 @@
+//! A folder. New objects appear whole (temporary file, fsync, rename without replacing, fsync of the folder).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::{Appender, MARKER, ObjectInfo, Store, check_name};
+use crate::error::StoreError;
+
+const INCOMING: &str = ".incoming";
+/// Temporary files of writers that were killed are swept after this long.
+const INCOMING_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Debug)]
+pub struct PosixStore {
+    root: PathBuf,
+}
+
+impl PosixStore {
+    /// Names a folder; it is created by [`crate::Repository::init`] only.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let store = Self { root: root.into() };
+        store.sweep_incoming();
+        store
+    }
+
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn sweep_incoming(&self) {
+        let Ok(entries) = fs::read_dir(self.root.join(INCOMING)) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let age = entry
+                .metadata()
+                .ok()
+                .and_then(|m| m.modified().ok()?.elapsed().ok());
+            if age.is_some_and(|age| age > INCOMING_KEPT) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf, StoreError> {
+        check_name(name)?;
+        Ok(self.root.join(name))
+    }
+
+    fn marker_is_there(&self) -> bool {
+        self.root.join(MARKER).exists()
+    }
+
+    fn away(&self) -> StoreError {
+        StoreError::Away {
+            store: self.describe(),
+            what: format!("its marker `{MARKER}` cannot be found"),
+        }
+    }
+
+    fn present_for_writing(&self, name: &str) -> Result<(), StoreError> {
+        if name == MARKER || self.marker_is_there() {
+            return Ok(());
+        }
+        Err(self.away())
+    }
+
+    fn fault(&self, object: &str, source: io::Error) -> StoreError {
+        let store = self.describe();
+        let object = object.to_owned();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full { store, object },
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => StoreError::ReadOnly {
+                store,
+                object,
+                what: source.to_string(),
+            },
+            ErrorKind::NotFound if !self.marker_is_there() => self.away(),
+            ErrorKind::NotFound => StoreError::NotFound { store, object },
+            ErrorKind::AlreadyExists => StoreError::AlreadyExists { object },
+            ErrorKind::StaleNetworkFileHandle | ErrorKind::NotConnected => StoreError::Away {
+                store,
+                what: source.to_string(),
+            },
+            _ => StoreError::Io {
+                store,
+                object,
+                source,
+            },
+        }
+    }
+
+    /// Creates missing parent folders, each durable in its own parent.
+    fn make_parents(&self, path: &Path) -> io::Result<()> {
+        let Some(parent) = path.parent() else {
+            return Ok(());
+        };
+        if parent.is_dir() {
+            return Ok(());
+        }
+        self.make_parents(parent)?;
+        match fs::DirBuilder::new().mode(0o700).create(parent) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        parent.parent().map_or(Ok(()), sync_dir)
+    }
+
+    /// Runs `create`, which makes `path` appear, again when a sweep removed the empty folder meanwhile.
+    fn in_parent<T>(&self, path: &Path, create: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        for _ in 0..8 {
+            self.make_parents(path)?;
+            match create() {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                other => return other,
+            }
+        }
+        Err(io::Error::from(ErrorKind::NotFound))
+    }
+
+    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if path.exists() {
+            return Err(io::Error::from(ErrorKind::AlreadyExists));
+        }
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let stamp = super::now_micros();
+        let temporary = self
+            .root
+            .join(INCOMING)
+            .join(format!("{}-{serial}-{stamp}", std::process::id()));
+        self.make_parents(&temporary)?;
+        let result = write_synced(&temporary, bytes)
+            .and_then(|()| self.in_parent(path, || rename_new(&temporary, path)));
+        if result.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        result?;
+        path.parent().map_or(Ok(()), sync_dir)
+    }
+
+    fn walk(&self, dir: &Path, prefix: &str, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let path = entry.path();
+            let Some(name) = path.strip_prefix(&self.root).ok().and_then(Path::to_str) else {
+                continue;
+            };
+            if check_name(name).is_err() {
+                continue;
+            }
+            let meta = match entry.metadata() {
+                // Expired between the listing and the look: it is not there.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            if meta.is_dir() {
+                if prefix.starts_with(&format!("{name}/")) || name.starts_with(prefix) {
+                    self.walk(&path, prefix, found)?;
+                }
+            } else if name.starts_with(prefix) {
+                let modified = meta
+                    .modified()?
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
+                found.push(ObjectInfo {
+                    name: name.to_owned(),
+                    size: meta.len(),
+                    modified_micros: i64::try_from(modified.as_micros()).unwrap_or(i64::MAX),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store for PosixStore {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.path(name)?;
+        self.present_for_writing(name)?;
+        self.write_new(&path, bytes)
+            .map_err(|e| self.fault(name, e))
+    }
+
+    fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        fs::read(self.path(name)?).map_err(|e| self.fault(name, e))
+    }
+
+    fn get_range(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let file = File::open(self.path(name)?).map_err(|e| self.fault(name, e))?;
+        let mut bytes = vec![0; len];
+        match file.read_exact_at(&mut bytes, offset) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(StoreError::Damaged {
+                object: name.to_owned(),
+                what: format!("bytes {offset} to {} were asked for", offset + len as u64),
+            }),
+            other => other.map(|()| bytes).map_err(|e| self.fault(name, e)),
+        }
+    }
+
+    fn size(&self, name: &str) -> Result<u64, StoreError> {
+        let meta = fs::metadata(self.path(name)?).map_err(|e| self.fault(name, e))?;
+        Ok(meta.len())
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        if !self.marker_is_there() {
+            return Err(self.away());
+        }
+        let start = match prefix.rfind('/') {
+            Some(end) => self.root.join(&prefix[..end]),
+            None => self.root.clone(),
+        };
+        let mut found = Vec::new();
+        self.walk(&start, prefix, &mut found)
+            .map_err(|e| self.fault(prefix, e))?;
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        // Unmounted while it was read: the listing proves nothing.
+        if self.marker_is_there() {
+            Ok(found)
+        } else {
+            Err(self.away())
+        }
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.path(name)?;
+        self.present_for_writing(name)?;
+        fs::remove_file(&path).map_err(|e| self.fault(name, e))?;
+        let Some(parent) = path.parent() else {
+            return Ok(());
+        };
+        sync_dir(parent).map_err(|e| self.fault(name, e))?;
+        if parent != self.root {
+            // Fails, rightly, when something is left in it.
+            let _ = fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+
+    fn appender(&self, name: &str) -> Option<Result<Box<dyn Appender>, StoreError>> {
+        let open = || -> Result<Box<dyn Appender>, StoreError> {
+            let path = self.path(name)?;
+            self.present_for_writing(name)?;
+            let create = || {
+                OpenOptions::new()
+                    .append(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&path)
+            };
+            let file = self
+                .in_parent(&path, create)
+                .and_then(|file| path.parent().map_or(Ok(()), sync_dir).map(|()| file))
+                .map_err(|e| self.fault(name, e))?;
+            Ok(Box::new(PosixAppender {
+                store: Self {
+                    root: self.root.clone(),
+                },
+                name: name.to_owned(),
+                file,
+            }))
+        };
+        Some(open())
+    }
+
+    fn describe(&self) -> String {
+        format!("folder {}", self.root.display())
+    }
+}
+
+#[derive(Debug)]
+struct PosixAppender {
+    store: PosixStore,
+    name: String,
+    file: File,
+}
+
+impl Appender for PosixAppender {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file
+            .write_all(bytes)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|e| self.store.fault(&self.name, e))
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Fails when `to` exists. File systems without such a rename get a hard link, which fails alike.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

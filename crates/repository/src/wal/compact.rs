@@ -1,0 +1,69 @@
+//! What a crash left: tails beside their segment object, and finished segments that nobody sealed. Needs the private key.
+
+use std::collections::BTreeSet;
+
+use super::reader::WalReader;
+use super::sealer::{delete_tails, seal_segment};
+use super::{WalFacts, WalName};
+use crate::error::Result;
+use crate::keys::{RecipientPublic, new_data_key};
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CompactReport {
+    /// Segments sealed from tails that covered them.
+    pub sealed: u64,
+    /// Segments whose superseded tails were deleted.
+    pub swept: u64,
+}
+
+impl WalReader {
+    /// Seals whole segments that lie in tails, and deletes tails whose segment object opens.
+    /// Safe beside a running stream: the segment that it writes is not whole yet.
+    pub fn compact(&self, public: &RecipientPublic) -> Result<CompactReport> {
+        let mut segments = BTreeSet::new();
+        for object in self.repository().store().list("tail/")? {
+            segments.insert(WalName::parse(&object.name)?);
+        }
+        let mut report = CompactReport::default();
+        for WalName { timeline, segment } in segments {
+            let Some(found) = self.read(timeline, segment)? else {
+                continue;
+            };
+            if found.wal.len() as u64 != found.facts.segment_bytes {
+                continue;
+            }
+            if !found.from_object {
+                let facts = WalFacts {
+                    start_lsn: found.facts.segment_start(),
+                    ..found.facts
+                };
+                let facts = WalFacts {
+                    server_time_micros: self.confirmed_at(&facts)?,
+                    ..facts
+                };
+                let key = new_data_key(self.repository(), public)?;
+                seal_segment(self.repository(), &key, &facts, "compact", &found.wal)?;
+                report.sealed += 1;
+            }
+            delete_tails(self.repository(), &found.facts)?;
+            report.swept += 1;
+        }
+        Ok(report)
+    }
+
+    /// The newest server time that the tails of a segment confirm.
+    fn confirmed_at(&self, facts: &WalFacts) -> Result<i64> {
+        let mut newest = 0;
+        for object in self
+            .repository()
+            .store()
+            .list(&super::tail_prefix(facts.timeline, facts.segment))?
+        {
+            let bytes = self.repository().store().get(&object.name)?;
+            if let Some(tail) = super::frames::Tail::scan(&object.name, &bytes)? {
+                newest = newest.max(tail.covered().server_time_micros);
+            }
+        }
+        Ok(newest)
+    }
+}

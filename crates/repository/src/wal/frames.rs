@@ -1,0 +1,192 @@
+//! The inside of a tail: frames, and how its end is found after a crash (repository.md §9).
+
+use super::WalFacts;
+use crate::error::{Error, Result};
+use crate::keys::DataKey;
+use crate::pipeline::{BOX_HEADER, BoxHeader, BoxKind, ObjectHeader, ObjectKind, ObjectOpener};
+
+const SECTOR: usize = 512;
+/// Fewer zeros than this in a sector prove nothing; headers hold some.
+const ZEROS_MIN: usize = 32;
+
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    offset: usize,
+    end: usize,
+    header: BoxHeader,
+}
+
+/// A tail by its clear bytes.
+#[derive(Debug)]
+pub(crate) struct Tail<'a> {
+    name: &'a str,
+    bytes: &'a [u8],
+    header: ObjectHeader,
+    pub(crate) facts: WalFacts,
+    frames: Vec<Frame>,
+}
+
+/// What a tail covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Covered {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) server_time_micros: i64,
+}
+
+impl<'a> Tail<'a> {
+    /// `None` when nothing in it was ever acknowledged.
+    pub(crate) fn scan(name: &'a str, bytes: &'a [u8]) -> Result<Option<Self>> {
+        let (header, mut at) = match ObjectHeader::decode(name, bytes) {
+            Ok(decoded) => decoded,
+            // The very first write was torn.
+            Err(Error::Damaged { .. }) if is_torn(bytes, 0, bytes.len()) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if header.kind != ObjectKind::WalTail {
+            return Err(Error::damaged(name, 6, "it is no WAL tail"));
+        }
+        let facts = WalFacts::decode(name, &header.clear)?;
+        let mut tail = Self {
+            name,
+            bytes,
+            header,
+            facts,
+            frames: Vec::new(),
+        };
+        while let Some(frame) = tail.frame_at(at)? {
+            at = frame.end;
+            tail.frames.push(frame);
+        }
+        tail.check_sequence()?;
+        Ok((!tail.frames.is_empty()).then_some(tail))
+    }
+
+    fn frame_at(&self, at: usize) -> Result<Option<Frame>> {
+        let rest = &self.bytes[at..];
+        if rest.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let header = rest.first_chunk::<BOX_HEADER>().map(BoxHeader::decode);
+        match header {
+            None => Ok(None),
+            Some(None) if is_torn(self.bytes, at, self.bytes.len()) => Ok(None),
+            Some(None) => Err(Error::damaged(
+                self.name,
+                at as u64,
+                "a frame's header does not match its check",
+            )),
+            Some(Some(header))
+                if !matches!(header.kind, BoxKind::WalFrame | BoxKind::WalHeartbeat) =>
+            {
+                Err(Error::damaged(
+                    self.name,
+                    at as u64,
+                    "it holds something that is not WAL",
+                ))
+            }
+            Some(Some(header)) if header.box_len() > rest.len() => Ok(None),
+            Some(Some(header)) => Ok(Some(Frame {
+                offset: at,
+                end: at + header.box_len(),
+                header,
+            })),
+        }
+    }
+
+    /// Frames follow each other without a gap and stay in their segment.
+    fn check_sequence(&self) -> Result<()> {
+        let mut expected = self.facts.start_lsn;
+        for frame in &self.frames {
+            if frame.header.label_a != expected {
+                return Err(Error::damaged(
+                    self.name,
+                    frame.offset as u64,
+                    "a frame does not follow the one before it",
+                ));
+            }
+            expected += u64::from(frame.header.raw_len);
+        }
+        if self.facts.start_lsn < self.facts.segment_start() || expected > self.facts.segment_end()
+        {
+            return Err(Error::damaged(
+                self.name,
+                28,
+                "it reaches beyond its segment",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn data_key(&self) -> crate::keys::DataKeyId {
+        self.header.data_key
+    }
+
+    pub(crate) fn covered(&self) -> Covered {
+        let start = self.facts.start_lsn;
+        let length: u64 = self
+            .frames
+            .iter()
+            .map(|frame| u64::from(frame.header.raw_len))
+            .sum();
+        let server_time_micros = self
+            .frames
+            .iter()
+            .map(|frame| frame.header.label_b)
+            .max()
+            .unwrap_or(0);
+        Covered {
+            start,
+            end: start + length,
+            server_time_micros,
+        }
+    }
+
+    /// Opens every frame; afterwards `covered` counts only what opened.
+    pub(crate) fn open(&mut self, key: &DataKey) -> Result<Vec<u8>> {
+        let opener = ObjectOpener::new(key, self.name, &self.header)?;
+        let mut wal = Vec::new();
+        for number in 0..self.frames.len() {
+            let frame = self.frames[number];
+            match opener.open(frame.offset as u64, &self.bytes[frame.offset..frame.end]) {
+                Ok(opened) => wal.extend_from_slice(&opened.raw),
+                Err(Error::Damaged { .. }) if self.is_torn_last(number) => {
+                    self.frames.truncate(number);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(wal)
+    }
+
+    fn is_torn_last(&self, number: usize) -> bool {
+        let frame = self.frames[number];
+        number + 1 == self.frames.len() && has_zero_sector(self.bytes, frame.offset, frame.end)
+    }
+}
+
+/// Bytes from `from` on look like a write that a crash cut short: too few of them, or sectors that never arrived, and
+/// no good frame behind them.
+fn is_torn(bytes: &[u8], from: usize, end: usize) -> bool {
+    let unfinished = end - from < BOX_HEADER || has_zero_sector(bytes, from, end);
+    unfinished && !(from + 1..end).any(|at| is_frame(&bytes[at..end]))
+}
+
+fn is_frame(bytes: &[u8]) -> bool {
+    let header = bytes.first_chunk::<BOX_HEADER>();
+    header.is_some_and(|header| header[10..16] == [0; 6] && BoxHeader::decode(header).is_some())
+}
+
+/// Sealed bytes hold no runs of zeros; a sector of them was allocated and never written.
+fn has_zero_sector(bytes: &[u8], from: usize, end: usize) -> bool {
+    let mut at = from;
+    while at < end {
+        let next = ((at / SECTOR + 1) * SECTOR).min(end);
+        if next - at >= ZEROS_MIN && bytes[at..next].iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        at = next;
+    }
+    false
+}

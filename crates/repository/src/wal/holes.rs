@@ -1,0 +1,50 @@
+//! WAL that is known never to arrive, on record.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Repository;
+use crate::error::{Error, Result, StoreError};
+use crate::repository::to_json;
+use crate::store::now_micros;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hole {
+    pub timeline: u32,
+    pub start: u64,
+    pub end: u64,
+    pub reason: String,
+    pub recorded_at_micros: i64,
+}
+
+/// Records that WAL from `start` to `end` was lost, and why.
+pub fn record_hole(
+    repository: &Repository,
+    timeline: u32,
+    start: u64,
+    end: u64,
+    streamer_id: &str,
+    reason: &str,
+) -> Result<()> {
+    let hole = Hole {
+        timeline,
+        start,
+        end,
+        reason: reason.to_owned(),
+        recorded_at_micros: now_micros(),
+    };
+    let name = format!("holes/{timeline:08x}/{start:016x}-{end:016x}.{streamer_id}");
+    match repository.store().put(&name, &to_json(&hole)) {
+        Err(StoreError::AlreadyExists { .. }) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+pub(super) fn holes(repository: &Repository) -> Result<Vec<Hole>> {
+    let mut holes = Vec::new();
+    for object in repository.store().list("holes/")? {
+        let bytes = repository.store().get(&object.name)?;
+        let hole = serde_json::from_slice(&bytes);
+        holes.push(hole.map_err(|_| Error::damaged(&object.name, 0, "it cannot be parsed"))?);
+    }
+    Ok(holes)
+}

@@ -1,0 +1,243 @@
+//! Hands WAL out again. Mirror: `writer` and `sealer`.
+
+use super::frames::Tail;
+use super::inventory::{Inventory, inventory};
+use super::{WalFacts, WalName, segment_name, tail_prefix};
+use crate::Repository;
+use crate::error::{Error, Result, StoreError};
+use crate::keys::{KeyRing, RecipientPrivate};
+use crate::pipeline::{BoxKind, ObjectKind, open_single};
+use crate::timelines;
+
+const REMEDY_HOLE: &str = "Restore to a point before it, or start from a backup taken after it";
+
+/// Shared by threads: all methods take `&self`.
+#[derive(Debug)]
+pub struct WalReader {
+    pub(super) keys: KeyRing,
+}
+
+/// A segment as far as it is here.
+pub(super) struct SegmentWal {
+    pub(super) facts: WalFacts,
+    /// From the start of the segment.
+    pub(super) wal: Vec<u8>,
+    pub(super) from_object: bool,
+}
+
+impl WalReader {
+    #[must_use]
+    pub fn new(repository: &Repository, private: &RecipientPrivate) -> Self {
+        Self {
+            keys: KeyRing::new(repository, private),
+        }
+    }
+
+    pub(super) fn repository(&self) -> &Repository {
+        self.keys.repository()
+    }
+
+    /// What is here, with every open tail proven by opening it.
+    pub fn inventory(&self) -> Result<Inventory> {
+        inventory(self.repository(), Some(&self.keys))
+    }
+
+    /// A timeline's history file, or `None` when there is none (timeline 1 has none).
+    pub fn history(&self, timeline: u32) -> Result<Option<Vec<u8>>> {
+        timelines::history(&self.keys, timeline)
+    }
+
+    /// A whole segment, the newest one padded with zeros. `None` only when complete listings show that neither it
+    /// nor anything later on its timeline is here; whatever else keeps it from being read is an error.
+    pub fn segment(&self, timeline: u32, segment: u64) -> Result<Option<Vec<u8>>> {
+        let Some(found) = self.read(timeline, segment)? else {
+            return match self.later(timeline, segment)? {
+                false => Ok(None),
+                true => Err(Error::WalHole {
+                    timeline,
+                    from: segment,
+                    to: segment + 1,
+                    remedy: REMEDY_SEGMENT,
+                }),
+            };
+        };
+        let SegmentWal { facts, mut wal, .. } = found;
+        let (end, whole) = (
+            facts.segment_start() + wal.len() as u64,
+            facts.segment_bytes,
+        );
+        if (wal.len() as u64) < whole && self.later(timeline, segment)? {
+            return Err(Error::WalHole {
+                timeline,
+                from: end,
+                to: facts.segment_end(),
+                remedy: REMEDY_HOLE,
+            });
+        }
+        wal.resize(usize::try_from(whole).unwrap_or(usize::MAX), 0);
+        Ok(Some(wal))
+    }
+
+    /// WAL from `from` to `to`, all of it or an error.
+    pub fn bytes(&self, timeline: u32, from: u64, to: u64) -> Result<Vec<u8>> {
+        let hole = |at: u64| Error::WalHole {
+            timeline,
+            from: at,
+            to,
+            remedy: REMEDY_HOLE,
+        };
+        let segment_bytes = self.segment_bytes(timeline)?.ok_or_else(|| hole(from))?;
+        let mut bytes = Vec::new();
+        let mut at = from;
+        while at < to {
+            let found = self
+                .read(timeline, at / segment_bytes)?
+                .ok_or_else(|| hole(at))?;
+            let start = usize::try_from(at - found.facts.segment_start()).unwrap_or(usize::MAX);
+            let wanted = usize::try_from(to - at).unwrap_or(usize::MAX);
+            let here = found.wal.get(start..).unwrap_or(&[]);
+            let here = &here[..wanted.min(here.len())];
+            if here.is_empty() {
+                return Err(hole(at));
+            }
+            bytes.extend_from_slice(here);
+            at += here.len() as u64;
+        }
+        Ok(bytes)
+    }
+
+    /// The size of this timeline's segments, from any of its objects.
+    pub fn segment_bytes(&self, timeline: u32) -> Result<Option<u64>> {
+        let store = self.repository().store();
+        for kind in ["tail", "wal"] {
+            for object in store.list(&format!("{kind}/{timeline:08x}/"))? {
+                let header = crate::pipeline::read_header(store, &object.name);
+                if let Ok(facts) =
+                    header.and_then(|(header, _)| WalFacts::decode(&object.name, &header.clear))
+                {
+                    return Ok(Some(facts.segment_bytes));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Segment object first, tails where there is none; `None` when there is nothing.
+    pub(super) fn read(&self, timeline: u32, segment: u64) -> Result<Option<SegmentWal>> {
+        for _ in 0..8 {
+            // Tails first: what is sealed meanwhile then shows among the segments.
+            let tails = self.names(&tail_prefix(timeline, segment))?;
+            let objects = self.names(&segment_name(timeline, segment, ""))?;
+            match self.read_objects(&objects) {
+                Some(Ok(found)) => return Ok(Some(found)),
+                Some(Err(error)) if tails.is_empty() || !error.is_damage() => return Err(error),
+                _ => {}
+            }
+            match self.read_tails(&tails) {
+                Err(Error::Store(StoreError::NotFound { .. })) => {}
+                other => return other,
+            }
+        }
+        Err(Error::Input(
+            "WAL objects keep changing under the reader: try again".to_owned(),
+        ))
+    }
+
+    fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        Ok(self
+            .repository()
+            .store()
+            .list(prefix)?
+            .into_iter()
+            .map(|object| object.name)
+            .collect())
+    }
+
+    /// The first that opens; the first error when none does.
+    fn read_objects(&self, names: &[String]) -> Option<Result<SegmentWal>> {
+        let mut first_error = None;
+        for name in names {
+            match self.read_object(name) {
+                Ok(found) => return Some(Ok(found)),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        first_error.map(Err)
+    }
+
+    pub(super) fn read_object(&self, name: &str) -> Result<SegmentWal> {
+        let bytes = self.repository().store().get(name)?;
+        let (header, opened) = open_single(
+            &self.keys,
+            name,
+            &bytes,
+            (ObjectKind::WalSegment, BoxKind::WalSegment),
+        )?;
+        let facts = WalFacts::decode(name, &header.clear)?;
+        self.repository()
+            .expect_cluster(facts.system_identifier, name)?;
+        if opened.raw.len() as u64 != facts.segment_bytes {
+            return Err(Error::damaged(
+                name,
+                0,
+                "it does not hold one whole segment",
+            ));
+        }
+        Ok(SegmentWal {
+            facts,
+            wal: opened.raw,
+            from_object: true,
+        })
+    }
+
+    fn read_tails(&self, names: &[String]) -> Result<Option<SegmentWal>> {
+        let mut parts = Vec::new();
+        for name in names {
+            let bytes = self.repository().store().get(name)?;
+            let Some(mut tail) = Tail::scan(name, &bytes)? else {
+                continue;
+            };
+            self.repository()
+                .expect_cluster(tail.facts.system_identifier, name)?;
+            let wal = tail.open(&*self.keys.key(name, tail.data_key())?)?;
+            parts.push((tail.facts, wal));
+        }
+        parts.sort_by_key(|(facts, _)| facts.start_lsn);
+        let Some(facts) = parts.first().map(|(facts, _)| *facts) else {
+            return Ok(None);
+        };
+        let mut wal = Vec::new();
+        for (part, bytes) in parts {
+            let end = facts.segment_start() + wal.len() as u64;
+            let Some(known) = end.checked_sub(part.start_lsn) else {
+                let (from, to) = (end, part.start_lsn);
+                return Err(Error::WalHole {
+                    timeline: facts.timeline,
+                    from,
+                    to,
+                    remedy: REMEDY_HOLE,
+                });
+            };
+            let known = usize::try_from(known).unwrap_or(usize::MAX);
+            wal.extend_from_slice(bytes.get(known..).unwrap_or(&[]));
+        }
+        Ok(Some(SegmentWal {
+            facts,
+            wal,
+            from_object: false,
+        }))
+    }
+
+    fn later(&self, timeline: u32, segment: u64) -> Result<bool> {
+        for kind in ["tail", "wal"] {
+            for name in self.names(&format!("{kind}/{timeline:08x}/"))? {
+                if WalName::parse(&name)?.segment > segment {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+const REMEDY_SEGMENT: &str = "(The numbers are segments.) Restore to a point before it, or start from a backup taken after it";
