@@ -27,6 +27,10 @@ pub struct Sealed {
 
 #[derive(Debug, Error, PartialEq, Eq, Clone)]
 pub enum ChainError {
+    #[error(
+        "an EpochOpened entry must be signed: it is written by opening an epoch, not by appending"
+    )]
+    Unsigned,
     #[error("the entry cannot be written: {0}")]
     Entry(#[from] EntryError),
     #[error("log {0} has no epoch yet: open one before the first entry")]
@@ -145,7 +149,10 @@ impl Chain {
         at_micros: i64,
         fields: Fields,
     ) -> Result<Sealed, ChainError> {
-        if self.state.position == 0 || kind == Kind::EpochOpened {
+        if kind == Kind::EpochOpened {
+            return Err(ChainError::Unsigned);
+        }
+        if self.state.position == 0 {
             return Err(ChainError::NotOpened(self.state.log));
         }
         self.seal(self.next(self.state.epoch, kind, at_micros, fields))

@@ -21,6 +21,9 @@ mod opening;
 mod signed_head;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 pub use chain::{Chain, ChainError, Sealed};
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError, Kind};
 pub use fields::{FIELDS_MAX, Fields, NAME_BYTES_MAX};
