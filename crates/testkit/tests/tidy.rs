@@ -1,0 +1,324 @@
+//! The house rules that a machine can check: who may depend on whom, and what may stand in a file.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Who may depend on which of our crates. `ARCHITECTURE.md` prints the same table.
+const EDGES: [(&str, &[&str]); 11] = [
+    ("pricing", &[]),
+    ("audit", &[]),
+    ("repository", &[]),
+    ("postgres_physical", &[]),
+    ("services", &["pricing", "audit"]),
+    ("backup", &["repository", "postgres_physical"]),
+    ("recovery", &["repository", "postgres_physical"]),
+    (
+        "assurance",
+        &["pricing", "audit", "repository", "postgres_physical"],
+    ),
+    (
+        "engine",
+        &[
+            "pricing",
+            "audit",
+            "repository",
+            "postgres_physical",
+            "services",
+            "backup",
+            "recovery",
+            "assurance",
+        ],
+    ),
+    ("testkit", &["postgres_physical"]),
+    (
+        "bench",
+        &[
+            "pricing",
+            "audit",
+            "repository",
+            "postgres_physical",
+            "services",
+            "backup",
+            "recovery",
+            "assurance",
+            "testkit",
+        ],
+    ),
+];
+
+/// Where a web framework may appear, and an SQL toolkit besides it.
+const WEB: [&str; 3] = ["services", "engine", "bench"];
+const LINES_MAX: usize = 700;
+
+#[test]
+fn only_the_allowed_edges() {
+    let mut faults = Vec::new();
+    for folder in package_folders() {
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        faults.extend(manifest_faults(&name_of(&folder), &manifest));
+    }
+    assert_eq!(faults, Vec::<String>::new());
+    assert_eq!(
+        package_folders().len(),
+        EDGES.len(),
+        "a crate without a row, or a row without a crate"
+    );
+}
+
+#[test]
+fn the_architecture_prints_the_same_edges() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap_or_default();
+    let Some((_, after)) = page.split_once("<!-- edges -->") else {
+        return;
+    };
+    let (table, _) = after.split_once("<!-- /edges -->").unwrap();
+    let printed: BTreeMap<String, Vec<String>> = table.lines().filter_map(table_row).collect();
+    let enforced = EDGES.map(|(name, to)| (name.to_owned(), sorted(to.iter().copied())));
+    assert_eq!(printed, BTreeMap::from(enforced));
+}
+
+#[test]
+fn what_stands_in_the_files() {
+    let mut faults = Vec::new();
+    let files = text_files();
+    for path in &files {
+        let shown = path
+            .strip_prefix(root())
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        match fs::read_to_string(path) {
+            Ok(text) => faults.extend(text_faults(&shown, &text)),
+            Err(e) => faults.push(format!("{shown}: {e}")),
+        }
+    }
+    assert_eq!(faults, Vec::<String>::new());
+    let sources = files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"));
+    assert!(
+        sources.count() > 20,
+        "the search for files finds too few of them"
+    );
+}
+
+/// The rules themselves: each finds what it is for, and lets pass what is allowed.
+#[test]
+fn every_rule_can_fail() {
+    let manifest = |line: &str| format!("[package]\nname = \"pricing\"\n[dependencies]\n{line}\n");
+    assert!(manifest_faults("pricing", &manifest("serde.workspace = true")).is_empty());
+    for (package, line, says) in [
+        (
+            "pricing",
+            "audit.workspace = true",
+            "pricing must not depend on audit",
+        ),
+        ("pricing", "axum = \"1\"", "axum"),
+        (
+            "pricing",
+            "x = { package = \"services\", path = \"../services\" }",
+            "depend on services",
+        ),
+        ("prices", "serde = \"1\"", "no row"),
+    ] {
+        let faults = manifest_faults(package, &manifest(line)).join("; ");
+        assert!(faults.contains(says), "{line}: {faults}");
+    }
+    let build = "[package]\nname = \"audit\"\n[build-dependencies]\npricing = \"1\"\n";
+    assert_eq!(manifest_faults("audit", build).len(), 1);
+    let target =
+        "[package]\nname = \"audit\"\n[target.'cfg(unix)'.dependencies]\npricing = \"1\"\n";
+    assert_eq!(manifest_faults("audit", target).len(), 1);
+    let dev = "[package]\nname = \"audit\"\n[dev-dependencies]\ntestkit = \"1\"\n";
+    assert!(manifest_faults("audit", dev).is_empty());
+
+    let home = ["/ho", "me/someone/x"].concat();
+    let unfinished = ["to", "do!()"].concat();
+    for (path, text, count) in [
+        ("crates/pricing/src/a.rs", "let x: f64 = y;", 1),
+        ("crates/pricing/src/a.rs", "let sf64x = 1;", 0),
+        ("crates/audit/src/a.rs", "let x: f64 = y;", 0),
+        ("crates/backup/src/a.rs", "use axum::Router;", 1),
+        ("crates/services/src/a.rs", "use axum::Router;", 0),
+        ("crates/backup/src/a.rs", unfinished.as_str(), 1),
+        ("docs/a.md", home.as_str(), 1),
+        ("docs/a.md", "the crate axum and f64", 0),
+    ] {
+        assert_eq!(text_faults(path, text).len(), count, "{path}: {text}");
+    }
+    assert_eq!(
+        text_faults("crates/a/src/a.rs", &"\n".repeat(LINES_MAX)).len(),
+        0
+    );
+    assert_eq!(
+        text_faults("crates/a/src/a.rs", &"\n".repeat(LINES_MAX + 1)).len(),
+        1
+    );
+}
+
+fn manifest_faults(package: &str, manifest: &str) -> Vec<String> {
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let Some((_, allowed)) = EDGES.iter().find(|row| row.0 == package) else {
+        return vec![format!("{package} has no row in the table of edges")];
+    };
+    let mut faults = Vec::new();
+    if manifest["package"]["name"].as_str() != Some(package) {
+        faults.push(format!("{package}: folder and package differ in name"));
+    }
+    for dependency in shipped_dependencies(&manifest) {
+        let ours = EDGES.iter().any(|row| row.0 == dependency);
+        if ours && !allowed.contains(&dependency.as_str()) {
+            faults.push(format!("{package} must not depend on {dependency}"));
+        }
+        if ["axum", "sqlx"].contains(&dependency.as_str()) && !WEB.contains(&package) {
+            faults.push(format!(
+                "{package} must not depend on {dependency}: only {WEB:?} may"
+            ));
+        }
+    }
+    faults
+}
+
+/// Names of packages in every table of dependencies but the dev ones, those for single targets included.
+fn shipped_dependencies(manifest: &toml::Table) -> Vec<String> {
+    let targets = manifest.get("target").and_then(toml::Value::as_table);
+    let tables = targets
+        .into_iter()
+        .flat_map(|t| t.values())
+        .filter_map(toml::Value::as_table);
+    let tables = tables.chain([manifest]);
+    let kinds = |table: &toml::Table| {
+        ["dependencies", "build-dependencies"].map(|kind| table.get(kind).cloned())
+    };
+    let found = tables.flat_map(kinds).flatten();
+    let tables: Vec<toml::Table> = found
+        .filter_map(|value| value.as_table().cloned())
+        .collect();
+    let package = |(name, value): (String, toml::Value)| match value
+        .get("package")
+        .and_then(toml::Value::as_str)
+    {
+        Some(package) => package.to_owned(),
+        None => name,
+    };
+    tables.into_iter().flatten().map(package).collect()
+}
+
+fn text_faults(path: &str, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut found = |what: String| faults.push(format!("{path}: {what}"));
+    for start in [["/wo", "rk/"], ["/ro", "ot/"], ["/ho", "me/"]].map(|parts| parts.concat()) {
+        if text.contains(&start) {
+            found(format!("holds a path of one machine ({start}…)"));
+        }
+    }
+    if !path.ends_with(".rs") {
+        return faults;
+    }
+    let lines = text.lines().count();
+    if lines > LINES_MAX {
+        found(format!(
+            "has {lines} lines, more than {LINES_MAX}: split it"
+        ));
+    }
+    for mark in [["to", "do!"], ["unimple", "mented!"]].map(|parts| parts.concat()) {
+        if text.contains(&mark) {
+            found(format!("holds {mark}"));
+        }
+    }
+    let words = || text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    if path.starts_with("crates/pricing/") && words().any(|word| word == "f32" || word == "f64") {
+        found("holds binary floating point".to_owned());
+    }
+    let web = WEB
+        .iter()
+        .any(|name| path.starts_with(&format!("crates/{name}/")))
+        || path.starts_with("bench/");
+    let this = path == "crates/testkit/tests/tidy.rs";
+    if !web && !this && words().any(|word| word == "axum" || word == "sqlx") {
+        found(format!("names axum or sqlx: only {WEB:?} may"));
+    }
+    faults
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
+}
+
+fn package_folders() -> Vec<PathBuf> {
+    let crates = entries(&root().join("crates")).into_iter();
+    let mut folders: Vec<PathBuf> = crates
+        .filter(|path| path.join("Cargo.toml").is_file())
+        .collect();
+    folders.push(root().join("bench"));
+    folders
+}
+
+/// What people read and machines build, without what git does not keep.
+fn text_files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![root()];
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder) {
+            let name = name_of(&path);
+            if path.is_dir() {
+                if !["target", ".git", ".bre", "bre-data"].contains(&name.as_str()) {
+                    folders.push(path);
+                }
+            } else if is_text(&path, &name) {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+fn is_text(path: &Path, name: &str) -> bool {
+    let extension = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
+    ["rs", "toml", "md", "sql", "sh", "yml", "yaml"].contains(&extension)
+        || ["Makefile", "run"].contains(&name)
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    entries.sort();
+    entries
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// `| services | pricing, audit |`; nothing for the heading and the line below it.
+fn table_row(line: &str) -> Option<(String, Vec<String>)> {
+    let cells: Vec<&str> = line
+        .trim()
+        .trim_matches('|')
+        .split('|')
+        .map(str::trim)
+        .collect();
+    match cells[..] {
+        [name, to] if name != "crate" && !name.starts_with('-') => {
+            let to = sorted(to.split(',').map(str::trim).filter(|name| !name.is_empty()));
+            Some((name.to_owned(), to))
+        }
+        _ => None,
+    }
+}
+
+fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    names.sort();
+    names
+}
