@@ -211,7 +211,7 @@ fn read_recovery(entry: &Entry, record: &mut EpochRecord) -> Result<(), OpeningE
     let text = |name: &'static str| fields.get(name).ok_or(OpeningError::Field(name));
     record.reason = Reason::Recovery;
     record.recovered_size = number(fields, "recovered_size")?;
-    if record.recovered_size + 1 != entry.position {
+    if record.recovered_size != entry.position - 1 {
         return Err(OpeningError::Recovered("recovered_size"));
     }
     if parsed::<Hash>(fields, "recovered_hash")? != entry.previous {

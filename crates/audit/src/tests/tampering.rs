@@ -333,6 +333,27 @@ fn heads_of_several_epochs_left_behind_are_all_named() {
     assert_eq!(abandoned, format!("1:15:{}", log.heads[2].last_hash));
 }
 
+/// Two short lives are given up for the first, longer one: their heads are smaller than what is recovered, and named all the same.
+#[test]
+fn heads_of_shorter_epochs_left_behind_are_named_too() {
+    let mut log = log();
+    let first_life = log.rows.clone();
+    log.recover(4, 2, None);
+    log.grow(8, &[8]);
+    log.recover(8, 3, None);
+    log.grow(11, &[11]);
+    log.rows = first_life;
+    log.recover(18, 4, None);
+    let report = log.verify();
+    assert_eq!(report.reason, None);
+    let lost: Vec<_> = report
+        .known_losses
+        .iter()
+        .map(|h| (h.epoch, h.size))
+        .collect();
+    assert_eq!(lost, [(2, 8), (3, 11)]);
+}
+
 /// Who can write to the database but not sign, and wants to pass a cut tail off as a recovery.
 #[test]
 fn a_forged_opening() {
@@ -493,4 +514,42 @@ fn two_histories_under_one_number() {
     other.last_hash = Hash::ZERO;
     recovered.heads.push(other);
     assert!(!recovered.verify().is_sound());
+}
+
+/// Even the key's holder cannot describe a log other than the one before the opening.
+#[test]
+fn an_opening_that_does_not_fit_what_precedes_it() {
+    for (field, value, says) in [
+        (
+            "recovered_size",
+            "11",
+            "its recovered_size is not what precedes it",
+        ),
+        ("recovered_size", "012", "no valid field 'recovered_size'"),
+        (
+            "recovered_hash",
+            &"0".repeat(64),
+            "its recovered_hash is not what precedes it",
+        ),
+        ("old_epoch", "2", "no valid field 'old_epoch'"),
+        ("abandoned", "1:15", "no valid field 'abandoned'"),
+        ("known_lost", "some", "no valid field 'known_lost'"),
+        (
+            "reason",
+            "created",
+            "'created' may stand at position 1 only",
+        ),
+        ("reason", "boredom", "no valid field 'reason'"),
+    ] {
+        let mut log = log();
+        log.recover(12, 2, None);
+        let row = &mut log.rows[12];
+        let mut entry = Entry::parse(&row.bytes).unwrap();
+        entry.fields.set(field, value);
+        entry.fields.remove("signature");
+        crate::opening::sign(&mut entry, &log.key).unwrap();
+        row.bytes = entry.to_bytes().unwrap();
+        row.hash = Entry::hash_of(&row.bytes).as_bytes().to_vec();
+        check(&log, 2, 13, says);
+    }
 }
