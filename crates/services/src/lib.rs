@@ -1,1 +1,28 @@
-//! placeholder
+//! The engine's online services: api-gateway, calculation, data, cache, in one process.
+//!
+//! Entry point: [`Services::start`]. A quote runs from `api_gateway` (key, limit, validation) through `calculation` (market view,
+//! `pricing`) to `data` (one group-committed transaction for quote and audit entry) before it is answered. [`verify`] and
+//! [`replay`] read a log back, for the command line and for drills.
+//!
+//! Absent: starting or restoring PostgreSQL, the WAL stream and the repository. They are somebody else's; what is needed of them
+//! comes in as [`HeadPublisher`], [`StreamHealth`] and [`RecoveryFact`].
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
+
+mod api_gateway;
+mod cache;
+mod calculation;
+mod config;
+mod data;
+mod running;
+mod time;
+
+pub use api_gateway::Tier;
+pub use calculation::{Mismatch, ReplayReport, replay};
+pub use config::{
+    AuditConfig, DatabaseConfig, HeadPublisher, RecoveryFact, RequestsPerMinute, SampleBook, ServicesConfig, Settings, StreamHealth,
+    StreamReport,
+};
+pub use data::{AuditReport, DatabaseError, FeedError, ImportReport, Recorded, SeedError, WriteError, WriterState, verify};
+pub use running::{Running, ServiceError, Services};
+
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,28 @@
+//! What the command line on this machine may ask, over a unix socket that only its owner may open. Never on the public port.
+
+mod entries;
+mod head;
+mod import;
+mod keys;
+mod status;
+
+pub(crate) use keys::{DAYS_DEFAULT, KeyOrder, issue};
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+
+use super::Gateway;
+use super::routes::{method_not_allowed, not_found};
+
+pub(crate) fn control_routes(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/internal/import", post(import::import))
+        .route("/internal/keys", get(keys::list).post(keys::create))
+        .route("/internal/keys/{id}", delete(keys::revoke))
+        .route("/internal/audit/head", get(head::head))
+        .route("/internal/audit/entries", post(entries::record))
+        .route("/internal/status", get(status::status))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .with_state(gateway)
+}

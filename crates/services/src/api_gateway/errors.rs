@@ -1,0 +1,167 @@
+//! Every error a client can see, and the only place where one becomes HTTP.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::calculation::LocateError;
+use crate::data::{DatabaseError, WriteError};
+
+/// One parameter that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Invalid {
+    pub(crate) field: String,
+    pub(crate) location: &'static str,
+    pub(crate) message: String,
+}
+
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    Invalid { errors: Vec<Invalid>, valid_params: &'static [&'static str] },
+    /// The request as a whole cannot be read.
+    Unreadable(String),
+    Unauthorized(&'static str),
+    Forbidden(String),
+    TickerNotFound(String),
+    ClientNotFound(String),
+    NotFound(&'static str),
+    MethodNotAllowed,
+    UnsupportedMediaType,
+    PayloadTooLarge { bytes_max: usize },
+    RateLimited { reset_seconds: u64 },
+    Calculation(String),
+    Unavailable { part: &'static str, detail: String },
+    /// The entry may or may not be in the log; the request id tells.
+    OutcomeUnknown { request_id: Option<String> },
+}
+
+struct Body {
+    status: StatusCode,
+    code: &'static str,
+    error: String,
+    details: Value,
+}
+
+impl ApiError {
+    pub(crate) fn invalid(field: &str, location: &'static str, message: &str, valid_params: &'static [&'static str]) -> ApiError {
+        ApiError::Invalid {
+            errors: vec![Invalid { field: field.to_owned(), location, message: message.to_owned() }],
+            valid_params,
+        }
+    }
+
+    fn body(&self) -> Body {
+        use ApiError::*;
+        let body = |status, code, error: &str, details| Body { status, code, error: error.to_owned(), details };
+        match self {
+            Invalid { .. } => body(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", "a parameter is not valid", Value::Null),
+            Unreadable(why) => body(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", "the request cannot be read", json!(why)),
+            Unauthorized(why) => body(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", why, Value::Null),
+            Forbidden(why) => body(StatusCode::FORBIDDEN, "FORBIDDEN", why, Value::Null),
+            TickerNotFound(ticker) => {
+                body(StatusCode::NOT_FOUND, "TICKER_NOT_FOUND", "no rate is known for this ticker", json!({ "ticker": ticker }))
+            }
+            ClientNotFound(client) => {
+                body(StatusCode::NOT_FOUND, "CLIENT_NOT_FOUND", "no active terms are on file for this client", json!({ "client_id": client }))
+            }
+            NotFound(what) => body(StatusCode::NOT_FOUND, "NOT_FOUND", what, Value::Null),
+            MethodNotAllowed => {
+                body(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this path does not take this method", Value::Null)
+            }
+            UnsupportedMediaType => {
+                let error = "the body must be sent as application/json";
+                body(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", error, Value::Null)
+            }
+            PayloadTooLarge { bytes_max } => {
+                body(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "the body is too long", json!({ "bytes_max": bytes_max }))
+            }
+            RateLimited { reset_seconds } => body(
+                StatusCode::TOO_MANY_REQUESTS,
+                "RATE_LIMIT_EXCEEDED",
+                "this key has used up its requests for the current minute",
+                json!({ "retry_after_seconds": reset_seconds }),
+            ),
+            Calculation(why) => body(StatusCode::INTERNAL_SERVER_ERROR, "CALCULATION_ERROR", "the price cannot be calculated", json!(why)),
+            Unavailable { part, detail } => body(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "EXTERNAL_API_UNAVAILABLE",
+                "a part this answer needs is away; nothing was recorded, try again",
+                json!({ "part": part, "detail": detail, "outcome": "not_recorded" }),
+            ),
+            OutcomeUnknown { request_id } => body(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "EXTERNAL_API_UNAVAILABLE",
+                "outcome unknown: it may or may not be recorded; ask before trying again",
+                match request_id {
+                    Some(id) => json!({
+                        "part": "database",
+                        "outcome": "unknown",
+                        "request_id": id,
+                        "ask": format!("/api/v1/quotes?request_id={id}"),
+                    }),
+                    None => json!({ "part": "database", "outcome": "unknown" }),
+                },
+            ),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Body { status, code, error, details } = self.body();
+        let mut content = json!({ "status": "error", "error": error, "error_code": code, "details": details });
+        if let (ApiError::Invalid { errors, valid_params }, Some(content)) = (&self, content.as_object_mut()) {
+            content.insert("validation_errors".to_owned(), json!(errors));
+            content.insert("valid_params".to_owned(), json!(valid_params));
+        }
+        let mut response = (status, Json(content)).into_response();
+        let headers = response.headers_mut();
+        match self {
+            ApiError::RateLimited { reset_seconds } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(reset_seconds));
+            }
+            ApiError::Unauthorized(_) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl ApiError {
+    /// What went wrong while pricing or recording the request of that id.
+    pub(crate) fn from_locate(error: LocateError, request_id: &str) -> ApiError {
+        match error {
+            LocateError::Ticker(ticker) => ApiError::TickerNotFound(ticker),
+            LocateError::Client(client) => ApiError::ClientNotFound(client),
+            LocateError::Stale { part, detail } => ApiError::Unavailable { part, detail },
+            LocateError::NoView => ApiError::Unavailable { part: "database", detail: "no market data has been loaded yet".to_owned() },
+            LocateError::Pricing(why) => ApiError::Calculation(why),
+            LocateError::Invalid { field, message } => {
+                ApiError::invalid(field, "request", &message, super::locate::PARAMETERS)
+            }
+            LocateError::Record(WriteError::Refused { part, reason }) => ApiError::Unavailable { part, detail: reason },
+            LocateError::Record(WriteError::Unknown) => ApiError::OutcomeUnknown { request_id: Some(request_id.to_owned()) },
+        }
+    }
+}
+
+impl From<DatabaseError> for ApiError {
+    fn from(error: DatabaseError) -> ApiError {
+        tracing::warn!(%error, "a database read failed");
+        ApiError::Unavailable { part: "database", detail: "the database does not answer".to_owned() }
+    }
+}
+
+/// Of entries that are not quotes: there is no request id to ask with.
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> ApiError {
+        match error {
+            WriteError::Refused { part, reason } => ApiError::Unavailable { part, detail: reason },
+            WriteError::Unknown => ApiError::OutcomeUnknown { request_id: None },
+        }
+    }
+}

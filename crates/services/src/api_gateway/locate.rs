@@ -1,0 +1,179 @@
+//! `GET` and `POST /api/v1/calculate-locate`
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, RawQuery, State};
+use axum::http::{Request, header};
+use pricing::{PerShare, PositionValue, Price};
+use serde::Serialize;
+
+use super::Gateway;
+use super::errors::ApiError;
+use super::middleware::{Caller, RequestId};
+use super::parameters::{Parameters, TICKER_RULE, is_client_id, is_ticker};
+use super::rates::DataSource;
+use crate::calculation::LocateRequest;
+use crate::data::{Recorded, RecordedQuote};
+
+pub(super) const PARAMETERS: &[&str] = &["ticker", "position_value", "loan_days", "client_id", "shares", "share_price"];
+
+#[derive(Serialize)]
+pub(super) struct FeeAnswer {
+    status: &'static str,
+    total_fee: pricing::Money,
+    breakdown: Breakdown,
+    borrow_rate_used: pricing::Rate,
+    quote_id: String,
+    request_id: String,
+    audit: Recorded,
+    ticker: String,
+    client_id: String,
+    position_value: PositionValue,
+    loan_days: u32,
+    currency: String,
+    borrow_status: &'static str,
+    policy: String,
+    convention: String,
+    collateral_value: PositionValue,
+    expires_at: String,
+    stale: bool,
+    data_sources: DataSources,
+}
+
+#[derive(Serialize)]
+struct Breakdown {
+    borrow_cost: pricing::Money,
+    markup: pricing::Money,
+    transaction_fees: pricing::Money,
+}
+
+#[derive(Serialize)]
+struct DataSources {
+    base_rate: DataSource,
+    minimum_rate: DataSource,
+    volatility_index: DataSource,
+    event_risk_factor: DataSource,
+    markup: DataSource,
+    transaction_fees: DataSource,
+}
+
+pub(super) async fn from_query(
+    State(gateway): State<Gateway>,
+    Extension(id): Extension<RequestId>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<FeeAnswer>, ApiError> {
+    price(&gateway, id, &caller, Parameters::from_query(query.as_deref(), PARAMETERS)).await
+}
+
+pub(super) async fn from_body(
+    State(gateway): State<Gateway>,
+    Extension(id): Extension<RequestId>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> Result<Json<FeeAnswer>, ApiError> {
+    if !is_json(&request) {
+        return Err(ApiError::UnsupportedMediaType);
+    }
+    let body = gateway.body(request, gateway.body_bytes_max).await?;
+    price(&gateway, id, &caller, Parameters::from_json(&body, PARAMETERS)?).await
+}
+
+fn is_json(request: &Request<Body>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn price(gateway: &Gateway, id: RequestId, caller: &Caller, parameters: Parameters) -> Result<Json<FeeAnswer>, ApiError> {
+    let key = &caller.0.stored;
+    let request = validate(parameters, id.0.clone(), key.key_id.clone())?;
+    if request.client_id != key.client_id {
+        return Err(ApiError::Forbidden("this API key may price only for its own client_id".to_owned()));
+    }
+    let located = gateway.calculator.locate(request).await.map_err(|error| {
+        metrics::counter!("bre_locates_refused_total").increment(1);
+        ApiError::from_locate(error, &id.0)
+    })?;
+    metrics::counter!("bre_quotes_total").increment(1);
+    Ok(Json(FeeAnswer::new(located.recorded, &located.quote)))
+}
+
+fn validate(mut parameters: Parameters, request_id: String, key_id: String) -> Result<LocateRequest, ApiError> {
+    let ticker = parameters.required("ticker", TICKER_RULE, |text| is_ticker(text).then(|| text.to_owned()));
+    let client_id = parameters.required("client_id", "must be 3 to 50 letters, digits, '_' or '-'", |text| {
+        is_client_id(text).then(|| text.to_owned())
+    });
+    let rule = "must be a plain decimal number above 0, at most 1000000000, with at most 2 decimals";
+    let position_value = parameters.required("position_value", rule, |text| {
+        let value: PositionValue = text.parse().ok()?;
+        (value > PositionValue::ZERO && value <= PositionValue::whole(1_000_000_000)).then_some(value)
+    });
+    let loan_days = parameters.required("loan_days", "must be a whole number from 1 to 365", |text| {
+        whole(text).filter(|days| (1..=365).contains(days)).and_then(|days| u32::try_from(days).ok())
+    });
+    let shares = parameters.maybe("shares", "must be a whole number from 1 to 10000000000", |text| {
+        whole(text).filter(|shares| (1..=10_000_000_000).contains(shares))
+    });
+    let rule = "must be a plain decimal number above 0, at most 10000000, with at most 6 decimals";
+    let share_price = parameters.maybe("share_price", rule, |text| {
+        let price: Price = text.parse().ok()?;
+        (price > Price::ZERO && price <= Price::whole(10_000_000)).then_some(price)
+    });
+    if parameters.optional("shares").is_some() != parameters.optional("share_price").is_some() {
+        parameters.refuse("shares", "shares and share_price go together");
+    }
+    let (Some(ticker), Some(client_id), Some(position_value), Some(loan_days)) = (ticker, client_id, position_value, loan_days) else {
+        return Err(match parameters.finish() {
+            Err(error) => error,
+            Ok(()) => ApiError::Unreadable("the parameters could not be read".to_owned()),
+        });
+    };
+    parameters.finish()?;
+    let per_share = shares.zip(share_price).map(|(shares, price)| PerShare { shares, price });
+    Ok(LocateRequest { request_id, client_id, key_id, ticker, position_value, loan_days, per_share })
+}
+
+/// Digits only, without a leading zero.
+fn whole(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
+    if plain { text.parse().ok() } else { None }
+}
+
+impl FeeAnswer {
+    pub(super) fn new(recorded: Recorded, quote: &RecordedQuote) -> FeeAnswer {
+        let RecordedQuote { facts, inputs, outputs } = quote;
+        let stale = |name: &str| outputs.stale.iter().any(|stale| stale == name);
+        FeeAnswer {
+            status: "success",
+            total_fee: outputs.total_fee,
+            breakdown: Breakdown {
+                borrow_cost: outputs.borrow_cost,
+                markup: outputs.markup,
+                transaction_fees: outputs.transaction_fee,
+            },
+            borrow_rate_used: outputs.borrow_rate,
+            quote_id: facts.quote_id.clone(),
+            request_id: facts.request_id.clone(),
+            audit: recorded,
+            ticker: inputs.ticker.to_string(),
+            client_id: facts.client_id.clone(),
+            position_value: inputs.position_value,
+            loan_days: inputs.loan_days,
+            currency: inputs.currency.to_string(),
+            borrow_status: outputs.borrow_status.as_str(),
+            policy: inputs.policy.id(),
+            convention: inputs.convention.id(),
+            collateral_value: outputs.collateral_value,
+            expires_at: facts.expires_at.clone(),
+            stale: !outputs.stale.is_empty(),
+            data_sources: DataSources {
+                base_rate: DataSource::of(&inputs.base_rate, stale("base_rate")),
+                minimum_rate: DataSource::of(&inputs.minimum_rate, false),
+                volatility_index: DataSource::of(&inputs.volatility_index, stale("volatility_index")),
+                event_risk_factor: DataSource::of(&inputs.event_risk_factor, stale("event_risk_factor")),
+                markup: DataSource::of(&inputs.markup_percent, false),
+                transaction_fees: DataSource::of(&inputs.fee, false),
+            },
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The market in memory: what every price is made from, swapped whole when it changes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use pricing::{Convention, DEFAULT_INDEX, Fee, Percent, Policy, Rate, Sourced};
+
+use super::LocateError;
+use crate::data::{BaseRate, BrokerTerms, EventRisk, MarketData, Stock, Volatility, decimal};
+
+/// Subject of the volatility index that counts for every ticker without its own.
+const MARKET: &str = "MARKET";
+
+/// A client's terms, ready to price with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) markup_percent: Percent,
+    pub(crate) fee: Fee,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) convention: Arc<Convention>,
+}
+
+#[derive(Debug)]
+pub(crate) struct MarketView {
+    rates: HashMap<Arc<str>, BaseRate>,
+    stocks: HashMap<Arc<str>, Stock>,
+    volatility: HashMap<Arc<str>, Volatility>,
+    events: HashMap<Arc<str>, EventRisk>,
+    terms: HashMap<String, Terms>,
+    default_policy: Arc<Policy>,
+}
+
+/// What the market says of one ticker, each part with its origin.
+#[derive(Debug, Clone)]
+pub(crate) struct TickerInputs {
+    pub(crate) ticker: Arc<str>,
+    pub(crate) currency: Arc<str>,
+    pub(crate) base_rate: Sourced<Rate>,
+    pub(crate) minimum_rate: Sourced<Rate>,
+    pub(crate) volatility_index: Sourced<pricing::Index>,
+    pub(crate) event_risk_factor: Sourced<u8>,
+    pub(crate) feed_status: Option<Sourced<pricing::BorrowStatus>>,
+    pub(crate) available: Option<i64>,
+    pub(crate) available_or_more: bool,
+    pub(crate) known_at_micros: Option<i64>,
+}
+
+impl MarketView {
+    pub(crate) fn new(data: &MarketData) -> MarketView {
+        let policies: HashMap<String, Arc<Policy>> =
+            Policy::shipped().into_iter().map(|policy| (policy.id(), Arc::new(policy))).collect();
+        let conventions: HashMap<String, Arc<Convention>> =
+            Convention::shipped().into_iter().map(|convention| (convention.id(), Arc::new(convention))).collect();
+        let mut terms = HashMap::new();
+        for broker in data.brokers.iter().filter(|broker| broker.active) {
+            match ready(broker, &policies, &conventions) {
+                Some(ready) => drop(terms.insert(broker.client_id.clone(), ready)),
+                None => tracing::error!(client_id = broker.client_id, "this client's terms cannot be read: no locates for it"),
+            }
+        }
+        MarketView {
+            rates: data.rates.iter().map(|row| (Arc::clone(&row.ticker), row.clone())).collect(),
+            stocks: data.stocks.iter().map(|row| (Arc::clone(&row.ticker), row.clone())).collect(),
+            volatility: data.volatility.iter().map(|row| (Arc::clone(&row.subject), row.clone())).collect(),
+            events: data.events.iter().map(|row| (Arc::clone(&row.subject), row.clone())).collect(),
+            terms,
+            default_policy: Arc::new(Policy::standard_1()),
+        }
+    }
+
+    pub(crate) fn terms(&self, client_id: &str) -> Option<&Terms> {
+        self.terms.get(client_id)
+    }
+
+    pub(crate) fn policy_of(&self, client_id: &str) -> &Arc<Policy> {
+        self.terms.get(client_id).map_or(&self.default_policy, |terms| &terms.policy)
+    }
+
+    pub(crate) fn tickers(&self) -> usize {
+        self.rates.len()
+    }
+
+    pub(crate) fn inputs(&self, ticker: &str) -> Result<TickerInputs, LocateError> {
+        let rate = self.rates.get(ticker);
+        let stock = self.stocks.get(ticker);
+        let minimum = stock.map_or(Rate::ZERO, |stock| stock.minimum_rate);
+        let base_rate = match rate {
+            Some(rate) => Sourced::new(rate.rate, Arc::clone(&rate.source), Some(rate.valid_at_micros)),
+            None if minimum > Rate::ZERO => Sourced::fallback(minimum, "minimum_rate"),
+            None => return Err(LocateError::Ticker(ticker.to_owned())),
+        };
+        let index = self.volatility.get(ticker).or_else(|| self.volatility.get(MARKET));
+        Ok(TickerInputs {
+            ticker: rate.map_or_else(|| ticker.into(), |rate| Arc::clone(&rate.ticker)),
+            currency: rate.map_or_else(|| "USD".into(), |rate| Arc::clone(&rate.currency)),
+            base_rate,
+            minimum_rate: match stock {
+                Some(_) => Sourced::new(minimum, "stocks", None),
+                None => Sourced::new(Rate::ZERO, "none", None),
+            },
+            volatility_index: match index {
+                Some(row) => Sourced::new(row.index, Arc::clone(&row.source), Some(row.valid_at_micros)),
+                None => Sourced::fallback(DEFAULT_INDEX, "default"),
+            },
+            event_risk_factor: match self.events.get(ticker) {
+                Some(row) => Sourced::new(row.factor, Arc::clone(&row.source), Some(row.valid_at_micros)),
+                None => Sourced::new(0, "none", None),
+            },
+            feed_status: stock.and_then(|stock| stock.status).map(|status| Sourced::new(status, "stocks", None)),
+            available: rate.and_then(|rate| rate.available),
+            available_or_more: rate.is_some_and(|rate| rate.available_or_more),
+            known_at_micros: rate.map(|rate| rate.known_at_micros),
+        })
+    }
+}
+
+fn ready(
+    broker: &BrokerTerms,
+    policies: &HashMap<String, Arc<Policy>>,
+    conventions: &HashMap<String, Arc<Convention>>,
+) -> Option<Terms> {
+    Some(Terms {
+        markup_percent: decimal(&broker.markup_percent)?,
+        fee: match broker.fee_type.as_str() {
+            "FLAT" => Fee::Flat(decimal(&broker.fee_amount)?),
+            "PERCENTAGE" => Fee::Percentage(decimal(&broker.fee_amount)?),
+            _ => return None,
+        },
+        policy: Arc::clone(policies.get(&broker.policy)?),
+        convention: Arc::clone(conventions.get(&broker.convention)?),
+    })
+}
+
+/// The current view, and how far it can be trusted.
+#[derive(Debug)]
+pub(crate) struct Market {
+    view: ArcSwapOption<MarketView>,
+    /// When the database last confirmed it.
+    confirmed_at_micros: AtomicI64,
+    database_up: AtomicBool,
+    age_max: Duration,
+}
+
+impl Market {
+    pub(crate) fn new(age_max: Duration) -> Market {
+        Market {
+            view: ArcSwapOption::empty(),
+            confirmed_at_micros: AtomicI64::new(0),
+            database_up: AtomicBool::new(false),
+            age_max,
+        }
+    }
+
+    pub(crate) fn view(&self) -> Result<Arc<MarketView>, LocateError> {
+        self.view.load_full().ok_or(LocateError::NoView)
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.view.load().is_some()
+    }
+
+    pub(crate) fn set(&self, view: MarketView) {
+        self.view.store(Some(Arc::new(view)));
+    }
+
+    /// Called with `true` whenever the database has just answered.
+    pub(crate) fn set_database_up(&self, up: bool, now_micros: i64) {
+        if up {
+            self.confirmed_at_micros.store(now_micros, Ordering::Relaxed);
+        }
+        self.database_up.store(up, Ordering::Relaxed);
+    }
+
+    pub(crate) fn database_up(&self) -> bool {
+        self.database_up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn age_seconds(&self, now_micros: i64) -> i64 {
+        if self.database_up() {
+            return 0;
+        }
+        (now_micros - self.confirmed_at_micros.load(Ordering::Relaxed)).max(0) / 1_000_000
+    }
+
+    /// The database has been away for so long that something may have changed unseen.
+    pub(crate) fn is_stale(&self, now_micros: i64) -> bool {
+        self.age_seconds(now_micros) > i64::try_from(self.age_max.as_secs()).unwrap_or(i64::MAX)
+    }
+}

@@ -1,0 +1,188 @@
+//! From a request to a price: inputs from the market view, `pricing` for the numbers, the writer for the record. A locate is
+//! answered only when its entry is durable; a rate is answered from memory.
+
+mod market_view;
+mod replay;
+
+pub(crate) use market_view::{Market, MarketView, TickerInputs};
+pub use replay::{Mismatch, ReplayReport, replay};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pricing::{PerShare, PositionValue, PricingError, QuoteInputs, RateInputs, Sourced};
+use uuid::Uuid;
+
+use crate::data::{QuoteFacts, QuoteRecord, Recorded, RecordedQuote, WriteError, Writer};
+use crate::time::{as_micros, now_micros, rfc3339};
+
+/// Why there is no price.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LocateError {
+    #[error("no rate is known for {0}")]
+    Ticker(String),
+    #[error("no terms are on file for {0}")]
+    Client(String),
+    #[error("no market data has been loaded yet")]
+    NoView,
+    #[error("{detail}")]
+    Stale { part: &'static str, detail: String },
+    #[error("{field}: {message}")]
+    Invalid { field: &'static str, message: String },
+    #[error("{0}")]
+    Pricing(String),
+    #[error(transparent)]
+    Record(#[from] WriteError),
+}
+
+impl From<PricingError> for LocateError {
+    fn from(error: PricingError) -> LocateError {
+        let message = error.to_string();
+        match error {
+            PricingError::Stale { .. } => LocateError::Stale { part: "market_data", detail: message },
+            PricingError::Missing { field, .. } => LocateError::Invalid { field: parameter(field), message },
+            PricingError::Negative { field, .. } | PricingError::OutOfRange { field, .. } | PricingError::Overflow { field }
+                if matches!(field, "position_value" | "loan_days" | "shares" | "price" | "collateral_value") =>
+            {
+                LocateError::Invalid { field: parameter(field), message }
+            }
+            _ => LocateError::Pricing(message),
+        }
+    }
+}
+
+/// What a client would have to change.
+fn parameter(field: &'static str) -> &'static str {
+    match field {
+        "price" | "collateral_value" => "share_price",
+        other => other,
+    }
+}
+
+/// A validated request for a locate.
+#[derive(Debug, Clone)]
+pub(crate) struct LocateRequest {
+    pub(crate) request_id: String,
+    pub(crate) client_id: String,
+    pub(crate) key_id: String,
+    pub(crate) ticker: String,
+    pub(crate) position_value: PositionValue,
+    pub(crate) loan_days: u32,
+    pub(crate) per_share: Option<PerShare>,
+}
+
+/// A quote whose entry is durable.
+#[derive(Debug)]
+pub(crate) struct Located {
+    pub(crate) recorded: Recorded,
+    pub(crate) quote: RecordedQuote,
+}
+
+/// A ticker's rate right now.
+#[derive(Debug)]
+pub(crate) struct RateNow {
+    pub(crate) inputs: TickerInputs,
+    pub(crate) rate: pricing::Rate,
+    pub(crate) borrow_status: pricing::BorrowStatus,
+    pub(crate) volatility_tier: pricing::VolatilityTier,
+    pub(crate) policy: String,
+    /// Names of inputs that are too old.
+    pub(crate) stale: Vec<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Calculator {
+    pub(crate) market: Arc<Market>,
+    pub(crate) writer: Writer,
+    pub(crate) quote_valid: Duration,
+}
+
+impl Calculator {
+    pub(crate) async fn locate(&self, request: LocateRequest) -> Result<Located, LocateError> {
+        // Refused before it is priced, rather than after.
+        if let Some(refusal) = self.writer.refusal() {
+            return Err(refusal.into());
+        }
+        let view = self.market.view()?;
+        let now = now_micros();
+        let inputs = inputs(&view, &request, now)?;
+        let quote = pricing::quote(&inputs)?;
+        let facts = QuoteFacts {
+            quote_id: Uuid::now_v7().to_string(),
+            request_id: request.request_id,
+            client_id: request.client_id,
+            key_id: request.key_id,
+            expires_at: rfc3339(now + as_micros(self.quote_valid)),
+            engine_version: crate::VERSION.to_owned(),
+        };
+        let recorded = self.writer.quote(QuoteRecord::new(&facts, &inputs, &quote)).await?;
+        let outputs = quote.outputs().into();
+        Ok(Located { recorded, quote: RecordedQuote { facts, inputs, outputs } })
+    }
+
+    pub(crate) fn rate(&self, ticker: &str, client_id: &str) -> Result<RateNow, LocateError> {
+        let view = self.market.view()?;
+        let inputs = view.inputs(ticker)?;
+        let policy = view.policy_of(client_id);
+        let steps = pricing::rate(
+            &RateInputs {
+                base_rate: inputs.base_rate.value,
+                minimum_rate: inputs.minimum_rate.value,
+                volatility_index: inputs.volatility_index.value,
+                event_risk_factor: inputs.event_risk_factor.value,
+            },
+            policy,
+        )?;
+        let feed_status = inputs.feed_status.as_ref().map(|status| status.value);
+        Ok(RateNow {
+            rate: steps.rate,
+            borrow_status: feed_status.unwrap_or_else(|| policy.status.status(steps.rate)),
+            volatility_tier: pricing::volatility_tier(inputs.volatility_index.value),
+            policy: policy.id(),
+            stale: self.stale(&inputs, policy),
+            inputs,
+        })
+    }
+
+    fn stale(&self, inputs: &TickerInputs, policy: &pricing::Policy) -> Vec<&'static str> {
+        let now = now_micros();
+        let limits = &policy.freshness;
+        let old = |at: Option<i64>, max: i64| at.is_some_and(|at| (now - at).div_euclid(1_000_000) > max);
+        let mut stale = Vec::new();
+        if old(inputs.base_rate.at_micros, limits.base_rate_age_seconds_max) {
+            stale.push("base_rate");
+        }
+        if old(inputs.volatility_index.at_micros, limits.volatility_age_seconds_max) {
+            stale.push("volatility_index");
+        }
+        if old(inputs.event_risk_factor.at_micros, limits.event_age_seconds_max) {
+            stale.push("event_risk_factor");
+        }
+        if self.market.is_stale(now) {
+            stale.push("market_view");
+        }
+        stale
+    }
+}
+
+fn inputs(view: &MarketView, request: &LocateRequest, now: i64) -> Result<QuoteInputs, LocateError> {
+    let market = view.inputs(&request.ticker)?;
+    let terms = view.terms(&request.client_id).ok_or_else(|| LocateError::Client(request.client_id.clone()))?;
+    Ok(QuoteInputs {
+        ticker: market.ticker,
+        currency: market.currency,
+        priced_at_micros: now,
+        position_value: request.position_value,
+        loan_days: request.loan_days,
+        per_share: request.per_share,
+        base_rate: market.base_rate,
+        minimum_rate: market.minimum_rate,
+        volatility_index: market.volatility_index,
+        event_risk_factor: market.event_risk_factor,
+        markup_percent: Sourced::new(terms.markup_percent, "broker", None),
+        fee: Sourced::new(terms.fee, "broker", None),
+        feed_status: market.feed_status,
+        policy: Arc::clone(&terms.policy),
+        convention: Arc::clone(&terms.convention),
+    })
+}

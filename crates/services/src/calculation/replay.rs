@@ -1,0 +1,54 @@
+//! Recorded quotes priced again from their recorded inputs: the same bytes, or it is said which differ.
+
+use audit::{Entry, Kind};
+use futures_util::{TryStreamExt, pin_mut};
+use serde::Serialize;
+
+use crate::data::{DatabaseError, connect, entries_from};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ReplayReport {
+    /// Quotes priced again.
+    pub checked: u64,
+    pub mismatches: Vec<Mismatch>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mismatch {
+    pub epoch: i64,
+    pub position: i64,
+    pub reason: String,
+}
+
+/// Every quote of a log from position `from` to position `to`, both included.
+pub async fn replay(database: &str, log: u16, from: u64, to: u64) -> Result<ReplayReport, DatabaseError> {
+    let failed = DatabaseError::query("reading the audit log");
+    let session = connect(database, "bre replay").await?;
+    let rows = entries_from(&session.client, log, from).await.map_err(&failed)?;
+    pin_mut!(rows);
+    let mut report = ReplayReport::default();
+    while let Some(stored) = rows.try_next().await.map_err(&failed)? {
+        if u64::try_from(stored.position).is_ok_and(|position| position > to) {
+            break;
+        }
+        let mismatch = |reason: String| Mismatch { epoch: stored.epoch, position: stored.position, reason };
+        match Entry::parse(&stored.bytes) {
+            Ok(entry) if entry.kind == Kind::Quote => {
+                report.checked += 1;
+                if let Err(reason) = price_again(&entry) {
+                    report.mismatches.push(mismatch(reason));
+                }
+            }
+            Ok(_) => {}
+            Err(error) => report.mismatches.push(mismatch(error.to_string())),
+        }
+    }
+    Ok(report)
+}
+
+fn price_again(entry: &Entry) -> Result<(), String> {
+    let field = |name: &str| entry.fields.get(name).ok_or_else(|| format!("its field {name} is missing"));
+    let outputs = pricing::replay(field("inputs")?).map_err(|error| error.to_string())?;
+    let recorded = field("outputs")?;
+    if outputs == recorded { Ok(()) } else { Err(format!("recorded {recorded}, priced again {outputs}")) }
+}

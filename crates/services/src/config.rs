@@ -1,0 +1,142 @@
+//! What the services are given. Nothing here is read from files or the environment: the engine does that.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+
+/// All that [`crate::Services::start`] needs.
+#[derive(Debug)]
+pub struct ServicesConfig {
+    pub database: DatabaseConfig,
+    /// `redis://…` or `redis+unix:///path`; `None`: no shared cache.
+    pub redis: Option<String>,
+    pub public: TcpListener,
+    /// For the command line on this machine; its file is set to mode 0600.
+    pub control: UnixListener,
+    pub audit: AuditConfig,
+    pub stream: Arc<dyn StreamHealth>,
+    /// Locates only while the repository holds every commit before it returns.
+    pub strict: bool,
+    pub settings: Settings,
+    /// Loaded through the ordinary import when the database holds no book yet.
+    pub sample: Option<SampleBook>,
+}
+
+/// Where the database is, as `tokio_postgres` connection strings, one per role.
+#[derive(Clone)]
+pub struct DatabaseConfig {
+    /// Owns the tables and migrates them.
+    pub owner: String,
+    /// Serves: may insert into the record, never change it.
+    pub service: String,
+}
+
+/// A connection string may hold a password.
+impl fmt::Debug for DatabaseConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseConfig(…)")
+    }
+}
+
+#[derive(Debug)]
+pub struct AuditConfig {
+    /// The number of this writer's log.
+    pub log: u16,
+    pub signing_key: Arc<audit::SigningKey>,
+    pub publisher: Arc<dyn HeadPublisher>,
+    /// Every signed head of this log that the repository holds.
+    pub heads: Vec<audit::SignedHead>,
+    /// Set when the database was restored since the newest of `heads`.
+    pub recovery: Option<RecoveryFact>,
+}
+
+/// Keeps signed heads outside the database.
+pub trait HeadPublisher: Send + Sync + fmt::Debug {
+    /// The WAL position up to which the repository holds everything.
+    fn durable_lsn(&self) -> Option<u64>;
+    /// Called from a thread of its own; may take as long as a store takes.
+    fn publish(&self, head: &audit::SignedHead) -> Result<(), String>;
+}
+
+/// What the WAL stream is doing, asked for at every locate: answer from memory.
+pub trait StreamHealth: Send + Sync + fmt::Debug {
+    fn report(&self) -> StreamReport;
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StreamReport {
+    pub attached: bool,
+    /// PostgreSQL waits for this stream at every commit.
+    pub strict: bool,
+    pub durable_lsn: Option<u64>,
+    /// Thousandths of `max_slot_wal_keep_size` in use.
+    pub slot_fill_permille: Option<u32>,
+    /// Something an operator should look at; shown in health and status.
+    pub alarm: Option<String>,
+    /// Set: locates are refused, and why (strict mode with the slot full, for one).
+    pub refuse_locates: Option<String>,
+}
+
+/// The database was restored from the repository: what the new epoch's first entry will say.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RecoveryFact {
+    pub restore_id: String,
+    /// The timeline that the restore opened.
+    pub timeline: u32,
+    /// Where it ended: a WAL position on the old timeline.
+    pub target_lsn: u64,
+}
+
+/// Files in the feeds' own formats.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleBook {
+    pub book: &'static [u8],
+    pub volatility: &'static [u8],
+}
+
+impl SampleBook {
+    /// A small book with invented rates, shipped with the engine.
+    pub const fn shipped() -> SampleBook {
+        SampleBook { book: include_bytes!("../sample/book.txt"), volatility: include_bytes!("../sample/vix.csv") }
+    }
+}
+
+/// Knobs with their defaults.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Past it a quote is answered "outcome unknown".
+    pub quote_deadline: Duration,
+    /// How long a fee answer may be relied on.
+    pub quote_valid: Duration,
+    pub body_bytes_max: usize,
+    pub requests_per_minute: RequestsPerMinute,
+    /// The market view itself is stale when the database has been away for longer.
+    pub view_age_max: Duration,
+    /// Waiting quotes beyond which a locate is refused at once.
+    pub queue_quotes_max: usize,
+    /// Quotes in one commit.
+    pub batch_quotes_max: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct RequestsPerMinute {
+    pub standard: u32,
+    pub premium: u32,
+    pub internal: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            quote_deadline: Duration::from_secs(2),
+            quote_valid: Duration::from_secs(300),
+            body_bytes_max: 16 * 1024,
+            requests_per_minute: RequestsPerMinute { standard: 60, premium: 300, internal: 1000 },
+            view_age_max: Duration::from_secs(300),
+            queue_quotes_max: 8192,
+            batch_quotes_max: 1024,
+        }
+    }
+}

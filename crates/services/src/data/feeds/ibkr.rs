@@ -1,0 +1,245 @@
+//! The Interactive Brokers short-stock file, raw (`|`, `#BOF`, header, rows, `#EOF|count`) and as a CSV snapshot
+//! (lower-case header, last row `#EOF,count`). Its numbers are percent a year; ours are fractions.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use super::{FeedError, Quarantined, refuse_mostly_bad, scaled};
+
+/// Percent with 6 decimals is a fraction with 8: the same integer.
+const PERCENT_DECIMALS: usize = 6;
+/// rebate + fee may differ from the currency's benchmark by 0.0001 percent.
+const BENCHMARK_TOLERANCE: i64 = 100;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RateRow {
+    pub(super) line: usize,
+    pub(super) row: String,
+    pub(super) symbol: String,
+    pub(super) currency: String,
+    pub(super) name: String,
+    pub(super) isin: String,
+    pub(super) figi: String,
+    /// In 10^-8 of a fraction.
+    pub(super) rate: i64,
+    pub(super) rebate: i64,
+    pub(super) available: Option<i64>,
+    pub(super) available_or_more: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    /// The file's own time; it names no zone and is read as UTC. A snapshot has none.
+    pub(super) valid_at: Option<Timestamp>,
+    pub(super) rows: Vec<RateRow>,
+    pub(super) quarantined: Vec<Quarantined>,
+    /// Percent × 10^6, by currency.
+    pub(super) benchmarks: BTreeMap<String, i64>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Raw,
+    Snapshot,
+}
+
+const RAW_HEADER: &str = "#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|";
+const SNAPSHOT_HEADER: &str = "sym,cur,name,con,isin,rebaterate,feerate,available";
+
+pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut lines =
+        text.trim_start_matches('\u{feff}').lines().enumerate().map(|(index, line)| (index + 1, line.trim_end_matches('\r'))).peekable();
+    let mut parsed = Parsed::default();
+    let form = match lines.peek() {
+        None => return Err(FeedError::Empty),
+        Some((_, line)) if line.starts_with("#BOF") => Form::Raw,
+        Some(_) => Form::Snapshot,
+    };
+    if form == Form::Raw {
+        let (line, found) = lines.next().unwrap_or_default();
+        parsed.valid_at = Some(file_time(line, found, now)?);
+    }
+    let columns = header(form, lines.next())?;
+    let mut end: Option<u64> = None;
+    let mut found = 0u64;
+    for (line, row) in lines {
+        if row.trim().is_empty() {
+            continue;
+        }
+        if end.is_some() {
+            return Err(FeedError::AfterEnd { line });
+        }
+        if row.starts_with("#EOF") {
+            let declared = row.split(['|', ',']).nth(1).and_then(|count| count.trim().parse().ok());
+            end = Some(declared.ok_or(FeedError::Header { line, expected: "#EOF and a count", found: row.to_owned() })?);
+            continue;
+        }
+        found += 1;
+        match read_row(form, columns, line, row) {
+            Ok(rate) => parsed.rows.push(rate),
+            Err(reason) => parsed.quarantined.push(Quarantined { line, reason, row: row.to_owned() }),
+        }
+    }
+    let declared = end.ok_or(FeedError::NoEnd("#EOF"))?;
+    if declared != found {
+        return Err(FeedError::Count { declared, found });
+    }
+    hold_to_benchmark(&mut parsed);
+    refuse_mostly_bad(parsed.rows.len(), &parsed.quarantined)?;
+    Ok(parsed)
+}
+
+/// `#BOF|2025.12.28|15:14:44`
+fn file_time(line: usize, found: &str, now: Timestamp) -> Result<Timestamp, FeedError> {
+    let malformed = || FeedError::Header { line, expected: "#BOF|YYYY.MM.DD|HH:MM:SS", found: found.to_owned() };
+    let mut parts = found.split('|').skip(1);
+    let (date, time) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let text = format!("{}T{time}", date.replace('.', "-"));
+    let time: DateTime = text.parse().map_err(|_| malformed())?;
+    let at = time.to_zoned(TimeZone::UTC).map_err(|_| malformed())?.timestamp();
+    // A file written in a zone east of ours may be up to half a day ahead.
+    if at.as_second() > now.as_second() + 14 * 3600 {
+        return Err(FeedError::Future(at.to_string()));
+    }
+    Ok(at)
+}
+
+/// The number of columns of a row: older files lack FIGI.
+fn header(form: Form, line: Option<(usize, &str)>) -> Result<usize, FeedError> {
+    let (line, found) = line.unwrap_or_default();
+    let (expected, rest) = match form {
+        Form::Raw => (RAW_HEADER, found.strip_prefix(RAW_HEADER)),
+        Form::Snapshot => (SNAPSHOT_HEADER, found.strip_prefix(SNAPSHOT_HEADER)),
+    };
+    match rest.map(str::trim_end) {
+        Some("") => Ok(8),
+        Some("FIGI|" | ",figi") => Ok(9),
+        _ => Err(FeedError::Header { line, expected, found: found.chars().take(80).collect() }),
+    }
+}
+
+fn read_row(form: Form, columns: usize, line: usize, row: &str) -> Result<RateRow, &'static str> {
+    let fields = match form {
+        Form::Raw => {
+            let mut fields: Vec<String> = row.split('|').map(str::to_owned).collect();
+            if fields.pop().is_none_or(|last| !last.is_empty()) {
+                return Err("row_cut_short");
+            }
+            fields
+        }
+        Form::Snapshot => split_csv(row).ok_or("row_malformed")?,
+    };
+    if fields.len() != columns {
+        return Err("row_malformed");
+    }
+    let field = |index: usize| fields.get(index).map_or("", |field| field.trim());
+    let symbol = field(0);
+    if symbol.is_empty() {
+        return Err("symbol_missing");
+    }
+    if !crate::api_gateway::is_ticker(symbol) {
+        return Err("symbol_malformed");
+    }
+    let currency = field(1);
+    if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return Err("currency_malformed");
+    }
+    let rebate = percent(field(5))?;
+    let rate = percent(field(6))?;
+    if rate < 0 {
+        return Err("rate_negative");
+    }
+    let (available, available_or_more) = availability(field(7))?;
+    Ok(RateRow {
+        line,
+        row: row.to_owned(),
+        symbol: symbol.to_owned(),
+        currency: currency.to_owned(),
+        name: unescape(field(2)),
+        isin: field(4).to_owned(),
+        figi: field(8).to_owned(),
+        rate,
+        rebate,
+        available,
+        available_or_more,
+    })
+}
+
+fn percent(text: &str) -> Result<i64, &'static str> {
+    match text {
+        "NA" | "" => Err("rate_not_available"),
+        text => scaled(text, PERCENT_DECIMALS).ok_or("rate_malformed"),
+    }
+}
+
+fn availability(text: &str) -> Result<(Option<i64>, bool), &'static str> {
+    if matches!(text, "" | "NA") {
+        return Ok((None, false));
+    }
+    let (digits, or_more) = match text.strip_prefix('>') {
+        Some(digits) => (digits, true),
+        None => (text, false),
+    };
+    scaled(digits, 0).filter(|count| *count >= 0).map(|count| (Some(count), or_more)).ok_or("availability_malformed")
+}
+
+fn unescape(text: &str) -> String {
+    text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'").replace("&apos;", "'").replace("&amp;", "&")
+}
+
+/// One CSV record without line breaks; `None` when a quote is left open.
+fn split_csv(row: &str) -> Option<Vec<String>> {
+    let mut fields = vec![String::new()];
+    let mut chars = row.chars().peekable();
+    let mut quoted = false;
+    while let Some(char) = chars.next() {
+        match char {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                fields.last_mut()?.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            char => fields.last_mut()?.push(char),
+        }
+    }
+    (!quoted).then_some(fields)
+}
+
+/// rebate + fee is one number per currency. The most frequent one is taken for it, provided most rows agree.
+fn hold_to_benchmark(parsed: &mut Parsed) {
+    let mut sums: HashMap<String, HashMap<i64, usize>> = HashMap::new();
+    for row in &parsed.rows {
+        *sums.entry(row.currency.clone()).or_default().entry(row.rate + row.rebate).or_default() += 1;
+    }
+    for (currency, sums) in sums {
+        let total: usize = sums.values().sum();
+        let Some(benchmark) = sums.iter().max_by_key(|(sum, count)| (**count, -**sum)).map(|(sum, _)| *sum) else { continue };
+        let agreeing: usize =
+            sums.iter().filter(|(sum, _)| (**sum - benchmark).abs() <= BENCHMARK_TOLERANCE).map(|(_, count)| count).sum();
+        if agreeing * 2 > total {
+            parsed.benchmarks.insert(currency, benchmark);
+        }
+    }
+    let benchmarks = &parsed.benchmarks;
+    let verdict = |row: &RateRow| match benchmarks.get(&row.currency) {
+        None => Some("benchmark_unclear"),
+        Some(benchmark) if (row.rate + row.rebate - benchmark).abs() > BENCHMARK_TOLERANCE => Some("benchmark_mismatch"),
+        Some(_) => None,
+    };
+    let rows = std::mem::take(&mut parsed.rows);
+    for row in rows {
+        match verdict(&row) {
+            None => parsed.rows.push(row),
+            Some(reason) => parsed.quarantined.push(Quarantined { line: row.line, reason, row: row.row }),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ibkr_tests.rs"]
+mod tests;

@@ -1,0 +1,164 @@
+//! Keeps what is in memory equal to what is in the database: reads everything on connecting, again when notified, and falls
+//! back to the shared cache while there is no database. Others read through its connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::watch;
+use tokio_postgres::Client;
+
+use super::database::{DatabaseError, connect};
+use super::market;
+use crate::api_gateway::KeyTable;
+use crate::cache::Cache;
+use crate::calculation::{Market, MarketView};
+use crate::time::now_micros;
+
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    database: watch::Sender<String>,
+    client: ArcSwapOption<Client>,
+    pub(crate) market: Arc<Market>,
+    /// `None` until they were read once: until then no key can be judged.
+    pub(crate) keys: ArcSwapOption<KeyTable>,
+    cache: Arc<Cache>,
+    /// What was last read, for writing it to the cache again before it expires there.
+    last: ArcSwap<market::MarketData>,
+    /// Counts complete reads.
+    reads: watch::Sender<u64>,
+}
+
+/// The connection is asked whether it still answers, and the cache's entries are renewed.
+const CHECK_EVERY: Duration = Duration::from_secs(30);
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LAST: Duration = Duration::from_secs(2);
+
+impl Keeper {
+    pub(crate) fn new(database: String, market: Arc<Market>, cache: Arc<Cache>) -> Keeper {
+        Keeper {
+            database: watch::channel(database).0,
+            client: ArcSwapOption::empty(),
+            market,
+            keys: ArcSwapOption::empty(),
+            cache,
+            last: ArcSwap::default(),
+            reads: watch::channel(0).0,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Result<Arc<Client>, DatabaseError> {
+        self.client.load_full().ok_or(DatabaseError::Away("it is being connected to again"))
+    }
+
+    pub(crate) fn set_database(&self, database: String) {
+        self.database.send_replace(database);
+    }
+
+    pub(crate) fn reads(&self) -> watch::Receiver<u64> {
+        self.reads.subscribe()
+    }
+
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut retry = RETRY_FIRST;
+        let mut database = self.database.subscribe();
+        loop {
+            let target = database.borrow_and_update().clone();
+            let error = tokio::select! {
+                _ = database.changed() => {
+                    self.lose();
+                    retry = RETRY_FIRST;
+                    continue;
+                }
+                ended = self.keep(&target) => ended,
+            };
+            if self.market.database_up() {
+                tracing::warn!(%error, "the database is away; rates are served from memory");
+                retry = RETRY_FIRST;
+            }
+            self.lose();
+            self.fall_back().await;
+            tokio::select! {
+                _ = database.changed() => database.mark_changed(),
+                () = tokio::time::sleep(retry) => {}
+            }
+            retry = (retry * 2).min(RETRY_LAST);
+        }
+    }
+
+    fn lose(&self) {
+        self.client.store(None);
+        self.market.set_database_up(false, now_micros());
+    }
+
+    /// One connection, as long as it lasts.
+    async fn keep(&self, database: &str) -> DatabaseError {
+        let (client, mut notified, mut driver) = match connect(database, "bre market view").await {
+            Ok(session) => session.share(),
+            Err(error) => return error,
+        };
+        if let Err(error) = self.begin(&client).await {
+            return error;
+        }
+        let mut check = tokio::time::interval(CHECK_EVERY);
+        check.tick().await;
+        loop {
+            let read = tokio::select! {
+                () = driver.ended() => return DatabaseError::Away("the server closed the connection"),
+                notification = notified.recv() => match notification {
+                    // Many imports in a row are read once.
+                    Some(_) => {
+                        while notified.try_recv().is_ok() {}
+                        self.read(&client).await
+                    }
+                    None => return DatabaseError::Away("the server closed the connection"),
+                },
+                _ = check.tick() => self.confirm(&client).await,
+            };
+            if let Err(error) = read {
+                return error;
+            }
+        }
+    }
+
+    /// Listens first and reads then, so that nothing falls in between.
+    async fn begin(&self, client: &Arc<Client>) -> Result<(), DatabaseError> {
+        let listen = "SET default_transaction_read_only = on; LISTEN bre_market; LISTEN bre_keys";
+        client.batch_execute(listen).await.map_err(DatabaseError::query("listening for changes"))?;
+        self.read(client).await?;
+        self.client.store(Some(Arc::clone(client)));
+        Ok(())
+    }
+
+    async fn read(&self, client: &Client) -> Result<(), DatabaseError> {
+        let data = market::load(client).await?;
+        let stored = market::keys(client).await?;
+        self.market.set(MarketView::new(&data));
+        let renewed = self.keys.load_full().unwrap_or_default().renewed(stored.clone());
+        self.keys.store(Some(Arc::new(renewed)));
+        self.market.set_database_up(true, now_micros());
+        self.cache.put(&data, &stored).await;
+        self.last.store(Arc::new(data));
+        self.reads.send_modify(|reads| *reads += 1);
+        Ok(())
+    }
+
+    async fn confirm(&self, client: &Client) -> Result<(), DatabaseError> {
+        let stored = market::keys(client).await?;
+        self.market.set_database_up(true, now_micros());
+        self.cache.put(&self.last.load_full(), &stored).await;
+        Ok(())
+    }
+
+    /// What the shared cache still holds serves until the database has answered for the first time.
+    async fn fall_back(&self) {
+        if self.market.is_loaded() {
+            return;
+        }
+        if let Some((data, keys)) = self.cache.get().await {
+            tracing::warn!(rates = data.rates.len(), "the database has not answered yet; the market view comes from the cache");
+            self.market.set(MarketView::new(&data));
+            self.keys.store(Some(Arc::new(KeyTable::default().renewed(keys))));
+        }
+    }
+}

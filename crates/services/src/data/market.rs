@@ -1,0 +1,193 @@
+//! Reading the newest of everything from the database.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pricing::{BorrowStatus, Fixed, Index, Rate};
+use serde::{Deserialize, Serialize};
+use tokio_postgres::{Client, Row};
+
+use super::database::DatabaseError;
+use super::feeds::Alias;
+use super::terms::BrokerTerms;
+use crate::api_gateway::{KeyHash, StoredKey, Tier};
+use crate::time::micros;
+
+/// The newest base rate of a ticker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BaseRate {
+    pub(crate) ticker: Arc<str>,
+    pub(crate) rate: Rate,
+    pub(crate) currency: Arc<str>,
+    pub(crate) source: Arc<str>,
+    pub(crate) valid_at_micros: i64,
+    pub(crate) known_at_micros: i64,
+    pub(crate) available: Option<i64>,
+    pub(crate) available_or_more: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stock {
+    pub(crate) ticker: Arc<str>,
+    pub(crate) status: Option<BorrowStatus>,
+    pub(crate) minimum_rate: Rate,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Volatility {
+    pub(crate) subject: Arc<str>,
+    pub(crate) index: Index,
+    pub(crate) source: Arc<str>,
+    pub(crate) valid_at_micros: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EventRisk {
+    pub(crate) subject: Arc<str>,
+    pub(crate) factor: u8,
+    pub(crate) source: Arc<str>,
+    pub(crate) valid_at_micros: i64,
+}
+
+/// Everything that prices depend on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MarketData {
+    pub(crate) rates: Vec<BaseRate>,
+    pub(crate) stocks: Vec<Stock>,
+    pub(crate) volatility: Vec<Volatility>,
+    pub(crate) events: Vec<EventRisk>,
+    pub(crate) brokers: Vec<BrokerTerms>,
+}
+
+pub(crate) async fn load(client: &Client) -> Result<MarketData, DatabaseError> {
+    let failed = DatabaseError::query("reading the market data");
+    let rates = "SELECT DISTINCT ON (ticker) ticker, rate::text, currency, source, valid_at, known_at, available, available_or_more \
+                 FROM base_rates ORDER BY ticker, valid_at DESC, known_at DESC";
+    let stocks = "SELECT ticker, status, minimum_rate::text FROM stocks";
+    let volatility = "SELECT DISTINCT ON (subject) subject, volatility_index::text, source, valid_at FROM volatility \
+                      WHERE volatility_index IS NOT NULL ORDER BY subject, valid_at DESC, known_at DESC";
+    let events = "SELECT DISTINCT ON (subject) subject, event_risk_factor, source, valid_at FROM volatility \
+                  WHERE event_risk_factor IS NOT NULL ORDER BY subject, valid_at DESC, known_at DESC";
+    let brokers = "SELECT client_id, markup_percent::text, fee_type, fee_amount::text, tier, convention, policy, active FROM brokers";
+    Ok(MarketData {
+        rates: keep(client.query(rates, &[]).await.map_err(&failed)?, base_rate),
+        stocks: keep(client.query(stocks, &[]).await.map_err(&failed)?, stock),
+        volatility: keep(client.query(volatility, &[]).await.map_err(&failed)?, volatility_row),
+        events: keep(client.query(events, &[]).await.map_err(&failed)?, event_row),
+        brokers: keep(client.query(brokers, &[]).await.map_err(&failed)?, |row| Some(broker(row))),
+    })
+}
+
+/// A row whose numbers do not fit our types is left out, and said so: one bad row must not take the market away.
+fn keep<T>(rows: Vec<Row>, read: impl Fn(&Row) -> Option<T>) -> Vec<T> {
+    let count = rows.len();
+    let kept: Vec<T> = rows.iter().filter_map(read).collect();
+    if kept.len() < count {
+        tracing::error!(left_out = count - kept.len(), "rows of the market data cannot be read");
+    }
+    kept
+}
+
+fn base_rate(row: &Row) -> Option<BaseRate> {
+    Some(BaseRate {
+        ticker: row.get::<_, &str>(0).into(),
+        rate: decimal(row.get(1))?,
+        currency: row.get::<_, &str>(2).into(),
+        source: row.get::<_, &str>(3).into(),
+        valid_at_micros: micros(row.get(4)),
+        known_at_micros: micros(row.get(5)),
+        available: row.get(6),
+        available_or_more: row.get(7),
+    })
+}
+
+fn stock(row: &Row) -> Option<Stock> {
+    let status = match row.get::<_, Option<&str>>(1) {
+        Some(status) => Some(status.parse().ok()?),
+        None => None,
+    };
+    Some(Stock { ticker: row.get::<_, &str>(0).into(), status, minimum_rate: decimal(row.get(2))? })
+}
+
+fn volatility_row(row: &Row) -> Option<Volatility> {
+    Some(Volatility {
+        subject: row.get::<_, &str>(0).into(),
+        index: decimal(row.get(1))?,
+        source: row.get::<_, &str>(2).into(),
+        valid_at_micros: micros(row.get(3)),
+    })
+}
+
+fn event_row(row: &Row) -> Option<EventRisk> {
+    Some(EventRisk {
+        subject: row.get::<_, &str>(0).into(),
+        factor: u8::try_from(row.get::<_, i16>(1)).ok()?,
+        source: row.get::<_, &str>(2).into(),
+        valid_at_micros: micros(row.get(3)),
+    })
+}
+
+fn broker(row: &Row) -> BrokerTerms {
+    BrokerTerms {
+        client_id: row.get(0),
+        markup_percent: row.get(1),
+        fee_type: row.get(2),
+        fee_amount: row.get(3),
+        tier: row.get(4),
+        convention: row.get(5),
+        policy: row.get(6),
+        active: row.get(7),
+    }
+}
+
+/// A column has more decimals than some of our types; zeros at its end are not digits.
+pub(crate) fn decimal<const D: u32>(text: &str) -> Option<Fixed<D>> {
+    let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
+    trimmed.parse().ok()
+}
+
+pub(crate) async fn keys(client: &Client) -> Result<Vec<StoredKey>, DatabaseError> {
+    let sql = "SELECT key_id, hash, client_id, tier, created_at, expires_at, revoked_at FROM api_keys ORDER BY created_at, key_id";
+    let rows = client.query(sql, &[]).await.map_err(DatabaseError::query("reading the API keys"))?;
+    Ok(keep(rows, key))
+}
+
+fn key(row: &Row) -> Option<StoredKey> {
+    Some(StoredKey {
+        key_id: row.get(0),
+        hash: KeyHash::try_from(row.get::<_, &[u8]>(1)).ok()?,
+        client_id: row.get(2),
+        tier: Tier::parse(row.get(3))?,
+        created_at_micros: micros(row.get(4)),
+        expires_at_micros: micros(row.get(5)),
+        revoked_at_micros: row.get::<_, Option<SystemTime>>(6).map(micros),
+    })
+}
+
+pub(crate) async fn aliases(client: &Client) -> Result<Vec<Alias>, DatabaseError> {
+    // Infinite dates have no number; the outermost ones stand for them.
+    let sql = "SELECT source, symbol, ticker, \
+                      CASE WHEN isfinite(valid_from) THEN extract(epoch FROM valid_from)::bigint ELSE -9000000000000 END * 1000000, \
+                      CASE WHEN isfinite(valid_to) THEN extract(epoch FROM valid_to)::bigint ELSE 9000000000000 END * 1000000 FROM aliases";
+    let rows = client.query(sql, &[]).await.map_err(DatabaseError::query("reading the aliases"))?;
+    let alias = |row: &Row| {
+        Some(Alias { source: row.get(0), symbol: row.get(1), ticker: row.get(2), valid_from_micros: row.get(3), valid_to_micros: row.get(4) })
+    };
+    Ok(keep(rows, alias))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_at_the_end_are_no_digits() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(decimal::<4>(text).map(|number| number.to_string()).as_deref(), expected, "{text}");
+        };
+        check("25.00000000", Some("25.0000"));
+        check("0.00000000", Some("0.0000"));
+        check("100", Some("100.0000"));
+        check("0.12345000", None);
+    }
+}

@@ -1,0 +1,119 @@
+//! `bre audit verify` against a database: the chain and its heads by `audit`, and here every column of `audit_log` and of
+//! `quotes` against the entry's own bytes, in both directions.
+
+use audit::{Entry, Head, Kind, StoredEntry, Verifier, VerifyingKey};
+use futures_util::{TryStreamExt, pin_mut};
+use serde::Serialize;
+use tokio_postgres::{Client, Row};
+
+use super::database::{DatabaseError, connect};
+use super::quotes::{COLUMNS, RecordedQuote, text_of, timestamp_text};
+use super::writer::{REPEATED, log_number};
+use crate::time::rfc3339;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditReport {
+    #[serde(flatten)]
+    pub log: audit::Report,
+    /// Rows of `quotes` that belong to an entry.
+    pub quotes: u64,
+}
+
+/// Columns of `audit_log` before those of `quotes` in the comparison's answer.
+const ENTRY_COLUMNS: usize = 10;
+/// Columns of `quotes` that repeat its place: log, epoch, position and recorded_at.
+const PLACE_COLUMNS: usize = 2;
+
+/// Reads the whole log in the order of its positions. `heads` have had their signatures verified.
+pub async fn verify(database: &str, log: u16, heads: &[Head], keys: &[VerifyingKey]) -> Result<AuditReport, DatabaseError> {
+    let failed = DatabaseError::query("reading the audit log");
+    let session = connect(database, "bre audit verify").await?;
+    let client = &session.client;
+    // One snapshot for both questions: an engine may be writing meanwhile.
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await.map_err(&failed)?;
+    let mut verifier = Verifier::new(log, heads, keys);
+    let mut quotes = 0;
+    let parameters = [&log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync)];
+    let rows = client.query_raw(&sql(), parameters).await.map_err(&failed)?;
+    pin_mut!(rows);
+    while let Some(row) = rows.try_next().await.map_err(&failed)? {
+        let stored = StoredEntry { epoch: row.get(0), position: row.get(1), bytes: row.get(2), hash: row.get(3) };
+        let Some(entry) = verifier.push(&stored) else { continue };
+        match compare(&entry, &row) {
+            Ok(is_quote) => quotes += u64::from(is_quote),
+            Err(reason) => verifier.reject(stored.epoch, stored.position, reason),
+        }
+    }
+    if let Some((epoch, position, quote_id)) = stray_quote(client).await? {
+        let reason = format!("quote {quote_id} stands in quotes for this place, but the log has no such quote");
+        verifier.reject(epoch, position, reason);
+    }
+    if let Some((epoch, position, other)) = stray_entry(client, log).await? {
+        verifier.reject(epoch, position, format!("an entry stands at this place of log {other}, which was never opened"));
+    }
+    Ok(AuditReport { log: verifier.finish(), quotes })
+}
+
+fn sql() -> String {
+    let mut sql = format!("SELECT a.epoch::bigint, a.position, a.canonical, a.hash, a.kind, {}", timestamp_text("a.recorded_at"));
+    for name in REPEATED {
+        sql.push_str(&format!(", a.{name}::text"));
+    }
+    sql.push_str(&format!(", q.position IS NOT NULL, {}", timestamp_text("q.recorded_at")));
+    for column in COLUMNS {
+        sql.push_str(&format!(", {}", text_of("q", column)));
+    }
+    sql.push_str(
+        " FROM audit_log AS a LEFT JOIN quotes AS q USING (log, epoch, position) WHERE a.log = $1 ORDER BY a.position, a.epoch",
+    );
+    sql
+}
+
+/// Whether the entry is a quote, or which column disagrees with it.
+fn compare(entry: &Entry, row: &Row) -> Result<bool, String> {
+    let same = |table: &str, column: &str, found: Option<&str>, expected: Option<&str>| {
+        if found == expected {
+            return Ok(());
+        }
+        let show = |text: Option<&str>| text.map_or("nothing".to_owned(), |text| format!("{text:?}"));
+        Err(format!("{table}.{column} is {}, but the entry says {}", show(found), show(expected)))
+    };
+    let kind: i16 = row.get(4);
+    same("audit_log", "kind", Some(&kind.to_string()), Some(&entry.kind.number().to_string()))?;
+    let recorded_at = rfc3339(entry.recorded_at_micros);
+    same("audit_log", "recorded_at", row.get(5), Some(&recorded_at))?;
+    for (index, name) in REPEATED.iter().enumerate() {
+        same("audit_log", name, row.get(6 + index), entry.fields.get(name))?;
+    }
+    let has_row: bool = row.get(ENTRY_COLUMNS);
+    let is_quote = entry.kind == Kind::Quote;
+    if has_row != is_quote {
+        let reason = if is_quote { "its row in quotes is missing" } else { "quotes has a row for it, but it is no quote" };
+        return Err(reason.to_owned());
+    }
+    if is_quote {
+        same("quotes", "recorded_at", row.get(ENTRY_COLUMNS + 1), Some(&recorded_at))?;
+        let expected = RecordedQuote::read(&entry.fields)?.row();
+        for (index, (column, expected)) in COLUMNS.iter().zip(&expected).enumerate() {
+            same("quotes", column.name, row.get(ENTRY_COLUMNS + PLACE_COLUMNS + index), expected.as_deref())?;
+        }
+    }
+    Ok(is_quote)
+}
+
+/// A row in `quotes` without an entry at its place, in whatever log it claims to be.
+async fn stray_quote(client: &Client) -> Result<Option<(i64, i64, String)>, DatabaseError> {
+    let sql = "SELECT q.epoch::bigint, q.position, q.quote_id::text FROM quotes AS q \
+               WHERE NOT EXISTS (SELECT FROM audit_log AS a WHERE (a.log, a.epoch, a.position) = (q.log, q.epoch, q.position)) \
+               ORDER BY q.position, q.epoch LIMIT 1";
+    let row = client.query_opt(sql, &[]).await.map_err(DatabaseError::query("looking for quotes without an entry"))?;
+    Ok(row.map(|row| (row.get(0), row.get(1), row.get(2))))
+}
+
+/// A row of `audit_log` in a log that has no beginning.
+async fn stray_entry(client: &Client, log: u16) -> Result<Option<(i64, i64, u16)>, DatabaseError> {
+    let sql = "SELECT a.epoch::bigint, a.position, a.log FROM audit_log AS a WHERE a.log <> $1 \
+               AND NOT EXISTS (SELECT FROM audit_log AS first WHERE first.log = a.log AND first.position = 1) ORDER BY 2, 1 LIMIT 1";
+    let row = client.query_opt(sql, &[&log_number(log)]).await.map_err(DatabaseError::query("looking for entries without a log"))?;
+    Ok(row.map(|row| (row.get(0), row.get(1), row.get::<_, i16>(2).cast_unsigned())))
+}

@@ -1,0 +1,48 @@
+//! Changes to other tables that happen in the transaction of their audit entry, or not at all.
+
+use tokio_postgres::Transaction;
+
+use crate::api_gateway::StoredKey;
+use crate::data::feeds::FeedLoad;
+use crate::data::terms::BrokerTerms;
+use crate::time::system_time;
+
+#[derive(Debug)]
+pub(crate) enum Change {
+    None,
+    Feed(Box<FeedLoad>),
+    Key(StoredKey),
+    KeyRevoked { key_id: String, at_micros: i64 },
+    Broker(BrokerTerms),
+}
+
+/// Told to every instance at commit.
+const MARKET: &str = "NOTIFY bre_market";
+const KEYS: &str = "NOTIFY bre_keys";
+
+impl Change {
+    pub(super) async fn apply(&self, transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
+        match self {
+            Change::None => Ok(()),
+            Change::Feed(load) => {
+                load.insert(transaction).await?;
+                transaction.batch_execute(MARKET).await
+            }
+            Change::Key(key) => {
+                let sql = "INSERT INTO api_keys (key_id, hash, client_id, tier, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)";
+                let (created, expires) = (system_time(key.created_at_micros), system_time(key.expires_at_micros));
+                transaction.execute(sql, &[&key.key_id, &key.hash.as_slice(), &key.client_id, &key.tier.name(), &created, &expires]).await?;
+                transaction.batch_execute(KEYS).await
+            }
+            Change::KeyRevoked { key_id, at_micros } => {
+                let sql = "UPDATE api_keys SET revoked_at = $2 WHERE key_id = $1 AND revoked_at IS NULL";
+                transaction.execute(sql, &[key_id, &system_time(*at_micros)]).await?;
+                transaction.batch_execute(KEYS).await
+            }
+            Change::Broker(terms) => {
+                terms.insert(transaction).await?;
+                transaction.batch_execute(MARKET).await
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Signed heads: what is known of this log outside the database, and the thread of work that adds to it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use audit::{Head, SignedHead, SigningKey, VerifyingKey};
+use tokio::sync::watch;
+
+use crate::config::HeadPublisher;
+
+#[derive(Debug)]
+pub(crate) struct HeadKeeper {
+    key: Arc<SigningKey>,
+    /// Heads of this log whose signatures were checked, and those signed since.
+    verified: Mutex<Vec<Head>>,
+    offered: watch::Sender<Option<Head>>,
+    publisher: Arc<dyn HeadPublisher>,
+}
+
+/// How often the repository's progress is asked for while a head waits for it.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Heads kept in memory; one a second would fill it otherwise.
+const REMEMBERED_MAX: usize = 4096;
+
+/// Drops every second of the older half, but never an epoch's newest.
+fn thin(heads: &mut Vec<Head>) {
+    let half = heads.len() / 2;
+    let keep: Vec<bool> =
+        (0..heads.len()).map(|i| i >= half || i % 2 == 0 || heads.get(i + 1).is_none_or(|next| next.epoch != heads[i].epoch)).collect();
+    let mut keep = keep.into_iter();
+    heads.retain(|_| keep.next().unwrap_or(true));
+}
+
+impl HeadKeeper {
+    /// Heads that do not verify are refused: somebody put them there.
+    pub(crate) fn new(
+        log: u16,
+        key: Arc<SigningKey>,
+        publisher: Arc<dyn HeadPublisher>,
+        heads: &[SignedHead],
+        keys: &[VerifyingKey],
+    ) -> Result<HeadKeeper, audit::HeadError> {
+        let ours = heads.iter().filter(|head| head.claimed().log == log);
+        let verified = ours.map(|head| head.verify(keys)).collect::<Result<Vec<_>, _>>()?;
+        Ok(HeadKeeper { key, verified: Mutex::new(verified), offered: watch::channel(None).0, publisher })
+    }
+
+    pub(crate) fn signing_key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    pub(crate) fn verified(&self) -> Vec<Head> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A newer offer replaces one that nobody took up yet; one that was taken up is published.
+    pub(crate) fn offer(&self, head: Head) {
+        self.offered.send_replace(Some(head));
+    }
+
+    /// Publishes heads as the repository catches up with them, until the sender of `stop` says so; then the last one, if
+    /// the repository gets there within `patience`.
+    pub(crate) async fn publish_all(self: Arc<Self>, mut stop: watch::Receiver<bool>, patience: Duration) {
+        let mut offered = self.offered.subscribe();
+        let mut published = 0;
+        loop {
+            tokio::select! {
+                biased;
+                changed = offered.changed() => if changed.is_err() { return },
+                () = told(&mut stop) => break,
+            }
+            let head = offered.borrow_and_update().clone();
+            let Some(head) = head.filter(|head| head.size > published) else { continue };
+            tokio::select! {
+                biased;
+                () = self.held(head.lsn) => {
+                    published = head.size;
+                    self.publish(head).await;
+                }
+                () = told(&mut stop) => break,
+            }
+        }
+        let last = offered.borrow().clone();
+        if let Some(head) = last.filter(|head| head.size > published)
+            && tokio::time::timeout(patience, self.held(head.lsn)).await.is_ok()
+        {
+            self.publish(head).await;
+        }
+    }
+
+    fn remember(&self, head: Head) {
+        let mut heads = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        heads.push(head);
+        if heads.len() > REMEMBERED_MAX {
+            thin(&mut heads);
+        }
+    }
+
+    async fn held(&self, lsn: u64) {
+        while self.publisher.durable_lsn().is_none_or(|durable| durable < lsn) {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    async fn publish(self: &Arc<Self>, head: Head) {
+        let keeper = Arc::clone(self);
+        // Known from here on, whether or not the store confirms it: a recovery has to account for it either way.
+        self.remember(head.clone());
+        let done = tokio::task::spawn_blocking(move || keeper.publisher.publish(&keeper.key.sign(&head))).await;
+        match done {
+            Ok(Ok(())) => metrics::counter!("bre_heads_published_total").increment(1),
+            Ok(Err(error)) => tracing::warn!(%error, "a signed head could not be published; the next one will"),
+            Err(error) => tracing::error!(%error, "publishing a signed head failed"),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The one writer of an audit log: group commit. Whatever is waiting is written in one statement; whatever arrives meanwhile waits
+//! for the next one; there is no timer. An answer is given only after the commit, and only if the commit was clean.
+
+mod batch;
+mod change;
+mod heads;
+mod open;
+mod serve;
+
+pub(crate) use change::Change;
+pub(crate) use batch::REPEATED;
+pub(crate) use heads::HeadKeeper;
+pub(crate) use open::{entries_from, log_number};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::{Chain, Fields, Hash, Kind, VerifyingKey};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::config::{RecoveryFact, StreamHealth};
+use crate::data::quotes::QuoteRecord;
+
+/// Why something was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Nothing was recorded.
+    #[error("{part}: {reason}; nothing was recorded")]
+    Refused { part: &'static str, reason: String },
+    /// It may or may not be in the log.
+    #[error("the outcome is unknown: the entry may or may not be recorded")]
+    Unknown,
+}
+
+impl WriteError {
+    pub(crate) fn refused(part: &'static str, reason: impl Into<String>) -> WriteError {
+        WriteError::Refused { part, reason: reason.into() }
+    }
+}
+
+/// What the writer is doing.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum WriterState {
+    Starting,
+    Serving { epoch: u32 },
+    /// No connection; it is being tried again.
+    Away { reason: String },
+    /// Told to keep its hands off.
+    Paused,
+    /// The log in the database is not the one this engine knows: nothing is written until an operator has looked.
+    Refusing { reason: String },
+    Stopped,
+}
+
+impl WriterState {
+    pub fn is_serving(&self) -> bool {
+        matches!(self, WriterState::Serving { .. })
+    }
+
+    pub(crate) fn explain(&self) -> String {
+        match self {
+            WriterState::Starting => "the audit log is being opened".to_owned(),
+            WriterState::Serving { .. } => "serving".to_owned(),
+            WriterState::Away { reason } => format!("the database is away: {reason}"),
+            WriterState::Paused => "the database is being recovered".to_owned(),
+            WriterState::Refusing { reason } => format!("the audit log is not what it should be: {reason}"),
+            WriterState::Stopped => "the service is shutting down".to_owned(),
+        }
+    }
+}
+
+/// The place of an entry that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Recorded {
+    pub log: u16,
+    pub epoch: u32,
+    pub position: u64,
+}
+
+/// What is to be recorded.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// An entry and its row in `quotes`.
+    Quote(QuoteRecord),
+    /// An entry, with a change to other tables in the same transaction.
+    Entry { kind: Kind, fields: Fields, change: Change },
+}
+
+#[derive(Debug)]
+pub(crate) struct Request {
+    work: Work,
+    answer: oneshot::Sender<Result<Recorded, WriteError>>,
+}
+
+impl Request {
+    fn refuse(self, state: &WriterState) {
+        drop(self.answer.send(Err(WriteError::refused("database", state.explain()))));
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mode {
+    Run,
+    Pause,
+    Stop,
+}
+
+/// What the writer was told last.
+#[derive(Debug, Clone)]
+struct Orders {
+    mode: Mode,
+    recovery: Option<RecoveryFact>,
+    database: String,
+}
+
+/// What callers hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer {
+    requests: mpsc::Sender<Request>,
+    orders: watch::Sender<Orders>,
+    state: watch::Receiver<WriterState>,
+    tip: watch::Receiver<Option<Chain>>,
+    stream: Arc<dyn StreamHealth>,
+    strict: bool,
+    deadline: Duration,
+}
+
+/// What the writer is started with.
+#[derive(Debug)]
+pub(crate) struct WriterConfig {
+    pub(crate) log: u16,
+    pub(crate) keys: Vec<VerifyingKey>,
+    pub(crate) heads: Arc<HeadKeeper>,
+    pub(crate) recovery: Option<RecoveryFact>,
+    pub(crate) database: String,
+    pub(crate) stream: Arc<dyn StreamHealth>,
+    pub(crate) strict: bool,
+    pub(crate) deadline: Duration,
+    pub(crate) queue_max: usize,
+    pub(crate) batch_max: usize,
+}
+
+/// The task's own side.
+struct Task {
+    config: WriterConfig,
+    requests: mpsc::Receiver<Request>,
+    orders: watch::Receiver<Orders>,
+    state: watch::Sender<WriterState>,
+    tip: watch::Sender<Option<Chain>>,
+    recovery: Option<RecoveryFact>,
+    /// The restore whose epoch this process has seen opened: its fact is never used again.
+    recovery_used: Option<String>,
+    /// Entries of a commit whose outcome is not known: at most these may be found beyond the tip.
+    in_doubt: Vec<Hash>,
+}
+
+impl Writer {
+    pub(crate) fn start(config: WriterConfig) -> (Writer, tokio::task::JoinHandle<()>) {
+        let (requests, waiting) = mpsc::channel(config.queue_max);
+        let first = Orders { mode: Mode::Run, recovery: config.recovery.clone(), database: config.database.clone() };
+        let (orders, told) = watch::channel(first);
+        let (state, seen) = watch::channel(WriterState::Starting);
+        let (tip, tip_seen) = watch::channel(None);
+        let writer = Writer {
+            requests,
+            orders,
+            state: seen,
+            tip: tip_seen,
+            stream: Arc::clone(&config.stream),
+            strict: config.strict,
+            deadline: config.deadline,
+        };
+        let recovery = config.recovery.clone();
+        let task = Task { config, requests: waiting, orders: told, state, tip, recovery, recovery_used: None, in_doubt: Vec::new() };
+        (writer, tokio::spawn(task.run()))
+    }
+
+    /// Why a locate would be refused right now.
+    pub(crate) fn refusal(&self) -> Option<WriteError> {
+        let state = self.state.borrow();
+        if !state.is_serving() {
+            return Some(WriteError::refused("database", state.explain()));
+        }
+        drop(state);
+        let stream = self.stream.report();
+        if let Some(why) = stream.refuse_locates {
+            return Some(WriteError::refused("wal_stream", why));
+        }
+        if self.strict && !(stream.attached && stream.strict) {
+            let why = "strict mode: the stream to the repository is not attached, so a commit could not be protected";
+            return Some(WriteError::refused("wal_stream", why));
+        }
+        None
+    }
+
+    /// Records a quote, or says within the deadline that it could not.
+    pub(crate) async fn quote(&self, quote: QuoteRecord) -> Result<Recorded, WriteError> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.requests.try_send(Request { work: Work::Quote(quote), answer }).map_err(|_| {
+            WriteError::refused("database", "too many quotes are waiting to be recorded")
+        })?;
+        match tokio::time::timeout(self.deadline, answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(WriteError::Unknown),
+        }
+    }
+
+    /// Records anything but a quote, with its change.
+    pub(crate) async fn entry(&self, kind: Kind, fields: Fields, change: Change) -> Result<Recorded, WriteError> {
+        let refused = |state: &WriterState| WriteError::refused("database", state.explain());
+        if !self.state.borrow().is_serving() {
+            return Err(refused(&self.state.borrow()));
+        }
+        let (answer, answered) = oneshot::channel();
+        let request = Request { work: Work::Entry { kind, fields, change }, answer };
+        self.requests.send(request).await.map_err(|_| refused(&WriterState::Stopped))?;
+        answered.await.unwrap_or(Err(WriteError::Unknown))
+    }
+
+    pub(crate) fn state(&self) -> WriterState {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn watch_state(&self) -> watch::Receiver<WriterState> {
+        self.state.clone()
+    }
+
+    /// The end of the log as this engine knows it.
+    pub(crate) fn tip(&self) -> Option<Chain> {
+        self.tip.borrow().clone()
+    }
+
+    /// Lets go of the database; whatever is being committed is answered "outcome unknown". Returns when it is so.
+    pub(crate) async fn pause(&self) {
+        self.orders.send_modify(|orders| orders.mode = Mode::Pause);
+        let mut state = self.state.clone();
+        let _ = state.wait_for(|state| matches!(state, WriterState::Paused | WriterState::Stopped)).await;
+    }
+
+    /// Takes up the database again. With a fact, the next entry opens a new epoch.
+    pub(crate) fn resume(&self, recovery: Option<RecoveryFact>) {
+        self.orders.send_modify(|orders| {
+            orders.mode = Mode::Run;
+            orders.recovery = recovery;
+        });
+    }
+
+    pub(crate) fn set_database(&self, database: String) {
+        self.orders.send_modify(|orders| orders.database = database);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.orders.send_modify(|orders| orders.mode = Mode::Stop);
+    }
+}
+
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LAST: Duration = Duration::from_secs(2);
+
+impl Task {
+    async fn run(mut self) {
+        let mut retry = RETRY_FIRST;
+        loop {
+            let orders = self.orders.borrow_and_update().clone();
+            let unused = |fact: &RecoveryFact| Some(&fact.restore_id) != self.recovery_used.as_ref();
+            self.recovery = orders.recovery.or(self.recovery.take()).filter(unused);
+            match orders.mode {
+                Mode::Stop => break,
+                Mode::Pause => self.idle(WriterState::Paused, None).await,
+                Mode::Run => match self.open(&orders.database).await {
+                    Ok(session) => {
+                        retry = RETRY_FIRST;
+                        if let serve::Ended::Lost(reason) = self.serve(session).await {
+                            tracing::warn!(%reason, "the audit log's connection is lost");
+                            self.idle(WriterState::Away { reason }, Some(retry)).await;
+                        }
+                    }
+                    Err(open::OpenError::Interrupted) => {}
+                    Err(open::OpenError::Away(reason)) => {
+                        self.idle(WriterState::Away { reason }, Some(retry)).await;
+                        retry = (retry * 2).min(RETRY_LAST);
+                    }
+                    Err(open::OpenError::Refusing(reason)) => {
+                        tracing::error!(%reason, "the audit log is refused");
+                        self.idle(WriterState::Refusing { reason }, None).await;
+                    }
+                },
+            }
+        }
+        self.state.send_replace(WriterState::Stopped);
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            request.refuse(&WriterState::Stopped);
+        }
+    }
+
+    /// Refuses whatever comes until new orders arrive or the time is up.
+    async fn idle(&mut self, state: WriterState, time: Option<Duration>) {
+        self.state.send_replace(state.clone());
+        let until = time.map(|time| Instant::now() + time);
+        loop {
+            let timer = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = self.orders.changed() => return,
+                request = self.requests.recv() => match request {
+                    Some(request) => request.refuse(&state),
+                    None => return,
+                },
+                () = timer => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Taking up a log: connect, hold the lock, read the tail, and believe it only as far as it agrees with what is known.
+
+use audit::{Chain, ChainError, Entry, EpochOpening, Head, StoredEntry, Verifier, VerifyingKey};
+use futures_util::{TryStreamExt, pin_mut};
+use tokio_postgres::{Client, Row};
+
+use super::Task;
+use super::batch::{Batch, Outcome};
+use crate::config::RecoveryFact;
+use crate::data::database::{DatabaseError, Session, connect, describe};
+
+/// A connection that holds the log's lock, and the log's end.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) session: Session,
+    pub(super) chain: Chain,
+    pub(super) statement: tokio_postgres::Statement,
+    /// Whether the server was last seen to wait for a standby.
+    pub(super) standby: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum OpenError {
+    /// New orders came in between.
+    Interrupted,
+    Away(String),
+    Refusing(String),
+}
+
+impl From<tokio_postgres::Error> for OpenError {
+    fn from(error: tokio_postgres::Error) -> OpenError {
+        OpenError::Away(describe(&error))
+    }
+}
+
+impl From<DatabaseError> for OpenError {
+    fn from(error: DatabaseError) -> OpenError {
+        OpenError::Away(error.to_string())
+    }
+}
+
+impl From<ChainError> for OpenError {
+    fn from(error: ChainError) -> OpenError {
+        OpenError::Refusing(error.to_string())
+    }
+}
+
+/// Marks our advisory locks among others of the same database: "breA" and the log's number.
+const LOCK_SPACE: i32 = 0x6272_6541;
+
+impl Task {
+    pub(super) async fn open(&mut self, database: &str) -> Result<Open, OpenError> {
+        let mut orders = self.orders.clone();
+        tokio::select! {
+            biased;
+            _ = orders.changed() => Err(OpenError::Interrupted),
+            opened = self.open_now(database) => opened,
+        }
+    }
+
+    async fn open_now(&mut self, database: &str) -> Result<Open, OpenError> {
+        let session = connect(database, "bre audit writer").await?;
+        let client = &session.client;
+        client.batch_execute("SET synchronous_commit = on; SET client_min_messages = warning; SET timezone = 'UTC'").await?;
+        let row = client.query_one("SELECT pg_is_in_recovery(), pg_try_advisory_lock($1, $2)", &[&LOCK_SPACE, &i32::from(self.config.log)]).await?;
+        if row.get::<_, bool>(0) {
+            return Err(OpenError::Away("the server is still in recovery".to_owned()));
+        }
+        // An old connection of ours keeps the lock until its transaction has ended one way or the other: from here on,
+        // what the tail shows is final.
+        if !row.get::<_, bool>(1) {
+            let reason = format!("another session writes log {} already", self.config.log);
+            return Err(OpenError::Away(reason));
+        }
+        let recovery = match self.recovery.clone() {
+            Some(fact) if !is_opened(client, self.config.log, &fact).await? => Some(fact),
+            _ => None,
+        };
+        let chain = match &recovery {
+            None => self.take_up(client).await?,
+            Some(_) => self.take_up_recovered(client).await?,
+        };
+        let statement = client.prepare(&Batch::sql()).await?;
+        session.take_warnings();
+        let mut open = Open { session, chain, statement, standby: false };
+        if open.chain.position() == 0 || recovery.is_some() {
+            self.open_epoch(&mut open, recovery.as_ref()).await?;
+        }
+        self.recovery_used = self.recovery.take().map(|fact| fact.restore_id).or(self.recovery_used.take());
+        self.in_doubt.clear();
+        self.tip.send_replace(Some(open.chain.clone()));
+        Ok(open)
+    }
+
+    /// The log as this process, or else the newest signed head, left it.
+    async fn take_up(&self, client: &Client) -> Result<Chain, OpenError> {
+        let (log, keys) = (self.config.log, &self.config.keys);
+        let known = self.tip.borrow().as_ref().and_then(|tip| tip.head(0, 0));
+        if let Some(tip) = known {
+            let chain = follow_from(client, log, Some(&tip), keys).await?.map_err(|error| not_as_left(&tip, &error))?;
+            self.only_in_doubt(client, &tip).await?;
+            return Ok(chain);
+        }
+        let heads = self.config.heads.verified();
+        let newest = heads.iter().max_by_key(|head| (head.epoch, head.size));
+        match follow_from(client, log, newest, keys).await? {
+            // The newest head may lie on an epoch that a recovery left behind, before the new epoch's first head was published.
+            Err(ChainError::BehindHead { .. }) => verify_whole(client, log, &heads, keys).await,
+            followed => Ok(followed?),
+        }
+    }
+
+    /// The log as a restore left it: it may end before heads that are known, but must agree with those it reaches.
+    async fn take_up_recovered(&self, client: &Client) -> Result<Chain, OpenError> {
+        let (log, keys) = (self.config.log, &self.config.keys);
+        let mut heads = self.config.heads.verified();
+        heads.extend(self.tip.borrow().as_ref().and_then(|tip| tip.head(0, 0)));
+        heads.sort_by_key(|head| std::cmp::Reverse((head.size, head.epoch)));
+        let end = end_of(client, log).await?;
+        let mut start = None;
+        for head in heads.iter().filter(|head| head.size <= end) {
+            let Some(stored) = entry_at(client, log, head.size).await? else { continue };
+            if stored.epoch != i64::from(head.epoch) {
+                continue;
+            }
+            if Entry::hash_of(&stored.bytes) != head.last_hash {
+                let reason = format!("the restored log disagrees with the head signed at epoch {}, size {}; run `bre audit verify`", head.epoch, head.size);
+                return Err(OpenError::Refusing(reason));
+            }
+            start = Some(head);
+            break;
+        }
+        Ok(follow_from(client, log, start, keys).await??)
+    }
+
+    /// Beyond the tip there may be the whole commit whose outcome was unknown, and nothing else.
+    async fn only_in_doubt(&self, client: &Client, tip: &Head) -> Result<(), OpenError> {
+        let mut beyond = Vec::new();
+        let rows = entries_from(client, self.config.log, tip.size + 1).await?;
+        pin_mut!(rows);
+        while let Some(stored) = rows.try_next().await? {
+            beyond.push(Entry::hash_of(&stored.bytes));
+        }
+        if beyond.is_empty() || beyond == self.in_doubt {
+            return Ok(());
+        }
+        let reason = format!("{} entries after position {} were not written by this engine; run `bre audit verify`", beyond.len(), tip.size);
+        Err(OpenError::Refusing(reason))
+    }
+
+    async fn open_epoch(&self, open: &mut Open, recovery: Option<&RecoveryFact>) -> Result<(), OpenError> {
+        let client = &open.session.client;
+        let timeline: i32 = client.query_one("SELECT timeline_id FROM pg_control_checkpoint()", &[]).await?.get(0);
+        let timeline = u32::try_from(timeline).unwrap_or(1);
+        let mut known_heads = self.config.heads.verified();
+        let tip = self.tip.borrow().clone();
+        known_heads.extend(tip.as_ref().and_then(|tip| tip.head(0, 0)));
+        if open.chain.position() == 0 && !known_heads.is_empty() {
+            let reason = "the log is empty, but signed heads of it are known: restore a backup that holds it, or run `bre audit verify`";
+            return Err(OpenError::Refusing(reason.to_owned()));
+        }
+        let opening = match recovery {
+            Some(fact) if open.chain.position() > 0 => EpochOpening::Recovery {
+                timeline: fact.timeline,
+                known_heads: &known_heads,
+                restore_id: &fact.restore_id,
+                target_lsn: fact.target_lsn,
+                known_lost: tip.map(|tip| tip.position().saturating_sub(open.chain.position())),
+            },
+            _ => EpochOpening::Created { timeline },
+        };
+        let mut chain = open.chain.clone();
+        let sealed = chain.open_epoch(crate::time::now_micros(), &opening, self.config.heads.signing_key())?;
+        let mut batch = Batch::default();
+        batch.push(&sealed, None);
+        match batch.commit(open, self.config.log).await {
+            // The guarantee may still be missing in strict mode; the next clean commit, or the first head, brings it.
+            Outcome::Committed { .. } => {
+                open.chain = chain;
+                tracing::info!(epoch = open.chain.epoch(), position = open.chain.position(), "epoch opened");
+                Ok(())
+            }
+            Outcome::RolledBack(reason) | Outcome::Lost(reason) => Err(OpenError::Away(reason)),
+        }
+    }
+}
+
+fn not_as_left(tip: &Head, error: &ChainError) -> OpenError {
+    OpenError::Refusing(format!(
+        "the database does not hold the log as this engine left it (epoch {}, position {}): {error}. Without a recorded recovery this is \
+         tampering or a restore by hand",
+        tip.epoch, tip.size
+    ))
+}
+
+async fn is_opened(client: &Client, log: u16, fact: &RecoveryFact) -> Result<bool, OpenError> {
+    let sql = "SELECT canonical FROM audit_log WHERE log = $1 AND kind = 2 ORDER BY position DESC LIMIT 1";
+    let row = client.query_opt(sql, &[&log_number(log)]).await?;
+    let entry = row.and_then(|row| Entry::parse(row.get(0)).ok());
+    Ok(entry.is_some_and(|entry| entry.fields.get("restore_id") == Some(&fact.restore_id)))
+}
+
+/// The outer error: the database; the inner: the log.
+async fn follow_from(
+    client: &Client,
+    log: u16,
+    head: Option<&Head>,
+    keys: &[VerifyingKey],
+) -> Result<Result<Chain, ChainError>, OpenError> {
+    let from = head.map_or(1, |head| head.size);
+    let rows = entries_from(client, log, from).await?;
+    pin_mut!(rows);
+    let first = match head {
+        Some(_) => rows.try_next().await?,
+        None => None,
+    };
+    let mut chain = match Chain::resume(log, head, first, keys) {
+        Ok(chain) => chain,
+        Err(error) => return Ok(Err(error)),
+    };
+    while let Some(stored) = rows.try_next().await? {
+        if let Err(error) = chain.follow(&stored, keys) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(chain))
+}
+
+async fn verify_whole(client: &Client, log: u16, heads: &[Head], keys: &[VerifyingKey]) -> Result<Chain, OpenError> {
+    let mut verifier = Verifier::new(log, heads, keys);
+    let rows = entries_from(client, log, 1).await?;
+    pin_mut!(rows);
+    while let Some(stored) = rows.try_next().await? {
+        verifier.push(&stored);
+    }
+    let chain = verifier.chain();
+    let report = verifier.finish();
+    match (chain, report.reason) {
+        (Some(chain), None) => Ok(chain),
+        (_, reason) => Err(OpenError::Refusing(format!(
+            "{}. Without a recorded recovery this is tampering or a restore by hand",
+            reason.unwrap_or_else(|| "the log does not verify".to_owned())
+        ))),
+    }
+}
+
+async fn end_of(client: &Client, log: u16) -> Result<u64, OpenError> {
+    let row = client.query_one("SELECT coalesce(max(position), 0) FROM audit_log WHERE log = $1", &[&log_number(log)]).await?;
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+}
+
+async fn entry_at(client: &Client, log: u16, position: u64) -> Result<Option<StoredEntry>, OpenError> {
+    let sql = "SELECT epoch::bigint, position, canonical, hash FROM audit_log WHERE log = $1 AND position = $2 ORDER BY epoch LIMIT 1";
+    Ok(client.query_opt(sql, &[&log_number(log), &stored_position(position)]).await?.map(stored))
+}
+
+/// The log's rows from a position on, in order.
+pub(crate) async fn entries_from(
+    client: &Client,
+    log: u16,
+    position: u64,
+) -> Result<impl futures_util::Stream<Item = Result<StoredEntry, tokio_postgres::Error>> + use<>, tokio_postgres::Error> {
+    let sql = "SELECT epoch::bigint, position, canonical, hash FROM audit_log WHERE log = $1 AND position >= $2 ORDER BY position, epoch";
+    let rows = client.query_raw(sql, [&log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync), &stored_position(position)]).await?;
+    Ok(rows.map_ok(stored))
+}
+
+fn stored(row: Row) -> StoredEntry {
+    StoredEntry { epoch: row.get(0), position: row.get(1), bytes: row.get(2), hash: row.get(3) }
+}
+
+/// smallint is signed; a log's number is not. Both are the same 16 bits.
+pub(crate) fn log_number(log: u16) -> i16 {
+    log.cast_signed()
+}
+
+fn stored_position(position: u64) -> i64 {
+    i64::try_from(position).unwrap_or(i64::MAX)
+}
