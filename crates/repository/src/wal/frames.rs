@@ -5,6 +5,8 @@ use crate::error::{Error, Result};
 use crate::keys::DataKey;
 use crate::pipeline::{BOX_HEADER, BoxHeader, BoxKind, ObjectHeader, ObjectKind, ObjectOpener};
 
+/// Of the object: a tail's clear part always has the same length.
+const HEADER: usize = 36 + super::CLEAR;
 const SECTOR: usize = 512;
 /// Fewer zeros than this in a sector prove nothing; headers hold some.
 const ZEROS_MIN: usize = 32;
@@ -40,7 +42,11 @@ impl<'a> Tail<'a> {
         let (header, mut at) = match ObjectHeader::decode(name, bytes) {
             Ok(decoded) => decoded,
             // The very first write was torn.
-            Err(Error::Damaged { .. }) if is_torn(bytes, 0, bytes.len()) => return Ok(None),
+            Err(Error::Damaged { .. })
+                if bytes.len() < HEADER || is_torn(bytes, 0, bytes.len()) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         if header.kind != ObjectKind::WalTail {

@@ -1,0 +1,285 @@
+use super::*;
+
+fn intervals(world: &World) -> Vec<(u64, u64, i64)> {
+    let keyless = wal_inventory(&world.repository).unwrap();
+    let proven = world.reader().inventory().unwrap();
+    assert_eq!(keyless.timelines, proven.timelines);
+    assert!(keyless.damaged.is_empty(), "{:?}", keyless.damaged);
+    let wal = proven.timelines.get(&1).cloned().unwrap_or_default();
+    wal.intervals
+        .iter()
+        .map(|i| (i.start, i.end, i.end_time_micros))
+        .collect()
+}
+
+fn check_bytes(world: &World, from: u64, to: u64) {
+    assert_eq!(world.reader().bytes(1, from, to).unwrap(), wal(from, to));
+}
+
+/// Appends of all sizes, across segment ends, with and without appending stores.
+#[test]
+fn what_was_acknowledged_is_there() {
+    for without_appender in [false, true] {
+        let world = World::new();
+        world.faults.set_without_appender(without_appender);
+        let mut writer = world.writer(SEGMENT).unwrap();
+        let mut at = SEGMENT;
+        for (number, len) in [1, 8192, 70_000, 3, 200_000, 65_536, 24]
+            .into_iter()
+            .enumerate()
+        {
+            writer
+                .append(at, &wal(at, at + len), number as i64)
+                .unwrap();
+            at += len;
+            assert_eq!(writer.durable_lsn(), at);
+            assert_eq!(intervals(&world), [(SEGMENT, at, number as i64)]);
+        }
+        check_bytes(&world, SEGMENT, at);
+        writer.finish().unwrap();
+        check_bytes(&world, SEGMENT + 17, at - 3);
+        assert_eq!(intervals(&world), [(SEGMENT, at, 6)]);
+        assert_eq!(world.names("wal/").len() as u64, at / SEGMENT - 1);
+        assert!(
+            world
+                .names("tail/")
+                .iter()
+                .all(|name| name.contains(&format!("/{:016x}/", at / SEGMENT)))
+        );
+    }
+}
+
+#[test]
+fn segments_are_whole_padded_or_proven_absent() {
+    let world = World::new();
+    let mut writer = world.writer(SEGMENT).unwrap();
+    writer
+        .append(SEGMENT, &wal(SEGMENT, 2 * SEGMENT + 100), 1)
+        .unwrap();
+    writer.finish().unwrap();
+    let reader = world.reader();
+    assert_eq!(
+        reader.segment(1, 1).unwrap().unwrap(),
+        wal(SEGMENT, 2 * SEGMENT)
+    );
+    let newest = reader.segment(1, 2).unwrap().unwrap();
+    assert_eq!(newest[..100], wal(2 * SEGMENT, 2 * SEGMENT + 100));
+    assert_eq!(newest[100..], vec![0; SEGMENT as usize - 100]);
+    assert_eq!(reader.segment(1, 3).unwrap(), None);
+    assert_eq!(reader.segment(2, 1).unwrap(), None);
+    assert!(
+        matches!(reader.segment(1, 0), Err(Error::WalHole { .. })),
+        "earlier than the first is no end of WAL"
+    );
+    world.faults.set_away(true);
+    assert!(reader.segment(1, 3).is_err(), "away is not absent");
+}
+
+#[test]
+fn a_hole_is_never_handed_out_as_the_end() {
+    let world = World::new();
+    let mut first = world.writer(SEGMENT).unwrap();
+    first
+        .append(SEGMENT, &wal(SEGMENT, SEGMENT + 100), 1)
+        .unwrap();
+    let mut second = world.writer(3 * SEGMENT).unwrap();
+    second
+        .append(3 * SEGMENT, &wal(3 * SEGMENT, 3 * SEGMENT + 50), 2)
+        .unwrap();
+    let reader = world.reader();
+    for segment in [1, 2] {
+        let error = reader.segment(1, segment).unwrap_err();
+        assert!(
+            matches!(error, Error::WalHole { .. }),
+            "segment {segment}: {error}"
+        );
+    }
+    assert!(reader.bytes(1, SEGMENT, 3 * SEGMENT).is_err());
+    assert_eq!(
+        intervals(&world),
+        [
+            (SEGMENT, SEGMENT + 100, 1),
+            (3 * SEGMENT, 3 * SEGMENT + 50, 2)
+        ]
+    );
+}
+
+/// Restarted in the middle of a segment: both writers' tails count, and overlaps are harmless.
+#[test]
+fn writers_follow_each_other() {
+    let world = World::new();
+    let mut first = world.writer(SEGMENT).unwrap();
+    first
+        .append(SEGMENT, &wal(SEGMENT, SEGMENT + 1000), 1)
+        .unwrap();
+    drop(first);
+    let mut second = world.writer(SEGMENT + 600).unwrap();
+    second
+        .append(SEGMENT + 600, &wal(SEGMENT + 600, 2 * SEGMENT + 10), 2)
+        .unwrap();
+    second.finish().unwrap();
+    check_bytes(&world, SEGMENT, 2 * SEGMENT + 10);
+    assert_eq!(
+        world.names("wal/"),
+        [""; 0],
+        "the second writer did not see the whole segment"
+    );
+
+    let report = world.reader().compact(world.private.public()).unwrap();
+    assert_eq!((report.sealed, report.swept), (1, 1));
+    assert_eq!(world.names("wal/").len(), 1);
+    assert_eq!(world.names("tail/").len(), 1);
+    check_bytes(&world, SEGMENT, 2 * SEGMENT + 10);
+    assert_eq!(intervals(&world), [(SEGMENT, 2 * SEGMENT + 10, 2)]);
+    assert_eq!(
+        world.reader().compact(world.private.public()).unwrap(),
+        CompactReport::default()
+    );
+}
+
+#[test]
+fn a_restart_at_the_segment_start_supersedes_older_tails() {
+    let world = World::new();
+    let mut first = world.writer(SEGMENT).unwrap();
+    first
+        .append(SEGMENT, &wal(SEGMENT, SEGMENT + 1000), 1)
+        .unwrap();
+    drop(first);
+    let mut second = world.writer(SEGMENT).unwrap();
+    second
+        .append(SEGMENT, &wal(SEGMENT, 2 * SEGMENT), 2)
+        .unwrap();
+    second.finish().unwrap();
+    assert_eq!(world.names("tail/"), [""; 0]);
+    check_bytes(&world, SEGMENT, 2 * SEGMENT);
+}
+
+#[test]
+fn heartbeats_move_the_end_of_the_window_once_a_second() {
+    for without_appender in [false, true] {
+        let world = World::new();
+        world.faults.set_without_appender(without_appender);
+        let mut writer = world.writer(SEGMENT).unwrap();
+        writer.heartbeat(5_000_000).unwrap();
+        assert_eq!(intervals(&world), [(SEGMENT, SEGMENT, 5_000_000)]);
+        writer
+            .append(SEGMENT, &wal(SEGMENT, SEGMENT + 10), 6_000_000)
+            .unwrap();
+        let writes = world.faults.writes();
+        writer.heartbeat(6_999_999).unwrap();
+        assert_eq!(world.faults.writes(), writes);
+        writer.heartbeat(7_000_000).unwrap();
+        assert_eq!(intervals(&world), [(SEGMENT, SEGMENT + 10, 7_000_000)]);
+        writer
+            .append(SEGMENT + 10, &wal(SEGMENT + 10, 2 * SEGMENT), 8_000_000)
+            .unwrap();
+        writer.heartbeat(9_500_000).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(intervals(&world), [(SEGMENT, 2 * SEGMENT, 9_500_000)]);
+        check_bytes(&world, SEGMENT, 2 * SEGMENT);
+    }
+}
+
+#[test]
+fn wal_out_of_order_and_of_other_clusters_is_refused() {
+    let world = World::new();
+    let mut writer = world.writer(SEGMENT).unwrap();
+    let error = writer.append(SEGMENT + 1, b"x", 1).unwrap_err();
+    assert!(matches!(error, Error::WalPosition { expected, .. } if expected == SEGMENT));
+    writer
+        .append(SEGMENT, &wal(SEGMENT, SEGMENT + 9), 1)
+        .unwrap();
+    writer
+        .append(SEGMENT + 4, &wal(SEGMENT + 4, SEGMENT + 12), 1)
+        .unwrap();
+    assert_eq!(
+        writer.durable_lsn(),
+        SEGMENT + 12,
+        "what is known already is skipped"
+    );
+    check_bytes(&world, SEGMENT, SEGMENT + 12);
+
+    let foreign = WalWriter::new(
+        &world.repository,
+        world.private.public(),
+        SYSTEM + 1,
+        1,
+        SEGMENT,
+        "s2",
+        SEGMENT,
+    );
+    assert!(matches!(foreign, Err(Error::ForeignCluster { found, .. }) if found == SYSTEM + 1));
+}
+
+/// Another cluster's objects, copied in by hand with their wraps, are refused by name.
+#[test]
+fn foreign_objects_are_refused_by_name() {
+    let world = World::new();
+    world.backup("20261123T081530Z-00000001").unwrap();
+    let stranger = World::new();
+    let writer = WalWriter::new(
+        &stranger.repository,
+        world.private.public(),
+        SYSTEM + 1,
+        1,
+        SEGMENT,
+        "s2",
+        SEGMENT,
+    );
+    let mut writer = writer.unwrap();
+    writer
+        .append(SEGMENT, &wal(SEGMENT, 2 * SEGMENT + 5), 1)
+        .unwrap();
+    writer.finish().unwrap();
+    for object in stranger
+        .names("")
+        .iter()
+        .filter(|name| !name.starts_with("cluster/") && *name != MARKER)
+    {
+        world
+            .memory
+            .put(object, &stranger.memory.get(object).unwrap())
+            .unwrap();
+    }
+    for (segment, prefix) in [(1, "wal/"), (2, "tail/")] {
+        let error = world.reader().segment(1, segment).unwrap_err();
+        assert!(
+            matches!(&error, Error::ForeignCluster { object, .. } if object.starts_with(prefix)),
+            "{error}"
+        );
+    }
+    let inventory = wal_inventory(&world.repository).unwrap();
+    assert_eq!(inventory.damaged.len(), 2, "{:?}", inventory.damaged);
+    assert_eq!(inventory.timelines[&1].intervals, []);
+}
+
+#[test]
+fn holes_are_on_record() {
+    let world = World::new();
+    record_hole(&world.repository, 1, 100, 200, "s1", "the slot was dropped").unwrap();
+    record_hole(&world.repository, 1, 100, 200, "s1", "the slot was dropped").unwrap();
+    let holes = wal_inventory(&world.repository)
+        .unwrap()
+        .timelines
+        .remove(&1)
+        .unwrap()
+        .holes;
+    assert_eq!(holes.len(), 1);
+    assert_eq!(
+        (holes[0].start, holes[0].end, holes[0].reason.as_str()),
+        (100, 200, "the slot was dropped")
+    );
+}
+
+#[test]
+fn segment_files_have_postgresqls_names() {
+    assert_eq!(
+        segment_file_name(1, 1, 16 << 20),
+        "000000010000000000000001"
+    );
+    assert_eq!(
+        segment_file_name(10, 0x1_02, 16 << 20),
+        "0000000A0000000100000002"
+    );
+    assert_eq!(segment_file_name(1, 5, 1 << 30), "000000010000000100000001");
+}
