@@ -2,7 +2,7 @@
 
 use postgres_physical::wire::WireError;
 
-pub type Result<T> = std::result::Result<T, BackupError>;
+pub type Result<T, E = BackupError> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -19,7 +19,11 @@ pub enum BackupError {
          this server was set back without a new timeline, or another server writes here. Restore it from the repository \
          (which opens a new timeline), or give it a repository of its own"
     )]
-    SetBack { timeline: u32, server: postgres_physical::lsn::Lsn, repository: postgres_physical::lsn::Lsn },
+    SetBack {
+        timeline: u32,
+        server: postgres_physical::lsn::Lsn,
+        repository: postgres_physical::lsn::Lsn,
+    },
     #[error("{0}")]
     Setting(String),
 }

@@ -25,7 +25,13 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     pub(super) fn new(backup: &'a mut BaseBackup, progress: &'a dyn Progress) -> Parts<'a> {
-        Parts { backup, progress, pending: Bytes::new(), next: None, error: None }
+        Parts {
+            backup,
+            progress,
+            pending: Bytes::new(),
+            next: None,
+            error: None,
+        }
     }
 
     /// Passes over the rest of the present part.
@@ -77,7 +83,8 @@ impl Read for Parts<'_> {
                 return Ok(0);
             }
             // `Interrupted` would make readers try again.
-            self.fill().map_err(|error| io::Error::other(error.to_string()))?;
+            self.fill()
+                .map_err(|error| io::Error::other(error.to_string()))?;
         }
         let count = buffer.len().min(self.pending.len());
         self.pending.copy_to_slice(&mut buffer[..count]);

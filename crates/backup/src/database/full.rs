@@ -7,7 +7,8 @@ use postgres_physical::page::{PAGE_BYTES, RelationFile};
 use postgres_physical::replication::{BackupOptions, BaseBackup, Connection};
 use postgres_physical::wire::ConnectOptions;
 use repository::{
-    BackupFacts, BackupKind, BackupState, BackupStop, BackupWriter, ChunkIdKey, DamagedPage, RecipientPublic, Repository,
+    BackupFacts, BackupKind, BackupState, BackupStop, BackupWriter, ChunkIdKey, DamagedPage,
+    RecipientPublic, Repository,
 };
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -43,10 +44,14 @@ pub fn full(request: &FullBackup<'_>, progress: &dyn Progress) -> Result<FullOut
     let mut connection = Connection::connect(request.connect)?;
     let identity = connection.identify_system()?;
     let wal_segment_bytes = connection.wal_segment_bytes()?;
-    let pg_version = connection.show("server_version_num")?.parse().unwrap_or_default();
+    let pg_version = connection
+        .show("server_version_num")?
+        .parse()
+        .unwrap_or_default();
     let checksums = connection.show("data_checksums")? == "on";
     // Keeps the WAL of this backup on the server until its pages are judged.
-    if let Err(error) = connection.create_temporary_slot(&format!("bre_backup_{}", random_suffix())) {
+    if let Err(error) = connection.create_temporary_slot(&format!("bre_backup_{}", random_suffix()))
+    {
         tracing::warn!(%error, "no temporary slot for this backup; torn pages may have to be recorded as damaged");
     }
     progress.message("waiting for a checkpoint");
@@ -69,37 +74,72 @@ pub fn full(request: &FullBackup<'_>, progress: &dyn Progress) -> Result<FullOut
         wal_segment_bytes,
         started_at_micros,
     };
-    let mut writer = BackupWriter::begin(request.repository, request.public, request.chunk_key, facts)?;
+    let mut writer =
+        BackupWriter::begin(request.repository, request.public, request.chunk_key, facts)?;
     let mut suspects = copy(&mut source, &mut writer, checksums, progress)?;
-    let stop = source.stop().ok_or_else(|| BackupError::Archive("it has no stop position".into()))?;
+    let stop = source
+        .stop()
+        .ok_or_else(|| BackupError::Archive("it has no stop position".into()))?;
     let facts = tablespace_facts(&source);
     if !suspects.is_empty() {
         progress.message("judging pages by their WAL");
         if let Some(connection) = source.into_connection() {
-            suspects = judge(connection, suspects, (start.lsn, stop.lsn), start.timeline, wal_segment_bytes);
+            suspects = judge(
+                connection,
+                suspects,
+                (start.lsn, stop.lsn),
+                start.timeline,
+                wal_segment_bytes,
+            );
         }
     }
-    let damaged = suspects.into_iter().map(|suspect| suspect.describe(request.connect)).collect::<Vec<_>>();
+    let damaged = suspects
+        .into_iter()
+        .map(|suspect| suspect.describe(request.connect))
+        .collect::<Vec<_>>();
     if progress.cancelled() {
         return Err(BackupError::Cancelled);
     }
     let bytes_source = writer.bytes_source();
-    let stop_facts = BackupStop { stop_lsn: stop.lsn.0, finished_at_micros: now_micros(), damaged: damaged.clone(), facts };
+    let stop_facts = BackupStop {
+        stop_lsn: stop.lsn.0,
+        finished_at_micros: now_micros(),
+        damaged: damaged.clone(),
+        facts,
+    };
     let id = writer.finish(stop_facts)?;
     progress.message("waiting for its WAL");
     let state = wait_for_wal(request, &id, progress)?;
     let (start_lsn, stop_lsn) = (start.lsn.0, stop.lsn.0);
-    Ok(FullOutcome { id, timeline: start.timeline, start_lsn, stop_lsn, bytes_source, damaged, state })
+    Ok(FullOutcome {
+        id,
+        timeline: start.timeline,
+        start_lsn,
+        stop_lsn,
+        bytes_source,
+        damaged,
+        state,
+    })
 }
 
 /// `tablespace.<oid>` → its location on the source, for whoever restores.
 fn tablespace_facts(source: &BaseBackup) -> BTreeMap<String, String> {
-    let named = source.tablespaces().iter().filter_map(|t| Some((t.oid?, t.location.clone()?)));
-    named.map(|(oid, location)| (format!("tablespace.{oid}"), location)).collect()
+    let named = source
+        .tablespaces()
+        .iter()
+        .filter_map(|t| Some((t.oid?, t.location.clone()?)));
+    named
+        .map(|(oid, location)| (format!("tablespace.{oid}"), location))
+        .collect()
 }
 
 /// All archives and the manifest; returns the pages that failed their checksum.
-fn copy(source: &mut BaseBackup, writer: &mut BackupWriter, checksums: bool, progress: &dyn Progress) -> Result<Vec<PageCheck>> {
+fn copy(
+    source: &mut BaseBackup,
+    writer: &mut BackupWriter,
+    checksums: bool,
+    progress: &dyn Progress,
+) -> Result<Vec<PageCheck>> {
     let mut parts = Parts::new(source, progress);
     let mut suspects = Vec::new();
     let result = copy_parts(&mut parts, writer, checksums, &mut suspects, progress);
@@ -152,7 +192,11 @@ fn copy_archive(
     let mut archive = tar::Archive::new(parts);
     for entry in archive.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
-        let name = entry.path().map_err(damaged)?.to_string_lossy().into_owned();
+        let name = entry
+            .path()
+            .map_err(damaged)?
+            .to_string_lossy()
+            .into_owned();
         let name = name.trim_start_matches("./").trim_end_matches('/');
         if name.is_empty() || name == "." {
             continue;
@@ -167,7 +211,11 @@ fn copy_archive(
                 writer.symlink(&path, &target.to_string_lossy(), mtime)?;
             }
             tar::EntryType::Regular | tar::EntryType::Continuous => {
-                let relation = if checksums { RelationFile::parse(&path) } else { None };
+                let relation = if checksums {
+                    RelationFile::parse(&path)
+                } else {
+                    None
+                };
                 copy_file(&mut entry, &path, (mode, mtime), relation, writer, suspects)?;
             }
             other => return Err(BackupError::Archive(format!("{path} is a {other:?}"))),
@@ -191,7 +239,8 @@ fn copy_file(
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut block = relation.map_or(0, |relation| relation.first_block());
     loop {
-        let filled = fill(source, &mut buffer).map_err(|error| BackupError::Archive(format!("{path}: {error}")))?;
+        let filled = fill(source, &mut buffer)
+            .map_err(|error| BackupError::Archive(format!("{path}: {error}")))?;
         let bytes = &buffer[..filled];
         if let Some(relation) = relation {
             suspects.extend(PageCheck::bad_pages(bytes, path, relation, block));
@@ -216,11 +265,19 @@ fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
 }
 
 /// A backup is complete once the repository holds its WAL; the stream brings it.
-fn wait_for_wal(request: &FullBackup<'_>, id: &str, progress: &dyn Progress) -> Result<BackupState> {
+fn wait_for_wal(
+    request: &FullBackup<'_>,
+    id: &str,
+    progress: &dyn Progress,
+) -> Result<BackupState> {
     let deadline = Instant::now() + request.wal_patience;
     loop {
         let catalogue = repository::catalogue(request.repository)?;
-        let state = catalogue.backups.iter().find(|backup| backup.id == id).map_or(BackupState::Waiting, |backup| backup.state);
+        let state = catalogue
+            .backups
+            .iter()
+            .find(|backup| backup.id == id)
+            .map_or(BackupState::Waiting, |backup| backup.state);
         let late = Instant::now() >= deadline || progress.cancelled();
         if late || !matches!(state, BackupState::Waiting) {
             return Ok(state);

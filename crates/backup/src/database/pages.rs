@@ -28,21 +28,29 @@ impl PageCheck {
         first_block: u32,
     ) -> impl Iterator<Item = PageCheck> + 'a {
         let (pages, _) = bytes.as_chunks::<PAGE_BYTES>();
-        pages.iter().zip(first_block..).filter_map(move |(page, block)| match check(page, block) {
-            PageState::New | PageState::Good => None,
-            PageState::Bad { stored, computed } => Some(PageCheck {
-                path: path.to_owned(),
-                relation: file.relation,
-                block,
-                what: format!("checksum {stored:#06x}, computed {computed:#06x}"),
-            }),
-        })
+        pages
+            .iter()
+            .zip(first_block..)
+            .filter_map(move |(page, block)| match check(page, block) {
+                PageState::New | PageState::Good => None,
+                PageState::Bad { stored, computed } => Some(PageCheck {
+                    path: path.to_owned(),
+                    relation: file.relation,
+                    block,
+                    what: format!("checksum {stored:#06x}, computed {computed:#06x}"),
+                }),
+            })
     }
 
     /// With the relation's name, when the server can still tell.
     pub(super) fn describe(self, connect: &ConnectOptions) -> DamagedPage {
         let relation = relation_name(connect, self.relation);
-        DamagedPage { path: self.path, relation, block: self.block, what: self.what }
+        DamagedPage {
+            path: self.path,
+            relation,
+            block: self.block,
+            what: self.what,
+        }
     }
 }
 
@@ -55,11 +63,20 @@ pub(super) fn judge(
     timeline: u32,
     segment_bytes: u64,
 ) -> Vec<PageCheck> {
-    let wanted = suspects.iter().map(|suspect| (suspect.relation, suspect.block)).collect();
+    let wanted = suspects
+        .iter()
+        .map(|suspect| (suspect.relation, suspect.block))
+        .collect();
     match repaired(connection, &wanted, (start, stop), timeline, segment_bytes) {
-        Ok(repaired) => suspects.into_iter().filter(|suspect| !repaired.contains(&(suspect.relation, suspect.block))).collect(),
+        Ok(repaired) => suspects
+            .into_iter()
+            .filter(|suspect| !repaired.contains(&(suspect.relation, suspect.block)))
+            .collect(),
         Err(reason) => {
-            let doubt = |suspect: PageCheck| PageCheck { what: format!("{} (WAL not read: {reason})", suspect.what), ..suspect };
+            let doubt = |suspect: PageCheck| PageCheck {
+                what: format!("{} (WAL not read: {reason})", suspect.what),
+                ..suspect
+            };
             suspects.into_iter().map(doubt).collect()
         }
     }
@@ -76,24 +93,39 @@ fn repaired(
     segment_bytes: u64,
 ) -> Result<BTreeSet<Page>, String> {
     let from = start.segment_start(segment_bytes);
-    let mut stream = connection.start_streaming(None, from, timeline).map_err(|error| error.to_string())?;
+    let mut stream = connection
+        .start_streaming(None, from, timeline)
+        .map_err(|error| error.to_string())?;
     let mut decoder = Decoder::new(from, segment_bytes);
     let mut found = BTreeSet::new();
     loop {
-        match stream.next_event(Duration::from_secs(30)).map_err(|error| error.to_string())? {
+        match stream
+            .next_event(Duration::from_secs(30))
+            .map_err(|error| error.to_string())?
+        {
             Some(Event::Wal { data, .. }) => decoder.push(&data),
             Some(Event::KeepAlive { .. }) => continue,
-            Some(Event::EndOfTimeline(_)) | None => return Err("it ends before the backup does".into()),
+            Some(Event::EndOfTimeline(_)) | None => {
+                return Err("it ends before the backup does".into());
+            }
         }
         loop {
             match decoder.step() {
                 Step::NeedMore => break,
-                Step::End(end) => return Err(format!("no valid record at {}: {}", end.at, end.reason)),
+                Step::End(end) => {
+                    return Err(format!("no valid record at {}: {}", end.at, end.reason));
+                }
                 Step::Record(record) if record.lsn >= stop => return Ok(found),
                 Step::Record(record) => {
                     let blocks = record.blocks().map_err(|error| error.to_string())?;
-                    let whole = blocks.iter().filter(|block| block.replaces_page() && record.lsn >= start);
-                    found.extend(whole.map(|block| (block.relation, block.block)).filter(|page| wanted.contains(page)));
+                    let whole = blocks
+                        .iter()
+                        .filter(|block| block.replaces_page() && record.lsn >= start);
+                    found.extend(
+                        whole
+                            .map(|block| (block.relation, block.block))
+                            .filter(|page| wanted.contains(page)),
+                    );
                 }
             }
         }
@@ -110,7 +142,12 @@ fn relation_name(connect: &ConnectOptions, relation: Relation) -> Option<String>
         Some(name) => name.clone(),
         None => {
             let mut client = Client::connect(&connect.clone().with_database("postgres")).ok()?;
-            client.value(&format!("SELECT datname FROM pg_database WHERE oid = {}", relation.database)).ok()??
+            client
+                .value(&format!(
+                    "SELECT datname FROM pg_database WHERE oid = {}",
+                    relation.database
+                ))
+                .ok()??
         }
     };
     let mut client = Client::connect(&connect.clone().with_database(&database)).ok()?;

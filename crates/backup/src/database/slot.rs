@@ -53,7 +53,9 @@ pub fn slot_status(connect: &ConnectOptions, slot: &str) -> Result<Option<SlotSt
          FROM pg_replication_slots WHERE slot_name = {}",
         quote_literal(slot)
     ))?;
-    let Some(row) = rows.rows.first() else { return Ok(None) };
+    let Some(row) = rows.rows.first() else {
+        return Ok(None);
+    };
     let field = |index: usize| row.get(index).and_then(Option::as_deref);
     Ok(Some(SlotStatus {
         active: field(0) == Some("t"),
@@ -65,7 +67,11 @@ pub fn slot_status(connect: &ConnectOptions, slot: &str) -> Result<Option<SlotSt
             _ => WalStatus::None,
         },
         restart_lsn: field(2).and_then(|text| text.parse().ok()),
-        retained_bytes: field(3).and_then(|text| text.parse::<i64>().ok()).unwrap_or_default().max(0).cast_unsigned(),
+        retained_bytes: field(3)
+            .and_then(|text| text.parse::<i64>().ok())
+            .unwrap_or_default()
+            .max(0)
+            .cast_unsigned(),
         limit_bytes: field(4).and_then(|text| text.parse().ok()),
         safe_bytes: field(5).and_then(|text| text.parse().ok()),
     }))
@@ -74,7 +80,10 @@ pub fn slot_status(connect: &ConnectOptions, slot: &str) -> Result<Option<SlotSt
 /// Lets go of the cluster. True when there was a slot.
 pub fn drop_slot(connect: &ConnectOptions, slot: &str) -> Result<bool> {
     let mut client = Client::connect(connect)?;
-    let sql = format!("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {}", quote_literal(slot));
+    let sql = format!(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {}",
+        quote_literal(slot)
+    );
     match client.query(&sql) {
         Ok(rows) => Ok(!rows.rows.is_empty()),
         Err(error @ WireError::Server { .. }) if error.sqlstate() == Some("42704") => Ok(false),

@@ -22,8 +22,15 @@ pub fn set_strict(connect: &ConnectOptions, application_name: &str, on: bool) ->
             )));
         }
     }
-    let names = if on { quote_identifier(application_name) } else { String::new() };
-    client.query(&format!("ALTER SYSTEM SET synchronous_standby_names = {}", quote_literal(&names)))?;
+    let names = if on {
+        quote_identifier(application_name)
+    } else {
+        String::new()
+    };
+    client.query(&format!(
+        "ALTER SYSTEM SET synchronous_standby_names = {}",
+        quote_literal(&names)
+    ))?;
     client.query("SELECT pg_reload_conf()")?;
     wait_until_set(connect, &names)?;
     // New sessions see the setting now, so the checkpointer was told. It is the one who makes commits wait, and it looks
@@ -48,7 +55,10 @@ fn wait_until_set(connect: &ConnectOptions, names: &str) -> Result<()> {
 }
 
 fn is_set(connect: &ConnectOptions, names: &str) -> Result<bool> {
-    Ok(Client::connect(connect)?.value("SHOW synchronous_standby_names")?.as_deref() == Some(names))
+    Ok(Client::connect(connect)?
+        .value("SHOW synchronous_standby_names")?
+        .as_deref()
+        == Some(names))
 }
 
 /// Whether commits wait for the stream of that name.

@@ -1,0 +1,133 @@
+//! The stream of WAL into the repository.
+//!
+//! [`Streamer`] keeps one slot and one connection: a receiving thread drains the socket and answers keep-alives, a
+//! flushing thread appends to the repository. Whatever arrived during one append goes out with the next. A position is
+//! confirmed to PostgreSQL only after the repository has it on disk; so in strict mode a commit means "in the repository".
+
+mod attach;
+mod queue;
+mod session;
+mod state;
+
+pub use state::{StreamState, StreamWatch};
+
+use crate::now_micros;
+use attach::attach;
+use postgres_physical::wire::ConnectOptions;
+use repository::{RecipientPublic, Store};
+use session::SessionEnd;
+use state::Shared;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct StreamerConfig {
+    /// A role with REPLICATION. Its application name is the one that strict mode waits for.
+    pub connect: ConnectOptions,
+    pub slot: String,
+    /// Opened anew on every attach, so that a repository that was away is found again.
+    pub store: Arc<dyn Store>,
+    pub public: RecipientPublic,
+    /// Received and not yet durable; beyond this nothing more is read from the server.
+    pub buffer_bytes_max: usize,
+    /// Between attempts; doubles from a twentieth of it.
+    pub retry_pause_max: Duration,
+}
+
+impl StreamerConfig {
+    pub fn new(
+        connect: ConnectOptions,
+        slot: &str,
+        store: Arc<dyn Store>,
+        public: RecipientPublic,
+    ) -> StreamerConfig {
+        StreamerConfig {
+            connect,
+            slot: slot.to_owned(),
+            store,
+            public,
+            buffer_bytes_max: 64 << 20,
+            retry_pause_max: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Streams until it is stopped; dropping it stops it.
+#[derive(Debug)]
+pub struct Streamer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Streamer {
+    pub fn start(config: StreamerConfig) -> Streamer {
+        let shared = Arc::new(Shared::default());
+        let inner = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("wal-stream".into())
+            .spawn(move || run(&config, &inner));
+        if let Err(error) = &thread {
+            shared.update(|state| state.error = Some(format!("no thread for the stream: {error}")));
+        }
+        Streamer {
+            shared,
+            thread: thread.ok(),
+        }
+    }
+
+    pub fn state(&self) -> StreamState {
+        self.shared.state()
+    }
+
+    /// To look from elsewhere, and to wait for a change.
+    pub fn watch(&self) -> StreamWatch {
+        StreamWatch::new(Arc::clone(&self.shared))
+    }
+
+    /// Ends the stream: what was received is still written (unless the repository is away), then it lets go.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.shared.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Streamer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn run(config: &StreamerConfig, shared: &Shared) {
+    let pause_min = config.retry_pause_max / 20;
+    let mut pause = pause_min;
+    while !shared.stopping() {
+        let outcome = attach(config, shared).and_then(|attached| {
+            pause = pause_min;
+            session::run(config, shared, attached)
+        });
+        let error = match outcome {
+            // The next timeline follows at once.
+            Ok(SessionEnd::TimelineEnded) => continue,
+            Ok(SessionEnd::Stopped) => break,
+            Err(error) => error,
+        };
+        if !shared.stopping() {
+            tracing::warn!(%error, "the stream of WAL is detached");
+        }
+        shared.update(|state| {
+            state.attached = false;
+            state.error = Some(error.to_string());
+            state.detached_at_micros.get_or_insert(now_micros());
+        });
+        shared.pause(pause);
+        pause = (pause * 2).min(config.retry_pause_max);
+    }
+    shared.update(|state| state.attached = false);
+}

@@ -1,0 +1,129 @@
+//! What the stream is doing, for status, health and whoever waits for a position.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamState {
+    /// Connected and streaming into a repository that answers.
+    pub attached: bool,
+    pub system_identifier: Option<u64>,
+    pub timeline: u32,
+    pub segment_bytes: u64,
+    /// Everything before it (from the start of this stream) is durable in the repository.
+    pub durable_lsn: u64,
+    pub received_lsn: u64,
+    /// The end of the server's WAL when it last said so.
+    pub server_lsn: u64,
+    /// The server's clock at the last confirmation: every commit up to then is in the repository.
+    pub confirmed_at_micros: Option<i64>,
+    /// Our clock at the last append that succeeded.
+    pub last_flush_at_micros: Option<i64>,
+    /// Since when it is detached.
+    pub detached_at_micros: Option<i64>,
+    /// The last trouble; `None` when all is well.
+    pub error: Option<String>,
+    /// How often the stream was attached.
+    pub attachments: u64,
+    /// WAL was lost that no later full backup makes up for: take one.
+    pub needs_full_backup: bool,
+}
+
+/// Looks at a stream from elsewhere.
+#[derive(Debug, Clone)]
+pub struct StreamWatch {
+    shared: Arc<Shared>,
+}
+
+impl StreamWatch {
+    pub(super) fn new(shared: Arc<Shared>) -> StreamWatch {
+        StreamWatch { shared }
+    }
+
+    pub fn state(&self) -> StreamState {
+        self.shared.state()
+    }
+
+    /// Waits until `condition` holds; `None` when it did not in time or the stream was stopped.
+    pub fn wait_until(
+        &self,
+        patience: Duration,
+        condition: impl Fn(&StreamState) -> bool,
+    ) -> Option<StreamState> {
+        let deadline = Instant::now() + patience;
+        let mut inner = self.shared.lock();
+        loop {
+            if condition(&inner.state) {
+                return Some(inner.state.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || inner.stopping {
+                return None;
+            }
+            inner = self
+                .shared
+                .changed
+                .wait_timeout(inner, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// A full backup was taken after the last hole: nothing is missing any more.
+    pub fn full_backup_taken(&self) {
+        self.shared.update(|state| state.needs_full_backup = false);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: StreamState,
+    stopping: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn state(&self) -> StreamState {
+        self.lock().state.clone()
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut StreamState)) {
+        change(&mut self.lock().state);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopping = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    /// Waits, but not for longer than until the stop.
+    pub(super) fn pause(&self, pause: Duration) {
+        let deadline = Instant::now() + pause;
+        let mut inner = self.lock();
+        while !inner.stopping {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            inner = self
+                .changed
+                .wait_timeout(inner, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
