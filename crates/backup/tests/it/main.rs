@@ -1,0 +1,87 @@
+//! A real PostgreSQL into real repositories.
+#![allow(clippy::unwrap_used)]
+
+mod full;
+mod gate;
+mod streaming;
+
+use backup::stream::{Streamer, StreamerConfig};
+use postgres_physical::lsn::Lsn;
+use repository::{
+    ChunkIdKey, MemoryStore, RecipientPrivate, RecipientPublic, Repository, Store, WalReader,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use testkit::TestPostgres;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A repository with its keys.
+struct Vault {
+    store: Arc<dyn Store>,
+    repository: Repository,
+    private: RecipientPrivate,
+    public: RecipientPublic,
+    chunk_key: ChunkIdKey,
+}
+
+impl Vault {
+    fn new() -> Vault {
+        Vault::on(Arc::new(MemoryStore::default()))
+    }
+
+    fn on(store: Arc<dyn Store>) -> Vault {
+        let repository = Repository::init(Arc::clone(&store)).unwrap();
+        let private = RecipientPrivate::generate().unwrap();
+        let public = private.public().clone();
+        Vault {
+            store,
+            repository,
+            private,
+            public,
+            chunk_key: ChunkIdKey::generate().unwrap(),
+        }
+    }
+
+    fn stream(&self, postgres: &TestPostgres) -> Streamer {
+        let mut config = StreamerConfig::new(
+            postgres.connect_options(),
+            "bre",
+            Arc::clone(&self.store),
+            self.public.clone(),
+        );
+        config.retry_pause_max = Duration::from_millis(200);
+        Streamer::start(config)
+    }
+
+    fn attached_stream(&self, postgres: &TestPostgres) -> Streamer {
+        let streamer = self.stream(postgres);
+        let state = streamer
+            .watch()
+            .wait_until(PATIENCE, |state| state.attached);
+        assert!(state.is_some(), "{:?}", streamer.state());
+        streamer
+    }
+
+    fn wal(&self) -> WalReader {
+        WalReader::new(&self.repository, &self.private)
+    }
+}
+
+fn flushed(postgres: &TestPostgres) -> Lsn {
+    postgres
+        .value("SELECT pg_current_wal_flush_lsn()")
+        .parse()
+        .unwrap()
+}
+
+fn wait_durable(streamer: &Streamer, lsn: Lsn) {
+    let reached = streamer
+        .watch()
+        .wait_until(PATIENCE, |state| state.durable_lsn >= lsn.0);
+    assert!(
+        reached.is_some(),
+        "{lsn} was not reached: {:?}",
+        streamer.state()
+    );
+}
