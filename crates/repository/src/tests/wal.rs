@@ -181,6 +181,22 @@ fn heartbeats_move_the_end_of_the_window_once_a_second() {
 }
 
 #[test]
+fn segments_know_when_they_were_confirmed() {
+    let world = World::new();
+    let mut writer = world.writer(SEGMENT).unwrap();
+    writer
+        .append(SEGMENT, &wal(SEGMENT, SEGMENT + 10), 5)
+        .unwrap();
+    writer
+        .append(SEGMENT + 10, &wal(SEGMENT + 10, 2 * SEGMENT + 10), 7)
+        .unwrap();
+    writer.append(2 * SEGMENT + 10, &wal(0, 1), 9).unwrap();
+    writer.finish().unwrap();
+    let times = [1, 2, 3].map(|segment| world.reader().confirmed_at(1, segment).unwrap());
+    assert_eq!(times, [Some(7), Some(9), None]);
+}
+
+#[test]
 fn wal_out_of_order_and_of_other_clusters_is_refused() {
     let world = World::new();
     let mut writer = world.writer(SEGMENT).unwrap();

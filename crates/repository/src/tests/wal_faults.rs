@@ -88,7 +88,8 @@ fn a_last_frame_whose_sectors_never_arrived_is_ignored() {
 fn a_bad_frame_in_the_middle_is_damage_with_its_offset() {
     let (world, name, whole) = with_tail();
     let second = 36 + 48 + 56 + 100;
-    let damage: [(&str, fn(&mut [u8])); 4] = [
+    type Spoil = fn(&mut [u8]);
+    let damage: [(&str, Spoil); 4] = [
         ("a flipped byte", |frame| frame[900] ^= 1),
         ("a lost sector", |frame| frame[512..1536].fill(0)),
         ("a lost header", |frame| frame[..40].fill(0)),

@@ -38,7 +38,7 @@ impl WalReader {
                     ..found.facts
                 };
                 let facts = WalFacts {
-                    server_time_micros: self.confirmed_at(&facts)?,
+                    server_time_micros: self.confirmed_at(timeline, segment)?.unwrap_or(0),
                     ..facts
                 };
                 let key = new_data_key(self.repository(), public)?;
@@ -49,21 +49,5 @@ impl WalReader {
             report.swept += 1;
         }
         Ok(report)
-    }
-
-    /// The newest server time that the tails of a segment confirm.
-    fn confirmed_at(&self, facts: &WalFacts) -> Result<i64> {
-        let mut newest = 0;
-        for object in self
-            .repository()
-            .store()
-            .list(&super::tail_prefix(facts.timeline, facts.segment))?
-        {
-            let bytes = self.repository().store().get(&object.name)?;
-            if let Some(tail) = super::frames::Tail::scan(&object.name, &bytes)? {
-                newest = newest.max(tail.covered().server_time_micros);
-            }
-        }
-        Ok(newest)
     }
 }

@@ -122,6 +122,38 @@ impl WalReader {
         Ok(None)
     }
 
+    /// The newest server time that the objects of a segment confirm, from clear headers; `None` when it is not here.
+    pub fn confirmed_at(&self, timeline: u32, segment: u64) -> Result<Option<i64>> {
+        for _ in 0..8 {
+            let tails = self.names(&tail_prefix(timeline, segment))?;
+            let objects = self.names(&segment_name(timeline, segment, ""))?;
+            match self.newest_time(&tails, &objects) {
+                Err(Error::Store(StoreError::NotFound { .. })) => {}
+                other => return other,
+            }
+        }
+        Err(Error::Input(
+            "WAL objects keep changing under the reader: try again".to_owned(),
+        ))
+    }
+
+    fn newest_time(&self, tails: &[String], objects: &[String]) -> Result<Option<i64>> {
+        let store = self.repository().store();
+        let mut newest = None;
+        for name in objects {
+            let (header, _) = crate::pipeline::read_header(store, name)?;
+            newest = newest.max(Some(
+                WalFacts::decode(name, &header.clear)?.server_time_micros,
+            ));
+        }
+        for name in if objects.is_empty() { tails } else { &[] } {
+            if let Some(tail) = Tail::scan(name, &store.get(name)?)? {
+                newest = newest.max(Some(tail.covered().server_time_micros));
+            }
+        }
+        Ok(newest)
+    }
+
     /// Segment object first, tails where there is none; `None` when there is nothing.
     pub(super) fn read(&self, timeline: u32, segment: u64) -> Result<Option<SegmentWal>> {
         for _ in 0..8 {
