@@ -22,6 +22,15 @@ impl GatedStore {
     }
 }
 
+/// Opens the gate when a test ends, however it ends: nobody may wait at it for ever.
+pub(crate) struct OpenAtEnd(pub(crate) Arc<GatedStore>);
+
+impl Drop for OpenAtEnd {
+    fn drop(&mut self) {
+        self.0.set_closed(false);
+    }
+}
+
 #[derive(Debug)]
 struct GatedAppender {
     inner: Box<dyn Appender>,

@@ -1,4 +1,4 @@
-use crate::gate::GatedStore;
+use crate::gate::{GatedStore, OpenAtEnd};
 use crate::{PATIENCE, Vault, flushed, wait_durable};
 use backup::database::{WalStatus, is_strict, set_strict, slot_status};
 use postgres_physical::lsn::{Lsn, segment_name};
@@ -144,6 +144,7 @@ fn a_strict_commit_returns_only_when_the_repository_holds_it() {
     assert!(is_strict(&connect, "bre").unwrap());
     postgres.sql("CREATE TABLE t (n int)");
 
+    let _open = OpenAtEnd(Arc::clone(&store));
     store.set_closed(true);
     let mut client = postgres.client();
     let commit = std::thread::spawn(move || {
