@@ -41,7 +41,9 @@ pub struct FullOutcome {
 
 /// Takes a full backup. An error, a cancel or a kill at any moment leaves no manifest: the backup then does not exist.
 pub fn full(request: &FullBackup<'_>, progress: &dyn Progress) -> Result<FullOutcome> {
-    let mut connection = Connection::connect(request.connect)?;
+    // Not the stream's name: strict mode waits for that one.
+    let connect = request.connect.clone().with_application_name("bre-backup");
+    let mut connection = Connection::connect(&connect)?;
     let identity = connection.identify_system()?;
     let wal_segment_bytes = connection.wal_segment_bytes()?;
     let pg_version = connection
@@ -271,6 +273,7 @@ fn wait_for_wal(
     progress: &dyn Progress,
 ) -> Result<BackupState> {
     let deadline = Instant::now() + request.wal_patience;
+    let mut pause = Duration::from_millis(50);
     loop {
         let catalogue = repository::catalogue(request.repository)?;
         let state = catalogue
@@ -283,6 +286,7 @@ fn wait_for_wal(
             return Ok(state);
         }
         // The stream may be another process's: looking again is the only way to know.
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }

@@ -72,6 +72,14 @@ fn unpack(vault: &Vault, id: &str, to: &Path) {
 fn a_backup_and_its_wal_are_all_that_pg_verifybackup_wants() {
     let postgres = TestPostgres::start();
     postgres.sql("CREATE TABLE t AS SELECT n, md5(n::text) FROM generate_series(1, 20000) n");
+    let space = postgres.root().join("space");
+    std::fs::create_dir(&space).unwrap();
+    postgres.os_user().own(&space).unwrap();
+    postgres.sql(&format!(
+        "CREATE TABLESPACE space LOCATION '{}'",
+        space.display()
+    ));
+    postgres.sql("CREATE TABLE s TABLESPACE space AS SELECT n FROM generate_series(1, 1000) n");
     let vault = Vault::new();
     let early = take(&vault, &postgres, &(), false).unwrap();
     assert_eq!(early.state, BackupState::Waiting);
@@ -116,6 +124,17 @@ fn a_backup_and_its_wal_are_all_that_pg_verifybackup_wants() {
         verified.status.success(),
         "{}",
         String::from_utf8_lossy(&verified.stderr)
+    );
+    let table = postgres.value("SELECT pg_relation_filepath('s')");
+    assert!(
+        table.starts_with("pg_tblspc/") && copy.join(&table).is_file(),
+        "{table}"
+    );
+    let reader = BackupReader::open(&vault.repository, &vault.private, &outcome.id).unwrap();
+    let oid = table.split('/').nth(1).unwrap();
+    assert_eq!(
+        reader.facts()[&format!("tablespace.{oid}")],
+        space.to_str().unwrap()
     );
     assert!(vault.repository.store().list("backups/").unwrap().len() >= 2);
     drop(streamer);

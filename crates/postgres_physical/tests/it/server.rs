@@ -1,5 +1,7 @@
 use postgres_physical::server::sql::Client;
-use postgres_physical::server::{Leftover, Server, ServerError, StartOptions, StopMode};
+use postgres_physical::server::{
+    Leftover, Server, ServerError, StartOptions, StopMode, write_peer_access,
+};
 use postgres_physical::wire::WireError;
 use std::time::Duration;
 use testkit::{TestPostgres, TestRedis};
@@ -121,14 +123,19 @@ fn every_kind_of_authentication() {
         assert!(!format!("{wrong} {wrong:?}").contains("wrong-secret"));
     }
     let os_user = postgres_physical::server::OsUser::current().unwrap();
-    postgres_physical::server::write_cluster_file(
+    let roles = ["postgres", "peer_user"];
+    write_peer_access(
         &postgres.data_dir(),
-        "pg_ident.conf",
-        &format!("m {} peer_user\n", os_user.name),
         postgres.os_user(),
+        &[&os_user.name],
+        &roles,
     )
     .unwrap();
     postgres.sql("SELECT pg_reload_conf()");
+    let refused = testkit::eventually("only the map counts", || {
+        Client::connect(&postgres.connect_options().with_user("md5_user")).err()
+    });
+    assert_eq!(refused.sqlstate(), Some("28000"), "{refused}");
     testkit::eventually("peer login", || {
         Client::connect(&postgres.connect_options().with_user("peer_user")).ok()
     });
