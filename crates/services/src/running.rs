@@ -140,6 +140,12 @@ impl Running {
         self.address
     }
 
+    /// Serves the command line on another socket as well: the file of the first one may have been deleted.
+    pub fn serve_control(&mut self, listener: tokio::net::UnixListener) {
+        let routes = api_gateway::control_routes(self.gateway.clone());
+        self.servers.push(serve(listener, routes, self.drain.subscribe()));
+    }
+
     pub fn writer_state(&self) -> WriterState {
         self.writer().state()
     }
@@ -283,5 +289,6 @@ async fn prepare_once(
     data::seed(&database.owner, writer, sample).await?;
     let mut reads = keeper.reads();
     let _ = reads.wait_for(|reads| *reads > 0).await;
+    keeper.refresh().await?;
     Ok(())
 }

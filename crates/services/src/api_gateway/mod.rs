@@ -47,6 +47,13 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
+    /// After a change of our own: seen here before it is answered. Others are notified; so is this one, should it fail now.
+    async fn refresh(&self) {
+        if let Err(error) = self.keeper.refresh().await {
+            tracing::warn!(%error, "a change is recorded but not read back yet");
+        }
+    }
+
     /// The body, unless it is too long or too slow.
     async fn body(&self, request: Request<Body>, bytes_max: usize) -> Result<Bytes, ApiError> {
         let read = axum::body::to_bytes(request.into_body(), bytes_max);

@@ -1,6 +1,6 @@
 //! Recorded quotes priced again from their recorded inputs: the same bytes, or it is said which differ.
 
-use audit::{Entry, Kind};
+use audit::{Entry, Kind, StoredEntry};
 use futures_util::{TryStreamExt, pin_mut};
 use serde::Serialize;
 
@@ -44,6 +44,18 @@ pub async fn replay(database: &str, log: u16, from: u64, to: u64) -> Result<Repl
         }
     }
     Ok(report)
+}
+
+/// Hands every entry of a log to `each`, in the order of positions.
+pub async fn export(database: &str, log: u16, mut each: impl FnMut(&StoredEntry)) -> Result<(), DatabaseError> {
+    let failed = DatabaseError::query("reading the audit log");
+    let session = connect(database, "bre audit export").await?;
+    let rows = entries_from(&session.client, log, 1).await.map_err(&failed)?;
+    pin_mut!(rows);
+    while let Some(stored) = rows.try_next().await.map_err(&failed)? {
+        each(&stored);
+    }
+    Ok(())
 }
 
 fn price_again(entry: &Entry) -> Result<(), String> {

@@ -25,6 +25,7 @@ pub(crate) struct Keeper {
     cache: Arc<Cache>,
     /// What was last read, for writing it to the cache again before it expires there.
     last: ArcSwap<market::MarketData>,
+    reading: tokio::sync::Mutex<()>,
     /// Counts complete reads.
     reads: watch::Sender<u64>,
 }
@@ -43,6 +44,7 @@ impl Keeper {
             keys: ArcSwapOption::empty(),
             cache,
             last: ArcSwap::default(),
+            reading: tokio::sync::Mutex::default(),
             reads: watch::channel(0).0,
         }
     }
@@ -130,7 +132,14 @@ impl Keeper {
         Ok(())
     }
 
+    /// Reads again, so that what was just changed is seen by the next request.
+    pub(crate) async fn refresh(&self) -> Result<(), DatabaseError> {
+        self.read(&*self.client()?).await
+    }
+
     async fn read(&self, client: &Client) -> Result<(), DatabaseError> {
+        // One after the other: an older reading must not replace a newer one.
+        let _turn = self.reading.lock().await;
         let data = market::load(client).await?;
         let stored = market::keys(client).await?;
         self.market.set(MarketView::new(&data));

@@ -44,14 +44,27 @@ pub async fn verify(database: &str, log: u16, heads: &[Head], keys: &[VerifyingK
             Err(reason) => verifier.reject(stored.epoch, stored.position, reason),
         }
     }
-    if let Some((epoch, position, quote_id)) = stray_quote(client).await? {
-        let reason = format!("quote {quote_id} stands in quotes for this place, but the log has no such quote");
-        verifier.reject(epoch, position, reason);
+    let mut report = verifier.finish();
+    if report.is_sound()
+        && let Some((epoch, position, reason)) = stray(client, log).await?
+    {
+        report.verified = report.verified.min(u64::try_from(position).unwrap_or(1).saturating_sub(1));
+        report.first_bad = Some(audit::BadEntry { epoch, position });
+        report.reason = Some(reason);
     }
-    if let Some((epoch, position, other)) = stray_entry(client, log).await? {
-        verifier.reject(epoch, position, format!("an entry stands at this place of log {other}, which was never opened"));
+    Ok(AuditReport { log: report, quotes })
+}
+
+/// A row that belongs to nothing in the log: where it stands, and what is wrong with it.
+async fn stray(client: &Client, log: u16) -> Result<Option<(i64, i64, String)>, DatabaseError> {
+    let quote = stray_quote(client).await?.map(|(epoch, position, quote_id)| {
+        (epoch, position, format!("quote {quote_id} stands in quotes for this place, but the log has no such quote"))
+    });
+    if quote.is_some() {
+        return Ok(quote);
     }
-    Ok(AuditReport { log: verifier.finish(), quotes })
+    let entry = stray_entry(client, log).await?;
+    Ok(entry.map(|(epoch, position, other)| (epoch, position, format!("an entry stands at this place of log {other}, which was never opened"))))
 }
 
 fn sql() -> String {

@@ -53,10 +53,8 @@ pub(super) async fn import(
     if let Some(by) = by {
         fields.set("by", by);
     }
-    let mut reads = gateway.keeper.reads();
-    reads.mark_unchanged();
     let audit = gateway.calculator.writer.entry(Kind::FeedLoaded, fields, Change::Feed(Box::new(load))).await?;
-    // The next price is of the new book; the notification is on its way already.
-    let _ = tokio::time::timeout(gateway.patience, reads.changed()).await;
+    // The next price is of the new book.
+    gateway.refresh().await;
     Ok(Json(ImportAnswer { status: "success", report, audit }))
 }

@@ -116,9 +116,7 @@ fn fields(change: &str, key: &StoredKey, by: Option<String>) -> Fields {
 
 /// Returns when this instance's own view of the keys has caught up.
 async fn record(gateway: &Gateway, fields: Fields, change: Change) -> Result<(), ApiError> {
-    let mut reads = gateway.keeper.reads();
-    reads.mark_unchanged();
     gateway.calculator.writer.entry(Kind::KeyChanged, fields, change).await?;
-    let _ = tokio::time::timeout(gateway.patience, reads.changed()).await;
+    gateway.refresh().await;
     Ok(())
 }

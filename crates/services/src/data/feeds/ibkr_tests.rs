@@ -42,14 +42,16 @@ fn every_trap_of_the_raw_file() {
         "EXTRA|USD|C|1|X|3.3900|0.2500|1|F|G|",
         "GOOD|USD|G|1|X|3.1400|0.5000|5|F|",
         "FINE|USD|G|1|X|3.1400|0.5000|5|F|",
+        "MORE|USD|G|1|X|3.1400|0.5000|5|F|",
+        "LAST|USD|G|1|X|3.1400|0.5000|5|F|",
         "TOO|USD|G|1|X|3.1400|0.5000|many|F|",
     ];
     check(
         &format!("{HEADER}{}\n#EOF|{}\n", rows.join("\n"), rows.len()),
         "AAA USD ALPHA & SONS 0.00250000 10000000+\nBRK A USD B 0.00250000 1000\nHOT USD H 10.16584800 100\n\
-         OFF USD O 0.00250100 100\nCAN CAD C 0.00250000 ?\nGOOD USD G 0.00500000 5\nFINE USD G 0.00500000 5\n\
+         OFF USD O 0.00250100 100\nCAN CAD C 0.00250000 ?\nGOOD USD G 0.00500000 5\nFINE USD G 0.00500000 5\nMORE USD G 0.00500000 5\nLAST USD G 0.00500000 5\n\
          8: rate_not_available\n10: symbol_malformed\n11: symbol_missing\n12: rate_negative\n13: row_cut_short\n14: row_malformed\n\
-         17: availability_malformed\n7: benchmark_mismatch",
+         19: availability_malformed\n7: benchmark_mismatch",
     );
 }
 

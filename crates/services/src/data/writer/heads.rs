@@ -17,8 +17,9 @@ pub(crate) struct HeadKeeper {
     publisher: Arc<dyn HeadPublisher>,
 }
 
-/// How often the repository's progress is asked for while a head waits for it.
-const ASK_EVERY: Duration = Duration::from_millis(50);
+/// How often the repository's progress is asked for while something waits for it.
+const ASK_FIRST: Duration = Duration::from_millis(1);
+const ASK_LAST: Duration = Duration::from_millis(50);
 
 async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
@@ -101,9 +102,12 @@ impl HeadKeeper {
         }
     }
 
-    async fn held(&self, lsn: u64) {
+    /// Returns when the repository holds everything up to there.
+    pub(super) async fn held(&self, lsn: u64) {
+        let mut pause = ASK_FIRST;
         while self.publisher.durable_lsn().is_none_or(|durable| durable < lsn) {
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(ASK_LAST);
         }
     }
 

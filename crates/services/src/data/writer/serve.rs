@@ -126,6 +126,7 @@ impl Task {
             _ = self.orders.changed() => Outcome::Lost("told to let go of the database".to_owned()),
         };
         drop(batch);
+        let outcome = self.hold_back_until_held(open, outcome).await;
         metrics::histogram!("bre_commit_seconds").record(began.elapsed().as_secs_f64());
         metrics::counter!("bre_commits_total").increment(1);
         metrics::counter!("bre_entries_total").increment(waiting.sealed.len() as u64);
@@ -191,6 +192,22 @@ impl Task {
         }
     }
 
+    /// Strict mode asks twice: the server waited for the stream, and the repository holds what it has flushed. The server alone
+    /// is not enough: a session may see the setting before the commits of the cluster obey it.
+    async fn hold_back_until_held(&self, open: &Open, outcome: Outcome) -> Outcome {
+        let Outcome::Committed { mut warnings, standby } = outcome else { return outcome };
+        if self.config.strict && warnings.is_empty() {
+            let held = match flushed(open).await {
+                Some(lsn) => tokio::time::timeout(self.config.deadline, self.config.heads.held(lsn)).await.is_ok(),
+                None => false,
+            };
+            if !held {
+                warnings.push("the repository does not hold the commit".to_owned());
+            }
+        }
+        Outcome::Committed { warnings, standby }
+    }
+
     async fn sees_standby(&self, open: &mut Open) -> Result<bool, Ended> {
         let row = open.session.client.query_one("SELECT current_setting('synchronous_standby_names')", &[]).await;
         let row = row.map_err(|error| Ended::Lost(describe(&error)))?;
@@ -200,13 +217,18 @@ impl Task {
 
     /// A head may be signed once the repository holds what the server has flushed by now.
     async fn offer_head(&self, open: &Open) {
-        let row = open.session.client.query_one("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint", &[]).await;
-        if let Ok(row) = row
-            && let Some(head) = open.chain.head(crate::time::now_micros(), u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+        if let Some(lsn) = flushed(open).await
+            && let Some(head) = open.chain.head(crate::time::now_micros(), lsn)
         {
             self.config.heads.offer(head);
         }
     }
+}
+
+/// The end of what the server has written durably: at or beyond the last commit of this session.
+async fn flushed(open: &Open) -> Option<u64> {
+    let row = open.session.client.query_one("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint", &[]).await;
+    u64::try_from(row.ok()?.get::<_, i64>(0)).ok()
 }
 
 fn refuse(answer: Answer, error: &ChainError) {
