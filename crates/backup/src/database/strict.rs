@@ -12,15 +12,7 @@ use std::time::{Duration, Instant};
 pub fn set_strict(connect: &ConnectOptions, application_name: &str, on: bool) -> Result<()> {
     let mut client = Client::connect(connect)?;
     if on {
-        let streaming = format!(
-            "SELECT 1 FROM pg_stat_replication WHERE application_name = {} AND state = 'streaming'",
-            quote_literal(application_name)
-        );
-        if client.value(&streaming)?.is_none() {
-            return Err(BackupError::Setting(format!(
-                "the stream {application_name} is not attached; every commit would wait for it, so strict mode stays off: start the stream first"
-            )));
-        }
+        wait_until_streaming(&mut client, application_name)?;
     }
     let names = if on {
         quote_identifier(application_name)
@@ -37,6 +29,28 @@ pub fn set_strict(connect: &ConnectOptions, application_name: &str, on: bool) ->
     // at its settings before it serves this request.
     Client::connect(connect)?.query("CHECKPOINT")?;
     Ok(())
+}
+
+/// A stream that still catches up is waited for; one that is not there is an error at once.
+fn wait_until_streaming(client: &mut Client, application_name: &str) -> Result<()> {
+    let name = quote_literal(application_name);
+    let sql = format!(
+        "SELECT state FROM pg_stat_replication WHERE application_name = {name} ORDER BY state = 'streaming' DESC"
+    );
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match client.value(&sql)?.as_deref() {
+            Some("streaming") => return Ok(()),
+            Some(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            state => {
+                let state = state.unwrap_or("not attached");
+                return Err(BackupError::Setting(format!(
+                    "the stream {application_name} is {state}; every commit would wait for it, so strict mode stays off: \
+                     see to the stream first"
+                )));
+            }
+        }
+    }
 }
 
 fn wait_until_set(connect: &ConnectOptions, names: &str) -> Result<()> {
