@@ -1,1 +1,40 @@
-fn main() {}
+//! `bre`: the one binary. Reads the command line, does what it says, and turns errors into words and exit codes.
+//!
+//! Entry point: [`cli::Cli`]; `up/` runs an instance, `commands/` holds one short file a command.
+//! Absent on purpose: pricing, SQL, formats. They live in the library crates.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod cli;
+mod commands;
+mod config;
+mod control;
+mod error;
+mod instance;
+mod keys;
+mod rec;
+mod telemetry;
+mod terminal;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let json = cli.json;
+    match commands::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            if json {
+                terminal::note(
+                    &serde_json::json!({ "status": "error", "error": error.to_string() })
+                        .to_string(),
+                );
+            } else {
+                terminal::note(&format!("bre: {error}"));
+            }
+            error.exit_code()
+        }
+    }
+}

@@ -17,7 +17,7 @@ mod running;
 mod time;
 
 pub use api_gateway::Tier;
-pub use calculation::{Mismatch, ReplayReport, export, replay};
+pub use calculation::{Mismatch, ReplayReport, entry, export, replay};
 pub use config::{
     AuditConfig, DatabaseConfig, HeadPublisher, RecoveryFact, RequestsPerMinute, SampleBook, ServicesConfig, Settings, StreamHealth,
     StreamReport,

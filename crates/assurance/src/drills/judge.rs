@@ -48,8 +48,16 @@ pub struct Report {
 #[derive(Debug, Deserialize)]
 pub(crate) struct AuditVerdict {
     pub(crate) entries: u64,
-    pub(crate) verified: bool,
+    /// How many of them are vouched for.
+    pub(crate) verified: u64,
+    pub(crate) first_bad: Option<serde_json::Value>,
     pub(crate) reason: Option<String>,
+}
+
+impl AuditVerdict {
+    fn is_sound(&self) -> bool {
+        self.first_bad.is_none() && self.verified == self.entries && self.entries > 0
+    }
 }
 
 /// `bre replay --json`, as far as the verdict needs it.
@@ -175,7 +183,7 @@ impl Evidence {
                 .count() as u64,
             rpo_seconds: rpo.as_secs_f64(),
             rto_seconds: rto.unwrap_or_default().as_secs_f64(),
-            audit_verified: self.audit.verified,
+            audit_verified: self.audit.is_sound(),
             audit_entries: self.audit.entries,
             replayed: self.replay.replayed,
             replay_mismatches: self.replay.mismatches,
@@ -222,7 +230,7 @@ impl Evidence {
             }
             Some(_) => {}
         }
-        if !self.audit.verified {
+        if !self.audit.is_sound() {
             let reason = self.audit.reason.as_deref().unwrap_or("no reason given");
             failures.push(format!("the audit log does not verify: {reason}"));
         }

@@ -5,7 +5,7 @@ mod market_view;
 mod replay;
 
 pub(crate) use market_view::{Market, MarketView, TickerInputs};
-pub use replay::{Mismatch, ReplayReport, export, replay};
+pub use replay::{Mismatch, ReplayReport, entry, export, replay};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -46,6 +46,16 @@ pub async fn replay(database: &str, log: u16, from: u64, to: u64) -> Result<Repl
     Ok(report)
 }
 
+/// One entry of a log, if there is one at this position.
+pub async fn entry(database: &str, log: u16, position: u64) -> Result<Option<StoredEntry>, DatabaseError> {
+    let failed = DatabaseError::query("reading the audit log");
+    let session = connect(database, "bre audit").await?;
+    let rows = entries_from(&session.client, log, position).await.map_err(&failed)?;
+    pin_mut!(rows);
+    let first = rows.try_next().await.map_err(&failed)?;
+    Ok(first.filter(|entry| u64::try_from(entry.position) == Ok(position)))
+}
+
 /// Hands every entry of a log to `each`, in the order of positions.
 pub async fn export(database: &str, log: u16, mut each: impl FnMut(&StoredEntry)) -> Result<(), DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");

@@ -1,0 +1,281 @@
+//! The command line, as a person types it. Meaning lives in `commands/` and `up/`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Prices every short-sale borrow and locate exactly, keeps a provable record of each answer, and gets all of it back after any failure.
+#[derive(Debug, Parser)]
+#[command(name = "bre", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// The instance's folder.
+    #[arg(long, global = true, default_value = "./bre-data", value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Print JSON for machines.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything on one machine; prints the URL and a first API key.
+    Up(UpArgs),
+    /// Load a feed file into the running instance.
+    Import { kind: FeedKind, file: PathBuf },
+    /// Price one locate.
+    Quote(QuoteArgs),
+    /// API keys of the running instance.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Take, list and check backups.
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Bring a database back into an empty folder, ready to start.
+    Restore(RestoreArgs),
+    /// What PostgreSQL's restore_command calls.
+    #[command(subcommand)]
+    Wal(WalCommand),
+    /// Let go of the cluster: stop streaming and drop the replication slot.
+    Detach {
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Prove a recovery on a throw-away system under load.
+    #[command(subcommand)]
+    Drill(DrillCommand),
+    /// One client of a drill; started by `bre drill`.
+    #[command(hide = true)]
+    DrillClient(DrillClientArgs),
+    /// The provable record.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Price recorded quotes again from their recorded inputs and compare the bytes.
+    Replay,
+    /// What runs, how far the stream is, what could be restored.
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Port of the public API on 127.0.0.1; 0 takes a free one.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Answer a locate only when the repository holds its record (RPO 0).
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Feed file (Interactive Brokers format) to load on the first start instead of the shipped sample.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) book: Option<PathBuf>,
+    /// Settings file; DIR/bre.toml when it is there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FeedKind {
+    /// Interactive Brokers short-stock file.
+    Ibkr,
+    /// Cboe VIX history.
+    Vix,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuoteArgs {
+    #[arg(long)]
+    pub(crate) ticker: String,
+    /// Position value, for example 100000.00
+    #[arg(long)]
+    pub(crate) value: String,
+    /// Loan days, 1 to 365.
+    #[arg(long)]
+    pub(crate) days: String,
+    /// Client id; the API key must belong to it.
+    #[arg(long)]
+    pub(crate) client: String,
+    /// Print every input and every step.
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// File that holds the API key; the instance's first key when absent.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key for a client; it is shown once.
+    Create {
+        #[arg(long)]
+        client: String,
+        #[arg(long, default_value = "standard")]
+        tier: String,
+    },
+    /// List keys (never the secrets).
+    List,
+    /// Revoke a key at once.
+    Revoke { id: String },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum BackupKind {
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Component {
+    Database,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Take a backup of the running instance.
+    Run {
+        #[arg(long, value_enum, default_value = "database")]
+        component: Component,
+        #[arg(long, value_enum, default_value = "full")]
+        kind: BackupKind,
+    },
+    /// All backups, newest last.
+    List(RepositoryArgs),
+    /// Everything about one backup.
+    Show {
+        id: String,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Read back every byte of one backup, or of all, with the WAL they need.
+    Verify {
+        id: Option<String>,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Write a backup as a plain data folder that pg_verifybackup accepts.
+    Export {
+        id: String,
+        dir: PathBuf,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+}
+
+/// Where the repository and its keys are; below --data when absent.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RepositoryArgs {
+    /// The repository's folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) repository: Option<PathBuf>,
+    /// The folder with the repository's keys.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keys: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// An empty or absent folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Restore along this timeline; the newest when absent.
+    #[arg(long, value_name = "N")]
+    pub(crate) timeline: Option<u32>,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+}
+
+/// Exactly one of these; `--latest` when none is given.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct TargetArgs {
+    /// Everything that the repository holds (the default).
+    #[arg(long)]
+    pub(crate) latest: bool,
+    /// A moment with its offset, for example 2026-04-01T10:31:00-04:00
+    #[arg(long, value_name = "TIME")]
+    pub(crate) time: Option<String>,
+    /// A WAL position, for example 0/3000148
+    #[arg(long, value_name = "LSN")]
+    pub(crate) lsn: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalCommand {
+    /// Hand out one WAL segment or history file. Exit 0: handed out; 1: proven not to exist; above 125: anything else.
+    Fetch {
+        /// %f of restore_command.
+        name: String,
+        /// %p of restore_command.
+        path: PathBuf,
+        /// Ask a running restore through its socket instead of the repository.
+        #[arg(long, value_name = "SOCKET")]
+        socket: Option<PathBuf>,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DrillCommand {
+    /// Kill PostgreSQL under load, delete everything but the repository and its keys, and count what is lost.
+    DatabaseLoss(DatabaseLossArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseLossArgs {
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Kill the engine and its WAL streamer in the same instant.
+    #[arg(long)]
+    pub(crate) and_engine: bool,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) clients: u16,
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// The moment of the kill and all the clients' requests follow from it; drawn and printed when absent.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// A recovery that takes longer fails the drill; the guide's limit unless a tighter one is asked for.
+    #[arg(long, default_value_t = 900)]
+    pub(crate) rto_seconds_max: u64,
+    /// Feed file to price from instead of the shipped sample.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) book: Option<PathBuf>,
+    /// Where to build the throw-away system; the temporary folder when absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrillClientArgs {
+    #[arg(long)]
+    pub(crate) url: String,
+    #[arg(long)]
+    pub(crate) api_key_file: PathBuf,
+    #[arg(long)]
+    pub(crate) client: String,
+    #[arg(long)]
+    pub(crate) ledger: PathBuf,
+    #[arg(long)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Walk the chain against the signed heads; names the first bad entry.
+    Verify(AuditArgs),
+    /// The signed heads that the repository keeps.
+    Heads(RepositoryArgs),
+    /// Every entry's canonical bytes, one JSON line each.
+    Export(AuditArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Read this database instead of the running instance's.
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<String>,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+}

@@ -1,0 +1,153 @@
+//! `bre audit`: verify the record, list its signed heads, export its entries.
+
+use std::process::ExitCode;
+
+use audit::{Head, SignedHead};
+use serde::Serialize;
+
+use super::{backup::time, opened::Opened};
+use crate::{
+    cli::{AuditArgs, AuditCommand, RepositoryArgs},
+    control::Control,
+    error::Error,
+    instance::Instance,
+    keys::verifying_key,
+    terminal,
+    up::heads::{self, LOG},
+};
+
+pub(crate) async fn run(
+    instance: &Instance,
+    json: bool,
+    command: AuditCommand,
+) -> Result<ExitCode, Error> {
+    match command {
+        AuditCommand::Verify(args) => verify(instance, json, &args).await,
+        AuditCommand::Heads(args) => list_heads(instance, json, &args),
+        AuditCommand::Export(args) => export(instance, &args).await,
+    }
+}
+
+fn database(instance: &Instance, args: &AuditArgs) -> Result<String, Error> {
+    args.database.clone().map_or_else(
+        || instance.running().map(|running| running.database_url),
+        Ok,
+    )
+}
+
+async fn verify(instance: &Instance, json: bool, args: &AuditArgs) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, &args.repository)?;
+    let key = verifying_key(&opened.keys)?;
+    let keys = [key];
+    let mut signed = heads::stored(&opened.repository)?;
+    if args.database.is_none() {
+        signed.extend(newest_of_running(instance).await);
+    }
+    let heads: Vec<Head> = signed
+        .iter()
+        .map(|head| head.verify(&keys))
+        .collect::<Result<_, _>>()?;
+    let report = services::verify(&database(instance, args)?, LOG, &heads, &keys).await?;
+    terminal::result(json, &report, || sentences(&report, heads.len()));
+    Ok(if report.log.is_sound() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The head that the running engine has in memory: it vouches for entries whose WAL is still on its way to the repository.
+async fn newest_of_running(instance: &Instance) -> Option<SignedHead> {
+    let head: serde_json::Value = Control::to(instance)
+        .ok()?
+        .get("/internal/audit/head")
+        .await
+        .ok()?;
+    SignedHead::from_json(&serde_json::to_vec(&head).ok()?).ok()
+}
+
+fn sentences(report: &services::AuditReport, heads: usize) -> String {
+    let log = &report.log;
+    let mut text = format!(
+        "{} entries, {} verified against {heads} signed heads ({} agreed, the newest at {}); {} quotes\n",
+        log.entries, log.verified, log.heads_agreed, log.covered_to, report.quotes
+    );
+    for loss in &log.known_losses {
+        text.push_str(&format!(
+            "known loss, declared by a later epoch: epoch {} had {} entries\n",
+            loss.epoch, loss.size
+        ));
+    }
+    match (&log.first_bad, &log.reason) {
+        (Some(bad), reason) => text.push_str(&format!(
+            "NOT SOUND: first bad entry is epoch {} position {}: {}\n",
+            bad.epoch,
+            bad.position,
+            reason.as_deref().unwrap_or("no reason given")
+        )),
+        (None, _) => text.push_str("sound\n"),
+    }
+    text
+}
+
+#[derive(Debug, Serialize)]
+struct ShownHead {
+    log: u16,
+    epoch: u32,
+    size: u64,
+    last_hash: String,
+    signed_at: String,
+    key_id: String,
+    signature_verified: bool,
+}
+
+fn list_heads(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, args)?;
+    let keys = [verifying_key(&opened.keys)?];
+    let shown: Vec<ShownHead> = heads::stored(&opened.repository)?
+        .iter()
+        .map(|signed| {
+            let head = signed.claimed();
+            ShownHead {
+                log: head.log,
+                epoch: head.epoch,
+                size: head.size,
+                last_hash: head.last_hash.to_string(),
+                signed_at: time(head.at_micros),
+                key_id: signed.key_id().to_string(),
+                signature_verified: signed.verify(&keys).is_ok(),
+            }
+        })
+        .collect();
+    terminal::result(json, &shown, || {
+        shown
+            .iter()
+            .map(|head| {
+                format!(
+                    "epoch {} size {} {} {}\n",
+                    head.epoch, head.size, head.signed_at, head.last_hash
+                )
+            })
+            .collect()
+    });
+    Ok(if shown.iter().all(|head| head.signature_verified) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// One JSON line an entry: its place, its hash, its canonical bytes in hex. docs/formats/audit_log.md says how to read them.
+async fn export(instance: &Instance, args: &AuditArgs) -> Result<ExitCode, Error> {
+    services::export(&database(instance, args)?, LOG, |entry| {
+        terminal::line(
+            &serde_json::json!({
+                "epoch": entry.epoch, "position": entry.position,
+                "hash": audit::hex::encode(&entry.hash), "canonical": audit::hex::encode(&entry.bytes),
+            })
+            .to_string(),
+        );
+    })
+    .await?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,301 @@
+//! `bre backup`: take, list, show, verify, export.
+
+use std::{path::Path, process::ExitCode};
+
+use postgres_physical::lsn::Lsn;
+use repository::{BackupReader, BackupState, BackupSummary, Catalogue, WalReader, catalogue};
+use serde::Serialize;
+
+use super::{opened::Opened, progress::Steps};
+use crate::{
+    cli::{BackupCommand, RepositoryArgs},
+    error::Error,
+    instance::Instance,
+    terminal,
+    up::protection,
+};
+
+/// Reading back is bound by decompression: one thread a core.
+const VERIFY_THREADS: usize = 2;
+
+pub(crate) fn run(
+    instance: &Instance,
+    json: bool,
+    command: BackupCommand,
+) -> Result<ExitCode, Error> {
+    match command {
+        BackupCommand::Run { .. } => take(instance, json),
+        BackupCommand::List(args) => list(instance, json, &args),
+        BackupCommand::Show { id, repository } => show(instance, json, &id, &repository),
+        BackupCommand::Verify { id, repository } => {
+            verify(instance, json, id.as_deref(), &repository)
+        }
+        BackupCommand::Export {
+            id,
+            dir,
+            repository,
+        } => export(instance, json, &id, &dir, &repository),
+    }
+}
+
+/// A backup as machines read it; scripts rely on these names.
+#[derive(Debug, Serialize)]
+struct Shown {
+    id: String,
+    kind: repository::BackupKind,
+    state: BackupState,
+    started_at: String,
+    finished_at: String,
+    start_lsn: String,
+    stop_lsn: String,
+    timeline: u32,
+    bytes_source: u64,
+    bytes_stored: u64,
+    files: u64,
+    damaged_pages: u64,
+    system_identifier: u64,
+    pg_version: u32,
+    restored_and_proved_at: Option<String>,
+}
+
+impl From<&BackupSummary> for Shown {
+    fn from(backup: &BackupSummary) -> Self {
+        Self {
+            id: backup.id.clone(),
+            kind: backup.kind,
+            state: backup.state,
+            started_at: time(backup.started_at_micros),
+            finished_at: time(backup.finished_at_micros),
+            start_lsn: Lsn(backup.start_lsn).to_string(),
+            stop_lsn: Lsn(backup.stop_lsn).to_string(),
+            timeline: backup.timeline,
+            bytes_source: backup.bytes_source,
+            bytes_stored: backup.bytes_stored,
+            files: backup.files,
+            damaged_pages: backup.damaged_pages,
+            system_identifier: backup.system_identifier,
+            pg_version: backup.pg_version,
+            restored_and_proved_at: backup.restored_and_proved_at_micros.map(time),
+        }
+    }
+}
+
+impl Shown {
+    fn line(&self) -> String {
+        format!(
+            "{}  {:?}  {:?}  {} .. {}  timeline {}  {} -> {}{}",
+            self.id,
+            self.kind,
+            self.state,
+            self.start_lsn,
+            self.stop_lsn,
+            self.timeline,
+            indicatif::HumanBytes(self.bytes_source),
+            indicatif::HumanBytes(self.bytes_stored),
+            match self.damaged_pages {
+                0 => String::new(),
+                pages => format!("  {pages} DAMAGED PAGES"),
+            }
+        )
+    }
+}
+
+pub(crate) fn time(micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(micros)
+        .map_or_else(|_| micros.to_string(), |at| at.to_string())
+}
+
+fn take(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+    instance.running()?;
+    let id = protection::full_backup_of_running(instance, &Steps::shown(json, "backup"))?;
+    let opened = Opened::at(instance, &RepositoryArgs::default())?;
+    let all = catalogue(&opened.repository)?;
+    let shown = Shown::from(find(&all, &id)?);
+    terminal::result(json, &shown, || shown.line());
+    Ok(if shown.state == BackupState::Complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn list(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, args)?;
+    let all = catalogue(&opened.repository)?;
+    let shown: Vec<Shown> = all.backups.iter().map(Shown::from).collect();
+    terminal::result(json, &shown, || match shown.as_slice() {
+        [] => format!("no backup in {}", opened.path.display()),
+        backups => backups.iter().map(|backup| backup.line() + "\n").collect(),
+    });
+    for damaged in &all.damaged {
+        terminal::note(&format!("bre: {damaged}"));
+    }
+    Ok(if all.damaged.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn find<'a>(catalogue: &'a Catalogue, id: &str) -> Result<&'a BackupSummary, Error> {
+    catalogue
+        .backups
+        .iter()
+        .find(|backup| backup.id == id)
+        .ok_or_else(|| Error::Argument {
+            what: "backup",
+            value: id.to_owned(),
+            reason: "the repository has none of this id; see: bre backup list".into(),
+        })
+}
+
+#[derive(Debug, Serialize)]
+struct Details {
+    #[serde(flatten)]
+    backup: Shown,
+    label: String,
+    parent: Option<String>,
+    wal_segment_bytes: u64,
+}
+
+fn show(
+    instance: &Instance,
+    json: bool,
+    id: &str,
+    args: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, args)?;
+    let all = catalogue(&opened.repository)?;
+    let backup = find(&all, id)?;
+    let details = Details {
+        backup: backup.into(),
+        label: backup.label.clone(),
+        parent: backup.parent.clone(),
+        wal_segment_bytes: backup.wal_segment_bytes,
+    };
+    terminal::result(json, &details, || {
+        serde_json::to_string_pretty(&details).unwrap_or_default()
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Debug, Serialize)]
+struct Verified {
+    id: String,
+    state: BackupState,
+    files: u64,
+    chunks: u64,
+    bytes: u64,
+    /// Object, what is wrong with it, and the files of the cluster that need it.
+    damaged: Vec<(String, String, Vec<String>)>,
+    sound: bool,
+}
+
+fn verify(
+    instance: &Instance,
+    json: bool,
+    id: Option<&str>,
+    args: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, args)?;
+    let private = opened.private()?;
+    let all = catalogue(&opened.repository)?;
+    let chosen: Vec<&BackupSummary> = match id {
+        Some(id) => vec![find(&all, id)?],
+        None => all.backups.iter().collect(),
+    };
+    let mut results = Vec::new();
+    for backup in chosen {
+        results.push(verify_one(&opened, &private, backup, json)?);
+    }
+    let sound =
+        results.iter().all(|result| result.sound) && (id.is_some() || all.damaged.is_empty());
+    terminal::result(json, &results, || results.iter().map(sentence).collect());
+    for damaged in &all.damaged {
+        terminal::note(&format!("bre: {damaged}"));
+    }
+    Ok(if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn verify_one(
+    opened: &Opened,
+    private: &repository::RecipientPrivate,
+    backup: &BackupSummary,
+    json: bool,
+) -> Result<Verified, Error> {
+    let steps = Steps::shown(json, "verify");
+    steps.set_total(backup.bytes_source);
+    let report = BackupReader::open(&opened.repository, private, &backup.id)?
+        .verify(VERIFY_THREADS, &|bytes| steps.advanced(bytes))?;
+    let mut damaged: Vec<_> = report
+        .damaged
+        .into_iter()
+        .map(|object| (object.object, object.reason, object.files))
+        .collect();
+    // The WAL that makes it consistent belongs to it: a backup without it restores nothing.
+    let wal = WalReader::new(&opened.repository, private);
+    if let Err(error) = wal.bytes(backup.timeline, backup.start_lsn, backup.stop_lsn) {
+        damaged.push((
+            error.object().unwrap_or("WAL").to_owned(),
+            error.to_string(),
+            Vec::new(),
+        ));
+    }
+    Ok(Verified {
+        id: backup.id.clone(),
+        state: backup.state,
+        files: report.files,
+        chunks: report.chunks,
+        bytes: report.bytes,
+        sound: damaged.is_empty() && backup.state == BackupState::Complete,
+        damaged,
+    })
+}
+
+fn sentence(result: &Verified) -> String {
+    let mut text = format!(
+        "{}  {:?}  {} files, {} read back: {}\n",
+        result.id,
+        result.state,
+        result.files,
+        indicatif::HumanBytes(result.bytes),
+        if result.sound { "sound" } else { "DAMAGED" }
+    );
+    for (object, reason, files) in &result.damaged {
+        text.push_str(&format!(
+            "  {object}: {reason} ({} files need it)\n",
+            files.len()
+        ));
+    }
+    text
+}
+
+fn export(
+    instance: &Instance,
+    json: bool,
+    id: &str,
+    dir: &Path,
+    args: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, args)?;
+    let private = opened.private()?;
+    let exported = crate::rec::database::export(
+        &opened.repository,
+        &private,
+        id,
+        dir,
+        &Steps::shown(json, "export"),
+    )?;
+    terminal::result(json, &exported, || {
+        format!(
+            "backup {id} is in {}; check it with: pg_verifybackup {}",
+            dir.display(),
+            dir.display()
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}

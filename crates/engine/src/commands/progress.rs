@@ -1,0 +1,85 @@
+//! One progress for every long operation: a bar, JSON events, or the log.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::terminal;
+
+/// Where the steps go.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    bar: Option<terminal::Progress>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Steps {
+    /// For a person or a machine that called a command.
+    pub(crate) fn shown(json: bool, what: &'static str) -> Self {
+        Self {
+            bar: Some(terminal::Progress::new(json, what)),
+            cancelled: Arc::default(),
+        }
+    }
+
+    /// For the engine itself: into its log.
+    pub(crate) fn logged() -> Self {
+        Self {
+            bar: None,
+            cancelled: Arc::default(),
+        }
+    }
+
+    /// Ends the operation cleanly once the flag is set.
+    pub(crate) fn cancelled_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.cancelled = flag;
+        self
+    }
+
+    pub(crate) fn set_total(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.total(bytes);
+        }
+    }
+
+    pub(crate) fn advanced(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.advance(bytes);
+        }
+    }
+
+    pub(crate) fn step(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.message(text),
+            None => tracing::info!(step = text, "working"),
+        }
+    }
+}
+
+impl backup::Progress for Steps {
+    fn total(&self, bytes: u64) {
+        self.set_total(bytes);
+    }
+    fn advance(&self, bytes: u64) {
+        self.advanced(bytes);
+    }
+    fn message(&self, text: &str) {
+        self.step(text);
+    }
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+impl crate::rec::Progress for Steps {
+    fn total(&self, bytes: u64) {
+        self.set_total(bytes);
+    }
+    fn advance(&self, bytes: u64) {
+        self.advanced(bytes);
+    }
+    fn message(&self, text: &str) {
+        self.step(text);
+    }
+}

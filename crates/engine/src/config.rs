@@ -1,0 +1,135 @@
+//! Settings of an instance: few, with defaults that suit one machine. `bre.toml` holds what differs.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::Error;
+
+/// `DIR/bre.toml`, or the file that `--config` names. Unknown words are errors: a misspelt setting must not be a silent default.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) server: Server,
+    pub(crate) database: Database,
+    pub(crate) cache: Cache,
+    pub(crate) repository: Repository,
+    pub(crate) limits: Limits,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Server {
+    pub(crate) port: u16,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { port: 8000 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Database {
+    /// Folder of PostgreSQL's programs; found by itself when absent.
+    pub(crate) binaries: Option<PathBuf>,
+    /// How much WAL PostgreSQL keeps for us while the repository is away.
+    pub(crate) max_slot_wal_keep_size_mb: u32,
+    /// A locate waits for its commit until it is answered (RPO 0 once the stream is attached).
+    pub(crate) strict: bool,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            binaries: None,
+            max_slot_wal_keep_size_mb: 4096,
+            strict: false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Cache {
+    /// A Redis to use instead of the instance's own.
+    pub(crate) url: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Repository {
+    /// The repository's folder; DIR/repository when absent.
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// Requests a minute and key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    pub(crate) standard_per_minute: u32,
+    pub(crate) premium_per_minute: u32,
+    pub(crate) internal_per_minute: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            standard_per_minute: 60,
+            premium_per_minute: 300,
+            internal_per_minute: 1000,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the named file, or `DIR/bre.toml` if there is one, or takes the defaults.
+    pub(crate) fn load(named: Option<&Path>, data: &Path) -> Result<Self, Error> {
+        let default = data.join("bre.toml");
+        let path = named.unwrap_or(&default);
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path),
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Self::default())
+            }
+            Err(error) => Err(Error::file("cannot read the settings", path)(error)),
+        }
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        toml::from_str(text).map_err(|error| Error::Settings {
+            path: path.into(),
+            reason: error.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_setting_is_an_error_that_names_it() {
+        let error = Config::parse("[limits]\nstandard = 5\n", Path::new("bre.toml"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("standard") && error.contains("bre.toml"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_said_keeps_its_default() {
+        let config = Config::parse("[limits]\nstandard_per_minute = 5\n", Path::new("x")).unwrap();
+        assert_eq!(
+            (
+                config.limits.standard_per_minute,
+                config.limits.premium_per_minute
+            ),
+            (5, 300)
+        );
+        assert_eq!(config.server.port, 8000);
+    }
+}

@@ -1,0 +1,93 @@
+//! How a command speaks to the running engine: HTTP over the socket in its folder, which only its owner may open.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{error::Error, instance::Instance};
+
+/// A feed of a million rows is loaded within one request.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A connection to one instance's control socket.
+#[derive(Debug)]
+pub(crate) struct Control {
+    http: reqwest::Client,
+}
+
+impl Control {
+    pub(crate) fn to(instance: &Instance) -> Result<Self, Error> {
+        instance.running()?;
+        let http = reqwest::Client::builder()
+            .unix_socket(instance.control_socket())
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .build()
+            .map_err(|error| Error::Failed(format!("cannot make an HTTP client: {error}")))?;
+        Ok(Self { http })
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        answer(self.http.get(url(path)), path).await
+    }
+
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        answer(self.http.delete(url(path)), path).await
+    }
+
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, Error> {
+        answer(self.http.post(url(path)).json(body), path).await
+    }
+
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, Error> {
+        answer(self.http.post(url(path)).body(body), path).await
+    }
+}
+
+fn url(path: &str) -> String {
+    // The host is not looked up: the client speaks through the socket.
+    format!("http://engine{path}")
+}
+
+async fn answer<T: DeserializeOwned>(
+    request: reqwest::RequestBuilder,
+    asked: &str,
+) -> Result<T, Error> {
+    let failed = |error: reqwest::Error| {
+        Error::Failed(format!(
+            "cannot reach the running engine for {asked}: {error}"
+        ))
+    };
+    let response = request.send().await.map_err(failed)?;
+    let status = response.status();
+    let body = response.bytes().await.map_err(failed)?;
+    if !status.is_success() {
+        return Err(Error::Answer {
+            asked: asked.to_owned(),
+            status: status.as_u16(),
+            reason: reason_of(&body),
+        });
+    }
+    serde_json::from_slice(&body).map_err(|error| {
+        Error::Failed(format!(
+            "the engine's answer to {asked} was not understood: {error}"
+        ))
+    })
+}
+
+fn reason_of(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body).into_owned();
+    let value: Option<Value> = serde_json::from_str(&text).ok();
+    value
+        .and_then(|value| value.get("error")?.as_str().map(ToOwned::to_owned))
+        .unwrap_or(text)
+}

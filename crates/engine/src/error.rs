@@ -1,0 +1,92 @@
+//! The one place where every error of the product becomes words on a terminal and an exit code.
+
+use std::{path::PathBuf, process::ExitCode};
+
+/// Anything that ends a command. Each says what happened, to what, and what to do next.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{what} {path}: {source}")]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path}: {reason}\nMend the file; docs/operations/settings.md lists every setting")]
+    Settings { path: PathBuf, reason: String },
+    #[error(
+        "{path} is in use by another running instance (process {pid}). Stop that one, or give another --data DIR"
+    )]
+    FolderTaken { path: PathBuf, pid: String },
+    #[error("no engine runs at {path}. Start it with: bre up --data {path}")]
+    NotRunning { path: PathBuf },
+    #[error(
+        "port {port} on 127.0.0.1 is in use by another program. Stop it, or choose another: bre up --port N (0 takes a free one)"
+    )]
+    PortTaken { port: u16 },
+    #[error(
+        "{program} was not found. Install it (Debian: apt-get install {package}), or name its folder in bre.toml: {setting}"
+    )]
+    ProgramMissing {
+        program: &'static str,
+        package: &'static str,
+        setting: &'static str,
+    },
+    #[error(
+        "{repository} holds a repository, but {missing} is missing. Bring the keys folder back; without it nothing in the repository can be read"
+    )]
+    KeysMissing {
+        repository: PathBuf,
+        missing: PathBuf,
+    },
+    #[error("{what}: {reason}")]
+    Refused { what: &'static str, reason: String },
+    #[error("the running engine answered {status} to {asked}: {reason}")]
+    Answer {
+        asked: String,
+        status: u16,
+        reason: String,
+    },
+    #[error("{value:?} is no {what}: {reason}")]
+    Argument {
+        what: &'static str,
+        value: String,
+        reason: String,
+    },
+    #[error("{0}")]
+    Failed(String),
+    #[error(transparent)]
+    Server(#[from] postgres_physical::server::ServerError),
+    #[error(transparent)]
+    Wire(#[from] postgres_physical::wire::WireError),
+    #[error(transparent)]
+    Repository(#[from] repository::Error),
+    #[error(transparent)]
+    Backup(#[from] backup::BackupError),
+    #[error(transparent)]
+    Recovery(#[from] crate::rec::RecoveryError),
+    #[error(transparent)]
+    Services(#[from] services::ServiceError),
+    #[error(transparent)]
+    Database(#[from] services::DatabaseError),
+    #[error(transparent)]
+    Head(#[from] audit::HeadError),
+    #[error(transparent)]
+    Key(#[from] audit::KeyError),
+    #[error(transparent)]
+    Drill(#[from] assurance::drills::DrillError),
+}
+
+impl Error {
+    pub(crate) fn file(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { what, path, source }
+    }
+
+    /// What the shell sees. `restore_command` reads its codes itself; see `commands::wal`.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::FAILURE
+    }
+}

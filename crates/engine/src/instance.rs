@@ -1,0 +1,203 @@
+//! The instance folder: what lies where, who holds it, and how a command finds the running engine.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// Paths below `--data DIR`. Everything but `repository` and `keys` may be deleted and comes back.
+#[derive(Clone, Debug)]
+pub(crate) struct Instance {
+    root: PathBuf,
+}
+
+/// What a running engine leaves for commands to find it; also the line that `bre up --json` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Running {
+    pub(crate) url: String,
+    pub(crate) database_url: String,
+    pub(crate) cache_url: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) repository: PathBuf,
+    pub(crate) pid: u32,
+}
+
+/// Held as long as the engine runs; the lock goes with the process, however it ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _folder: File,
+}
+
+impl Instance {
+    /// Names the folder without touching it.
+    pub(crate) fn at(root: &Path) -> Result<Self, Error> {
+        let root = std::path::absolute(root).map_err(Error::file("cannot find", root))?;
+        Ok(Self { root })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.root.join("repository")
+    }
+    pub(crate) fn postgres(&self) -> PathBuf {
+        self.root.join("postgres")
+    }
+    pub(crate) fn redis(&self) -> PathBuf {
+        self.root.join("redis")
+    }
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+    pub(crate) fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.run().join("control.sock")
+    }
+    fn running_file(&self) -> PathBuf {
+        self.run().join("instance.json")
+    }
+
+    /// Makes the folders that may be missing. PostgreSQL's own user must be able to pass through the root and `run`.
+    pub(crate) fn make_folders(&self) -> Result<(), Error> {
+        for (path, mode) in [
+            (self.root.clone(), 0o711),
+            (self.keys(), 0o700),
+            (self.logs(), 0o711),
+            (self.run(), 0o711),
+        ] {
+            make_folder(&path, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the folder for this process, or says who has it.
+    pub(crate) fn lock(&self) -> Result<Lock, Error> {
+        make_folder(&self.root, 0o711)?;
+        let folder = File::open(&self.root).map_err(Error::file("cannot open", &self.root))?;
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock { _folder: folder }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid = self.running().map_or_else(
+                    |_| "not known yet".to_owned(),
+                    |running| running.pid.to_string(),
+                );
+                Err(Error::FolderTaken {
+                    path: self.root.clone(),
+                    pid,
+                })
+            }
+            Err(error) => Err(Error::file("cannot lock", &self.root)(error.into())),
+        }
+    }
+
+    /// True while some process holds the folder.
+    pub(crate) fn is_locked(&self) -> bool {
+        let Ok(folder) = File::open(&self.root) else {
+            return false;
+        };
+        flock(&folder, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    }
+
+    /// Tells commands where the engine is.
+    pub(crate) fn announce(&self, running: &Running) -> Result<(), Error> {
+        let path = self.running_file();
+        let text = serde_json::to_vec_pretty(running)
+            .map_err(|error| Error::file("cannot write", &path)(error.into()))?;
+        write_whole(&path, &text, 0o600)
+    }
+
+    pub(crate) fn withdraw(&self) {
+        let _ = std::fs::remove_file(self.running_file());
+    }
+
+    /// Where the running engine is.
+    pub(crate) fn running(&self) -> Result<Running, Error> {
+        let path = self.running_file();
+        let not_running = || Error::NotRunning {
+            path: self.root.clone(),
+        };
+        let text = std::fs::read(&path).map_err(|_| not_running())?;
+        serde_json::from_slice(&text).map_err(|_| not_running())
+    }
+}
+
+pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(Error::file("cannot make", path))?;
+    // The process's umask may have taken bits away that PostgreSQL's user needs.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(Error::file("cannot set the mode of", path))
+}
+
+/// Writes a file that is either wholly there or not at all, on disk when this returns.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    let write = || -> std::io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new()
+            .permissions(std::fs::Permissions::from_mode(mode))
+            .tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(Error::file("cannot write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_owner_is_refused_with_the_first_ones_pid() {
+        let folder = tempfile::tempdir().unwrap();
+        let instance = Instance::at(folder.path()).unwrap();
+        instance.make_folders().unwrap();
+        let lock = instance.lock().unwrap();
+        let running = Running {
+            url: String::new(),
+            database_url: String::new(),
+            cache_url: String::new(),
+            data_dir: folder.path().into(),
+            repository: folder.path().into(),
+            pid: 4711,
+        };
+        instance.announce(&running).unwrap();
+        assert!(instance.is_locked());
+        let error = instance.lock().unwrap_err().to_string();
+        assert!(error.contains("4711"), "{error}");
+        drop(lock);
+        assert!(!instance.is_locked());
+        instance.lock().unwrap();
+    }
+
+    #[test]
+    fn a_folder_without_an_engine_says_how_to_start_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Instance::at(folder.path())
+            .unwrap()
+            .running()
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("bre up"), "{error}");
+    }
+}

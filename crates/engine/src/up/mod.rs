@@ -1,0 +1,96 @@
+//! `bre up`: everything on one machine, from nothing or from what a loss left, until it is told to stop.
+
+mod database;
+pub(crate) mod heads;
+mod health;
+pub(crate) mod postgres;
+pub(crate) mod protection;
+mod redis;
+mod sockets;
+mod supervisor;
+mod wiring;
+
+use std::{net::TcpListener, process::ExitCode};
+
+use serde::Serialize;
+
+use crate::{
+    cli::UpArgs,
+    config::Config,
+    error::Error,
+    instance::{Instance, Running},
+    telemetry, terminal,
+};
+use supervisor::Supervisor;
+
+/// The line that scripts wait for.
+#[derive(Debug, Serialize)]
+struct Ready<'a> {
+    #[serde(flatten)]
+    running: &'a Running,
+    api_key: &'a str,
+    client_id: &'a str,
+}
+
+pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<ExitCode, Error> {
+    telemetry::start(json);
+    let mut config = Config::load(args.config.as_deref(), instance.root())?;
+    config.database.strict |= args.strict;
+    let lock = instance.lock()?;
+    instance.make_folders()?;
+    let listener = listen(args.port.unwrap_or(config.server.port))?;
+    let book = args.book.as_deref().map(read_book).transpose()?;
+
+    let mut supervisor = Supervisor::start(instance, config, listener, book)?;
+    let ready = supervisor.announce()?;
+    if json {
+        terminal::result(
+            true,
+            &Ready {
+                running: &ready,
+                api_key: supervisor.api_key(),
+                client_id: FIRST_CLIENT,
+            },
+            String::new,
+        );
+    } else {
+        terminal::line(&welcome(&ready, supervisor.api_key()));
+    }
+    supervisor.watch();
+    supervisor.stop()?;
+    drop(lock);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The client that the first key belongs to.
+pub(crate) const FIRST_CLIENT: &str = "standard";
+
+fn listen(port: u16) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Error::PortTaken { port },
+        _ => Error::Failed(format!("cannot listen on 127.0.0.1:{port}: {error}")),
+    })?;
+    listener
+        .set_nonblocking(true)
+        .map_err(Error::file("cannot use", "the listening socket"))?;
+    Ok(listener)
+}
+
+fn read_book(path: &std::path::Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(Error::file("cannot read the book", path))
+}
+
+fn welcome(running: &Running, key: &str) -> String {
+    format!(
+        "The Borrow Rate Engine is up.\n\
+         \n  API         {url}\n  API key     {key}   (client {FIRST_CLIENT})\n  database    {database}\n  repository  {repository}\n\
+         \nPrice a locate:\n\
+         \n  curl -s -H 'X-API-Key: {key}' -H 'Content-Type: application/json' \\\n    \
+         -d '{{\"ticker\":\"GME\",\"position_value\":100000,\"loan_days\":30,\"client_id\":\"{FIRST_CLIENT}\"}}' \\\n    \
+         {url}/api/v1/calculate-locate\n\
+         \nCtrl-C stops everything cleanly.",
+        url = running.url,
+        database = running.database_url,
+        repository = running.repository.display(),
+    )
+}

@@ -1,0 +1,230 @@
+//! The instance's own PostgreSQL: made once, started as our child, found whole or found missing.
+
+use std::{path::PathBuf, time::Duration};
+
+use postgres_physical::{
+    server::{
+        Binaries, Exit, InitOptions, Leftover, OsUser, Server, StartOptions, StopMode, initdb,
+        sql::Client, write_peer_access,
+    },
+    wire::ConnectOptions,
+};
+
+use super::sockets;
+use crate::{
+    config::Config,
+    error::Error,
+    instance::{Instance, make_folder},
+};
+
+pub(crate) const DATABASE: &str = "bre";
+pub(crate) const SUPERUSER: &str = "postgres";
+pub(crate) const OWNER: &str = "bre_owner";
+pub(crate) const SERVICE: &str = "bre_service";
+pub(crate) const BACKUP: &str = "bre_backup";
+/// Only names the socket; nothing listens on a network.
+const PORT: u16 = 5432;
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the data folder stands before a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Folder {
+    /// Everything a start needs is there.
+    Whole,
+    /// Not there, or so little of it that no start is possible.
+    Missing,
+}
+
+/// The embedded server and all that is needed to start it again.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    instance: Instance,
+    binaries: Binaries,
+    user: OsUser,
+    socket_dir: PathBuf,
+    keep_mb: u32,
+    server: Option<Server>,
+}
+
+impl Postgres {
+    pub(crate) fn new(instance: &Instance, config: &Config) -> Result<Self, Error> {
+        let binaries = Binaries::find(config.database.binaries.as_deref())?;
+        Ok(Self {
+            instance: instance.clone(),
+            binaries,
+            user: OsUser::for_server()?,
+            socket_dir: sockets::folder(instance, "pg"),
+            keep_mb: config.database.max_slot_wal_keep_size_mb,
+            server: None,
+        })
+    }
+
+    pub(crate) fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
+    pub(crate) fn user(&self) -> &OsUser {
+        &self.user
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.instance.postgres()
+    }
+
+    pub(crate) fn folder(&self) -> Folder {
+        let dir = self.dir();
+        let whole = ["PG_VERSION", "global/pg_control", "base"]
+            .iter()
+            .all(|part| dir.join(part).exists());
+        if whole {
+            Folder::Whole
+        } else {
+            Folder::Missing
+        }
+    }
+
+    /// Makes a new cluster beside its final place and moves it there when it is complete: a crash in between leaves
+    /// nothing that looks like a database.
+    pub(crate) fn create(&self) -> Result<(), Error> {
+        let unfinished = self.instance.root().join("postgres.new");
+        if unfinished.exists() {
+            std::fs::remove_dir_all(&unfinished)
+                .map_err(Error::file("cannot clear", &unfinished))?;
+        }
+        initdb(
+            &self.binaries,
+            &self.user,
+            &unfinished,
+            &InitOptions::default(),
+        )?;
+        let us = OsUser::current()?;
+        let mut accounts = vec![us.name.as_str()];
+        if self.user.name != us.name {
+            accounts.push(&self.user.name);
+        }
+        write_peer_access(
+            &unfinished,
+            &self.user,
+            &accounts,
+            &[SUPERUSER, OWNER, SERVICE, BACKUP],
+        )?;
+        std::fs::rename(&unfinished, self.dir())
+            .map_err(Error::file("cannot put in place", self.dir()))
+    }
+
+    /// Starts the server; ends whatever an earlier run left on the folder first.
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
+        self.server = None;
+        self.instance.make_folders()?;
+        make_folder(&self.socket_dir, 0o711)?;
+        self.user.own(&self.socket_dir)?;
+        if let Some(left) = Leftover::detect(&self.dir()) {
+            tracing::warn!(processes = ?left.processes, "an earlier run left PostgreSQL processes; stopping them");
+            left.stop(STOP_PATIENCE)?;
+        }
+        let server = Server::start(&self.binaries, &self.user, &self.dir(), &self.options())?;
+        self.server = Some(server);
+        self.make_roles()
+    }
+
+    fn options(&self) -> StartOptions {
+        StartOptions::new(
+            &self.socket_dir,
+            PORT,
+            self.instance.logs().join("postgres.log"),
+        )
+        .set("wal_level", "replica")
+        .set("max_wal_senders", 10)
+        .set("max_replication_slots", 10)
+        .set("max_slot_wal_keep_size", format!("{}MB", self.keep_mb))
+        .set("max_connections", 100)
+        .set("shared_buffers", "128MB")
+        .set("wal_compression", "on")
+        .set("log_checkpoints", "off")
+    }
+
+    /// Roles belong to the cluster, so a restored one has them; a new one gets them here, database and all.
+    fn make_roles(&self) -> Result<(), Error> {
+        let mut client = self.client()?;
+        for (role, attributes) in [
+            (OWNER, "LOGIN"),
+            (SERVICE, "LOGIN"),
+            (BACKUP, "LOGIN REPLICATION"),
+        ] {
+            if client
+                .value(&format!("SELECT 1 FROM pg_roles WHERE rolname = '{role}'"))?
+                .is_none()
+            {
+                client.query(&format!("CREATE ROLE {role} {attributes}"))?;
+            }
+        }
+        if client
+            .value(&format!(
+                "SELECT 1 WHERE pg_has_role('{BACKUP}', 'pg_monitor', 'member')"
+            ))?
+            .is_none()
+        {
+            client.query(&format!("GRANT pg_monitor TO {BACKUP}"))?;
+        }
+        if client
+            .value(&format!(
+                "SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'"
+            ))?
+            .is_none()
+        {
+            client.query(&format!("CREATE DATABASE {DATABASE} OWNER {OWNER}"))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn connect_options(&self, role: &str, database: &str) -> ConnectOptions {
+        ConnectOptions::unix(&self.socket_dir, PORT, role, database)
+    }
+
+    /// A superuser's connection, for administration. Its commits never wait for the stream, which may not be attached yet.
+    fn client(&self) -> Result<Client, Error> {
+        let mut client = Client::connect(&self.connect_options(SUPERUSER, "postgres"))?;
+        client.query("SET synchronous_commit = local")?;
+        Ok(client)
+    }
+
+    /// For clients that take a URL.
+    pub(crate) fn url(&self, role: &str) -> String {
+        let host: String = self
+            .socket_dir
+            .to_string_lossy()
+            .replace('%', "%25")
+            .replace(' ', "%20");
+        format!("postgresql://{role}@/{DATABASE}?host={host}&port={PORT}")
+    }
+
+    /// Waits for the server to end by itself, at most this long.
+    pub(crate) fn wait_exit(&mut self, patience: Duration) -> Option<Exit> {
+        match &mut self.server {
+            Some(server) => server.wait_exit(patience),
+            None => {
+                std::thread::sleep(patience);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// Stops cleanly: everything is flushed, and the streamer gets all of it before the server is gone.
+    pub(crate) fn stop(&mut self) -> Result<(), Error> {
+        if let Some(mut server) = self.server.take() {
+            server.stop(StopMode::Fast, STOP_PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the server at once and forgets it: its folder is gone or about to be replaced.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.stop(StopMode::Kill, STOP_PATIENCE);
+        }
+    }
+}

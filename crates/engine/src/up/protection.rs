@@ -1,0 +1,250 @@
+//! What protects the database while it runs: the stream, strict mode, and a full backup that the WAL can follow.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use backup::{
+    database::{FullBackup as Request, FullOutcome, full, is_strict, set_strict, slot_status},
+    stream::{StreamWatch, Streamer, StreamerConfig},
+};
+use postgres_physical::wire::ConnectOptions;
+use repository::{BackupState, ChunkIdKey, RecipientPublic, Repository, catalogue};
+
+use super::{
+    postgres::{BACKUP, SUPERUSER},
+    supervisor::Supervisor,
+};
+use crate::{
+    cli::RepositoryArgs,
+    commands::{opened::Opened, progress::Steps},
+    error::Error,
+    instance::Instance,
+};
+
+/// Name of our slot, and of our stream as a standby.
+pub(crate) const SLOT: &str = "bre";
+/// How long a backup waits for its last WAL to arrive; later it is `waiting`, and complete when it has.
+const WAL_PATIENCE: Duration = Duration::from_secs(30);
+
+impl Supervisor {
+    pub(super) fn start_streamer(&mut self) {
+        let connect = self
+            .postgres
+            .connect_options(BACKUP, "postgres")
+            .with_application_name(SLOT);
+        let streamer = Streamer::start(StreamerConfig::new(
+            connect,
+            SLOT,
+            Arc::clone(&self.store),
+            self.keys.public.clone(),
+        ));
+        self.stream.follow(Some(streamer.watch()));
+        self.streamer = Some(streamer);
+    }
+
+    pub(super) fn stop_streamer(&mut self) {
+        self.stream.follow(None);
+        if let Some(streamer) = self.streamer.take() {
+            streamer.stop();
+        }
+    }
+
+    /// Makes PostgreSQL wait for the stream, or not, as configured. Strict is switched on only once the stream is attached.
+    pub(super) fn settle_strict_mode(&mut self) -> Result<(), Error> {
+        let superuser = self.postgres.connect_options(SUPERUSER, "postgres");
+        let wanted = self.config.database.strict;
+        let is_on = is_strict(&superuser, SLOT)?;
+        if wanted && !is_on {
+            if !self.stream.is_attached() {
+                return Ok(());
+            }
+            set_strict(&superuser, SLOT, true)?;
+            tracing::info!("strict mode: a commit returns when the repository holds it");
+        }
+        if !wanted && is_on {
+            set_strict(&superuser, SLOT, false)?;
+            tracing::warn!("strict mode was left, as this start's settings say");
+        }
+        self.stream.set_strict(wanted);
+        Ok(())
+    }
+
+    /// Once a second: how much WAL waits, whether strict mode can come on, whether a hole demands a new backup.
+    pub(super) fn look_after_stream(&mut self) -> Result<(), Error> {
+        if !self.postgres.is_running() {
+            return Ok(());
+        }
+        let slot = slot_status(&self.postgres.connect_options(BACKUP, "postgres"), SLOT)?;
+        let permille = slot.and_then(|slot| {
+            Some(u128::from(slot.retained_bytes) * 1000 / u128::from(slot.limit_bytes?.max(1)))
+        });
+        self.stream
+            .set_slot_fill(permille.map(|permille| u32::try_from(permille).unwrap_or(u32::MAX)));
+        if self.config.database.strict && !self.stream.is_strict() && self.stream.is_attached() {
+            self.settle_strict_mode()?;
+        }
+        self.full_backup.collect();
+        let hole = self
+            .streamer
+            .as_ref()
+            .is_some_and(|streamer| streamer.state().needs_full_backup);
+        if hole && !self.full_backup.is_running() {
+            tracing::warn!("WAL was lost on the way to the repository; taking a new full backup");
+            self.start_full_backup("after a hole in the WAL");
+        }
+        Ok(())
+    }
+
+    /// Without a complete backup on this timeline WAL alone restores nothing. The first one is waited for.
+    pub(super) fn ensure_full_backup(&mut self) -> Result<(), Error> {
+        let backups = catalogue(&self.repository)?.backups;
+        if backups
+            .iter()
+            .any(|backup| backup.state == BackupState::Complete)
+        {
+            let timeline = self
+                .streamer
+                .as_ref()
+                .map(|streamer| streamer.state().timeline);
+            let on_timeline =
+                |backup: &repository::BackupSummary| Some(backup.timeline) == timeline;
+            if !backups.iter().any(on_timeline) {
+                self.start_full_backup("after a recovery");
+            }
+            return Ok(());
+        }
+        tracing::info!("no complete backup yet: taking the first one before serving");
+        let request = self.backup_request("first backup");
+        request
+            .run(&Steps::logged())
+            .map(|outcome| log_outcome(&outcome))
+    }
+
+    fn backup_request(&self, label: &'static str) -> OwnedRequest {
+        OwnedRequest {
+            connect: self.postgres.connect_options(BACKUP, "postgres"),
+            repository: self.repository.clone(),
+            public: self.keys.public.clone(),
+            chunk_id: self.keys.chunk_id.clone(),
+            label,
+        }
+    }
+
+    fn start_full_backup(&mut self, label: &'static str) {
+        self.full_backup.start(
+            self.backup_request(label),
+            self.streamer.as_ref().map(Streamer::watch),
+        );
+    }
+}
+
+/// Everything a backup needs, for a thread of its own.
+struct OwnedRequest {
+    connect: ConnectOptions,
+    repository: Repository,
+    public: RecipientPublic,
+    chunk_id: ChunkIdKey,
+    label: &'static str,
+}
+
+impl OwnedRequest {
+    fn run(&self, steps: &Steps) -> Result<FullOutcome, Error> {
+        Ok(full(
+            &Request {
+                connect: &self.connect,
+                repository: &self.repository,
+                public: &self.public,
+                chunk_key: &self.chunk_id,
+                label: self.label,
+                wal_patience: WAL_PATIENCE,
+            },
+            steps,
+        )?)
+    }
+}
+
+fn log_outcome(outcome: &FullOutcome) {
+    if !outcome.damaged.is_empty() {
+        tracing::error!(backup = %outcome.id, pages = outcome.damaged.len(), "the source has damaged pages; see: bre backup show");
+    }
+    tracing::info!(backup = %outcome.id, state = ?outcome.state, bytes = outcome.bytes_source, "full backup");
+}
+
+/// A full backup in the background: one at a time, ended cleanly when the engine stops.
+#[derive(Debug, Default)]
+pub(super) struct FullBackup {
+    thread: Option<JoinHandle<()>>,
+    cancel: Arc<AtomicBool>,
+    failed: Arc<Mutex<Option<String>>>,
+}
+
+impl FullBackup {
+    fn is_running(&self) -> bool {
+        self.thread.is_some()
+    }
+
+    fn start(&mut self, request: OwnedRequest, stream: Option<StreamWatch>) {
+        if self.is_running() {
+            return;
+        }
+        let steps = Steps::logged().cancelled_by(Arc::clone(&self.cancel));
+        let failed = Arc::clone(&self.failed);
+        self.thread = Some(std::thread::spawn(move || match request.run(&steps) {
+            Ok(outcome) => {
+                log_outcome(&outcome);
+                if let Some(stream) = stream {
+                    stream.full_backup_taken();
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the full backup failed");
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            }
+        }));
+    }
+
+    /// Takes note of one that ended.
+    fn collect(&mut self) {
+        if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.wait();
+        }
+    }
+
+    pub(super) fn wait(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
+    pub(super) fn end(&mut self) {
+        self.cancel.store(true, Ordering::Relaxed);
+        self.wait();
+    }
+}
+
+/// `bre backup run`: from another process, on the running instance.
+pub(crate) fn full_backup_of_running(instance: &Instance, steps: &Steps) -> Result<String, Error> {
+    let running = instance.running()?;
+    let opened = Opened::at(instance, &RepositoryArgs::default())?;
+    let connect = ConnectOptions::from_url(&running.database_url)
+        .map_err(|error| Error::Failed(error.to_string()))?
+        .with_user(BACKUP)
+        .with_database("postgres");
+    let keys = instance.keys();
+    let public = RecipientPublic::load(&keys.join("recipient.pub"))?;
+    let chunk_id = ChunkIdKey::load(&keys.join("chunk_id.key"))?;
+    let request = OwnedRequest {
+        connect,
+        repository: opened.repository,
+        public,
+        chunk_id,
+        label: "by hand",
+    };
+    Ok(request.run(steps)?.id)
+}

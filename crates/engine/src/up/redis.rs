@@ -1,0 +1,167 @@
+//! The instance's own Redis: a cache. It is restarted when it ends and never stands in anybody's way.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::sockets;
+use crate::{
+    error::Error,
+    instance::{Instance, make_folder, write_whole},
+};
+
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The guide's persistence settings: a snapshot an hour, the append-only file synced every second.
+const CONFIG: &str = "save 3600 1\nappendonly yes\nappendfsync everysec\nauto-aof-rewrite-percentage 100\n\
+                      auto-aof-rewrite-min-size 64mb\nport 0\ndaemonize no\nmaxmemory-policy allkeys-lru\n";
+
+/// A running Redis and what is needed to start it again.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    instance: Instance,
+    program: PathBuf,
+    socket: PathBuf,
+    child: Option<Child>,
+}
+
+impl Redis {
+    pub(crate) fn new(instance: &Instance) -> Result<Self, Error> {
+        let program = find_program().ok_or(Error::ProgramMissing {
+            program: "redis-server",
+            package: "redis-server",
+            setting: "[cache] url = \"redis://…\" to use one that runs elsewhere",
+        })?;
+        let socket = sockets::folder(instance, "redis").join("redis.sock");
+        Ok(Self {
+            instance: instance.clone(),
+            program,
+            socket,
+            child: None,
+        })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket.display())
+    }
+
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
+        let dir = self.instance.redis();
+        make_folder(&dir, 0o700)?;
+        make_folder(&self.instance.logs(), 0o711)?;
+        if let Some(folder) = self.socket.parent() {
+            make_folder(folder, 0o700)?;
+        }
+        self.end_leftover();
+        let config = dir.join("redis.conf");
+        let text = format!(
+            "{CONFIG}dir \"{}\"\nunixsocket \"{}\"\nunixsocketperm 700\npidfile \"{}\"\n",
+            dir.display(),
+            self.socket.display(),
+            self.pid_file().display()
+        );
+        write_whole(&config, text.as_bytes(), 0o600)?;
+        let path = self.instance.logs().join("redis.log");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(Error::file("cannot open", &path))?;
+        let errors = log.try_clone().map_err(Error::file("cannot open", &path))?;
+        let mut command = Command::new(&self.program);
+        // A process group of its own: Ctrl-C on the terminal is ours to handle, in order.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let child = command
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .spawn()
+            .map_err(Error::file("cannot start", &self.program))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.instance.redis().join("redis.pid")
+    }
+
+    /// An engine that was killed leaves its Redis running; two on one append-only file would ruin it.
+    fn end_leftover(&self) {
+        let Ok(text) = std::fs::read_to_string(self.pid_file()) else {
+            return;
+        };
+        let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else {
+            return;
+        };
+        let is_ours =
+            std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).is_ok_and(|line| {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                line.contains("redis-server") && line.contains(&*self.socket.to_string_lossy())
+            });
+        if !is_ours {
+            return;
+        }
+        let _ = kill_process(pid, Signal::TERM);
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while Path::new(&format!("/proc/{}", pid.as_raw_pid())).exists()
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts it again if it ended.
+    pub(crate) fn keep_running(&mut self) {
+        let ended = match &mut self.child {
+            Some(child) => matches!(child.try_wait(), Ok(Some(_))),
+            None => true,
+        };
+        if ended {
+            tracing::warn!("Redis is not running; starting it again");
+            if let Err(error) = self.start() {
+                tracing::error!(%error, "Redis could not be started; the engine goes on without its cache");
+            }
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while Instant::now() < deadline {
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn find_program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/bin", "/usr/local/bin", "/usr/sbin"]
+        .into_iter()
+        .map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(usual)
+        .map(|dir| dir.join("redis-server"))
+        .find(|file| file.is_file())
+}

@@ -1,0 +1,39 @@
+//! Where unix sockets live. Their paths have a limit (107 bytes), which a deep data folder can exceed.
+
+use std::path::PathBuf;
+
+use crate::instance::Instance;
+
+/// What a socket's own name may add to its folder.
+const NAME_BYTES_MAX: usize = 24;
+const PATH_BYTES_MAX: usize = 107;
+
+/// `DIR/run/NAME`, or a short folder in the temporary folder whose name follows from the data folder's.
+pub(crate) fn folder(instance: &Instance, name: &str) -> PathBuf {
+    let near = instance.run().join(name);
+    if near.as_os_str().len() + NAME_BYTES_MAX <= PATH_BYTES_MAX {
+        return near;
+    }
+    let bytes = instance.root().as_os_str().as_encoded_bytes();
+    // FNV-1a: any stable spread will do, the folder's lock keeps instances apart.
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    std::env::temp_dir().join(format!("bre-{hash:016x}-{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_deep_folder_gets_a_short_socket() {
+        let near = folder(&Instance::at(Path::new("/srv/bre")).unwrap(), "pg");
+        assert_eq!(near, Path::new("/srv/bre/run/pg"));
+        let deep = Instance::at(&Path::new("/srv").join("x".repeat(120))).unwrap();
+        assert!(folder(&deep, "pg").as_os_str().len() + NAME_BYTES_MAX <= PATH_BYTES_MAX);
+        assert_ne!(folder(&deep, "pg"), folder(&deep, "redis"));
+    }
+}

@@ -1,0 +1,70 @@
+//! What the services are given: where the parts are, and how they hear of each other.
+
+use std::{net::TcpListener, sync::Arc};
+
+use services::{
+    AuditConfig, DatabaseConfig, RecoveryFact, RequestsPerMinute, SampleBook, ServicesConfig,
+    Settings,
+};
+
+use super::{
+    heads::{self, LOG, Publisher},
+    postgres::{OWNER, SERVICE},
+    supervisor::Supervisor,
+};
+use crate::error::Error;
+
+pub(super) fn services_config(
+    supervisor: &Supervisor,
+    listener: TcpListener,
+    control: std::os::unix::net::UnixListener,
+    book: Option<Vec<u8>>,
+    recovery: Option<RecoveryFact>,
+) -> Result<ServicesConfig, Error> {
+    let _inside = supervisor.runtime.enter();
+    let socket = |error: std::io::Error| Error::Failed(format!("cannot listen: {error}"));
+    let limits = supervisor.config.limits.clone();
+    Ok(ServicesConfig {
+        database: DatabaseConfig {
+            owner: supervisor.postgres.url(OWNER),
+            service: supervisor.postgres.url(SERVICE),
+        },
+        redis: Some(supervisor.cache_url()).filter(|url| !url.is_empty()),
+        public: tokio::net::TcpListener::from_std(listener).map_err(socket)?,
+        control: tokio::net::UnixListener::from_std(control).map_err(socket)?,
+        audit: AuditConfig {
+            log: LOG,
+            signing_key: Arc::clone(&supervisor.keys.signing),
+            publisher: Arc::new(Publisher {
+                repository: supervisor.repository.clone(),
+                stream: supervisor.stream.clone(),
+            }),
+            heads: heads::stored(&supervisor.repository)?,
+            recovery,
+        },
+        stream: Arc::new(supervisor.stream.clone()),
+        strict: supervisor.config.database.strict,
+        settings: Settings {
+            requests_per_minute: RequestsPerMinute {
+                standard: limits.standard_per_minute,
+                premium: limits.premium_per_minute,
+                internal: limits.internal_per_minute,
+            },
+            ..Settings::default()
+        },
+        sample: Some(sample(book)),
+    })
+}
+
+/// The book of a first start: the one named, or the shipped one.
+fn sample(book: Option<Vec<u8>>) -> SampleBook {
+    let shipped = SampleBook::shipped();
+    match book {
+        // Leaked once a process: the services want bytes that live as long as they do.
+        Some(bytes) => SampleBook {
+            book: bytes.leak(),
+            ..shipped
+        },
+        None => shipped,
+    }
+}
