@@ -1,1 +1,17 @@
-//! placeholder
+//! Brings things back from the repository, by the headings of the recovery guide. A restore needs the repository and its
+//! private key, nothing else.
+//!
+//! Entry points, in the order in which they are used: [`database::plan`], [`database::restore`], [`database::recover`]; beside them
+//! [`database::window`] (what can be restored), [`database::export`] (a plain copy for other tools) and
+//! [`database::wal_fetch`] (what PostgreSQL's `restore_command` calls).
+//!
+//! Absent: taking backups; deciding when to restore; the audit log's view of a recovery.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
+
+pub mod database;
+mod error;
+mod progress;
+
+pub use error::{Error, Result};
+pub use progress::Progress;

@@ -1,0 +1,261 @@
+//! Answers requests and reads ahead: the next segments are opened while PostgreSQL replays this one.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use postgres_physical::lsn::parse_segment_name;
+use postgres_physical::server::OsUser;
+use repository::{RecipientPrivate, Repository, WalReader};
+
+use super::{ABSENT, FOUND, TROUBLE};
+use crate::{Error, Result};
+
+/// Segments that are held open ahead of the one asked for.
+const AHEAD: u64 = 4;
+
+/// What PostgreSQL may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope {
+    /// The timeline that is recovered to.
+    pub timeline: u32,
+    /// The timeline that it will open: all between the two count as taken.
+    pub reserved: u32,
+    pub segment_bytes: u64,
+    /// No need to read further ahead than this.
+    pub stop_lsn: u64,
+}
+
+type Segment = (u32, u64);
+type Content = std::result::Result<Option<Arc<Vec<u8>>>, String>;
+
+struct Shared {
+    reader: WalReader,
+    scope: Scope,
+    cache: Mutex<BTreeMap<Segment, Slot>>,
+    changed: Condvar,
+    stopping: AtomicBool,
+    served_bytes: AtomicU64,
+    trouble: Mutex<Option<String>>,
+}
+
+enum Slot {
+    Wanted,
+    Reading,
+    Ready(Content),
+}
+
+/// Serves until it is dropped.
+pub struct FetchServer {
+    socket: PathBuf,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FetchServer {
+    /// Only `user` may connect.
+    pub fn start(
+        repository: &Repository,
+        private: &RecipientPrivate,
+        scope: Scope,
+        socket: &Path,
+        user: &OsUser,
+    ) -> Result<Self> {
+        let listener = UnixListener::bind(socket).map_err(Error::io("listen on", socket))?;
+        std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
+            .map_err(Error::io("set the mode of", socket))?;
+        user.own(socket)?;
+        let shared = Arc::new(Shared {
+            reader: WalReader::new(repository, private),
+            scope,
+            cache: Mutex::default(),
+            changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            served_bytes: AtomicU64::new(0),
+            trouble: Mutex::default(),
+        });
+        let mut threads = Vec::new();
+        let for_accept = Arc::clone(&shared);
+        threads.push(std::thread::spawn(move || accept(&listener, &for_accept)));
+        for _ in 0..2 {
+            let for_reading = Arc::clone(&shared);
+            threads.push(std::thread::spawn(move || for_reading.read_ahead()));
+        }
+        Ok(Self {
+            socket: socket.to_owned(),
+            shared,
+            threads,
+        })
+    }
+
+    /// WAL handed out so far.
+    #[must_use]
+    pub fn served_bytes(&self) -> u64 {
+        self.shared.served_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The first thing that could not be handed out although it may exist.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.shared.trouble).clone()
+    }
+}
+
+impl Drop for FetchServer {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.changed.notify_all();
+        // Wakes the thread that accepts.
+        let _ = UnixStream::connect(&self.socket);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// One request at a time: PostgreSQL asks for one file at a time.
+fn accept(listener: &UnixListener, shared: &Shared) {
+    for stream in listener.incoming() {
+        if shared.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        let answered = stream.and_then(|stream| answer(stream, shared));
+        if let Err(error) = answered {
+            tracing::warn!(%error, "a request for WAL was not answered");
+        }
+    }
+}
+
+fn answer(stream: UnixStream, shared: &Shared) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut name = String::new();
+    BufReader::new(&stream).read_line(&mut name)?;
+    let name = name.trim_end();
+    let empty = Vec::new();
+    let (kind, bytes) = match shared.content(name) {
+        Ok(Some(content)) => {
+            shared
+                .served_bytes
+                .fetch_add(content.len() as u64, Ordering::Relaxed);
+            (FOUND, content)
+        }
+        Ok(None) => (ABSENT, Arc::new(empty)),
+        Err(message) => {
+            lock(&shared.trouble).get_or_insert(format!("{name}: {message}"));
+            (TROUBLE, Arc::new(message.into_bytes()))
+        }
+    };
+    let mut stream = stream;
+    stream.write_all(&[kind])?;
+    stream.write_all(&(bytes.len() as u64).to_be_bytes())?;
+    stream.write_all(&bytes)
+}
+
+impl Shared {
+    fn content(&self, name: &str) -> Content {
+        if let Some(digits) = name.strip_suffix(".history") {
+            let timeline =
+                u32::from_str_radix(digits, 16).map_err(|_| "no such name".to_owned())?;
+            return self.history(timeline);
+        }
+        match parse_segment_name(name, self.scope.segment_bytes) {
+            Some(segment) => self.segment(segment),
+            // Backup histories and partial segments are never kept.
+            None => Ok(None),
+        }
+    }
+
+    /// PostgreSQL takes the first number without a history for its new timeline: those before the reserved one are
+    /// taken, whatever became of them, and the reserved one and all after it are free.
+    fn history(&self, timeline: u32) -> Content {
+        if timeline >= self.scope.reserved {
+            return Ok(None);
+        }
+        match self.reader.history(timeline) {
+            Ok(Some(bytes)) => Ok(Some(Arc::new(bytes))),
+            Ok(None) if timeline > self.scope.timeline => {
+                Ok(Some(Arc::new(b"# reserved\n".to_vec())))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn segment(&self, wanted: Segment) -> Content {
+        let mut cache = lock(&self.cache);
+        // What PostgreSQL has passed is not asked for again.
+        cache.retain(|segment, slot| {
+            let ahead = segment.0 == wanted.0 && (wanted.1..=wanted.1 + AHEAD).contains(&segment.1);
+            ahead || matches!(slot, Slot::Reading)
+        });
+        cache.entry(wanted).or_insert(Slot::Wanted);
+        for ahead in wanted.1 + 1..=wanted.1 + AHEAD {
+            if ahead * self.scope.segment_bytes <= self.scope.stop_lsn {
+                cache.entry((wanted.0, ahead)).or_insert(Slot::Wanted);
+            }
+        }
+        self.changed.notify_all();
+        loop {
+            if let Some(Slot::Ready(_)) = cache.get(&wanted)
+                && let Some(Slot::Ready(content)) = cache.remove(&wanted)
+            {
+                return content;
+            }
+            if self.stopping.load(Ordering::Relaxed) {
+                return Err("recovery is being ended".to_owned());
+            }
+            cache = self
+                .changed
+                .wait(cache)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn read_ahead(&self) {
+        let mut cache = lock(&self.cache);
+        while !self.stopping.load(Ordering::Relaxed) {
+            let next = cache
+                .iter()
+                .find(|(_, slot)| matches!(slot, Slot::Wanted))
+                .map(|(segment, _)| *segment);
+            let Some(segment) = next else {
+                cache = self
+                    .changed
+                    .wait(cache)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            cache.insert(segment, Slot::Reading);
+            drop(cache);
+            let content = self.reader.segment(segment.0, segment.1);
+            let content = content
+                .map(|bytes| bytes.map(Arc::new))
+                .map_err(|error| error.to_string());
+            cache = lock(&self.cache);
+            cache.insert(segment, Slot::Ready(content));
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl std::fmt::Debug for FetchServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "FetchServer({}, {:?})",
+            self.socket.display(),
+            self.shared.scope
+        )
+    }
+}

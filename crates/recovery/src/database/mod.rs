@@ -1,0 +1,32 @@
+//! The PostgreSQL cluster: plan → restore → recover, and plain exports.
+
+mod export;
+mod fetch;
+mod path;
+mod plan;
+mod recover;
+mod resolve;
+mod restore;
+mod settings;
+mod window;
+mod writing;
+
+pub use export::export;
+pub use fetch::{FetchCommand, FetchOutcome, FetchServer, Scope, wal_fetch};
+pub use path::Piece;
+pub use plan::{Plan, Point, StopPoint, Target, plan};
+pub use recover::{Recover, Recovered, recover};
+pub use restore::{RestoreOptions, Restored, restore};
+pub use window::{Link, Span, window};
+
+use postgres_physical::lsn::Lsn;
+
+/// For people: RFC 3339 in UTC.
+pub(crate) fn show_time(micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(micros)
+        .map_or_else(|_| micros.to_string(), |at| at.to_string())
+}
+
+pub(crate) fn show_lsn(lsn: u64) -> String {
+    Lsn(lsn).to_string()
+}

@@ -1,0 +1,294 @@
+//! Which backup, which WAL, and where to stop. Nothing is written.
+
+use repository::{BackupSummary, RecipientPrivate, Repository};
+
+use super::path::{Piece, path_to};
+use super::resolve::{first_end_after, last_record, segment_bytes};
+use super::window::{Holdings, Span};
+use super::{show_lsn, show_time};
+use crate::{Error, Result};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// Everything that the repository holds.
+    Latest,
+    /// All that was committed up to then; microseconds since 1970 UTC.
+    Time(i64),
+    /// The first record at or after it is the last one replayed, as with PostgreSQL's own `recovery_target_lsn`.
+    Lsn(u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    pub point: Point,
+    /// The newest one when `None`.
+    pub timeline: Option<u32>,
+}
+
+impl Target {
+    #[must_use]
+    pub fn latest() -> Self {
+        Self {
+            point: Point::Latest,
+            timeline: None,
+        }
+    }
+
+    #[must_use]
+    pub fn time(micros: i64) -> Self {
+        Self {
+            point: Point::Time(micros),
+            timeline: None,
+        }
+    }
+
+    #[must_use]
+    pub fn lsn(lsn: u64) -> Self {
+        Self {
+            point: Point::Lsn(lsn),
+            timeline: None,
+        }
+    }
+
+    #[must_use]
+    pub fn on_timeline(self, timeline: u32) -> Self {
+        Self {
+            timeline: Some(timeline),
+            ..self
+        }
+    }
+}
+
+/// Where replay stops: at the first record that starts at or after `lsn`, which is replayed when `inclusive`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopPoint {
+    pub lsn: u64,
+    pub inclusive: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Names this restore, and its claim on a timeline.
+    pub restore_id: String,
+    pub target: Target,
+    pub backup: BackupSummary,
+    /// The timeline on which the target lies.
+    pub timeline: u32,
+    /// The way there, oldest first.
+    pub path: Vec<Piece>,
+    pub stop: StopPoint,
+    pub segment_bytes: u64,
+    /// WAL to replay.
+    pub wal_bytes: u64,
+    /// The span of the window that holds the target.
+    pub span: Span,
+}
+
+/// Refuses a target outside the window and names the nearest moments inside.
+pub fn plan(repository: &Repository, private: &RecipientPrivate, target: Target) -> Result<Plan> {
+    let holdings = Holdings::read(repository, private)?;
+    let Some(newest) = target.timeline.or_else(|| holdings.newest_timeline()) else {
+        return Err(Error::NothingToRestore(nothing(&holdings)));
+    };
+    let path = path_to(&holdings.reader, newest)?;
+    let spans = holdings.spans(&path);
+    check_reachable(&holdings, &spans, newest)?;
+    let span = choose_span(&spans, target.point)?;
+    let (link, stop) = resolve(&holdings, span, target.point)?;
+    let backup = choose_backup(&holdings, span, link, stop.lsn)?.clone();
+    let timeline = span.links[link].timeline;
+    let upto = path
+        .iter()
+        .position(|piece| piece.timeline == timeline)
+        .unwrap_or(0);
+    Ok(Plan {
+        restore_id: repository::new_backup_id(jiff::Timestamp::now().as_microsecond())?,
+        target,
+        timeline,
+        path: path[..=upto].to_vec(),
+        stop,
+        segment_bytes: segment_bytes(&holdings.reader, backup.timeline)?,
+        wal_bytes: stop.lsn.saturating_sub(backup.start_lsn),
+        span: span.clone(),
+        backup,
+    })
+}
+
+fn nothing(holdings: &Holdings) -> String {
+    match holdings.others {
+        0 => "the repository holds no backup. Take one first".to_owned(),
+        others => format!(
+            "{others} backups, none of them complete, and no WAL. Start the stream and wait, or take a new one"
+        ),
+    }
+}
+
+/// The newest timeline must not be left out in silence.
+fn check_reachable(holdings: &Holdings, spans: &[Span], timeline: u32) -> Result<()> {
+    if spans.iter().any(|span| {
+        span.links
+            .last()
+            .is_some_and(|link| link.timeline == timeline)
+    }) {
+        return Ok(());
+    }
+    if holdings.complete.is_empty() {
+        return Err(Error::NothingToRestore(nothing(holdings)));
+    }
+    let end = holdings
+        .inventory
+        .timelines
+        .get(&timeline)
+        .and_then(repository::TimelineWal::end)
+        .unwrap_or(0);
+    Err(Error::Unreachable {
+        timeline,
+        end: show_lsn(end),
+    })
+}
+
+fn choose_span(spans: &[Span], point: Point) -> Result<&Span> {
+    // `check_reachable` made sure that there is one.
+    let Some(last) = spans.last() else {
+        return Err(Error::NothingToRestore("the window is empty".to_owned()));
+    };
+    let chosen = match point {
+        Point::Latest => Some(last),
+        Point::Time(at) => spans
+            .iter()
+            .find(|span| span.from_micros <= at && at <= span.to_micros),
+        Point::Lsn(lsn) => spans
+            .iter()
+            .find(|span| span.from_lsn() <= lsn && lsn <= span.to_lsn()),
+    };
+    chosen.ok_or_else(|| outside(spans, point))
+}
+
+fn outside(spans: &[Span], point: Point) -> Error {
+    type Bounds = (u64, u64);
+    let time_key = |micros: i64| u64::try_from(micros).unwrap_or(0);
+    let (wanted, bounds, show): (u64, Vec<Bounds>, fn(u64) -> String) = match point {
+        Point::Time(at) => {
+            let bounds = spans
+                .iter()
+                .map(|span| (time_key(span.from_micros), time_key(span.to_micros)));
+            (time_key(at), bounds.collect(), |key| {
+                show_time(key.cast_signed())
+            })
+        }
+        Point::Lsn(lsn) => (
+            lsn,
+            spans
+                .iter()
+                .map(|span| (span.from_lsn(), span.to_lsn()))
+                .collect(),
+            show_lsn,
+        ),
+        Point::Latest => (0, Vec::new(), show_lsn),
+    };
+    let before = bounds
+        .iter()
+        .map(|(_, to)| *to)
+        .filter(|to| *to < wanted)
+        .max();
+    let after = bounds
+        .iter()
+        .map(|(from, _)| *from)
+        .filter(|from| *from > wanted)
+        .min();
+    let reason = match (before, after) {
+        (None, _) => "it is earlier than the first complete backup",
+        (_, None) => "it is later than anything that the repository holds",
+        _ => "WAL is missing there",
+    };
+    let nearest = match (before, after) {
+        (Some(before), Some(after)) => format!(
+            "The nearest are {} before it and {} after it",
+            show(before),
+            show(after)
+        ),
+        (Some(bound), None) | (None, Some(bound)) => format!("The nearest is {}", show(bound)),
+        (None, None) => String::new(),
+    };
+    Error::OutsideWindow {
+        target: show(wanted),
+        reason: reason.to_owned(),
+        nearest,
+    }
+}
+
+/// The number of the link that holds the target, and where to stop on it.
+fn resolve(holdings: &Holdings, span: &Span, point: Point) -> Result<(usize, StopPoint)> {
+    let last = || -> Result<(usize, StopPoint)> {
+        let found = last_record(&holdings.reader, span)?;
+        let (link, lsn) = found
+            .ok_or_else(|| Error::NothingToRestore("the WAL holds no whole record".to_owned()))?;
+        Ok((
+            link,
+            StopPoint {
+                lsn,
+                inclusive: true,
+            },
+        ))
+    };
+    match point {
+        Point::Latest => last(),
+        Point::Time(at) => match first_end_after(&holdings.reader, span, at)? {
+            Some((link, lsn)) => Ok((
+                link,
+                StopPoint {
+                    lsn,
+                    inclusive: false,
+                },
+            )),
+            None => last(),
+        },
+        Point::Lsn(lsn) => {
+            let (last_link, last_stop) = last()?;
+            if lsn > last_stop.lsn {
+                return Ok((last_link, last_stop));
+            }
+            let link = span
+                .links
+                .iter()
+                .position(|link| lsn < link.to)
+                .unwrap_or(last_link);
+            Ok((
+                link,
+                StopPoint {
+                    lsn,
+                    inclusive: true,
+                },
+            ))
+        }
+    }
+}
+
+/// The newest complete one that is consistent at the target.
+fn choose_backup<'a>(
+    holdings: &'a Holdings,
+    span: &Span,
+    link: usize,
+    lsn: u64,
+) -> Result<&'a BackupSummary> {
+    for (number, link_here) in span.links[..=link].iter().enumerate().rev() {
+        // The last record of a span may start before the backup's end and end at it.
+        let upto = if number == link {
+            lsn.max(span.from_lsn())
+        } else {
+            link_here.to
+        };
+        let usable = holdings.complete.iter().filter(|backup| {
+            backup.timeline == link_here.timeline
+                && link_here.wal_from <= backup.start_lsn
+                && link_here.from <= backup.stop_lsn
+                && backup.stop_lsn <= upto
+        });
+        if let Some(newest) = usable.max_by_key(|backup| backup.stop_lsn) {
+            return Ok(newest);
+        }
+    }
+    Err(Error::NothingToRestore(
+        "no complete backup reaches the target".to_owned(),
+    ))
+}

@@ -1,0 +1,287 @@
+//! Replays WAL into a restored folder up to the target, opens the reserved timeline, and leaves a plain data folder.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use postgres_physical::pg_control::{ClusterState, ControlFile};
+use postgres_physical::server::{
+    Binaries, OsUser, Server, ServerError, StartOptions, StopMode, tail_of,
+};
+use postgres_physical::timeline::{History, history_file_name};
+use repository::{RecipientPrivate, Repository, release, reserve};
+
+use super::fetch::{FetchCommand, FetchServer, Scope};
+use super::plan::Plan;
+use super::restore::CONTROL;
+use super::settings::remove_traces;
+use super::writing::sync_filesystem;
+use super::{show_lsn, show_time};
+use crate::{Error, Progress, Result};
+
+/// Replay may take long; without any new WAL asked for it is stuck after this.
+const STALL: Duration = Duration::from_secs(900);
+const LOOK: Duration = Duration::from_millis(500);
+const STOP_PATIENCE: Duration = Duration::from_secs(900);
+
+#[derive(Debug)]
+pub struct Recover<'a> {
+    pub repository: &'a Repository,
+    pub private: &'a RecipientPrivate,
+    pub plan: &'a Plan,
+    /// What [`super::restore`] wrote.
+    pub dir: &'a Path,
+    pub binaries: &'a Binaries,
+    pub user: &'a OsUser,
+    pub fetch: &'a FetchCommand,
+    /// PostgreSQL's messages are appended here.
+    pub log: &'a Path,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    pub restore_id: String,
+    /// The new timeline.
+    pub timeline: u32,
+    /// The one that it left.
+    pub parent_timeline: u32,
+    /// Where: everything before it was replayed.
+    pub switch_lsn: u64,
+    /// WAL that PostgreSQL asked for.
+    pub wal_bytes: u64,
+    /// The new timeline's history file.
+    pub history: Vec<u8>,
+}
+
+/// Runs recovery to the plan's target. Afterwards `dir` is a plain data folder that was shut down cleanly; the repository
+/// holds the claim on its new timeline.
+pub fn recover(request: &Recover<'_>, progress: &dyn Progress) -> Result<Recovered> {
+    let plan = request.plan;
+    progress.message("reserving a timeline");
+    let reserved = reserve(request.repository, &plan.restore_id)?;
+    let result = WorkFolder::new().and_then(|work| run(request, reserved, &work.0, progress));
+    if result.is_err() {
+        // Not promoted: the number may be used again. When even that fails it stays taken, which harms nobody.
+        let _ = release(request.repository, reserved, &plan.restore_id);
+    }
+    result
+}
+
+fn run(
+    request: &Recover<'_>,
+    reserved: u32,
+    work: &Path,
+    progress: &dyn Progress,
+) -> Result<Recovered> {
+    let plan = request.plan;
+    let scope = Scope {
+        timeline: plan.timeline,
+        reserved,
+        segment_bytes: plan.segment_bytes,
+        stop_lsn: plan.stop.lsn,
+    };
+    let socket = work.join("fetch.sock");
+    let fetch = FetchServer::start(
+        request.repository,
+        request.private,
+        scope,
+        &socket,
+        request.user,
+    )?;
+    let sockets = work.join("pg");
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&sockets)
+        .map_err(Error::io("create", &sockets))?;
+    request.user.own(&sockets)?;
+    let command = request.fetch.for_shell(&socket, work, request.user)?;
+    let log_start = fs::metadata(request.log).map_or(0, |meta| meta.len());
+
+    progress.total(plan.wal_bytes);
+    progress.message("replaying WAL");
+    let options = options(plan, &command, &sockets, request.log);
+    let started = Server::start(request.binaries, request.user, request.dir, &options);
+    let mut server =
+        started.map_err(|error| failed(request, &fetch, log_start, error.to_string()))?;
+    wait_until_open(request, &mut server, &fetch, log_start, progress)?;
+
+    progress.message("shutting down cleanly");
+    let stopped = server.stop(StopMode::Fast, STOP_PATIENCE);
+    let stopped = stopped.map_err(|error| failed(request, &fetch, log_start, error.to_string()))?;
+    if !stopped.clean {
+        let reason = format!(
+            "the shutdown after it was not clean ({})",
+            stopped.description
+        );
+        return Err(failed(request, &fetch, log_start, reason));
+    }
+    let recovered = check_result(request, reserved, fetch.served_bytes())
+        .map_err(|reason| failed(request, &fetch, log_start, reason))?;
+    remove_traces(request.dir)?;
+    sync_filesystem(request.dir)?;
+    Ok(recovered)
+}
+
+/// All on the command line: nothing of it stays in a file.
+fn options(plan: &Plan, command: &str, sockets: &Path, log: &Path) -> StartOptions {
+    let mut options = StartOptions::new(sockets, 5432, log);
+    options.wait_ready = false;
+    let on_off = |on: bool| if on { "on" } else { "off" };
+    options
+        .set("restore_command", command)
+        .set("recovery_target_timeline", plan.timeline)
+        .set("recovery_target_lsn", show_lsn(plan.stop.lsn))
+        .set("recovery_target_inclusive", on_off(plan.stop.inclusive))
+        .set("recovery_target_action", "promote")
+        .set("hot_standby", "off")
+        .set("synchronous_standby_names", "")
+        .set("archive_mode", "off")
+        .set("primary_conninfo", "")
+        .set("ssl", "off")
+        .set("huge_pages", "try")
+        .set("logging_collector", "off")
+        .set("log_destination", "stderr")
+        .set("autovacuum", "off")
+        // The folder is worthless until we sync it at the end.
+        .set("fsync", "off")
+        .set("max_wal_size", "16GB")
+        .set("checkpoint_timeout", "1h")
+}
+
+fn wait_until_open(
+    request: &Recover<'_>,
+    server: &mut Server,
+    fetch: &FetchServer,
+    log_start: u64,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut served = 0;
+    let mut moved_at = Instant::now();
+    loop {
+        match server.wait_ready(LOOK, log_start) {
+            Ok(()) => return Ok(()),
+            Err(ServerError::NotReady { .. }) => {}
+            Err(ServerError::StartFailed { status, .. }) => {
+                return Err(failed(
+                    request,
+                    fetch,
+                    log_start,
+                    format!("PostgreSQL ended ({status})"),
+                ));
+            }
+            Err(error) => return Err(failed(request, fetch, log_start, error.to_string())),
+        }
+        let now = fetch.served_bytes();
+        if now > served {
+            progress.advance(now - served);
+            (served, moved_at) = (now, Instant::now());
+        }
+        if progress.cancelled() {
+            return Err(Error::Cancelled(request.dir.to_owned()));
+        }
+        if moved_at.elapsed() > STALL {
+            let reason = format!("nothing moved for {} s", STALL.as_secs());
+            return Err(failed(request, fetch, log_start, reason));
+        }
+    }
+}
+
+/// PostgreSQL's own word is checked: state, timeline, and how far it came.
+fn check_result(request: &Recover<'_>, reserved: u32, wal_bytes: u64) -> Result<Recovered, String> {
+    let plan = request.plan;
+    let control = fs::read(request.dir.join(CONTROL)).map_err(|error| error.to_string())?;
+    let control = ControlFile::parse(&control).map_err(|error| error.to_string())?;
+    if control.state != ClusterState::ShutDown || control.timeline != reserved {
+        return Err(format!(
+            "it ended as {:?} on timeline {}, expected a clean end on {reserved}",
+            control.state, control.timeline
+        ));
+    }
+    let path = request.dir.join("pg_wal").join(history_file_name(reserved));
+    let history = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let parsed =
+        History::parse(&String::from_utf8_lossy(&history)).map_err(|error| error.to_string())?;
+    let last = parsed
+        .switches
+        .last()
+        .ok_or("its history names no parent")?;
+    let reached = if plan.stop.inclusive {
+        last.switch.0 > plan.stop.lsn
+    } else {
+        last.switch.0 >= plan.stop.lsn
+    };
+    if !reached || last.parent != plan.timeline {
+        return Err(format!(
+            "it left timeline {} at {}, the target was {} on timeline {}",
+            last.parent,
+            last.switch,
+            show_lsn(plan.stop.lsn),
+            plan.timeline
+        ));
+    }
+    Ok(Recovered {
+        restore_id: plan.restore_id.clone(),
+        timeline: reserved,
+        parent_timeline: last.parent,
+        switch_lsn: last.switch.0,
+        wal_bytes,
+        history,
+    })
+}
+
+fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: String) -> Error {
+    let (reason, remedy) = match fetch.trouble() {
+        Some(trouble) => (
+            format!("WAL could not be handed out: {trouble}"),
+            REMEDY_WAL,
+        ),
+        None => (reason, REMEDY),
+    };
+    Error::Recovery {
+        folder: request.dir.to_owned(),
+        reason,
+        remedy,
+        log: request.log.to_owned(),
+        tail: tail_of(request.log, log_start),
+    }
+}
+
+const REMEDY_WAL: &str =
+    "Mend the repository or choose an earlier target, delete the folder and restore again";
+const REMEDY: &str = "The log says why; the repository is untouched: delete the folder and restore again, or use an earlier backup";
+
+/// A short path for sockets that the server's account may enter; removed when dropped.
+struct WorkFolder(PathBuf);
+
+impl WorkFolder {
+    fn new() -> Result<Self> {
+        let now = jiff::Timestamp::now().as_microsecond();
+        let path = PathBuf::from(format!("/tmp/bre-{}-{now:x}", std::process::id()));
+        DirBuilder::new()
+            .mode(0o711)
+            .create(&path)
+            .map_err(Error::io("create", &path))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Recovered {
+    /// One line for people.
+    #[must_use]
+    pub fn describe(&self, plan: &Plan) -> String {
+        format!(
+            "backup {} of {}, replayed to {}, now on timeline {}",
+            plan.backup.id,
+            show_time(plan.backup.started_at_micros),
+            show_lsn(self.switch_lsn),
+            self.timeline
+        )
+    }
+}

@@ -1,0 +1,207 @@
+//! Keeps a restored cluster to itself: before its first start nothing in its configuration reaches another server, waits for a standby,
+//! archives over somebody's WAL, or reads files outside its folder.
+
+use std::fs;
+use std::path::Path;
+
+use super::writing::Writer;
+use crate::{Error, Result};
+
+const AUTO: &str = "postgresql.auto.conf";
+const MAIN: &str = "postgresql.conf";
+const SIGNAL: &str = "recovery.signal";
+const HBA: &str = "pg_hba.conf";
+const IDENT: &str = "pg_ident.conf";
+
+/// Kept in `postgresql.auto.conf`, so that the operator sees and changes them with ALTER SYSTEM.
+const OVERRIDES: &[(&str, &str)] = &[
+    ("synchronous_standby_names", ""),
+    ("archive_mode", "off"),
+    ("archive_command", ""),
+    ("primary_conninfo", ""),
+    ("primary_slot_name", ""),
+    ("listen_addresses", ""),
+    ("port", "5432"),
+];
+
+/// Recovery is driven from outside; none of these may stay behind in a file.
+const RECOVERY: &[&str] = &[
+    "restore_command",
+    "archive_cleanup_command",
+    "recovery_end_command",
+    "recovery_target",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_xid",
+    "recovery_target_lsn",
+    "recovery_target_inclusive",
+    "recovery_target_timeline",
+    "recovery_target_action",
+    "promote_trigger_file",
+];
+
+const LOCATIONS: &[&str] = &[
+    "data_directory",
+    "hba_file",
+    "ident_file",
+    "external_pid_file",
+];
+const INCLUDES: &[&str] = &["include", "include_dir", "include_if_exists"];
+
+pub(super) fn make_private(dir: &Path, writer: &Writer<'_>) -> Result<()> {
+    let main = private_main(&read(&dir.join(MAIN))?);
+    writer.text(&dir.join(MAIN), main.as_bytes())?;
+    let auto = private_auto(&read(&dir.join(AUTO))?, dir);
+    writer.text(&dir.join(AUTO), auto.as_bytes())?;
+    if !dir.join(HBA).exists() {
+        writer.text(
+            &dir.join(HBA),
+            b"# The source keeps its own elsewhere.\nlocal all all peer\n",
+        )?;
+    }
+    if !dir.join(IDENT).exists() {
+        writer.text(&dir.join(IDENT), b"")?;
+    }
+    for signal in ["standby.signal", "postmaster.pid", "postmaster.opts"] {
+        remove(&dir.join(signal))?;
+    }
+    writer.text(&dir.join(SIGNAL), b"")
+}
+
+fn read(path: &Path) -> Result<String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn private_main(text: &str) -> String {
+    let private = |line: &str| match setting(line) {
+        Some((name, value)) if reaches_out(&name, &value) => {
+            format!("# not in a restored copy: {line}\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(private).collect()
+}
+
+fn reaches_out(name: &str, value: &str) -> bool {
+    let outside = value.starts_with('/') || value.split('/').any(|part| part == "..");
+    RECOVERY.contains(&name) || (outside && (INCLUDES.contains(&name) || LOCATIONS.contains(&name)))
+}
+
+fn private_auto(text: &str, dir: &Path) -> String {
+    let overridden = |name: &str| {
+        name == "unix_socket_directories"
+            || RECOVERY.contains(&name)
+            || LOCATIONS.contains(&name)
+            || OVERRIDES.iter().any(|(overridden, _)| *overridden == name)
+    };
+    let kept = text
+        .lines()
+        .filter(|line| setting(line).is_none_or(|(name, _)| !overridden(&name)));
+    let mut auto: String = kept.map(|line| format!("{line}\n")).collect();
+    for (name, value) in OVERRIDES {
+        auto.push_str(&format!("{name} = '{value}'\n"));
+    }
+    // A socket in the folder itself meets no other server's; its path has a limit of 107 bytes.
+    let folder = dir.display().to_string();
+    let sockets = if folder.len() <= 85 && !folder.contains([',', '"', ' ']) {
+        folder
+    } else {
+        "/tmp".to_owned()
+    };
+    auto.push_str(&format!(
+        "unix_socket_directories = '{}'\n",
+        sockets.replace('\'', "''")
+    ));
+    auto
+}
+
+/// Name and value of a line, or `None` for comments and blanks.
+fn setting(line: &str) -> Option<(String, String)> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return None;
+    }
+    let end = line
+        .find(|c: char| c.is_whitespace() || c == '=')
+        .unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let rest = rest.trim_start().trim_start_matches('=').trim_start();
+    let value = match rest.strip_prefix('\'') {
+        Some(quoted) => quoted.split('\'').next().unwrap_or_default(),
+        None => rest.split([' ', '\t', '#']).next().unwrap_or_default(),
+    };
+    Some((name.to_ascii_lowercase(), value.to_owned()))
+}
+
+/// What recovery itself leaves beside a plain data folder.
+pub(super) fn remove_traces(dir: &Path) -> Result<()> {
+    for name in [
+        SIGNAL,
+        "backup_label.old",
+        "tablespace_map.old",
+        "recovery.done",
+    ] {
+        remove(&dir.join(name))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_reaches_out_is_taken_out() {
+        let check = |line: &str, kept: bool| {
+            let expected = if kept {
+                format!("{line}\n")
+            } else {
+                format!("# not in a restored copy: {line}\n")
+            };
+            assert_eq!(private_main(line), expected);
+        };
+        check("shared_buffers = 128MB", true);
+        check("include_dir 'conf.d'", true);
+        check("include_dir = '/etc/postgresql/15/main/conf.d'", false);
+        check("INCLUDE '../shared.conf' # why", false);
+        check("hba_file = '/etc/postgresql/15/main/pg_hba.conf'", false);
+        check("restore_command='cp /archive/%f %p'", false);
+        check("# include '/x'", true);
+        check("log_directory = '/var/log/postgresql'", true);
+    }
+
+    #[test]
+    fn overrides_replace_what_was_there() {
+        let before = "# kept\nwork_mem = '8MB'\nsynchronous_standby_names = 'bre'\nprimary_conninfo = 'host=prod'\n";
+        let auto = private_auto(before, Path::new("/data"));
+        assert!(
+            auto.starts_with("# kept\nwork_mem = '8MB'\nsynchronous_standby_names = ''\n"),
+            "{auto}"
+        );
+        assert!(
+            !auto.contains("prod") && auto.contains("archive_mode = 'off'\n"),
+            "{auto}"
+        );
+        assert!(
+            auto.ends_with("unix_socket_directories = '/data'\n"),
+            "{auto}"
+        );
+        assert_eq!(
+            private_auto(&auto, Path::new("/data")).lines().count(),
+            auto.lines().count()
+        );
+    }
+}

@@ -1,0 +1,77 @@
+//! Why a restore did not happen, and what to do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use postgres_physical::server::ServerError;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Repository(#[from] repository::Error),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+
+    #[error("there is nothing to restore: {0}")]
+    NothingToRestore(String),
+    #[error("{target} cannot be restored: {reason}. {nearest}")]
+    OutsideWindow {
+        target: String,
+        reason: String,
+        nearest: String,
+    },
+    #[error(
+        "timeline {timeline} has WAL up to {end}, but no complete backup leads there without a hole. \
+         Name an older timeline to do without it, or take a new full backup"
+    )]
+    Unreachable { timeline: u32, end: String },
+    #[error("timeline {timeline}: {what}")]
+    Timeline { timeline: u32, what: String },
+
+    #[error(
+        "the folder {0} is not empty and nothing of it is touched. Choose another, or move it aside first"
+    )]
+    NotEmpty(PathBuf),
+    #[error(
+        "{folder} has {free} bytes free and the backup needs {needed}. Free space or choose another folder"
+    )]
+    NoSpace {
+        folder: PathBuf,
+        free: u64,
+        needed: u64,
+    },
+    #[error(
+        "backup {backup} has no file `{path}`, without which it cannot be started. Use another backup"
+    )]
+    NoSuchFile { backup: String, path: &'static str },
+    #[error("{what} {path}: {source}")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("interrupted. {0} is incomplete and will not start: delete it and restore again")]
+    Cancelled(PathBuf),
+    #[error("{error}\n{folder} is incomplete and will not start: delete it and restore again")]
+    Incomplete { folder: PathBuf, error: Box<Error> },
+
+    #[error(
+        "recovery in {folder} did not finish: {reason}. {remedy}\nThe end of PostgreSQL's log {log}:\n{tail}"
+    )]
+    Recovery {
+        folder: PathBuf,
+        reason: String,
+        remedy: &'static str,
+        log: PathBuf,
+        tail: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(what: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}
