@@ -99,7 +99,10 @@ pub struct SampleBook {
 impl SampleBook {
     /// A small book with invented rates, shipped with the engine.
     pub const fn shipped() -> SampleBook {
-        SampleBook { book: include_bytes!("../sample/book.txt"), volatility: include_bytes!("../sample/vix.csv") }
+        SampleBook {
+            book: include_bytes!("../sample/book.txt"),
+            volatility: include_bytes!("../sample/vix.csv"),
+        }
     }
 }
 
@@ -133,7 +136,11 @@ impl Default for Settings {
             quote_deadline: Duration::from_secs(2),
             quote_valid: Duration::from_secs(300),
             body_bytes_max: 16 * 1024,
-            requests_per_minute: RequestsPerMinute { standard: 60, premium: 300, internal: 1000 },
+            requests_per_minute: RequestsPerMinute {
+                standard: 60,
+                premium: 300,
+                internal: 1000,
+            },
             view_age_max: Duration::from_secs(300),
             queue_quotes_max: 8192,
             batch_quotes_max: 1024,

@@ -19,10 +19,13 @@ mod time;
 pub use api_gateway::Tier;
 pub use calculation::{Mismatch, ReplayReport, entry, export, replay};
 pub use config::{
-    AuditConfig, DatabaseConfig, HeadPublisher, RecoveryFact, RequestsPerMinute, SampleBook, ServicesConfig, Settings, StreamHealth,
-    StreamReport,
+    AuditConfig, DatabaseConfig, HeadPublisher, RecoveryFact, RequestsPerMinute, SampleBook,
+    ServicesConfig, Settings, StreamHealth, StreamReport,
 };
-pub use data::{AuditReport, DatabaseError, FeedError, ImportReport, Recorded, SeedError, WriteError, WriterState, verify};
+pub use data::{
+    AuditReport, DatabaseError, FeedError, ImportReport, Recorded, SeedError, WriteError,
+    WriterState, verify,
+};
 pub use running::{Running, ServiceError, Services};
 
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

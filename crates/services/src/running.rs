@@ -13,7 +13,9 @@ use crate::api_gateway::{self, DAYS_DEFAULT, Gateway, KeyOrder, Tier};
 use crate::cache::Cache;
 use crate::calculation::{Calculator, Market};
 use crate::config::{DatabaseConfig, RecoveryFact, SampleBook, ServicesConfig};
-use crate::data::{self, DatabaseError, HeadKeeper, Keeper, SeedError, Writer, WriterConfig, WriterState};
+use crate::data::{
+    self, DatabaseError, HeadKeeper, Keeper, SeedError, Writer, WriterConfig, WriterState,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -58,7 +60,7 @@ enum Readiness {
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 const HEAD_PATIENCE: Duration = Duration::from_secs(3);
 const RETRY_EVERY: Duration = Duration::from_millis(200);
-const PING_EVERY: Duration = Duration::from_secs(5);
+const HOUSE_EVERY: Duration = Duration::from_secs(5);
 
 impl Services {
     /// Listens at once; serves rates as soon as there is a market view, locates as soon as the log is open. A database that is away
@@ -66,7 +68,9 @@ impl Services {
     pub async fn start(config: ServicesConfig) -> Result<Running, ServiceError> {
         api_gateway::recorder();
         match data::migrate(&config.database.owner).await {
-            Err(DatabaseError::Connect(reason)) => tracing::warn!(%reason, "the database is away; it is waited for"),
+            Err(DatabaseError::Connect(reason)) => {
+                tracing::warn!(%reason, "the database is away; it is waited for")
+            }
             result => result?,
         }
         let address = config.public.local_addr()?;
@@ -75,7 +79,13 @@ impl Services {
         }
         let audit = config.audit;
         let keys = vec![audit.signing_key.verifying_key().clone()];
-        let heads = Arc::new(HeadKeeper::new(audit.log, audit.signing_key, audit.publisher, &audit.heads, &keys)?);
+        let heads = Arc::new(HeadKeeper::new(
+            audit.log,
+            audit.signing_key,
+            audit.publisher,
+            &audit.heads,
+            &keys,
+        )?);
         let settings = config.settings;
         let (writer, writer_task) = Writer::start(WriterConfig {
             log: audit.log,
@@ -91,9 +101,17 @@ impl Services {
         });
         let market = Arc::new(Market::new(settings.view_age_max));
         let cache = Arc::new(Cache::new(config.redis));
-        let keeper = Arc::new(Keeper::new(config.database.service.clone(), Arc::clone(&market), Arc::clone(&cache)));
+        let keeper = Arc::new(Keeper::new(
+            config.database.service.clone(),
+            Arc::clone(&market),
+            Arc::clone(&cache),
+        ));
         let gateway = Gateway {
-            calculator: Calculator { market, writer: writer.clone(), quote_valid: settings.quote_valid },
+            calculator: Calculator {
+                market,
+                writer: writer.clone(),
+                quote_valid: settings.quote_valid,
+            },
             keeper: Arc::clone(&keeper),
             cache: Arc::clone(&cache),
             heads: Arc::clone(&heads),
@@ -107,17 +125,28 @@ impl Services {
         let (prepared, ready) = watch::channel(Readiness::Waiting("starting".to_owned()));
         let drain = watch::channel(false).0;
         let stop_heads = watch::channel(false).0;
-        let heads_task = tokio::spawn(Arc::clone(&heads).publish_all(stop_heads.subscribe(), HEAD_PATIENCE));
+        let heads_task =
+            tokio::spawn(Arc::clone(&heads).publish_all(stop_heads.subscribe(), HEAD_PATIENCE));
         let background = vec![
             tokio::spawn(Arc::clone(&keeper).run()),
-            tokio::spawn(keep_cache(cache)),
+            tokio::spawn(keep_house(cache)),
             tokio::spawn(prepare(configured, writer, keeper, config.sample, prepared)),
         ];
         // Small answers are sent at once, not collected.
-        let public = config.public.tap_io(|stream| drop(stream.set_nodelay(true)));
+        let public = config
+            .public
+            .tap_io(|stream| drop(stream.set_nodelay(true)));
         let servers = vec![
-            serve(public, api_gateway::public_routes(gateway.clone()), drain.subscribe()),
-            serve(config.control, api_gateway::control_routes(gateway.clone()), drain.subscribe()),
+            serve(
+                public,
+                api_gateway::public_routes(gateway.clone()),
+                drain.subscribe(),
+            ),
+            serve(
+                config.control,
+                api_gateway::control_routes(gateway.clone()),
+                drain.subscribe(),
+            ),
         ];
         Ok(Running {
             address,
@@ -143,7 +172,8 @@ impl Running {
     /// Serves the command line on another socket as well: the file of the first one may have been deleted.
     pub fn serve_control(&mut self, listener: tokio::net::UnixListener) {
         let routes = api_gateway::control_routes(self.gateway.clone());
-        self.servers.push(serve(listener, routes, self.drain.subscribe()));
+        self.servers
+            .push(serve(listener, routes, self.drain.subscribe()));
     }
 
     pub fn writer_state(&self) -> WriterState {
@@ -157,15 +187,23 @@ impl Running {
     /// Waits until the starting set is in, the log is open and the market view and keys are read.
     pub async fn wait_ready(&self, patience: Duration) -> Result<(), ServiceError> {
         let mut ready = self.ready.clone();
-        let waited = tokio::time::timeout(patience, ready.wait_for(|ready| *ready == Readiness::Ready)).await.is_ok();
+        let waited =
+            tokio::time::timeout(patience, ready.wait_for(|ready| *ready == Readiness::Ready))
+                .await
+                .is_ok();
         if waited {
             return Ok(());
         }
         let state = match &*self.ready.borrow() {
-            Readiness::Waiting(why) => format!("{why}; audit log: {}", self.writer_state().explain()),
+            Readiness::Waiting(why) => {
+                format!("{why}; audit log: {}", self.writer_state().explain())
+            }
             Readiness::Ready => return Ok(()),
         };
-        Err(ServiceError::NotReady { seconds: patience.as_secs(), state })
+        Err(ServiceError::NotReady {
+            seconds: patience.as_secs(),
+            state,
+        })
     }
 
     /// Lets go of the audit log's connection and keeps off until [`Running::resume_writer`]. Locates are refused meanwhile, and what
@@ -191,10 +229,22 @@ impl Running {
     }
 
     /// A new key for a client; its text is never seen again.
-    pub async fn create_key(&self, client_id: &str, tier: Tier, by: &str) -> Result<String, ServiceError> {
-        let order = KeyOrder { client_id: client_id.to_owned(), tier, days: DAYS_DEFAULT, by: Some(by.to_owned()) };
+    pub async fn create_key(
+        &self,
+        client_id: &str,
+        tier: Tier,
+        by: &str,
+    ) -> Result<String, ServiceError> {
+        let order = KeyOrder {
+            client_id: client_id.to_owned(),
+            tier,
+            days: DAYS_DEFAULT,
+            by: Some(by.to_owned()),
+        };
         let issued = api_gateway::issue(&self.gateway, order).await;
-        issued.map(|(key, _)| key).map_err(|error| ServiceError::Key(format!("{error:?}")))
+        issued
+            .map(|(key, _)| key)
+            .map_err(|error| ServiceError::Key(format!("{error:?}")))
     }
 
     /// The log's end as this engine knows it, freshly signed.
@@ -207,7 +257,10 @@ impl Running {
     pub async fn shutdown(mut self) {
         self.drain.send_replace(true);
         for server in &mut self.servers {
-            if tokio::time::timeout(DRAIN_PATIENCE, &mut *server).await.is_err() {
+            if tokio::time::timeout(DRAIN_PATIENCE, &mut *server)
+                .await
+                .is_err()
+            {
                 server.abort();
             }
         }
@@ -228,7 +281,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let tasks = self.servers.iter().chain(&self.background).chain(&self.writer_task).chain(&self.heads_task);
+        let tasks = self
+            .servers
+            .iter()
+            .chain(&self.background)
+            .chain(&self.writer_task)
+            .chain(&self.heads_task);
         tasks.for_each(JoinHandle::abort);
     }
 }
@@ -242,17 +300,25 @@ where
         let _ = drain.wait_for(|drain| *drain).await;
     };
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(draining).await {
+        if let Err(error) = axum::serve(listener, routes)
+            .with_graceful_shutdown(draining)
+            .await
+        {
             tracing::error!(%error, "a listener ended");
         }
     })
 }
 
-async fn keep_cache(cache: Arc<Cache>) {
-    let mut every = tokio::time::interval(PING_EVERY);
+/// Small things that have to happen now and then.
+async fn keep_house(cache: Arc<Cache>) {
+    let mut every = tokio::time::interval(HOUSE_EVERY);
     loop {
         every.tick().await;
         cache.ping().await;
+        // Measurements pile up between scrapes otherwise.
+        if let Some(recorder) = api_gateway::recorder() {
+            recorder.run_upkeep();
+        }
     }
 }
 

@@ -18,7 +18,11 @@ pub(crate) fn rfc3339(micros: i64) -> String {
 
 pub(crate) fn system_time(micros: i64) -> SystemTime {
     let distance = Duration::from_micros(micros.unsigned_abs());
-    if micros < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+    if micros < 0 {
+        UNIX_EPOCH - distance
+    } else {
+        UNIX_EPOCH + distance
+    }
 }
 
 pub(crate) fn micros(time: SystemTime) -> i64 {
@@ -38,7 +42,10 @@ mod tests {
 
     #[test]
     fn text_and_number_are_the_same_time() {
-        for (number, text) in [(0, "1970-01-01T00:00:00.000000Z"), (1_795_421_730_123_456, "2026-11-23T08:15:30.123456Z")] {
+        for (number, text) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (1_795_421_730_123_456, "2026-11-23T08:15:30.123456Z"),
+        ] {
             assert_eq!(rfc3339(number), text);
             assert_eq!(text.parse::<Timestamp>().unwrap().as_microsecond(), number);
             assert_eq!(micros(system_time(number)), number);

@@ -19,7 +19,10 @@ pub(crate) struct Invalid {
 
 #[derive(Debug)]
 pub(crate) enum ApiError {
-    Invalid { errors: Vec<Invalid>, valid_params: &'static [&'static str] },
+    Invalid {
+        errors: Vec<Invalid>,
+        valid_params: &'static [&'static str],
+    },
     /// The request as a whole cannot be read.
     Unreadable(String),
     Unauthorized(&'static str),
@@ -29,12 +32,21 @@ pub(crate) enum ApiError {
     NotFound(&'static str),
     MethodNotAllowed,
     UnsupportedMediaType,
-    PayloadTooLarge { bytes_max: usize },
-    RateLimited { reset_seconds: u64 },
+    PayloadTooLarge {
+        bytes_max: usize,
+    },
+    RateLimited {
+        reset_seconds: u64,
+    },
     Calculation(String),
-    Unavailable { part: &'static str, detail: String },
+    Unavailable {
+        part: &'static str,
+        detail: String,
+    },
     /// The entry may or may not be in the log; the request id tells.
-    OutcomeUnknown { request_id: Option<String> },
+    OutcomeUnknown {
+        request_id: Option<String>,
+    },
 }
 
 struct Body {
@@ -45,45 +57,91 @@ struct Body {
 }
 
 impl ApiError {
-    pub(crate) fn invalid(field: &str, location: &'static str, message: &str, valid_params: &'static [&'static str]) -> ApiError {
+    pub(crate) fn invalid(
+        field: &str,
+        location: &'static str,
+        message: &str,
+        valid_params: &'static [&'static str],
+    ) -> ApiError {
         ApiError::Invalid {
-            errors: vec![Invalid { field: field.to_owned(), location, message: message.to_owned() }],
+            errors: vec![Invalid {
+                field: field.to_owned(),
+                location,
+                message: message.to_owned(),
+            }],
             valid_params,
         }
     }
 
     fn body(&self) -> Body {
         use ApiError::*;
-        let body = |status, code, error: &str, details| Body { status, code, error: error.to_owned(), details };
+        let body = |status, code, error: &str, details| Body {
+            status,
+            code,
+            error: error.to_owned(),
+            details,
+        };
         match self {
-            Invalid { .. } => body(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", "a parameter is not valid", Value::Null),
-            Unreadable(why) => body(StatusCode::BAD_REQUEST, "INVALID_PARAMETER", "the request cannot be read", json!(why)),
+            Invalid { .. } => body(
+                StatusCode::BAD_REQUEST,
+                "INVALID_PARAMETER",
+                "a parameter is not valid",
+                Value::Null,
+            ),
+            Unreadable(why) => body(
+                StatusCode::BAD_REQUEST,
+                "INVALID_PARAMETER",
+                "the request cannot be read",
+                json!(why),
+            ),
             Unauthorized(why) => body(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", why, Value::Null),
             Forbidden(why) => body(StatusCode::FORBIDDEN, "FORBIDDEN", why, Value::Null),
-            TickerNotFound(ticker) => {
-                body(StatusCode::NOT_FOUND, "TICKER_NOT_FOUND", "no rate is known for this ticker", json!({ "ticker": ticker }))
-            }
-            ClientNotFound(client) => {
-                body(StatusCode::NOT_FOUND, "CLIENT_NOT_FOUND", "no active terms are on file for this client", json!({ "client_id": client }))
-            }
+            TickerNotFound(ticker) => body(
+                StatusCode::NOT_FOUND,
+                "TICKER_NOT_FOUND",
+                "no rate is known for this ticker",
+                json!({ "ticker": ticker }),
+            ),
+            ClientNotFound(client) => body(
+                StatusCode::NOT_FOUND,
+                "CLIENT_NOT_FOUND",
+                "no active terms are on file for this client",
+                json!({ "client_id": client }),
+            ),
             NotFound(what) => body(StatusCode::NOT_FOUND, "NOT_FOUND", what, Value::Null),
-            MethodNotAllowed => {
-                body(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this path does not take this method", Value::Null)
-            }
+            MethodNotAllowed => body(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "METHOD_NOT_ALLOWED",
+                "this path does not take this method",
+                Value::Null,
+            ),
             UnsupportedMediaType => {
                 let error = "the body must be sent as application/json";
-                body(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", error, Value::Null)
+                body(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "UNSUPPORTED_MEDIA_TYPE",
+                    error,
+                    Value::Null,
+                )
             }
-            PayloadTooLarge { bytes_max } => {
-                body(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "the body is too long", json!({ "bytes_max": bytes_max }))
-            }
+            PayloadTooLarge { bytes_max } => body(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "PAYLOAD_TOO_LARGE",
+                "the body is too long",
+                json!({ "bytes_max": bytes_max }),
+            ),
             RateLimited { reset_seconds } => body(
                 StatusCode::TOO_MANY_REQUESTS,
                 "RATE_LIMIT_EXCEEDED",
                 "this key has used up its requests for the current minute",
                 json!({ "retry_after_seconds": reset_seconds }),
             ),
-            Calculation(why) => body(StatusCode::INTERNAL_SERVER_ERROR, "CALCULATION_ERROR", "the price cannot be calculated", json!(why)),
+            Calculation(why) => body(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "CALCULATION_ERROR",
+                "the price cannot be calculated",
+                json!(why),
+            ),
             Unavailable { part, detail } => body(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "EXTERNAL_API_UNAVAILABLE",
@@ -110,9 +168,22 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Body { status, code, error, details } = self.body();
-        let mut content = json!({ "status": "error", "error": error, "error_code": code, "details": details });
-        if let (ApiError::Invalid { errors, valid_params }, Some(content)) = (&self, content.as_object_mut()) {
+        let Body {
+            status,
+            code,
+            error,
+            details,
+        } = self.body();
+        let mut content =
+            json!({ "status": "error", "error": error, "error_code": code, "details": details });
+        if let (
+            ApiError::Invalid {
+                errors,
+                valid_params,
+            },
+            Some(content),
+        ) = (&self, content.as_object_mut())
+        {
             content.insert("validation_errors".to_owned(), json!(errors));
             content.insert("valid_params".to_owned(), json!(valid_params));
         }
@@ -138,13 +209,21 @@ impl ApiError {
             LocateError::Ticker(ticker) => ApiError::TickerNotFound(ticker),
             LocateError::Client(client) => ApiError::ClientNotFound(client),
             LocateError::Stale { part, detail } => ApiError::Unavailable { part, detail },
-            LocateError::NoView => ApiError::Unavailable { part: "database", detail: "no market data has been loaded yet".to_owned() },
+            LocateError::NoView => ApiError::Unavailable {
+                part: "database",
+                detail: "no market data has been loaded yet".to_owned(),
+            },
             LocateError::Pricing(why) => ApiError::Calculation(why),
             LocateError::Invalid { field, message } => {
                 ApiError::invalid(field, "request", &message, super::locate::PARAMETERS)
             }
-            LocateError::Record(WriteError::Refused { part, reason }) => ApiError::Unavailable { part, detail: reason },
-            LocateError::Record(WriteError::Unknown) => ApiError::OutcomeUnknown { request_id: Some(request_id.to_owned()) },
+            LocateError::Record(WriteError::Refused { part, reason }) => ApiError::Unavailable {
+                part,
+                detail: reason,
+            },
+            LocateError::Record(WriteError::Unknown) => ApiError::OutcomeUnknown {
+                request_id: Some(request_id.to_owned()),
+            },
         }
     }
 }
@@ -152,7 +231,10 @@ impl ApiError {
 impl From<DatabaseError> for ApiError {
     fn from(error: DatabaseError) -> ApiError {
         tracing::warn!(%error, "a database read failed");
-        ApiError::Unavailable { part: "database", detail: "the database does not answer".to_owned() }
+        ApiError::Unavailable {
+            part: "database",
+            detail: "the database does not answer".to_owned(),
+        }
     }
 }
 
@@ -160,7 +242,10 @@ impl From<DatabaseError> for ApiError {
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> ApiError {
         match error {
-            WriteError::Refused { part, reason } => ApiError::Unavailable { part, detail: reason },
+            WriteError::Refused { part, reason } => ApiError::Unavailable {
+                part,
+                detail: reason,
+            },
             WriteError::Unknown => ApiError::OutcomeUnknown { request_id: None },
         }
     }

@@ -18,7 +18,10 @@ pub(super) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
     let refusal = gateway.calculator.writer.refusal();
     let cache = gateway.cache.state();
     let loaded = market.is_loaded();
-    let well = market.database_up() && refusal.is_none() && cache != CacheState::Down && stream.alarm.is_none();
+    let well = market.database_up()
+        && refusal.is_none()
+        && cache != CacheState::Down
+        && stream.alarm.is_none();
     let word = match (loaded, well) {
         (true, true) => "healthy",
         (true, false) => "degraded",
@@ -41,7 +44,7 @@ pub(super) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
             "market_view": {
                 "status": if loaded { "loaded" } else { "empty" },
                 "tickers": view.map_or(0, |view| view.tickers()),
-                "unconfirmed_seconds": market.age_seconds(now),
+                "unconfirmed_seconds": market.unconfirmed_seconds(now),
                 "stale": market.is_stale(now),
             },
             "audit_log": writer,
@@ -49,7 +52,14 @@ pub(super) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
             "rate_limits": { "status": "up", "shared": false },
         },
     });
-    (if loaded { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body))
+    (
+        if loaded {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        },
+        Json(body),
+    )
 }
 
 pub(super) async fn liveness() -> Json<Value> {
@@ -61,5 +71,12 @@ pub(super) async fn readiness(State(gateway): State<Gateway>) -> (StatusCode, Js
     let ready = gateway.calculator.market.is_loaded() && gateway.keeper.keys.load().is_some();
     let locates = gateway.calculator.writer.refusal().is_none();
     let body = json!({ "status": if ready { "ready" } else { "starting" }, "locates": locates });
-    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body))
+    (
+        if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        },
+        Json(body),
+    )
 }

@@ -26,7 +26,9 @@ impl Tier {
     }
 
     pub(crate) fn parse(text: &str) -> Option<Tier> {
-        [Tier::Standard, Tier::Premium, Tier::Internal].into_iter().find(|tier| tier.name() == text)
+        [Tier::Standard, Tier::Premium, Tier::Internal]
+            .into_iter()
+            .find(|tier| tier.name() == text)
     }
 }
 
@@ -60,14 +62,27 @@ impl KeyTable {
     /// Windows live on: reading the keys again gives nobody new requests.
     pub(crate) fn renewed(&self, stored: Vec<StoredKey>) -> KeyTable {
         let live = |stored: StoredKey| {
-            let window = self.keys.get(&stored.hash).map(|key| Arc::clone(&key.window)).unwrap_or_default();
+            let window = self
+                .keys
+                .get(&stored.hash)
+                .map(|key| Arc::clone(&key.window))
+                .unwrap_or_default();
             (stored.hash, Arc::new(LiveKey { stored, window }))
         };
-        KeyTable { keys: stored.into_iter().map(live).collect() }
+        KeyTable {
+            keys: stored.into_iter().map(live).collect(),
+        }
     }
 
-    pub(crate) fn find(&self, presented: &str, now_micros: i64) -> Result<Arc<LiveKey>, &'static str> {
-        let key = self.keys.get(&hash(presented)).ok_or("this API key is not known")?;
+    pub(crate) fn find(
+        &self,
+        presented: &str,
+        now_micros: i64,
+    ) -> Result<Arc<LiveKey>, &'static str> {
+        let key = self
+            .keys
+            .get(&hash(presented))
+            .ok_or("this API key is not known")?;
         if key.stored.revoked_at_micros.is_some() {
             return Err("this API key was revoked");
         }
@@ -88,8 +103,16 @@ pub(crate) fn hash(key: &str) -> KeyHash {
 pub(crate) fn generate() -> Result<(String, String), &'static str> {
     let mut bytes = [0u8; 40];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system gave no random bytes")?;
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    Ok((format!("bre_{}", hex(&bytes[..32])), format!("key_{}", hex(&bytes[32..]))))
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    Ok((
+        format!("bre_{}", hex(&bytes[..32])),
+        format!("key_{}", hex(&bytes[32..])),
+    ))
 }
 
 #[cfg(test)]
@@ -110,7 +133,11 @@ mod tests {
 
     #[test]
     fn only_a_live_key_opens() {
-        let table = KeyTable::default().renewed(vec![stored("good", 10, None), stored("gone", 10, Some(1)), stored("late", 5, None)]);
+        let table = KeyTable::default().renewed(vec![
+            stored("good", 10, None),
+            stored("gone", 10, Some(1)),
+            stored("late", 5, None),
+        ]);
         let check = |key: &str, expected: Result<&str, &str>| {
             let found = table.find(key, 5).map(|key| key.stored.key_id.clone());
             assert_eq!(found.as_deref().map_err(|why| *why), expected, "{key}");

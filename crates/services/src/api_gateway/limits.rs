@@ -25,15 +25,32 @@ impl Window {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             // A clock that steps back keeps the newer window: nobody gains requests by it.
-            let (window, used) = if word >> 32 >= minute { (word >> 32, word & 0xffff_ffff) } else { (minute, 0) };
+            let (window, used) = if word >> 32 >= minute {
+                (word >> 32, word & 0xffff_ffff)
+            } else {
+                (minute, 0)
+            };
             if used >= u64::from(limit) {
-                return Verdict { allowed: false, limit, remaining: 0, reset_seconds };
+                return Verdict {
+                    allowed: false,
+                    limit,
+                    remaining: 0,
+                    reset_seconds,
+                };
             }
             let next = (window << 32) | (used + 1);
-            match self.0.compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed) {
+            match self
+                .0
+                .compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed)
+            {
                 Ok(_) => {
                     let remaining = limit - u32::try_from(used + 1).unwrap_or(limit);
-                    return Verdict { allowed: true, limit, remaining, reset_seconds };
+                    return Verdict {
+                        allowed: true,
+                        limit,
+                        remaining,
+                        reset_seconds,
+                    };
                 }
                 Err(newer) => word = newer,
             }
@@ -60,9 +77,13 @@ mod tests {
         let window = Window::default();
         let now = 1_795_421_730_000_000;
         let allowed: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..8).map(|_| scope.spawn(|| (0..25).filter(|_| window.take(60, now).allowed).count())).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| (0..25).filter(|_| window.take(60, now).allowed).count()))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
         });
         assert_eq!(allowed, 60);
     }
@@ -73,7 +94,11 @@ mod tests {
         let minute = 60_000_000;
         let check = |now: i64, expected: (bool, u32, u64)| {
             let verdict = window.take(2, now);
-            assert_eq!((verdict.allowed, verdict.remaining, verdict.reset_seconds), expected, "at {now}");
+            assert_eq!(
+                (verdict.allowed, verdict.remaining, verdict.reset_seconds),
+                expected,
+                "at {now}"
+            );
         };
         check(10 * minute, (true, 1, 60));
         check(10 * minute + 59_000_000, (true, 0, 1));

@@ -15,7 +15,14 @@ use super::rates::DataSource;
 use crate::calculation::LocateRequest;
 use crate::data::{Recorded, RecordedQuote};
 
-pub(super) const PARAMETERS: &[&str] = &["ticker", "position_value", "loan_days", "client_id", "shares", "share_price"];
+pub(super) const PARAMETERS: &[&str] = &[
+    "ticker",
+    "position_value",
+    "loan_days",
+    "client_id",
+    "shares",
+    "share_price",
+];
 
 #[derive(Serialize)]
 pub(super) struct FeeAnswer {
@@ -63,7 +70,13 @@ pub(super) async fn from_query(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<FeeAnswer>, ApiError> {
-    price(&gateway, id, &caller, Parameters::from_query(query.as_deref(), PARAMETERS)).await
+    price(
+        &gateway,
+        id,
+        &caller,
+        Parameters::from_query(query.as_deref(), PARAMETERS),
+    )
+    .await
 }
 
 pub(super) async fn from_body(
@@ -76,19 +89,39 @@ pub(super) async fn from_body(
         return Err(ApiError::UnsupportedMediaType);
     }
     let body = gateway.body(request, gateway.body_bytes_max).await?;
-    price(&gateway, id, &caller, Parameters::from_json(&body, PARAMETERS)?).await
+    price(
+        &gateway,
+        id,
+        &caller,
+        Parameters::from_json(&body, PARAMETERS)?,
+    )
+    .await
 }
 
 fn is_json(request: &Request<Body>) -> bool {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    let content_type = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    content_type
+        .split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-async fn price(gateway: &Gateway, id: RequestId, caller: &Caller, parameters: Parameters) -> Result<Json<FeeAnswer>, ApiError> {
+async fn price(
+    gateway: &Gateway,
+    id: RequestId,
+    caller: &Caller,
+    parameters: Parameters,
+) -> Result<Json<FeeAnswer>, ApiError> {
     let key = &caller.0.stored;
     let request = validate(parameters, id.0.clone(), key.key_id.clone())?;
     if request.client_id != key.client_id {
-        return Err(ApiError::Forbidden("this API key may price only for its own client_id".to_owned()));
+        return Err(ApiError::Forbidden(
+            "this API key may price only for its own client_id".to_owned(),
+        ));
     }
     let located = gateway.calculator.locate(request).await.map_err(|error| {
         metrics::counter!("bre_locates_refused_total").increment(1);
@@ -98,22 +131,40 @@ async fn price(gateway: &Gateway, id: RequestId, caller: &Caller, parameters: Pa
     Ok(Json(FeeAnswer::new(located.recorded, &located.quote)))
 }
 
-fn validate(mut parameters: Parameters, request_id: String, key_id: String) -> Result<LocateRequest, ApiError> {
-    let ticker = parameters.required("ticker", TICKER_RULE, |text| is_ticker(text).then(|| text.to_owned()));
-    let client_id = parameters.required("client_id", "must be 3 to 50 letters, digits, '_' or '-'", |text| {
-        is_client_id(text).then(|| text.to_owned())
+fn validate(
+    mut parameters: Parameters,
+    request_id: String,
+    key_id: String,
+) -> Result<LocateRequest, ApiError> {
+    let ticker = parameters.required("ticker", TICKER_RULE, |text| {
+        is_ticker(text).then(|| text.to_owned())
     });
-    let rule = "must be a plain decimal number above 0, at most 1000000000, with at most 2 decimals";
+    let client_id = parameters.required(
+        "client_id",
+        "must be 3 to 50 letters, digits, '_' or '-'",
+        |text| is_client_id(text).then(|| text.to_owned()),
+    );
+    let rule =
+        "must be a plain decimal number above 0, at most 1000000000, with at most 2 decimals";
     let position_value = parameters.required("position_value", rule, |text| {
         let value: PositionValue = text.parse().ok()?;
-        (value > PositionValue::ZERO && value <= PositionValue::whole(1_000_000_000)).then_some(value)
+        (value > PositionValue::ZERO && value <= PositionValue::whole(1_000_000_000))
+            .then_some(value)
     });
-    let loan_days = parameters.required("loan_days", "must be a whole number from 1 to 365", |text| {
-        whole(text).filter(|days| (1..=365).contains(days)).and_then(|days| u32::try_from(days).ok())
-    });
-    let shares = parameters.maybe("shares", "must be a whole number from 1 to 10000000000", |text| {
-        whole(text).filter(|shares| (1..=10_000_000_000).contains(shares))
-    });
+    let loan_days = parameters.required(
+        "loan_days",
+        "must be a whole number from 1 to 365",
+        |text| {
+            whole(text)
+                .filter(|days| (1..=365).contains(days))
+                .and_then(|days| u32::try_from(days).ok())
+        },
+    );
+    let shares = parameters.maybe(
+        "shares",
+        "must be a whole number from 1 to 10000000000",
+        |text| whole(text).filter(|shares| (1..=10_000_000_000).contains(shares)),
+    );
     let rule = "must be a plain decimal number above 0, at most 10000000, with at most 6 decimals";
     let share_price = parameters.maybe("share_price", rule, |text| {
         let price: Price = text.parse().ok()?;
@@ -122,26 +173,43 @@ fn validate(mut parameters: Parameters, request_id: String, key_id: String) -> R
     if parameters.optional("shares").is_some() != parameters.optional("share_price").is_some() {
         parameters.refuse("shares", "shares and share_price go together");
     }
-    let (Some(ticker), Some(client_id), Some(position_value), Some(loan_days)) = (ticker, client_id, position_value, loan_days) else {
+    let (Some(ticker), Some(client_id), Some(position_value), Some(loan_days)) =
+        (ticker, client_id, position_value, loan_days)
+    else {
         return Err(match parameters.finish() {
             Err(error) => error,
             Ok(()) => ApiError::Unreadable("the parameters could not be read".to_owned()),
         });
     };
     parameters.finish()?;
-    let per_share = shares.zip(share_price).map(|(shares, price)| PerShare { shares, price });
-    Ok(LocateRequest { request_id, client_id, key_id, ticker, position_value, loan_days, per_share })
+    let per_share = shares
+        .zip(share_price)
+        .map(|(shares, price)| PerShare { shares, price });
+    Ok(LocateRequest {
+        request_id,
+        client_id,
+        key_id,
+        ticker,
+        position_value,
+        loan_days,
+        per_share,
+    })
 }
 
 /// Digits only, without a leading zero.
 fn whole(text: &str) -> Option<u64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text.len() == 1 || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }
 }
 
 impl FeeAnswer {
     pub(super) fn new(recorded: Recorded, quote: &RecordedQuote) -> FeeAnswer {
-        let RecordedQuote { facts, inputs, outputs } = quote;
+        let RecordedQuote {
+            facts,
+            inputs,
+            outputs,
+        } = quote;
         let stale = |name: &str| outputs.stale.iter().any(|stale| stale == name);
         FeeAnswer {
             status: "success",
@@ -169,8 +237,14 @@ impl FeeAnswer {
             data_sources: DataSources {
                 base_rate: DataSource::of(&inputs.base_rate, stale("base_rate")),
                 minimum_rate: DataSource::of(&inputs.minimum_rate, false),
-                volatility_index: DataSource::of(&inputs.volatility_index, stale("volatility_index")),
-                event_risk_factor: DataSource::of(&inputs.event_risk_factor, stale("event_risk_factor")),
+                volatility_index: DataSource::of(
+                    &inputs.volatility_index,
+                    stale("volatility_index"),
+                ),
+                event_risk_factor: DataSource::of(
+                    &inputs.event_risk_factor,
+                    stale("event_risk_factor"),
+                ),
                 markup: DataSource::of(&inputs.markup_percent, false),
                 transaction_fees: DataSource::of(&inputs.fee, false),
             },

@@ -11,12 +11,22 @@ use super::Gateway;
 use crate::cache::CacheState;
 use crate::time::now_micros;
 
-const SECONDS: &[f64] = &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+const SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
 
 /// One recorder a process, whoever asks first.
 pub(crate) fn recorder() -> Option<&'static PrometheusHandle> {
     static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
-    RECORDER.get_or_init(|| PrometheusBuilder::new().set_buckets(SECONDS).ok()?.install_recorder().ok()).as_ref()
+    RECORDER
+        .get_or_init(|| {
+            PrometheusBuilder::new()
+                .set_buckets(SECONDS)
+                .ok()?
+                .install_recorder()
+                .ok()
+        })
+        .as_ref()
 }
 
 pub(super) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse {
@@ -25,11 +35,17 @@ pub(super) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
     let flag = |name: &'static str, on: bool| ::metrics::gauge!(name).set(u32::from(on));
     flag("bre_database_up", market.database_up());
     flag("bre_cache_up", gateway.cache.state() == CacheState::Up);
-    flag("bre_locates_served", gateway.calculator.writer.refusal().is_none());
+    flag(
+        "bre_locates_served",
+        gateway.calculator.writer.refusal().is_none(),
+    );
     flag("bre_wal_stream_attached", stream.attached);
     flag("bre_alarm", stream.alarm.is_some());
     flag("bre_strict", gateway.strict);
-    let seconds = u32::try_from(market.age_seconds(now_micros())).unwrap_or(u32::MAX);
+    let seconds = market
+        .unconfirmed_seconds(now_micros())
+        .and_then(|seconds| u32::try_from(seconds).ok())
+        .unwrap_or(u32::MAX);
     ::metrics::gauge!("bre_market_view_unconfirmed_seconds").set(seconds);
     ::metrics::gauge!("bre_slot_fill_permille").set(stream.slot_fill_permille.unwrap_or(0));
     if let Some(tip) = gateway.calculator.writer.tip() {
@@ -37,6 +53,14 @@ pub(super) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
         ::metrics::gauge!("bre_audit_epoch").set(tip.epoch());
     }
     ::metrics::counter!("bre_wal_durable_lsn").absolute(stream.durable_lsn.unwrap_or(0));
-    let text = recorder().map(|recorder| recorder.render()).unwrap_or_default();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+    let text = recorder()
+        .map(|recorder| recorder.render())
+        .unwrap_or_default();
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
 }

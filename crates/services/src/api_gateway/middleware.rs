@@ -32,12 +32,27 @@ const API_KEY: &str = "x-api-key";
 
 const FIXED_HEADERS: [(HeaderName, HeaderValue); 7] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
-    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    (header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains")),
-    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    ),
+    (
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    ),
+    (
+        header::STRICT_TRANSPORT_SECURITY,
+        HeaderValue::from_static("max-age=31536000; includeSubDomains"),
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
 ];
 
 /// Around everything, errors and unknown paths included.
@@ -45,15 +60,23 @@ pub(super) async fn frame(mut request: Request<Body>, next: Next) -> Response {
     let began = Instant::now();
     let id = good_id(request.headers(), &REQUEST_ID).unwrap_or_else(|| Uuid::now_v7().to_string());
     let correlation = good_id(request.headers(), &CORRELATION_ID);
-    let route = request.extensions().get::<MatchedPath>().map_or("none", |path| path.as_str()).to_owned();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", |path| path.as_str())
+        .to_owned();
     let method = request.method().clone();
     request.extensions_mut().insert(RequestId(id.clone()));
     // A panic is a fault of ours; its words go to the log, never to a client.
-    let mut response = match std::panic::AssertUnwindSafe(next.run(request)).catch_unwind().await {
+    let mut response = match std::panic::AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .await
+    {
         Ok(response) => response,
         Err(_) => {
             tracing::error!(request_id = id, route, "a handler panicked");
-            ApiError::Calculation("an internal fault; report the request id".to_owned()).into_response()
+            ApiError::Calculation("an internal fault; report the request id".to_owned())
+                .into_response()
         }
     };
     let headers = response.headers_mut();
@@ -66,7 +89,11 @@ pub(super) async fn frame(mut request: Request<Body>, next: Next) -> Response {
     }
     let status = response.status();
     let seconds = began.elapsed().as_secs_f64();
-    let labels = [("route", route.clone()), ("method", method.to_string()), ("status", status.as_u16().to_string())];
+    let labels = [
+        ("route", route.clone()),
+        ("method", method.to_string()),
+        ("status", status.as_u16().to_string()),
+    ];
     ::metrics::counter!("bre_requests_total", &labels).increment(1);
     ::metrics::histogram!("bre_request_seconds", "route" => route.clone()).record(seconds);
     tracing::debug!(request_id = id, %method, route, status = status.as_u16(), seconds, "answered");
@@ -74,7 +101,11 @@ pub(super) async fn frame(mut request: Request<Body>, next: Next) -> Response {
 }
 
 /// The key, then its limit. Every answer to a known key tells what is left of the minute.
-pub(super) async fn authenticate(State(gateway): State<Gateway>, mut request: Request<Body>, next: Next) -> Response {
+pub(super) async fn authenticate(
+    State(gateway): State<Gateway>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response {
     let now = now_micros();
     let key = match known_key(&gateway, request.headers(), now) {
         Ok(key) => key,
@@ -85,7 +116,10 @@ pub(super) async fn authenticate(State(gateway): State<Gateway>, mut request: Re
         request.extensions_mut().insert(Caller(key));
         next.run(request).await
     } else {
-        ApiError::RateLimited { reset_seconds: verdict.reset_seconds }.into_response()
+        ApiError::RateLimited {
+            reset_seconds: verdict.reset_seconds,
+        }
+        .into_response()
     };
     tell(response.headers_mut(), verdict);
     response
@@ -94,18 +128,26 @@ pub(super) async fn authenticate(State(gateway): State<Gateway>, mut request: Re
 fn known_key(gateway: &Gateway, headers: &HeaderMap, now: i64) -> Result<Arc<LiveKey>, ApiError> {
     let mut presented = headers.get_all(API_KEY).iter();
     let (Some(key), None) = (presented.next(), presented.next()) else {
-        return Err(ApiError::Unauthorized("send one API key in the header X-API-Key"));
+        return Err(ApiError::Unauthorized(
+            "send one API key in the header X-API-Key",
+        ));
     };
-    let key = key.to_str().map_err(|_| ApiError::Unauthorized("this API key is not known"))?;
+    let key = key
+        .to_str()
+        .map_err(|_| ApiError::Unauthorized("this API key is not known"))?;
     let Some(keys) = gateway.keeper.keys.load_full() else {
         let detail = "the API keys have not been read from the database yet".to_owned();
-        return Err(ApiError::Unavailable { part: "database", detail });
+        return Err(ApiError::Unavailable {
+            part: "database",
+            detail,
+        });
     };
     keys.find(key, now).map_err(ApiError::Unauthorized)
 }
 
 fn tell(headers: &mut HeaderMap, verdict: Verdict) {
-    let mut put = |name: &'static str, value: u64| drop(headers.insert(name, HeaderValue::from(value)));
+    let mut put =
+        |name: &'static str, value: u64| drop(headers.insert(name, HeaderValue::from(value)));
     put("x-ratelimit-limit", u64::from(verdict.limit));
     put("x-ratelimit-remaining", u64::from(verdict.remaining));
     put("x-ratelimit-reset", verdict.reset_seconds);

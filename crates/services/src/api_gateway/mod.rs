@@ -14,8 +14,8 @@ mod rates;
 mod routes;
 
 pub(crate) use control::{DAYS_DEFAULT, KeyOrder, control_routes, issue};
-pub(crate) use keys::{KeyHash, KeyTable, StoredKey};
 pub use keys::Tier;
+pub(crate) use keys::{KeyHash, KeyTable, StoredKey};
 pub(crate) use metrics::recorder;
 pub(crate) use parameters::is_ticker;
 pub(crate) use routes::public_routes;
@@ -29,7 +29,7 @@ use axum::http::Request;
 use crate::cache::Cache;
 use crate::calculation::Calculator;
 use crate::config::{RequestsPerMinute, StreamHealth};
-use crate::data::{HeadKeeper, Keeper};
+use crate::data::{DatabaseError, HeadKeeper, Keeper};
 use errors::ApiError;
 
 /// What every handler may use.
@@ -47,9 +47,9 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// After a change of our own: seen here before it is answered. Others are notified; so is this one, should it fail now.
-    async fn refresh(&self) {
-        if let Err(error) = self.keeper.refresh().await {
+    /// After a change of our own: seen here before it is answered. Should it fail now, the notification brings it.
+    fn seen(read: Result<(), DatabaseError>) {
+        if let Err(error) = read {
             tracing::warn!(%error, "a change is recorded but not read back yet");
         }
     }
@@ -61,11 +61,14 @@ impl Gateway {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) if is_too_long(&error) => Err(ApiError::PayloadTooLarge { bytes_max }),
             Ok(Err(_)) => Err(ApiError::Unreadable("the body ended early".to_owned())),
-            Err(_) => Err(ApiError::Unreadable("the body did not arrive in time".to_owned())),
+            Err(_) => Err(ApiError::Unreadable(
+                "the body did not arrive in time".to_owned(),
+            )),
         }
     }
 }
 
 fn is_too_long(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
+    std::error::Error::source(error)
+        .is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }

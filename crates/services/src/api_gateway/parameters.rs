@@ -9,14 +9,22 @@ use super::errors::{ApiError, Invalid};
 
 /// Upper-case letters, digits, dot, space, slash: what real files have.
 pub(crate) fn is_ticker(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b' ' | b'/');
+    let allowed = |byte: u8| {
+        byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b' ' | b'/')
+    };
     let first_and_last = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     let bytes = text.as_bytes();
-    bytes.len() <= 12 && first_and_last(bytes.first()) && bytes.last() != Some(&b' ') && bytes.iter().copied().all(allowed)
+    bytes.len() <= 12
+        && first_and_last(bytes.first())
+        && bytes.last() != Some(&b' ')
+        && bytes.iter().copied().all(allowed)
 }
 
 pub(crate) fn is_client_id(text: &str) -> bool {
-    (3..=50).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    (3..=50).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 /// What a client may call a request.
@@ -25,7 +33,8 @@ pub(crate) fn is_request_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-pub(crate) const TICKER_RULE: &str = "must be 1 to 12 upper-case letters, digits, dots, spaces or slashes";
+pub(crate) const TICKER_RULE: &str =
+    "must be 1 to 12 upper-case letters, digits, dots, spaces or slashes";
 
 #[derive(Debug)]
 pub(crate) struct Parameters {
@@ -37,16 +46,31 @@ pub(crate) struct Parameters {
 
 impl Parameters {
     pub(crate) fn from_query(query: Option<&str>, valid: &'static [&'static str]) -> Parameters {
-        let mut parameters = Parameters { location: "query", valid, values: Vec::new(), errors: Vec::new() };
+        let mut parameters = Parameters {
+            location: "query",
+            valid,
+            values: Vec::new(),
+            errors: Vec::new(),
+        };
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             parameters.add(name.into_owned(), value.into_owned());
         }
         parameters
     }
 
-    pub(crate) fn from_json(body: &[u8], valid: &'static [&'static str]) -> Result<Parameters, ApiError> {
-        let object: Object = serde_json::from_slice(body).map_err(|error| ApiError::Unreadable(format!("the body is not a JSON object: {error}")))?;
-        let mut parameters = Parameters { location: "body", valid, values: Vec::new(), errors: Vec::new() };
+    pub(crate) fn from_json(
+        body: &[u8],
+        valid: &'static [&'static str],
+    ) -> Result<Parameters, ApiError> {
+        let object: Object = serde_json::from_slice(body).map_err(|error| {
+            ApiError::Unreadable(format!("the body is not a JSON object: {error}"))
+        })?;
+        let mut parameters = Parameters {
+            location: "body",
+            valid,
+            values: Vec::new(),
+            errors: Vec::new(),
+        };
         for (name, value) in object.0 {
             match text_of(&value) {
                 Value::Text(text) => parameters.add(name, text),
@@ -69,15 +93,27 @@ impl Parameters {
 
     pub(crate) fn refuse(&mut self, field: &str, message: &str) {
         let field = field.chars().take(64).collect();
-        self.errors.push(Invalid { field, location: self.location, message: message.to_owned() });
+        self.errors.push(Invalid {
+            field,
+            location: self.location,
+            message: message.to_owned(),
+        });
     }
 
     pub(crate) fn optional(&self, name: &str) -> Option<String> {
-        self.values.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        self.values
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
     }
 
     /// The value of `name` if it is there and `read` takes it; otherwise the reason is noted.
-    pub(crate) fn required<T>(&mut self, name: &str, rule: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    pub(crate) fn required<T>(
+        &mut self,
+        name: &str,
+        rule: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         match self.optional(name) {
             None => {
                 if !self.errors.iter().any(|error| error.field == name) {
@@ -89,12 +125,23 @@ impl Parameters {
         }
     }
 
-    pub(crate) fn maybe<T>(&mut self, name: &str, rule: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    pub(crate) fn maybe<T>(
+        &mut self,
+        name: &str,
+        rule: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         let text = self.optional(name)?;
         self.read(name, &text, rule, read)
     }
 
-    fn read<T>(&mut self, name: &str, text: &str, rule: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    fn read<T>(
+        &mut self,
+        name: &str,
+        text: &str,
+        rule: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         let value = read(text);
         if value.is_none() {
             self.refuse(name, rule);
@@ -106,7 +153,10 @@ impl Parameters {
         if self.errors.is_empty() {
             return Ok(());
         }
-        Err(ApiError::Invalid { errors: self.errors, valid_params: self.valid })
+        Err(ApiError::Invalid {
+            errors: self.errors,
+            valid_params: self.valid,
+        })
     }
 }
 
@@ -160,8 +210,19 @@ mod tests {
             Err(ApiError::Unreadable(why)) => why,
             Err(other) => format!("{other:?}"),
             Ok(parameters) => {
-                let values = parameters.values.iter().map(|(name, value)| format!("{name}={value}"));
-                values.chain(parameters.errors.iter().map(|error| format!("{} {}", error.field, error.message))).collect::<Vec<_>>().join("; ")
+                let values = parameters
+                    .values
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}"));
+                values
+                    .chain(
+                        parameters
+                            .errors
+                            .iter()
+                            .map(|error| format!("{} {}", error.field, error.message)),
+                    )
+                    .collect::<Vec<_>>()
+                    .join("; ")
             }
         };
         assert_eq!(found, expected);
@@ -170,27 +231,60 @@ mod tests {
     #[test]
     fn numbers_and_strings_keep_their_digits() {
         let json = |body: &str| Parameters::from_json(body.as_bytes(), &["a", "b"]);
-        check(json(r#"{"a": 100000.10, "b": "007"}"#), "a=100000.10; b=007");
+        check(
+            json(r#"{"a": 100000.10, "b": "007"}"#),
+            "a=100000.10; b=007",
+        );
         check(json(r#"{"a": 1e400, "b": -0}"#), "a=1e400; b=-0");
-        check(json(r#"{"a": [1], "b": null}"#), "a must be a number or a string");
+        check(
+            json(r#"{"a": [1], "b": null}"#),
+            "a must be a number or a string",
+        );
         check(json(r#"{"a": 1, "a": 2}"#), "a=1; a was given twice");
         check(json(r#"{"c": 1}"#), "c is not a parameter here");
-        check(json(r#"{"a": NaN}"#), "the body is not a JSON object: expected value at line 1 column 7");
-        check(json("[]"), "the body is not a JSON object: invalid type: sequence, expected a JSON object at line 1 column 0");
-        check(json(""), "the body is not a JSON object: EOF while parsing a value at line 1 column 0");
+        check(
+            json(r#"{"a": NaN}"#),
+            "the body is not a JSON object: expected value at line 1 column 7",
+        );
+        check(
+            json("[]"),
+            "the body is not a JSON object: invalid type: sequence, expected a JSON object at line 1 column 0",
+        );
+        check(
+            json(""),
+            "the body is not a JSON object: EOF while parsing a value at line 1 column 0",
+        );
     }
 
     #[test]
     fn a_query_is_read_the_same_way() {
-        check(Ok(Parameters::from_query(Some("a=BRK%20A&b=1+2&b=3&d=1"), &["a", "b"])), "a=BRK A; b=1 2; b was given twice; d is not a parameter here");
+        check(
+            Ok(Parameters::from_query(
+                Some("a=BRK%20A&b=1+2&b=3&d=1"),
+                &["a", "b"],
+            )),
+            "a=BRK A; b=1 2; b was given twice; d is not a parameter here",
+        );
         check(Ok(Parameters::from_query(None, &[])), "");
     }
 
     #[test]
     fn tickers_of_real_files() {
         for (ticker, good) in [
-            ("GME", true), ("BRK.A", true), ("BRK A", true), ("ABR PRD", true), ("A/B", true), ("2391358D", true),
-            ("", false), ("gme", false), (" GME", false), ("GME ", false), ("ABCDEFGHIJKLM", false), ("GM\u{c9}", false), ("A;B", false), (".A", false),
+            ("GME", true),
+            ("BRK.A", true),
+            ("BRK A", true),
+            ("ABR PRD", true),
+            ("A/B", true),
+            ("2391358D", true),
+            ("", false),
+            ("gme", false),
+            (" GME", false),
+            ("GME ", false),
+            ("ABCDEFGHIJKLM", false),
+            ("GM\u{c9}", false),
+            ("A;B", false),
+            (".A", false),
         ] {
             assert_eq!(is_ticker(ticker), good, "{ticker:?}");
         }

@@ -1,7 +1,7 @@
 //! `GET /api/v1/rates/{ticker}`
 
-use axum::extract::{Extension, Path, State};
 use axum::Json;
+use axum::extract::{Extension, Path, State};
 use pricing::Sourced;
 use serde::Serialize;
 
@@ -54,7 +54,12 @@ pub(super) struct DataSource {
 
 impl DataSource {
     pub(super) fn of<T>(input: &Sourced<T>, stale: bool) -> DataSource {
-        DataSource { source: input.source.to_string(), as_of: input.at_micros.map(rfc3339), stale, fallback: input.fallback }
+        DataSource {
+            source: input.source.to_string(),
+            as_of: input.at_micros.map(rfc3339),
+            stale,
+            fallback: input.fallback,
+        }
     }
 }
 
@@ -65,9 +70,16 @@ pub(super) async fn rate(
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Json<RateAnswer>, ApiError> {
-    let ticker = path.map(|Path(ticker)| ticker).ok().filter(|ticker| is_ticker(ticker));
-    let ticker = ticker.ok_or_else(|| ApiError::invalid("ticker", "path", TICKER_RULE, PARAMETERS))?;
-    let rate = gateway.calculator.rate(&ticker, &caller.0.stored.client_id).map_err(|error| ApiError::from_locate(error, ""))?;
+    let ticker = path
+        .map(|Path(ticker)| ticker)
+        .ok()
+        .filter(|ticker| is_ticker(ticker));
+    let ticker =
+        ticker.ok_or_else(|| ApiError::invalid("ticker", "path", TICKER_RULE, PARAMETERS))?;
+    let rate = gateway
+        .calculator
+        .rate(&ticker, &caller.0.stored.client_id)
+        .map_err(|error| ApiError::from_locate(error, ""))?;
     Ok(Json(RateAnswer::from(rate)))
 }
 
@@ -92,8 +104,14 @@ impl From<RateNow> for RateAnswer {
             data_sources: DataSources {
                 base_rate: DataSource::of(&inputs.base_rate, stale("base_rate")),
                 minimum_rate: DataSource::of(&inputs.minimum_rate, false),
-                volatility_index: DataSource::of(&inputs.volatility_index, stale("volatility_index")),
-                event_risk_factor: DataSource::of(&inputs.event_risk_factor, stale("event_risk_factor")),
+                volatility_index: DataSource::of(
+                    &inputs.volatility_index,
+                    stale("volatility_index"),
+                ),
+                event_risk_factor: DataSource::of(
+                    &inputs.event_risk_factor,
+                    stale("event_risk_factor"),
+                ),
                 market_view_stale: stale("market_view"),
             },
             policy: now.policy,

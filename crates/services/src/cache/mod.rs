@@ -32,7 +32,9 @@ pub(crate) struct Cache {
 /// The URL may hold a password.
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache").field("up", &self.up).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("up", &self.up)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,7 +55,11 @@ struct CachedKey {
 
 impl Cache {
     pub(crate) fn new(url: Option<String>) -> Cache {
-        Cache { url, connection: Mutex::new(None), up: AtomicBool::new(false) }
+        Cache {
+            url,
+            connection: Mutex::new(None),
+            up: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn state(&self) -> CacheState {
@@ -65,7 +71,13 @@ impl Cache {
     }
 
     pub(crate) async fn put(&self, data: &MarketData, keys: &[StoredKey]) {
-        let keys: Vec<CachedKey> = keys.iter().map(|key| CachedKey { hash: key.hash, stored: key.clone() }).collect();
+        let keys: Vec<CachedKey> = keys
+            .iter()
+            .map(|key| CachedKey {
+                hash: key.hash,
+                stored: key.clone(),
+            })
+            .collect();
         let mut pipe = redis::pipe();
         for (name, value, seconds) in [
             ("rates", text(&data.rates), RATES_SECONDS),
@@ -75,9 +87,12 @@ impl Cache {
             ("stocks", text(&data.stocks), STOCKS_SECONDS),
             ("keys", text(&keys), KEYS_SECONDS),
         ] {
-            pipe.set_ex(format!("{PREFIX}{name}"), value, seconds).ignore();
+            pipe.set_ex(format!("{PREFIX}{name}"), value, seconds)
+                .ignore();
         }
-        let Some(mut connection) = self.connect().await else { return };
+        let Some(mut connection) = self.connect().await else {
+            return;
+        };
         let put = tokio::time::timeout(PATIENCE, pipe.query_async::<()>(&mut connection)).await;
         self.note(matches!(put, Ok(Ok(())))).await;
     }
@@ -89,10 +104,15 @@ impl Cache {
         for name in ["rates", "volatility", "events", "brokers", "stocks", "keys"] {
             pipe.get(format!("{PREFIX}{name}"));
         }
-        let got = tokio::time::timeout(PATIENCE, pipe.query_async::<Vec<Option<String>>>(&mut connection)).await;
+        let got = tokio::time::timeout(
+            PATIENCE,
+            pipe.query_async::<Vec<Option<String>>>(&mut connection),
+        )
+        .await;
         self.note(matches!(got, Ok(Ok(_)))).await;
         let texts = got.ok()?.ok()?;
-        let [rates, volatility, events, brokers, stocks, keys] = <[Option<String>; 6]>::try_from(texts).ok()?;
+        let [rates, volatility, events, brokers, stocks, keys] =
+            <[Option<String>; 6]>::try_from(texts).ok()?;
         let keys: Vec<CachedKey> = read(keys)?;
         let data = MarketData {
             rates: read(rates)?,
@@ -101,13 +121,27 @@ impl Cache {
             events: read(events).unwrap_or_default(),
             stocks: read(stocks).unwrap_or_default(),
         };
-        Some((data, keys.into_iter().map(|key| StoredKey { hash: key.hash, ..key.stored }).collect()))
+        Some((
+            data,
+            keys.into_iter()
+                .map(|key| StoredKey {
+                    hash: key.hash,
+                    ..key.stored
+                })
+                .collect(),
+        ))
     }
 
     /// Asks whether it still answers.
     pub(crate) async fn ping(&self) {
-        let Some(mut connection) = self.connect().await else { return };
-        let pong = tokio::time::timeout(PATIENCE, redis::cmd("PING").query_async::<String>(&mut connection)).await;
+        let Some(mut connection) = self.connect().await else {
+            return;
+        };
+        let pong = tokio::time::timeout(
+            PATIENCE,
+            redis::cmd("PING").query_async::<String>(&mut connection),
+        )
+        .await;
         self.note(matches!(pong, Ok(Ok(_)))).await;
     }
 
@@ -115,9 +149,15 @@ impl Cache {
         let url = self.url.as_deref()?;
         let mut held = self.connection.lock().await;
         if held.is_none() {
-            let config = ConnectionManagerConfig::new().set_number_of_retries(1).set_connection_timeout(Some(PATIENCE));
+            let config = ConnectionManagerConfig::new()
+                .set_number_of_retries(1)
+                .set_connection_timeout(Some(PATIENCE));
             let client = redis::Client::open(url).ok()?;
-            let connected = tokio::time::timeout(2 * PATIENCE, ConnectionManager::new_with_config(client, config)).await;
+            let connected = tokio::time::timeout(
+                2 * PATIENCE,
+                ConnectionManager::new_with_config(client, config),
+            )
+            .await;
             *held = connected.ok().and_then(Result::ok);
             self.up.store(held.is_some(), Ordering::Relaxed);
         }

@@ -50,22 +50,45 @@ pub(crate) struct TickerInputs {
 
 impl MarketView {
     pub(crate) fn new(data: &MarketData) -> MarketView {
-        let policies: HashMap<String, Arc<Policy>> =
-            Policy::shipped().into_iter().map(|policy| (policy.id(), Arc::new(policy))).collect();
-        let conventions: HashMap<String, Arc<Convention>> =
-            Convention::shipped().into_iter().map(|convention| (convention.id(), Arc::new(convention))).collect();
+        let policies: HashMap<String, Arc<Policy>> = Policy::shipped()
+            .into_iter()
+            .map(|policy| (policy.id(), Arc::new(policy)))
+            .collect();
+        let conventions: HashMap<String, Arc<Convention>> = Convention::shipped()
+            .into_iter()
+            .map(|convention| (convention.id(), Arc::new(convention)))
+            .collect();
         let mut terms = HashMap::new();
         for broker in data.brokers.iter().filter(|broker| broker.active) {
             match ready(broker, &policies, &conventions) {
                 Some(ready) => drop(terms.insert(broker.client_id.clone(), ready)),
-                None => tracing::error!(client_id = broker.client_id, "this client's terms cannot be read: no locates for it"),
+                None => tracing::error!(
+                    client_id = broker.client_id,
+                    "this client's terms cannot be read: no locates for it"
+                ),
             }
         }
         MarketView {
-            rates: data.rates.iter().map(|row| (Arc::clone(&row.ticker), row.clone())).collect(),
-            stocks: data.stocks.iter().map(|row| (Arc::clone(&row.ticker), row.clone())).collect(),
-            volatility: data.volatility.iter().map(|row| (Arc::clone(&row.subject), row.clone())).collect(),
-            events: data.events.iter().map(|row| (Arc::clone(&row.subject), row.clone())).collect(),
+            rates: data
+                .rates
+                .iter()
+                .map(|row| (Arc::clone(&row.ticker), row.clone()))
+                .collect(),
+            stocks: data
+                .stocks
+                .iter()
+                .map(|row| (Arc::clone(&row.ticker), row.clone()))
+                .collect(),
+            volatility: data
+                .volatility
+                .iter()
+                .map(|row| (Arc::clone(&row.subject), row.clone()))
+                .collect(),
+            events: data
+                .events
+                .iter()
+                .map(|row| (Arc::clone(&row.subject), row.clone()))
+                .collect(),
             terms,
             default_policy: Arc::new(Policy::standard_1()),
         }
@@ -76,7 +99,9 @@ impl MarketView {
     }
 
     pub(crate) fn policy_of(&self, client_id: &str) -> &Arc<Policy> {
-        self.terms.get(client_id).map_or(&self.default_policy, |terms| &terms.policy)
+        self.terms
+            .get(client_id)
+            .map_or(&self.default_policy, |terms| &terms.policy)
     }
 
     pub(crate) fn tickers(&self) -> usize {
@@ -88,11 +113,18 @@ impl MarketView {
         let stock = self.stocks.get(ticker);
         let minimum = stock.map_or(Rate::ZERO, |stock| stock.minimum_rate);
         let base_rate = match rate {
-            Some(rate) => Sourced::new(rate.rate, Arc::clone(&rate.source), Some(rate.valid_at_micros)),
+            Some(rate) => Sourced::new(
+                rate.rate,
+                Arc::clone(&rate.source),
+                Some(rate.valid_at_micros),
+            ),
             None if minimum > Rate::ZERO => Sourced::fallback(minimum, "minimum_rate"),
             None => return Err(LocateError::Ticker(ticker.to_owned())),
         };
-        let index = self.volatility.get(ticker).or_else(|| self.volatility.get(MARKET));
+        let index = self
+            .volatility
+            .get(ticker)
+            .or_else(|| self.volatility.get(MARKET));
         Ok(TickerInputs {
             ticker: rate.map_or_else(|| ticker.into(), |rate| Arc::clone(&rate.ticker)),
             currency: rate.map_or_else(|| "USD".into(), |rate| Arc::clone(&rate.currency)),
@@ -102,14 +134,24 @@ impl MarketView {
                 None => Sourced::new(Rate::ZERO, "none", None),
             },
             volatility_index: match index {
-                Some(row) => Sourced::new(row.index, Arc::clone(&row.source), Some(row.valid_at_micros)),
+                Some(row) => Sourced::new(
+                    row.index,
+                    Arc::clone(&row.source),
+                    Some(row.valid_at_micros),
+                ),
                 None => Sourced::fallback(DEFAULT_INDEX, "default"),
             },
             event_risk_factor: match self.events.get(ticker) {
-                Some(row) => Sourced::new(row.factor, Arc::clone(&row.source), Some(row.valid_at_micros)),
+                Some(row) => Sourced::new(
+                    row.factor,
+                    Arc::clone(&row.source),
+                    Some(row.valid_at_micros),
+                ),
                 None => Sourced::new(0, "none", None),
             },
-            feed_status: stock.and_then(|stock| stock.status).map(|status| Sourced::new(status, "stocks", None)),
+            feed_status: stock
+                .and_then(|stock| stock.status)
+                .map(|status| Sourced::new(status, "stocks", None)),
             available: rate.and_then(|rate| rate.available),
             available_or_more: rate.is_some_and(|rate| rate.available_or_more),
             known_at_micros: rate.map(|rate| rate.known_at_micros),
@@ -169,7 +211,8 @@ impl Market {
     /// Called with `true` whenever the database has just answered.
     pub(crate) fn set_database_up(&self, up: bool, now_micros: i64) {
         if up {
-            self.confirmed_at_micros.store(now_micros, Ordering::Relaxed);
+            self.confirmed_at_micros
+                .store(now_micros, Ordering::Relaxed);
         }
         self.database_up.store(up, Ordering::Relaxed);
     }
@@ -178,15 +221,19 @@ impl Market {
         self.database_up.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn age_seconds(&self, now_micros: i64) -> i64 {
+    /// How long the database has not confirmed the view; `None`: it never has.
+    pub(crate) fn unconfirmed_seconds(&self, now_micros: i64) -> Option<i64> {
         if self.database_up() {
-            return 0;
+            return Some(0);
         }
-        (now_micros - self.confirmed_at_micros.load(Ordering::Relaxed)).max(0) / 1_000_000
+        let confirmed = self.confirmed_at_micros.load(Ordering::Relaxed);
+        (confirmed > 0).then(|| (now_micros - confirmed).max(0) / 1_000_000)
     }
 
     /// The database has been away for so long that something may have changed unseen.
     pub(crate) fn is_stale(&self, now_micros: i64) -> bool {
-        self.age_seconds(now_micros) > i64::try_from(self.age_max.as_secs()).unwrap_or(i64::MAX)
+        let age_max = i64::try_from(self.age_max.as_secs()).unwrap_or(i64::MAX);
+        self.unconfirmed_seconds(now_micros)
+            .is_none_or(|seconds| seconds > age_max)
     }
 }

@@ -28,7 +28,10 @@ pub(crate) enum LocateError {
     #[error("{detail}")]
     Stale { part: &'static str, detail: String },
     #[error("{field}: {message}")]
-    Invalid { field: &'static str, message: String },
+    Invalid {
+        field: &'static str,
+        message: String,
+    },
     #[error("{0}")]
     Pricing(String),
     #[error(transparent)]
@@ -39,12 +42,26 @@ impl From<PricingError> for LocateError {
     fn from(error: PricingError) -> LocateError {
         let message = error.to_string();
         match error {
-            PricingError::Stale { .. } => LocateError::Stale { part: "market_data", detail: message },
-            PricingError::Missing { field, .. } => LocateError::Invalid { field: parameter(field), message },
-            PricingError::Negative { field, .. } | PricingError::OutOfRange { field, .. } | PricingError::Overflow { field }
-                if matches!(field, "position_value" | "loan_days" | "shares" | "price" | "collateral_value") =>
+            PricingError::Stale { .. } => LocateError::Stale {
+                part: "market_data",
+                detail: message,
+            },
+            PricingError::Missing { field, .. } => LocateError::Invalid {
+                field: parameter(field),
+                message,
+            },
+            PricingError::Negative { field, .. }
+            | PricingError::OutOfRange { field, .. }
+            | PricingError::Overflow { field }
+                if matches!(
+                    field,
+                    "position_value" | "loan_days" | "shares" | "price" | "collateral_value"
+                ) =>
             {
-                LocateError::Invalid { field: parameter(field), message }
+                LocateError::Invalid {
+                    field: parameter(field),
+                    message,
+                }
             }
             _ => LocateError::Pricing(message),
         }
@@ -115,9 +132,19 @@ impl Calculator {
             expires_at: rfc3339(now + as_micros(self.quote_valid)),
             engine_version: crate::VERSION.to_owned(),
         };
-        let recorded = self.writer.quote(QuoteRecord::new(&facts, &inputs, &quote)).await?;
+        let recorded = self
+            .writer
+            .quote(QuoteRecord::new(&facts, &inputs, &quote))
+            .await?;
         let outputs = quote.outputs().into();
-        Ok(Located { recorded, quote: RecordedQuote { facts, inputs, outputs } })
+        Ok(Located {
+            recorded,
+            quote: RecordedQuote {
+                facts,
+                inputs,
+                outputs,
+            },
+        })
     }
 
     pub(crate) fn rate(&self, ticker: &str, client_id: &str) -> Result<RateNow, LocateError> {
@@ -147,15 +174,22 @@ impl Calculator {
     fn stale(&self, inputs: &TickerInputs, policy: &pricing::Policy) -> Vec<&'static str> {
         let now = now_micros();
         let limits = &policy.freshness;
-        let old = |at: Option<i64>, max: i64| at.is_some_and(|at| (now - at).div_euclid(1_000_000) > max);
+        let old =
+            |at: Option<i64>, max: i64| at.is_some_and(|at| (now - at).div_euclid(1_000_000) > max);
         let mut stale = Vec::new();
         if old(inputs.base_rate.at_micros, limits.base_rate_age_seconds_max) {
             stale.push("base_rate");
         }
-        if old(inputs.volatility_index.at_micros, limits.volatility_age_seconds_max) {
+        if old(
+            inputs.volatility_index.at_micros,
+            limits.volatility_age_seconds_max,
+        ) {
             stale.push("volatility_index");
         }
-        if old(inputs.event_risk_factor.at_micros, limits.event_age_seconds_max) {
+        if old(
+            inputs.event_risk_factor.at_micros,
+            limits.event_age_seconds_max,
+        ) {
             stale.push("event_risk_factor");
         }
         if self.market.is_stale(now) {
@@ -165,9 +199,15 @@ impl Calculator {
     }
 }
 
-fn inputs(view: &MarketView, request: &LocateRequest, now: i64) -> Result<QuoteInputs, LocateError> {
+fn inputs(
+    view: &MarketView,
+    request: &LocateRequest,
+    now: i64,
+) -> Result<QuoteInputs, LocateError> {
     let market = view.inputs(&request.ticker)?;
-    let terms = view.terms(&request.client_id).ok_or_else(|| LocateError::Client(request.client_id.clone()))?;
+    let terms = view
+        .terms(&request.client_id)
+        .ok_or_else(|| LocateError::Client(request.client_id.clone()))?;
     Ok(QuoteInputs {
         ticker: market.ticker,
         currency: market.currency,

@@ -21,17 +21,28 @@ pub struct Mismatch {
 }
 
 /// Every quote of a log from position `from` to position `to`, both included.
-pub async fn replay(database: &str, log: u16, from: u64, to: u64) -> Result<ReplayReport, DatabaseError> {
+pub async fn replay(
+    database: &str,
+    log: u16,
+    from: u64,
+    to: u64,
+) -> Result<ReplayReport, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
     let session = connect(database, "bre replay").await?;
-    let rows = entries_from(&session.client, log, from).await.map_err(&failed)?;
+    let rows = entries_from(&session.client, log, from)
+        .await
+        .map_err(&failed)?;
     pin_mut!(rows);
     let mut report = ReplayReport::default();
     while let Some(stored) = rows.try_next().await.map_err(&failed)? {
         if u64::try_from(stored.position).is_ok_and(|position| position > to) {
             break;
         }
-        let mismatch = |reason: String| Mismatch { epoch: stored.epoch, position: stored.position, reason };
+        let mismatch = |reason: String| Mismatch {
+            epoch: stored.epoch,
+            position: stored.position,
+            reason,
+        };
         match Entry::parse(&stored.bytes) {
             Ok(entry) if entry.kind == Kind::Quote => {
                 report.checked += 1;
@@ -47,20 +58,32 @@ pub async fn replay(database: &str, log: u16, from: u64, to: u64) -> Result<Repl
 }
 
 /// One entry of a log, if there is one at this position.
-pub async fn entry(database: &str, log: u16, position: u64) -> Result<Option<StoredEntry>, DatabaseError> {
+pub async fn entry(
+    database: &str,
+    log: u16,
+    position: u64,
+) -> Result<Option<StoredEntry>, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
     let session = connect(database, "bre audit").await?;
-    let rows = entries_from(&session.client, log, position).await.map_err(&failed)?;
+    let rows = entries_from(&session.client, log, position)
+        .await
+        .map_err(&failed)?;
     pin_mut!(rows);
     let first = rows.try_next().await.map_err(&failed)?;
     Ok(first.filter(|entry| u64::try_from(entry.position) == Ok(position)))
 }
 
 /// Hands every entry of a log to `each`, in the order of positions.
-pub async fn export(database: &str, log: u16, mut each: impl FnMut(&StoredEntry)) -> Result<(), DatabaseError> {
+pub async fn export(
+    database: &str,
+    log: u16,
+    mut each: impl FnMut(&StoredEntry),
+) -> Result<(), DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
     let session = connect(database, "bre audit export").await?;
-    let rows = entries_from(&session.client, log, 1).await.map_err(&failed)?;
+    let rows = entries_from(&session.client, log, 1)
+        .await
+        .map_err(&failed)?;
     pin_mut!(rows);
     while let Some(stored) = rows.try_next().await.map_err(&failed)? {
         each(&stored);
@@ -69,8 +92,17 @@ pub async fn export(database: &str, log: u16, mut each: impl FnMut(&StoredEntry)
 }
 
 fn price_again(entry: &Entry) -> Result<(), String> {
-    let field = |name: &str| entry.fields.get(name).ok_or_else(|| format!("its field {name} is missing"));
+    let field = |name: &str| {
+        entry
+            .fields
+            .get(name)
+            .ok_or_else(|| format!("its field {name} is missing"))
+    };
     let outputs = pricing::replay(field("inputs")?).map_err(|error| error.to_string())?;
     let recorded = field("outputs")?;
-    if outputs == recorded { Ok(()) } else { Err(format!("recorded {recorded}, priced again {outputs}")) }
+    if outputs == recorded {
+        Ok(())
+    } else {
+        Err(format!("recorded {recorded}, priced again {outputs}"))
+    }
 }

@@ -25,7 +25,10 @@ pub enum DatabaseError {
 
 impl DatabaseError {
     pub(crate) fn query(what: &'static str) -> impl Fn(tokio_postgres::Error) -> DatabaseError {
-        move |error| DatabaseError::Query { what, detail: describe(&error) }
+        move |error| DatabaseError::Query {
+            what,
+            detail: describe(&error),
+        }
     }
 }
 
@@ -58,9 +61,16 @@ pub(crate) struct Session {
 pub(crate) struct Driver(JoinHandle<()>);
 
 pub(crate) async fn connect(config: &str, name: &str) -> Result<Session, DatabaseError> {
-    let mut config: Config = config.parse().map_err(|error: tokio_postgres::Error| DatabaseError::Config(describe(&error)))?;
-    config.application_name(name).connect_timeout(std::time::Duration::from_secs(5));
-    let (client, mut connection) = config.connect(NoTls).await.map_err(|error| DatabaseError::Connect(describe(&error)))?;
+    let mut config: Config = config
+        .parse()
+        .map_err(|error: tokio_postgres::Error| DatabaseError::Config(describe(&error)))?;
+    config
+        .application_name(name)
+        .connect_timeout(std::time::Duration::from_secs(5));
+    let (client, mut connection) = config
+        .connect(NoTls)
+        .await
+        .map_err(|error| DatabaseError::Connect(describe(&error)))?;
     let (sender, notifications) = mpsc::unbounded_channel();
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&warnings);
@@ -75,7 +85,9 @@ pub(crate) async fn connect(config: &str, name: &str) -> Result<Session, Databas
                         Some(Severity::Debug | Severity::Info | Severity::Notice | Severity::Log)
                     );
                     if !harmless {
-                        kept.lock().unwrap_or_else(PoisonError::into_inner).push(notice.message().to_owned());
+                        kept.lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(notice.message().to_owned());
                     }
                 }
                 AsyncMessage::Notification(notification) => drop(sender.send(notification)),
@@ -83,7 +95,12 @@ pub(crate) async fn connect(config: &str, name: &str) -> Result<Session, Databas
             }
         }
     });
-    Ok(Session { client, notifications, warnings, driver: Driver(driver) })
+    Ok(Session {
+        client,
+        notifications,
+        warnings,
+        driver: Driver(driver),
+    })
 }
 
 impl Session {

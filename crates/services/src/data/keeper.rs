@@ -32,6 +32,9 @@ pub(crate) struct Keeper {
 
 /// The connection is asked whether it still answers, and the cache's entries are renewed.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
+/// The channels that changes are told on.
+pub(super) const MARKET: &str = "bre_market";
+pub(super) const KEYS: &str = "bre_keys";
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
@@ -50,7 +53,9 @@ impl Keeper {
     }
 
     pub(crate) fn client(&self) -> Result<Arc<Client>, DatabaseError> {
-        self.client.load_full().ok_or(DatabaseError::Away("it is being connected to again"))
+        self.client
+            .load_full()
+            .ok_or(DatabaseError::Away("it is being connected to again"))
     }
 
     pub(crate) fn set_database(&self, database: String) {
@@ -108,10 +113,13 @@ impl Keeper {
             let read = tokio::select! {
                 () = driver.ended() => return DatabaseError::Away("the server closed the connection"),
                 notification = notified.recv() => match notification {
-                    // Many imports in a row are read once.
-                    Some(_) => {
-                        while notified.try_recv().is_ok() {}
-                        self.read(&client).await
+                    // Many changes in a row are read once.
+                    Some(first) => {
+                        let mut channels = vec![first.channel().to_owned()];
+                        while let Ok(next) = notified.try_recv() {
+                            channels.push(next.channel().to_owned());
+                        }
+                        if channels.iter().any(|channel| channel == MARKET) { self.read(&client).await } else { self.confirm(&client).await }
                     }
                     None => return DatabaseError::Away("the server closed the connection"),
                 },
@@ -125,8 +133,12 @@ impl Keeper {
 
     /// Listens first and reads then, so that nothing falls in between.
     async fn begin(&self, client: &Arc<Client>) -> Result<(), DatabaseError> {
-        let listen = "SET default_transaction_read_only = on; LISTEN bre_market; LISTEN bre_keys";
-        client.batch_execute(listen).await.map_err(DatabaseError::query("listening for changes"))?;
+        let listen =
+            format!("SET default_transaction_read_only = on; LISTEN {MARKET}; LISTEN {KEYS}");
+        client
+            .batch_execute(&listen)
+            .await
+            .map_err(DatabaseError::query("listening for changes"))?;
         self.read(client).await?;
         self.client.store(Some(Arc::clone(client)));
         Ok(())
@@ -137,23 +149,33 @@ impl Keeper {
         self.read(&*self.client()?).await
     }
 
+    /// The keys alone.
+    pub(crate) async fn refresh_keys(&self) -> Result<(), DatabaseError> {
+        self.confirm(&*self.client()?).await
+    }
+
     async fn read(&self, client: &Client) -> Result<(), DatabaseError> {
         // One after the other: an older reading must not replace a newer one.
-        let _turn = self.reading.lock().await;
+        let turn = self.reading.lock().await;
         let data = market::load(client).await?;
-        let stored = market::keys(client).await?;
         self.market.set(MarketView::new(&data));
-        let renewed = self.keys.load_full().unwrap_or_default().renewed(stored.clone());
-        self.keys.store(Some(Arc::new(renewed)));
-        self.market.set_database_up(true, now_micros());
-        self.cache.put(&data, &stored).await;
         self.last.store(Arc::new(data));
+        drop(turn);
+        self.confirm(client).await?;
         self.reads.send_modify(|reads| *reads += 1);
         Ok(())
     }
 
+    /// Reads the keys, which also shows that the database answers; renews the cache.
     async fn confirm(&self, client: &Client) -> Result<(), DatabaseError> {
+        let _turn = self.reading.lock().await;
         let stored = market::keys(client).await?;
+        let renewed = self
+            .keys
+            .load_full()
+            .unwrap_or_default()
+            .renewed(stored.clone());
+        self.keys.store(Some(Arc::new(renewed)));
         self.market.set_database_up(true, now_micros());
         self.cache.put(&self.last.load_full(), &stored).await;
         Ok(())
@@ -165,9 +187,13 @@ impl Keeper {
             return;
         }
         if let Some((data, keys)) = self.cache.get().await {
-            tracing::warn!(rates = data.rates.len(), "the database has not answered yet; the market view comes from the cache");
+            tracing::warn!(
+                rates = data.rates.len(),
+                "the database has not answered yet; the market view comes from the cache"
+            );
             self.market.set(MarketView::new(&data));
-            self.keys.store(Some(Arc::new(KeyTable::default().renewed(keys))));
+            self.keys
+                .store(Some(Arc::new(KeyTable::default().renewed(keys))));
         }
     }
 }

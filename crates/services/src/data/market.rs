@@ -72,9 +72,14 @@ pub(crate) async fn load(client: &Client) -> Result<MarketData, DatabaseError> {
     Ok(MarketData {
         rates: keep(client.query(rates, &[]).await.map_err(&failed)?, base_rate),
         stocks: keep(client.query(stocks, &[]).await.map_err(&failed)?, stock),
-        volatility: keep(client.query(volatility, &[]).await.map_err(&failed)?, volatility_row),
+        volatility: keep(
+            client.query(volatility, &[]).await.map_err(&failed)?,
+            volatility_row,
+        ),
         events: keep(client.query(events, &[]).await.map_err(&failed)?, event_row),
-        brokers: keep(client.query(brokers, &[]).await.map_err(&failed)?, |row| Some(broker(row))),
+        brokers: keep(client.query(brokers, &[]).await.map_err(&failed)?, |row| {
+            Some(broker(row))
+        }),
     })
 }
 
@@ -83,7 +88,10 @@ fn keep<T>(rows: Vec<Row>, read: impl Fn(&Row) -> Option<T>) -> Vec<T> {
     let count = rows.len();
     let kept: Vec<T> = rows.iter().filter_map(read).collect();
     if kept.len() < count {
-        tracing::error!(left_out = count - kept.len(), "rows of the market data cannot be read");
+        tracing::error!(
+            left_out = count - kept.len(),
+            "rows of the market data cannot be read"
+        );
     }
     kept
 }
@@ -106,7 +114,11 @@ fn stock(row: &Row) -> Option<Stock> {
         Some(status) => Some(status.parse().ok()?),
         None => None,
     };
-    Some(Stock { ticker: row.get::<_, &str>(0).into(), status, minimum_rate: decimal(row.get(2))? })
+    Some(Stock {
+        ticker: row.get::<_, &str>(0).into(),
+        status,
+        minimum_rate: decimal(row.get(2))?,
+    })
 }
 
 fn volatility_row(row: &Row) -> Option<Volatility> {
@@ -142,13 +154,20 @@ fn broker(row: &Row) -> BrokerTerms {
 
 /// A column has more decimals than some of our types; zeros at its end are not digits.
 pub(crate) fn decimal<const D: u32>(text: &str) -> Option<Fixed<D>> {
-    let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
+    let trimmed = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        text
+    };
     trimmed.parse().ok()
 }
 
 pub(crate) async fn keys(client: &Client) -> Result<Vec<StoredKey>, DatabaseError> {
     let sql = "SELECT key_id, hash, client_id, tier, created_at, expires_at, revoked_at FROM api_keys ORDER BY created_at, key_id";
-    let rows = client.query(sql, &[]).await.map_err(DatabaseError::query("reading the API keys"))?;
+    let rows = client
+        .query(sql, &[])
+        .await
+        .map_err(DatabaseError::query("reading the API keys"))?;
     Ok(keep(rows, key))
 }
 
@@ -169,9 +188,18 @@ pub(crate) async fn aliases(client: &Client) -> Result<Vec<Alias>, DatabaseError
     let sql = "SELECT source, symbol, ticker, \
                       CASE WHEN isfinite(valid_from) THEN extract(epoch FROM valid_from)::bigint ELSE -9000000000000 END * 1000000, \
                       CASE WHEN isfinite(valid_to) THEN extract(epoch FROM valid_to)::bigint ELSE 9000000000000 END * 1000000 FROM aliases";
-    let rows = client.query(sql, &[]).await.map_err(DatabaseError::query("reading the aliases"))?;
+    let rows = client
+        .query(sql, &[])
+        .await
+        .map_err(DatabaseError::query("reading the aliases"))?;
     let alias = |row: &Row| {
-        Some(Alias { source: row.get(0), symbol: row.get(1), ticker: row.get(2), valid_from_micros: row.get(3), valid_to_micros: row.get(4) })
+        Some(Alias {
+            source: row.get(0),
+            symbol: row.get(1),
+            ticker: row.get(2),
+            valid_from_micros: row.get(3),
+            valid_to_micros: row.get(4),
+        })
     };
     Ok(keep(rows, alias))
 }
@@ -183,7 +211,13 @@ mod tests {
     #[test]
     fn zeros_at_the_end_are_no_digits() {
         let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(decimal::<4>(text).map(|number| number.to_string()).as_deref(), expected, "{text}");
+            assert_eq!(
+                decimal::<4>(text)
+                    .map(|number| number.to_string())
+                    .as_deref(),
+                expected,
+                "{text}"
+            );
         };
         check("25.00000000", Some("25.0000"));
         check("0.00000000", Some("0.0000"));

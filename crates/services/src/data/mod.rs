@@ -14,10 +14,12 @@ mod writer;
 
 pub use database::DatabaseError;
 pub(crate) use database::connect;
-pub use feeds::{FeedError, ImportReport};
 pub(crate) use feeds::prepare;
+pub use feeds::{FeedError, ImportReport};
 pub(crate) use keeper::Keeper;
-pub(crate) use market::{BaseRate, EventRisk, MarketData, Stock, Volatility, aliases, decimal, keys as read_keys};
+pub(crate) use market::{
+    BaseRate, EventRisk, MarketData, Stock, Volatility, aliases, decimal, keys as read_keys,
+};
 pub(crate) use migrations::migrate;
 pub(crate) use quotes::{QuoteFacts, QuoteRecord, RecordedQuote};
 pub(crate) use recorded::{Found, find_by_id, find_by_request};
@@ -25,5 +27,5 @@ pub use seed::SeedError;
 pub(crate) use seed::seed;
 pub(crate) use terms::BrokerTerms;
 pub use verify::{AuditReport, verify};
-pub use writer::{Recorded, WriteError, WriterState};
 pub(crate) use writer::{Change, HeadKeeper, Writer, WriterConfig, entries_from};
+pub use writer::{Recorded, WriteError, WriterState};

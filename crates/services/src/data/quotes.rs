@@ -154,7 +154,11 @@ impl QuoteRecord {
 
 impl RecordedQuote {
     pub(crate) fn read(fields: &Fields) -> Result<RecordedQuote, String> {
-        let text = |name: &str| fields.get(name).ok_or_else(|| format!("its field {name} is missing"));
+        let text = |name: &str| {
+            fields
+                .get(name)
+                .ok_or_else(|| format!("its field {name} is missing"))
+        };
         let facts = QuoteFacts {
             quote_id: text("quote_id")?.to_owned(),
             request_id: text("request_id")?.to_owned(),
@@ -163,9 +167,15 @@ impl RecordedQuote {
             expires_at: text("expires_at")?.to_owned(),
             engine_version: text("engine_version")?.to_owned(),
         };
-        let inputs = serde_json::from_str(text("inputs")?).map_err(|error| format!("its inputs cannot be read: {error}"))?;
-        let outputs = serde_json::from_str(text("outputs")?).map_err(|error| format!("its outputs cannot be read: {error}"))?;
-        Ok(RecordedQuote { facts, inputs, outputs })
+        let inputs = serde_json::from_str(text("inputs")?)
+            .map_err(|error| format!("its inputs cannot be read: {error}"))?;
+        let outputs = serde_json::from_str(text("outputs")?)
+            .map_err(|error| format!("its outputs cannot be read: {error}"))?;
+        Ok(RecordedQuote {
+            facts,
+            inputs,
+            outputs,
+        })
     }
 
     pub(crate) fn row(&self) -> Vec<Option<String>> {
@@ -197,8 +207,12 @@ fn row(facts: &QuoteFacts, inputs: &QuoteInputs, outputs: &RecordedOutputs) -> V
         at(Some(inputs.priced_at_micros)),
         scale(inputs.position_value, 4),
         some(&inputs.loan_days),
-        inputs.per_share.map(|per_share| per_share.shares.to_string()),
-        inputs.per_share.and_then(|per_share| scale(per_share.price, 8)),
+        inputs
+            .per_share
+            .map(|per_share| per_share.shares.to_string()),
+        inputs
+            .per_share
+            .and_then(|per_share| scale(per_share.price, 8)),
         some(&inputs.policy.id()),
         some(&inputs.convention.id()),
         scale(inputs.base_rate.value, 8),
@@ -268,7 +282,10 @@ mod tests {
         for column in COLUMNS {
             let found = migration.lines().any(|line| {
                 let mut words = line.split_whitespace();
-                words.next() == Some(column.name) && words.next().is_some_and(|sql_type| sql_type.trim_end_matches(',') == column.sql_type)
+                words.next() == Some(column.name)
+                    && words
+                        .next()
+                        .is_some_and(|sql_type| sql_type.trim_end_matches(',') == column.sql_type)
             });
             assert!(found, "{} {}", column.name, column.sql_type);
         }
@@ -276,8 +293,17 @@ mod tests {
 
     #[test]
     fn numbers_get_the_decimals_of_their_column() {
-        assert_eq!(scale(pricing::PositionValue::whole(100_000), 4).as_deref(), Some("100000.0000"));
-        assert_eq!(scale(pricing::Rate::whole(1), 8).as_deref(), Some("1.00000000"));
-        assert_eq!(scale(pricing::Percent::from_units(3_500_000), 8).as_deref(), Some("3.50000000"));
+        assert_eq!(
+            scale(pricing::PositionValue::whole(100_000), 4).as_deref(),
+            Some("100000.0000")
+        );
+        assert_eq!(
+            scale(pricing::Rate::whole(1), 8).as_deref(),
+            Some("1.00000000")
+        );
+        assert_eq!(
+            scale(pricing::Percent::from_units(3_500_000), 8).as_deref(),
+            Some("3.50000000")
+        );
     }
 }

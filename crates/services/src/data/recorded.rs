@@ -19,9 +19,16 @@ pub(crate) struct Found {
 const SELECT: &str = "SELECT a.log, a.epoch, a.position, a.recorded_at, a.canonical FROM quotes AS q \
                       JOIN audit_log AS a USING (log, epoch, position) WHERE q.client_id = $1 AND ";
 
-pub(crate) async fn find_by_id(client: &Client, client_id: &str, quote_id: &str) -> Result<Option<Found>, DatabaseError> {
+pub(crate) async fn find_by_id(
+    client: &Client,
+    client_id: &str,
+    quote_id: &str,
+) -> Result<Option<Found>, DatabaseError> {
     let sql = format!("{SELECT} q.quote_id = $2::text::uuid");
-    let row = client.query_opt(&sql, &[&client_id, &quote_id]).await.map_err(DatabaseError::query("reading a quote"))?;
+    let row = client
+        .query_opt(&sql, &[&client_id, &quote_id])
+        .await
+        .map_err(DatabaseError::query("reading a quote"))?;
     row.as_ref().map(read).transpose()
 }
 
@@ -35,14 +42,24 @@ pub(crate) async fn find_by_request(
 ) -> Result<(Vec<Found>, i64), DatabaseError> {
     let failed = DatabaseError::query("reading quotes");
     let sql = format!("{SELECT} q.request_id = $2 ORDER BY a.position OFFSET $3 LIMIT $4");
-    let rows = client.query(&sql, &[&client_id, &request_id, &skip, &limit]).await.map_err(&failed)?;
+    let rows = client
+        .query(&sql, &[&client_id, &request_id, &skip, &limit])
+        .await
+        .map_err(&failed)?;
     let count = "SELECT count(*) FROM quotes WHERE client_id = $1 AND request_id = $2";
-    let total = client.query_one(count, &[&client_id, &request_id]).await.map_err(&failed)?.get(0);
+    let total = client
+        .query_one(count, &[&client_id, &request_id])
+        .await
+        .map_err(&failed)?
+        .get(0);
     Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
 }
 
 fn read(row: &Row) -> Result<Found, DatabaseError> {
-    let damaged = |detail: String| DatabaseError::Query { what: "a recorded quote is damaged", detail };
+    let damaged = |detail: String| DatabaseError::Query {
+        what: "a recorded quote is damaged",
+        detail,
+    };
     let entry = Entry::parse(row.get(4)).map_err(|error| damaged(error.to_string()))?;
     Ok(Found {
         recorded: Recorded {

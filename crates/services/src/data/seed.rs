@@ -20,13 +20,21 @@ pub enum SeedError {
     Sample(#[from] FeedError),
 }
 
-const STOCKS: [&str; 13] = ["AAPL", "MSFT", "AMZN", "GOOGL", "META", "TSLA", "BRK.A", "JPM", "JNJ", "V", "NFLX", "GME", "AMC"];
+const STOCKS: [&str; 13] = [
+    "AAPL", "MSFT", "AMZN", "GOOGL", "META", "TSLA", "BRK.A", "JPM", "JNJ", "V", "NFLX", "GME",
+    "AMC",
+];
 
 /// The sample's own name as a source, so that nobody takes its rates for real ones.
 const SAMPLE: &str = "sample";
+const SHIPPED: SampleBook = SampleBook::shipped();
 
 /// Adds what is missing; a database that has brokers or a book keeps them.
-pub(crate) async fn seed(database: &str, writer: &Writer, sample: Option<SampleBook>) -> Result<(), SeedError> {
+pub(crate) async fn seed(
+    database: &str,
+    writer: &Writer,
+    sample: Option<SampleBook>,
+) -> Result<(), SeedError> {
     let failed = DatabaseError::query("looking for the starting set");
     let session = connect(database, "bre seed").await?;
     let client = &session.client;
@@ -37,20 +45,35 @@ pub(crate) async fn seed(database: &str, writer: &Writer, sample: Option<SampleB
     if row.get::<_, i64>(0) == 0 {
         for terms in BrokerTerms::starting_set() {
             let fields = terms.fields().with("reason", "starting_set");
-            writer.entry(Kind::BrokerChanged, fields, Change::Broker(terms)).await?;
+            writer
+                .entry(Kind::BrokerChanged, fields, Change::Broker(terms))
+                .await?;
         }
     }
     if row.get::<_, i64>(1) == 0 {
-        let sql = "INSERT INTO stocks (ticker) SELECT * FROM UNNEST($1::text[]) ON CONFLICT DO NOTHING";
-        client.execute(sql, &[&STOCKS.as_slice()]).await.map_err(&failed)?;
+        let sql =
+            "INSERT INTO stocks (ticker) SELECT * FROM UNNEST($1::text[]) ON CONFLICT DO NOTHING";
+        client
+            .execute(sql, &[&STOCKS.as_slice()])
+            .await
+            .map_err(&failed)?;
     }
     if let Some(sample) = sample
         && row.get::<_, i64>(2) == 0
     {
         let aliases = market::aliases(client).await?;
         for (kind, bytes) in [("ibkr", sample.book), ("vix", sample.volatility)] {
-            let load = prepare(kind, Some(SAMPLE), bytes, Timestamp::now(), None, &aliases)?;
-            writer.entry(Kind::FeedLoaded, load.fields(), Change::Feed(Box::new(load))).await?;
+            // A file that somebody named instead keeps its feed's own name.
+            let shipped = [SHIPPED.book, SHIPPED.volatility].contains(&bytes);
+            let source = shipped.then_some(SAMPLE);
+            let load = prepare(kind, source, bytes, Timestamp::now(), None, &aliases)?;
+            writer
+                .entry(
+                    Kind::FeedLoaded,
+                    load.fields(),
+                    Change::Feed(Box::new(load)),
+                )
+                .await?;
         }
     }
     Ok(())

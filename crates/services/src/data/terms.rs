@@ -18,7 +18,11 @@ pub(crate) struct BrokerTerms {
 impl BrokerTerms {
     /// The four that a first run starts with.
     pub(crate) fn starting_set() -> [BrokerTerms; 4] {
-        let terms = |client_id: &str, tier: &str, markup_percent: &str, fee_type: &str, fee_amount: &str| BrokerTerms {
+        let terms = |client_id: &str,
+                     tier: &str,
+                     markup_percent: &str,
+                     fee_type: &str,
+                     fee_amount: &str| BrokerTerms {
             client_id: client_id.to_owned(),
             markup_percent: markup_percent.to_owned(),
             fee_type: fee_type.to_owned(),
@@ -48,7 +52,10 @@ impl BrokerTerms {
             .with("active", self.active.to_string())
     }
 
-    pub(crate) async fn insert(&self, transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
+    pub(crate) async fn insert(
+        &self,
+        transaction: &Transaction<'_>,
+    ) -> Result<(), tokio_postgres::Error> {
         let sql = "INSERT INTO brokers (client_id, markup_percent, fee_type, fee_amount, tier, convention, policy, active, changed_at) \
                    VALUES ($1, $2::text::numeric, $3, $4::text::numeric, $5, $6, $7, $8, now())";
         transaction

@@ -25,20 +25,38 @@ const ENTRY_COLUMNS: usize = 10;
 const PLACE_COLUMNS: usize = 2;
 
 /// Reads the whole log in the order of its positions. `heads` have had their signatures verified.
-pub async fn verify(database: &str, log: u16, heads: &[Head], keys: &[VerifyingKey]) -> Result<AuditReport, DatabaseError> {
+pub async fn verify(
+    database: &str,
+    log: u16,
+    heads: &[Head],
+    keys: &[VerifyingKey],
+) -> Result<AuditReport, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
     let session = connect(database, "bre audit verify").await?;
     let client = &session.client;
     // One snapshot for both questions: an engine may be writing meanwhile.
-    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await.map_err(&failed)?;
+    client
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        .await
+        .map_err(&failed)?;
     let mut verifier = Verifier::new(log, heads, keys);
     let mut quotes = 0;
     let parameters = [&log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync)];
-    let rows = client.query_raw(&sql(), parameters).await.map_err(&failed)?;
+    let rows = client
+        .query_raw(&sql(), parameters)
+        .await
+        .map_err(&failed)?;
     pin_mut!(rows);
     while let Some(row) = rows.try_next().await.map_err(&failed)? {
-        let stored = StoredEntry { epoch: row.get(0), position: row.get(1), bytes: row.get(2), hash: row.get(3) };
-        let Some(entry) = verifier.push(&stored) else { continue };
+        let stored = StoredEntry {
+            epoch: row.get(0),
+            position: row.get(1),
+            bytes: row.get(2),
+            hash: row.get(3),
+        };
+        let Some(entry) = verifier.push(&stored) else {
+            continue;
+        };
         match compare(&entry, &row) {
             Ok(is_quote) => quotes += u64::from(is_quote),
             Err(reason) => verifier.reject(stored.epoch, stored.position, reason),
@@ -48,11 +66,16 @@ pub async fn verify(database: &str, log: u16, heads: &[Head], keys: &[VerifyingK
     if report.is_sound()
         && let Some((epoch, position, reason)) = stray(client, log).await?
     {
-        report.verified = report.verified.min(u64::try_from(position).unwrap_or(1).saturating_sub(1));
+        report.verified = report
+            .verified
+            .min(u64::try_from(position).unwrap_or(1).saturating_sub(1));
         report.first_bad = Some(audit::BadEntry { epoch, position });
         report.reason = Some(reason);
     }
-    Ok(AuditReport { log: report, quotes })
+    Ok(AuditReport {
+        log: report,
+        quotes,
+    })
 }
 
 /// A row that belongs to nothing in the log: where it stands, and what is wrong with it.
@@ -64,15 +87,27 @@ async fn stray(client: &Client, log: u16) -> Result<Option<(i64, i64, String)>, 
         return Ok(quote);
     }
     let entry = stray_entry(client, log).await?;
-    Ok(entry.map(|(epoch, position, other)| (epoch, position, format!("an entry stands at this place of log {other}, which was never opened"))))
+    Ok(entry.map(|(epoch, position, other)| {
+        (
+            epoch,
+            position,
+            format!("an entry stands at this place of log {other}, which was never opened"),
+        )
+    }))
 }
 
 fn sql() -> String {
-    let mut sql = format!("SELECT a.epoch::bigint, a.position, a.canonical, a.hash, a.kind, {}", timestamp_text("a.recorded_at"));
+    let mut sql = format!(
+        "SELECT a.epoch::bigint, a.position, a.canonical, a.hash, a.kind, {}",
+        timestamp_text("a.recorded_at")
+    );
     for name in REPEATED {
         sql.push_str(&format!(", a.{name}::text"));
     }
-    sql.push_str(&format!(", q.position IS NOT NULL, {}", timestamp_text("q.recorded_at")));
+    sql.push_str(&format!(
+        ", q.position IS NOT NULL, {}",
+        timestamp_text("q.recorded_at")
+    ));
     for column in COLUMNS {
         sql.push_str(&format!(", {}", text_of("q", column)));
     }
@@ -88,27 +123,56 @@ fn compare(entry: &Entry, row: &Row) -> Result<bool, String> {
         if found == expected {
             return Ok(());
         }
-        let show = |text: Option<&str>| text.map_or("nothing".to_owned(), |text| format!("{text:?}"));
-        Err(format!("{table}.{column} is {}, but the entry says {}", show(found), show(expected)))
+        let show =
+            |text: Option<&str>| text.map_or("nothing".to_owned(), |text| format!("{text:?}"));
+        Err(format!(
+            "{table}.{column} is {}, but the entry says {}",
+            show(found),
+            show(expected)
+        ))
     };
     let kind: i16 = row.get(4);
-    same("audit_log", "kind", Some(&kind.to_string()), Some(&entry.kind.number().to_string()))?;
+    same(
+        "audit_log",
+        "kind",
+        Some(&kind.to_string()),
+        Some(&entry.kind.number().to_string()),
+    )?;
     let recorded_at = rfc3339(entry.recorded_at_micros);
     same("audit_log", "recorded_at", row.get(5), Some(&recorded_at))?;
     for (index, name) in REPEATED.iter().enumerate() {
-        same("audit_log", name, row.get(6 + index), entry.fields.get(name))?;
+        same(
+            "audit_log",
+            name,
+            row.get(6 + index),
+            entry.fields.get(name),
+        )?;
     }
     let has_row: bool = row.get(ENTRY_COLUMNS);
     let is_quote = entry.kind == Kind::Quote;
     if has_row != is_quote {
-        let reason = if is_quote { "its row in quotes is missing" } else { "quotes has a row for it, but it is no quote" };
+        let reason = if is_quote {
+            "its row in quotes is missing"
+        } else {
+            "quotes has a row for it, but it is no quote"
+        };
         return Err(reason.to_owned());
     }
     if is_quote {
-        same("quotes", "recorded_at", row.get(ENTRY_COLUMNS + 1), Some(&recorded_at))?;
+        same(
+            "quotes",
+            "recorded_at",
+            row.get(ENTRY_COLUMNS + 1),
+            Some(&recorded_at),
+        )?;
         let expected = RecordedQuote::read(&entry.fields)?.row();
         for (index, (column, expected)) in COLUMNS.iter().zip(&expected).enumerate() {
-            same("quotes", column.name, row.get(ENTRY_COLUMNS + PLACE_COLUMNS + index), expected.as_deref())?;
+            same(
+                "quotes",
+                column.name,
+                row.get(ENTRY_COLUMNS + PLACE_COLUMNS + index),
+                expected.as_deref(),
+            )?;
         }
     }
     Ok(is_quote)
@@ -119,7 +183,10 @@ async fn stray_quote(client: &Client) -> Result<Option<(i64, i64, String)>, Data
     let sql = "SELECT q.epoch::bigint, q.position, q.quote_id::text FROM quotes AS q \
                WHERE NOT EXISTS (SELECT FROM audit_log AS a WHERE (a.log, a.epoch, a.position) = (q.log, q.epoch, q.position)) \
                ORDER BY q.position, q.epoch LIMIT 1";
-    let row = client.query_opt(sql, &[]).await.map_err(DatabaseError::query("looking for quotes without an entry"))?;
+    let row = client
+        .query_opt(sql, &[])
+        .await
+        .map_err(DatabaseError::query("looking for quotes without an entry"))?;
     Ok(row.map(|row| (row.get(0), row.get(1), row.get(2))))
 }
 
@@ -127,6 +194,9 @@ async fn stray_quote(client: &Client) -> Result<Option<(i64, i64, String)>, Data
 async fn stray_entry(client: &Client, log: u16) -> Result<Option<(i64, i64, u16)>, DatabaseError> {
     let sql = "SELECT a.epoch::bigint, a.position, a.log FROM audit_log AS a WHERE a.log <> $1 \
                AND NOT EXISTS (SELECT FROM audit_log AS first WHERE first.log = a.log AND first.position = 1) ORDER BY 2, 1 LIMIT 1";
-    let row = client.query_opt(sql, &[&log_number(log)]).await.map_err(DatabaseError::query("looking for entries without a log"))?;
+    let row = client
+        .query_opt(sql, &[&log_number(log)])
+        .await
+        .map_err(DatabaseError::query("looking for entries without a log"))?;
     Ok(row.map(|row| (row.get(0), row.get(1), row.get::<_, i16>(2).cast_unsigned())))
 }

@@ -4,16 +4,46 @@ use crate::harness::{GME, Instance};
 
 /// Every change, and a part of the reason that must be given. The log of the test: opening, 4 brokers, book, index, key, 6 quotes.
 const CHANGES: &[(&str, &str)] = &[
-    ("UPDATE audit_log SET recorded_at = recorded_at + interval '1 microsecond' WHERE position = 10", "audit_log.recorded_at"),
-    ("UPDATE audit_log SET kind = 9 WHERE position = 10", "audit_log.kind"),
-    ("UPDATE audit_log SET client_id = 'premium' WHERE position = 10", "audit_log.client_id"),
-    ("UPDATE audit_log SET ticker = NULL WHERE position = 10", "audit_log.ticker"),
-    ("UPDATE audit_log SET request_id = 'other' WHERE position = 10", "audit_log.request_id"),
-    ("UPDATE audit_log SET quote_id = gen_random_uuid() WHERE position = 10", "audit_log.quote_id"),
-    ("UPDATE audit_log SET hash = sha256('x') WHERE position = 10", "stored hash"),
-    ("UPDATE audit_log SET canonical = set_byte(canonical, 200, get_byte(canonical, 200) # 1) WHERE position = 10", "hash"),
-    ("UPDATE audit_log SET epoch = 2 WHERE position = 10", "epoch"),
-    ("UPDATE audit_log SET position = 100 WHERE position = 10", "missing"),
+    (
+        "UPDATE audit_log SET recorded_at = recorded_at + interval '1 microsecond' WHERE position = 10",
+        "audit_log.recorded_at",
+    ),
+    (
+        "UPDATE audit_log SET kind = 9 WHERE position = 10",
+        "audit_log.kind",
+    ),
+    (
+        "UPDATE audit_log SET client_id = 'premium' WHERE position = 10",
+        "audit_log.client_id",
+    ),
+    (
+        "UPDATE audit_log SET ticker = NULL WHERE position = 10",
+        "audit_log.ticker",
+    ),
+    (
+        "UPDATE audit_log SET request_id = 'other' WHERE position = 10",
+        "audit_log.request_id",
+    ),
+    (
+        "UPDATE audit_log SET quote_id = gen_random_uuid() WHERE position = 10",
+        "audit_log.quote_id",
+    ),
+    (
+        "UPDATE audit_log SET hash = sha256('x') WHERE position = 10",
+        "stored hash",
+    ),
+    (
+        "UPDATE audit_log SET canonical = set_byte(canonical, 200, get_byte(canonical, 200) # 1) WHERE position = 10",
+        "hash",
+    ),
+    (
+        "UPDATE audit_log SET epoch = 2 WHERE position = 10",
+        "epoch",
+    ),
+    (
+        "UPDATE audit_log SET position = 100 WHERE position = 10",
+        "missing",
+    ),
     ("UPDATE audit_log SET log = 1 WHERE position = 14", "cut"),
     ("DELETE FROM audit_log WHERE position = 10", "missing"),
     ("DELETE FROM audit_log WHERE position = 14", "cut"),
@@ -22,17 +52,35 @@ const CHANGES: &[(&str, &str)] = &[
     ("TRUNCATE audit_log", "cut"),
     ("TRUNCATE audit_log, quotes", "cut"),
     ("TRUNCATE quotes", "row in quotes is missing"),
-    ("DELETE FROM quotes WHERE position = 10", "row in quotes is missing"),
-    ("INSERT INTO audit_log SELECT log, epoch, 15, kind, recorded_at, client_id, ticker, request_id, quote_id, canonical, hash FROM audit_log WHERE position = 10", "position"),
-    ("INSERT INTO audit_log SELECT log, 2, position, kind, recorded_at, client_id, ticker, request_id, quote_id, canonical, hash FROM audit_log WHERE position = 10", "second entry"),
+    (
+        "DELETE FROM quotes WHERE position = 10",
+        "row in quotes is missing",
+    ),
+    (
+        "INSERT INTO audit_log SELECT log, epoch, 15, kind, recorded_at, client_id, ticker, request_id, quote_id, canonical, hash FROM audit_log WHERE position = 10",
+        "position",
+    ),
+    (
+        "INSERT INTO audit_log SELECT log, 2, position, kind, recorded_at, client_id, ticker, request_id, quote_id, canonical, hash FROM audit_log WHERE position = 10",
+        "second entry",
+    ),
     (
         "UPDATE audit_log AS a SET canonical = b.canonical, hash = b.hash FROM audit_log AS b \
          WHERE (a.position, b.position) IN ((10, 11), (11, 10))",
         "position",
     ),
-    ("UPDATE quotes SET position = 30 - position", "row in quotes is missing"),
-    ("UPDATE quotes SET log = 1 WHERE position = 10", "row in quotes is missing"),
-    ("CREATE TEMP TABLE copy AS SELECT * FROM quotes LIMIT 1; UPDATE copy SET quote_id = gen_random_uuid(), position = 99; INSERT INTO quotes SELECT * FROM copy", "no such quote"),
+    (
+        "UPDATE quotes SET position = 30 - position",
+        "row in quotes is missing",
+    ),
+    (
+        "UPDATE quotes SET log = 1 WHERE position = 10",
+        "row in quotes is missing",
+    ),
+    (
+        "CREATE TEMP TABLE copy AS SELECT * FROM quotes LIMIT 1; UPDATE copy SET quote_id = gen_random_uuid(), position = 99; INSERT INTO quotes SELECT * FROM copy",
+        "no such quote",
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +91,16 @@ async fn every_change_is_found() {
         assert_eq!(instance.locate(&key, GME).await.status, 200);
     }
     let sound = instance.verify().await;
-    assert_eq!((sound.log.first_bad, sound.log.entries, sound.log.verified, sound.log.covered_to, sound.quotes), (None, 14, 14, 14, 6));
+    assert_eq!(
+        (
+            sound.log.first_bad,
+            sound.log.entries,
+            sound.log.verified,
+            sound.log.covered_to,
+            sound.quotes
+        ),
+        (None, 14, 14, 14, 6)
+    );
     instance.sql("CREATE TABLE kept_log AS SELECT * FROM audit_log; CREATE TABLE kept_quotes AS SELECT * FROM quotes").await;
     for (change, reason) in CHANGES {
         found(&instance, change, reason).await;
@@ -58,12 +115,23 @@ async fn every_change_is_found() {
             "uuid" => "gen_random_uuid()".to_owned(),
             "text" => format!("coalesce({name}, '') || 'x'"),
             "boolean" => format!("NOT {name}"),
-            "timestamp with time zone" => format!("coalesce({name}, now()) + interval '1 microsecond'"),
+            "timestamp with time zone" => {
+                format!("coalesce({name}, now()) + interval '1 microsecond'")
+            }
             "numeric" => format!("coalesce({name}, 0) + 0.0001"),
-            _ => format!("coalesce({name}, 0) + 1"),
+            _ => format!("coalesce({name}, 0) + 100"),
         };
-        let reason = if ["log", "epoch", "position"].contains(&name.as_str()) { "quotes" } else { &format!("quotes.{name}") };
-        found(&instance, &format!("UPDATE quotes SET {name} = {other} WHERE position = 11"), reason).await;
+        let reason = if ["log", "epoch", "position"].contains(&name.as_str()) {
+            "quotes"
+        } else {
+            &format!("quotes.{name}")
+        };
+        found(
+            &instance,
+            &format!("UPDATE quotes SET {name} = {other} WHERE position = 11"),
+            reason,
+        )
+        .await;
     }
 }
 
@@ -71,7 +139,10 @@ async fn found(instance: &Instance, change: &str, reason: &str) {
     instance.sql(&format!("SET session_replication_role = replica; ALTER TABLE audit_log DISABLE TRIGGER ALL; ALTER TABLE quotes DISABLE TRIGGER ALL; {change}")).await;
     let report = instance.verify().await.log;
     let told = report.reason.clone().unwrap_or_default();
-    assert!(report.first_bad.is_some() && told.contains(reason), "{change}: {report:?}");
+    assert!(
+        report.first_bad.is_some() && told.contains(reason),
+        "{change}: {report:?}"
+    );
     instance.sql("TRUNCATE audit_log, quotes; INSERT INTO audit_log SELECT * FROM kept_log; INSERT INTO quotes SELECT * FROM kept_quotes").await;
     assert_eq!(instance.verify().await.log.first_bad, None);
 }
@@ -84,19 +155,33 @@ async fn a_wholly_rewritten_chain_disagrees_with_the_heads() {
     instance.stop().await;
     let heads = instance.outside.heads.lock().unwrap().clone();
     let last = heads.last().unwrap().claimed().clone();
-    assert_eq!(last.size.to_string(), instance.value("SELECT max(position) FROM audit_log").await, "a stop publishes the last head");
+    assert_eq!(
+        last.size.to_string(),
+        instance.value("SELECT max(position) FROM audit_log").await,
+        "a stop publishes the last head"
+    );
     // Somebody with the database and the engine's own code, but an epoch opened again: everything hangs together, but for the heads.
     instance.sql("ALTER TABLE audit_log DISABLE TRIGGER ALL; ALTER TABLE quotes DISABLE TRIGGER ALL; TRUNCATE audit_log, quotes").await;
     instance.outside.heads.lock().unwrap().clear();
     instance.launch().await;
-    instance.services().wait_ready(crate::harness::SETTLED).await.unwrap();
+    instance
+        .services()
+        .wait_ready(crate::harness::SETTLED)
+        .await
+        .unwrap();
     for _ in 0..20 {
         assert_eq!(instance.locate(&key, GME).await.status, 200);
     }
     assert_eq!(instance.verify().await.log.first_bad, None);
     instance.outside.heads.lock().unwrap().extend(heads);
     let report = instance.verify().await.log;
-    assert!(report.reason.as_deref().is_some_and(|reason| reason.contains("rewritten")), "{report:?}");
+    assert!(
+        report
+            .reason
+            .as_deref()
+            .is_some_and(|reason| reason.contains("rewritten")),
+        "{report:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,15 +190,25 @@ async fn the_serving_role_and_the_owner_cannot_change_the_record() {
     let key = instance.key_for("standard").await;
     assert_eq!(instance.locate(&key, GME).await.status, 200);
     for role in ["bre_service", "bre_owner", "postgres"] {
-        let (client, connection) = tokio_postgres::connect(&instance.login(role), tokio_postgres::NoTls).await.unwrap();
+        let (client, connection) =
+            tokio_postgres::connect(&instance.login(role), tokio_postgres::NoTls)
+                .await
+                .unwrap();
         tokio::spawn(connection);
         for table in ["audit_log", "quotes"] {
-            for change in [format!("UPDATE {table} SET epoch = 9"), format!("DELETE FROM {table}"), format!("TRUNCATE {table}")] {
+            for change in [
+                format!("UPDATE {table} SET epoch = 9"),
+                format!("DELETE FROM {table}"),
+                format!("TRUNCATE {table}"),
+            ] {
                 for mode in ["origin", "replica"] {
                     if mode == "replica" && role != "postgres" {
                         continue;
                     }
-                    client.batch_execute(&format!("SET session_replication_role = {mode}")).await.ok();
+                    client
+                        .batch_execute(&format!("SET session_replication_role = {mode}"))
+                        .await
+                        .ok();
                     let error = client.batch_execute(&change).await.unwrap_err();
                     let code = error.code().unwrap().code().to_owned();
                     assert_eq!(code, "42501", "{role} {mode}: {change}");

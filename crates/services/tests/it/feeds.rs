@@ -10,35 +10,69 @@ fn real(name: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("BRE_MARKET_DATA").map_or(beside, PathBuf::from);
     let file = std::fs::read(folder.join(name)).ok();
     if file.is_none() {
-        println!("skipped: {name} is not in {} (set BRE_MARKET_DATA)", folder.display());
+        println!(
+            "skipped: {name} is not in {} (set BRE_MARKET_DATA)",
+            folder.display()
+        );
     }
     file
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_real_book_and_history_are_loaded_and_every_row_is_accounted_for() {
-    let (Some(book), Some(history)) = (real("ibkr_usa_2025-12-28.txt"), real("vix-daily.csv")) else { return };
+    let (Some(book), Some(history)) = (real("ibkr_usa_2025-12-28.txt"), real("vix-daily.csv"))
+    else {
+        return;
+    };
     let instance = Instance::start().await;
     let key = instance.key_for("standard").await;
-    let (status, body) = instance.control("POST", "/internal/import?kind=ibkr", &book).await;
+    let (status, body) = instance
+        .control("POST", "/internal/import?kind=ibkr", &book)
+        .await;
     assert_eq!(status, 200, "{body}");
     let report: serde_json::Value = serde_json::from_str(&body).unwrap();
     let number = |name: &str| report[name].as_u64().unwrap();
-    assert_eq!((number("rows"), number("loaded"), number("quarantined")), (16_860, 16_749, 111), "{body}");
-    assert_eq!(report["reasons"], serde_json::json!({ "rate_not_available": 111 }));
-    assert_eq!(report["benchmarks"], serde_json::json!({ "CAD": "0.02250000", "USD": "0.03640000" }));
+    assert_eq!(
+        (number("rows"), number("loaded"), number("quarantined")),
+        (16_860, 16_749, 111),
+        "{body}"
+    );
+    assert_eq!(
+        report["reasons"],
+        serde_json::json!({ "rate_not_available": 111 })
+    );
+    assert_eq!(
+        report["benchmarks"],
+        serde_json::json!({ "CAD": "0.02250000", "USD": "0.03640000" })
+    );
     let stored = "SELECT (SELECT count(*) FROM base_rates JOIN feed_batches USING (batch_id) WHERE feed_batches.source = 'ibkr'), \
                   (SELECT count(*) FROM quarantine), (SELECT max(rate) FROM base_rates)";
-    assert_eq!(instance.sql(stored).await[0], ["16749", "111", "10.16584800"]);
-    let (status, body) = instance.control("POST", "/internal/import?kind=vix", &history).await;
+    assert_eq!(
+        instance.sql(stored).await[0],
+        ["16749", "111", "10.16584800"]
+    );
+    let (status, body) = instance
+        .control("POST", "/internal/import?kind=vix", &history)
+        .await;
     assert_eq!(status, 200, "{body}");
     let report: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(report["rows"], 9235, "{body}");
     // The next price is of the new book: 1.5340 % and the newest close, 18.70.
     let answer = instance.locate(&key, GME).await;
-    assert!(answer.body.contains("\"borrow_rate_used\":0.01820858"), "{}", answer.body);
+    assert!(
+        answer.body.contains("\"borrow_rate_used\":0.01820858"),
+        "{}",
+        answer.body
+    );
     for ticker in ["BRK.A", "JPM%20PRC", "A"] {
-        assert_eq!(instance.get(&key, &format!("/api/v1/rates/{ticker}")).await.status, 200, "{ticker}");
+        assert_eq!(
+            instance
+                .get(&key, &format!("/api/v1/rates/{ticker}"))
+                .await
+                .status,
+            200,
+            "{ticker}"
+        );
     }
     assert_eq!(instance.verify().await.log.first_bad, None);
 }
@@ -48,10 +82,20 @@ async fn a_file_that_fails_changes_nothing() {
     let instance = Instance::with(Options::default()).await;
     let before = instance.sql("SELECT (SELECT count(*) FROM base_rates), (SELECT count(*) FROM feed_batches), (SELECT max(position) FROM audit_log)").await;
     let cut = "#BOF|2025.12.01|15:14:44\n#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|FIGI|\nGME|USD|G|1|X|3.3900|0.2500|1|F|\n";
-    let (status, body) = instance.control("POST", "/internal/import?kind=ibkr", cut.as_bytes()).await;
-    assert!(status == 400 && body.contains("cut short"), "{status} {body}");
-    let (status, body) = instance.control("POST", "/internal/import?kind=gossip", b"x").await;
-    assert!(status == 400 && body.contains("must be ibkr or vix"), "{status} {body}");
+    let (status, body) = instance
+        .control("POST", "/internal/import?kind=ibkr", cut.as_bytes())
+        .await;
+    assert!(
+        status == 400 && body.contains("cut short"),
+        "{status} {body}"
+    );
+    let (status, body) = instance
+        .control("POST", "/internal/import?kind=gossip", b"x")
+        .await;
+    assert!(
+        status == 400 && body.contains("must be ibkr or vix"),
+        "{status} {body}"
+    );
     let after = instance.sql("SELECT (SELECT count(*) FROM base_rates), (SELECT count(*) FROM feed_batches), (SELECT max(position) FROM audit_log)").await;
     assert_eq!(before, after);
 }
@@ -65,9 +109,24 @@ async fn a_newer_book_counts_from_the_next_price_on_and_an_older_one_does_not() 
             "#BOF|{date}|00:00:00\n#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|FIGI|\nGME|USD|G|1|X|{rebate}|{fee}|>10000000|F|\n#EOF|1\n"
         )
     };
-    let base = async || instance.get(&key, "/api/v1/rates/GME").await.json()["base_rate"].as_f64().unwrap();
-    let import = async |text: String| instance.control("POST", "/internal/import?kind=ibkr&by=tester", text.as_bytes()).await;
-    assert_eq!(import(file("2025.07.01", "50.0000", "-46.0000")).await.0, 200);
+    let base = async || {
+        instance.get(&key, "/api/v1/rates/GME").await.json()["base_rate"]
+            .as_f64()
+            .unwrap()
+    };
+    let import = async |text: String| {
+        instance
+            .control(
+                "POST",
+                "/internal/import?kind=ibkr&by=tester",
+                text.as_bytes(),
+            )
+            .await
+    };
+    assert_eq!(
+        import(file("2025.07.01", "50.0000", "-46.0000")).await.0,
+        200
+    );
     assert_eq!(base().await, 0.5);
     assert_eq!(import(file("2025.06.01", "7.0000", "-3.0000")).await.0, 200);
     assert_eq!(base().await, 0.5, "an older book overtook a newer one");

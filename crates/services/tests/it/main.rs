@@ -1,5 +1,10 @@
 //! The services against a real PostgreSQL and Redis.
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_debug_implementations, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_debug_implementations,
+    unreachable_pub
+)]
 
 mod api;
 mod audit_log;

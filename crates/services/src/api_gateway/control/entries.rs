@@ -27,17 +27,38 @@ pub(super) struct EntryAnswer {
 }
 
 /// What the command line may record; the rest this engine records itself.
-const KINDS: [Kind; 4] = [Kind::ConfigurationChanged, Kind::BackupRun, Kind::RestoreRun, Kind::DrillRun];
+const KINDS: [Kind; 4] = [
+    Kind::ConfigurationChanged,
+    Kind::BackupRun,
+    Kind::RestoreRun,
+    Kind::DrillRun,
+];
 const VALID: &[&str] = &["kind", "fields"];
 
-pub(super) async fn record(State(gateway): State<Gateway>, request: Request<Body>) -> Result<Json<EntryAnswer>, ApiError> {
+pub(super) async fn record(
+    State(gateway): State<Gateway>,
+    request: Request<Body>,
+) -> Result<Json<EntryAnswer>, ApiError> {
     let body = gateway.body(request, gateway.body_bytes_max).await?;
-    let request: EntryRequest = serde_json::from_slice(&body).map_err(|error| ApiError::Unreadable(error.to_string()))?;
+    let request: EntryRequest =
+        serde_json::from_slice(&body).map_err(|error| ApiError::Unreadable(error.to_string()))?;
     let kind = KINDS.into_iter().find(|kind| kind.name() == request.kind);
     let kind = kind.ok_or_else(|| {
-        ApiError::invalid("kind", "body", "must be ConfigurationChanged, BackupRun, RestoreRun or DrillRun", VALID)
+        ApiError::invalid(
+            "kind",
+            "body",
+            "must be ConfigurationChanged, BackupRun, RestoreRun or DrillRun",
+            VALID,
+        )
     })?;
     let fields: Fields = request.fields.into_iter().collect();
-    let audit = gateway.calculator.writer.entry(kind, fields, Change::None).await?;
-    Ok(Json(EntryAnswer { status: "success", audit }))
+    let audit = gateway
+        .calculator
+        .writer
+        .entry(kind, fields, Change::None)
+        .await?;
+    Ok(Json(EntryAnswer {
+        status: "success",
+        audit,
+    }))
 }

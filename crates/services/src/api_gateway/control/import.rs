@@ -30,19 +30,41 @@ pub(super) async fn import(
     RawQuery(query): RawQuery,
     request: Request<Body>,
 ) -> Result<Json<ImportAnswer>, ApiError> {
+    // Read first: a client that is still sending would miss an early answer.
+    let file = gateway.body(request, FILE_BYTES_MAX).await?;
     let mut parameters = Parameters::from_query(query.as_deref(), PARAMETERS);
-    let kind = parameters.required("kind", "must be ibkr or vix", |text| matches!(text, "ibkr" | "vix").then(|| text.to_owned()));
-    let source = parameters.maybe("source", "must be 1 to 32 lower-case letters, digits or '-'", |text| {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        ((1..=32).contains(&text.len()) && text.bytes().all(allowed)).then(|| text.to_owned())
+    let kind = parameters.required("kind", "must be ibkr or vix", |text| {
+        matches!(text, "ibkr" | "vix").then(|| text.to_owned())
     });
-    let valid_at = parameters.maybe("valid_at", "must be a time such as 2025-12-28T15:14:44Z", |text| text.parse::<Timestamp>().ok());
+    let source = parameters.maybe(
+        "source",
+        "must be 1 to 32 lower-case letters, digits or '-'",
+        |text| {
+            let allowed =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            ((1..=32).contains(&text.len()) && text.bytes().all(allowed)).then(|| text.to_owned())
+        },
+    );
+    let valid_at = parameters.maybe(
+        "valid_at",
+        "must be a time such as 2025-12-28T15:14:44Z",
+        |text| text.parse::<Timestamp>().ok(),
+    );
     let by = parameters.optional("by");
     parameters.finish()?;
-    let file = gateway.body(request, FILE_BYTES_MAX).await?;
     let aliases = aliases(&*gateway.keeper.client()?).await?;
     let kind = kind.unwrap_or_default();
-    let read = tokio::task::spawn_blocking(move || prepare(&kind, source.as_deref(), &file, Timestamp::now(), valid_at, &aliases)).await;
+    let read = tokio::task::spawn_blocking(move || {
+        prepare(
+            &kind,
+            source.as_deref(),
+            &file,
+            Timestamp::now(),
+            valid_at,
+            &aliases,
+        )
+    })
+    .await;
     let load = match read {
         Ok(Ok(load)) => load,
         Ok(Err(error)) => return Err(ApiError::Unreadable(error.to_string())),
@@ -53,8 +75,16 @@ pub(super) async fn import(
     if let Some(by) = by {
         fields.set("by", by);
     }
-    let audit = gateway.calculator.writer.entry(Kind::FeedLoaded, fields, Change::Feed(Box::new(load))).await?;
+    let audit = gateway
+        .calculator
+        .writer
+        .entry(Kind::FeedLoaded, fields, Change::Feed(Box::new(load)))
+        .await?;
     // The next price is of the new book.
-    gateway.refresh().await;
-    Ok(Json(ImportAnswer { status: "success", report, audit }))
+    Gateway::seen(gateway.keeper.refresh().await);
+    Ok(Json(ImportAnswer {
+        status: "success",
+        report,
+        audit,
+    }))
 }

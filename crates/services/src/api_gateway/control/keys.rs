@@ -35,19 +35,33 @@ fn describe(key: &StoredKey) -> Value {
     })
 }
 
-pub(super) async fn create(State(gateway): State<Gateway>, request: Request<Body>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn create(
+    State(gateway): State<Gateway>,
+    request: Request<Body>,
+) -> Result<Json<Value>, ApiError> {
     let body = gateway.body(request, gateway.body_bytes_max).await?;
     let mut parameters = Parameters::from_json(&body, PARAMETERS)?;
-    let client_id = parameters.required("client_id", "must be 3 to 50 letters, digits, '_' or '-'", |text| {
-        is_client_id(text).then(|| text.to_owned())
-    });
-    let tier = parameters.maybe("tier", "must be standard, premium or internal", Tier::parse).unwrap_or(Tier::Standard);
+    let client_id = parameters.required(
+        "client_id",
+        "must be 3 to 50 letters, digits, '_' or '-'",
+        |text| is_client_id(text).then(|| text.to_owned()),
+    );
+    let tier = parameters
+        .maybe("tier", "must be standard, premium or internal", Tier::parse)
+        .unwrap_or(Tier::Standard);
     let days = parameters
-        .maybe("days", "must be a whole number from 1 to 3650", |text| text.parse().ok().filter(|days| (1..=3650).contains(days)))
+        .maybe("days", "must be a whole number from 1 to 3650", |text| {
+            text.parse().ok().filter(|days| (1..=3650).contains(days))
+        })
         .unwrap_or(DAYS_DEFAULT);
     let by = parameters.optional("by");
     parameters.finish()?;
-    let order = KeyOrder { client_id: client_id.unwrap_or_default(), tier, days, by };
+    let order = KeyOrder {
+        client_id: client_id.unwrap_or_default(),
+        tier,
+        days,
+        by,
+    };
     let (key, stored) = issue(&gateway, order).await?;
     let mut answer = describe(&stored);
     if let Some(answer) = answer.as_object_mut() {
@@ -67,7 +81,10 @@ pub(crate) struct KeyOrder {
 }
 
 /// The key's text, for the only time it is seen, and what is stored of it.
-pub(crate) async fn issue(gateway: &Gateway, order: KeyOrder) -> Result<(String, StoredKey), ApiError> {
+pub(crate) async fn issue(
+    gateway: &Gateway,
+    order: KeyOrder,
+) -> Result<(String, StoredKey), ApiError> {
     let (key, key_id) = generate().map_err(|why| ApiError::Calculation(why.to_owned()))?;
     let now = now_micros();
     let stored = StoredKey {
@@ -85,7 +102,10 @@ pub(crate) async fn issue(gateway: &Gateway, order: KeyOrder) -> Result<(String,
     Ok((key, stored))
 }
 
-pub(super) async fn revoke(State(gateway): State<Gateway>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn revoke(
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let keys = read_keys(&*gateway.keeper.client()?).await?;
     let Some(mut key) = keys.into_iter().find(|key| key.key_id == id) else {
         return Err(ApiError::NotFound("there is no key with this id"));
@@ -93,7 +113,15 @@ pub(super) async fn revoke(State(gateway): State<Gateway>, Path(id): Path<String
     if key.revoked_at_micros.is_none() {
         let now = now_micros();
         key.revoked_at_micros = Some(now);
-        record(&gateway, fields("revoked", &key, None), Change::KeyRevoked { key_id: id, at_micros: now }).await?;
+        record(
+            &gateway,
+            fields("revoked", &key, None),
+            Change::KeyRevoked {
+                key_id: id,
+                at_micros: now,
+            },
+        )
+        .await?;
     }
     let mut answer = describe(&key);
     if let Some(answer) = answer.as_object_mut() {
@@ -116,7 +144,11 @@ fn fields(change: &str, key: &StoredKey, by: Option<String>) -> Fields {
 
 /// Returns when this instance's own view of the keys has caught up.
 async fn record(gateway: &Gateway, fields: Fields, change: Change) -> Result<(), ApiError> {
-    gateway.calculator.writer.entry(Kind::KeyChanged, fields, change).await?;
-    gateway.refresh().await;
+    gateway
+        .calculator
+        .writer
+        .entry(Kind::KeyChanged, fields, change)
+        .await?;
+    Gateway::seen(gateway.keeper.refresh_keys().await);
     Ok(())
 }

@@ -51,8 +51,12 @@ const SNAPSHOT_HEADER: &str = "sym,cur,name,con,isin,rebaterate,feerate,availabl
 
 pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
     let text = String::from_utf8_lossy(bytes);
-    let mut lines =
-        text.trim_start_matches('\u{feff}').lines().enumerate().map(|(index, line)| (index + 1, line.trim_end_matches('\r'))).peekable();
+    let mut lines = text
+        .trim_start_matches('\u{feff}')
+        .lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.trim_end_matches('\r')))
+        .peekable();
     let mut parsed = Parsed::default();
     let form = match lines.peek() {
         None => return Err(FeedError::Empty),
@@ -74,14 +78,25 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
             return Err(FeedError::AfterEnd { line });
         }
         if row.starts_with("#EOF") {
-            let declared = row.split(['|', ',']).nth(1).and_then(|count| count.trim().parse().ok());
-            end = Some(declared.ok_or(FeedError::Header { line, expected: "#EOF and a count", found: row.to_owned() })?);
+            let declared = row
+                .split(['|', ','])
+                .nth(1)
+                .and_then(|count| count.trim().parse().ok());
+            end = Some(declared.ok_or(FeedError::Header {
+                line,
+                expected: "#EOF and a count",
+                found: row.to_owned(),
+            })?);
             continue;
         }
         found += 1;
         match read_row(form, columns, line, row) {
             Ok(rate) => parsed.rows.push(rate),
-            Err(reason) => parsed.quarantined.push(Quarantined { line, reason, row: row.to_owned() }),
+            Err(reason) => parsed.quarantined.push(Quarantined {
+                line,
+                reason,
+                row: row.to_owned(),
+            }),
         }
     }
     let declared = end.ok_or(FeedError::NoEnd("#EOF"))?;
@@ -95,12 +110,22 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
 
 /// `#BOF|2025.12.28|15:14:44`
 fn file_time(line: usize, found: &str, now: Timestamp) -> Result<Timestamp, FeedError> {
-    let malformed = || FeedError::Header { line, expected: "#BOF|YYYY.MM.DD|HH:MM:SS", found: found.to_owned() };
+    let malformed = || FeedError::Header {
+        line,
+        expected: "#BOF|YYYY.MM.DD|HH:MM:SS",
+        found: found.to_owned(),
+    };
     let mut parts = found.split('|').skip(1);
-    let (date, time) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (date, time) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
     let text = format!("{}T{time}", date.replace('.', "-"));
     let time: DateTime = text.parse().map_err(|_| malformed())?;
-    let at = time.to_zoned(TimeZone::UTC).map_err(|_| malformed())?.timestamp();
+    let at = time
+        .to_zoned(TimeZone::UTC)
+        .map_err(|_| malformed())?
+        .timestamp();
     // A file written in a zone east of ours may be up to half a day ahead.
     if at.as_second() > now.as_second() + 14 * 3600 {
         return Err(FeedError::Future(at.to_string()));
@@ -118,7 +143,11 @@ fn header(form: Form, line: Option<(usize, &str)>) -> Result<usize, FeedError> {
     match rest.map(str::trim_end) {
         Some("") => Ok(8),
         Some("FIGI|" | ",figi") => Ok(9),
-        _ => Err(FeedError::Header { line, expected, found: found.chars().take(80).collect() }),
+        _ => Err(FeedError::Header {
+            line,
+            expected,
+            found: found.chars().take(80).collect(),
+        }),
     }
 }
 
@@ -184,11 +213,19 @@ fn availability(text: &str) -> Result<(Option<i64>, bool), &'static str> {
         Some(digits) => (digits, true),
         None => (text, false),
     };
-    scaled(digits, 0).filter(|count| *count >= 0).map(|count| (Some(count), or_more)).ok_or("availability_malformed")
+    scaled(digits, 0)
+        .filter(|count| *count >= 0)
+        .map(|count| (Some(count), or_more))
+        .ok_or("availability_malformed")
 }
 
 fn unescape(text: &str) -> String {
-    text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'").replace("&apos;", "'").replace("&amp;", "&")
+    text.replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", "\"")
+        .replace("&#39;", "'")
+        .replace("&apos;", "'")
+        .replace("&amp;", "&")
 }
 
 /// One CSV record without line breaks; `None` when a quote is left open.
@@ -214,13 +251,26 @@ fn split_csv(row: &str) -> Option<Vec<String>> {
 fn hold_to_benchmark(parsed: &mut Parsed) {
     let mut sums: HashMap<String, HashMap<i64, usize>> = HashMap::new();
     for row in &parsed.rows {
-        *sums.entry(row.currency.clone()).or_default().entry(row.rate + row.rebate).or_default() += 1;
+        *sums
+            .entry(row.currency.clone())
+            .or_default()
+            .entry(row.rate + row.rebate)
+            .or_default() += 1;
     }
     for (currency, sums) in sums {
         let total: usize = sums.values().sum();
-        let Some(benchmark) = sums.iter().max_by_key(|(sum, count)| (**count, -**sum)).map(|(sum, _)| *sum) else { continue };
-        let agreeing: usize =
-            sums.iter().filter(|(sum, _)| (**sum - benchmark).abs() <= BENCHMARK_TOLERANCE).map(|(_, count)| count).sum();
+        let Some(benchmark) = sums
+            .iter()
+            .max_by_key(|(sum, count)| (**count, -**sum))
+            .map(|(sum, _)| *sum)
+        else {
+            continue;
+        };
+        let agreeing: usize = sums
+            .iter()
+            .filter(|(sum, _)| (**sum - benchmark).abs() <= BENCHMARK_TOLERANCE)
+            .map(|(_, count)| count)
+            .sum();
         if agreeing * 2 > total {
             parsed.benchmarks.insert(currency, benchmark);
         }
@@ -228,14 +278,20 @@ fn hold_to_benchmark(parsed: &mut Parsed) {
     let benchmarks = &parsed.benchmarks;
     let verdict = |row: &RateRow| match benchmarks.get(&row.currency) {
         None => Some("benchmark_unclear"),
-        Some(benchmark) if (row.rate + row.rebate - benchmark).abs() > BENCHMARK_TOLERANCE => Some("benchmark_mismatch"),
+        Some(benchmark) if (row.rate + row.rebate - benchmark).abs() > BENCHMARK_TOLERANCE => {
+            Some("benchmark_mismatch")
+        }
         Some(_) => None,
     };
     let rows = std::mem::take(&mut parsed.rows);
     for row in rows {
         match verdict(&row) {
             None => parsed.rows.push(row),
-            Some(reason) => parsed.quarantined.push(Quarantined { line: row.line, reason, row: row.row }),
+            Some(reason) => parsed.quarantined.push(Quarantined {
+                line: row.line,
+                reason,
+                row: row.row,
+            }),
         }
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 
-const HEADER: &str = "#BOF|2025.06.30|15:14:44\n#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|FIGI|\n";
+const HEADER: &str =
+    "#BOF|2025.06.30|15:14:44\n#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|FIGI|\n";
 
 fn now() -> Timestamp {
     "2025-07-01T12:00:00Z".parse().unwrap()
@@ -8,11 +9,22 @@ fn now() -> Timestamp {
 
 fn describe(parsed: &Parsed) -> String {
     let rows = parsed.rows.iter().map(|row| {
-        let available = row.available.map_or("?".to_owned(), |count| count.to_string());
+        let available = row
+            .available
+            .map_or("?".to_owned(), |count| count.to_string());
         let more = if row.available_or_more { "+" } else { "" };
-        format!("{} {} {} {} {available}{more}", row.symbol, row.currency, row.name, super::super::eight_decimals(row.rate))
+        format!(
+            "{} {} {} {} {available}{more}",
+            row.symbol,
+            row.currency,
+            row.name,
+            super::super::eight_decimals(row.rate)
+        )
     });
-    let aside = parsed.quarantined.iter().map(|row| format!("{}: {}", row.line, row.reason));
+    let aside = parsed
+        .quarantined
+        .iter()
+        .map(|row| format!("{}: {}", row.line, row.reason));
     rows.chain(aside).collect::<Vec<_>>().join("\n")
 }
 
@@ -72,10 +84,22 @@ fn the_snapshot_form_and_a_file_without_figi() {
 fn a_file_that_fails_as_a_whole() {
     let row = "AAA|USD|A|1|X|3.3900|0.2500|1|F|\n";
     check("", "the file is empty; send the feed's own file unchanged");
-    check(&format!("{HEADER}#EOF|0\n"), "the file is empty; send the feed's own file unchanged");
-    check(&format!("{HEADER}{row}"), "the file has no #EOF line at its end: it was cut short; fetch it again");
-    check(&format!("{HEADER}{row}#EOF|2\n"), "the file announces 2 rows and holds 1; fetch it again");
-    check(&format!("{HEADER}{row}#EOF|1\n{row}"), "line 5 follows the end marker; fetch the file again");
+    check(
+        &format!("{HEADER}#EOF|0\n"),
+        "the file is empty; send the feed's own file unchanged",
+    );
+    check(
+        &format!("{HEADER}{row}"),
+        "the file has no #EOF line at its end: it was cut short; fetch it again",
+    );
+    check(
+        &format!("{HEADER}{row}#EOF|2\n"),
+        "the file announces 2 rows and holds 1; fetch it again",
+    );
+    check(
+        &format!("{HEADER}{row}#EOF|1\n{row}"),
+        "line 5 follows the end marker; fetch the file again",
+    );
     check(
         &format!("{}{row}#EOF|1\n", HEADER.replace("2025", "2031")),
         "the file's time 2031-06-30T15:14:44Z lies in the future; check the feed's clock",

@@ -85,7 +85,13 @@ pub(crate) fn prepare(
 }
 
 impl FeedLoad {
-    fn take_book(&mut self, bytes: &[u8], now: Timestamp, valid_at: Option<Timestamp>, aliases: &[Alias]) -> Result<(), FeedError> {
+    fn take_book(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        valid_at: Option<Timestamp>,
+        aliases: &[Alias],
+    ) -> Result<(), FeedError> {
         let parsed = ibkr::parse(bytes, now)?;
         self.kind = "ibkr";
         self.valid_at_micros = parsed.valid_at.or(valid_at).unwrap_or(now).as_microsecond();
@@ -96,13 +102,18 @@ impl FeedLoad {
             let alias = aliases.iter().find(|alias| {
                 alias.source == self.kind
                     && alias.symbol == row.symbol
-                    && (alias.valid_from_micros..alias.valid_to_micros).contains(&self.valid_at_micros)
+                    && (alias.valid_from_micros..alias.valid_to_micros)
+                        .contains(&self.valid_at_micros)
             });
             let ticker = alias.map_or(&row.symbol, |alias| &alias.ticker).clone();
             if seen.insert(ticker.clone()) {
                 self.rates.push((ticker, row));
             } else {
-                self.quarantined.push(Quarantined { line: row.line, reason: "ticker_repeated", row: row.row });
+                self.quarantined.push(Quarantined {
+                    line: row.line,
+                    reason: "ticker_repeated",
+                    row: row.row,
+                });
             }
         }
         refuse_mostly_bad(self.rates.len(), &self.quarantined)
@@ -111,7 +122,12 @@ impl FeedLoad {
     fn take_history(&mut self, bytes: &[u8], now: Timestamp) -> Result<(), FeedError> {
         let parsed = vix::parse(bytes, now)?;
         self.kind = "vix";
-        self.valid_at_micros = parsed.rows.iter().map(|row| row.valid_at.as_microsecond()).max().unwrap_or_default();
+        self.valid_at_micros = parsed
+            .rows
+            .iter()
+            .map(|row| row.valid_at.as_microsecond())
+            .max()
+            .unwrap_or_default();
         self.volatility = parsed.rows;
         self.quarantined = parsed.quarantined;
         Ok(())
@@ -130,13 +146,24 @@ impl FeedLoad {
             kind: self.kind.to_owned(),
             source: self.source.clone(),
             batch_id: self.batch_id.to_string(),
-            sha256: self.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: self
+                .sha256
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
             valid_at: rfc3339(self.valid_at_micros),
             rows: self.rows(),
             loaded: self.loaded(),
             quarantined: self.quarantined.len(),
-            reasons: count_reasons(&self.quarantined).into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
-            benchmarks: self.benchmarks.iter().map(|(currency, value)| (currency.clone(), eight_decimals(*value))).collect(),
+            reasons: count_reasons(&self.quarantined)
+                .into_iter()
+                .map(|(reason, count)| (reason.to_owned(), count))
+                .collect(),
+            benchmarks: self
+                .benchmarks
+                .iter()
+                .map(|(currency, value)| (currency.clone(), eight_decimals(*value)))
+                .collect(),
         }
     }
 
@@ -160,8 +187,14 @@ impl FeedLoad {
         fields
     }
 
-    pub(crate) async fn insert(&self, transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
-        let (valid_at, known_at) = (system_time(self.valid_at_micros), system_time(self.known_at_micros));
+    pub(crate) async fn insert(
+        &self,
+        transaction: &Transaction<'_>,
+    ) -> Result<(), tokio_postgres::Error> {
+        let (valid_at, known_at) = (
+            system_time(self.valid_at_micros),
+            system_time(self.known_at_micros),
+        );
         let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
         transaction
             .execute(
@@ -185,7 +218,11 @@ impl FeedLoad {
         let lines: Vec<i32> = self.quarantined.iter().map(|row| count(row.line)).collect();
         let reasons: Vec<&str> = self.quarantined.iter().map(|row| row.reason).collect();
         // A NUL cannot be stored as text; what else a broken row holds can.
-        let rows: Vec<String> = self.quarantined.iter().map(|row| row.row.replace('\0', "\u{fffd}")).collect();
+        let rows: Vec<String> = self
+            .quarantined
+            .iter()
+            .map(|row| row.row.replace('\0', "\u{fffd}"))
+            .collect();
         transaction
             .execute(
                 "INSERT INTO quarantine (batch_id, line_number, reason, row) \
@@ -196,15 +233,39 @@ impl FeedLoad {
         Ok(())
     }
 
-    async fn insert_rates(&self, transaction: &Transaction<'_>, valid_at: SystemTime, known_at: SystemTime) -> Result<(), tokio_postgres::Error> {
+    async fn insert_rates(
+        &self,
+        transaction: &Transaction<'_>,
+        valid_at: SystemTime,
+        known_at: SystemTime,
+    ) -> Result<(), tokio_postgres::Error> {
         let text = |read: fn(&ibkr::RateRow) -> &str| -> Vec<Option<&str>> {
-            self.rates.iter().map(|(_, row)| Some(read(row)).filter(|text| !text.is_empty())).collect()
+            self.rates
+                .iter()
+                .map(|(_, row)| Some(read(row)).filter(|text| !text.is_empty()))
+                .collect()
         };
-        let tickers: Vec<&str> = self.rates.iter().map(|(ticker, _)| ticker.as_str()).collect();
-        let rates: Vec<String> = self.rates.iter().map(|(_, row)| eight_decimals(row.rate)).collect();
-        let rebates: Vec<String> = self.rates.iter().map(|(_, row)| eight_decimals(row.rebate)).collect();
+        let tickers: Vec<&str> = self
+            .rates
+            .iter()
+            .map(|(ticker, _)| ticker.as_str())
+            .collect();
+        let rates: Vec<String> = self
+            .rates
+            .iter()
+            .map(|(_, row)| eight_decimals(row.rate))
+            .collect();
+        let rebates: Vec<String> = self
+            .rates
+            .iter()
+            .map(|(_, row)| eight_decimals(row.rebate))
+            .collect();
         let available: Vec<Option<i64>> = self.rates.iter().map(|(_, row)| row.available).collect();
-        let or_more: Vec<bool> = self.rates.iter().map(|(_, row)| row.available_or_more).collect();
+        let or_more: Vec<bool> = self
+            .rates
+            .iter()
+            .map(|(_, row)| row.available_or_more)
+            .collect();
         transaction
             .execute(
                 "INSERT INTO base_rates (ticker, valid_at, known_at, rate, rebate, currency, available, available_or_more, source, symbol, \
@@ -235,9 +296,21 @@ impl FeedLoad {
     }
 
     /// Rows that are there already, unchanged, are not stored again: the history comes whole every day.
-    async fn insert_volatility(&self, transaction: &Transaction<'_>, known_at: SystemTime) -> Result<(), tokio_postgres::Error> {
-        let times: Vec<SystemTime> = self.volatility.iter().map(|row| system_time(row.valid_at.as_microsecond())).collect();
-        let values: Vec<String> = self.volatility.iter().map(|row| eight_decimals(row.index)).collect();
+    async fn insert_volatility(
+        &self,
+        transaction: &Transaction<'_>,
+        known_at: SystemTime,
+    ) -> Result<(), tokio_postgres::Error> {
+        let times: Vec<SystemTime> = self
+            .volatility
+            .iter()
+            .map(|row| system_time(row.valid_at.as_microsecond()))
+            .collect();
+        let values: Vec<String> = self
+            .volatility
+            .iter()
+            .map(|row| eight_decimals(row.index))
+            .collect();
         transaction
             .execute(
                 "INSERT INTO volatility (subject, valid_at, known_at, volatility_index, source, batch_id) \
@@ -260,7 +333,13 @@ mod tests {
     fn aliases_count_for_files_of_their_dates_only() {
         let micros = |text: &str| text.parse::<Timestamp>().unwrap().as_microsecond();
         let aliases = [
-            Alias { source: "ibkr".into(), symbol: "BRK A".into(), ticker: "BRK.A".into(), valid_from_micros: i64::MIN, valid_to_micros: i64::MAX },
+            Alias {
+                source: "ibkr".into(),
+                symbol: "BRK A".into(),
+                ticker: "BRK.A".into(),
+                valid_from_micros: i64::MIN,
+                valid_to_micros: i64::MAX,
+            },
             Alias {
                 source: "ibkr".into(),
                 symbol: "FB".into(),
@@ -274,8 +353,20 @@ mod tests {
                 "#BOF|{date}|00:00:00\n#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|\nBRK A|USD|B|1|X|3.3900|0.2500|1|\n\
                  FB|USD|F|1|X|3.3900|0.2500|1|\nMETA|USD|F|1|X|3.3900|0.2500|1|\n#EOF|3\n"
             );
-            let load = prepare("ibkr", None, file.as_bytes(), "2025-07-01T12:00:00Z".parse().unwrap(), None, &aliases).unwrap();
-            let found: Vec<&str> = load.rates.iter().map(|(ticker, _)| ticker.as_str()).collect();
+            let load = prepare(
+                "ibkr",
+                None,
+                file.as_bytes(),
+                "2025-07-01T12:00:00Z".parse().unwrap(),
+                None,
+                &aliases,
+            )
+            .unwrap();
+            let found: Vec<&str> = load
+                .rates
+                .iter()
+                .map(|(ticker, _)| ticker.as_str())
+                .collect();
             assert_eq!(found, expected);
             assert_eq!(load.report().rows, 3);
         };

@@ -15,8 +15,14 @@ use std::collections::BTreeMap;
 pub enum FeedError {
     #[error("the file is empty; send the feed's own file unchanged")]
     Empty,
-    #[error("line {line}: expected {expected}, found {found:?}; send the feed's own file unchanged")]
-    Header { line: usize, expected: &'static str, found: String },
+    #[error(
+        "line {line}: expected {expected}, found {found:?}; send the feed's own file unchanged"
+    )]
+    Header {
+        line: usize,
+        expected: &'static str,
+        found: String,
+    },
     #[error("the file has no {0} line at its end: it was cut short; fetch it again")]
     NoEnd(&'static str),
     #[error("the file announces {declared} rows and holds {found}; fetch it again")]
@@ -25,8 +31,14 @@ pub enum FeedError {
     AfterEnd { line: usize },
     #[error("the file's time {0} lies in the future; check the feed's clock")]
     Future(String),
-    #[error("{quarantined} of {rows} rows failed their checks ({reasons}), more than half: the file as a whole is not believed")]
-    MostlyBad { rows: usize, quarantined: usize, reasons: String },
+    #[error(
+        "{quarantined} of {rows} rows failed their checks ({reasons}), more than half: the file as a whole is not believed"
+    )]
+    MostlyBad {
+        rows: usize,
+        quarantined: usize,
+        reasons: String,
+    },
     #[error("feed kind {0:?} is not known; use ibkr or vix")]
     Kind(String),
 }
@@ -54,8 +66,16 @@ fn refuse_mostly_bad(loaded: usize, quarantined: &[Quarantined]) -> Result<(), F
         return Err(FeedError::Empty);
     }
     if quarantined.len() * 2 > rows {
-        let reasons = count_reasons(quarantined).iter().map(|(reason, count)| format!("{reason}: {count}")).collect::<Vec<_>>().join(", ");
-        return Err(FeedError::MostlyBad { rows, quarantined: quarantined.len(), reasons });
+        let reasons = count_reasons(quarantined)
+            .iter()
+            .map(|(reason, count)| format!("{reason}: {count}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        return Err(FeedError::MostlyBad {
+            rows,
+            quarantined: quarantined.len(),
+            reasons,
+        });
     }
     Ok(())
 }
@@ -73,12 +93,19 @@ fn scaled(text: &str, scale: usize) -> Option<i64> {
     };
     let fraction = fraction.trim_end_matches('0');
     let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || whole.len() > 9 || fraction.len() > scale || !all_digits(whole) || !all_digits(fraction) {
+    if whole.is_empty()
+        || whole.len() > 9
+        || fraction.len() > scale
+        || !all_digits(whole)
+        || !all_digits(fraction)
+    {
         return None;
     }
     let mut value: i64 = 0;
     for digit in whole.bytes().chain(fraction.bytes()) {
-        value = value.checked_mul(10)?.checked_add(i64::from(digit - b'0'))?;
+        value = value
+            .checked_mul(10)?
+            .checked_add(i64::from(digit - b'0'))?;
     }
     for _ in fraction.len()..scale {
         value = value.checked_mul(10)?;
@@ -90,7 +117,11 @@ fn scaled(text: &str, scale: usize) -> Option<i64> {
 fn eight_decimals(value: i64) -> String {
     let sign = if value < 0 { "-" } else { "" };
     let magnitude = value.unsigned_abs();
-    format!("{sign}{}.{:08}", magnitude / 100_000_000, magnitude % 100_000_000)
+    format!(
+        "{sign}{}.{:08}",
+        magnitude / 100_000_000,
+        magnitude % 100_000_000
+    )
 }
 
 #[cfg(test)]
@@ -109,7 +140,20 @@ mod tests {
         check("-95.4037", 6, Some(-95_403_700));
         check("3.390000000", 6, Some(3_390_000));
         check("7", 8, Some(700_000_000));
-        for bad in ["", ".", "-", "NA", "1e3", "1.", "+1", "1.0000001", " 1", "1,5", "9999999999", "１２"] {
+        for bad in [
+            "",
+            ".",
+            "-",
+            "NA",
+            "1e3",
+            "1.",
+            "+1",
+            "1.0000001",
+            " 1",
+            "1,5",
+            "9999999999",
+            "１２",
+        ] {
             check(bad, 6, None);
         }
     }

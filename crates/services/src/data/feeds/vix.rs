@@ -24,18 +24,36 @@ pub(super) struct Parsed {
 
 pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
     let text = String::from_utf8_lossy(bytes);
-    let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    let mut lines = text
+        .trim_start_matches('\u{feff}')
+        .lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.trim()));
     let (line, header) = lines.next().ok_or(FeedError::Empty)?;
     if !header.eq_ignore_ascii_case("DATE,OPEN,HIGH,LOW,CLOSE") {
         let found = header.chars().take(80).collect();
-        return Err(FeedError::Header { line, expected: "DATE,OPEN,HIGH,LOW,CLOSE", found });
+        return Err(FeedError::Header {
+            line,
+            expected: "DATE,OPEN,HIGH,LOW,CLOSE",
+            found,
+        });
     }
     let mut parsed = Parsed::default();
     let mut seen = HashSet::new();
     for (line, row) in lines.filter(|(_, row)| !row.is_empty()) {
-        match read_row(row, now).and_then(|row| if seen.insert(row.valid_at) { Ok(row) } else { Err("date_repeated") }) {
+        match read_row(row, now).and_then(|row| {
+            if seen.insert(row.valid_at) {
+                Ok(row)
+            } else {
+                Err("date_repeated")
+            }
+        }) {
             Ok(row) => parsed.rows.push(row),
-            Err(reason) => parsed.quarantined.push(Quarantined { line, reason, row: row.to_owned() }),
+            Err(reason) => parsed.quarantined.push(Quarantined {
+                line,
+                reason,
+                row: row.to_owned(),
+            }),
         }
     }
     refuse_mostly_bad(parsed.rows.len(), &parsed.quarantined)?;
@@ -44,13 +62,19 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
 
 fn read_row(row: &str, now: Timestamp) -> Result<VolatilityRow, &'static str> {
     let fields: Vec<&str> = row.split(',').map(str::trim).collect();
-    let [date, open, high, low, close] = fields[..] else { return Err("row_malformed") };
+    let [date, open, high, low, close] = fields[..] else {
+        return Err("row_malformed");
+    };
     let valid_at = close_time(date).ok_or("date_malformed")?;
     if valid_at.as_second() > now.as_second() + 24 * 3600 {
         return Err("date_in_the_future");
     }
     // Six decimals are what the feed has and what an index holds.
-    let value = |text: &str| scaled(text, 6).map(|value| value * 100).ok_or("index_malformed");
+    let value = |text: &str| {
+        scaled(text, 6)
+            .map(|value| value * 100)
+            .ok_or("index_malformed")
+    };
     let (_, high, low, close) = (value(open)?, value(high)?, value(low)?, value(close)?);
     if close < 0 {
         return Err("index_negative");
@@ -58,7 +82,10 @@ fn read_row(row: &str, now: Timestamp) -> Result<VolatilityRow, &'static str> {
     if close == 0 || close < low || close > high {
         return Err("index_outside_the_day");
     }
-    Ok(VolatilityRow { valid_at, index: close })
+    Ok(VolatilityRow {
+        valid_at,
+        index: close,
+    })
 }
 
 /// `2025-06-30`, or as Cboe's own download writes it `06/30/2025`.
@@ -67,7 +94,12 @@ fn close_time(text: &str) -> Option<Timestamp> {
         [month, day, year] => format!("{year}-{month}-{day}").parse().ok()?,
         _ => text.parse().ok()?,
     };
-    Some(date.at(21, 15, 0, 0).to_zoned(TimeZone::UTC).ok()?.timestamp())
+    Some(
+        date.at(21, 15, 0, 0)
+            .to_zoned(TimeZone::UTC)
+            .ok()?
+            .timestamp(),
+    )
 }
 
 #[cfg(test)]
@@ -80,8 +112,21 @@ mod tests {
         let found = match parse(text.as_bytes(), now) {
             Err(error) => error.to_string(),
             Ok(parsed) => {
-                let rows = parsed.rows.iter().map(|row| format!("{} {}", row.valid_at, super::super::eight_decimals(row.index)));
-                rows.chain(parsed.quarantined.iter().map(|row| format!("{}: {}", row.line, row.reason))).collect::<Vec<_>>().join("; ")
+                let rows = parsed.rows.iter().map(|row| {
+                    format!(
+                        "{} {}",
+                        row.valid_at,
+                        super::super::eight_decimals(row.index)
+                    )
+                });
+                rows.chain(
+                    parsed
+                        .quarantined
+                        .iter()
+                        .map(|row| format!("{}: {}", row.line, row.reason)),
+                )
+                .collect::<Vec<_>>()
+                .join("; ")
             }
         };
         assert_eq!(found, expected);
@@ -103,7 +148,10 @@ mod tests {
     #[test]
     fn a_file_that_is_something_else_is_refused() {
         check("", "the file is empty; send the feed's own file unchanged");
-        check("DATE,OPEN,HIGH,LOW,CLOSE\n", "the file is empty; send the feed's own file unchanged");
+        check(
+            "DATE,OPEN,HIGH,LOW,CLOSE\n",
+            "the file is empty; send the feed's own file unchanged",
+        );
         check(
             "<html>",
             "line 1: expected DATE,OPEN,HIGH,LOW,CLOSE, found \"<html>\"; send the feed's own file unchanged",

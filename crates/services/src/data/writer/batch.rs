@@ -16,7 +16,10 @@ use crate::data::quotes::COLUMNS;
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The rows are in. With warnings, or without a standby where one was demanded, the guarantee is not.
-    Committed { warnings: Vec<String>, standby: bool },
+    Committed {
+        warnings: Vec<String>,
+        standby: bool,
+    },
     /// The server said no; nothing is in.
     RolledBack(String),
     /// The connection ended before the server's word arrived.
@@ -46,7 +49,8 @@ impl<'a> Batch<'a> {
         self.epoch = entry.epoch.cast_signed();
         self.position.push(entry.position.cast_signed());
         self.kind.push(i16::from(entry.kind.number()));
-        self.recorded_at.push(crate::time::system_time(entry.recorded_at_micros));
+        self.recorded_at
+            .push(crate::time::system_time(entry.recorded_at_micros));
         self.canonical.push(&sealed.bytes);
         self.hash.push(sealed.hash.as_bytes());
         self.fields.resize_with(COLUMNS.len(), Vec::new);
@@ -61,7 +65,9 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn sql() -> String {
-        let mut sql = String::from("WITH batch AS MATERIALIZED (SELECT * FROM UNNEST($3::bigint[], $4::smallint[], $5::timestamptz[], $6::bytea[], $7::bytea[]");
+        let mut sql = String::from(
+            "WITH batch AS MATERIALIZED (SELECT * FROM UNNEST($3::bigint[], $4::smallint[], $5::timestamptz[], $6::bytea[], $7::bytea[]",
+        );
         for number in 0..COLUMNS.len() {
             let _ = write!(sql, ", ${}::text[]", number + 8);
         }
@@ -81,32 +87,62 @@ impl<'a> Batch<'a> {
         for column in COLUMNS {
             let _ = write!(sql, ", {}::{}", column.name, column.sql_type);
         }
-        let _ = write!(sql, " FROM batch WHERE kind = {QUOTE_KIND}) SELECT current_setting('synchronous_standby_names')");
+        let _ = write!(
+            sql,
+            " FROM batch WHERE kind = {QUOTE_KIND}) SELECT current_setting('synchronous_standby_names')"
+        );
         sql
     }
 
     /// The single statement is its own transaction: one round trip.
     pub(super) async fn commit(&self, open: &Open, log: u16) -> Outcome {
-        let ran = self.execute(&open.session.client, &open.statement, log).await;
+        let ran = self
+            .execute(&open.session.client, &open.statement, log)
+            .await;
         outcome(&open.session, ran)
     }
 
     /// Inside a transaction of the caller's.
-    pub(super) async fn insert(&self, client: &impl tokio_postgres::GenericClient, statement: &tokio_postgres::Statement, log: u16) -> Result<bool, tokio_postgres::Error> {
-        let rows = client.query(statement, &self.parameters(&log_number(log))).await?;
+    pub(super) async fn insert(
+        &self,
+        client: &impl tokio_postgres::GenericClient,
+        statement: &tokio_postgres::Statement,
+        log: u16,
+    ) -> Result<bool, tokio_postgres::Error> {
+        let rows = client
+            .query(statement, &self.parameters(&log_number(log)))
+            .await?;
         Ok(standby(&rows))
     }
 
-    async fn execute(&self, client: &Client, statement: &tokio_postgres::Statement, log: u16) -> Result<bool, tokio_postgres::Error> {
+    async fn execute(
+        &self,
+        client: &Client,
+        statement: &tokio_postgres::Statement,
+        log: u16,
+    ) -> Result<bool, tokio_postgres::Error> {
         // `query` returns only at ReadyForQuery, which follows the commit; the rows alone arrive before it.
-        let rows = client.query(statement, &self.parameters(&log_number(log))).await?;
+        let rows = client
+            .query(statement, &self.parameters(&log_number(log)))
+            .await?;
         Ok(standby(&rows))
     }
 
     fn parameters<'b>(&'b self, log: &'b i16) -> Vec<&'b (dyn ToSql + Sync)> {
-        let mut parameters: Vec<&(dyn ToSql + Sync)> =
-            vec![log, &self.epoch, &self.position, &self.kind, &self.recorded_at, &self.canonical, &self.hash];
-        parameters.extend(self.fields.iter().map(|values| values as &(dyn ToSql + Sync)));
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
+            log,
+            &self.epoch,
+            &self.position,
+            &self.kind,
+            &self.recorded_at,
+            &self.canonical,
+            &self.hash,
+        ];
+        parameters.extend(
+            self.fields
+                .iter()
+                .map(|values| values as &(dyn ToSql + Sync)),
+        );
         parameters
     }
 }
@@ -115,7 +151,8 @@ impl<'a> Batch<'a> {
 pub(crate) const REPEATED: [&str; 4] = ["client_id", "ticker", "request_id", "quote_id"];
 
 fn standby(rows: &[tokio_postgres::Row]) -> bool {
-    rows.first().is_some_and(|row| !row.get::<_, String>(0).trim().is_empty())
+    rows.first()
+        .is_some_and(|row| !row.get::<_, String>(0).trim().is_empty())
 }
 
 pub(super) fn outcome(session: &Session, ran: Result<bool, tokio_postgres::Error>) -> Outcome {
@@ -129,8 +166,14 @@ pub(super) fn outcome(session: &Session, ran: Result<bool, tokio_postgres::Error
 
 /// Whether the server took the statement back. An ERROR does; a session that is ended (class 57P) may have committed before.
 fn is_final(error: &tokio_postgres::Error) -> bool {
-    let Some(db) = error.as_db_error() else { return false };
-    let ended = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
+    let Some(db) = error.as_db_error() else {
+        return false;
+    };
+    let ended = [
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+    ];
     db.severity() == "ERROR" && !ended.contains(db.code()) && !error.is_closed()
 }
 

@@ -1,5 +1,6 @@
 //! Signed heads: what is known of this log outside the database, and the thread of work that adds to it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub(crate) struct HeadKeeper {
     /// Heads of this log whose signatures were checked, and those signed since.
     verified: Mutex<Vec<Head>>,
     offered: watch::Sender<Option<Head>>,
+    /// Counts withdrawals: an offer from before the last one is void.
+    withdrawals: AtomicU64,
     publisher: Arc<dyn HeadPublisher>,
 }
 
@@ -31,8 +34,15 @@ const REMEMBERED_MAX: usize = 4096;
 /// Drops every second of the older half, but never an epoch's newest.
 fn thin(heads: &mut Vec<Head>) {
     let half = heads.len() / 2;
-    let keep: Vec<bool> =
-        (0..heads.len()).map(|i| i >= half || i % 2 == 0 || heads.get(i + 1).is_none_or(|next| next.epoch != heads[i].epoch)).collect();
+    let keep: Vec<bool> = (0..heads.len())
+        .map(|i| {
+            i >= half
+                || i % 2 == 0
+                || heads
+                    .get(i + 1)
+                    .is_none_or(|next| next.epoch != heads[i].epoch)
+        })
+        .collect();
     let mut keep = keep.into_iter();
     heads.retain(|_| keep.next().unwrap_or(true));
 }
@@ -47,8 +57,16 @@ impl HeadKeeper {
         keys: &[VerifyingKey],
     ) -> Result<HeadKeeper, audit::HeadError> {
         let ours = heads.iter().filter(|head| head.claimed().log == log);
-        let verified = ours.map(|head| head.verify(keys)).collect::<Result<Vec<_>, _>>()?;
-        Ok(HeadKeeper { key, verified: Mutex::new(verified), offered: watch::channel(None).0, publisher })
+        let verified = ours
+            .map(|head| head.verify(keys))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(HeadKeeper {
+            key,
+            verified: Mutex::new(verified),
+            offered: watch::channel(None).0,
+            withdrawals: AtomicU64::new(0),
+            publisher,
+        })
     }
 
     pub(crate) fn signing_key(&self) -> &SigningKey {
@@ -56,7 +74,10 @@ impl HeadKeeper {
     }
 
     pub(crate) fn verified(&self) -> Vec<Head> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.verified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// A newer offer replaces one that nobody took up yet; one that was taken up is published.
@@ -64,31 +85,46 @@ impl HeadKeeper {
         self.offered.send_replace(Some(head));
     }
 
+    /// What was offered and is not published yet never will be.
+    pub(crate) fn withdraw(&self) {
+        self.withdrawals.fetch_add(1, Ordering::SeqCst);
+        self.offered.send_replace(None);
+    }
+
     /// Publishes heads as the repository catches up with them, until the sender of `stop` says so; then the last one, if
     /// the repository gets there within `patience`.
-    pub(crate) async fn publish_all(self: Arc<Self>, mut stop: watch::Receiver<bool>, patience: Duration) {
+    pub(crate) async fn publish_all(
+        self: Arc<Self>,
+        mut stop: watch::Receiver<bool>,
+        patience: Duration,
+    ) {
         let mut offered = self.offered.subscribe();
-        let mut published = 0;
+        let mut published = (0, 0);
         loop {
             tokio::select! {
                 biased;
                 changed = offered.changed() => if changed.is_err() { return },
                 () = told(&mut stop) => break,
             }
+            let withdrawals = self.withdrawals.load(Ordering::SeqCst);
             let head = offered.borrow_and_update().clone();
-            let Some(head) = head.filter(|head| head.size > published) else { continue };
+            let Some(head) = head.filter(|head| (head.epoch, head.size) > published) else {
+                continue;
+            };
             tokio::select! {
                 biased;
-                () = self.held(head.lsn) => {
-                    published = head.size;
+                held = self.held_unless_withdrawn(head.lsn, withdrawals) => if held {
+                    published = (head.epoch, head.size);
                     self.publish(head).await;
-                }
+                },
                 () = told(&mut stop) => break,
             }
         }
         let last = offered.borrow().clone();
-        if let Some(head) = last.filter(|head| head.size > published)
-            && tokio::time::timeout(patience, self.held(head.lsn)).await.is_ok()
+        if let Some(head) = last.filter(|head| (head.epoch, head.size) > published)
+            && tokio::time::timeout(patience, self.held(head.lsn))
+                .await
+                .is_ok()
         {
             self.publish(head).await;
         }
@@ -102,10 +138,24 @@ impl HeadKeeper {
         }
     }
 
+    async fn held_unless_withdrawn(&self, lsn: u64, withdrawals: u64) -> bool {
+        let valid = || self.withdrawals.load(Ordering::SeqCst) == withdrawals;
+        while valid() {
+            if tokio::time::timeout(ASK_LAST, self.held(lsn)).await.is_ok() {
+                return valid();
+            }
+        }
+        false
+    }
+
     /// Returns when the repository holds everything up to there.
     pub(super) async fn held(&self, lsn: u64) {
         let mut pause = ASK_FIRST;
-        while self.publisher.durable_lsn().is_none_or(|durable| durable < lsn) {
+        while self
+            .publisher
+            .durable_lsn()
+            .is_none_or(|durable| durable < lsn)
+        {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(ASK_LAST);
         }
@@ -115,10 +165,14 @@ impl HeadKeeper {
         let keeper = Arc::clone(self);
         // Known from here on, whether or not the store confirms it: a recovery has to account for it either way.
         self.remember(head.clone());
-        let done = tokio::task::spawn_blocking(move || keeper.publisher.publish(&keeper.key.sign(&head))).await;
+        let done =
+            tokio::task::spawn_blocking(move || keeper.publisher.publish(&keeper.key.sign(&head)))
+                .await;
         match done {
             Ok(Ok(())) => metrics::counter!("bre_heads_published_total").increment(1),
-            Ok(Err(error)) => tracing::warn!(%error, "a signed head could not be published; the next one will"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a signed head could not be published; the next one will")
+            }
             Err(error) => tracing::error!(%error, "publishing a signed head failed"),
         }
     }

@@ -7,8 +7,8 @@ mod heads;
 mod open;
 mod serve;
 
-pub(crate) use change::Change;
 pub(crate) use batch::REPEATED;
+pub(crate) use change::Change;
 pub(crate) use heads::HeadKeeper;
 pub(crate) use open::{entries_from, log_number};
 
@@ -35,7 +35,10 @@ pub enum WriteError {
 
 impl WriteError {
     pub(crate) fn refused(part: &'static str, reason: impl Into<String>) -> WriteError {
-        WriteError::Refused { part, reason: reason.into() }
+        WriteError::Refused {
+            part,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -44,13 +47,19 @@ impl WriteError {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum WriterState {
     Starting,
-    Serving { epoch: u32 },
+    Serving {
+        epoch: u32,
+    },
     /// No connection; it is being tried again.
-    Away { reason: String },
+    Away {
+        reason: String,
+    },
     /// Told to keep its hands off.
     Paused,
     /// The log in the database is not the one this engine knows: nothing is written until an operator has looked.
-    Refusing { reason: String },
+    Refusing {
+        reason: String,
+    },
     Stopped,
 }
 
@@ -65,7 +74,9 @@ impl WriterState {
             WriterState::Serving { .. } => "serving".to_owned(),
             WriterState::Away { reason } => format!("the database is away: {reason}"),
             WriterState::Paused => "the database is being recovered".to_owned(),
-            WriterState::Refusing { reason } => format!("the audit log is not what it should be: {reason}"),
+            WriterState::Refusing { reason } => {
+                format!("the audit log is not what it should be: {reason}")
+            }
             WriterState::Stopped => "the service is shutting down".to_owned(),
         }
     }
@@ -85,7 +96,11 @@ pub(crate) enum Work {
     /// An entry and its row in `quotes`.
     Quote(QuoteRecord),
     /// An entry, with a change to other tables in the same transaction.
-    Entry { kind: Kind, fields: Fields, change: Change },
+    Entry {
+        kind: Kind,
+        fields: Fields,
+        change: Change,
+    },
 }
 
 #[derive(Debug)]
@@ -96,7 +111,10 @@ pub(crate) struct Request {
 
 impl Request {
     fn refuse(self, state: &WriterState) {
-        drop(self.answer.send(Err(WriteError::refused("database", state.explain()))));
+        drop(
+            self.answer
+                .send(Err(WriteError::refused("database", state.explain()))),
+        );
     }
 }
 
@@ -159,7 +177,11 @@ struct Task {
 impl Writer {
     pub(crate) fn start(config: WriterConfig) -> (Writer, tokio::task::JoinHandle<()>) {
         let (requests, waiting) = mpsc::channel(config.queue_max);
-        let first = Orders { mode: Mode::Run, recovery: config.recovery.clone(), database: config.database.clone() };
+        let first = Orders {
+            mode: Mode::Run,
+            recovery: config.recovery.clone(),
+            database: config.database.clone(),
+        };
         let (orders, told) = watch::channel(first);
         let (state, seen) = watch::channel(WriterState::Starting);
         let (tip, tip_seen) = watch::channel(None);
@@ -173,7 +195,16 @@ impl Writer {
             deadline: config.deadline,
         };
         let recovery = config.recovery.clone();
-        let task = Task { config, requests: waiting, orders: told, state, tip, recovery, recovery_used: None, in_doubt: Vec::new() };
+        let task = Task {
+            config,
+            requests: waiting,
+            orders: told,
+            state,
+            tip,
+            recovery,
+            recovery_used: None,
+            in_doubt: Vec::new(),
+        };
         (writer, tokio::spawn(task.run()))
     }
 
@@ -201,9 +232,14 @@ impl Writer {
             return Err(refusal);
         }
         let (answer, answered) = oneshot::channel();
-        self.requests.try_send(Request { work: Work::Quote(quote), answer }).map_err(|_| {
-            WriteError::refused("database", "too many quotes are waiting to be recorded")
-        })?;
+        self.requests
+            .try_send(Request {
+                work: Work::Quote(quote),
+                answer,
+            })
+            .map_err(|_| {
+                WriteError::refused("database", "too many quotes are waiting to be recorded")
+            })?;
         match tokio::time::timeout(self.deadline, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(WriteError::Unknown),
@@ -211,14 +247,29 @@ impl Writer {
     }
 
     /// Records anything but a quote, with its change.
-    pub(crate) async fn entry(&self, kind: Kind, fields: Fields, change: Change) -> Result<Recorded, WriteError> {
+    pub(crate) async fn entry(
+        &self,
+        kind: Kind,
+        fields: Fields,
+        change: Change,
+    ) -> Result<Recorded, WriteError> {
         let refused = |state: &WriterState| WriteError::refused("database", state.explain());
         if !self.state.borrow().is_serving() {
             return Err(refused(&self.state.borrow()));
         }
         let (answer, answered) = oneshot::channel();
-        let request = Request { work: Work::Entry { kind, fields, change }, answer };
-        self.requests.send(request).await.map_err(|_| refused(&WriterState::Stopped))?;
+        let request = Request {
+            work: Work::Entry {
+                kind,
+                fields,
+                change,
+            },
+            answer,
+        };
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| refused(&WriterState::Stopped))?;
         answered.await.unwrap_or(Err(WriteError::Unknown))
     }
 
@@ -239,7 +290,9 @@ impl Writer {
     pub(crate) async fn pause(&self) {
         self.orders.send_modify(|orders| orders.mode = Mode::Pause);
         let mut state = self.state.clone();
-        let _ = state.wait_for(|state| matches!(state, WriterState::Paused | WriterState::Stopped)).await;
+        let _ = state
+            .wait_for(|state| matches!(state, WriterState::Paused | WriterState::Stopped))
+            .await;
     }
 
     /// Takes up the database again. With a fact, the next entry opens a new epoch.
@@ -267,7 +320,8 @@ impl Task {
         let mut retry = RETRY_FIRST;
         loop {
             let orders = self.orders.borrow_and_update().clone();
-            let unused = |fact: &RecoveryFact| Some(&fact.restore_id) != self.recovery_used.as_ref();
+            let unused =
+                |fact: &RecoveryFact| Some(&fact.restore_id) != self.recovery_used.as_ref();
             self.recovery = orders.recovery.or(self.recovery.take()).filter(unused);
             match orders.mode {
                 Mode::Stop => break,
@@ -275,7 +329,12 @@ impl Task {
                 Mode::Run => match self.open(&orders.database).await {
                     Ok(session) => {
                         retry = RETRY_FIRST;
-                        if let serve::Ended::Lost(reason) = self.serve(session).await {
+                        let ended = self.serve(session).await;
+                        if self.orders.borrow().mode != Mode::Stop {
+                            // What comes back may be another timeline, on which the same position means something else.
+                            self.config.heads.withdraw();
+                        }
+                        if let serve::Ended::Lost(reason) = ended {
                             tracing::warn!(%reason, "the audit log's connection is lost");
                             self.idle(WriterState::Away { reason }, Some(retry)).await;
                         }

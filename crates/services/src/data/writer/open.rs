@@ -62,9 +62,16 @@ impl Task {
         let session = connect(database, "bre audit writer").await?;
         let client = &session.client;
         client.batch_execute("SET synchronous_commit = on; SET client_min_messages = warning; SET timezone = 'UTC'").await?;
-        let row = client.query_one("SELECT pg_is_in_recovery(), pg_try_advisory_lock($1, $2)", &[&LOCK_SPACE, &i32::from(self.config.log)]).await?;
+        let row = client
+            .query_one(
+                "SELECT pg_is_in_recovery(), pg_try_advisory_lock($1, $2)",
+                &[&LOCK_SPACE, &i32::from(self.config.log)],
+            )
+            .await?;
         if row.get::<_, bool>(0) {
-            return Err(OpenError::Away("the server is still in recovery".to_owned()));
+            return Err(OpenError::Away(
+                "the server is still in recovery".to_owned(),
+            ));
         }
         // An old connection of ours keeps the lock until its transaction has ended one way or the other: from here on,
         // what the tail shows is final.
@@ -82,11 +89,20 @@ impl Task {
         };
         let statement = client.prepare(&Batch::sql()).await?;
         session.take_warnings();
-        let mut open = Open { session, chain, statement, standby: false };
+        let mut open = Open {
+            session,
+            chain,
+            statement,
+            standby: false,
+        };
         if open.chain.position() == 0 || recovery.is_some() {
             self.open_epoch(&mut open, recovery.as_ref()).await?;
         }
-        self.recovery_used = self.recovery.take().map(|fact| fact.restore_id).or(self.recovery_used.take());
+        self.recovery_used = self
+            .recovery
+            .take()
+            .map(|fact| fact.restore_id)
+            .or(self.recovery_used.take());
         self.in_doubt.clear();
         self.tip.send_replace(Some(open.chain.clone()));
         Ok(open)
@@ -97,7 +113,9 @@ impl Task {
         let (log, keys) = (self.config.log, &self.config.keys);
         let known = self.tip.borrow().as_ref().and_then(|tip| tip.head(0, 0));
         if let Some(tip) = known {
-            let chain = follow_from(client, log, Some(&tip), keys).await?.map_err(|error| not_as_left(&tip, &error))?;
+            let chain = follow_from(client, log, Some(&tip), keys)
+                .await?
+                .map_err(|error| not_as_left(&tip, &error))?;
             self.only_in_doubt(client, &tip).await?;
             return Ok(chain);
         }
@@ -119,12 +137,17 @@ impl Task {
         let end = end_of(client, log).await?;
         let mut start = None;
         for head in heads.iter().filter(|head| head.size <= end) {
-            let Some(stored) = entry_at(client, log, head.size).await? else { continue };
+            let Some(stored) = entry_at(client, log, head.size).await? else {
+                continue;
+            };
             if stored.epoch != i64::from(head.epoch) {
                 continue;
             }
             if Entry::hash_of(&stored.bytes) != head.last_hash {
-                let reason = format!("the restored log disagrees with the head signed at epoch {}, size {}; run `bre audit verify`", head.epoch, head.size);
+                let reason = format!(
+                    "the restored log disagrees with the head signed at epoch {}, size {}; run `bre audit verify`",
+                    head.epoch, head.size
+                );
                 return Err(OpenError::Refusing(reason));
             }
             start = Some(head);
@@ -144,13 +167,24 @@ impl Task {
         if beyond.is_empty() || beyond == self.in_doubt {
             return Ok(());
         }
-        let reason = format!("{} entries after position {} were not written by this engine; run `bre audit verify`", beyond.len(), tip.size);
+        let reason = format!(
+            "{} entries after position {} were not written by this engine; run `bre audit verify`",
+            beyond.len(),
+            tip.size
+        );
         Err(OpenError::Refusing(reason))
     }
 
-    async fn open_epoch(&self, open: &mut Open, recovery: Option<&RecoveryFact>) -> Result<(), OpenError> {
+    async fn open_epoch(
+        &self,
+        open: &mut Open,
+        recovery: Option<&RecoveryFact>,
+    ) -> Result<(), OpenError> {
         let client = &open.session.client;
-        let timeline: i32 = client.query_one("SELECT timeline_id FROM pg_control_checkpoint()", &[]).await?.get(0);
+        let timeline: i32 = client
+            .query_one("SELECT timeline_id FROM pg_control_checkpoint()", &[])
+            .await?
+            .get(0);
         let timeline = u32::try_from(timeline).unwrap_or(1);
         let mut known_heads = self.config.heads.verified();
         let tip = self.tip.borrow().clone();
@@ -170,14 +204,22 @@ impl Task {
             _ => EpochOpening::Created { timeline },
         };
         let mut chain = open.chain.clone();
-        let sealed = chain.open_epoch(crate::time::now_micros(), &opening, self.config.heads.signing_key())?;
+        let sealed = chain.open_epoch(
+            crate::time::now_micros(),
+            &opening,
+            self.config.heads.signing_key(),
+        )?;
         let mut batch = Batch::default();
         batch.push(&sealed, None);
         match batch.commit(open, self.config.log).await {
             // The guarantee may still be missing in strict mode; the next clean commit, or the first head, brings it.
             Outcome::Committed { .. } => {
                 open.chain = chain;
-                tracing::info!(epoch = open.chain.epoch(), position = open.chain.position(), "epoch opened");
+                tracing::info!(
+                    epoch = open.chain.epoch(),
+                    position = open.chain.position(),
+                    "epoch opened"
+                );
                 Ok(())
             }
             Outcome::RolledBack(reason) | Outcome::Lost(reason) => Err(OpenError::Away(reason)),
@@ -226,7 +268,12 @@ async fn follow_from(
     Ok(Ok(chain))
 }
 
-async fn verify_whole(client: &Client, log: u16, heads: &[Head], keys: &[VerifyingKey]) -> Result<Chain, OpenError> {
+async fn verify_whole(
+    client: &Client,
+    log: u16,
+    heads: &[Head],
+    keys: &[VerifyingKey],
+) -> Result<Chain, OpenError> {
     let mut verifier = Verifier::new(log, heads, keys);
     let rows = entries_from(client, log, 1).await?;
     pin_mut!(rows);
@@ -245,13 +292,25 @@ async fn verify_whole(client: &Client, log: u16, heads: &[Head], keys: &[Verifyi
 }
 
 async fn end_of(client: &Client, log: u16) -> Result<u64, OpenError> {
-    let row = client.query_one("SELECT coalesce(max(position), 0) FROM audit_log WHERE log = $1", &[&log_number(log)]).await?;
+    let row = client
+        .query_one(
+            "SELECT coalesce(max(position), 0) FROM audit_log WHERE log = $1",
+            &[&log_number(log)],
+        )
+        .await?;
     Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
-async fn entry_at(client: &Client, log: u16, position: u64) -> Result<Option<StoredEntry>, OpenError> {
+async fn entry_at(
+    client: &Client,
+    log: u16,
+    position: u64,
+) -> Result<Option<StoredEntry>, OpenError> {
     let sql = "SELECT epoch::bigint, position, canonical, hash FROM audit_log WHERE log = $1 AND position = $2 ORDER BY epoch LIMIT 1";
-    Ok(client.query_opt(sql, &[&log_number(log), &stored_position(position)]).await?.map(stored))
+    Ok(client
+        .query_opt(sql, &[&log_number(log), &stored_position(position)])
+        .await?
+        .map(stored))
 }
 
 /// The log's rows from a position on, in order.
@@ -259,14 +318,30 @@ pub(crate) async fn entries_from(
     client: &Client,
     log: u16,
     position: u64,
-) -> Result<impl futures_util::Stream<Item = Result<StoredEntry, tokio_postgres::Error>> + use<>, tokio_postgres::Error> {
+) -> Result<
+    impl futures_util::Stream<Item = Result<StoredEntry, tokio_postgres::Error>> + use<>,
+    tokio_postgres::Error,
+> {
     let sql = "SELECT epoch::bigint, position, canonical, hash FROM audit_log WHERE log = $1 AND position >= $2 ORDER BY position, epoch";
-    let rows = client.query_raw(sql, [&log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync), &stored_position(position)]).await?;
+    let rows = client
+        .query_raw(
+            sql,
+            [
+                &log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync),
+                &stored_position(position),
+            ],
+        )
+        .await?;
     Ok(rows.map_ok(stored))
 }
 
 fn stored(row: Row) -> StoredEntry {
-    StoredEntry { epoch: row.get(0), position: row.get(1), bytes: row.get(2), hash: row.get(3) }
+    StoredEntry {
+        epoch: row.get(0),
+        position: row.get(1),
+        bytes: row.get(2),
+        hash: row.get(3),
+    }
 }
 
 /// smallint is signed; a log's number is not. Both are the same 16 bits.
