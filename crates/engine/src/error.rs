@@ -63,7 +63,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Backup(#[from] backup::BackupError),
     #[error(transparent)]
-    Recovery(#[from] crate::rec::RecoveryError),
+    Recovery(#[from] recovery::Error),
     #[error(transparent)]
     Services(#[from] services::ServiceError),
     #[error(transparent)]

@@ -11,7 +11,7 @@ mod control;
 mod error;
 mod instance;
 mod keys;
-mod rec;
+mod restored;
 mod telemetry;
 mod terminal;
 mod up;

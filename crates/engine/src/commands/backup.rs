@@ -283,14 +283,16 @@ fn export(
 ) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, args)?;
     let private = opened.private()?;
-    let exported = crate::rec::database::export(
+    let exported = recovery::database::export(
         &opened.repository,
         &private,
         id,
         dir,
         &Steps::shown(json, "export"),
     )?;
-    terminal::result(json, &exported, || {
+    let shown =
+        serde_json::json!({"id": id, "dir": dir, "files": exported.files, "bytes": exported.bytes});
+    terminal::result(json, &shown, || {
         format!(
             "backup {id} is in {}; check it with: pg_verifybackup {}",
             dir.display(),

@@ -72,7 +72,7 @@ impl backup::Progress for Steps {
     }
 }
 
-impl crate::rec::Progress for Steps {
+impl recovery::Progress for Steps {
     fn total(&self, bytes: u64) {
         self.set_total(bytes);
     }
@@ -81,5 +81,8 @@ impl crate::rec::Progress for Steps {
     }
     fn message(&self, text: &str) {
         self.step(text);
+    }
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
     }
 }

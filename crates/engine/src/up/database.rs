@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::rec::database::{Target, restore_and_recover};
 use jiff::Timestamp;
 use postgres_physical::server::OsUser;
+use recovery::database::Target;
 use repository::{RecipientPrivate, Repository};
 use serde::{Deserialize, Serialize};
 use services::RecoveryFact;
@@ -14,6 +14,7 @@ use crate::{
     commands::progress::Steps,
     error::Error,
     instance::{Instance, write_whole},
+    restored::{Source, bring_back},
 };
 
 /// Travels inside a restored data folder until the audit log's new epoch is on record.
@@ -91,31 +92,19 @@ fn restore(
     }
     let began = std::time::Instant::now();
     tracing::info!(repository = %repository.describe(), "restoring the database from the repository");
-    let restored = restore_and_recover(
+    let log = instance.logs().join("restore.log");
+    let source = Source {
         repository,
         private,
-        &Target::Latest,
-        None,
-        &unfinished,
-        postgres.binaries(),
-        postgres.user(),
-        &Steps::logged(),
-    )?;
-    let fact = RecoveryFact {
-        restore_id: restored.restore_id.clone(),
-        timeline: restored.timeline,
-        target_lsn: restored.end_lsn,
+        binaries: postgres.binaries(),
+        user: postgres.user(),
+        log: &log,
     };
-    write_fact(&unfinished, postgres.user(), &fact)?;
+    let outcome = bring_back(&source, Target::latest(), &unfinished, &Steps::logged())?;
     std::fs::rename(&unfinished, postgres.dir())
         .map_err(Error::file("cannot put in place", postgres.dir()))?;
     sync_folder(instance.root())?;
-    tracing::info!(
-        backup = %restored.backup_id,
-        timeline = restored.timeline,
-        seconds = began.elapsed().as_secs_f64(),
-        "the database is restored"
-    );
+    tracing::info!(result = %outcome.recovered.describe(&outcome.plan), seconds = began.elapsed().as_secs_f64(), "the database is restored");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Signed heads go into the repository, where the database's superuser cannot reach them.
 
 use audit::SignedHead;
-use repository::Repository;
+use repository::{Repository, StoreError};
 use services::HeadPublisher;
 
 use super::health::StreamMonitor;
@@ -26,14 +26,38 @@ impl HeadPublisher for Publisher {
 
     fn publish(&self, head: &SignedHead) -> Result<(), String> {
         let claimed = head.claimed();
-        repository::put_head(
+        let put = repository::put_head(
             &self.repository,
             &log_name(),
             claimed.epoch,
             claimed.size,
             &head.to_json(),
-        )
-        .map_err(|error| error.to_string())
+        );
+        match put {
+            // After a restart the same end of the log is signed again, at another time. The first signature stands.
+            Err(repository::Error::Store(StoreError::AlreadyExists { object })) => {
+                self.agrees(&object, head)
+            }
+            other => other.map_err(|error| error.to_string()),
+        }
+    }
+}
+
+impl Publisher {
+    fn agrees(&self, object: &str, head: &SignedHead) -> Result<(), String> {
+        let bytes = self
+            .repository
+            .store()
+            .get(object)
+            .map_err(|error| error.to_string())?;
+        let stored =
+            SignedHead::from_json(&bytes).map_err(|error| format!("`{object}`: {error}"))?;
+        if stored.claimed().last_hash == head.claimed().last_hash {
+            return Ok(());
+        }
+        Err(format!(
+            "`{object}` is the head of another chain: two engines wrote this log, or it was rewritten. Run: bre audit verify"
+        ))
     }
 }
 

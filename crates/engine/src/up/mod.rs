@@ -1,6 +1,6 @@
 //! `bre up`: everything on one machine, from nothing or from what a loss left, until it is told to stop.
 
-mod database;
+pub(crate) mod database;
 pub(crate) mod heads;
 mod health;
 pub(crate) mod postgres;
