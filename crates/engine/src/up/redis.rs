@@ -116,17 +116,28 @@ impl Redis {
         }
     }
 
-    /// Starts it again if it ended.
+    /// Starts it again if it ended, or if its files were deleted under it: it could neither be reached nor save.
     pub(crate) fn keep_running(&mut self) {
         let ended = match &mut self.child {
             Some(child) => matches!(child.try_wait(), Ok(Some(_))),
             None => true,
         };
-        if ended {
-            tracing::warn!("Redis is not running; starting it again");
-            if let Err(error) = self.start() {
-                tracing::error!(%error, "Redis could not be started; the engine goes on without its cache");
-            }
+        // Written before the process starts, so its absence means a deletion, never a slow start.
+        let deleted = !self.instance.redis().join("redis.conf").exists();
+        if !ended && !deleted {
+            return;
+        }
+        tracing::warn!(ended, deleted, "Redis is not as it should be; starting it again");
+        self.end_at_once();
+        if let Err(error) = self.start() {
+            tracing::error!(%error, "Redis could not be started; the engine goes on without its cache");
+        }
+    }
+
+    fn end_at_once(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 
@@ -144,8 +155,8 @@ impl Redis {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = child.kill();
-        let _ = child.wait();
+        self.child = Some(child);
+        self.end_at_once();
     }
 }
 
