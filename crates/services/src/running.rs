@@ -21,8 +21,6 @@ use crate::data::{
 pub enum ServiceError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    #[error("a signed head given at the start is not valid: {0}")]
-    Head(#[from] audit::HeadError),
     #[error("a listener is not usable: {0}")]
     Listener(#[from] std::io::Error),
     #[error("not ready after {seconds} s: {state}")]
@@ -85,7 +83,7 @@ impl Services {
             audit.publisher,
             &audit.heads,
             &keys,
-        )?);
+        ));
         let settings = config.settings;
         let (writer, writer_task) = Writer::start(WriterConfig {
             log: audit.log,

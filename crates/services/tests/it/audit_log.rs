@@ -219,3 +219,38 @@ async fn the_serving_role_and_the_owner_cannot_change_the_record() {
     let owned = "SELECT count(*) FROM pg_class WHERE relowner = 'bre_service'::regrole";
     assert_eq!(instance.value(owned).await, "0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_restores_and_drills_go_on_record() {
+    let instance = Instance::start().await;
+    let body = br#"{"kind":"BackupRun","fields":{"backup_id":"20261123T081530Z-01020304","state":"complete","by":"root"}}"#;
+    let (status, answer) = instance
+        .control("POST", "/internal/audit/entries", body)
+        .await;
+    assert_eq!(status, 200, "{answer}");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let position = answer["audit"]["position"].as_u64().unwrap();
+    let kind = format!("SELECT kind FROM audit_log WHERE position = {position}");
+    assert_eq!(instance.value(&kind).await, "7");
+    // A quote, an opening or a key change is the engine's own to write.
+    for kind in ["Quote", "EpochOpened", "KeyChanged", "Other(99)"] {
+        let body = format!("{{\"kind\":\"{kind}\",\"fields\":{{}}}}");
+        let (status, _) = instance
+            .control("POST", "/internal/audit/entries", body.as_bytes())
+            .await;
+        assert_eq!(status, 400, "{kind}");
+    }
+    let (status, head) = instance.control("GET", "/internal/audit/head", b"").await;
+    let head = audit::SignedHead::from_json(head.as_bytes()).unwrap();
+    let head = head
+        .verify(&[instance.key.verifying_key().clone()])
+        .unwrap();
+    assert_eq!((status, head.size), (200, position));
+    let (status, body) = instance.control("GET", "/internal/status", b"").await;
+    let told: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (status, told["audit"]["position"].as_u64()),
+        (200, Some(position))
+    );
+    assert_eq!(instance.verify().await.log.first_bad, None);
+}

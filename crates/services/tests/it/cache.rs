@@ -2,7 +2,7 @@
 
 use testkit::TestRedis;
 
-use crate::harness::{Answer, GME, Instance, Options};
+use crate::harness::{Answer, GME, Instance, Options, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rates_come_from_the_cache_when_the_database_is_away_at_the_start() {
@@ -25,10 +25,8 @@ async fn rates_come_from_the_cache_when_the_database_is_away_at_the_start() {
         .postgres
         .stop(postgres_physical::server::StopMode::Fast);
     instance.launch().await;
-    let mut answer = instance.get(&key, "/api/v1/rates/GME").await;
-    while answer.status == 503 {
-        answer = instance.get(&key, "/api/v1/rates/GME").await;
-    }
+    let rate = async || instance.get(&key, "/api/v1/rates/GME").await;
+    let answer = until("a rate", rate, |answer| answer.status != 503).await;
     let body = answer.json();
     assert_eq!(
         (answer.status, body["stale"].as_bool()),
@@ -51,11 +49,12 @@ async fn rates_come_from_the_cache_when_the_database_is_away_at_the_start() {
         .await
         .unwrap();
     assert_eq!(instance.locate(&key, GME).await.status, 200);
-    let mut health = String::new();
-    while !health.contains("\"cache\":{\"status\":\"down\"}") {
-        health = Answer::of(reqwest::Client::new().get(instance.url("/api/v1/health")))
+    let ask = async || {
+        Answer::of(reqwest::Client::new().get(instance.url("/api/v1/health")))
             .await
-            .body;
-    }
+            .body
+    };
+    let down = "\"cache\":{\"status\":\"down\"}";
+    let health = until("health tells", ask, |health| health.contains(down)).await;
     assert!(health.contains("\"status\":\"degraded\""), "{health}");
 }

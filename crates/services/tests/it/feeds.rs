@@ -19,6 +19,37 @@ fn real(name: &str) -> Option<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn real_snapshots_are_loaded_and_their_missing_symbols_kept_aside() {
+    let name = "ibkr_snapshots/usa_2026-03-23T13-23-27530aae.csv.gz";
+    let Some(packed) = real(name) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshot.csv.gz");
+    std::fs::write(&path, packed).unwrap();
+    let unpacked = std::process::Command::new("gzip")
+        .arg("-dc")
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(unpacked.status.success());
+    let instance = Instance::start().await;
+    let import = "/internal/import?kind=ibkr&valid_at=2026-03-23T13:23:00Z";
+    let (status, body) = instance.control("POST", import, &unpacked.stdout).await;
+    assert_eq!(status, 200, "{body}");
+    let report: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let number = |name: &str| report[name].as_u64().unwrap();
+    assert_eq!(number("rows"), 18_797);
+    assert_eq!(number("loaded") + number("quarantined"), 18_797);
+    assert_eq!(
+        report["reasons"],
+        serde_json::json!({ "rate_not_available": 144, "symbol_missing": 1 })
+    );
+    assert_eq!(report["valid_at"], "2026-03-23T13:23:00.000000Z");
+    let benchmarks =
+        serde_json::json!({ "CAD": "0.02250000", "EUR": "0.01932000", "USD": "0.03640000" });
+    assert_eq!(report["benchmarks"], benchmarks);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_real_book_and_history_are_loaded_and_every_row_is_accounted_for() {
     let (Some(book), Some(history)) = (real("ibkr_usa_2025-12-28.txt"), real("vix-daily.csv"))
     else {

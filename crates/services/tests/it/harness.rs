@@ -269,6 +269,25 @@ impl Instance {
     }
 }
 
+/// Asks again until the answer is the one waited for.
+pub async fn until<T>(
+    what: &str,
+    mut ask: impl AsyncFnMut() -> T,
+    reached: impl Fn(&T) -> bool,
+) -> T {
+    let asking = async {
+        loop {
+            let answer = ask().await;
+            if reached(&answer) {
+                return answer;
+            }
+        }
+    };
+    tokio::time::timeout(SETTLED, asking)
+        .await
+        .unwrap_or_else(|_| panic!("not within a minute: {what}"))
+}
+
 pub const GME: &str =
     r#"{"ticker":"GME","position_value":100000,"loan_days":30,"client_id":"standard"}"#;
 

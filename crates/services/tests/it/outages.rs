@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use postgres_physical::server::StopMode;
 use services::{RecoveryFact, WriterState};
 
-use crate::harness::{Answer, GME, Instance, Options, SETTLED};
+use crate::harness::{self, Answer, GME, Instance, Options, SETTLED};
 
 fn fact(id: &str) -> RecoveryFact {
     RecoveryFact {
@@ -327,10 +327,9 @@ async fn strict_mode_locates_only_under_protection() {
         .sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         .await;
     instance.sql("SELECT pg_reload_conf()").await;
-    let mut answer = instance.locate(&key, GME).await;
-    while answer.body.contains("does not wait") {
-        answer = instance.locate(&key, GME).await;
-    }
+    let ask = async || instance.locate(&key, GME).await;
+    let obeys = |answer: &Answer| !answer.body.contains("does not wait");
+    let answer = harness::until("the setting is seen", ask, obeys).await;
     assert_eq!(
         answer.json()["details"]["outcome"],
         "unknown",
@@ -339,12 +338,8 @@ async fn strict_mode_locates_only_under_protection() {
     );
     // Somebody cancels the wait: the server warns, and what it committed counts as unacknowledged even if the repository has it.
     instance.outside.durable.store(u64::MAX, Ordering::Relaxed);
-    let cancelled = loop {
-        let answer = cancelled_locate(&instance, &key).await;
-        if answer.status != 200 {
-            break answer;
-        }
-    };
+    let ask = async || cancelled_locate(&instance, &key).await;
+    let cancelled = harness::until("a wait is cancelled", ask, |answer| answer.status != 200).await;
     assert_eq!(
         (cancelled.status, &cancelled.json()["details"]["outcome"]),
         (503, &"unknown".into()),
@@ -414,4 +409,26 @@ async fn a_head_is_published_only_when_the_repository_holds_its_entry() {
         head.lsn
     );
     assert!(head.lsn > 0 && instance.value(&behind).await == "t");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_nobody_trusted_signed_is_refused_and_rates_go_on() {
+    let mut instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    assert_eq!(instance.locate(&key, GME).await.status, 200);
+    let head = instance.services().signed_head().unwrap();
+    instance.stop().await;
+    let stranger = audit::SigningKey::generate().unwrap();
+    let forged = stranger.sign(head.claimed());
+    instance.outside.heads.lock().unwrap().push(forged);
+    instance.launch().await;
+    let refusing = |state: &WriterState| matches!(state, WriterState::Refusing { .. });
+    let state = until(&instance, "refusing", refusing).await;
+    assert!(
+        format!("{state:?}").contains("a signed head is not valid"),
+        "{state:?}"
+    );
+    let ask = async || instance.get(&key, "/api/v1/rates/GME").await;
+    harness::until("rates", ask, |answer| answer.status == 200).await;
+    assert_eq!(instance.locate(&key, GME).await.status, 503);
 }

@@ -14,6 +14,7 @@ pub(crate) struct HeadKeeper {
     key: Arc<SigningKey>,
     /// Heads of this log whose signatures were checked, and those signed since.
     verified: Mutex<Vec<Head>>,
+    invalid: Option<String>,
     offered: watch::Sender<Option<Head>>,
     /// Counts withdrawals: an offer from before the last one is void.
     withdrawals: AtomicU64,
@@ -48,25 +49,34 @@ fn thin(heads: &mut Vec<Head>) {
 }
 
 impl HeadKeeper {
-    /// Heads that do not verify are refused: somebody put them there.
     pub(crate) fn new(
         log: u16,
         key: Arc<SigningKey>,
         publisher: Arc<dyn HeadPublisher>,
         heads: &[SignedHead],
         keys: &[VerifyingKey],
-    ) -> Result<HeadKeeper, audit::HeadError> {
+    ) -> HeadKeeper {
         let ours = heads.iter().filter(|head| head.claimed().log == log);
         let verified = ours
             .map(|head| head.verify(keys))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(HeadKeeper {
+            .collect::<Result<Vec<_>, _>>();
+        let (verified, invalid) = match verified {
+            Ok(verified) => (verified, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        HeadKeeper {
             key,
             verified: Mutex::new(verified),
+            invalid,
             offered: watch::channel(None).0,
             withdrawals: AtomicU64::new(0),
             publisher,
-        })
+        }
+    }
+
+    /// A head among those given that nobody trusted has signed: somebody put it there.
+    pub(crate) fn invalid(&self) -> Option<&str> {
+        self.invalid.as_deref()
     }
 
     pub(crate) fn signing_key(&self) -> &SigningKey {

@@ -59,6 +59,11 @@ impl Task {
     }
 
     async fn open_now(&mut self, database: &str) -> Result<Open, OpenError> {
+        if let Some(reason) = self.config.heads.invalid() {
+            return Err(OpenError::Refusing(format!(
+                "a signed head is not valid: {reason}"
+            )));
+        }
         let session = connect(database, "bre audit writer").await?;
         let client = &session.client;
         client.batch_execute("SET synchronous_commit = on; SET client_min_messages = warning; SET timezone = 'UTC'").await?;
