@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use postgres_physical::pg_control::{ClusterState, ControlFile};
-use postgres_physical::server::{
-    Binaries, OsUser, Server, ServerError, StartOptions, StopMode, tail_of,
-};
+use postgres_physical::server::{Binaries, OsUser, Server, StartOptions, StopMode, tail_of};
 use postgres_physical::timeline::{History, history_file_name};
 use repository::{RecipientPrivate, Repository, release, reserve};
 
@@ -22,7 +20,7 @@ use crate::{Error, Progress, Result};
 
 /// Replay may take long; without any new WAL asked for it is stuck after this.
 const STALL: Duration = Duration::from_secs(900);
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(10);
 const STOP_PATIENCE: Duration = Duration::from_secs(900);
 
 #[derive(Debug)]
@@ -146,6 +144,11 @@ fn options(plan: &Plan, command: &str, sockets: &Path, log: &Path) -> StartOptio
         // The folder is worthless until we sync it at the end.
         .set("fsync", "off")
         .set("max_wal_size", "16GB")
+        // The stream of the new timeline starts in the segment where it branched off: that one must stay.
+        .set(
+            "wal_keep_size",
+            format!("{}MB", (plan.segment_bytes >> 20) * 16),
+        )
         .set("checkpoint_timeout", "1h")
 }
 
@@ -159,18 +162,17 @@ fn wait_until_open(
     let mut served = 0;
     let mut moved_at = Instant::now();
     loop {
-        match server.wait_ready(LOOK, log_start) {
-            Ok(()) => return Ok(()),
-            Err(ServerError::NotReady { .. }) => {}
-            Err(ServerError::StartFailed { status, .. }) => {
-                return Err(failed(
-                    request,
-                    fetch,
-                    log_start,
-                    format!("PostgreSQL ended ({status})"),
-                ));
-            }
-            Err(error) => return Err(failed(request, fetch, log_start, error.to_string())),
+        if is_open(request.dir, server.pid()) {
+            return Ok(());
+        }
+        // The wait for its end doubles as the pause between two looks.
+        if let Some(exit) = server.wait_exit(LOOK) {
+            return Err(failed(
+                request,
+                fetch,
+                log_start,
+                format!("PostgreSQL ended ({})", exit.description),
+            ));
         }
         let now = fetch.served_bytes();
         if now > served {
@@ -185,6 +187,15 @@ fn wait_until_open(
             return Err(failed(request, fetch, log_start, reason));
         }
     }
+}
+
+/// The last line of `postmaster.pid`; with `hot_standby` off it says `standby` during recovery and `ready` after it.
+fn is_open(dir: &Path, pid: i32) -> bool {
+    let Ok(text) = fs::read_to_string(dir.join("postmaster.pid")) else {
+        return false;
+    };
+    let mut lines = text.lines().map(str::trim);
+    lines.next() == Some(pid.to_string().as_str()) && lines.nth(6) == Some("ready")
 }
 
 /// PostgreSQL's own word is checked: state, timeline, and how far it came.

@@ -1,0 +1,190 @@
+use super::*;
+use recovery::Error;
+use repository::BackupState;
+
+/// A world with one complete backup and some WAL after it, its server gone.
+fn lost() -> World {
+    let mut world = World::new();
+    let source = world.postgres.connect_options();
+    let streamer = world.stream(source.clone());
+    let backup = world.backup(&source);
+    assert_eq!(backup.state, BackupState::Complete);
+    value(
+        &source,
+        "CREATE TABLE t AS SELECT n, repeat(md5(n::text), 20) FROM generate_series(1, 6000) n",
+    );
+    wait_durable(&streamer, &source);
+    streamer.stop();
+    world
+        .postgres
+        .stop(postgres_physical::server::StopMode::Kill);
+    world
+}
+
+fn options(world: &World) -> RestoreOptions {
+    RestoreOptions::new(world.postgres.os_user().clone())
+}
+
+fn objects(world: &World, prefix: &str) -> Vec<PathBuf> {
+    let found = world.store.list(prefix).unwrap();
+    found
+        .iter()
+        .map(|object| world.folder("repository").join(&object.name))
+        .collect()
+}
+
+fn spoil(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_folder_with_anything_in_it_is_refused_and_untouched() {
+    let world = lost();
+    let plan = world.plan(Target::latest()).unwrap();
+    let to = world.folder("taken");
+    std::fs::create_dir(&to).unwrap();
+    std::fs::write(to.join("mine"), "precious").unwrap();
+    let error = restore(
+        &world.repository,
+        &world.private,
+        &plan,
+        &to,
+        &options(&world),
+        &(),
+    )
+    .unwrap_err();
+    assert!(
+        matches!(&error, Error::NotEmpty(folder) if *folder == to),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_dir(&to).unwrap().count(), 1);
+    assert_eq!(
+        std::fs::read_to_string(to.join("mine")).unwrap(),
+        "precious"
+    );
+}
+
+/// A missing pack is found before the first byte; a damaged one leaves a folder that does not start, and says so.
+#[test]
+fn damage_is_named_and_nothing_startable_is_left() {
+    let world = lost();
+    let plan = world.plan(Target::latest()).unwrap();
+    let packs = objects(&world, "packs/");
+    let kept = std::fs::read(&packs[0]).unwrap();
+    let name = packs[0]
+        .strip_prefix(world.folder("repository"))
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned();
+
+    std::fs::remove_file(&packs[0]).unwrap();
+    let to = world.folder("missing");
+    let error = restore(
+        &world.repository,
+        &world.private,
+        &plan,
+        &to,
+        &options(&world),
+        &(),
+    )
+    .unwrap_err();
+    assert!(error.to_string().contains(&name), "{error}");
+    assert!(!to.exists());
+
+    std::fs::write(&packs[0], kept).unwrap();
+    packs.iter().for_each(|pack| spoil(pack));
+    let to = world.folder("damaged");
+    let error = restore(
+        &world.repository,
+        &world.private,
+        &plan,
+        &to,
+        &options(&world),
+        &(),
+    )
+    .unwrap_err();
+    assert!(matches!(&error, Error::Incomplete { .. }), "{error}");
+    assert!(
+        error.to_string().contains("`packs/") && error.to_string().contains("delete it"),
+        "{error}"
+    );
+    assert!(!to.join("global/pg_control").exists());
+}
+
+/// PostgreSQL must never take a damaged segment for the end of WAL.
+#[test]
+fn damaged_wal_ends_recovery_with_its_name() {
+    let world = lost();
+    let plan = world.plan(Target::latest()).unwrap();
+    let to = world.folder("restored");
+    restore(
+        &world.repository,
+        &world.private,
+        &plan,
+        &to,
+        &options(&world),
+        &(),
+    )
+    .unwrap();
+    let segments = objects(&world, "wal/");
+    let last = segments.last().unwrap();
+    spoil(last);
+    let error = world.recover(&plan, &to).unwrap_err();
+    let name = last
+        .strip_prefix(world.folder("repository"))
+        .unwrap()
+        .to_str()
+        .unwrap();
+    assert!(
+        matches!(&error, Error::Recovery { .. }) && error.to_string().contains(name),
+        "{error}"
+    );
+    // Mended, the same folder can go on from where it was.
+    spoil(last);
+    let recovered = world.recover(&plan, &to).unwrap();
+    assert_eq!(
+        recovered.timeline, 2,
+        "the number of the failed attempt was given back"
+    );
+    assert_eq!(
+        world.start("restored").value("SELECT count(*) FROM t"),
+        "6000"
+    );
+}
+
+#[test]
+fn a_wrong_key_is_named_before_anything_is_written() {
+    let world = lost();
+    let stranger = RecipientPrivate::generate().unwrap();
+    let error = plan(&world.repository, &stranger, Target::latest()).unwrap_err();
+    assert!(
+        error.to_string().contains(&world.private.public().id()),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_empty_repository_has_nothing_to_restore() {
+    let store: Arc<dyn Store> = Arc::new(repository::MemoryStore::new());
+    let repository = Repository::init(store).unwrap();
+    let error = plan(
+        &repository,
+        &RecipientPrivate::generate().unwrap(),
+        Target::latest(),
+    )
+    .unwrap_err();
+    assert!(matches!(error, Error::NothingToRestore(_)), "{error}");
+}
+
+#[test]
+fn a_fetch_without_a_server_is_trouble_and_not_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("RECOVERYXLOG");
+    let outcome = wal_fetch(&dir.path().join("nobody"), "000000010000000000000001", &to);
+    assert!(matches!(outcome, FetchOutcome::Trouble(_)) && outcome.exit_code() > 125);
+    assert!(!to.exists());
+}

@@ -1,0 +1,204 @@
+use super::*;
+use recovery::Error;
+use recovery::database::{export, window};
+
+const COUNT: &str = "SELECT count(*) FROM t";
+
+fn insert(connect: &ConnectOptions, rows: u32) {
+    value(
+        connect,
+        &format!(
+            "INSERT INTO t SELECT n, repeat(md5(n::text), 20) FROM generate_series(1, {rows}) n"
+        ),
+    );
+}
+
+fn now_micros(connect: &ConnectOptions) -> i64 {
+    value(
+        connect,
+        "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+    )
+    .parse()
+    .unwrap()
+}
+
+fn position(connect: &ConnectOptions) -> u64 {
+    lsn(&value(connect, "SELECT pg_current_wal_insert_lsn()"))
+}
+
+fn pg_amcheck(world: &World, cluster: &Restarted) {
+    value(&cluster.connect, "CREATE EXTENSION IF NOT EXISTS amcheck");
+    let sockets = match &cluster.connect.host {
+        postgres_physical::wire::Host::Unix(folder) => folder.to_str().unwrap().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    world.postgres.run(
+        "pg_amcheck",
+        &[
+            "-h",
+            &sockets,
+            "-U",
+            "postgres",
+            "--heapallindexed",
+            "postgres",
+        ],
+    );
+}
+
+/// One story: a life of a cluster, every kind of target, a second life on a new timeline, and back before it.
+#[test]
+fn everything_comes_back() {
+    let mut world = World::new();
+    let source = world.postgres.connect_options();
+    let streamer = world.stream(source.clone());
+    value(&source, "CREATE TABLE t (n int, filler text)");
+    let space = world.postgres.root().join("space");
+    std::fs::create_dir(&space).unwrap();
+    world.postgres.os_user().own(&space).unwrap();
+    value(
+        &source,
+        &format!("CREATE TABLESPACE far LOCATION '{}'", space.display()),
+    );
+    value(
+        &source,
+        "CREATE TABLE far (n int PRIMARY KEY) TABLESPACE far",
+    );
+    value(&source, "INSERT INTO far SELECT generate_series(1, 1000)");
+    value(
+        &source,
+        "ALTER SYSTEM SET primary_conninfo = 'host=production'",
+    );
+    insert(&source, 100);
+    let before_backup = now_micros(&source);
+    let backup = world.backup(&source);
+
+    insert(&source, 2000);
+    let (first_lsn, first_time) = (position(&source), now_micros(&source));
+    insert(&source, 4000);
+    let second_time = now_micros(&source);
+    wait_durable(&streamer, &source);
+    // Nothing is committed any more, and the stream says so.
+    let idle = world_confirmed_after(&world, second_time + 1_000_000);
+    streamer.stop();
+    value(
+        &source,
+        "ALTER SYSTEM SET synchronous_standby_names = 'bre'",
+    );
+    world
+        .postgres
+        .stop(postgres_physical::server::StopMode::Kill);
+    std::fs::remove_dir_all(world.postgres.data_dir()).unwrap();
+
+    // Everything.
+    let latest = world.bring_back(Target::latest(), "latest").unwrap();
+    assert_eq!((latest.timeline, latest.parent_timeline), (2, 1));
+    let cluster = world.start("latest");
+    let second_stream = world.stream(cluster.connect.clone());
+    assert_eq!(cluster.value(COUNT), "6100");
+    assert_eq!(cluster.value("SELECT sum(n) FROM far"), "500500");
+    assert_eq!(cluster.value("SHOW primary_conninfo"), "");
+    assert_eq!(
+        cluster.value("SELECT timeline_id FROM pg_control_checkpoint()"),
+        "2"
+    );
+    insert(&cluster.connect, 1);
+    pg_amcheck(&world, &cluster);
+    for trace in [
+        "recovery.signal",
+        "backup_label",
+        "backup_label.old",
+        "tablespace_map.old",
+    ] {
+        assert!(!world.folder("latest").join(trace).exists(), "{trace}");
+    }
+
+    // A place, a moment, and a moment after the last commit.
+    for (name, target, rows) in [
+        ("lsn", Target::lsn(first_lsn), "2100"),
+        ("time", Target::time(first_time), "2100"),
+        ("idle", Target::time(idle), "6100"),
+        ("end", Target::lsn(backup.stop_lsn), "100"),
+    ] {
+        let recovered = world.bring_back(target, name).unwrap();
+        assert!(recovered.timeline > 2, "{name}: {recovered:?}");
+        assert_eq!(world.start(name).value(COUNT), rows, "{name}");
+    }
+
+    outside_the_window(&world, before_backup, idle);
+    exported_copies_verify(&world, &backup.id);
+    second_life(&world, &cluster, second_stream, first_time);
+}
+
+/// A server time after `micros` that the stream confirmed.
+fn world_confirmed_after(world: &World, micros: i64) -> i64 {
+    testkit::eventually("the stream confirms an idle moment", || {
+        let inventory = repository::wal_inventory(&world.repository).unwrap();
+        let confirmed = inventory.timelines[&1]
+            .intervals
+            .last()
+            .unwrap()
+            .end_time_micros;
+        (confirmed > micros).then_some(confirmed)
+    })
+}
+
+fn outside_the_window(world: &World, before_backup: i64, idle: i64) {
+    let spans = window(&world.repository, &world.private, Some(1)).unwrap();
+    assert_eq!(spans.len(), 1);
+    let (from, to) = (spans[0].from_micros, spans[0].to_micros);
+    assert!(before_backup < from && idle <= to);
+    for (at, nearest) in [(before_backup, from), (to + 1, to)] {
+        let error = world.plan(Target::time(at).on_timeline(1)).unwrap_err();
+        let shown = jiff::Timestamp::from_microsecond(nearest)
+            .unwrap()
+            .to_string();
+        assert!(
+            matches!(&error, Error::OutsideWindow { nearest, .. } if nearest.contains(&shown)),
+            "{error}"
+        );
+    }
+    let error = world
+        .plan(Target::lsn(spans[0].to_lsn() + 1).on_timeline(1))
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains(&Lsn(spans[0].to_lsn()).to_string()),
+        "{error}"
+    );
+}
+
+fn exported_copies_verify(world: &World, id: &str) {
+    let to = world.folder("export");
+    export(&world.repository, &world.private, id, &to, &()).unwrap();
+    let verified = std::process::Command::new(world.postgres.binaries().program("pg_verifybackup"))
+        .arg(&to)
+        .output();
+    let verified = verified.unwrap();
+    assert!(
+        verified.status.success(),
+        "{}",
+        String::from_utf8_lossy(&verified.stderr)
+    );
+    let error = export(&world.repository, &world.private, id, &to, &()).unwrap_err();
+    assert!(matches!(error, Error::NotEmpty(_)), "{error}");
+}
+
+/// The first restored cluster lives on and streams into the same repository; both lives stay reachable.
+fn second_life(world: &World, cluster: &Restarted, streamer: Streamer, first_time: i64) {
+    insert(&cluster.connect, 3000);
+    wait_durable(&streamer, &cluster.connect);
+    streamer.stop();
+
+    let recovered = world.bring_back(Target::latest(), "second").unwrap();
+    assert_eq!(recovered.parent_timeline, 2);
+    let second = world.start("second");
+    assert_eq!(second.value(COUNT), "9101");
+    pg_amcheck(world, &second);
+
+    let recovered = world
+        .bring_back(Target::time(first_time), "before")
+        .unwrap();
+    assert_eq!(recovered.parent_timeline, 1);
+    assert_eq!(world.start("before").value(COUNT), "2100");
+}
