@@ -1,0 +1,10 @@
+//! The binary, end to end: real processes, real PostgreSQL and Redis that `bre up` starts by itself, real files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test has nothing better to do with an error than to stop, and may say what it skips"
+)]
+
+mod instance;
+mod process;
+mod start_and_stop;
