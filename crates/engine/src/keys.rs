@@ -53,7 +53,6 @@ impl Keys {
         })
     }
 
-
     pub(crate) fn first_api_key(&self) -> Option<String> {
         std::fs::read_to_string(self.folder.join(FIRST_API_KEY))
             .ok()

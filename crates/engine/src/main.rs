@@ -11,6 +11,7 @@ mod control;
 mod error;
 mod instance;
 mod keys;
+mod record;
 mod restored;
 mod telemetry;
 mod terminal;

@@ -314,7 +314,8 @@ mod tests {
             entries,
             audit: AuditVerdict {
                 entries: 3,
-                verified: true,
+                verified: 3,
+                first_bad: None,
                 reason: None,
             },
             replay: ReplayVerdict {

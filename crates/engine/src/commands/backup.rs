@@ -11,6 +11,7 @@ use crate::{
     cli::{BackupCommand, RepositoryArgs},
     error::Error,
     instance::Instance,
+    record::{self, Event},
     terminal,
     up::protection,
 };
@@ -107,10 +108,17 @@ pub(crate) fn time(micros: i64) -> String {
 
 fn take(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
     instance.running()?;
-    let id = protection::full_backup_of_running(instance, &Steps::shown(json, "backup"))?;
+    let outcome = protection::full_backup_of_running(instance, &Steps::shown(json, "backup"))?;
+    let event = record::backup(Event::by_person("BackupRun"), &outcome);
+    // The backup is there all the same; that it is not on record has to be seen.
+    if let Err(error) = super::wait(event.record(instance)) {
+        terminal::note(&format!(
+            "bre: the backup is complete but not in the audit log: {error}"
+        ));
+    }
     let opened = Opened::at(instance, &RepositoryArgs::default())?;
     let all = catalogue(&opened.repository)?;
-    let shown = Shown::from(find(&all, &id)?);
+    let shown = Shown::from(find(&all, &outcome.id)?);
     terminal::result(json, &shown, || shown.line());
     Ok(if shown.state == BackupState::Complete {
         ExitCode::SUCCESS

@@ -4,7 +4,7 @@ mod audit;
 mod backup;
 mod detach;
 mod drill;
-mod import;
+pub(crate) mod import;
 mod keys;
 pub(crate) mod opened;
 pub(crate) mod progress;

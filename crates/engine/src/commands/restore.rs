@@ -22,7 +22,8 @@ use crate::{
     config::Config,
     error::Error,
     instance::Instance,
-    restored::{Source, bring_back},
+    record::Event,
+    restored::{Outcome, Source, bring_back},
     terminal,
 };
 
@@ -59,6 +60,7 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
     let outcome = bring_back(&source, target, &to, &steps)?;
     drop(steps);
     let _ = std::fs::remove_file(&log);
+    record(instance, &outcome);
     let restored = Restored {
         restore_id: outcome.recovered.restore_id.clone(),
         dir: &to,
@@ -78,6 +80,24 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
         )
     });
     Ok(())
+}
+
+/// With an engine running, the restore goes on its record; without one there is no log to write to.
+fn record(instance: &Instance, outcome: &Outcome) {
+    if instance.running().is_err() || !instance.is_locked() {
+        return;
+    }
+    let event = Event::by_person("RestoreRun")
+        .with("restore_id", &outcome.recovered.restore_id)
+        .with("backup_id", &outcome.plan.backup.id)
+        .with("target", Lsn(outcome.recovered.switch_lsn))
+        .with("timeline", outcome.recovered.timeline)
+        .with("outcome", "restored");
+    if let Err(error) = super::wait(event.record(instance)) {
+        terminal::note(&format!(
+            "bre: the restore is complete but not in the audit log: {error}"
+        ));
+    }
 }
 
 fn target(args: &TargetArgs) -> Result<Target, Error> {

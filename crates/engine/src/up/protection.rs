@@ -2,11 +2,11 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use backup::{
@@ -25,12 +25,15 @@ use crate::{
     commands::{opened::Opened, progress::Steps},
     error::Error,
     instance::Instance,
+    record::{self, Event},
 };
 
 /// Name of our slot, and of our stream as a standby.
 pub(crate) const SLOT: &str = "bre";
 /// How long a backup waits for its last WAL to arrive; later it is `waiting`, and complete when it has.
 const WAL_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts at a backup that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 impl Supervisor {
     pub(super) fn start_streamer(&mut self) {
@@ -89,12 +92,17 @@ impl Supervisor {
         if self.config.database.strict && !self.stream.is_strict() && self.stream.is_attached() {
             self.settle_strict_mode()?;
         }
-        self.full_backup.collect();
+        if let Some(error) = self.full_backup.collect() {
+            tracing::error!(%error, "the full backup failed");
+            self.stream
+                .set_problem(Some(format!("the last full backup failed: {error}")));
+        }
+        self.record_backups();
         let hole = self
             .streamer
             .as_ref()
             .is_some_and(|streamer| streamer.state().needs_full_backup);
-        if hole && !self.full_backup.is_running() {
+        if hole && self.full_backup.may_start() {
             tracing::warn!("WAL was lost on the way to the repository; taking a new full backup");
             self.start_full_backup("after a hole in the WAL");
         }
@@ -121,9 +129,21 @@ impl Supervisor {
         }
         tracing::info!("no complete backup yet: taking the first one before serving");
         let request = self.backup_request("first backup");
-        request
-            .run(&Steps::logged())
-            .map(|outcome| log_outcome(&outcome))
+        let outcome = request.run(&Steps::logged())?;
+        self.full_backup.note(outcome);
+        Ok(())
+    }
+
+    /// What could not be recorded stays for the next look: the audit log may not be open yet.
+    fn record_backups(&mut self) {
+        while let Some(outcome) = self.full_backup.unrecorded.first() {
+            let event = record::backup(Event::by_engine("BackupRun"), outcome);
+            if let Err(error) = self.runtime.block_on(event.record(&self.instance)) {
+                tracing::debug!(%error, "a backup is not on record yet");
+                return;
+            }
+            self.full_backup.unrecorded.remove(0);
+        }
     }
 
     fn backup_request(&self, label: &'static str) -> OwnedRequest {
@@ -169,67 +189,78 @@ impl OwnedRequest {
     }
 }
 
-fn log_outcome(outcome: &FullOutcome) {
-    if !outcome.damaged.is_empty() {
-        tracing::error!(backup = %outcome.id, pages = outcome.damaged.len(), "the source has damaged pages; see: bre backup show");
-    }
-    tracing::info!(backup = %outcome.id, state = ?outcome.state, bytes = outcome.bytes_source, "full backup");
-}
-
-/// A full backup in the background: one at a time, ended cleanly when the engine stops.
+/// Full backups in the background: one at a time, ended cleanly when the engine stops.
 #[derive(Debug, Default)]
 pub(super) struct FullBackup {
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<FullOutcome, Error>>>,
     cancel: Arc<AtomicBool>,
-    failed: Arc<Mutex<Option<String>>>,
+    /// Finished, and not on record yet.
+    unrecorded: Vec<FullOutcome>,
+    /// After a failure: not before this.
+    retry_at: Option<Instant>,
 }
 
 impl FullBackup {
-    fn is_running(&self) -> bool {
-        self.thread.is_some()
+    fn may_start(&self) -> bool {
+        self.thread.is_none() && self.retry_at.is_none_or(|at| at <= Instant::now())
     }
 
     fn start(&mut self, request: OwnedRequest, stream: Option<StreamWatch>) {
-        if self.is_running() {
+        if !self.may_start() {
             return;
         }
         let steps = Steps::logged().cancelled_by(Arc::clone(&self.cancel));
-        let failed = Arc::clone(&self.failed);
-        self.thread = Some(std::thread::spawn(move || match request.run(&steps) {
-            Ok(outcome) => {
-                log_outcome(&outcome);
-                if let Some(stream) = stream {
-                    stream.full_backup_taken();
-                }
+        self.thread = Some(std::thread::spawn(move || {
+            let outcome = request.run(&steps)?;
+            if let Some(stream) = stream {
+                stream.full_backup_taken();
             }
-            Err(error) => {
-                tracing::error!(%error, "the full backup failed");
-                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
-            }
+            Ok(outcome)
         }));
     }
 
     /// Takes note of one that ended.
-    fn collect(&mut self) {
-        if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
-            self.wait();
+    fn collect(&mut self) -> Option<Result<(), Error>> {
+        if !self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            return None;
         }
+        Some(match self.thread.take().map(JoinHandle::join)? {
+            Ok(Ok(outcome)) => {
+                self.retry_at = None;
+                self.note(outcome);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.failed(error)),
+            Err(_) => Err(self.failed(Error::Failed("its thread panicked".into()))),
+        })
     }
 
-    pub(super) fn wait(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+    fn failed(&mut self, error: Error) -> Error {
+        self.retry_at = Some(Instant::now() + RETRY_PAUSE);
+        error
+    }
+
+    fn note(&mut self, outcome: FullOutcome) {
+        if !outcome.damaged.is_empty() {
+            tracing::error!(backup = %outcome.id, pages = outcome.damaged.len(), "the source has damaged pages; see: bre backup show");
         }
+        tracing::info!(backup = %outcome.id, state = ?outcome.state, bytes = outcome.bytes_source, "full backup");
+        self.unrecorded.push(outcome);
     }
 
     pub(super) fn end(&mut self) {
         self.cancel.store(true, Ordering::Relaxed);
-        self.wait();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
 /// `bre backup run`: from another process, on the running instance.
-pub(crate) fn full_backup_of_running(instance: &Instance, steps: &Steps) -> Result<String, Error> {
+pub(crate) fn full_backup_of_running(
+    instance: &Instance,
+    steps: &Steps,
+) -> Result<FullOutcome, Error> {
     let running = instance.running()?;
     let opened = Opened::at(instance, &RepositoryArgs::default())?;
     let connect = ConnectOptions::from_url(&running.database_url)
@@ -246,5 +277,5 @@ pub(crate) fn full_backup_of_running(instance: &Instance, steps: &Steps) -> Resu
         chunk_id,
         label: "by hand",
     };
-    Ok(request.run(steps)?.id)
+    request.run(steps)
 }

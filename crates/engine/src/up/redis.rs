@@ -127,7 +127,11 @@ impl Redis {
         if !ended && !deleted {
             return;
         }
-        tracing::warn!(ended, deleted, "Redis is not as it should be; starting it again");
+        tracing::warn!(
+            ended,
+            deleted,
+            "Redis is not as it should be; starting it again"
+        );
         self.end_at_once();
         if let Err(error) = self.start() {
             tracing::error!(%error, "Redis could not be started; the engine goes on without its cache");
