@@ -292,3 +292,86 @@ fn choose_backup<'a>(
         "no complete backup reaches the target".to_owned(),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::window::tests::{backup, holdings, path};
+    use super::*;
+
+    fn two_spans() -> (Holdings, Vec<Span>) {
+        let backups = vec![
+            backup("a", 1, 0x120, 0x150),
+            backup("b", 1, 0x200, 0x220),
+            backup("c", 1, 0x450, 0x480),
+        ];
+        let holdings = holdings(&[(1, 0x100, 0x300), (1, 0x400, 0x600)], backups);
+        let spans = holdings.spans(&path(&[]));
+        (holdings, spans)
+    }
+
+    #[test]
+    fn a_target_outside_names_the_nearest_bounds() {
+        let (_, spans) = two_spans();
+        let check = |point: Point, expected: Result<u64, &str>| match (
+            choose_span(&spans, point),
+            expected,
+        ) {
+            (Ok(span), Ok(from)) => assert_eq!(span.from_lsn(), from, "{point:?}"),
+            (Err(error), Err(text)) => {
+                assert!(error.to_string().contains(text), "{point:?}: {error}")
+            }
+            (found, expected) => panic!("{point:?}: {found:?}, expected {expected:?}"),
+        };
+        check(Point::Latest, Ok(0x480));
+        check(Point::Lsn(0x150), Ok(0x150));
+        check(Point::Lsn(0x300), Ok(0x150));
+        check(Point::Lsn(0x480), Ok(0x480));
+        check(
+            Point::Lsn(0x100),
+            Err("earlier than the first complete backup. The nearest is 0/150"),
+        );
+        check(
+            Point::Lsn(0x601),
+            Err("later than anything that the repository holds. The nearest is 0/600"),
+        );
+        check(
+            Point::Lsn(0x350),
+            Err("WAL is missing there. The nearest are 0/300 before it and 0/480 after it"),
+        );
+        check(Point::Time(0x200), Ok(0x150));
+        check(
+            Point::Time(0x700),
+            Err("The nearest is 1970-01-01T00:00:00.001536Z"),
+        );
+    }
+
+    #[test]
+    fn the_newest_consistent_backup_is_taken() {
+        let (holdings, spans) = two_spans();
+        let check = |span: usize, lsn: u64, expected: &str| {
+            assert_eq!(
+                choose_backup(&holdings, &spans[span], 0, lsn).unwrap().id,
+                expected,
+                "{lsn:x}"
+            );
+        };
+        check(0, 0x150, "a");
+        check(0, 0x21f, "a");
+        check(0, 0x220, "b");
+        check(0, 0x2ff, "b");
+        check(1, 0x500, "c");
+        // The last record may be the one that ends the backup.
+        check(1, 0x478, "c");
+    }
+
+    #[test]
+    fn a_backup_of_an_ancestor_serves_its_child() {
+        let backups = vec![backup("a", 1, 0x120, 0x150), backup("b", 1, 0x260, 0x290)];
+        let holdings = holdings(&[(1, 0x100, 0x300), (2, 0x200, 0x500)], backups);
+        let spans = holdings.spans(&path(&[(2, 0x280)]));
+        assert_eq!(
+            choose_backup(&holdings, &spans[0], 1, 0x400).unwrap().id,
+            "a"
+        );
+    }
+}

@@ -21,6 +21,7 @@ use crate::{Error, Progress, Result};
 /// Replay may take long; without any new WAL asked for it is stuck after this.
 const STALL: Duration = Duration::from_secs(900);
 const LOOK: Duration = Duration::from_millis(10);
+const PAGE_HEADER_BYTES_MAX: u64 = 40;
 const STOP_PATIENCE: Duration = Duration::from_secs(900);
 
 #[derive(Debug)]
@@ -58,9 +59,11 @@ pub fn recover(request: &Recover<'_>, progress: &dyn Progress) -> Result<Recover
     let plan = request.plan;
     progress.message("reserving a timeline");
     let reserved = reserve(request.repository, &plan.restore_id)?;
-    let result = WorkFolder::new().and_then(|work| run(request, reserved, &work.0, progress));
-    if result.is_err() {
-        // Not promoted: the number may be used again. When even that fails it stays taken, which harms nobody.
+    let mut promoted = false;
+    let result =
+        WorkFolder::new().and_then(|work| run(request, reserved, &work.0, &mut promoted, progress));
+    if result.is_err() && !promoted {
+        // The number may be used again. When even that fails it stays taken, which harms nobody.
         let _ = release(request.repository, reserved, &plan.restore_id);
     }
     result
@@ -70,6 +73,7 @@ fn run(
     request: &Recover<'_>,
     reserved: u32,
     work: &Path,
+    promoted: &mut bool,
     progress: &dyn Progress,
 ) -> Result<Recovered> {
     let plan = request.plan;
@@ -103,6 +107,7 @@ fn run(
     let mut server =
         started.map_err(|error| failed(request, &fetch, log_start, error.to_string()))?;
     wait_until_open(request, &mut server, &fetch, log_start, progress)?;
+    *promoted = true;
 
     progress.message("shutting down cleanly");
     let stopped = server.stop(StopMode::Fast, STOP_PATIENCE);
@@ -220,7 +225,8 @@ fn check_result(request: &Recover<'_>, reserved: u32, wal_bytes: u64) -> Result<
     let reached = if plan.stop.inclusive {
         last.switch.0 > plan.stop.lsn
     } else {
-        last.switch.0 >= plan.stop.lsn
+        // A page header may lie between the last record and the one that was not to be replayed.
+        last.switch.0 + PAGE_HEADER_BYTES_MAX >= plan.stop.lsn
     };
     if !reached || last.parent != plan.timeline {
         return Err(format!(

@@ -170,3 +170,168 @@ pub fn window(
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use repository::{BackupKind, Interval, MemoryStore, TimelineWal};
+
+    use super::*;
+
+    pub(in super::super) fn backup(
+        id: &str,
+        timeline: u32,
+        start_lsn: u64,
+        stop_lsn: u64,
+    ) -> BackupSummary {
+        BackupSummary {
+            id: id.to_owned(),
+            kind: BackupKind::Full,
+            state: BackupState::Complete,
+            parent: None,
+            label: String::new(),
+            system_identifier: 1,
+            timeline,
+            start_lsn,
+            stop_lsn,
+            pg_version: 150_000,
+            wal_segment_bytes: 0x100,
+            started_at_micros: start_lsn.cast_signed(),
+            finished_at_micros: stop_lsn.cast_signed(),
+            bytes_source: 0,
+            bytes_stored: 0,
+            files: 0,
+            damaged_pages: 0,
+            restored_and_proved_at_micros: None,
+        }
+    }
+
+    /// Server times equal LSNs. WAL is (timeline, from, to).
+    pub(in super::super) fn holdings(
+        wal: &[(u32, u64, u64)],
+        complete: Vec<BackupSummary>,
+    ) -> Holdings {
+        let repository = Repository::init(Arc::new(MemoryStore::new())).unwrap();
+        let mut timelines: BTreeMap<u32, TimelineWal> = BTreeMap::new();
+        for (timeline, start, end) in wal {
+            let interval = Interval {
+                start: *start,
+                end: *end,
+                end_time_micros: end.cast_signed(),
+            };
+            timelines
+                .entry(*timeline)
+                .or_default()
+                .intervals
+                .push(interval);
+        }
+        Holdings {
+            reader: WalReader::new(&repository, &RecipientPrivate::generate().unwrap()),
+            inventory: Inventory {
+                timelines,
+                damaged: Vec::new(),
+            },
+            complete,
+            others: 0,
+        }
+    }
+
+    /// The way from timeline 1 over each (child, switch point).
+    pub(in super::super) fn path(children: &[(u32, u64)]) -> Vec<Piece> {
+        let mut path = vec![Piece {
+            timeline: 1,
+            start: 0,
+            end: None,
+        }];
+        for (timeline, start) in children {
+            if let Some(last) = path.last_mut() {
+                last.end = Some(*start);
+            }
+            path.push(Piece {
+                timeline: *timeline,
+                start: *start,
+                end: None,
+            });
+        }
+        path
+    }
+
+    type Links = Vec<(u32, u64, u64)>;
+
+    fn check(
+        wal: &[(u32, u64, u64)],
+        complete: Vec<BackupSummary>,
+        children: &[(u32, u64)],
+        expected: Vec<Links>,
+    ) {
+        let spans = holdings(wal, complete).spans(&path(children));
+        let links = |span: &Span| {
+            span.links
+                .iter()
+                .map(|link| (link.timeline, link.from, link.to))
+                .collect()
+        };
+        assert_eq!(spans.iter().map(links).collect::<Vec<Links>>(), expected);
+    }
+
+    #[test]
+    fn spans_start_with_backups_and_end_at_holes() {
+        let first = || backup("a", 1, 0x120, 0x150);
+        check(&[], vec![], &[], vec![]);
+        check(&[(1, 0x100, 0x300)], vec![], &[], vec![]);
+        check(
+            &[(1, 0x100, 0x300)],
+            vec![first()],
+            &[],
+            vec![vec![(1, 0x150, 0x300)]],
+        );
+        // After a hole only a later backup opens a span.
+        let hole = [(1, 0x100, 0x300), (1, 0x400, 0x600)];
+        check(&hole, vec![first()], &[], vec![vec![(1, 0x150, 0x300)]]);
+        let both = vec![first(), backup("b", 1, 0x450, 0x480)];
+        check(
+            &hole,
+            both,
+            &[],
+            vec![vec![(1, 0x150, 0x300)], vec![(1, 0x480, 0x600)]],
+        );
+    }
+
+    #[test]
+    fn spans_go_on_over_timelines_where_no_wal_is_missing() {
+        let first = || vec![backup("a", 1, 0x120, 0x150)];
+        // The child's WAL starts with the segment in which it branched off; what the parent wrote later is not on the way.
+        let joined = [(1, 0x100, 0x300), (2, 0x200, 0x500)];
+        check(
+            &joined,
+            first(),
+            &[(2, 0x280)],
+            vec![vec![(1, 0x150, 0x280), (2, 0x280, 0x500)]],
+        );
+        let short_parent = [(1, 0x100, 0x270), (2, 0x200, 0x500)];
+        check(
+            &short_parent,
+            first(),
+            &[(2, 0x280)],
+            vec![vec![(1, 0x150, 0x270)]],
+        );
+        let late_child = [(1, 0x100, 0x300), (2, 0x300, 0x500)];
+        check(
+            &late_child,
+            first(),
+            &[(2, 0x280)],
+            vec![vec![(1, 0x150, 0x280)]],
+        );
+        // A backup of the parent that ended after the switch is on another way.
+        check(
+            &joined,
+            vec![backup("a", 1, 0x260, 0x290)],
+            &[(2, 0x280)],
+            vec![],
+        );
+        let own = vec![backup("a", 1, 0x260, 0x290), backup("b", 2, 0x300, 0x310)];
+        check(&joined, own, &[(2, 0x280)], vec![vec![(2, 0x310, 0x500)]]);
+    }
+}

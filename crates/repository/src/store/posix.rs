@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
@@ -101,20 +101,35 @@ impl PosixStore {
         }
     }
 
-    /// Creates missing parent folders, each durable in its own parent.
+    /// Creates missing parent folders below the root. A root that is gone is away: making it anew would stand in the way of
+    /// the real one.
     fn make_parents(&self, path: &Path) -> io::Result<()> {
-        let Some(parent) = path.parent() else {
-            return Ok(());
-        };
-        if parent.is_dir() {
+        match path.parent() {
+            Some(parent) if parent == self.root && !parent.is_dir() => {
+                Err(io::Error::from(ErrorKind::NotFound))
+            }
+            Some(parent) => self.make_folder(parent),
+            None => Ok(()),
+        }
+    }
+
+    /// With those above it, each durable in its own parent.
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        if folder.is_dir() {
             return Ok(());
         }
-        self.make_parents(parent)?;
-        match fs::DirBuilder::new().mode(0o700).create(parent) {
+        match folder.parent() {
+            Some(_) if folder.starts_with(&self.root) && folder != self.root => {
+                self.make_parents(folder)?;
+            }
+            Some(parent) => self.make_folder(parent)?,
+            None => {}
+        }
+        match fs::DirBuilder::new().mode(0o700).create(folder) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        parent.parent().map_or(Ok(()), sync_dir)
+        folder.parent().map_or(Ok(()), sync_dir)
     }
 
     /// Runs `create`, which makes `path` appear, again when a sweep removed the empty folder meanwhile.
@@ -129,7 +144,7 @@ impl PosixStore {
         Err(io::Error::from(ErrorKind::NotFound))
     }
 
-    fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         if path.exists() {
             return Err(io::Error::from(ErrorKind::AlreadyExists));
         }
@@ -192,8 +207,15 @@ impl Store for PosixStore {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.path(name)?;
         self.present_for_writing(name)?;
-        self.write_new(&path, bytes)
-            .map_err(|e| self.fault(name, e))
+        let root = || match name {
+            MARKER => self.make_folder(&self.root),
+            _ => Ok(()),
+        };
+        root()
+            .and_then(|()| self.write_new(&path, bytes))
+            .map_err(|e| self.fault(name, e))?;
+        // Unmounted while it was written: it may lie in the empty folder underneath.
+        self.present_for_writing(name)
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
@@ -267,11 +289,14 @@ impl Store for PosixStore {
                 .in_parent(&path, create)
                 .and_then(|file| path.parent().map_or(Ok(()), sync_dir).map(|()| file))
                 .map_err(|e| self.fault(name, e))?;
+            let meta = file.metadata().map_err(|e| self.fault(name, e))?;
             Ok(Box::new(PosixAppender {
                 store: Self {
                     root: self.root.clone(),
                 },
                 name: name.to_owned(),
+                path,
+                identity: (meta.dev(), meta.ino()),
                 file,
             }))
         };
@@ -287,6 +312,9 @@ impl Store for PosixStore {
 struct PosixAppender {
     store: PosixStore,
     name: String,
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
     file: File,
 }
 
@@ -295,7 +323,29 @@ impl Appender for PosixAppender {
         self.file
             .write_all(bytes)
             .and_then(|()| self.file.sync_data())
-            .map_err(|e| self.store.fault(&self.name, e))
+            .map_err(|e| self.store.fault(&self.name, e))?;
+        self.still_findable()
+    }
+}
+
+impl PosixAppender {
+    /// An open file outlives its name: after a lazy unmount, a rename or a deletion of the folder it still takes bytes that
+    /// no restore would ever find.
+    fn still_findable(&self) -> Result<(), StoreError> {
+        self.store.present_for_writing(&self.name)?;
+        match fs::metadata(&self.path) {
+            Ok(meta) if (meta.dev(), meta.ino()) == self.identity => Ok(()),
+            Ok(_) => Err(self.lost("another file has its name now")),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.lost("it is gone")),
+            Err(error) => Err(self.store.fault(&self.name, error)),
+        }
+    }
+
+    fn lost(&self, how: &str) -> StoreError {
+        StoreError::Away {
+            store: self.store.describe(),
+            what: format!("`{}` was open and {how}", self.name),
+        }
     }
 }
 

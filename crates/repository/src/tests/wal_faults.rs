@@ -228,7 +228,7 @@ fn trouble_with_sealing_is_shown_and_fails_no_append() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// Random appends, random faults with torn bytes, a power cut: whatever was acknowledged reads back.
     #[test]

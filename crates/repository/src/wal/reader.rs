@@ -86,6 +86,9 @@ impl WalReader {
             to,
             remedy: REMEDY_HOLE,
         };
+        if from >= to {
+            return Ok(Vec::new());
+        }
         let segment_bytes = self.segment_bytes(timeline)?.ok_or_else(|| hole(from))?;
         let mut bytes = Vec::new();
         let mut at = from;
