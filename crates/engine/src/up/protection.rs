@@ -92,10 +92,14 @@ impl Supervisor {
         if self.config.database.strict && !self.stream.is_strict() && self.stream.is_attached() {
             self.settle_strict_mode()?;
         }
-        if let Some(error) = self.full_backup.collect() {
-            tracing::error!(%error, "the full backup failed");
-            self.stream
-                .set_problem(Some(format!("the last full backup failed: {error}")));
+        match self.full_backup.collect() {
+            Some(Err(error)) => {
+                tracing::error!(%error, "the full backup failed");
+                self.stream
+                    .set_problem(Some(format!("the last full backup failed: {error}")));
+            }
+            Some(Ok(())) => self.stream.set_problem(None),
+            None => {}
         }
         self.record_backups();
         let hole = self
