@@ -6,6 +6,7 @@ mod health;
 pub(crate) mod postgres;
 pub(crate) mod protection;
 mod redis;
+mod repository;
 mod sockets;
 mod supervisor;
 mod wiring;

@@ -11,18 +11,23 @@ use std::{
 };
 
 use backup::stream::Streamer;
-use repository::{PosixStore, Repository, Store};
+use repository::{Repository, Store};
 use services::{RecoveryFact, Services, Tier, WriterState};
 use tokio::runtime::Runtime;
 
 use super::{
-    FIRST_CLIENT, database, health::StreamMonitor, postgres::Postgres, protection, redis::Redis,
+    FIRST_CLIENT, database,
+    health::StreamMonitor,
+    postgres::Postgres,
+    protection,
+    redis::Redis,
+    repository::{Claim, Own, open_own},
     wiring,
 };
 use crate::{
     config::Config,
     error::Error,
-    instance::{Instance, Running, make_folder},
+    instance::{Instance, Running},
     keys::Keys,
 };
 
@@ -42,6 +47,7 @@ pub(crate) struct Supervisor {
     pub(super) keys: Keys,
     pub(super) store: Arc<dyn Store>,
     pub(super) repository: Repository,
+    _claim: Claim,
     pub(super) postgres: Postgres,
     pub(super) redis: Option<Redis>,
     pub(super) streamer: Option<Streamer>,
@@ -65,17 +71,12 @@ impl Supervisor {
         let runtime = Runtime::new()
             .map_err(|error| Error::Failed(format!("cannot start threads: {error}")))?;
         let stop = stop_on_signal(&runtime)?;
-        let folder = config
-            .repository
-            .path
-            .clone()
-            .unwrap_or_else(|| instance.repository());
-        let keys = Keys::open_or_create(&instance.keys(), &folder)?;
-        if config.repository.path.is_none() {
-            make_folder(&folder, 0o700)?;
-        }
-        let store: Arc<dyn Store> = Arc::new(PosixStore::new(folder));
-        let repository = Repository::init(Arc::clone(&store))?;
+        let Own {
+            store,
+            repository,
+            keys,
+            claim,
+        } = open_own(instance, config.repository.path.as_deref())?;
         let mut postgres = Postgres::new(instance, &config)?;
         let came = database::bring_up(&mut postgres, instance, &repository, keys.private.as_ref())?;
         tracing::info!(?came, "the database is up");
@@ -91,6 +92,7 @@ impl Supervisor {
             keys,
             store,
             repository,
+            _claim: claim,
             postgres,
             redis,
             streamer: None,
