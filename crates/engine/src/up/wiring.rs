@@ -39,7 +39,7 @@ pub(super) fn services_config(
                 repository: supervisor.repository.clone(),
                 stream: supervisor.stream.clone(),
             }),
-            heads: heads::stored(&supervisor.repository)?,
+            heads: heads::newest(&supervisor.repository)?,
             recovery,
         },
         stream: Arc::new(supervisor.stream.clone()),
