@@ -38,6 +38,7 @@ pub struct Services;
 pub struct Running {
     address: SocketAddr,
     gateway: Gateway,
+    writer: Writer,
     database: watch::Sender<DatabaseConfig>,
     ready: watch::Receiver<Readiness>,
     drain: watch::Sender<bool>,
@@ -104,12 +105,14 @@ impl Services {
             Arc::clone(&market),
             Arc::clone(&cache),
         ));
+        let calculator = Calculator {
+            market,
+            writer: Arc::new(writer.clone()),
+            quote_valid: settings.quote_valid,
+        };
         let gateway = Gateway {
-            calculator: Calculator {
-                market,
-                writer: writer.clone(),
-                quote_valid: settings.quote_valid,
-            },
+            calculation: Arc::new(calculator.clone()),
+            calculator,
             keeper: Arc::clone(&keeper),
             cache: Arc::clone(&cache),
             heads: Arc::clone(&heads),
@@ -128,7 +131,7 @@ impl Services {
         let background = vec![
             tokio::spawn(Arc::clone(&keeper).run()),
             tokio::spawn(keep_house(cache)),
-            tokio::spawn(prepare(configured, writer, keeper, config.sample, prepared)),
+            tokio::spawn(prepare(configured, writer.clone(), keeper, config.sample, prepared)),
         ];
         // Small answers are sent at once, not collected.
         let public = config
@@ -149,6 +152,7 @@ impl Services {
         Ok(Running {
             address,
             gateway,
+            writer,
             database,
             ready,
             drain,
@@ -273,7 +277,7 @@ impl Running {
     }
 
     fn writer(&self) -> &Writer {
-        &self.gateway.calculator.writer
+        &self.writer
     }
 }
 

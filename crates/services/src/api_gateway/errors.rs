@@ -45,6 +45,7 @@ pub(crate) enum ApiError {
     },
     /// The entry may or may not be in the log; the request id tells.
     OutcomeUnknown {
+        part: &'static str,
         request_id: Option<String>,
     },
 }
@@ -148,18 +149,18 @@ impl ApiError {
                 "a part this answer needs is away; nothing was recorded, try again",
                 json!({ "part": part, "detail": detail, "outcome": "not_recorded" }),
             ),
-            OutcomeUnknown { request_id } => body(
+            OutcomeUnknown { part, request_id } => body(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "EXTERNAL_API_UNAVAILABLE",
                 "outcome unknown: it may or may not be recorded; ask before trying again",
                 match request_id {
                     Some(id) => json!({
-                        "part": "database",
+                        "part": part,
                         "outcome": "unknown",
                         "request_id": id,
                         "ask": format!("/api/v1/quotes?request_id={id}"),
                     }),
-                    None => json!({ "part": "database", "outcome": "unknown" }),
+                    None => json!({ "part": part, "outcome": "unknown" }),
                 },
             ),
         }
@@ -221,7 +222,8 @@ impl ApiError {
                 part,
                 detail: reason,
             },
-            LocateError::Record(WriteError::Unknown) => ApiError::OutcomeUnknown {
+            LocateError::Record(WriteError::Unknown { part }) => ApiError::OutcomeUnknown {
+                part,
                 request_id: Some(request_id.to_owned()),
             },
         }
@@ -246,7 +248,10 @@ impl From<WriteError> for ApiError {
                 part,
                 detail: reason,
             },
-            WriteError::Unknown => ApiError::OutcomeUnknown { request_id: None },
+            WriteError::Unknown { part } => ApiError::OutcomeUnknown {
+                part,
+                request_id: None,
+            },
         }
     }
 }

@@ -123,7 +123,7 @@ async fn price(
             "this API key may price only for its own client_id".to_owned(),
         ));
     }
-    let located = gateway.calculator.locate(request).await.map_err(|error| {
+    let located = gateway.calculation.locate(request).await.map_err(|error| {
         metrics::counter!("bre_locates_refused_total").increment(1);
         ApiError::from_locate(error, &id.0)
     })?;

@@ -14,7 +14,7 @@ mod rates;
 mod routes;
 
 pub(crate) use control::{DAYS_DEFAULT, KeyOrder, control_routes, issue};
-pub use keys::Tier;
+pub use keys::{Role, Tier};
 pub(crate) use keys::{KeyHash, KeyTable, StoredKey};
 pub(crate) use metrics::recorder;
 pub(crate) use parameters::is_ticker;
@@ -27,7 +27,7 @@ use axum::body::{Body, Bytes};
 use axum::http::Request;
 
 use crate::cache::Cache;
-use crate::calculation::Calculator;
+use crate::calculation::{Calculation, Calculator};
 use crate::config::{RequestsPerMinute, StreamHealth};
 use crate::data::{DatabaseError, HeadKeeper, Keeper};
 use errors::ApiError;
@@ -35,7 +35,10 @@ use errors::ApiError;
 /// What every handler may use.
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
+    /// Rates, from the market view of this process.
     pub(crate) calculator: Calculator,
+    /// Locates, wherever they are priced.
+    pub(crate) calculation: Arc<dyn Calculation>,
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) heads: Arc<HeadKeeper>,

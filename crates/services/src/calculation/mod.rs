@@ -10,10 +10,11 @@ pub use replay::{Mismatch, ReplayReport, entry, export, replay};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use pricing::{PerShare, PositionValue, PricingError, QuoteInputs, RateInputs, Sourced};
 use uuid::Uuid;
 
-use crate::data::{QuoteFacts, QuoteRecord, Recorded, RecordedQuote, WriteError, Writer};
+use crate::data::{QuoteFacts, QuoteRecord, Record, Recorded, RecordedQuote, WriteError};
 use crate::time::{as_micros, now_micros, rfc3339};
 
 /// Why there is no price.
@@ -107,17 +108,32 @@ pub(crate) struct RateNow {
     pub(crate) stale: Vec<&'static str>,
 }
 
+/// The boundary in front of pricing: a local call, or the same over HTTP to a calculation-service.
+pub(crate) trait Calculation: Send + Sync + std::fmt::Debug {
+    /// Prices a locate and returns when its entry is durable.
+    fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<Located, LocateError>>;
+}
+
+impl Calculation for Calculator {
+    fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<Located, LocateError>> {
+        Box::pin(Calculator::locate(self, request))
+    }
+}
+
+/// Prices from the market view of this process.
 #[derive(Debug, Clone)]
 pub(crate) struct Calculator {
     pub(crate) market: Arc<Market>,
-    pub(crate) writer: Writer,
+    pub(crate) writer: Arc<dyn Record>,
     pub(crate) quote_valid: Duration,
 }
 
 impl Calculator {
-    pub(crate) async fn locate(&self, request: LocateRequest) -> Result<Located, LocateError> {
+    async fn locate(&self, request: LocateRequest) -> Result<Located, LocateError> {
         // Refused before it is priced, rather than after.
-        if let Some(refusal) = self.writer.refusal() {
+        if self.writer.knows_at_once()
+            && let Some(refusal) = self.writer.refusal()
+        {
             return Err(refusal.into());
         }
         let view = self.market.view()?;

@@ -6,6 +6,7 @@ mod keeper;
 mod market;
 mod migrations;
 mod quotes;
+mod record;
 mod recorded;
 mod seed;
 mod terms;
@@ -18,10 +19,12 @@ pub(crate) use feeds::prepare;
 pub use feeds::{FeedError, ImportReport};
 pub(crate) use keeper::Keeper;
 pub(crate) use market::{
-    BaseRate, EventRisk, MarketData, Stock, Volatility, aliases, decimal, keys as read_keys,
+    BaseRate, Definition, EventRisk, MarketData, Stock, TickerAlias, Volatility, aliases, decimal,
+    keys as read_keys,
 };
 pub(crate) use migrations::migrate;
 pub(crate) use quotes::{QuoteFacts, QuoteRecord, RecordedQuote};
+pub(crate) use record::Record;
 pub(crate) use recorded::{Found, find_by_id, find_by_request};
 pub use seed::SeedError;
 pub(crate) use seed::seed;

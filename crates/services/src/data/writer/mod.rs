@@ -29,8 +29,8 @@ pub enum WriteError {
     #[error("{part}: {reason}; nothing was recorded")]
     Refused { part: &'static str, reason: String },
     /// It may or may not be in the log.
-    #[error("the outcome is unknown: the entry may or may not be recorded")]
-    Unknown,
+    #[error("{part} gave no answer in time: the entry may or may not be recorded")]
+    Unknown { part: &'static str },
 }
 
 impl WriteError {
@@ -39,6 +39,10 @@ impl WriteError {
             part,
             reason: reason.into(),
         }
+    }
+
+    pub(crate) fn unknown(part: &'static str) -> WriteError {
+        WriteError::Unknown { part }
     }
 }
 
@@ -242,7 +246,7 @@ impl Writer {
             })?;
         match tokio::time::timeout(self.deadline, answered).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(WriteError::Unknown),
+            Ok(Err(_)) | Err(_) => Err(WriteError::unknown("database")),
         }
     }
 
@@ -270,7 +274,9 @@ impl Writer {
             .send(request)
             .await
             .map_err(|_| refused(&WriterState::Stopped))?;
-        answered.await.unwrap_or(Err(WriteError::Unknown))
+        answered
+            .await
+            .unwrap_or(Err(WriteError::unknown("database")))
     }
 
     pub(crate) fn state(&self) -> WriterState {

@@ -238,7 +238,7 @@ impl Task {
                     drop(answer.send(if protected {
                         Ok(recorded)
                     } else {
-                        Err(WriteError::Unknown)
+                        Err(WriteError::unknown("database"))
                     }));
                 }
                 Ok(())
@@ -256,7 +256,7 @@ impl Task {
                 self.in_doubt = sealed.iter().map(|sealed| sealed.hash).collect();
                 answers
                     .into_iter()
-                    .for_each(|answer| drop(answer.send(Err(WriteError::Unknown))));
+                    .for_each(|answer| drop(answer.send(Err(WriteError::unknown("database")))));
                 Err(Ended::Lost(reason))
             }
         }
