@@ -27,6 +27,10 @@ pub enum Error {
          Name an older timeline to do without it, or take a new full backup"
     )]
     Unreachable { timeline: u32, end: String },
+    #[error(
+        "the newest WAL cannot be read: {damage}\nTo do without it, name the place to restore to: the last one before it is LSN {last_good}"
+    )]
+    DamagedWal { damage: String, last_good: String },
     #[error("timeline {timeline}: {what}")]
     Timeline { timeline: u32, what: String },
 

@@ -94,6 +94,9 @@ pub fn plan(repository: &Repository, private: &RecipientPrivate, target: Target)
     let spans = holdings.spans(&path);
     check_reachable(&holdings, &spans, newest)?;
     let span = choose_span(&spans, target.point)?;
+    if target.point == Point::Latest {
+        check_newest_wal(&holdings, span, &path, target.timeline)?;
+    }
     let (link, stop) = resolve(&holdings, span, target.point)?;
     let backup = choose_backup(&holdings, span, link, stop.lsn)?.clone();
     let timeline = span.links[link].timeline;
@@ -145,6 +148,32 @@ fn check_reachable(holdings: &Holdings, spans: &[Span], timeline: u32) -> Result
         timeline,
         end: show_lsn(end),
     })
+}
+
+/// What cannot be read may be newer than what can: "the latest" is then not known.
+fn check_newest_wal(
+    holdings: &Holdings,
+    span: &Span,
+    path: &[Piece],
+    named: Option<u32>,
+) -> Result<()> {
+    let concerns = |object: &str| {
+        let on = |timeline: u32| {
+            let folder = format!("{timeline:08x}/");
+            object
+                .split_once('/')
+                .is_some_and(|(_, rest)| rest.starts_with(&folder))
+        };
+        named.is_none() || path.iter().any(|piece| on(piece.timeline))
+    };
+    let mut damaged = holdings.inventory.damaged.iter();
+    match damaged.find(|error| error.object().is_none_or(concerns)) {
+        None => Ok(()),
+        Some(error) => Err(Error::DamagedWal {
+            damage: error.to_string(),
+            last_good: show_lsn(span.to_lsn()),
+        }),
+    }
 }
 
 fn choose_span(spans: &[Span], point: Point) -> Result<&Span> {

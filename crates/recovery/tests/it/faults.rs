@@ -156,6 +156,31 @@ fn damaged_wal_ends_recovery_with_its_name() {
     );
 }
 
+/// "Latest" is not known when the newest WAL cannot be read; a place before it still is.
+#[test]
+fn a_damaged_tail_is_no_silent_loss() {
+    let world = lost();
+    let whole = world.plan(Target::latest()).unwrap();
+    let tails = objects(&world, "tail/");
+    let tail = tails.last().unwrap();
+    let mut bytes = std::fs::read(tail).unwrap();
+    // Inside the first frame; good ones follow.
+    bytes[84 + 40] ^= 1;
+    std::fs::write(tail, bytes).unwrap();
+    let error = world.plan(Target::latest()).unwrap_err();
+    let name = tail
+        .strip_prefix(world.folder("repository"))
+        .unwrap()
+        .to_str()
+        .unwrap();
+    assert!(
+        matches!(&error, Error::DamagedWal { .. }) && error.to_string().contains(name),
+        "{error}"
+    );
+    let before = world.plan(Target::lsn(whole.backup.stop_lsn)).unwrap();
+    assert_eq!(before.backup.id, whole.backup.id);
+}
+
 #[test]
 fn a_wrong_key_is_named_before_anything_is_written() {
     let world = lost();
