@@ -31,6 +31,8 @@ pub struct StreamerConfig {
     pub public: RecipientPublic,
     /// Received and not yet durable; beyond this nothing more is read from the server.
     pub buffer_bytes_max: usize,
+    /// A repository that takes longer than this for one append counts as away, although it has not said no.
+    pub append_patience: Duration,
     /// Between attempts; doubles from a twentieth of it.
     pub retry_pause_max: Duration,
 }
@@ -48,6 +50,7 @@ impl StreamerConfig {
             store,
             public,
             buffer_bytes_max: 64 << 20,
+            append_patience: Duration::from_secs(5),
             retry_pause_max: Duration::from_secs(1),
         }
     }
@@ -113,8 +116,8 @@ fn run(config: &StreamerConfig, shared: &Shared) {
             session::run(config, shared, attached)
         });
         let error = match outcome {
-            // The next timeline follows at once.
-            Ok(SessionEnd::TimelineEnded) => continue,
+            // The next timeline, or what waits in the server meanwhile, follows at once.
+            Ok(SessionEnd::TimelineEnded | SessionEnd::LetGo) => continue,
             Ok(SessionEnd::Stopped) => break,
             Err(error) => error,
         };

@@ -3,13 +3,14 @@
 use super::StreamerConfig;
 use super::attach::Attached;
 use super::queue::{Queue, Work};
-use super::state::Shared;
+use super::state::{Shared, StreamState};
 use crate::{BackupError, Result, now_micros};
 use postgres_physical::lsn::Lsn;
 use postgres_physical::replication::{Event, StatusSender, WalStream};
 use postgres_physical::wire::WireError;
 use repository::WalWriter;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How a session ends when nothing is wrong.
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 pub(super) enum SessionEnd {
     Stopped,
     TimelineEnded,
+    /// The repository takes nothing and no more can be held here.
+    LetGo,
 }
 
 /// At least this often the server hears from us and is asked for its position.
@@ -31,6 +34,9 @@ struct Session<'a> {
     received: AtomicU64,
     /// Confirmed to the server.
     durable: AtomicU64,
+    /// Since when the flushing thread has been at the same piece.
+    writing_since: Mutex<Option<Instant>>,
+    append_patience: Duration,
     retry_pause_max: Duration,
 }
 
@@ -51,6 +57,8 @@ pub(super) fn run(
         status: stream.status_sender(),
         received: AtomicU64::new(start.0),
         durable: AtomicU64::new(held.0),
+        writing_since: Mutex::new(None),
+        append_patience: config.append_patience,
         retry_pause_max: config.retry_pause_max,
     };
     let (received, flushed) = std::thread::scope(|scope| {
@@ -80,8 +88,14 @@ impl Session<'_> {
                 self.send_status(true)?;
                 last_status = Instant::now();
             }
-            // With a full buffer the socket is left alone; the statuses above keep the connection alive.
+            let stuck = self.is_stuck();
+            // With a full buffer the socket is left alone; the statuses above keep the connection alive. Not for long: the
+            // server's checkpointer waits for ever for a sender that cannot send, and then no WAL is ever removed.
             if !self.queue.has_room(LOOK_INTERVAL) {
+                if stuck {
+                    self.status.disconnect();
+                    return Ok(SessionEnd::LetGo);
+                }
                 continue;
             }
             let patience = LOOK_INTERVAL.min(STATUS_INTERVAL.saturating_sub(last_status.elapsed()));
@@ -168,26 +182,58 @@ impl Session<'_> {
                 }
                 Work::Heartbeat { server_time_micros } => {
                     self.persist(|| writer.heartbeat(server_time_micros))?;
-                    self.shared
-                        .update(|state| state.confirmed_at_micros = Some(server_time_micros));
+                    self.shared.update(|state| {
+                        state.confirmed_at_micros = Some(server_time_micros);
+                        all_is_well(state);
+                    });
                 }
             }
         }
     }
 
+    /// True when the repository has had one piece for too long. A store that hangs reports nothing by itself.
+    fn is_stuck(&self) -> bool {
+        let since = *self.writing_since();
+        let stuck = since.is_some_and(|since| since.elapsed() >= self.append_patience);
+        if stuck && self.shared.state().error.is_none() {
+            let patience = self.append_patience;
+            self.detached(format!(
+                "the repository has not answered for {patience:?}; WAL waits in PostgreSQL. See to its disk or connection"
+            ));
+        }
+        stuck
+    }
+
+    fn writing_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.writing_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn detached(&self, error: String) {
+        self.shared.update(|state| {
+            state.attached = false;
+            state.error = Some(error);
+            state.detached_at_micros.get_or_insert(now_micros());
+        });
+    }
+
+    fn persist(&self, write: impl FnMut() -> repository::Result<()>) -> Result<()> {
+        *self.writing_since() = Some(Instant::now());
+        let persisted = self.persist_patiently(write);
+        *self.writing_since() = None;
+        persisted
+    }
+
     /// Tries until the repository takes it: what was received may be the only copy. Ends early only when stopped.
-    fn persist(&self, mut write: impl FnMut() -> repository::Result<()>) -> Result<()> {
+    fn persist_patiently(&self, mut write: impl FnMut() -> repository::Result<()>) -> Result<()> {
         let mut pause = self.retry_pause_max / 20;
         loop {
             match write() {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_unavailable() && !self.shared.stopping() => {
                     tracing::warn!(%error, "the repository does not take WAL; it waits in PostgreSQL");
-                    self.shared.update(|state| {
-                        state.attached = false;
-                        state.error = Some(error.to_string());
-                        state.detached_at_micros.get_or_insert(now_micros());
-                    });
+                    self.detached(error.to_string());
                     self.shared.pause(pause);
                     pause = (pause * 2).min(self.retry_pause_max);
                 }
@@ -206,10 +252,15 @@ impl Session<'_> {
             state.last_flush_at_micros = Some(now_micros());
             state.confirmed_at_micros =
                 Some(server_time_micros.max(state.confirmed_at_micros.unwrap_or(i64::MIN)));
-            if state.error.is_some() {
-                (state.attached, state.error, state.detached_at_micros) = (true, None, None);
-            }
+            all_is_well(state);
         });
+    }
+}
+
+/// The repository takes WAL again.
+fn all_is_well(state: &mut StreamState) {
+    if state.error.is_some() {
+        (state.attached, state.error, state.detached_at_micros) = (true, None, None);
     }
 }
 

@@ -44,6 +44,10 @@ impl Vault {
     }
 
     fn stream(&self, postgres: &TestPostgres) -> Streamer {
+        Streamer::start(self.config(postgres))
+    }
+
+    fn config(&self, postgres: &TestPostgres) -> StreamerConfig {
         let mut config = StreamerConfig::new(
             postgres.connect_options(),
             "bre",
@@ -51,7 +55,7 @@ impl Vault {
             self.public.clone(),
         );
         config.retry_pause_max = Duration::from_millis(200);
-        Streamer::start(config)
+        config
     }
 
     fn attached_stream(&self, postgres: &TestPostgres) -> Streamer {

@@ -1,10 +1,12 @@
 use crate::gate::{GatedStore, OpenAtEnd};
 use crate::{PATIENCE, Vault, flushed, wait_durable};
 use backup::database::{WalStatus, is_strict, set_strict, slot_status};
+use backup::stream::Streamer;
 use postgres_physical::lsn::{Lsn, segment_name};
 use postgres_physical::server::StopMode;
 use repository::{FaultyStore, MemoryStore, PosixStore};
 use std::sync::Arc;
+use std::time::Duration;
 use testkit::{TestPostgres, eventually};
 
 const MIB: u64 = 1 << 20;
@@ -273,6 +275,69 @@ fn a_lost_slot_leaves_a_recorded_hole_and_a_new_slot() {
     assert!(slot.fill_percent().is_some());
     streamer.watch().full_backup_taken();
     assert!(!streamer.state().needs_full_backup);
+}
+
+/// PostgreSQL's checkpointer waits for a sender that it ended, and a sender whose peer does not read cannot end. Then no WAL
+/// is ever removed, whatever the limit says.
+#[test]
+fn a_repository_that_hangs_is_reported_and_holds_up_no_checkpoint() {
+    let postgres = small_segments()
+        .set("max_slot_wal_keep_size", "2MB")
+        .set("wal_keep_size", 0)
+        .set("min_wal_size", "2MB")
+        .set("max_wal_size", "4MB")
+        .start();
+    let store = Arc::new(GatedStore::default());
+    let vault = Vault::on(store.clone());
+    let mut config = vault.config(&postgres);
+    config.buffer_bytes_max = 64 << 10;
+    config.append_patience = Duration::from_millis(200);
+    let streamer = Streamer::start(config);
+    let watch = streamer.watch();
+    watch.wait_until(PATIENCE, |state| state.attached).unwrap();
+    wait_durable(&streamer, flushed(&postgres));
+
+    let _open = OpenAtEnd(Arc::clone(&store));
+    store.set_closed(true);
+    postgres.sql("CREATE TABLE t (text text)");
+    eventually("the slot is given up", || {
+        postgres.sql("INSERT INTO t SELECT repeat('x', 500) FROM generate_series(1, 20000)");
+        postgres.sql("CHECKPOINT");
+        let slot = slot_status(&postgres.connect_options(), "bre").unwrap();
+        (slot.unwrap().wal_status == WalStatus::Lost).then_some(())
+    });
+    let state = watch.wait_until(PATIENCE, |state| state.error.is_some());
+    let state = state.unwrap();
+    let error = state.error.as_deref().unwrap_or_default();
+    assert!(
+        !state.attached && error.contains("has not answered"),
+        "{state:?}"
+    );
+
+    store.set_closed(false);
+    let again = watch.wait_until(PATIENCE, |state| state.attachments >= 2 && state.attached);
+    assert!(again.unwrap().needs_full_backup);
+    wait_durable(&streamer, flushed(&postgres));
+    let inventory = vault.wal().inventory().unwrap();
+    assert_eq!(inventory.timelines[&1].holes.len(), 1, "{inventory:?}");
+}
+
+#[test]
+fn trouble_that_passes_is_forgotten_although_the_server_is_idle() {
+    let postgres = TestPostgres::start();
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), 7));
+    let vault = Vault::on(store.clone());
+    let streamer = vault.attached_stream(&postgres);
+    let watch = streamer.watch();
+    for _ in 0..2 {
+        store.set_away(true);
+        watch
+            .wait_until(PATIENCE, |state| state.error.is_some() && !state.attached)
+            .unwrap();
+        store.set_away(false);
+        let calm = watch.wait_until(PATIENCE, |state| state.error.is_none() && state.attached);
+        assert!(calm.is_some(), "{:?}", streamer.state());
+    }
 }
 
 #[test]
