@@ -15,7 +15,7 @@ use crate::{
 
 /// About 500 MB that compress about four times.
 const FILL: &str = "CREATE TABLE filler AS SELECT i AS id, md5(i::text) AS key, repeat(md5((i % 1000)::text), 3) AS text, \
-     (i * 7919) % 100003 AS number FROM generate_series(1, 2500000) i; CHECKPOINT";
+     (i::bigint * 7919) % 100003 AS number FROM generate_series(1, 2500000) i; CHECKPOINT";
 
 pub(crate) fn run_all(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
     let system = System::start(bre, false)?;
