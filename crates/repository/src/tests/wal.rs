@@ -76,6 +76,30 @@ fn segments_are_whole_padded_or_proven_absent() {
 }
 
 #[test]
+fn a_hole_behind_the_target_is_no_obstacle() {
+    let world = World::new();
+    let end = 2 * SEGMENT + 100;
+    let mut before = world.writer(SEGMENT).unwrap();
+    before.append(SEGMENT, &wal(SEGMENT, end), 1).unwrap();
+    let mut after = world.writer(4 * SEGMENT).unwrap();
+    after
+        .append(4 * SEGMENT, &wal(4 * SEGMENT, 4 * SEGMENT + 10), 2)
+        .unwrap();
+    let reader = world.reader();
+    let segment = reader.segment_until(1, 2, end - 1).unwrap().unwrap();
+    let mut padded = wal(2 * SEGMENT, end);
+    padded.resize(SEGMENT as usize, 0);
+    assert!(segment == padded);
+    for (segment, until) in [(2, end), (2, u64::MAX), (3, end - 1)] {
+        let error = reader.segment_until(1, segment, until).unwrap_err();
+        assert!(
+            matches!(error, Error::WalHole { .. }),
+            "{segment} {until}: {error}"
+        );
+    }
+}
+
+#[test]
 fn a_hole_is_never_handed_out_as_the_end() {
     let world = World::new();
     let mut first = world.writer(SEGMENT).unwrap();

@@ -50,6 +50,17 @@ impl WalReader {
     /// A whole segment, the newest one padded with zeros. `None` only when complete listings show that neither it
     /// nor anything later on its timeline is here; whatever else keeps it from being read is an error.
     pub fn segment(&self, timeline: u32, segment: u64) -> Result<Option<Vec<u8>>> {
+        self.segment_until(timeline, segment, u64::MAX)
+    }
+
+    /// The same for a reader that goes no further than the record at `until`: a hole behind that place is padded like the
+    /// end of all WAL.
+    pub fn segment_until(
+        &self,
+        timeline: u32,
+        segment: u64,
+        until: u64,
+    ) -> Result<Option<Vec<u8>>> {
         let Some(found) = self.read(timeline, segment)? else {
             return match self.later(timeline, segment)? {
                 false => Ok(None),
@@ -66,7 +77,7 @@ impl WalReader {
             facts.segment_start() + wal.len() as u64,
             facts.segment_bytes,
         );
-        if (wal.len() as u64) < whole && self.later(timeline, segment)? {
+        if (wal.len() as u64) < whole && end <= until && self.later(timeline, segment)? {
             return Err(Error::WalHole {
                 timeline,
                 from: end,

@@ -222,6 +222,23 @@ impl Shared {
         }
     }
 
+    /// Of the target's timeline nothing behind the stop is needed; a hole there must not keep the WAL before it from being
+    /// restored.
+    fn read(&self, (timeline, segment): Segment) -> Content {
+        let Scope {
+            timeline: last,
+            segment_bytes,
+            stop_lsn,
+            ..
+        } = self.scope;
+        let until = if timeline == last { stop_lsn } else { u64::MAX };
+        match self.reader.segment_until(timeline, segment, until) {
+            Ok(bytes) => Ok(bytes.map(Arc::new)),
+            Err(repository::Error::WalHole { .. }) if segment * segment_bytes > until => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn read_ahead(&self) {
         let mut cache = lock(&self.cache);
         while !self.stopping.load(Ordering::Relaxed) {
@@ -238,10 +255,7 @@ impl Shared {
             };
             cache.insert(segment, Slot::Reading);
             drop(cache);
-            let content = self.reader.segment(segment.0, segment.1);
-            let content = content
-                .map(|bytes| bytes.map(Arc::new))
-                .map_err(|error| error.to_string());
+            let content = self.read(segment);
             cache = lock(&self.cache);
             cache.insert(segment, Slot::Ready(content));
             self.changed.notify_all();
