@@ -76,6 +76,34 @@ impl Leftover {
     }
 }
 
+/// Removes lock files that only seem to be held: by a process that ended and was never waited for (in a container whose
+/// first process does not do that), or by another program that got its number. PostgreSQL would take either for a running
+/// server. Call it when nothing runs on the folder; the lock of a server that is alive stays.
+pub(super) fn remove_dead_locks(dir: &Path, socket_dir: &Path, port: u16) {
+    for lock in [
+        dir.join("postmaster.pid"),
+        socket_dir.join(format!(".s.PGSQL.{port}.lock")),
+    ] {
+        let pid = std::fs::read_to_string(&lock)
+            .ok()
+            .and_then(|text| text.lines().next()?.trim().parse().ok());
+        if let Some(pid) = pid
+            && only_seems_to_run(pid)
+        {
+            let _ = std::fs::remove_file(&lock);
+        }
+    }
+}
+
+/// Of a number that is free PostgreSQL judges by itself, and of one that cannot be looked at nothing is known.
+fn only_seems_to_run(pid: i32) -> bool {
+    match state_of(pid) {
+        Some('Z' | 'X') => true,
+        Some(_) => program_of(pid).is_some_and(|name| name != "postgres" && name != "postmaster"),
+        None => false,
+    }
+}
+
 /// A process that is gone already is what we want.
 pub(super) fn signal(pid: i32, kind: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
@@ -145,11 +173,47 @@ fn is_postmaster(pid: i32) -> bool {
 }
 
 fn parent_of(pid: i32) -> Option<i32> {
+    stat_of(pid, 1)?.parse().ok()
+}
+
+fn state_of(pid: i32) -> Option<char> {
+    stat_of(pid, 0)?.chars().next()
+}
+
+/// A field of `/proc/PID/stat`, counted from behind the program's name.
+fn stat_of(pid: i32, field: usize) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
+    let after_name = stat.rsplit_once(')')?.1;
+    Some(after_name.split_whitespace().nth(field)?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_only_seems_to_be_held_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, sockets) = (folder.path().join("data"), folder.path().join("run"));
+        let locks = [dir.join("postmaster.pid"), sockets.join(".s.PGSQL.7.lock")];
+        let still_there = |pid: &str| {
+            for lock in &locks {
+                std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
+                std::fs::write(lock, format!("{pid}\n{}\n", dir.display())).unwrap();
+            }
+            remove_dead_locks(&dir, &sockets, 7);
+            locks.each_ref().map(|lock| lock.exists())
+        };
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let pid = ended.id();
+        while state_of(pid.cast_signed()) != Some('Z') {
+            std::thread::yield_now();
+        }
+        assert_eq!(still_there(&pid.to_string()), [false, false], "a zombie");
+        let us = std::process::id().to_string();
+        assert_eq!(still_there(&us), [false, false], "another program");
+        ended.wait().unwrap();
+        assert_eq!(still_there(&pid.to_string()), [true, true], "a free number");
+        assert_eq!(still_there("what?"), [true, true], "not a number");
+    }
 }

@@ -1,6 +1,6 @@
 //! The running server.
 
-use super::leftover::{Leftover, signal, wait_exit};
+use super::leftover::{Leftover, remove_dead_locks, signal, wait_exit};
 use super::{Binaries, OsUser, ServerError, check_traversable};
 use rustix::process::Signal;
 use std::fs::OpenOptions;
@@ -94,6 +94,7 @@ impl Server {
                     .unwrap_or_default(),
             });
         }
+        remove_dead_locks(&dir, &options.socket_dir, options.port);
         let log = OpenOptions::new()
             .create(true)
             .append(true)
