@@ -14,7 +14,7 @@ use backup::{
     stream::{StreamWatch, Streamer, StreamerConfig},
 };
 use postgres_physical::wire::ConnectOptions;
-use repository::{BackupState, ChunkIdKey, RecipientPublic, Repository, catalogue};
+use repository::{BackupState, ChunkIdKey, RecipientPublic, Repository, WalReader, catalogue};
 
 use super::{
     postgres::{BACKUP, SUPERUSER},
@@ -49,6 +49,24 @@ impl Supervisor {
         ));
         self.stream.follow(Some(streamer.watch()));
         self.streamer = Some(streamer);
+        self.tidy_wal();
+    }
+
+    /// Seals what an earlier stream left in tails. In the background: the bytes are safe where they are, and a process that
+    /// ends in the middle harms nothing.
+    fn tidy_wal(&self) {
+        let Some(private) = self.keys.private.clone() else {
+            return;
+        };
+        let (repository, public) = (self.repository.clone(), self.keys.public.clone());
+        std::thread::spawn(
+            move || match WalReader::new(&repository, &private).compact(&public) {
+                Ok(report) => tracing::debug!(?report, "tidied WAL of earlier streams"),
+                Err(error) => {
+                    tracing::warn!(%error, "WAL of earlier streams stays in tails for now")
+                }
+            },
+        );
     }
 
     pub(super) fn stop_streamer(&mut self) {
