@@ -84,10 +84,38 @@ async fn answer<T: DeserializeOwned>(
     })
 }
 
+/// The error with its details: "the request cannot be read" alone tells nobody that a file was cut short.
 fn reason_of(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body).into_owned();
-    let value: Option<Value> = serde_json::from_str(&text).ok();
-    value
-        .and_then(|value| value.get("error")?.as_str().map(ToOwned::to_owned))
-        .unwrap_or(text)
+    let value: Value = serde_json::from_str(&text).unwrap_or_default();
+    let Some(mut reason) = value["error"].as_str().map(ToOwned::to_owned) else {
+        return text;
+    };
+    match &value["details"] {
+        Value::Null => {}
+        Value::String(details) => reason.push_str(&format!(": {details}")),
+        details => reason.push_str(&format!(": {details}")),
+    }
+    for wrong in value["validation_errors"].as_array().into_iter().flatten() {
+        let field = |name: &str| wrong[name].as_str().unwrap_or_default().to_owned();
+        reason.push_str(&format!("\n  {}: {}", field("field"), field("message")));
+    }
+    reason
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason_of;
+
+    #[test]
+    fn the_details_of_a_refusal_are_told() {
+        let body = br#"{"error":"the request cannot be read","details":"the file is cut short"}"#;
+        assert_eq!(
+            reason_of(body),
+            "the request cannot be read: the file is cut short"
+        );
+        let body = br#"{"error":"not valid","details":null,"validation_errors":[{"field":"tier","message":"must be one"}]}"#;
+        assert_eq!(reason_of(body), "not valid\n  tier: must be one");
+        assert_eq!(reason_of(b"<html>"), "<html>");
+    }
 }
