@@ -16,7 +16,7 @@ mod data;
 mod running;
 mod time;
 
-pub use api_gateway::Tier;
+pub use api_gateway::{Role, Tier};
 pub use calculation::{Mismatch, ReplayReport, entry, export, replay};
 pub use config::{
     AuditConfig, DatabaseConfig, HeadPublisher, RecoveryFact, RequestsPerMinute, SampleBook,

@@ -9,7 +9,7 @@ use axum::serve::ListenerExt;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api_gateway::{self, DAYS_DEFAULT, Gateway, KeyOrder, Tier};
+use crate::api_gateway::{self, DAYS_DEFAULT, Gateway, KeyOrder, Role, Tier};
 use crate::cache::Cache;
 use crate::calculation::{Calculator, Market};
 use crate::config::{DatabaseConfig, RecoveryFact, SampleBook, ServicesConfig};
@@ -131,7 +131,13 @@ impl Services {
         let background = vec![
             tokio::spawn(Arc::clone(&keeper).run()),
             tokio::spawn(keep_house(cache)),
-            tokio::spawn(prepare(configured, writer.clone(), keeper, config.sample, prepared)),
+            tokio::spawn(prepare(
+                configured,
+                writer.clone(),
+                keeper,
+                config.sample,
+                prepared,
+            )),
         ];
         // Small answers are sent at once, not collected.
         let public = config
@@ -239,6 +245,7 @@ impl Running {
     ) -> Result<String, ServiceError> {
         let order = KeyOrder {
             client_id: client_id.to_owned(),
+            role: Role::Client,
             tier,
             days: DAYS_DEFAULT,
             by: Some(by.to_owned()),

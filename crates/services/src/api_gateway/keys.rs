@@ -32,6 +32,32 @@ impl Tier {
     }
 }
 
+/// What a key opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Prices, for its own client.
+    #[default]
+    Client,
+    /// Administration, and nothing that is priced.
+    Operator,
+}
+
+impl Role {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Client => "client",
+            Role::Operator => "operator",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Role> {
+        [Role::Client, Role::Operator]
+            .into_iter()
+            .find(|role| role.name() == text)
+    }
+}
+
 pub(crate) type KeyHash = [u8; 32];
 
 /// What is stored of a key.
@@ -45,6 +71,8 @@ pub(crate) struct StoredKey {
     pub(crate) created_at_micros: i64,
     pub(crate) expires_at_micros: i64,
     pub(crate) revoked_at_micros: Option<i64>,
+    #[serde(default)]
+    pub(crate) role: Role,
 }
 
 #[derive(Debug)]
@@ -100,7 +128,12 @@ pub(crate) fn hash(key: &str) -> KeyHash {
 }
 
 /// A new key's text and id. The text is never seen again.
-pub(crate) fn generate() -> Result<(String, String), &'static str> {
+pub(crate) fn generate(role: Role) -> Result<(String, String), &'static str> {
+    // Scanners for leaked secrets, and people, tell the two apart.
+    let prefix = match role {
+        Role::Client => "bre",
+        Role::Operator => "breop",
+    };
     let mut bytes = [0u8; 40];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system gave no random bytes")?;
     let hex = |bytes: &[u8]| {
@@ -110,7 +143,7 @@ pub(crate) fn generate() -> Result<(String, String), &'static str> {
             .collect::<String>()
     };
     Ok((
-        format!("bre_{}", hex(&bytes[..32])),
+        format!("{}_{}", prefix, hex(&bytes[..32])),
         format!("key_{}", hex(&bytes[32..])),
     ))
 }
@@ -128,6 +161,7 @@ mod tests {
             created_at_micros: 0,
             expires_at_micros: expires,
             revoked_at_micros: revoked,
+            role: Role::Client,
         }
     }
 
@@ -158,7 +192,10 @@ mod tests {
 
     #[test]
     fn keys_are_long_and_differ() {
-        let (first, second) = (generate().unwrap(), generate().unwrap());
+        let (first, second) = (
+            generate(Role::Client).unwrap(),
+            generate(Role::Client).unwrap(),
+        );
         assert_eq!(first.0.len(), 4 + 64);
         assert_ne!(first.0, second.0);
         assert_ne!(first.1, second.1);

@@ -3,14 +3,14 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, RawQuery, State};
-use axum::http::{Request, header};
+use axum::http::Request;
 use pricing::{PerShare, PositionValue, Price};
 use serde::Serialize;
 
 use super::Gateway;
 use super::errors::ApiError;
 use super::middleware::{Caller, RequestId};
-use super::parameters::{Parameters, TICKER_RULE, is_client_id, is_ticker};
+use super::parameters::{CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker, whole};
 use super::rates::DataSource;
 use crate::calculation::LocateRequest;
 use crate::data::{Recorded, RecordedQuote};
@@ -34,6 +34,9 @@ pub(super) struct FeeAnswer {
     request_id: String,
     audit: Recorded,
     ticker: String,
+    /// Where the client called it by another name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requested_ticker: Option<String>,
     client_id: String,
     position_value: PositionValue,
     loan_days: u32,
@@ -85,29 +88,8 @@ pub(super) async fn from_body(
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
 ) -> Result<Json<FeeAnswer>, ApiError> {
-    if !is_json(&request) {
-        return Err(ApiError::UnsupportedMediaType);
-    }
-    let body = gateway.body(request, gateway.body_bytes_max).await?;
-    price(
-        &gateway,
-        id,
-        &caller,
-        Parameters::from_json(&body, PARAMETERS)?,
-    )
-    .await
-}
-
-fn is_json(request: &Request<Body>) -> bool {
-    let content_type = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    content_type
-        .split(';')
-        .next()
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    let parameters = gateway.json(request, PARAMETERS).await?;
+    price(&gateway, id, &caller, parameters).await
 }
 
 async fn price(
@@ -139,11 +121,9 @@ fn validate(
     let ticker = parameters.required("ticker", TICKER_RULE, |text| {
         is_ticker(text).then(|| text.to_owned())
     });
-    let client_id = parameters.required(
-        "client_id",
-        "must be 3 to 50 letters, digits, '_' or '-'",
-        |text| is_client_id(text).then(|| text.to_owned()),
-    );
+    let client_id = parameters.required("client_id", CLIENT_RULE, |text| {
+        is_client_id(text).then(|| text.to_owned())
+    });
     let rule =
         "must be a plain decimal number above 0, at most 1000000000, with at most 2 decimals";
     let position_value = parameters.required("position_value", rule, |text| {
@@ -196,13 +176,6 @@ fn validate(
     })
 }
 
-/// Digits only, without a leading zero.
-fn whole(text: &str) -> Option<u64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit())
-        && (text.len() == 1 || !text.starts_with('0'));
-    if plain { text.parse().ok() } else { None }
-}
-
 impl FeeAnswer {
     pub(super) fn new(recorded: Recorded, quote: &RecordedQuote) -> FeeAnswer {
         let RecordedQuote {
@@ -224,6 +197,7 @@ impl FeeAnswer {
             request_id: facts.request_id.clone(),
             audit: recorded,
             ticker: inputs.ticker.to_string(),
+            requested_ticker: facts.requested_ticker.clone(),
             client_id: facts.client_id.clone(),
             position_value: inputs.position_value,
             loan_days: inputs.loan_days,

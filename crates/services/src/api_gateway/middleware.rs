@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, State};
+use axum::extract::{Extension, MatchedPath, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Gateway;
 use super::errors::ApiError;
-use super::keys::LiveKey;
+use super::keys::{LiveKey, Role};
 use super::limits::Verdict;
 use super::parameters::is_request_id;
 use crate::time::now_micros;
@@ -123,6 +123,34 @@ pub(super) async fn authenticate(
     };
     tell(response.headers_mut(), verdict);
     response
+}
+
+/// Prices and records are for clients: an operator's token opens administration only.
+pub(super) async fn clients_only(
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    match caller.0.stored.role {
+        Role::Client => next.run(request).await,
+        Role::Operator => ApiError::Forbidden(
+            "an operator token opens /api/v1/admin and /api/v1/config only".to_owned(),
+        )
+        .into_response(),
+    }
+}
+
+pub(super) async fn operators_only(
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    match caller.0.stored.role {
+        Role::Operator => next.run(request).await,
+        Role::Client => {
+            ApiError::Forbidden("this takes an operator token".to_owned()).into_response()
+        }
+    }
 }
 
 fn known_key(gateway: &Gateway, headers: &HeaderMap, now: i64) -> Result<Arc<LiveKey>, ApiError> {

@@ -1,10 +1,15 @@
 //! HTTP: what clients see (`routes`), and what the command line on this machine may ask (`control`). Only this module knows axum.
 
+mod admin;
+mod audit;
+mod caching;
+mod configuration;
 mod control;
 mod errors;
 mod health;
 mod keys;
 mod limits;
+mod lists;
 mod locate;
 mod metrics;
 mod middleware;
@@ -13,9 +18,10 @@ mod quotes;
 mod rates;
 mod routes;
 
-pub(crate) use control::{DAYS_DEFAULT, KeyOrder, control_routes, issue};
-pub use keys::{Role, Tier};
+pub(crate) use admin::keys::{DAYS_DEFAULT, KeyOrder, issue};
+pub(crate) use control::control_routes;
 pub(crate) use keys::{KeyHash, KeyTable, StoredKey};
+pub use keys::{Role, Tier};
 pub(crate) use metrics::recorder;
 pub(crate) use parameters::is_ticker;
 pub(crate) use routes::public_routes;
@@ -24,13 +30,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::Request;
+use axum::http::{HeaderMap, Request, header};
 
 use crate::cache::Cache;
 use crate::calculation::{Calculation, Calculator};
 use crate::config::{RequestsPerMinute, StreamHealth};
 use crate::data::{DatabaseError, HeadKeeper, Keeper};
 use errors::ApiError;
+use parameters::Parameters;
 
 /// What every handler may use.
 #[derive(Debug, Clone)]
@@ -57,6 +64,23 @@ impl Gateway {
         }
     }
 
+    /// The members of a JSON body, sent as such.
+    async fn json(
+        &self,
+        request: Request<Body>,
+        valid: &'static [&'static str],
+    ) -> Result<Parameters, ApiError> {
+        let body = self.json_body(request).await?;
+        Parameters::from_json(&body, valid)
+    }
+
+    async fn json_body(&self, request: Request<Body>) -> Result<Bytes, ApiError> {
+        if !is_json(request.headers()) {
+            return Err(ApiError::UnsupportedMediaType);
+        }
+        self.body(request, self.body_bytes_max).await
+    }
+
     /// The body, unless it is too long or too slow.
     async fn body(&self, request: Request<Body>, bytes_max: usize) -> Result<Bytes, ApiError> {
         let read = axum::body::to_bytes(request.into_body(), bytes_max);
@@ -69,6 +93,17 @@ impl Gateway {
             )),
         }
     }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    content_type
+        .split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 fn is_too_long(error: &axum::Error) -> bool {

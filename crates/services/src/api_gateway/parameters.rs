@@ -33,6 +33,18 @@ pub(crate) fn is_request_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
+/// Digits only, without a leading zero.
+pub(crate) fn whole(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text.len() == 1 || !text.starts_with('0'));
+    if plain { text.parse().ok() } else { None }
+}
+
+/// What may be true or false; elsewhere neither is a value.
+const FLAGS: [&str; 1] = ["active"];
+
+pub(crate) const CLIENT_RULE: &str = "must be 3 to 50 letters, digits, '_' or '-'";
+
 pub(crate) const TICKER_RULE: &str =
     "must be 1 to 12 upper-case letters, digits, dots, spaces or slashes";
 
@@ -74,8 +86,11 @@ impl Parameters {
         for (name, value) in object.0 {
             match text_of(&value) {
                 Value::Text(text) => parameters.add(name, text),
+                Value::Flag(text) if FLAGS.contains(&name.as_str()) => parameters.add(name, text),
                 Value::Null => {}
-                Value::Other => parameters.refuse(&name, "must be a number or a string"),
+                Value::Flag(_) | Value::Other => {
+                    parameters.refuse(&name, "must be a number or a string")
+                }
             }
         }
         Ok(parameters)
@@ -96,6 +111,15 @@ impl Parameters {
         self.errors.push(Invalid {
             field,
             location: self.location,
+            message: message.to_owned(),
+        });
+    }
+
+    /// Of a part of the path.
+    pub(crate) fn refuse_path(&mut self, field: &str, message: &str) {
+        self.errors.push(Invalid {
+            field: field.to_owned(),
+            location: "path",
             message: message.to_owned(),
         });
     }
@@ -162,6 +186,7 @@ impl Parameters {
 
 enum Value {
     Text(String),
+    Flag(String),
     Null,
     Other,
 }
@@ -172,6 +197,7 @@ fn text_of(value: &RawValue) -> Value {
     match raw.as_bytes().first() {
         Some(b'"') => serde_json::from_str(raw).map_or(Value::Other, Value::Text),
         Some(b'n') => Value::Null,
+        Some(b't' | b'f') => Value::Flag(raw.to_owned()),
         Some(b'-' | b'0'..=b'9') => Value::Text(raw.to_owned()),
         _ => Value::Other,
     }

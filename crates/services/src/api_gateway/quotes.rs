@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Gateway;
 use super::errors::ApiError;
+use super::lists::{List, Page};
 use super::locate::FeeAnswer;
 use super::middleware::Caller;
 use super::parameters::{Parameters, is_request_id};
@@ -14,29 +15,12 @@ use crate::data::{Found, find_by_id, find_by_request};
 
 const BY_ID: &[&str] = &["id"];
 const BY_REQUEST: &[&str] = &["request_id", "skip", "limit"];
-const LIMIT_DEFAULT: i64 = 20;
-const LIMIT_MAX: i64 = 100;
 
 #[derive(Serialize)]
 pub(super) struct QuoteAnswer {
     #[serde(flatten)]
     fee: FeeAnswer,
     recorded_at: String,
-}
-
-#[derive(Serialize)]
-pub(super) struct QuoteList {
-    status: &'static str,
-    items: Vec<QuoteAnswer>,
-    pagination: Pagination,
-}
-
-#[derive(Serialize)]
-struct Pagination {
-    total: i64,
-    skip: i64,
-    limit: i64,
-    has_more: bool,
 }
 
 impl From<Found> for QuoteAnswer {
@@ -67,28 +51,14 @@ pub(super) async fn by_request(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
-) -> Result<Json<QuoteList>, ApiError> {
+) -> Result<Json<List<QuoteAnswer>>, ApiError> {
     let mut parameters = Parameters::from_query(query.as_deref(), BY_REQUEST);
     let request_id = parameters.required(
         "request_id",
         "must be 1 to 64 letters, digits, '_', '-' or '.'",
         |text| is_request_id(text).then(|| text.to_owned()),
     );
-    let number = |text: &str, min: i64, max: i64| {
-        text.parse()
-            .ok()
-            .filter(|number| (min..=max).contains(number))
-    };
-    let skip = parameters
-        .maybe("skip", "must be a whole number from 0", |text| {
-            number(text, 0, i64::MAX)
-        })
-        .unwrap_or(0);
-    let limit = parameters
-        .maybe("limit", "must be a whole number from 1 to 100", |text| {
-            number(text, 1, LIMIT_MAX)
-        })
-        .unwrap_or(LIMIT_DEFAULT);
+    let page = Page::read(&mut parameters);
     parameters.finish()?;
     let client = gateway.keeper.client()?;
     let request_id = request_id.unwrap_or_default();
@@ -96,20 +66,11 @@ pub(super) async fn by_request(
         &client,
         &caller.0.stored.client_id,
         &request_id,
-        skip,
-        limit,
+        page.offset(),
+        page.rows(),
     )
     .await?;
-    let items: Vec<QuoteAnswer> = found.into_iter().map(QuoteAnswer::from).collect();
-    let has_more = skip.saturating_add(i64::try_from(items.len()).unwrap_or(0)) < total;
-    Ok(Json(QuoteList {
-        status: "success",
-        items,
-        pagination: Pagination {
-            total,
-            skip,
-            limit,
-            has_more,
-        },
-    }))
+    let items = found.into_iter().map(QuoteAnswer::from).collect();
+    let total = usize::try_from(total).unwrap_or(0);
+    Ok(Json(List::new(items, page, total)))
 }

@@ -1,21 +1,34 @@
-//! `GET /api/v1/rates/{ticker}`
+//! `GET /api/v1/rates/{ticker}`, `/rates/{ticker}/calculate` and `/rates/status/{status}`
 
-use axum::Json;
-use axum::extract::{Extension, Path, State};
-use pricing::Sourced;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, Path, RawQuery, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use pricing::{BorrowStatus, Index, Rate, Sourced};
 use serde::Serialize;
 
 use super::Gateway;
+use super::caching::Cacheable;
 use super::errors::ApiError;
+use super::lists::{List, Page, SKIP_AND_LIMIT};
 use super::middleware::Caller;
-use super::parameters::{TICKER_RULE, is_ticker};
-use crate::calculation::RateNow;
+use super::parameters::{Parameters, TICKER_RULE, is_ticker, whole};
+use crate::calculation::{RateNow, Supposed};
 use crate::time::rfc3339;
 
 #[derive(Serialize)]
-pub(super) struct RateAnswer {
+struct RateAnswer {
     status: &'static str,
+    #[serde(flatten)]
+    rate: RateItem,
+}
+
+#[derive(Serialize)]
+struct RateItem {
     ticker: String,
+    /// Where the client called it by another name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requested_ticker: Option<String>,
     current_rate: pricing::Rate,
     borrow_status: &'static str,
     volatility_index: pricing::Index,
@@ -63,33 +76,143 @@ impl DataSource {
     }
 }
 
-const PARAMETERS: &[&str] = &["ticker"];
+const USE_CACHE: &[&str] = &["use_cache"];
+const WHAT_IF: &[&str] = &[
+    "volatility_index",
+    "event_risk_factor",
+    "base_rate",
+    "use_cache",
+];
+const STATUS_RULE: &str = "must be EASY, MEDIUM or HARD";
 
 pub(super) async fn rate(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
-    path: Result<Path<String>, axum::extract::rejection::PathRejection>,
-) -> Result<Json<RateAnswer>, ApiError> {
-    let ticker = path
-        .map(|Path(ticker)| ticker)
-        .ok()
-        .filter(|ticker| is_ticker(ticker));
-    let ticker =
-        ticker.ok_or_else(|| ApiError::invalid("ticker", "path", TICKER_RULE, PARAMETERS))?;
-    let rate = gateway
-        .calculator
-        .rate(&ticker, &caller.0.stored.client_id)
-        .map_err(|error| ApiError::from_locate(error, ""))?;
-    Ok(Json(RateAnswer::from(rate)))
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let mut parameters = Parameters::from_query(query.as_deref(), USE_CACHE);
+    let ticker = ticker(path, &mut parameters);
+    let cacheable = Cacheable::asked(&mut parameters, &headers);
+    parameters.finish()?;
+    answer(&gateway, &caller, &ticker, &Supposed::default(), cacheable)
 }
 
-impl From<RateNow> for RateAnswer {
-    fn from(now: RateNow) -> RateAnswer {
+pub(super) async fn what_if(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let mut parameters = Parameters::from_query(query.as_deref(), WHAT_IF);
+    let ticker = ticker(path, &mut parameters);
+    let supposed = Supposed {
+        base_rate: parameters.maybe(
+            "base_rate",
+            "must be a plain decimal number from 0 to 1000 with at most 8 decimals",
+            |text| {
+                let value: Rate = text.parse().ok()?;
+                within(text, value, Rate::ZERO, Rate::whole(1_000))
+            },
+        ),
+        volatility_index: parameters.maybe(
+            "volatility_index",
+            "must be a plain decimal number from 0 to 1000 with at most 6 decimals",
+            |text| {
+                let value: Index = text.parse().ok()?;
+                within(text, value, Index::ZERO, Index::whole(1_000))
+            },
+        ),
+        event_risk_factor: parameters.maybe(
+            "event_risk_factor",
+            "must be a whole number from 0 to 10",
+            |text| whole(text).and_then(|factor| u8::try_from(factor).ok().filter(|f| *f <= 10)),
+        ),
+    };
+    let cacheable = Cacheable::asked(&mut parameters, &headers);
+    parameters.finish()?;
+    answer(&gateway, &caller, &ticker, &supposed, cacheable)
+}
+
+/// Minus zero is no number that anybody means.
+fn within<T: PartialOrd>(text: &str, value: T, min: T, max: T) -> Option<T> {
+    (!text.starts_with('-') && value >= min && value <= max).then_some(value)
+}
+
+fn ticker(path: Result<Path<String>, PathRejection>, parameters: &mut Parameters) -> String {
+    match path {
+        Ok(Path(ticker)) if is_ticker(&ticker) => ticker,
+        _ => {
+            parameters.refuse_path("ticker", TICKER_RULE);
+            String::new()
+        }
+    }
+}
+
+fn answer(
+    gateway: &Gateway,
+    caller: &Caller,
+    ticker: &str,
+    supposed: &Supposed,
+    cacheable: Cacheable,
+) -> Result<Response, ApiError> {
+    let rate = gateway
+        .calculator
+        .rate(ticker, &caller.0.stored.client_id, supposed)
+        .map_err(|error| ApiError::from_locate(error, ""))?;
+    let changed_at = rate.inputs.known_at_micros;
+    let mut item = RateItem::from(rate);
+    item.requested_ticker = Some(ticker.to_owned()).filter(|asked| *asked != item.ticker);
+    let answer = RateAnswer {
+        status: "success",
+        rate: item,
+    };
+    Ok(cacheable.respond(&answer, changed_at))
+}
+
+pub(super) async fn by_status(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let mut parameters = Parameters::from_query(query.as_deref(), SKIP_AND_LIMIT);
+    let status = path
+        .ok()
+        .and_then(|Path(status)| status.parse::<BorrowStatus>().ok());
+    if status.is_none() {
+        parameters.refuse_path("status", STATUS_RULE);
+    }
+    let page = Page::read(&mut parameters);
+    let cacheable = Cacheable::asked(&mut parameters, &headers);
+    parameters.finish()?;
+    let (rates, total) = gateway
+        .calculator
+        .rates_of(
+            status.unwrap_or(BorrowStatus::Hard),
+            &caller.0.stored.client_id,
+            page.skip,
+            page.limit,
+        )
+        .map_err(|error| ApiError::from_locate(error, ""))?;
+    let changed_at = rates
+        .iter()
+        .filter_map(|rate| rate.inputs.known_at_micros)
+        .max();
+    let items: Vec<RateItem> = rates.into_iter().map(RateItem::from).collect();
+    Ok(cacheable.respond(&List::new(items, page, total), changed_at))
+}
+
+impl From<RateNow> for RateItem {
+    fn from(now: RateNow) -> RateItem {
         let inputs = &now.inputs;
         let stale = |name: &str| now.stale.contains(&name);
-        RateAnswer {
-            status: "success",
+        RateItem {
             ticker: inputs.ticker.to_string(),
+            requested_ticker: None,
             current_rate: now.rate,
             borrow_status: now.borrow_status.as_str(),
             volatility_index: inputs.volatility_index.value,

@@ -2,21 +2,46 @@
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, delete, get, post};
 
+use super::admin::{clients, keys, standards};
 use super::errors::ApiError;
-use super::{Gateway, health, locate, metrics, middleware, quotes, rates};
+use super::{Gateway, audit, configuration, health, locate, metrics, middleware, quotes, rates};
 
 pub(crate) fn public_routes(gateway: Gateway) -> Router {
-    let priced = Router::new()
+    let for_clients = Router::new()
         .route("/api/v1/rates/{ticker}", get(rates::rate))
         .route("/api/v1/rates/ticker/{ticker}", get(rates::rate))
+        .route("/api/v1/rates/{ticker}/calculate", get(rates::what_if))
+        .route("/api/v1/rates/status/{status}", get(rates::by_status))
         .route(
             "/api/v1/calculate-locate",
             without_head(get(locate::from_query).post(locate::from_body)),
         )
         .route("/api/v1/quotes", get(quotes::by_request))
         .route("/api/v1/quotes/{id}", get(quotes::by_id))
+        .route("/api/v1/audit", get(audit::list))
+        .route("/api/v1/audit/{id}", get(audit::by_id))
+        .method_not_allowed_fallback(method_not_allowed)
+        .route_layer(from_fn(middleware::clients_only));
+    let for_operators = Router::new()
+        .route("/api/v1/admin/api-keys", get(keys::list).post(keys::create))
+        .route("/api/v1/admin/api-keys/{id}", delete(keys::revoke))
+        .route("/api/v1/admin/api-keys/{id}/rotate", post(keys::rotate))
+        .route(
+            "/api/v1/admin/clients/{client_id}",
+            get(clients::show).put(clients::put),
+        )
+        .route("/api/v1/admin/policies", post(standards::publish_policy))
+        .route(
+            "/api/v1/admin/conventions",
+            post(standards::publish_convention),
+        )
+        .method_not_allowed_fallback(method_not_allowed)
+        .route_layer(from_fn(middleware::operators_only));
+    let with_key = for_clients
+        .merge(for_operators)
+        .route("/api/v1/config", get(configuration::show))
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(from_fn_with_state(
             gateway.clone(),
@@ -28,7 +53,7 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .route("/api/v1/health/readiness", get(health::readiness))
         .route("/metrics", get(metrics::metrics))
         .method_not_allowed_fallback(method_not_allowed);
-    priced
+    with_key
         .merge(open)
         .fallback(not_found)
         .layer(from_fn(middleware::frame))

@@ -14,12 +14,24 @@ use crate::data::MarketData;
 
 /// Part of every key, so that engines of different versions never read each other's.
 const PREFIX: &str = "bre:1:";
-const RATES_SECONDS: u64 = 300;
-const VOLATILITY_SECONDS: u64 = 900;
-const EVENTS_SECONDS: u64 = 3600;
-const BROKERS_SECONDS: u64 = 1800;
-const STOCKS_SECONDS: u64 = 24 * 3600;
+pub(crate) const RATES_SECONDS: u64 = 300;
+pub(crate) const VOLATILITY_SECONDS: u64 = 900;
+pub(crate) const EVENTS_SECONDS: u64 = 3600;
+pub(crate) const BROKERS_SECONDS: u64 = 1800;
+pub(crate) const STOCKS_SECONDS: u64 = 24 * 3600;
 const KEYS_SECONDS: u64 = 300;
+/// In the order in which [`Cache::get`] takes them.
+const KINDS: [&str; 9] = [
+    "rates",
+    "volatility",
+    "events",
+    "brokers",
+    "stocks",
+    "keys",
+    "aliases",
+    "policies",
+    "conventions",
+];
 /// Redis is never worth waiting for.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -85,6 +97,9 @@ impl Cache {
             ("events", text(&data.events), EVENTS_SECONDS),
             ("brokers", text(&data.brokers), BROKERS_SECONDS),
             ("stocks", text(&data.stocks), STOCKS_SECONDS),
+            ("aliases", text(&data.aliases), STOCKS_SECONDS),
+            ("policies", text(&data.policies), BROKERS_SECONDS),
+            ("conventions", text(&data.conventions), BROKERS_SECONDS),
             ("keys", text(&keys), KEYS_SECONDS),
         ] {
             pipe.set_ex(format!("{PREFIX}{name}"), value, seconds)
@@ -101,7 +116,7 @@ impl Cache {
     pub(crate) async fn get(&self) -> Option<(MarketData, Vec<StoredKey>)> {
         let mut connection = self.connect().await?;
         let mut pipe = redis::pipe();
-        for name in ["rates", "volatility", "events", "brokers", "stocks", "keys"] {
+        for name in KINDS {
             pipe.get(format!("{PREFIX}{name}"));
         }
         let got = tokio::time::timeout(
@@ -111,8 +126,17 @@ impl Cache {
         .await;
         self.note(matches!(got, Ok(Ok(_)))).await;
         let texts = got.ok()?.ok()?;
-        let [rates, volatility, events, brokers, stocks, keys] =
-            <[Option<String>; 6]>::try_from(texts).ok()?;
+        let [
+            rates,
+            volatility,
+            events,
+            brokers,
+            stocks,
+            keys,
+            aliases,
+            policies,
+            conventions,
+        ] = <[Option<String>; KINDS.len()]>::try_from(texts).ok()?;
         let keys: Vec<CachedKey> = read(keys)?;
         let data = MarketData {
             rates: read(rates)?,
@@ -120,6 +144,9 @@ impl Cache {
             volatility: read(volatility).unwrap_or_default(),
             events: read(events).unwrap_or_default(),
             stocks: read(stocks).unwrap_or_default(),
+            aliases: read(aliases).unwrap_or_default(),
+            policies: read(policies)?,
+            conventions: read(conventions)?,
         };
         Some((
             data,

@@ -1,15 +1,20 @@
 //! The market in memory: what every price is made from, swapped whole when it changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use pricing::{Convention, DEFAULT_INDEX, Fee, Percent, Policy, Rate, Sourced};
+use serde::de::DeserializeOwned;
 
 use super::LocateError;
-use crate::data::{BaseRate, BrokerTerms, EventRisk, MarketData, Stock, Volatility, decimal};
+use crate::data::{
+    BaseRate, BrokerTerms, Definition, EventRisk, MarketData, Stock, TickerAlias, Volatility,
+    decimal,
+};
+use crate::time::now_micros;
 
 /// Subject of the volatility index that counts for every ticker without its own.
 const MARKET: &str = "MARKET";
@@ -31,6 +36,10 @@ pub(crate) struct MarketView {
     events: HashMap<Arc<str>, EventRisk>,
     terms: HashMap<String, Terms>,
     default_policy: Arc<Policy>,
+    policies: BTreeMap<String, Arc<Policy>>,
+    conventions: BTreeMap<String, Arc<Convention>>,
+    aliases: HashMap<String, Vec<TickerAlias>>,
+    names: Vec<Arc<str>>,
 }
 
 /// What the market says of one ticker, each part with its origin.
@@ -50,14 +59,26 @@ pub(crate) struct TickerInputs {
 
 impl MarketView {
     pub(crate) fn new(data: &MarketData) -> MarketView {
-        let policies: HashMap<String, Arc<Policy>> = Policy::shipped()
+        let own = readable(&data.policies, Policy::id);
+        let policies: BTreeMap<String, Arc<Policy>> = own
             .into_iter()
+            // Last, so that nobody's own takes the place of a shipped one.
+            .chain(Policy::shipped())
             .map(|policy| (policy.id(), Arc::new(policy)))
             .collect();
-        let conventions: HashMap<String, Arc<Convention>> = Convention::shipped()
+        let own = readable(&data.conventions, Convention::id);
+        let conventions: BTreeMap<String, Arc<Convention>> = own
             .into_iter()
+            .chain(Convention::shipped())
             .map(|convention| (convention.id(), Arc::new(convention)))
             .collect();
+        let mut aliases: HashMap<String, Vec<TickerAlias>> = HashMap::new();
+        for alias in &data.aliases {
+            aliases
+                .entry(alias.symbol.clone())
+                .or_default()
+                .push(alias.clone());
+        }
         let mut terms = HashMap::new();
         for broker in data.brokers.iter().filter(|broker| broker.active) {
             match ready(broker, &policies, &conventions) {
@@ -68,6 +89,12 @@ impl MarketView {
                 ),
             }
         }
+        let mut names: Vec<Arc<str>> = data
+            .rates
+            .iter()
+            .map(|row| Arc::clone(&row.ticker))
+            .collect();
+        names.sort_unstable();
         MarketView {
             rates: data
                 .rates
@@ -91,6 +118,10 @@ impl MarketView {
                 .collect(),
             terms,
             default_policy: Arc::new(Policy::standard_1()),
+            policies,
+            conventions,
+            aliases,
+            names,
         }
     }
 
@@ -108,7 +139,47 @@ impl MarketView {
         self.rates.len()
     }
 
-    pub(crate) fn inputs(&self, ticker: &str) -> Result<TickerInputs, LocateError> {
+    /// Every ticker that has a rate of its own, in alphabetical order.
+    pub(crate) fn ticker_names(&self) -> &[Arc<str>] {
+        &self.names
+    }
+
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values()
+    }
+
+    pub(crate) fn conventions(&self) -> impl Iterator<Item = &Arc<Convention>> {
+        self.conventions.values()
+    }
+
+    pub(crate) fn has_policy(&self, id: &str) -> bool {
+        self.policies.contains_key(id)
+    }
+
+    pub(crate) fn has_convention(&self, id: &str) -> bool {
+        self.conventions.contains_key(id)
+    }
+
+    /// Our name for what a client calls a stock. What is in the book is itself, whatever it was called before; then the alias of
+    /// today counts, then the one that ended last.
+    fn resolve<'a>(&'a self, ticker: &'a str) -> &'a str {
+        if self.rates.contains_key(ticker) || self.stocks.contains_key(ticker) {
+            return ticker;
+        }
+        let Some(aliases) = self.aliases.get(ticker) else {
+            return ticker;
+        };
+        let now = now_micros();
+        let begun = aliases
+            .iter()
+            .filter(|alias| alias.valid_from_micros <= now);
+        begun
+            .max_by_key(|alias| alias.valid_to_micros)
+            .map_or(ticker, |alias| &alias.ticker)
+    }
+
+    pub(crate) fn inputs(&self, asked: &str) -> Result<TickerInputs, LocateError> {
+        let ticker = self.resolve(asked);
         let rate = self.rates.get(ticker);
         let stock = self.stocks.get(ticker);
         let minimum = stock.map_or(Rate::ZERO, |stock| stock.minimum_rate);
@@ -119,7 +190,7 @@ impl MarketView {
                 Some(rate.valid_at_micros),
             ),
             None if minimum > Rate::ZERO => Sourced::fallback(minimum, "minimum_rate"),
-            None => return Err(LocateError::Ticker(ticker.to_owned())),
+            None => return Err(LocateError::Ticker(asked.to_owned())),
         };
         let index = self
             .volatility
@@ -159,10 +230,22 @@ impl MarketView {
     }
 }
 
+/// One that cannot be read, or is not what its id says, is left out: whoever is priced by it is refused, not priced by another.
+fn readable<T: DeserializeOwned>(definitions: &[Definition], id: impl Fn(&T) -> String) -> Vec<T> {
+    let read = |definition: &Definition| match serde_json::from_str::<T>(&definition.json) {
+        Ok(value) if id(&value) == definition.id => Some(value),
+        _ => {
+            tracing::error!(id = definition.id, "this definition cannot be read");
+            None
+        }
+    };
+    definitions.iter().filter_map(read).collect()
+}
+
 fn ready(
     broker: &BrokerTerms,
-    policies: &HashMap<String, Arc<Policy>>,
-    conventions: &HashMap<String, Arc<Convention>>,
+    policies: &BTreeMap<String, Arc<Policy>>,
+    conventions: &BTreeMap<String, Arc<Convention>>,
 ) -> Option<Terms> {
     Some(Terms {
         markup_percent: decimal(&broker.markup_percent)?,

@@ -121,6 +121,32 @@ impl Calculation for Calculator {
 }
 
 /// Prices from the market view of this process.
+/// What a caller would like to know the rate for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Supposed {
+    pub(crate) base_rate: Option<pricing::Rate>,
+    pub(crate) volatility_index: Option<pricing::Index>,
+    pub(crate) event_risk_factor: Option<u8>,
+}
+
+impl Supposed {
+    fn into(&self, mut inputs: TickerInputs) -> TickerInputs {
+        fn put<T>(into: &mut Sourced<T>, supposed: Option<T>) {
+            if let Some(value) = supposed {
+                *into = Sourced::new(value, "request", None);
+            }
+        }
+        // A feed's word is on the market as it is.
+        if *self != Supposed::default() {
+            inputs.feed_status = None;
+        }
+        put(&mut inputs.base_rate, self.base_rate);
+        put(&mut inputs.volatility_index, self.volatility_index);
+        put(&mut inputs.event_risk_factor, self.event_risk_factor);
+        inputs
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Calculator {
     pub(crate) market: Arc<Market>,
@@ -147,6 +173,7 @@ impl Calculator {
             key_id: request.key_id,
             expires_at: rfc3339(now + as_micros(self.quote_valid)),
             engine_version: crate::VERSION.to_owned(),
+            requested_ticker: Some(request.ticker).filter(|asked| **asked != *inputs.ticker),
         };
         let recorded = self
             .writer
@@ -163,9 +190,48 @@ impl Calculator {
         })
     }
 
-    pub(crate) fn rate(&self, ticker: &str, client_id: &str) -> Result<RateNow, LocateError> {
+    /// With what the caller supposes in place of what the market says.
+    pub(crate) fn rate(
+        &self,
+        ticker: &str,
+        client_id: &str,
+        suppose: &Supposed,
+    ) -> Result<RateNow, LocateError> {
         let view = self.market.view()?;
-        let inputs = view.inputs(ticker)?;
+        self.rate_in(&view, suppose.into(view.inputs(ticker)?), client_id)
+    }
+
+    /// Tickers whose rate has that status for this client, in alphabetical order: those of one page, and how many there are.
+    pub(crate) fn rates_of(
+        &self,
+        status: pricing::BorrowStatus,
+        client_id: &str,
+        skip: usize,
+        limit: usize,
+    ) -> Result<(Vec<RateNow>, usize), LocateError> {
+        let view = self.market.view()?;
+        let (mut page, mut total) = (Vec::new(), 0);
+        for ticker in view.ticker_names() {
+            // One rate that cannot be computed must not take the list away; asked for by itself it says why.
+            let Ok(rate) = self.rate_in(&view, view.inputs(ticker)?, client_id) else {
+                continue;
+            };
+            if rate.borrow_status == status {
+                if total >= skip && page.len() < limit {
+                    page.push(rate);
+                }
+                total += 1;
+            }
+        }
+        Ok((page, total))
+    }
+
+    fn rate_in(
+        &self,
+        view: &MarketView,
+        inputs: TickerInputs,
+        client_id: &str,
+    ) -> Result<RateNow, LocateError> {
         let policy = view.policy_of(client_id);
         let steps = pricing::rate(
             &RateInputs {

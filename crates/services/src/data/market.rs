@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Row};
 use super::database::DatabaseError;
 use super::feeds::Alias;
 use super::terms::BrokerTerms;
-use crate::api_gateway::{KeyHash, StoredKey, Tier};
+use crate::api_gateway::{KeyHash, Role, StoredKey, Tier};
 use crate::time::micros;
 
 /// The newest base rate of a ticker.
@@ -49,6 +49,22 @@ pub(crate) struct EventRisk {
     pub(crate) valid_at_micros: i64,
 }
 
+/// Another name for a ticker, in requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TickerAlias {
+    pub(crate) symbol: String,
+    pub(crate) ticker: String,
+    pub(crate) valid_from_micros: i64,
+    pub(crate) valid_to_micros: i64,
+}
+
+/// A desk's own policy or convention: its id and its JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Definition {
+    pub(crate) id: String,
+    pub(crate) json: String,
+}
+
 /// Everything that prices depend on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MarketData {
@@ -57,7 +73,16 @@ pub(crate) struct MarketData {
     pub(crate) volatility: Vec<Volatility>,
     pub(crate) events: Vec<EventRisk>,
     pub(crate) brokers: Vec<BrokerTerms>,
+    #[serde(default)]
+    pub(crate) aliases: Vec<TickerAlias>,
+    #[serde(default)]
+    pub(crate) policies: Vec<Definition>,
+    #[serde(default)]
+    pub(crate) conventions: Vec<Definition>,
 }
+
+/// The source under which aliases for requests are kept.
+const REQUESTS: &str = "api";
 
 pub(crate) async fn load(client: &Client) -> Result<MarketData, DatabaseError> {
     let failed = DatabaseError::query("reading the market data");
@@ -68,7 +93,10 @@ pub(crate) async fn load(client: &Client) -> Result<MarketData, DatabaseError> {
                       WHERE volatility_index IS NOT NULL ORDER BY subject, valid_at DESC, known_at DESC";
     let events = "SELECT DISTINCT ON (subject) subject, event_risk_factor, source, valid_at FROM volatility \
                   WHERE event_risk_factor IS NOT NULL ORDER BY subject, valid_at DESC, known_at DESC";
-    let brokers = "SELECT client_id, markup_percent::text, fee_type, fee_amount::text, tier, convention, policy, active FROM brokers";
+    let brokers = "SELECT DISTINCT ON (client_id) client_id, markup_percent::text, fee_type, fee_amount::text, tier, convention, policy, active \
+                   FROM brokers ORDER BY client_id, changed_at DESC";
+    let policies = "SELECT policy, definition FROM policies ORDER BY policy";
+    let conventions = "SELECT convention, definition FROM conventions ORDER BY convention";
     Ok(MarketData {
         rates: keep(client.query(rates, &[]).await.map_err(&failed)?, base_rate),
         stocks: keep(client.query(stocks, &[]).await.map_err(&failed)?, stock),
@@ -80,6 +108,25 @@ pub(crate) async fn load(client: &Client) -> Result<MarketData, DatabaseError> {
         brokers: keep(client.query(brokers, &[]).await.map_err(&failed)?, |row| {
             Some(broker(row))
         }),
+        aliases: aliases(client)
+            .await?
+            .into_iter()
+            .filter(|alias| alias.source == REQUESTS)
+            .map(|alias| TickerAlias {
+                symbol: alias.symbol,
+                ticker: alias.ticker,
+                valid_from_micros: alias.valid_from_micros,
+                valid_to_micros: alias.valid_to_micros,
+            })
+            .collect(),
+        policies: keep(
+            client.query(policies, &[]).await.map_err(&failed)?,
+            definition,
+        ),
+        conventions: keep(
+            client.query(conventions, &[]).await.map_err(&failed)?,
+            definition,
+        ),
     })
 }
 
@@ -139,7 +186,14 @@ fn event_row(row: &Row) -> Option<EventRisk> {
     })
 }
 
-fn broker(row: &Row) -> BrokerTerms {
+fn definition(row: &Row) -> Option<Definition> {
+    Some(Definition {
+        id: row.get(0),
+        json: row.get(1),
+    })
+}
+
+pub(super) fn broker(row: &Row) -> BrokerTerms {
     BrokerTerms {
         client_id: row.get(0),
         markup_percent: row.get(1),
@@ -163,7 +217,7 @@ pub(crate) fn decimal<const D: u32>(text: &str) -> Option<Fixed<D>> {
 }
 
 pub(crate) async fn keys(client: &Client) -> Result<Vec<StoredKey>, DatabaseError> {
-    let sql = "SELECT key_id, hash, client_id, tier, created_at, expires_at, revoked_at FROM api_keys ORDER BY created_at, key_id";
+    let sql = "SELECT key_id, hash, client_id, tier, created_at, expires_at, revoked_at, role FROM api_keys ORDER BY created_at, key_id";
     let rows = client
         .query(sql, &[])
         .await
@@ -180,6 +234,7 @@ fn key(row: &Row) -> Option<StoredKey> {
         created_at_micros: micros(row.get(4)),
         expires_at_micros: micros(row.get(5)),
         revoked_at_micros: row.get::<_, Option<SystemTime>>(6).map(micros),
+        role: Role::parse(row.get(7))?,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What is kept: the schema, the market data, the API keys, the record of every quote. The only module that knows SQL.
 
 mod database;
+mod entries;
 mod feeds;
 mod keeper;
 mod market;
@@ -15,6 +16,7 @@ mod writer;
 
 pub use database::DatabaseError;
 pub(crate) use database::connect;
+pub(crate) use entries::{EntryFilter, EntryId, StoredEntry, find_entries, find_entry};
 pub(crate) use feeds::prepare;
 pub use feeds::{FeedError, ImportReport};
 pub(crate) use keeper::Keeper;
@@ -28,7 +30,7 @@ pub(crate) use record::Record;
 pub(crate) use recorded::{Found, find_by_id, find_by_request};
 pub use seed::SeedError;
 pub(crate) use seed::seed;
-pub(crate) use terms::BrokerTerms;
+pub(crate) use terms::{BrokerTerms, read_terms};
 pub use verify::{AuditReport, verify};
 pub(crate) use writer::{Change, HeadKeeper, Writer, WriterConfig, entries_from};
 pub use writer::{Recorded, WriteError, WriterState};

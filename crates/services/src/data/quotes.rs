@@ -81,6 +81,8 @@ pub(crate) struct QuoteFacts {
     pub(crate) key_id: String,
     pub(crate) expires_at: String,
     pub(crate) engine_version: String,
+    /// What the client called the stock, where that is not our name for it.
+    pub(crate) requested_ticker: Option<String>,
 }
 
 /// The outputs as they are read back from an entry.
@@ -147,6 +149,10 @@ impl QuoteRecord {
             .with("ticker", &*inputs.ticker)
             .with("inputs", inputs.to_json())
             .with("outputs", quote.outputs_json());
+        let fields = match &facts.requested_ticker {
+            Some(asked) => fields.with("requested_ticker", asked),
+            None => fields,
+        };
         let row = row(facts, inputs, &quote.outputs().into());
         QuoteRecord { fields, row }
     }
@@ -166,6 +172,7 @@ impl RecordedQuote {
             key_id: text("key_id")?.to_owned(),
             expires_at: text("expires_at")?.to_owned(),
             engine_version: text("engine_version")?.to_owned(),
+            requested_ticker: fields.get("requested_ticker").map(str::to_owned),
         };
         let inputs = serde_json::from_str(text("inputs")?)
             .map_err(|error| format!("its inputs cannot be read: {error}"))?;

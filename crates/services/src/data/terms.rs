@@ -1,6 +1,8 @@
 //! What a client has agreed to pay.
 
-use tokio_postgres::Transaction;
+use tokio_postgres::{Client, Transaction};
+
+use super::database::DatabaseError;
 
 /// One row of `brokers`; decimals as exact text.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -75,4 +77,18 @@ impl BrokerTerms {
             .await?;
         Ok(())
     }
+}
+
+/// The terms in force for a client.
+pub(crate) async fn read_terms(
+    client: &Client,
+    client_id: &str,
+) -> Result<Option<BrokerTerms>, DatabaseError> {
+    let sql = "SELECT client_id, markup_percent::text, fee_type, fee_amount::text, tier, convention, policy, active \
+               FROM brokers WHERE client_id = $1 ORDER BY changed_at DESC LIMIT 1";
+    let row = client
+        .query_opt(sql, &[&client_id])
+        .await
+        .map_err(DatabaseError::query("reading a client's terms"))?;
+    Ok(row.as_ref().map(super::market::broker))
 }

@@ -6,8 +6,6 @@ mod import;
 mod keys;
 mod status;
 
-pub(crate) use keys::{DAYS_DEFAULT, KeyOrder, issue};
-
 use axum::Router;
 use axum::routing::{delete, get, post};
 
@@ -19,6 +17,7 @@ pub(crate) fn control_routes(gateway: Gateway) -> Router {
         .route("/internal/import", post(import::import))
         .route("/internal/keys", get(keys::list).post(keys::create))
         .route("/internal/keys/{id}", delete(keys::revoke))
+        .route("/internal/keys/{id}/rotate", post(keys::rotate))
         .route("/internal/audit/head", get(head::head))
         .route("/internal/audit/entries", post(entries::record))
         .route("/internal/status", get(status::status))

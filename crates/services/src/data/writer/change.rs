@@ -5,6 +5,7 @@ use tokio_postgres::Transaction;
 use crate::api_gateway::StoredKey;
 use crate::data::feeds::FeedLoad;
 use crate::data::keeper::{KEYS, MARKET};
+use crate::data::market::Definition;
 use crate::data::terms::BrokerTerms;
 use crate::time::system_time;
 
@@ -13,8 +14,19 @@ pub(crate) enum Change {
     None,
     Feed(Box<FeedLoad>),
     Key(StoredKey),
-    KeyRevoked { key_id: String, at_micros: i64 },
+    KeyRevoked {
+        key_id: String,
+        at_micros: i64,
+    },
+    /// A new key, and when the one it replaces ends.
+    KeyRotated {
+        key: StoredKey,
+        replaced: String,
+        ends_at_micros: i64,
+    },
     Broker(BrokerTerms),
+    Policy(Definition),
+    Convention(Definition),
 }
 
 /// Every instance is told at commit.
@@ -22,6 +34,32 @@ async fn tell(transaction: &Transaction<'_>, channel: &str) -> Result<(), tokio_
     transaction
         .batch_execute(&format!("NOTIFY {channel}"))
         .await
+}
+
+async fn insert_key(
+    transaction: &Transaction<'_>,
+    key: &StoredKey,
+) -> Result<(), tokio_postgres::Error> {
+    let sql = "INSERT INTO api_keys (key_id, hash, client_id, tier, created_at, expires_at, role) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let (created, expires) = (
+        system_time(key.created_at_micros),
+        system_time(key.expires_at_micros),
+    );
+    transaction
+        .execute(
+            sql,
+            &[
+                &key.key_id,
+                &key.hash.as_slice(),
+                &key.client_id,
+                &key.tier.name(),
+                &created,
+                &expires,
+                &key.role.name(),
+            ],
+        )
+        .await?;
+    Ok(())
 }
 
 impl Change {
@@ -36,25 +74,35 @@ impl Change {
                 tell(transaction, MARKET).await
             }
             Change::Key(key) => {
-                let sql = "INSERT INTO api_keys (key_id, hash, client_id, tier, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)";
-                let (created, expires) = (
-                    system_time(key.created_at_micros),
-                    system_time(key.expires_at_micros),
-                );
+                insert_key(transaction, key).await?;
+                tell(transaction, KEYS).await
+            }
+            Change::KeyRotated {
+                key,
+                replaced,
+                ends_at_micros,
+            } => {
+                insert_key(transaction, key).await?;
+                let sql =
+                    "UPDATE api_keys SET expires_at = least(expires_at, $2) WHERE key_id = $1";
                 transaction
-                    .execute(
-                        sql,
-                        &[
-                            &key.key_id,
-                            &key.hash.as_slice(),
-                            &key.client_id,
-                            &key.tier.name(),
-                            &created,
-                            &expires,
-                        ],
-                    )
+                    .execute(sql, &[replaced, &system_time(*ends_at_micros)])
                     .await?;
                 tell(transaction, KEYS).await
+            }
+            Change::Policy(definition) => {
+                let sql = "INSERT INTO policies (policy, definition) VALUES ($1, $2)";
+                transaction
+                    .execute(sql, &[&definition.id, &definition.json])
+                    .await?;
+                tell(transaction, MARKET).await
+            }
+            Change::Convention(definition) => {
+                let sql = "INSERT INTO conventions (convention, definition) VALUES ($1, $2)";
+                transaction
+                    .execute(sql, &[&definition.id, &definition.json])
+                    .await?;
+                tell(transaction, MARKET).await
             }
             Change::KeyRevoked { key_id, at_micros } => {
                 let sql =

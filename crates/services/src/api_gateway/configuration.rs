@@ -1,0 +1,137 @@
+//! `GET /api/v1/config`: what an integrator has to know of how this engine is set. Nothing secret.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use pricing::{Convention, Policy};
+use serde::Serialize;
+
+use super::Gateway;
+use super::errors::ApiError;
+use super::keys::{Role, Tier};
+use super::middleware::Caller;
+
+#[derive(Debug, Serialize)]
+pub(super) struct ConfigAnswer {
+    status: &'static str,
+    version: &'static str,
+    mode: &'static str,
+    caller: CallerItem,
+    quotes: QuoteSettings,
+    requests_per_minute: Limits,
+    body_bytes_max: usize,
+    cache_seconds: CacheSeconds,
+    default_policy: String,
+    default_convention: String,
+    policies: Vec<Named<Policy>>,
+    conventions: Vec<Named<Convention>>,
+}
+
+#[derive(Debug, Serialize)]
+struct CallerItem {
+    client_id: String,
+    role: Role,
+    tier: Tier,
+    /// Absent without terms on file: such a client is not priced.
+    policy: Option<String>,
+    convention: Option<String>,
+    shares_and_price_needed: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct QuoteSettings {
+    valid_seconds: u64,
+    deadline_milliseconds: u64,
+    position_value_max: u64,
+    loan_days_max: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Limits {
+    standard: u32,
+    premium: u32,
+    internal: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct CacheSeconds {
+    rates: u64,
+    volatility: u64,
+    events: u64,
+    broker_settings: u64,
+    calculations: u64,
+    minimum_rates: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Named<T> {
+    id: String,
+    #[serde(flatten)]
+    definition: Arc<T>,
+}
+
+pub(super) async fn show(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<ConfigAnswer>, ApiError> {
+    let view = gateway
+        .calculator
+        .market
+        .view()
+        .map_err(|error| ApiError::from_locate(error, ""))?;
+    let key = &caller.0.stored;
+    let terms = view
+        .terms(&key.client_id)
+        .filter(|_| key.role == Role::Client);
+    let limits = gateway.limits;
+    Ok(Json(ConfigAnswer {
+        status: "success",
+        version: crate::VERSION,
+        mode: if gateway.strict { "strict" } else { "normal" },
+        caller: CallerItem {
+            client_id: key.client_id.clone(),
+            role: key.role,
+            tier: key.tier,
+            policy: terms.map(|terms| terms.policy.id()),
+            convention: terms.map(|terms| terms.convention.id()),
+            shares_and_price_needed: terms.is_some_and(|terms| terms.convention.is_per_share()),
+        },
+        quotes: QuoteSettings {
+            valid_seconds: gateway.calculator.quote_valid.as_secs(),
+            deadline_milliseconds: u64::try_from(gateway.patience.as_millis()).unwrap_or(u64::MAX),
+            position_value_max: 1_000_000_000,
+            loan_days_max: 365,
+        },
+        requests_per_minute: Limits {
+            standard: limits.standard,
+            premium: limits.premium,
+            internal: limits.internal,
+        },
+        body_bytes_max: gateway.body_bytes_max,
+        cache_seconds: CacheSeconds {
+            rates: crate::cache::RATES_SECONDS,
+            volatility: crate::cache::VOLATILITY_SECONDS,
+            events: crate::cache::EVENTS_SECONDS,
+            broker_settings: crate::cache::BROKERS_SECONDS,
+            calculations: super::caching::SECONDS,
+            minimum_rates: crate::cache::STOCKS_SECONDS,
+        },
+        default_policy: Policy::standard_1().id(),
+        default_convention: Convention::act365_1().id(),
+        policies: view
+            .policies()
+            .map(|policy| Named {
+                id: policy.id(),
+                definition: Arc::clone(policy),
+            })
+            .collect(),
+        conventions: view
+            .conventions()
+            .map(|convention| Named {
+                id: convention.id(),
+                definition: Arc::clone(convention),
+            })
+            .collect(),
+    }))
+}

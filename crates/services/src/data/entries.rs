@@ -1,0 +1,111 @@
+//! Audit entries read back, for the client they are about.
+
+use audit::{Entry, Hash};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
+
+use super::database::DatabaseError;
+use crate::time::system_time;
+
+/// An entry as it stands in the log, with the hash that stands beside it.
+#[derive(Debug)]
+pub(crate) struct StoredEntry {
+    pub(crate) entry: Entry,
+    pub(crate) hash: Hash,
+    pub(crate) canonical: Vec<u8>,
+}
+
+/// Which of a client's entries.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EntryFilter {
+    pub(crate) client_id: String,
+    pub(crate) ticker: Option<String>,
+    /// Recorded at or after.
+    pub(crate) from_micros: Option<i64>,
+    /// Recorded before.
+    pub(crate) to_micros: Option<i64>,
+}
+
+/// How an entry is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EntryId {
+    Place {
+        log: i16,
+        epoch: i32,
+        position: i64,
+    },
+    /// The quote it records.
+    Quote(String),
+}
+
+const SELECT: &str = "SELECT canonical, hash FROM audit_log WHERE client_id = $1 AND ";
+
+/// Newest first, and how many there are in all.
+pub(crate) async fn find_entries(
+    client: &Client,
+    filter: &EntryFilter,
+    offset: i64,
+    rows: i64,
+) -> Result<(Vec<StoredEntry>, i64), DatabaseError> {
+    let failed = DatabaseError::query("reading audit entries");
+    let from = filter.from_micros.map(system_time);
+    let to = filter.to_micros.map(system_time);
+    let what = "($2::text IS NULL OR ticker = $2) AND ($3::timestamptz IS NULL OR recorded_at >= $3) AND ($4::timestamptz IS NULL OR recorded_at < $4)";
+    let parameters: [&(dyn ToSql + Sync); 4] = [&filter.client_id, &filter.ticker, &from, &to];
+    let sql = format!(
+        "{SELECT}{what} ORDER BY recorded_at DESC, log, epoch DESC, position DESC OFFSET {offset} LIMIT {rows}"
+    );
+    let found = client.query(&sql, &parameters).await.map_err(&failed)?;
+    let sql = format!("SELECT count(*) FROM audit_log WHERE client_id = $1 AND {what}");
+    let total = client
+        .query_one(&sql, &parameters)
+        .await
+        .map_err(&failed)?
+        .get(0);
+    let entries = found.iter().map(read).collect::<Result<_, _>>()?;
+    Ok((entries, total))
+}
+
+pub(crate) async fn find_entry(
+    client: &Client,
+    client_id: &str,
+    id: &EntryId,
+) -> Result<Option<StoredEntry>, DatabaseError> {
+    let failed = DatabaseError::query("reading an audit entry");
+    let row = match id {
+        EntryId::Place {
+            log,
+            epoch,
+            position,
+        } => {
+            let sql = format!("{SELECT}(log, epoch, position) = ($2, $3, $4)");
+            client
+                .query_opt(&sql, &[&client_id, log, epoch, position])
+                .await
+        }
+        EntryId::Quote(quote_id) => {
+            let sql = format!(
+                "{SELECT}(log, epoch, position) = (SELECT log, epoch, position FROM quotes WHERE quote_id = $2::text::uuid)"
+            );
+            client.query_opt(&sql, &[&client_id, quote_id]).await
+        }
+    };
+    row.map_err(&failed)?.as_ref().map(read).transpose()
+}
+
+fn read(row: &Row) -> Result<StoredEntry, DatabaseError> {
+    let damaged = |detail: String| DatabaseError::Query {
+        what: "an audit entry is damaged",
+        detail,
+    };
+    let canonical: Vec<u8> = row.get(0);
+    let entry = Entry::parse(&canonical).map_err(|error| damaged(error.to_string()))?;
+    let hash = <[u8; 32]>::try_from(row.get::<_, &[u8]>(1))
+        .map(Hash::from_bytes)
+        .map_err(|_| damaged("its hash has not 32 bytes".to_owned()))?;
+    Ok(StoredEntry {
+        entry,
+        hash,
+        canonical,
+    })
+}
