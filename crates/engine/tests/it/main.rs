@@ -5,6 +5,9 @@
     reason = "a test has nothing better to do with an error than to stop, and may say what it skips"
 )]
 
+mod audit;
+mod import;
 mod instance;
 mod process;
+mod repository_away;
 mod start_and_stop;
