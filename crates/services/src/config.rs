@@ -6,16 +6,26 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::internal::InternalSecret;
+use crate::service::ServiceSet;
+
 /// All that [`crate::Services::start`] needs.
 #[derive(Debug)]
 pub struct ServicesConfig {
+    /// Those that run in this process. The others are [`Elsewhere`].
+    pub services: ServiceSet,
+    pub elsewhere: Elsewhere,
     pub database: DatabaseConfig,
     /// `redis://…` or `redis+unix:///path`; `None`: no shared cache.
     pub redis: Option<String>,
-    pub public: TcpListener,
-    /// For the command line on this machine; its file is set to mode 0600.
-    pub control: UnixListener,
-    pub audit: AuditConfig,
+    /// Of the api-gateway.
+    pub public: Option<TcpListener>,
+    /// Where other services ask, with the shared secret; `None` when nobody does.
+    pub internal: Option<TcpListener>,
+    /// For the command line on this machine; its file is set to mode 0600. Of the data-service.
+    pub control: Option<UnixListener>,
+    /// Of the data-service.
+    pub audit: Option<AuditConfig>,
     pub stream: Arc<dyn StreamHealth>,
     /// Locates only while the repository holds every commit before it returns.
     pub strict: bool,
@@ -24,10 +34,19 @@ pub struct ServicesConfig {
     pub sample: Option<SampleBook>,
 }
 
+/// Services in other processes, by the URLs of their internal listeners: `http://10.0.0.7:8000`.
+#[derive(Debug, Clone, Default)]
+pub struct Elsewhere {
+    pub secret: Option<InternalSecret>,
+    pub calculation: Option<String>,
+    pub data: Option<String>,
+    pub cache: Option<String>,
+}
+
 /// Where the database is, as `tokio_postgres` connection strings, one per role.
 #[derive(Clone)]
 pub struct DatabaseConfig {
-    /// Owns the tables and migrates them.
+    /// Owns the tables and migrates them. Used by the data-service only.
     pub owner: String,
     /// Serves: may insert into the record, never change it.
     pub service: String,
@@ -65,7 +84,7 @@ pub trait StreamHealth: Send + Sync + fmt::Debug {
     fn report(&self) -> StreamReport;
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StreamReport {
     pub attached: bool,
     /// PostgreSQL waits for this stream at every commit.
@@ -121,6 +140,7 @@ pub struct Settings {
     pub queue_quotes_max: usize,
     /// Quotes in one commit.
     pub batch_quotes_max: usize,
+    pub feeds: crate::FeedSettings,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -144,6 +164,7 @@ impl Default for Settings {
             view_age_max: Duration::from_secs(300),
             queue_quotes_max: 8192,
             batch_quotes_max: 1024,
+            feeds: crate::FeedSettings::default(),
         }
     }
 }

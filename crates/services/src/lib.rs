@@ -13,19 +13,24 @@ mod cache;
 mod calculation;
 mod config;
 mod data;
+mod internal;
 mod running;
+mod service;
 mod time;
+mod wiring;
 
 pub use api_gateway::{Role, Tier};
 pub use calculation::{Mismatch, ReplayReport, entry, export, replay};
 pub use config::{
-    AuditConfig, DatabaseConfig, HeadPublisher, RecoveryFact, RequestsPerMinute, SampleBook,
-    ServicesConfig, Settings, StreamHealth, StreamReport,
+    AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, RecoveryFact, RequestsPerMinute,
+    SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport,
 };
 pub use data::{
-    AuditReport, DatabaseError, FeedError, ImportReport, Recorded, SeedError, WriteError,
-    WriterState, verify,
+    AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,
+    Recorded, SeedError, WriteError, WriterState, verify,
 };
+pub use internal::InternalSecret;
 pub use running::{Running, ServiceError, Services};
+pub use service::{Service, ServiceSet};
 
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use arc_swap::ArcSwap;
 
 use crate::api_gateway::{self, DAYS_DEFAULT, Gateway, KeyOrder, Role, Tier};
 use crate::cache::Cache;
 use crate::calculation::{Calculator, Market};
 use crate::config::{DatabaseConfig, RecoveryFact, SampleBook, ServicesConfig};
-use crate::data::{
-    self, DatabaseError, HeadKeeper, Keeper, SeedError, Writer, WriterConfig, WriterState,
-};
+use crate::data::{self, DatabaseError, Keeper, SeedError, Writer, WriterState};
+use crate::internal;
+use crate::wiring::{DataSide, Far};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -27,6 +30,14 @@ pub enum ServiceError {
     NotReady { seconds: u64, state: String },
     #[error("the API key was not created: {0}")]
     Key(String),
+    #[error("{service} does not run here: name its URL in [services]")]
+    Missing { service: &'static str },
+    #[error("{0}")]
+    Address(String),
+    #[error("services in several processes need a shared secret: [internal] secret_file")]
+    NoSecret,
+    #[error("a data-service needs the audit log's signing key")]
+    NoSigningKey,
 }
 
 /// See [`Services::start`].
@@ -36,9 +47,11 @@ pub struct Services;
 /// The services, running. Dropping it ends them at once; [`Running::shutdown`] ends them well.
 #[derive(Debug)]
 pub struct Running {
-    address: SocketAddr,
+    public_address: Option<SocketAddr>,
+    internal_address: Option<SocketAddr>,
     gateway: Gateway,
-    writer: Writer,
+    /// Where the log is written.
+    writer: Option<Writer>,
     database: watch::Sender<DatabaseConfig>,
     ready: watch::Receiver<Readiness>,
     drain: watch::Sender<bool>,
@@ -64,61 +77,51 @@ const HOUSE_EVERY: Duration = Duration::from_secs(5);
 impl Services {
     /// Listens at once; serves rates as soon as there is a market view, locates as soon as the log is open. A database that is away
     /// is waited for in the background; one whose schema cannot be brought up to date is an error.
-    pub async fn start(config: ServicesConfig) -> Result<Running, ServiceError> {
+    pub async fn start(mut config: ServicesConfig) -> Result<Running, ServiceError> {
         api_gateway::recorder();
-        match data::migrate(&config.database.owner).await {
-            Err(DatabaseError::Connect(reason)) => {
-                tracing::warn!(%reason, "the database is away; it is waited for")
+        if config.audit.is_some() {
+            match data::migrate(&config.database.owner).await {
+                Err(DatabaseError::Connect(reason)) => {
+                    tracing::warn!(%reason, "the database is away; it is waited for")
+                }
+                result => result?,
             }
-            result => result?,
         }
-        let address = config.public.local_addr()?;
-        if let Some(path) = config.control.local_addr()?.as_pathname() {
+        let far = Far::of(&config)?;
+        let (public_address, internal_address) = (
+            address_of(config.public.as_ref())?,
+            address_of(config.internal.as_ref())?,
+        );
+        if let Some(control) = &config.control
+            && let Some(path) = control.local_addr()?.as_pathname()
+        {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         }
-        let audit = config.audit;
-        let keys = vec![audit.signing_key.verifying_key().clone()];
-        let heads = Arc::new(HeadKeeper::new(
-            audit.log,
-            audit.signing_key,
-            audit.publisher,
-            &audit.heads,
-            &keys,
-        ));
+        let data = DataSide::of(&mut config, &far)?;
         let settings = config.settings;
-        let (writer, writer_task) = Writer::start(WriterConfig {
-            log: audit.log,
-            keys,
-            heads: Arc::clone(&heads),
-            recovery: audit.recovery,
-            database: config.database.service.clone(),
-            stream: Arc::clone(&config.stream),
-            strict: config.strict,
-            deadline: settings.quote_deadline,
-            queue_max: settings.queue_quotes_max,
-            batch_max: settings.batch_quotes_max,
-        });
-        let market = Arc::new(Market::new(settings.view_age_max));
+        let market = Arc::new(Market::new(settings.view_age_max, settings.feeds.clone()));
         let cache = Arc::new(Cache::new(config.redis));
         let keeper = Arc::new(Keeper::new(
             config.database.service.clone(),
             Arc::clone(&market),
-            Arc::clone(&cache),
+            far.market_cache(&cache),
         ));
         let calculator = Calculator {
             market,
-            writer: Arc::new(writer.clone()),
+            writer: data.record,
             quote_valid: settings.quote_valid,
         };
+        let (local, mut background) = (data.local, data.tasks);
         let gateway = Gateway {
-            calculation: Arc::new(calculator.clone()),
+            calculation: far.calculation(&calculator, settings.quote_deadline),
             calculator,
             keeper: Arc::clone(&keeper),
             cache: Arc::clone(&cache),
-            heads: Arc::clone(&heads),
-            stream: config.stream,
+            heads: local.as_ref().map(|local| Arc::clone(&local.heads)),
+            stream: data.stream,
             strict: config.strict,
-            limits: settings.requests_per_minute,
+            limits: Arc::new(ArcSwap::from_pointee(settings.requests_per_minute)),
+            peers: far.peers(),
             body_bytes_max: settings.body_bytes_max,
             patience: settings.quote_deadline,
         };
@@ -126,9 +129,8 @@ impl Services {
         let (prepared, ready) = watch::channel(Readiness::Waiting("starting".to_owned()));
         let drain = watch::channel(false).0;
         let stop_heads = watch::channel(false).0;
-        let heads_task =
-            tokio::spawn(Arc::clone(&heads).publish_all(stop_heads.subscribe(), HEAD_PATIENCE));
-        let background = vec![
+        let writer = local.as_ref().map(|local| local.writer.clone());
+        background.extend([
             tokio::spawn(Arc::clone(&keeper).run()),
             tokio::spawn(keep_house(cache)),
             tokio::spawn(prepare(
@@ -138,25 +140,30 @@ impl Services {
                 config.sample,
                 prepared,
             )),
-        ];
-        // Small answers are sent at once, not collected.
-        let public = config
-            .public
-            .tap_io(|stream| drop(stream.set_nodelay(true)));
-        let servers = vec![
-            serve(
-                public,
-                api_gateway::public_routes(gateway.clone()),
-                drain.subscribe(),
-            ),
-            serve(
-                config.control,
-                api_gateway::control_routes(gateway.clone()),
-                drain.subscribe(),
-            ),
-        ];
+        ]);
+        let looks = gateway.peers.iter().cloned();
+        background.extend(looks.map(|peer| tokio::spawn(peer.look())));
+        let heads_task = local.as_ref().map(|local| {
+            let heads = Arc::clone(&local.heads);
+            tokio::spawn(heads.publish_all(stop_heads.subscribe(), HEAD_PATIENCE))
+        });
+        let mut servers = Vec::new();
+        if let Some(public) = config.public {
+            let routes = api_gateway::public_routes(gateway.clone());
+            servers.push(serve(prompt(public), routes, drain.subscribe()));
+        }
+        if let Some(listener) = config.internal {
+            let secret = config.elsewhere.secret.ok_or(ServiceError::NoSecret)?;
+            let routes = internal::routes(gateway.clone(), config.services, Arc::new(secret));
+            servers.push(serve(prompt(listener), routes, drain.subscribe()));
+        }
+        if let Some(control) = config.control {
+            let routes = api_gateway::control_routes(gateway.clone());
+            servers.push(serve(control, routes, drain.subscribe()));
+        }
         Ok(Running {
-            address,
+            public_address,
+            internal_address,
             gateway,
             writer,
             database,
@@ -165,16 +172,21 @@ impl Services {
             stop_heads,
             servers,
             background,
-            writer_task: Some(writer_task),
-            heads_task: Some(heads_task),
+            writer_task: local.map(|local| local.writer_task),
+            heads_task,
         })
     }
 }
 
 impl Running {
-    /// Where the public API listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where the public API listens; nowhere without an api-gateway.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.public_address
+    }
+
+    /// Where other services ask.
+    pub fn internal_address(&self) -> Option<SocketAddr> {
+        self.internal_address
     }
 
     /// Serves the command line on another socket as well: the file of the first one may have been deleted.
@@ -185,11 +197,11 @@ impl Running {
     }
 
     pub fn writer_state(&self) -> WriterState {
-        self.writer().state()
+        self.gateway.calculator.writer.state()
     }
 
     pub fn watch_writer(&self) -> watch::Receiver<WriterState> {
-        self.writer().watch_state()
+        self.gateway.calculator.writer.watch_state()
     }
 
     /// Waits until the starting set is in, the log is open and the market view and keys are read.
@@ -217,7 +229,9 @@ impl Running {
     /// Lets go of the audit log's connection and keeps off until [`Running::resume_writer`]. Locates are refused meanwhile, and what
     /// was being committed is answered "outcome unknown"; rates go on.
     pub async fn pause_writer(&self) {
-        self.writer().pause().await;
+        if let Some(writer) = &self.writer {
+            writer.pause().await;
+        }
     }
 
     /// Takes up the log again, with the fact of a recovery if there was one: it opens a new epoch.
@@ -225,13 +239,17 @@ impl Running {
         let owner = self.database.borrow().owner.clone();
         // What was restored may be older than this engine's schema.
         data::migrate(&owner).await?;
-        self.writer().resume(recovery);
+        if let Some(writer) = &self.writer {
+            writer.resume(recovery);
+        }
         Ok(())
     }
 
     /// The database lives elsewhere from now on.
     pub fn set_database(&self, database: DatabaseConfig) {
-        self.writer().set_database(database.service.clone());
+        if let Some(writer) = &self.writer {
+            writer.set_database(database.service.clone());
+        }
         self.gateway.keeper.set_database(database.service.clone());
         self.database.send_replace(database);
     }
@@ -258,8 +276,9 @@ impl Running {
 
     /// The log's end as this engine knows it, freshly signed.
     pub fn signed_head(&self) -> Option<audit::SignedHead> {
-        let head = self.writer().tip()?.head(crate::time::now_micros(), 0)?;
-        Some(self.gateway.heads.signing_key().sign(&head))
+        let head = self.writer.as_ref()?.tip()?;
+        let head = head.head(crate::time::now_micros(), 0)?;
+        Some(self.gateway.heads.as_ref()?.signing_key().sign(&head))
     }
 
     /// Answers what has been asked, then stops; the last head is published if the repository gets there.
@@ -273,7 +292,9 @@ impl Running {
                 server.abort();
             }
         }
-        self.writer().stop();
+        if let Some(writer) = &self.writer {
+            writer.stop();
+        }
         if let Some(task) = self.writer_task.take() {
             let _ = task.await;
         }
@@ -281,10 +302,6 @@ impl Running {
         if let Some(task) = self.heads_task.take() {
             let _ = task.await;
         }
-    }
-
-    fn writer(&self) -> &Writer {
-        &self.writer
     }
 }
 
@@ -298,6 +315,15 @@ impl Drop for Running {
             .chain(&self.heads_task);
         tasks.for_each(JoinHandle::abort);
     }
+}
+
+fn address_of(listener: Option<&TcpListener>) -> std::io::Result<Option<SocketAddr>> {
+    listener.map(TcpListener::local_addr).transpose()
+}
+
+/// Small answers are sent at once, not collected.
+fn prompt(listener: TcpListener) -> impl axum::serve::Listener<Addr = SocketAddr> {
+    listener.tap_io(|stream| drop(stream.set_nodelay(true)))
 }
 
 fn serve<L>(listener: L, routes: axum::Router, mut drain: watch::Receiver<bool>) -> JoinHandle<()>
@@ -334,14 +360,14 @@ async fn keep_house(cache: Arc<Cache>) {
 /// Brings a first run to where it can serve, however long the database takes.
 async fn prepare(
     database: watch::Receiver<DatabaseConfig>,
-    writer: Writer,
+    writer: Option<Writer>,
     keeper: Arc<Keeper>,
     sample: Option<SampleBook>,
     prepared: watch::Sender<Readiness>,
 ) {
     loop {
         let target = database.borrow().clone();
-        match prepare_once(&target, &writer, &keeper, sample).await {
+        match prepare_once(&target, writer.as_ref(), &keeper, sample).await {
             Ok(()) => break,
             Err(error) => {
                 prepared.send_replace(Readiness::Waiting(error.to_string()));
@@ -354,14 +380,16 @@ async fn prepare(
 
 async fn prepare_once(
     database: &DatabaseConfig,
-    writer: &Writer,
+    writer: Option<&Writer>,
     keeper: &Keeper,
     sample: Option<SampleBook>,
 ) -> Result<(), SeedError> {
-    data::migrate(&database.owner).await?;
-    let mut state = writer.watch_state();
-    let _ = state.wait_for(WriterState::is_serving).await;
-    data::seed(&database.owner, writer, sample).await?;
+    if let Some(writer) = writer {
+        data::migrate(&database.owner).await?;
+        let mut state = writer.watch_state();
+        let _ = state.wait_for(WriterState::is_serving).await;
+        data::seed(&database.owner, writer, sample).await?;
+    }
     let mut reads = keeper.reads();
     let _ = reads.wait_for(|reads| *reads > 0).await;
     keeper.refresh().await?;

@@ -3,8 +3,8 @@
 use std::{net::TcpListener, sync::Arc};
 
 use services::{
-    AuditConfig, DatabaseConfig, RecoveryFact, RequestsPerMinute, SampleBook, ServicesConfig,
-    Settings,
+    AuditConfig, DatabaseConfig, Elsewhere, RecoveryFact, RequestsPerMinute, SampleBook, ServiceSet,
+    ServicesConfig, Settings,
 };
 
 use super::{
@@ -25,14 +25,17 @@ pub(super) fn services_config(
     let socket = |error: std::io::Error| Error::Failed(format!("cannot listen: {error}"));
     let limits = supervisor.config.limits.clone();
     Ok(ServicesConfig {
+        services: ServiceSet::all(),
+        elsewhere: Elsewhere::default(),
+        internal: None,
         database: DatabaseConfig {
             owner: supervisor.postgres.url(OWNER),
             service: supervisor.postgres.url(SERVICE),
         },
         redis: Some(supervisor.cache_url()).filter(|url| !url.is_empty()),
-        public: tokio::net::TcpListener::from_std(listener).map_err(socket)?,
-        control: tokio::net::UnixListener::from_std(control).map_err(socket)?,
-        audit: AuditConfig {
+        public: Some(tokio::net::TcpListener::from_std(listener).map_err(socket)?),
+        control: Some(tokio::net::UnixListener::from_std(control).map_err(socket)?),
+        audit: Some(AuditConfig {
             log: LOG,
             signing_key: Arc::clone(&supervisor.keys.signing),
             publisher: Arc::new(Publisher {
@@ -41,7 +44,7 @@ pub(super) fn services_config(
             }),
             heads: heads::newest(&supervisor.repository)?,
             recovery,
-        },
+        }),
         stream: Arc::new(supervisor.stream.clone()),
         strict: supervisor.config.database.strict,
         settings: Settings {

@@ -84,7 +84,7 @@ pub(super) async fn show(
     let terms = view
         .terms(&key.client_id)
         .filter(|_| key.role == Role::Client);
-    let limits = gateway.limits;
+    let limits = gateway.limits.load();
     Ok(Json(ConfigAnswer {
         status: "success",
         version: crate::VERSION,

@@ -10,7 +10,7 @@ use crate::cache::CacheState;
 use crate::time::{now_micros, rfc3339};
 
 /// The state of each part. 200 as long as rates are served; the word says whether all is well.
-pub(super) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<Value>) {
+pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<Value>) {
     let now = now_micros();
     let market = &gateway.calculator.market;
     let stream = gateway.stream.report();
@@ -21,7 +21,8 @@ pub(super) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
     let well = market.database_up()
         && refusal.is_none()
         && cache != CacheState::Down
-        && stream.alarm.is_none();
+        && stream.alarm.is_none()
+        && gateway.peers.are_up();
     let word = match (loaded, well) {
         (true, true) => "healthy",
         (true, false) => "degraded",
@@ -49,6 +50,7 @@ pub(super) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
             },
             "audit_log": writer,
             "wal_stream": stream,
+            "services": gateway.peers.health(),
             "rate_limits": { "status": "up", "shared": false },
         },
     });

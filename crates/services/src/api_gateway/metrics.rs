@@ -29,7 +29,7 @@ pub(crate) fn recorder() -> Option<&'static PrometheusHandle> {
         .as_ref()
 }
 
-pub(super) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse {
+pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse {
     let market = &gateway.calculator.market;
     let stream = gateway.stream.report();
     let flag = |name: &'static str, on: bool| ::metrics::gauge!(name).set(u32::from(on));

@@ -111,7 +111,9 @@ pub(super) async fn authenticate(
         Ok(key) => key,
         Err(error) => return error.into_response(),
     };
-    let verdict = key.window.take(gateway.limits.of(key.stored.tier), now);
+    let verdict = key
+        .window
+        .take(gateway.limits.load().of(key.stored.tier), now);
     let mut response = if verdict.allowed {
         request.extensions_mut().insert(Caller(key));
         next.run(request).await

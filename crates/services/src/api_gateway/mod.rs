@@ -20,15 +20,18 @@ mod routes;
 
 pub(crate) use admin::keys::{DAYS_DEFAULT, KeyOrder, issue};
 pub(crate) use control::control_routes;
+pub(crate) use errors::ApiError;
+pub(crate) use health::health;
 pub(crate) use keys::{KeyHash, KeyTable, StoredKey};
 pub use keys::{Role, Tier};
-pub(crate) use metrics::recorder;
+pub(crate) use metrics::{metrics as metrics_text, recorder};
 pub(crate) use parameters::is_ticker;
-pub(crate) use routes::public_routes;
+pub(crate) use routes::{method_not_allowed, not_found, public_routes};
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, header};
 
@@ -36,7 +39,7 @@ use crate::cache::Cache;
 use crate::calculation::{Calculation, Calculator};
 use crate::config::{RequestsPerMinute, StreamHealth};
 use crate::data::{DatabaseError, HeadKeeper, Keeper};
-use errors::ApiError;
+use crate::internal::Peers;
 use parameters::Parameters;
 
 /// What every handler may use.
@@ -48,10 +51,13 @@ pub(crate) struct Gateway {
     pub(crate) calculation: Arc<dyn Calculation>,
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) cache: Arc<Cache>,
-    pub(crate) heads: Arc<HeadKeeper>,
+    /// Where the log is written.
+    pub(crate) heads: Option<Arc<HeadKeeper>>,
     pub(crate) stream: Arc<dyn StreamHealth>,
     pub(crate) strict: bool,
-    pub(crate) limits: RequestsPerMinute,
+    pub(crate) limits: Arc<ArcSwap<RequestsPerMinute>>,
+    /// Services in other processes that this one depends on.
+    pub(crate) peers: Peers,
     pub(crate) body_bytes_max: usize,
     pub(crate) patience: Duration,
 }

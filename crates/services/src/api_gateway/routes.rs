@@ -65,10 +65,10 @@ fn without_head(routes: MethodRouter<Gateway>) -> MethodRouter<Gateway> {
     routes.head(method_not_allowed)
 }
 
-pub(super) async fn not_found() -> ApiError {
+pub(crate) async fn not_found() -> ApiError {
     ApiError::NotFound("there is nothing at this path")
 }
 
-pub(super) async fn method_not_allowed() -> ApiError {
+pub(crate) async fn method_not_allowed() -> ApiError {
     ApiError::MethodNotAllowed
 }

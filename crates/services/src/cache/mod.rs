@@ -1,6 +1,10 @@
 //! The shared cache: the newest market data in Redis, each kind with its life. The engine lives on without it; it serves when the
 //! database is away at the moment a process starts. What is found there is never priced into a locate: those need the database.
 
+mod boundary;
+
+pub(crate) use boundary::{CachedMarket, MarketCache};
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -21,7 +25,7 @@ pub(crate) const BROKERS_SECONDS: u64 = 1800;
 pub(crate) const STOCKS_SECONDS: u64 = 24 * 3600;
 const KEYS_SECONDS: u64 = 300;
 /// In the order in which [`Cache::get`] takes them.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "rates",
     "volatility",
     "events",
@@ -31,6 +35,7 @@ const KINDS: [&str; 9] = [
     "aliases",
     "policies",
     "conventions",
+    "announced",
 ];
 /// Redis is never worth waiting for.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -97,6 +102,7 @@ impl Cache {
             ("events", text(&data.events), EVENTS_SECONDS),
             ("brokers", text(&data.brokers), BROKERS_SECONDS),
             ("stocks", text(&data.stocks), STOCKS_SECONDS),
+            ("announced", text(&data.announced), EVENTS_SECONDS),
             ("aliases", text(&data.aliases), STOCKS_SECONDS),
             ("policies", text(&data.policies), BROKERS_SECONDS),
             ("conventions", text(&data.conventions), BROKERS_SECONDS),
@@ -136,6 +142,7 @@ impl Cache {
             aliases,
             policies,
             conventions,
+            announced,
         ] = <[Option<String>; KINDS.len()]>::try_from(texts).ok()?;
         let keys: Vec<CachedKey> = read(keys)?;
         let data = MarketData {
@@ -144,6 +151,9 @@ impl Cache {
             volatility: read(volatility).unwrap_or_default(),
             events: read(events).unwrap_or_default(),
             stocks: read(stocks).unwrap_or_default(),
+            announced: read(announced).unwrap_or_default(),
+            // Only the database tells how feeds are doing.
+            loads: Vec::new(),
             aliases: read(aliases).unwrap_or_default(),
             policies: read(policies)?,
             conventions: read(conventions)?,

@@ -1,10 +1,13 @@
 //! From a request to a price: inputs from the market view, `pricing` for the numbers, the writer for the record. A locate is
 //! answered only when its entry is durable; a rate is answered from memory.
 
+mod event_risk;
 mod market_view;
+mod offers;
 mod replay;
 
 pub(crate) use market_view::{Market, MarketView, TickerInputs};
+pub(crate) use offers::Dispersion;
 pub use replay::{Mismatch, ReplayReport, entry, export, replay};
 
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use pricing::{PerShare, PositionValue, PricingError, QuoteInputs, RateInputs, Sourced};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::data::{QuoteFacts, QuoteRecord, Record, Recorded, RecordedQuote, WriteError};
@@ -78,7 +82,7 @@ fn parameter(field: &'static str) -> &'static str {
 }
 
 /// A validated request for a locate.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LocateRequest {
     pub(crate) request_id: String,
     pub(crate) client_id: String,
@@ -90,7 +94,7 @@ pub(crate) struct LocateRequest {
 }
 
 /// A quote whose entry is durable.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Located {
     pub(crate) recorded: Recorded,
     pub(crate) quote: RecordedQuote,
@@ -139,6 +143,9 @@ impl Supposed {
         // A feed's word is on the market as it is.
         if *self != Supposed::default() {
             inputs.feed_status = None;
+        }
+        if self.base_rate.is_some() {
+            inputs.dispersion = None;
         }
         put(&mut inputs.base_rate, self.base_rate);
         put(&mut inputs.volatility_index, self.volatility_index);
@@ -198,7 +205,11 @@ impl Calculator {
         suppose: &Supposed,
     ) -> Result<RateNow, LocateError> {
         let view = self.market.view()?;
-        self.rate_in(&view, suppose.into(view.inputs(ticker)?), client_id)
+        self.rate_in(
+            &view,
+            suppose.into(view.inputs(ticker, now_micros())?),
+            client_id,
+        )
     }
 
     /// Tickers whose rate has that status for this client, in alphabetical order: those of one page, and how many there are.
@@ -210,10 +221,11 @@ impl Calculator {
         limit: usize,
     ) -> Result<(Vec<RateNow>, usize), LocateError> {
         let view = self.market.view()?;
+        let now = now_micros();
         let (mut page, mut total) = (Vec::new(), 0);
         for ticker in view.ticker_names() {
             // One rate that cannot be computed must not take the list away; asked for by itself it says why.
-            let Ok(rate) = self.rate_in(&view, view.inputs(ticker)?, client_id) else {
+            let Ok(rate) = self.rate_in(&view, view.inputs(ticker, now)?, client_id) else {
                 continue;
             };
             if rate.borrow_status == status {
@@ -259,7 +271,8 @@ impl Calculator {
         let old =
             |at: Option<i64>, max: i64| at.is_some_and(|at| (now - at).div_euclid(1_000_000) > max);
         let mut stale = Vec::new();
-        if old(inputs.base_rate.at_micros, limits.base_rate_age_seconds_max) {
+        let base_rate = &inputs.base_rate;
+        if base_rate.stale || old(base_rate.at_micros, limits.base_rate_age_seconds_max) {
             stale.push("base_rate");
         }
         if old(
@@ -286,7 +299,7 @@ fn inputs(
     request: &LocateRequest,
     now: i64,
 ) -> Result<QuoteInputs, LocateError> {
-    let market = view.inputs(&request.ticker)?;
+    let market = view.inputs(&request.ticker, now)?;
     let terms = view
         .terms(&request.client_id)
         .ok_or_else(|| LocateError::Client(request.client_id.clone()))?;

@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 
 use super::database::{DatabaseError, connect};
+use super::feeds::FeedBoard;
 use super::market;
 use crate::api_gateway::KeyTable;
-use crate::cache::Cache;
+use crate::cache::MarketCache;
 use crate::calculation::{Market, MarketView};
 use crate::time::now_micros;
 
@@ -22,12 +23,14 @@ pub(crate) struct Keeper {
     pub(crate) market: Arc<Market>,
     /// `None` until they were read once: until then no key can be judged.
     pub(crate) keys: ArcSwapOption<KeyTable>,
-    cache: Arc<Cache>,
+    cache: Arc<dyn MarketCache>,
     /// What was last read, for writing it to the cache again before it expires there.
     last: ArcSwap<market::MarketData>,
     reading: tokio::sync::Mutex<()>,
     /// Counts complete reads.
     reads: watch::Sender<u64>,
+    /// How the feeds are doing that are loaded here.
+    pub(crate) board: FeedBoard,
 }
 
 /// The connection is asked whether it still answers, and the cache's entries are renewed.
@@ -39,7 +42,11 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
 impl Keeper {
-    pub(crate) fn new(database: String, market: Arc<Market>, cache: Arc<Cache>) -> Keeper {
+    pub(crate) fn new(
+        database: String,
+        market: Arc<Market>,
+        cache: Arc<dyn MarketCache>,
+    ) -> Keeper {
         Keeper {
             database: watch::channel(database).0,
             client: ArcSwapOption::empty(),
@@ -49,7 +56,13 @@ impl Keeper {
             last: ArcSwap::default(),
             reading: tokio::sync::Mutex::default(),
             reads: watch::channel(0).0,
+            board: FeedBoard::default(),
         }
+    }
+
+    /// Terms in force, as last read.
+    pub(crate) fn brokers(&self) -> Vec<super::BrokerTerms> {
+        self.last.load().brokers.clone()
     }
 
     pub(crate) fn client(&self) -> Result<Arc<Client>, DatabaseError> {
@@ -158,7 +171,7 @@ impl Keeper {
         // One after the other: an older reading must not replace a newer one.
         let turn = self.reading.lock().await;
         let data = market::load(client).await?;
-        self.market.set(MarketView::new(&data));
+        self.market.set(MarketView::new(&data, self.market.feeds()));
         self.last.store(Arc::new(data));
         drop(turn);
         self.confirm(client).await?;
@@ -191,7 +204,7 @@ impl Keeper {
                 rates = data.rates.len(),
                 "the database has not answered yet; the market view comes from the cache"
             );
-            self.market.set(MarketView::new(&data));
+            self.market.set(MarketView::new(&data, self.market.feeds()));
             self.keys
                 .store(Some(Arc::new(KeyTable::default().renewed(keys))));
         }

@@ -3,7 +3,7 @@
 
 use audit::Fields;
 use pricing::{BorrowStatus, Fee, Fixed, Outputs, Quote, QuoteInputs, Sourced, VolatilityTier};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::time::rfc3339;
 
@@ -73,7 +73,7 @@ pub(crate) const COLUMNS: &[Column] = &[
 ];
 
 /// Whose quote it is, and until when it may be relied on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct QuoteFacts {
     pub(crate) quote_id: String,
     pub(crate) request_id: String,
@@ -86,7 +86,7 @@ pub(crate) struct QuoteFacts {
 }
 
 /// The outputs as they are read back from an entry.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordedOutputs {
     pub(crate) total_fee: pricing::Money,
     pub(crate) borrow_cost: pricing::Money,
@@ -130,7 +130,7 @@ pub(crate) struct QuoteRecord {
 }
 
 /// A quote read back from its entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordedQuote {
     pub(crate) facts: QuoteFacts,
     pub(crate) inputs: QuoteInputs,
@@ -155,6 +155,12 @@ impl QuoteRecord {
         };
         let row = row(facts, inputs, &quote.outputs().into());
         QuoteRecord { fields, row }
+    }
+
+    /// As it arrives from another service: only what can be read back is written.
+    pub(crate) fn from_fields(fields: Fields) -> Result<QuoteRecord, String> {
+        let row = RecordedQuote::read(&fields)?.row();
+        Ok(QuoteRecord { fields, row })
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use audit::{SignedHead, SigningKey};
 use services::{
-    AuditConfig, DatabaseConfig, HeadPublisher, RecoveryFact, Running, SampleBook, Services,
-    ServicesConfig, Settings, StreamHealth, StreamReport, Tier,
+    AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, RecoveryFact, Running, SampleBook,
+    ServiceSet, Services, ServicesConfig, Settings, StreamHealth, StreamReport, Tier,
 };
 use testkit::TestPostgres;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -137,17 +137,20 @@ impl Instance {
         let socket = self.socket();
         let _ = std::fs::remove_file(&socket);
         let config = ServicesConfig {
+            services: ServiceSet::all(),
+            elsewhere: Elsewhere::default(),
+            internal: None,
             database: self.database(),
             redis: self.options.redis.clone(),
-            public: TcpListener::bind(("127.0.0.1", 0)).await.unwrap(),
-            control: UnixListener::bind(&socket).unwrap(),
-            audit: AuditConfig {
+            public: Some(TcpListener::bind(("127.0.0.1", 0)).await.unwrap()),
+            control: Some(UnixListener::bind(&socket).unwrap()),
+            audit: Some(AuditConfig {
                 log: 0,
                 signing_key: Arc::clone(&self.key),
                 publisher: Arc::clone(&self.outside) as Arc<dyn HeadPublisher>,
                 heads: self.outside.heads.lock().unwrap().clone(),
                 recovery: self.options.recovery.clone(),
-            },
+            }),
             stream: Arc::clone(&self.outside) as Arc<dyn StreamHealth>,
             strict: self.options.strict,
             settings: self.options.settings.clone(),
@@ -209,7 +212,7 @@ impl Instance {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.services().address())
+        format!("http://{}{path}", self.services().address().unwrap())
     }
 
     pub async fn get(&self, key: &str, path: &str) -> Answer {

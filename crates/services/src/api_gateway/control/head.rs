@@ -13,12 +13,12 @@ pub(super) async fn head(State(gateway): State<Gateway>) -> Result<impl IntoResp
     let tip = gateway.calculator.writer.tip();
     let durable = gateway.stream.report().durable_lsn.unwrap_or(0);
     let head = tip.and_then(|tip| tip.head(now_micros(), durable));
-    let head = head.ok_or_else(|| ApiError::Unavailable {
+    let signed = head
+        .zip(gateway.heads)
+        .map(|(head, heads)| heads.signing_key().sign(&head).to_json());
+    let signed = signed.ok_or_else(|| ApiError::Unavailable {
         part: "audit_log",
         detail: "the log is not open yet".to_owned(),
     })?;
-    Ok((
-        [(header::CONTENT_TYPE, "application/json")],
-        gateway.heads.signing_key().sign(&head).to_json(),
-    ))
+    Ok(([(header::CONTENT_TYPE, "application/json")], signed))
 }

@@ -1,5 +1,6 @@
 //! Changes to other tables that happen in the transaction of their audit entry, or not at all.
 
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Transaction;
 
 use crate::api_gateway::StoredKey;
@@ -7,12 +8,17 @@ use crate::data::feeds::FeedLoad;
 use crate::data::keeper::{KEYS, MARKET};
 use crate::data::market::Definition;
 use crate::data::terms::BrokerTerms;
+use crate::internal::whole_key;
 use crate::time::system_time;
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Change {
     None,
+    /// Only where the writer runs.
+    #[serde(skip)]
     Feed(Box<FeedLoad>),
+    #[serde(with = "whole_key")]
     Key(StoredKey),
     KeyRevoked {
         key_id: String,
@@ -20,6 +26,7 @@ pub(crate) enum Change {
     },
     /// A new key, and when the one it replaces ends.
     KeyRotated {
+        #[serde(with = "whole_key")]
         key: StoredKey,
         replaced: String,
         ends_at_micros: i64,

@@ -47,7 +47,7 @@ impl WriteError {
 }
 
 /// What the writer is doing.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum WriterState {
     Starting,
@@ -87,7 +87,7 @@ impl WriterState {
 }
 
 /// The place of an entry that is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Recorded {
     pub log: u16,
     pub epoch: u32,

@@ -1,0 +1,141 @@
+//! Between services: internal HTTP, authenticated by a shared secret on every route, and the boundaries over it. A process serves
+//! the routes of the services it runs.
+
+mod client;
+mod peers;
+mod remote;
+mod secret;
+pub(crate) mod whole_key;
+mod wire;
+
+mod cache;
+mod calculate;
+mod rates;
+mod record;
+mod state;
+
+pub(crate) use client::Peer;
+pub(crate) use peers::{Peers, Watched};
+pub(crate) use remote::{RemoteCache, RemoteCalculation, RemoteRecord};
+pub use secret::InternalSecret;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::api_gateway::{self, Gateway};
+use crate::service::{Service, ServiceSet};
+
+const HEALTH: &str = "/health";
+const HEALTH_DETAILED: &str = "/health/detailed";
+const METRICS: &str = "/metrics";
+const STATE: &str = "/internal/state";
+const RATES: &str = "/internal/rates/{ticker}";
+const RECORD_QUOTE: &str = "/internal/record/quote";
+const RECORD_ENTRY: &str = "/internal/record/entry";
+const CALCULATE: &str = "/internal/calculate";
+const CACHE_MARKET: &str = "/internal/cache/market";
+const CACHE_STATS: &str = "/internal/cache/stats";
+const CACHE_WARM: &str = "/internal/cache/warm";
+const CACHE_INVALIDATE: &str = "/internal/cache/invalidate";
+
+/// What a handler may use: what a gateway may, and which services are here.
+#[derive(Debug, Clone)]
+struct Host {
+    gateway: Gateway,
+    services: ServiceSet,
+}
+
+pub(crate) fn routes(
+    gateway: Gateway,
+    services: ServiceSet,
+    secret: Arc<InternalSecret>,
+) -> Router {
+    let mut routes = Router::new()
+        .route(HEALTH, get(state::health))
+        .route(HEALTH_DETAILED, get(state::health_detailed))
+        .route(METRICS, get(state::metrics));
+    if services.has(Service::DataService) {
+        routes = routes
+            .route(STATE, get(state::data_state))
+            .route(RATES, get(rates::rates))
+            .route(RECORD_QUOTE, post(record::quote))
+            .route(RECORD_ENTRY, post(record::entry));
+    }
+    if services.has(Service::CalculationService) {
+        routes = routes.route(CALCULATE, post(calculate::calculate));
+    }
+    if services.has(Service::CacheService) {
+        routes = routes
+            .route(CACHE_MARKET, get(cache::market))
+            .route(CACHE_STATS, get(cache::stats))
+            .route(CACHE_WARM, post(cache::warm))
+            .route(CACHE_INVALIDATE, post(cache::invalidate));
+    }
+    routes
+        .method_not_allowed_fallback(api_gateway::method_not_allowed)
+        .fallback(api_gateway::not_found)
+        // Around everything: what is not authenticated does not even learn which paths there are.
+        .layer(from_fn_with_state(secret, authenticate))
+        .with_state(Host { gateway, services })
+}
+
+async fn authenticate(
+    State(ours): State<Arc<InternalSecret>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut presented = request.headers().get_all(header::AUTHORIZATION).iter();
+    let known = match (presented.next(), presented.next()) {
+        (Some(value), None) => value
+            .as_bytes()
+            .strip_prefix(secret::SCHEME.as_bytes())
+            .is_some_and(|text| ours.is(text)),
+        _ => false,
+    };
+    if known {
+        return next.run(request).await;
+    }
+    let body = json!({
+        "status": "error",
+        "error": "this is internal: send the shared secret as a bearer token",
+        "error_code": "UNAUTHORIZED",
+        "details": null,
+    });
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, challenge, Json(body)).into_response()
+}
+
+/// An order cannot be read: a fault of the caller's version or ours, never of a client.
+fn unreadable(error: &serde_json::Error) -> Response {
+    let body = json!({ "status": "error", "error": error.to_string(), "error_code": "INVALID_PARAMETER", "details": null });
+    (StatusCode::BAD_REQUEST, Json(body)).into_response()
+}
+
+fn answer<A: Serialize, F: Serialize>(
+    outcome: Result<A, F>,
+    failed: impl Fn(&F) -> StatusCode,
+) -> Response {
+    match outcome {
+        Ok(answer) => Json(answer).into_response(),
+        Err(failure) => (failed(&failure), Json(failure)).into_response(),
+    }
+}
+
+/// Longer than any quote: its entry's fields, or a key.
+const ORDER_BYTES_MAX: usize = 1 << 20;
+
+async fn read<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Box<Response>> {
+    let bytes = axum::body::to_bytes(body, ORDER_BYTES_MAX)
+        .await
+        .map_err(|_| Box::new(StatusCode::PAYLOAD_TOO_LARGE.into_response()))?;
+    serde_json::from_slice(&bytes).map_err(|error| Box::new(unreadable(&error)))
+}

@@ -1,0 +1,232 @@
+//! The boundaries, over HTTP: the same traits as a local call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::{Chain, Fields, Kind};
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::client::CallError;
+use super::peers::{Seen, Watched};
+use super::wire::{EntryOrder, LocateFailure, QuoteOrder, WriteFailure};
+use crate::api_gateway::StoredKey;
+use crate::cache::{CachedMarket, MarketCache};
+use crate::calculation::{Calculation, LocateError, LocateRequest, Located};
+use crate::config::{StreamHealth, StreamReport};
+use crate::data::{Change, MarketData, QuoteRecord, Record, Recorded, WriteError, WriterState};
+
+/// What a data-service says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct DataState {
+    pub(super) status: String,
+    pub(super) writer: WriterState,
+    pub(super) refusal: Option<WriteFailure>,
+    pub(super) stream: StreamReport,
+}
+
+/// Changes wait for their turn; nobody waits for them under a deadline of a quote.
+const ENTRY_PATIENCE: Duration = Duration::from_secs(10);
+const CACHE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A calculation-service elsewhere.
+#[derive(Debug)]
+pub(crate) struct RemoteCalculation {
+    pub(crate) service: Arc<Watched>,
+    pub(crate) patience: Duration,
+}
+
+impl Calculation for RemoteCalculation {
+    fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<Located, LocateError>> {
+        Box::pin(async move {
+            let peer = &self.service.peer;
+            let id = request.request_id.as_str();
+            let answer = peer
+                .post::<Located, LocateFailure>(super::CALCULATE, &request, Some(id), self.patience)
+                .await;
+            match answer {
+                Ok(answer) => answer.map_err(LocateError::from),
+                Err(error) => Err(LocateError::Record(verdict(peer.name(), &error))),
+            }
+        })
+    }
+}
+
+/// A data-service elsewhere.
+#[derive(Debug)]
+pub(crate) struct RemoteRecord {
+    service: Arc<Watched>,
+    seen: watch::Receiver<Seen>,
+    state: watch::Receiver<WriterState>,
+    patience: Duration,
+}
+
+impl RemoteRecord {
+    /// With the task that follows what is seen of the service.
+    pub(crate) fn new(
+        service: Arc<Watched>,
+        patience: Duration,
+    ) -> (RemoteRecord, tokio::task::JoinHandle<()>) {
+        let (told, state) = watch::channel(WriterState::Starting);
+        let mut looks = service.seen();
+        let follow = tokio::spawn(async move {
+            while looks.changed().await.is_ok() {
+                let now = match data_state(&looks.borrow_and_update()) {
+                    Ok(state) => state.writer,
+                    Err(reason) => WriterState::Away { reason },
+                };
+                told.send_replace(now);
+            }
+        });
+        let seen = service.seen();
+        let record = RemoteRecord {
+            service,
+            seen,
+            state,
+            patience,
+        };
+        (record, follow)
+    }
+
+    async fn order(
+        &self,
+        path: &str,
+        order: &impl Serialize,
+        request_id: Option<&str>,
+        patience: Duration,
+    ) -> Result<Recorded, WriteError> {
+        let peer = &self.service.peer;
+        let answer = peer
+            .post::<Recorded, WriteFailure>(path, order, request_id, patience)
+            .await;
+        match answer {
+            Ok(answer) => answer.map_err(WriteError::from),
+            Err(error) => Err(verdict(peer.name(), &error)),
+        }
+    }
+}
+
+impl Record for RemoteRecord {
+    fn quote(&self, quote: QuoteRecord) -> BoxFuture<'_, Result<Recorded, WriteError>> {
+        Box::pin(async move {
+            let id = quote.fields.get("request_id").map(ToOwned::to_owned);
+            let order = QuoteOrder {
+                fields: owned(&quote.fields),
+            };
+            self.order(super::RECORD_QUOTE, &order, id.as_deref(), self.patience)
+                .await
+        })
+    }
+
+    fn entry(
+        &self,
+        kind: Kind,
+        fields: Fields,
+        change: Change,
+    ) -> BoxFuture<'_, Result<Recorded, WriteError>> {
+        Box::pin(async move {
+            if matches!(change, Change::Feed(_)) {
+                let why = "feeds are loaded where the data-service runs";
+                return Err(WriteError::refused("data-service", why));
+            }
+            let order = EntryOrder {
+                kind: kind.number(),
+                fields: owned(&fields),
+                change,
+            };
+            self.order(super::RECORD_ENTRY, &order, None, ENTRY_PATIENCE)
+                .await
+        })
+    }
+
+    fn refusal(&self) -> Option<WriteError> {
+        match data_state(&self.seen.borrow()) {
+            Ok(state) => state.refusal.map(WriteError::from),
+            Err(reason) => Some(WriteError::refused(self.service.peer.name(), reason)),
+        }
+    }
+
+    fn knows_at_once(&self) -> bool {
+        false
+    }
+
+    fn state(&self) -> WriterState {
+        self.state.borrow().clone()
+    }
+
+    fn watch_state(&self) -> watch::Receiver<WriterState> {
+        self.state.clone()
+    }
+
+    fn tip(&self) -> Option<Chain> {
+        None
+    }
+}
+
+impl StreamHealth for RemoteRecord {
+    fn report(&self) -> StreamReport {
+        match data_state(&self.seen.borrow()) {
+            Ok(state) => state.stream,
+            Err(reason) => StreamReport {
+                alarm: Some(reason),
+                ..StreamReport::default()
+            },
+        }
+    }
+}
+
+/// A cache-service elsewhere. It keeps itself warm, so nothing is put there.
+#[derive(Debug)]
+pub(crate) struct RemoteCache {
+    pub(crate) service: Arc<Watched>,
+}
+
+impl MarketCache for RemoteCache {
+    fn put<'a>(&'a self, _: &'a MarketData, _: &'a [StoredKey]) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn get(&self) -> BoxFuture<'_, Option<(MarketData, Vec<StoredKey>)>> {
+        Box::pin(async {
+            let peer = &self.service.peer;
+            match peer
+                .get::<Option<CachedMarket>>(super::CACHE_MARKET, CACHE_PATIENCE)
+                .await
+            {
+                Ok(market) => market.map(Into::into),
+                Err(error) => {
+                    tracing::debug!(%error, "the cache-service does not answer");
+                    None
+                }
+            }
+        })
+    }
+}
+
+fn data_state(seen: &Seen) -> Result<DataState, String> {
+    match &seen.error {
+        Some(error) => Err(error.clone()),
+        None => DataState::deserialize(&seen.answer)
+            .map_err(|error| format!("its state is not understood: {error}")),
+    }
+}
+
+fn owned(fields: &Fields) -> std::collections::BTreeMap<String, String> {
+    fields
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// A request that never left, or was turned away at the door, recorded nothing. Any other silence may hide a commit.
+fn verdict(part: &'static str, error: &CallError) -> WriteError {
+    tracing::warn!(service = part, %error, "a service gave no answer");
+    match error {
+        CallError::Unreached { .. } => WriteError::refused(part, error.to_string()),
+        CallError::Strange { status, .. } if (400..500).contains(status) => {
+            WriteError::refused(part, error.to_string())
+        }
+        CallError::Unanswered { .. } | CallError::Strange { .. } => WriteError::unknown(part),
+    }
+}
