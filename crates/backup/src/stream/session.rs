@@ -228,11 +228,15 @@ impl Session<'_> {
     /// Tries until the repository takes it: what was received may be the only copy. Ends early only when stopped.
     fn persist_patiently(&self, mut write: impl FnMut() -> repository::Result<()>) -> Result<()> {
         let mut pause = self.retry_pause_max / 20;
+        // Once, not once a second: the alarm tells how it is now.
+        let mut said = false;
         loop {
             match write() {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_unavailable() && !self.shared.stopping() => {
-                    tracing::warn!(%error, "the repository does not take WAL; it waits in PostgreSQL");
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::warn!(%error, "the repository does not take WAL; it waits in PostgreSQL");
+                    }
                     self.detached(error.to_string());
                     self.shared.pause(pause);
                     pause = (pause * 2).min(self.retry_pause_max);

@@ -324,6 +324,10 @@ impl Supervisor {
             self.runtime.block_on(services.shutdown());
         }
         self.full_backup.end();
+        // PostgreSQL waits until its stream has confirmed the last byte. One that cannot deliver must not hold it back.
+        if !self.stream.is_attached() {
+            self.stop_streamer();
+        }
         self.postgres.stop()?;
         self.stop_streamer();
         if let Some(mut redis) = self.redis.take() {
