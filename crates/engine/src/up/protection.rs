@@ -156,15 +156,24 @@ impl Supervisor {
         Ok(())
     }
 
-    /// What could not be recorded stays for the next look: the audit log may not be open yet.
+    /// What could not be recorded stays for the next look: the audit log may not be open yet. In the background, because a
+    /// strict commit waits for a repository that is away, and whoever waits here notices nothing else.
     fn record_backups(&mut self) {
-        while let Some(outcome) = self.full_backup.unrecorded.first() {
-            let event = record::backup(Event::by_engine("BackupRun"), outcome);
-            if let Err(error) = self.runtime.block_on(event.record(&self.instance)) {
-                tracing::debug!(%error, "a backup is not on record yet");
+        if let Some(recording) = self.full_backup.recording.take() {
+            if !recording.is_finished() {
+                self.full_backup.recording = Some(recording);
                 return;
             }
-            self.full_backup.unrecorded.remove(0);
+            match self.runtime.block_on(recording) {
+                Ok(Ok(())) => drop(self.full_backup.unrecorded.remove(0)),
+                failed => tracing::debug!(?failed, "a backup is not on record yet"),
+            }
+        }
+        if let Some(outcome) = self.full_backup.unrecorded.first() {
+            let event = record::backup(Event::by_engine("BackupRun"), outcome);
+            let instance = self.instance.clone();
+            let recording = async move { event.record(&instance).await };
+            self.full_backup.recording = Some(self.runtime.spawn(recording));
         }
     }
 
@@ -218,6 +227,8 @@ pub(super) struct FullBackup {
     cancel: Arc<AtomicBool>,
     /// Finished, and not on record yet.
     unrecorded: Vec<FullOutcome>,
+    /// The first of them, on its way into the record.
+    recording: Option<tokio::task::JoinHandle<Result<(), Error>>>,
     /// After a failure: not before this.
     retry_at: Option<Instant>,
 }

@@ -105,7 +105,10 @@ fn every_change_to_the_record_is_found_and_named() {
         "audit_log.ticker",
     );
     instance.found(
-        &format!("UPDATE audit_log SET canonical = set_byte(canonical, length(canonical) - 1, 48) {}", at(middle)),
+        &format!(
+            "UPDATE audit_log SET canonical = set_byte(canonical, length(canonical) - 1, 48) {}",
+            at(middle)
+        ),
         middle,
         "hash",
     );

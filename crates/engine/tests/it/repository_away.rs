@@ -97,14 +97,31 @@ fn strict_mode_acknowledges_nothing_without_the_repository() {
 fn a_stop_without_the_repository_is_clean_and_loses_nothing() {
     for arguments in [&[][..], &["--strict"]] {
         let mut instance = Instance::with(arguments);
+        let before = instance.locate();
+        assert_eq!(before.status, 200, "{}", before.text);
         instance.take_the_repository_away();
         instance.wait_alarm();
-        instance.locate();
+        let during = instance.locate();
+        assert_eq!(
+            during.status == 200,
+            arguments.is_empty(),
+            "{}",
+            during.text
+        );
         instance.stop_cleanly();
         instance.bring_the_repository_back();
         instance.up();
         instance.wait_calm();
-        assert_eq!(instance.value("SELECT count(*) FROM quotes"), "1");
+        for answer in [before, during]
+            .iter()
+            .filter(|answer| answer.status == 200)
+        {
+            let id = answer.body["quote_id"].as_str().unwrap();
+            let found = instance.value(&format!(
+                "SELECT count(*) FROM quotes WHERE quote_id = '{id}'"
+            ));
+            assert_eq!(found, "1", "{}", answer.text);
+        }
         instance.audit_is_sound();
     }
 }
