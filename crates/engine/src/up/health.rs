@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backup::stream::StreamWatch;
+use backup::{
+    database::{SlotStatus, WalStatus},
+    stream::StreamWatch,
+};
 use services::{StreamHealth, StreamReport};
 
 /// Alarm when PostgreSQL keeps this share of what it may keep for us.
@@ -21,6 +24,8 @@ struct Inner {
     strict_wanted: bool,
     strict_on: bool,
     slot_fill_permille: Option<u32>,
+    /// PostgreSQL gave up WAL that the repository has not got.
+    slot_lost: bool,
     problem: Option<String>,
 }
 
@@ -49,8 +54,22 @@ impl StreamMonitor {
         self.with(|inner| inner.strict_on)
     }
 
-    pub(crate) fn set_slot_fill(&self, permille: Option<u32>) {
-        self.with(|inner| inner.slot_fill_permille = permille);
+    /// A slot that lost its WAL retains nothing; that is as full as it gets.
+    pub(crate) fn set_slot(&self, slot: Option<&SlotStatus>) {
+        let lost = slot.is_some_and(|slot| slot.wal_status == WalStatus::Lost);
+        let permille = slot.and_then(|slot| {
+            let limit = u128::from(slot.limit_bytes?.max(1));
+            let permille = u128::from(slot.retained_bytes) * 1000 / limit;
+            Some(u32::try_from(permille).unwrap_or(u32::MAX))
+        });
+        self.with(|inner| {
+            inner.slot_lost = lost;
+            inner.slot_fill_permille = if lost {
+                permille.max(Some(FULL_PERMILLE))
+            } else {
+                permille
+            };
+        });
     }
 
     /// Something else that an operator should look at; `None` when it is over.
@@ -89,7 +108,11 @@ impl Inner {
                     permille % 10
                 )
             });
-        let parts: Vec<&str> = [self.problem.as_deref(), error, fill.as_deref()]
+        let lost = self.slot_lost.then_some(
+            "the limit was passed and PostgreSQL gave up WAL that the repository has not got: there will be a hole, and a full \
+             backup after it as soon as the repository is back",
+        );
+        let parts: Vec<&str> = [self.problem.as_deref(), error, fill.as_deref(), lost]
             .into_iter()
             .flatten()
             .collect();
@@ -113,5 +136,55 @@ impl StreamHealth for StreamMonitor {
                 }),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(wal_status: WalStatus, retained_bytes: u64) -> SlotStatus {
+        SlotStatus {
+            active: false,
+            wal_status,
+            restart_lsn: None,
+            retained_bytes,
+            limit_bytes: Some(1000),
+            safe_bytes: None,
+        }
+    }
+
+    #[test]
+    fn the_limit_is_told_before_it_is_reached_and_after_it_was_passed() {
+        let monitor = StreamMonitor::default();
+        monitor.want_strict(true);
+        let seen = |slot: &SlotStatus| {
+            monitor.set_slot(Some(slot));
+            let report = monitor.report();
+            (
+                report.slot_fill_permille,
+                report.alarm.unwrap_or_default(),
+                report.refuse_locates.is_some(),
+            )
+        };
+        assert_eq!(
+            seen(&slot(WalStatus::Reserved, 799)),
+            (Some(799), String::new(), false)
+        );
+        let (fill, alarm, refused) = seen(&slot(WalStatus::Extended, 800));
+        assert!(
+            fill == Some(800) && alarm.contains("80.0 %") && !refused,
+            "{alarm}"
+        );
+        assert!(seen(&slot(WalStatus::Unreserved, 1000)).2);
+        let (fill, alarm, refused) = seen(&slot(WalStatus::Lost, 0));
+        assert!(
+            fill == Some(1000) && alarm.contains("hole") && refused,
+            "{alarm}"
+        );
+        assert_eq!(
+            seen(&slot(WalStatus::Reserved, 0)),
+            (Some(0), String::new(), false)
+        );
     }
 }

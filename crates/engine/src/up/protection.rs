@@ -102,14 +102,8 @@ impl Supervisor {
             return Ok(());
         }
         let slot = slot_status(&self.postgres.connect_options(BACKUP, "postgres"), SLOT)?;
-        let permille = slot.and_then(|slot| {
-            Some(u128::from(slot.retained_bytes) * 1000 / u128::from(slot.limit_bytes?.max(1)))
-        });
-        self.stream
-            .set_slot_fill(permille.map(|permille| u32::try_from(permille).unwrap_or(u32::MAX)));
-        if self.config.database.strict && !self.stream.is_strict() && self.stream.is_attached() {
-            self.settle_strict_mode()?;
-        }
+        self.stream.set_slot(slot.as_ref());
+        self.keep_strict_mode()?;
         match self.full_backup.collect() {
             Some(Err(error)) => {
                 tracing::error!(%error, "the full backup failed");
@@ -129,6 +123,25 @@ impl Supervisor {
             self.start_full_backup("after a hole in the WAL");
         }
         Ok(())
+    }
+
+    /// Comes on when the stream is attached, and again when somebody switched it off in the database: leaving it is done by
+    /// this engine's settings alone.
+    fn keep_strict_mode(&mut self) -> Result<(), Error> {
+        if !self.config.database.strict || !self.stream.is_attached() {
+            return Ok(());
+        }
+        if self.stream.is_strict() {
+            let superuser = self.postgres.connect_options(SUPERUSER, "postgres");
+            if is_strict(&superuser, SLOT)? {
+                return Ok(());
+            }
+            tracing::error!(
+                "synchronous_standby_names was changed in the database; strict mode is switched on again"
+            );
+            self.stream.set_strict(false);
+        }
+        self.settle_strict_mode()
     }
 
     /// Without a complete backup on this timeline WAL alone restores nothing. The first one is waited for.
