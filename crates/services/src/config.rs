@@ -134,6 +134,8 @@ pub struct Settings {
     pub quote_valid: Duration,
     pub body_bytes_max: usize,
     pub requests_per_minute: RequestsPerMinute,
+    /// The windows are kept in Redis, where there is one: for several gateways.
+    pub share_limits: bool,
     /// The market view itself is stale when the database has been away for longer.
     pub view_age_max: Duration,
     /// Waiting quotes beyond which a locate is refused at once.
@@ -161,6 +163,7 @@ impl Default for Settings {
                 premium: 300,
                 internal: 1000,
             },
+            share_limits: true,
             view_age_max: Duration::from_secs(300),
             queue_quotes_max: 8192,
             batch_quotes_max: 1024,

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use arc_swap::ArcSwap;
 
-use crate::api_gateway::{self, DAYS_DEFAULT, Gateway, KeyOrder, Role, Tier};
+use crate::api_gateway::{self, DAYS_DEFAULT, Gateway, KeyOrder, Role, SharedLimits, Tier};
 use crate::cache::Cache;
 use crate::calculation::{Calculator, Market};
 use crate::config::{DatabaseConfig, RecoveryFact, SampleBook, ServicesConfig};
@@ -100,6 +100,8 @@ impl Services {
         let data = DataSide::of(&mut config, &far)?;
         let settings = config.settings;
         let market = Arc::new(Market::new(settings.view_age_max, settings.feeds.clone()));
+        let redis = config.redis.as_deref().filter(|_| settings.share_limits && public_address.is_some());
+        let shared_limits = redis.and_then(SharedLimits::start).map(Arc::new);
         let cache = Arc::new(Cache::new(config.redis));
         let keeper = Arc::new(Keeper::new(
             config.database.service.clone(),
@@ -122,6 +124,7 @@ impl Services {
             strict: config.strict,
             limits: Arc::new(ArcSwap::from_pointee(settings.requests_per_minute)),
             peers: far.peers(),
+            shared_limits,
             body_bytes_max: settings.body_bytes_max,
             patience: settings.quote_deadline,
         };

@@ -10,6 +10,7 @@ use crate::{cli::KeysCommand, control::Control, error::Error, instance::Instance
 struct Created {
     key_id: String,
     client_id: String,
+    role: String,
     api_key: String,
     expires_at: String,
 }
@@ -21,17 +22,24 @@ pub(crate) async fn run(
 ) -> Result<(), Error> {
     let control = Control::to(instance)?;
     match command {
-        KeysCommand::Create { client, tier } => {
-            let created: Created = control
-                .post(
-                    "/internal/keys",
-                    &json!({"client_id": client, "tier": tier, "by": who()}),
-                )
-                .await?;
+        KeysCommand::Create {
+            client,
+            tier,
+            operator,
+        } => {
+            let role = if operator { "operator" } else { "client" };
+            let order = json!({"client_id": client, "tier": tier, "role": role, "by": who()});
+            let created: Created = control.post("/internal/keys", &order).await?;
+            terminal::result(print_json, &created, || show(&created));
+        }
+        KeysCommand::Rotate { id, overlap_hours } => {
+            let order = json!({"overlap_hours": overlap_hours, "by": who()});
+            let path = format!("/internal/keys/{id}/rotate");
+            let created: Created = control.post(&path, &order).await?;
             terminal::result(print_json, &created, || {
                 format!(
-                    "{}\nKey {} of {} until {}. It is shown this once; keep it where secrets are kept.",
-                    created.api_key, created.key_id, created.client_id, created.expires_at
+                    "{}\n{id} works for {overlap_hours} more hours at most.",
+                    show(&created)
                 )
             });
         }
@@ -47,14 +55,26 @@ pub(crate) async fn run(
     Ok(())
 }
 
+fn show(key: &Created) -> String {
+    let kind = match key.role.as_str() {
+        "operator" => "Operator token",
+        _ => "Key",
+    };
+    format!(
+        "{}\n{kind} {} of {} until {}. It is shown this once; keep it where secrets are kept.",
+        key.api_key, key.key_id, key.client_id, key.expires_at
+    )
+}
+
 fn list(keys: &Value) -> String {
     let mut text = String::new();
     for key in keys["items"].as_array().into_iter().flatten() {
         let field = |name: &str| key[name].as_str().unwrap_or("-").to_owned();
         text.push_str(&format!(
-            "{}  {:<24} {:<12} expires {}  revoked {}\n",
+            "{}  {:<24} {:<8} {:<12} expires {}  revoked {}\n",
             field("key_id"),
             field("client_id"),
+            field("role"),
             field("tier"),
             field("expires_at"),
             field("revoked_at")

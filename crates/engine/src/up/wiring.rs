@@ -53,6 +53,8 @@ pub(super) fn services_config(
                 premium: limits.premium_per_minute,
                 internal: limits.internal_per_minute,
             },
+            // The instance's own Redis has one gateway only: it counts faster in memory.
+            share_limits: supervisor.config.cache.url.is_some(),
             ..Settings::default()
         },
         sample: Some(sample(book)),

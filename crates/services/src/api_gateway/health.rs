@@ -51,7 +51,7 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
             "audit_log": writer,
             "wal_stream": stream,
             "services": gateway.peers.health(),
-            "rate_limits": { "status": "up", "shared": false },
+            "rate_limits": { "status": "up", "shared": gateway.limits_are_shared() },
         },
     });
     (

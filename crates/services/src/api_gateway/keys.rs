@@ -78,6 +78,8 @@ pub(crate) struct StoredKey {
 #[derive(Debug)]
 pub(crate) struct LiveKey {
     pub(crate) stored: StoredKey,
+    /// The key's id, for those who keep it.
+    pub(crate) id: Arc<str>,
     pub(crate) window: Arc<Window>,
 }
 
@@ -95,7 +97,8 @@ impl KeyTable {
                 .get(&stored.hash)
                 .map(|key| Arc::clone(&key.window))
                 .unwrap_or_default();
-            (stored.hash, Arc::new(LiveKey { stored, window }))
+            let id = stored.key_id.as_str().into();
+            (stored.hash, Arc::new(LiveKey { stored, id, window }))
         };
         KeyTable {
             keys: stored.into_iter().map(live).collect(),

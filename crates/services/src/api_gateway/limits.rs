@@ -9,15 +9,39 @@ use crate::config::RequestsPerMinute;
 #[derive(Debug, Default)]
 pub(crate) struct Window(AtomicU64);
 
+/// Who counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// This gateway, for itself.
+    Gateway,
+    /// All gateways together.
+    Shared,
+}
+
+impl Scope {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Scope::Gateway => "gateway",
+            Scope::Shared => "shared",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) allowed: bool,
     pub(crate) limit: u32,
     pub(crate) remaining: u32,
     pub(crate) reset_seconds: u64,
+    pub(crate) scope: Scope,
 }
 
 impl Window {
+    /// Counted elsewhere already: known here too, should elsewhere go away within the minute.
+    pub(crate) fn note(&self, now_micros: i64) {
+        self.take(u32::MAX, now_micros);
+    }
+
     pub(crate) fn take(&self, limit: u32, now_micros: i64) -> Verdict {
         let seconds = u64::try_from(now_micros).unwrap_or(0) / 1_000_000;
         let minute = (seconds / 60) & 0xffff_ffff;
@@ -36,6 +60,7 @@ impl Window {
                     limit,
                     remaining: 0,
                     reset_seconds,
+                    scope: Scope::Gateway,
                 };
             }
             let next = (window << 32) | (used + 1);
@@ -50,6 +75,7 @@ impl Window {
                         limit,
                         remaining,
                         reset_seconds,
+                        scope: Scope::Gateway,
                     };
                 }
                 Err(newer) => word = newer,

@@ -42,6 +42,7 @@ pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
     flag("bre_wal_stream_attached", stream.attached);
     flag("bre_alarm", stream.alarm.is_some());
     flag("bre_strict", gateway.strict);
+    flag("bre_rate_limits_shared", gateway.limits_are_shared());
     let seconds = market
         .unconfirmed_seconds(now_micros())
         .and_then(|seconds| u32::try_from(seconds).ok())

@@ -111,9 +111,7 @@ pub(super) async fn authenticate(
         Ok(key) => key,
         Err(error) => return error.into_response(),
     };
-    let verdict = key
-        .window
-        .take(gateway.limits.load().of(key.stored.tier), now);
+    let verdict = count(&gateway, &key, now).await;
     let mut response = if verdict.allowed {
         request.extensions_mut().insert(Caller(key));
         next.run(request).await
@@ -125,6 +123,20 @@ pub(super) async fn authenticate(
     };
     tell(response.headers_mut(), verdict);
     response
+}
+
+/// By all gateways together, or by this one alone.
+async fn count(gateway: &Gateway, key: &LiveKey, now: i64) -> Verdict {
+    let limit = gateway.limits.load().of(key.stored.tier);
+    if let Some(shared) = &gateway.shared_limits
+        && let Some(verdict) = shared.take(&key.id, limit).await
+    {
+        if verdict.allowed {
+            key.window.note(now);
+        }
+        return verdict;
+    }
+    key.window.take(limit, now)
 }
 
 /// Prices and records are for clients: an operator's token opens administration only.
@@ -181,6 +193,8 @@ fn tell(headers: &mut HeaderMap, verdict: Verdict) {
     put("x-ratelimit-limit", u64::from(verdict.limit));
     put("x-ratelimit-remaining", u64::from(verdict.remaining));
     put("x-ratelimit-reset", verdict.reset_seconds);
+    let scope = HeaderValue::from_static(verdict.scope.name());
+    headers.insert("x-ratelimit-scope", scope);
 }
 
 fn good_id(headers: &HeaderMap, name: &HeaderName) -> Option<String> {

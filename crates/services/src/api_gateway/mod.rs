@@ -17,6 +17,7 @@ mod parameters;
 mod quotes;
 mod rates;
 mod routes;
+mod shared_limits;
 
 pub(crate) use admin::keys::{DAYS_DEFAULT, KeyOrder, issue};
 pub(crate) use control::control_routes;
@@ -27,6 +28,7 @@ pub use keys::{Role, Tier};
 pub(crate) use metrics::{metrics as metrics_text, recorder};
 pub(crate) use parameters::is_ticker;
 pub(crate) use routes::{method_not_allowed, not_found, public_routes};
+pub(crate) use shared_limits::SharedLimits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,11 +60,20 @@ pub(crate) struct Gateway {
     pub(crate) limits: Arc<ArcSwap<RequestsPerMinute>>,
     /// Services in other processes that this one depends on.
     pub(crate) peers: Peers,
+    /// Set where several gateways may share one Redis.
+    pub(crate) shared_limits: Option<Arc<SharedLimits>>,
     pub(crate) body_bytes_max: usize,
     pub(crate) patience: Duration,
 }
 
 impl Gateway {
+    /// Whether every gateway counts in the same windows right now.
+    fn limits_are_shared(&self) -> bool {
+        self.shared_limits
+            .as_ref()
+            .is_some_and(|shared| shared.is_shared())
+    }
+
     /// After a change of our own: seen here before it is answered. Should it fail now, the notification brings it.
     fn seen(read: Result<(), DatabaseError>) {
         if let Err(error) = read {

@@ -5,7 +5,7 @@ use reqwest::Client;
 use crate::harness::{Answer, GME, Instance, Options};
 
 #[track_caller]
-fn check(name: &str, answer: Answer) {
+pub(crate) fn check(name: &str, answer: Answer) {
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!(name, answer.show());
     });

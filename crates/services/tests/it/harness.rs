@@ -328,6 +328,7 @@ impl Answer {
             let value = match name.as_str() {
                 "date" | "content-length" => continue,
                 "x-ratelimit-reset" | "retry-after" => "[seconds]",
+                "etag" | "last-modified" => "[validator]",
                 // A new minute may begin between two requests of a test.
                 "x-ratelimit-remaining" if value != "0" => "[number]",
                 _ => value,
@@ -346,6 +347,8 @@ const REDACTED: &[&str] = &[
     "last_updated",
     "retry_after_seconds",
     "position",
+    "key_id",
+    "created_at",
 ];
 
 fn redact(json: &str) -> String {

@@ -9,7 +9,10 @@
 mod api;
 mod audit_log;
 mod cache;
+mod clients;
 mod feeds;
 mod harness;
+mod limits;
+mod operators;
 mod outages;
 mod quotes;

@@ -1,0 +1,164 @@
+//! Limits shared by several gateways: the windows are kept in Redis, by Redis' clock. Like quotes, requests that arrive while Redis is
+//! being asked wait together and are asked for at once, so that every request is counted exactly and few wait for a round trip of
+//! their own. Without Redis each gateway counts for itself, and says so.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::limits::{Scope, Verdict};
+
+/// A request waits for Redis no longer than this; then it is counted here.
+const PATIENCE: Duration = Duration::from_millis(250);
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How often an idle connection is tried.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+const WAITING_MAX: usize = 16 * 1024;
+const TOGETHER_MAX: usize = 1024;
+
+/// `KEYS[1]`: the key's windows. `ARGV`: how many are asked for, the limit. Answers: used before, granted now, seconds to the next
+/// window. A window outlives its minute, so that a clock that steps back finds it.
+const SCRIPT: &str = r"
+local time = redis.call('TIME')
+local seconds = tonumber(time[1])
+local window = KEYS[1] .. ':' .. math.floor(seconds / 60)
+local used = tonumber(redis.call('GET', window) or '0')
+local granted = math.max(0, math.min(tonumber(ARGV[1]), tonumber(ARGV[2]) - used))
+if granted > 0 then
+  redis.call('INCRBY', window, granted)
+  redis.call('EXPIRE', window, 180)
+end
+return {used, granted, 60 - seconds % 60}
+";
+
+#[derive(Debug)]
+struct Ask {
+    key_id: Arc<str>,
+    limit: u32,
+    answer: oneshot::Sender<Verdict>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SharedLimits {
+    asks: mpsc::Sender<Ask>,
+    shared: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for SharedLimits {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl SharedLimits {
+    /// `None`: the URL is not one of a Redis.
+    pub(crate) fn start(url: &str) -> Option<SharedLimits> {
+        let client = redis::Client::open(url).ok()?;
+        let (asks, waiting) = mpsc::channel(WAITING_MAX);
+        let shared = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(run(client, waiting, Arc::clone(&shared)));
+        Some(SharedLimits { asks, shared, task })
+    }
+
+    /// Whether the windows are Redis' right now.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    /// `None`: Redis gave no answer; count here.
+    pub(crate) async fn take(&self, key_id: &Arc<str>, limit: u32) -> Option<Verdict> {
+        if !self.is_shared() {
+            return None;
+        }
+        let (answer, answered) = oneshot::channel();
+        let ask = Ask {
+            key_id: Arc::clone(key_id),
+            limit,
+            answer,
+        };
+        self.asks.try_send(ask).ok()?;
+        answered.await.ok()
+    }
+}
+
+/// Connects, serves, and connects again. An ask that is dropped is counted by its gateway.
+async fn run(client: redis::Client, mut waiting: mpsc::Receiver<Ask>, shared: Arc<AtomicBool>) {
+    loop {
+        let connecting = client.get_multiplexed_async_connection();
+        if let Ok(Ok(mut connection)) = tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
+            shared.store(true, Ordering::Relaxed);
+            serve(&mut connection, &mut waiting).await;
+            if shared.swap(false, Ordering::Relaxed) {
+                tracing::warn!("Redis is away: each gateway holds its own rate limits");
+            }
+        }
+        if waiting.is_closed() {
+            return;
+        }
+        while waiting.try_recv().is_ok() {}
+        tokio::time::sleep(RETRY_EVERY).await;
+    }
+}
+
+/// Until Redis does not answer.
+async fn serve(connection: &mut MultiplexedConnection, waiting: &mut mpsc::Receiver<Ask>) {
+    let mut together = Vec::new();
+    loop {
+        let received = waiting.recv_many(&mut together, TOGETHER_MAX);
+        match tokio::time::timeout(CHECK_EVERY, received).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            // Nothing to ask: still, an answer is wanted.
+            Err(_) => together.clear(),
+        }
+        let asked = tokio::time::timeout(PATIENCE, ask(connection, &mut together));
+        if !matches!(asked.await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+async fn ask(
+    connection: &mut MultiplexedConnection,
+    together: &mut Vec<Ask>,
+) -> redis::RedisResult<()> {
+    let mut by_key: HashMap<Arc<str>, Vec<Ask>> = HashMap::new();
+    for ask in together.drain(..) {
+        by_key.entry(Arc::clone(&ask.key_id)).or_default().push(ask);
+    }
+    let mut pipe = redis::pipe();
+    if by_key.is_empty() {
+        pipe.cmd("PING").ignore();
+    }
+    let groups: Vec<(Arc<str>, Vec<Ask>)> = by_key.into_iter().collect();
+    for (key_id, asks) in &groups {
+        let limit = asks.first().map_or(0, |ask| ask.limit);
+        // The braces keep a key's windows on one node of a cluster.
+        pipe.cmd("EVAL")
+            .arg(SCRIPT)
+            .arg(1)
+            .arg(format!("bre:1:limit:{{{key_id}}}"))
+            .arg(asks.len())
+            .arg(limit);
+    }
+    let counted: Vec<(u32, u32, u64)> = pipe.query_async(connection).await?;
+    for ((_, asks), (used, granted, reset_seconds)) in groups.into_iter().zip(counted) {
+        for (number, ask) in (1..).zip(asks) {
+            let _ = ask.answer.send(Verdict {
+                allowed: number <= granted,
+                limit: ask.limit,
+                remaining: ask.limit.saturating_sub(used + number.min(granted)),
+                reset_seconds,
+                scope: Scope::Shared,
+            });
+        }
+    }
+    Ok(())
+}
