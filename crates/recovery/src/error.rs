@@ -31,6 +31,16 @@ pub enum Error {
         "the newest WAL cannot be read: {damage}\nTo do without it, name the place to restore to: the last one before it is LSN {last_good}"
     )]
     DamagedWal { damage: String, last_good: String },
+    #[error(
+        "WAL of timeline {timeline} from {from} to {to} is missing, and there is no backup after it that leads to the newest WAL. \
+         Bring the missing `wal/` or `tail/` objects back. To do without what is newer, name the place to restore to: the last \
+         one before it is LSN {from}"
+    )]
+    MissingWal {
+        timeline: u32,
+        from: String,
+        to: String,
+    },
     #[error("timeline {timeline}: {what}")]
     Timeline { timeline: u32, what: String },
 

@@ -10,7 +10,7 @@ use postgres_physical::replication::{
 };
 use postgres_physical::timeline::History;
 use postgres_physical::wire::WireError;
-use repository::{Inventory, Repository, WalWriter};
+use repository::{BackupState, Inventory, Repository, WalWriter};
 
 /// A stream that flows and a writer that waits at the same position.
 pub(super) struct Attached {
@@ -61,7 +61,7 @@ pub(super) fn attach(config: &StreamerConfig, shared: &Shared) -> Result<Attache
         &streamer_id,
         begin.start.0,
     )?;
-    let needs_full_backup = needs_full_backup(&repository)?;
+    let needs_full_backup = needs_full_backup(&repository, &ancestry)?;
     tracing::info!(timeline = begin.timeline, start = %begin.start, held = %begin.held, "the stream of WAL is attached");
     shared.update(|state| {
         state.attached = true;
@@ -270,21 +270,37 @@ fn probe(config: &StreamerConfig, begin: Beginning) -> Result<(), WireError> {
     }
 }
 
-/// True while some hole is newer than every backup.
-fn needs_full_backup(repository: &Repository) -> Result<bool> {
+/// True while some hole on the way to the server's present is newer than every backup.
+fn needs_full_backup(repository: &Repository, ancestry: &[(u32, Option<Lsn>)]) -> Result<bool> {
     let inventory = repository::wal_inventory(repository)?;
-    let holes: Vec<u64> = inventory
-        .timelines
-        .values()
-        .flat_map(|wal| wal.holes.iter().map(|hole| hole.end))
-        .collect();
+    let holes = holes_on_the_way(&inventory, ancestry);
     if holes.is_empty() {
         return Ok(false);
     }
     let backups = repository::catalogue(repository)?.backups;
-    Ok(holes
+    let makes_up = |end: u64| {
+        backups
+            .iter()
+            .any(|backup| backup.state == BackupState::Complete && backup.start_lsn >= end)
+    };
+    Ok(!holes.into_iter().all(makes_up))
+}
+
+/// Their ends. A hole behind the point where a timeline was left is on another way.
+fn holes_on_the_way(inventory: &Inventory, ancestry: &[(u32, Option<Lsn>)]) -> Vec<u64> {
+    ancestry
         .iter()
-        .any(|end| !backups.iter().any(|backup| backup.start_lsn >= *end)))
+        .filter_map(|(timeline, left_at)| {
+            let holes = &inventory.timelines.get(timeline)?.holes;
+            Some(
+                holes
+                    .iter()
+                    .filter(move |hole| left_at.is_none_or(|left_at| hole.start < left_at.0)),
+            )
+        })
+        .flatten()
+        .map(|hole| hole.end)
+        .collect()
 }
 
 #[cfg(test)]
@@ -375,5 +391,26 @@ mod tests {
         );
         // The server is behind what the repository holds of the same timeline.
         check(&[(1, 0x600)], &[(1, None)], 0x500, None);
+    }
+
+    #[test]
+    fn a_hole_on_an_abandoned_branch_asks_for_nothing() {
+        let mut inventory = Inventory::default();
+        let hole = |start, end| repository::Hole {
+            timeline: 1,
+            start,
+            end,
+            reason: "test".to_owned(),
+            recorded_at_micros: 0,
+        };
+        let wal = TimelineWal {
+            holes: vec![hole(0x100, 0x200), hole(0x800, 0x900)],
+            ..TimelineWal::default()
+        };
+        inventory.timelines.insert(1, wal);
+        let ends = |ancestry: &[(u32, Option<Lsn>)]| holes_on_the_way(&inventory, ancestry);
+        assert_eq!(ends(&[(1, None)]), [0x200, 0x900]);
+        assert_eq!(ends(&[(2, None), (1, Some(Lsn(0x500)))]), [0x200]);
+        assert!(ends(&[(2, None), (1, Some(Lsn(0x80)))]).is_empty());
     }
 }

@@ -96,6 +96,7 @@ pub fn plan(repository: &Repository, private: &RecipientPrivate, target: Target)
     let span = choose_span(&spans, target.point)?;
     if target.point == Point::Latest {
         check_newest_wal(&holdings, span, &path, target.timeline)?;
+        check_nothing_beyond(&holdings, span, newest)?;
     }
     let (link, stop) = resolve(&holdings, span, target.point)?;
     let backup = choose_backup(&holdings, span, link, stop.lsn)?.clone();
@@ -174,6 +175,27 @@ fn check_newest_wal(
             last_good: show_lsn(span.to_lsn()),
         }),
     }
+}
+
+/// A gap that nobody put on record is a loss of objects: what lies before it is not "the latest". One on record is known,
+/// and the status shows it.
+fn check_nothing_beyond(holdings: &Holdings, span: &Span, timeline: u32) -> Result<()> {
+    let end = span.to_lsn();
+    let Some(wal) = holdings.inventory.timelines.get(&timeline) else {
+        return Ok(());
+    };
+    let Some(beyond) = wal.intervals.iter().find(|wal| wal.start > end) else {
+        return Ok(());
+    };
+    let on_record = |hole: &repository::Hole| hole.start <= end && beyond.start <= hole.end;
+    if wal.holes.iter().any(on_record) {
+        return Ok(());
+    }
+    Err(Error::MissingWal {
+        timeline,
+        from: show_lsn(end),
+        to: show_lsn(beyond.start),
+    })
 }
 
 fn choose_span(spans: &[Span], point: Point) -> Result<&Span> {
@@ -372,6 +394,37 @@ mod tests {
             Point::Time(0x700),
             Err("The nearest is 1970-01-01T00:00:00.001536Z"),
         );
+    }
+
+    #[test]
+    fn wal_that_vanished_is_not_passed_over() {
+        let check = |mut holdings: Holdings, on_record: Option<(u64, u64)>| {
+            if let Some((start, end)) = on_record {
+                let wal = holdings.inventory.timelines.get_mut(&1).unwrap();
+                wal.holes.push(repository::Hole {
+                    timeline: 1,
+                    recorded_at_micros: 0,
+                    start,
+                    end,
+                    reason: "test".to_owned(),
+                });
+            }
+            let spans = holdings.spans(&path(&[]));
+            check_nothing_beyond(&holdings, spans.last().unwrap(), 1)
+        };
+        let vanished = || {
+            let backups = vec![backup("a", 1, 0x120, 0x150)];
+            holdings(&[(1, 0x100, 0x300), (1, 0x400, 0x600)], backups)
+        };
+        let error = check(vanished(), None).unwrap_err().to_string();
+        assert!(
+            error.contains("0/300") && error.contains("0/400"),
+            "{error}"
+        );
+        assert!(check(vanished(), Some((0x310, 0x400))).is_err());
+        check(vanished(), Some((0x300, 0x400))).unwrap();
+        // A backup after it leads on.
+        check(two_spans().0, None).unwrap();
     }
 
     #[test]
