@@ -109,9 +109,14 @@ impl Server {
             .arg(&dir)
             .arg("-p")
             .arg(options.port.to_string());
+        // A list: quoted, a folder's name may hold commas, quotes and spaces.
         command.arg("-c").arg(format!(
-            "unix_socket_directories={}",
-            options.socket_dir.display()
+            "unix_socket_directories=\"{}\"",
+            options
+                .socket_dir
+                .display()
+                .to_string()
+                .replace('"', "\"\"")
         ));
         command
             .arg("-c")
