@@ -6,8 +6,11 @@
 )]
 
 mod audit;
+mod backup;
+mod drills;
 mod import;
 mod instance;
 mod process;
 mod repository_away;
+mod restore;
 mod start_and_stop;
