@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use services::ServiceSet;
 
 /// Prices every short-sale borrow and locate exactly, keeps a provable record of each answer, and gets all of it back after any failure.
 #[derive(Debug, Parser)]
@@ -22,6 +23,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run everything on one machine; prints the URL and a first API key.
     Up(UpArgs),
+    /// Run one or more of the services, on a database and a cache of your own.
+    Serve(ServeArgs),
     /// Load a feed file into the running instance.
     Import { kind: FeedKind, file: PathBuf },
     /// Price one locate.
@@ -72,6 +75,25 @@ pub(crate) struct UpArgs {
     /// Settings file; DIR/bre.toml when it is there.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// all, or a comma-separated list of api-gateway, calculation-service, data-service, cache-service.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) services: ServiceSet,
+    /// Settings file; the same one may serve all processes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Port of the public API with an api-gateway, of the internal routes otherwise; 0 takes a free one.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Port of the internal routes beside an api-gateway.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) internal_port: Option<u16>,
+    /// The database was restored: the file bre_recovery.json that `bre restore` left in its data folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) restored: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -1,6 +1,9 @@
 //! Settings of an instance: few, with defaults that suit one machine. `bre.toml` holds what differs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -11,27 +14,91 @@ use crate::error::Error;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub(crate) server: Server,
+    pub(crate) internal: Internal,
+    pub(crate) services: Services,
     pub(crate) database: Database,
     pub(crate) cache: Cache,
     pub(crate) repository: Repository,
     pub(crate) limits: Limits,
+    pub(crate) log: Log,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Server {
+    /// The address to listen on.
+    pub(crate) bind: IpAddr,
     pub(crate) port: u16,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { port: 8000 }
+        Self {
+            bind: HERE,
+            port: 8000,
+        }
+    }
+}
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Between services in several processes (`bre serve`).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Internal {
+    pub(crate) bind: IpAddr,
+    /// 8000 when absent, or 8001 beside an api-gateway.
+    pub(crate) port: Option<u16>,
+    /// A file of mode 0600 with the secret that all services share.
+    pub(crate) secret_file: Option<PathBuf>,
+}
+
+impl Default for Internal {
+    fn default() -> Self {
+        Self {
+            bind: HERE,
+            port: None,
+            secret_file: None,
+        }
+    }
+}
+
+/// Where the services are that do not run in this process.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct Services {
+    pub(crate) calculation_service: Option<String>,
+    pub(crate) data_service: Option<String>,
+    pub(crate) cache_service: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    /// What `RUST_LOG` would say: a level, or levels by module.
+    pub(crate) level: Option<String>,
+}
+
+/// May hold a password: it is not printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct DatabaseUrl(pub(crate) String);
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DatabaseUrl(…)")
     }
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Database {
+    /// A server of your own, for `bre serve`: as the role that serves.
+    pub(crate) url: Option<DatabaseUrl>,
+    /// As the role that owns the tables; the data-service migrates them.
+    pub(crate) owner_url: Option<DatabaseUrl>,
+    /// As the role that may replicate; the data-service streams WAL and takes backups.
+    pub(crate) backup_url: Option<DatabaseUrl>,
     /// Folder of PostgreSQL's programs; found by itself when absent.
     pub(crate) binaries: Option<PathBuf>,
     /// How much WAL PostgreSQL keeps for us while the repository is away.
@@ -43,6 +110,9 @@ pub(crate) struct Database {
 impl Default for Database {
     fn default() -> Self {
         Self {
+            url: None,
+            owner_url: None,
+            backup_url: None,
             binaries: None,
             max_slot_wal_keep_size_mb: 4096,
             strict: false,

@@ -20,9 +20,9 @@ pub(crate) enum Error {
     #[error("no engine runs at {path}. Start it with: bre up --data {path}")]
     NotRunning { path: PathBuf },
     #[error(
-        "port {port} on 127.0.0.1 is in use by another program. Stop it, or choose another: bre up --port N (0 takes a free one)"
+        "port {port} on {bind} is in use by another program. Stop it, or choose another: bre up --port N (0 takes a free one)"
     )]
-    PortTaken { port: u16 },
+    PortTaken { bind: std::net::IpAddr, port: u16 },
     #[error(
         "{program} was not found. Install it (Debian: apt-get install {package}), or name its folder in bre.toml: {setting}"
     )]

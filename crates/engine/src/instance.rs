@@ -10,7 +10,9 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::{error::Error, up::sockets};
+
+const CONTROL_SOCKET: &str = "control.sock";
 
 /// Paths below `--data DIR`. Everything but `repository` and `keys` may be deleted and comes back.
 #[derive(Clone, Debug)]
@@ -63,8 +65,13 @@ impl Instance {
     pub(crate) fn run(&self) -> PathBuf {
         self.root.join("run")
     }
+    /// `DIR/run/control.sock`, or in a short folder when that is too long for a socket.
     pub(crate) fn control_socket(&self) -> PathBuf {
-        self.run().join("control.sock")
+        let near = self.run().join(CONTROL_SOCKET);
+        if sockets::fits(&near) {
+            return near;
+        }
+        sockets::folder(self, "control").join(CONTROL_SOCKET)
     }
     fn running_file(&self) -> PathBuf {
         self.run().join("instance.json")

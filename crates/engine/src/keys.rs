@@ -116,6 +116,20 @@ pub(crate) fn reading_key(folder: &Path) -> Result<RecipientPrivate, Error> {
     })
 }
 
+/// The key that signs the log, made on the first start, for a data-service without a repository of its own.
+pub(crate) fn signing_key(folder: &Path) -> Result<Arc<SigningKey>, Error> {
+    let path = folder.join(SIGNING);
+    let key = match path.exists() {
+        true => SigningKey::load(&path)?,
+        false => SigningKey::create(&path)?,
+    };
+    let public = folder.join(SIGNING_PUBLIC);
+    if !public.exists() {
+        key.verifying_key().create(&public)?;
+    }
+    Ok(Arc::new(key))
+}
+
 /// The key that vouches for the audit log.
 pub(crate) fn verifying_key(folder: &Path) -> Result<VerifyingKey, Error> {
     Ok(VerifyingKey::load(folder.join(SIGNING_PUBLIC))?)

@@ -12,7 +12,9 @@ mod error;
 mod instance;
 mod keys;
 mod record;
+mod reload;
 mod restored;
+mod serve;
 mod telemetry;
 mod terminal;
 mod up;
@@ -20,6 +22,10 @@ mod up;
 use std::process::ExitCode;
 
 use clap::Parser;
+
+/// A quote is some two hundred small allocations, made in one thread and freed in another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

@@ -14,6 +14,7 @@ mod calculation;
 mod config;
 mod data;
 mod internal;
+mod reload;
 mod running;
 mod service;
 mod time;
@@ -30,6 +31,7 @@ pub use data::{
     Recorded, SeedError, WriteError, WriterState, verify,
 };
 pub use internal::InternalSecret;
+pub use reload::ReloadReport;
 pub use running::{Running, ServiceError, Services};
 pub use service::{Service, ServiceSet};
 

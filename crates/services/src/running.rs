@@ -12,12 +12,15 @@ use tokio::task::JoinHandle;
 
 use arc_swap::ArcSwap;
 
-use crate::api_gateway::{self, DAYS_DEFAULT, Gateway, KeyOrder, Role, SharedLimits, Tier};
+use crate::api_gateway::{
+    self, DAYS_DEFAULT, Gateway, GatewayParts, KeyOrder, Role, SharedLimits, Tier,
+};
 use crate::cache::Cache;
 use crate::calculation::{Calculator, Market};
-use crate::config::{DatabaseConfig, RecoveryFact, SampleBook, ServicesConfig};
+use crate::config::{DatabaseConfig, RecoveryFact, RequestsPerMinute, SampleBook, ServicesConfig};
 use crate::data::{self, DatabaseError, Keeper, SeedError, Writer, WriterState};
 use crate::internal;
+use crate::reload::{self, ReloadReport};
 use crate::wiring::{DataSide, Far};
 
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,8 @@ pub struct Running {
     public_address: Option<SocketAddr>,
     internal_address: Option<SocketAddr>,
     gateway: Gateway,
+    /// Names of those that run here.
+    services: String,
     /// Where the log is written.
     writer: Option<Writer>,
     database: watch::Sender<DatabaseConfig>,
@@ -100,7 +105,10 @@ impl Services {
         let data = DataSide::of(&mut config, &far)?;
         let settings = config.settings;
         let market = Arc::new(Market::new(settings.view_age_max, settings.feeds.clone()));
-        let redis = config.redis.as_deref().filter(|_| settings.share_limits && public_address.is_some());
+        let redis = config
+            .redis
+            .as_deref()
+            .filter(|_| settings.share_limits && public_address.is_some());
         let shared_limits = redis.and_then(SharedLimits::start).map(Arc::new);
         let cache = Arc::new(Cache::new(config.redis));
         let keeper = Arc::new(Keeper::new(
@@ -114,7 +122,7 @@ impl Services {
             quote_valid: settings.quote_valid,
         };
         let (local, mut background) = (data.local, data.tasks);
-        let gateway = Gateway {
+        let gateway = Gateway::from(GatewayParts {
             calculation: far.calculation(&calculator, settings.quote_deadline),
             calculator,
             keeper: Arc::clone(&keeper),
@@ -123,11 +131,12 @@ impl Services {
             stream: data.stream,
             strict: config.strict,
             limits: Arc::new(ArcSwap::from_pointee(settings.requests_per_minute)),
+            reload: Arc::default(),
             peers: far.peers(),
             shared_limits,
             body_bytes_max: settings.body_bytes_max,
             patience: settings.quote_deadline,
-        };
+        });
         let (database, configured) = watch::channel(config.database);
         let (prepared, ready) = watch::channel(Readiness::Waiting("starting".to_owned()));
         let drain = watch::channel(false).0;
@@ -150,6 +159,7 @@ impl Services {
             let heads = Arc::clone(&local.heads);
             tokio::spawn(heads.publish_all(stop_heads.subscribe(), HEAD_PATIENCE))
         });
+        let services = config.services.to_string();
         let mut servers = Vec::new();
         if let Some(public) = config.public {
             let routes = api_gateway::public_routes(gateway.clone());
@@ -168,6 +178,7 @@ impl Services {
             public_address,
             internal_address,
             gateway,
+            services,
             writer,
             database,
             ready,
@@ -282,6 +293,19 @@ impl Running {
         let head = self.writer.as_ref()?.tip()?;
         let head = head.head(crate::time::now_micros(), 0)?;
         Some(self.gateway.heads.as_ref()?.signing_key().sign(&head))
+    }
+
+    /// In force for the next request.
+    pub fn set_limits(&self, limits: RequestsPerMinute) {
+        self.gateway.limits.store(Arc::new(limits));
+    }
+
+    /// Shows in `/config` what a change of settings brought, and puts it on record; await it for the latter.
+    pub fn reloaded(&self, report: ReloadReport) -> impl Future<Output = ()> + Send + 'static {
+        let report = Arc::new(report);
+        self.gateway.reload.store(Some(Arc::clone(&report)));
+        let writer = Arc::clone(&self.gateway.calculator.writer);
+        reload::record(writer, report, self.services.clone())
     }
 
     /// Answers what has been asked, then stops; the last head is published if the repository gets there.

@@ -20,7 +20,7 @@ use crate::{
     cli::{Cli, Command},
     error::Error,
     instance::Instance,
-    up,
+    serve, up,
 };
 
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
@@ -28,6 +28,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
     let json = cli.json;
     match cli.command {
         Command::Up(args) => return up::run(&instance, json, &args),
+        Command::Serve(args) => return serve::run(&instance, json, &args),
         Command::Drill(command) => return drill::run(json, command),
         Command::Wal(command) => return Ok(wal::run(&instance, command)),
         Command::Backup(command) => return backup::run(&instance, json, command),

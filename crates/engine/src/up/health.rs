@@ -124,18 +124,33 @@ impl StreamHealth for StreamMonitor {
     fn report(&self) -> StreamReport {
         self.with(|inner| {
             let state = inner.stream.as_ref().map(StreamWatch::state);
-            let full = inner.slot_fill_permille.is_some_and(|permille| permille >= FULL_PERMILLE);
+            let full = inner
+                .slot_fill_permille
+                .is_some_and(|permille| permille >= FULL_PERMILLE);
+            let after_hole = state.as_ref().is_some_and(|state| state.needs_full_backup);
             StreamReport {
                 attached: state.as_ref().is_some_and(|state| state.attached),
                 strict: inner.strict_on,
                 durable_lsn: inner.stream.as_ref().and_then(durable),
                 slot_fill_permille: inner.slot_fill_permille,
                 alarm: inner.alarm(state.as_ref().and_then(|state| state.error.as_deref())),
-                refuse_locates: (inner.strict_wanted && full).then(|| {
-                    "strict mode: the repository is away and PostgreSQL can keep no more WAL for it".to_owned()
-                }),
+                refuse_locates: refusal(inner.strict_wanted, full, after_hole)
+                    .map(ToOwned::to_owned),
             }
         })
+    }
+}
+
+/// Strict mode promises that what is acknowledged can be restored. Behind a hole WAL alone restores nothing.
+fn refusal(strict: bool, full: bool, after_hole: bool) -> Option<&'static str> {
+    match (strict, full, after_hole) {
+        (true, true, _) => {
+            Some("strict mode: the repository is away and PostgreSQL can keep no more WAL for it")
+        }
+        (true, false, true) => Some(
+            "strict mode: WAL was lost on the way to the repository; locates are served again after the full backup that is being taken",
+        ),
+        _ => None,
     }
 }
 
@@ -182,6 +197,8 @@ mod tests {
             fill == Some(1000) && alarm.contains("hole") && refused,
             "{alarm}"
         );
+        assert!(refusal(true, false, true).is_some_and(|why| why.contains("full backup")));
+        assert_eq!(refusal(false, true, true), None, "normal mode goes on");
         assert_eq!(
             seen(&slot(WalStatus::Reserved, 0)),
             (Some(0), String::new(), false)

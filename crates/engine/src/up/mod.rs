@@ -2,16 +2,19 @@
 
 pub(crate) mod database;
 pub(crate) mod heads;
-mod health;
+pub(crate) mod health;
 pub(crate) mod postgres;
 pub(crate) mod protection;
 mod redis;
-mod repository;
-mod sockets;
-mod supervisor;
+pub(crate) mod repository;
+pub(crate) mod sockets;
+pub(crate) mod supervisor;
 mod wiring;
 
-use std::{net::TcpListener, process::ExitCode};
+use std::{
+    net::{IpAddr, TcpListener},
+    process::ExitCode,
+};
 
 use serde::Serialize;
 
@@ -37,9 +40,10 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<Exit
     telemetry::start(json);
     let mut config = Config::load(args.config.as_deref(), instance.root())?;
     config.database.strict |= args.strict;
+    telemetry::set_level(config.log.level.as_deref())?;
     let lock = instance.lock()?;
     instance.make_folders()?;
-    let listener = listen(args.port.unwrap_or(config.server.port))?;
+    let listener = listen(config.server.bind, args.port.unwrap_or(config.server.port))?;
     let book = args.book.as_deref().map(read_book).transpose()?;
 
     let mut supervisor = Supervisor::start(instance, config, listener, book)?;
@@ -57,6 +61,7 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<Exit
     } else {
         terminal::line(&welcome(&ready, supervisor.api_key()));
     }
+    supervisor.follow_settings(args.config.as_deref())?;
     supervisor.watch();
     supervisor.stop()?;
     drop(lock);
@@ -66,10 +71,10 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<Exit
 /// The client that the first key belongs to.
 pub(crate) const FIRST_CLIENT: &str = "standard";
 
-fn listen(port: u16) -> Result<TcpListener, Error> {
-    let listener = TcpListener::bind(("127.0.0.1", port)).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => Error::PortTaken { port },
-        _ => Error::Failed(format!("cannot listen on 127.0.0.1:{port}: {error}")),
+pub(crate) fn listen(bind: IpAddr, port: u16) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind((bind, port)).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Error::PortTaken { bind, port },
+        _ => Error::Failed(format!("cannot listen on {bind}:{port}: {error}")),
     })?;
     listener
         .set_nonblocking(true)

@@ -1,6 +1,6 @@
 //! The instance's own PostgreSQL: made once, started as our child, found whole or found missing.
 
-use std::{path::PathBuf, time::Duration};
+use std::{os::unix::ffi::OsStrExt, path::PathBuf, time::Duration};
 
 use postgres_physical::{
     server::{
@@ -190,11 +190,7 @@ impl Postgres {
 
     /// For clients that take a URL.
     pub(crate) fn url(&self, role: &str) -> String {
-        let host: String = self
-            .socket_dir
-            .to_string_lossy()
-            .replace('%', "%25")
-            .replace(' ', "%20");
+        let host = percent_encoded(self.socket_dir.as_os_str().as_bytes());
         format!("postgresql://{role}@/{DATABASE}?host={host}&port={PORT}")
     }
 
@@ -233,5 +229,29 @@ impl Postgres {
         if let Some(mut server) = self.server.take() {
             let _ = server.stop(StopMode::Kill, STOP_PATIENCE);
         }
+    }
+}
+
+/// Everything that could mean something in a URL is escaped.
+fn percent_encoded(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(byte) {
+            text.push(char::from(*byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_folder_of_any_name_fits_into_a_url() {
+        assert_eq!(
+            super::percent_encoded("/srv/a b%&?\\ü".as_bytes()),
+            "/srv/a%20b%25%26%3F%5C%C3%BC"
+        );
     }
 }

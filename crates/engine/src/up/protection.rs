@@ -169,25 +169,9 @@ impl Supervisor {
         Ok(())
     }
 
-    /// What could not be recorded stays for the next look: the audit log may not be open yet. In the background, because a
-    /// strict commit waits for a repository that is away, and whoever waits here notices nothing else.
     fn record_backups(&mut self) {
-        if let Some(recording) = self.full_backup.recording.take() {
-            if !recording.is_finished() {
-                self.full_backup.recording = Some(recording);
-                return;
-            }
-            match self.runtime.block_on(recording) {
-                Ok(Ok(())) => drop(self.full_backup.unrecorded.remove(0)),
-                failed => tracing::debug!(?failed, "a backup is not on record yet"),
-            }
-        }
-        if let Some(outcome) = self.full_backup.unrecorded.first() {
-            let event = record::backup(Event::by_engine("BackupRun"), outcome);
-            let instance = self.instance.clone();
-            let recording = async move { event.record(&instance).await };
-            self.full_backup.recording = Some(self.runtime.spawn(recording));
-        }
+        self.full_backup
+            .record(self.runtime.handle(), &self.instance);
     }
 
     fn backup_request(&self, label: &'static str) -> OwnedRequest {
@@ -209,12 +193,12 @@ impl Supervisor {
 }
 
 /// Everything a backup needs, for a thread of its own.
-struct OwnedRequest {
-    connect: ConnectOptions,
-    repository: Repository,
-    public: RecipientPublic,
-    chunk_id: ChunkIdKey,
-    label: &'static str,
+pub(crate) struct OwnedRequest {
+    pub(crate) connect: ConnectOptions,
+    pub(crate) repository: Repository,
+    pub(crate) public: RecipientPublic,
+    pub(crate) chunk_id: ChunkIdKey,
+    pub(crate) label: &'static str,
 }
 
 impl OwnedRequest {
@@ -235,7 +219,7 @@ impl OwnedRequest {
 
 /// Full backups in the background: one at a time, ended cleanly when the engine stops.
 #[derive(Debug, Default)]
-pub(super) struct FullBackup {
+pub(crate) struct FullBackup {
     thread: Option<JoinHandle<Result<FullOutcome, Error>>>,
     cancel: Arc<AtomicBool>,
     /// Finished, and not on record yet.
@@ -247,18 +231,41 @@ pub(super) struct FullBackup {
 }
 
 impl FullBackup {
-    fn may_start(&self) -> bool {
+    /// What could not be recorded stays for the next look: the audit log may not be open yet. In the background, because a
+    /// strict commit waits for a repository that is away, and whoever waits here notices nothing else.
+    pub(crate) fn record(&mut self, runtime: &tokio::runtime::Handle, instance: &Instance) {
+        if let Some(recording) = self.recording.take() {
+            if !recording.is_finished() {
+                self.recording = Some(recording);
+                return;
+            }
+            match runtime.block_on(recording) {
+                Ok(Ok(())) => drop(self.unrecorded.remove(0)),
+                failed => tracing::debug!(?failed, "a backup is not on record yet"),
+            }
+        }
+        if let Some(outcome) = self.unrecorded.first() {
+            let event = record::backup(Event::by_engine("BackupRun"), outcome);
+            let instance = instance.clone();
+            let recording = async move { event.record(&instance).await };
+            self.recording = Some(runtime.spawn(recording));
+        }
+    }
+
+    pub(crate) fn may_start(&self) -> bool {
         self.thread.is_none() && self.retry_at.is_none_or(|at| at <= Instant::now())
     }
 
-    fn start(&mut self, request: OwnedRequest, stream: Option<StreamWatch>) {
+    pub(crate) fn start(&mut self, request: OwnedRequest, stream: Option<StreamWatch>) {
         if !self.may_start() {
             return;
         }
         let steps = Steps::logged().cancelled_by(Arc::clone(&self.cancel));
         self.thread = Some(std::thread::spawn(move || {
             let outcome = request.run(&steps)?;
-            if let Some(stream) = stream {
+            if let Some(stream) = stream
+                && outcome.state == BackupState::Complete
+            {
                 stream.full_backup_taken();
             }
             Ok(outcome)
@@ -266,7 +273,7 @@ impl FullBackup {
     }
 
     /// Takes note of one that ended.
-    fn collect(&mut self) -> Option<Result<(), Error>> {
+    pub(crate) fn collect(&mut self) -> Option<Result<(), Error>> {
         if !self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
             return None;
         }
@@ -294,7 +301,7 @@ impl FullBackup {
         self.unrecorded.push(outcome);
     }
 
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.cancel.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

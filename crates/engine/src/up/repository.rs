@@ -22,15 +22,15 @@ const BOUND: &str = "repository.id";
 
 /// The instance's own repository and the keys to it, taken for this process.
 #[derive(Debug)]
-pub(super) struct Own {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) repository: Repository,
-    pub(super) keys: Keys,
-    pub(super) claim: Claim,
+pub(crate) struct Own {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) repository: Repository,
+    pub(crate) keys: Keys,
+    pub(crate) claim: Claim,
 }
 
 /// Opens it, or makes it at the very first start. `named`: the setting; below the instance's folder otherwise.
-pub(super) fn open_own(instance: &Instance, named: Option<&Path>) -> Result<Own, Error> {
+pub(crate) fn open_own(instance: &Instance, named: Option<&Path>) -> Result<Own, Error> {
     let folder = named.map_or_else(|| instance.repository(), Path::to_owned);
     let store: Arc<dyn Store> = Arc::new(PosixStore::new(&folder));
     let bound = instance.keys().join(BOUND);
@@ -84,7 +84,7 @@ fn open_bound(store: &Arc<dyn Store>, id: &str, bound: &Path) -> Result<Reposito
 /// Held by the one engine of this machine that writes into a repository. It is a name, not a file: nothing stays behind,
 /// however the process ends, and nothing keeps the repository's disk from being unmounted.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     _name: UnixListener,
 }
 

@@ -1,12 +1,42 @@
 //! Where unix sockets live. Their paths have a limit (107 bytes), which a deep data folder can exceed.
 
-use std::path::PathBuf;
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
-use crate::instance::Instance;
+use postgres_physical::server::OsUser;
+
+use crate::{
+    error::Error,
+    instance::{Instance, make_folder},
+};
 
 /// What a socket's own name may add to its folder.
 const NAME_BYTES_MAX: usize = 24;
 const PATH_BYTES_MAX: usize = 107;
+
+/// Whether a socket can have this path.
+pub(crate) fn fits(socket: &Path) -> bool {
+    socket.as_os_str().len() <= PATH_BYTES_MAX
+}
+
+/// Makes the folder of a socket through which the engine takes orders. In the temporary folder somebody else may have made
+/// it first.
+pub(crate) fn make_private(folder: &Path) -> Result<(), Error> {
+    make_folder(folder, 0o700)?;
+    let meta = std::fs::symlink_metadata(folder).map_err(Error::file("cannot look at", folder))?;
+    if meta.is_dir() && meta.uid() == OsUser::current()?.uid {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        what: "a folder for our socket belongs to somebody else",
+        reason: format!(
+            "{}. Remove it, or give a shorter --data DIR",
+            folder.display()
+        ),
+    })
+}
 
 /// `DIR/run/NAME`, or a short folder in the temporary folder whose name follows from the data folder's.
 pub(crate) fn folder(instance: &Instance, name: &str) -> PathBuf {
@@ -35,5 +65,6 @@ mod tests {
         let deep = Instance::at(&Path::new("/srv").join("x".repeat(120))).unwrap();
         assert!(folder(&deep, "pg").as_os_str().len() + NAME_BYTES_MAX <= PATH_BYTES_MAX);
         assert_ne!(folder(&deep, "pg"), folder(&deep, "redis"));
+        assert!(fits(&deep.control_socket()));
     }
 }

@@ -1,8 +1,10 @@
 //! Starts the parts in their one order, watches them, and brings back what fails.
 
 use std::{
+    io::IsTerminal,
     net::TcpListener,
     os::unix::net::UnixListener,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,13 +24,14 @@ use super::{
     protection,
     redis::Redis,
     repository::{Claim, Own, open_own},
-    wiring,
+    sockets, wiring,
 };
 use crate::{
     config::Config,
     error::Error,
     instance::{Instance, Running},
     keys::Keys,
+    reload::Reloader,
 };
 
 /// How long one look at the database's process lasts; also how soon a request to stop is seen.
@@ -57,6 +60,7 @@ pub(crate) struct Supervisor {
     api_key: String,
     url: String,
     stop: Arc<AtomicBool>,
+    reloader: Option<Reloader>,
     pub(super) full_backup: protection::FullBackup,
 }
 
@@ -101,6 +105,7 @@ impl Supervisor {
             api_key: String::new(),
             url,
             stop,
+            reloader: None,
             full_backup: protection::FullBackup::default(),
         };
         supervisor
@@ -235,6 +240,16 @@ impl Supervisor {
             .unwrap_or_else(|| self.instance.repository())
     }
 
+    /// From now on SIGHUP makes it read its settings again. At a terminal it stays what it is there: the end of the session.
+    pub(crate) fn follow_settings(&mut self, named: Option<&Path>) -> Result<(), Error> {
+        if std::io::stdin().is_terminal() {
+            return Ok(());
+        }
+        let reloader = Reloader::start(&self.runtime, named, self.instance.root())?;
+        self.reloader = Some(reloader);
+        Ok(())
+    }
+
     fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -249,6 +264,9 @@ impl Supervisor {
             } else if self.postgres.folder() == super::postgres::Folder::Missing {
                 tracing::error!("the data folder is gone although PostgreSQL still runs");
                 self.bring_back();
+            }
+            if let (Some(reloader), Some(services)) = (&mut self.reloader, &self.services) {
+                reloader.act(&self.runtime, services);
             }
             if next_look <= Instant::now() {
                 self.keep_house();
@@ -346,8 +364,11 @@ fn started(mut redis: Redis) -> Redis {
     redis
 }
 
-fn control_listener(instance: &Instance) -> Result<UnixListener, Error> {
+pub(crate) fn control_listener(instance: &Instance) -> Result<UnixListener, Error> {
     let path = instance.control_socket();
+    if let Some(folder) = path.parent().filter(|folder| *folder != instance.run()) {
+        sockets::make_private(folder)?;
+    }
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).map_err(Error::file("cannot listen on", &path))?;
     listener
@@ -366,7 +387,7 @@ fn local_port(listener: &TcpListener) -> Result<u16, Error> {
 }
 
 /// Ctrl-C and SIGTERM ask for a clean stop; a second one ends the process at once, which loses nothing either.
-fn stop_on_signal(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
+pub(crate) fn stop_on_signal(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stop);

@@ -3,8 +3,8 @@
 use std::{net::TcpListener, sync::Arc};
 
 use services::{
-    AuditConfig, DatabaseConfig, Elsewhere, RecoveryFact, RequestsPerMinute, SampleBook, ServiceSet,
-    ServicesConfig, Settings,
+    AuditConfig, DatabaseConfig, Elsewhere, RecoveryFact, SampleBook, ServiceSet, ServicesConfig,
+    Settings,
 };
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     postgres::{OWNER, SERVICE},
     supervisor::Supervisor,
 };
-use crate::error::Error;
+use crate::{error::Error, reload::requests_per_minute};
 
 pub(super) fn services_config(
     supervisor: &Supervisor,
@@ -23,7 +23,6 @@ pub(super) fn services_config(
 ) -> Result<ServicesConfig, Error> {
     let _inside = supervisor.runtime.enter();
     let socket = |error: std::io::Error| Error::Failed(format!("cannot listen: {error}"));
-    let limits = supervisor.config.limits.clone();
     Ok(ServicesConfig {
         services: ServiceSet::all(),
         elsewhere: Elsewhere::default(),
@@ -48,11 +47,7 @@ pub(super) fn services_config(
         stream: Arc::new(supervisor.stream.clone()),
         strict: supervisor.config.database.strict,
         settings: Settings {
-            requests_per_minute: RequestsPerMinute {
-                standard: limits.standard_per_minute,
-                premium: limits.premium_per_minute,
-                internal: limits.internal_per_minute,
-            },
+            requests_per_minute: requests_per_minute(&supervisor.config.limits),
             // The instance's own Redis has one gateway only: it counts faster in memory.
             share_limits: supervisor.config.cache.url.is_some(),
             ..Settings::default()

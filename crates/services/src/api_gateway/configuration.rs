@@ -21,6 +21,9 @@ pub(super) struct ConfigAnswer {
     quotes: QuoteSettings,
     requests_per_minute: Limits,
     body_bytes_max: usize,
+    /// Absent until settings were changed while this process ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reload: Option<Arc<crate::reload::ReloadReport>>,
     cache_seconds: CacheSeconds,
     default_policy: String,
     default_convention: String,
@@ -109,6 +112,7 @@ pub(super) async fn show(
             internal: limits.internal,
         },
         body_bytes_max: gateway.body_bytes_max,
+        reload: gateway.reload.load_full(),
         cache_seconds: CacheSeconds {
             rates: crate::cache::RATES_SECONDS,
             volatility: crate::cache::VOLATILITY_SECONDS,

@@ -30,10 +30,11 @@ pub(crate) use parameters::is_ticker;
 pub(crate) use routes::{method_not_allowed, not_found, public_routes};
 pub(crate) use shared_limits::SharedLimits;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, header};
 
@@ -42,11 +43,15 @@ use crate::calculation::{Calculation, Calculator};
 use crate::config::{RequestsPerMinute, StreamHealth};
 use crate::data::{DatabaseError, HeadKeeper, Keeper};
 use crate::internal::Peers;
+use crate::reload::ReloadReport;
 use parameters::Parameters;
 
-/// What every handler may use.
+/// What every handler may use. Cloned for every request: one count to keep, not ten.
 #[derive(Debug, Clone)]
-pub(crate) struct Gateway {
+pub(crate) struct Gateway(Arc<GatewayParts>);
+
+#[derive(Debug)]
+pub(crate) struct GatewayParts {
     /// Rates, from the market view of this process.
     pub(crate) calculator: Calculator,
     /// Locates, wherever they are priced.
@@ -58,12 +63,28 @@ pub(crate) struct Gateway {
     pub(crate) stream: Arc<dyn StreamHealth>,
     pub(crate) strict: bool,
     pub(crate) limits: Arc<ArcSwap<RequestsPerMinute>>,
+    /// What the last change of settings brought.
+    pub(crate) reload: Arc<ArcSwapOption<ReloadReport>>,
     /// Services in other processes that this one depends on.
     pub(crate) peers: Peers,
     /// Set where several gateways may share one Redis.
     pub(crate) shared_limits: Option<Arc<SharedLimits>>,
     pub(crate) body_bytes_max: usize,
     pub(crate) patience: Duration,
+}
+
+impl From<GatewayParts> for Gateway {
+    fn from(parts: GatewayParts) -> Gateway {
+        Gateway(Arc::new(parts))
+    }
+}
+
+impl Deref for Gateway {
+    type Target = GatewayParts;
+
+    fn deref(&self) -> &GatewayParts {
+        &self.0
+    }
 }
 
 impl Gateway {

@@ -14,7 +14,7 @@ pub(super) async fn head(State(gateway): State<Gateway>) -> Result<impl IntoResp
     let durable = gateway.stream.report().durable_lsn.unwrap_or(0);
     let head = tip.and_then(|tip| tip.head(now_micros(), durable));
     let signed = head
-        .zip(gateway.heads)
+        .zip(gateway.heads.clone())
         .map(|(head, heads)| heads.signing_key().sign(&head).to_json());
     let signed = signed.ok_or_else(|| ApiError::Unavailable {
         part: "audit_log",

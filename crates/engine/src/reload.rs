@@ -1,0 +1,208 @@
+//! SIGHUP: the settings file is read again. What can change while the engine runs does, and goes on record; what cannot is named
+//! in the log and in `/config`, and waits for the next start.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use services::{ReloadReport, RequestsPerMinute, Running};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    config::{Config, Limits},
+    error::Error,
+    telemetry,
+};
+
+/// Settings by their dotted names, as they stand in the file.
+type Named = BTreeMap<String, String>;
+
+/// Follows one settings file.
+#[derive(Debug)]
+pub(crate) struct Reloader {
+    path: PathBuf,
+    data: PathBuf,
+    named: bool,
+    /// As it was when what it says took effect.
+    effective: Named,
+    asked: Arc<AtomicBool>,
+}
+
+impl Reloader {
+    /// `named`: by `--config`; otherwise `DIR/bre.toml`, which may be absent.
+    pub(crate) fn start(
+        runtime: &Runtime,
+        named: Option<&Path>,
+        data: &Path,
+    ) -> Result<Self, Error> {
+        let path = named.map_or_else(|| data.join("bre.toml"), Path::to_owned);
+        let effective = read(&path).unwrap_or_default();
+        Ok(Self {
+            asked: on_hangup(runtime)?,
+            path,
+            data: data.to_owned(),
+            named: named.is_some(),
+            effective,
+        })
+    }
+
+    /// To be called now and then. A file that cannot be understood changes nothing.
+    pub(crate) fn act(&mut self, runtime: &Runtime, services: &Running) {
+        if !self.asked.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.reload(runtime, services) {
+            tracing::error!(%error, "the settings stay as they are");
+        }
+    }
+
+    fn reload(&mut self, runtime: &Runtime, services: &Running) -> Result<(), Error> {
+        let config = Config::load(self.named.then_some(&*self.path), &self.data)?;
+        let found = read(&self.path)?;
+        let (now, later) = split(&self.effective, &found);
+        if now.keys().any(|name| name.starts_with("log.")) {
+            telemetry::set_level(config.log.level.as_deref())?;
+        }
+        if now.keys().any(|name| name.starts_with("limits.")) {
+            services.set_limits(requests_per_minute(&config.limits));
+        }
+        for (name, change) in &now {
+            tracing::info!(setting = name, change, "a setting changed");
+            match found.get(name) {
+                Some(value) => drop(self.effective.insert(name.clone(), value.clone())),
+                None => drop(self.effective.remove(name)),
+            }
+        }
+        for name in &later {
+            tracing::warn!(
+                setting = name,
+                "this setting takes effect at the next start"
+            );
+        }
+        let report = ReloadReport::new(now, later);
+        // Not waited for: the record may be away, and whoever waits here notices nothing else.
+        runtime.spawn(services.reloaded(report));
+        Ok(())
+    }
+}
+
+pub(crate) fn requests_per_minute(limits: &Limits) -> RequestsPerMinute {
+    RequestsPerMinute {
+        standard: limits.standard_per_minute,
+        premium: limits.premium_per_minute,
+        internal: limits.internal_per_minute,
+    }
+}
+
+/// What can change while the engine runs.
+const LIVE: [&str; 2] = ["limits.", "log."];
+
+/// What differs: with its old and new value where it can take effect now, by name alone where it cannot.
+fn split(before: &Named, after: &Named) -> (Named, Vec<String>) {
+    let (mut now, mut later) = (Named::new(), Vec::new());
+    let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let (old, new) = (before.get(name), after.get(name));
+        if old == new {
+            continue;
+        }
+        if LIVE.iter().any(|live| name.starts_with(live)) {
+            let show = |value: Option<&String>| value.map_or("default", String::as_str).to_owned();
+            now.insert(name.clone(), format!("{} -> {}", show(old), show(new)));
+        } else {
+            later.push(name.clone());
+        }
+    }
+    (now, later)
+}
+
+fn read(path: &Path) -> Result<Named, Error> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Error::file("cannot read the settings", path)(error)),
+    };
+    let table: toml::Table = toml::from_str(&text).map_err(|error| Error::Settings {
+        path: path.into(),
+        reason: error.to_string(),
+    })?;
+    let mut named = Named::new();
+    flatten("", &toml::Value::Table(table), &mut named);
+    Ok(named)
+}
+
+fn flatten(name: &str, value: &toml::Value, named: &mut Named) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                let name = if name.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{name}.{key}")
+                };
+                flatten(&name, value, named);
+            }
+        }
+        value => drop(named.insert(name.to_owned(), value.to_string())),
+    }
+}
+
+fn on_hangup(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
+    let asked = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&asked);
+    let _inside = runtime.enter();
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|error| Error::Failed(format!("cannot listen for signals: {error}")))?;
+    runtime.spawn(async move {
+        while hangup.recv().await.is_some() {
+            seen.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(text: &str) -> Named {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bre.toml");
+        std::fs::write(&path, text).unwrap();
+        read(&path).unwrap()
+    }
+
+    #[test]
+    fn what_can_change_is_told_with_its_values_and_the_rest_by_name() {
+        let before = named(
+            "[limits]\nstandard_per_minute = 60\n[server]\nport = 8000\n[database]\nurl = \"postgres://a:secret@h/d\"",
+        );
+        let after = named(
+            "[limits]\nstandard_per_minute = 5\npremium_per_minute = 7\n[database]\nurl = \"postgres://a:other@h/d\"",
+        );
+        let (now, later) = split(&before, &after);
+        let now: Vec<String> = now
+            .into_iter()
+            .map(|(name, change)| format!("{name}: {change}"))
+            .collect();
+        assert_eq!(
+            now,
+            [
+                "limits.premium_per_minute: default -> 7",
+                "limits.standard_per_minute: 60 -> 5"
+            ]
+        );
+        assert_eq!(later, ["database.url", "server.port"]);
+        assert_eq!(split(&after, &after), (Named::new(), Vec::new()));
+    }
+}

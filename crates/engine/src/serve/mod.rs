@@ -1,0 +1,128 @@
+//! `bre serve`: some of the four services, on a database and a cache that somebody else runs. The same code as `bre up`; what is
+//! not in this process is asked over internal HTTP.
+
+mod protection;
+mod wiring;
+
+use std::{
+    process::ExitCode,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use services::{Running, Service, Services};
+use tokio::runtime::Runtime;
+
+use crate::{
+    cli::ServeArgs,
+    config::Config,
+    error::Error,
+    instance::{self, Instance},
+    reload::Reloader,
+    telemetry, terminal,
+    up::supervisor::stop_on_signal,
+};
+use protection::Protection;
+
+/// The line that scripts wait for: it listens. Whether it is well, health tells.
+#[derive(Debug, Serialize)]
+struct Listening {
+    services: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    internal_url: Option<String>,
+    pid: u32,
+}
+
+const LOOK: Duration = Duration::from_millis(100);
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(instance: &Instance, json: bool, args: &ServeArgs) -> Result<ExitCode, Error> {
+    telemetry::start(json);
+    let config = Config::load(Some(&args.config), instance.root())?;
+    telemetry::set_level(config.log.level.as_deref())?;
+    let runtime =
+        Runtime::new().map_err(|error| Error::Failed(format!("cannot start threads: {error}")))?;
+    let stop = stop_on_signal(&runtime)?;
+    let mut reloader = Reloader::start(&runtime, Some(&args.config), instance.root())?;
+    // The folder belongs to the data-service: the signing key, the command line's socket. The others keep nothing.
+    let records = args.services.has(Service::DataService);
+    let lock = if records {
+        let lock = instance.lock()?;
+        instance.make_folders()?;
+        Some(lock)
+    } else {
+        None
+    };
+    let mut protection = match records {
+        true => Some(Protection::start(instance, &config)?),
+        false => None,
+    };
+    let services_config =
+        wiring::services_config(&runtime, instance, &config, args, protection.as_ref())?;
+    let services = runtime.block_on(Services::start(services_config))?;
+    announce(instance, &config, json, args, &services)?;
+    let mut next_look = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(LOOK);
+        reloader.act(&runtime, &services);
+        if let Some(protection) = &mut protection
+            && next_look <= Instant::now()
+        {
+            protection.look_after(&runtime, instance);
+            next_look = Instant::now() + HOUSEKEEPING;
+        }
+    }
+    tracing::info!("stopping");
+    if records {
+        instance.withdraw();
+    }
+    runtime.block_on(services.shutdown());
+    if let Some(protection) = protection {
+        protection.stop();
+    }
+    tracing::info!("stopped");
+    drop(lock);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce(
+    instance: &Instance,
+    config: &Config,
+    json: bool,
+    args: &ServeArgs,
+    services: &Running,
+) -> Result<(), Error> {
+    let http = |address: std::net::SocketAddr| format!("http://{address}");
+    let listening = Listening {
+        services: args.services.names(),
+        url: services.address().map(http),
+        internal_url: services.internal_address().map(http),
+        pid: std::process::id(),
+    };
+    if args.services.has(Service::DataService) {
+        instance.announce(&instance::Running {
+            url: listening.url.clone().unwrap_or_default(),
+            database_url: wiring::database_url(&config.database.url, "url")?,
+            cache_url: config.cache.url.clone().unwrap_or_default(),
+            data_dir: instance.root().to_owned(),
+            repository: config.repository.path.clone().unwrap_or_default(),
+            pid: listening.pid,
+        })?;
+    }
+    terminal::result(json, &listening, || {
+        let mut text = format!("{} listening", args.services);
+        for (name, url) in [
+            ("API", &listening.url),
+            ("internal", &listening.internal_url),
+        ] {
+            if let Some(url) = url {
+                text.push_str(&format!("\n  {name:<10}{url}"));
+            }
+        }
+        text
+    });
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! What protects the log of a data-service: the WAL stream, signed heads and full backups, where a repository is named. Without
+//! one the log is as safe as its database, and health says so.
+
+use std::sync::Arc;
+
+use audit::{SignedHead, SigningKey};
+use backup::{
+    database::{is_strict, slot_status},
+    stream::{Streamer, StreamerConfig},
+};
+use postgres_physical::wire::ConnectOptions;
+use repository::{BackupState, catalogue};
+use services::{HeadPublisher, StreamHealth};
+use tokio::runtime::Runtime;
+
+use crate::{
+    config::Config,
+    error::Error,
+    instance::Instance,
+    keys,
+    up::{
+        heads::{self, Publisher},
+        health::StreamMonitor,
+        protection::{FullBackup, OwnedRequest, SLOT},
+        repository::{Own, open_own},
+    },
+};
+
+const UNPROTECTED: &str =
+    "no repository protects this log: name one in [repository] path, and [database] backup_url";
+const NO_BACKUP: &str = "no full backup yet: the WAL in the repository restores nothing by itself";
+
+#[derive(Debug)]
+pub(super) struct Protection {
+    signing: Arc<SigningKey>,
+    monitor: StreamMonitor,
+    guarded: Option<Guarded>,
+}
+
+#[derive(Debug)]
+struct Guarded {
+    own: Own,
+    connect: ConnectOptions,
+    streamer: Streamer,
+    full_backup: FullBackup,
+    /// A complete backup on this timeline is known.
+    backed_up: bool,
+    strict: bool,
+}
+
+impl Protection {
+    pub(super) fn start(instance: &Instance, config: &Config) -> Result<Self, Error> {
+        let monitor = StreamMonitor::default();
+        monitor.want_strict(config.database.strict);
+        let Some(folder) = config.repository.path.as_deref() else {
+            tracing::warn!(UNPROTECTED);
+            monitor.set_problem(Some(UNPROTECTED.to_owned()));
+            return Ok(Self {
+                signing: keys::signing_key(&instance.keys())?,
+                monitor,
+                guarded: None,
+            });
+        };
+        let connect = backup_connection(config)?;
+        let own = open_own(instance, Some(folder))?;
+        let streamer = Streamer::start(StreamerConfig::new(
+            connect.clone().with_application_name(SLOT),
+            SLOT,
+            Arc::clone(&own.store),
+            own.keys.public.clone(),
+        ));
+        monitor.follow(Some(streamer.watch()));
+        Ok(Self {
+            signing: Arc::clone(&own.keys.signing),
+            monitor,
+            guarded: Some(Guarded {
+                own,
+                connect,
+                streamer,
+                full_backup: FullBackup::default(),
+                backed_up: false,
+                strict: config.database.strict,
+            }),
+        })
+    }
+
+    pub(super) fn signing_key(&self) -> Arc<SigningKey> {
+        Arc::clone(&self.signing)
+    }
+
+    pub(super) fn publisher(&self) -> Arc<dyn HeadPublisher> {
+        match &self.guarded {
+            Some(guarded) => Arc::new(Publisher {
+                repository: guarded.own.repository.clone(),
+                stream: self.monitor.clone(),
+            }),
+            None => Arc::new(InMemory),
+        }
+    }
+
+    pub(super) fn heads(&self) -> Result<Vec<SignedHead>, Error> {
+        match &self.guarded {
+            Some(guarded) => heads::newest(&guarded.own.repository),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    pub(super) fn stream(&self) -> Arc<dyn StreamHealth> {
+        Arc::new(self.monitor.clone())
+    }
+
+    /// Once a second.
+    pub(super) fn look_after(&mut self, runtime: &Runtime, instance: &Instance) {
+        let Some(guarded) = &mut self.guarded else {
+            return;
+        };
+        match guarded.look(&self.monitor) {
+            Ok(problem) => self.monitor.set_problem(problem),
+            Err(error) => {
+                tracing::debug!(%error, "the state of the WAL stream could not be read");
+                self.monitor
+                    .set_problem(Some(format!("the slot cannot be looked at: {error}")));
+            }
+        }
+        guarded.full_backup.record(runtime.handle(), instance);
+    }
+
+    pub(super) fn stop(self) {
+        self.monitor.follow(None);
+        if let Some(mut guarded) = self.guarded {
+            guarded.full_backup.end();
+            guarded.streamer.stop();
+        }
+    }
+}
+
+impl Guarded {
+    /// What an operator should look at, if anything.
+    fn look(&mut self, monitor: &StreamMonitor) -> Result<Option<String>, Error> {
+        let slot = slot_status(&self.connect, SLOT)?;
+        monitor.set_slot(slot.as_ref());
+        let strict = self.strict && is_strict(&self.connect, SLOT)?;
+        monitor.set_strict(strict);
+        let mut problems = Vec::new();
+        if self.strict && !strict {
+            problems.push(format!(
+                "strict mode is wanted, but the server does not wait for the stream: set synchronous_standby_names = '{SLOT}' there"
+            ));
+        }
+        match self.full_backup.collect() {
+            Some(Err(error)) => {
+                tracing::error!(%error, "the full backup failed");
+                problems.push(format!("the last full backup failed: {error}"));
+            }
+            Some(Ok(())) => self.backed_up = false,
+            None => {}
+        }
+        let state = self.streamer.state();
+        if !self.backed_up && state.attached {
+            let backups = catalogue(&self.own.repository)?.backups;
+            self.backed_up = backups.iter().any(|backup| {
+                backup.state == BackupState::Complete && backup.timeline == state.timeline
+            });
+        }
+        if !self.backed_up {
+            problems.push(NO_BACKUP.to_owned());
+        }
+        let wanted = !self.backed_up || state.needs_full_backup;
+        if wanted && state.attached && self.full_backup.may_start() {
+            tracing::info!("taking a full backup");
+            self.full_backup
+                .start(self.request(), Some(self.streamer.watch()));
+        }
+        Ok((!problems.is_empty()).then(|| problems.join("; ")))
+    }
+
+    fn request(&self) -> OwnedRequest {
+        OwnedRequest {
+            connect: self.connect.clone(),
+            repository: self.own.repository.clone(),
+            public: self.own.keys.public.clone(),
+            chunk_id: self.own.keys.chunk_id.clone(),
+            label: "by the data-service",
+        }
+    }
+}
+
+fn backup_connection(config: &Config) -> Result<ConnectOptions, Error> {
+    let url = super::wiring::database_url(&config.database.backup_url, "backup_url")?;
+    ConnectOptions::from_url(&url)
+        .map(|connect| connect.with_database("postgres"))
+        .map_err(|error| Error::Failed(format!("[database] backup_url: {error}")))
+}
+
+/// Heads that nobody outside keeps: they hold as long as this process does.
+#[derive(Debug)]
+struct InMemory;
+
+impl HeadPublisher for InMemory {
+    fn durable_lsn(&self) -> Option<u64> {
+        Some(u64::MAX)
+    }
+
+    fn publish(&self, _: &SignedHead) -> Result<(), String> {
+        Ok(())
+    }
+}

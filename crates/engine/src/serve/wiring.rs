@@ -1,0 +1,187 @@
+//! From settings to what the services are given.
+
+use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
+
+use services::{
+    AuditConfig, DatabaseConfig, Elsewhere, InternalSecret, SampleBook, Service, ServiceSet,
+    ServicesConfig, Settings, StreamHealth,
+};
+use tokio::runtime::Runtime;
+
+use super::protection::Protection;
+use crate::{
+    cli::ServeArgs,
+    config::{Config, DatabaseUrl},
+    error::Error,
+    instance::Instance,
+    reload::requests_per_minute,
+    up::{heads::LOG, health::StreamMonitor, listen, supervisor::control_listener},
+};
+
+const ALONE: u16 = 8000;
+const BESIDE_GATEWAY: u16 = 8001;
+
+pub(super) fn services_config(
+    runtime: &Runtime,
+    instance: &Instance,
+    config: &Config,
+    args: &ServeArgs,
+    protection: Option<&Protection>,
+) -> Result<ServicesConfig, Error> {
+    let _inside = runtime.enter();
+    let secret = config
+        .internal
+        .secret_file
+        .as_deref()
+        .map(read_secret)
+        .transpose()?;
+    let (public, internal) = listeners(config, args, secret.is_some())?;
+    let control = match protection {
+        Some(_) => {
+            let control = tokio::net::UnixListener::from_std(control_listener(instance)?);
+            Some(control.map_err(Error::file("cannot listen on", instance.control_socket()))?)
+        }
+        None => None,
+    };
+    let audit = protection.map(|protection| {
+        Ok::<_, Error>(AuditConfig {
+            log: LOG,
+            signing_key: protection.signing_key(),
+            publisher: protection.publisher(),
+            heads: protection.heads()?,
+            recovery: args.restored.as_deref().map(read_fact).transpose()?,
+        })
+    });
+    Ok(ServicesConfig {
+        services: args.services.clone(),
+        elsewhere: Elsewhere {
+            secret,
+            calculation: config.services.calculation_service.clone(),
+            data: config.services.data_service.clone(),
+            cache: config.services.cache_service.clone(),
+        },
+        database: DatabaseConfig {
+            owner: match protection {
+                Some(_) => database_url(&config.database.owner_url, "owner_url")?,
+                None => String::new(),
+            },
+            service: database_url(&config.database.url, "url")?,
+        },
+        redis: config.cache.url.clone(),
+        public,
+        internal,
+        control,
+        audit: audit.transpose()?,
+        stream: match protection {
+            Some(protection) => protection.stream(),
+            None => Arc::new(StreamMonitor::default()) as Arc<dyn StreamHealth>,
+        },
+        strict: config.database.strict,
+        settings: Settings {
+            requests_per_minute: requests_per_minute(&config.limits),
+            ..Settings::default()
+        },
+        sample: Some(SampleBook::shipped()),
+    })
+}
+
+type Listeners = (
+    Option<tokio::net::TcpListener>,
+    Option<tokio::net::TcpListener>,
+);
+
+/// Alone a service listens on 8000; an api-gateway has the public API there, and its internal routes beside it.
+fn listeners(config: &Config, args: &ServeArgs, secret: bool) -> Result<Listeners, Error> {
+    let bind = |ip, port| {
+        tokio::net::TcpListener::from_std(listen(ip, port)?)
+            .map_err(|error| Error::Failed(format!("cannot listen on {ip}:{port}: {error}")))
+    };
+    let gateway = args.services.has(Service::ApiGateway);
+    let public = match gateway {
+        true => {
+            let port = args.port.unwrap_or(config.server.port);
+            Some(bind(config.server.bind, port)?)
+        }
+        false => None,
+    };
+    // All in one process: nobody has to ask, and without a secret nobody may.
+    if args.services == ServiceSet::all() && !secret {
+        return Ok((public, None));
+    }
+    if !secret {
+        return Err(Error::Refused {
+            what: "services in several processes need a shared secret",
+            reason: "name a file of mode 0600 in [internal] secret_file, the same for all; make it with: (umask 077; openssl rand -hex 32 > FILE)"
+                .to_owned(),
+        });
+    }
+    let (asked, usual) = match gateway {
+        true => (args.internal_port, BESIDE_GATEWAY),
+        false => (args.internal_port.or(args.port), ALONE),
+    };
+    let port = asked.or(config.internal.port).unwrap_or(usual);
+    Ok((public, Some(bind(config.internal.bind, port)?)))
+}
+
+pub(super) fn database_url(url: &Option<DatabaseUrl>, name: &str) -> Result<String, Error> {
+    let url = url.as_ref().ok_or_else(|| Error::Refused {
+        what: "no database is named",
+        reason: format!(
+            "set [database] {name}; docs/operations/settings.md says which service needs which. To let the engine run a database of its own: bre up"
+        ),
+    })?;
+    Ok(url.0.clone())
+}
+
+/// Whoever may read it may speak for every service: its mode is checked as strictly as ssh checks a key's.
+fn read_secret(path: &Path) -> Result<InternalSecret, Error> {
+    let refused = |reason: String| Error::Refused {
+        what: "the internal secret is not usable",
+        reason: format!("{}: {reason}", path.display()),
+    };
+    let metadata = std::fs::metadata(path).map_err(Error::file("cannot read", path))?;
+    if metadata.mode() & 0o077 != 0 {
+        return Err(refused(format!(
+            "its mode is {:04o}, so others may read it. Run: chmod 600 {}",
+            metadata.mode() & 0o7777,
+            path.display()
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(Error::file("cannot read", path))?;
+    InternalSecret::new(&text).map_err(refused)
+}
+
+fn read_fact(path: &Path) -> Result<services::RecoveryFact, Error> {
+    let text = std::fs::read(path).map_err(Error::file("cannot read", path))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::file("cannot understand", path)(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        mode(0o640);
+        let error = read_secret(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("0640") && error.contains("chmod 600"),
+            "{error}"
+        );
+        mode(0o600);
+        read_secret(&path).unwrap();
+        std::fs::write(&path, "too short").unwrap();
+        let error = read_secret(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("32") && !error.contains("too short"),
+            "{error}"
+        );
+    }
+}
