@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -58,12 +58,11 @@ impl Redis {
             make_folder(folder, 0o700)?;
         }
         self.end_leftover();
-        let config = dir.join("redis.conf");
+        let config = self.config_file();
         let text = format!(
-            "{CONFIG}dir \"{}\"\nunixsocket \"{}\"\nunixsocketperm 700\npidfile \"{}\"\n",
+            "{CONFIG}dir \"{}\"\nunixsocket \"{}\"\nunixsocketperm 700\n",
             dir.display(),
-            self.socket.display(),
-            self.pid_file().display()
+            self.socket.display()
         );
         write_whole(&config, text.as_bytes(), 0o600)?;
         let path = self.instance.logs().join("redis.log");
@@ -87,33 +86,48 @@ impl Redis {
         Ok(())
     }
 
-    fn pid_file(&self) -> PathBuf {
-        self.instance.redis().join("redis.pid")
+    fn config_file(&self) -> PathBuf {
+        self.instance.redis().join("redis.conf")
     }
 
     /// An engine that was killed leaves its Redis running; two on one append-only file would ruin it.
     fn end_leftover(&self) {
-        let Ok(text) = std::fs::read_to_string(self.pid_file()) else {
-            return;
-        };
-        let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else {
-            return;
-        };
-        let is_ours =
-            std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).is_ok_and(|line| {
-                let line = String::from_utf8_lossy(&line).into_owned();
-                line.contains("redis-server") && line.contains(&*self.socket.to_string_lossy())
-            });
-        if !is_ours {
-            return;
-        }
-        let _ = kill_process(pid, Signal::TERM);
-        let deadline = Instant::now() + STOP_PATIENCE;
-        while Path::new(&format!("/proc/{}", pid.as_raw_pid())).exists()
-            && Instant::now() < deadline
-        {
+        // One whose files were deleted refuses to stop before it has saved, which it cannot.
+        let gentle = self.config_file().exists();
+        let began = Instant::now();
+        loop {
+            let left = self.leftovers();
+            if left.is_empty() {
+                return;
+            }
+            let harder = !gentle || began.elapsed() > STOP_PATIENCE;
+            for pid in left {
+                let signal = if harder { Signal::KILL } else { Signal::TERM };
+                let _ = kill_process(pid, signal);
+            }
+            if began.elapsed() > STOP_PATIENCE * 2 {
+                return;
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// By their command lines: the file with its number may have been deleted under it.
+    fn leftovers(&self) -> Vec<Pid> {
+        let serving = format!("unixsocket:{}", self.socket.display());
+        let starting = format!("\0{}\0", self.config_file().display());
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+            .filter(|pid| {
+                let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid()));
+                line.is_ok_and(|line| {
+                    let line = String::from_utf8_lossy(&line);
+                    line.contains("redis-server")
+                        && (line.contains(&serving) || line.contains(&starting))
+                })
+            })
+            .collect()
     }
 
     /// Starts it again if it ended, or if its files were deleted under it: it could neither be reached nor save.
@@ -123,7 +137,7 @@ impl Redis {
             None => true,
         };
         // Written before the process starts, so its absence means a deletion, never a slow start.
-        let deleted = !self.instance.redis().join("redis.conf").exists();
+        let deleted = !self.config_file().exists();
         if !ended && !deleted {
             return;
         }
