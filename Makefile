@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test test-slow bench drill fmt setup
+.PHONY: help run test schemathesis test-slow bench drill fmt setup
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ run: setup ## build and start everything on this machine
 
 test: setup ## everything that CI runs
 	@scripts/test
+
+schemathesis: setup ## ask the API, by its own description, all that schemathesis can think of
+	@scripts/schemathesis
 
 drill: setup ## the ten-fold drill whose times are judged
 	cargo build --release --locked -p engine

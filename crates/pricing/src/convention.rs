@@ -27,7 +27,7 @@ pub struct CurrencyBasis {
 
 /// What the rate is applied to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Collateral {
     /// The position's value as given.
     PositionValue,

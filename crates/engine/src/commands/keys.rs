@@ -28,7 +28,12 @@ pub(crate) async fn run(
             operator,
         } => {
             let role = if operator { "operator" } else { "client" };
-            let order = json!({"client_id": client, "tier": tier, "role": role, "by": who()});
+            let mut order = json!({"role": role, "by": who()});
+            for (name, value) in [("client_id", client), ("tier", tier)] {
+                if let Some(value) = value {
+                    order[name] = value.into();
+                }
+            }
             let created: Created = control.post("/internal/keys", &order).await?;
             terminal::result(print_json, &created, || show(&created));
         }

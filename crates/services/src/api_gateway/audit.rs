@@ -125,12 +125,6 @@ pub(super) async fn list(
     });
     let from_micros = parameters.maybe("start_date", DATE_RULE, |text| moment(text, Edge::Start));
     let to_micros = parameters.maybe("end_date", DATE_RULE, |text| moment(text, Edge::End));
-    if from_micros
-        .zip(to_micros)
-        .is_some_and(|(from, to)| from >= to)
-    {
-        parameters.refuse("end_date", "must not be before start_date");
-    }
     let page = Page::read_numbered(&mut parameters);
     parameters.finish()?;
     if client_id.is_some_and(|client_id| client_id != *own) {
@@ -165,13 +159,17 @@ fn moment(text: &str, edge: Edge) -> Option<i64> {
         let micros = time.as_microsecond();
         return Some(match edge {
             Edge::Start => micros,
-            Edge::End => micros.checked_add(1)?,
+            Edge::End => micros.saturating_add(1),
         });
     }
     let day: Date = (text.len() == 10).then(|| text.parse().ok())??;
     let day = match edge {
         Edge::Start => day,
-        Edge::End => day.tomorrow().ok()?,
+        Edge::End => match day.tomorrow() {
+            Ok(next) => next,
+            // The last day there is.
+            Err(_) => return Some(Timestamp::MAX.as_microsecond()),
+        },
     };
     let start = day.to_zoned(TimeZone::UTC).ok()?;
     Some(start.timestamp().as_microsecond())
@@ -248,7 +246,11 @@ mod tests {
         check("2026-03-31", Edge::End, Some(day + 86_400_000_000));
         check("2026-03-31T00:00:00Z", Edge::End, Some(day + 1));
         check("2026-02-30", Edge::Start, None);
-        check("9999-12-31", Edge::End, None);
+        check(
+            "9999-12-31",
+            Edge::End,
+            Some(Timestamp::MAX.as_microsecond()),
+        );
         check("yesterday", Edge::Start, None);
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum ApiError {
     TickerNotFound(String),
     ClientNotFound(String),
     NotFound(&'static str),
+    /// What is there already, or has ended, does not allow it.
+    Conflict(&'static str),
     MethodNotAllowed,
     UnsupportedMediaType,
     PayloadTooLarge {
@@ -110,6 +112,7 @@ impl ApiError {
                 json!({ "client_id": client }),
             ),
             NotFound(what) => body(StatusCode::NOT_FOUND, "NOT_FOUND", what, Value::Null),
+            Conflict(why) => body(StatusCode::CONFLICT, "CONFLICT", why, Value::Null),
             MethodNotAllowed => body(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "METHOD_NOT_ALLOWED",

@@ -5,6 +5,7 @@ mod audit;
 mod caching;
 mod configuration;
 mod control;
+mod documents;
 mod errors;
 mod health;
 mod keys;

@@ -87,7 +87,6 @@ impl Parameters {
             match text_of(&value) {
                 Value::Text(text) => parameters.add(name, text),
                 Value::Flag(text) if FLAGS.contains(&name.as_str()) => parameters.add(name, text),
-                Value::Null => {}
                 Value::Flag(_) | Value::Other => {
                     parameters.refuse(&name, "must be a number or a string")
                 }
@@ -187,7 +186,6 @@ impl Parameters {
 enum Value {
     Text(String),
     Flag(String),
-    Null,
     Other,
 }
 
@@ -196,11 +194,46 @@ fn text_of(value: &RawValue) -> Value {
     let raw = value.get();
     match raw.as_bytes().first() {
         Some(b'"') => serde_json::from_str(raw).map_or(Value::Other, Value::Text),
-        Some(b'n') => Value::Null,
         Some(b't' | b'f') => Value::Flag(raw.to_owned()),
-        Some(b'-' | b'0'..=b'9') => Value::Text(raw.to_owned()),
+        Some(b'-' | b'0'..=b'9') => Value::Text(written_out(raw)),
         _ => Value::Other,
     }
+}
+
+/// A JSON number as one writes it by hand, with the same value: without the exponent that some languages use even for 10000000
+/// (`1.0E7`), and 30 for `30.0`. One that nobody could mean stays as it is, and is refused.
+pub(crate) fn written_out(number: &str) -> String {
+    const SHIFT_MAX: i32 = 18;
+    let Some((mantissa, exponent)) = number.split_once(['e', 'E']) else {
+        let whole = number
+            .split_once('.')
+            .filter(|(_, decimals)| decimals.bytes().all(|b| b == b'0'));
+        return whole.map_or(number, |(whole, _)| whole).to_owned();
+    };
+    let Some(shift) = exponent
+        .parse::<i32>()
+        .ok()
+        .filter(|shift| shift.abs() <= SHIFT_MAX && mantissa.len() <= 40)
+    else {
+        return number.to_owned();
+    };
+    let (sign, mantissa) = match mantissa.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", mantissa),
+    };
+    let (whole, decimals) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    // Zeros on both sides, so that the point lands between digits wherever it goes.
+    let zeros = "0".repeat(SHIFT_MAX.unsigned_abs() as usize);
+    let digits = format!("{zeros}{whole}{decimals}{zeros}");
+    let point = (zeros.len() + whole.len()).saturating_add_signed(shift as isize);
+    let (whole, decimals) = digits.split_at(point.min(digits.len()));
+    let (whole, decimals) = (
+        whole.trim_start_matches('0'),
+        decimals.trim_end_matches('0'),
+    );
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let point = if decimals.is_empty() { "" } else { "." };
+    format!("{sign}{whole}{point}{decimals}")
 }
 
 /// A JSON object with its members in order and repeated names kept, so that they can be refused.
@@ -264,7 +297,7 @@ mod tests {
         check(json(r#"{"a": 1e400, "b": -0}"#), "a=1e400; b=-0");
         check(
             json(r#"{"a": [1], "b": null}"#),
-            "a must be a number or a string",
+            "a must be a number or a string; b must be a number or a string",
         );
         check(json(r#"{"a": 1, "a": 2}"#), "a=1; a was given twice");
         check(json(r#"{"c": 1}"#), "c is not a parameter here");
@@ -280,6 +313,26 @@ mod tests {
             json(""),
             "the body is not a JSON object: EOF while parsing a value at line 1 column 0",
         );
+    }
+
+    #[test]
+    fn exponents_are_written_out() {
+        for (number, expected) in [
+            ("1.0E7", "10000000"),
+            ("2e-06", "0.000002"),
+            ("-1.50e1", "-15"),
+            ("12345e-2", "123.45"),
+            ("0e5", "0"),
+            ("100000.10", "100000.10"),
+            ("30.0", "30"),
+            ("-0.0", "-0"),
+            ("1e400", "1e400"),
+            ("1e99999999999", "1e99999999999"),
+            ("1e18", "1000000000000000000"),
+            ("1e-18", "0.000000000000000001"),
+        ] {
+            assert_eq!(written_out(number), expected);
+        }
     }
 
     #[test]

@@ -6,7 +6,9 @@ use axum::routing::{MethodRouter, delete, get, post};
 
 use super::admin::{clients, keys, standards};
 use super::errors::ApiError;
-use super::{Gateway, audit, configuration, health, locate, metrics, middleware, quotes, rates};
+use super::{
+    Gateway, audit, configuration, documents, health, locate, metrics, middleware, quotes, rates,
+};
 
 pub(crate) fn public_routes(gateway: Gateway) -> Router {
     let for_clients = Router::new()
@@ -52,6 +54,10 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .route("/api/v1/health/liveness", get(health::liveness))
         .route("/api/v1/health/readiness", get(health::readiness))
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(documents::openapi))
+        .route("/docs", get(documents::page))
+        .route("/docs/docs.js", get(documents::script))
+        .route("/docs/docs.css", get(documents::style))
         .method_not_allowed_fallback(method_not_allowed);
     with_key
         .merge(open)

@@ -13,7 +13,7 @@ use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::keys::Tier;
 use super::super::middleware::Caller;
-use super::super::parameters::{CLIENT_RULE, Parameters, is_client_id};
+use super::super::parameters::{CLIENT_RULE, Parameters, is_client_id, whole};
 use super::by;
 use crate::calculation::MarketView;
 use crate::data::{BrokerTerms, Change, read_terms};
@@ -141,22 +141,36 @@ fn read(
         },
     );
     let tier = super::keys::tier(&mut parameters);
-    let convention = parameters.maybe("convention", "must be one of GET /api/v1/config", |text| {
-        view.has_convention(text).then(|| text.to_owned())
-    });
-    let policy = parameters.maybe("policy", "must be one of GET /api/v1/config", |text| {
-        view.has_policy(text).then(|| text.to_owned())
-    });
+    let rule = "must be a name and a version, such as standard-1";
+    let id = |text: &str| is_standard_id(text).then(|| text.to_owned());
+    let convention = parameters.maybe("convention", rule, id);
+    let policy = parameters.maybe("policy", rule, id);
     let active = parameters.maybe("active", "must be true or false", |text| text.parse().ok());
     parameters.finish()?;
+    let convention = convention.unwrap_or_else(|| "act365-1".to_owned());
+    let policy = policy.unwrap_or_else(|| "standard-1".to_owned());
+    if !view.has_convention(&convention) || !view.has_policy(&policy) {
+        return Err(ApiError::NotFound(
+            "this policy or convention is not published: see GET /api/v1/config",
+        ));
+    }
     Ok(BrokerTerms {
         client_id,
         markup_percent: markup_percent.unwrap_or_default().to_string(),
         fee_type: fee_type.unwrap_or_default(),
         fee_amount: fee_amount.unwrap_or_default(),
         tier: tier.unwrap_or(Tier::Standard).name().to_owned(),
-        convention: convention.unwrap_or_else(|| "act365-1".to_owned()),
-        policy: policy.unwrap_or_else(|| "standard-1".to_owned()),
+        convention,
+        policy,
         active: active.unwrap_or(true),
+    })
+}
+
+fn is_standard_id(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.rsplit_once('-').is_some_and(|(name, version)| {
+        (1..=40).contains(&name.len())
+            && name.bytes().all(plain)
+            && whole(version).is_some_and(|version| u32::try_from(version).is_ok())
     })
 }

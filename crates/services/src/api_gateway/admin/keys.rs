@@ -206,11 +206,8 @@ pub(crate) async fn rotate_by(
     let old = find(gateway, id).await?;
     let now = now_micros();
     if old.revoked_at_micros.is_some() || old.expires_at_micros <= now {
-        return Err(ApiError::invalid(
-            "id",
-            "path",
+        return Err(ApiError::Conflict(
             "this key has ended; make a new one instead",
-            &["id"],
         ));
     }
     refuse_other_role(&old, role)?;
