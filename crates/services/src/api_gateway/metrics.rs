@@ -1,9 +1,12 @@
 //! `GET /metrics`: Prometheus text.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use ::metrics::{Counter, Histogram};
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{Method, StatusCode, header};
 use axum::response::IntoResponse;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -27,6 +30,51 @@ pub(crate) fn recorder() -> Option<&'static PrometheusHandle> {
                 .ok()
         })
         .as_ref()
+}
+
+/// What is counted of one route. Looked up once a thread: naming a metric anew costs more than the rest of the counting.
+struct RouteMeters {
+    seconds: Histogram,
+    answers: Vec<(&'static str, StatusCode, Counter)>,
+}
+
+pub(super) fn count_request(route: &str, method: &Method, status: StatusCode, seconds: f64) {
+    thread_local! {
+        static KNOWN: RefCell<HashMap<String, RouteMeters>> = RefCell::default();
+    }
+    let method = known_method(method);
+    KNOWN.with_borrow_mut(|known| {
+        if !known.contains_key(route) {
+            let meters = RouteMeters {
+                seconds: ::metrics::histogram!("bre_request_seconds", "route" => route.to_owned()),
+                answers: Vec::new(),
+            };
+            known.insert(route.to_owned(), meters);
+        }
+        let Some(meters) = known.get_mut(route) else {
+            return;
+        };
+        meters.seconds.record(seconds);
+        let answered = |(m, s, _): &&(&str, StatusCode, Counter)| (*m, *s) == (method, status);
+        if let Some((_, _, counter)) = meters.answers.iter().find(answered) {
+            return counter.increment(1);
+        }
+        let labels = [
+            ("route", route.to_owned()),
+            ("method", method.to_owned()),
+            ("status", status.as_u16().to_string()),
+        ];
+        let counter = ::metrics::counter!("bre_requests_total", &labels);
+        counter.increment(1);
+        meters.answers.push((method, status, counter));
+    });
+}
+
+/// Clients may invent methods; they must not make metrics without end.
+fn known_method(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
+    let known = KNOWN.iter().find(|known| **known == method.as_str());
+    known.copied().unwrap_or("other")
 }
 
 pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse {

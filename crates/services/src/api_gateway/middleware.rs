@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Extension, MatchedPath, State};
+use axum::extract::{MatchedPath, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -15,6 +15,7 @@ use super::Gateway;
 use super::errors::ApiError;
 use super::keys::{LiveKey, Role};
 use super::limits::Verdict;
+use super::metrics::count_request;
 use super::parameters::is_request_id;
 use crate::time::now_micros;
 
@@ -60,11 +61,8 @@ pub(super) async fn frame(mut request: Request<Body>, next: Next) -> Response {
     let began = Instant::now();
     let id = good_id(request.headers(), &REQUEST_ID).unwrap_or_else(|| Uuid::now_v7().to_string());
     let correlation = good_id(request.headers(), &CORRELATION_ID);
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("none", |path| path.as_str())
-        .to_owned();
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let route = path.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
     request.extensions_mut().insert(RequestId(id.clone()));
     // A panic is a fault of ours; its words go to the log, never to a client.
@@ -80,6 +78,7 @@ pub(super) async fn frame(mut request: Request<Body>, next: Next) -> Response {
         }
     };
     let headers = response.headers_mut();
+    headers.reserve(FIXED_HEADERS.len() + 8);
     for (name, value) in FIXED_HEADERS {
         headers.entry(name).or_insert(value);
     }
@@ -89,20 +88,21 @@ pub(super) async fn frame(mut request: Request<Body>, next: Next) -> Response {
     }
     let status = response.status();
     let seconds = began.elapsed().as_secs_f64();
-    let labels = [
-        ("route", route.clone()),
-        ("method", method.to_string()),
-        ("status", status.as_u16().to_string()),
-    ];
-    ::metrics::counter!("bre_requests_total", &labels).increment(1);
-    ::metrics::histogram!("bre_request_seconds", "route" => route.clone()).record(seconds);
+    count_request(route, &method, status, seconds);
     tracing::debug!(request_id = id, %method, route, status = status.as_u16(), seconds, "answered");
     response
 }
 
-/// The key, then its limit. Every answer to a known key tells what is left of the minute.
+/// Which keys a door is for.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    pub(super) gateway: Gateway,
+    pub(super) only: Option<Role>,
+}
+
+/// The key, then its limit, then whom the door is for. Every answer to a known key tells what is left of the minute.
 pub(super) async fn authenticate(
-    State(gateway): State<Gateway>,
+    State(Door { gateway, only }): State<Door>,
     mut request: Request<Body>,
     next: Next,
 ) -> Response {
@@ -112,14 +112,14 @@ pub(super) async fn authenticate(
         Err(error) => return error.into_response(),
     };
     let verdict = count(&gateway, &key, now).await;
-    let mut response = if verdict.allowed {
+    let mut response = if !verdict.allowed {
+        let reset_seconds = verdict.reset_seconds;
+        ApiError::RateLimited { reset_seconds }.into_response()
+    } else if let Some(refusal) = not_for(key.stored.role, only) {
+        refusal.into_response()
+    } else {
         request.extensions_mut().insert(Caller(key));
         next.run(request).await
-    } else {
-        ApiError::RateLimited {
-            reset_seconds: verdict.reset_seconds,
-        }
-        .into_response()
     };
     tell(response.headers_mut(), verdict);
     response
@@ -140,30 +140,15 @@ async fn count(gateway: &Gateway, key: &LiveKey, now: i64) -> Verdict {
 }
 
 /// Prices and records are for clients: an operator's token opens administration only.
-pub(super) async fn clients_only(
-    Extension(caller): Extension<Caller>,
-    request: Request<Body>,
-    next: Next,
-) -> Response {
-    match caller.0.stored.role {
-        Role::Client => next.run(request).await,
-        Role::Operator => ApiError::Forbidden(
+fn not_for(role: Role, only: Option<Role>) -> Option<ApiError> {
+    match (role, only) {
+        (Role::Operator, Some(Role::Client)) => Some(ApiError::Forbidden(
             "an operator token opens /api/v1/admin and /api/v1/config only".to_owned(),
-        )
-        .into_response(),
-    }
-}
-
-pub(super) async fn operators_only(
-    Extension(caller): Extension<Caller>,
-    request: Request<Body>,
-    next: Next,
-) -> Response {
-    match caller.0.stored.role {
-        Role::Operator => next.run(request).await,
-        Role::Client => {
-            ApiError::Forbidden("this takes an operator token".to_owned()).into_response()
-        }
+        )),
+        (Role::Client, Some(Role::Operator)) => Some(ApiError::Forbidden(
+            "this takes an operator token".to_owned(),
+        )),
+        _ => None,
     }
 }
 

@@ -6,11 +6,17 @@ use axum::routing::{MethodRouter, delete, get, post};
 
 use super::admin::{clients, keys, standards};
 use super::errors::ApiError;
+use super::keys::Role;
+use super::middleware::Door;
 use super::{
     Gateway, audit, configuration, documents, health, locate, metrics, middleware, quotes, rates,
 };
 
 pub(crate) fn public_routes(gateway: Gateway) -> Router {
+    let door = |only| {
+        let gateway = gateway.clone();
+        from_fn_with_state(Door { gateway, only }, middleware::authenticate)
+    };
     let for_clients = Router::new()
         .route("/api/v1/rates/{ticker}", get(rates::rate))
         .route("/api/v1/rates/ticker/{ticker}", get(rates::rate))
@@ -25,7 +31,7 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .route("/api/v1/audit", get(audit::list))
         .route("/api/v1/audit/{id}", get(audit::by_id))
         .method_not_allowed_fallback(method_not_allowed)
-        .route_layer(from_fn(middleware::clients_only));
+        .route_layer(door(Some(Role::Client)));
     let for_operators = Router::new()
         .route("/api/v1/admin/api-keys", get(keys::list).post(keys::create))
         .route("/api/v1/admin/api-keys/{id}", delete(keys::revoke))
@@ -40,15 +46,11 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
             post(standards::publish_convention),
         )
         .method_not_allowed_fallback(method_not_allowed)
-        .route_layer(from_fn(middleware::operators_only));
-    let with_key = for_clients
-        .merge(for_operators)
+        .route_layer(door(Some(Role::Operator)));
+    let for_both = Router::new()
         .route("/api/v1/config", get(configuration::show))
         .method_not_allowed_fallback(method_not_allowed)
-        .route_layer(from_fn_with_state(
-            gateway.clone(),
-            middleware::authenticate,
-        ));
+        .route_layer(door(None));
     let open = Router::new()
         .route("/api/v1/health", get(health::health))
         .route("/api/v1/health/liveness", get(health::liveness))
@@ -59,7 +61,9 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .route("/docs/docs.js", get(documents::script))
         .route("/docs/docs.css", get(documents::style))
         .method_not_allowed_fallback(method_not_allowed);
-    with_key
+    for_clients
+        .merge(for_operators)
+        .merge(for_both)
         .merge(open)
         .fallback(not_found)
         .layer(from_fn(middleware::frame))

@@ -18,7 +18,7 @@ use pricing::{PerShare, PositionValue, PricingError, QuoteInputs, RateInputs, So
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::data::{QuoteFacts, QuoteRecord, Record, Recorded, RecordedQuote, WriteError};
+use crate::data::{QuoteFacts, Record, Recorded, RecordedQuote, WriteError};
 use crate::time::{as_micros, now_micros, rfc3339};
 
 /// Why there is no price.
@@ -182,18 +182,11 @@ impl Calculator {
             engine_version: crate::VERSION.to_owned(),
             requested_ticker: Some(request.ticker).filter(|asked| **asked != *inputs.ticker),
         };
-        let recorded = self
-            .writer
-            .quote(QuoteRecord::new(&facts, &inputs, &quote))
-            .await?;
-        let outputs = quote.outputs().into();
+        let record = RecordedQuote::new(facts, inputs, &quote);
+        let recorded = self.writer.quote(record.record(&quote)).await?;
         Ok(Located {
             recorded,
-            quote: RecordedQuote {
-                facts,
-                inputs,
-                outputs,
-            },
+            quote: record,
         })
     }
 

@@ -9,6 +9,7 @@ mod migrations;
 mod quotes;
 mod record;
 mod recorded;
+mod row;
 mod seed;
 mod terms;
 mod verify;

@@ -1,11 +1,12 @@
-//! A quote as it is recorded: the fields of its audit entry, and the row in `quotes` that repeats them column by column. The
+//! A quote as it is recorded: the fields of its audit entry, and the row in `quotes` that repeats some of them in columns. The
 //! row is computed from the entry's content by one function, for writing and for comparing alike.
 
 use audit::Fields;
-use pricing::{BorrowStatus, Fee, Fixed, Outputs, Quote, QuoteInputs, Sourced, VolatilityTier};
+use pricing::{BorrowStatus, Outputs, Quote, QuoteInputs, VolatilityTier};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::time::rfc3339;
+use super::row::{Columns, Value};
 
 pub(crate) struct Column {
     pub(crate) name: &'static str,
@@ -19,57 +20,30 @@ const fn column(name: &'static str, sql_type: &'static str) -> Column {
 const RATE: &str = "numeric(20,8)";
 const MONEY: &str = "numeric(20,4)";
 
-/// Without the entry's own place and time (log, epoch, position, recorded_at). In the order of [`row`].
+/// What people search and sum by; the entry's bytes hold everything. Without the entry's own place and time (log, epoch, position,
+/// recorded_at), which come first in the table. In the order of [`RecordedQuote::values`].
 pub(crate) const COLUMNS: &[Column] = &[
     column("quote_id", "uuid"),
     column("request_id", "text"),
     column("client_id", "text"),
     column("key_id", "text"),
-    column("expires_at", "timestamptz"),
-    column("engine_version", "text"),
+    column("priced_at", "timestamptz"),
     column("ticker", "text"),
     column("currency", "text"),
-    column("priced_at", "timestamptz"),
     column("position_value", MONEY),
     column("loan_days", "integer"),
-    column("shares", "bigint"),
-    column("share_price", RATE),
     column("policy", "text"),
     column("convention", "text"),
     column("base_rate", RATE),
     column("base_rate_source", "text"),
-    column("base_rate_valid_at", "timestamptz"),
-    column("minimum_rate", RATE),
-    column("minimum_rate_source", "text"),
-    column("minimum_rate_valid_at", "timestamptz"),
     column("volatility_index", RATE),
-    column("volatility_source", "text"),
-    column("volatility_valid_at", "timestamptz"),
     column("event_risk_factor", "smallint"),
-    column("event_source", "text"),
-    column("event_valid_at", "timestamptz"),
-    column("feed_status", "text"),
-    column("feed_status_source", "text"),
-    column("feed_status_valid_at", "timestamptz"),
-    column("markup_percent", RATE),
-    column("markup_source", "text"),
-    column("markup_valid_at", "timestamptz"),
-    column("fee_type", "text"),
-    column("fee_amount", RATE),
-    column("fee_source", "text"),
-    column("fee_valid_at", "timestamptz"),
     column("borrow_rate", RATE),
-    column("borrow_status", "text"),
-    column("volatility_tier", "text"),
-    column("floored", "boolean"),
-    column("collateral_value", MONEY),
-    column("basis_days", "integer"),
     column("borrow_cost", MONEY),
     column("markup", MONEY),
     column("transaction_fees", MONEY),
     column("total_fee", MONEY),
     column("stale", "text"),
-    column("fallback", "text"),
 ];
 
 /// Whose quote it is, and until when it may be relied on.
@@ -126,7 +100,8 @@ impl From<Outputs> for RecordedOutputs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QuoteRecord {
     pub(crate) fields: Fields,
-    pub(crate) row: Vec<Option<String>>,
+    /// Its row in `quotes` from [`COLUMNS`] on.
+    pub(crate) row: Columns,
 }
 
 /// A quote read back from its entry.
@@ -138,8 +113,30 @@ pub(crate) struct RecordedQuote {
 }
 
 impl QuoteRecord {
-    pub(crate) fn new(facts: &QuoteFacts, inputs: &QuoteInputs, quote: &Quote) -> QuoteRecord {
-        let fields = Fields::new()
+    /// As it arrives from another service: only what can be read back is written.
+    pub(crate) fn from_fields(fields: Fields) -> Result<QuoteRecord, String> {
+        let quote = RecordedQuote::read(&fields)?;
+        if quote_uuid(&quote.facts.quote_id).is_none() {
+            return Err("its quote_id is not a UUID in the usual form".to_owned());
+        }
+        let row = quote.values().into_iter().collect();
+        Ok(QuoteRecord { fields, row })
+    }
+}
+
+impl RecordedQuote {
+    pub(crate) fn new(facts: QuoteFacts, inputs: QuoteInputs, quote: &Quote) -> RecordedQuote {
+        RecordedQuote {
+            facts,
+            inputs,
+            outputs: quote.outputs().into(),
+        }
+    }
+
+    /// What is written of it. `quote`: the same that this was made from.
+    pub(crate) fn record(&self, quote: &Quote) -> QuoteRecord {
+        let RecordedQuote { facts, inputs, .. } = self;
+        let mut fields = Fields::new()
             .with("quote_id", &facts.quote_id)
             .with("request_id", &facts.request_id)
             .with("client_id", &facts.client_id)
@@ -149,22 +146,13 @@ impl QuoteRecord {
             .with("ticker", &*inputs.ticker)
             .with("inputs", inputs.to_json())
             .with("outputs", quote.outputs_json());
-        let fields = match &facts.requested_ticker {
-            Some(asked) => fields.with("requested_ticker", asked),
-            None => fields,
-        };
-        let row = row(facts, inputs, &quote.outputs().into());
+        if let Some(asked) = &facts.requested_ticker {
+            fields.set("requested_ticker", asked);
+        }
+        let row = self.values().into_iter().collect();
         QuoteRecord { fields, row }
     }
 
-    /// As it arrives from another service: only what can be read back is written.
-    pub(crate) fn from_fields(fields: Fields) -> Result<QuoteRecord, String> {
-        let row = RecordedQuote::read(&fields)?.row();
-        Ok(QuoteRecord { fields, row })
-    }
-}
-
-impl RecordedQuote {
     pub(crate) fn read(fields: &Fields) -> Result<RecordedQuote, String> {
         let text = |name: &str| {
             fields
@@ -191,87 +179,48 @@ impl RecordedQuote {
         })
     }
 
-    pub(crate) fn row(&self) -> Vec<Option<String>> {
-        row(&self.facts, &self.inputs, &self.outputs)
+    /// Of [`COLUMNS`], for writing and for comparing alike.
+    pub(crate) fn values(&self) -> [Value<'_>; COLUMNS.len()] {
+        let RecordedQuote {
+            facts,
+            inputs,
+            outputs,
+        } = self;
+        [
+            Value::Uuid(quote_uuid(&facts.quote_id)),
+            Value::text_of(&facts.request_id),
+            Value::text_of(&facts.client_id),
+            Value::text_of(&facts.key_id),
+            Value::Time(inputs.priced_at_micros),
+            Value::text_of(&*inputs.ticker),
+            Value::text_of(&*inputs.currency),
+            Value::number(inputs.position_value, 4),
+            // Pricing knows no more than 365 of them.
+            Value::Integer(i32::try_from(inputs.loan_days).unwrap_or(i32::MAX)),
+            Value::text_of(inputs.policy.id()),
+            Value::text_of(inputs.convention.id()),
+            Value::number(inputs.base_rate.value, 8),
+            Value::text_of(&*inputs.base_rate.source),
+            Value::number(inputs.volatility_index.value, 8),
+            Value::Small(i16::from(inputs.event_risk_factor.value)),
+            Value::number(outputs.borrow_rate, 8),
+            Value::number(outputs.borrow_cost, 4),
+            Value::number(outputs.markup, 4),
+            Value::number(outputs.transaction_fee, 4),
+            Value::number(outputs.total_fee, 4),
+            Value::text_of(outputs.stale.join(",")),
+        ]
     }
 }
 
-/// The texts of [`COLUMNS`], as PostgreSQL prints them.
-fn row(facts: &QuoteFacts, inputs: &QuoteInputs, outputs: &RecordedOutputs) -> Vec<Option<String>> {
-    let some = |text: &dyn std::fmt::Display| Some(text.to_string());
-    let at = |micros: Option<i64>| micros.map(rfc3339);
-    fn source<T>(input: &Sourced<T>) -> Option<String> {
-        Some(input.source.to_string())
-    }
-    let status = inputs.feed_status.as_ref();
-    let (fee_type, fee_amount) = match inputs.fee.value {
-        Fee::Flat(amount) => ("FLAT", scale(amount, 8)),
-        Fee::Percentage(percent) => ("PERCENTAGE", scale(percent, 8)),
-    };
-    vec![
-        some(&facts.quote_id),
-        some(&facts.request_id),
-        some(&facts.client_id),
-        some(&facts.key_id),
-        some(&facts.expires_at),
-        some(&facts.engine_version),
-        some(&inputs.ticker),
-        some(&inputs.currency),
-        at(Some(inputs.priced_at_micros)),
-        scale(inputs.position_value, 4),
-        some(&inputs.loan_days),
-        inputs
-            .per_share
-            .map(|per_share| per_share.shares.to_string()),
-        inputs
-            .per_share
-            .and_then(|per_share| scale(per_share.price, 8)),
-        some(&inputs.policy.id()),
-        some(&inputs.convention.id()),
-        scale(inputs.base_rate.value, 8),
-        source(&inputs.base_rate),
-        at(inputs.base_rate.at_micros),
-        scale(inputs.minimum_rate.value, 8),
-        source(&inputs.minimum_rate),
-        at(inputs.minimum_rate.at_micros),
-        scale(inputs.volatility_index.value, 8),
-        source(&inputs.volatility_index),
-        at(inputs.volatility_index.at_micros),
-        some(&inputs.event_risk_factor.value),
-        source(&inputs.event_risk_factor),
-        at(inputs.event_risk_factor.at_micros),
-        status.map(|status| status.value.to_string()),
-        status.and_then(source),
-        status.and_then(|status| at(status.at_micros)),
-        scale(inputs.markup_percent.value, 8),
-        source(&inputs.markup_percent),
-        at(inputs.markup_percent.at_micros),
-        some(&fee_type),
-        fee_amount,
-        source(&inputs.fee),
-        at(inputs.fee.at_micros),
-        scale(outputs.borrow_rate, 8),
-        some(&outputs.borrow_status),
-        some(&outputs.volatility_tier),
-        some(&outputs.floored),
-        scale(outputs.collateral_value, 4),
-        some(&outputs.basis_days),
-        scale(outputs.borrow_cost, 4),
-        scale(outputs.markup, 4),
-        scale(outputs.transaction_fee, 4),
-        scale(outputs.total_fee, 4),
-        Some(outputs.stale.join(",")),
-        Some(outputs.fallback.join(",")),
-    ]
+/// Only in the form in which PostgreSQL prints it, so that the column and the entry cannot differ.
+pub(crate) fn quote_uuid(text: &str) -> Option<Uuid> {
+    let uuid = Uuid::parse_str(text).ok()?;
+    let mut buffer = Uuid::encode_buffer();
+    (*uuid.as_hyphenated().encode_lower(&mut buffer) == *text).then_some(uuid)
 }
 
-/// With as many decimals as the column has; it never has fewer than the number.
-fn scale<const D: u32>(number: Fixed<D>, decimals: u32) -> Option<String> {
-    let zeros = decimals.saturating_sub(D) as usize;
-    Some(format!("{number}{:0<zeros$}", ""))
-}
-
-/// The SQL expression whose text is what [`row`] holds.
+/// The SQL expression whose text is what [`Value::printed`] gives.
 pub(crate) fn text_of(table: &str, column: &Column) -> String {
     let name = format!("{table}.{}", column.name);
     match column.sql_type {
@@ -288,12 +237,15 @@ pub(crate) fn timestamp_text(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The migration is text of its own, so that it stays what it was; this holds the two together.
+    /// The migration is text of its own, so that it stays what it was; this holds the two together, in order.
     #[test]
     fn the_migration_has_these_columns() {
         let migration = include_str!("../../migrations/V2__audit_log.sql");
+        let mut lines = migration
+            .lines()
+            .skip_while(|line| !line.starts_with("CREATE TABLE quotes"));
         for column in COLUMNS {
-            let found = migration.lines().any(|line| {
+            let found = lines.any(|line| {
                 let mut words = line.split_whitespace();
                 words.next() == Some(column.name)
                     && words
@@ -302,21 +254,5 @@ mod tests {
             });
             assert!(found, "{} {}", column.name, column.sql_type);
         }
-    }
-
-    #[test]
-    fn numbers_get_the_decimals_of_their_column() {
-        assert_eq!(
-            scale(pricing::PositionValue::whole(100_000), 4).as_deref(),
-            Some("100000.0000")
-        );
-        assert_eq!(
-            scale(pricing::Rate::whole(1), 8).as_deref(),
-            Some("1.00000000")
-        );
-        assert_eq!(
-            scale(pricing::Percent::from_units(3_500_000), 8).as_deref(),
-            Some("3.50000000")
-        );
     }
 }

@@ -165,13 +165,13 @@ fn compare(entry: &Entry, row: &Row) -> Result<bool, String> {
             row.get(ENTRY_COLUMNS + 1),
             Some(&recorded_at),
         )?;
-        let expected = RecordedQuote::read(&entry.fields)?.row();
-        for (index, (column, expected)) in COLUMNS.iter().zip(&expected).enumerate() {
+        let expected = RecordedQuote::read(&entry.fields)?;
+        for (index, (column, expected)) in COLUMNS.iter().zip(expected.values()).enumerate() {
             same(
                 "quotes",
                 column.name,
                 row.get(ENTRY_COLUMNS + PLACE_COLUMNS + index),
-                expected.as_deref(),
+                expected.printed().as_deref(),
             )?;
         }
     }

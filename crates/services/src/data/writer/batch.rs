@@ -1,16 +1,15 @@
 //! Entries and their quotes in one statement.
 
-use std::fmt::Write;
-use std::time::SystemTime;
+use std::borrow::Cow;
 
 use audit::Sealed;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::{GenericClient, Statement};
 
 use super::open::{Open, log_number};
 use crate::data::database::{Session, describe};
-use crate::data::quotes::COLUMNS;
+use crate::data::quotes::quote_uuid;
+use crate::data::row::{Columns, Rows, Value};
 
 /// What became of a commit.
 #[derive(Debug)]
@@ -26,124 +25,73 @@ pub(super) enum Outcome {
     Lost(String),
 }
 
-/// Column by column, as the statement takes them.
+/// Row by row, as the statement takes them.
 #[derive(Debug, Default)]
-pub(super) struct Batch<'a> {
-    epoch: i32,
-    position: Vec<i64>,
-    kind: Vec<i16>,
-    recorded_at: Vec<SystemTime>,
-    canonical: Vec<&'a [u8]>,
-    hash: Vec<&'a [u8]>,
-    /// One more per column of a quote, in the order of [`COLUMNS`]; entries of other kinds leave most of them empty.
-    fields: Vec<Vec<Option<&'a str>>>,
+pub(super) struct Batch {
+    entries: Rows,
+    quotes: Rows,
 }
 
-const QUOTE_KIND: i16 = 1;
+impl Batch {
+    /// Names no column: the rows have those of the tables, all of them and in order, which the server checks.
+    pub(super) const SQL: &str = "WITH entries AS (INSERT INTO audit_log SELECT * FROM UNNEST($1::audit_log[])), \
+         priced AS (INSERT INTO quotes SELECT * FROM UNNEST($2::quotes[])) \
+         SELECT current_setting('synchronous_standby_names')";
 
-impl<'a> Batch<'a> {
-    /// `row`: of a quote, the texts of [`COLUMNS`].
-    pub(super) fn push(&mut self, sealed: &'a Sealed, row: Option<&'a [Option<String>]>) {
+    /// `row`: of a quote, its columns in `quotes`.
+    pub(super) fn push(&mut self, sealed: &Sealed, row: Option<&Columns>) {
         let entry = &sealed.entry;
-        // The format keeps both within the signed types.
-        self.epoch = entry.epoch.cast_signed();
-        self.position.push(entry.position.cast_signed());
-        self.kind.push(i16::from(entry.kind.number()));
-        self.recorded_at
-            .push(crate::time::system_time(entry.recorded_at_micros));
-        self.canonical.push(&sealed.bytes);
-        self.hash.push(sealed.hash.as_bytes());
-        self.fields.resize_with(COLUMNS.len(), Vec::new);
-        for (index, (column, values)) in COLUMNS.iter().zip(&mut self.fields).enumerate() {
-            values.push(match row {
-                Some(row) => row.get(index).and_then(Option::as_deref),
-                // Of other kinds only what audit_log repeats is stored.
-                None if REPEATED.contains(&column.name) => entry.fields.get(column.name),
-                None => None,
-            });
+        let field = |name: &str| Value::Text(entry.fields.get(name).map(Cow::Borrowed));
+        let [client_id, ticker, request_id, quote_id] = REPEATED;
+        // The format keeps epoch and position within the signed types.
+        let [log, epoch, position, recorded_at] = [
+            Value::Small(log_number(entry.log)),
+            Value::Integer(entry.epoch.cast_signed()),
+            Value::Big(entry.position.cast_signed()),
+            Value::Time(entry.recorded_at_micros),
+        ];
+        if let Some(row) = row {
+            let place = [
+                log.clone(),
+                epoch.clone(),
+                position.clone(),
+                recorded_at.clone(),
+            ];
+            self.quotes.push(&place, Some(row));
         }
-    }
-
-    pub(super) fn sql() -> String {
-        let mut sql = String::from(
-            "WITH batch AS MATERIALIZED (SELECT * FROM UNNEST($3::bigint[], $4::smallint[], $5::timestamptz[], $6::bytea[], $7::bytea[]",
-        );
-        for number in 0..COLUMNS.len() {
-            let _ = write!(sql, ", ${}::text[]", number + 8);
-        }
-        sql.push_str(") AS t (position, kind, recorded_at, canonical, hash");
-        for column in COLUMNS {
-            let _ = write!(sql, ", {}", column.name);
-        }
-        sql.push_str(
-            ")), entries AS (INSERT INTO audit_log (log, epoch, position, kind, recorded_at, client_id, ticker, request_id, quote_id, canonical, hash) \
-             SELECT $1::smallint, $2::integer, position, kind, recorded_at, client_id, ticker, request_id, quote_id::uuid, canonical, hash FROM batch), \
-             priced AS (INSERT INTO quotes (log, epoch, position, recorded_at",
-        );
-        for column in COLUMNS {
-            let _ = write!(sql, ", {}", column.name);
-        }
-        sql.push_str(") SELECT $1::smallint, $2::integer, position, recorded_at");
-        for column in COLUMNS {
-            let _ = write!(sql, ", {}::{}", column.name, column.sql_type);
-        }
-        let _ = write!(
-            sql,
-            " FROM batch WHERE kind = {QUOTE_KIND}) SELECT current_setting('synchronous_standby_names')"
-        );
-        sql
+        let columns = [
+            log,
+            epoch,
+            position,
+            Value::Small(i16::from(entry.kind.number())),
+            recorded_at,
+            field(client_id),
+            field(ticker),
+            field(request_id),
+            Value::Uuid(entry.fields.get(quote_id).and_then(quote_uuid)),
+            Value::Bytes(&sealed.bytes),
+            Value::Bytes(sealed.hash.as_bytes()),
+        ];
+        self.entries.push(&columns, None);
     }
 
     /// The single statement is its own transaction: one round trip.
-    pub(super) async fn commit(&self, open: &Open, log: u16) -> Outcome {
-        let ran = self
-            .execute(&open.session.client, &open.statement, log)
-            .await;
+    pub(super) async fn commit(&self, open: &Open) -> Outcome {
+        let ran = self.insert(&open.session.client, &open.statement).await;
         outcome(&open.session, ran)
     }
 
-    /// Inside a transaction of the caller's.
+    /// On a transaction of the caller's, or else as its own; then it has committed when this returns: `query` waits for
+    /// ReadyForQuery, which follows the commit, while the rows alone arrive before it.
     pub(super) async fn insert(
         &self,
-        client: &impl tokio_postgres::GenericClient,
-        statement: &tokio_postgres::Statement,
-        log: u16,
+        client: &impl GenericClient,
+        statement: &Statement,
     ) -> Result<bool, tokio_postgres::Error> {
         let rows = client
-            .query(statement, &self.parameters(&log_number(log)))
+            .query(statement, &[&self.entries, &self.quotes])
             .await?;
         Ok(standby(&rows))
-    }
-
-    async fn execute(
-        &self,
-        client: &Client,
-        statement: &tokio_postgres::Statement,
-        log: u16,
-    ) -> Result<bool, tokio_postgres::Error> {
-        // `query` returns only at ReadyForQuery, which follows the commit; the rows alone arrive before it.
-        let rows = client
-            .query(statement, &self.parameters(&log_number(log)))
-            .await?;
-        Ok(standby(&rows))
-    }
-
-    fn parameters<'b>(&'b self, log: &'b i16) -> Vec<&'b (dyn ToSql + Sync)> {
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
-            log,
-            &self.epoch,
-            &self.position,
-            &self.kind,
-            &self.recorded_at,
-            &self.canonical,
-            &self.hash,
-        ];
-        parameters.extend(
-            self.fields
-                .iter()
-                .map(|values| values as &(dyn ToSql + Sync)),
-        );
-        parameters
     }
 }
 
@@ -175,15 +123,4 @@ fn is_final(error: &tokio_postgres::Error) -> bool {
         SqlState::CANNOT_CONNECT_NOW,
     ];
     db.severity() == "ERROR" && !ended.contains(db.code()) && !error.is_closed()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_statement_numbers_every_parameter_once() {
-        let sql = super::Batch::sql();
-        for number in 1..=super::COLUMNS.len() + 7 {
-            assert!(sql.contains(&format!("${number}::")), "${number}");
-        }
-    }
 }

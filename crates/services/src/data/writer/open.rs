@@ -92,7 +92,7 @@ impl Task {
             None => self.take_up(client).await?,
             Some(_) => self.take_up_recovered(client).await?,
         };
-        let statement = client.prepare(&Batch::sql()).await?;
+        let statement = client.prepare(Batch::SQL).await?;
         session.take_warnings();
         let mut open = Open {
             session,
@@ -216,7 +216,7 @@ impl Task {
         )?;
         let mut batch = Batch::default();
         batch.push(&sealed, None);
-        match batch.commit(open, self.config.log).await {
+        match batch.commit(open).await {
             // The guarantee may still be missing in strict mode; the next clean commit, or the first head, brings it.
             Outcome::Committed { .. } => {
                 open.chain = chain;

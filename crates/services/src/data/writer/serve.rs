@@ -10,6 +10,7 @@ use super::batch::{Batch, Outcome, outcome};
 use super::open::Open;
 use super::{Change, Mode, Recorded, Request, Task, Work, WriteError, WriterConfig, WriterState};
 use crate::data::database::describe;
+use crate::data::row::Columns;
 
 /// A head at most this often.
 const HEAD_EVERY: Duration = Duration::from_secs(1);
@@ -27,7 +28,7 @@ type Answer = oneshot::Sender<Result<Recorded, WriteError>>;
 struct Waiting {
     sealed: Vec<Sealed>,
     /// Of quotes, their rows in `quotes`.
-    rows: Vec<Vec<Option<String>>>,
+    rows: Vec<Columns>,
     answers: Vec<Answer>,
 }
 
@@ -152,7 +153,7 @@ impl Task {
             batch.push(sealed, Some(row));
         }
         let committed = async {
-            let outcome = batch.commit(open, self.config.log).await;
+            let outcome = batch.commit(open).await;
             hold_back_until_held(&self.config, open, outcome).await
         };
         let outcome = tokio::select! {
@@ -185,7 +186,7 @@ impl Task {
         };
         let ran = tokio::select! {
             biased;
-            ran = transact(open, self.config.log, &sealed, &change) => outcome(&open.session, ran),
+            ran = transact(open, &sealed, &change) => outcome(&open.session, ran),
             _ = self.orders.changed() => Outcome::Lost("told to let go of the database".to_owned()),
         };
         self.settle(
@@ -327,7 +328,6 @@ fn refuse(answer: Answer, error: &ChainError) {
 
 async fn transact(
     open: &mut Open,
-    log: u16,
     sealed: &Sealed,
     change: &Change,
 ) -> Result<bool, tokio_postgres::Error> {
@@ -335,7 +335,7 @@ async fn transact(
     change.apply(&transaction).await?;
     let mut batch = Batch::default();
     batch.push(sealed, None);
-    let standby = batch.insert(&transaction, &open.statement, log).await?;
+    let standby = batch.insert(&transaction, &open.statement).await?;
     transaction.commit().await?;
     Ok(standby)
 }

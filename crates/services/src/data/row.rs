@@ -1,0 +1,248 @@
+//! Rows in PostgreSQL's binary form, as an array of a table's own row type: one parameter carries the whole batch, no value is
+//! parsed from text, and a column of another type than the table's is refused by the server.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use bytes::BytesMut;
+use pricing::Fixed;
+use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
+use uuid::Uuid;
+
+use crate::time::rfc3339;
+
+/// A value in the type of its column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    Text(Option<Cow<'a, str>>),
+    Uuid(Option<Uuid>),
+    /// Microseconds since 1970.
+    Time(i64),
+    /// `units` × 10⁻ᵈᵉᶜⁱᵐᵃˡˢ; the decimals are the column's, 4 or 8.
+    Number {
+        units: i64,
+        decimals: u16,
+    },
+    Small(i16),
+    Integer(i32),
+    Big(i64),
+    Bytes(&'a [u8]),
+}
+
+/// From 1970 to 2000, where PostgreSQL begins to count.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+impl<'a> Value<'a> {
+    pub(crate) fn text_of(text: impl Into<Cow<'a, str>>) -> Value<'a> {
+        Value::Text(Some(text.into()))
+    }
+
+    /// With as many decimals as the column has; it never has fewer than the number, and pricing's limits leave room for them.
+    pub(crate) fn number<const D: u32>(number: Fixed<D>, decimals: u16) -> Value<'a> {
+        let more = u32::from(decimals).saturating_sub(D);
+        Value::Number {
+            units: number.units().saturating_mul(10_i64.pow(more)),
+            decimals,
+        }
+    }
+
+    /// As PostgreSQL prints it, a time in RFC 3339.
+    pub(crate) fn printed(&self) -> Option<String> {
+        match self {
+            Value::Text(text) => text.as_deref().map(str::to_owned),
+            Value::Uuid(uuid) => uuid.map(|uuid| uuid.to_string()),
+            Value::Time(micros) => Some(rfc3339(*micros)),
+            Value::Number { units, decimals: 4 } => {
+                Some(Fixed::<4>::from_units(*units).to_string())
+            }
+            Value::Number { units, .. } => Some(Fixed::<8>::from_units(*units).to_string()),
+            Value::Small(number) => Some(number.to_string()),
+            Value::Integer(number) => Some(number.to_string()),
+            Value::Big(number) => Some(number.to_string()),
+            Value::Bytes(_) => None,
+        }
+    }
+
+    fn sql_type(&self) -> Type {
+        match self {
+            Value::Text(_) => Type::TEXT,
+            Value::Uuid(_) => Type::UUID,
+            Value::Time(_) => Type::TIMESTAMPTZ,
+            Value::Number { .. } => Type::NUMERIC,
+            Value::Small(_) => Type::INT2,
+            Value::Integer(_) => Type::INT4,
+            Value::Big(_) => Type::INT8,
+            Value::Bytes(_) => Type::BYTEA,
+        }
+    }
+
+    fn put(&self, into: &mut Vec<u8>) {
+        into.extend_from_slice(&self.sql_type().oid().to_be_bytes());
+        if matches!(self, Value::Text(None) | Value::Uuid(None)) {
+            into.extend_from_slice(&(-1_i32).to_be_bytes());
+            return;
+        }
+        let at = begin(into);
+        match self {
+            Value::Text(text) => into.extend_from_slice(text.as_deref().unwrap_or("").as_bytes()),
+            Value::Uuid(uuid) => into.extend_from_slice(uuid.unwrap_or_default().as_bytes()),
+            Value::Time(micros) => {
+                into.extend_from_slice(&micros.saturating_sub(EPOCH_MICROS).to_be_bytes());
+            }
+            Value::Number { units, decimals } => put_number(*units, *decimals, into),
+            Value::Small(number) => into.extend_from_slice(&number.to_be_bytes()),
+            Value::Integer(number) => into.extend_from_slice(&number.to_be_bytes()),
+            Value::Big(number) => into.extend_from_slice(&number.to_be_bytes()),
+            Value::Bytes(bytes) => into.extend_from_slice(bytes),
+        }
+        end(into, at);
+    }
+}
+
+/// Digits to the base of 10,000, the first of them standing for 10,000ʷᵉⁱᵍʰᵗ.
+fn put_number(units: i64, decimals: u16, into: &mut Vec<u8>) {
+    const BASE: u64 = 10_000;
+    let mut digits = [0_u16; 5];
+    let mut rest = units.unsigned_abs();
+    let mut count = 0_u16;
+    while rest > 0 {
+        digits[usize::from(count)] = (rest % BASE) as u16;
+        rest /= BASE;
+        count += 1;
+    }
+    let weight = count.wrapping_sub(decimals / 4).wrapping_sub(1);
+    let sign: u16 = if units < 0 { 0x4000 } else { 0 };
+    for part in [count, if count == 0 { 0 } else { weight }, sign, decimals] {
+        into.extend_from_slice(&part.to_be_bytes());
+    }
+    for digit in digits[..usize::from(count)].iter().rev() {
+        into.extend_from_slice(&digit.to_be_bytes());
+    }
+}
+
+/// Leaves room for the length of what follows.
+fn begin(into: &mut Vec<u8>) -> usize {
+    into.extend_from_slice(&[0; 4]);
+    into.len()
+}
+
+fn end(into: &mut [u8], at: usize) {
+    // Entries are at most 1 MiB, a batch far below 2 GiB.
+    let length = i32::try_from(into.len() - at).unwrap_or(i32::MAX);
+    into[at - 4..at].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Columns of one row, encoded ahead of those before them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Columns {
+    count: usize,
+    bytes: Vec<u8>,
+}
+
+impl<'a> FromIterator<Value<'a>> for Columns {
+    fn from_iter<I: IntoIterator<Item = Value<'a>>>(values: I) -> Columns {
+        let mut columns = Columns {
+            count: 0,
+            bytes: Vec::with_capacity(640),
+        };
+        for value in values {
+            value.put(&mut columns.bytes);
+            columns.count += 1;
+        }
+        columns
+    }
+}
+
+/// Rows of one table: a parameter `$n::table[]`.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    count: i32,
+    bytes: Vec<u8>,
+}
+
+impl Rows {
+    pub(crate) fn push(&mut self, first: &[Value<'_>], then: Option<&Columns>) {
+        let at = begin(&mut self.bytes);
+        let columns = first.len() + then.map_or(0, |then| then.count);
+        self.bytes
+            .extend_from_slice(&i32::try_from(columns).unwrap_or(i32::MAX).to_be_bytes());
+        for value in first {
+            value.put(&mut self.bytes);
+        }
+        if let Some(then) = then {
+            self.bytes.extend_from_slice(&then.bytes);
+        }
+        end(&mut self.bytes, at);
+        self.count += 1;
+    }
+}
+
+impl ToSql for Rows {
+    fn to_sql(
+        &self,
+        array: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        let Kind::Array(row) = array.kind() else {
+            return Err("rows are an array".into());
+        };
+        let (dimensions, no_nulls, lower_bound) = (i32::from(self.count > 0), 0_i32, 1_i32);
+        out.extend_from_slice(&dimensions.to_be_bytes());
+        out.extend_from_slice(&no_nulls.to_be_bytes());
+        out.extend_from_slice(&row.oid().to_be_bytes());
+        if self.count > 0 {
+            out.extend_from_slice(&self.count.to_be_bytes());
+            out.extend_from_slice(&lower_bound.to_be_bytes());
+            out.extend_from_slice(&self.bytes);
+        }
+        Ok(IsNull::No)
+    }
+
+    fn accepts(array: &Type) -> bool {
+        matches!(array.kind(), Kind::Array(row) if matches!(row.kind(), Kind::Composite(_)))
+    }
+
+    to_sql_checked!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(units: i64, decimals: u16) -> Vec<u16> {
+        let mut bytes = Vec::new();
+        put_number(units, decimals, &mut bytes);
+        bytes
+            .chunks(2)
+            .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+            .collect()
+    }
+
+    /// PostgreSQL's own `numeric_send` gives these (without the zeros that it strips at the end).
+    #[test]
+    fn numbers_are_digits_to_the_base_of_ten_thousand() {
+        assert_eq!(number(0, 4), [0, 0, 0, 4]);
+        // 100000.0000
+        assert_eq!(number(1_000_000_000, 4), [3, 1, 0, 4, 10, 0, 0]);
+        // 0.06300000
+        assert_eq!(number(6_300_000, 8), [2, 0xffff, 0, 8, 630, 0]);
+        // 0.00000001
+        assert_eq!(number(1, 8), [1, 0xfffe, 0, 8, 1]);
+        // -456.5068
+        assert_eq!(number(-4_565_068, 4), [2, 0, 0x4000, 4, 456, 5068]);
+        assert_eq!(number(i64::MAX, 8).len(), 4 + 5);
+    }
+
+    #[test]
+    fn numbers_get_the_decimals_of_their_column() {
+        let printed = |value: Value<'_>| value.printed().unwrap();
+        let value = pricing::PositionValue::whole(100_000);
+        assert_eq!(printed(Value::number(value, 4)), "100000.0000");
+        assert_eq!(
+            printed(Value::number(pricing::Rate::whole(1), 8)),
+            "1.00000000"
+        );
+        let index = pricing::Index::from_units(18_500_000);
+        assert_eq!(printed(Value::number(index, 8)), "18.50000000");
+    }
+}
