@@ -1,8 +1,10 @@
-//! Durable quotes over HTTP, against single-row inserts committed one by one on the same cluster by pgbench.
+//! Durable quotes over HTTP: against the same server with one quote a commit, against a handler that prices and records nothing,
+//! and against single-row inserts committed one by one on the same cluster by pgbench.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
+    bare::Peer,
     load::{pgbench, wrk, wrk_script},
     system::{Result, System},
     table::Row,
@@ -20,40 +22,69 @@ const INSERT: &str = "WITH logged AS (INSERT INTO peer_log (client_id, canonical
      INSERT INTO peer_quotes (ticker, value, total) SELECT 'GME', 100000.00, 456.5068 FROM logged;\n";
 
 pub(crate) fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
+    let mut rows = beside_itself(bre, rounds)?;
     for strict in [false, true] {
         let system = System::start(bre, strict)?;
         let mode = if strict { "strict" } else { "normal" };
         let case = format!("durable quotes over HTTP, 64 clients, {mode} mode");
-        let measured = measure(&system, rounds)?;
-        rows.push(Row::new(
-            &case,
-            "quotes",
-            "1/s",
-            "pgbench, single-row commits, same cluster and mode",
-            measured,
-        ));
+        let script = locate_script(&system, "quote.lua")?;
+        system.psql(TABLES)?;
+        let insert = system.folder.path().join("insert.sql");
+        std::fs::write(&insert, INSERT)?;
+        let mut measured = Vec::new();
+        for _ in 0..rounds {
+            let ours = locates(&system.ready.url, &script)?;
+            let theirs = pgbench(&system.ready.database_url, &insert, CLIENTS, SECONDS)?;
+            measured.push((ours, theirs));
+        }
+        let peer = "pgbench, single-row commits, same cluster and mode";
+        rows.push(Row::new(&case, "quotes", "1/s", peer, measured));
     }
     Ok(rows)
 }
 
-fn measure(system: &System, rounds: usize) -> Result<Vec<(f64, f64)>> {
-    let folder = system.folder.path();
+/// The same server committing one quote at a time, and a handler that does everything but record.
+fn beside_itself(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
+    let ours = System::start(bre, false)?;
+    let single = System::start_with(bre, false, "[database]\nbatch_quotes_max = 1")?;
+    let unrecorded = Peer::start("bare-pricing")?;
+    let (script, single_script) = (
+        locate_script(&ours, "quote.lua")?,
+        locate_script(&single, "quote.lua")?,
+    );
+    let unrecorded_url = format!("http://{}", unrecorded.address);
+    let (mut against_single, mut against_unrecorded) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let grouped = locates(&ours.ready.url, &script)?;
+        against_single.push((grouped, locates(&single.ready.url, &single_script)?));
+        let grouped = locates(&ours.ready.url, &script)?;
+        against_unrecorded.push((grouped, locates(&unrecorded_url, &script)?));
+    }
+    let case = "durable quotes over HTTP, 64 clients";
+    let of = |peer: &str, measured| Row::new(case, "quotes", "1/s", peer, measured);
+    Ok(vec![
+        of("the same server, one quote a commit", against_single),
+        of(
+            "bare axum: key, limit, price, JSON, no record",
+            against_unrecorded,
+        ),
+    ])
+}
+
+fn locates(url: &str, script: &Path) -> Result<f64> {
+    let url = format!("{url}/api/v1/calculate-locate");
+    wrk(
+        &url,
+        CLIENTS,
+        SECONDS,
+        &["-s", &script.to_string_lossy().into_owned()],
+    )
+}
+
+fn locate_script(system: &System, name: &str) -> Result<PathBuf> {
     let body = format!(
         r#"{{"ticker":"GME","position_value":"100000.00","loan_days":30,"client_id":"{}"}}"#,
         system.ready.client_id
     );
-    let script = wrk_script(folder, "quote.lua", &system.ready.api_key, &body)?;
-    let script = script.to_string_lossy().into_owned();
-    system.psql(TABLES)?;
-    let insert = folder.join("insert.sql");
-    std::fs::write(&insert, INSERT)?;
-    let url = format!("{}/api/v1/calculate-locate", system.ready.url);
-    let mut measured = Vec::new();
-    for _ in 0..rounds {
-        let ours = wrk(&url, CLIENTS, SECONDS, &["-s", &script])?;
-        let theirs = pgbench(&system.ready.database_url, &insert, CLIENTS, SECONDS)?;
-        measured.push((ours, theirs));
-    }
-    Ok(measured)
+    wrk_script(system.folder.path(), name, &system.ready.api_key, &body)
 }

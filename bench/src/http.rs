@@ -1,15 +1,9 @@
 //! A rate look-up with key, limit and JSON, against axum answering JSON with nothing else to do.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Command, Stdio},
-};
-
-use axum::{Json, Router, routing::post};
-use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 use crate::{
+    bare::Peer,
     load::{wrk, wrk_script},
     system::{Result, System},
     table::Row,
@@ -18,46 +12,10 @@ use crate::{
 const CONNECTIONS: u32 = 64;
 const SECONDS: u32 = 5;
 
-#[derive(Deserialize)]
-struct Asked {
-    ticker: String,
-    position_value: String,
-}
-
-#[derive(Serialize)]
-struct Answered {
-    status: &'static str,
-    ticker: String,
-    current_rate: String,
-}
-
-/// The peer, in a process of its own: parse a small JSON body, answer a small JSON body.
-pub(crate) async fn bare_axum() -> Result<()> {
-    let handler = |Json(asked): Json<Asked>| async move {
-        Json(Answered {
-            status: "success",
-            ticker: asked.ticker,
-            current_rate: asked.position_value,
-        })
-    };
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
-    crate::say(&listener.local_addr()?.to_string());
-    axum::serve(listener, Router::new().route("/", post(handler))).await?;
-    Ok(())
-}
-
 pub(crate) fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
     let system = System::start(bre, false)?;
-    let mut peer = Command::new(std::env::current_exe()?)
-        .arg("bare-axum")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut address = String::new();
-    BufReader::new(peer.stdout.take().ok_or("no output")?).read_line(&mut address)?;
-    let measured = measure(&system, address.trim(), rounds);
-    peer.kill()?;
-    peer.wait()?;
+    let peer = Peer::start("bare-axum")?;
+    let measured = measure(&system, &peer.address, rounds);
     Ok(vec![Row::new(
         "rate look-up, 64 connections",
         "requests",

@@ -3,12 +3,20 @@
 //! Absolute figures depend on the machine and what else it does; the ratio of medians is the result.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bare;
 mod durable;
 mod http;
 mod load;
+mod prices;
 mod protection;
+mod reference;
+mod sql;
 mod system;
 mod table;
+
+/// The same for ours and for every peer.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 use std::path::PathBuf;
 
@@ -17,7 +25,7 @@ use system::Result;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// `all`, `http`, `durable`, `protection`; `bare-axum` is the peer of `http`.
+    /// `all`, `prices`, `http`, `sql`, `durable`, `protection`; `bare-axum` and `bare-pricing` are peers.
     #[arg(default_value = "all")]
     what: String,
     /// Rounds of each comparison.
@@ -36,33 +44,37 @@ pub(crate) fn say(text: &str) {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if arguments.what == "bare-axum" {
-        return http::bare_axum().await;
+    match arguments.what.as_str() {
+        "bare-axum" => return bare::axum_alone().await,
+        "bare-pricing" => return bare::pricing_alone().await,
+        _ => {}
     }
     let bre = std::env::current_exe()?.with_file_name("bre");
     let wanted = |name: &str| arguments.what == "all" || arguments.what == name;
     let rounds = arguments.rounds;
+    let publish = |name: &str, settings: &str, rows: Vec<table::Row>| {
+        table::publish(name, settings, &rows, &arguments.out)
+    };
+    if wanted("prices") {
+        let settings = "in-process; rate and fee by the five shipped policies and four conventions; each round prices the same million";
+        publish("prices", settings, prices::run(rounds)?)?;
+    }
     if wanted("http") {
-        let settings = "wrk, 1 thread, 64 connections, 5 s a round, keep-alive; ours with API key, limit, request id and metrics";
-        table::publish("http", settings, &http::run(&bre, rounds)?, &arguments.out)?;
+        let settings = "wrk, 1 thread, 64 connections, 5 s a round, keep-alive; ours with API key, limit, request id and metrics; \
+             the peer in a process of its own, same allocator";
+        publish("http", settings, http::run(&bre, rounds)?)?;
+    }
+    if wanted("sql") {
+        let settings = "64 clients, 3 s a round, fsync on, prepared statements, the same two tables in the cluster of `bre up`";
+        publish("sql", settings, sql::run(&bre, rounds).await?)?;
     }
     if wanted("durable") {
         let settings = "wrk / pgbench -M prepared -j1, 64 clients, 5 s a round; fsync on, WAL streamed to the repository";
-        table::publish(
-            "durable",
-            settings,
-            &durable::run(&bre, rounds)?,
-            &arguments.out,
-        )?;
+        publish("durable", settings, durable::run(&bre, rounds)?)?;
     }
     if wanted("protection") {
         let settings = "one cluster, warm; ours encrypts, pg_basebackup does not";
-        table::publish(
-            "protection",
-            settings,
-            &protection::run_all(&bre, rounds)?,
-            &arguments.out,
-        )?;
+        publish("protection", settings, protection::run_all(&bre, rounds)?)?;
     }
     Ok(())
 }

@@ -31,6 +31,11 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) fn start(bre: &Path, strict: bool) -> Result<Self> {
+        Self::start_with(bre, strict, "")
+    }
+
+    /// `more`: sections of `bre.toml` beside the limits, which are out of the way.
+    pub(crate) fn start_with(bre: &Path, strict: bool, more: &str) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("bre-bench-")
             .permissions(std::fs::Permissions::from_mode(0o711))
@@ -40,7 +45,7 @@ impl System {
         std::fs::write(
             &config,
             format!(
-                "[limits]\nstandard_per_minute = {many}\npremium_per_minute = {many}\ninternal_per_minute = {many}\n"
+                "[limits]\nstandard_per_minute = {many}\npremium_per_minute = {many}\ninternal_per_minute = {many}\n{more}\n"
             ),
         )?;
         let mut command = Command::new(bre);

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
@@ -105,7 +106,11 @@ pub(crate) struct Database {
     pub(crate) max_slot_wal_keep_size_mb: u32,
     /// A locate waits for its commit until it is answered (RPO 0 once the stream is attached).
     pub(crate) strict: bool,
+    /// Most quotes that share one commit. 1: each has its own, which is what group commit is measured against.
+    pub(crate) batch_quotes_max: NonZeroUsize,
 }
+
+const BATCH_QUOTES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 
 impl Default for Database {
     fn default() -> Self {
@@ -116,6 +121,7 @@ impl Default for Database {
             binaries: None,
             max_slot_wal_keep_size_mb: 4096,
             strict: false,
+            batch_quotes_max: BATCH_QUOTES_MAX,
         }
     }
 }

@@ -79,6 +79,7 @@ pub(super) fn services_config(
         strict: config.database.strict,
         settings: Settings {
             requests_per_minute: requests_per_minute(&config.limits),
+            batch_quotes_max: config.database.batch_quotes_max.get(),
             ..Settings::default()
         },
         sample: Some(SampleBook::shipped()),

@@ -50,6 +50,7 @@ pub(super) fn services_config(
             requests_per_minute: requests_per_minute(&supervisor.config.limits),
             // The instance's own Redis has one gateway only: it counts faster in memory.
             share_limits: supervisor.config.cache.url.is_some(),
+            batch_quotes_max: supervisor.config.database.batch_quotes_max.get(),
             ..Settings::default()
         },
         sample: Some(sample(book)),
