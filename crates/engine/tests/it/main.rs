@@ -13,4 +13,5 @@ mod instance;
 mod process;
 mod repository_away;
 mod restore;
+mod services;
 mod start_and_stop;

@@ -1,0 +1,85 @@
+//! Settings: what `bre serve` refuses to start with, and what SIGHUP changes.
+
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::fleet::{CALCULATION, DATA, Fleet, GATEWAY};
+use crate::process::{PATIENCE, within};
+
+#[test]
+fn what_is_missing_is_said_and_what_it_is_for() {
+    let fleet = Fleet::prepared();
+    let config = fleet.folder.join("other.toml");
+    let serve = |services: &str, text: &str| {
+        std::fs::write(&config, text).unwrap();
+        let config = config.to_str().unwrap();
+        fleet.bre(&[
+            "serve",
+            "--services",
+            services,
+            "--config",
+            config,
+            "--port",
+            "0",
+        ])
+    };
+    let database = "[database]\nurl = 'postgresql://bre_service@/bre?host=/nowhere'\n";
+    serve(GATEWAY, database).refused(&["secret_file", "openssl"]);
+    let secret = fleet.folder.join("secret");
+    let named = format!(
+        "{database}[internal]\nsecret_file = {:?}\nport = 0\n",
+        secret.to_str().unwrap()
+    );
+    serve(GATEWAY, &named).refused(&[CALCULATION, "[services]"]);
+    serve(CALCULATION, &named).refused(&[DATA, "[services]"]);
+    serve("gateway", &named).exits(2);
+    serve(GATEWAY, &named.replace(database, "")).refused(&["[database] url"]);
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o644)).unwrap();
+    serve(GATEWAY, &named).refused(&["0644", "chmod 600"]);
+}
+
+#[test]
+fn settings_change_without_a_restart_and_go_on_record() {
+    let mut fleet = Fleet::start();
+    let limit = |fleet: &Fleet| {
+        let answer = fleet.get(GATEWAY, "/api/v1/rates/GME").unwrap();
+        answer.headers["x-ratelimit-limit"].clone()
+    };
+    assert_eq!(limit(&fleet), "1000000");
+    // A file that is no settings changes nothing.
+    fleet.settings("[limit]\n");
+    fleet.signal(GATEWAY, Signal::HUP);
+    let said = within(PATIENCE, || {
+        fleet
+            .log(GATEWAY)
+            .contains("stay as they are")
+            .then_some(())
+    });
+    assert!(said.is_some(), "{}", fleet.log(GATEWAY));
+    assert_eq!(limit(&fleet), "1000000");
+
+    fleet.settings("standard_per_minute = 61\n[log]\nlevel = \"debug\"\n[server]\nport = 9\n");
+    let text = std::fs::read_to_string(fleet.folder.join("bre.toml")).unwrap();
+    let text = text.replace("internal_per_minute = 1000000", "internal_per_minute = 77");
+    std::fs::write(fleet.folder.join("bre.toml"), text).unwrap();
+    fleet.signal(GATEWAY, Signal::HUP);
+    let changed = within(PATIENCE, || (limit(&fleet) == "77").then_some(()));
+    assert!(changed.is_some(), "{}", limit(&fleet));
+    assert!(
+        fleet.log(GATEWAY).contains("server.port"),
+        "{}",
+        fleet.log(GATEWAY)
+    );
+    let config = fleet.get(GATEWAY, "/api/v1/config").unwrap().body;
+    assert_eq!(config["reload"]["needs_restart"], json!(["server.port"]));
+    assert_eq!(config["requests_per_minute"]["standard"], json!(61));
+    let recorded = within(PATIENCE, || {
+        let kind = "SELECT count(*) FROM audit_log WHERE kind = 6 AND position(convert_to('limits.internal_per_minute', 'UTF8') IN canonical) > 0";
+        (fleet.value(kind) == "1").then_some(())
+    });
+    assert!(recorded.is_some(), "{}", fleet.log(GATEWAY));
+    // The others were not told, and go on as they are.
+    fleet.stop_cleanly();
+}

@@ -1,0 +1,178 @@
+//! All well: what each service answers, to whom, and how soon all of them know the same market.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use testkit::free_port;
+
+use super::fleet::{CACHE, CALCULATION, Caller, DATA, Fleet, GATEWAY, SECRET};
+use crate::process::{PATIENCE, within};
+
+#[test]
+fn a_quote_passes_through_four_processes_and_each_answers_for_itself() {
+    let mut fleet = Fleet::start();
+    let answer = fleet.locate().unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let id = answer.body["quote_id"].as_str().unwrap();
+    assert!(fleet.exported_quotes().contains(id));
+
+    internal_routes(&fleet);
+    nobody_gets_in_without_the_secret(&fleet);
+    // The secret is on no command line and in no log.
+    for name in super::fleet::ALL {
+        assert!(!fleet.log(name).contains(SECRET), "{name}");
+    }
+    let report = fleet.bre(&["audit", "verify"]).json();
+    assert_eq!(report["first_bad"], Value::Null, "{report}");
+    fleet.stop_cleanly();
+}
+
+fn internal_routes(fleet: &Fleet) {
+    for name in super::fleet::ALL {
+        let health = fleet.ask("GET", name, "/health");
+        assert_eq!(health.body["services"], json!([name]), "{health:?}");
+        let detailed = fleet.ask("GET", name, "/health/detailed");
+        assert_eq!(detailed.body["services_here"], json!([name]));
+        let metrics = fleet.ask("GET", name, "/metrics").body;
+        let metrics = metrics.as_str().unwrap();
+        assert!(metrics.contains("bre_database_up 1"), "{name}: {metrics}");
+    }
+    let rates = fleet.ask("GET", DATA, "/internal/rates/GME");
+    assert_eq!((rates.status, &rates.body["ticker"]), (200, &json!("GME")));
+    let unknown = fleet.ask("GET", DATA, "/internal/rates/NOSUCH");
+    assert_eq!(
+        (unknown.status, &unknown.body["error_code"]),
+        (404, &json!("TICKER_NOT_FOUND"))
+    );
+
+    let rates_bytes = |answer: &super::fleet::Answer| {
+        let kinds = answer.body["kinds"].as_array().unwrap();
+        let kind = kinds.iter().find(|kind| kind["kind"] == "rates").unwrap();
+        kind["bytes"].as_u64().unwrap()
+    };
+    let warm = fleet.ask("POST", CACHE, "/internal/cache/warm");
+    assert!(rates_bytes(&warm) > 0, "{warm:?}");
+    let emptied = fleet.ask("POST", CACHE, "/internal/cache/invalidate");
+    assert!(emptied.body["removed"].as_u64() > Some(0), "{emptied:?}");
+    assert_eq!(
+        rates_bytes(&fleet.ask("GET", CACHE, "/internal/cache/stats")),
+        0
+    );
+
+    let order = json!({ "request_id": "direct", "client_id": "standard", "key_id": "key_test", "ticker": "NOSUCH",
+                        "position_value": 1000, "loan_days": 1, "per_share": null });
+    let secret = format!("Bearer {SECRET}");
+    let refused = Caller::new().send(
+        "POST",
+        &fleet.url(CALCULATION, "/internal/calculate"),
+        &[("Authorization", &secret)],
+        Some(&order),
+    );
+    let refused = refused.unwrap();
+    assert_eq!(
+        (refused.status, &refused.body["ticker"]),
+        (404, &json!("NOSUCH")),
+        "{refused:?}"
+    );
+}
+
+fn nobody_gets_in_without_the_secret(fleet: &Fleet) {
+    let wrong = format!("Bearer {}", SECRET.replace('4', "5"));
+    for (method, name, path) in [
+        ("GET", DATA, "/health"),
+        ("GET", DATA, "/internal/state"),
+        ("POST", DATA, "/internal/record/quote"),
+        ("GET", DATA, "/internal/rates/GME"),
+        ("GET", DATA, "/no/such/path"),
+        ("POST", CALCULATION, "/internal/calculate"),
+        ("GET", CACHE, "/internal/cache/stats"),
+        ("POST", CACHE, "/internal/cache/invalidate"),
+        ("GET", CACHE, "/metrics"),
+    ] {
+        let url = fleet.url(name, path);
+        for headers in [
+            &[][..],
+            &[("Authorization", wrong.as_str())],
+            &[("Authorization", SECRET)],
+            &[("X-API-Key", fleet.key.as_str())],
+        ] {
+            let answer = Caller::new().send(method, &url, headers, None).unwrap();
+            assert_eq!(answer.status, 401, "{method} {url} {headers:?}");
+        }
+    }
+    // And nothing internal is on the public port.
+    for path in ["/internal/state", "/internal/calculate", "/internal/keys"] {
+        assert_eq!(fleet.get(GATEWAY, path).unwrap().status, 404, "{path}");
+    }
+}
+
+#[test]
+fn every_instance_knows_of_an_import_within_a_second_also_after_its_connection_broke() {
+    let mut fleet = Fleet::start();
+    let second = "second";
+    fleet.up_as(second, "api-gateway,calculation-service", free_port());
+    let rate = |name: &str| {
+        let answer = fleet.get(name, "/api/v1/rates/GME")?;
+        (answer.status == 200).then(|| answer.body["base_rate"].clone())
+    };
+    let all_have = |expected: Option<&Value>| {
+        for name in [GATEWAY, second] {
+            let seen = within(PATIENCE, || {
+                let now = rate(name)?;
+                expected.is_none_or(|it| *it == now).then_some(())
+            });
+            assert!(seen.is_some(), "{name} has {:?}", rate(name));
+        }
+    };
+    all_have(None);
+    for minute in [31, 32] {
+        let (text, fee) = book_of(minute);
+        let book = fleet.folder.join("book.txt");
+        std::fs::write(&book, text).unwrap();
+        if minute == 32 {
+            // Who is cut off from the news reads everything when it is connected again.
+            fleet.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'bre market view'");
+        }
+        let import = || fleet.bre(&["import", "ibkr", book.to_str().unwrap()]);
+        let imported = within(PATIENCE, || (import().code == Some(0)).then_some(()));
+        assert!(imported.is_some(), "{:?}", import());
+        let began = Instant::now();
+        let expected = serde_json::from_str(&format!("0.{fee:06}")).unwrap();
+        all_have(Some(&expected));
+        let took = began.elapsed();
+        println!(
+            "both gateways had it {} ms after the import was answered",
+            took.as_millis()
+        );
+        // Far below the next look by the clock.
+        assert!(took < Duration::from_secs(20), "{took:?}");
+    }
+    fleet.stop_cleanly();
+}
+
+/// The shipped book of another minute, with a fee of GME that goes up with it; and that fee, in millionths.
+fn book_of(minute: i64) -> (String, i64) {
+    let book = include_str!("../../../../services/sample/book.txt");
+    let units = |text: &str| text.replace('.', "").parse::<i64>().unwrap();
+    let print = |units: i64| {
+        let sign = if units < 0 { "-" } else { "" };
+        format!("{sign}{}.{:04}", units.abs() / 10_000, units.abs() % 10_000)
+    };
+    let mut fee = 0;
+    let line = |line: &str| {
+        if line.starts_with("#BOF") {
+            return format!("#BOF|2025.06.30|15:{minute}:00");
+        }
+        if !line.starts_with("GME|") {
+            return line.to_owned();
+        }
+        let mut columns: Vec<String> = line.split('|').map(ToOwned::to_owned).collect();
+        let benchmark = units(&columns[5]) + units(&columns[6]);
+        fee = units(&columns[6]) + minute;
+        columns[5] = print(benchmark - fee);
+        columns[6] = print(fee);
+        columns.join("|")
+    };
+    let lines: Vec<String> = book.lines().map(line).collect();
+    (lines.join("\n") + "\n", fee)
+}
