@@ -185,6 +185,7 @@ fn origins(inputs: &QuoteInputs, quote: &Quote) -> Vec<Origin> {
         source: inputs.fee.source.clone(),
         at_micros: inputs.fee.at_micros,
         fallback: inputs.fee.fallback,
+        stale: inputs.fee.stale,
     };
     let mut origins = vec![
         origin("base_rate", &inputs.base_rate, now, quote),

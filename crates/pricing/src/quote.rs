@@ -28,6 +28,9 @@ pub struct Sourced<T> {
     /// Not what was wanted, but what could be had.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fallback: bool,
+    /// Too old for its source, whatever the policy says of its age.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
 }
 
 impl<T> Sourced<T> {
@@ -37,6 +40,7 @@ impl<T> Sourced<T> {
             source: source.into(),
             at_micros,
             fallback: false,
+            stale: false,
         }
     }
 
@@ -181,25 +185,28 @@ fn stale(inputs: &QuoteInputs) -> Result<Vec<&'static str>, PricingError> {
         (
             "base_rate",
             inputs.base_rate.at_micros,
+            inputs.base_rate.stale,
             limits.base_rate_age_seconds_max,
         ),
         (
             "volatility_index",
             inputs.volatility_index.at_micros,
+            inputs.volatility_index.stale,
             limits.volatility_age_seconds_max,
         ),
         (
             "event_risk_factor",
             inputs.event_risk_factor.at_micros,
+            inputs.event_risk_factor.stale,
             limits.event_age_seconds_max,
         ),
     ];
     let mut stale = Vec::new();
-    for (field, at_micros, age_seconds_max) in aged {
+    for (field, at_micros, known_stale, age_seconds_max) in aged {
         let Some(age_seconds) = age_seconds(inputs.priced_at_micros, at_micros) else {
             continue;
         };
-        if age_seconds <= age_seconds_max {
+        if age_seconds <= age_seconds_max && !known_stale {
             continue;
         }
         if limits.refuse_stale {

@@ -48,6 +48,7 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
                 "unconfirmed_seconds": market.unconfirmed_seconds(now),
                 "stale": market.is_stale(now),
             },
+            "feeds": feeds(&gateway),
             "audit_log": writer,
             "wal_stream": stream,
             "services": gateway.peers.health(),
@@ -62,6 +63,23 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
         },
         Json(body),
     )
+}
+
+/// The newest load of every source, and how those do that are loaded here.
+fn feeds(gateway: &Gateway) -> Value {
+    let view = gateway.calculator.market.view().ok();
+    let loads = view.iter().flat_map(|view| view.loads()).map(|load| {
+        json!({
+            "feed": load.kind,
+            "source": load.source,
+            "valid_at": rfc3339(load.valid_at_micros),
+            "known_at": rfc3339(load.known_at_micros),
+            "rows": load.rows,
+            "loaded": load.loaded,
+            "quarantined": load.quarantined,
+        })
+    });
+    json!({ "last_loads": loads.collect::<Vec<_>>(), "sources": gateway.keeper.board.all() })
 }
 
 pub(super) async fn liveness() -> Json<Value> {

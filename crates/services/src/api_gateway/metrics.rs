@@ -87,6 +87,13 @@ pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
         "bre_locates_served",
         gateway.calculator.writer.refusal().is_none(),
     );
+    for load in market.view().iter().flat_map(|view| view.loads()) {
+        let age = now_micros().saturating_sub(load.valid_at_micros) / 1_000_000;
+        let labels = [("feed", load.kind.clone()), ("source", load.source.clone())];
+        ::metrics::gauge!("bre_feed_age_seconds", &labels)
+            .set(u32::try_from(age.max(0)).unwrap_or(u32::MAX));
+        ::metrics::gauge!("bre_feed_quarantined_rows", &labels).set(load.quarantined);
+    }
     flag("bre_wal_stream_attached", stream.attached);
     flag("bre_alarm", stream.alarm.is_some());
     flag("bre_strict", gateway.strict);

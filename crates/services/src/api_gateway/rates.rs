@@ -13,7 +13,7 @@ use super::errors::ApiError;
 use super::lists::{List, Page, SKIP_AND_LIMIT};
 use super::middleware::Caller;
 use super::parameters::{Parameters, TICKER_RULE, is_ticker, whole};
-use crate::calculation::{RateNow, Supposed};
+use crate::calculation::{Dispersion, RateNow, Supposed};
 use crate::time::rfc3339;
 
 #[derive(Serialize)]
@@ -43,6 +43,9 @@ struct RateItem {
     available_or_more: bool,
     stale: bool,
     data_sources: DataSources,
+    /// How far the sources of the base rate are apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dispersion: Option<Dispersion>,
 }
 
 #[derive(Serialize)]
@@ -237,6 +240,7 @@ impl From<RateNow> for RateItem {
                 ),
                 market_view_stale: stale("market_view"),
             },
+            dispersion: inputs.dispersion,
             policy: now.policy,
         }
     }

@@ -10,11 +10,12 @@ use pricing::{Convention, DEFAULT_INDEX, Fee, Percent, Policy, Rate, Sourced};
 use serde::de::DeserializeOwned;
 
 use super::LocateError;
+use super::event_risk::riskiest;
+use super::offers::{Dispersion, Offers};
 use crate::data::{
-    BaseRate, BrokerTerms, Definition, EventRisk, MarketData, Stock, TickerAlias, Volatility,
-    decimal,
+    Announced, BaseRate, BrokerTerms, Definition, EventRisk, FeedSettings, LastLoad, MarketData,
+    Stock, TickerAlias, Volatility, decimal,
 };
-use crate::time::now_micros;
 
 /// Subject of the volatility index that counts for every ticker without its own.
 const MARKET: &str = "MARKET";
@@ -30,10 +31,12 @@ pub(crate) struct Terms {
 
 #[derive(Debug)]
 pub(crate) struct MarketView {
-    rates: HashMap<Arc<str>, BaseRate>,
+    rates: HashMap<Arc<str>, Offers>,
     stocks: HashMap<Arc<str>, Stock>,
     volatility: HashMap<Arc<str>, Volatility>,
     events: HashMap<Arc<str>, EventRisk>,
+    announced: HashMap<Arc<str>, Vec<Announced>>,
+    loads: Vec<LastLoad>,
     terms: HashMap<String, Terms>,
     default_policy: Arc<Policy>,
     policies: BTreeMap<String, Arc<Policy>>,
@@ -48,6 +51,7 @@ pub(crate) struct TickerInputs {
     pub(crate) ticker: Arc<str>,
     pub(crate) currency: Arc<str>,
     pub(crate) base_rate: Sourced<Rate>,
+    pub(crate) dispersion: Option<Dispersion>,
     pub(crate) minimum_rate: Sourced<Rate>,
     pub(crate) volatility_index: Sourced<pricing::Index>,
     pub(crate) event_risk_factor: Sourced<u8>,
@@ -58,7 +62,7 @@ pub(crate) struct TickerInputs {
 }
 
 impl MarketView {
-    pub(crate) fn new(data: &MarketData) -> MarketView {
+    pub(crate) fn new(data: &MarketData, feeds: &FeedSettings) -> MarketView {
         let own = readable(&data.policies, Policy::id);
         let policies: BTreeMap<String, Arc<Policy>> = own
             .into_iter()
@@ -95,12 +99,14 @@ impl MarketView {
             .map(|row| Arc::clone(&row.ticker))
             .collect();
         names.sort_unstable();
+        names.dedup();
+        let mut announced: HashMap<Arc<str>, Vec<Announced>> = HashMap::new();
+        for event in &data.announced {
+            let events = announced.entry(Arc::clone(&event.ticker)).or_default();
+            events.push(event.clone());
+        }
         MarketView {
-            rates: data
-                .rates
-                .iter()
-                .map(|row| (Arc::clone(&row.ticker), row.clone()))
-                .collect(),
+            rates: Offers::by_ticker(&data.rates, feeds),
             stocks: data
                 .stocks
                 .iter()
@@ -116,6 +122,8 @@ impl MarketView {
                 .iter()
                 .map(|row| (Arc::clone(&row.subject), row.clone()))
                 .collect(),
+            announced,
+            loads: data.loads.clone(),
             terms,
             default_policy: Arc::new(Policy::standard_1()),
             policies,
@@ -162,14 +170,13 @@ impl MarketView {
 
     /// Our name for what a client calls a stock. What is in the book is itself, whatever it was called before; then the alias of
     /// today counts, then the one that ended last.
-    fn resolve<'a>(&'a self, ticker: &'a str) -> &'a str {
+    fn resolve<'a>(&'a self, ticker: &'a str, now: i64) -> &'a str {
         if self.rates.contains_key(ticker) || self.stocks.contains_key(ticker) {
             return ticker;
         }
         let Some(aliases) = self.aliases.get(ticker) else {
             return ticker;
         };
-        let now = now_micros();
         let begun = aliases
             .iter()
             .filter(|alias| alias.valid_from_micros <= now);
@@ -178,17 +185,20 @@ impl MarketView {
             .map_or(ticker, |alias| &alias.ticker)
     }
 
-    pub(crate) fn inputs(&self, asked: &str) -> Result<TickerInputs, LocateError> {
-        let ticker = self.resolve(asked);
-        let rate = self.rates.get(ticker);
+    /// The newest batch of every source.
+    pub(crate) fn loads(&self) -> &[LastLoad] {
+        &self.loads
+    }
+
+    pub(crate) fn inputs(&self, asked: &str, now: i64) -> Result<TickerInputs, LocateError> {
+        let ticker = self.resolve(asked, now);
+        let offers = self.rates.get(ticker);
+        let chosen = offers.and_then(|offers| offers.choose(now));
+        let rate = chosen.as_ref().map(|chosen| chosen.rate);
         let stock = self.stocks.get(ticker);
         let minimum = stock.map_or(Rate::ZERO, |stock| stock.minimum_rate);
-        let base_rate = match rate {
-            Some(rate) => Sourced::new(
-                rate.rate,
-                Arc::clone(&rate.source),
-                Some(rate.valid_at_micros),
-            ),
+        let base_rate = match &chosen {
+            Some(chosen) => chosen.sourced(),
             None if minimum > Rate::ZERO => Sourced::fallback(minimum, "minimum_rate"),
             None => return Err(LocateError::Ticker(asked.to_owned())),
         };
@@ -200,6 +210,7 @@ impl MarketView {
             ticker: rate.map_or_else(|| ticker.into(), |rate| Arc::clone(&rate.ticker)),
             currency: rate.map_or_else(|| "USD".into(), |rate| Arc::clone(&rate.currency)),
             base_rate,
+            dispersion: chosen.map(|chosen| chosen.dispersion),
             minimum_rate: match stock {
                 Some(_) => Sourced::new(minimum, "stocks", None),
                 None => Sourced::new(Rate::ZERO, "none", None),
@@ -212,21 +223,63 @@ impl MarketView {
                 ),
                 None => Sourced::fallback(DEFAULT_INDEX, "default"),
             },
-            event_risk_factor: match self.events.get(ticker) {
-                Some(row) => Sourced::new(
-                    row.factor,
-                    Arc::clone(&row.source),
-                    Some(row.valid_at_micros),
-                ),
-                None => Sourced::new(0, "none", None),
+            event_risk_factor: self.event_risk(ticker, now),
+            feed_status: match (rate, stock) {
+                (
+                    Some(BaseRate {
+                        status: Some(status),
+                        source,
+                        valid_at_micros,
+                        ..
+                    }),
+                    _,
+                ) => Some(Sourced::new(
+                    *status,
+                    Arc::clone(source),
+                    Some(*valid_at_micros),
+                )),
+                (
+                    _,
+                    Some(Stock {
+                        status: Some(status),
+                        ..
+                    }),
+                ) => Some(Sourced::new(*status, "stocks", None)),
+                _ => None,
             },
-            feed_status: stock
-                .and_then(|stock| stock.status)
-                .map(|status| Sourced::new(status, "stocks", None)),
             available: rate.and_then(|rate| rate.available),
             available_or_more: rate.is_some_and(|rate| rate.available_or_more),
             known_at_micros: rate.map(|rate| rate.known_at_micros),
         })
+    }
+
+    /// The higher of what a feed says and what the calendar's coming days are worth.
+    fn event_risk(&self, ticker: &str, now: i64) -> Sourced<u8> {
+        let told = self.events.get(ticker);
+        let coming = self
+            .announced
+            .get(ticker)
+            .and_then(|events| riskiest(events, now));
+        match (told, coming) {
+            (Some(told), Some((factor, _))) if told.factor >= factor => told.sourced(),
+            (_, Some((factor, event))) => Sourced::new(
+                factor,
+                Arc::clone(&event.source),
+                Some(event.valid_at_micros),
+            ),
+            (Some(told), None) => told.sourced(),
+            (None, None) => Sourced::new(0, "none", None),
+        }
+    }
+}
+
+impl EventRisk {
+    fn sourced(&self) -> Sourced<u8> {
+        Sourced::new(
+            self.factor,
+            Arc::clone(&self.source),
+            Some(self.valid_at_micros),
+        )
     }
 }
 
@@ -267,16 +320,22 @@ pub(crate) struct Market {
     confirmed_at_micros: AtomicI64,
     database_up: AtomicBool,
     age_max: Duration,
+    feeds: FeedSettings,
 }
 
 impl Market {
-    pub(crate) fn new(age_max: Duration) -> Market {
+    pub(crate) fn new(age_max: Duration, feeds: FeedSettings) -> Market {
         Market {
             view: ArcSwapOption::empty(),
             confirmed_at_micros: AtomicI64::new(0),
             database_up: AtomicBool::new(false),
             age_max,
+            feeds,
         }
+    }
+
+    pub(crate) fn feeds(&self) -> &FeedSettings {
+        &self.feeds
     }
 
     pub(crate) fn view(&self) -> Result<Arc<MarketView>, LocateError> {

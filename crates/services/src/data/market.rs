@@ -9,11 +9,12 @@ use tokio_postgres::{Client, Row};
 
 use super::database::DatabaseError;
 use super::feeds::Alias;
+use super::newest;
 use super::terms::BrokerTerms;
 use crate::api_gateway::{KeyHash, Role, StoredKey, Tier};
 use crate::time::micros;
 
-/// The newest base rate of a ticker.
+/// The newest base rate of a ticker from one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BaseRate {
     pub(crate) ticker: Arc<str>,
@@ -24,6 +25,29 @@ pub(crate) struct BaseRate {
     pub(crate) known_at_micros: i64,
     pub(crate) available: Option<i64>,
     pub(crate) available_or_more: bool,
+    /// The source's own word.
+    pub(crate) status: Option<BorrowStatus>,
+}
+
+/// A coming event of a ticker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Announced {
+    pub(crate) ticker: Arc<str>,
+    pub(crate) date: jiff::civil::Date,
+    pub(crate) source: Arc<str>,
+    pub(crate) valid_at_micros: i64,
+}
+
+/// The newest batch of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastLoad {
+    pub(crate) kind: String,
+    pub(crate) source: String,
+    pub(crate) valid_at_micros: i64,
+    pub(crate) known_at_micros: i64,
+    pub(crate) rows: i32,
+    pub(crate) loaded: i32,
+    pub(crate) quarantined: i32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +98,10 @@ pub(crate) struct MarketData {
     pub(crate) events: Vec<EventRisk>,
     pub(crate) brokers: Vec<BrokerTerms>,
     #[serde(default)]
+    pub(crate) announced: Vec<Announced>,
+    #[serde(default)]
+    pub(crate) loads: Vec<LastLoad>,
+    #[serde(default)]
     pub(crate) aliases: Vec<TickerAlias>,
     #[serde(default)]
     pub(crate) policies: Vec<Definition>,
@@ -86,25 +114,39 @@ const REQUESTS: &str = "api";
 
 pub(crate) async fn load(client: &Client) -> Result<MarketData, DatabaseError> {
     let failed = DatabaseError::query("reading the market data");
-    let rates = "SELECT DISTINCT ON (ticker) ticker, rate::text, currency, source, valid_at, known_at, available, available_or_more \
-                 FROM base_rates ORDER BY ticker, valid_at DESC, known_at DESC";
     let stocks = "SELECT ticker, status, minimum_rate::text FROM stocks";
-    let volatility = "SELECT DISTINCT ON (subject) subject, volatility_index::text, source, valid_at FROM volatility \
-                      WHERE volatility_index IS NOT NULL ORDER BY subject, valid_at DESC, known_at DESC";
-    let events = "SELECT DISTINCT ON (subject) subject, event_risk_factor, source, valid_at FROM volatility \
-                  WHERE event_risk_factor IS NOT NULL ORDER BY subject, valid_at DESC, known_at DESC";
     let brokers = "SELECT DISTINCT ON (client_id) client_id, markup_percent::text, fee_type, fee_amount::text, tier, convention, policy, active \
                    FROM brokers ORDER BY client_id, changed_at DESC";
     let policies = "SELECT policy, definition FROM policies ORDER BY policy";
     let conventions = "SELECT convention, definition FROM conventions ORDER BY convention";
     Ok(MarketData {
-        rates: keep(client.query(rates, &[]).await.map_err(&failed)?, base_rate),
+        rates: keep(
+            client.query(newest::RATES, &[]).await.map_err(&failed)?,
+            base_rate,
+        ),
         stocks: keep(client.query(stocks, &[]).await.map_err(&failed)?, stock),
         volatility: keep(
-            client.query(volatility, &[]).await.map_err(&failed)?,
+            client
+                .query(newest::VOLATILITY, &[])
+                .await
+                .map_err(&failed)?,
             volatility_row,
         ),
-        events: keep(client.query(events, &[]).await.map_err(&failed)?, event_row),
+        events: keep(
+            client.query(newest::RISKS, &[]).await.map_err(&failed)?,
+            event_row,
+        ),
+        announced: keep(
+            client
+                .query(newest::ANNOUNCED, &[])
+                .await
+                .map_err(&failed)?,
+            announced,
+        ),
+        loads: keep(
+            client.query(newest::LOADS, &[]).await.map_err(&failed)?,
+            |row| Some(last_load(row)),
+        ),
         brokers: keep(client.query(brokers, &[]).await.map_err(&failed)?, |row| {
             Some(broker(row))
         }),
@@ -153,17 +195,40 @@ fn base_rate(row: &Row) -> Option<BaseRate> {
         known_at_micros: micros(row.get(5)),
         available: row.get(6),
         available_or_more: row.get(7),
+        status: status(row.get(8))?,
     })
 }
 
+/// `Some(None)`: there is none. `None`: it is a word that we do not know.
+fn status(word: Option<&str>) -> Option<Option<BorrowStatus>> {
+    word.map_or(Some(None), |word| word.parse().ok().map(Some))
+}
+
+fn announced(row: &Row) -> Option<Announced> {
+    Some(Announced {
+        ticker: row.get::<_, &str>(0).into(),
+        date: row.get::<_, &str>(1).parse().ok()?,
+        source: row.get::<_, &str>(2).into(),
+        valid_at_micros: micros(row.get(3)),
+    })
+}
+
+fn last_load(row: &Row) -> LastLoad {
+    LastLoad {
+        kind: row.get(0),
+        source: row.get(1),
+        valid_at_micros: micros(row.get(2)),
+        known_at_micros: micros(row.get(3)),
+        rows: row.get(4),
+        loaded: row.get(5),
+        quarantined: row.get(6),
+    }
+}
+
 fn stock(row: &Row) -> Option<Stock> {
-    let status = match row.get::<_, Option<&str>>(1) {
-        Some(status) => Some(status.parse().ok()?),
-        None => None,
-    };
     Some(Stock {
         ticker: row.get::<_, &str>(0).into(),
-        status,
+        status: status(row.get(1))?,
         minimum_rate: decimal(row.get(2))?,
     })
 }

@@ -6,6 +6,7 @@ mod feeds;
 mod keeper;
 mod market;
 mod migrations;
+mod newest;
 mod quotes;
 mod record;
 mod recorded;
@@ -18,12 +19,12 @@ mod writer;
 pub use database::DatabaseError;
 pub(crate) use database::connect;
 pub(crate) use entries::{EntryFilter, EntryId, StoredEntry, find_entries, find_entry};
-pub(crate) use feeds::prepare;
-pub use feeds::{FeedError, ImportReport};
+pub use feeds::{FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport};
+pub(crate) use feeds::{IntakeError, KINDS, Parcel, take};
 pub(crate) use keeper::Keeper;
 pub(crate) use market::{
-    BaseRate, Definition, EventRisk, MarketData, Stock, TickerAlias, Volatility, aliases, decimal,
-    keys as read_keys,
+    Announced, BaseRate, Definition, EventRisk, LastLoad, MarketData, Stock, TickerAlias,
+    Volatility, decimal, keys as read_keys,
 };
 pub(crate) use migrations::migrate;
 pub(crate) use quotes::{QuoteFacts, QuoteRecord, RecordedQuote};

@@ -4,10 +4,11 @@ use audit::Kind;
 use jiff::Timestamp;
 
 use super::database::{DatabaseError, connect};
+use super::feeds::{Delivery, FeedLimits, prepare};
 use super::market;
 use super::terms::BrokerTerms;
 use super::writer::{Change, Writer};
-use super::{FeedError, WriteError, prepare};
+use super::{FeedError, WriteError};
 use crate::config::SampleBook;
 
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +67,16 @@ pub(crate) async fn seed(
             // A file that somebody named instead keeps its feed's own name.
             let shipped = [SHIPPED.book, SHIPPED.volatility].contains(&bytes);
             let source = shipped.then_some(SAMPLE);
-            let load = prepare(kind, source, bytes, Timestamp::now(), None, &aliases)?;
+            let load = prepare(&Delivery {
+                kind,
+                source,
+                bytes,
+                now: Timestamp::now(),
+                valid_at: None,
+                aliases: &aliases,
+                limits: &FeedLimits::default(),
+                brokers: &[],
+            })?;
             writer
                 .entry(
                     Kind::FeedLoaded,

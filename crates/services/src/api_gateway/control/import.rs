@@ -1,6 +1,7 @@
-//! `POST /internal/import?kind=ibkr|vix`: the body is the file.
+//! `POST /internal/import?kind=…`: the body is the file.
 
-use audit::Kind;
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
@@ -11,9 +12,10 @@ use serde::Serialize;
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::parameters::Parameters;
-use crate::data::{Change, ImportReport, Recorded, aliases, prepare};
+use crate::data::{ImportReport, IntakeError, KINDS, Parcel, Recorded, take};
 
-const PARAMETERS: &[&str] = &["kind", "source", "valid_at", "by"];
+const PARAMETERS: &[&str] = &["kind", "source", "valid_at", "accept_jumps", "by"];
+const KIND_RULE: &str = "must be one of ibkr, seclend, clearstreet, vix, events, brokers, aliases";
 /// Real files have 1.5 MB.
 const FILE_BYTES_MAX: usize = 64 << 20;
 
@@ -33,8 +35,8 @@ pub(super) async fn import(
     // Read first: a client that is still sending would miss an early answer.
     let file = gateway.body(request, FILE_BYTES_MAX).await?;
     let mut parameters = Parameters::from_query(query.as_deref(), PARAMETERS);
-    let kind = parameters.required("kind", "must be ibkr or vix", |text| {
-        matches!(text, "ibkr" | "vix").then(|| text.to_owned())
+    let kind = parameters.required("kind", KIND_RULE, |text| {
+        KINDS.contains(&text).then(|| text.to_owned())
     });
     let source = parameters.maybe(
         "source",
@@ -50,38 +52,26 @@ pub(super) async fn import(
         "must be a time such as 2025-12-28T15:14:44Z",
         |text| text.parse::<Timestamp>().ok(),
     );
+    let accept_jumps = parameters.maybe("accept_jumps", "must be true or false", |text| {
+        text.parse::<bool>().ok()
+    });
     let by = parameters.optional("by");
     parameters.finish()?;
-    let aliases = aliases(&*gateway.keeper.client()?).await?;
-    let kind = kind.unwrap_or_default();
-    let read = tokio::task::spawn_blocking(move || {
-        prepare(
-            &kind,
-            source.as_deref(),
-            &file,
-            Timestamp::now(),
-            valid_at,
-            &aliases,
-        )
-    })
-    .await;
-    let load = match read {
-        Ok(Ok(load)) => load,
-        Ok(Err(error)) => return Err(ApiError::Unreadable(error.to_string())),
-        Err(_) => return Err(ApiError::Calculation("reading the file failed".to_owned())),
+    let parcel = Parcel {
+        kind: kind.unwrap_or_default(),
+        source,
+        bytes: Arc::from(&file[..]),
+        valid_at,
+        accept_jumps: accept_jumps.unwrap_or_default(),
+        by,
     };
-    let report = load.report();
-    let mut fields = load.fields();
-    if let Some(by) = by {
-        fields.set("by", by);
-    }
-    let audit = gateway
-        .calculator
-        .writer
-        .entry(Kind::FeedLoaded, fields, Change::Feed(Box::new(load)))
-        .await?;
-    // The next price is of the new book.
-    Gateway::seen(gateway.keeper.refresh().await);
+    let taken = take(&gateway.keeper, &*gateway.calculator.writer, parcel).await;
+    let (report, audit) = taken.map_err(|error| match error {
+        IntakeError::Refused(error) => ApiError::Unreadable(error.to_string()),
+        IntakeError::Database(error) => error.into(),
+        IntakeError::Write(error) => error.into(),
+        IntakeError::Broken => ApiError::Calculation("reading the file failed".to_owned()),
+    })?;
     Ok(Json(ImportAnswer {
         status: "success",
         report,

@@ -7,28 +7,14 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use super::{FeedError, Quarantined, refuse_mostly_bad, scaled};
+use super::{
+    FeedError, FeedLimits, Quarantined, RateRow, head, refuse_mostly_bad, scaled, split_csv,
+};
 
 /// Percent with 6 decimals is a fraction with 8: the same integer.
 const PERCENT_DECIMALS: usize = 6;
 /// rebate + fee may differ from the currency's benchmark by 0.0001 percent.
 const BENCHMARK_TOLERANCE: i64 = 100;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RateRow {
-    pub(super) line: usize,
-    pub(super) row: String,
-    pub(super) symbol: String,
-    pub(super) currency: String,
-    pub(super) name: String,
-    pub(super) isin: String,
-    pub(super) figi: String,
-    /// In 10^-8 of a fraction.
-    pub(super) rate: i64,
-    pub(super) rebate: i64,
-    pub(super) available: Option<i64>,
-    pub(super) available_or_more: bool,
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
@@ -49,7 +35,11 @@ enum Form {
 const RAW_HEADER: &str = "#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|";
 const SNAPSHOT_HEADER: &str = "sym,cur,name,con,isin,rebaterate,feerate,available";
 
-pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
+pub(super) fn parse(
+    bytes: &[u8],
+    now: Timestamp,
+    limits: &FeedLimits,
+) -> Result<Parsed, FeedError> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text
         .trim_start_matches('\u{feff}')
@@ -65,7 +55,7 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
     };
     if form == Form::Raw {
         let (line, found) = lines.next().unwrap_or_default();
-        parsed.valid_at = Some(file_time(line, found, now)?);
+        parsed.valid_at = Some(file_time(line, found, now, limits)?);
     }
     let columns = header(form, lines.next())?;
     let mut end: Option<u64> = None;
@@ -85,7 +75,7 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
             end = Some(declared.ok_or(FeedError::Header {
                 line,
                 expected: "#EOF and a count",
-                found: row.to_owned(),
+                found: head(row),
             })?);
             continue;
         }
@@ -109,11 +99,16 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
 }
 
 /// `#BOF|2025.12.28|15:14:44`
-fn file_time(line: usize, found: &str, now: Timestamp) -> Result<Timestamp, FeedError> {
+fn file_time(
+    line: usize,
+    found: &str,
+    now: Timestamp,
+    limits: &FeedLimits,
+) -> Result<Timestamp, FeedError> {
     let malformed = || FeedError::Header {
         line,
         expected: "#BOF|YYYY.MM.DD|HH:MM:SS",
-        found: found.to_owned(),
+        found: head(found),
     };
     let mut parts = found.split('|').skip(1);
     let (date, time) = (
@@ -126,10 +121,7 @@ fn file_time(line: usize, found: &str, now: Timestamp) -> Result<Timestamp, Feed
         .to_zoned(TimeZone::UTC)
         .map_err(|_| malformed())?
         .timestamp();
-    // A file written in a zone east of ours may be up to half a day ahead.
-    if at.as_second() > now.as_second() + 14 * 3600 {
-        return Err(FeedError::Future(at.to_string()));
-    }
+    super::not_ahead(at, now, limits)?;
     Ok(at)
 }
 
@@ -146,7 +138,7 @@ fn header(form: Form, line: Option<(usize, &str)>) -> Result<usize, FeedError> {
         _ => Err(FeedError::Header {
             line,
             expected,
-            found: found.chars().take(80).collect(),
+            found: head(found),
         }),
     }
 }
@@ -186,15 +178,17 @@ fn read_row(form: Form, columns: usize, line: usize, row: &str) -> Result<RateRo
     Ok(RateRow {
         line,
         row: row.to_owned(),
+        ticker: symbol.to_owned(),
         symbol: symbol.to_owned(),
         currency: currency.to_owned(),
         name: unescape(field(2)),
         isin: field(4).to_owned(),
         figi: field(8).to_owned(),
         rate,
-        rebate,
+        rebate: Some(rebate),
         available,
         available_or_more,
+        status: None,
     })
 }
 
@@ -228,23 +222,8 @@ fn unescape(text: &str) -> String {
         .replace("&amp;", "&")
 }
 
-/// One CSV record without line breaks; `None` when a quote is left open.
-fn split_csv(row: &str) -> Option<Vec<String>> {
-    let mut fields = vec![String::new()];
-    let mut chars = row.chars().peekable();
-    let mut quoted = false;
-    while let Some(char) = chars.next() {
-        match char {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                fields.last_mut()?.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            char => fields.last_mut()?.push(char),
-        }
-    }
-    (!quoted).then_some(fields)
+fn sum(row: &RateRow) -> i64 {
+    row.rate + row.rebate.unwrap_or_default()
 }
 
 /// rebate + fee is one number per currency. The most frequent one is taken for it, provided most rows agree.
@@ -254,7 +233,7 @@ fn hold_to_benchmark(parsed: &mut Parsed) {
         *sums
             .entry(row.currency.clone())
             .or_default()
-            .entry(row.rate + row.rebate)
+            .entry(sum(row))
             .or_default() += 1;
     }
     for (currency, sums) in sums {
@@ -278,7 +257,7 @@ fn hold_to_benchmark(parsed: &mut Parsed) {
     let benchmarks = &parsed.benchmarks;
     let verdict = |row: &RateRow| match benchmarks.get(&row.currency) {
         None => Some("benchmark_unclear"),
-        Some(benchmark) if (row.rate + row.rebate - benchmark).abs() > BENCHMARK_TOLERANCE => {
+        Some(benchmark) if (sum(row) - benchmark).abs() > BENCHMARK_TOLERANCE => {
             Some("benchmark_mismatch")
         }
         Some(_) => None,

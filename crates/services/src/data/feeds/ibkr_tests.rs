@@ -30,7 +30,7 @@ fn describe(parsed: &Parsed) -> String {
 
 #[track_caller]
 fn check(text: &str, expected: &str) {
-    let found = match parse(text.as_bytes(), now()) {
+    let found = match parse(text.as_bytes(), now(), &FeedLimits::default()) {
         Ok(parsed) => describe(&parsed),
         Err(error) => error.to_string(),
     };
@@ -128,7 +128,7 @@ proptest::proptest! {
     #[test]
     fn no_bytes_make_it_panic_and_every_row_is_accounted_for(bytes in "(?s)(#BOF\\|2025.06.30\\|15:14:44\n#SYM\\|CUR\\|NAME\\|CON\\|ISIN\\|REBATERATE\\|FEERATE\\|AVAILABLE\\|FIGI\\|\n)?([A-Z|0-9.,\"\u{e9}-]{0,60}\n){0,8}#EOF\\|[0-8]\n?") {
         let rows = bytes.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).count();
-        if let Ok(parsed) = parse(bytes.as_bytes(), now()) {
+        if let Ok(parsed) = parse(bytes.as_bytes(), now(), &FeedLimits::default()) {
             proptest::prop_assert_eq!(parsed.rows.len() + parsed.quarantined.len(), rows);
         }
     }

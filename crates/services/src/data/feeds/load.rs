@@ -1,16 +1,29 @@
-//! From a file to rows: checks, aliases, one batch, and what the audit entry says of it.
+//! From a file or an answer to rows: checks, aliases, one batch, and what the audit entry says of it.
 
-use std::collections::{BTreeMap, HashSet};
-use std::time::SystemTime;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use audit::Fields;
+use audit::{Fields, Kind};
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use tokio_postgres::Transaction;
 use uuid::Uuid;
 
-use super::{FeedError, Quarantined, count_reasons, eight_decimals, ibkr, refuse_mostly_bad, vix};
-use crate::time::{rfc3339, system_time};
+use super::{
+    EventRow, FeedError, FeedLimits, Quarantined, RateRow, RiskRow, VolatilityRow, clearstreet,
+    count_reasons, earnings, eight_decimals, ibkr, operator, refuse_mostly_bad, seclend, vix,
+};
+use crate::data::terms::BrokerTerms;
+use crate::time::rfc3339;
+
+/// What can be imported.
+pub(crate) const KINDS: [&str; 7] = [
+    "ibkr",
+    "seclend",
+    "clearstreet",
+    "vix",
+    "events",
+    "brokers",
+    "aliases",
+];
 
 /// A feed's symbol, and ours, for files of certain dates.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,19 +35,45 @@ pub(crate) struct Alias {
     pub(crate) valid_to_micros: i64,
 }
 
-/// A file that passed, ready to be inserted.
+/// What arrived, and what has to be known to read it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delivery<'a> {
+    pub(crate) kind: &'a str,
+    /// The kind's own name when absent.
+    pub(crate) source: Option<&'a str>,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) now: Timestamp,
+    /// When a file without a time of its own was true.
+    pub(crate) valid_at: Option<Timestamp>,
+    pub(crate) aliases: &'a [Alias],
+    pub(crate) limits: &'a FeedLimits,
+    /// Terms in force.
+    pub(crate) brokers: &'a [BrokerTerms],
+}
+
+/// A delivery that passed, ready to be inserted.
 #[derive(Debug)]
 pub(crate) struct FeedLoad {
-    batch_id: Uuid,
-    kind: &'static str,
-    source: String,
-    sha256: Vec<u8>,
-    valid_at_micros: i64,
-    known_at_micros: i64,
-    rates: Vec<(String, ibkr::RateRow)>,
-    volatility: Vec<vix::VolatilityRow>,
-    quarantined: Vec<Quarantined>,
-    benchmarks: BTreeMap<String, i64>,
+    pub(super) batch_id: Uuid,
+    pub(super) kind: &'static str,
+    pub(super) source: String,
+    pub(super) sha256: Vec<u8>,
+    pub(super) valid_at_micros: i64,
+    pub(super) known_at_micros: i64,
+    /// It names all that its feed has: what is not in it is gone.
+    pub(super) whole: bool,
+    pub(super) rates: Vec<RateRow>,
+    pub(super) volatility: Vec<VolatilityRow>,
+    pub(super) events: Vec<EventRow>,
+    pub(super) risks: Vec<RiskRow>,
+    pub(super) brokers: Vec<BrokerTerms>,
+    /// The terms that `brokers` replace.
+    pub(super) replaced: Vec<BrokerTerms>,
+    pub(super) aliases: Vec<operator::AliasRow>,
+    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) benchmarks: BTreeMap<String, i64>,
+    /// Rules that it broke and that an operator accepted.
+    pub(super) accepted: Vec<&'static str>,
 }
 
 /// What an import answers.
@@ -51,93 +90,185 @@ pub struct ImportReport {
     pub reasons: BTreeMap<String, usize>,
     /// Fractions a year, by currency.
     pub benchmarks: BTreeMap<String, String>,
+    /// Limits that it broke and that whoever imported it accepted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<String>,
 }
 
-/// Reads a whole file. `valid_at`: when a file without a time of its own was true.
-pub(crate) fn prepare(
-    kind: &str,
-    source: Option<&str>,
-    bytes: &[u8],
-    now: Timestamp,
-    valid_at: Option<Timestamp>,
-    aliases: &[Alias],
-) -> Result<FeedLoad, FeedError> {
-    let mut load = FeedLoad {
-        batch_id: Uuid::now_v7(),
-        kind: "",
-        source: String::new(),
-        sha256: digest(&SHA256, bytes).as_ref().to_vec(),
-        valid_at_micros: 0,
-        known_at_micros: now.as_microsecond(),
-        rates: Vec::new(),
-        volatility: Vec::new(),
-        quarantined: Vec::new(),
-        benchmarks: BTreeMap::new(),
-    };
+/// Reads a whole delivery. What it says is not yet held against what was said before: see [`FeedLoad::guard`].
+pub(crate) fn prepare(delivery: &Delivery<'_>) -> Result<FeedLoad, FeedError> {
+    let kind = KINDS
+        .into_iter()
+        .find(|kind| *kind == delivery.kind)
+        .ok_or_else(|| FeedError::Kind(delivery.kind.to_owned()))?;
+    let mut load = FeedLoad::empty(
+        kind,
+        delivery.source.unwrap_or(kind),
+        delivery.bytes,
+        delivery.now,
+    );
+    let (bytes, now, limits) = (delivery.bytes, delivery.now, delivery.limits);
+    load.valid_at_micros = delivery.valid_at.unwrap_or(now).as_microsecond();
+    super::not_ahead(delivery.valid_at.unwrap_or(now), now, limits)?;
     match kind {
-        "ibkr" => load.take_book(bytes, now, valid_at, aliases)?,
-        "vix" => load.take_history(bytes, now)?,
-        other => return Err(FeedError::Kind(other.to_owned())),
+        "ibkr" => {
+            let parsed = ibkr::parse(bytes, now, limits)?;
+            if let Some(at) = parsed.valid_at {
+                load.valid_at_micros = at.as_microsecond();
+            }
+            load.whole = true;
+            load.benchmarks = parsed.benchmarks;
+            load.take_rates(parsed.rows, parsed.quarantined, delivery.aliases)?;
+        }
+        "seclend" => {
+            let parsed = seclend::parse(bytes, None)?;
+            load.whole = true;
+            load.take_rates(parsed.rows, parsed.quarantined, delivery.aliases)?;
+        }
+        "clearstreet" => {
+            let parsed = clearstreet::parse(bytes, now, limits)?;
+            load.whole = true;
+            load.valid_at_micros = parsed.valid_at.as_microsecond();
+            load.take_rates(parsed.rows, parsed.quarantined, delivery.aliases)?;
+        }
+        "vix" => {
+            let parsed = vix::parse(bytes, now, limits)?;
+            let newest = parsed.rows.iter().map(|row| row.valid_at).max();
+            load.valid_at_micros = newest.unwrap_or(now).as_microsecond();
+            load.volatility = parsed.rows;
+            load.quarantined = parsed.quarantined;
+        }
+        "events" => {
+            let parsed = earnings::parse(bytes, now)?;
+            load.events = parsed.rows;
+            for event in &mut load.events {
+                let ours = our_name(kind, load.valid_at_micros, &event.ticker, delivery.aliases);
+                event.ticker = ours.to_owned();
+            }
+            load.quarantined = parsed.quarantined;
+        }
+        "brokers" => {
+            load.brokers = operator::brokers(bytes)?;
+            let named = |terms: &&BrokerTerms| {
+                load.brokers
+                    .iter()
+                    .any(|new| new.client_id == terms.client_id)
+            };
+            load.replaced = delivery.brokers.iter().filter(named).cloned().collect();
+        }
+        _ => load.aliases = operator::aliases(bytes)?,
     }
-    source.unwrap_or(load.kind).clone_into(&mut load.source);
     load.quarantined.sort_by_key(|row| row.line);
     Ok(load)
 }
 
+/// Our ticker for a feed's symbol in a file of that time.
+fn our_name<'a>(kind: &str, at_micros: i64, symbol: &'a str, aliases: &'a [Alias]) -> &'a str {
+    let alias = aliases.iter().find(|alias| {
+        alias.source == kind
+            && alias.symbol == symbol
+            && (alias.valid_from_micros..alias.valid_to_micros).contains(&at_micros)
+    });
+    alias.map_or(symbol, |alias| &alias.ticker)
+}
+
 impl FeedLoad {
-    fn take_book(
-        &mut self,
+    pub(super) fn empty(
+        kind: &'static str,
+        source: &str,
         bytes: &[u8],
         now: Timestamp,
-        valid_at: Option<Timestamp>,
+    ) -> FeedLoad {
+        FeedLoad {
+            batch_id: Uuid::now_v7(),
+            kind,
+            source: source.to_owned(),
+            sha256: digest(&SHA256, bytes).as_ref().to_vec(),
+            valid_at_micros: now.as_microsecond(),
+            known_at_micros: now.as_microsecond(),
+            whole: false,
+            rates: Vec::new(),
+            volatility: Vec::new(),
+            events: Vec::new(),
+            risks: Vec::new(),
+            brokers: Vec::new(),
+            replaced: Vec::new(),
+            aliases: Vec::new(),
+            quarantined: Vec::new(),
+            benchmarks: BTreeMap::new(),
+            accepted: Vec::new(),
+        }
+    }
+
+    /// One rate a ticker. Rows that say the same are one; of rows that contradict each other none is believed.
+    pub(super) fn take_rates(
+        &mut self,
+        rows: Vec<RateRow>,
+        quarantined: Vec<Quarantined>,
         aliases: &[Alias],
     ) -> Result<(), FeedError> {
-        let parsed = ibkr::parse(bytes, now)?;
-        self.kind = "ibkr";
-        self.valid_at_micros = parsed.valid_at.or(valid_at).unwrap_or(now).as_microsecond();
-        self.quarantined = parsed.quarantined;
-        self.benchmarks = parsed.benchmarks;
-        let mut seen = HashSet::new();
-        for row in parsed.rows {
-            let alias = aliases.iter().find(|alias| {
-                alias.source == self.kind
-                    && alias.symbol == row.symbol
-                    && (alias.valid_from_micros..alias.valid_to_micros)
-                        .contains(&self.valid_at_micros)
-            });
-            let ticker = alias.map_or(&row.symbol, |alias| &alias.ticker).clone();
-            if seen.insert(ticker.clone()) {
-                self.rates.push((ticker, row));
-            } else {
-                self.quarantined.push(Quarantined {
-                    line: row.line,
-                    reason: "ticker_repeated",
-                    row: row.row,
-                });
+        self.quarantined = quarantined;
+        let mut places: HashMap<String, usize> = HashMap::with_capacity(rows.len());
+        let mut contradicted: BTreeSet<String> = BTreeSet::new();
+        for mut row in rows {
+            row.ticker = our_name(self.kind, self.valid_at_micros, &row.symbol, aliases).to_owned();
+            let Some(first) = places.get(&row.ticker).and_then(|at| self.rates.get(*at)) else {
+                places.insert(row.ticker.clone(), self.rates.len());
+                self.rates.push(row);
+                continue;
+            };
+            let same = first.rate == row.rate
+                && first.currency == row.currency
+                && first.status == row.status;
+            if !same {
+                contradicted.insert(row.ticker);
             }
+            self.quarantined.push(Quarantined {
+                line: row.line,
+                reason: if same {
+                    "ticker_repeated"
+                } else {
+                    "ticker_contradicted"
+                },
+                row: row.row,
+            });
         }
+        let (out, kept) = std::mem::take(&mut self.rates)
+            .into_iter()
+            .partition(|row| contradicted.contains(&row.ticker));
+        self.rates = kept;
+        let aside = |row: RateRow| Quarantined {
+            line: row.line,
+            reason: "ticker_contradicted",
+            row: row.row,
+        };
+        let out: Vec<RateRow> = out;
+        self.quarantined.extend(out.into_iter().map(aside));
         refuse_mostly_bad(self.rates.len(), &self.quarantined)
     }
 
-    fn take_history(&mut self, bytes: &[u8], now: Timestamp) -> Result<(), FeedError> {
-        let parsed = vix::parse(bytes, now)?;
-        self.kind = "vix";
-        self.valid_at_micros = parsed
-            .rows
-            .iter()
-            .map(|row| row.valid_at.as_microsecond())
-            .max()
-            .unwrap_or_default();
-        self.volatility = parsed.rows;
-        self.quarantined = parsed.quarantined;
-        Ok(())
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
     }
 
-    fn loaded(&self) -> usize {
-        self.rates.len() + self.volatility.len()
+    pub(crate) fn source(&self) -> &str {
+        &self.source
     }
 
-    fn rows(&self) -> usize {
+    pub(crate) fn brokers(&self) -> &[BrokerTerms] {
+        &self.brokers
+    }
+
+    pub(super) fn loaded(&self) -> usize {
+        self.rates.len()
+            + self.volatility.len()
+            + self.events.len()
+            + self.risks.len()
+            + self.brokers.len()
+            + self.aliases.len()
+    }
+
+    pub(super) fn rows(&self) -> usize {
         self.loaded() + self.quarantined.len()
     }
 
@@ -146,11 +277,7 @@ impl FeedLoad {
             kind: self.kind.to_owned(),
             source: self.source.clone(),
             batch_id: self.batch_id.to_string(),
-            sha256: self
-                .sha256
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            sha256: hex(&self.sha256),
             valid_at: rfc3339(self.valid_at_micros),
             rows: self.rows(),
             loaded: self.loaded(),
@@ -164,12 +291,27 @@ impl FeedLoad {
                 .iter()
                 .map(|(currency, value)| (currency.clone(), eight_decimals(*value)))
                 .collect(),
+            accepted: self
+                .accepted
+                .iter()
+                .map(|rule| (*rule).to_owned())
+                .collect(),
+        }
+    }
+
+    /// Terms of clients have an entry kind of their own.
+    pub(crate) fn audit_kind(&self) -> Kind {
+        if self.brokers.is_empty() {
+            Kind::FeedLoaded
+        } else {
+            Kind::BrokerChanged
         }
     }
 
     pub(crate) fn fields(&self) -> Fields {
         let report = self.report();
         let mut fields = Fields::new()
+            .with("outcome", "loaded")
             .with("feed", report.kind)
             .with("source", report.source)
             .with("batch_id", report.batch_id)
@@ -184,193 +326,40 @@ impl FeedLoad {
         for (currency, value) in report.benchmarks {
             fields.set(format!("benchmark.{}", currency.to_lowercase()), value);
         }
+        if !self.accepted.is_empty() {
+            fields.set("accepted", self.accepted.join(","));
+        }
+        if !self.brokers.is_empty() {
+            let json = |terms: &[BrokerTerms]| serde_json::to_string(terms).unwrap_or_default();
+            let names: Vec<&str> = self
+                .brokers
+                .iter()
+                .map(|terms| terms.client_id.as_str())
+                .collect();
+            fields.set("name", names.join(","));
+            fields.set("before", json(&self.replaced));
+            fields.set("after", json(&self.brokers));
+        }
         fields
     }
+}
 
-    pub(crate) async fn insert(
-        &self,
-        transaction: &Transaction<'_>,
-    ) -> Result<(), tokio_postgres::Error> {
-        let (valid_at, known_at) = (
-            system_time(self.valid_at_micros),
-            system_time(self.known_at_micros),
-        );
-        let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-        transaction
-            .execute(
-                "INSERT INTO feed_batches (batch_id, kind, source, sha256, rows, loaded, quarantined, valid_at, known_at) \
-                 VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9)",
-                &[
-                    &self.batch_id.to_string(),
-                    &self.kind,
-                    &self.source,
-                    &self.sha256,
-                    &count(self.rows()),
-                    &count(self.loaded()),
-                    &count(self.quarantined.len()),
-                    &valid_at,
-                    &known_at,
-                ],
-            )
-            .await?;
-        self.insert_rates(transaction, valid_at, known_at).await?;
-        self.insert_volatility(transaction, known_at).await?;
-        let lines: Vec<i32> = self.quarantined.iter().map(|row| count(row.line)).collect();
-        let reasons: Vec<&str> = self.quarantined.iter().map(|row| row.reason).collect();
-        // A NUL cannot be stored as text; what else a broken row holds can.
-        let rows: Vec<String> = self
-            .quarantined
-            .iter()
-            .map(|row| row.row.replace('\0', "\u{fffd}"))
-            .collect();
-        transaction
-            .execute(
-                "INSERT INTO quarantine (batch_id, line_number, reason, row) \
-                 SELECT $1::text::uuid, * FROM UNNEST($2::integer[], $3::text[], $4::text[])",
-                &[&self.batch_id.to_string(), &lines, &reasons, &rows],
-            )
-            .await?;
-        Ok(())
-    }
+/// What the record says of a delivery that was refused.
+pub(crate) fn refusal_fields(kind: &str, source: &str, bytes: &[u8], error: &FeedError) -> Fields {
+    Fields::new()
+        .with("outcome", "refused")
+        .with("feed", kind)
+        .with("source", source)
+        .with("sha256", hex(digest(&SHA256, bytes).as_ref()))
+        .with("bytes", bytes.len().to_string())
+        .with("rule", error.rule())
+        .with("reason", error.to_string())
+}
 
-    async fn insert_rates(
-        &self,
-        transaction: &Transaction<'_>,
-        valid_at: SystemTime,
-        known_at: SystemTime,
-    ) -> Result<(), tokio_postgres::Error> {
-        let text = |read: fn(&ibkr::RateRow) -> &str| -> Vec<Option<&str>> {
-            self.rates
-                .iter()
-                .map(|(_, row)| Some(read(row)).filter(|text| !text.is_empty()))
-                .collect()
-        };
-        let tickers: Vec<&str> = self
-            .rates
-            .iter()
-            .map(|(ticker, _)| ticker.as_str())
-            .collect();
-        let rates: Vec<String> = self
-            .rates
-            .iter()
-            .map(|(_, row)| eight_decimals(row.rate))
-            .collect();
-        let rebates: Vec<String> = self
-            .rates
-            .iter()
-            .map(|(_, row)| eight_decimals(row.rebate))
-            .collect();
-        let available: Vec<Option<i64>> = self.rates.iter().map(|(_, row)| row.available).collect();
-        let or_more: Vec<bool> = self
-            .rates
-            .iter()
-            .map(|(_, row)| row.available_or_more)
-            .collect();
-        transaction
-            .execute(
-                "INSERT INTO base_rates (ticker, valid_at, known_at, rate, rebate, currency, available, available_or_more, source, symbol, \
-                                         name, isin, figi, batch_id) \
-                 SELECT ticker, $1, $2, rate::numeric, rebate::numeric, currency, available, or_more, $3, symbol, name, isin, figi, $4::text::uuid \
-                 FROM UNNEST($5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::boolean[], $11::text[], $12::text[], \
-                             $13::text[], $14::text[]) \
-                      AS t (ticker, rate, rebate, currency, available, or_more, symbol, name, isin, figi)",
-                &[
-                    &valid_at,
-                    &known_at,
-                    &self.source,
-                    &self.batch_id.to_string(),
-                    &tickers,
-                    &rates,
-                    &rebates,
-                    &text(|row| &row.currency),
-                    &available,
-                    &or_more,
-                    &text(|row| &row.symbol),
-                    &text(|row| &row.name),
-                    &text(|row| &row.isin),
-                    &text(|row| &row.figi),
-                ],
-            )
-            .await?;
-        Ok(())
-    }
-
-    /// Rows that are there already, unchanged, are not stored again: the history comes whole every day.
-    async fn insert_volatility(
-        &self,
-        transaction: &Transaction<'_>,
-        known_at: SystemTime,
-    ) -> Result<(), tokio_postgres::Error> {
-        let times: Vec<SystemTime> = self
-            .volatility
-            .iter()
-            .map(|row| system_time(row.valid_at.as_microsecond()))
-            .collect();
-        let values: Vec<String> = self
-            .volatility
-            .iter()
-            .map(|row| eight_decimals(row.index))
-            .collect();
-        transaction
-            .execute(
-                "INSERT INTO volatility (subject, valid_at, known_at, volatility_index, source, batch_id) \
-                 SELECT 'MARKET', t.valid_at, $1, t.value::numeric, $2, $3::text::uuid \
-                 FROM UNNEST($4::timestamptz[], $5::text[]) AS t (valid_at, value) \
-                 WHERE NOT EXISTS (SELECT FROM volatility AS known WHERE known.subject = 'MARKET' AND known.valid_at = t.valid_at \
-                                   AND known.source = $2 AND known.volatility_index = t.value::numeric)",
-                &[&known_at, &self.source, &self.batch_id.to_string(), &times, &values],
-            )
-            .await?;
-        Ok(())
-    }
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn aliases_count_for_files_of_their_dates_only() {
-        let micros = |text: &str| text.parse::<Timestamp>().unwrap().as_microsecond();
-        let aliases = [
-            Alias {
-                source: "ibkr".into(),
-                symbol: "BRK A".into(),
-                ticker: "BRK.A".into(),
-                valid_from_micros: i64::MIN,
-                valid_to_micros: i64::MAX,
-            },
-            Alias {
-                source: "ibkr".into(),
-                symbol: "FB".into(),
-                ticker: "META".into(),
-                valid_from_micros: i64::MIN,
-                valid_to_micros: micros("2022-06-09T00:00:00Z"),
-            },
-        ];
-        let check = |date: &str, expected: &[&str]| {
-            let file = format!(
-                "#BOF|{date}|00:00:00\n#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|\nBRK A|USD|B|1|X|3.3900|0.2500|1|\n\
-                 FB|USD|F|1|X|3.3900|0.2500|1|\nMETA|USD|F|1|X|3.3900|0.2500|1|\n#EOF|3\n"
-            );
-            let load = prepare(
-                "ibkr",
-                None,
-                file.as_bytes(),
-                "2025-07-01T12:00:00Z".parse().unwrap(),
-                None,
-                &aliases,
-            )
-            .unwrap();
-            let found: Vec<&str> = load
-                .rates
-                .iter()
-                .map(|(ticker, _)| ticker.as_str())
-                .collect();
-            assert_eq!(found, expected);
-            assert_eq!(load.report().rows, 3);
-        };
-        check("2021.01.04", &["BRK.A", "META"]);
-        check("2024.01.04", &["BRK.A", "FB", "META"]);
-    }
-}
+#[path = "load_tests.rs"]
+mod tests;

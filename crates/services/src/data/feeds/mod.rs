@@ -1,14 +1,34 @@
 //! Files that others send us. Nothing in them is believed before it is checked; a file that fails as a whole changes
 //! nothing, a row that fails alone is quarantined with its line and its reason. Rows = loaded + quarantined, always.
 
+mod board;
+mod clearstreet;
+mod earnings;
+mod guard;
 mod ibkr;
+mod insert;
+mod intake;
+mod json;
+mod known;
+mod limits;
 mod load;
+mod operator;
+mod seclend;
+mod settings;
 mod vix;
 
+pub(crate) use board::FeedBoard;
+use guard::{Baseline, LastRate};
+pub(crate) use intake::{IntakeError, Parcel, take};
+pub use limits::FeedLimits;
 pub use load::ImportReport;
-pub(crate) use load::{Alias, FeedLoad, prepare};
+pub(crate) use load::{Alias, Delivery, FeedLoad, KINDS, prepare};
+pub use settings::{FeedSettings, HttpSettings};
 
 use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use pricing::BorrowStatus;
 
 /// Why a whole file was refused. Nothing was changed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -39,8 +59,82 @@ pub enum FeedError {
         quarantined: usize,
         reasons: String,
     },
-    #[error("feed kind {0:?} is not known; use ibkr or vix")]
+    /// It reads well, but is too far from what the feed said before.
+    #[error(
+        "{report}; the file as a whole is not believed. If this is what the market did, import it again with --accept-jumps"
+    )]
+    Moved { rule: &'static str, report: String },
+    #[error("line {line}: {message}; correct the file, nothing of it was taken")]
+    Line { line: usize, message: String },
+    #[error("the answer is not what this feed sends: {0}")]
+    Answer(String),
+    #[error(
+        "feed kind {0:?} is not known; use one of ibkr, seclend, clearstreet, vix, events, brokers, aliases"
+    )]
     Kind(String),
+}
+
+impl FeedError {
+    /// The broken rule, by the name that the record and the metrics use.
+    pub(crate) fn rule(&self) -> &'static str {
+        match self {
+            FeedError::Empty => "empty",
+            FeedError::Header { .. } => "header",
+            FeedError::NoEnd(_) => "cut_short",
+            FeedError::Count { .. } => "count",
+            FeedError::AfterEnd { .. } => "after_end",
+            FeedError::Future(_) => "clock_ahead",
+            FeedError::MostlyBad { .. } => "mostly_bad",
+            FeedError::Moved { rule, .. } => rule,
+            FeedError::Line { .. } => "line",
+            FeedError::Answer(_) => "answer",
+            FeedError::Kind(_) => "kind",
+        }
+    }
+}
+
+/// A rate as a feed gave it, whichever feed it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RateRow {
+    pub(crate) line: usize,
+    /// As it came.
+    pub(crate) row: String,
+    pub(crate) ticker: String,
+    /// The feed's own name for it.
+    pub(crate) symbol: String,
+    pub(crate) currency: String,
+    pub(crate) name: String,
+    pub(crate) isin: String,
+    pub(crate) figi: String,
+    /// In 10^-8 of a fraction.
+    pub(crate) rate: i64,
+    pub(crate) rebate: Option<i64>,
+    pub(crate) available: Option<i64>,
+    pub(crate) available_or_more: bool,
+    pub(crate) status: Option<BorrowStatus>,
+}
+
+/// An index for the market as a whole, or for one ticker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VolatilityRow {
+    pub(crate) subject: String,
+    pub(crate) valid_at: Timestamp,
+    /// In 10^-8.
+    pub(crate) index: i64,
+}
+
+/// A day on which something will be announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EventRow {
+    pub(crate) ticker: String,
+    pub(crate) date: jiff::civil::Date,
+}
+
+/// How risky a feed says that a ticker's coming events are: 0 to 10.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RiskRow {
+    pub(crate) ticker: String,
+    pub(crate) factor: u8,
 }
 
 /// A row that is kept aside.
@@ -111,6 +205,46 @@ fn scaled(text: &str, scale: usize) -> Option<i64> {
         value = value.checked_mul(10)?;
     }
     Some(if negative { -value } else { value })
+}
+
+/// Enough of a line to recognise it.
+fn head(line: &str) -> String {
+    line.chars().take(80).collect()
+}
+
+fn not_ahead(at: Timestamp, now: Timestamp, limits: &FeedLimits) -> Result<(), FeedError> {
+    if at.as_second() > now.as_second() + i64::from(limits.clock_ahead_seconds_max) {
+        return Err(FeedError::Future(at.to_string()));
+    }
+    Ok(())
+}
+
+/// One CSV record without line breaks; `None` when a quote is left open.
+fn split_csv(row: &str) -> Option<Vec<String>> {
+    let mut fields = vec![String::new()];
+    let mut chars = row.chars().peekable();
+    let mut quoted = false;
+    while let Some(char) = chars.next() {
+        match char {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                fields.last_mut()?.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            char => fields.last_mut()?.push(char),
+        }
+    }
+    (!quoted).then_some(fields)
+}
+
+/// A file's lines with their numbers from 1, without a byte order mark, line ends and empty lines.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.trim_start_matches('\u{feff}')
+        .lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.trim_end()))
+        .filter(|(_, line)| !line.is_empty())
 }
 
 /// 10^-8 units as decimal text with 8 digits.

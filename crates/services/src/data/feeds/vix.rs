@@ -6,23 +6,20 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::{FeedError, Quarantined, refuse_mostly_bad, scaled};
+use super::{FeedError, FeedLimits, Quarantined, VolatilityRow, head, refuse_mostly_bad, scaled};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct VolatilityRow {
-    /// The index closes at 16:15 in New York; 21:15 UTC is never before it.
-    pub(super) valid_at: Timestamp,
-    /// In 10^-8.
-    pub(super) index: i64,
-}
-
+// The index closes at 16:15 in New York; 21:15 UTC is never before it.
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
     pub(super) rows: Vec<VolatilityRow>,
     pub(super) quarantined: Vec<Quarantined>,
 }
 
-pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
+pub(super) fn parse(
+    bytes: &[u8],
+    now: Timestamp,
+    limits: &FeedLimits,
+) -> Result<Parsed, FeedError> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text
         .trim_start_matches('\u{feff}')
@@ -31,7 +28,7 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
         .map(|(index, line)| (index + 1, line.trim()));
     let (line, header) = lines.next().ok_or(FeedError::Empty)?;
     if !header.eq_ignore_ascii_case("DATE,OPEN,HIGH,LOW,CLOSE") {
-        let found = header.chars().take(80).collect();
+        let found = head(header);
         return Err(FeedError::Header {
             line,
             expected: "DATE,OPEN,HIGH,LOW,CLOSE",
@@ -41,7 +38,7 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
     let mut parsed = Parsed::default();
     let mut seen = HashSet::new();
     for (line, row) in lines.filter(|(_, row)| !row.is_empty()) {
-        match read_row(row, now).and_then(|row| {
+        match read_row(row, now, limits).and_then(|row| {
             if seen.insert(row.valid_at) {
                 Ok(row)
             } else {
@@ -60,12 +57,13 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
     Ok(parsed)
 }
 
-fn read_row(row: &str, now: Timestamp) -> Result<VolatilityRow, &'static str> {
+fn read_row(row: &str, now: Timestamp, limits: &FeedLimits) -> Result<VolatilityRow, &'static str> {
     let fields: Vec<&str> = row.split(',').map(str::trim).collect();
     let [date, open, high, low, close] = fields[..] else {
         return Err("row_malformed");
     };
     let valid_at = close_time(date).ok_or("date_malformed")?;
+    // Today's close may be on its way to us; tomorrow's is not.
     if valid_at.as_second() > now.as_second() + 24 * 3600 {
         return Err("date_in_the_future");
     }
@@ -82,7 +80,11 @@ fn read_row(row: &str, now: Timestamp) -> Result<VolatilityRow, &'static str> {
     if close == 0 || close < low || close > high {
         return Err("index_outside_the_day");
     }
+    if close > i64::from(limits.index_max) * 100_000_000 {
+        return Err("index_too_high");
+    }
     Ok(VolatilityRow {
+        subject: "MARKET".to_owned(),
         valid_at,
         index: close,
     })
@@ -109,7 +111,7 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: &str) {
         let now = "2025-07-01T12:00:00Z".parse().unwrap();
-        let found = match parse(text.as_bytes(), now) {
+        let found = match parse(text.as_bytes(), now, &FeedLimits::default()) {
             Err(error) => error.to_string(),
             Ok(parsed) => {
                 let rows = parsed.rows.iter().map(|row| {

@@ -1,0 +1,57 @@
+//! The newest of everything, whatever the length of the history. Each query begins at the first group of an index and jumps from
+//! group to group: it reads one row a group, not the history. PostgreSQL has no skip scan of its own; the recursion is one.
+
+/// Of every source and ticker.
+pub(super) const RATES: &str = "\
+WITH RECURSIVE newest AS ( \
+   (SELECT source, ticker, rate, currency, valid_at, known_at, available, available_or_more, status FROM base_rates \
+    ORDER BY source, ticker, valid_at DESC, known_at DESC LIMIT 1) \
+ UNION ALL \
+   SELECT next.* FROM newest CROSS JOIN LATERAL \
+     (SELECT source, ticker, rate, currency, valid_at, known_at, available, available_or_more, status FROM base_rates \
+      WHERE (source, ticker) > (newest.source, newest.ticker) \
+      ORDER BY source, ticker, valid_at DESC, known_at DESC LIMIT 1) AS next \
+) SELECT ticker, rate::text, currency, source, valid_at, known_at, available, available_or_more, status FROM newest";
+
+/// Of every subject, from whichever source.
+pub(super) const VOLATILITY: &str = "\
+WITH RECURSIVE newest AS ( \
+   (SELECT subject, volatility_index, source, valid_at FROM volatility WHERE volatility_index IS NOT NULL \
+    ORDER BY subject, valid_at DESC, known_at DESC LIMIT 1) \
+ UNION ALL \
+   SELECT next.* FROM newest CROSS JOIN LATERAL \
+     (SELECT subject, volatility_index, source, valid_at FROM volatility WHERE volatility_index IS NOT NULL AND subject > newest.subject \
+      ORDER BY subject, valid_at DESC, known_at DESC LIMIT 1) AS next \
+) SELECT subject, volatility_index::text, source, valid_at FROM newest";
+
+pub(super) const RISKS: &str = "\
+WITH RECURSIVE newest AS ( \
+   (SELECT subject, event_risk_factor, source, valid_at FROM volatility WHERE event_risk_factor IS NOT NULL \
+    ORDER BY subject, valid_at DESC, known_at DESC LIMIT 1) \
+ UNION ALL \
+   SELECT next.* FROM newest CROSS JOIN LATERAL \
+     (SELECT subject, event_risk_factor, source, valid_at FROM volatility WHERE event_risk_factor IS NOT NULL AND subject > newest.subject \
+      ORDER BY subject, valid_at DESC, known_at DESC LIMIT 1) AS next \
+) SELECT subject, event_risk_factor, source, valid_at FROM newest";
+
+/// The newest batch of every source and kind.
+pub(super) const LOADS: &str = "\
+WITH RECURSIVE newest AS ( \
+   (SELECT source, kind, valid_at, known_at, rows, loaded, quarantined FROM feed_batches \
+    ORDER BY source, kind, valid_at DESC, known_at DESC LIMIT 1) \
+ UNION ALL \
+   SELECT next.* FROM newest CROSS JOIN LATERAL \
+     (SELECT source, kind, valid_at, known_at, rows, loaded, quarantined FROM feed_batches WHERE (source, kind) > (newest.source, newest.kind) \
+      ORDER BY source, kind, valid_at DESC, known_at DESC LIMIT 1) AS next \
+) SELECT kind, source, valid_at, known_at, rows, loaded, quarantined FROM newest";
+
+/// What the newest calendar of every source announces.
+pub(super) const ANNOUNCED: &str = "\
+WITH RECURSIVE newest AS ( \
+   (SELECT source, kind, valid_at, batch_id FROM feed_batches ORDER BY source, kind, valid_at DESC, known_at DESC LIMIT 1) \
+ UNION ALL \
+   SELECT next.* FROM newest CROSS JOIN LATERAL \
+     (SELECT source, kind, valid_at, batch_id FROM feed_batches WHERE (source, kind) > (newest.source, newest.kind) \
+      ORDER BY source, kind, valid_at DESC, known_at DESC LIMIT 1) AS next \
+) SELECT events.ticker, events.event_date::text, events.source, newest.valid_at \
+  FROM newest JOIN events USING (batch_id) WHERE newest.kind = 'events'";
