@@ -117,7 +117,10 @@ fn run(config: &StreamerConfig, shared: &Shared) {
         });
         let error = match outcome {
             // The next timeline, or what waits in the server meanwhile, follows at once.
-            Ok(SessionEnd::TimelineEnded | SessionEnd::LetGo) => continue,
+            Ok(SessionEnd::TimelineEnded | SessionEnd::LetGo) => {
+                shared.update(|state| state.attached = false);
+                continue;
+            }
             Ok(SessionEnd::Stopped) => break,
             Err(error) => error,
         };

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backup::stream::Streamer;
+use backup::{BackupError, stream::Streamer};
 use repository::{Repository, Store};
 use services::{RecoveryFact, Services, Tier, WriterState};
 use tokio::runtime::Runtime;
@@ -120,9 +120,27 @@ impl Supervisor {
     /// The stream first, then strict mode: a commit that waits for nobody would wait for ever.
     fn attach_stream(&mut self) -> Result<(), Error> {
         self.start_streamer();
-        self.wait_for_stream();
-        self.settle_strict_mode()?;
+        self.attach_and_settle()?;
         self.ensure_full_backup()
+    }
+
+    /// A stream that was just attached may go again at once: to follow a timeline that ended, for instance. What does not
+    /// come about here comes about while the instance runs; until then strict mode refuses locates.
+    fn attach_and_settle(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            self.wait_for_stream();
+            match self.settle_strict_mode() {
+                Err(Error::Backup(error @ BackupError::Setting(_))) => {
+                    tracing::warn!(%error, "strict mode is not settled yet");
+                }
+                other => return other,
+            }
+            if Instant::now() >= deadline || self.is_stopping() {
+                return Ok(());
+            }
+            std::thread::sleep(RETRY_FIRST);
+        }
     }
 
     /// Past its patience the instance goes on and says what is missing.
@@ -319,8 +337,7 @@ impl Supervisor {
         )?;
         tracing::info!(?came, "the database is back");
         self.start_streamer();
-        self.wait_for_stream();
-        self.settle_strict_mode()?;
+        self.attach_and_settle()?;
         let recovery = database::read_fact(&self.postgres.dir())?;
         if let Some(services) = &self.services {
             self.runtime
