@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test schemathesis test-slow bench drill fmt setup
+.PHONY: help run test schemathesis test-slow bench drill torture fmt setup
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
