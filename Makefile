@@ -30,6 +30,11 @@ drill: setup ## the ten-fold drill whose times are judged
 	cargo build --release --locked -p engine
 	@scripts/drill
 
+torture: setup ## SIGKILL at seeded moments, again and again; SEED and ROUNDS choose and repeat a run
+	@command -v python3 >/dev/null || scripts/setup python3
+	cargo build --release --locked -p engine
+	@scripts/torture
+
 bench: ## side-by-side benchmarks, printed as ratios
 	@scripts/setup wrk zstd
 	cargo build --release --locked -p engine -p bench
