@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use services::{RequestsPerMinute, Settings};
 
 use crate::error::Error;
 
@@ -149,6 +150,16 @@ pub(crate) struct Limits {
     pub(crate) internal_per_minute: u32,
 }
 
+impl Limits {
+    pub(crate) fn requests_per_minute(&self) -> RequestsPerMinute {
+        RequestsPerMinute {
+            standard: self.standard_per_minute,
+            premium: self.premium_per_minute,
+            internal: self.internal_per_minute,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -160,6 +171,17 @@ impl Default for Limits {
 }
 
 impl Config {
+    /// What the services are told of it, in one process or in four.
+    pub(crate) fn for_services(&self) -> Settings {
+        Settings {
+            requests_per_minute: self.limits.requests_per_minute(),
+            // The instance's own Redis has one gateway only: it counts faster in memory.
+            share_limits: self.cache.url.is_some(),
+            batch_quotes_max: self.database.batch_quotes_max.get(),
+            ..Settings::default()
+        }
+    }
+
     /// Reads the named file, or `DIR/bre.toml` if there is one, or takes the defaults.
     pub(crate) fn load(named: Option<&Path>, data: &Path) -> Result<Self, Error> {
         let default = data.join("bre.toml");

@@ -10,17 +10,13 @@ use std::{
     },
 };
 
-use services::{ReloadReport, RequestsPerMinute, Running};
+use services::{ReloadReport, Running};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{
-    config::{Config, Limits},
-    error::Error,
-    telemetry,
-};
+use crate::{config::Config, error::Error, telemetry};
 
 /// Settings by their dotted names, as they stand in the file.
 type Named = BTreeMap<String, String>;
@@ -72,7 +68,7 @@ impl Reloader {
             telemetry::set_level(config.log.level.as_deref())?;
         }
         if now.keys().any(|name| name.starts_with("limits.")) {
-            services.set_limits(requests_per_minute(&config.limits));
+            services.set_limits(config.limits.requests_per_minute());
         }
         for (name, change) in &now {
             tracing::info!(setting = name, change, "a setting changed");
@@ -91,14 +87,6 @@ impl Reloader {
         // Not waited for: the record may be away, and whoever waits here notices nothing else.
         runtime.spawn(services.reloaded(report));
         Ok(())
-    }
-}
-
-pub(crate) fn requests_per_minute(limits: &Limits) -> RequestsPerMinute {
-    RequestsPerMinute {
-        standard: limits.standard_per_minute,
-        premium: limits.premium_per_minute,
-        internal: limits.internal_per_minute,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use services::{
     AuditConfig, DatabaseConfig, Elsewhere, InternalSecret, SampleBook, Service, ServiceSet,
-    ServicesConfig, Settings, StreamHealth,
+    ServicesConfig, StreamHealth,
 };
 use tokio::runtime::Runtime;
 
@@ -14,7 +14,6 @@ use crate::{
     config::{Config, DatabaseUrl},
     error::Error,
     instance::Instance,
-    reload::requests_per_minute,
     up::{heads::LOG, health::StreamMonitor, listen, supervisor::control_listener},
 };
 
@@ -77,11 +76,7 @@ pub(super) fn services_config(
             None => Arc::new(StreamMonitor::default()) as Arc<dyn StreamHealth>,
         },
         strict: config.database.strict,
-        settings: Settings {
-            requests_per_minute: requests_per_minute(&config.limits),
-            batch_quotes_max: config.database.batch_quotes_max.get(),
-            ..Settings::default()
-        },
+        settings: config.for_services(),
         sample: Some(SampleBook::shipped()),
     })
 }

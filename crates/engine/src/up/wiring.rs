@@ -4,7 +4,6 @@ use std::{net::TcpListener, sync::Arc};
 
 use services::{
     AuditConfig, DatabaseConfig, Elsewhere, RecoveryFact, SampleBook, ServiceSet, ServicesConfig,
-    Settings,
 };
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
     postgres::{OWNER, SERVICE},
     supervisor::Supervisor,
 };
-use crate::{error::Error, reload::requests_per_minute};
+use crate::error::Error;
 
 pub(super) fn services_config(
     supervisor: &Supervisor,
@@ -46,13 +45,7 @@ pub(super) fn services_config(
         }),
         stream: Arc::new(supervisor.stream.clone()),
         strict: supervisor.config.database.strict,
-        settings: Settings {
-            requests_per_minute: requests_per_minute(&supervisor.config.limits),
-            // The instance's own Redis has one gateway only: it counts faster in memory.
-            share_limits: supervisor.config.cache.url.is_some(),
-            batch_quotes_max: supervisor.config.database.batch_quotes_max.get(),
-            ..Settings::default()
-        },
+        settings: supervisor.config.for_services(),
         sample: Some(sample(book)),
     })
 }

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -66,7 +67,12 @@ pub(crate) async fn connect(config: &str, name: &str) -> Result<Session, Databas
         .map_err(|error: tokio_postgres::Error| DatabaseError::Config(describe(&error)))?;
     config
         .application_name(name)
-        .connect_timeout(std::time::Duration::from_secs(5));
+        .connect_timeout(Duration::from_secs(5))
+        // A network that swallows everything is noticed within seconds, or nobody would hear that the market has changed.
+        .keepalives_idle(Duration::from_secs(5))
+        .keepalives_interval(Duration::from_secs(2))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(15));
     let (client, mut connection) = config
         .connect(NoTls)
         .await

@@ -41,6 +41,17 @@ pub(super) const KEYS: &str = "bre_keys";
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
+/// A server that hangs is as good as away.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
+
+async fn in_time(
+    reading: impl Future<Output = Result<(), DatabaseError>>,
+) -> Result<(), DatabaseError> {
+    tokio::time::timeout(READ_PATIENCE, reading)
+        .await
+        .unwrap_or(Err(DatabaseError::Away("it does not answer")))
+}
+
 impl Keeper {
     pub(crate) fn new(
         database: String,
@@ -117,13 +128,13 @@ impl Keeper {
             Ok(session) => session.share(),
             Err(error) => return error,
         };
-        if let Err(error) = self.begin(&client).await {
+        if let Err(error) = in_time(self.begin(&client)).await {
             return error;
         }
         let mut check = tokio::time::interval(CHECK_EVERY);
         check.tick().await;
         loop {
-            let read = tokio::select! {
+            let everything = tokio::select! {
                 () = driver.ended() => return DatabaseError::Away("the server closed the connection"),
                 notification = notified.recv() => match notification {
                     // Many changes in a row are read once.
@@ -132,13 +143,19 @@ impl Keeper {
                         while let Ok(next) = notified.try_recv() {
                             channels.push(next.channel().to_owned());
                         }
-                        if channels.iter().any(|channel| channel == MARKET) { self.read(&client).await } else { self.confirm(&client).await }
+                        channels.iter().any(|channel| channel == MARKET)
                     }
                     None => return DatabaseError::Away("the server closed the connection"),
                 },
-                _ = check.tick() => self.confirm(&client).await,
+                _ = check.tick() => false,
             };
-            if let Err(error) = read {
+            let read = in_time(async {
+                match everything {
+                    true => self.read(&client).await,
+                    false => self.confirm(&client).await,
+                }
+            });
+            if let Err(error) = read.await {
                 return error;
             }
         }

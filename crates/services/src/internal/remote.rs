@@ -230,3 +230,102 @@ fn verdict(part: &'static str, error: &CallError) -> WriteError {
         CallError::Unanswered { .. } | CallError::Strange { .. } => WriteError::unknown(part),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::internal::{InternalSecret, Peer};
+    use crate::service::Service;
+
+    /// What a record becomes when the service at the other end answers with these bytes and hangs up; `None`: it stays silent.
+    async fn outcome(answer: Option<&'static str>) -> Result<Recorded, WriteError> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let _ = stream.read(&mut request).await.unwrap();
+            match answer {
+                Some(answer) => stream.write_all(answer.as_bytes()).await.unwrap(),
+                None => std::future::pending().await,
+            }
+        });
+        let recorded = ask(&url).await;
+        server.abort();
+        recorded
+    }
+
+    async fn ask(url: &str) -> Result<Recorded, WriteError> {
+        let secret = InternalSecret::new("0123456789abcdef0123456789abcdef").unwrap();
+        let peer = Peer::new(Service::DataService, url, &secret).unwrap();
+        let watched = Arc::new(Watched::new(peer));
+        let (record, follow) = RemoteRecord::new(watched, Duration::from_millis(200));
+        let order = QuoteOrder {
+            fields: Default::default(),
+        };
+        let recorded = record
+            .order(super::super::RECORD_QUOTE, &order, None, record.patience)
+            .await;
+        follow.abort();
+        recorded
+    }
+
+    fn part_of(outcome: &Result<Recorded, WriteError>) -> (&'static str, &'static str) {
+        match outcome {
+            Ok(_) => ("recorded", ""),
+            Err(WriteError::Refused { part, .. }) => ("refused", part),
+            Err(WriteError::Unknown { part }) => ("unknown", part),
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_after_the_request_left_is_an_unknown_outcome() {
+        let check = async |answer: Option<&'static str>, expected| {
+            assert_eq!(part_of(&outcome(answer).await), expected, "{answer:?}");
+        };
+        let ours = ("unknown", "data-service");
+        check(None, ours).await;
+        check(Some(""), ours).await;
+        check(Some("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"), ours).await;
+        check(Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"), ours).await;
+        check(
+            Some("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 3\r\n\r\nbad"),
+            ours,
+        )
+        .await;
+        check(
+            Some("HTTP/1.1 503 Unavailable\r\ncontent-length: 33\r\n\r\n{\"unknown\":{\"part\":\"database\"}}  "),
+            ("unknown", "database"),
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_never_arrived_or_was_turned_away_is_refused() {
+        let turned_away = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\n{}";
+        let ours = ("refused", "data-service");
+        assert_eq!(part_of(&outcome(Some(turned_away)).await), ours);
+        // A port that was free a moment ago, and nobody listens on.
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        assert_eq!(part_of(&ask(&url).await), ours);
+    }
+
+    #[test]
+    fn an_address_is_read_strictly() {
+        let secret = InternalSecret::new("0123456789abcdef0123456789abcdef").unwrap();
+        let check = |url: &str, expected: bool| {
+            let peer = Peer::new(Service::CacheService, url, &secret);
+            assert_eq!(peer.is_ok(), expected, "{url}");
+        };
+        check("http://10.0.0.7:8000", true);
+        check("http://data-service:8000/", true);
+        check("https://10.0.0.7:8000", false);
+        check("10.0.0.7:8000", false);
+        check("http://10.0.0.7:8000/internal", false);
+    }
+}

@@ -183,6 +183,32 @@ fn the_database_and_the_cache_may_go_and_come_back_too() {
 }
 
 #[test]
+fn a_process_that_hangs_leaves_an_unknown_outcome_and_the_id_to_ask_with() {
+    let mut fleet = Fleet::start();
+    for name in [CALCULATION, DATA] {
+        fleet.signal(name, Signal::STOP);
+        let id = request_id();
+        let url = fleet.url(GATEWAY, LOCATE);
+        let answer = Caller::new().locate(&url, &fleet.key, &id).unwrap();
+        fleet.signal(name, Signal::CONT);
+        let details = &answer.body["details"];
+        assert_eq!(
+            (answer.status, &details["part"], &details["outcome"]),
+            (503, &json!(name), &json!("unknown")),
+            "{answer:?}"
+        );
+        assert_eq!(details["request_id"], json!(id));
+        fleet.wait_healthy();
+        let ask = details["ask"].as_str().unwrap();
+        let asked = fleet.get(GATEWAY, ask).unwrap();
+        assert_eq!(asked.status, 200, "{asked:?}");
+        assert!(asked.body["pagination"]["total"].as_u64() <= Some(1));
+        assert_eq!(fleet.locate().unwrap().status, 200);
+    }
+    fleet.stop_cleanly();
+}
+
+#[test]
 fn what_is_in_flight_when_it_is_told_to_stop_is_answered() {
     let mut fleet = Fleet::start();
     let options = fleet.postgres.connect_options().with_database("bre");

@@ -82,6 +82,11 @@ impl Fleet {
         }
         fleet.make_key();
         fleet.wait_healthy();
+        // The gateway hears of the key when it is committed.
+        let known = within(PATIENCE, || {
+            (fleet.get(GATEWAY, "/api/v1/rates/GME")?.status == 200).then_some(())
+        });
+        assert!(known.is_some(), "the gateway does not know the key");
         fleet
     }
 

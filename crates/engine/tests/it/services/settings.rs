@@ -2,11 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::fleet::{CALCULATION, DATA, Fleet, GATEWAY};
-use crate::process::{PATIENCE, within};
+use crate::{
+    instance::Instance,
+    process::{PATIENCE, within},
+};
 
 #[test]
 fn what_is_missing_is_said_and_what_it_is_for() {
@@ -38,6 +41,25 @@ fn what_is_missing_is_said_and_what_it_is_for() {
     serve(GATEWAY, &named.replace(database, "")).refused(&["[database] url"]);
     std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o644)).unwrap();
     serve(GATEWAY, &named).refused(&["0644", "chmod 600"]);
+}
+
+#[test]
+fn an_instance_reads_its_settings_again_too() {
+    let mut instance = Instance::start();
+    let limit = |instance: &Instance| {
+        instance.get("/api/v1/config").body["requests_per_minute"]["standard"].clone()
+    };
+    assert_eq!(limit(&instance), json!(60));
+    let settings = instance.data().join("bre.toml");
+    std::fs::write(settings, "[limits]\nstandard_per_minute = 7\n").unwrap();
+    let pid = Pid::from_raw(instance.pid().cast_signed()).unwrap();
+    kill_process(pid, Signal::HUP).unwrap();
+    let changed = within(PATIENCE, || (limit(&instance) == json!(7)).then_some(()));
+    assert!(changed.is_some(), "{}", instance.log());
+    let entries = "SELECT count(*) FROM audit_log WHERE kind = 6";
+    let recorded = within(PATIENCE, || (instance.value(entries) == "1").then_some(()));
+    assert!(recorded.is_some(), "{}", instance.log());
+    instance.stop_cleanly();
 }
 
 #[test]
