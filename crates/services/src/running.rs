@@ -18,7 +18,7 @@ use crate::api_gateway::{
 use crate::cache::Cache;
 use crate::calculation::{Calculator, Market};
 use crate::config::{DatabaseConfig, RecoveryFact, RequestsPerMinute, SampleBook, ServicesConfig};
-use crate::data::{self, DatabaseError, Keeper, SeedError, Writer, WriterState};
+use crate::data::{self, DatabaseError, FeedSettings, Keeper, Record, SeedError, Writer, WriterState};
 use crate::internal;
 use crate::reload::{self, ReloadReport};
 use crate::wiring::{DataSide, Far};
@@ -61,6 +61,7 @@ pub struct Running {
     ready: watch::Receiver<Readiness>,
     drain: watch::Sender<bool>,
     stop_heads: watch::Sender<bool>,
+    feeds_changed: watch::Sender<()>,
     servers: Vec<JoinHandle<()>>,
     background: Vec<JoinHandle<()>>,
     writer_task: Option<JoinHandle<()>>,
@@ -141,6 +142,7 @@ impl Services {
         let (prepared, ready) = watch::channel(Readiness::Waiting("starting".to_owned()));
         let drain = watch::channel(false).0;
         let stop_heads = watch::channel(false).0;
+        let feeds_changed = watch::channel(()).0;
         let writer = local.as_ref().map(|local| local.writer.clone());
         background.extend([
             tokio::spawn(Arc::clone(&keeper).run()),
@@ -153,6 +155,12 @@ impl Services {
                 prepared,
             )),
         ]);
+        if let Some(writer) = writer.clone() {
+            // Feeds are asked where what they say is recorded.
+            let keeper = Arc::clone(&gateway.keeper);
+            let feeds = ask_feeds(keeper, Arc::new(writer), feeds_changed.subscribe());
+            background.push(tokio::spawn(feeds));
+        }
         let looks = gateway.peers.iter().cloned();
         background.extend(looks.map(|peer| tokio::spawn(peer.look())));
         let heads_task = local.as_ref().map(|local| {
@@ -184,6 +192,7 @@ impl Services {
             ready,
             drain,
             stop_heads,
+            feeds_changed,
             servers,
             background,
             writer_task: local.map(|local| local.writer_task),
@@ -300,6 +309,15 @@ impl Running {
         self.gateway.limits.store(Arc::new(limits));
     }
 
+    /// In force for the next look at the feeds, and for this process's market view, which is read again.
+    pub fn set_feeds(&self, feeds: FeedSettings) {
+        self.gateway.calculator.market.set_feeds(feeds);
+        self.feeds_changed.send_replace(());
+        let keeper = Arc::clone(&self.gateway.keeper);
+        // Should it fail, the next connection reads everything.
+        tokio::spawn(async move { drop(keeper.refresh().await) });
+    }
+
     /// Shows in `/config` what a change of settings brought, and puts it on record; await it for the latter.
     pub fn reloaded(&self, report: ReloadReport) -> impl Future<Output = ()> + Send + 'static {
         let report = Arc::new(report);
@@ -369,6 +387,25 @@ where
             tracing::error!(%error, "a listener ended");
         }
     })
+}
+
+/// Begins anew when the settings change; what was being asked is dropped.
+async fn ask_feeds(
+    keeper: Arc<Keeper>,
+    record: Arc<dyn Record>,
+    mut changed: watch::Receiver<()>,
+) {
+    loop {
+        let asking = async {
+            data::poll(Arc::clone(&keeper), Arc::clone(&record)).await;
+            // None is set, or none can be asked.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = asking => {}
+            told = changed.changed() => if told.is_err() { return },
+        }
+    }
 }
 
 /// Small things that have to happen now and then.

@@ -20,7 +20,7 @@ pub use database::DatabaseError;
 pub(crate) use database::connect;
 pub(crate) use entries::{EntryFilter, EntryId, StoredEntry, find_entries, find_entry};
 pub use feeds::{FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport};
-pub(crate) use feeds::{IntakeError, KINDS, Parcel, take};
+pub(crate) use feeds::{IntakeError, KINDS, Parcel, poll, take};
 pub(crate) use keeper::Keeper;
 pub(crate) use market::{
     Announced, BaseRate, Definition, EventRisk, LastLoad, MarketData, Stock, TickerAlias,

@@ -31,6 +31,7 @@ pub(crate) struct LastRate {
     pub(crate) rate: i64,
     pub(crate) rebate: Option<i64>,
     pub(crate) currency: String,
+    pub(crate) status: Option<String>,
     pub(crate) valid_at_micros: i64,
     pub(crate) in_last_batch: bool,
 }
@@ -272,7 +273,8 @@ impl Guard<'_> {
     }
 
     fn index(&mut self, load: &mut FeedLoad) -> Result<(), FeedError> {
-        let Some(newest) = load.volatility.iter().max_by_key(|row| row.valid_at) else {
+        let market = load.volatility.iter().filter(|row| row.subject == "MARKET");
+        let Some(newest) = market.max_by_key(|row| row.valid_at) else {
             return Ok(());
         };
         let newest = newest.index;

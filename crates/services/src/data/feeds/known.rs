@@ -10,13 +10,13 @@ use crate::time::micros;
 const NEWEST_BATCH: &str = "SELECT batch_id::text, valid_at, loaded FROM feed_batches WHERE source = $1 AND kind = $2 \
                             ORDER BY valid_at DESC, known_at DESC LIMIT 1";
 const RATES: &str = "WITH RECURSIVE newest AS ( \
-       (SELECT ticker, rate, rebate, currency, valid_at, batch_id FROM base_rates WHERE source = $1 \
+       (SELECT ticker, rate, rebate, currency, valid_at, batch_id, status FROM base_rates WHERE source = $1 \
         ORDER BY ticker, valid_at DESC, known_at DESC LIMIT 1) \
      UNION ALL \
        SELECT next.* FROM newest CROSS JOIN LATERAL \
-         (SELECT ticker, rate, rebate, currency, valid_at, batch_id FROM base_rates WHERE source = $1 AND ticker > newest.ticker \
+         (SELECT ticker, rate, rebate, currency, valid_at, batch_id, status FROM base_rates WHERE source = $1 AND ticker > newest.ticker \
           ORDER BY ticker, valid_at DESC, known_at DESC LIMIT 1) AS next \
-     ) SELECT ticker, rate::text, rebate::text, currency, valid_at, coalesce(batch_id::text = $2, false) FROM newest";
+     ) SELECT ticker, rate::text, rebate::text, currency, valid_at, coalesce(batch_id::text = $2, false), status FROM newest";
 const INDEX: &str = "SELECT volatility_index::text FROM volatility \
                      WHERE source = $1 AND subject = 'MARKET' AND volatility_index IS NOT NULL \
                      ORDER BY valid_at DESC, known_at DESC LIMIT 1";
@@ -59,6 +59,7 @@ fn rate(row: &Row) -> Option<(String, LastRate)> {
         rate: units(row.get(1))?,
         rebate: row.get::<_, Option<&str>>(2).and_then(units),
         currency: row.get(3),
+        status: row.get(6),
         valid_at_micros: micros(row.get(4)),
         in_last_batch: row.get(5),
     };

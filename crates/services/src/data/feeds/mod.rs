@@ -5,6 +5,7 @@ mod board;
 mod clearstreet;
 mod earnings;
 mod guard;
+mod http;
 mod ibkr;
 mod insert;
 mod intake;
@@ -19,6 +20,7 @@ mod vix;
 
 pub(crate) use board::FeedBoard;
 use guard::{Baseline, LastRate};
+pub(crate) use http::run as poll;
 pub(crate) use intake::{IntakeError, Parcel, take};
 pub use limits::FeedLimits;
 pub use load::ImportReport;

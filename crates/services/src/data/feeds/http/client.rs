@@ -1,0 +1,252 @@
+//! Asking a feed over HTTP: patient three times, never for long, never for much, and never anywhere else than it was told.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, StatusCode, Url};
+
+use super::super::settings::HttpSettings;
+use super::super::{FeedBoard, FeedError};
+use super::breaker::{Breaker, Rules};
+
+const TRIES: u32 = 3;
+/// A book of 20,000 names has 1.5 MB.
+const BYTES_MAX: usize = 8 << 20;
+
+#[derive(Debug)]
+pub(super) struct FeedClient {
+    pub(super) source: &'static str,
+    settings: HttpSettings,
+    base: Url,
+    http: Client,
+    breaker: Mutex<Breaker>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error("its circuit breaker is open")]
+    Open,
+    #[error("it does not know what it was asked for")]
+    NotFound,
+    #[error("{0}")]
+    Failed(String),
+    /// It answered, and the answer is not believed.
+    #[error("{error}")]
+    Refused { error: FeedError, answer: Vec<u8> },
+}
+
+/// What is sent: nothing, or a JSON body.
+pub(super) type Body = Option<Vec<u8>>;
+
+enum Try {
+    Done(Vec<u8>),
+    NotFound,
+    /// Another try may help.
+    Again(String),
+    Never(String),
+}
+
+impl FeedClient {
+    pub(super) fn new(
+        source: &'static str,
+        settings: &HttpSettings,
+        rules: Rules,
+    ) -> Result<FeedClient, String> {
+        let malformed = |why: &str| {
+            format!(
+                "[feeds.{source}] base: {:?} {why}; it must be such as https://rates.example.com",
+                settings.base
+            )
+        };
+        let base = Url::parse(&settings.base).map_err(|error| malformed(&error.to_string()))?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+            return Err(malformed("is no HTTP address"));
+        }
+        let timeout = Duration::from_secs(u64::from(settings.timeout_seconds.max(1)));
+        let http = Client::builder()
+            // Whoever redirects us would also get the key.
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(timeout)
+            .connect_timeout(timeout)
+            .build()
+            .map_err(|error| explain(&error))?;
+        let rules = match settings.pause_seconds {
+            Some(seconds) => Rules {
+                pause: Duration::from_secs(u64::from(seconds)),
+                ..rules
+            },
+            None => rules,
+        };
+        Ok(FeedClient {
+            source,
+            settings: settings.clone(),
+            base,
+            http,
+            breaker: Mutex::new(Breaker::new(rules)),
+        })
+    }
+
+    /// One answer, read by `read`. What cannot be read is a failure of the feed like any other.
+    pub(super) async fn call<T>(
+        &self,
+        board: &FeedBoard,
+        path: &str,
+        body: Body,
+        read: impl Fn(&[u8]) -> Result<T, FeedError>,
+    ) -> Result<(T, Vec<u8>), CallError> {
+        let mut failure = String::new();
+        for number in 0..TRIES {
+            if !self.with(board, |breaker| breaker.allows(Instant::now())) {
+                return Err(if failure.is_empty() {
+                    CallError::Open
+                } else {
+                    CallError::Failed(failure)
+                });
+            }
+            let again = match self.attempt(path, body.as_ref()).await {
+                Try::Done(answer) => {
+                    return match read(&answer) {
+                        Ok(value) => {
+                            self.with(board, Breaker::succeeded);
+                            board.answered(self.source);
+                            Ok((value, answer))
+                        }
+                        Err(error) => {
+                            self.with(board, |breaker| breaker.failed(Instant::now()));
+                            Err(CallError::Refused { error, answer })
+                        }
+                    };
+                }
+                Try::NotFound => {
+                    self.with(board, Breaker::succeeded);
+                    board.answered(self.source);
+                    return Err(CallError::NotFound);
+                }
+                Try::Again(why) => {
+                    failure = why;
+                    true
+                }
+                Try::Never(why) => {
+                    failure = why;
+                    false
+                }
+            };
+            self.with(board, |breaker| breaker.failed(Instant::now()));
+            board.failed(self.source, &failure);
+            metrics::counter!("bre_feed_failures_total", "source" => self.source).increment(1);
+            if !again {
+                break;
+            }
+            if number + 1 < TRIES {
+                tokio::time::sleep(self.pause(number)).await;
+            }
+        }
+        Err(CallError::Failed(failure))
+    }
+
+    pub(super) fn breaker_word(&self) -> &'static str {
+        self.breaker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .word()
+    }
+
+    fn with<T>(&self, board: &FeedBoard, act: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut breaker);
+        board.breaker(self.source, breaker.word());
+        result
+    }
+
+    /// Twice as long each time, and up to as much again, so that many of us do not come back at once.
+    fn pause(&self, number: u32) -> Duration {
+        let step = u64::from(self.settings.retry_milliseconds) << number;
+        let mut random = [0u8; 4];
+        // Without randomness it is still a pause.
+        let _ = aws_lc_rs::rand::fill(&mut random);
+        let jitter = u64::from(u32::from_be_bytes(random)) % (step + 1);
+        Duration::from_millis(step + jitter)
+    }
+
+    async fn attempt(&self, path: &str, body: Option<&Vec<u8>>) -> Try {
+        let Ok(url) = self.base.join(path) else {
+            return Try::Never(format!("{path:?} is no path"));
+        };
+        // A path that names another host would take the key there.
+        if url.origin() != self.base.origin() {
+            return Try::Never(format!("{path:?} leads away from {}", self.base));
+        }
+        let mut request = match body {
+            Some(body) => self
+                .http
+                .post(url)
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.clone()),
+            None => self.http.get(url),
+        };
+        if let Some(file) = &self.settings.api_key_file {
+            // Read every time: a key that is replaced is used at once.
+            let key = tokio::fs::read_to_string(file).await;
+            let Some(key) = key
+                .ok()
+                .and_then(|key| HeaderValue::from_str(key.trim()).ok())
+            else {
+                return Try::Never(format!("its key cannot be read from {}", file.display()));
+            };
+            let mut key = key;
+            key.set_sensitive(true);
+            request = request.header("X-API-Key", key);
+        }
+        match request.send().await {
+            Err(error) => Try::Again(explain(&error)),
+            Ok(response) => take(response).await,
+        }
+    }
+}
+
+async fn take(mut response: reqwest::Response) -> Try {
+    let status = response.status();
+    if status == StatusCode::NOT_FOUND {
+        return Try::NotFound;
+    }
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return Try::Again(format!("it answered {status}"));
+    }
+    if status != StatusCode::OK {
+        return Try::Never(format!("it answered {status}"));
+    }
+    let mut answer = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if answer.len() + chunk.len() > BYTES_MAX => {
+                return Try::Never(format!("its answer is longer than {BYTES_MAX} bytes"));
+            }
+            Ok(Some(chunk)) => answer.extend_from_slice(&chunk),
+            Ok(None) => return Try::Done(answer),
+            Err(error) => return Try::Again(explain(&error)),
+        }
+    }
+}
+
+/// With its causes, without the address: that is in the settings, and may hold what is nobody's business.
+fn explain(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it did not answer in time".to_owned();
+    }
+    let mut text = String::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    if text.is_empty() {
+        "the request failed".to_owned()
+    } else {
+        text
+    }
+}
