@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use services::{RequestsPerMinute, Settings};
+use services::{FeedSettings, RequestsPerMinute, Settings};
 
 use crate::error::Error;
 
@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) repository: Repository,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
+    /// The services say what can be set about them.
+    pub(crate) feeds: FeedSettings,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -177,6 +179,7 @@ impl Config {
             requests_per_minute: self.limits.requests_per_minute(),
             // The instance's own Redis has one gateway only: it counts faster in memory.
             share_limits: self.cache.url.is_some(),
+            feeds: self.feeds.clone(),
             batch_quotes_max: self.database.batch_quotes_max.get(),
             ..Settings::default()
         }

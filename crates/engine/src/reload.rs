@@ -70,6 +70,10 @@ impl Reloader {
         if now.keys().any(|name| name.starts_with("limits.")) {
             services.set_limits(config.limits.requests_per_minute());
         }
+        if now.keys().any(|name| name.starts_with("feeds.")) {
+            let _inside = runtime.enter();
+            services.set_feeds(config.feeds.clone());
+        }
         for (name, change) in &now {
             tracing::info!(setting = name, change, "a setting changed");
             match found.get(name) {
@@ -91,7 +95,7 @@ impl Reloader {
 }
 
 /// What can change while the engine runs.
-const LIVE: [&str; 2] = ["limits.", "log."];
+const LIVE: [&str; 3] = ["limits.", "log.", "feeds."];
 
 /// What differs: with its old and new value where it can take effect now, by name alone where it cannot.
 fn split(before: &Named, after: &Named) -> (Named, Vec<String>) {
@@ -105,13 +109,21 @@ fn split(before: &Named, after: &Named) -> (Named, Vec<String>) {
             continue;
         }
         if LIVE.iter().any(|live| name.starts_with(live)) {
-            let show = |value: Option<&String>| value.map_or("default", String::as_str).to_owned();
             now.insert(name.clone(), format!("{} -> {}", show(old), show(new)));
         } else {
             later.push(name.clone());
         }
     }
     (now, later)
+}
+
+/// For the record. An address may hold a password.
+fn show(value: Option<&String>) -> &str {
+    match value.map(String::as_str) {
+        None => "default",
+        Some(text) if text.contains('@') => "(not shown)",
+        Some(text) => text,
+    }
 }
 
 fn read(path: &Path) -> Result<Named, Error> {
@@ -192,5 +204,8 @@ mod tests {
         );
         assert_eq!(later, ["database.url", "server.port"]);
         assert_eq!(split(&after, &after), (Named::new(), Vec::new()));
+        let feed = named("[feeds.seclend]\nbase = \"https://user:secret@lender\"\n");
+        let (now, _) = split(&Named::new(), &feed);
+        assert_eq!(now["feeds.seclend.base"], "default -> (not shown)");
     }
 }

@@ -18,7 +18,9 @@ use crate::api_gateway::{
 use crate::cache::Cache;
 use crate::calculation::{Calculator, Market};
 use crate::config::{DatabaseConfig, RecoveryFact, RequestsPerMinute, SampleBook, ServicesConfig};
-use crate::data::{self, DatabaseError, FeedSettings, Keeper, Record, SeedError, Writer, WriterState};
+use crate::data::{
+    self, DatabaseError, FeedSettings, Keeper, Record, SeedError, Writer, WriterState,
+};
 use crate::internal;
 use crate::reload::{self, ReloadReport};
 use crate::wiring::{DataSide, Far};
@@ -390,11 +392,7 @@ where
 }
 
 /// Begins anew when the settings change; what was being asked is dropped.
-async fn ask_feeds(
-    keeper: Arc<Keeper>,
-    record: Arc<dyn Record>,
-    mut changed: watch::Receiver<()>,
-) {
+async fn ask_feeds(keeper: Arc<Keeper>, record: Arc<dyn Record>, mut changed: watch::Receiver<()>) {
     loop {
         let asking = async {
             data::poll(Arc::clone(&keeper), Arc::clone(&record)).await;

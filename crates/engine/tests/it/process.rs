@@ -30,6 +30,7 @@ pub(crate) fn within<T>(patience: Duration, mut condition: impl FnMut() -> Optio
 /// What a command printed and how it ended.
 #[derive(Debug)]
 pub(crate) struct Output {
+    #[expect(dead_code, reason = "a failing test prints it")]
     pub(crate) line: String,
     pub(crate) code: Option<i32>,
     pub(crate) out: String,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use pricing::{Convention, DEFAULT_INDEX, Fee, Percent, Policy, Rate, Sourced};
 use serde::de::DeserializeOwned;
 
@@ -320,7 +320,7 @@ pub(crate) struct Market {
     confirmed_at_micros: AtomicI64,
     database_up: AtomicBool,
     age_max: Duration,
-    feeds: FeedSettings,
+    feeds: ArcSwap<FeedSettings>,
 }
 
 impl Market {
@@ -330,12 +330,17 @@ impl Market {
             confirmed_at_micros: AtomicI64::new(0),
             database_up: AtomicBool::new(false),
             age_max,
-            feeds,
+            feeds: ArcSwap::from_pointee(feeds),
         }
     }
 
-    pub(crate) fn feeds(&self) -> &FeedSettings {
-        &self.feeds
+    pub(crate) fn feeds(&self) -> Arc<FeedSettings> {
+        self.feeds.load_full()
+    }
+
+    /// For the next reading of the database.
+    pub(crate) fn set_feeds(&self, feeds: FeedSettings) {
+        self.feeds.store(Arc::new(feeds));
     }
 
     pub(crate) fn view(&self) -> Result<Arc<MarketView>, LocateError> {

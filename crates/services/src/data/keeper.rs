@@ -188,7 +188,8 @@ impl Keeper {
         // One after the other: an older reading must not replace a newer one.
         let turn = self.reading.lock().await;
         let data = market::load(client).await?;
-        self.market.set(MarketView::new(&data, self.market.feeds()));
+        self.market
+            .set(MarketView::new(&data, &self.market.feeds()));
         self.last.store(Arc::new(data));
         drop(turn);
         self.confirm(client).await?;
@@ -221,7 +222,8 @@ impl Keeper {
                 rates = data.rates.len(),
                 "the database has not answered yet; the market view comes from the cache"
             );
-            self.market.set(MarketView::new(&data, self.market.feeds()));
+            self.market
+                .set(MarketView::new(&data, &self.market.feeds()));
             self.keys
                 .store(Some(Arc::new(KeyTable::default().renewed(keys))));
         }

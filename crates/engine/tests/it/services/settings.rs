@@ -82,7 +82,7 @@ fn settings_change_without_a_restart_and_go_on_record() {
     assert!(said.is_some(), "{}", fleet.log(GATEWAY));
     assert_eq!(limit(&fleet), "1000000");
 
-    fleet.settings("standard_per_minute = 61\n[log]\nlevel = \"debug\"\n[server]\nport = 9\n");
+    fleet.settings("standard_per_minute = 61\n[log]\nlevel = \"debug\"\n[server]\nport = 9\n[feeds]\nprecedence = [\"ibkr\"]\n");
     let text = std::fs::read_to_string(fleet.folder.join("bre.toml")).unwrap();
     let text = text.replace("internal_per_minute = 1000000", "internal_per_minute = 77");
     std::fs::write(fleet.folder.join("bre.toml"), text).unwrap();
@@ -98,8 +98,13 @@ fn settings_change_without_a_restart_and_go_on_record() {
     assert_eq!(config["reload"]["needs_restart"], json!(["server.port"]));
     assert_eq!(config["requests_per_minute"]["standard"], json!(61));
     let recorded = within(PATIENCE, || {
-        let kind = "SELECT count(*) FROM audit_log WHERE kind = 6 AND position(convert_to('limits.internal_per_minute', 'UTF8') IN canonical) > 0";
-        (fleet.value(kind) == "1").then_some(())
+        let named = |name: &str| format!("position(convert_to('{name}', 'UTF8') IN canonical) > 0");
+        let entries = format!(
+            "SELECT count(*) FROM audit_log WHERE kind = 6 AND {} AND {}",
+            named("limits.internal_per_minute"),
+            named("feeds.precedence")
+        );
+        (fleet.value(&entries) == "1").then_some(())
     });
     assert!(recorded.is_some(), "{}", fleet.log(GATEWAY));
     // The others were not told, and go on as they are.

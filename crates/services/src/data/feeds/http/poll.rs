@@ -137,7 +137,11 @@ impl Poller {
         } else {
             "breaker_opened"
         };
-        tracing::warn!(feed = self.client.source, outcome, "a circuit breaker switched");
+        tracing::warn!(
+            feed = self.client.source,
+            outcome,
+            "a circuit breaker switched"
+        );
         let mut fields = Fields::new()
             .with("outcome", outcome)
             .with("feed", self.client.source)
@@ -298,7 +302,11 @@ impl Poller {
         for ticker in tickers {
             let path = self.path(SECLEND_PATH, ticker);
             let read = |bytes: &[u8]| seclend::parse(bytes, Some(ticker));
-            match self.client.call(&self.keeper.board, &path, None, read).await {
+            match self
+                .client
+                .call(&self.keeper.board, &path, None, read)
+                .await
+            {
                 Ok((parsed, answer)) => {
                     let line = rows.len() + 1;
                     rows.extend(parsed.rows.into_iter().map(|row| RateRow { line, ..row }));
@@ -325,7 +333,11 @@ impl Poller {
         let (mut rows, mut answers) = (Vec::new(), Vec::new());
         for (subject, path) in asked {
             let read = |bytes: &[u8]| answers::index(bytes, &limits);
-            match self.client.call(&self.keeper.board, &path, None, read).await {
+            match self
+                .client
+                .call(&self.keeper.board, &path, None, read)
+                .await
+            {
                 Ok((index, answer)) => {
                     answers.extend_from_slice(&answer);
                     let valid_at = now;
@@ -371,7 +383,11 @@ impl Poller {
         for ticker in self.tickers(&database).await? {
             let path = self.path(EVENTS_PATH, &ticker);
             let read = |bytes: &[u8]| answers::risk(bytes, now);
-            let factor = match self.client.call(&self.keeper.board, &path, None, read).await {
+            let factor = match self
+                .client
+                .call(&self.keeper.board, &path, None, read)
+                .await
+            {
                 Ok((factor, answer)) => {
                     answers.extend_from_slice(&answer);
                     factor
