@@ -109,9 +109,9 @@ impl Convention {
 
     /// Whether the numbers are ones that can be computed with. To be asked when a convention is loaded; pricing asks again.
     pub fn check(&self) -> Result<(), PricingError> {
-        let own = self.basis_days_of.iter().map(|own| own.basis_days);
-        for days in own.chain([self.basis_days]) {
-            check_range("convention.basis_days", days, 1, 1_000)?;
+        check_range("convention.basis_days", self.basis_days, 1, 1_000)?;
+        for own in &self.basis_days_of {
+            check_range("convention.basis_days", own.basis_days, 1, 1_000)?;
         }
         if let Collateral::PerShare { percent, step } = self.collateral {
             check_range(

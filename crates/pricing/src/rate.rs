@@ -41,10 +41,10 @@ pub fn rate(inputs: &RateInputs, policy: &Policy) -> Result<RateSteps, PricingEr
     let e = inputs.event_risk_factor as u128 * unsigned(policy.weight.units());
     let adjusted = combine(unsigned(inputs.base_rate.units()), v, e, policy.combine)?;
     let floor = inputs.minimum_rate.max(policy.minimum_rate);
-    let overflow = PricingError::Overflow {
-        field: "borrow_rate",
-    };
-    let rounded = adjusted.round().map(Rate::from_units).ok_or(overflow)?;
+    let rounded = adjusted
+        .round()
+        .map(Rate::from_units)
+        .ok_or_else(overflow)?;
     // Rounding keeps the order, and the floor has no further decimals: comparing after it is comparing before it.
     Ok(RateSteps {
         volatility: Ratio::new(v, V_ONE),
@@ -89,6 +89,7 @@ struct Adjusted {
 }
 
 impl Adjusted {
+    #[inline]
     fn round(&self) -> Option<i64> {
         round_half_even(self.units, self.one)
     }
@@ -113,13 +114,17 @@ fn combine(base: u128, v: u128, e: u128, how: Combine) -> Result<Adjusted, Prici
         ),
         Combine::Sequential => ((base * (V_ONE + v)).checked_mul(E_ONE + e), V_ONE * E_ONE),
     };
-    let overflow = PricingError::Overflow {
-        field: "borrow_rate",
-    };
     Ok(Adjusted {
-        units: units.ok_or(overflow)?,
+        units: units.ok_or_else(overflow)?,
         one,
     })
+}
+
+#[cold]
+fn overflow() -> PricingError {
+    PricingError::Overflow {
+        field: "borrow_rate",
+    }
 }
 
 /// base × factor, where the factor is in units of 10⁻¹⁶; with eight of its decimals zero, which is usual, everything stays within 64 bits.

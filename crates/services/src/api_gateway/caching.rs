@@ -43,7 +43,9 @@ impl Cacheable {
     }
 
     pub(super) fn respond(&self, answer: &impl Serialize, changed_at: Option<i64>) -> Response {
-        let Ok(body) = serde_json::to_vec(answer) else {
+        // A rate takes some 800 bytes.
+        let mut body = Vec::with_capacity(1024);
+        let Ok(()) = serde_json::to_writer(&mut body, answer) else {
             return ApiError::Calculation("the answer cannot be written".to_owned())
                 .into_response();
         };
