@@ -20,7 +20,7 @@ pub(crate) enum Error {
     #[error("no engine runs at {path}. Start it with: bre up --data {path}")]
     NotRunning { path: PathBuf },
     #[error(
-        "port {port} on {bind} is in use by another program. Stop it, or choose another: bre up --port N (0 takes a free one)"
+        "port {port} on {bind} is in use by another program. Stop it, or choose another with --port N (0 takes a free one)"
     )]
     PortTaken { bind: std::net::IpAddr, port: u16 },
     #[error(

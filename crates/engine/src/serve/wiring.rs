@@ -3,8 +3,8 @@
 use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use services::{
-    AuditConfig, DatabaseConfig, Elsewhere, InternalSecret, SampleBook, Service, ServiceSet,
-    ServicesConfig, StreamHealth,
+    AuditConfig, DatabaseConfig, Elsewhere, InternalSecret, Service, ServiceSet, ServicesConfig,
+    StreamHealth,
 };
 use tokio::runtime::Runtime;
 
@@ -77,7 +77,8 @@ pub(super) fn services_config(
         },
         strict: config.database.strict,
         settings: config.for_services(),
-        sample: Some(SampleBook::shipped()),
+        // Invented rates are for a first look at `bre up`, not for a database of somebody's own.
+        sample: None,
     })
 }
 

@@ -113,11 +113,18 @@ pub(crate) struct RecordedQuote {
 }
 
 impl QuoteRecord {
-    /// As it arrives from another service: only what can be read back is written.
+    /// As it arrives from another service: only what can be read back, and priced again to the same outputs, is written.
     pub(crate) fn from_fields(fields: Fields) -> Result<QuoteRecord, String> {
         let quote = RecordedQuote::read(&fields)?;
         if quote_uuid(&quote.facts.quote_id).is_none() {
             return Err("its quote_id is not a UUID in the usual form".to_owned());
+        }
+        let priced = pricing::replay(fields.get("inputs").unwrap_or_default());
+        if priced.as_deref().ok() != fields.get("outputs") {
+            return Err(
+                "its outputs do not follow from its inputs; are both services of one version?"
+                    .to_owned(),
+            );
         }
         let row = quote.values().into_iter().collect();
         Ok(QuoteRecord { fields, row })

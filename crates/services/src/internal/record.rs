@@ -23,6 +23,17 @@ pub(super) async fn quote(State(host): State<Host>, body: Body) -> Response {
     answer(recorded.map_err(WriteFailure::from), status)
 }
 
+/// What other services may ask to record. Quotes have a door of their own; epochs and feeds are begun and loaded here alone.
+const KINDS: [Kind; 6] = [
+    Kind::KeyChanged,
+    Kind::BrokerChanged,
+    Kind::ConfigurationChanged,
+    Kind::BackupRun,
+    Kind::RestoreRun,
+    Kind::DrillRun,
+];
+const OWN_KIND: &str = "entries of this kind are written by the data-service alone";
+
 pub(super) async fn entry(State(host): State<Host>, body: Body) -> Response {
     let order: EntryOrder = match read(body).await {
         Ok(order) => order,
@@ -31,7 +42,10 @@ pub(super) async fn entry(State(host): State<Host>, body: Body) -> Response {
     let kind = Kind::from_number(order.kind);
     let fields: Fields = order.fields.into_iter().collect();
     let writer = &host.gateway.calculator.writer;
-    let recorded = writer.entry(kind, fields, order.change).await;
+    let recorded = match KINDS.contains(&kind) {
+        true => writer.entry(kind, fields, order.change).await,
+        false => Err(WriteError::refused("data-service", OWN_KIND)),
+    };
     answer(recorded.map_err(WriteFailure::from), status)
 }
 

@@ -170,6 +170,15 @@ fn the_database_and_the_cache_may_go_and_come_back_too() {
     });
     assert!(refused.is_some(), "{:?}", fleet.locate());
     assert_eq!(fleet.get(GATEWAY, "/api/v1/rates/GME").unwrap().status, 200);
+    // A gateway that starts now gets keys and rates from the cache-service, and says that they are not fresh.
+    fleet.kill(GATEWAY);
+    fleet.up(GATEWAY);
+    let cached = within(PATIENCE, || {
+        let rate = fleet.get(GATEWAY, "/api/v1/rates/GME")?;
+        (rate.status == 200).then_some(rate)
+    });
+    let cached = cached.expect("no rates out of the cache");
+    assert_eq!(cached.body["stale"], json!(true), "{cached:?}");
     fleet.postgres.start_again();
     fleet.wait_healthy();
     assert_eq!(fleet.locate().unwrap().status, 200);

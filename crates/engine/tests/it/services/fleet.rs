@@ -2,15 +2,16 @@
 
 use std::{
     collections::BTreeMap,
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU16, AtomicU64, Ordering},
 };
 
 use postgres_physical::wire::ConnectOptions;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use testkit::{TestPostgres, TestRedis, free_port};
+use testkit::{TestPostgres, TestRedis};
 
 use crate::{
     instance::Folder,
@@ -59,7 +60,7 @@ impl Fleet {
             running: BTreeMap::new(),
             ports: ALL
                 .iter()
-                .map(|name| ((*name).to_owned(), free_port()))
+                .map(|name| ((*name).to_owned(), port()))
                 .collect(),
             key: String::new(),
             folder: Folder::new(),
@@ -81,6 +82,7 @@ impl Fleet {
             fleet.up(name);
         }
         fleet.make_key();
+        fleet.import(include_str!("../../../../services/sample/book.txt"));
         fleet.wait_healthy();
         // The gateway hears of the key when it is committed.
         let known = within(PATIENCE, || {
@@ -99,6 +101,15 @@ impl Fleet {
         });
         let created = created.unwrap_or_else(|| panic!("no key:\n{}", self.log(DATA)));
         self.key = created["api_key"].as_str().unwrap().to_owned();
+    }
+
+    /// Loads a short-stock file, as soon as the data-service takes it.
+    pub(super) fn import(&self, text: &str) {
+        let book = self.folder.join("book.txt");
+        std::fs::write(&book, text).unwrap();
+        let import = || self.bre(&["import", "ibkr", book.to_str().unwrap()]);
+        let imported = within(PATIENCE, || (import().code == Some(0)).then_some(()));
+        assert!(imported.is_some(), "{:?}", import());
     }
 
     /// Writes the settings that all processes share.
@@ -199,6 +210,14 @@ impl Fleet {
 
     pub(super) fn kill(&mut self, name: &str) {
         self.running.remove(name).unwrap().kill();
+    }
+
+    /// On a service's internal port, with the secret and a body.
+    pub(super) fn order(&self, name: &str, path: &str, body: &Value) -> Answer {
+        let secret = format!("Bearer {SECRET}");
+        let headers = [("Authorization", secret.as_str())];
+        let answer = Caller::new().send("POST", &self.url(name, path), &headers, Some(body));
+        answer.unwrap()
     }
 
     /// Waits for the end of one that was told to stop.
@@ -335,6 +354,19 @@ pub(super) const LOCATE: &str = "/api/v1/calculate-locate";
 pub(super) fn request_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("it-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A port that is free, and stays so while the service that has it is away: below those that connections are given.
+pub(super) fn port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Tests may run in processes of their own, side by side.
+    let lane = u16::try_from(std::process::id() % 500).unwrap() * 20;
+    loop {
+        let port = 20_000 + (lane + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// One client with connections of its own.

@@ -1,11 +1,13 @@
 //! All well: what each service answers, to whom, and how soon all of them know the same market.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
-use testkit::free_port;
 
-use super::fleet::{CACHE, CALCULATION, Caller, DATA, Fleet, GATEWAY, SECRET};
+use super::fleet::{CACHE, CALCULATION, Caller, DATA, Fleet, GATEWAY, SECRET, port};
 use crate::process::{PATIENCE, within};
 
 #[test]
@@ -17,6 +19,7 @@ fn a_quote_passes_through_four_processes_and_each_answers_for_itself() {
     assert!(fleet.exported_quotes().contains(id));
 
     internal_routes(&fleet);
+    only_what_follows_from_its_inputs_is_recorded(&fleet);
     nobody_gets_in_without_the_secret(&fleet);
     // The secret is on no command line and in no log.
     for name in super::fleet::ALL {
@@ -61,19 +64,40 @@ fn internal_routes(fleet: &Fleet) {
 
     let order = json!({ "request_id": "direct", "client_id": "standard", "key_id": "key_test", "ticker": "NOSUCH",
                         "position_value": 1000, "loan_days": 1, "per_share": null });
-    let secret = format!("Bearer {SECRET}");
-    let refused = Caller::new().send(
-        "POST",
-        &fleet.url(CALCULATION, "/internal/calculate"),
-        &[("Authorization", &secret)],
-        Some(&order),
-    );
-    let refused = refused.unwrap();
+    let refused = fleet.order(CALCULATION, "/internal/calculate", &order);
     assert_eq!(
         (refused.status, &refused.body["ticker"]),
         (404, &json!("NOSUCH")),
         "{refused:?}"
     );
+}
+
+/// The secret opens the door to the record, not to what it must never hold.
+fn only_what_follows_from_its_inputs_is_recorded(fleet: &Fleet) {
+    let entries = || fleet.value("SELECT count(*) FROM audit_log");
+    let before = entries();
+    let sql = "SELECT encode(canonical, 'hex') FROM audit_log WHERE kind = 1 LIMIT 1";
+    let entry = audit::Entry::parse(&audit::hex::decode(&fleet.value(sql)).unwrap()).unwrap();
+    let mut fields: BTreeMap<&str, &str> = entry.fields.iter().collect();
+    let cheaper = fields["outputs"].replacen("\"total_fee\":", "\"total_fee\":0", 1);
+    fields.insert("outputs", &cheaper);
+    let quote = fleet.order(DATA, "/internal/record/quote", &json!({ "fields": fields }));
+    assert_eq!(quote.status, 503, "{quote:?}");
+    assert_eq!(quote.body["refused"]["part"], json!(DATA), "{quote:?}");
+    for kind in [1, 2, 3, 77] {
+        let order = json!({ "kind": kind, "fields": {}, "change": "none" });
+        let answer = fleet.order(DATA, "/internal/record/entry", &order);
+        assert_eq!(answer.status, 503, "{kind}: {answer:?}");
+    }
+    for broken in [
+        json!({}),
+        json!({ "fields": { "quote_id": 7 } }),
+        json!([1]),
+    ] {
+        let answer = fleet.order(DATA, "/internal/record/quote", &broken);
+        assert_eq!(answer.status, 400, "{broken}: {answer:?}");
+    }
+    assert_eq!(entries(), before);
 }
 
 fn nobody_gets_in_without_the_secret(fleet: &Fleet) {
@@ -110,7 +134,7 @@ fn nobody_gets_in_without_the_secret(fleet: &Fleet) {
 fn every_instance_knows_of_an_import_within_a_second_also_after_its_connection_broke() {
     let mut fleet = Fleet::start();
     let second = "second";
-    fleet.up_as(second, "api-gateway,calculation-service", free_port());
+    fleet.up_as(second, "api-gateway,calculation-service", port());
     let rate = |name: &str| {
         let answer = fleet.get(name, "/api/v1/rates/GME")?;
         (answer.status == 200).then(|| answer.body["base_rate"].clone())
@@ -127,15 +151,11 @@ fn every_instance_knows_of_an_import_within_a_second_also_after_its_connection_b
     all_have(None);
     for minute in [31, 32] {
         let (text, fee) = book_of(minute);
-        let book = fleet.folder.join("book.txt");
-        std::fs::write(&book, text).unwrap();
         if minute == 32 {
             // Who is cut off from the news reads everything when it is connected again.
             fleet.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'bre market view'");
         }
-        let import = || fleet.bre(&["import", "ibkr", book.to_str().unwrap()]);
-        let imported = within(PATIENCE, || (import().code == Some(0)).then_some(()));
-        assert!(imported.is_some(), "{:?}", import());
+        fleet.import(&text);
         let began = Instant::now();
         let expected = serde_json::from_str(&format!("0.{fee:06}")).unwrap();
         all_have(Some(&expected));
