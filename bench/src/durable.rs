@@ -73,12 +73,7 @@ fn beside_itself(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
 
 fn locates(url: &str, script: &Path) -> Result<f64> {
     let url = format!("{url}/api/v1/calculate-locate");
-    wrk(
-        &url,
-        CLIENTS,
-        SECONDS,
-        &["-s", &script.to_string_lossy().into_owned()],
-    )
+    wrk(&url, CLIENTS, SECONDS, &["-s", &script.to_string_lossy()])
 }
 
 fn locate_script(system: &System, name: &str) -> Result<PathBuf> {

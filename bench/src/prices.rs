@@ -285,8 +285,11 @@ fn cases(policies: i64, conventions: i64) -> Vec<Case> {
     (0..QUOTES).map(case).collect()
 }
 
+/// Ticker, currency, rate.
+type Name = (Arc<str>, Arc<str>, Rate);
+
 /// Names with their rates: the market's own file where it is at hand, else the shipped sample.
-fn names() -> Result<(&'static str, Vec<(Arc<str>, Arc<str>, Rate)>)> {
+fn names() -> Result<(&'static str, Vec<Name>)> {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let real = here.join("../../shared/data/ibkr_usa_2025-12-28.txt");
     let (what, path) = match real.exists() {
