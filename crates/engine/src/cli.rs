@@ -26,7 +26,7 @@ pub(crate) enum Command {
     /// Run one or more of the services, on a database and a cache of your own.
     Serve(ServeArgs),
     /// Load a feed file into the running instance.
-    Import { kind: FeedKind, file: PathBuf },
+    Import(ImportArgs),
     /// Price one locate.
     Quote(QuoteArgs),
     /// API keys of the running instance.
@@ -96,12 +96,51 @@ pub(crate) struct ServeArgs {
     pub(crate) restored: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    pub(crate) kind: FeedKind,
+    pub(crate) file: PathBuf,
+    /// The name under which it counts as a source; the kind's own when absent.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// When a file without a time of its own was true, for example 2026-03-23T13:23:00Z; now when absent.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) valid_at: Option<String>,
+    /// Take it although it is further from the batch before it than the limits allow: you have looked, and the market did that. On the record.
+    #[arg(long)]
+    pub(crate) accept_jumps: bool,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum FeedKind {
-    /// Interactive Brokers short-stock file.
+    /// Interactive Brokers short-stock file, raw or as CSV.
     Ibkr,
-    /// Cboe VIX history.
+    /// A SecLend-type API's answer for many tickers (JSON).
+    Seclend,
+    /// Clear Street's indicative rates (CSV).
+    Clearstreet,
+    /// Cboe VIX history (CSV).
     Vix,
+    /// Earnings calendar (CSV).
+    Events,
+    /// Terms of clients (CSV).
+    Brokers,
+    /// Feeds' and clients' other names for tickers, with dates (CSV).
+    Aliases,
+}
+
+impl FeedKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            FeedKind::Ibkr => "ibkr",
+            FeedKind::Seclend => "seclend",
+            FeedKind::Clearstreet => "clearstreet",
+            FeedKind::Vix => "vix",
+            FeedKind::Events => "events",
+            FeedKind::Brokers => "brokers",
+            FeedKind::Aliases => "aliases",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,9 @@
 //! `bre import KIND FILE`: hands a feed file to the running engine and prints what became of every row.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use crate::{cli::FeedKind, control::Control, error::Error, instance::Instance, terminal};
+use crate::{cli::ImportArgs, control::Control, error::Error, instance::Instance, terminal};
 
 /// rows = loaded + quarantined, always.
 #[derive(Debug, Serialize, Deserialize)]
@@ -15,22 +13,27 @@ pub(crate) struct Imported {
     quarantined: u64,
     #[serde(default)]
     reasons: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    accepted: Vec<String>,
     #[serde(flatten)]
     more: BTreeMap<String, serde_json::Value>,
 }
 
-pub(crate) async fn run(
-    instance: &Instance,
-    json: bool,
-    kind: FeedKind,
-    file: &Path,
-) -> Result<(), Error> {
-    let bytes = std::fs::read(file).map_err(Error::file("cannot read", file))?;
-    let kind = match kind {
-        FeedKind::Ibkr => "ibkr",
-        FeedKind::Vix => "vix",
-    };
-    let path = format!("/internal/import?kind={kind}&by={}", encode(&who()));
+pub(crate) async fn run(instance: &Instance, json: bool, args: &ImportArgs) -> Result<(), Error> {
+    let bytes = std::fs::read(&args.file).map_err(Error::file("cannot read", &args.file))?;
+    let mut path = format!(
+        "/internal/import?kind={}&by={}",
+        args.kind.name(),
+        encode(&who())
+    );
+    for (name, value) in [("source", &args.source), ("valid_at", &args.valid_at)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", encode(value)));
+        }
+    }
+    if args.accept_jumps {
+        path.push_str("&accept_jumps=true");
+    }
     let imported: Imported = Control::to(instance)?.upload(&path, bytes).await?;
     terminal::result(json, &imported, || {
         let mut text = format!(
@@ -39,6 +42,9 @@ pub(crate) async fn run(
         );
         for (reason, count) in &imported.reasons {
             text.push_str(&format!("  {count:>8}  {reason}\n"));
+        }
+        for rule in &imported.accepted {
+            text.push_str(&format!("  accepted: {rule}\n"));
         }
         text
     });

@@ -34,7 +34,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Backup(command) => return backup::run(&instance, json, command),
         Command::Restore(args) => restore::run(&instance, json, &args)?,
         Command::Detach { yes } => detach::run(&instance, json, yes)?,
-        Command::Import { kind, file } => wait(import::run(&instance, json, kind, &file))?,
+        Command::Import(args) => wait(import::run(&instance, json, &args))?,
         Command::Quote(args) => wait(quote::run(&instance, json, &args))?,
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,

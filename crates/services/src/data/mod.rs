@@ -27,6 +27,7 @@ pub(crate) use market::{
     Volatility, decimal, keys as read_keys,
 };
 pub(crate) use migrations::migrate;
+pub use newest::RATES as NEWEST_RATES;
 pub(crate) use quotes::{QuoteFacts, QuoteRecord, RecordedQuote};
 pub(crate) use record::Record;
 pub(crate) use recorded::{Found, find_by_id, find_by_request};

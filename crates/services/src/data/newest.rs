@@ -1,8 +1,8 @@
 //! The newest of everything, whatever the length of the history. Each query begins at the first group of an index and jumps from
 //! group to group: it reads one row a group, not the history. PostgreSQL has no skip scan of its own; the recursion is one.
 
-/// Of every source and ticker.
-pub(super) const RATES: &str = "\
+/// Of every source and ticker. Public so that its plan can be looked at.
+pub const RATES: &str = "\
 WITH RECURSIVE newest AS ( \
    (SELECT source, ticker, rate, currency, valid_at, known_at, available, available_or_more, status FROM base_rates \
     ORDER BY source, ticker, valid_at DESC, known_at DESC LIMIT 1) \

@@ -10,6 +10,8 @@ mod api;
 mod audit_log;
 mod cache;
 mod clients;
+mod feed_guard;
+mod feed_polling;
 mod feeds;
 mod harness;
 mod limits;

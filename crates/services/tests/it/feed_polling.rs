@@ -1,0 +1,297 @@
+//! Feeds over HTTP, asked of a real server in this process that answers, lies, stalls and floods as it is told.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use services::HttpSettings;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::{Instance, Options, until};
+
+#[derive(Debug, Clone)]
+enum Behaviour {
+    /// By the end of the path.
+    Answers(Vec<(&'static str, String)>),
+    Status(&'static str),
+    /// Headers, and then nothing.
+    Stalls,
+    /// A body that does not end.
+    Floods,
+    /// To itself, again and again.
+    Redirects,
+    HangsUp,
+}
+
+struct Server {
+    address: String,
+    behaviour: Arc<Mutex<Behaviour>>,
+    asked: Arc<AtomicUsize>,
+    /// The head of the last request.
+    seen: Arc<Mutex<String>>,
+}
+
+impl Server {
+    async fn start(behaviour: Behaviour) -> Server {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let server = Server {
+            address: format!("http://{}", listener.local_addr().unwrap()),
+            behaviour: Arc::new(Mutex::new(behaviour)),
+            asked: Arc::default(),
+            seen: Arc::default(),
+        };
+        let (behaviour, asked, seen) = (
+            Arc::clone(&server.behaviour),
+            Arc::clone(&server.asked),
+            Arc::clone(&server.seen),
+        );
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (behaviour, asked, seen) = (
+                    Arc::clone(&behaviour),
+                    Arc::clone(&asked),
+                    Arc::clone(&seen),
+                );
+                tokio::spawn(async move {
+                    // What a client thinks of us is its own business.
+                    let _ = converse(stream, &behaviour, &asked, &seen).await;
+                });
+            }
+        });
+        server
+    }
+
+    fn behave(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
+    }
+}
+
+async fn converse(
+    mut stream: TcpStream,
+    behaviour: &Mutex<Behaviour>,
+    asked: &AtomicUsize,
+    seen: &Mutex<String>,
+) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    while !request.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&buffer[..read]);
+    }
+    let head = String::from_utf8_lossy(&request).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    *seen.lock().unwrap() = head;
+    asked.fetch_add(1, Ordering::Relaxed);
+    let behaviour = behaviour.lock().unwrap().clone();
+    let whole = |status: &str, body: &str| {
+        format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    match behaviour {
+        Behaviour::Answers(answers) => {
+            let found = answers.iter().find(|(end, _)| path.ends_with(end));
+            let answer = match found {
+                Some((_, body)) => whole("200 OK", body),
+                None => whole("404 Not Found", "{}"),
+            };
+            stream.write_all(answer.as_bytes()).await
+        }
+        Behaviour::Status(status) => stream.write_all(whole(status, "{}").as_bytes()).await,
+        Behaviour::Stalls => {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+                .await?;
+            std::future::pending().await
+        }
+        Behaviour::Floods => {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .await?;
+            let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+            loop {
+                stream.write_all(chunk.as_bytes()).await?;
+            }
+        }
+        Behaviour::Redirects => {
+            let answer = format!(
+                "HTTP/1.1 302 Found\r\nConnection: close\r\nLocation: {path}\r\nContent-Length: 0\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).await
+        }
+        Behaviour::HangsUp => Ok(()),
+    }
+}
+
+fn hurried(base: &str) -> HttpSettings {
+    HttpSettings {
+        poll_seconds: 1,
+        timeout_seconds: 1,
+        retry_milliseconds: 1,
+        pause_seconds: Some(1),
+        ..HttpSettings::at(base)
+    }
+}
+
+fn borrows(rate: &str) -> Behaviour {
+    let body = format!(
+        r#"{{"borrows":[{{"ticker":"GME","rate":{rate},"status":"HARD"}},{{"ticker":"AMC","rate":0.07}}]}}"#
+    );
+    Behaviour::Answers(vec![("/api/borrows/batch", body)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polled_rates_are_prices_and_a_hostile_server_changes_none() {
+    let server = Server::start(borrows("0.15")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("key");
+    std::fs::write(&key_file, "secret-of-the-feed\n").unwrap();
+    let mut options = Options::default();
+    options.settings.feeds.seclend = Some(HttpSettings {
+        api_key_file: Some(key_file),
+        tickers: vec!["GME".to_owned(), "AMC".to_owned()],
+        ..hurried(&server.address)
+    });
+    let instance = Instance::with(options).await;
+    let key = instance.key_for("standard").await;
+    let gme = async || instance.get(&key, "/api/v1/rates/GME").await.json();
+    let is = |rate: &'static str| {
+        move |answer: &serde_json::Value| answer["base_rate"].to_string() == rate
+    };
+    let answer = until("the first polled rate", &gme, is("0.15")).await;
+    assert_eq!(answer["data_sources"]["base_rate"]["source"], "seclend");
+    assert_eq!(answer["borrow_status"], "HARD");
+    let head = server.seen.lock().unwrap().to_lowercase();
+    assert!(head.contains("x-api-key: secret-of-the-feed"), "{head}");
+    let state = async || {
+        instance.get(&key, "/api/v1/health").await.json()["components"]["feeds"]["sources"]["seclend"].clone()
+    };
+    let says = |name: &'static str, word: &'static str| {
+        move |state: &serde_json::Value| {
+            state[name].as_str().is_some_and(|text| text.contains(word))
+        }
+    };
+    let json = |body: &str| Behaviour::Answers(vec![("/api/borrows/batch", body.to_owned())]);
+    let hostile = [
+        (json("<html>"), "last_refusal", "answer"),
+        (json(""), "last_refusal", "empty"),
+        (
+            json(r#"[{"ticker":"GME","rate":1e400}]"#),
+            "last_refusal",
+            "mostly_bad",
+        ),
+        (
+            Behaviour::Status("503 Service Unavailable"),
+            "last_failure",
+            "503",
+        ),
+        (Behaviour::Redirects, "last_failure", "302"),
+        (Behaviour::Floods, "last_failure", "longer than"),
+        (Behaviour::Stalls, "last_failure", "in time"),
+        (Behaviour::HangsUp, "breaker", "open"),
+        (
+            json(r#"[{"ticker":"GME","rate":-0.15},{"ticker":"AMC","rate":-1}]"#),
+            "last_refusal",
+            "mostly_bad",
+        ),
+    ];
+    for (behaviour, name, word) in hostile {
+        println!("{behaviour:?}: {name} {word}");
+        server.behave(behaviour);
+        until(word, &state, says(name, word)).await;
+        assert!(is("0.15")(&gme().await), "{word}");
+    }
+    let jump = r#"[{"ticker":"GME","rate":15},{"ticker":"AMC","rate":0.07}]"#;
+    server.behave(json(jump));
+    until("closed again", &state, says("breaker", "closed")).await;
+    assert!(is("0.15")(&gme().await), "a hundredfold rate was believed");
+    server.behave(borrows("0.16"));
+    until("the rate after it recovered", &gme, is("0.16")).await;
+    let on_record = |word: &str| {
+        format!(
+            "SELECT count(*) > 0 FROM audit_log WHERE kind = 3 AND position(convert_to('{word}', 'UTF8') IN canonical) > 0"
+        )
+    };
+    for word in ["breaker_opened", "breaker_closed", "mostly_bad"] {
+        assert_eq!(instance.value(&on_record(word)).await, "t", "{word}");
+    }
+    assert_eq!(instance.value(&on_record("secret-of-the-feed")).await, "f");
+    assert_eq!(instance.verify().await.log.first_bad, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn polled_volatility_and_events_are_prices_and_one_ticker_at_a_time_works() {
+    let answers = vec![
+        ("/api/market/volatility", r#"{"value":33.25}"#.to_owned()),
+        (
+            "/api/market/volatility/AMC",
+            r#"{"volatility":"41"}"#.to_owned(),
+        ),
+        ("/risk-factor/GME", r#"{"risk_factor":7}"#.to_owned()),
+        ("/risk-factor/AMC", "99".to_owned()),
+        (
+            "/api/borrows/GME",
+            r#"{"rate":0.15,"status":"HARD"}"#.to_owned(),
+        ),
+        ("/api/borrows/BRK.A", r#"{"rate":"0.004"}"#.to_owned()),
+    ];
+    let server = Server::start(Behaviour::Answers(answers)).await;
+    let mut options = Options::default();
+    let feeds = &mut options.settings.feeds;
+    feeds.volatility = Some(HttpSettings {
+        tickers: vec!["AMC".to_owned()],
+        ..hurried(&server.address)
+    });
+    feeds.events = Some(hurried(&server.address));
+    feeds.seclend = Some(HttpSettings {
+        batch_path: String::new(),
+        ..hurried(&server.address)
+    });
+    let instance = Instance::with(options).await;
+    let key = instance.key_for("standard").await;
+    let of = async |ticker: &str| {
+        instance
+            .get(&key, &format!("/api/v1/rates/{ticker}"))
+            .await
+            .json()
+    };
+    let gme = until(
+        "all three for GME",
+        async || of("GME").await,
+        |answer| {
+            let sources = &answer["data_sources"];
+            ["base_rate", "volatility_index", "event_risk_factor"]
+                .iter()
+                .zip(["seclend", "volatility", "events"])
+                .all(|(input, source)| sources[input]["source"] == source)
+        },
+    )
+    .await;
+    assert_eq!(
+        (
+            gme["base_rate"].to_string(),
+            gme["volatility_index"].to_string(),
+            gme["event_risk_factor"].as_u64()
+        ),
+        ("0.15".to_owned(), "33.25".to_owned(), Some(7))
+    );
+    let amc = until(
+        "its own index",
+        async || of("AMC").await,
+        |answer| answer["volatility_index"].to_string().starts_with("41"),
+    )
+    .await;
+    assert_eq!(amc["event_risk_factor"], 0, "99 is no factor: {amc}");
+    let brk = until(
+        "the one with a dot",
+        async || of("BRK.A").await,
+        |answer| answer["data_sources"]["base_rate"]["source"] == "seclend",
+    )
+    .await;
+    assert_eq!(brk["base_rate"].to_string(), "0.004");
+}
