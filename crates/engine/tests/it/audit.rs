@@ -174,7 +174,10 @@ fn the_serving_role_can_add_to_the_record_and_never_change_it() {
             format!("DROP TABLE {table}"),
         ] {
             let error = instance.sql_as("bre_service", &change).unwrap_err();
-            assert_eq!(error.sqlstate(), Some("42501"), "{change}: {error}");
+            // By the grants alone: the triggers, which say "append-only", are a second lock.
+            let said = error.to_string();
+            let denied = said.contains("permission denied") || said.contains("must be owner");
+            assert!(denied, "{change}: {said}");
         }
     }
     instance.audit_is_sound();
