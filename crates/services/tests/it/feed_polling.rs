@@ -161,7 +161,10 @@ async fn polled_rates_are_prices_and_a_hostile_server_changes_none() {
     let key = instance.key_for("standard").await;
     let gme = async || instance.get(&key, "/api/v1/rates/GME").await.json();
     let is = |rate: &'static str| {
-        move |answer: &serde_json::Value| answer["base_rate"].to_string() == rate
+        move |answer: &serde_json::Value| {
+            let found = answer["base_rate"].to_string();
+            found == rate
+        }
     };
     let answer = until("the first polled rate", &gme, is("0.15")).await;
     assert_eq!(answer["data_sources"]["base_rate"]["source"], "seclend");

@@ -343,6 +343,7 @@ const REDACTED: &[&str] = &[
     "quote_id",
     "expires_at",
     "recorded_at",
+    "known_at",
     "time",
     "last_updated",
     "retry_after_seconds",
