@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use audit::{Fields, Kind};
 use jiff::Timestamp;
+use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::super::intake::{enter, refuse};
 use super::super::load::FeedLoad;
-use super::super::settings::HttpSettings;
+use super::super::settings::{FeedSettings, HttpSettings};
 use super::super::{FeedError, Quarantined, RateRow, RiskRow, VolatilityRow, known, seclend};
 use super::answers;
 use super::breaker::Rules;
@@ -66,24 +67,42 @@ enum Asked {
     Events,
 }
 
+/// New settings are looked for this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Asks every feed that the settings name, for as long as it is not dropped.
 pub(crate) async fn run(keeper: Arc<Keeper>, record: Arc<dyn Record>) {
-    let feeds = (*keeper.market.feeds()).clone();
+    loop {
+        let feeds = keeper.market.feeds();
+        // Dropped together with its loops when the settings have changed.
+        let _loops = start(&keeper, &record, &feeds);
+        let same = |now: &FeedSettings| {
+            now.seclend == feeds.seclend
+                && now.volatility == feeds.volatility
+                && now.events == feeds.events
+        };
+        while same(&keeper.market.feeds()) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+fn start(keeper: &Arc<Keeper>, record: &Arc<dyn Record>, feeds: &FeedSettings) -> JoinSet<()> {
     let all = [
-        ("seclend", feeds.seclend, SECLEND, Asked::Rates),
-        ("volatility", feeds.volatility, SMALL, Asked::Volatility),
-        ("events", feeds.events, SMALL, Asked::Events),
+        ("seclend", &feeds.seclend, SECLEND, Asked::Rates),
+        ("volatility", &feeds.volatility, SMALL, Asked::Volatility),
+        ("events", &feeds.events, SMALL, Asked::Events),
     ];
-    let mut loops = tokio::task::JoinSet::new();
+    let mut loops = JoinSet::new();
     for (source, settings, rules, asked) in all {
         let Some(settings) = settings else { continue };
-        match FeedClient::new(source, &settings, rules) {
+        match FeedClient::new(source, settings, rules) {
             Ok(client) => {
                 let poller = Poller {
-                    keeper: Arc::clone(&keeper),
-                    record: Arc::clone(&record),
+                    keeper: Arc::clone(keeper),
+                    record: Arc::clone(record),
                     client,
-                    settings,
+                    settings: settings.clone(),
                     sent: HashMap::new(),
                     refused: None,
                 };
@@ -95,7 +114,7 @@ pub(crate) async fn run(keeper: Arc<Keeper>, record: Arc<dyn Record>) {
             }
         }
     }
-    while loops.join_next().await.is_some() {}
+    loops
 }
 
 impl Poller {
