@@ -30,6 +30,8 @@ const UNPROTECTED: &str =
     "no repository protects this log: name one in [repository] path, and [database] backup_url";
 const NO_BACKUP: &str = "no full backup yet: the WAL in the repository restores nothing by itself";
 
+const NOT_SEEN: &str = "the WAL stream was not looked at yet";
+
 #[derive(Debug)]
 pub(super) struct Protection {
     signing: Arc<SigningKey>,
@@ -70,6 +72,7 @@ impl Protection {
             own.keys.public.clone(),
         ));
         monitor.follow(Some(streamer.watch()));
+        monitor.set_problem(Some(NOT_SEEN.to_owned()));
         Ok(Self {
             signing: Arc::clone(&own.keys.signing),
             monitor,

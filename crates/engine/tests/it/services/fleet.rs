@@ -140,6 +140,19 @@ impl Fleet {
         std::fs::write(self.folder.join("bre.toml"), text).unwrap();
     }
 
+    pub(super) fn port_of(&self, name: &str) -> u16 {
+        self.ports[name]
+    }
+
+    /// Tells the others that this service is found where that one is.
+    pub(super) fn point(&self, service: &str, at: &str) {
+        self.settings("");
+        let path = self.folder.join("bre.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line = |at: &str| format!("{service} = {:?}", self.internal(at));
+        std::fs::write(path, text.replace(&line(service), &line(at))).unwrap();
+    }
+
     fn internal(&self, name: &str) -> String {
         format!("http://127.0.0.1:{}", self.ports[name])
     }

@@ -72,6 +72,47 @@ fn internal_routes(fleet: &Fleet) {
     );
 }
 
+#[test]
+fn any_set_of_services_gives_the_same_answer() {
+    let mut fleet = Fleet::start();
+    let price = |fleet: &Fleet| {
+        let answer = within(PATIENCE, || {
+            fleet.locate().filter(|answer| answer.status == 200)
+        });
+        let answer = answer.unwrap_or_else(|| panic!("{:?}", fleet.locate()));
+        answer.body["total_fee"].clone()
+    };
+    let apart = price(&fleet);
+    fleet.stop_cleanly();
+    for sets in [
+        &[(GATEWAY, "all")][..],
+        &[
+            (DATA, "data-service,cache-service"),
+            (GATEWAY, "calculation-service,api-gateway"),
+        ],
+        &[
+            (DATA, "data-service,calculation-service"),
+            (GATEWAY, "api-gateway"),
+        ],
+    ] {
+        // Where two run together, others find both at one address.
+        let together = sets
+            .iter()
+            .any(|(_, set)| *set == "data-service,calculation-service");
+        fleet.point(CALCULATION, if together { DATA } else { CALCULATION });
+        for (name, set) in sets {
+            fleet.up_as(name, set, fleet.port_of(name));
+        }
+        assert_eq!(price(&fleet), apart, "{sets:?}");
+        // Well, with a complete backup, and the stream attached.
+        let well = within(PATIENCE, || {
+            (fleet.bre(&["status"]).code == Some(0)).then_some(())
+        });
+        assert!(well.is_some(), "{:?}", fleet.bre(&["status"]));
+        fleet.stop_cleanly();
+    }
+}
+
 /// The secret opens the door to the record, not to what it must never hold.
 fn only_what_follows_from_its_inputs_is_recorded(fleet: &Fleet) {
     let entries = || fleet.value("SELECT count(*) FROM audit_log");
