@@ -28,7 +28,7 @@ pub use config::{
 };
 pub use data::{
     AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,
-    NEWEST_RATES, Recorded, SeedError, WriteError, WriterState, verify,
+    NEWEST_RATES, Recorded, SeedError, WriteError, WriterState, check_feed, verify,
 };
 pub use internal::InternalSecret;
 pub use reload::ReloadReport;

@@ -19,7 +19,7 @@ mod writer;
 pub use database::DatabaseError;
 pub(crate) use database::connect;
 pub(crate) use entries::{EntryFilter, EntryId, StoredEntry, find_entries, find_entry};
-pub use feeds::{FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport};
+pub use feeds::{FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport, check_feed};
 pub(crate) use feeds::{IntakeError, KINDS, Parcel, poll, take};
 pub(crate) use keeper::Keeper;
 pub(crate) use market::{

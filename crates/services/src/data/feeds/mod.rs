@@ -2,6 +2,7 @@
 //! nothing, a row that fails alone is quarantined with its line and its reason. Rows = loaded + quarantined, always.
 
 mod board;
+mod check;
 mod clearstreet;
 mod earnings;
 mod guard;
@@ -19,6 +20,7 @@ mod settings;
 mod vix;
 
 pub(crate) use board::FeedBoard;
+pub use check::check_feed;
 use guard::{Baseline, LastRate};
 pub(crate) use http::run as poll;
 pub(crate) use intake::{IntakeError, Parcel, take};

@@ -18,7 +18,7 @@ struct Index<'a> {
 }
 
 /// `{"value":18.7}` or `{"volatility":18.7}`: an index in 10^-8.
-pub(super) fn index(bytes: &[u8], limits: &FeedLimits) -> Result<i64, FeedError> {
+pub(in crate::data::feeds) fn index(bytes: &[u8], limits: &FeedLimits) -> Result<i64, FeedError> {
     let answer: Index<'_> = json(bytes)?;
     let raw = match (answer.value, answer.volatility) {
         (Some(raw), None) | (None, Some(raw)) => raw,
@@ -53,7 +53,7 @@ struct Event<'a> {
 }
 
 /// A factor from 0 to 10: bare, as `risk_factor`, or the highest of the coming `events`.
-pub(super) fn risk(bytes: &[u8], now: Timestamp) -> Result<u8, FeedError> {
+pub(in crate::data::feeds) fn risk(bytes: &[u8], now: Timestamp) -> Result<u8, FeedError> {
     let raw: &RawValue = json(bytes)?;
     if !raw.get().starts_with('{') {
         return factor(raw);

@@ -6,4 +6,5 @@ mod breaker;
 mod client;
 mod poll;
 
+pub(super) use answers::{index, risk};
 pub(crate) use poll::run;
