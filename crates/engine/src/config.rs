@@ -33,6 +33,35 @@ pub(crate) struct Server {
     /// The address to listen on.
     pub(crate) bind: IpAddr,
     pub(crate) port: u16,
+    /// Certificate chain and key as PEM files: the public API speaks TLS only.
+    pub(crate) tls_certificate: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+impl Server {
+    /// What the public port is to show, read now so that a wrong path is told at the start.
+    pub(crate) fn tls(&self) -> Result<Option<services::Tls>, Error> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(Error::file("cannot read the TLS file", path))
+        };
+        match (&self.tls_certificate, &self.tls_key) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => Ok(Some(services::Tls {
+                certificate: read(certificate)?,
+                key: read(key)?,
+            })),
+            _ => Err(Error::Failed(
+                "[server] tls_certificate and tls_key go together".to_owned(),
+            )),
+        }
+    }
+
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self.tls_certificate {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
 }
 
 impl Default for Server {
@@ -40,6 +69,8 @@ impl Default for Server {
         Self {
             bind: HERE,
             port: 8000,
+            tls_certificate: None,
+            tls_key: None,
         }
     }
 }
@@ -174,15 +205,16 @@ impl Default for Limits {
 
 impl Config {
     /// What the services are told of it, in one process or in four.
-    pub(crate) fn for_services(&self) -> Settings {
-        Settings {
+    pub(crate) fn for_services(&self) -> Result<Settings, Error> {
+        Ok(Settings {
             requests_per_minute: self.limits.requests_per_minute(),
             // The instance's own Redis has one gateway only: it counts faster in memory.
             share_limits: self.cache.url.is_some(),
             feeds: self.feeds.clone(),
             batch_quotes_max: self.database.batch_quotes_max.get(),
+            tls: self.server.tls()?,
             ..Settings::default()
-        }
+        })
     }
 
     /// Reads the named file, or `DIR/bre.toml` if there is one, or takes the defaults.

@@ -133,6 +133,12 @@ pub struct Settings {
     /// How long a fee answer may be relied on.
     pub quote_valid: Duration,
     pub body_bytes_max: usize,
+    /// Past it a request is answered 503, whatever it waits for.
+    pub request_deadline: Duration,
+    /// How long a client may take to send a request's head, or to think of the next one.
+    pub head_patience: Duration,
+    /// The public port speaks TLS only.
+    pub tls: Option<Tls>,
     pub requests_per_minute: RequestsPerMinute,
     /// The windows are kept in Redis, where there is one: for several gateways.
     pub share_limits: bool,
@@ -143,6 +149,20 @@ pub struct Settings {
     /// Quotes in one commit.
     pub batch_quotes_max: usize,
     pub feeds: crate::FeedSettings,
+}
+
+/// Certificate chain and private key, as PEM.
+#[derive(Clone)]
+pub struct Tls {
+    pub certificate: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+/// A key is not printed.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls(…)")
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -158,6 +178,9 @@ impl Default for Settings {
             quote_deadline: Duration::from_secs(2),
             quote_valid: Duration::from_secs(300),
             body_bytes_max: 16 * 1024,
+            request_deadline: Duration::from_secs(10),
+            head_patience: Duration::from_secs(30),
+            tls: None,
             requests_per_minute: RequestsPerMinute {
                 standard: 60,
                 premium: 300,

@@ -16,6 +16,7 @@ mod data;
 mod internal;
 mod reload;
 mod running;
+mod server;
 mod service;
 mod time;
 mod wiring;
@@ -24,7 +25,7 @@ pub use api_gateway::{Role, Tier};
 pub use calculation::{Mismatch, ReplayReport, entry, export, replay};
 pub use config::{
     AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, RecoveryFact, RequestsPerMinute,
-    SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport,
+    SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport, Tls,
 };
 pub use data::{
     AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,

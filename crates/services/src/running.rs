@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,6 +22,7 @@ use crate::data::{
 };
 use crate::internal;
 use crate::reload::{self, ReloadReport};
+use crate::server;
 use crate::wiring::{DataSide, Far};
 
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,8 @@ pub enum ServiceError {
     Address(String),
     #[error("services in several processes need a shared secret: [internal] secret_file")]
     NoSecret,
+    #[error("{0}")]
+    Tls(String),
     #[error("a data-service needs the audit log's signing key")]
     NoSigningKey,
 }
@@ -105,6 +107,11 @@ impl Services {
         {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         }
+        let tls = config.settings.tls.as_ref().map(server::acceptor);
+        let manner = server::Manner {
+            head_patience: config.settings.head_patience,
+            tls: tls.transpose().map_err(ServiceError::Tls)?,
+        };
         let data = DataSide::of(&mut config, &far)?;
         let settings = config.settings;
         let market = Arc::new(Market::new(settings.view_age_max, settings.feeds.clone()));
@@ -139,6 +146,7 @@ impl Services {
             shared_limits,
             body_bytes_max: settings.body_bytes_max,
             patience: settings.quote_deadline,
+            request_deadline: settings.request_deadline,
         });
         let (database, configured) = watch::channel(config.database);
         let (prepared, ready) = watch::channel(Readiness::Waiting("starting".to_owned()));
@@ -173,12 +181,16 @@ impl Services {
         let mut servers = Vec::new();
         if let Some(public) = config.public {
             let routes = api_gateway::public_routes(gateway.clone());
-            servers.push(serve(prompt(public), routes, drain.subscribe()));
+            servers.push(server::serve(public, routes, manner, drain.subscribe()));
         }
         if let Some(listener) = config.internal {
             let secret = config.elsewhere.secret.ok_or(ServiceError::NoSecret)?;
             let routes = internal::routes(gateway.clone(), config.services, Arc::new(secret));
-            servers.push(serve(prompt(listener), routes, drain.subscribe()));
+            let manner = server::Manner {
+                head_patience: settings.head_patience,
+                tls: None,
+            };
+            servers.push(server::serve(listener, routes, manner, drain.subscribe()));
         }
         if let Some(control) = config.control {
             let routes = api_gateway::control_routes(gateway.clone());
@@ -366,11 +378,6 @@ impl Drop for Running {
 
 fn address_of(listener: Option<&TcpListener>) -> std::io::Result<Option<SocketAddr>> {
     listener.map(TcpListener::local_addr).transpose()
-}
-
-/// Small answers are sent at once, not collected.
-fn prompt(listener: TcpListener) -> impl axum::serve::Listener<Addr = SocketAddr> {
-    listener.tap_io(|stream| drop(stream.set_nodelay(true)))
 }
 
 fn serve<L>(listener: L, routes: axum::Router, mut drain: watch::Receiver<bool>) -> JoinHandle<()>

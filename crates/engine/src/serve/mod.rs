@@ -98,7 +98,9 @@ fn announce(
     let http = |address: std::net::SocketAddr| format!("http://{address}");
     let listening = Listening {
         services: args.services.names(),
-        url: services.address().map(http),
+        url: services
+            .address()
+            .map(|address| format!("{}://{address}", config.server.scheme())),
         internal_url: services.internal_address().map(http),
         pid: std::process::id(),
     };

@@ -88,7 +88,8 @@ impl Supervisor {
             Some(_) => None,
             None => Some(started(Redis::new(instance)?)),
         };
-        let url = format!("http://127.0.0.1:{}", local_port(&listener)?);
+        let scheme = config.server.scheme();
+        let url = format!("{scheme}://127.0.0.1:{}", local_port(&listener)?);
         let mut supervisor = Self {
             stream: StreamMonitor::default(),
             instance: instance.clone(),

@@ -45,7 +45,7 @@ pub(super) fn services_config(
         }),
         stream: Arc::new(supervisor.stream.clone()),
         strict: supervisor.config.database.strict,
-        settings: supervisor.config.for_services(),
+        settings: supervisor.config.for_services()?,
         sample: Some(sample(book)),
     })
 }

@@ -172,7 +172,10 @@ fn a_backup_is_taken_listed_shown_and_verified_and_damage_is_named() {
         .exits(1)
         .parsed();
     assert_eq!(verified[0]["sound"], false, "{verified}");
-    assert!(verified[0]["damaged"].to_string().contains("WAL"), "{verified}");
+    assert!(
+        verified[0]["damaged"].to_string().contains("WAL"),
+        "{verified}"
+    );
     std::fs::rename(&hidden, &wal).unwrap();
     instance.all_are_sound(2);
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -57,7 +57,11 @@ const FIXED_HEADERS: [(HeaderName, HeaderValue); 7] = [
 ];
 
 /// Around everything, errors and unknown paths included.
-pub(super) async fn frame(mut request: Request<Body>, next: Next) -> Response {
+pub(super) async fn frame(
+    State(gateway): State<Gateway>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response {
     let began = Instant::now();
     let id = good_id(request.headers(), &REQUEST_ID).unwrap_or_else(|| Uuid::now_v7().to_string());
     let correlation = good_id(request.headers(), &CORRELATION_ID);
@@ -66,12 +70,11 @@ pub(super) async fn frame(mut request: Request<Body>, next: Next) -> Response {
     let method = request.method().clone();
     request.extensions_mut().insert(RequestId(id.clone()));
     // A panic is a fault of ours; its words go to the log, never to a client.
-    let mut response = match std::panic::AssertUnwindSafe(next.run(request))
-        .catch_unwind()
-        .await
-    {
-        Ok(response) => response,
-        Err(_) => {
+    let answering = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(gateway.request_deadline, answering).await {
+        Ok(Ok(response)) => response,
+        Err(_) => too_late(route, &method, &id),
+        Ok(Err(_)) => {
             tracing::error!(request_id = id, route, "a handler panicked");
             ApiError::Calculation("an internal fault; report the request id".to_owned())
                 .into_response()
@@ -89,8 +92,33 @@ pub(super) async fn frame(mut request: Request<Body>, next: Next) -> Response {
     let status = response.status();
     let seconds = began.elapsed().as_secs_f64();
     count_request(route, &method, status, seconds);
-    tracing::debug!(request_id = id, %method, route, status = status.as_u16(), seconds, "answered");
+    let number = status.as_u16();
+    match status.is_server_error() {
+        true => {
+            tracing::warn!(request_id = id, %method, route, status = number, seconds, "answered")
+        }
+        false => {
+            tracing::debug!(request_id = id, %method, route, status = number, seconds, "answered")
+        }
+    }
     response
+}
+
+/// A deadline is a promise to the client, whatever hangs. What may have been recorded is not denied.
+fn too_late(route: &str, method: &Method, id: &str) -> Response {
+    let part = "api-gateway";
+    let records = route.ends_with("/calculate-locate") || !method.is_safe();
+    let error = match records {
+        true => ApiError::OutcomeUnknown {
+            part,
+            request_id: Some(id.to_owned()),
+        },
+        false => ApiError::Unavailable {
+            part,
+            detail: "what this answer needs did not answer in time".to_owned(),
+        },
+    };
+    error.into_response()
 }
 
 /// Which keys a door is for.

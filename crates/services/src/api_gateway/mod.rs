@@ -72,6 +72,7 @@ pub(crate) struct GatewayParts {
     pub(crate) shared_limits: Option<Arc<SharedLimits>>,
     pub(crate) body_bytes_max: usize,
     pub(crate) patience: Duration,
+    pub(crate) request_deadline: Duration,
 }
 
 impl From<GatewayParts> for Gateway {

@@ -1,7 +1,7 @@
 //! All public routes.
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::admin::{clients, keys, standards};
@@ -66,7 +66,7 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .merge(for_both)
         .merge(open)
         .fallback(not_found)
-        .layer(from_fn(middleware::frame))
+        .layer(from_fn_with_state(gateway.clone(), middleware::frame))
         .with_state(gateway)
 }
 

@@ -134,9 +134,26 @@ impl Instance {
     }
 
     pub async fn launch(&mut self) {
+        let config = self.config().await;
+        self.services = Some(Services::start(config).await.unwrap());
+    }
+
+    /// Why it does not start.
+    pub async fn refused(&self) -> String {
+        match Services::start(self.config().await).await {
+            Ok(_) => panic!("it started"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.services().address().unwrap()
+    }
+
+    async fn config(&self) -> ServicesConfig {
         let socket = self.socket();
         let _ = std::fs::remove_file(&socket);
-        let config = ServicesConfig {
+        ServicesConfig {
             services: ServiceSet::all(),
             elsewhere: Elsewhere::default(),
             internal: None,
@@ -155,8 +172,7 @@ impl Instance {
             strict: self.options.strict,
             settings: self.options.settings.clone(),
             sample: self.options.sample,
-        };
-        self.services = Some(Services::start(config).await.unwrap());
+        }
     }
 
     pub async fn stop(&mut self) {
@@ -350,6 +366,7 @@ const REDACTED: &[&str] = &[
     "position",
     "key_id",
     "created_at",
+    "detail",
 ];
 
 fn redact(json: &str) -> String {

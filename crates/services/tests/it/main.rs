@@ -8,8 +8,10 @@
 
 mod api;
 mod audit_log;
+mod bad_input;
 mod cache;
 mod clients;
+mod connections;
 mod feed_guard;
 mod feed_polling;
 mod feeds;

@@ -33,7 +33,17 @@ const KINDS: [Kind; 4] = [
     Kind::RestoreRun,
     Kind::DrillRun,
 ];
+const FIELDS_MAX: usize = 256;
+const BYTES_MAX: usize = 64 * 1024;
 const VALID: &[&str] = &["kind", "fields"];
+
+/// What the log's format can hold: refused here, where it is the caller's fault, and not by the writer.
+fn is_field_name(name: &str) -> bool {
+    let allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.')
+    };
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
 
 pub(super) async fn record(
     State(gateway): State<Gateway>,
@@ -51,6 +61,15 @@ pub(super) async fn record(
             VALID,
         )
     })?;
+    if let Some(name) = request.fields.keys().find(|name| !is_field_name(name)) {
+        let rule = "field names must be 1 to 64 of a-z, 0-9, '_' and '.'";
+        return Err(ApiError::invalid(name, "body", rule, VALID));
+    }
+    let bytes: usize = request.fields.iter().map(|(n, v)| n.len() + v.len()).sum();
+    if request.fields.len() > FIELDS_MAX || bytes > BYTES_MAX {
+        let rule = "at most 256 fields and 64 KiB in all";
+        return Err(ApiError::invalid("fields", "body", rule, VALID));
+    }
     let fields: Fields = request.fields.into_iter().collect();
     let audit = gateway
         .calculator

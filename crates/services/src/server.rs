@@ -1,0 +1,148 @@
+//! TCP connections to the routes: with TLS where it is set up, with a limit to how slow a client may be, and drained at the end.
+//! `axum::serve` has no such limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::Tls;
+
+const HEADERS_MAX: usize = 100;
+/// The whole head of a request; a longer one is answered 431.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// After an accept that failed: usually for want of file descriptors, which come back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How connections are treated.
+#[derive(Clone)]
+pub(crate) struct Manner {
+    /// How long a client may take to send a request's head, or to think of the next one.
+    pub(crate) head_patience: Duration,
+    pub(crate) tls: Option<TlsAcceptor>,
+}
+
+impl std::fmt::Debug for Manner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manner")
+            .field("head_patience", &self.head_patience)
+            .field("tls", &self.tls.is_some())
+            .finish()
+    }
+}
+
+/// Reads certificate chain and key once, at the start: what is wrong with them is said then.
+pub(crate) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&tls.certificate)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("the TLS certificate is not PEM: {error}"))?;
+    if chain.is_empty() {
+        return Err("the TLS certificate file holds no certificate".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(&tls.key)
+        .map_err(|error| format!("the TLS key is not a PEM private key: {error}"))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+    let mut config =
+        config.map_err(|error| format!("the TLS certificate and key do not work: {error}"))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Ends when it is told to drain and every request that had begun is answered.
+pub(crate) fn serve(
+    listener: TcpListener,
+    routes: Router,
+    manner: Manner,
+    mut drain: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        // Each connection holds a sender: the receiver ends when the last of them has.
+        let (open, mut all_closed) = mpsc::channel::<()>(1);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = told(&mut drain) => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    // Small answers are sent at once, not collected.
+                    let _ = stream.set_nodelay(true);
+                    let (routes, manner) = (routes.clone(), manner.clone());
+                    let (drain, open) = (drain.clone(), open.clone());
+                    tokio::spawn(async move {
+                        connection(stream, routes, manner, drain).await;
+                        drop(open);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop((listener, open));
+        let _ = all_closed.recv().await;
+    })
+}
+
+async fn connection(
+    stream: TcpStream,
+    routes: Router,
+    manner: Manner,
+    drain: watch::Receiver<bool>,
+) {
+    let Some(tls) = &manner.tls else {
+        return requests(stream, routes, manner.head_patience, drain).await;
+    };
+    match tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => requests(stream, routes, manner.head_patience, drain).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    routes: Router,
+    head_patience: Duration,
+    mut drain: watch::Receiver<bool>,
+) {
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_patience)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    let mut serving = std::pin::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = told(&mut drain) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Returns when it is time to drain.
+async fn told(drain: &mut watch::Receiver<bool>) {
+    let _ = drain.wait_for(|drain| *drain).await;
+}

@@ -1,0 +1,163 @@
+//! What comes over a raw connection: slow clients, huge heads, bytes that are no HTTP; and TLS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::harness::{GME, Instance, Options, SETTLED};
+
+/// What the other side says until it hangs up. It has to.
+async fn all(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut answer = Vec::new();
+    // A connection that is cut is an end like any other.
+    let read = stream.read_to_end(&mut answer);
+    let _ = tokio::time::timeout(SETTLED, read)
+        .await
+        .expect("the connection is left open");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn ask(instance: &Instance, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(instance.address()).await.unwrap();
+    // The other side may hang up before it has read everything.
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.shutdown().await;
+    all(&mut stream).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_and_odd_bytes_end_in_an_answer() {
+    let mut options = Options::default();
+    options.settings.head_patience = Duration::from_millis(300);
+    options.settings.quote_deadline = Duration::from_millis(300);
+    let instance = Instance::with(options).await;
+    let key = instance.key_for("standard").await;
+    // A head that never ends, and a client that says nothing.
+    for beginning in ["GET /api/v1/rates/GME HTTP/1.1\r\nX-API-", ""] {
+        let mut stream = TcpStream::connect(instance.address()).await.unwrap();
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        let answer = all(&mut stream).await;
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+            "{answer}"
+        );
+    }
+    // A body that never comes.
+    let mut stream = TcpStream::connect(instance.address()).await.unwrap();
+    let head = format!(
+        "POST /api/v1/calculate-locate HTTP/1.1\r\nHost: bre\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\nContent-Length: 80\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = all(&mut stream).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("INVALID_PARAMETER"),
+        "{answer}"
+    );
+    // 64 KiB of head, ten million bytes of body, more headers than anybody needs, and no HTTP at all.
+    let big = "A".repeat(64 * 1024);
+    let many: String = (0..200)
+        .map(|number| format!("X-{number}: 1\r\n"))
+        .collect();
+    let body = "A".repeat(10_000_000);
+    let start = "GET /api/v1/rates/GME HTTP/1.1\r\nHost: bre\r\nConnection: close\r\n";
+    for (request, expected) in [
+        (format!("{start}X-API-Key: {big}\r\n\r\n"), "431"),
+        (format!("{start}{many}\r\n"), "431"),
+        (
+            format!(
+                "POST /api/v1/calculate-locate HTTP/1.1\r\nHost: bre\r\nConnection: close\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\nContent-Length: 10000000\r\n\r\n{body}"
+            ),
+            "413",
+        ),
+        ("\u{16}\u{3}\u{1}\u{2}\u{0}\r\n\r\n".to_owned(), "400"),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), "400"),
+        (format!("GET /{big} HTTP/1.1\r\n\r\n"), "4"),
+        (
+            "GET /api/v1/rates/%ff%00%0a HTTP/1.1\r\nHost: bre\r\nConnection: close\r\n\r\n"
+                .to_owned(),
+            "401",
+        ),
+    ] {
+        let answer = ask(&instance, request.as_bytes()).await;
+        // A client that is still sending when it is refused may find the connection cut.
+        let refused = answer.is_empty() || answer.starts_with(&format!("HTTP/1.1 {expected}"));
+        assert!(refused, "{expected}: {}", &answer[..answer.len().min(300)]);
+    }
+    assert_eq!(instance.locate(&key, GME).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_public_port_speaks_tls() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut options = Options::default();
+    options.settings.tls = Some(services::Tls {
+        certificate: made.cert.pem().into_bytes(),
+        key: made.signing_key.serialize_pem().into_bytes(),
+    });
+    options.settings.head_patience = Duration::from_millis(300);
+    let mut instance = Instance::with(options).await;
+    let key = instance.key_for("standard").await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let request = format!(
+        "GET /api/v1/rates/GME HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nConnection: close\r\n\r\n"
+    );
+    let stream = TcpStream::connect(instance.address()).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let answer = spoken(&mut stream, &request).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"current_rate\":0.22800000"),
+        "{answer}"
+    );
+    // The same words in the clear are no answer.
+    let plain = ask(&instance, request.as_bytes()).await;
+    assert!(!plain.contains("HTTP/1.1"), "{plain}");
+    instance.stop().await;
+}
+
+async fn spoken(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    all(stream).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_does_not_fit_is_refused_at_the_start() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let pem = |text: String| text.into_bytes();
+    for (certificate, key, says) in [
+        (
+            pem(made.cert.pem()),
+            pem(other.signing_key.serialize_pem()),
+            "do not work",
+        ),
+        (
+            b"nonsense".to_vec(),
+            pem(made.signing_key.serialize_pem()),
+            "no certificate",
+        ),
+        (
+            pem(made.cert.pem()),
+            b"nonsense".to_vec(),
+            "not a PEM private key",
+        ),
+    ] {
+        let mut options = Options::default();
+        options.settings.tls = Some(services::Tls { certificate, key });
+        let error = Instance::prepared(options).refused().await;
+        assert!(error.contains(says), "{error}");
+        assert!(!error.contains("PRIVATE KEY-----"), "{error}");
+    }
+}
