@@ -44,6 +44,10 @@ impl Peer {
             address: address.trim().to_owned(),
         })
     }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Peer {

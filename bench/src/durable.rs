@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     bare::Peer,
-    load::{pgbench, wrk, wrk_script},
+    load::{pgbench, wrk_cost, wrk_script},
     system::{Result, System},
     table::Row,
 };
@@ -33,7 +33,7 @@ pub(crate) fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
         std::fs::write(&insert, INSERT)?;
         let mut measured = Vec::new();
         for _ in 0..rounds {
-            let ours = locates(&system.ready.url, &script)?;
+            let (ours, _) = locates(system.pid(), &system.ready.url, &script)?;
             let theirs = pgbench(&system.ready.database_url, &insert, CLIENTS, SECONDS)?;
             measured.push((ours, theirs));
         }
@@ -53,27 +53,36 @@ fn beside_itself(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
         locate_script(&single, "quote.lua")?,
     );
     let unrecorded_url = format!("http://{}", unrecorded.address);
-    let (mut against_single, mut against_unrecorded) = (Vec::new(), Vec::new());
+    let (mut single_rates, mut single_costs) = (Vec::new(), Vec::new());
+    let (mut bare_rates, mut bare_costs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let grouped = locates(&ours.ready.url, &script)?;
-        against_single.push((grouped, locates(&single.ready.url, &single_script)?));
-        let grouped = locates(&ours.ready.url, &script)?;
-        against_unrecorded.push((grouped, locates(&unrecorded_url, &script)?));
+        let (rate, cost) = locates(ours.pid(), &ours.ready.url, &script)?;
+        let (their_rate, their_cost) = locates(single.pid(), &single.ready.url, &single_script)?;
+        single_rates.push((rate, their_rate));
+        single_costs.push((cost, their_cost));
+        let (rate, cost) = locates(ours.pid(), &ours.ready.url, &script)?;
+        let (their_rate, their_cost) = locates(unrecorded.pid(), &unrecorded_url, &script)?;
+        bare_rates.push((rate, their_rate));
+        bare_costs.push((cost, their_cost));
     }
     let case = "durable quotes over HTTP, 64 clients";
-    let of = |peer: &str, measured| Row::new(case, "quotes", "1/s", peer, measured);
+    let (one, bare) = (
+        "the same server, one quote a commit",
+        "bare axum: key, limit, price, JSON, no record",
+    );
+    let cost = "processor time of server and database";
     Ok(vec![
-        of("the same server, one quote a commit", against_single),
-        of(
-            "bare axum: key, limit, price, JSON, no record",
-            against_unrecorded,
-        ),
+        Row::new(case, "quotes", "1/s", one, single_rates),
+        Row::new(case, cost, "µs each", one, single_costs),
+        Row::new(case, "quotes", "1/s", bare, bare_rates),
+        Row::new(case, cost, "µs each", bare, bare_costs),
     ])
 }
 
-fn locates(url: &str, script: &Path) -> Result<f64> {
+fn locates(pid: u32, url: &str, script: &Path) -> Result<(f64, f64)> {
     let url = format!("{url}/api/v1/calculate-locate");
-    wrk(&url, CLIENTS, SECONDS, &["-s", &script.to_string_lossy()])
+    let script = script.to_string_lossy();
+    wrk_cost(pid, &url, CLIENTS, SECONDS, &["-s", &script])
 }
 
 fn locate_script(system: &System, name: &str) -> Result<PathBuf> {

@@ -2,7 +2,10 @@
 
 use std::{path::Path, process::Command};
 
-use crate::system::{Result, run};
+use crate::{
+    cpu,
+    system::{Result, run},
+};
 
 /// A POST for wrk, as the script it wants.
 pub(crate) fn wrk_script(
@@ -35,6 +38,21 @@ pub(crate) fn wrk(url: &str, connections: u32, seconds: u32, arguments: &[&str])
         .lines()
         .find_map(|line| line.trim().strip_prefix("Requests/sec:"));
     Ok(figure.ok_or("wrk printed no rate")?.trim().parse()?)
+}
+
+/// The same, and microseconds of processor time that each request cost the server: `pid` and all that it started.
+#[allow(clippy::float_arithmetic, reason = "a measurement")]
+pub(crate) fn wrk_cost(
+    pid: u32,
+    url: &str,
+    connections: u32,
+    seconds: u32,
+    arguments: &[&str],
+) -> Result<(f64, f64)> {
+    let before = cpu::micros_of(pid);
+    let rate = wrk(url, connections, seconds, arguments)?;
+    let each = cpu::micros_each(before, pid, rate * f64::from(seconds));
+    Ok((rate, each))
 }
 
 /// Transactions a second of one statement a transaction.

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bare;
+mod cpu;
 mod durable;
 mod http;
 mod load;

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{Client, NoTls};
 
 use crate::{
+    cpu,
     system::{Result, System},
     table::Row,
 };
@@ -35,10 +36,15 @@ pub(crate) async fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
     system.psql(TABLES)?;
     let url = &system.ready.database_url;
     let position = Arc::new(AtomicI64::new(0));
-    let (mut rates, mut tails) = (Vec::new(), Vec::new());
+    let (mut rates, mut tails, mut costs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
+        let before = cpu::micros_of(system.pid());
         let ours = grouped(url, &position).await?;
+        let our_cost = cpu::micros_each(before, system.pid(), ours.rows);
+        let before = cpu::micros_of(system.pid());
         let theirs = one_by_one(url, &position).await?;
+        let their_cost = cpu::micros_each(before, system.pid(), theirs.rows);
+        costs.push((our_cost, their_cost));
         rates.push((ours.rows_a_second, theirs.rows_a_second));
         tails.push((ours.p99_millis, theirs.p99_millis));
     }
@@ -47,10 +53,18 @@ pub(crate) async fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
     Ok(vec![
         Row::new(case, "rows", "1/s", peer, rates),
         Row::new(case, "p99 of a row", "ms", peer, tails),
+        Row::new(
+            case,
+            "processor time of the database",
+            "µs each",
+            peer,
+            costs,
+        ),
     ])
 }
 
 struct Outcome {
+    rows: f64,
     rows_a_second: f64,
     p99_millis: f64,
 }
@@ -183,8 +197,10 @@ where
     let seconds = began.elapsed().as_secs_f64();
     times.sort_unstable();
     let p99 = times.get(times.len() * 99 / 100).copied();
+    let rows = u32::try_from(times.len()).map(f64::from)?;
     Ok(Outcome {
-        rows_a_second: u32::try_from(times.len()).map(f64::from)? / seconds,
+        rows,
+        rows_a_second: rows / seconds,
         p99_millis: p99.unwrap_or_default().as_secs_f64() * 1000.0,
     })
 }

@@ -262,4 +262,19 @@ mod tests {
             assert!(found, "{} {}", column.name, column.sql_type);
         }
     }
+
+    /// A column prints one form only; another form in the entry would look like tampering.
+    #[test]
+    fn only_the_usual_form_of_a_uuid_is_one() {
+        let usual = "019df6d0-35b1-7290-91c4-02182d137c77";
+        assert_eq!(quote_uuid(usual).unwrap().to_string(), usual);
+        for other in [
+            &usual.to_uppercase(),
+            "019df6d035b1729091c402182d137c77",
+            "{019df6d0-35b1-7290-91c4-02182d137c77}",
+            "",
+        ] {
+            assert_eq!(quote_uuid(other), None, "{other}");
+        }
+    }
 }
