@@ -175,11 +175,19 @@ impl Supervisor {
             return Ok(());
         };
         let serving = self.runtime.block_on(async {
-            services.wait_ready(START_PATIENCE).await?;
-            let mut state = services.watch_writer();
-            let waited =
-                tokio::time::timeout(START_PATIENCE, state.wait_for(WriterState::is_serving)).await;
-            Ok::<bool, services::ServiceError>(matches!(waited, Ok(Ok(_))))
+            let (mut state, mut refused) = (services.watch_writer(), services.watch_writer());
+            let serving = async {
+                services.wait_ready(START_PATIENCE).await?;
+                let serving = state.wait_for(WriterState::is_serving);
+                let waited = tokio::time::timeout(START_PATIENCE, serving).await;
+                Ok::<bool, services::ServiceError>(matches!(waited, Ok(Ok(_))))
+            };
+            // A log that is refused stays so until a person has looked: there is nothing to wait for.
+            let is_refused = |state: &WriterState| matches!(state, WriterState::Refusing { .. });
+            tokio::select! {
+                serving = serving => serving,
+                _ = refused.wait_for(is_refused) => Ok(false),
+            }
         });
         match (serving, recovery) {
             (Ok(true), Some(_)) => database::forget_fact(&self.postgres.dir()),
