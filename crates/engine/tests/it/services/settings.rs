@@ -44,6 +44,32 @@ fn what_is_missing_is_said_and_what_it_is_for() {
 }
 
 #[test]
+fn a_log_without_a_repository_is_kept_and_said_to_be_unprotected() {
+    let mut fleet = Fleet::prepared();
+    let path = fleet.folder.join("bre.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let named = text.lines().filter(|line| !line.starts_with("path = "));
+    std::fs::write(&path, named.collect::<Vec<_>>().join("\n")).unwrap();
+    for start in 1..=2 {
+        fleet.up_as(GATEWAY, "all", fleet.port_of(GATEWAY));
+        if start == 1 {
+            fleet.make_key();
+            fleet.import(include_str!("../../../../services/sample/book.txt"));
+        }
+        // The second start takes up the log that the first one left, without a head that anybody kept.
+        let answered = within(PATIENCE, || (fleet.locate()?.status == 200).then_some(()));
+        assert!(answered.is_some(), "{:?}", fleet.locate());
+        let health = fleet.health();
+        let alarm = health["components"]["wal_stream"]["alarm"]
+            .as_str()
+            .unwrap();
+        assert!(alarm.contains("no repository protects this log"), "{alarm}");
+        assert_eq!(health["status"], json!("degraded"), "{health:#}");
+        fleet.stop_cleanly();
+    }
+}
+
+#[test]
 fn an_instance_reads_its_settings_again_too() {
     let mut instance = Instance::start();
     let limit = |instance: &Instance| {
