@@ -67,7 +67,7 @@ impl FeedSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
-    /// `https://host:port`, without a path.
+    /// `http://host:port`, without a path.
     pub base: String,
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,

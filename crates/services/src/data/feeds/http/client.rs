@@ -55,12 +55,16 @@ impl FeedClient {
     ) -> Result<FeedClient, String> {
         let malformed = |why: &str| {
             format!(
-                "[feeds.{source}] base: {:?} {why}; it must be such as https://rates.example.com",
+                "[feeds.{source}] base: {:?} {why}; it must be such as http://127.0.0.1:9443, where a proxy adds TLS",
                 settings.base
             )
         };
         let base = Url::parse(&settings.base).map_err(|error| malformed(&error.to_string()))?;
-        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+        // Said at the start, rather than at every request.
+        if base.scheme() == "https" {
+            return Err(malformed("needs TLS, which this client does not have"));
+        }
+        if base.scheme() != "http" || base.host_str().is_none() {
             return Err(malformed("is no HTTP address"));
         }
         let timeout = Duration::from_secs(u64::from(settings.timeout_seconds.max(1)));
