@@ -63,7 +63,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct UpArgs {
-    /// Port of the public API on 127.0.0.1; 0 takes a free one.
+    /// Port of the public API; 0 takes a free one.
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
     /// Answer a locate only when the repository holds its record (RPO 0).

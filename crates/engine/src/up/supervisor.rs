@@ -2,7 +2,7 @@
 
 use std::{
     io::IsTerminal,
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::net::UnixListener,
     path::Path,
     sync::{
@@ -89,7 +89,7 @@ impl Supervisor {
             None => Some(started(Redis::new(instance)?)),
         };
         let scheme = config.server.scheme();
-        let url = format!("{scheme}://127.0.0.1:{}", local_port(&listener)?);
+        let url = format!("{scheme}://{}", reachable(&listener)?);
         let mut supervisor = Self {
             stream: StreamMonitor::default(),
             instance: instance.clone(),
@@ -405,11 +405,15 @@ pub(crate) fn control_listener(instance: &Instance) -> Result<UnixListener, Erro
     Ok(listener)
 }
 
-fn local_port(listener: &TcpListener) -> Result<u16, Error> {
-    listener
+/// What a client on this machine connects to.
+fn reachable(listener: &TcpListener) -> Result<SocketAddr, Error> {
+    let mut address = listener
         .local_addr()
-        .map(|address| address.port())
-        .map_err(Error::file("cannot use", "the listening socket"))
+        .map_err(Error::file("cannot use", "the listening socket"))?;
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(address)
 }
 
 /// Ctrl-C and SIGTERM ask for a clean stop; a second one ends the process at once, which loses nothing either.
