@@ -244,16 +244,21 @@ async fn polled_volatility_and_events_are_prices_and_one_ticker_at_a_time_works(
         ("/api/borrows/BRK.A", r#"{"rate":"0.004"}"#.to_owned()),
     ];
     let server = Server::start(Behaviour::Answers(answers)).await;
+    // Nothing stalls here but a busy machine.
+    let patient = HttpSettings {
+        timeout_seconds: 30,
+        ..hurried(&server.address)
+    };
     let mut options = Options::default();
     let feeds = &mut options.settings.feeds;
     feeds.volatility = Some(HttpSettings {
         tickers: vec!["AMC".to_owned()],
-        ..hurried(&server.address)
+        ..patient.clone()
     });
-    feeds.events = Some(hurried(&server.address));
+    feeds.events = Some(patient.clone());
     feeds.seclend = Some(HttpSettings {
         batch_path: String::new(),
-        ..hurried(&server.address)
+        ..patient.clone()
     });
     let instance = Instance::with(options).await;
     let key = instance.key_for("standard").await;
