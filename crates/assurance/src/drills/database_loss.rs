@@ -15,7 +15,7 @@ use super::{
     DrillError, Report,
     judge::Evidence,
     ledger::{self, Outcome, Record, now_micros},
-    system::{Ready, System, kill, stop},
+    system::{Ready, System, kill, stop, wait_dead},
 };
 
 /// How long a recovery may take before the drill stops waiting: the guide's own limit.
@@ -74,6 +74,13 @@ impl DatabaseLoss {
             .map_err(DrillError::file("cannot make a folder in", &parent))?;
         Ok(folder)
     }
+}
+
+/// The loss in time: from just before the first signal until the last process had ended.
+#[derive(Clone, Copy, Debug)]
+struct Kill {
+    killed_at_micros: i64,
+    dead_at_micros: i64,
 }
 
 /// A drill under way: the system and its clients. Whatever ends it, no process of it stays behind.
@@ -179,13 +186,13 @@ impl<'a> Run<'a> {
         let until_kill = total.mul_f64(self.random.random_range(0.3..0.6));
         std::thread::sleep(until_kill.saturating_sub(began.elapsed()));
         let epoch_before = self.epoch_before()?;
-        let killed_at_micros = self.destroy(say)?;
+        let kill = self.destroy(say)?;
         self.wait_for_new_epoch(epoch_before)?;
         say("served its first new durable quote");
         std::thread::sleep(AFTERWARDS.max(total.saturating_sub(began.elapsed())));
         self.stop_clients();
         say("proving: audit log, every acknowledgement, replay");
-        let report = self.evidence(killed_at_micros, epoch_before)?.judge();
+        let report = self.evidence(kill, epoch_before)?.judge();
         stop(&mut self.engine, STOP_LIMIT)?;
         Ok(report)
     }
@@ -204,15 +211,17 @@ impl<'a> Run<'a> {
     }
 
     /// The loss itself. Returns its moment: just before the first signal, so that a recovery is never flattered.
-    fn destroy(&mut self, say: &mut dyn FnMut(&str)) -> Result<i64, DrillError> {
+    fn destroy(&mut self, say: &mut dyn FnMut(&str)) -> Result<Kill, DrillError> {
         let victims = self.system.database_pids()?;
         let killed_at_micros = now_micros();
         if self.drill.and_engine {
             let _ = self.engine.kill();
         }
-        for pid in victims {
-            kill(pid)?;
+        for pid in &victims {
+            kill(*pid)?;
         }
+        wait_dead(&victims);
+        let dead_at_micros = now_micros();
         self.system.destroy()?;
         say("killed PostgreSQL and deleted everything but the repository and its keys");
         if self.drill.and_engine {
@@ -227,7 +236,10 @@ impl<'a> Run<'a> {
             let (engine, _) = self.system.up(port)?;
             self.engine = engine;
         }
-        Ok(killed_at_micros)
+        Ok(Kill {
+            killed_at_micros,
+            dead_at_micros,
+        })
     }
 
     fn wait_for_new_epoch(&mut self, epoch_before: u32) -> Result<(), DrillError> {
@@ -264,14 +276,15 @@ impl<'a> Run<'a> {
         self.clients.clear();
     }
 
-    fn evidence(&self, killed_at_micros: i64, epoch_before: u32) -> Result<Evidence, DrillError> {
+    fn evidence(&self, kill: Kill, epoch_before: u32) -> Result<Evidence, DrillError> {
         Ok(Evidence {
             seed: self.drill.seed,
             clients: self.drill.clients,
             strict: self.drill.strict,
             and_engine: self.drill.and_engine,
             rto_max: Duration::from_secs(self.drill.rto_seconds_max),
-            killed_at_micros,
+            killed_at_micros: kill.killed_at_micros,
+            dead_at_micros: kill.dead_at_micros,
             epoch_before,
             records: self.records()?,
             audit: self.ask_json(&["audit", "verify", "--json"])?,

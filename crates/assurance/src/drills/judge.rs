@@ -75,7 +75,10 @@ pub(crate) struct Evidence {
     pub(crate) strict: bool,
     pub(crate) and_engine: bool,
     pub(crate) rto_max: Duration,
+    /// Just before the first signal.
     pub(crate) killed_at_micros: i64,
+    /// When the last process of the database had ended: until then it could still commit.
+    pub(crate) dead_at_micros: i64,
     pub(crate) epoch_before: u32,
     pub(crate) records: Vec<Record>,
     pub(crate) entries: Vec<Entry>,
@@ -247,13 +250,13 @@ impl Evidence {
 }
 
 impl Evidence {
-    /// Normal mode may lose what it acknowledged within the last second. An answer that was on its way at the kill may be
-    /// read a little after it; one to a later request, or from a later epoch, has no such excuse.
+    /// Normal mode may lose what it acknowledged within the last second. A database that is being killed commits until it is
+    /// dead, and an answer may be read a little later still; one to a request after that, or of a later epoch, has no excuse.
     fn is_in_loss_window(&self, record: &Record) -> bool {
         let limit = i64::try_from(LOSS_WINDOW_NORMAL.as_micros()).unwrap_or(i64::MAX);
         let of_old_epoch = epoch_of(record).is_some_and(|epoch| epoch <= self.epoch_before);
         of_old_epoch
-            && record.sent_at_micros <= self.killed_at_micros
+            && record.sent_at_micros <= self.dead_at_micros
             && self.killed_at_micros - record.ended_at_micros <= limit
     }
 }
@@ -320,6 +323,7 @@ mod tests {
             and_engine: false,
             rto_max: Duration::from_secs(30),
             killed_at_micros: KILL,
+            dead_at_micros: KILL + 20,
             epoch_before: 1,
             records,
             entries,

@@ -188,6 +188,19 @@ pub(crate) fn kill(pid: i32) -> Result<(), DrillError> {
     }
 }
 
+/// Waits until none of the processes runs any more (one that nobody has waited for yet does not run).
+pub(crate) fn wait_dead(pids: &[i32]) {
+    let runs = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| !matches!(rest.split_whitespace().next(), Some("Z" | "X")))
+        })
+    };
+    while pids.iter().any(runs) {
+        std::thread::yield_now();
+    }
+}
+
 /// Asks the engine to stop as Ctrl-C would, and waits; past `limit` it is killed and that is reported.
 pub(crate) fn stop(child: &mut Child, limit: Duration) -> Result<bool, DrillError> {
     let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
