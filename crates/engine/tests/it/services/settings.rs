@@ -115,13 +115,17 @@ fn settings_change_without_a_restart_and_go_on_record() {
     fleet.signal(GATEWAY, Signal::HUP);
     let changed = within(PATIENCE, || (limit(&fleet) == "77").then_some(()));
     assert!(changed.is_some(), "{}", limit(&fleet));
-    assert!(
-        fleet.log(GATEWAY).contains("server.port"),
-        "{}",
-        fleet.log(GATEWAY)
-    );
-    let config = fleet.get(GATEWAY, "/api/v1/config").unwrap().body;
-    assert_eq!(config["reload"]["needs_restart"], json!(["server.port"]));
+    // The limit changes first; what waits for a start is said, and shown, a moment later.
+    let said = within(PATIENCE, || {
+        fleet.log(GATEWAY).contains("server.port").then_some(())
+    });
+    assert!(said.is_some(), "{}", fleet.log(GATEWAY));
+    let config = || fleet.get(GATEWAY, "/api/v1/config").unwrap().body;
+    let shown = within(PATIENCE, || {
+        (config()["reload"]["needs_restart"] == json!(["server.port"])).then_some(())
+    });
+    assert!(shown.is_some(), "{}", config());
+    let config = config();
     assert_eq!(config["requests_per_minute"]["standard"], json!(61));
     let recorded = within(PATIENCE, || {
         let named = |name: &str| format!("position(convert_to('{name}', 'UTF8') IN canonical) > 0");
