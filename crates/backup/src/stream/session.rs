@@ -10,6 +10,7 @@ use postgres_physical::replication::{Event, StatusSender, WalStream};
 use postgres_physical::wire::WireError;
 use repository::WalWriter;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -62,10 +63,19 @@ pub(super) fn run(
         retry_pause_max: config.retry_pause_max,
     };
     let (received, flushed) = std::thread::scope(|scope| {
-        let flusher = scope.spawn(|| session.flush(writer));
+        let (done, finished) = std::sync::mpsc::channel::<()>();
+        let flusher = scope.spawn(|| {
+            // Dropped at the end, however it ends.
+            let _done = done;
+            session.flush(writer)
+        });
         let received = session.receive(&mut stream);
         // Whatever was received is still made durable, also after the server is gone.
         session.queue.close();
+        // A server that ended the stream first leaves nobody else to see that the repository hangs.
+        while finished.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            session.is_stuck();
+        }
         let flushed = flusher
             .join()
             .unwrap_or_else(|_| Err(BackupError::Setting("the flushing thread failed".into())));

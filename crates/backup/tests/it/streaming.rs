@@ -323,6 +323,31 @@ fn a_repository_that_hangs_is_reported_and_holds_up_no_checkpoint() {
 }
 
 #[test]
+fn a_hanging_repository_is_reported_although_the_server_went_first() {
+    let mut postgres = TestPostgres::start();
+    let store = Arc::new(GatedStore::default());
+    let vault = Vault::on(store.clone());
+    let mut config = vault.config(&postgres);
+    config.append_patience = Duration::from_secs(2);
+    let streamer = Streamer::start(config);
+    let watch = streamer.watch();
+    watch.wait_until(PATIENCE, |state| state.attached).unwrap();
+    wait_durable(&streamer, flushed(&postgres));
+
+    let _open = OpenAtEnd(Arc::clone(&store));
+    store.set_closed(true);
+    let before = streamer.state().received_lsn;
+    postgres.sql("CREATE TABLE t (text text)");
+    watch
+        .wait_until(PATIENCE, |state| state.received_lsn > before)
+        .unwrap();
+    postgres.stop(StopMode::Immediate);
+    let state = watch.wait_until(PATIENCE, |state| state.error.is_some());
+    let error = state.unwrap().error.unwrap_or_default();
+    assert!(error.contains("has not answered"), "{error}");
+}
+
+#[test]
 fn trouble_that_passes_is_forgotten_although_the_server_is_idle() {
     let postgres = TestPostgres::start();
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default()), 7));
