@@ -7,11 +7,10 @@
 
 pub mod database;
 mod error;
-mod progress;
 pub mod stream;
 
 pub use error::{BackupError, Result};
-pub use progress::Progress;
+pub use repository::Progress;
 
 /// Microseconds since the Unix epoch.
 pub(crate) fn now_micros() -> i64 {

@@ -11,7 +11,6 @@
 
 pub mod database;
 mod error;
-mod progress;
 
 pub use error::{Error, Result};
-pub use progress::Progress;
+pub use repository::Progress;

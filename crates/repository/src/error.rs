@@ -58,8 +58,8 @@ pub enum Error {
     },
 
     #[error(
-        "`{object}` cannot be opened with this key: its data key {data_key} is sealed for recipient {sealed_for}, \
-         the key given is {given}. Give the private key of that recipient"
+        "wrong key: `{object}` cannot be opened with it. Its data key {data_key} is sealed for recipient {sealed_for}, \
+         the key given is {given}'s. Give the private key of that recipient"
     )]
     WrongKey {
         object: String,

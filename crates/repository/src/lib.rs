@@ -15,6 +15,7 @@ mod keys;
 mod manifest;
 mod pack;
 mod pipeline;
+mod progress;
 mod repository;
 mod store;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use error::{Error, Result, StoreError};
 pub use heads::{StoredHead, heads, put_head};
 pub use keys::{ChunkIdKey, RecipientPrivate, RecipientPublic};
 pub use manifest::Extent;
+pub use progress::Progress;
 pub use repository::Repository;
 pub use store::{Appender, FaultyStore, MARKER, MemoryStore, ObjectInfo, PosixStore, Store};
 pub use timelines::{known_timelines, put_history, release, reserve};

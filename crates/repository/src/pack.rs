@@ -279,6 +279,14 @@ impl PackSet {
 
     fn not_indexed(&self, id: BlobId) -> Error {
         match self.broken.first() {
+            Some((name, Error::Missing { needed_by, .. })) => Error::Missing {
+                object: name.clone(),
+                needed_by: needed_by.clone(),
+                remedy: REMEDY_COPY,
+            },
+            Some((name, Error::Damaged { offset, what, .. })) => {
+                Error::damaged(name, *offset, what.clone())
+            }
             Some((name, error)) => Error::Damaged {
                 object: name.clone(),
                 offset: 0,

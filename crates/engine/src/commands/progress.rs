@@ -57,22 +57,7 @@ impl Steps {
     }
 }
 
-impl backup::Progress for Steps {
-    fn total(&self, bytes: u64) {
-        self.set_total(bytes);
-    }
-    fn advance(&self, bytes: u64) {
-        self.advanced(bytes);
-    }
-    fn message(&self, text: &str) {
-        self.step(text);
-    }
-    fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-}
-
-impl recovery::Progress for Steps {
+impl repository::Progress for Steps {
     fn total(&self, bytes: u64) {
         self.set_total(bytes);
     }

@@ -102,14 +102,20 @@ impl BackupReader {
 
     /// Fails when a pack that the backup refers to cannot be read: ask before a restore writes its first byte.
     pub fn check_packs(&self) -> Result<()> {
-        match self.packs.broken().first() {
-            None => Ok(()),
-            Some((name, error)) => Err(Error::Missing {
+        let Some((name, error)) = self.packs.broken().first() else {
+            return Ok(());
+        };
+        Err(match error {
+            Error::Damaged { offset, what, .. } => Error::damaged(name, *offset, what.clone()),
+            error => Error::Missing {
                 object: name.clone(),
-                needed_by: format!("backup {} ({error})", self.summary.id),
+                needed_by: match error {
+                    Error::Missing { .. } => format!("backup {}", self.summary.id),
+                    error => format!("backup {} ({error})", self.summary.id),
+                },
                 remedy: REMEDY_COPY,
-            }),
-        }
+            },
+        })
     }
 
     /// All entries, parents before children, names ascending.

@@ -7,7 +7,7 @@ pub trait Progress: Send + Sync {
     /// So many more bytes are done.
     fn advance(&self, _bytes: u64) {}
     fn message(&self, _text: &str) {}
-    /// Asked often; true ends the operation cleanly.
+    /// Asked often; true ends the operation cleanly. What was being written is incomplete and says so.
     fn cancelled(&self) -> bool {
         false
     }
