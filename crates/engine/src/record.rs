@@ -47,7 +47,7 @@ impl Event {
 }
 
 /// A finished backup, as the record shows it.
-pub(crate) fn backup(event: Event, outcome: &backup::database::FullOutcome) -> Event {
+pub(crate) fn backup(event: Event, outcome: &backup::database::BackupOutcome) -> Event {
     let state = serde_json::to_value(outcome.state).unwrap_or_default();
     event
         .with("backup_id", &outcome.id)

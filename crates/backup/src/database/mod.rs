@@ -1,11 +1,15 @@
-//! The PostgreSQL cluster: full backups through the replication protocol, its slot, strict mode.
+//! The PostgreSQL cluster: backups ([`backup`] runs one from a [`Source`]), its slot, strict mode.
 
 mod archive;
-mod full;
 mod pages;
+mod protocol;
+mod run;
 mod slot;
+mod source;
 mod strict;
 
-pub use full::{FullBackup, FullOutcome, full};
+pub use protocol::Protocol;
+pub use run::{BackupOutcome, DatabaseBackup, backup, backup_from};
 pub use slot::{SlotStatus, WalStatus, drop_slot, slot_status};
+pub use source::{Begun, Source, Stopped, Suspects};
 pub use strict::{is_strict, set_strict};

@@ -57,7 +57,7 @@ impl PageCheck {
 /// Keeps only what replaying the WAL of the backup does not repair. When that WAL cannot be read, all suspects stay,
 /// and say so.
 pub(super) fn judge(
-    connection: Connection,
+    connection: Option<Connection>,
     suspects: Vec<PageCheck>,
     (start, stop): (Lsn, Lsn),
     timeline: u32,
@@ -67,7 +67,11 @@ pub(super) fn judge(
         .iter()
         .map(|suspect| (suspect.relation, suspect.block))
         .collect();
-    match repaired(connection, &wanted, (start, stop), timeline, segment_bytes) {
+    let read = connection.map_or_else(
+        || Err("no connection to read it".to_owned()),
+        |connection| repaired(connection, &wanted, (start, stop), timeline, segment_bytes),
+    );
+    match read {
         Ok(repaired) => suspects
             .into_iter()
             .filter(|suspect| !repaired.contains(&(suspect.relation, suspect.block)))

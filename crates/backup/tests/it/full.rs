@@ -1,5 +1,5 @@
 use crate::{PATIENCE, Vault, wait_durable};
-use backup::database::{FullBackup, FullOutcome, full};
+use backup::database::{BackupOutcome, DatabaseBackup, backup};
 use backup::{BackupError, Progress};
 use postgres_physical::lsn::Lsn;
 use postgres_physical::page::PAGE_BYTES;
@@ -36,21 +36,18 @@ fn take(
     postgres: &TestPostgres,
     progress: &dyn Progress,
     wait: bool,
-) -> Result<FullOutcome, BackupError> {
+) -> Result<BackupOutcome, BackupError> {
     let connect = postgres.connect_options();
-    let request = FullBackup {
-        connect: &connect,
-        repository: &vault.repository,
-        public: &vault.public,
-        chunk_key: &vault.chunk_key,
+    let request = DatabaseBackup {
         label: "test",
         wal_patience: if wait {
             PATIENCE
         } else {
             std::time::Duration::ZERO
         },
+        ..DatabaseBackup::new(&connect, &vault.repository, &vault.public, &vault.chunk_key)
     };
-    full(&request, progress)
+    backup(&request, progress)
 }
 
 /// The files of a backup, written below `to`.
@@ -252,15 +249,12 @@ fn child_that_is_killed() {
         "postgres",
         "postgres",
     );
-    let request = FullBackup {
-        connect: &connect,
-        repository: &vault.repository,
-        public: &vault.public,
-        chunk_key: &vault.chunk_key,
+    let request = DatabaseBackup {
         label: "killed",
         wal_patience: PATIENCE,
+        ..DatabaseBackup::new(&connect, &vault.repository, &vault.public, &vault.chunk_key)
     };
-    full(&request, &Stuck).unwrap();
+    backup(&request, &Stuck).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use backup::{
-    database::{FullBackup as Request, FullOutcome, full, is_strict, set_strict, slot_status},
+    database::{BackupOutcome, DatabaseBackup, backup, is_strict, set_strict, slot_status},
     stream::{StreamWatch, Streamer, StreamerConfig},
 };
 use postgres_physical::wire::ConnectOptions;
@@ -202,15 +202,17 @@ pub(crate) struct OwnedRequest {
 }
 
 impl OwnedRequest {
-    fn run(&self, steps: &Steps) -> Result<FullOutcome, Error> {
-        Ok(full(
-            &Request {
-                connect: &self.connect,
-                repository: &self.repository,
-                public: &self.public,
-                chunk_key: &self.chunk_id,
+    fn run(&self, steps: &Steps) -> Result<BackupOutcome, Error> {
+        Ok(backup(
+            &DatabaseBackup {
                 label: self.label,
                 wal_patience: WAL_PATIENCE,
+                ..DatabaseBackup::new(
+                    &self.connect,
+                    &self.repository,
+                    &self.public,
+                    &self.chunk_id,
+                )
             },
             steps,
         )?)
@@ -220,10 +222,10 @@ impl OwnedRequest {
 /// Full backups in the background: one at a time, ended cleanly when the engine stops.
 #[derive(Debug, Default)]
 pub(crate) struct FullBackup {
-    thread: Option<JoinHandle<Result<FullOutcome, Error>>>,
+    thread: Option<JoinHandle<Result<BackupOutcome, Error>>>,
     cancel: Arc<AtomicBool>,
     /// Finished, and not on record yet.
-    unrecorded: Vec<FullOutcome>,
+    unrecorded: Vec<BackupOutcome>,
     /// The first of them, on its way into the record.
     recording: Option<tokio::task::JoinHandle<Result<(), Error>>>,
     /// After a failure: not before this.
@@ -293,7 +295,7 @@ impl FullBackup {
         error
     }
 
-    fn note(&mut self, outcome: FullOutcome) {
+    fn note(&mut self, outcome: BackupOutcome) {
         if !outcome.damaged.is_empty() {
             tracing::error!(backup = %outcome.id, pages = outcome.damaged.len(), "the source has damaged pages; see: bre backup show");
         }
@@ -313,7 +315,7 @@ impl FullBackup {
 pub(crate) fn full_backup_of_running(
     instance: &Instance,
     steps: &Steps,
-) -> Result<FullOutcome, Error> {
+) -> Result<BackupOutcome, Error> {
     let running = instance.running()?;
     let opened = Opened::at(instance, &RepositoryArgs::default())?;
     let connect = ConnectOptions::from_url(&running.database_url)

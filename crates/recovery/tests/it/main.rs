@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup::database::{FullBackup, FullOutcome, full};
+use backup::database::{BackupOutcome, DatabaseBackup, backup};
 use backup::stream::{Streamer, StreamerConfig};
 use postgres_physical::lsn::Lsn;
 use postgres_physical::server::sql::Client;
@@ -70,16 +70,18 @@ impl World {
         streamer
     }
 
-    fn backup(&self, connect: &ConnectOptions) -> FullOutcome {
-        let request = FullBackup {
-            connect,
-            repository: &self.repository,
-            public: self.private.public(),
-            chunk_key: &self.chunk_key,
+    fn backup(&self, connect: &ConnectOptions) -> BackupOutcome {
+        let request = DatabaseBackup {
             label: "test",
             wal_patience: PATIENCE,
+            ..DatabaseBackup::new(
+                connect,
+                &self.repository,
+                self.private.public(),
+                &self.chunk_key,
+            )
         };
-        full(&request, &()).unwrap()
+        backup(&request, &()).unwrap()
     }
 
     fn plan(&self, target: Target) -> recovery::Result<Plan> {

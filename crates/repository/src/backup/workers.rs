@@ -2,6 +2,7 @@
 //! so that nothing is shared but the set of known ids; memory is bounded by the queue and one pack per worker.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub(super) struct Workers {
     jobs: Option<Sender<Job>>,
     empties: Receiver<Vec<u8>>,
     threads: Vec<JoinHandle<()>>,
-    next_sequence: usize,
+    next_sequence: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -81,7 +82,7 @@ impl Workers {
             jobs: Some(jobs),
             empties,
             threads,
-            next_sequence: 0,
+            next_sequence: AtomicUsize::new(0),
         }
     }
 
@@ -93,9 +94,8 @@ impl Workers {
     }
 
     /// Takes a chunk; its id is known under the returned number after `finish`.
-    pub(super) fn chunk(&mut self, raw: Vec<u8>) -> Result<usize> {
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
+    pub(super) fn chunk(&self, raw: Vec<u8>) -> Result<usize> {
+        let sequence = self.next_sequence.fetch_add(1, Ordering::Relaxed);
         self.send(Job::Chunk { sequence, raw })?;
         Ok(sequence)
     }
@@ -133,8 +133,9 @@ impl Workers {
 
     /// Waits for the chunks taken so far and returns their ids in order.
     pub(super) fn chunk_ids(&self) -> Result<Vec<BlobId>> {
+        let taken = self.next_sequence.load(Ordering::Relaxed);
         let mut ids = lock(&self.shared.ids);
-        while ids.iter().flatten().count() < self.next_sequence {
+        while ids.iter().flatten().count() < taken {
             self.check()?;
             if self.threads.iter().all(JoinHandle::is_finished) {
                 return Err(Error::Input("the backup's workers ended early".to_owned()));

@@ -1,6 +1,7 @@
 //! Writes one backup: files stream in, packs go out, the manifest comes last. Mirror: `reader`.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::tree::{Directory, Meta};
 use super::workers::Workers;
@@ -29,6 +30,8 @@ impl Default for BackupOptions {
     }
 }
 
+/// Shared by threads: all methods but the last take `&self`, and several files may be open at once.
+///
 /// Dropped or killed before `finish`, it leaves packs that nothing refers to, and no manifest.
 pub struct BackupWriter {
     repository: Repository,
@@ -36,10 +39,17 @@ pub struct BackupWriter {
     chunk_key: ChunkIdKey,
     facts: BackupFacts,
     workers: Workers,
+    taken: Mutex<Taken>,
+}
+
+/// What was handed over so far.
+#[derive(Default)]
+struct Taken {
     tree: Directory,
     files: u64,
     bytes_source: u64,
-    open_file: Option<String>,
+    /// Begun and not finished.
+    open: BTreeSet<String>,
 }
 
 impl BackupWriter {
@@ -87,10 +97,7 @@ impl BackupWriter {
             chunk_key: chunk_key.clone(),
             facts,
             workers,
-            tree: Directory::default(),
-            files: 0,
-            bytes_source: 0,
-            open_file: None,
+            taken: Mutex::default(),
         })
     }
 
@@ -102,16 +109,22 @@ impl BackupWriter {
     /// Bytes of files taken so far.
     #[must_use]
     pub fn bytes_source(&self) -> u64 {
-        self.bytes_source
+        self.taken().bytes_source
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Paths are relative, with `/`; missing parents are added with mode 0700.
-    pub fn dir(&mut self, path: &str, mode: u32, mtime_micros: i64) -> Result<()> {
-        self.tree.add_directory(path, Meta { mode, mtime_micros })
+    pub fn dir(&self, path: &str, mode: u32, mtime_micros: i64) -> Result<()> {
+        self.taken()
+            .tree
+            .add_directory(path, Meta { mode, mtime_micros })
     }
 
-    pub fn symlink(&mut self, path: &str, target: &str, mtime_micros: i64) -> Result<()> {
-        self.tree.add_symlink(
+    pub fn symlink(&self, path: &str, target: &str, mtime_micros: i64) -> Result<()> {
+        self.taken().tree.add_symlink(
             path,
             Meta {
                 mode: 0o777,
@@ -121,41 +134,43 @@ impl BackupWriter {
         )
     }
 
-    /// One file at a time; it counts only when its writer is finished.
-    pub fn file(&mut self, path: &str, mode: u32, mtime_micros: i64) -> Result<FileWriter<'_>> {
-        self.no_open_file()?;
-        self.open_file = Some(path.to_owned());
-        let buffer = self.workers.buffer();
+    /// Enters the tree when its writer is finished; until then `finish` of the backup refuses.
+    pub fn file(&self, path: &str, mode: u32, mtime_micros: i64) -> Result<FileWriter<'_>> {
+        if !self.taken().open.insert(path.to_owned()) {
+            return Err(Error::Input(format!("`{path}` is being written already")));
+        }
         Ok(FileWriter {
+            writer: self,
+            path: path.to_owned(),
             meta: Meta { mode, mtime_micros },
             size: 0,
             chunks: Vec::new(),
-            buffer,
-            writer: self,
+            buffer: self.workers.buffer(),
         })
     }
 
     /// A small file in one call.
-    pub fn blob(&mut self, path: &str, mode: u32, mtime_micros: i64, bytes: &[u8]) -> Result<()> {
+    pub fn blob(&self, path: &str, mode: u32, mtime_micros: i64, bytes: &[u8]) -> Result<()> {
         let mut file = self.file(path, mode, mtime_micros)?;
         file.write(bytes)?;
         file.finish()
     }
 
-    fn no_open_file(&self) -> Result<()> {
-        match &self.open_file {
-            None => Ok(()),
-            Some(path) => Err(Error::Input(format!(
-                "`{path}` was begun and not finished: this backup is unusable"
-            ))),
-        }
-    }
-
     /// Stores the tree and, last, the manifest. `Ok` means that the backup exists.
     pub fn finish(self, stop: BackupStop) -> Result<String> {
-        self.no_open_file()?;
+        let taken = self
+            .taken
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = taken.open.first() {
+            return Err(Error::Input(format!(
+                "`{path}` was begun and not finished: this backup is unusable"
+            )));
+        }
         let ids = self.workers.chunk_ids()?;
-        let root = self.tree.store(&ids, &mut |node| self.workers.node(node))?;
+        let root = taken
+            .tree
+            .store(&ids, &mut |node| self.workers.node(node))?;
         let packs = self.workers.finish()?;
         let facts = self.facts;
         let header = ManifestHeader {
@@ -171,9 +186,9 @@ impl BackupWriter {
             wal_segment_bytes: facts.wal_segment_bytes,
             started_at_micros: facts.started_at_micros,
             finished_at_micros: stop.finished_at_micros,
-            bytes_source: self.bytes_source,
+            bytes_source: taken.bytes_source,
             bytes_stored: packs.iter().map(|pack| pack.bytes).sum(),
-            files: self.files,
+            files: taken.files,
             damaged_pages: stop.damaged.len() as u64,
         };
         let body = ManifestBody {
@@ -218,9 +233,10 @@ fn put_manifest(
     Ok(repository.store().put(&name, &object)?)
 }
 
-/// Takes the bytes of one file in order.
+/// Takes the bytes of one file in order. May be used on any thread.
 pub struct FileWriter<'a> {
-    writer: &'a mut BackupWriter,
+    writer: &'a BackupWriter,
+    path: String,
     meta: Meta,
     size: u64,
     chunks: Vec<usize>,
@@ -254,31 +270,31 @@ impl FileWriter<'_> {
         if !self.buffer.is_empty() {
             self.send()?;
         }
-        let path = self.writer.open_file.take().unwrap_or_default();
-        self.writer.tree.add_file(
-            &path,
-            self.meta,
-            self.size,
-            std::mem::take(&mut self.chunks),
-        )?;
-        self.writer.files += 1;
-        self.writer.bytes_source += self.size;
+        let chunks = std::mem::take(&mut self.chunks);
+        let mut taken = self.writer.taken();
+        taken
+            .tree
+            .add_file(&self.path, self.meta, self.size, chunks)?;
+        taken.open.remove(&self.path);
+        taken.files += 1;
+        taken.bytes_source += self.size;
         Ok(())
     }
 }
 
 impl std::fmt::Debug for BackupWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BackupWriter({}, {} files)", self.facts.id, self.files)
+        write!(
+            f,
+            "BackupWriter({}, {} files)",
+            self.facts.id,
+            self.taken().files
+        )
     }
 }
 
 impl std::fmt::Debug for FileWriter<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "FileWriter({:?}, {} bytes)",
-            self.writer.open_file, self.size
-        )
+        write!(f, "FileWriter({}, {} bytes)", self.path, self.size)
     }
 }

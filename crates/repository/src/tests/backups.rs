@@ -44,7 +44,7 @@ fn what_goes_in_comes_out() {
 #[test]
 fn large_files_have_a_tree_of_extents() {
     let world = World::new();
-    let mut backup = world.begin(ID).unwrap();
+    let backup = world.begin(ID).unwrap();
     let block = noise(1 << 20, 3);
     let mut file = backup.file("base/1/large", 0o600, 0).unwrap();
     for number in 0..70u64 {
@@ -75,10 +75,53 @@ fn large_files_have_a_tree_of_extents() {
     assert_eq!(reader.read_extent(&extents[70]).unwrap(), b"end");
 }
 
+/// Files that grow at the same time on several threads do not mix.
+#[test]
+fn several_threads_write_files_at_once() {
+    let world = World::new();
+    let backup = world.begin(ID).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4u8 {
+            let backup = &backup;
+            scope.spawn(move || {
+                let mut pair = [0, 1].map(|n| {
+                    backup
+                        .file(&format!("base/{thread}/{n}"), 0o600, 0)
+                        .unwrap()
+                });
+                assert!(backup.file(&format!("base/{thread}/1"), 0o600, 0).is_err());
+                for piece in noise(3 << 20, thread).chunks(700_000) {
+                    pair[0].write(piece).unwrap();
+                    pair[1].write(&piece[..piece.len() / 2]).unwrap();
+                }
+                let [one, two] = pair;
+                one.finish().unwrap();
+                two.finish().unwrap();
+            });
+        }
+    });
+    backup.finish(stop(SEGMENT)).unwrap();
+    let reader = BackupReader::open(&world.repository, &world.private, ID).unwrap();
+    let entries = reader.entries().unwrap();
+    for thread in 0..4u8 {
+        let whole = noise(3 << 20, thread);
+        let halves: Vec<u8> = whole
+            .chunks(700_000)
+            .flat_map(|piece| piece[..piece.len() / 2].to_vec())
+            .collect();
+        for (n, expected) in [whole.clone(), halves].iter().enumerate() {
+            let path = format!("base/{thread}/{n}");
+            let entry = entries.iter().find(|entry| entry.path == path).unwrap();
+            assert!(reader.read_file(entry).unwrap() == *expected, "{path}");
+        }
+    }
+    assert_eq!(reader.summary().files, 8);
+}
+
 #[test]
 fn equal_chunks_are_stored_once() {
     let world = World::new();
-    let mut backup = world.begin(ID).unwrap();
+    let backup = world.begin(ID).unwrap();
     for number in 0..20 {
         backup
             .blob(&format!("base/{number}"), 0o600, 0, &noise(1 << 20, 5))
@@ -152,7 +195,7 @@ fn it_failed_when_its_wal_can_no_longer_come() {
 fn an_abandoned_backup_leaves_no_manifest_and_harms_none() {
     let world = World::new();
     world.backup(ID).unwrap();
-    let mut second = world.begin("20261123T091530Z-00000002").unwrap();
+    let second = world.begin("20261123T091530Z-00000002").unwrap();
     second
         .blob("base/1", 0o600, 0, &noise(40 << 20, 8))
         .unwrap();
@@ -205,9 +248,9 @@ fn killed_at_any_write() {
 #[test]
 fn a_full_store_fails_the_backup_by_name() {
     let world = World::new();
-    let mut backup = world.begin(ID).unwrap();
+    let backup = world.begin(ID).unwrap();
     world.faults.set_full(true);
-    let mut write = || {
+    let write = || {
         for number in 0..100 {
             backup.blob(&format!("base/{number}"), 0o600, 0, &noise(1 << 20, number))?;
         }
@@ -230,7 +273,7 @@ fn a_manifest_is_never_replaced_and_paths_are_checked() {
         world.begin(ID),
         Err(Error::Store(StoreError::AlreadyExists { .. }))
     ));
-    let mut backup = world.begin("20261123T091530Z-00000002").unwrap();
+    let backup = world.begin("20261123T091530Z-00000002").unwrap();
     for path in ["/etc/passwd", "../up", "base//1", "", "a/./b"] {
         assert!(
             backup.blob(path, 0o600, 0, b"x").is_err(),

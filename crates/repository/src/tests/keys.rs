@@ -85,7 +85,7 @@ fn nothing_secret_is_printed() {
 #[test]
 fn the_store_sees_no_plain_bytes() {
     let world = World::new();
-    let mut backup = world.begin(ID).unwrap();
+    let backup = world.begin(ID).unwrap();
     backup
         .blob(
             "base/plainly_visible_name",

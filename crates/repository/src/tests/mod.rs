@@ -63,7 +63,7 @@ impl World {
 
     /// A small backup of two folders, whose stop LSN is in the middle of segment 1.
     pub(super) fn backup(&self, id: &str) -> Result<String> {
-        let mut backup = self.begin(id)?;
+        let backup = self.begin(id)?;
         backup.dir("base", 0o700, 5)?;
         backup.blob("PG_VERSION", 0o600, 7, b"15\n")?;
         backup.blob("base/1/1259", 0o600, 7, &noise(3 * (1 << 20) + 8192, 1))?;
