@@ -22,6 +22,16 @@ pub enum Error {
         reason: String,
         nearest: String,
     },
+    #[error("{what} is not in the WAL that can be restored, {window}. {known}")]
+    NoSuchPoint {
+        what: String,
+        window: String,
+        known: String,
+    },
+    #[error(
+        "there is more than one {what}: {found}. Choose one of them by its LSN, or name a timeline"
+    )]
+    Ambiguous { what: String, found: String },
     #[error(
         "timeline {timeline} has WAL up to {end}, but no complete backup leads there without a hole. \
          Name an older timeline to do without it, or take a new full backup"
@@ -66,6 +76,8 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("interrupted; nothing was written")]
+    Stopped,
     #[error("interrupted. {0} is incomplete and will not start: delete it and restore again")]
     Cancelled(PathBuf),
     #[error("{error}\n{folder} is incomplete and will not start: delete it and restore again")]

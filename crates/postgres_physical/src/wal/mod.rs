@@ -6,9 +6,11 @@
 
 mod decoder;
 mod record;
+mod transaction;
 
 pub use decoder::{Decoder, Step, WalEnd, records};
 pub use record::{BlockReference, Record, RecordError, resource_manager_name};
+pub use transaction::{RestorePoint, TransactionEnd};
 
 /// Resource manager of WAL itself (checkpoints, segment switches, full-page images).
 pub const RM_XLOG: u8 = 0;

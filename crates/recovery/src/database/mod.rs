@@ -4,6 +4,7 @@ mod export;
 mod fetch;
 mod path;
 mod plan;
+mod points;
 mod recover;
 mod resolve;
 mod restore;
@@ -14,10 +15,11 @@ mod writing;
 pub use export::export;
 pub use fetch::{FetchCommand, FetchOutcome, FetchServer, Scope, wal_fetch};
 pub use path::Piece;
-pub use plan::{Plan, Point, StopPoint, Target, plan};
+pub use plan::{Plan, Point, StopPoint, Target, plan, plan_watched};
+pub use points::{NamedPoint, named_points};
 pub use recover::{Recover, Recovered, recover};
 pub use restore::{RestoreOptions, Restored, restore};
-pub use window::{Link, Span, window};
+pub use window::{Gap, Link, Span, TimelineWindow, Windows, window, windows};
 
 use postgres_physical::lsn::Lsn;
 

@@ -1,14 +1,15 @@
 //! Which backup, which WAL, and where to stop. Nothing is written.
 
-use repository::{BackupSummary, RecipientPrivate, Repository};
+use repository::{BackupSummary, Progress, RecipientPrivate, Repository};
 
 use super::path::{Piece, path_to};
+use super::points;
 use super::resolve::{first_end_after, last_record, segment_bytes};
 use super::window::{Holdings, Span};
 use super::{show_lsn, show_time};
 use crate::{Error, Result};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Point {
     /// Everything that the repository holds.
     Latest,
@@ -16,9 +17,13 @@ pub enum Point {
     Time(i64),
     /// The first record at or after it is the last one replayed, as with PostgreSQL's own `recovery_target_lsn`.
     Lsn(u64),
+    /// A restore point that `pg_create_restore_point` made.
+    Name(String),
+    /// Up to and with the end of this transaction; a subtransaction stands for the transaction that it is part of.
+    Xid(u32),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub point: Point,
     /// The newest one when `None`.
@@ -46,6 +51,22 @@ impl Target {
     pub fn lsn(lsn: u64) -> Self {
         Self {
             point: Point::Lsn(lsn),
+            timeline: None,
+        }
+    }
+
+    #[must_use]
+    pub fn name(name: &str) -> Self {
+        Self {
+            point: Point::Name(name.to_owned()),
+            timeline: None,
+        }
+    }
+
+    #[must_use]
+    pub fn xid(xid: u32) -> Self {
+        Self {
+            point: Point::Xid(xid),
             timeline: None,
         }
     }
@@ -86,6 +107,16 @@ pub struct Plan {
 
 /// Refuses a target outside the window and names the nearest moments inside.
 pub fn plan(repository: &Repository, private: &RecipientPrivate, target: Target) -> Result<Plan> {
+    plan_watched(repository, private, target, &())
+}
+
+/// The same, showing how far it is: a name or a transaction is looked for in all WAL of the window.
+pub fn plan_watched(
+    repository: &Repository,
+    private: &RecipientPrivate,
+    target: Target,
+    progress: &dyn Progress,
+) -> Result<Plan> {
     let holdings = Holdings::read(repository, private)?;
     let Some(newest) = target.timeline.or_else(|| holdings.newest_timeline()) else {
         return Err(Error::NothingToRestore(nothing(&holdings)));
@@ -93,12 +124,25 @@ pub fn plan(repository: &Repository, private: &RecipientPrivate, target: Target)
     let path = path_to(&holdings.reader, newest)?;
     let spans = holdings.spans(&path);
     check_reachable(&holdings, &spans, newest)?;
-    let span = choose_span(&spans, target.point)?;
-    if target.point == Point::Latest {
-        check_newest_wal(&holdings, span, &path, target.timeline)?;
-        check_nothing_beyond(&holdings, span, newest)?;
-    }
-    let (link, stop) = resolve(&holdings, span, target.point)?;
+    let (span, link, stop) = match &target.point {
+        Point::Name(_) | Point::Xid(_) => {
+            let (span, link, lsn) = points::find(&holdings, &spans, &target.point, progress)?;
+            let stop = StopPoint {
+                lsn,
+                inclusive: true,
+            };
+            (&spans[span], link, stop)
+        }
+        point => {
+            let span = choose_span(&spans, point)?;
+            if *point == Point::Latest {
+                check_newest_wal(&holdings, span, &path, target.timeline)?;
+                check_nothing_beyond(&holdings, span, newest)?;
+            }
+            let (link, stop) = resolve(&holdings, span, point)?;
+            (span, link, stop)
+        }
+    };
     let backup = choose_backup(&holdings, span, link, stop.lsn)?.clone();
     let timeline = span.links[link].timeline;
     let upto = path
@@ -198,28 +242,29 @@ fn check_nothing_beyond(holdings: &Holdings, span: &Span, timeline: u32) -> Resu
     })
 }
 
-fn choose_span(spans: &[Span], point: Point) -> Result<&Span> {
+fn choose_span<'a>(spans: &'a [Span], point: &Point) -> Result<&'a Span> {
     // `check_reachable` made sure that there is one.
     let Some(last) = spans.last() else {
         return Err(Error::NothingToRestore("the window is empty".to_owned()));
     };
     let chosen = match point {
-        Point::Latest => Some(last),
         Point::Time(at) => spans
             .iter()
-            .find(|span| span.from_micros <= at && at <= span.to_micros),
+            .find(|span| span.from_micros <= *at && *at <= span.to_micros),
         Point::Lsn(lsn) => spans
             .iter()
-            .find(|span| span.from_lsn() <= lsn && lsn <= span.to_lsn()),
+            .find(|span| span.from_lsn() <= *lsn && *lsn <= span.to_lsn()),
+        Point::Latest | Point::Name(_) | Point::Xid(_) => Some(last),
     };
     chosen.ok_or_else(|| outside(spans, point))
 }
 
-fn outside(spans: &[Span], point: Point) -> Error {
+fn outside(spans: &[Span], point: &Point) -> Error {
     type Bounds = (u64, u64);
     let time_key = |micros: i64| u64::try_from(micros).unwrap_or(0);
     let (wanted, bounds, show): (u64, Vec<Bounds>, fn(u64) -> String) = match point {
         Point::Time(at) => {
+            let at = *at;
             let bounds = spans
                 .iter()
                 .map(|span| (time_key(span.from_micros), time_key(span.to_micros)));
@@ -228,14 +273,14 @@ fn outside(spans: &[Span], point: Point) -> Error {
             })
         }
         Point::Lsn(lsn) => (
-            lsn,
+            *lsn,
             spans
                 .iter()
                 .map(|span| (span.from_lsn(), span.to_lsn()))
                 .collect(),
             show_lsn,
         ),
-        Point::Latest => (0, Vec::new(), show_lsn),
+        Point::Latest | Point::Name(_) | Point::Xid(_) => (0, Vec::new(), show_lsn),
     };
     let before = bounds
         .iter()
@@ -269,7 +314,7 @@ fn outside(spans: &[Span], point: Point) -> Error {
 }
 
 /// The number of the link that holds the target, and where to stop on it.
-fn resolve(holdings: &Holdings, span: &Span, point: Point) -> Result<(usize, StopPoint)> {
+fn resolve(holdings: &Holdings, span: &Span, point: &Point) -> Result<(usize, StopPoint)> {
     let last = || -> Result<(usize, StopPoint)> {
         let found = last_record(&holdings.reader, span)?;
         let (link, lsn) = found
@@ -282,8 +327,9 @@ fn resolve(holdings: &Holdings, span: &Span, point: Point) -> Result<(usize, Sto
             },
         ))
     };
-    match point {
-        Point::Latest => last(),
+    match *point {
+        // Names and transactions were looked for in the WAL itself.
+        Point::Latest | Point::Name(_) | Point::Xid(_) => last(),
         Point::Time(at) => match first_end_after(&holdings.reader, span, at)? {
             Some((link, lsn)) => Ok((
                 link,
@@ -364,7 +410,7 @@ mod tests {
     fn a_target_outside_names_the_nearest_bounds() {
         let (_, spans) = two_spans();
         let check = |point: Point, expected: Result<u64, &str>| match (
-            choose_span(&spans, point),
+            choose_span(&spans, &point),
             expected,
         ) {
             (Ok(span), Ok(from)) => assert_eq!(span.from_lsn(), from, "{point:?}"),

@@ -171,6 +171,100 @@ pub fn window(
     }
 }
 
+/// WAL that is missing between what is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    pub timeline: u32,
+    pub from: u64,
+    pub to: u64,
+    /// As it was recorded; `None` for a gap that nobody put on record.
+    pub reason: Option<String>,
+}
+
+/// What can be restored when this timeline is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimelineWindow {
+    pub timeline: u32,
+    /// Those that end on it; they may begin on an ancestor.
+    pub spans: Vec<Span>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Windows {
+    pub timelines: Vec<TimelineWindow>,
+    pub gaps: Vec<Gap>,
+    /// Timelines with WAL to which no way leads, and why.
+    pub unreachable: Vec<(u32, String)>,
+}
+
+/// Everything that can be restored, timeline by timeline.
+pub fn windows(repository: &Repository, private: &RecipientPrivate) -> Result<Windows> {
+    let holdings = Holdings::read(repository, private)?;
+    let mut windows = Windows::default();
+    for (timeline, wal) in &holdings.inventory.timelines {
+        windows.gaps.extend(gaps(*timeline, wal));
+        if !wal.intervals.iter().any(|wal| wal.end > wal.start) {
+            continue;
+        }
+        let path = match path_to(&holdings.reader, *timeline) {
+            Ok(path) => path,
+            Err(Error::Timeline { what, .. }) => {
+                windows.unreachable.push((*timeline, what));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let mut spans = holdings.spans(&path);
+        let ends_here = |span: &Span| span.links.last().map(|link| link.timeline);
+        spans.retain(|span| ends_here(span) == Some(*timeline));
+        if spans.is_empty() {
+            let what = "no complete backup leads to it without a hole".to_owned();
+            windows.unreachable.push((*timeline, what));
+        } else {
+            windows.timelines.push(TimelineWindow {
+                timeline: *timeline,
+                spans,
+            });
+        }
+    }
+    Ok(windows)
+}
+
+/// Between the intervals, with the reason where one is on record; and holes on record behind the last of them.
+fn gaps(timeline: u32, wal: &repository::TimelineWal) -> Vec<Gap> {
+    let between = wal
+        .intervals
+        .windows(2)
+        .map(|pair| (pair[0].end, pair[1].start));
+    let mut gaps: Vec<Gap> = between
+        .map(|(from, to)| {
+            let on_record = wal
+                .holes
+                .iter()
+                .find(|hole| hole.start < to && from < hole.end);
+            Gap {
+                timeline,
+                from,
+                to,
+                reason: on_record.map(|hole| hole.reason.clone()),
+            }
+        })
+        .collect();
+    for hole in &wal.holes {
+        let known = |gap: &Gap| hole.start < gap.to && gap.from < hole.end;
+        let filled = |wal: &repository::Interval| wal.start <= hole.start && hole.end <= wal.end;
+        if !gaps.iter().any(known) && !wal.intervals.iter().any(filled) {
+            gaps.push(Gap {
+                timeline,
+                from: hole.start,
+                to: hole.end,
+                reason: Some(hole.reason.clone()),
+            });
+        }
+    }
+    gaps
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::collections::BTreeMap;
