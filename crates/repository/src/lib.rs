@@ -2,9 +2,9 @@
 //! The format is `docs/formats/repository.md`.
 //!
 //! Entry points: [`Repository`], then [`BackupWriter`] and [`WalWriter`] to write (a public key is enough),
-//! [`BackupReader`] and [`WalReader`] to read (needs the private key), [`catalogue`] and [`wal_inventory`] to look (needs no key).
+//! [`BackupReader`] and [`WalReader`] to read (needs the private key), [`catalogue`] and [`wal_inventory`] to look (needs no key), [`retention`] to let go of what is old.
 //!
-//! Absent: anything that speaks to PostgreSQL or knows what its files mean; async; retention and S3 (the format has room for both).
+//! Absent: anything that speaks to PostgreSQL or knows what its files mean; async; S3 (the format has room for it).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
@@ -17,6 +17,7 @@ mod pack;
 mod pipeline;
 mod progress;
 mod repository;
+pub mod retention;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use crate::manifest::{CHUNK_BYTES, ManifestBody, ManifestHeader, manifest_name};
 use crate::pack::Identifier;
 use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, seal_single};
 use crate::repository::to_json;
+use crate::retention;
 
 #[derive(Debug, Clone, Copy)]
 pub struct BackupOptions {
@@ -214,6 +215,8 @@ fn put_manifest(
     header: &ManifestHeader,
     body: &ManifestBody,
 ) -> Result<()> {
+    let packs: Vec<String> = body.packs.iter().map(|pack| pack.id.clone()).collect();
+    retention::refer(repository, &header.backup_id, &packs)?;
     let name = manifest_name(&header.backup_id);
     let clear = ObjectHeader {
         kind: ObjectKind::Manifest,

@@ -1,0 +1,93 @@
+//! Which packs a backup refers to, readable without a key: a host that cannot read must be able to expire.
+
+use std::collections::BTreeSet;
+
+use super::tombstones::doomed_packs;
+use crate::Repository;
+use crate::error::{Error, Result, StoreError};
+use crate::keys::{from_hex, hex};
+use crate::pack::pack_name;
+
+const MAGIC: &[u8; 4] = b"BREL";
+const VERSION: u16 = 1;
+const HEADER: usize = 8;
+const ID: usize = 16;
+
+fn prefix(backup_id: &str) -> String {
+    format!("backups/{backup_id}/packs-")
+}
+
+/// To be called just before a manifest is put: every pack that it refers to, in whichever backup it was written, is here and
+/// stays; and the list of them is on record for expiry.
+pub fn refer(repository: &Repository, backup_id: &str, packs: &[String]) -> Result<()> {
+    still_there(repository, packs)?;
+    let bytes = encode(packs)?;
+    let name = name(backup_id, &bytes);
+    match repository.store().put(&name, &bytes) {
+        // The name holds the hash of the bytes: it is the same list.
+        Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Fails when a pack is gone, or so near its sweep that it may be gone before the manifest is there.
+pub fn still_there(repository: &Repository, packs: &[String]) -> Result<()> {
+    let listed = repository.store().list("packs/")?;
+    let here: BTreeSet<&str> = listed
+        .iter()
+        .filter_map(|object| object.name.strip_prefix("packs/"))
+        .collect();
+    let doomed = doomed_packs(repository)?;
+    let lost = packs
+        .iter()
+        .find(|id| !here.contains(id.as_str()) || doomed.contains(*id));
+    match lost {
+        None => Ok(()),
+        Some(id) => Err(Error::Missing {
+            object: pack_name(id),
+            needed_by: "the backup that is being taken".to_owned(),
+            remedy: "It expired meanwhile. Take the backup again; nothing else is harmed",
+        }),
+    }
+}
+
+/// Mirror of [`refer`]: the union of all lists of this backup; `None` when there is none, or one that is damaged.
+pub(super) fn listed(repository: &Repository, backup_id: &str) -> Result<Option<BTreeSet<String>>> {
+    let mut packs = None;
+    for object in repository.store().list(&prefix(backup_id))? {
+        let bytes = repository.store().get(&object.name)?;
+        if name(backup_id, &bytes) != object.name {
+            return Ok(None);
+        }
+        let Some(more) = decode(&bytes) else {
+            return Ok(None);
+        };
+        packs.get_or_insert_with(BTreeSet::new).extend(more);
+    }
+    Ok(packs)
+}
+
+fn name(backup_id: &str, bytes: &[u8]) -> String {
+    let hash = blake3::hash(bytes);
+    format!("{}{}", prefix(backup_id), hex(&hash.as_bytes()[..16]))
+}
+
+fn encode(packs: &[String]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(HEADER + packs.len() * ID);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&VERSION.to_be_bytes());
+    bytes.extend_from_slice(&[0; 2]);
+    for pack in packs {
+        let id = from_hex(pack).filter(|id| id.len() == ID);
+        bytes.extend(id.ok_or_else(|| Error::Input(format!("`{pack}` is no pack id")))?);
+    }
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8]) -> Option<Vec<String>> {
+    let (header, ids) = bytes.split_at_checked(HEADER)?;
+    if &header[..4] != MAGIC || header[4..6] != VERSION.to_be_bytes() || ids.len() % ID != 0 {
+        return None;
+    }
+    Some(ids.chunks_exact(ID).map(hex).collect())
+}

@@ -1,0 +1,174 @@
+//! Tombstones: write-once objects that name what expires and when it may be swept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Repository;
+use crate::error::{Error, Result, StoreError};
+use crate::keys::random_hex;
+use crate::repository::to_json;
+use crate::store::now_micros;
+
+const PREFIX: &str = "tombstones/";
+const BACKUP: &str = "tombstones/backup.";
+const VERSION: u64 = 1;
+/// So many names a tombstone: a first expiry of years of WAL stays readable.
+pub(super) const OBJECTS_MAX: usize = 10_000;
+
+/// What a tombstone is about. It is the first part of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Backup,
+    Packs,
+    Wal,
+    Rest,
+}
+
+impl Kind {
+    pub(super) const SWEPT_IN_THIS_ORDER: [Self; 4] =
+        [Self::Backup, Self::Packs, Self::Wal, Self::Rest];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Packs => "packs",
+            Self::Wal => "wal",
+            Self::Rest => "rest",
+        }
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        let word = name.strip_prefix(PREFIX)?.split('.').next()?;
+        Self::SWEPT_IN_THIS_ORDER
+            .into_iter()
+            .find(|kind| kind.word() == word)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Tombstone {
+    version: u64,
+    pub(super) written_at_micros: i64,
+    pub(super) sweep_after_micros: i64,
+    /// Why, for people.
+    pub(super) reason: String,
+    pub(super) objects: Vec<String>,
+}
+
+/// A tombstone as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) tombstone: Tombstone,
+}
+
+impl Found {
+    pub(super) fn backup_id(&self) -> Option<&str> {
+        self.name.strip_prefix(BACKUP)
+    }
+}
+
+impl Tombstone {
+    pub(super) fn new(
+        written_at_micros: i64,
+        grace_micros: i64,
+        reason: &str,
+        objects: Vec<String>,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            written_at_micros,
+            sweep_after_micros: written_at_micros.saturating_add(grace_micros),
+            reason: reason.to_owned(),
+            objects,
+        }
+    }
+
+    /// New references are taken for the first half of the grace only, so that no writer races with the sweep.
+    fn accepts_references_at(&self, now: i64) -> bool {
+        let half = (self.sweep_after_micros - self.written_at_micros) / 2;
+        now < self.written_at_micros.saturating_add(half)
+    }
+}
+
+/// Durable when it returns. A backup has one tombstone, whoever writes it first; others get names of their own.
+pub(super) fn put(
+    repository: &Repository,
+    kind: Kind,
+    backup_id: Option<&str>,
+    tombstone: &Tombstone,
+) -> Result<()> {
+    let name = match backup_id {
+        Some(id) => format!("{BACKUP}{id}"),
+        None => {
+            let at = u64::try_from(tombstone.written_at_micros).unwrap_or(0);
+            format!("{PREFIX}{}.{at:016x}-{}", kind.word(), random_hex(4)?)
+        }
+    };
+    match repository.store().put(&name, &to_json(tombstone)) {
+        Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Backups that have a tombstone: readers leave them alone. From names only.
+pub(crate) fn expiring(repository: &Repository) -> Result<BTreeSet<String>> {
+    let objects = repository.store().list(BACKUP)?;
+    Ok(objects
+        .into_iter()
+        .filter_map(|object| object.name.strip_prefix(BACKUP).map(str::to_owned))
+        .collect())
+}
+
+/// All of them, and those that cannot be read. What a damaged one names is never swept by it, and is found anew.
+pub(super) fn read_all(repository: &Repository, prefix: &str) -> Result<(Vec<Found>, Vec<Error>)> {
+    let (mut found, mut damaged) = (Vec::new(), Vec::new());
+    for object in repository.store().list(prefix)? {
+        let Some(kind) = Kind::of(&object.name) else {
+            continue;
+        };
+        let bytes = match repository.store().get(&object.name) {
+            // Swept meanwhile.
+            Err(StoreError::NotFound { .. }) => continue,
+            other => other?,
+        };
+        match serde_json::from_slice::<Tombstone>(&bytes) {
+            Ok(tombstone) if tombstone.version == VERSION => found.push(Found {
+                name: object.name,
+                kind,
+                tombstone,
+            }),
+            Ok(tombstone) => damaged.push(Error::Version {
+                object: object.name,
+                found: tombstone.version,
+            }),
+            Err(_) => damaged.push(Error::damaged(&object.name, 0, "it cannot be parsed")),
+        }
+    }
+    Ok((found, damaged))
+}
+
+pub(super) fn all(repository: &Repository) -> Result<(Vec<Found>, Vec<Error>)> {
+    read_all(repository, PREFIX)
+}
+
+/// Ids of packs that a new backup must not refer to, because they may be gone before its manifest is there.
+pub fn doomed_packs(repository: &Repository) -> Result<BTreeSet<String>> {
+    let prefix = format!("{PREFIX}{}.", Kind::Packs.word());
+    let (found, _) = read_all(repository, &prefix)?;
+    let now = now_micros();
+    let mut doomed = BTreeMap::new();
+    for tombstone in found.iter().map(|found| &found.tombstone) {
+        let is_doomed = !tombstone.accepts_references_at(now);
+        for pack in &tombstone.objects {
+            let id = pack.trim_start_matches("packs/").to_owned();
+            *doomed.entry(id).or_insert(false) |= is_doomed;
+        }
+    }
+    Ok(doomed
+        .into_iter()
+        .filter_map(|(id, is_doomed)| is_doomed.then_some(id))
+        .collect())
+}
