@@ -26,8 +26,8 @@ mod wal;
 
 pub use backup::{
     BackupFacts, BackupKind, BackupOptions, BackupReader, BackupState, BackupStop, BackupSummary,
-    BackupWriter, Catalogue, DamagedObject, DamagedPage, Entry, EntryKind, FileWriter, Proof,
-    VerifyReport, catalogue, new_backup_id, put_proof,
+    BackupWriter, Catalogue, DamagedObject, DamagedPage, Entry, EntryKind, ExtentReader,
+    FileWriter, Proof, VerifyReport, catalogue, new_backup_id, put_proof,
 };
 pub use error::{Error, Result, StoreError};
 pub use heads::{StoredHead, heads, put_head};

@@ -271,6 +271,10 @@ impl PackSet {
         Ok(raw)
     }
 
+    pub(crate) fn id(&self, kind: BoxKind, raw: &[u8]) -> BlobId {
+        self.identifier.id(kind, raw)
+    }
+
     pub(crate) fn pack_of(&self, id: BlobId) -> Option<&str> {
         self.blobs
             .get(&id)

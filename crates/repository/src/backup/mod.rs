@@ -1,6 +1,7 @@
 //! Backups: written by [`BackupWriter`], read by [`BackupReader`] (its mirror), listed by [`catalogue`].
 
 mod catalogue;
+mod extents;
 mod reader;
 mod tree;
 mod verify;
@@ -8,6 +9,7 @@ mod workers;
 mod writer;
 
 pub use catalogue::{BackupState, BackupSummary, Catalogue, Proof, catalogue, put_proof};
+pub use extents::ExtentReader;
 pub use reader::{BackupReader, Entry, EntryKind};
 pub use verify::{DamagedObject, VerifyReport};
 pub use writer::{BackupOptions, BackupWriter, FileWriter};
