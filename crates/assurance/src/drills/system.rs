@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use postgres_physical::server::processes::{children_of, is_alive};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
@@ -152,28 +153,6 @@ fn remove(path: &Path) -> Result<(), DrillError> {
     }
 }
 
-fn children_of(parent: i32) -> Vec<i32> {
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| parent_of(*pid) == Some(parent))
-        .collect()
-}
-
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold spaces; the state and the parent follow its last bracket.
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
-}
-
 /// SIGKILL: no warning, no clean-up. A process that is gone already is no error.
 pub(crate) fn kill(pid: i32) -> Result<(), DrillError> {
     let Some(target) = Pid::from_raw(pid) else {
@@ -190,13 +169,7 @@ pub(crate) fn kill(pid: i32) -> Result<(), DrillError> {
 
 /// Waits until none of the processes runs any more (one that nobody has waited for yet does not run).
 pub(crate) fn wait_dead(pids: &[i32]) {
-    let runs = |pid: &i32| {
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-            stat.rsplit_once(')')
-                .is_some_and(|(_, rest)| !matches!(rest.split_whitespace().next(), Some("Z" | "X")))
-        })
-    };
-    while pids.iter().any(runs) {
+    while pids.iter().any(|pid| is_alive(*pid)) {
         std::thread::yield_now();
     }
 }

@@ -2,6 +2,7 @@
 //! postmaster was. They are recognised by their working directory, which PostgreSQL sets to its data folder.
 
 use super::ServerError;
+use super::processes::{parent_of, running_pids, state_of};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::path::{Path, PathBuf};
@@ -140,14 +141,6 @@ pub(super) fn wait_exit(pid: i32, patience: Duration) -> bool {
     }
 }
 
-fn running_pids() -> impl Iterator<Item = i32> {
-    std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 fn runs_on(pid: i32, dir: &Path) -> bool {
     let Ok(cwd) = std::fs::read_link(format!("/proc/{pid}/cwd")) else {
         return false;
@@ -170,21 +163,6 @@ fn program_of(pid: i32) -> Option<String> {
 /// Children change their title to `postgres: checkpointer`; only a postmaster keeps its command line.
 fn is_postmaster(pid: i32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.starts_with(b"postgres: "))
-}
-
-fn parent_of(pid: i32) -> Option<i32> {
-    stat_of(pid, 1)?.parse().ok()
-}
-
-fn state_of(pid: i32) -> Option<char> {
-    stat_of(pid, 0)?.chars().next()
-}
-
-/// A field of `/proc/PID/stat`, counted from behind the program's name.
-fn stat_of(pid: i32, field: usize) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let after_name = stat.rsplit_once(')')?.1;
-    Some(after_name.split_whitespace().nth(field)?.to_owned())
 }
 
 #[cfg(test)]

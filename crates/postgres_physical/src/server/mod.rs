@@ -6,6 +6,7 @@ mod initdb;
 mod leftover;
 mod os_user;
 mod process;
+pub mod processes;
 pub mod sql;
 
 pub use binaries::Binaries;

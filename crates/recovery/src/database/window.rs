@@ -299,6 +299,7 @@ pub(super) mod tests {
             files: 0,
             damaged_pages: 0,
             restored_and_proved_at_micros: None,
+            proof_failed_at_micros: None,
         }
     }
 

@@ -1,8 +1,7 @@
 //! The catalogue: derived from manifests and the WAL inventory, needs no key.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::BackupKind;
 use crate::Repository;
@@ -44,6 +43,8 @@ pub struct BackupSummary {
     pub damaged_pages: u64,
     /// The newest proof that passed.
     pub restored_and_proved_at_micros: Option<i64>,
+    /// When the newest proof was made, if that one failed.
+    pub proof_failed_at_micros: Option<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +60,9 @@ pub struct Catalogue {
 pub struct Proof {
     pub proved_at_micros: i64,
     pub passed: bool,
-    pub details: BTreeMap<String, String>,
+    /// The rest of the record: whoever proves says what it checked.
+    #[serde(flatten)]
+    pub details: Map<String, Value>,
 }
 
 /// All backups of the repository with their states.
@@ -94,11 +97,17 @@ pub fn catalogue(repository: &Repository) -> Result<Catalogue> {
     {
         note_proof(repository, &object.name, &mut catalogue)?;
     }
+    catalogue.backups.iter_mut().for_each(forget_mended);
     Ok(catalogue)
 }
 
 fn note_proof(repository: &Repository, name: &str, catalogue: &mut Catalogue) -> Result<()> {
-    let proof: Proof = match serde_json::from_slice(&repository.store().get(name)?) {
+    let bytes = match repository.store().get(name) {
+        // Expired since the listing.
+        Err(StoreError::NotFound { .. }) => return Ok(()),
+        other => other?,
+    };
+    let proof: Proof = match serde_json::from_slice(&bytes) {
         Ok(proof) => proof,
         Err(_) => {
             catalogue
@@ -108,19 +117,34 @@ fn note_proof(repository: &Repository, name: &str, catalogue: &mut Catalogue) ->
         }
     };
     let id = name.split('/').nth(1).unwrap_or_default();
-    let backup = catalogue.backups.iter_mut().find(|backup| backup.id == id);
-    if let Some(backup) = backup.filter(|_| proof.passed) {
-        let newest = &mut backup.restored_and_proved_at_micros;
-        *newest = (*newest).max(Some(proof.proved_at_micros));
+    if let Some(backup) = catalogue.backups.iter_mut().find(|backup| backup.id == id) {
+        let of_its_kind = match proof.passed {
+            true => &mut backup.restored_and_proved_at_micros,
+            false => &mut backup.proof_failed_at_micros,
+        };
+        *of_its_kind = (*of_its_kind).max(Some(proof.proved_at_micros));
     }
     Ok(())
 }
 
-/// Stores the result of a restore proof.
-pub fn put_proof(repository: &Repository, backup_id: &str, proof: &Proof) -> Result<()> {
+/// A failure that a later proof made good is history.
+fn forget_mended(backup: &mut BackupSummary) {
+    if backup.restored_and_proved_at_micros >= backup.proof_failed_at_micros {
+        backup.proof_failed_at_micros = None;
+    }
+}
+
+/// Stores the result of a restore proof; says under which name, and the bytes that are there now.
+pub fn put_proof(
+    repository: &Repository,
+    backup_id: &str,
+    proof: &Proof,
+) -> Result<(String, Vec<u8>)> {
     let at = u64::try_from(proof.proved_at_micros).unwrap_or(0);
     let name = format!("backups/{backup_id}/proof-{at:016x}");
-    Ok(repository.store().put(&name, &to_json(proof))?)
+    let bytes = to_json(proof);
+    repository.store().put(&name, &bytes)?;
+    Ok((name, bytes))
 }
 
 /// `state` is `Waiting` until the inventory was asked.
@@ -158,6 +182,7 @@ pub(super) fn read_summary(
         files: header.files,
         damaged_pages: header.damaged_pages,
         restored_and_proved_at_micros: None,
+        proof_failed_at_micros: None,
     })
 }
 

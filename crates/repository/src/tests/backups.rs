@@ -314,11 +314,17 @@ fn a_proof_shows_in_the_catalogue() {
         passed,
         details: Default::default(),
     };
-    for proof in [proof(50, true), proof(70, false)] {
-        put_proof(&world.repository, ID, &proof).unwrap();
-    }
-    let summary = catalogue(&world.repository).unwrap().backups.remove(0);
-    assert_eq!(summary.restored_and_proved_at_micros, Some(50));
+    let shown = |made: Proof| {
+        put_proof(&world.repository, ID, &made).unwrap();
+        let backup = catalogue(&world.repository).unwrap().backups.remove(0);
+        (
+            backup.restored_and_proved_at_micros,
+            backup.proof_failed_at_micros,
+        )
+    };
+    assert_eq!(shown(proof(50, true)), (Some(50), None));
+    assert_eq!(shown(proof(70, false)), (Some(50), Some(70)));
+    assert_eq!(shown(proof(90, true)), (Some(90), None));
 }
 
 #[test]

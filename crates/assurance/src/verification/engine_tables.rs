@@ -1,0 +1,221 @@
+//! What the guide counts after a recovery, and what the engine's own tables say of each other and of the audit log: reads only.
+
+use audit::{Entry, Kind, hex};
+use postgres_physical::wire::WireError;
+use serde_json::{Value, json};
+
+use super::{Check, Database};
+
+pub(super) const NAMES: [&str; 2] = ["row_counts", "orphan_rows"];
+
+/// The guide's critical tables first; then what prices depend on.
+const COUNTED: [&str; 10] = [
+    "stocks",
+    "brokers",
+    "volatility",
+    "api_keys",
+    "audit_log",
+    "quotes",
+    "base_rates",
+    "feed_batches",
+    "events",
+    "quarantine",
+];
+/// Entries of kinds other than quotes are read in portions of so many.
+const PORTION: u64 = 5000;
+
+pub(super) fn checks(database: &mut Database<'_>) -> Vec<Check> {
+    match schema(database) {
+        Ok(Some(schema)) => in_one_snapshot(database, &schema),
+        Ok(None) => {
+            let why = format!("database {} holds no tables of the engine", database.name);
+            NAMES
+                .iter()
+                .map(|name| Check::skipped(name, &why))
+                .collect()
+        }
+        Err(error) => both_failed(&error),
+    }
+}
+
+fn both_failed(error: &WireError) -> Vec<Check> {
+    let failed = |name: &&str| Check::failed(name, error.to_string(), Value::Null);
+    NAMES.iter().map(failed).collect()
+}
+
+/// Where the engine's tables are; any of them is enough to expect all.
+fn schema(database: &mut Database<'_>) -> Result<Option<String>, WireError> {
+    database.client.value(
+        "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND c.relname IN ('audit_log', 'api_keys', 'brokers', 'stocks') \
+         AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
+         GROUP BY n.nspname ORDER BY count(*) DESC LIMIT 1",
+    )
+}
+
+/// An engine may be writing meanwhile: all figures are of one moment.
+fn in_one_snapshot(database: &mut Database<'_>, schema: &str) -> Vec<Check> {
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL search_path = {}, pg_catalog",
+        postgres_physical::server::sql::quote_identifier(schema)
+    );
+    let checked = database.client.query(&begin).and_then(|_| {
+        let counts = row_counts(database)?;
+        let orphans = orphans(database)?;
+        Ok(vec![counts, orphans])
+    });
+    let _ = database.client.query("ROLLBACK");
+    checked.unwrap_or_else(|error| both_failed(&error))
+}
+
+fn row_counts(database: &mut Database<'_>) -> Result<Check, WireError> {
+    let mut counts = serde_json::Map::new();
+    let mut wrong = Vec::new();
+    for table in COUNTED {
+        let there = database
+            .client
+            .value(&format!("SELECT to_regclass('{table}')"))?;
+        if there.is_none() {
+            wrong.push(format!("table {table} is missing"));
+            continue;
+        }
+        let rows = database.number(&format!("SELECT count(*) FROM {table}"))?;
+        counts.insert(table.to_owned(), json!(rows));
+    }
+    let has = |table: &str| counts.contains_key(table);
+    for table in ["stocks", "brokers", "audit_log"] {
+        if counts.get(table) == Some(&json!(0)) {
+            wrong.push(format!("table {table} is empty; the first start fills it"));
+        }
+    }
+    let mut expected = Value::Null;
+    if has("audit_log") && has("quotes") && has("api_keys") && has("feed_batches") {
+        let figures = Figures::read(database)?;
+        for (what, found, said) in figures.compared(&counts) {
+            if found != said {
+                wrong.push(format!("{what}: {found} rows, the audit log says {said}"));
+            }
+        }
+        wrong.extend(gaps(database)?);
+        expected = json!({ "quotes": figures.quotes, "api_keys": figures.keys, "feed_batches": figures.batches });
+    }
+    let detail = json!({ "rows": counts, "by_the_audit_log": expected });
+    Ok(match wrong.is_empty() {
+        true => Check::passed("row_counts", detail),
+        false => Check::failed("row_counts", wrong.join("; "), detail),
+    })
+}
+
+/// Positions of a log have no gaps: as many entries as the last one's position.
+fn gaps(database: &mut Database<'_>) -> Result<Vec<String>, WireError> {
+    let rows = database.rows(
+        "SELECT log, count(*), max(position) FROM audit_log GROUP BY log HAVING count(*) <> max(position) ORDER BY log",
+    )?;
+    let sentence = |row: Vec<String>| {
+        format!(
+            "audit log {} has {} entries, its last position is {}",
+            row[0], row[1], row[2]
+        )
+    };
+    Ok(rows.into_iter().map(sentence).collect())
+}
+
+/// What the audit log's own entries say must be in other tables.
+#[derive(Default)]
+struct Figures {
+    quotes: u64,
+    keys: u64,
+    batches: u64,
+}
+
+impl Figures {
+    fn read(database: &mut Database<'_>) -> Result<Self, WireError> {
+        let quote = Kind::Quote.number();
+        let mut figures = Self {
+            quotes: database.number(&format!(
+                "SELECT count(*) FROM audit_log WHERE kind = {quote}"
+            ))?,
+            ..Self::default()
+        };
+        let kinds = [Kind::FeedLoaded, Kind::KeyChanged, Kind::BrokerChanged]
+            .map(|kind| kind.number().to_string());
+        let kinds = kinds.join(", ");
+        let mut after = (0_u64, 0_u64, 0_u64);
+        loop {
+            let rows = database.rows(&format!(
+                "SELECT log, epoch, position, encode(canonical, 'hex') FROM audit_log \
+                 WHERE kind IN ({kinds}) AND (log, epoch, position) > ({}, {}, {}) ORDER BY log, epoch, position LIMIT {PORTION}",
+                after.0, after.1, after.2
+            ))?;
+            for row in &rows {
+                let number = |at: usize| row[at].parse().unwrap_or(u64::MAX >> 1);
+                after = (number(0), number(1), number(2));
+                figures.note(&row[3]);
+            }
+            if (rows.len() as u64) < PORTION {
+                return Ok(figures);
+            }
+        }
+    }
+
+    /// Bytes that do not parse are the verification's affair, not the counting's.
+    fn note(&mut self, canonical: &str) {
+        let Some(entry) = hex::decode(canonical)
+            .ok()
+            .and_then(|bytes| Entry::parse(&bytes).ok())
+        else {
+            return;
+        };
+        let field = |name: &str| entry.fields.get(name);
+        match entry.kind {
+            Kind::KeyChanged => self.keys += u64::from(field("change") != Some("revoked")),
+            _ => {
+                let loaded = field("outcome").is_none_or(|outcome| outcome == "loaded");
+                self.batches += u64::from(loaded && field("batch_id").is_some());
+            }
+        }
+    }
+
+    fn compared(&self, counts: &serde_json::Map<String, Value>) -> [(&'static str, u64, u64); 3] {
+        let found = |table: &str| counts.get(table).and_then(Value::as_u64).unwrap_or(0);
+        [
+            ("quotes", found("quotes"), self.quotes),
+            ("api_keys", found("api_keys"), self.keys),
+            ("feed_batches", found("feed_batches"), self.batches),
+        ]
+    }
+}
+
+/// Rows that belong together by the engine's own rules, where no foreign key stands guard.
+const TOGETHER: [(&str, &str); 3] = [
+    (
+        "rows of quotes have no audit entry",
+        "SELECT count(*) FROM quotes AS q WHERE NOT EXISTS (SELECT FROM audit_log AS a \
+         WHERE (a.log, a.epoch, a.position) = (q.log, q.epoch, q.position) AND a.kind = 1)",
+    ),
+    (
+        "quotes in the audit log have no row in quotes",
+        "SELECT count(*) FROM audit_log AS a WHERE a.kind = 1 AND NOT EXISTS (SELECT FROM quotes AS q \
+         WHERE (q.log, q.epoch, q.position) = (a.log, a.epoch, a.position))",
+    ),
+    (
+        "feed batches have another number of quarantined rows than they say",
+        "SELECT count(*) FROM feed_batches AS b LEFT JOIN (SELECT batch_id, count(*) AS rows FROM quarantine GROUP BY batch_id) AS q \
+         USING (batch_id) WHERE b.quarantined <> coalesce(q.rows, 0)",
+    ),
+];
+
+fn orphans(database: &mut Database<'_>) -> Result<Check, WireError> {
+    let mut wrong = Vec::new();
+    for (what, sql) in TOGETHER {
+        match database.number(sql)? {
+            0 => {}
+            rows => wrong.push(format!("{rows} {what}")),
+        }
+    }
+    let detail = json!({ "rules": TOGETHER.len(), "broken": wrong.len() });
+    Ok(match wrong.is_empty() {
+        true => Check::passed("orphan_rows", detail),
+        false => Check::failed("orphan_rows", wrong.join("; "), detail),
+    })
+}

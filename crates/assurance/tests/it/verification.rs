@@ -1,0 +1,215 @@
+use std::path::PathBuf;
+
+use assurance::verification::{Check, Options, Verdict, all_passed, cluster};
+use audit::{Chain, EpochOpening, Fields, Kind, SigningKey, hex};
+use postgres_physical::page::{self, PAGE_BYTES};
+use postgres_physical::server::StopMode;
+use testkit::TestPostgres;
+
+const NOW: i64 = 1_795_421_730_000_000;
+
+/// The engine's tables, made by its own migrations, with a little in them.
+struct World {
+    postgres: TestPostgres,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = World {
+            postgres: TestPostgres::start(),
+        };
+        world
+            .postgres
+            .sql("CREATE ROLE bre_service; CREATE ROLE bre_owner");
+        for migration in migrations() {
+            world
+                .postgres
+                .sql(&std::fs::read_to_string(migration).unwrap());
+        }
+        let key = SigningKey::generate().unwrap();
+        let mut chain = Chain::new(1);
+        world.record(
+            chain
+                .open_epoch(NOW, &EpochOpening::Created { timeline: 1 }, &key)
+                .unwrap(),
+        );
+        let made = Fields::new().with("change", "created").with("key_id", "k1");
+        world.record(chain.append(Kind::KeyChanged, NOW, made).unwrap());
+        world.postgres.sql(
+            "INSERT INTO stocks (ticker) VALUES ('GME'); \
+             INSERT INTO brokers VALUES ('standard', 5, 'FLAT', 25, 'standard', 'act365-1', 'standard-1', true, now()); \
+             INSERT INTO api_keys (key_id, hash, client_id, tier, created_at, expires_at) \
+             VALUES ('k1', sha256('1'), 'standard', 'standard', now(), now())",
+        );
+        world
+    }
+
+    fn record(&self, sealed: audit::Sealed) {
+        let entry = &sealed.entry;
+        self.postgres.sql(&format!(
+            "INSERT INTO audit_log (log, epoch, position, kind, recorded_at, canonical, hash) \
+             VALUES (1, {}, {}, {}, now(), '\\x{}', '\\x{}')",
+            entry.epoch,
+            entry.position,
+            entry.kind.number(),
+            hex::encode(&sealed.bytes),
+            hex::encode(sealed.hash.as_bytes()),
+        ));
+    }
+
+    fn checks(&self, scratch: bool) -> Vec<Check> {
+        let options = Options {
+            scratch,
+            cancelled: &|| false,
+        };
+        cluster(&self.postgres.connect_options(), &options)
+    }
+
+    /// Exactly these checks fail, and each names what is hurt.
+    fn fails(&self, expected: &[(&str, &str)]) {
+        let checks = self.checks(true);
+        let failed: Vec<&Check> = checks
+            .iter()
+            .filter(|check| check.verdict != Verdict::Passed)
+            .collect();
+        let names: Vec<&str> = failed.iter().map(|check| check.name.as_str()).collect();
+        let wanted: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, wanted, "{failed:?}");
+        for (check, (_, says)) in failed.iter().zip(expected) {
+            assert!(
+                check.why.as_deref().unwrap().contains(says),
+                "{says}: {check:?}"
+            );
+        }
+    }
+}
+
+fn migrations() -> Vec<PathBuf> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../services/migrations");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    let number = |path: &PathBuf| -> u32 {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name[1..].split_once("__").unwrap().0.parse().unwrap()
+    };
+    files.sort_by_key(number);
+    // Those that make the tables which the checks know.
+    files.retain(|file| number(file) <= 4);
+    files
+}
+
+#[test]
+fn a_healthy_database_passes_and_what_is_not_looked_at_is_said() {
+    let world = World::new();
+    let live = world.checks(false);
+    let skipped: Vec<&Check> = live
+        .iter()
+        .filter(|check| check.verdict == Verdict::Skipped)
+        .collect();
+    let names: Vec<&str> = skipped.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(names, ["amcheck_indexes", "amcheck_tables"]);
+    assert!(
+        skipped[0]
+            .why
+            .as_deref()
+            .unwrap()
+            .contains("CREATE EXTENSION amcheck")
+    );
+    assert!(!all_passed(&live), "what was skipped has not passed");
+
+    world.fails(&[]);
+    let checks = world.checks(false);
+    assert!(
+        all_passed(&checks),
+        "the extension is there now: {checks:?}"
+    );
+    let counts = checks
+        .iter()
+        .find(|check| check.name == "row_counts")
+        .unwrap();
+    assert_eq!(counts.detail["rows"]["audit_log"], 2);
+    assert_eq!(counts.detail["by_the_audit_log"]["api_keys"], 1);
+    let indexes = checks
+        .iter()
+        .find(|check| check.name == "amcheck_indexes")
+        .unwrap();
+    assert!(
+        indexes.detail["checked"].as_u64().unwrap() > 100,
+        "{indexes:?}"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_found_and_named() {
+    let world = World::new();
+    let sql = |text: &str| world.postgres.sql(text);
+
+    sql("CREATE TABLE twice (n integer); INSERT INTO twice VALUES (1), (1)");
+    let mut client = world.postgres.client();
+    client
+        .query("CREATE UNIQUE INDEX CONCURRENTLY twice_once ON twice (n)")
+        .unwrap_err();
+    world.fails(&[("invalid_indexes", "postgres.public.twice_once on twice")]);
+    sql("DROP TABLE twice");
+
+    sql(
+        "CREATE TABLE numbered (id serial); INSERT INTO numbered SELECT FROM generate_series(1, 9); SELECT setval('numbered_id_seq', 5)",
+    );
+    world.fails(&[("sequences", "numbered_id_seq stands at 5")]);
+    sql("DROP TABLE numbered");
+
+    sql("SET session_replication_role = replica; \
+         INSERT INTO quarantine VALUES ('019aa000-0000-7000-8000-000000000000', 1, 'test', 'x')");
+    world.fails(&[(
+        "referential_integrity",
+        "1 rows of postgres.public.quarantine refer to nothing in public.feed_batches",
+    )]);
+    sql("DELETE FROM quarantine");
+
+    sql(
+        "INSERT INTO api_keys (key_id, hash, client_id, tier, created_at, expires_at) \
+         VALUES ('k2', sha256('2'), 'standard', 'standard', now(), now())",
+    );
+    world.fails(&[("row_counts", "api_keys: 2 rows, the audit log says 1")]);
+    sql("DELETE FROM api_keys WHERE key_id = 'k2'");
+
+    sql("ALTER TABLE audit_log DISABLE TRIGGER ALL; DELETE FROM audit_log WHERE position = 1");
+    world.fails(&[(
+        "row_counts",
+        "audit log 1 has 1 entries, its last position is 2",
+    )]);
+}
+
+#[test]
+fn damage_on_disk_is_found_and_named() {
+    let mut world = World::new();
+    // An index whose order is no longer what its operators say.
+    world.postgres.sql(
+        "CREATE FUNCTION key(n integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT n'; \
+         CREATE TABLE bent (n integer); INSERT INTO bent SELECT generate_series(1, 1000); CREATE INDEX bent_key ON bent (key(n)); \
+         CREATE TABLE torn AS SELECT n, repeat('x', 100) AS text FROM generate_series(1, 1000) AS n; CHECKPOINT",
+    );
+    world.fails(&[]);
+    world.postgres.sql("CREATE OR REPLACE FUNCTION key(n integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT -n'");
+    world.fails(&[("amcheck_indexes", "postgres.public.bent_key")]);
+    world.postgres.sql("DROP TABLE bent");
+
+    // A row of a table that points outside its page, under a checksum that is right.
+    let file = world
+        .postgres
+        .data_dir()
+        .join(world.postgres.value("SELECT pg_relation_filepath('torn')"));
+    world.postgres.stop(StopMode::Fast);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let block = 3;
+    let page = &mut bytes[block * PAGE_BYTES..(block + 1) * PAGE_BYTES];
+    page[24..28].copy_from_slice(&(8000_u32 | 1 << 15 | 4000 << 17).to_le_bytes());
+    let whole: &[u8; PAGE_BYTES] = (&*page).try_into().unwrap();
+    let checksum = page::checksum(whole, u32::try_from(block).unwrap());
+    page[8..10].copy_from_slice(&checksum.to_le_bytes());
+    std::fs::write(&file, bytes).unwrap();
+    world.postgres.start_again();
+    world.fails(&[("amcheck_tables", "postgres.public.torn: block 3, row 1")]);
+}
