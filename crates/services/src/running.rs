@@ -128,6 +128,7 @@ impl Services {
         ));
         let calculator = Calculator {
             market,
+            keeper: Arc::clone(&keeper),
             writer: data.record,
             quote_valid: settings.quote_valid,
         };

@@ -4,7 +4,6 @@ use serde::Serialize;
 
 use super::parameters::{Parameters, whole};
 
-pub(super) const SKIP_AND_LIMIT: &[&str] = &["skip", "limit", "use_cache"];
 const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 100;
 /// Far beyond any list; a page number times its size stays within the types.

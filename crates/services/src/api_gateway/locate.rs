@@ -10,10 +10,12 @@ use serde::Serialize;
 use super::Gateway;
 use super::errors::ApiError;
 use super::middleware::{Caller, RequestId};
+use super::moment::Asked;
 use super::parameters::{CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker, whole};
 use super::rates::DataSource;
 use crate::calculation::LocateRequest;
 use crate::data::{Recorded, RecordedQuote};
+use crate::time::rfc3339;
 
 pub(super) const PARAMETERS: &[&str] = &[
     "ticker",
@@ -22,6 +24,8 @@ pub(super) const PARAMETERS: &[&str] = &[
     "client_id",
     "shares",
     "share_price",
+    "as_of",
+    "known_at",
 ];
 
 #[derive(Serialize)]
@@ -46,6 +50,11 @@ pub(super) struct FeeAnswer {
     convention: String,
     collateral_value: PositionValue,
     expires_at: String,
+    /// Set on a quote as of a moment of the past: what it was priced with, and by when that had to be known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_of: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    known_at: Option<String>,
     stale: bool,
     data_sources: DataSources,
 }
@@ -99,12 +108,13 @@ async fn price(
     parameters: Parameters,
 ) -> Result<Json<FeeAnswer>, ApiError> {
     let key = &caller.0.stored;
-    let request = validate(parameters, id.0.clone(), key.key_id.clone())?;
+    let (mut request, asked) = validate(parameters, id.0.clone(), key.key_id.clone())?;
     if request.client_id != key.client_id {
         return Err(ApiError::Forbidden(
             "this API key may price only for its own client_id".to_owned(),
         ));
     }
+    request.moment = asked.settle(gateway).await?;
     let located = gateway.calculation.locate(request).await.map_err(|error| {
         metrics::counter!("bre_locates_refused_total").increment(1);
         ApiError::from_locate(error, &id.0)
@@ -117,7 +127,7 @@ fn validate(
     mut parameters: Parameters,
     request_id: String,
     key_id: String,
-) -> Result<LocateRequest, ApiError> {
+) -> Result<(LocateRequest, Asked), ApiError> {
     let ticker = parameters.required("ticker", TICKER_RULE, |text| {
         is_ticker(text).then(|| text.to_owned())
     });
@@ -153,6 +163,7 @@ fn validate(
     if parameters.optional("shares").is_some() != parameters.optional("share_price").is_some() {
         parameters.refuse("shares", "shares and share_price go together");
     }
+    let asked = Asked::read(&mut parameters);
     let (Some(ticker), Some(client_id), Some(position_value), Some(loan_days)) =
         (ticker, client_id, position_value, loan_days)
     else {
@@ -165,7 +176,7 @@ fn validate(
     let per_share = shares
         .zip(share_price)
         .map(|(shares, price)| PerShare { shares, price });
-    Ok(LocateRequest {
+    let request = LocateRequest {
         request_id,
         client_id,
         key_id,
@@ -173,7 +184,9 @@ fn validate(
         position_value,
         loan_days,
         per_share,
-    })
+        moment: None,
+    };
+    Ok((request, asked))
 }
 
 impl FeeAnswer {
@@ -207,6 +220,11 @@ impl FeeAnswer {
             convention: inputs.convention.id(),
             collateral_value: outputs.collateral_value,
             expires_at: facts.expires_at.clone(),
+            as_of: facts
+                .known_at
+                .as_ref()
+                .map(|_| rfc3339(inputs.priced_at_micros)),
+            known_at: facts.known_at.clone(),
             stale: !outputs.stale.is_empty(),
             data_sources: DataSources {
                 base_rate: DataSource::of(&inputs.base_rate, stale("base_rate")),

@@ -14,6 +14,7 @@ mod lists;
 mod locate;
 mod metrics;
 mod middleware;
+mod moment;
 mod parameters;
 mod quotes;
 mod rates;

@@ -1,4 +1,5 @@
-//! `GET /api/v1/quotes/{id}` and `GET /api/v1/quotes?request_id=`: a client's own quotes, for asking after an unknown outcome.
+//! `GET /api/v1/quotes/{id}` and `GET /api/v1/quotes?request_id=`: a client's own quotes, for asking after an unknown outcome; and
+//! `GET /api/v1/quotes/{id}/explanation`: how one came about.
 
 use axum::Json;
 use axum::extract::{Extension, Path, RawQuery, State};
@@ -11,7 +12,7 @@ use super::lists::{List, Page};
 use super::locate::FeeAnswer;
 use super::middleware::Caller;
 use super::parameters::{Parameters, is_request_id};
-use crate::data::{Found, find_by_id, find_by_request};
+use crate::data::{Found, RecordedQuote, find_by_id, find_by_request};
 
 const BY_ID: &[&str] = &["id"];
 const BY_REQUEST: &[&str] = &["request_id", "skip", "limit"];
@@ -37,14 +38,47 @@ pub(super) async fn by_id(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<QuoteAnswer>, ApiError> {
+    let found = find(&gateway, &caller, &id).await?;
+    Ok(Json(found.into()))
+}
+
+async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Found, ApiError> {
     let id: Uuid = id
         .parse()
         .map_err(|_| ApiError::invalid("id", "path", "must be a quote's id", BY_ID))?;
     let client = gateway.keeper.client()?;
     let found = find_by_id(&client, &caller.0.stored.client_id, &id.to_string()).await?;
-    found
-        .map(|found| Json(found.into()))
-        .ok_or(ApiError::NotFound("there is no such quote of yours"))
+    found.ok_or(ApiError::NotFound("there is no such quote of yours"))
+}
+
+#[derive(Serialize)]
+pub(super) struct ExplanationAnswer {
+    status: &'static str,
+    quote_id: String,
+    /// Whether the recorded inputs give the recorded outputs again.
+    replayed: bool,
+    explanation: pricing::Explanation,
+}
+
+/// From the record, not from what was answered: what is explained is what an auditor will find.
+pub(super) async fn explanation(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<ExplanationAnswer>, ApiError> {
+    let RecordedQuote {
+        facts,
+        inputs,
+        outputs,
+    } = find(&gateway, &caller, &id).await?.quote;
+    let explanation = pricing::explain(&inputs)
+        .map_err(|error| ApiError::Calculation(format!("the recorded inputs: {error}")))?;
+    Ok(Json(ExplanationAnswer {
+        status: "success",
+        quote_id: facts.quote_id,
+        replayed: outputs == explanation.outputs.clone().into(),
+        explanation,
+    }))
 }
 
 pub(super) async fn by_request(

@@ -10,10 +10,12 @@ use serde::Serialize;
 use super::Gateway;
 use super::caching::Cacheable;
 use super::errors::ApiError;
-use super::lists::{List, Page, SKIP_AND_LIMIT};
+use super::lists::{List, Page};
 use super::middleware::Caller;
+use super::moment::Asked;
 use super::parameters::{Parameters, TICKER_RULE, is_ticker, whole};
-use crate::calculation::{Dispersion, RateNow, Supposed};
+use crate::calculation::{Dispersion, RateNow, Supposed, Then};
+use crate::data::Moment;
 use crate::time::rfc3339;
 
 #[derive(Serialize)]
@@ -46,6 +48,24 @@ struct RateItem {
     /// How far the sources of the base rate are apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     dispersion: Option<Dispersion>,
+    #[serde(flatten)]
+    past: Option<Past>,
+}
+
+/// Of which moment an answer about the past speaks.
+#[derive(Debug, Clone, Serialize)]
+struct Past {
+    as_of: String,
+    known_at: String,
+}
+
+impl From<Moment> for Past {
+    fn from(moment: Moment) -> Past {
+        Past {
+            as_of: rfc3339(moment.as_of_micros),
+            known_at: rfc3339(moment.known_at_micros),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -79,12 +99,15 @@ impl DataSource {
     }
 }
 
-const USE_CACHE: &[&str] = &["use_cache"];
+const RATE: &[&str] = &["use_cache", "as_of", "known_at"];
+const BY_STATUS: &[&str] = &["skip", "limit", "use_cache", "as_of", "known_at"];
 const WHAT_IF: &[&str] = &[
     "volatility_index",
     "event_risk_factor",
     "base_rate",
     "use_cache",
+    "as_of",
+    "known_at",
 ];
 const STATUS_RULE: &str = "must be EASY, MEDIUM or HARD";
 
@@ -95,11 +118,20 @@ pub(super) async fn rate(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::from_query(query.as_deref(), USE_CACHE);
+    let mut parameters = Parameters::from_query(query.as_deref(), RATE);
     let ticker = ticker(path, &mut parameters);
     let cacheable = Cacheable::asked(&mut parameters, &headers);
+    let asked = Asked::read(&mut parameters);
     parameters.finish()?;
-    answer(&gateway, &caller, &ticker, &Supposed::default(), cacheable)
+    let then = then(&gateway, asked).await?;
+    answer(
+        &gateway,
+        &then,
+        &caller,
+        &ticker,
+        &Supposed::default(),
+        cacheable,
+    )
 }
 
 pub(super) async fn what_if(
@@ -135,8 +167,16 @@ pub(super) async fn what_if(
         ),
     };
     let cacheable = Cacheable::asked(&mut parameters, &headers);
+    let asked = Asked::read(&mut parameters);
     parameters.finish()?;
-    answer(&gateway, &caller, &ticker, &supposed, cacheable)
+    let then = then(&gateway, asked).await?;
+    answer(&gateway, &then, &caller, &ticker, &supposed, cacheable)
+}
+
+async fn then(gateway: &Gateway, asked: Asked) -> Result<Then, ApiError> {
+    let moment = asked.settle(gateway).await?;
+    let then = gateway.calculator.then(moment).await;
+    then.map_err(|error| ApiError::from_locate(error, ""))
 }
 
 /// Minus zero is no number that anybody means.
@@ -156,6 +196,7 @@ fn ticker(path: Result<Path<String>, PathRejection>, parameters: &mut Parameters
 
 fn answer(
     gateway: &Gateway,
+    then: &Then,
     caller: &Caller,
     ticker: &str,
     supposed: &Supposed,
@@ -163,11 +204,12 @@ fn answer(
 ) -> Result<Response, ApiError> {
     let rate = gateway
         .calculator
-        .rate(ticker, &caller.0.stored.client_id, supposed)
+        .rate(then, ticker, &caller.0.stored.client_id, supposed)
         .map_err(|error| ApiError::from_locate(error, ""))?;
     let changed_at = rate.inputs.known_at_micros;
     let mut item = RateItem::from(rate);
     item.requested_ticker = Some(ticker.to_owned()).filter(|asked| *asked != item.ticker);
+    item.past = then.moment.map(Past::from);
     let answer = RateAnswer {
         status: "success",
         rate: item,
@@ -182,7 +224,7 @@ pub(super) async fn by_status(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::from_query(query.as_deref(), SKIP_AND_LIMIT);
+    let mut parameters = Parameters::from_query(query.as_deref(), BY_STATUS);
     let status = path
         .ok()
         .and_then(|Path(status)| status.parse::<BorrowStatus>().ok());
@@ -191,10 +233,13 @@ pub(super) async fn by_status(
     }
     let page = Page::read(&mut parameters);
     let cacheable = Cacheable::asked(&mut parameters, &headers);
+    let asked = Asked::read(&mut parameters);
     parameters.finish()?;
+    let then = then(&gateway, asked).await?;
     let (rates, total) = gateway
         .calculator
         .rates_of(
+            &then,
             status.unwrap_or(BorrowStatus::Hard),
             &caller.0.stored.client_id,
             page.skip,
@@ -205,7 +250,12 @@ pub(super) async fn by_status(
         .iter()
         .filter_map(|rate| rate.inputs.known_at_micros)
         .max();
-    let items: Vec<RateItem> = rates.into_iter().map(RateItem::from).collect();
+    let past = then.moment.map(Past::from);
+    let item = |rate| RateItem {
+        past: past.clone(),
+        ..RateItem::from(rate)
+    };
+    let items: Vec<RateItem> = rates.into_iter().map(item).collect();
     Ok(cacheable.respond(&List::new(items, page, total), changed_at))
 }
 
@@ -241,6 +291,7 @@ impl From<RateNow> for RateItem {
                 market_view_stale: stale("market_view"),
             },
             dispersion: inputs.dispersion,
+            past: None,
             policy: now.policy,
         }
     }

@@ -28,6 +28,7 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         )
         .route("/api/v1/quotes", get(quotes::by_request))
         .route("/api/v1/quotes/{id}", get(quotes::by_id))
+        .route("/api/v1/quotes/{id}/explanation", get(quotes::explanation))
         .route("/api/v1/audit", get(audit::list))
         .route("/api/v1/audit/{id}", get(audit::by_id))
         .method_not_allowed_fallback(method_not_allowed)

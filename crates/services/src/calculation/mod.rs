@@ -18,7 +18,9 @@ use pricing::{PerShare, PositionValue, PricingError, QuoteInputs, RateInputs, So
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::data::{QuoteFacts, Record, Recorded, RecordedQuote, WriteError};
+use crate::data::{
+    DatabaseError, Keeper, Moment, QuoteFacts, Record, Recorded, RecordedQuote, WriteError,
+};
 use crate::time::{as_micros, now_micros, rfc3339};
 
 /// Why there is no price.
@@ -41,6 +43,16 @@ pub(crate) enum LocateError {
     Pricing(String),
     #[error(transparent)]
     Record(#[from] WriteError),
+}
+
+impl LocateError {
+    /// The past is read from the database, each moment once.
+    pub(crate) fn past(error: DatabaseError) -> LocateError {
+        LocateError::Stale {
+            part: "database",
+            detail: format!("the past cannot be read: {error}"),
+        }
+    }
 }
 
 impl From<PricingError> for LocateError {
@@ -91,6 +103,9 @@ pub(crate) struct LocateRequest {
     pub(crate) position_value: PositionValue,
     pub(crate) loan_days: u32,
     pub(crate) per_share: Option<PerShare>,
+    /// Priced as of a moment of the past instead of now.
+    #[serde(default)]
+    pub(crate) moment: Option<Moment>,
 }
 
 /// A quote whose entry is durable.
@@ -124,7 +139,6 @@ impl Calculation for Calculator {
     }
 }
 
-/// Prices from the market view of this process.
 /// What a caller would like to know the rate for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Supposed {
@@ -154,9 +168,21 @@ impl Supposed {
     }
 }
 
+/// The market of one moment, and the clock that goes with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Then {
+    pub(crate) view: Arc<MarketView>,
+    pub(crate) micros: i64,
+    /// Set when it is of the past.
+    pub(crate) moment: Option<Moment>,
+}
+
+/// Prices from the market view of this process.
 #[derive(Debug, Clone)]
 pub(crate) struct Calculator {
     pub(crate) market: Arc<Market>,
+    /// Knows the past.
+    pub(crate) keeper: Arc<Keeper>,
     pub(crate) writer: Arc<dyn Record>,
     pub(crate) quote_valid: Duration,
 }
@@ -169,18 +195,22 @@ impl Calculator {
         {
             return Err(refusal.into());
         }
-        let view = self.market.view()?;
-        let now = now_micros();
-        let inputs = inputs(&view, &request, now)?;
+        let then = self.then(request.moment).await?;
+        let inputs = inputs(&then.view, &request, then.micros)?;
         let quote = pricing::quote(&inputs)?;
         let facts = QuoteFacts {
             quote_id: Uuid::now_v7().to_string(),
             request_id: request.request_id,
             client_id: request.client_id,
             key_id: request.key_id,
-            expires_at: rfc3339(now + as_micros(self.quote_valid)),
+            // What is priced as of the past is over when it is given.
+            expires_at: rfc3339(match then.moment {
+                Some(moment) => moment.as_of_micros,
+                None => then.micros + as_micros(self.quote_valid),
+            }),
             engine_version: crate::VERSION.to_owned(),
             requested_ticker: Some(request.ticker).filter(|asked| **asked != *inputs.ticker),
+            known_at: then.moment.map(|moment| rfc3339(moment.known_at_micros)),
         };
         let record = RecordedQuote::new(facts, inputs, &quote);
         let recorded = self.writer.quote(record.record(&quote)).await?;
@@ -193,32 +223,51 @@ impl Calculator {
     /// With what the caller supposes in place of what the market says.
     pub(crate) fn rate(
         &self,
+        then: &Then,
         ticker: &str,
         client_id: &str,
         suppose: &Supposed,
     ) -> Result<RateNow, LocateError> {
-        let view = self.market.view()?;
-        self.rate_in(
-            &view,
-            suppose.into(view.inputs(ticker, now_micros())?),
-            client_id,
-        )
+        let inputs = suppose.into(then.view.inputs(ticker, then.micros)?);
+        self.rate_in(then, inputs, client_id)
+    }
+
+    /// The market of this moment.
+    pub(crate) fn now(&self) -> Result<Then, LocateError> {
+        Ok(Then {
+            view: self.market.view()?,
+            micros: now_micros(),
+            moment: None,
+        })
+    }
+
+    /// The market of that moment, or of this one.
+    pub(crate) async fn then(&self, moment: Option<Moment>) -> Result<Then, LocateError> {
+        let Some(moment) = moment else {
+            return self.now();
+        };
+        let view = self.keeper.view_at(moment).await;
+        Ok(Then {
+            view: view.map_err(LocateError::past)?,
+            micros: moment.as_of_micros,
+            moment: Some(moment),
+        })
     }
 
     /// Tickers whose rate has that status for this client, in alphabetical order: those of one page, and how many there are.
     pub(crate) fn rates_of(
         &self,
+        then: &Then,
         status: pricing::BorrowStatus,
         client_id: &str,
         skip: usize,
         limit: usize,
     ) -> Result<(Vec<RateNow>, usize), LocateError> {
-        let view = self.market.view()?;
-        let now = now_micros();
         let (mut page, mut total) = (Vec::new(), 0);
-        for ticker in view.ticker_names() {
+        for ticker in then.view.ticker_names() {
             // One rate that cannot be computed must not take the list away; asked for by itself it says why.
-            let Ok(rate) = self.rate_in(&view, view.inputs(ticker, now)?, client_id) else {
+            let Ok(rate) = self.rate_in(then, then.view.inputs(ticker, then.micros)?, client_id)
+            else {
                 continue;
             };
             if rate.borrow_status == status {
@@ -233,11 +282,11 @@ impl Calculator {
 
     fn rate_in(
         &self,
-        view: &MarketView,
+        then: &Then,
         inputs: TickerInputs,
         client_id: &str,
     ) -> Result<RateNow, LocateError> {
-        let policy = view.policy_of(client_id);
+        let policy = then.view.policy_of(client_id);
         let steps = pricing::rate(
             &RateInputs {
                 base_rate: inputs.base_rate.value,
@@ -253,13 +302,18 @@ impl Calculator {
             borrow_status: feed_status.unwrap_or_else(|| policy.status.status(steps.rate)),
             volatility_tier: pricing::volatility_tier(inputs.volatility_index.value),
             policy: policy.id(),
-            stale: self.stale(&inputs, policy),
+            stale: self.stale(then, &inputs, policy),
             inputs,
         })
     }
 
-    fn stale(&self, inputs: &TickerInputs, policy: &pricing::Policy) -> Vec<&'static str> {
-        let now = now_micros();
+    fn stale(
+        &self,
+        then: &Then,
+        inputs: &TickerInputs,
+        policy: &pricing::Policy,
+    ) -> Vec<&'static str> {
+        let now = then.micros;
         let limits = &policy.freshness;
         let old =
             |at: Option<i64>, max: i64| at.is_some_and(|at| (now - at).div_euclid(1_000_000) > max);
@@ -280,7 +334,7 @@ impl Calculator {
         ) {
             stale.push("event_risk_factor");
         }
-        if self.market.is_stale(now) {
+        if then.moment.is_none() && self.market.is_stale(now) {
             stale.push("market_view");
         }
         stale

@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use super::database::{DatabaseError, connect};
 use super::feeds::FeedBoard;
 use super::market;
+use super::past::PastViews;
 use crate::api_gateway::KeyTable;
 use crate::cache::MarketCache;
 use crate::calculation::{Market, MarketView};
@@ -31,6 +32,7 @@ pub(crate) struct Keeper {
     reads: watch::Sender<u64>,
     /// How the feeds are doing that are loaded here.
     pub(crate) board: FeedBoard,
+    pub(super) past: PastViews,
 }
 
 /// The connection is asked whether it still answers, and the cache's entries are renewed.
@@ -68,6 +70,7 @@ impl Keeper {
             reading: tokio::sync::Mutex::default(),
             reads: watch::channel(0).0,
             board: FeedBoard::default(),
+            past: PastViews::default(),
         }
     }
 
@@ -187,7 +190,7 @@ impl Keeper {
     async fn read(&self, client: &Client) -> Result<(), DatabaseError> {
         // One after the other: an older reading must not replace a newer one.
         let turn = self.reading.lock().await;
-        let data = market::load(client).await?;
+        let data = market::load(client, None).await?;
         self.market
             .set(MarketView::new(&data, &self.market.feeds()));
         self.last.store(Arc::new(data));

@@ -12,7 +12,7 @@ use super::feeds::Alias;
 use super::newest;
 use super::terms::BrokerTerms;
 use crate::api_gateway::{KeyHash, Role, StoredKey, Tier};
-use crate::time::micros;
+use crate::time::{micros, system_time};
 
 /// The newest base rate of a ticker from one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,45 +112,46 @@ pub(crate) struct MarketData {
 /// The source under which aliases for requests are kept.
 const REQUESTS: &str = "api";
 
-pub(crate) async fn load(client: &Client) -> Result<MarketData, DatabaseError> {
+/// A moment of the past: what was true at `as_of`, of what was known at `known_at`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Moment {
+    pub(crate) as_of_micros: i64,
+    pub(crate) known_at_micros: i64,
+}
+
+/// The newest of everything, or (of what has a time) what was the newest then.
+pub(crate) async fn load(
+    client: &Client,
+    moment: Option<Moment>,
+) -> Result<MarketData, DatabaseError> {
+    let times = moment.map(|moment| {
+        (
+            system_time(moment.as_of_micros),
+            system_time(moment.known_at_micros),
+        )
+    });
     let failed = DatabaseError::query("reading the market data");
-    let stocks = "SELECT ticker, status, minimum_rate::text FROM stocks";
-    let brokers = "SELECT DISTINCT ON (client_id) client_id, markup_percent::text, fee_type, fee_amount::text, tier, convention, policy, active \
-                   FROM brokers ORDER BY client_id, changed_at DESC";
-    let policies = "SELECT policy, definition FROM policies ORDER BY policy";
-    let conventions = "SELECT convention, definition FROM conventions ORDER BY convention";
+    let newest = async |query: &'static str| {
+        match &times {
+            None => client.query(query, &[]).await,
+            Some((as_of, known_at)) => client.query(&newest::at(query), &[as_of, known_at]).await,
+        }
+        .map_err(&failed)
+    };
+    let read = async |query: &'static str| client.query(query, &[]).await.map_err(&failed);
+    let known_at = times.map(|(_, known_at)| known_at);
     Ok(MarketData {
-        rates: keep(
-            client.query(newest::RATES, &[]).await.map_err(&failed)?,
-            base_rate,
+        rates: keep(newest(newest::RATES).await?, base_rate),
+        stocks: keep(read(STOCKS).await?, stock),
+        volatility: keep(newest(newest::VOLATILITY).await?, volatility_row),
+        events: keep(newest(newest::RISKS).await?, event_row),
+        announced: keep(newest(newest::ANNOUNCED).await?, announced),
+        loads: keep(newest(newest::LOADS).await?, |row| Some(last_load(row))),
+        brokers: keep(
+            client.query(BROKERS, &[&known_at]).await.map_err(&failed)?,
+            |row| Some(broker(row)),
         ),
-        stocks: keep(client.query(stocks, &[]).await.map_err(&failed)?, stock),
-        volatility: keep(
-            client
-                .query(newest::VOLATILITY, &[])
-                .await
-                .map_err(&failed)?,
-            volatility_row,
-        ),
-        events: keep(
-            client.query(newest::RISKS, &[]).await.map_err(&failed)?,
-            event_row,
-        ),
-        announced: keep(
-            client
-                .query(newest::ANNOUNCED, &[])
-                .await
-                .map_err(&failed)?,
-            announced,
-        ),
-        loads: keep(
-            client.query(newest::LOADS, &[]).await.map_err(&failed)?,
-            |row| Some(last_load(row)),
-        ),
-        brokers: keep(client.query(brokers, &[]).await.map_err(&failed)?, |row| {
-            Some(broker(row))
-        }),
-        aliases: aliases(client)
+        aliases: aliases(client, known_at)
             .await?
             .into_iter()
             .filter(|alias| alias.source == REQUESTS)
@@ -161,16 +162,27 @@ pub(crate) async fn load(client: &Client) -> Result<MarketData, DatabaseError> {
                 valid_to_micros: alias.valid_to_micros,
             })
             .collect(),
-        policies: keep(
-            client.query(policies, &[]).await.map_err(&failed)?,
-            definition,
-        ),
-        conventions: keep(
-            client.query(conventions, &[]).await.map_err(&failed)?,
-            definition,
-        ),
+        // Published versions never change, and terms name the one that they mean: no time is needed.
+        policies: keep(read(POLICIES).await?, definition),
+        conventions: keep(read(CONVENTIONS).await?, definition),
     })
 }
+
+/// When the first batch of all arrived; before it nothing was known.
+pub(crate) async fn first_known_at(client: &Client) -> Result<Option<i64>, DatabaseError> {
+    let row = client
+        .query_one("SELECT min(known_at) FROM feed_batches", &[])
+        .await
+        .map_err(DatabaseError::query("reading when the first feed came"))?;
+    Ok(row.get::<_, Option<SystemTime>>(0).map(micros))
+}
+
+const STOCKS: &str = "SELECT ticker, status, minimum_rate::text FROM stocks";
+const BROKERS: &str = "\
+    SELECT DISTINCT ON (client_id) client_id, markup_percent::text, fee_type, fee_amount::text, tier, convention, policy, active \
+    FROM brokers WHERE changed_at <= coalesce($1::timestamptz, 'infinity') ORDER BY client_id, changed_at DESC";
+const POLICIES: &str = "SELECT policy, definition FROM policies ORDER BY policy";
+const CONVENTIONS: &str = "SELECT convention, definition FROM conventions ORDER BY convention";
 
 /// A row whose numbers do not fit our types is left out, and said so: one bad row must not take the market away.
 fn keep<T>(rows: Vec<Row>, read: impl Fn(&Row) -> Option<T>) -> Vec<T> {
@@ -303,13 +315,19 @@ fn key(row: &Row) -> Option<StoredKey> {
     })
 }
 
-pub(crate) async fn aliases(client: &Client) -> Result<Vec<Alias>, DatabaseError> {
+/// As they stand, or as they stood then: the newest line of each symbol and first day counts.
+pub(crate) async fn aliases(
+    client: &Client,
+    known_at: Option<SystemTime>,
+) -> Result<Vec<Alias>, DatabaseError> {
     // Infinite dates have no number; the outermost ones stand for them.
-    let sql = "SELECT source, symbol, ticker, \
+    let sql = "SELECT DISTINCT ON (source, symbol, valid_from) source, symbol, ticker, \
                       CASE WHEN isfinite(valid_from) THEN extract(epoch FROM valid_from)::bigint ELSE -9000000000000 END * 1000000, \
-                      CASE WHEN isfinite(valid_to) THEN extract(epoch FROM valid_to)::bigint ELSE 9000000000000 END * 1000000 FROM aliases";
+                      CASE WHEN isfinite(valid_to) THEN extract(epoch FROM valid_to)::bigint ELSE 9000000000000 END * 1000000 \
+               FROM aliases WHERE known_at <= coalesce($1::timestamptz, 'infinity') \
+               ORDER BY source, symbol, valid_from, known_at DESC";
     let rows = client
-        .query(sql, &[])
+        .query(sql, &[&known_at])
         .await
         .map_err(DatabaseError::query("reading the aliases"))?;
     let alias = |row: &Row| {

@@ -7,6 +7,7 @@ mod keeper;
 mod market;
 mod migrations;
 mod newest;
+mod past;
 mod quotes;
 mod record;
 mod recorded;
@@ -23,7 +24,7 @@ pub use feeds::{FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,
 pub(crate) use feeds::{IntakeError, KINDS, Parcel, poll, take};
 pub(crate) use keeper::Keeper;
 pub(crate) use market::{
-    Announced, BaseRate, Definition, EventRisk, LastLoad, MarketData, Stock, TickerAlias,
+    Announced, BaseRate, Definition, EventRisk, LastLoad, MarketData, Moment, Stock, TickerAlias,
     Volatility, decimal, keys as read_keys,
 };
 pub(crate) use migrations::migrate;

@@ -57,6 +57,8 @@ pub(crate) struct QuoteFacts {
     pub(crate) engine_version: String,
     /// What the client called the stock, where that is not our name for it.
     pub(crate) requested_ticker: Option<String>,
+    /// Where it was priced as of a moment of the past: nobody can rely on it, and it says what it is.
+    pub(crate) known_at: Option<String>,
 }
 
 /// The outputs as they are read back from an entry.
@@ -153,8 +155,14 @@ impl RecordedQuote {
             .with("ticker", &*inputs.ticker)
             .with("inputs", inputs.to_json())
             .with("outputs", quote.outputs_json());
-        if let Some(asked) = &facts.requested_ticker {
-            fields.set("requested_ticker", asked);
+        let optional = [
+            ("requested_ticker", &facts.requested_ticker),
+            ("known_at", &facts.known_at),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                fields.set(name, value);
+            }
         }
         let row = self.values().into_iter().collect();
         QuoteRecord { fields, row }
@@ -174,6 +182,7 @@ impl RecordedQuote {
             expires_at: text("expires_at")?.to_owned(),
             engine_version: text("engine_version")?.to_owned(),
             requested_ticker: fields.get("requested_ticker").map(str::to_owned),
+            known_at: fields.get("known_at").map(str::to_owned),
         };
         let inputs = serde_json::from_str(text("inputs")?)
             .map_err(|error| format!("its inputs cannot be read: {error}"))?;

@@ -62,7 +62,7 @@ pub(crate) async fn seed(
     if let Some(sample) = sample
         && row.get::<_, i64>(2) == 0
     {
-        let aliases = market::aliases(client).await?;
+        let aliases = market::aliases(client, None).await?;
         for (kind, bytes) in [("ibkr", sample.book), ("vix", sample.volatility)] {
             // A file that somebody named instead keeps its feed's own name.
             let shipped = [SHIPPED.book, SHIPPED.volatility].contains(&bytes);

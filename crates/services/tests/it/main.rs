@@ -19,4 +19,5 @@ mod harness;
 mod limits;
 mod operators;
 mod outages;
+mod past;
 mod quotes;

@@ -50,7 +50,7 @@ impl FeedLoad {
             terms.insert(transaction).await?;
         }
         if !self.aliases.is_empty() {
-            self.insert_aliases(transaction).await?;
+            self.insert_aliases(transaction, known_at).await?;
         }
         let lines: Vec<i32> = self.quarantined.iter().map(|row| count(row.line)).collect();
         let reasons: Vec<&str> = self.quarantined.iter().map(|row| row.reason).collect();
@@ -197,22 +197,22 @@ impl FeedLoad {
         Ok(())
     }
 
-    async fn insert_aliases(&self, transaction: &Transaction<'_>) -> Result {
+    async fn insert_aliases(&self, transaction: &Transaction<'_>, known_at: SystemTime) -> Result {
         let column = |read: fn(&super::operator::AliasRow) -> &str| -> Vec<&str> {
             self.aliases.iter().map(read).collect()
         };
         transaction
             .execute(
-                "INSERT INTO aliases (source, symbol, ticker, valid_from, valid_to) \
-                 SELECT source, symbol, ticker, valid_from::date, valid_to::date \
-                 FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS t (source, symbol, ticker, valid_from, valid_to) \
-                 ON CONFLICT (source, symbol, valid_from) DO UPDATE SET ticker = EXCLUDED.ticker, valid_to = EXCLUDED.valid_to",
+                "INSERT INTO aliases (source, symbol, ticker, valid_from, valid_to, known_at) \
+                 SELECT source, symbol, ticker, valid_from::date, valid_to::date, $6 \
+                 FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS t (source, symbol, ticker, valid_from, valid_to)",
                 &[
                     &column(|row| &row.source),
                     &column(|row| &row.symbol),
                     &column(|row| &row.ticker),
                     &column(|row| &row.valid_from),
                     &column(|row| &row.valid_to),
+                    &known_at,
                 ],
             )
             .await?;

@@ -44,7 +44,7 @@ pub(crate) async fn take(
     parcel: Parcel,
 ) -> Result<(ImportReport, Recorded), IntakeError> {
     let client = keeper.client()?;
-    let aliases = market::aliases(&client).await?;
+    let aliases = market::aliases(&client, None).await?;
     let brokers = keeper.brokers();
     let source = parcel.source.clone().unwrap_or_else(|| parcel.kind.clone());
     let limits = keeper.market.feeds().limits(&source);

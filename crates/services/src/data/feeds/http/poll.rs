@@ -244,7 +244,7 @@ impl Poller {
         }
         let source = self.client.source;
         let now = Timestamp::now();
-        let aliases = market::aliases(&database).await?;
+        let aliases = market::aliases(&database, None).await?;
         let mut last = known::baseline(&database, source, source).await?;
         // The newest batch holds what had changed; what was asked for is what must come back.
         let asked: HashSet<&str> = tickers.iter().map(String::as_str).collect();

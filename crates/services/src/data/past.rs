@@ -1,0 +1,81 @@
+//! The market as it was: views of moments, read from the database when first asked for and kept while they are asked for.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::database::DatabaseError;
+use super::keeper::Keeper;
+use super::market::{self, Moment};
+use crate::calculation::MarketView;
+use crate::time::now_micros;
+
+/// A view of the whole real market takes some 20 MB.
+const VIEWS_MAX: usize = 6;
+
+/// The views last asked for, the newest at the end.
+#[derive(Debug, Default)]
+pub(super) struct PastViews {
+    views: Mutex<VecDeque<(Moment, Arc<MarketView>)>>,
+    /// One is read at a time: a crowd that asks for the same moment waits for one reading.
+    reading: tokio::sync::Mutex<()>,
+}
+
+impl PastViews {
+    fn find(&self, moment: Moment) -> Option<Arc<MarketView>> {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = views.iter().position(|(known, _)| *known == moment)?;
+        let found = views.remove(at)?;
+        let view = Arc::clone(&found.1);
+        views.push_back(found);
+        Some(view)
+    }
+
+    fn put(&self, moment: Moment, view: Arc<MarketView>) {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        views.push_back((moment, view));
+        if views.len() > VIEWS_MAX {
+            views.pop_front();
+        }
+    }
+}
+
+impl Keeper {
+    /// What counts when a caller asks for `as_of`: what was known by then. Where nothing was known yet (the first feed came later),
+    /// what is known now; the answer says which.
+    pub(crate) async fn moment(
+        &self,
+        as_of_micros: i64,
+        known_at_micros: Option<i64>,
+    ) -> Result<Moment, DatabaseError> {
+        let known_at_micros = match known_at_micros {
+            Some(known_at) => known_at,
+            None => {
+                let first = market::first_known_at(&*self.client()?).await?;
+                let was_known = first.is_some_and(|first| first <= as_of_micros);
+                if was_known {
+                    as_of_micros
+                } else {
+                    now_micros()
+                }
+            }
+        };
+        Ok(Moment {
+            as_of_micros,
+            known_at_micros,
+        })
+    }
+
+    pub(crate) async fn view_at(&self, moment: Moment) -> Result<Arc<MarketView>, DatabaseError> {
+        if let Some(view) = self.past.find(moment) {
+            return Ok(view);
+        }
+        let _turn = self.past.reading.lock().await;
+        if let Some(view) = self.past.find(moment) {
+            return Ok(view);
+        }
+        let data = market::load(&*self.client()?, Some(moment)).await?;
+        let view = Arc::new(MarketView::new(&data, &self.market.feeds()));
+        self.past.put(moment, Arc::clone(&view));
+        Ok(view)
+    }
+}
