@@ -98,6 +98,15 @@ pub enum Error {
         remedy: &'static str,
     },
 
+    #[error(
+        "nothing was expired: {what}. Set the clocks right (timedatectl, ntpq), then do it again; docs/operations/retention.md says \
+         what to look at when a clock was wrong for a while"
+    )]
+    Clock { what: String },
+
+    #[error("backup {backup} came while it was being decided what expires: decide again")]
+    PlanIsOld { backup: String },
+
     #[error("key {what}: {reason}")]
     Key { what: String, reason: String },
 

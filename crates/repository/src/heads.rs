@@ -31,23 +31,39 @@ pub fn heads(repository: &Repository, log: &str) -> Result<Vec<StoredHead>> {
     let prefix = format!("heads/{log}/");
     let mut heads = Vec::new();
     for object in repository.store().list(&prefix)? {
-        let (epoch, size) = parse(&object.name[prefix.len()..])
+        let name = HeadName::parse(&object.name)
             .ok_or_else(|| Error::damaged(&object.name, 0, "its name holds no epoch and size"))?;
-        let bytes = repository.store().get(&object.name)?;
-        heads.push(StoredHead {
-            log: log.to_owned(),
-            epoch,
-            size,
-            bytes,
-        });
+        match repository.store().get(&object.name) {
+            Ok(bytes) => heads.push(StoredHead {
+                log: name.log,
+                epoch: name.epoch,
+                size: name.size,
+                bytes,
+            }),
+            // Thinned since the listing.
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(heads)
 }
 
-fn parse(rest: &str) -> Option<(u32, u64)> {
-    let (epoch, size) = rest.split_once('-')?;
-    Some((
-        u32::from_str_radix(epoch, 16).ok()?,
-        u64::from_str_radix(size, 16).ok()?,
-    ))
+/// What the name of a head says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HeadName {
+    pub(crate) log: String,
+    pub(crate) epoch: u32,
+    pub(crate) size: u64,
+}
+
+impl HeadName {
+    pub(crate) fn parse(object: &str) -> Option<Self> {
+        let (log, rest) = object.strip_prefix("heads/")?.split_once('/')?;
+        let (epoch, size) = rest.split_once('-')?;
+        Some(Self {
+            log: log.to_owned(),
+            epoch: u32::from_str_radix(epoch, 16).ok()?,
+            size: u64::from_str_radix(size, 16).ok()?,
+        })
+    }
 }

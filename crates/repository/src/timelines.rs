@@ -2,14 +2,30 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{KeyRing, RecipientPublic, new_data_key};
-use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, open_single, seal_single};
+use crate::pipeline::{
+    BoxKind, Compression, ObjectHeader, ObjectKind, open_single, read_header, seal_single,
+};
 use crate::repository::to_json;
 use crate::store::now_micros;
+
+/// Where an ancestor was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Switch {
+    pub(crate) timeline: u32,
+    pub(crate) lsn: u64,
+}
+
+/// The clear part of a history, so that expiry needs no key.
+#[derive(Debug, Serialize, Deserialize)]
+struct Clear {
+    switches: Vec<Switch>,
+}
 
 fn history_name(timeline: u32) -> String {
     format!("timelines/{timeline:08x}.history")
@@ -32,7 +48,7 @@ pub fn put_history(
     let header = ObjectHeader {
         kind: ObjectKind::History,
         data_key: key.id(),
-        clear: Vec::new(),
+        clear: clear(bytes),
     };
     let object = seal_single(
         &key,
@@ -58,6 +74,50 @@ pub(crate) fn history(keys: &KeyRing, timeline: u32) -> Result<Option<Vec<u8>>> 
     };
     let (_, opened) = open_single(keys, &name, &bytes, (ObjectKind::History, BoxKind::History))?;
     Ok(Some(opened.raw))
+}
+
+/// Empty when the file is not what PostgreSQL writes: then only the key tells.
+fn clear(history: &[u8]) -> Vec<u8> {
+    parse(history).map_or_else(Vec::new, |switches| to_json(&Clear { switches }))
+}
+
+/// `<timeline> TAB <X/X> TAB <reason>`, oldest first; empty lines and comments aside.
+fn parse(history: &[u8]) -> Option<Vec<Switch>> {
+    let text = std::str::from_utf8(history).ok()?;
+    let lines = text.lines().map(str::trim_start);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let switch = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let timeline = words.next()?.parse().ok()?;
+        let (high, low) = words.next()?.split_once('/')?;
+        let half = |digits| u32::from_str_radix(digits, 16).ok().map(u64::from);
+        let lsn = half(high)? << 32 | half(low)?;
+        Some(Switch { timeline, lsn })
+    };
+    lines.map(switch).collect()
+}
+
+/// The ancestors of a timeline, oldest first; `None` when its history is not here, or cannot be read without the key.
+pub(crate) fn ancestors(
+    repository: &Repository,
+    keys: Option<&KeyRing>,
+    timeline: u32,
+) -> Result<Option<Vec<Switch>>> {
+    let name = history_name(timeline);
+    let header = match read_header(repository.store(), &name) {
+        Ok((header, _)) => header,
+        Err(error) if error.is_unavailable() => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    if let Ok(Clear { switches }) = serde_json::from_slice(&header.clear) {
+        return Ok(Some(switches));
+    }
+    let Some(keys) = keys else { return Ok(None) };
+    match history(keys, timeline) {
+        Ok(bytes) => Ok(bytes.as_deref().and_then(parse)),
+        Err(error) if error.is_unavailable() => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Timelines of which the repository has a history, WAL or a backup; claims by restores are not among them.

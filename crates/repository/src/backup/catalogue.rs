@@ -9,6 +9,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::manifest::{ManifestHeader, manifest_name};
 use crate::pipeline::{ObjectKind, read_header};
 use crate::repository::to_json;
+use crate::retention;
 use crate::wal::{Inventory, wal_inventory};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub enum BackupState {
     Waiting,
     /// It never will be.
     Failed,
+    /// It has a tombstone: nothing restores it any more.
+    Expiring,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,6 +73,7 @@ pub fn catalogue(repository: &Repository) -> Result<Catalogue> {
     // Manifests first: WAL that arrives meanwhile can only complete them.
     let objects = repository.store().list("backups/")?;
     let inventory = wal_inventory(repository)?;
+    let expiring = retention::expiring(repository)?;
     let mut catalogue = Catalogue::default();
     for object in objects
         .iter()
@@ -82,7 +86,10 @@ pub fn catalogue(repository: &Repository) -> Result<Catalogue> {
         });
         match summary {
             Ok(mut summary) => {
-                summary.state = state(&inventory, &summary);
+                summary.state = match expiring.contains(&summary.id) {
+                    true => BackupState::Expiring,
+                    false => state(&inventory, &summary),
+                };
                 catalogue.backups.push(summary);
             }
             // Expired since the listing.

@@ -1,10 +1,25 @@
 //! What may go, when, and why; and how it goes without ever breaking a restore (repository.md §11).
 //!
-//! Writers of backups call [`refer`] just before their manifest. Expiry reads, decides (pure), and deletes; it can be interrupted
-//! anywhere and repeated.
+//! Writers of backups call [`refer`] just before their manifest. Expiry is [`Survey::read`] → [`plan`] → [`execute`]: reading, a pure
+//! decision, and deletions that can be interrupted anywhere and repeated.
 
+mod clock;
+mod execute;
 mod pack_list;
+mod plan;
+mod rules;
+mod stretches;
+mod survey;
+mod sweeping;
+mod thinning;
 mod tombstones;
+mod wal_plan;
 
+pub use clock::Clock;
+pub use execute::{Expired, execute};
 pub use pack_list::{refer, still_there};
+pub use plan::{Action, Decision, Plan, Subject, plan};
+pub use rules::{DAY_MICROS, HOUR_MICROS, Rules};
+pub use survey::Survey;
 pub use tombstones::doomed_packs;
+pub(crate) use tombstones::expiring;

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use super::tombstones::doomed_packs;
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
-use crate::keys::{from_hex, hex};
+use crate::keys::{KeyRing, RecipientPrivate, from_hex, hex};
+use crate::manifest::{ManifestBody, manifest_name};
 use crate::pack::pack_name;
+use crate::pipeline::{BoxKind, ObjectKind, open_single};
 
 const MAGIC: &[u8; 4] = b"BREL";
 const VERSION: u16 = 1;
@@ -65,6 +67,22 @@ pub(super) fn listed(repository: &Repository, backup_id: &str) -> Result<Option<
         packs.get_or_insert_with(BTreeSet::new).extend(more);
     }
     Ok(packs)
+}
+
+/// From the manifest itself, for backups that were written before there were lists.
+pub(super) fn sealed(
+    repository: &Repository,
+    private: &RecipientPrivate,
+    backup_id: &str,
+) -> Result<BTreeSet<String>> {
+    let name = manifest_name(backup_id);
+    let bytes = repository.store().get(&name)?;
+    let kinds = (ObjectKind::Manifest, BoxKind::Manifest);
+    let (_, opened) = open_single(&KeyRing::new(repository, private), &name, &bytes, kinds)?;
+    let raw = zeroize::Zeroizing::new(opened.raw);
+    let body: ManifestBody = serde_json::from_slice(&raw)
+        .map_err(|_| Error::damaged(&name, 0, "its body cannot be parsed"))?;
+    Ok(body.packs.iter().map(|pack| pack.id.clone()).collect())
 }
 
 fn name(backup_id: &str, bytes: &[u8]) -> String {

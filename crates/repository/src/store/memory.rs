@@ -12,6 +12,7 @@ type Objects = BTreeMap<String, (Vec<u8>, i64)>;
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
     objects: Arc<Mutex<Objects>>,
+    clock: Arc<Mutex<Option<i64>>>,
 }
 
 impl MemoryStore {
@@ -22,6 +23,16 @@ impl MemoryStore {
 
     fn objects(&self) -> MutexGuard<'_, Objects> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What time it gives to new objects from now on; its own clock when `None`.
+    pub fn set_clock(&self, micros: Option<i64>) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = micros;
+    }
+
+    fn now(&self) -> i64 {
+        let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.unwrap_or_else(now_micros)
     }
 
     /// Changes an object behind the repository's back, as a bad disk does.
@@ -51,7 +62,7 @@ impl Store for MemoryStore {
                 object: name.to_owned(),
             });
         }
-        objects.insert(name.to_owned(), (bytes.to_vec(), now_micros()));
+        objects.insert(name.to_owned(), (bytes.to_vec(), self.now()));
         Ok(())
     }
 

@@ -1,0 +1,342 @@
+//! The decision, and nothing but the decision: from what is here, the clocks and the rules to what goes and why.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::clock::Clock;
+use super::rules::{Rules, span_text};
+use super::survey::Survey;
+use super::tombstones::Kind;
+use super::wal_plan::WalNeeds;
+use crate::backup::{BackupKind, BackupState, BackupSummary};
+use crate::error::Result;
+use crate::store::ObjectInfo;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    Backup,
+    Wal,
+    Packs,
+    Wraps,
+    Heads,
+    Holes,
+    Leftovers,
+    Tombstone,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Keep,
+    /// Gets a tombstone now; readers leave it alone from then on.
+    Expire,
+    /// Its tombstone's grace is over: is deleted now.
+    Sweep,
+    /// Has a tombstone, and its grace is not over.
+    Wait,
+}
+
+/// One thing, or several alike, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    pub subject: Subject,
+    /// A backup's id, a stretch of WAL, a tombstone's name; empty for things without one.
+    pub which: String,
+    pub action: Action,
+    pub reason: String,
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+/// To be carried out by [`super::execute`].
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub decisions: Vec<Decision>,
+    pub warnings: Vec<String>,
+    /// The oldest moment of the newest timeline's present that is promised: from here on every moment can be restored.
+    pub window_from_micros: Option<i64>,
+    pub(super) tombstones: Vec<Burial>,
+    pub(super) sweeps: Vec<Sweep>,
+    pub(super) heads: Vec<String>,
+    pub(super) now_micros: i64,
+    pub(super) grace_micros: i64,
+    /// Backups that were there when it was decided.
+    pub(super) seen: BTreeSet<String>,
+}
+
+/// What gets a tombstone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Burial {
+    pub(super) kind: Kind,
+    pub(super) backup_id: Option<String>,
+    pub(super) reason: String,
+    pub(super) objects: Vec<String>,
+}
+
+/// What a tombstone's grace being over deletes; the tombstone last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sweep {
+    pub(super) tombstone: String,
+    pub(super) backup_id: Option<String>,
+    pub(super) objects: Vec<String>,
+}
+
+impl Plan {
+    #[must_use]
+    pub fn changes_anything(&self) -> bool {
+        !self.tombstones.is_empty() || !self.sweeps.is_empty() || !self.heads.is_empty()
+    }
+
+    pub(super) fn decide(
+        &mut self,
+        (subject, which): (Subject, &str),
+        action: Action,
+        reason: impl Into<String>,
+        objects: &[&ObjectInfo],
+    ) {
+        self.decisions.push(Decision {
+            subject,
+            which: which.to_owned(),
+            action,
+            reason: reason.into(),
+            objects: objects.len() as u64,
+            bytes: objects.iter().map(|object| object.size).sum(),
+        });
+    }
+
+    pub(super) fn bury(&mut self, kind: Kind, reason: &str, objects: Vec<String>) {
+        for part in objects.chunks(super::tombstones::OBJECTS_MAX) {
+            self.tombstones.push(Burial {
+                kind,
+                backup_id: None,
+                reason: reason.to_owned(),
+                objects: part.to_vec(),
+            });
+        }
+    }
+}
+
+/// Refuses a clock that cannot be right; otherwise decides about everything.
+pub fn plan(survey: &Survey, clock: &Clock, rules: &Rules) -> Result<Plan> {
+    clock.check(survey)?;
+    let now = clock.now_micros;
+    let mut plan = Plan {
+        warnings: survey.warnings.clone(),
+        now_micros: now,
+        grace_micros: rules.grace_micros,
+        seen: survey.references.keys().cloned().collect(),
+        ..Plan::default()
+    };
+    let window_from = survey.until_micros(now) - rules.wal_micros;
+    let needs = WalNeeds::new(survey, window_from, rules);
+    let kept = plan_backups(survey, &needs, now, rules, &mut plan);
+    let wal = needs.pinned_by(survey, &kept);
+    wal.plan(survey, rules, &mut plan);
+    let referred = plan_packs(survey, &kept, now, rules, &mut plan);
+    plan_wraps(survey, now, rules, &mut plan);
+    plan_rest(survey, &wal, now, rules, &mut plan);
+    super::thinning::plan(survey, window_from, rules, &mut plan);
+    super::sweeping::plan(survey, &wal, referred.as_ref(), &mut plan);
+    plan.window_from_micros = wal.window_from_micros();
+    Ok(plan)
+}
+
+/// Returns the ids that stay.
+fn plan_backups(
+    survey: &Survey,
+    needs: &WalNeeds,
+    now: i64,
+    rules: &Rules,
+    plan: &mut Plan,
+) -> BTreeSet<String> {
+    let mut protected = needs.bases().clone();
+    if let Some((id, reason)) = newest(survey) {
+        protected.insert(id, reason.to_owned());
+    }
+    let mut kept = survey.unreadable.clone();
+    for id in &survey.unreadable {
+        let reason = "its manifest cannot be read, so nobody knows what it is";
+        plan.decide(
+            (Subject::Backup, id),
+            Action::Keep,
+            reason,
+            &below(survey, id),
+        );
+    }
+    for backup in &survey.backups {
+        let objects = below(survey, &backup.id);
+        let (kind, age_max) = match backup.kind {
+            BackupKind::Full => ("full", rules.full_micros),
+            BackupKind::Incremental => ("incremental", rules.incremental_micros),
+        };
+        let limit = span_text(age_max);
+        let is_young = backup.finished_at_micros >= now - age_max;
+        let about = (Subject::Backup, backup.id.as_str());
+        match protected.get(&backup.id) {
+            Some(reason) => plan.decide(about, Action::Keep, reason, &objects),
+            None if is_young => {
+                let reason = format!("{kind} younger than {limit}{}", remark(backup));
+                plan.decide(about, Action::Keep, reason, &objects);
+            }
+            None => {
+                let reason = format!("{kind} older than {limit}{}", remark(backup));
+                plan.decide(about, Action::Expire, &reason, &objects);
+                plan.tombstones.push(Burial {
+                    kind: Kind::Backup,
+                    backup_id: Some(backup.id.clone()),
+                    reason,
+                    objects: manifest_first(&objects),
+                });
+                continue;
+            }
+        }
+        kept.insert(backup.id.clone());
+    }
+    kept
+}
+
+/// The one that is kept whatever its age.
+fn newest(survey: &Survey) -> Option<(String, &'static str)> {
+    let complete = || {
+        let backups = survey.backups.iter();
+        backups.filter(|backup| backup.state == BackupState::Complete)
+    };
+    let at = |backup: &&BackupSummary| (backup.finished_at_micros, backup.start_lsn);
+    let proven = complete().filter(|backup| backup.restored_and_proved_at_micros.is_some());
+    match proven.max_by_key(at) {
+        Some(backup) => Some((backup.id.clone(), "newest proven backup")),
+        None => complete().max_by_key(at).map(|backup| {
+            (
+                backup.id.clone(),
+                "newest complete backup, and none is proven",
+            )
+        }),
+    }
+}
+
+fn remark(backup: &BackupSummary) -> &'static str {
+    match backup.state {
+        BackupState::Complete | BackupState::Expiring => "",
+        BackupState::Waiting => "; its WAL has not arrived",
+        BackupState::Failed => "; its WAL never arrived",
+    }
+}
+
+fn below<'a>(survey: &'a Survey, id: &str) -> Vec<&'a ObjectInfo> {
+    survey.below_backups.get(id).into_iter().flatten().collect()
+}
+
+/// So that a backup is gone, not broken, after its first deletion.
+fn manifest_first(objects: &[&ObjectInfo]) -> Vec<String> {
+    let mut names: Vec<String> = objects.iter().map(|object| object.name.clone()).collect();
+    names.sort_by_key(|name| !name.ends_with("/manifest"));
+    names
+}
+
+/// Returns the ids that kept backups refer to, where that is known.
+fn plan_packs(
+    survey: &Survey,
+    kept: &BTreeSet<String>,
+    now: i64,
+    rules: &Rules,
+    plan: &mut Plan,
+) -> Option<BTreeSet<String>> {
+    let mut referred = BTreeSet::new();
+    for id in kept {
+        let Some(packs) = survey.references.get(id).and_then(Option::as_ref) else {
+            let reason = format!(
+                "nobody can tell here what backup {id} refers to: expire once where the private key is"
+            );
+            let all: Vec<&ObjectInfo> = survey.packs.iter().collect();
+            plan.decide((Subject::Packs, ""), Action::Keep, reason, &all);
+            return None;
+        };
+        referred.extend(packs.iter().map(|pack| format!("packs/{pack}")));
+    }
+    let named = survey.named(Kind::Packs);
+    let mut groups: BTreeMap<u8, Vec<&ObjectInfo>> = BTreeMap::new();
+    for pack in &survey.packs {
+        let group = match pack {
+            pack if referred.contains(&pack.name) => 0,
+            pack if named.contains(pack.name.as_str()) => continue,
+            pack if pack.modified_micros > now - rules.grace_micros => 1,
+            _ => 2,
+        };
+        groups.entry(group).or_default().push(pack);
+    }
+    let about = (Subject::Packs, "");
+    for (group, packs) in groups {
+        match group {
+            0 => plan.decide(about, Action::Keep, "kept backups refer to them", &packs),
+            1 => {
+                let reason = "younger than the grace: a backup that runs may refer to them";
+                plan.decide(about, Action::Keep, reason, &packs);
+            }
+            _ => {
+                let reason = "no kept backup refers to them";
+                plan.decide(about, Action::Expire, reason, &packs);
+                plan.bury(Kind::Packs, reason, names(&packs));
+            }
+        }
+    }
+    Some(referred)
+}
+
+fn names(objects: &[&ObjectInfo]) -> Vec<String> {
+    objects.iter().map(|object| object.name.clone()).collect()
+}
+
+/// A writer makes its wrap before its first object, so an unused one may only be early: it is left alone for as long as WAL is kept.
+fn plan_wraps(survey: &Survey, now: i64, rules: &Rules, plan: &mut Plan) {
+    let about = (Subject::Wraps, "");
+    let Some(in_use) = &survey.keys_in_use else {
+        let reason = "an object that cannot be read may need any of them";
+        let all: Vec<&ObjectInfo> = survey.wraps.iter().collect();
+        return plan.decide(about, Action::Keep, reason, &all);
+    };
+    let named = survey.named(Kind::Rest);
+    let old = now - rules.wal_micros.max(7 * super::rules::DAY_MICROS) - rules.grace_micros;
+    let unused: Vec<&ObjectInfo> = survey
+        .wraps
+        .iter()
+        .filter(|wrap| wrap.modified_micros < old && !named.contains(wrap.name.as_str()))
+        .filter(|wrap| data_key_of(&wrap.name).is_some_and(|id| !in_use.contains(id)))
+        .collect();
+    if !unused.is_empty() {
+        let reason = "nothing is left that their data keys sealed";
+        plan.decide(about, Action::Expire, reason, &unused);
+        plan.bury(Kind::Rest, reason, names(&unused));
+    }
+}
+
+pub(super) fn data_key_of(wrap: &str) -> Option<&str> {
+    wrap.strip_prefix("wraps/")?.split('/').next()
+}
+
+fn plan_rest(survey: &Survey, wal: &WalNeeds, now: i64, rules: &Rules, plan: &mut Plan) {
+    let named = survey.named(Kind::Rest);
+    let is_new = |object: &ObjectInfo| !named.contains(object.name.as_str());
+    let holes: Vec<&ObjectInfo> = survey
+        .holes
+        .iter()
+        .filter(|(object, hole)| is_new(object) && wal.is_past(hole))
+        .map(|(object, _)| object)
+        .collect();
+    if !holes.is_empty() {
+        let reason = "they lie before all WAL of the window";
+        plan.decide((Subject::Holes, ""), Action::Expire, reason, &holes);
+        plan.bury(Kind::Rest, reason, names(&holes));
+    }
+    let leftovers: Vec<&ObjectInfo> = survey
+        .leftovers
+        .iter()
+        .filter(|object| is_new(object) && object.modified_micros < now - rules.grace_micros)
+        .collect();
+    if !leftovers.is_empty() {
+        let reason = "left by writers that were killed";
+        plan.decide((Subject::Leftovers, ""), Action::Expire, reason, &leftovers);
+        plan.bury(Kind::Rest, reason, names(&leftovers));
+    }
+}

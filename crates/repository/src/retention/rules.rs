@@ -1,0 +1,43 @@
+//! How long what is kept: the guide's table as data.
+
+use serde::Serialize;
+
+pub const HOUR_MICROS: i64 = 3_600_000_000;
+pub const DAY_MICROS: i64 = 24 * HOUR_MICROS;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rules {
+    pub full_micros: i64,
+    pub incremental_micros: i64,
+    /// The window in which every moment can be restored.
+    pub wal_micros: i64,
+    /// Of schema dumps; the repository has no objects of theirs yet.
+    pub schema_micros: i64,
+    /// Between tombstone and sweep. Longer than any backup takes.
+    pub grace_micros: i64,
+    /// Of signed heads older than the window one in so long is kept.
+    pub heads_spacing_micros: i64,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            full_micros: 30 * DAY_MICROS,
+            incremental_micros: 7 * DAY_MICROS,
+            wal_micros: 7 * DAY_MICROS,
+            schema_micros: 90 * DAY_MICROS,
+            grace_micros: DAY_MICROS,
+            heads_spacing_micros: HOUR_MICROS / 4,
+        }
+    }
+}
+
+/// `7 days`, `36 hours`.
+pub(super) fn span_text(micros: i64) -> String {
+    match micros {
+        _ if micros >= 2 * DAY_MICROS && micros % DAY_MICROS == 0 => {
+            format!("{} days", micros / DAY_MICROS)
+        }
+        _ => format!("{} hours", micros / HOUR_MICROS),
+    }
+}

@@ -1,0 +1,84 @@
+//! Tombstones whose grace is over: what they name and nothing needs is deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::plan::{Action, Plan, Subject, Sweep, data_key_of};
+use super::survey::{Survey, WalObject};
+use super::tombstones::{Found, Kind};
+use super::wal_plan::WalNeeds;
+use crate::store::ObjectInfo;
+
+pub(super) fn plan(
+    survey: &Survey,
+    wal: &WalNeeds,
+    referred: Option<&BTreeSet<String>>,
+    plan: &mut Plan,
+) {
+    let here = objects_here(survey);
+    let segments: BTreeMap<&str, &WalObject> = survey
+        .wal
+        .iter()
+        .map(|object| (object.info.name.as_str(), object))
+        .collect();
+    for kind in Kind::SWEPT_IN_THIS_ORDER {
+        for found in survey.tombstones.iter().filter(|found| found.kind == kind) {
+            let is_needed = |name: &str| match kind {
+                Kind::Backup => false,
+                // Where nobody can tell what is referred to, nothing goes.
+                Kind::Packs => referred.is_none_or(|packs| packs.contains(name)),
+                Kind::Wal => segments.get(name).is_some_and(|o| wal.reason(o).is_some()),
+                Kind::Rest => is_key_needed(survey, name),
+            };
+            one(found, &here, is_needed, plan);
+        }
+    }
+}
+
+fn one(
+    found: &Found,
+    here: &BTreeMap<&str, &ObjectInfo>,
+    is_needed: impl Fn(&str) -> bool,
+    plan: &mut Plan,
+) {
+    let about = (Subject::Tombstone, found.name.as_str());
+    let named = found.tombstone.objects.iter();
+    let objects: Vec<&ObjectInfo> = named
+        .filter_map(|name| here.get(name.as_str()).copied())
+        .collect();
+    if found.tombstone.sweep_after_micros > plan.now_micros {
+        let reason = format!("{}; its grace is not over", found.tombstone.reason);
+        return plan.decide(about, Action::Wait, reason, &objects);
+    }
+    let (needed, swept): (Vec<_>, Vec<_>) = objects.into_iter().partition(|o| is_needed(&o.name));
+    if !needed.is_empty() {
+        plan.decide(about, Action::Keep, "needed again", &needed);
+    }
+    plan.decide(about, Action::Sweep, &found.tombstone.reason, &swept);
+    plan.sweeps.push(Sweep {
+        tombstone: found.name.clone(),
+        backup_id: found.backup_id().map(str::to_owned),
+        objects: swept.iter().map(|object| object.name.clone()).collect(),
+    });
+}
+
+fn objects_here(survey: &Survey) -> BTreeMap<&str, &ObjectInfo> {
+    let below = survey.below_backups.values().flatten();
+    let holes = survey.holes.iter().map(|(object, _)| object);
+    let wal = survey.wal.iter().map(|object| &object.info);
+    below
+        .chain(&survey.packs)
+        .chain(&survey.wraps)
+        .chain(&survey.leftovers)
+        .chain(holes)
+        .chain(wal)
+        .map(|object| (object.name.as_str(), object))
+        .collect()
+}
+
+fn is_key_needed(survey: &Survey, name: &str) -> bool {
+    let Some(data_key) = data_key_of(name) else {
+        return false;
+    };
+    let in_use = survey.keys_in_use.as_ref();
+    in_use.is_none_or(|keys| keys.contains(data_key))
+}
