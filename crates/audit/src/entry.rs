@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
+use crate::encoded::EncodedFields;
 use crate::fields::{FIELDS_MAX, Fields, NAME_BYTES_MAX};
 use crate::hash::Hash;
 
@@ -10,7 +11,7 @@ use crate::hash::Hash;
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 const MAGIC: &[u8; 4] = b"BREA";
 const VERSION: u16 = 1;
-const HEADER_BYTES: usize = 65;
+pub(crate) const HEADER_BYTES: usize = 65;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
@@ -35,6 +36,7 @@ pub enum Kind {
     BackupRun,
     RestoreRun,
     DrillRun,
+    LocateChanged,
     /// Written by a later version: verified like the others, not understood.
     Other(u8),
 }
@@ -69,6 +71,50 @@ pub enum EntryError {
     TooLong(usize),
 }
 
+/// What stands before the fields.
+pub(crate) struct Head {
+    pub(crate) log: u16,
+    pub(crate) epoch: u32,
+    pub(crate) position: u64,
+    pub(crate) previous: Hash,
+    pub(crate) recorded_at_micros: i64,
+    pub(crate) kind: Kind,
+}
+
+impl Head {
+    /// The bytes of an entry whose fields are encoded already, at the end of `into`. On an error nothing is added.
+    pub(crate) fn put_entry(
+        &self,
+        fields: &EncodedFields,
+        into: &mut Vec<u8>,
+    ) -> Result<(), EntryError> {
+        let count = fields.count();
+        check_numbers(
+            self.epoch,
+            self.position,
+            self.kind.number(),
+            u64::from(count),
+        )?;
+        check_length(fields.entry_bytes())?;
+        into.reserve(fields.entry_bytes());
+        self.put(count, into);
+        into.extend_from_slice(fields.bytes());
+        Ok(())
+    }
+
+    fn put(&self, fields: u32, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&VERSION.to_be_bytes());
+        bytes.extend_from_slice(&self.log.to_be_bytes());
+        bytes.extend_from_slice(&self.epoch.to_be_bytes());
+        bytes.extend_from_slice(&self.position.to_be_bytes());
+        bytes.extend_from_slice(self.previous.as_bytes());
+        bytes.extend_from_slice(&self.recorded_at_micros.to_be_bytes());
+        bytes.push(self.kind.number());
+        bytes.extend_from_slice(&fields.to_be_bytes());
+    }
+}
+
 impl Entry {
     /// The canonical bytes. Fails on what the format cannot hold, never otherwise.
     pub fn to_bytes(&self) -> Result<Vec<u8>, EntryError> {
@@ -81,15 +127,15 @@ impl Entry {
         let body: usize = self.fields.iter().map(|(n, v)| 6 + n.len() + v.len()).sum();
         check_length(HEADER_BYTES + body)?;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&VERSION.to_be_bytes());
-        bytes.extend_from_slice(&self.log.to_be_bytes());
-        bytes.extend_from_slice(&self.epoch.to_be_bytes());
-        bytes.extend_from_slice(&self.position.to_be_bytes());
-        bytes.extend_from_slice(self.previous.as_bytes());
-        bytes.extend_from_slice(&self.recorded_at_micros.to_be_bytes());
-        bytes.push(self.kind.number());
-        bytes.extend_from_slice(&(self.fields.len() as u32).to_be_bytes());
+        let head = Head {
+            log: self.log,
+            epoch: self.epoch,
+            position: self.position,
+            previous: self.previous,
+            recorded_at_micros: self.recorded_at_micros,
+            kind: self.kind,
+        };
+        head.put(self.fields.len() as u32, &mut bytes);
         for (name, value) in self.fields.iter() {
             check_name(name.as_bytes())?;
             bytes.extend_from_slice(&(name.len() as u16).to_be_bytes());
@@ -187,7 +233,7 @@ fn check_numbers(epoch: u32, position: u64, kind: u8, fields: u64) -> Result<(),
     Ok(())
 }
 
-fn check_name(name: &[u8]) -> Result<(), EntryError> {
+pub(crate) fn check_name(name: &[u8]) -> Result<(), EntryError> {
     let allowed = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.iter().all(allowed) {
         let name = String::from_utf8_lossy(name).into_owned();
@@ -221,7 +267,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-const KINDS: [(Kind, u8, &str); 9] = [
+const KINDS: [(Kind, u8, &str); 10] = [
     (Kind::Quote, 1, "Quote"),
     (Kind::EpochOpened, 2, "EpochOpened"),
     (Kind::FeedLoaded, 3, "FeedLoaded"),
@@ -231,6 +277,7 @@ const KINDS: [(Kind, u8, &str); 9] = [
     (Kind::BackupRun, 7, "BackupRun"),
     (Kind::RestoreRun, 8, "RestoreRun"),
     (Kind::DrillRun, 9, "DrillRun"),
+    (Kind::LocateChanged, 10, "LocateChanged"),
 ];
 
 impl Kind {

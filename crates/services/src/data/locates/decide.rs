@@ -1,0 +1,341 @@
+//! The state machine: what becomes of an order, given what is known under the lock. No I/O, no clock.
+
+use jiff::Timestamp;
+use pricing::PositionValue;
+use uuid::Uuid;
+
+use super::calendar::{close_of, last_date, trade_date};
+use super::desk::Desk;
+use super::order::{LocateDecision, LocateOrder, Order, Refusal};
+use super::record::{At, Figure, LedgerStep, Locate, LocateFee};
+use super::states::{LocateKind, Reason, Status};
+use crate::data::quotes::{RecordedQuote, quote_uuid};
+
+type Decided = Result<LocateDecision, Refusal>;
+
+/// What time does is nobody's request.
+const ENGINE: &str = "engine";
+
+pub(crate) fn decide(desk: &Desk, order: &LocateOrder) -> LocateDecision {
+    if let Some(sent) = &order.idempotency
+        && let Some(made) = desk.made_for(order.client_id.as_deref(), &sent.key)
+    {
+        let digest = made.locate.idempotency.as_ref().map(|first| &first.digest);
+        return match digest == Some(&sent.digest) {
+            true => LocateDecision::Already(Box::new(made.clone())),
+            false => LocateDecision::Refused(Refusal::KeyReused),
+        };
+    }
+    let decided = match &order.order {
+        Order::Offer { .. } => offer(desk, order),
+        Order::Accept { locate_id } => accept(desk, order, *locate_id),
+        Order::Decline { locate_id } => decline(desk, order, *locate_id),
+        Order::Return { locate_id, shares } => give_back(desk, order, *locate_id, *shares),
+        Order::Expire { locate_id } => expire(desk, *locate_id),
+    };
+    decided.unwrap_or_else(LocateDecision::Refused)
+}
+
+fn step(locate: Locate) -> Decided {
+    Ok(LocateDecision::Step(Box::new(locate)))
+}
+
+fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
+    let Order::Offer {
+        locate_id,
+        quote_id,
+        shares,
+        kind,
+        all_or_none,
+        limit_rate,
+    } = &order.order
+    else {
+        return Err(Refusal::NoQuote);
+    };
+    let quote = quote_of(desk, *quote_id, order.client_id.as_deref())?;
+    if desk.is_used(quote_id) {
+        return Err(Refusal::QuoteUsed);
+    }
+    let quote_expires: Timestamp = quote.facts.expires_at.parse().unwrap_or(Timestamp::MIN);
+    if quote_expires.as_microsecond() <= desk.now_micros {
+        return Err(Refusal::QuoteExpired);
+    }
+    let priced = quote.inputs.per_share.map(|priced| priced.shares);
+    let shares = match (*shares, priced.and_then(|shares| i64::try_from(shares).ok())) {
+        (Some(asked), Some(priced)) if asked != priced => Err(Refusal::QuoteShares(Some(priced.cast_unsigned()))),
+        (Some(shares), _) | (None, Some(shares)) => Ok(shares),
+        (None, None) => Err(Refusal::QuoteShares(None)),
+    }?;
+    if shares <= 0 || shares % desk.lot != 0 {
+        return Err(Refusal::NotLots(desk.lot));
+    }
+    let trade_date = trade_date(desk.now_micros);
+    let close = close_of(trade_date);
+    let expires = match kind {
+        LocateKind::PreBorrow => close_of(last_date(trade_date, quote.inputs.loan_days)),
+        LocateKind::SingleUse | LocateKind::Reusable => close,
+    };
+    let mut locate = Locate {
+        locate_id: *locate_id,
+        sequence: 1,
+        status: Status::Offered,
+        reason: None,
+        quote_id: *quote_id,
+        client_id: quote.facts.client_id.clone(),
+        actor: order.actor.clone(),
+        request_id: order.request_id.clone(),
+        engine: crate::VERSION.to_owned(),
+        ticker: quote.inputs.ticker.to_string(),
+        currency: quote.inputs.currency.to_string(),
+        kind: *kind,
+        shares,
+        granted: 0,
+        returned: 0,
+        all_or_none: *all_or_none,
+        limit_rate: *limit_rate,
+        lot: desk.lot,
+        borrow_rate: quote.outputs.borrow_rate,
+        loan_days: quote.inputs.loan_days,
+        fee: fee_for(quote, shares, shares)?,
+        trade_date,
+        offer_expires_at: At(quote_expires.as_microsecond().min(close)),
+        expires_at: At(expires),
+        availability: None,
+        step: None,
+        idempotency: order.idempotency.clone(),
+    };
+    let room = room_for(desk, &locate);
+    locate.availability = room.figure.cloned();
+    if limit_rate.is_some_and(|limit| locate.borrow_rate > limit) {
+        locate.reject(Reason::RateAboveLimit);
+    } else if let Err(reason) = room.shares {
+        locate.reject(reason);
+    }
+    step(locate)
+}
+
+fn accept(desk: &Desk, order: &LocateOrder, locate_id: Uuid) -> Decided {
+    let before = locate_of(desk, locate_id, order.client_id.as_deref())?;
+    if let Some(ended) = ended(desk, before, Status::Offered)? {
+        return Ok(ended);
+    }
+    let mut locate = next(before, order);
+    let room = room_for(desk, before);
+    locate.availability = room.figure.cloned();
+    match (room.shares, room.figure) {
+        (Ok(granted), Some(figure)) => {
+            let quote = quote_of(desk, before.quote_id, None)?;
+            locate.status = Status::Filled;
+            locate.granted = granted;
+            locate.fee = fee_for(quote, granted, before.shares)?;
+            locate.step = Some(desk.granted(before, granted, figure));
+        }
+        (Err(reason), _) => locate.reject(reason),
+        (Ok(_), None) => locate.reject(Reason::AvailabilityUnknown),
+    }
+    step(locate)
+}
+
+fn decline(desk: &Desk, order: &LocateOrder, locate_id: Uuid) -> Decided {
+    let before = locate_of(desk, locate_id, order.client_id.as_deref())?;
+    if let Some(ended) = ended(desk, before, Status::Offered)? {
+        return Ok(ended);
+    }
+    step(Locate {
+        status: Status::Declined,
+        ..next(before, order)
+    })
+}
+
+fn give_back(desk: &Desk, order: &LocateOrder, locate_id: Uuid, shares: Option<i64>) -> Decided {
+    let before = locate_of(desk, locate_id, order.client_id.as_deref())?;
+    if let Some(ended) = ended(desk, before, Status::Filled)? {
+        return Ok(ended);
+    }
+    let held = before.held();
+    let shares = shares.unwrap_or(held);
+    if shares > held {
+        return Err(Refusal::TooMany(held));
+    }
+    if shares <= 0 || (shares % before.lot != 0 && shares != held) {
+        return Err(Refusal::NotLots(before.lot));
+    }
+    let mut locate = next(before, order);
+    locate.returned += shares;
+    if shares == held {
+        locate.status = Status::Cancelled;
+        locate.reason = Some(Reason::AllReturned);
+    }
+    locate.step = desk.credited(before, shares);
+    step(locate)
+}
+
+fn expire(desk: &Desk, locate_id: Uuid) -> Decided {
+    let before = locate_of(desk, locate_id, None)?;
+    match time_out(desk, before) {
+        Some(ended) => step(ended),
+        None => Err(Refusal::NotOpen(before.status)),
+    }
+}
+
+/// `Some`: time was quicker. An error: it is not what it has to be.
+fn ended(desk: &Desk, before: &Locate, wanted: Status) -> Result<Option<LocateDecision>, Refusal> {
+    if let Some(ended) = time_out(desk, before) {
+        return Ok(Some(LocateDecision::Ended(Box::new(ended), Refusal::Expired)));
+    }
+    match before.status {
+        status if status == wanted => Ok(None),
+        Status::Expired => Err(Refusal::Expired),
+        status => Err(Refusal::NotOpen(status)),
+    }
+}
+
+/// The step that is due, if one is. What was not given back is credited.
+fn time_out(desk: &Desk, before: &Locate) -> Option<Locate> {
+    let (due, reason) = match (before.status, before.kind) {
+        (Status::Offered, _) => (before.offer_expires_at, Reason::OfferLapsed),
+        (Status::Filled, LocateKind::PreBorrow) => (before.expires_at, Reason::LoanEnded),
+        (Status::Filled, _) => (before.expires_at, Reason::TradeDateEnded),
+        _ => return None,
+    };
+    if desk.now_micros < due.0 {
+        return None;
+    }
+    Some(Locate {
+        sequence: before.sequence.saturating_add(1),
+        status: Status::Expired,
+        reason: Some(reason),
+        actor: ENGINE.to_owned(),
+        request_id: String::new(),
+        engine: crate::VERSION.to_owned(),
+        availability: None,
+        step: desk.credited(before, before.held()),
+        idempotency: None,
+        ..before.clone()
+    })
+}
+
+fn next(before: &Locate, order: &LocateOrder) -> Locate {
+    Locate {
+        sequence: before.sequence.saturating_add(1),
+        reason: None,
+        actor: order.actor.clone(),
+        request_id: order.request_id.clone(),
+        engine: crate::VERSION.to_owned(),
+        availability: None,
+        step: None,
+        idempotency: order.idempotency.clone(),
+        ..before.clone()
+    }
+}
+
+impl Locate {
+    fn reject(&mut self, reason: Reason) {
+        self.status = Status::Rejected;
+        self.reason = Some(reason);
+    }
+}
+
+/// What could be granted of what is asked for, and the figure that says so.
+struct Room<'a> {
+    shares: Result<i64, Reason>,
+    figure: Option<&'a Figure>,
+}
+
+fn room_for<'a>(desk: &'a Desk, locate: &Locate) -> Room<'a> {
+    let figure = match desk.figure(&locate.ticker) {
+        Ok(figure) => figure,
+        Err(reason) => return Room { shares: Err(reason), figure: None },
+    };
+    let free = figure.available - desk.outstanding(&locate.ticker, locate.trade_date);
+    let lots = free.max(0) / locate.lot * locate.lot;
+    let granted = lots.min(locate.shares);
+    let too_few = granted == 0 || (locate.all_or_none && granted < locate.shares);
+    let shares = match (desk.is_closed(locate.trade_date), too_few) {
+        (true, _) => Err(Reason::RecoveryUnsettled),
+        (_, true) => Err(Reason::InsufficientAvailability),
+        _ => Ok(granted),
+    };
+    Room { shares, figure: Some(figure) }
+}
+
+impl Desk {
+    fn granted(&self, locate: &Locate, shares: i64, figure: &Figure) -> LedgerStep {
+        let (sequence, outstanding) = self
+            .head(&locate.ticker, locate.trade_date)
+            .map_or((0, 0), |head| (head.sequence, head.outstanding));
+        LedgerStep {
+            trade_date: locate.trade_date,
+            sequence: sequence.saturating_add(1),
+            change: shares,
+            available: figure.available,
+            outstanding: outstanding + shares,
+            source: figure.source.clone(),
+            valid_at: figure.valid_at,
+            known_at: figure.known_at,
+        }
+    }
+
+    /// Under the figure that was in force: a credit needs no newer one. Nothing when nothing is held.
+    fn credited(&self, locate: &Locate, shares: i64) -> Option<LedgerStep> {
+        let head = self.head(&locate.ticker, locate.trade_date)?;
+        (shares > 0).then(|| LedgerStep {
+            sequence: head.sequence.saturating_add(1),
+            change: -shares,
+            outstanding: head.outstanding - shares,
+            ..head.clone()
+        })
+    }
+}
+
+/// Another client's is none.
+fn locate_of<'a>(desk: &'a Desk, id: Uuid, client_id: Option<&str>) -> Result<&'a Locate, Refusal> {
+    desk.locate(id)
+        .filter(|locate| client_id.is_none_or(|client| client == locate.client_id))
+        .ok_or(Refusal::NoLocate)
+}
+
+fn quote_of<'a>(
+    desk: &'a Desk,
+    id: Uuid,
+    client_id: Option<&str>,
+) -> Result<&'a RecordedQuote, Refusal> {
+    desk.quote(id)
+        .filter(|quote| client_id.is_none_or(|client| client == quote.facts.client_id))
+        .filter(|quote| quote_uuid(&quote.facts.quote_id) == Some(id))
+        .ok_or(Refusal::NoQuote)
+}
+
+/// What so many of the quoted shares cost: priced again from the quote's own inputs, for their part of the position.
+fn fee_for(quote: &RecordedQuote, shares: i64, quoted: i64) -> Result<LocateFee, Refusal> {
+    let outputs = &quote.outputs;
+    let mut fee = LocateFee {
+        shares,
+        total_fee: outputs.total_fee,
+        borrow_cost: outputs.borrow_cost,
+        markup: outputs.markup,
+        transaction_fees: outputs.transaction_fee,
+    };
+    if shares == quoted {
+        return Ok(fee);
+    }
+    let mut inputs = quote.inputs.clone();
+    inputs.position_value = part_of(inputs.position_value, shares, quoted);
+    if let Some(per_share) = &mut inputs.per_share {
+        per_share.shares = shares.unsigned_abs();
+    }
+    let priced = pricing::quote(&inputs).map_err(|error| Refusal::Pricing(error.to_string()))?;
+    let outputs = priced.outputs();
+    fee.total_fee = outputs.total_fee;
+    fee.borrow_cost = outputs.borrow_cost;
+    fee.markup = outputs.markup;
+    fee.transaction_fees = outputs.transaction_fee;
+    Ok(fee)
+}
+
+/// Half a cent is rounded up; a part is never nothing.
+fn part_of(value: PositionValue, shares: i64, of: i64) -> PositionValue {
+    let exact = i128::from(value.units()) * i128::from(shares) * 2 + i128::from(of);
+    let units = exact / (i128::from(of) * 2).max(1);
+    PositionValue::from_units(i64::try_from(units).unwrap_or(value.units()).max(1))
+}

@@ -1,0 +1,71 @@
+//! Locates read back, for the client they belong to.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::desk::steps;
+use super::order::StoredLocate;
+use crate::data::database::DatabaseError;
+
+/// Which of a client's locates, by what they are now.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LocateFilter {
+    pub(crate) client_id: String,
+    pub(crate) status: Option<&'static str>,
+    pub(crate) ticker: Option<String>,
+    pub(crate) trade_date: Option<String>,
+    /// Of any of its steps.
+    pub(crate) request_id: Option<String>,
+}
+
+const NEWEST: &str = "FROM locates AS l WHERE l.client_id = $1 \
+     AND NOT EXISTS (SELECT FROM locates AS n WHERE n.locate_id = l.locate_id AND n.sequence > l.sequence) \
+     AND ($2::text IS NULL OR l.status = $2) AND ($3::text IS NULL OR l.ticker = $3) \
+     AND ($4::text IS NULL OR l.trade_date = $4::text::date) \
+     AND ($5::text IS NULL OR l.locate_id IN (SELECT r.locate_id FROM locates AS r WHERE r.client_id = $1 AND r.request_id = $5))";
+
+/// Newest first, each as it is now, and how many there are in all.
+pub(crate) async fn find_locates(
+    client: &Client,
+    filter: &LocateFilter,
+    offset: i64,
+    rows: i64,
+) -> Result<(Vec<StoredLocate>, i64), DatabaseError> {
+    let failed = DatabaseError::query("reading locates");
+    let parameters: [&(dyn ToSql + Sync); 5] = [
+        &filter.client_id,
+        &filter.status,
+        &filter.ticker,
+        &filter.trade_date,
+        &filter.request_id,
+    ];
+    let sql = format!(
+        "SELECT a.log, a.epoch, a.position, a.recorded_at, a.canonical FROM (SELECT l.* {NEWEST} \
+         ORDER BY l.recorded_at DESC, l.locate_id OFFSET {offset} LIMIT {rows}) AS l \
+         JOIN audit_log AS a USING (log, epoch, position) ORDER BY l.recorded_at DESC, l.locate_id"
+    );
+    let found = client.query(&sql, &parameters).await.map_err(&failed)?;
+    let total = client
+        .query_one(&format!("SELECT count(*) {NEWEST}"), &parameters)
+        .await
+        .map_err(&failed)?
+        .get(0);
+    Ok((steps(found).collect(), total))
+}
+
+/// All steps of one locate, the first one first; none when it is somebody else's.
+pub(crate) async fn steps_of(
+    client: &Client,
+    client_id: &str,
+    locate_id: Uuid,
+) -> Result<Vec<StoredLocate>, DatabaseError> {
+    let sql = "SELECT a.log, a.epoch, a.position, a.recorded_at, a.canonical FROM locates AS l \
+               JOIN audit_log AS a USING (log, epoch, position) \
+               WHERE l.locate_id = $1::text::uuid AND l.client_id = $2 ORDER BY l.sequence";
+    let rows = client
+        .query(sql, &[&locate_id.to_string(), &client_id])
+        .await
+        .map_err(DatabaseError::query("reading a locate"))?;
+    Ok(steps(rows).collect())
+}

@@ -1,0 +1,121 @@
+//! What is asked of a locate, and what became of it. Both travel between services.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::record::Locate;
+use super::states::{LocateKind, Status};
+use crate::data::writer::Recorded;
+
+/// One step that somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LocateOrder {
+    /// Whose locates may be touched; `None`: the engine's own business.
+    pub(crate) client_id: Option<String>,
+    /// The API key's id, or `engine`.
+    pub(crate) actor: String,
+    pub(crate) request_id: String,
+    pub(crate) idempotency: Option<Idempotency>,
+    pub(crate) order: Order,
+}
+
+/// A client's own name for a request, and what the request was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Idempotency {
+    pub(crate) key: String,
+    /// SHA-256 over what was asked, in hexadecimal.
+    pub(crate) digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Order {
+    Offer {
+        locate_id: Uuid,
+        quote_id: Uuid,
+        /// Those of the quote when absent.
+        shares: Option<i64>,
+        kind: LocateKind,
+        all_or_none: bool,
+        limit_rate: Option<pricing::Rate>,
+    },
+    Accept {
+        locate_id: Uuid,
+    },
+    Decline {
+        locate_id: Uuid,
+    },
+    Return {
+        locate_id: Uuid,
+        /// All that are held when absent.
+        shares: Option<i64>,
+    },
+    /// Time has passed.
+    Expire {
+        locate_id: Uuid,
+    },
+}
+
+impl Order {
+    pub(crate) fn locate_id(&self) -> Uuid {
+        match self {
+            Order::Offer { locate_id, .. }
+            | Order::Accept { locate_id }
+            | Order::Decline { locate_id }
+            | Order::Return { locate_id, .. }
+            | Order::Expire { locate_id } => *locate_id,
+        }
+    }
+}
+
+/// A step as it stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredLocate {
+    pub(crate) recorded: Recorded,
+    pub(crate) recorded_at_micros: i64,
+    pub(crate) locate: Locate,
+}
+
+/// What the caller is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LocateOutcome {
+    /// The step that was made for this request, now or the first time it was sent.
+    Step(Box<StoredLocate>),
+    Refused(Refusal),
+}
+
+/// Why nothing was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Refusal {
+    NoLocate,
+    NoQuote,
+    QuoteExpired,
+    /// Another locate was made from it.
+    QuoteUsed,
+    /// The quote was for that many, or for none in particular.
+    QuoteShares(Option<u64>),
+    NotLots(i64),
+    /// It is something else by now.
+    NotOpen(Status),
+    Expired,
+    /// More than are held.
+    TooMany(i64),
+    /// The same key, with another request.
+    KeyReused,
+    Pricing(String),
+}
+
+/// What is to be recorded, if anything, and what to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LocateDecision {
+    Step(Box<Locate>),
+    /// It was made before.
+    Already(Box<StoredLocate>),
+    Refused(Refusal),
+    /// Time ended the locate before the request came: that is recorded, and the request refused.
+    Ended(Box<Locate>, Refusal),
+}

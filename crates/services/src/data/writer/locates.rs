@@ -1,0 +1,365 @@
+//! Steps of locates: read, decided and recorded in one transaction, under one lock that the writers of every log take in turn.
+//! Whatever is waiting is decided together and shares the commit.
+
+use audit::{Entry, Kind, Sealed};
+use jiff::civil::Date;
+use tokio::sync::oneshot;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{GenericClient, Statement, Transaction};
+
+use super::batch::{Batch, Outcome, outcome, place};
+use super::open::Open;
+use super::serve::{Ended, Waiting, hold_back_until_held};
+use super::{Recorded, Request, Task, Work, WriteError, Writer, WriterConfig, log_number};
+use crate::data::locates::{
+    Desk, DeskTerms, Locate, LocateDecision, LocateOrder, LocateOutcome, Refusal, StoredLocate,
+    Status, decide, trade_date,
+};
+use crate::data::row::Rows;
+use crate::time::{now_micros, system_time};
+
+/// "breA" and a number that no log has. A writer that hangs in the middle is thrown out by the server, so that the others go on.
+const LOCK: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction_session_timeout = '5s'; \
+     SELECT pg_advisory_xact_lock(1651664193, 65536)";
+
+pub(crate) struct LocateWork {
+    order: LocateOrder,
+    pub(super) reply: oneshot::Sender<Result<LocateOutcome, WriteError>>,
+}
+
+impl std::fmt::Debug for LocateWork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.order.fmt(f)
+    }
+}
+
+impl Writer {
+    /// Takes a locate one step further, or says within the deadline that it could not.
+    pub(crate) async fn locate(&self, order: LocateOrder) -> Result<LocateOutcome, WriteError> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        let (reply, replied) = oneshot::channel();
+        let request = Request {
+            work: Work::Locate(Box::new(LocateWork { order, reply })),
+            // Nobody listens: a locate is answered by what became of it.
+            answer: oneshot::channel().0,
+        };
+        self.requests.try_send(request).map_err(|_| {
+            WriteError::refused("database", "too many requests are waiting to be recorded")
+        })?;
+        match tokio::time::timeout(self.deadline, replied).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(WriteError::unknown("database")),
+        }
+    }
+}
+
+/// What one order came to, before its commit.
+enum Told {
+    /// By this step, of those that were made now.
+    Step(usize, Box<StoredLocate>),
+    Ended(usize, Refusal),
+    Already(Box<StoredLocate>),
+    Refused(Refusal),
+    Failed(WriteError),
+}
+
+/// Outlives a commit that is broken off: what was sent may be in.
+#[derive(Default)]
+struct Made {
+    sealed: Vec<Sealed>,
+    told: Vec<Told>,
+}
+
+enum Ran {
+    /// Somebody else holds the lock and does not let go.
+    Busy,
+    /// No order led to a step.
+    Nothing,
+    Committed(bool),
+}
+
+impl Task {
+    /// This one and those right behind it. Gives back the first request that is something else.
+    pub(super) async fn take_locates(
+        &mut self,
+        open: &mut Open,
+        first: Box<LocateWork>,
+    ) -> Result<Option<Request>, Ended> {
+        let (mut works, mut next) = (vec![first], None);
+        while works.len() < self.config.batch_max && next.is_none() {
+            match self.requests.try_recv() {
+                Ok(Request {
+                    work: Work::Locate(work),
+                    ..
+                }) => works.push(work),
+                Ok(other) => next = Some(other),
+                Err(_) => break,
+            }
+        }
+        // Nobody waits for it any more: it was answered, and was never begun.
+        works.retain(|work| !work.reply.is_closed());
+        if !works.is_empty() {
+            self.commit_locates(open, works).await?;
+        }
+        Ok(next)
+    }
+
+    async fn commit_locates(
+        &mut self,
+        open: &mut Open,
+        works: Vec<Box<LocateWork>>,
+    ) -> Result<(), Ended> {
+        if self.config.strict && !open.standby && !self.sees_standby(open).await? {
+            let why = "strict mode: the server does not wait for the stream to the repository yet";
+            refuse_all(works, &WriteError::refused("wal_stream", why));
+            return Ok(());
+        }
+        let before = open.chain.clone();
+        let mut made = Made::default();
+        let ran = tokio::select! {
+            biased;
+            ran = run(&self.config, open, &works, &mut made) => Some(ran),
+            _ = self.orders.changed() => None,
+        };
+        let outcome = match ran {
+            None => Outcome::Lost("told to let go of the database".to_owned()),
+            Some(Ok(Ran::Busy)) => {
+                open.session.take_warnings();
+                let why = "another data-service is deciding on locates and does not finish";
+                refuse_all(works, &WriteError::refused("database", why));
+                return Ok(());
+            }
+            Some(Ok(Ran::Nothing)) => outcome(&open.session, Ok(open.standby)),
+            Some(Ok(Ran::Committed(standby))) => outcome(&open.session, Ok(standby)),
+            Some(Err(error)) => outcome(&open.session, Err(error)),
+        };
+        let outcome = hold_back_until_held(&self.config, open, outcome).await;
+        self.conclude(open, before, works, made, outcome)
+    }
+
+    /// Answers everybody, each with what is certain.
+    fn conclude(
+        &mut self,
+        open: &mut Open,
+        before: audit::Chain,
+        works: Vec<Box<LocateWork>>,
+        made: Made,
+        outcome: Outcome,
+    ) -> Result<(), Ended> {
+        let clean = matches!(&outcome, Outcome::Committed { warnings, .. } if warnings.is_empty());
+        let Made { sealed, mut told } = made;
+        let (answers, mut answered): (Vec<_>, Vec<_>) =
+            sealed.iter().map(|_| oneshot::channel()).unzip();
+        let waiting = Waiting {
+            sealed,
+            rows: Vec::new(),
+            answers,
+        };
+        let nothing_sent = waiting.sealed.is_empty();
+        let ended = match (nothing_sent, &outcome) {
+            (true, Outcome::Committed { .. }) => Ok(()),
+            _ => self.settle(open, before, waiting, outcome),
+        };
+        let mut certain = |index: usize| match answered.get_mut(index).map(oneshot::Receiver::try_recv) {
+            Some(Ok(result)) => result.map(drop),
+            _ => Err(WriteError::unknown("database")),
+        };
+        told.reverse();
+        for work in works {
+            let answer = match told.pop() {
+                Some(Told::Step(index, stored)) => certain(index).map(|()| {
+                    count(&stored.locate);
+                    LocateOutcome::Step(stored)
+                }),
+                Some(Told::Ended(index, refusal)) => certain(index).map(|()| LocateOutcome::Refused(refusal)),
+                Some(Told::Already(stored)) if clean => Ok(LocateOutcome::Step(stored)),
+                Some(Told::Already(_)) => Err(WriteError::unknown("database")),
+                Some(Told::Refused(refusal)) => Ok(LocateOutcome::Refused(refusal)),
+                Some(Told::Failed(error)) => Err(error),
+                None if nothing_sent => {
+                    let why = "the database did not answer while the locate was being decided";
+                    Err(WriteError::refused("database", why))
+                }
+                None => Err(WriteError::unknown("database")),
+            };
+            drop(work.reply.send(answer));
+        }
+        ended
+    }
+}
+
+fn refuse_all(works: Vec<Box<LocateWork>>, error: &WriteError) {
+    for work in works {
+        drop(work.reply.send(Err(error.clone())));
+    }
+}
+
+fn count(locate: &Locate) {
+    metrics::counter!("bre_locate_steps_total", "status" => locate.status.name()).increment(1);
+    let Some(step) = &locate.step else {
+        return;
+    };
+    let name = match locate.status {
+        Status::Filled if locate.returned == 0 => "bre_locate_shares_granted_total",
+        _ => "bre_locate_shares_credited_total",
+    };
+    metrics::counter!(name).increment(step.change.unsigned_abs());
+}
+
+async fn run(
+    config: &WriterConfig,
+    open: &mut Open,
+    works: &[Box<LocateWork>],
+    made: &mut Made,
+) -> Result<Ran, tokio_postgres::Error> {
+    let transaction = open.session.client.transaction().await?;
+    match transaction.batch_execute(LOCK).await {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            transaction.rollback().await?;
+            return Ok(Ran::Busy);
+        }
+        locked => locked?,
+    }
+    let closed = match &open.unsettled {
+        Some(unsettled) => unsettled.closed(&transaction).await?,
+        None => None,
+    };
+    let orders: Vec<&LocateOrder> = works.iter().map(|work| &work.order).collect();
+    let terms = DeskTerms {
+        now_micros: now_micros(),
+        lot: config.locates.lot,
+        feeds: &config.market.feeds(),
+        closed,
+    };
+    let mut desk = Desk::read(&transaction, &orders, &terms).await?;
+    let mut batch = LocateBatch::default();
+    for order in orders {
+        let told = made.take(&mut desk, &mut open.chain, &mut batch, order);
+        made.told.push(told);
+    }
+    if made.sealed.is_empty() {
+        transaction.rollback().await?;
+        return Ok(Ran::Nothing);
+    }
+    let standby = batch.insert(&transaction, &open.locate_statement).await?;
+    transaction.commit().await?;
+    Ok(Ran::Committed(standby))
+}
+
+impl Made {
+    fn take(
+        &mut self,
+        desk: &mut Desk,
+        chain: &mut audit::Chain,
+        batch: &mut LocateBatch,
+        order: &LocateOrder,
+    ) -> Told {
+        let (locate, refusal) = match decide(desk, order) {
+            LocateDecision::Step(locate) => (*locate, None),
+            LocateDecision::Ended(locate, refusal) => (*locate, Some(refusal)),
+            LocateDecision::Already(stored) => return Told::Already(stored),
+            LocateDecision::Refused(refusal) => return Told::Refused(refusal),
+        };
+        let appended = locate
+            .fields()
+            .and_then(|fields| {
+                let chained = chain.append(Kind::LocateChanged, now_micros(), fields);
+                chained.map_err(|error| error.to_string())
+            })
+            .map_err(|error| WriteError::refused("audit_log", error));
+        let sealed = match appended {
+            Ok(sealed) => sealed,
+            Err(error) => return Told::Failed(error),
+        };
+        let stored = StoredLocate {
+            recorded: Recorded {
+                log: sealed.entry.log,
+                epoch: sealed.entry.epoch,
+                position: sealed.entry.position,
+            },
+            recorded_at_micros: sealed.entry.recorded_at_micros,
+            locate,
+        };
+        desk.note(&stored);
+        batch.push(&sealed, &stored.locate);
+        self.sealed.push(sealed);
+        let index = self.sealed.len() - 1;
+        match refusal {
+            None => Told::Step(index, Box::new(stored)),
+            Some(refusal) => Told::Ended(index, refusal),
+        }
+    }
+}
+
+/// Entries, steps and the ledger in one statement.
+#[derive(Debug, Default)]
+pub(super) struct LocateBatch {
+    entries: Batch,
+    locates: Rows,
+    ledger: Rows,
+}
+
+impl LocateBatch {
+    pub(super) const SQL: &str = "WITH entries AS (INSERT INTO audit_log SELECT * FROM UNNEST($1::audit_log[])), \
+         steps AS (INSERT INTO locates SELECT * FROM UNNEST($2::locates[])), \
+         moved AS (INSERT INTO availability_ledger SELECT * FROM UNNEST($3::availability_ledger[])) \
+         SELECT current_setting('synchronous_standby_names')";
+
+    fn push(&mut self, sealed: &Sealed, locate: &Locate) {
+        self.entries.push(sealed, None);
+        let entry = &sealed.entry;
+        self.locates.push(&place(entry), Some(&locate.values().into_iter().collect()));
+        if let Some(values) = locate.ledger_values() {
+            self.ledger.push(&place(entry), Some(&values.into_iter().collect()));
+        }
+    }
+
+    async fn insert(
+        &self,
+        client: &impl GenericClient,
+        statement: &Statement,
+    ) -> Result<bool, tokio_postgres::Error> {
+        let rows = client
+            .query(statement, &[&self.entries.entries, &self.locates, &self.ledger])
+            .await?;
+        Ok(super::batch::standby(&rows))
+    }
+}
+
+/// The epoch began with a recovery that may have lost grants: which date they were of, and since when this is known.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    trade_date: Date,
+    opened_at_micros: i64,
+}
+
+impl Unsettled {
+    pub(super) async fn of(open: &Open) -> Result<Option<Unsettled>, tokio_postgres::Error> {
+        let sql = "SELECT canonical FROM audit_log WHERE log = $1 AND epoch = $2 ORDER BY position LIMIT 1";
+        let (log, epoch) = (log_number(open.chain.log()), open.chain.epoch().cast_signed());
+        let row = open.session.client.query_opt(sql, &[&log, &epoch]).await?;
+        let opening = row.and_then(|row| Entry::parse(row.get(0)).ok());
+        let may_have_lost = |entry: &Entry| {
+            entry.kind == Kind::EpochOpened
+                && entry.fields.get("reason") == Some("recovery")
+                && entry.fields.get("known_lost") != Some("0")
+        };
+        Ok(opening.filter(may_have_lost).map(|entry| Unsettled {
+            trade_date: trade_date(entry.recorded_at_micros),
+            opened_at_micros: entry.recorded_at_micros,
+        }))
+    }
+
+    /// The date, unless an operator has reopened it since.
+    async fn closed(
+        &self,
+        transaction: &Transaction<'_>,
+    ) -> Result<Option<Date>, tokio_postgres::Error> {
+        let sql = "SELECT EXISTS (SELECT FROM locate_reopenings WHERE reopened_at >= $1)";
+        let since = system_time(self.opened_at_micros);
+        let reopened: bool = transaction.query_one(sql, &[&since]).await?.get(0);
+        Ok((!reopened).then_some(self.trade_date))
+    }
+}
