@@ -26,4 +26,30 @@ pub enum BackupError {
     },
     #[error("{0}")]
     Setting(String),
+    #[error(
+        "the session that held the backup open was lost ({0}), and with it the backup; nothing of it counts, and earlier \
+         backups are untouched. Run it again"
+    )]
+    SessionLost(std::io::Error),
+    #[error("the server's files cannot be copied: {0}")]
+    Source(String),
+    #[error(
+        "cannot {what} {path}: {source}. Run this as the server's account or as root, or take the backup through the \
+         replication protocol (source protocol)"
+    )]
+    File {
+        what: &'static str,
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
+}
+
+impl BackupError {
+    pub(crate) fn file(
+        what: &'static str,
+        path: &std::path::Path,
+    ) -> impl FnOnce(std::io::Error) -> BackupError {
+        let path = path.to_owned();
+        move |source| BackupError::File { what, path, source }
+    }
 }

@@ -1,6 +1,7 @@
 //! The PostgreSQL cluster: backups ([`backup`] runs one from a [`Source`]), its slot, strict mode.
 
 mod archive;
+mod local;
 mod pages;
 mod protocol;
 mod run;
@@ -8,8 +9,9 @@ mod slot;
 mod source;
 mod strict;
 
+pub use local::Local;
 pub use protocol::Protocol;
-pub use run::{BackupOutcome, DatabaseBackup, backup, backup_from};
+pub use run::{BackupOutcome, DatabaseBackup, SourceChoice, backup, backup_from};
 pub use slot::{SlotStatus, WalStatus, drop_slot, slot_status};
 pub use source::{Begun, Source, Stopped, Suspects};
 pub use strict::{is_strict, set_strict};

@@ -89,7 +89,7 @@ impl Source for Protocol {
             .stream()?
             .stop()
             .ok_or_else(|| BackupError::Archive("it has no stop position".into()))?;
-        let facts = tablespace_facts(self.stream()?);
+        let facts = facts(self.stream()?);
         Ok(Stopped {
             stop: stop.lsn,
             facts,
@@ -98,14 +98,15 @@ impl Source for Protocol {
     }
 }
 
-/// `tablespace.<oid>` → its location on the source, for whoever restores.
-fn tablespace_facts(source: &BaseBackup) -> BTreeMap<String, String> {
+/// `tablespace.<oid>` → its location on the source, for whoever restores; and which source it was.
+fn facts(source: &BaseBackup) -> BTreeMap<String, String> {
     let named = source
         .tablespaces()
         .iter()
         .filter_map(|t| Some((t.oid?, t.location.clone()?)));
-    named
-        .map(|(oid, location)| (format!("tablespace.{oid}"), location))
+    let spaces = named.map(|(oid, location)| (format!("tablespace.{oid}"), location));
+    spaces
+        .chain([("source".to_owned(), "protocol".to_owned())])
         .collect()
 }
 

@@ -1,5 +1,6 @@
 //! A backup, whatever its source: begin → copy → stop → judge damaged pages → manifest → wait for its WAL.
 
+use super::local::Local;
 use super::pages::judge;
 use super::protocol::Protocol;
 use super::source::{Begun, Source, Stopped, Suspects};
@@ -12,6 +13,16 @@ use repository::{
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// Which way the bytes come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SourceChoice {
+    /// The server's files when they can be read here, the replication protocol otherwise.
+    #[default]
+    Auto,
+    Local,
+    Protocol,
+}
+
 /// What to copy, to where, and how.
 #[derive(Debug, Clone)]
 pub struct DatabaseBackup<'a> {
@@ -22,6 +33,7 @@ pub struct DatabaseBackup<'a> {
     pub chunk_key: &'a ChunkIdKey,
     pub label: &'a str,
     pub kind: BackupKind,
+    pub source: SourceChoice,
     /// The folder of the local cache of what the repository holds already. Without it every backup is a full one.
     pub cache: Option<&'a Path>,
     /// Threads that compress and seal, and that read where the source allows it.
@@ -48,6 +60,7 @@ impl<'a> DatabaseBackup<'a> {
             chunk_key,
             label: "",
             kind: BackupKind::Full,
+            source: SourceChoice::Auto,
             cache: None,
             threads: BackupOptions::default().threads,
             bytes_per_second_max: None,
@@ -69,9 +82,23 @@ pub struct BackupOutcome {
     pub state: BackupState,
 }
 
-/// Takes a backup through the replication protocol.
+/// Takes a backup from the source that was chosen.
 pub fn backup(request: &DatabaseBackup<'_>, progress: &dyn Progress) -> Result<BackupOutcome> {
-    backup_from(request, &mut Protocol::new(request), progress)
+    let mut source = open_source(request)?;
+    backup_from(request, &mut *source, progress)
+}
+
+fn open_source(request: &DatabaseBackup<'_>) -> Result<Box<dyn Source>> {
+    if request.source != SourceChoice::Protocol {
+        match Local::open(request)? {
+            Ok(local) => return Ok(Box::new(local)),
+            Err(why) if request.source == SourceChoice::Local => {
+                return Err(BackupError::Source(why));
+            }
+            Err(why) => tracing::info!(why, "the backup comes through the replication protocol"),
+        }
+    }
+    Ok(Box::new(Protocol::new(request)))
 }
 
 /// Takes a backup. An error, a cancel or a kill at any moment leaves no manifest: the backup then does not exist.

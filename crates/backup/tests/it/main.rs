@@ -3,6 +3,7 @@
 
 mod full;
 mod gate;
+mod local;
 mod streaming;
 
 use backup::stream::{Streamer, StreamerConfig};

@@ -1,0 +1,225 @@
+//! The source for a server whose files can be read here: one session holds the backup open over SQL, several threads read
+//! the data folder.
+//!
+//! It reads what `BASE_BACKUP` would send, so that both sources store the same bytes; `pg_control` comes last, and the label
+//! files are what `pg_backup_stop` returns. PostgreSQL 15 and newer, where any number of such backups run at once: another
+//! tool's is not disturbed.
+
+mod configuration;
+mod exclusions;
+mod manifest;
+mod reach;
+mod reading;
+mod session;
+mod throttle;
+mod walk;
+
+use super::run::DatabaseBackup;
+use super::source::{Begun, Source, Stopped, Suspects};
+use crate::{BackupError, Progress, Result, now_micros, random_suffix};
+use configuration::Configuration;
+use manifest::{Listed, WalRange, backup_manifest};
+use postgres_physical::replication::{Connection, SystemIdentity};
+use postgres_physical::wire::ConnectOptions;
+use reach::{CONTROL, Reached};
+use reading::{Read, Reader};
+use repository::BackupWriter;
+use session::Session;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use throttle::Throttle;
+use walk::{Tree, version_folder, walk};
+
+/// Reads the server's files here.
+#[derive(Debug)]
+pub struct Local {
+    threads: usize,
+    throttle: Throttle,
+    /// Its temporary slot keeps the WAL of the backup until its pages are judged.
+    wal: Option<Connection>,
+    identity: SystemIdentity,
+    session: Option<Session>,
+    reached: Reached,
+    begun: Option<Begun>,
+    tree: Tree,
+    configuration: Configuration,
+    listed: Vec<Listed>,
+}
+
+impl Local {
+    /// `Ok(Err(why))` when the server's files cannot be read here.
+    pub fn open(request: &DatabaseBackup<'_>) -> Result<std::result::Result<Self, String>> {
+        // Not the stream's name: strict mode waits for that one.
+        let connect: ConnectOptions = request.connect.clone().with_application_name("bre-backup");
+        let mut wal = Connection::connect(&connect)?;
+        let identity = wal.identify_system()?;
+        let slot = format!("bre_backup_{}", random_suffix());
+        let slot = match wal.create_temporary_slot(&slot) {
+            Ok(()) => Some(slot),
+            Err(error) => {
+                tracing::warn!(%error, "no temporary slot for this backup");
+                None
+            }
+        };
+        let mut session = Session::open(&connect)?;
+        let reached = match reach::reach(&mut session, identity.system_identifier, slot.as_deref())?
+        {
+            Ok(reached) => reached,
+            Err(why) => return Ok(Err(why)),
+        };
+        Ok(Ok(Self {
+            threads: request.threads.max(1),
+            throttle: Throttle::new(request.bytes_per_second_max),
+            wal: Some(wal),
+            identity,
+            session: Some(session),
+            reached,
+            begun: None,
+            tree: Tree::default(),
+            configuration: Configuration::default(),
+            listed: Vec::new(),
+        }))
+    }
+
+    fn session(&mut self) -> Result<&mut Session> {
+        self.session.as_mut().ok_or_else(not_begun)
+    }
+
+    fn server_number(&mut self, setting: &str) -> Result<u32> {
+        let value = self.session()?.setting(setting)?;
+        value
+            .as_deref()
+            .and_then(|value| value.parse().ok())
+            .ok_or_else(|| BackupError::Source(format!("the server's {setting} is {value:?}")))
+    }
+
+    /// The files that the server makes or changes last, and the list of all of them.
+    fn finish(&mut self, writer: &BackupWriter, stopped: &session::Stopped) -> Result<()> {
+        let begun = self.begun.clone().ok_or_else(not_begun)?;
+        let now = now_micros() / 1_000_000 * 1_000_000;
+        self.blob(writer, "backup_label", now, stopped.label.as_bytes())?;
+        // Empty without tablespaces, as BASE_BACKUP sends it.
+        self.blob(
+            writer,
+            "tablespace_map",
+            now,
+            stopped.tablespace_map.as_bytes(),
+        )?;
+        let range = WalRange {
+            timeline: begun.timeline,
+            start: begun.start,
+            stop: stopped.lsn,
+        };
+        self.listed.sort_by(|a, b| a.path.cmp(&b.path));
+        let manifest = backup_manifest(
+            &self.listed,
+            range,
+            begun.pg_version,
+            begun.system_identifier,
+        );
+        Ok(writer.blob("backup_manifest", 0o600, now, manifest.as_bytes())?)
+    }
+
+    fn blob(
+        &mut self,
+        writer: &BackupWriter,
+        path: &str,
+        mtime_micros: i64,
+        bytes: &[u8],
+    ) -> Result<()> {
+        writer.blob(path, 0o600, mtime_micros, bytes)?;
+        self.listed.push(Listed::of(path, mtime_micros, bytes));
+        Ok(())
+    }
+
+    /// Last of all that is copied: a recovery reads in it how far it has to go.
+    fn control(&mut self, writer: &BackupWriter) -> Result<()> {
+        let path = self.reached.data.join(CONTROL);
+        let meta = fs::metadata(&path).map_err(BackupError::file("look at", &path))?;
+        let bytes = reach::read_control_bytes(&self.reached.data).map_err(BackupError::Source)?;
+        let mtime_micros = meta.mtime() * 1_000_000;
+        writer.blob(CONTROL, meta.mode() & 0o7777, mtime_micros, &bytes)?;
+        self.listed.push(Listed::of(CONTROL, mtime_micros, &bytes));
+        Ok(())
+    }
+
+    fn facts(&mut self) -> BTreeMap<String, String> {
+        let mut facts = std::mem::take(&mut self.configuration.facts);
+        facts.insert("source".to_owned(), "local".to_owned());
+        let spaces = &self.tree.tablespaces;
+        facts.extend(
+            spaces
+                .iter()
+                .map(|(oid, place)| (format!("tablespace.{oid}"), place.display().to_string())),
+        );
+        if !self.tree.skipped.is_empty() {
+            facts.insert("skipped".to_owned(), self.tree.skipped.join(", "));
+        }
+        facts
+    }
+}
+
+impl Source for Local {
+    fn begin(&mut self, label: &str, progress: &dyn Progress) -> Result<Begun> {
+        let pg_version = self.server_number("server_version_num")?;
+        progress.message("waiting for a checkpoint");
+        let start = self.session()?.start(label)?;
+        let data = self.reached.data.clone();
+        self.configuration = configuration::outside(self.session()?, &data)?;
+        let version = version_folder(pg_version, self.reached.control.catalog_version);
+        self.tree = walk(&data, &version)?;
+        self.tree.files.append(&mut self.configuration.files);
+        self.tree.sort_for_threads();
+        if !self.tree.skipped.is_empty() {
+            tracing::warn!(paths = ?self.tree.skipped, "not in the backup: neither files nor folders");
+        }
+        let begun = Begun {
+            system_identifier: self.identity.system_identifier,
+            timeline: self.identity.timeline,
+            start,
+            pg_version,
+            wal_segment_bytes: self.reached.control.wal_segment_bytes,
+            bytes_expected: self.tree.bytes(),
+        };
+        self.begun = Some(begun.clone());
+        Ok(begun)
+    }
+
+    fn copy(&mut self, writer: &BackupWriter, progress: &dyn Progress) -> Result<Suspects> {
+        for folder in &self.tree.folders {
+            writer.dir(&folder.path, folder.mode, folder.mtime_micros)?;
+        }
+        let reader = Reader {
+            writer,
+            progress,
+            throttle: &self.throttle,
+            checksums: self.reached.control.checksums_enabled,
+        };
+        let session = self.session.as_mut().ok_or_else(not_begun)?;
+        let Read { listed, suspects } = reader.read_all(&self.tree.files, self.threads, session)?;
+        self.listed = listed;
+        self.control(writer)?;
+        Ok(Suspects(suspects))
+    }
+
+    fn stop(&mut self, writer: &BackupWriter, _: &dyn Progress) -> Result<Stopped> {
+        let stopped = self.session.take().ok_or_else(not_begun)?.stop()?;
+        if stopped.timeline != self.identity.timeline {
+            return Err(BackupError::Source(format!(
+                "the server went from timeline {} to {} meanwhile: take the backup again",
+                self.identity.timeline, stopped.timeline
+            )));
+        }
+        self.finish(writer, &stopped)?;
+        Ok(Stopped {
+            stop: stopped.lsn,
+            facts: self.facts(),
+            wal: self.wal.take(),
+        })
+    }
+}
+
+fn not_begun() -> BackupError {
+    BackupError::Source("the backup was not begun".into())
+}
