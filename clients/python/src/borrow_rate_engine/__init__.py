@@ -1,0 +1,61 @@
+"""Client of the Borrow Rate Engine.
+
+`Client` and `AsyncClient` have the same methods; the second one's are awaited. Every number of the engine that is not a count
+is a `decimal.Decimal`, read from the answer's own digits; floats are not taken.
+"""
+
+from .aclient import AsyncClient
+from .client import Client
+from .errors import (
+    ApiError,
+    BreError,
+    Conflict,
+    ConnectionFailed,
+    Forbidden,
+    InvalidParameter,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    ValidationError,
+)
+from .models import (
+    AuditEntry,
+    Breakdown,
+    Explanation,
+    Origin,
+    Page,
+    Quote,
+    Rate,
+    Recorded,
+    Source,
+    Step,
+)
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "AuditEntry",
+    "BreError",
+    "Breakdown",
+    "Client",
+    "Conflict",
+    "ConnectionFailed",
+    "Explanation",
+    "Forbidden",
+    "InvalidParameter",
+    "NotFound",
+    "Origin",
+    "OutcomeUnknown",
+    "Page",
+    "Quote",
+    "Rate",
+    "RateLimited",
+    "Recorded",
+    "Source",
+    "Step",
+    "Unauthorized",
+    "Unavailable",
+    "ValidationError",
+]

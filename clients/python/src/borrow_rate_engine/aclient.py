@@ -1,0 +1,151 @@
+"""The asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import date, datetime
+from types import TracebackType
+from typing import TypeVar
+
+import httpx
+
+from . import _calls
+from ._calls import Amount, Call
+from ._sending import Retries, answer, broken, request
+from .models import AuditEntry, Explanation, Json, Page, Quote, Rate
+
+T = TypeVar("T")
+PAGE = 100
+
+
+class AsyncClient:
+    """Talks to one engine with one API key. Use it as an asynchronous context manager, or close it.
+
+    `attempts_max`: a request that the engine refused for now (429, 503) or that was never sent is tried again, up to so many
+    times in all, after the time that the engine names. A request whose outcome is unknown never is.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = 10.0,
+        attempts_max: int = 4,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._api_key = api_key
+        self._retries = Retries(attempts_max)
+        self._http = http or httpx.AsyncClient(base_url=base_url, timeout=timeout_seconds)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def _send(self, call: Call[T]) -> T:
+        attempt = 1
+        while True:
+            trouble: httpx.Response | httpx.TransportError
+            try:
+                response = await self._http.send(request(self._http, call, self._api_key))
+                if response.is_success:
+                    return answer(call, response)
+                trouble = response
+            except httpx.TransportError as error:
+                trouble = error
+            wait_seconds = self._retries.wait_seconds(call, attempt, trouble)
+            if wait_seconds is None:
+                if isinstance(trouble, httpx.TransportError):
+                    raise broken(call, trouble) from trouble
+                return answer(call, trouble)
+            await asyncio.sleep(wait_seconds)
+            attempt += 1
+
+    async def rate(self, ticker: str, *, as_of: datetime | None = None, known_at: datetime | None = None) -> Rate:
+        """The current rate; or that of a moment of the past, with what was known then."""
+        return await self._send(_calls.rate(ticker, as_of, known_at))
+
+    async def what_if(
+        self,
+        ticker: str,
+        *,
+        base_rate: Amount | None = None,
+        volatility_index: Amount | None = None,
+        event_risk_factor: int | None = None,
+        as_of: datetime | None = None,
+        known_at: datetime | None = None,
+    ) -> Rate:
+        """The rate with what is supposed in place of what the market says."""
+        call = _calls.what_if(ticker, base_rate, volatility_index, event_risk_factor, as_of, known_at)
+        return await self._send(call)
+
+    async def rates_of_status(self, status: str) -> AsyncIterator[Rate]:
+        """All tickers that are EASY, MEDIUM or HARD to borrow, a page at a time."""
+        skip = 0
+        while True:
+            page = await self._send(_calls.rates_of_status(status, skip, PAGE))
+            for rate in page.items:
+                yield rate
+            skip += len(page.items)
+            if not page.has_more or not page.items:
+                return
+
+    async def quote(
+        self,
+        ticker: str,
+        position_value: Amount,
+        loan_days: int,
+        client_id: str,
+        *,
+        shares: int | None = None,
+        share_price: Amount | None = None,
+        as_of: datetime | None = None,
+        known_at: datetime | None = None,
+        request_id: str | None = None,
+    ) -> Quote:
+        """Prices a locate. It is on record when this returns; `OutcomeUnknown` says that it may be."""
+        call = _calls.quote(
+            ticker, position_value, loan_days, client_id, shares, share_price, as_of, known_at, request_id
+        )
+        return await self._send(call)
+
+    async def quote_by_id(self, quote_id: str) -> Quote:
+        """A quote as it was answered."""
+        return await self._send(_calls.quote_by_id(quote_id))
+
+    async def quotes_of_request(self, request_id: str) -> Page[Quote]:
+        """What a request left on record: how to learn an unknown outcome."""
+        return await self._send(_calls.quotes_of_request(request_id, 0, PAGE))
+
+    async def explanation(self, quote_id: str) -> Explanation:
+        """Every input and every step of a quote, from the record."""
+        return await self._send(_calls.explanation(quote_id))
+
+    async def audit_entries(
+        self, *, ticker: str | None = None, start: date | None = None, end: date | None = None
+    ) -> AsyncIterator[AuditEntry]:
+        """The client's own entries, newest first, a page at a time."""
+        number = 1
+        while True:
+            page = await self._send(_calls.audit_entries(ticker, start, end, number, PAGE))
+            for entry in page.items:
+                yield entry
+            number += 1
+            if not page.has_more or not page.items:
+                return
+
+    async def health(self) -> Json:
+        """The state of each part; needs no key."""
+        return await self._send(_calls.health())
+
+    async def config(self) -> Json:
+        """Settings, policies and conventions."""
+        return await self._send(_calls.config())

@@ -1,0 +1,232 @@
+"""What the engine answers, as values. Rates are fractions a year (0.19 is 19 %); money is in the quote's currency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+
+Json = Mapping[str, Any]
+T = TypeVar("T")
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else _instant(text)
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _decimal(value: Any) -> Decimal:
+    return value if isinstance(value, Decimal) else Decimal(value)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an input came from, and what is the matter with it."""
+
+    source: str
+    as_of: datetime | None
+    stale: bool
+    fallback: bool
+
+    @classmethod
+    def read(cls, json: Json) -> Source:
+        return cls(json["source"], _time(json["as_of"]), json["stale"], json["fallback"])
+
+
+def _sources(json: Json) -> Mapping[str, Source]:
+    return {name: Source.read(source) for name, source in json.items() if isinstance(source, Mapping)}
+
+
+@dataclass(frozen=True)
+class Rate:
+    ticker: str
+    current_rate: Decimal
+    base_rate: Decimal
+    borrow_status: str
+    volatility_index: Decimal
+    volatility_tier: str
+    event_risk_factor: int
+    currency: str
+    policy: str
+    available: int | None
+    available_or_more: bool
+    last_updated: datetime | None
+    stale: bool
+    data_sources: Mapping[str, Source]
+    as_of: datetime | None
+    known_at: datetime | None
+
+    @classmethod
+    def read(cls, json: Json) -> Rate:
+        return cls(
+            ticker=json["ticker"],
+            current_rate=_decimal(json["current_rate"]),
+            base_rate=_decimal(json["base_rate"]),
+            borrow_status=json["borrow_status"],
+            volatility_index=_decimal(json["volatility_index"]),
+            volatility_tier=json["volatility_tier"],
+            event_risk_factor=json["event_risk_factor"],
+            currency=json["currency"],
+            policy=json["policy"],
+            available=json["available"],
+            available_or_more=json["available_or_more"],
+            last_updated=_time(json["last_updated"]),
+            stale=json["stale"],
+            data_sources=_sources(json["data_sources"]),
+            as_of=_time(json.get("as_of")),
+            known_at=_time(json.get("known_at")),
+        )
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """The three parts, as printed; their sum is the total fee."""
+
+    borrow_cost: Decimal
+    markup: Decimal
+    transaction_fees: Decimal
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The place of an entry in the audit log."""
+
+    log: int
+    epoch: int
+    position: int
+
+    @property
+    def entry_id(self) -> str:
+        return f"{self.log}-{self.epoch}-{self.position}"
+
+
+@dataclass(frozen=True)
+class Quote:
+    quote_id: str
+    request_id: str
+    ticker: str
+    client_id: str
+    position_value: Decimal
+    loan_days: int
+    currency: str
+    total_fee: Decimal
+    breakdown: Breakdown
+    borrow_rate_used: Decimal
+    borrow_status: str
+    policy: str
+    convention: str
+    collateral_value: Decimal
+    expires_at: datetime
+    audit: Recorded
+    stale: bool
+    data_sources: Mapping[str, Source]
+    as_of: datetime | None
+    known_at: datetime | None
+
+    @classmethod
+    def read(cls, json: Json) -> Quote:
+        parts = json["breakdown"]
+        audit = json["audit"]
+        return cls(
+            quote_id=json["quote_id"],
+            request_id=json["request_id"],
+            ticker=json["ticker"],
+            client_id=json["client_id"],
+            position_value=_decimal(json["position_value"]),
+            loan_days=json["loan_days"],
+            currency=json["currency"],
+            total_fee=_decimal(json["total_fee"]),
+            breakdown=Breakdown(
+                _decimal(parts["borrow_cost"]), _decimal(parts["markup"]), _decimal(parts["transaction_fees"])
+            ),
+            borrow_rate_used=_decimal(json["borrow_rate_used"]),
+            borrow_status=json["borrow_status"],
+            policy=json["policy"],
+            convention=json["convention"],
+            collateral_value=_decimal(json["collateral_value"]),
+            expires_at=_instant(json["expires_at"]),
+            audit=Recorded(audit["log"], audit["epoch"], audit["position"]),
+            stale=json["stale"],
+            data_sources=_sources(json["data_sources"]),
+            as_of=_time(json.get("as_of")),
+            known_at=_time(json.get("known_at")),
+        )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One input of a quote. `value` has the exact digits."""
+
+    name: str
+    value: str
+    source: str
+    age_seconds: int | None
+    stale: bool
+    fallback: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the computation. `unrounded` is exact, a fraction where there is no last digit."""
+
+    name: str
+    formula: str
+    unrounded: str
+    rounded: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    quote_id: str
+    policy: str
+    convention: str
+    origins: tuple[Origin, ...]
+    steps: tuple[Step, ...]
+    replayed: bool
+    """Pricing the recorded inputs again gave the recorded outputs."""
+
+    @classmethod
+    def read(cls, json: Json) -> Explanation:
+        inner = json["explanation"]
+        return cls(
+            quote_id=json["quote_id"],
+            policy=inner["policy"],
+            convention=inner["convention"],
+            origins=tuple(Origin(**origin) for origin in inner["origins"]),
+            steps=tuple(Step(**step) for step in inner["steps"]),
+            replayed=json["replayed"],
+        )
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One entry of the audit log; `fields` as it was recorded, texts but for a quote's inputs and outputs."""
+
+    id: str
+    kind: str
+    recorded_at: datetime
+    hash: str
+    previous_hash: str
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, json: Json) -> AuditEntry:
+        return cls(
+            json["id"], json["kind"], _instant(json["recorded_at"]), json["hash"], json["previous_hash"], json["fields"]
+        )
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a list."""
+
+    items: tuple[T, ...]
+    total: int
+    skip: int
+    limit: int
+    has_more: bool

@@ -1,0 +1,75 @@
+"""Against a running engine with its sample book, client `standard`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timezone
+from decimal import Decimal
+
+import pytest
+
+import borrow_rate_engine as bre
+
+Engine = tuple[str, str]
+
+
+def test_a_quote_is_exact_explained_and_on_record(engine: Engine) -> None:
+    with bre.Client(*engine) as client:
+        quote = client.quote("GME", Decimal("100000.00"), 30, "standard")
+        parts = quote.breakdown
+        assert quote.total_fee == parts.borrow_cost + parts.markup + parts.transaction_fees
+        assert parts.transaction_fees == Decimal("25.0000")
+        assert client.quote_by_id(quote.quote_id) == quote
+        assert client.quotes_of_request(quote.request_id).items == (quote,)
+        explanation = client.explanation(quote.quote_id)
+        assert explanation.replayed
+        assert any(Decimal(step.rounded) == quote.total_fee for step in explanation.steps)
+        entries = list(client.audit_entries(ticker="GME"))
+        assert quote.audit.entry_id in {entry.id for entry in entries}
+
+
+def test_rates_of_now_of_then_and_supposed(engine: Engine) -> None:
+    with bre.Client(*engine) as client:
+        now = client.rate("GME")
+        assert isinstance(now.current_rate, Decimal)
+        assert now.as_of is None
+        supposed = client.what_if("GME", base_rate="0.05", volatility_index=25, event_risk_factor=2)
+        assert supposed.current_rate == Decimal("0.06300000")
+        moment = datetime(2025, 7, 1, tzinfo=timezone.utc)
+        then = client.rate("GME", as_of=moment)
+        assert then.as_of == moment
+        assert {rate.ticker for rate in client.rates_of_status("HARD")} >= {"GME"}
+
+
+def test_what_is_wrong_is_said(engine: Engine) -> None:
+    with bre.Client(*engine) as client:
+        with pytest.raises(bre.InvalidParameter) as caught:
+            client.quote("GME", "-1", 30, "standard")
+        assert [error.field for error in caught.value.validation_errors] == ["position_value"]
+        with pytest.raises(bre.NotFound, match="TICKER_NOT_FOUND"):
+            client.rate("NOSUCH")
+        with pytest.raises(bre.Forbidden):
+            client.quote("GME", 100, 30, "premium")
+    with bre.Client(engine[0], "bre_" + "0" * 64) as stranger, pytest.raises(bre.Unauthorized):
+        stranger.rate("GME")
+
+
+def test_many_at_once(engine: Engine) -> None:
+    async def run() -> list[bre.Quote]:
+        async with bre.AsyncClient(*engine) as client:
+            return await asyncio.gather(*(client.quote("GME", 1000 + n, 30, "standard") for n in range(20)))
+
+    quotes = asyncio.run(run())
+    assert len({quote.quote_id for quote in quotes}) == 20
+    assert [quote.position_value for quote in quotes] == [Decimal(1000 + n) for n in range(20)]
+
+
+def test_a_limit_is_honoured(engine: Engine) -> None:
+    """The sample key may ask 60 times a minute: what is more waits for the next minute and is answered all the same."""
+    with bre.Client(*engine, attempts_max=1) as client:
+        with pytest.raises(bre.RateLimited) as caught:
+            for _ in range(200):
+                client.rate("GME")
+    assert caught.value.code == "RATE_LIMIT_EXCEEDED"
+    with bre.Client(*engine) as client:
+        assert client.rate("GME").ticker == "GME"
