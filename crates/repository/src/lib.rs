@@ -12,6 +12,7 @@ mod backup;
 mod error;
 mod heads;
 mod keys;
+mod known;
 mod manifest;
 mod pack;
 mod pipeline;

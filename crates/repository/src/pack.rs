@@ -149,6 +149,7 @@ fn trailer(index_offset: u64) -> [u8; TRAILER] {
 pub(crate) struct Location {
     pub(crate) pack: usize,
     pub(crate) range: Range<u64>,
+    pub(crate) raw_len: u64,
 }
 
 struct OpenPack {
@@ -275,6 +276,11 @@ impl PackSet {
         self.identifier.id(kind, raw)
     }
 
+    /// 0 for what is in no readable pack.
+    pub(crate) fn raw_len(&self, id: BlobId) -> u64 {
+        self.blobs.get(&id).map_or(0, |location| location.raw_len)
+    }
+
     pub(crate) fn pack_of(&self, id: BlobId) -> Option<&str> {
         self.blobs
             .get(&id)
@@ -322,7 +328,11 @@ fn parse_index(raw: &[u8], pack: usize) -> Option<Vec<(BlobId, Location)>> {
         let range = start..start + field(entry, 40)?;
         Some((
             BlobId(*entry.first_chunk::<32>()?),
-            Location { pack, range },
+            Location {
+                pack,
+                range,
+                raw_len: field(entry, 44)?,
+            },
         ))
     };
     entries.chunks_exact(ENTRY).map(parse).collect()

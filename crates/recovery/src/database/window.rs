@@ -296,6 +296,8 @@ pub(super) mod tests {
             finished_at_micros: stop_lsn.cast_signed(),
             bytes_source: 0,
             bytes_stored: 0,
+            bytes_reused: 0,
+            bytes_resumed: 0,
             files: 0,
             damaged_pages: 0,
             restored_and_proved_at_micros: None,

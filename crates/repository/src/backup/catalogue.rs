@@ -41,7 +41,12 @@ pub struct BackupSummary {
     pub started_at_micros: i64,
     pub finished_at_micros: i64,
     pub bytes_source: u64,
+    /// Of packs that this backup wrote.
     pub bytes_stored: u64,
+    /// Bytes of files that lie in packs of earlier backups.
+    pub bytes_reused: u64,
+    /// And in packs of attempts that never became a backup.
+    pub bytes_resumed: u64,
     pub files: u64,
     pub damaged_pages: u64,
     /// The newest proof that passed.
@@ -186,6 +191,8 @@ pub(super) fn read_summary(
         finished_at_micros: header.finished_at_micros,
         bytes_source: header.bytes_source,
         bytes_stored: header.bytes_stored,
+        bytes_reused: header.bytes_reused,
+        bytes_resumed: header.bytes_resumed,
         files: header.files,
         damaged_pages: header.damaged_pages,
         restored_and_proved_at_micros: None,

@@ -2,9 +2,12 @@
 
 mod catalogue;
 mod extents;
+mod open_file;
 mod reader;
+mod table;
 mod tree;
 mod verify;
+mod worker;
 mod workers;
 mod writer;
 

@@ -126,8 +126,19 @@ impl BackupReader {
     }
 
     fn walk(&self, prefix: &str, directory: BlobId, entries: &mut Vec<Entry>) -> Result<()> {
-        let Node::Directory(children) = self.node(directory)? else {
-            return Err(self.bad_node(directory));
+        let children = match self.node(directory)? {
+            Node::Directory(children) => children,
+            Node::Divided(parts) => {
+                let mut children = Vec::new();
+                for (_, part) in parts {
+                    match self.node(part)? {
+                        Node::Directory(more) => children.extend(more),
+                        _ => return Err(self.bad_node(part)),
+                    }
+                }
+                children
+            }
+            _ => return Err(self.bad_node(directory)),
         };
         for DirEntry {
             name,
@@ -186,7 +197,7 @@ impl BackupReader {
                 }
                 Ok(extents)
             }
-            Node::Directory(_) => Err(self.bad_node(map)),
+            Node::Directory(_) | Node::Divided(_) => Err(self.bad_node(map)),
         }
     }
 
@@ -197,6 +208,11 @@ impl BackupReader {
     fn bad_node(&self, id: BlobId) -> Error {
         let object = self.packs.pack_of(id).unwrap_or("a pack");
         Error::damaged(object, 0, "a node of the manifest does not make sense")
+    }
+
+    /// The raw length of a chunk as its pack's index says; 0 for one that no readable pack holds.
+    pub(crate) fn chunk_len(&self, chunk: BlobId) -> u64 {
+        self.packs.raw_len(chunk)
     }
 
     /// The bytes of one extent, verified.
@@ -225,8 +241,9 @@ impl BackupReader {
             return Err(Error::Input(format!("`{}` is not a file", entry.path)));
         };
         let mut bytes = Vec::new();
+        let mut reader = self.extent_reader();
         for extent in extents {
-            bytes.extend(self.read_extent(extent)?);
+            bytes.extend_from_slice(reader.read(extent)?);
         }
         Ok(bytes)
     }

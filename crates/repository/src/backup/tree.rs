@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::manifest::{
-    CHUNK_BYTES, Child, DirEntry, Extent, FileLayout, INLINE_EXTENTS_MAX, LEAF_BYTES, Node, encode,
+    Child, DirEntry, Extent, FileLayout, INLINE_EXTENTS_MAX, LEAF_BYTES, Node, encode,
 };
 use crate::pack::BlobId;
+
+const UNDIVIDED_ENTRIES_MAX: usize = 128;
+/// One name of 64.
+const CUT_BELOW: u32 = 1 << 26;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Meta {
@@ -23,11 +27,10 @@ pub(super) struct Directory {
 #[derive(Debug)]
 enum Item {
     Directory(Directory),
-    /// Chunks are numbered; all but the last are full.
+    /// What is in it is known later, under this number.
     File {
         meta: Meta,
-        size: u64,
-        chunks: Vec<usize>,
+        slot: usize,
     },
     Symlink {
         meta: Meta,
@@ -63,14 +66,8 @@ impl Directory {
         }
     }
 
-    pub(super) fn add_file(
-        &mut self,
-        path: &str,
-        meta: Meta,
-        size: u64,
-        chunks: Vec<usize>,
-    ) -> Result<()> {
-        self.add(path, Item::File { meta, size, chunks })
+    pub(super) fn add_file(&mut self, path: &str, meta: Meta, slot: usize) -> Result<()> {
+        self.add(path, Item::File { meta, slot })
     }
 
     pub(super) fn add_symlink(&mut self, path: &str, meta: Meta, target: &str) -> Result<()> {
@@ -90,9 +87,12 @@ impl Directory {
 
     fn add(&mut self, path: &str, item: Item) -> Result<()> {
         let (parent, name) = self.parent_of(path)?;
-        match parent.children.insert(name, item) {
-            None => Ok(()),
-            Some(_) => Err(twice(path)),
+        match parent.children.entry(name) {
+            std::collections::btree_map::Entry::Vacant(free) => {
+                free.insert(item);
+                Ok(())
+            }
+            std::collections::btree_map::Entry::Occupied(_) => Err(twice(path)),
         }
     }
 
@@ -101,7 +101,7 @@ impl Directory {
         let mut names: Vec<&str> = path.split('/').collect();
         let bad =
             |name: &&str| name.is_empty() || *name == "." || *name == ".." || name.len() > 4096;
-        if names.iter().any(bad) {
+        if names.iter().any(bad) || path.len() > usize::from(u16::MAX) {
             return Err(Error::Input(format!(
                 "`{path}` is not a relative path of plain names"
             )));
@@ -126,27 +126,24 @@ impl Directory {
         Ok((at, last))
     }
 
-    /// Stores all nodes through `put` and returns the root's id.
+    /// Stores all nodes through `put` and returns the root's id. `layouts` are those of files, by slot.
     pub(super) fn store(
         &self,
-        ids: &[BlobId],
+        layouts: &[Option<(u64, FileLayout)>],
         put: &mut dyn FnMut(Vec<u8>) -> Result<BlobId>,
     ) -> Result<BlobId> {
         let mut entries = Vec::with_capacity(self.children.len());
         for (name, item) in &self.children {
             let (meta, child) = match item {
-                Item::Directory(directory) => {
-                    (directory.meta, Child::Directory(directory.store(ids, put)?))
-                }
-                Item::File { meta, size, chunks } => {
-                    let layout = store_layout(*size, chunks, ids, put)?;
-                    (
-                        *meta,
-                        Child::File {
-                            size: *size,
-                            layout,
-                        },
-                    )
+                Item::Directory(directory) => (
+                    directory.meta,
+                    Child::Directory(directory.store(layouts, put)?),
+                ),
+                Item::File { meta, slot } => {
+                    let Some((size, layout)) = layouts.get(*slot).cloned().flatten() else {
+                        return Err(Error::Input(format!("the file `{name}` was lost")));
+                    };
+                    (*meta, Child::File { size, layout })
                 }
                 Item::Symlink { meta, target } => (*meta, Child::Symlink(target.clone())),
             };
@@ -157,17 +154,40 @@ impl Directory {
                 child,
             });
         }
-        put(encode(&Node::Directory(entries)))
+        store_directory(entries, put)
     }
 }
 
-fn store_layout(
-    size: u64,
-    chunks: &[usize],
-    ids: &[BlobId],
+/// Divided when it is long, so that one changed file does not store all names again.
+fn store_directory(
+    mut entries: Vec<DirEntry>,
+    put: &mut dyn FnMut(Vec<u8>) -> Result<BlobId>,
+) -> Result<BlobId> {
+    if entries.len() <= UNDIVIDED_ENTRIES_MAX {
+        return put(encode(&Node::Directory(entries)));
+    }
+    let mut parts = Vec::new();
+    while !entries.is_empty() {
+        let next = entries.iter().skip(1).position(|entry| is_cut(&entry.name));
+        let rest = entries.split_off(next.map_or(entries.len(), |at| at + 1));
+        let part = std::mem::replace(&mut entries, rest);
+        parts.push((part[0].name.clone(), put(encode(&Node::Directory(part)))?));
+    }
+    put(encode(&Node::Divided(parts)))
+}
+
+/// Depends on the name alone: a file more or less moves no other cut.
+fn is_cut(name: &str) -> bool {
+    let hash = blake3::hash(name.as_bytes());
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    u32::from_be_bytes([a, b, c, d]) < CUT_BELOW
+}
+
+/// How a file's extents are written down: in its folder while they are few, else as a map of leaves.
+pub(super) fn store_layout(
+    extents: Vec<Extent>,
     put: &mut dyn FnMut(Vec<u8>) -> Result<BlobId>,
 ) -> Result<FileLayout> {
-    let extents = extents_of(size, chunks, ids)?;
     if extents.len() <= INLINE_EXTENTS_MAX {
         return Ok(FileLayout::Inline(extents));
     }
@@ -181,25 +201,6 @@ fn store_layout(
         [(_, _, only)] => Ok(FileLayout::Map(*only)),
         _ => Ok(FileLayout::Map(put(encode(&Node::Inner(leaves)))?)),
     }
-}
-
-fn extents_of(size: u64, chunks: &[usize], ids: &[BlobId]) -> Result<Vec<Extent>> {
-    let mut file_offset = 0;
-    let mut extents = Vec::with_capacity(chunks.len());
-    for number in chunks {
-        let length = (size - file_offset).min(CHUNK_BYTES as u64);
-        extents.push(Extent {
-            file_offset,
-            // At most `CHUNK_BYTES`.
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-            chunk_offset: 0,
-            chunk: *ids
-                .get(*number)
-                .ok_or_else(|| Error::Input("a chunk was lost".to_owned()))?,
-        });
-        file_offset += length;
-    }
-    Ok(extents)
 }
 
 fn twice(path: &str) -> Error {

@@ -45,19 +45,23 @@ impl BackupReader {
             if let EntryKind::File { size, extents } = &entry.kind {
                 totals.files += 1;
                 totals.bytes += size;
-                work.extend(
-                    extents
-                        .iter()
-                        .filter(|e| seen.insert(e.chunk))
-                        .map(|e| (entry.path.as_str(), e)),
-                );
+                for extent in extents {
+                    // A chunk is read once; the other extents must lie in it.
+                    if seen.insert(extent.chunk) || self.is_beyond(extent) {
+                        work.push((entry.path.as_str(), extent));
+                    }
+                }
             }
         }
-        totals.chunks = work.len() as u64;
+        totals.chunks = seen.len() as u64;
         for (path, error) in self.read_all(&work, threads.max(1), advance)? {
             note(&mut damaged, &error, path);
         }
         Ok(report(damaged, totals))
+    }
+
+    fn is_beyond(&self, extent: &Extent) -> bool {
+        u64::from(extent.chunk_offset) + u64::from(extent.length) > self.chunk_len(extent.chunk)
     }
 
     fn read_all<'a>(

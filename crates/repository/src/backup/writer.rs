@@ -1,24 +1,33 @@
 //! Writes one backup: files stream in, packs go out, the manifest comes last. Mirror: `reader`.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::open_file::{End, OpenFile};
+use super::table::Table;
 use super::tree::{Directory, Meta};
-use super::workers::Workers;
-use super::{BackupFacts, BackupStop};
+use super::workers::{Job, Shared, Workers, lock};
+use super::{BackupFacts, BackupKind, BackupStop};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{ChunkIdKey, DataKey, RecipientPublic, hex, new_data_key};
+use crate::known::{
+    CacheFolder, Fingerprinter, Journal, KnownWriter, Parent, Unfinished, unfinished,
+};
 use crate::manifest::{CHUNK_BYTES, ManifestBody, ManifestHeader, manifest_name};
 use crate::pack::Identifier;
 use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, seal_single};
 use crate::repository::to_json;
 use crate::retention;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BackupOptions {
     pub threads: usize,
     pub zstd_level: i32,
+    /// The folder of what this host knows of the repository (local_cache.md); it may be deleted at any time. Without it every
+    /// backup is a full one, and a killed one is begun anew.
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for BackupOptions {
@@ -27,6 +36,7 @@ impl Default for BackupOptions {
         Self {
             threads: cores.clamp(1, 4),
             zstd_level: 1,
+            cache: None,
         }
     }
 }
@@ -41,13 +51,17 @@ pub struct BackupWriter {
     facts: BackupFacts,
     workers: Workers,
     taken: Mutex<Taken>,
+    parent: Option<Parent>,
+    why_full: Option<String>,
+    unfinished: Unfinished,
 }
 
 /// What was handed over so far.
 #[derive(Default)]
 struct Taken {
     tree: Directory,
-    files: u64,
+    /// Also the number of slots given out.
+    files: usize,
     bytes_source: u64,
     /// Begun and not finished.
     open: BTreeSet<String>,
@@ -73,7 +87,7 @@ impl BackupWriter {
         repository: &Repository,
         public: &RecipientPublic,
         chunk_key: &ChunkIdKey,
-        facts: BackupFacts,
+        mut facts: BackupFacts,
         options: BackupOptions,
     ) -> Result<Self> {
         let name = manifest_name(&facts.id);
@@ -83,28 +97,54 @@ impl BackupWriter {
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+        let mut known = KnownBefore::open(repository, chunk_key, &facts, options.cache.as_deref())?;
+        facts.kind = known.kind();
+        facts.parent = known.parent.as_ref().map(|parent| parent.backup_id.clone());
+        let table = known.table();
+        let help = known.help_for_next(chunk_key, &facts.id);
         let key = new_data_key(repository, public)?;
-        let identifier = Identifier::new(chunk_key);
-        let workers = Workers::start(
+        let shared = Shared::new(
             repository,
             Arc::clone(&key),
-            identifier,
-            options.threads.max(1),
+            Identifier::new(chunk_key),
             options.zstd_level,
+            table,
+            help,
         );
         Ok(Self {
             repository: repository.clone(),
             key,
             chunk_key: chunk_key.clone(),
             facts,
-            workers,
+            workers: Workers::start(shared, options.threads.max(1)),
             taken: Mutex::default(),
+            parent: known.parent,
+            why_full: known.why_full,
+            unfinished: known.unfinished,
         })
     }
 
     #[must_use]
     pub fn id(&self) -> &str {
         &self.facts.id
+    }
+
+    /// Full also when an incremental was asked for and there is nothing to base it on.
+    #[must_use]
+    pub fn kind(&self) -> BackupKind {
+        self.facts.kind
+    }
+
+    /// The backup that an incremental one is based on.
+    #[must_use]
+    pub fn parent(&self) -> Option<&str> {
+        self.facts.parent.as_deref()
+    }
+
+    /// Why this one is full although an incremental was asked for.
+    #[must_use]
+    pub fn why_full(&self) -> Option<&str> {
+        self.why_full.as_deref()
     }
 
     /// Bytes of files taken so far.
@@ -135,17 +175,24 @@ impl BackupWriter {
         )
     }
 
-    /// Enters the tree when its writer is finished; until then `finish` of the backup refuses.
+    /// Until its writer is finished, `finish` of the backup refuses.
     pub fn file(&self, path: &str, mode: u32, mtime_micros: i64) -> Result<FileWriter<'_>> {
-        if !self.taken().open.insert(path.to_owned()) {
-            return Err(Error::Input(format!("`{path}` is being written already")));
-        }
+        let slot = {
+            let mut taken = self.taken();
+            let slot = taken.files;
+            taken
+                .tree
+                .add_file(path, Meta { mode, mtime_micros }, slot)?;
+            taken.files += 1;
+            taken.open.insert(path.to_owned());
+            slot
+        };
+        let known = self.parent.as_ref().and_then(|known| known.windows(path));
         Ok(FileWriter {
             writer: self,
-            path: path.to_owned(),
-            meta: Meta { mode, mtime_micros },
+            file: Arc::new(OpenFile::new(path, slot, known.unwrap_or_default())),
+            windows: 0,
             size: 0,
-            chunks: Vec::new(),
             buffer: self.workers.buffer(),
         })
     }
@@ -158,27 +205,27 @@ impl BackupWriter {
     }
 
     /// Stores the tree and, last, the manifest. `Ok` means that the backup exists.
-    pub fn finish(self, stop: BackupStop) -> Result<String> {
-        let taken = self
-            .taken
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+    pub fn finish(mut self, stop: BackupStop) -> Result<String> {
+        let taken = std::mem::take(&mut *self.taken());
         if let Some(path) = taken.open.first() {
             return Err(Error::Input(format!(
                 "`{path}` was begun and not finished: this backup is unusable"
             )));
         }
-        let ids = self.workers.chunk_ids()?;
+        self.workers.drain()?;
+        let layouts = std::mem::take(&mut *lock(&self.workers.shared().layouts));
         let root = taken
             .tree
-            .store(&ids, &mut |node| self.workers.node(node))?;
-        let packs = self.workers.finish()?;
-        let facts = self.facts;
+            .store(&layouts, &mut |node| self.workers.node(node))?;
+        self.workers.finish()?;
+        let table = std::mem::take(&mut *lock(&self.workers.shared().table));
+        let known = *lock(&self.workers.shared().known_bytes);
+        let facts = &self.facts;
         let header = ManifestHeader {
             backup_id: facts.id.clone(),
             kind: facts.kind,
-            parent: facts.parent,
-            label: facts.label,
+            parent: facts.parent.clone(),
+            label: facts.label.clone(),
             system_identifier: facts.system_identifier,
             timeline: facts.timeline,
             start_lsn: facts.start_lsn,
@@ -188,19 +235,41 @@ impl BackupWriter {
             started_at_micros: facts.started_at_micros,
             finished_at_micros: stop.finished_at_micros,
             bytes_source: taken.bytes_source,
-            bytes_stored: packs.iter().map(|pack| pack.bytes).sum(),
-            files: taken.files,
+            bytes_stored: table.bytes_own(),
+            bytes_reused: known.reused,
+            bytes_resumed: known.resumed,
+            files: taken.files as u64,
             damaged_pages: stop.damaged.len() as u64,
         };
         let body = ManifestBody {
             chunk_id_key: self.chunk_key.to_hex().to_string(),
             root: hex(&root.0),
-            packs,
+            packs: table.packs_used(),
             damaged: stop.damaged,
             facts: stop.facts,
         };
         put_manifest(&self.repository, &self.key, &header, &body)?;
-        Ok(facts.id)
+        self.remember(&table);
+        Ok(self.facts.id.clone())
+    }
+
+    /// For the next backup. The manifest is there: nothing may fail any more.
+    fn remember(&mut self, table: &Table) {
+        let shared = self.workers.shared();
+        if let Some(mut known) = lock(&shared.known).take() {
+            let written = known.tables(
+                &|blob| table.blob_row(blob),
+                &|pack| table.pack_row(pack),
+                table.blobs_used(),
+            );
+            if let Err(error) = written.and_then(|()| known.commit()) {
+                tracing::warn!(%error, "the local cache was not renewed; the next incremental backup stores more than it has to");
+            }
+        }
+        if let Some(journal) = lock(&shared.journal).take() {
+            journal.remove();
+        }
+        std::mem::take(&mut self.unfinished).remove();
     }
 
     /// Gives the backup up. The packs written so far are left to expiry.
@@ -236,13 +305,96 @@ fn put_manifest(
     Ok(repository.store().put(&name, &object)?)
 }
 
+/// What this host knows of the repository when a backup begins.
+struct KnownBefore {
+    folder: Option<CacheFolder>,
+    parent: Option<Parent>,
+    why_full: Option<String>,
+    unfinished: Unfinished,
+}
+
+impl KnownBefore {
+    fn open(
+        repository: &Repository,
+        chunk_key: &ChunkIdKey,
+        facts: &BackupFacts,
+        cache: Option<&Path>,
+    ) -> Result<Self> {
+        let incremental = facts.kind == BackupKind::Incremental;
+        let mut known = Self {
+            folder: None,
+            parent: None,
+            why_full: incremental.then(|| "no local cache is kept".to_owned()),
+            unfinished: Unfinished::default(),
+        };
+        let Some(cache) = cache else {
+            return Ok(known);
+        };
+        let folder = match CacheFolder::new(cache, repository, facts.system_identifier, chunk_key) {
+            Ok(folder) => folder,
+            Err(error) => {
+                tracing::warn!(%error, folder = %cache.display(), "there is no local cache: the next backup will be a full one");
+                known.why_full = incremental.then(|| format!("no local cache: {error}"));
+                return Ok(known);
+            }
+        };
+        known.unfinished = unfinished(&folder, repository)?;
+        if incremental {
+            match Parent::open(&folder, repository)? {
+                Ok(parent) => (known.parent, known.why_full) = (Some(parent), None),
+                Err(reason) => known.why_full = Some(reason),
+            }
+        }
+        known.folder = Some(folder);
+        Ok(known)
+    }
+
+    fn kind(&self) -> BackupKind {
+        match self.parent {
+            Some(_) => BackupKind::Incremental,
+            None => BackupKind::Full,
+        }
+    }
+
+    /// A full backup stands alone: it refers to no pack of an earlier one.
+    fn table(&mut self) -> Table {
+        let mut table = self
+            .parent
+            .as_mut()
+            .map(Table::with_parent)
+            .unwrap_or_default();
+        for done in &self.unfinished.packs {
+            table.add_unfinished(done);
+        }
+        self.unfinished.packs = Vec::new();
+        table
+    }
+
+    fn help_for_next(
+        &self,
+        chunk_key: &ChunkIdKey,
+        backup_id: &str,
+    ) -> (Option<Fingerprinter>, Option<KnownWriter>, Option<Journal>) {
+        let Some(folder) = &self.folder else {
+            return (None, None, None);
+        };
+        let warn = |error: &std::io::Error| {
+            tracing::warn!(%error, "the local cache cannot be written; the next backup will know less");
+        };
+        let known = KnownWriter::begin(folder, backup_id).inspect_err(warn);
+        let journal = Journal::begin(folder, backup_id).inspect_err(warn);
+        let fingerprinter = Fingerprinter::new(chunk_key);
+        (Some(fingerprinter), known.ok(), journal.ok())
+    }
+}
+
 /// Takes the bytes of one file in order. May be used on any thread.
 pub struct FileWriter<'a> {
     writer: &'a BackupWriter,
-    path: String,
-    meta: Meta,
+    file: Arc<OpenFile>,
+    /// Sent so far.
+    windows: usize,
     size: u64,
-    chunks: Vec<usize>,
     buffer: Vec<u8>,
 }
 
@@ -254,32 +406,36 @@ impl FileWriter<'_> {
             self.buffer.extend_from_slice(now);
             bytes = rest;
             if self.buffer.len() == CHUNK_BYTES {
-                self.send()?;
+                let next = self.writer.workers.buffer();
+                let full = std::mem::replace(&mut self.buffer, next);
+                self.send(full, false)?;
             }
         }
         Ok(())
     }
 
-    fn send(&mut self) -> Result<()> {
-        let next = self.writer.workers.buffer();
-        let full = std::mem::replace(&mut self.buffer, next);
-        self.size += full.len() as u64;
-        self.chunks.push(self.writer.workers.chunk(full)?);
-        Ok(())
+    fn send(&mut self, raw: Vec<u8>, last: bool) -> Result<()> {
+        let number = self.windows;
+        self.size += raw.len() as u64;
+        self.windows += usize::from(!raw.is_empty());
+        let end = last.then_some(End {
+            windows: self.windows,
+            size: self.size,
+        });
+        self.writer.workers.send(Job::Window {
+            file: Arc::clone(&self.file),
+            number,
+            raw,
+            end,
+        })
     }
 
     /// Without it the file, and with it the backup, is incomplete and `BackupWriter::finish` refuses.
     pub fn finish(mut self) -> Result<()> {
-        if !self.buffer.is_empty() {
-            self.send()?;
-        }
-        let chunks = std::mem::take(&mut self.chunks);
+        let rest = std::mem::take(&mut self.buffer);
+        self.send(rest, true)?;
         let mut taken = self.writer.taken();
-        taken
-            .tree
-            .add_file(&self.path, self.meta, self.size, chunks)?;
-        taken.open.remove(&self.path);
-        taken.files += 1;
+        taken.open.remove(&self.file.path);
         taken.bytes_source += self.size;
         Ok(())
     }
@@ -298,6 +454,6 @@ impl std::fmt::Debug for BackupWriter {
 
 impl std::fmt::Debug for FileWriter<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FileWriter({}, {} bytes)", self.path, self.size)
+        write!(f, "FileWriter({}, {} bytes)", self.file.path, self.size)
     }
 }

@@ -42,6 +42,10 @@ pub(crate) struct ManifestHeader {
     pub(crate) finished_at_micros: i64,
     pub(crate) bytes_source: u64,
     pub(crate) bytes_stored: u64,
+    #[serde(default)]
+    pub(crate) bytes_reused: u64,
+    #[serde(default)]
+    pub(crate) bytes_resumed: u64,
     pub(crate) files: u64,
     pub(crate) damaged_pages: u64,
 }

@@ -7,6 +7,7 @@ const VERSION: u8 = 1;
 const DIRECTORY: u8 = 1;
 const LEAF: u8 = 2;
 const INNER: u8 = 3;
+const DIVIDED: u8 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Node {
@@ -14,6 +15,8 @@ pub(crate) enum Node {
     Leaf(Vec<Extent>),
     /// (file offset, length, leaf)
     Inner(Vec<(u64, u64, BlobId)>),
+    /// (first name, directory): a long directory in parts
+    Divided(Vec<(String, BlobId)>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +64,14 @@ pub(crate) fn encode(node: &Node) -> Vec<u8> {
                 out.extend_from_slice(&offset.to_be_bytes());
                 out.extend_from_slice(&length.to_be_bytes());
                 out.extend_from_slice(&leaf.0);
+            }
+        }
+        Node::Divided(parts) => {
+            out.push(DIVIDED);
+            put_len32(&mut out, parts.len());
+            for (first, part) in parts {
+                put_text(&mut out, first);
+                out.extend_from_slice(&part.0);
             }
         }
     }
@@ -138,6 +149,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Node> {
         INNER => {
             let mut child = || Some((input.u64()?, input.u64()?, input.id()?));
             Node::Inner((0..count).map(|_| child()).collect::<Option<_>>()?)
+        }
+        DIVIDED => {
+            let mut part = || Some((input.text()?, input.id()?));
+            Node::Divided((0..count).map(|_| part()).collect::<Option<_>>()?)
         }
         _ => return None,
     };
@@ -274,6 +289,8 @@ mod tests {
                 0..40
             )
             .prop_map(Node::Inner),
+            prop::collection::vec(("[a-z]{1,9}", any::<[u8; 32]>().prop_map(BlobId)), 0..9)
+                .prop_map(Node::Divided),
         ]
     }
 

@@ -3,6 +3,7 @@
 mod backups;
 mod damage;
 mod format_document;
+mod incremental;
 mod keys;
 mod timelines_and_heads;
 mod wal;

@@ -1,0 +1,88 @@
+//! A file between its first byte and its place in the tree: its windows are done in any order, by any worker.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::known::Window;
+
+pub(super) struct OpenFile {
+    pub(super) path: String,
+    /// Its place in the tree.
+    pub(super) slot: usize,
+    /// As the parent had it.
+    known: Vec<Mutex<Option<Window>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    windows: Vec<Option<Window>>,
+    done: usize,
+    /// Known once all bytes were handed over.
+    end: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) windows: usize,
+    pub(super) size: u64,
+}
+
+/// All windows of a file, in order.
+pub(super) struct Completed {
+    pub(super) windows: Vec<Window>,
+    pub(super) size: u64,
+}
+
+impl OpenFile {
+    pub(super) fn new(path: &str, slot: usize, known: Vec<Window>) -> Self {
+        Self {
+            path: path.to_owned(),
+            slot,
+            known: known
+                .into_iter()
+                .map(|window| Mutex::new(Some(window)))
+                .collect(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// For the one worker that does this window.
+    pub(super) fn known(&self, number: usize) -> Option<Window> {
+        let window = self.known.get(number)?;
+        window.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes what was done; whoever brings the last part gets the whole.
+    pub(super) fn note(
+        &self,
+        done: Option<(usize, Window)>,
+        end: Option<End>,
+    ) -> Result<Option<Completed>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((number, window)) = done {
+            if state.windows.len() <= number {
+                state.windows.resize_with(number + 1, || None);
+            }
+            state.windows[number] = Some(window);
+            state.done += 1;
+        }
+        state.end = state.end.or(end);
+        match state.end {
+            Some(end) if end.windows == state.done => {
+                let windows: Vec<Window> = std::mem::take(&mut state.windows)
+                    .into_iter()
+                    .flatten()
+                    .collect();
+                if windows.len() != end.windows {
+                    return Err(Error::Input(format!("a part of `{}` was lost", self.path)));
+                }
+                Ok(Some(Completed {
+                    windows,
+                    size: end.size,
+                }))
+            }
+            _ => Ok(None),
+        }
+    }
+}

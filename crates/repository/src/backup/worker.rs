@@ -1,0 +1,267 @@
+//! One worker of the pool, with the pack that it fills.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::open_file::{Completed, OpenFile};
+use super::table::Origin;
+use super::tree::store_layout;
+use super::workers::{Job, Shared, lock};
+use crate::error::Result;
+use crate::known::{CompletedPack, Fingerprint, PIECE_BYTES, Place, Window, merge, to_store};
+use crate::manifest::{CHUNK_BYTES, Extent, PackRef};
+use crate::pack::{BlobId, PACK_BYTES_MAX, PackBuilder, pack_name};
+use crate::pipeline::{BoxKind, Compression};
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    pack: Option<OpenPack>,
+    /// The pieces of a window that are stored again.
+    scratch: Vec<u8>,
+}
+
+struct OpenPack {
+    builder: PackBuilder,
+    number: u32,
+    blobs: Vec<(BlobId, u32)>,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            pack: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(super) fn run(mut self, queue: &Receiver<Job>, spent: &Sender<Vec<u8>>) {
+        // After a failure jobs are still taken, so that nobody blocks, and dropped.
+        for job in queue {
+            let outcome = if self.shared.has_failed() {
+                Ok(Vec::new())
+            } else {
+                self.take(job)
+            };
+            match outcome {
+                Ok(mut raw) => {
+                    raw.clear();
+                    if raw.capacity() >= CHUNK_BYTES {
+                        let _ = spent.send(raw);
+                    }
+                }
+                Err(error) => self.shared.fail(error),
+            }
+            self.shared.job_done();
+        }
+        if !self.shared.has_failed()
+            && let Err(error) = self.put_pack()
+        {
+            self.shared.fail(error);
+        }
+    }
+
+    fn take(&mut self, job: Job) -> Result<Vec<u8>> {
+        match job {
+            Job::Node { id, raw } => {
+                self.put(BoxKind::Node, id, &raw)?;
+                Ok(raw)
+            }
+            Job::Window {
+                file,
+                number,
+                raw,
+                end,
+            } => {
+                let done = if raw.is_empty() {
+                    None
+                } else {
+                    Some((number, self.window(&file, number, &raw)?))
+                };
+                if let Some(completed) = file.note(done, end)? {
+                    self.complete(&file, &completed)?;
+                }
+                Ok(raw)
+            }
+        }
+    }
+
+    /// Stores what changed of a window, as one chunk.
+    fn window(&mut self, file: &OpenFile, number: usize, raw: &[u8]) -> Result<Window> {
+        let known = file.known(number);
+        let mut fingerprints = Vec::<Fingerprint>::new();
+        let store = match &self.shared.fingerprinter {
+            Some(fingerprinter) => {
+                fingerprints = fingerprinter.all(raw);
+                let table = lock(&self.shared.table);
+                to_store(known.as_ref(), &fingerprints, &|blob| table.raw_len(blob))
+            }
+            None => vec![true; raw.len().div_ceil(PIECE_BYTES)],
+        };
+        let mut next = self.store(raw, &store)?;
+        let was = known.map(|known| known.pieces).unwrap_or_default();
+        let mut pieces = Vec::with_capacity(store.len());
+        for (at, piece) in raw.chunks(PIECE_BYTES).enumerate() {
+            pieces.push(match was.get(at) {
+                Some(place) if !store[at] => *place,
+                _ => {
+                    // A piece is never longer than 8 KiB.
+                    let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+                    let place = Place { length, ..next };
+                    next.offset += length;
+                    place
+                }
+            });
+        }
+        let mut table = lock(&self.shared.table);
+        for run in merge(&pieces) {
+            table.note_use(run.blob);
+        }
+        drop(table);
+        Ok(Window {
+            fingerprints,
+            pieces,
+        })
+    }
+
+    /// The start of the chunk that holds the chosen pieces.
+    fn store(&mut self, raw: &[u8], store: &[bool]) -> Result<Place> {
+        let chosen = store.iter().filter(|again| **again).count();
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let bytes = if chosen == store.len() {
+            raw
+        } else {
+            let pieces = raw.chunks(PIECE_BYTES).zip(store);
+            for (piece, _) in pieces.filter(|(_, again)| **again) {
+                scratch.extend_from_slice(piece);
+            }
+            &scratch[..]
+        };
+        let mut place = Place {
+            blob: 0,
+            offset: 0,
+            length: 0,
+        };
+        if !bytes.is_empty() {
+            let id = self.shared.identifier.id(BoxKind::Chunk, bytes);
+            place.blob = self.put(BoxKind::Chunk, id, bytes)?;
+        }
+        self.scratch = scratch;
+        Ok(place)
+    }
+
+    fn complete(&mut self, file: &OpenFile, completed: &Completed) -> Result<()> {
+        let mut extents = Vec::new();
+        {
+            let table = lock(&self.shared.table);
+            let mut known_bytes = lock(&self.shared.known_bytes);
+            for (number, window) in completed.windows.iter().enumerate() {
+                let runs = merge(&window.pieces);
+                let known = table.known_bytes(&runs);
+                known_bytes.reused += known.reused;
+                known_bytes.resumed += known.resumed;
+                let mut file_offset = (number * CHUNK_BYTES) as u64;
+                for run in runs {
+                    extents.push(Extent {
+                        file_offset,
+                        length: run.length,
+                        chunk_offset: run.offset,
+                        chunk: table.id(run.blob),
+                    });
+                    file_offset += u64::from(run.length);
+                }
+            }
+        }
+        let layout = store_layout(extents, &mut |raw| {
+            let id = self.shared.identifier.id(BoxKind::Node, &raw);
+            self.put(BoxKind::Node, id, &raw)?;
+            Ok(id)
+        })?;
+        let mut layouts = lock(&self.shared.layouts);
+        if layouts.len() <= file.slot {
+            layouts.resize(file.slot + 1, None);
+        }
+        layouts[file.slot] = Some((completed.size, layout));
+        drop(layouts);
+        let mut known = lock(&self.shared.known);
+        if let Some(writer) = known.as_mut()
+            && let Err(error) = writer.file(&file.path, completed.size, completed.windows.iter())
+        {
+            tracing::warn!(%error, "the local cache cannot be written; the next backup will not know this one");
+            *known = None;
+        }
+        Ok(())
+    }
+
+    /// The number of a chunk or node that is in the repository now, or will be when the open pack is put.
+    fn put(&mut self, kind: BoxKind, id: BlobId, raw: &[u8]) -> Result<u32> {
+        let find = |shared: &Shared| {
+            let mut table = lock(&shared.table);
+            table.find(id).inspect(|blob| table.note_use(*blob))
+        };
+        if let Some(blob) = find(&self.shared) {
+            return Ok(blob);
+        }
+        let pack = match &mut self.pack {
+            Some(pack) => pack,
+            none => none.insert(OpenPack::new(&self.shared)?),
+        };
+        // At most 1 MiB, or a node, which is far below 4 GiB.
+        let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+        let mut table = lock(&self.shared.table);
+        if let Some(blob) = table.find(id) {
+            table.note_use(blob);
+            return Ok(blob);
+        }
+        let blob = table.add(id, pack.number, raw_len);
+        table.note_use(blob);
+        drop(table);
+        pack.blobs.push((id, raw_len));
+        pack.builder
+            .add(kind, id, Compression::Zstd(self.shared.level), raw)?;
+        if pack.builder.len() >= PACK_BYTES_MAX {
+            self.put_pack()?;
+        }
+        Ok(blob)
+    }
+
+    fn put_pack(&mut self) -> Result<()> {
+        let Some(pack) = self.pack.take().filter(|pack| !pack.blobs.is_empty()) else {
+            return Ok(());
+        };
+        let (id, bytes) = pack.builder.finish()?;
+        let store = self.shared.repository.store();
+        store.put(&pack_name(&id), &bytes)?;
+        let bytes = bytes.len() as u64;
+        lock(&self.shared.table).set_pack_bytes(pack.number, bytes);
+        let done = CompletedPack {
+            pack: PackRef { id, bytes },
+            blobs: pack.blobs,
+        };
+        let mut journal = lock(&self.shared.journal);
+        if let Some(open) = journal.as_mut()
+            && let Err(error) = open.append(&done)
+        {
+            tracing::warn!(%error, "the journal of this backup cannot be written; a killed one cannot be resumed");
+            *journal = None;
+        }
+        Ok(())
+    }
+}
+
+impl OpenPack {
+    fn new(shared: &Shared) -> Result<Self> {
+        let builder = PackBuilder::new(&shared.key)?;
+        let pack = PackRef {
+            id: builder.id.clone(),
+            bytes: 0,
+        };
+        Ok(Self {
+            number: lock(&shared.table).add_pack(pack, Origin::Own),
+            builder,
+            blobs: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! One window of a file: where its pieces lie, what they were, and which of them have to be stored again. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::keys::ChunkIdKey;
+use crate::manifest::CHUNK_BYTES;
+
+/// A page of PostgreSQL; other files are looked at in the same steps.
+pub(crate) const PIECE_BYTES: usize = 8192;
+const CONTEXT: &str = "bre page fingerprint 1";
+/// A window that refers to more chunks is tidied, down to `CHUNKS_AFTER`.
+const CHUNKS_MAX: usize = 16;
+const CHUNKS_AFTER: usize = 8;
+/// A restore opens at most this many times what it writes.
+const OPENED_PER_BYTE_MAX: u64 = 3;
+
+/// What a piece was: 128 bits of a keyed hash.
+pub(crate) type Fingerprint = [u8; 16];
+
+#[derive(Clone)]
+pub(crate) struct Fingerprinter([u8; 32]);
+
+impl Fingerprinter {
+    pub(crate) fn new(key: &ChunkIdKey) -> Self {
+        Self(blake3::derive_key(CONTEXT, key.bytes()))
+    }
+
+    pub(crate) fn all(&self, raw: &[u8]) -> Vec<Fingerprint> {
+        let one = |piece: &[u8]| {
+            let mut short = [0; 16];
+            short.copy_from_slice(&blake3::keyed_hash(&self.0, piece).as_bytes()[..16]);
+            short
+        };
+        raw.chunks(PIECE_BYTES).map(one).collect()
+    }
+}
+
+/// Where a piece, or a run of them, lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Number of the chunk.
+    pub(crate) blob: u32,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
+}
+
+/// A window as it was when the parent was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) fingerprints: Vec<Fingerprint>,
+    /// One a piece.
+    pub(crate) pieces: Vec<Place>,
+}
+
+/// Neighbours that lie one behind the other become one.
+pub(crate) fn merge(pieces: &[Place]) -> Vec<Place> {
+    let mut runs = Vec::<Place>::new();
+    for piece in pieces {
+        match runs.last_mut() {
+            Some(run) if run.blob == piece.blob && run.offset + run.length == piece.offset => {
+                run.length += piece.length;
+            }
+            _ => runs.push(*piece),
+        }
+    }
+    runs
+}
+
+/// Mirror of [`merge`]: runs cut into the pieces of a window of `len` bytes; `None` when they do not fit it.
+pub(crate) fn split(runs: &[Place], len: usize) -> Option<Vec<Place>> {
+    let mut pieces = Vec::with_capacity(len.div_ceil(PIECE_BYTES));
+    for run in runs {
+        let end = run.offset.checked_add(run.length)?;
+        let mut at = run.offset;
+        while at < end {
+            let length = (end - at).min(PIECE_BYTES as u32);
+            pieces.push(Place {
+                blob: run.blob,
+                offset: at,
+                length,
+            });
+            at += length;
+        }
+    }
+    let fits = |(number, piece): (usize, &Place)| {
+        let left = len.checked_sub(number * PIECE_BYTES);
+        left.is_some_and(|left| piece.length as usize == left.min(PIECE_BYTES))
+    };
+    let whole = pieces.len() == len.div_ceil(PIECE_BYTES) && pieces.iter().enumerate().all(fits);
+    whole.then_some(pieces)
+}
+
+/// Which pieces of a window must be stored again: those that are not what they were, and, in a window that changed at all, those
+/// of chunks of which too little is still used. `chunk_len` tells the raw length of a chunk by its number.
+pub(crate) fn to_store(
+    known: Option<&Window>,
+    now: &[Fingerprint],
+    chunk_len: &dyn Fn(u32) -> u32,
+) -> Vec<bool> {
+    let Some(known) = known else {
+        return vec![true; now.len()];
+    };
+    let was = |number: usize| known.fingerprints.get(number);
+    let mut store: Vec<bool> = now
+        .iter()
+        .enumerate()
+        .map(|(number, now)| was(number) != Some(now) || number >= known.pieces.len())
+        .collect();
+    if store.contains(&true) {
+        tidy(known, &mut store, chunk_len);
+    }
+    store
+}
+
+fn tidy(known: &Window, store: &mut [bool], chunk_len: &dyn Fn(u32) -> u32) {
+    let mut used = BTreeMap::<u32, u64>::new();
+    let mut stored = 0;
+    for (piece, again) in known.pieces.iter().zip(store.iter()) {
+        if *again {
+            stored += PIECE_BYTES as u64;
+        } else {
+            *used.entry(piece.blob).or_default() += u64::from(piece.length);
+        }
+    }
+    let many = used.len() >= CHUNKS_MAX;
+    loop {
+        let opened: u64 = used.keys().map(|blob| u64::from(chunk_len(*blob))).sum();
+        let too_long = opened + stored > OPENED_PER_BYTE_MAX * CHUNK_BYTES as u64;
+        let too_many = many && used.len() >= CHUNKS_AFTER;
+        let worst = if too_long {
+            // Of which the smallest part is used.
+            let part = |(blob, bytes): &(&u32, &u64)| {
+                **bytes * CHUNK_BYTES as u64 / u64::from(chunk_len(**blob)).max(1)
+            };
+            used.iter().min_by_key(part)
+        } else if too_many {
+            used.iter().min_by_key(|(_, bytes)| **bytes)
+        } else {
+            return;
+        };
+        let Some((&blob, &bytes)) = worst else { return };
+        used.remove(&blob);
+        stored += bytes;
+        for (piece, again) in known.pieces.iter().zip(store.iter_mut()) {
+            *again |= piece.blob == blob;
+        }
+    }
+}
