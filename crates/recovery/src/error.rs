@@ -55,9 +55,40 @@ pub enum Error {
     Timeline { timeline: u32, what: String },
 
     #[error(
-        "the folder {0} is not empty and nothing of it is touched. Choose another, or move it aside first"
+        "the folder {0} is not empty and nothing of it is touched. Choose another, move it aside first, or restore over it with --delta"
     )]
     NotEmpty(PathBuf),
+    #[error(
+        "the folder {0} was left half restored. Go on from there with --delta, or delete it first"
+    )]
+    HalfRestored(PathBuf),
+    #[error("another restore is at work in {0}. Wait for it, or end it first")]
+    Busy(PathBuf),
+    #[error("a server (process {pid}) runs on {folder}. Stop it first; nothing was changed")]
+    ServerRuns { folder: PathBuf, pid: i32 },
+    #[error(
+        "{folder} is the data folder of cluster {found}, the backup is of cluster {expected}: nothing of it is touched. Choose another folder"
+    )]
+    OtherCluster {
+        folder: PathBuf,
+        found: u64,
+        expected: u64,
+    },
+    #[error(
+        "{0} cannot be recognised as a data folder (no readable global/pg_control, no WAL in pg_wal), and nothing of it is touched. \
+         Restore into an empty folder instead"
+    )]
+    NoDataFolder(PathBuf),
+    #[error("{path} cannot be moved aside to {to}: {source}. Move it away yourself, then repeat")]
+    KeepAside {
+        path: PathBuf,
+        to: PathBuf,
+        source: io::Error,
+    },
+    #[error("the backup has no tablespace at {given}. It has: {known}")]
+    NoSuchTablespace { given: String, known: String },
+    #[error("a tablespace needs an absolute path, {0} is not one")]
+    RelativeTablespace(PathBuf),
     #[error(
         "{folder} has {free} bytes free and the backup needs {needed}. Free space or choose another folder"
     )]
@@ -78,10 +109,16 @@ pub enum Error {
     },
     #[error("interrupted; nothing was written")]
     Stopped,
-    #[error("interrupted. {0} is incomplete and will not start: delete it and restore again")]
+    #[error(
+        "interrupted. {0} is half restored and will not start: go on from there with --delta, or delete it and restore again"
+    )]
     Cancelled(PathBuf),
-    #[error("{error}\n{folder} is incomplete and will not start: delete it and restore again")]
+    #[error(
+        "{error}\n{folder} is half restored and will not start: go on from there with --delta, or delete it and restore again"
+    )]
     Incomplete { folder: PathBuf, error: Box<Error> },
+    #[error("{error}\n{folder} is incomplete: delete it and export again")]
+    IncompleteExport { folder: PathBuf, error: Box<Error> },
 
     #[error(
         "recovery in {folder} did not finish: {reason}. {remedy}\nThe end of PostgreSQL's log {log}:\n{tail}"

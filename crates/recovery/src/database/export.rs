@@ -40,6 +40,7 @@ pub fn export(
         user: None,
         threads,
         progress,
+        written: std::sync::atomic::AtomicU64::new(0),
     };
     let write = || {
         let mut jobs = Vec::new();
@@ -74,13 +75,16 @@ pub fn export(
         }
         sync_filesystem(to)
     };
-    write().map_err(|error| Error::Incomplete {
+    write().map_err(|error| Error::IncompleteExport {
         folder: to.to_owned(),
         error: Box::new(error),
     })?;
     Ok(Restored {
         files: summary.files,
         bytes: summary.bytes_source,
+        bytes_written: summary.bytes_source,
+        damaged: reader.damaged_pages().to_vec(),
+        aside: None,
     })
 }
 

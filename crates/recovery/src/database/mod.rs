@@ -1,23 +1,32 @@
 //! The PostgreSQL cluster: plan → restore → recover, and plain exports.
 
+mod delta;
+mod direct;
 mod export;
 mod fetch;
+mod layout;
+mod marker;
+mod occupied;
 mod path;
 mod plan;
 mod points;
 mod recover;
+mod remains;
 mod resolve;
 mod restore;
 mod settings;
 mod window;
+mod work;
 mod writing;
 
+pub use delta::{Survey, restore_over, survey};
 pub use export::export;
 pub use fetch::{FetchCommand, FetchOutcome, FetchServer, Scope, wal_fetch};
 pub use path::Piece;
 pub use plan::{Plan, Point, StopPoint, Target, plan, plan_watched};
 pub use points::{NamedPoint, named_points};
 pub use recover::{Recover, Recovered, recover};
+pub use remains::Surplus;
 pub use restore::{RestoreOptions, Restored, restore};
 pub use window::{Gap, Link, Span, TimelineWindow, Windows, window, windows};
 

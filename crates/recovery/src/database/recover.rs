@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use postgres_physical::pg_control::{ClusterState, ControlFile};
@@ -11,9 +11,12 @@ use postgres_physical::timeline::{History, history_file_name};
 use repository::{RecipientPrivate, Repository, release, reserve};
 
 use super::fetch::{FetchCommand, FetchServer, Scope};
+use super::marker::Marker;
+use super::occupied::check_not_running;
 use super::plan::Plan;
 use super::restore::CONTROL;
 use super::settings::remove_traces;
+use super::work::WorkFolder;
 use super::writing::sync_filesystem;
 use super::{show_lsn, show_time};
 use crate::{Error, Progress, Result};
@@ -22,6 +25,10 @@ use crate::{Error, Progress, Result};
 const STALL: Duration = Duration::from_secs(900);
 const LOOK: Duration = Duration::from_millis(10);
 const PAGE_HEADER_BYTES_MAX: u64 = 40;
+/// WAL that was read ahead lies here until PostgreSQL takes it.
+const STAGING: &str = "pg_wal/bre_ahead";
+/// How much replayed WAL PostgreSQL keeps before it writes what it replayed; a restore needs as much space.
+pub(super) const REPLAYED_MAX: u64 = 4 << 30;
 const STOP_PATIENCE: Duration = Duration::from_secs(900);
 
 #[derive(Debug)]
@@ -57,6 +64,9 @@ pub struct Recovered {
 /// holds the claim on its new timeline.
 pub fn recover(request: &Recover<'_>, progress: &dyn Progress) -> Result<Recovered> {
     let plan = request.plan;
+    // Held until the folder is whole: no other restore comes between.
+    let marker = Marker::take_up(request.dir)?;
+    check_not_running(request.dir)?;
     progress.message("reserving a timeline");
     let reserved = reserve(request.repository, &plan.restore_id)?;
     let mut promoted = false;
@@ -66,7 +76,9 @@ pub fn recover(request: &Recover<'_>, progress: &dyn Progress) -> Result<Recover
         // The number may be used again. When even that fails it stays taken, which harms nobody.
         let _ = release(request.repository, reserved, &plan.restore_id);
     }
-    result
+    let recovered = result?;
+    marker.map_or(Ok(()), Marker::remove)?;
+    Ok(recovered)
 }
 
 fn run(
@@ -89,6 +101,7 @@ fn run(
         request.private,
         scope,
         &socket,
+        &request.dir.join(STAGING),
         request.user,
     )?;
     let sockets = work.join("pg");
@@ -121,6 +134,7 @@ fn run(
     }
     let recovered = check_result(request, reserved, fetch.served_bytes())
         .map_err(|reason| failed(request, &fetch, log_start, reason))?;
+    drop(fetch);
     remove_traces(request.dir)?;
     sync_filesystem(request.dir)?;
     Ok(recovered)
@@ -148,7 +162,7 @@ fn options(plan: &Plan, command: &str, sockets: &Path, log: &Path) -> StartOptio
         .set("autovacuum", "off")
         // The folder is worthless until we sync it at the end.
         .set("fsync", "off")
-        .set("max_wal_size", "16GB")
+        .set("max_wal_size", format!("{}MB", REPLAYED_MAX >> 20))
         // The stream of the new timeline starts in the segment where it branched off: that one must stay.
         .set(
             "wal_keep_size",
@@ -267,27 +281,6 @@ fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: St
 const REMEDY_WAL: &str =
     "Mend the repository or choose an earlier target, delete the folder and restore again";
 const REMEDY: &str = "The log says why; the repository is untouched: delete the folder and restore again, or use an earlier backup";
-
-/// A short path for sockets that the server's account may enter; removed when dropped.
-struct WorkFolder(PathBuf);
-
-impl WorkFolder {
-    fn new() -> Result<Self> {
-        let now = jiff::Timestamp::now().as_microsecond();
-        let path = PathBuf::from(format!("/tmp/bre-{}-{now:x}", std::process::id()));
-        DirBuilder::new()
-            .mode(0o711)
-            .create(&path)
-            .map_err(Error::io("create", &path))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for WorkFolder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 impl Recovered {
     /// One line for people.

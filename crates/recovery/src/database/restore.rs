@@ -1,21 +1,22 @@
 //! Writes a data folder from a backup. `global/pg_control` comes last: without it nothing starts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 use postgres_physical::server::{OsUser, check_traversable};
-use repository::{BackupReader, Entry, EntryKind, RecipientPrivate, Repository};
+use repository::{BackupReader, DamagedPage, RecipientPrivate, Repository};
 
+use super::layout::Layout;
+use super::marker::Marker;
 use super::plan::Plan;
-use super::settings;
-use super::writing::{Job, Writer, check_space, claim_folder, sync_filesystem};
+use super::recover::REPLAYED_MAX;
+use super::writing::{Job, Writer, check_space, claim_folder};
 use crate::{Error, Progress, Result};
 
 pub(super) const CONTROL: &str = "global/pg_control";
-const LABEL: &str = "backup_label";
-const TABLESPACE_MAP: &str = "tablespace_map";
+pub(super) const LABEL: &str = "backup_label";
+pub(super) const TABLESPACE_MAP: &str = "tablespace_map";
 pub(super) const MANIFEST: &str = "backup_manifest";
 
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct RestoreOptions {
     pub user: OsUser,
     /// Where each tablespace (by oid) goes; without an entry, beside the data folder in `<folder>.tablespaces/<oid>`.
     pub tablespaces: BTreeMap<u32, PathBuf>,
+    /// The same by where each lay on the source.
+    pub locations: BTreeMap<String, PathBuf>,
 }
 
 impl RestoreOptions {
@@ -35,14 +38,21 @@ impl RestoreOptions {
             threads: cores.clamp(2, 8),
             user,
             tablespaces: BTreeMap::new(),
+            locations: BTreeMap::new(),
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     pub files: u64,
     pub bytes: u64,
+    /// What was really written: less than `bytes` over a folder that was there.
+    pub bytes_written: u64,
+    /// Pages that were bad in the source when the backup was taken, and are restored as they were.
+    pub damaged: Vec<DamagedPage>,
+    /// WAL and server logs of the folder that was there, moved aside.
+    pub aside: Option<PathBuf>,
 }
 
 /// Restores the backup of a plan into an empty or new folder. The result needs [`super::recover`] before it can be used;
@@ -60,11 +70,12 @@ pub fn restore(
     let to = std::path::absolute(to).map_err(Error::io("resolve", to))?;
     let layout = Layout::new(&reader, &to, options)?;
     // Everything that can be refused is refused before the first byte.
-    check_space(&to, plan.backup.bytes_source + plan.segment_bytes * 4)?;
+    check_space(&to, plan.backup.bytes_source + space_for_wal(plan))?;
     for folder in layout.tablespaces.values().chain([&to]) {
         claim_folder(folder, Some(&options.user))?;
         check_traversable(folder, &options.user)?;
     }
+    let _marker = Marker::place(&to, plan.backup.system_identifier, &options.user)?;
     progress.total(plan.backup.bytes_source);
     progress.message("writing files");
     let writer = Writer {
@@ -72,128 +83,45 @@ pub fn restore(
         user: Some(&options.user),
         threads: options.threads,
         progress,
+        written: AtomicU64::new(0),
     };
-    layout.write(&writer).map_err(|error| match error {
-        Error::Cancelled(_) => Error::Cancelled(to.clone()),
-        error => Error::Incomplete {
-            folder: to.clone(),
-            error: Box::new(error),
-        },
-    })?;
+    write(&layout, &writer).map_err(|error| half_restored(&to, error))?;
     Ok(Restored {
         files: plan.backup.files,
         bytes: plan.backup.bytes_source,
+        bytes_written: writer.written.into_inner(),
+        damaged: reader.damaged_pages().to_vec(),
+        aside: None,
     })
 }
 
-/// What goes where.
-struct Layout<'a> {
-    to: &'a Path,
-    entries: Vec<Entry>,
-    tablespaces: BTreeMap<u32, PathBuf>,
+/// Replayed WAL stays until a restart point passes it, and some is read ahead.
+pub(super) fn space_for_wal(plan: &Plan) -> u64 {
+    plan.wal_bytes.min(REPLAYED_MAX) + plan.segment_bytes * 4
 }
 
-impl<'a> Layout<'a> {
-    fn new(reader: &BackupReader, to: &'a Path, options: &RestoreOptions) -> Result<Self> {
-        let entries = reader.entries()?;
-        for path in [CONTROL, LABEL] {
-            if !entries.iter().any(|entry| entry.path == path) {
-                return Err(Error::NoSuchFile {
-                    backup: reader.summary().id.clone(),
-                    path,
-                });
-            }
-        }
-        let beside = |oid: u32| PathBuf::from(format!("{}.tablespaces/{oid}", to.display()));
-        let mut tablespaces = BTreeMap::new();
-        for (oid, _) in entries
-            .iter()
-            .filter_map(|entry| tablespace_of(&entry.path))
-        {
-            let chosen = options.tablespaces.get(&oid).cloned();
-            tablespaces.insert(oid, chosen.unwrap_or_else(|| beside(oid)));
-        }
-        Ok(Self {
-            to,
-            entries,
-            tablespaces,
+pub(super) fn half_restored(to: &Path, error: Error) -> Error {
+    match error {
+        Error::Cancelled(_) => Error::Cancelled(to.to_owned()),
+        error => Error::Incomplete {
+            folder: to.to_owned(),
+            error: Box::new(error),
+        },
+    }
+}
+
+fn write(layout: &Layout, writer: &Writer<'_>) -> Result<()> {
+    layout.make_folders(writer)?;
+    let files = layout
+        .entries
+        .iter()
+        .filter(|entry| Layout::is_plain_file(entry));
+    let jobs: Vec<Job<'_>> = files
+        .map(|entry| Job {
+            entry,
+            path: layout.place(&entry.path),
         })
-    }
-
-    fn place(&self, path: &str) -> PathBuf {
-        if let Some((oid, rest)) = tablespace_of(path)
-            && let Some(folder) = self.tablespaces.get(&oid)
-        {
-            return folder.join(rest);
-        }
-        self.to.join(path)
-    }
-
-    fn write(&self, writer: &Writer<'_>) -> Result<()> {
-        let mut jobs = Vec::new();
-        let mut control = Vec::new();
-        for entry in &self.entries {
-            let path = self.place(&entry.path);
-            match &entry.kind {
-                EntryKind::Directory if path != self.to => writer.folder(&path)?,
-                EntryKind::Directory => {}
-                // Tablespaces get links of their own below; others do not occur in a data folder.
-                EntryKind::Symlink { .. } => {}
-                EntryKind::File { .. } if entry.path == CONTROL => {
-                    control.push(Job { entry, path })
-                }
-                EntryKind::File { .. }
-                    if [MANIFEST, TABLESPACE_MAP].contains(&entry.path.as_str()) => {}
-                EntryKind::File { .. } => jobs.push(Job { entry, path }),
-            }
-        }
-        for folder in ["pg_wal", "pg_wal/archive_status", "pg_tblspc"] {
-            writer.folder(&self.to.join(folder))?;
-        }
-        writer.files(&jobs)?;
-        self.link_tablespaces(writer)?;
-        settings::make_private(self.to, writer)?;
-        for (entry, path) in self
-            .entries
-            .iter()
-            .map(|entry| (entry, self.place(&entry.path)))
-        {
-            if entry.kind == EntryKind::Directory && path != self.to {
-                let mode = Permissions::from_mode(entry.mode & 0o777);
-                fs::set_permissions(&path, mode).map_err(Error::io("set the mode of", &path))?;
-            }
-        }
-        sync_filesystem(self.to)?;
-        for folder in self.tablespaces.values() {
-            sync_filesystem(folder)?;
-        }
-        writer.files(&control)?;
-        sync_filesystem(self.to)
-    }
-
-    fn link_tablespaces(&self, writer: &Writer<'_>) -> Result<()> {
-        let mut map = String::new();
-        for (oid, folder) in &self.tablespaces {
-            let link = self.to.join("pg_tblspc").join(oid.to_string());
-            symlink(folder, &link).map_err(Error::io("create", &link))?;
-            // PostgreSQL makes the links again from this when recovery starts.
-            let escaped = folder
-                .display()
-                .to_string()
-                .replace('\\', "\\\\")
-                .replace('\n', "\\\n");
-            map.push_str(&format!("{oid} {escaped}\n"));
-        }
-        if map.is_empty() {
-            return Ok(());
-        }
-        writer.text(&self.to.join(TABLESPACE_MAP), map.as_bytes())
-    }
-}
-
-/// `pg_tblspc/16385/PG_15_…/…` → oid and the rest.
-fn tablespace_of(path: &str) -> Option<(u32, &str)> {
-    let rest = path.strip_prefix("pg_tblspc/")?;
-    let (oid, rest) = rest.split_once('/').unwrap_or((rest, ""));
-    Some((oid.parse().ok()?, rest))
+        .collect();
+    writer.files(&jobs)?;
+    layout.finish(writer)
 }

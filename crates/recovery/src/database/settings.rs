@@ -48,24 +48,62 @@ const LOCATIONS: &[&str] = &[
 ];
 const INCLUDES: &[&str] = &["include", "include_dir", "include_if_exists"];
 
+/// Where the configuration of a source lies that keeps it outside its data folder, as Debian does.
+const CONFIGURATION: &str = "bre_configuration";
+
 pub(super) fn make_private(dir: &Path, writer: &Writer<'_>) -> Result<()> {
-    let main = private_main(&read(&dir.join(MAIN))?);
-    writer.text(&dir.join(MAIN), main.as_bytes())?;
+    let elsewhere = dir.join(CONFIGURATION);
+    make_private_below(&elsewhere, writer)?;
+    let main = dir.join(MAIN);
+    if main.exists() || !elsewhere.join(MAIN).exists() {
+        writer.text(&main, private_main(&read(&main)?).as_bytes())?;
+    } else {
+        let text = format!(
+            "# The source keeps its configuration outside its data folder.\ninclude '{CONFIGURATION}/{MAIN}'\n"
+        );
+        writer.text(&main, text.as_bytes())?;
+    }
     let auto = private_auto(&read(&dir.join(AUTO))?, dir);
     writer.text(&dir.join(AUTO), auto.as_bytes())?;
-    if !dir.join(HBA).exists() {
-        writer.text(
-            &dir.join(HBA),
-            b"# The source keeps its own elsewhere.\nlocal all all peer\n",
-        )?;
-    }
-    if !dir.join(IDENT).exists() {
-        writer.text(&dir.join(IDENT), b"")?;
+    for (name, otherwise) in [
+        (
+            HBA,
+            "# The source keeps its own elsewhere.\nlocal all all peer\n",
+        ),
+        (IDENT, ""),
+    ] {
+        if !dir.join(name).exists() {
+            let kept = read(&elsewhere.join(name))?;
+            let text = if kept.is_empty() { otherwise } else { &kept };
+            writer.text(&dir.join(name), text.as_bytes())?;
+        }
     }
     for signal in ["standby.signal", "postmaster.pid", "postmaster.opts"] {
         remove(&dir.join(signal))?;
     }
     writer.text(&dir.join(SIGNAL), b"")
+}
+
+/// Every settings file of a configuration that lay elsewhere: they include each other.
+fn make_private_below(folder: &Path, writer: &Writer<'_>) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(Error::io("list", folder))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let kind = entry.file_type().map_err(Error::io("look at", &path))?;
+        let settings = name
+            .to_str()
+            .is_some_and(|name| name.ends_with(".conf") && ![HBA, IDENT].contains(&name));
+        if kind.is_dir() {
+            make_private_below(&path, writer)?;
+        } else if kind.is_file() && settings {
+            writer.text(&path, private_main(&read(&path)?).as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<String> {

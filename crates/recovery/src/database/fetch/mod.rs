@@ -19,6 +19,8 @@ use crate::{Error, Result};
 const FOUND: u8 = 0;
 const ABSENT: u8 = 1;
 const TROUBLE: u8 = 2;
+/// The bytes that follow are the path of a file that is to be moved.
+const STAGED: u8 = 3;
 
 /// What `restore_command` runs.
 #[derive(Debug, Clone)]

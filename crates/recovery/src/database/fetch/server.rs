@@ -1,8 +1,11 @@
-//! Answers requests and reads ahead: the next segments are opened while PostgreSQL replays this one.
+//! Answers requests and reads ahead: the next segments are opened by several threads while PostgreSQL replays this one, and lie
+//! as files beside its WAL, where a move hands them over.
 
 use std::collections::BTreeMap;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,15 +13,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use postgres_physical::lsn::parse_segment_name;
+use postgres_physical::lsn::{parse_segment_name, segment_name};
 use postgres_physical::server::OsUser;
 use repository::{RecipientPrivate, Repository, WalReader};
 
-use super::{ABSENT, FOUND, TROUBLE};
+use super::{ABSENT, FOUND, STAGED, TROUBLE};
 use crate::{Error, Result};
 
-/// Segments that are held open ahead of the one asked for.
-const AHEAD: u64 = 4;
+/// WAL that is read ahead of the segment asked for.
+const AHEAD_BYTES: u64 = 192 << 20;
+/// And at least so many segments.
+const AHEAD_MIN: u64 = 4;
+const THREADS_MAX: usize = 4;
 
 /// What PostgreSQL may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +39,19 @@ pub struct Scope {
 }
 
 type Segment = (u32, u64);
-type Content = std::result::Result<Option<Arc<Vec<u8>>>, String>;
+type Content = std::result::Result<Option<Piece>, String>;
+
+enum Piece {
+    Bytes(Vec<u8>),
+    /// A file that whoever asked may move away, and its length.
+    Staged(PathBuf, u64),
+}
 
 struct Shared {
     reader: WalReader,
     scope: Scope,
+    staging: PathBuf,
+    user: OsUser,
     cache: Mutex<BTreeMap<Segment, Slot>>,
     changed: Condvar,
     stopping: AtomicBool,
@@ -63,14 +77,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl FetchServer {
-    /// Only `user` may connect.
+    /// Only `user` may connect. `staging` is a folder of ours, best in the file system to which the segments will go; it is made, and
+    /// removed in the end.
     pub fn start(
         repository: &Repository,
         private: &RecipientPrivate,
         scope: Scope,
         socket: &Path,
+        staging: &Path,
         user: &OsUser,
     ) -> Result<Self> {
+        if staging.exists() {
+            std::fs::remove_dir_all(staging).map_err(Error::io("clear", staging))?;
+        }
+        DirBuilder::new()
+            .mode(0o700)
+            .create(staging)
+            .map_err(Error::io("create", staging))?;
+        user.own(staging)?;
         let listener = UnixListener::bind(socket).map_err(Error::io("listen on", socket))?;
         std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
             .map_err(Error::io("set the mode of", socket))?;
@@ -78,6 +102,8 @@ impl FetchServer {
         let shared = Arc::new(Shared {
             reader: WalReader::new(repository, private),
             scope,
+            staging: staging.to_owned(),
+            user: user.clone(),
             cache: Mutex::default(),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -87,7 +113,8 @@ impl FetchServer {
         let mut threads = Vec::new();
         let for_accept = Arc::clone(&shared);
         threads.push(std::thread::spawn(move || accept(&listener, &for_accept)));
-        for _ in 0..2 {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        for _ in 0..cores.clamp(2, THREADS_MAX) {
             let for_reading = Arc::clone(&shared);
             threads.push(std::thread::spawn(move || for_reading.read_ahead()));
         }
@@ -121,6 +148,7 @@ impl Drop for FetchServer {
             let _ = thread.join();
         }
         let _ = std::fs::remove_file(&self.socket);
+        let _ = std::fs::remove_dir_all(&self.shared.staging);
     }
 }
 
@@ -142,20 +170,19 @@ fn answer(stream: UnixStream, shared: &Shared) -> io::Result<()> {
     let mut name = String::new();
     BufReader::new(&stream).read_line(&mut name)?;
     let name = name.trim_end();
-    let empty = Vec::new();
-    let (kind, bytes) = match shared.content(name) {
-        Ok(Some(content)) => {
-            shared
-                .served_bytes
-                .fetch_add(content.len() as u64, Ordering::Relaxed);
-            (FOUND, content)
+    let (kind, bytes, served) = match shared.content(name) {
+        Ok(Some(Piece::Bytes(bytes))) => {
+            let served = bytes.len() as u64;
+            (FOUND, bytes, served)
         }
-        Ok(None) => (ABSENT, Arc::new(empty)),
+        Ok(Some(Piece::Staged(path, served))) => (STAGED, path.into_os_string().into_vec(), served),
+        Ok(None) => (ABSENT, Vec::new(), 0),
         Err(message) => {
             lock(&shared.trouble).get_or_insert(format!("{name}: {message}"));
-            (TROUBLE, Arc::new(message.into_bytes()))
+            (TROUBLE, message.into_bytes(), 0)
         }
     };
+    shared.served_bytes.fetch_add(served, Ordering::Relaxed);
     let mut stream = stream;
     stream.write_all(&[kind])?;
     stream.write_all(&(bytes.len() as u64).to_be_bytes())?;
@@ -183,9 +210,9 @@ impl Shared {
             return Ok(None);
         }
         match self.reader.history(timeline) {
-            Ok(Some(bytes)) => Ok(Some(Arc::new(bytes))),
+            Ok(Some(bytes)) => Ok(Some(Piece::Bytes(bytes))),
             Ok(None) if timeline > self.scope.timeline => {
-                Ok(Some(Arc::new(b"# reserved\n".to_vec())))
+                Ok(Some(Piece::Bytes(b"# reserved\n".to_vec())))
             }
             Ok(None) => Ok(None),
             Err(error) => Err(error.to_string()),
@@ -195,12 +222,17 @@ impl Shared {
     fn segment(&self, wanted: Segment) -> Content {
         let mut cache = lock(&self.cache);
         // What PostgreSQL has passed is not asked for again.
+        let far = (AHEAD_BYTES / self.scope.segment_bytes).max(AHEAD_MIN);
         cache.retain(|segment, slot| {
-            let ahead = segment.0 == wanted.0 && (wanted.1..=wanted.1 + AHEAD).contains(&segment.1);
-            ahead || matches!(slot, Slot::Reading)
+            let ahead = segment.0 == wanted.0 && (wanted.1..=wanted.1 + far).contains(&segment.1);
+            let kept = ahead || matches!(slot, Slot::Reading);
+            if let (false, Slot::Ready(Ok(Some(Piece::Staged(path, _))))) = (kept, &slot) {
+                let _ = std::fs::remove_file(path);
+            }
+            kept
         });
         cache.entry(wanted).or_insert(Slot::Wanted);
-        for ahead in wanted.1 + 1..=wanted.1 + AHEAD {
+        for ahead in wanted.1 + 1..=wanted.1 + far {
             if ahead * self.scope.segment_bytes <= self.scope.stop_lsn {
                 cache.entry((wanted.0, ahead)).or_insert(Slot::Wanted);
             }
@@ -233,10 +265,33 @@ impl Shared {
         } = self.scope;
         let until = if timeline == last { stop_lsn } else { u64::MAX };
         match self.reader.segment_until(timeline, segment, until) {
-            Ok(bytes) => Ok(bytes.map(Arc::new)),
+            Ok(Some(bytes)) => self.stage(timeline, segment, &bytes).map(Some),
+            Ok(None) => Ok(None),
             Err(repository::Error::WalHole { .. }) if segment * segment_bytes > until => Ok(None),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    fn stage(
+        &self,
+        timeline: u32,
+        segment: u64,
+        bytes: &[u8],
+    ) -> std::result::Result<Piece, String> {
+        let name = segment_name(timeline, segment, self.scope.segment_bytes);
+        let path = self.staging.join(name);
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.write_all(bytes)
+        };
+        write().map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        self.user.own(&path).map_err(|error| error.to_string())?;
+        Ok(Piece::Staged(path, bytes.len() as u64))
     }
 
     fn read_ahead(&self) {

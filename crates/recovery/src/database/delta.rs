@@ -1,0 +1,322 @@
+//! Restores over a folder that is there: looks at all of it first, then writes only what differs. Contents are compared with
+//! what the backup says, never times.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use postgres_physical::server::check_traversable;
+use repository::{BackupReader, Entry, EntryKind, RecipientPrivate, Repository};
+
+use super::layout::Layout;
+use super::marker::Marker;
+use super::occupied::{check_cluster, check_not_running, check_tablespace_free, lock_holder};
+use super::plan::Plan;
+use super::remains::{Remains, Surplus};
+use super::restore::{CONTROL, RestoreOptions, Restored, half_restored, space_for_wal};
+use super::writing::{
+    Hand, Job, Patch, Writer, check_space, claim_folder, in_parallel, open_plain, sync_folder,
+    take_folder,
+};
+use crate::{Error, Progress, Result};
+
+/// What a restore over an existing folder would do. Nothing was changed.
+pub struct Survey {
+    pub folder: PathBuf,
+    pub files_same: u64,
+    pub files_changed: u64,
+    pub files_new: u64,
+    /// To be written: of changed files at most, of new ones all.
+    pub bytes_changed: u64,
+    pub bytes_new: u64,
+    /// What does not belong to the backup.
+    pub surplus: Vec<Surplus>,
+    /// Where the surplus WAL and logs go.
+    pub aside: Option<PathBuf>,
+    /// What a person should know before saying yes.
+    pub notes: Vec<String>,
+    reader: BackupReader,
+    layout: Layout,
+    /// Numbers of entries, with the extents that differ or may.
+    changed: Vec<(usize, Vec<usize>)>,
+    new: Vec<usize>,
+    system_identifier: u64,
+}
+
+/// Looks at a folder that is to be restored over. Refuses one on which a server runs, and one that is not a data folder of the
+/// same cluster.
+pub fn survey(
+    repository: &Repository,
+    private: &RecipientPrivate,
+    plan: &Plan,
+    to: &Path,
+    options: &RestoreOptions,
+    progress: &dyn Progress,
+) -> Result<Survey> {
+    let to = std::fs::canonicalize(to).map_err(Error::io("find", to))?;
+    check_not_running(&to)?;
+    let system_identifier = plan.backup.system_identifier;
+    check_cluster(&to, system_identifier)?;
+    check_traversable(&to, &options.user)?;
+    let reader = BackupReader::open(repository, private, &plan.backup.id)?;
+    reader.check_packs()?;
+    let layout = Layout::new(&reader, &to, options)?;
+    for folder in layout.tablespaces.values() {
+        check_tablespace_free(folder)?;
+    }
+    let remains = Remains::look(&layout)?;
+    let (changed, new, compared) = compare(&reader, &layout, &remains, options, progress)?;
+    let bytes_of = |entry: &Entry| match entry.kind {
+        EntryKind::File { size, .. } => size,
+        _ => 0,
+    };
+    let aside = remains.surplus.iter().any(|surplus| surplus.kept);
+    let aside =
+        aside.then(|| PathBuf::from(format!("{}.before-{}", to.display(), plan.restore_id)));
+    let survey = Survey {
+        files_same: compared.files - changed.len() as u64,
+        files_changed: changed.len() as u64,
+        files_new: new.len() as u64,
+        bytes_changed: compared.bytes_changed,
+        bytes_new: new
+            .iter()
+            .map(|number| bytes_of(&layout.entries[*number]))
+            .sum(),
+        notes: notes(&to, &layout, &remains),
+        surplus: remains.surplus,
+        aside,
+        folder: to,
+        reader,
+        layout,
+        changed,
+        new,
+        system_identifier,
+    };
+    let freed: u64 = survey
+        .surplus
+        .iter()
+        .filter(|surplus| !surplus.kept)
+        .map(|surplus| surplus.bytes)
+        .sum();
+    let needed = survey.bytes_new + compared.bytes_grown + space_for_wal(plan);
+    check_space(&survey.folder, needed.saturating_sub(freed))?;
+    Ok(survey)
+}
+
+fn notes(to: &Path, layout: &Layout, remains: &Remains) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(pid) = lock_holder(to) {
+        notes.push(format!(
+            "postmaster.pid names process {pid}, which is no server on this folder here. If one runs in a container or on another host, stop it first"
+        ));
+    }
+    for (oid, place) in &layout.tablespaces {
+        let link = to.join("pg_tblspc").join(oid.to_string());
+        match std::fs::read_link(&link) {
+            Ok(old) if old != *place => notes.push(format!(
+                "tablespace {oid} goes to {}; what lies in {} stays there untouched",
+                place.display(),
+                old.display()
+            )),
+            _ => notes.push(format!("tablespace {oid} goes to {}", place.display())),
+        }
+    }
+    for link in &remains.links {
+        notes.push(format!(
+            "{} is a symbolic link: the link is replaced, what it points to stays untouched",
+            link.display()
+        ));
+    }
+    notes
+}
+
+#[derive(Default)]
+struct Compared {
+    files: u64,
+    bytes_changed: u64,
+    bytes_grown: u64,
+}
+
+type Changed = Vec<(usize, Vec<usize>)>;
+
+/// Which files differ, and where.
+fn compare(
+    reader: &BackupReader,
+    layout: &Layout,
+    remains: &Remains,
+    options: &RestoreOptions,
+    progress: &dyn Progress,
+) -> Result<(Changed, Vec<usize>, Compared)> {
+    let files = layout.entries.iter().enumerate();
+    let files = files.filter(|(_, entry)| Layout::is_plain_file(entry));
+    let (mut there, mut new) = (Vec::new(), Vec::new());
+    for (number, entry) in files {
+        match remains.files.get(&layout.place(&entry.path)) {
+            Some(found) => there.push((number, entry, found)),
+            None => new.push(number),
+        }
+    }
+    progress.total(there.iter().map(|(_, _, found)| found.bytes).sum());
+    progress.message("comparing files");
+    let changed = Mutex::new(Vec::new());
+    let (bytes_changed, bytes_grown) = (AtomicU64::new(0), AtomicU64::new(0));
+    in_parallel(
+        options.threads,
+        &there,
+        || Hand::new(reader),
+        |hand, (number, entry, found)| {
+            let path = layout.place(&entry.path);
+            let (extents, bytes) = differing(hand, reader, entry, &path, progress)?;
+            let EntryKind::File { size, .. } = entry.kind else {
+                return Ok(());
+            };
+            if !extents.is_empty() || size != found.bytes || found.mode != entry.mode & 0o777 {
+                bytes_changed.fetch_add(bytes, Ordering::Relaxed);
+                bytes_grown.fetch_add(size.saturating_sub(found.bytes), Ordering::Relaxed);
+                let mut changed = changed.lock().unwrap_or_else(PoisonError::into_inner);
+                changed.push((*number, extents));
+            }
+            Ok(())
+        },
+    )?;
+    let mut changed = changed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    changed.sort_unstable();
+    let compared = Compared {
+        files: there.len() as u64,
+        bytes_changed: bytes_changed.into_inner(),
+        bytes_grown: bytes_grown.into_inner(),
+    };
+    Ok((changed, new, compared))
+}
+
+/// The extents of a file that are not there as they should be, and their bytes.
+fn differing(
+    hand: &mut Hand<'_>,
+    reader: &BackupReader,
+    entry: &Entry,
+    path: &Path,
+    progress: &dyn Progress,
+) -> Result<(Vec<usize>, u64)> {
+    use std::os::unix::fs::FileExt;
+    let EntryKind::File { size, extents } = &entry.kind else {
+        return Ok((Vec::new(), 0));
+    };
+    let file = open_plain(path, false).map_err(Error::io("open", path))?;
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for (number, extent) in extents.iter().enumerate() {
+        if progress.cancelled() {
+            return Err(Error::Stopped);
+        }
+        hand.buffer.resize(extent.length as usize, 0);
+        let same = match file.read_exact_at(&mut hand.buffer, extent.file_offset) {
+            Ok(()) if reader.is_known_same(extent, &hand.buffer) => true,
+            Ok(()) if extent.is_part(*size) => *hand.extents.read(extent)? == *hand.buffer,
+            Ok(()) => false,
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => false,
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                // A disk that cannot be read any more is the best of reasons to restore.
+                false
+            }
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        progress.advance(u64::from(extent.length));
+        if !same {
+            found.push(number);
+            bytes += u64::from(extent.length);
+        }
+    }
+    Ok((found, bytes))
+}
+
+/// Does what the survey found. Interrupted at any moment, it is repeated by surveying again; until it is done nothing starts on
+/// the folder. Like [`super::restore`], it needs [`super::recover`] afterwards.
+pub fn restore_over(
+    survey: &Survey,
+    options: &RestoreOptions,
+    progress: &dyn Progress,
+) -> Result<Restored> {
+    let to = &survey.folder;
+    check_not_running(to)?;
+    check_cluster(to, survey.system_identifier)?;
+    let _marker = Marker::place(to, survey.system_identifier, &options.user)?;
+    let writer = Writer {
+        reader: &survey.reader,
+        user: Some(&options.user),
+        threads: options.threads,
+        progress,
+        written: AtomicU64::new(0),
+    };
+    progress.total(survey.bytes_changed + survey.bytes_new);
+    write(survey, &writer).map_err(|error| half_restored(to, error))?;
+    let summary = survey.reader.summary();
+    Ok(Restored {
+        files: summary.files,
+        bytes: summary.bytes_source,
+        bytes_written: writer.written.into_inner(),
+        damaged: survey.reader.damaged_pages().to_vec(),
+        aside: survey.aside.clone(),
+    })
+}
+
+fn write(survey: &Survey, writer: &Writer<'_>) -> Result<()> {
+    let (to, layout) = (&survey.folder, &survey.layout);
+    take_folder(to, writer.user)?;
+    if let Some(aside) = &survey.aside {
+        std::fs::create_dir_all(aside).map_err(Error::io("create", aside))?;
+    }
+    // From here on PostgreSQL does not start on it.
+    super::remains::remove(&to.join(CONTROL))?;
+    if to.join("global").is_dir() {
+        sync_folder(&to.join("global"))?;
+    }
+    writer.progress.message("clearing what does not belong");
+    for surplus in &survey.surplus {
+        surplus.clear(to, survey.aside.as_deref())?;
+    }
+    if let Some(aside) = &survey.aside {
+        sync_folder(aside)?;
+    }
+    for folder in layout
+        .tablespaces
+        .values()
+        .filter(|folder| !folder.is_dir())
+    {
+        claim_folder(folder, writer.user)?;
+    }
+    layout.make_folders(writer)?;
+    writer.progress.message("writing what differs");
+    let patches: Vec<Patch<'_>> = survey
+        .changed
+        .iter()
+        .map(|(number, extents)| Patch {
+            entry: &layout.entries[*number],
+            path: layout.place(&layout.entries[*number].path),
+            extents,
+        })
+        .collect();
+    writer.patches(&patches)?;
+    let jobs: Vec<Job<'_>> = survey
+        .new
+        .iter()
+        .map(|number| Job {
+            entry: &layout.entries[*number],
+            path: layout.place(&layout.entries[*number].path),
+        })
+        .collect();
+    writer.files(&jobs)?;
+    layout.finish(writer)
+}
+
+impl std::fmt::Debug for Survey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Survey")
+            .field("folder", &self.folder)
+            .field("files_same", &self.files_same)
+            .field("files_changed", &self.files_changed)
+            .field("files_new", &self.files_new)
+            .field("bytes_changed", &self.bytes_changed)
+            .field("bytes_new", &self.bytes_new)
+            .field("surplus", &self.surplus)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,185 @@
+//! What of a backup goes where.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use repository::{BackupReader, Entry, EntryKind};
+
+use super::restore::{CONTROL, LABEL, MANIFEST, RestoreOptions, TABLESPACE_MAP};
+use super::settings;
+use super::writing::{Job, Writer, sync_filesystem};
+use crate::{Error, Result};
+
+/// Made whether or not the backup has them.
+pub(super) const FIXED_FOLDERS: [&str; 3] = ["pg_wal", "pg_wal/archive_status", "pg_tblspc"];
+const TABLESPACE_FACT: &str = "tablespace.";
+
+pub(super) struct Layout {
+    pub(super) to: PathBuf,
+    pub(super) entries: Vec<Entry>,
+    /// By oid.
+    pub(super) tablespaces: BTreeMap<u32, PathBuf>,
+}
+
+impl Layout {
+    pub(super) fn new(reader: &BackupReader, to: &Path, options: &RestoreOptions) -> Result<Self> {
+        let entries = reader.entries()?;
+        for path in [CONTROL, LABEL] {
+            if !entries.iter().any(|entry| entry.path == path) {
+                return Err(Error::NoSuchFile {
+                    backup: reader.summary().id.clone(),
+                    path,
+                });
+            }
+        }
+        let chosen = chosen_places(reader, &entries, options)?;
+        let beside = |oid: u32| PathBuf::from(format!("{}.tablespaces/{oid}", to.display()));
+        let oids = entries
+            .iter()
+            .filter_map(|entry| tablespace_of(&entry.path));
+        let tablespaces = oids
+            .map(|(oid, _)| {
+                let place = chosen.get(&oid).cloned();
+                (oid, place.unwrap_or_else(|| beside(oid)))
+            })
+            .collect();
+        Ok(Self {
+            to: to.to_owned(),
+            entries,
+            tablespaces,
+        })
+    }
+
+    pub(super) fn place(&self, path: &str) -> PathBuf {
+        if let Some((oid, rest)) = tablespace_of(path)
+            && let Some(folder) = self.tablespaces.get(&oid)
+        {
+            return folder.join(rest);
+        }
+        self.to.join(path)
+    }
+
+    /// Entries that are files of the restored folder, `pg_control` apart: it comes last.
+    pub(super) fn is_plain_file(entry: &Entry) -> bool {
+        matches!(entry.kind, EntryKind::File { .. })
+            && ![CONTROL, MANIFEST, TABLESPACE_MAP].contains(&entry.path.as_str())
+    }
+
+    pub(super) fn make_folders(&self, writer: &Writer<'_>) -> Result<()> {
+        for entry in &self.entries {
+            let path = self.place(&entry.path);
+            if entry.kind == EntryKind::Directory && path != self.to {
+                writer.folder(&path)?;
+            }
+        }
+        for folder in FIXED_FOLDERS {
+            writer.folder(&self.to.join(folder))?;
+        }
+        Ok(())
+    }
+
+    /// All that comes after the files; `pg_control` last of all, when everything else is on disk.
+    pub(super) fn finish(&self, writer: &Writer<'_>) -> Result<()> {
+        self.link_tablespaces(writer)?;
+        settings::make_private(&self.to, writer)?;
+        for entry in &self.entries {
+            let path = self.place(&entry.path);
+            if entry.kind == EntryKind::Directory && path != self.to {
+                let mode = Permissions::from_mode(entry.mode & 0o777);
+                fs::set_permissions(&path, mode).map_err(Error::io("set the mode of", &path))?;
+            }
+        }
+        writer.progress.message("waiting for the disk");
+        sync_filesystem(&self.to)?;
+        for folder in self.tablespaces.values() {
+            sync_filesystem(folder)?;
+        }
+        let control = self.entries.iter().filter(|entry| entry.path == CONTROL);
+        let control: Vec<Job<'_>> = control
+            .map(|entry| Job {
+                entry,
+                path: self.place(CONTROL),
+            })
+            .collect();
+        writer.files(&control)?;
+        sync_filesystem(&self.to)
+    }
+
+    fn link_tablespaces(&self, writer: &Writer<'_>) -> Result<()> {
+        let mut map = String::new();
+        for (oid, folder) in &self.tablespaces {
+            let link = self.to.join("pg_tblspc").join(oid.to_string());
+            if link.is_symlink() {
+                fs::remove_file(&link).map_err(Error::io("remove", &link))?;
+            }
+            symlink(folder, &link).map_err(Error::io("create", &link))?;
+            // PostgreSQL makes the links again from this when recovery starts.
+            let escaped = folder
+                .display()
+                .to_string()
+                .replace('\\', "\\\\")
+                .replace('\n', "\\\n");
+            map.push_str(&format!("{oid} {escaped}\n"));
+        }
+        if map.is_empty() {
+            return Ok(());
+        }
+        writer.text(&self.to.join(TABLESPACE_MAP), map.as_bytes())
+    }
+}
+
+/// Places given by oid, or by where the tablespace lay on the source.
+fn chosen_places(
+    reader: &BackupReader,
+    entries: &[Entry],
+    options: &RestoreOptions,
+) -> Result<BTreeMap<u32, PathBuf>> {
+    let mut chosen = options.tablespaces.clone();
+    let known: BTreeMap<u32, &str> = reader
+        .facts()
+        .iter()
+        .filter_map(|(name, place)| {
+            let oid = name.strip_prefix(TABLESPACE_FACT)?.parse().ok()?;
+            Some((oid, place.trim_end_matches('/')))
+        })
+        .collect();
+    let has = |oid: u32| {
+        let found = |entry: &Entry| tablespace_of(&entry.path).is_some_and(|(its, _)| its == oid);
+        entries.iter().any(found)
+    };
+    for (old, new) in &options.locations {
+        let old = old.trim_end_matches('/');
+        let by_place = known.iter().find(|(_, place)| **place == old);
+        let by_oid = || old.parse().ok().filter(|oid| has(*oid));
+        match by_place.map(|(oid, _)| *oid).or_else(by_oid) {
+            Some(oid) => chosen.insert(oid, new.clone()),
+            None => {
+                let names = known
+                    .iter()
+                    .map(|(oid, place)| format!("{place} (oid {oid})"));
+                let names = names.collect::<Vec<_>>().join(", ");
+                return Err(Error::NoSuchTablespace {
+                    given: old.to_owned(),
+                    known: if names.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        names
+                    },
+                });
+            }
+        };
+    }
+    for new in chosen.values().filter(|new| !new.is_absolute()) {
+        return Err(Error::RelativeTablespace(new.clone()));
+    }
+    Ok(chosen)
+}
+
+/// `pg_tblspc/16385/PG_15_…/…` → oid and the rest.
+pub(super) fn tablespace_of(path: &str) -> Option<(u32, &str)> {
+    let rest = path.strip_prefix("pg_tblspc/")?;
+    let (oid, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    Some((oid.parse().ok()?, rest))
+}
