@@ -70,7 +70,7 @@ pub enum Error {
 
     #[error(
         "`{object}` belongs to the PostgreSQL cluster {found}, this repository to {expected}. \
-         Use a repository of its own for each cluster"
+         A major upgrade or a new initdb makes another cluster. Use a repository of its own for each"
     )]
     ForeignCluster {
         object: String,

@@ -7,8 +7,8 @@ use super::source::{Begun, Source, Stopped, Suspects};
 use crate::{BackupError, Progress, Result, now_micros};
 use postgres_physical::wire::ConnectOptions;
 use repository::{
-    BackupFacts, BackupKind, BackupOptions, BackupState, BackupStop, BackupWriter, ChunkIdKey,
-    DamagedPage, RecipientPublic, Repository,
+    BackupFacts, BackupKind, BackupOptions, BackupState, BackupStop, BackupSummary, BackupWriter,
+    ChunkIdKey, DamagedPage, RecipientPublic, Repository,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -72,11 +72,22 @@ impl<'a> DatabaseBackup<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupOutcome {
     pub id: String,
+    /// What it became.
     pub kind: BackupKind,
+    /// The backup that an incremental one is based on.
+    pub parent: Option<String>,
+    /// Why it is full although an incremental was asked for.
+    pub why_full: Option<String>,
     pub timeline: u32,
     pub start_lsn: u64,
     pub stop_lsn: u64,
     pub bytes_source: u64,
+    /// Newly written to the repository.
+    pub bytes_stored: u64,
+    /// Bytes of files that earlier backups had stored.
+    pub bytes_reused: u64,
+    /// And those that a killed attempt had stored.
+    pub bytes_resumed: u64,
     pub damaged: Vec<DamagedPage>,
     /// `Waiting` when the WAL up to `stop_lsn` had not arrived in time; the catalogue knows when it has.
     pub state: BackupState,
@@ -111,6 +122,12 @@ pub fn backup_from(
     let begun = source.begin(request.label, progress)?;
     let writer = begin_writer(request, &begun, started_at_micros)?;
     progress.total(begun.bytes_expected);
+    if let Some(why) = writer.why_full() {
+        tracing::warn!(
+            why,
+            "an incremental backup was asked for; it is taken as a full one"
+        );
+    }
     progress.message("copying");
     let suspects = source.copy(&writer, progress)?;
     let stopped = source.stop(&writer, progress)?;
@@ -119,20 +136,27 @@ pub fn backup_from(
     if progress.cancelled() {
         return Err(BackupError::Cancelled);
     }
-    let (kind, bytes_source) = (request.kind, writer.bytes_source());
+    let (kind, parent) = (writer.kind(), writer.parent().map(str::to_owned));
+    let (why_full, bytes_source) = (writer.why_full().map(str::to_owned), writer.bytes_source());
     let damaged = stop.damaged.clone();
     let id = writer.finish(stop)?;
     progress.message("waiting for its WAL");
-    let state = wait_for_wal(request, &id, progress)?;
+    let summary = wait_for_wal(request, &id, progress)?;
+    let told = |told: fn(&BackupSummary) -> u64| summary.as_ref().map_or(0, told);
     Ok(BackupOutcome {
-        id,
         kind,
+        parent,
+        why_full,
         timeline: begun.timeline,
         start_lsn: begun.start.0,
         stop_lsn,
         bytes_source,
+        bytes_stored: told(|summary| summary.bytes_stored),
+        bytes_reused: told(|summary| summary.bytes_reused),
+        bytes_resumed: told(|summary| summary.bytes_resumed),
         damaged,
-        state,
+        state: summary.map_or(BackupState::Waiting, |summary| summary.state),
+        id,
     })
 }
 
@@ -155,6 +179,7 @@ fn begin_writer(
     };
     let options = BackupOptions {
         threads: request.threads,
+        cache: request.cache.map(Path::to_owned),
         ..BackupOptions::default()
     };
     let (repository, public) = (request.repository, request.public);
@@ -201,19 +226,17 @@ fn wait_for_wal(
     request: &DatabaseBackup<'_>,
     id: &str,
     progress: &dyn Progress,
-) -> Result<BackupState> {
+) -> Result<Option<BackupSummary>> {
     let deadline = Instant::now() + request.wal_patience;
     let mut pause = Duration::from_millis(50);
     loop {
         let catalogue = repository::catalogue(request.repository)?;
-        let state = catalogue
-            .backups
-            .iter()
-            .find(|backup| backup.id == id)
-            .map_or(BackupState::Waiting, |backup| backup.state);
-        let late = Instant::now() >= deadline || progress.cancelled();
-        if late || !matches!(state, BackupState::Waiting) {
-            return Ok(state);
+        let found = catalogue.backups.into_iter().find(|backup| backup.id == id);
+        let waits = found
+            .as_ref()
+            .is_none_or(|backup| backup.state == BackupState::Waiting);
+        if !waits || Instant::now() >= deadline || progress.cancelled() {
+            return Ok(found);
         }
         // The stream may be another process's: looking again is the only way to know.
         std::thread::sleep(pause);
