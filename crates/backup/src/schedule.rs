@@ -11,6 +11,8 @@ use std::{fmt, str::FromStr, time::Duration};
 const MINUTE: i64 = 60_000_000;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
+/// A start has better things to do than to catch up.
+const START_PAUSE: Duration = Duration::from_secs(60);
 /// Between two attempts at a job that failed: doubled each time, up to the last.
 const RETRY_FIRST: Duration = Duration::from_secs(30);
 const RETRY_LAST: Duration = Duration::from_secs(1800);
@@ -175,7 +177,8 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(cadence: impl Fn(Job) -> Cadence, past: impl Fn(Job) -> Past) -> Self {
+    /// Nothing is due within the first minute.
+    pub fn new(now: Now, cadence: impl Fn(Job) -> Cadence, past: impl Fn(Job) -> Past) -> Self {
         let state = |job: Job| {
             let (cadence, past) = (cadence(job), past(job));
             State {
@@ -185,7 +188,7 @@ impl Scheduler {
                 running: false,
                 pending: past.pending && cadence.grid().is_none() && cadence != Cadence::Off,
                 failures: 0,
-                retry_at: None,
+                retry_at: Some(now.steady + START_PAUSE),
             }
         };
         Self {
@@ -193,17 +196,17 @@ impl Scheduler {
         }
     }
 
-    /// The job to start now, if any. Ask again after starting it: another lane may have one, too.
-    pub fn due(&mut self, now: Now) -> Option<Job> {
+    /// The job to start now, if any, of those that `can` be started. Ask again after starting it: another lane may have one, too.
+    pub fn due(&mut self, now: Now, can: impl Fn(Job) -> bool) -> Option<Job> {
         for state in &mut self.states {
             // The clock was set back: what started "later" than now started now.
             if let Some(last) = &mut state.last_start_micros {
                 *last = (*last).min(now.wall_micros);
             }
         }
-        let wanted = Job::ALL.into_iter().filter(|job| !self.is_busy(*job));
-        let wanted: Vec<Job> = wanted.collect();
-        wanted.into_iter().find(|job| self.is_wanted(*job, now))
+        Job::ALL
+            .into_iter()
+            .find(|job| !self.is_busy(*job) && can(*job) && self.is_wanted(*job, now))
     }
 
     fn is_busy(&self, job: Job) -> bool {

@@ -27,7 +27,14 @@ fn cadence(job: Job) -> Cadence {
 impl World {
     fn new(past: Past) -> Self {
         Self {
-            scheduler: Scheduler::new(cadence, |_| past),
+            scheduler: Scheduler::new(
+                Now {
+                    wall_micros: START,
+                    steady: Duration::from_secs(7),
+                },
+                cadence,
+                |_| past,
+            ),
             wall: START,
             steady: Duration::from_secs(7),
             running: Vec::new(),
@@ -63,7 +70,7 @@ impl World {
         for job in ended {
             self.scheduler.ended(job, self.now(), !self.fails);
         }
-        while let Some(job) = self.scheduler.due(self.now()) {
+        while let Some(job) = self.scheduler.due(self.now(), |_| true) {
             for (other, _) in &self.running {
                 assert!(!job.shares_a_lane(*other), "{job:?} while {other:?} runs");
             }
