@@ -1,7 +1,9 @@
 //! A real PostgreSQL backed up, streamed, lost and brought back.
 #![allow(clippy::unwrap_used)]
 
+mod delta;
 mod faults;
+mod incremental;
 mod targets;
 
 use std::os::unix::fs::PermissionsExt;
@@ -46,7 +48,10 @@ impl World {
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
         let store: Arc<dyn Store> = Arc::new(PosixStore::new(root.path().join("repository")));
         World {
-            postgres: TestPostgres::builder().wal_segment_bytes(SEGMENT).start(),
+            postgres: TestPostgres::builder()
+                .wal_segment_bytes(SEGMENT)
+                .set("max_prepared_transactions", 2)
+                .start(),
             repository: Repository::init(Arc::clone(&store)).unwrap(),
             store,
             private: RecipientPrivate::generate().unwrap(),
@@ -103,17 +108,6 @@ impl World {
     }
 
     fn recover(&self, plan: &Plan, dir: &Path) -> recovery::Result<Recovered> {
-        let program = self.folder("fetch");
-        let words = [
-            "/usr/bin/env",
-            "FETCH_SOCKET=%s",
-            "FETCH_NAME=%f",
-            "FETCH_TO=%p",
-            program.to_str().unwrap(),
-            "--ignored",
-            "--exact",
-            "fetch_client",
-        ];
         let request = Recover {
             repository: &self.repository,
             private: &self.private,
@@ -121,7 +115,7 @@ impl World {
             dir,
             binaries: self.postgres.binaries(),
             user: self.postgres.os_user(),
-            fetch: &FetchCommand::Words(words.map(str::to_owned).to_vec()),
+            fetch: &fetch_command(&self.folder("fetch")),
             log: &self.folder("recovery.log"),
         };
         recover(&request, &())
@@ -147,6 +141,21 @@ impl World {
             connect,
         }
     }
+}
+
+/// This program, copied to where PostgreSQL's account may run it.
+fn fetch_command(program: &Path) -> FetchCommand {
+    let words = [
+        "/usr/bin/env",
+        "FETCH_SOCKET=%s",
+        "FETCH_NAME=%f",
+        "FETCH_TO=%p",
+        program.to_str().unwrap(),
+        "--ignored",
+        "--exact",
+        "fetch_client",
+    ];
+    FetchCommand::Words(words.map(str::to_owned).to_vec())
 }
 
 /// A restored cluster that runs.

@@ -1,6 +1,6 @@
 use super::*;
 use recovery::Error;
-use recovery::database::{export, window};
+use recovery::database::{export, named_points, window};
 
 const COUNT: &str = "SELECT count(*) FROM t";
 
@@ -26,7 +26,7 @@ fn position(connect: &ConnectOptions) -> u64 {
     lsn(&value(connect, "SELECT pg_current_wal_insert_lsn()"))
 }
 
-fn pg_amcheck(world: &World, cluster: &Restarted) {
+pub(super) fn pg_amcheck(world: &World, cluster: &Restarted) {
     value(&cluster.connect, "CREATE EXTENSION IF NOT EXISTS amcheck");
     let sockets = match &cluster.connect.host {
         postgres_physical::wire::Host::Unix(folder) => folder.to_str().unwrap().to_owned(),
@@ -72,9 +72,15 @@ fn everything_comes_back() {
     let before_backup = now_micros(&source);
     let backup = world.backup(&source);
 
-    insert(&source, 2000);
+    let xid = value(
+        &source,
+        "WITH i AS (INSERT INTO t SELECT n, repeat(md5(n::text), 20) FROM generate_series(1, 2000) n) SELECT pg_current_xact_id()",
+    );
+    let xid: u32 = xid.parse().unwrap();
+    value(&source, "SELECT pg_create_restore_point('before the rest')");
     let (first_lsn, first_time) = (position(&source), now_micros(&source));
     insert(&source, 4000);
+    points_and_transactions(&source);
     let second_time = now_micros(&source);
     wait_durable(&streamer, &source);
     // Nothing is committed any more, and the stream says so.
@@ -118,6 +124,8 @@ fn everything_comes_back() {
         ("time", Target::time(first_time), "2100"),
         ("idle", Target::time(idle), "6100"),
         ("end", Target::lsn(backup.stop_lsn), "100"),
+        ("name", Target::name("before the rest"), "2100"),
+        ("xid", Target::xid(xid), "2100"),
     ] {
         let recovered = world.bring_back(target, name).unwrap();
         assert!(recovered.timeline > 2, "{name}: {recovered:?}");
@@ -125,8 +133,86 @@ fn everything_comes_back() {
     }
 
     outside_the_window(&world, before_backup, idle);
+    unknown_points_and_transactions(&world);
     exported_copies_verify(&world, &backup.id);
     second_life(&world, &cluster, second_stream, first_time);
+}
+
+/// A point that is there twice, a transaction that was prepared, and one with a subtransaction; each on record in a table.
+fn points_and_transactions(source: &ConnectOptions) {
+    value(source, "SELECT pg_create_restore_point('twice')");
+    value(source, "SELECT pg_create_restore_point('twice')");
+    value(
+        source,
+        "CREATE TABLE ends (kind text, xid text, before pg_lsn, after pg_lsn)",
+    );
+    let mut client = Client::connect(source).unwrap();
+    let mut run = |sql: &str| {
+        client
+            .query(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    };
+    let note = |kind: &str| {
+        format!(
+            "INSERT INTO ends VALUES ('{kind}', pg_current_xact_id(), pg_current_wal_insert_lsn())"
+        )
+    };
+    let done = "UPDATE ends SET after = pg_current_wal_insert_lsn() WHERE after IS NULL";
+    run("BEGIN");
+    run(&note("prepared"));
+    run("DROP TABLE IF EXISTS nothing");
+    run("CREATE TEMP TABLE unrelated ()");
+    run("ROLLBACK");
+    run("BEGIN");
+    run(&note("prepared"));
+    run("PREPARE TRANSACTION 'p'");
+    run("SELECT pg_switch_wal()");
+    run("COMMIT PREPARED 'p'");
+    run(done);
+    run("BEGIN");
+    run("SAVEPOINT s");
+    run("CREATE TABLE made_inside ()");
+    run(&note("whole"));
+    run("INSERT INTO ends SELECT 'part', xmin, before FROM ends WHERE kind = 'whole'");
+    run("COMMIT");
+    run(done);
+}
+
+/// Found in the WAL by the same reader, and refused with what there is.
+fn unknown_points_and_transactions(world: &World) {
+    let on_first = |target: Target| world.plan(target.on_timeline(1));
+    let cluster = world.start("idle");
+    let ends =
+        cluster.value("SELECT string_agg(concat_ws(' ', xid, before, after), ',') FROM ends");
+    let ends: Vec<&str> = ends.split(',').collect();
+    assert_eq!(ends.len(), 3, "{ends:?}");
+    for end in ends {
+        let fields: Vec<&str> = end.split(' ').collect();
+        let stop = on_first(Target::xid(fields[0].parse().unwrap()))
+            .unwrap()
+            .stop;
+        assert!(
+            lsn(fields[1]) < stop.lsn && stop.lsn < lsn(fields[2]) && stop.inclusive,
+            "{end}: {stop:?}"
+        );
+    }
+    let points = named_points(&world.repository, &world.private, Some(1), &()).unwrap();
+    let names: Vec<&str> = points.iter().map(|point| point.name.as_str()).collect();
+    assert_eq!(names, ["before the rest", "twice", "twice"]);
+    let error = on_first(Target::name("twice")).unwrap_err();
+    assert!(
+        matches!(&error, Error::Ambiguous { found, .. } if points[1..].iter().all(|point| found.contains(&Lsn(point.lsn).to_string()))),
+        "{error}"
+    );
+    let spans = window(&world.repository, &world.private, Some(1)).unwrap();
+    for unknown in [Target::name("nobody made it"), Target::xid(4_000_000)] {
+        let error = on_first(unknown).unwrap_err();
+        let bound = Lsn(spans[0].to_lsn()).to_string();
+        assert!(
+            matches!(&error, Error::NoSuchPoint { window, .. } if window.contains(&bound)),
+            "{error}"
+        );
+    }
 }
 
 /// A server time after `micros` that the stream confirmed.
