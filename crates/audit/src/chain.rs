@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use crate::entry::{Entry, EntryError, Kind};
+use crate::encoded::EncodedFields;
+use crate::entry::{self, Entry, EntryError, Kind};
 use crate::fields::Fields;
 use crate::follow::{State, StoredEntry};
 use crate::hash::Hash;
@@ -22,6 +23,15 @@ pub struct Chain {
 pub struct Sealed {
     pub entry: Entry,
     pub bytes: Vec<u8>,
+    pub hash: Hash,
+}
+
+/// Where an entry is, whose bytes whoever appended it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    pub log: u16,
+    pub epoch: u32,
+    pub position: u64,
     pub hash: Hash,
 }
 
@@ -149,13 +159,49 @@ impl Chain {
         at_micros: i64,
         fields: Fields,
     ) -> Result<Sealed, ChainError> {
+        self.may_append(kind)?;
+        self.seal(self.next(self.state.epoch, kind, at_micros, fields))
+    }
+
+    /// The same for fields that are encoded already: the entry's bytes come to stand at the end of `into`.
+    pub fn append_encoded(
+        &mut self,
+        kind: Kind,
+        at_micros: i64,
+        fields: &EncodedFields,
+        into: &mut Vec<u8>,
+    ) -> Result<Placed, ChainError> {
+        self.may_append(kind)?;
+        let State { log, epoch, .. } = self.state;
+        let position = self.state.position + 1;
+        let head = entry::Head {
+            log,
+            epoch,
+            position,
+            previous: self.state.last_hash,
+            recorded_at_micros: at_micros,
+            kind,
+        };
+        let at = into.len();
+        head.put_entry(fields, into)?;
+        let hash = Entry::hash_of(&into[at..]);
+        self.state.advance(epoch, hash);
+        Ok(Placed {
+            log,
+            epoch,
+            position,
+            hash,
+        })
+    }
+
+    fn may_append(&self, kind: Kind) -> Result<(), ChainError> {
         if kind == Kind::EpochOpened {
             return Err(ChainError::Unsigned);
         }
         if self.state.position == 0 {
             return Err(ChainError::NotOpened(self.state.log));
         }
-        self.seal(self.next(self.state.epoch, kind, at_micros, fields))
+        Ok(())
     }
 
     /// Adds the entry that opens an epoch: the first of a log, or the first after a recovery.

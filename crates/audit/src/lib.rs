@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 mod chain;
+mod encoded;
 mod entry;
 mod fields;
 mod follow;
@@ -24,7 +25,8 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Chain, ChainError, Sealed};
+pub use chain::{Chain, ChainError, Placed, Sealed};
+pub use encoded::{EncodedFields, ValueWriter};
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError, Kind};
 pub use fields::{FIELDS_MAX, Fields, NAME_BYTES_MAX};
 pub use follow::StoredEntry;

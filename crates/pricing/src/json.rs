@@ -5,7 +5,7 @@ use serde::ser::{Error, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::number::{Fixed, NumberError};
+use crate::number::{DIGITS_BYTES, Fixed, NumberError};
 
 impl<const D: u32> Fixed<D> {
     /// From one JSON value as it stands in a document: `12.5` or `"12.5"`.
@@ -25,7 +25,9 @@ impl<const D: u32> Fixed<D> {
 /// Through serde_json only: its raw values are what carries the digits.
 impl<const D: u32> Serialize for Fixed<D> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw = RawValue::from_string(self.to_string()).map_err(S::Error::custom)?;
+        let mut buffer = [0; DIGITS_BYTES];
+        let raw: &RawValue =
+            serde_json::from_str(self.digits(&mut buffer)).map_err(S::Error::custom)?;
         raw.serialize(serializer)
     }
 }

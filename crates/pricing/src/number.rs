@@ -93,13 +93,21 @@ impl Money {
 
 impl<const D: u32> fmt::Display for Fixed<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut buffer = [0_u8; 32];
-        f.write_str(digits::<D>(self.0, &mut buffer))
+        let mut buffer = [0; DIGITS_BYTES];
+        f.write_str(self.digits(&mut buffer))
     }
 }
 
+impl<const D: u32> Fixed<D> {
+    pub(crate) fn digits(self, buffer: &mut [u8; DIGITS_BYTES]) -> &str {
+        digits::<D>(self.0, buffer)
+    }
+}
+
+pub(crate) const DIGITS_BYTES: usize = 32;
+
 /// The text, written from the right into a buffer that holds any `i64` with sign, point and leading zeros.
-fn digits<const D: u32>(units: i64, buffer: &mut [u8; 32]) -> &str {
+fn digits<const D: u32>(units: i64, buffer: &mut [u8; DIGITS_BYTES]) -> &str {
     let mut rest = units.unsigned_abs();
     let mut at = buffer.len();
     let mut written = 0;

@@ -1,5 +1,6 @@
 //! A quote: rate and fee from one set of inputs, each of which says where it came from and how old it is.
 
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -162,21 +163,38 @@ impl Quote {
 
     /// The bytes to record and to compare with after a replay.
     pub fn outputs_json(&self) -> String {
-        to_json(&self.outputs())
+        text(|bytes| self.write_outputs_json(bytes))
+    }
+
+    /// The same bytes, to where they are wanted.
+    pub fn write_outputs_json(&self, to: impl io::Write) -> io::Result<()> {
+        Ok(serde_json::to_writer(to, &self.outputs())?)
     }
 }
 
 impl QuoteInputs {
     /// The bytes to record: [`crate::replay`] prices them again.
     pub fn to_json(&self) -> String {
-        to_json(self)
+        text(|bytes| self.write_json(bytes))
+    }
+
+    /// The same bytes, to where they are wanted.
+    pub fn write_json(&self, to: impl io::Write) -> io::Result<()> {
+        Ok(serde_json::to_writer(to, self)?)
     }
 }
 
 /// Numbers, names and lists, with text keys: nothing here that serde_json could fail on.
-fn to_json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+fn text(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+    let mut bytes = Vec::with_capacity(JSON_BYTES);
+    match write(&mut bytes) {
+        Ok(()) => String::from_utf8(bytes).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
 }
+
+/// More than most have.
+const JSON_BYTES: usize = 1536;
 
 /// The inputs whose age the policy limits.
 fn stale(inputs: &QuoteInputs) -> Result<Vec<&'static str>, PricingError> {

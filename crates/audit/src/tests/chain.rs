@@ -144,3 +144,62 @@ fn what_an_opening_says() {
     );
     assert_eq!(get("abandoned"), None);
 }
+
+/// The writer's way and the reader's: one byte form, whoever encoded the fields.
+#[test]
+fn encoded_fields_make_the_same_entries() {
+    let mut log = Log::with(3, &[]);
+    let mut other = log.chain.clone();
+    let fields = Fields::new()
+        .with("client_id", "standard")
+        .with("empty", "")
+        .with("ticker", "GMÉ");
+    let encoded = EncodedFields::try_from(&fields).unwrap();
+    assert!(encoded.iter().eq(fields.iter()));
+    assert_eq!(encoded.get("ticker"), Some("GMÉ"));
+    let mut bytes = b"before".to_vec();
+    for at in [7, -8] {
+        let sealed = log.chain.append(Kind::Quote, at, fields.clone()).unwrap();
+        bytes.truncate(6);
+        let placed = other
+            .append_encoded(Kind::Quote, at, &encoded, &mut bytes)
+            .unwrap();
+        assert_eq!(bytes[6..], sealed.bytes);
+        assert_eq!(
+            (placed.position, placed.hash),
+            (sealed.entry.position, sealed.hash)
+        );
+        assert_eq!(other, log.chain);
+    }
+    let refused = other.append_encoded(Kind::EpochOpened, 0, &encoded, &mut bytes);
+    assert_eq!(refused, Err(ChainError::Unsigned));
+}
+
+#[test]
+fn what_the_format_cannot_hold_is_not_encoded() {
+    use std::io::Write;
+    let mut encoded = EncodedFields::default();
+    encoded.push("b", "1").unwrap();
+    let before = encoded.clone();
+    let order = |name: &str| {
+        Err(EntryError::Order {
+            name: name.to_owned(),
+            after: "b".to_owned(),
+        })
+    };
+    assert_eq!(encoded.push("a", "x"), order("a"));
+    assert_eq!(encoded.push("b", "x"), order("b"));
+    let name = "C".to_owned();
+    assert_eq!(encoded.push("C", "x"), Err(EntryError::Name { name }));
+    let name = "c".to_owned();
+    let broken = encoded.push_with("c", |into| drop(into.write_all(&[0xff])));
+    assert_eq!(broken, Err(EntryError::Utf8 { name }));
+    let long = "x".repeat(ENTRY_BYTES_MAX);
+    assert!(matches!(
+        encoded.push("c", &long),
+        Err(EntryError::TooLong(_))
+    ));
+    assert_eq!(encoded, before);
+    encoded.push("c", "2").unwrap();
+    assert_eq!(encoded.iter().last(), Some(("c", "2")));
+}
