@@ -104,14 +104,17 @@ BEGIN
     IF before IS NULL
         OR (before.quote_id, before.client_id, before.ticker, before.kind, before.shares, before.trade_date)
             <> (NEW.quote_id, NEW.client_id, NEW.ticker, NEW.kind, NEW.shares, NEW.trade_date)
-        OR CASE before.status || ' ' || NEW.status
+        -- In parentheses: PL/pgSQL takes the first bare THEN for its own.
+        OR (CASE before.status || ' ' || NEW.status
             WHEN 'offered filled' THEN held <= 0 OR NEW.returned <> 0
-            WHEN 'offered rejected', 'offered declined', 'offered expired' THEN NEW.granted <> 0
+            WHEN 'offered rejected' THEN NEW.granted <> 0
+            WHEN 'offered declined' THEN NEW.granted <> 0
+            WHEN 'offered expired' THEN NEW.granted <> 0
             WHEN 'filled filled' THEN NEW.granted <> before.granted OR NEW.returned <= before.returned OR held <= 0
             WHEN 'filled cancelled' THEN NEW.granted <> before.granted OR held <> 0
             WHEN 'filled expired' THEN NEW.granted <> before.granted OR NEW.returned <> before.returned
             ELSE true
-        END
+        END)
     THEN
         RAISE EXCEPTION 'locate % cannot become % in step %', NEW.locate_id, NEW.status, NEW.sequence USING ERRCODE = 'check_violation';
     END IF;

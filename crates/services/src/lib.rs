@@ -19,16 +19,17 @@ mod running;
 mod server;
 mod service;
 mod time;
+mod unrecorded;
 mod wiring;
 
 pub use api_gateway::{Role, Tier};
-pub use calculation::{Mismatch, ReplayReport, entry, export, replay};
+pub use calculation::{Mismatch, Period, ReplayReport, entry, export, replay};
 pub use config::{
     AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, RecoveryFact, RequestsPerMinute,
     SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport, Tls,
 };
 pub use data::{
-    AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,
+    AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport, LocateSettings,
     NEWEST_RATES, Recorded, SeedError, WriteError, WriterState, check_feed, verify,
 };
 pub use internal::InternalSecret;

@@ -7,12 +7,17 @@ mod drill;
 pub(crate) mod import;
 mod keys;
 pub(crate) mod opened;
+mod plan;
 pub(crate) mod progress;
+mod prove;
 mod quote;
 mod replay;
 mod restore;
+mod restore_preview;
 mod status;
+mod verify;
 mod wal;
+mod window;
 
 use std::{future::Future, process::ExitCode};
 
@@ -32,6 +37,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Drill(command) => return drill::run(json, command),
         Command::Wal(command) => return Ok(wal::run(&instance, command)),
         Command::Backup(command) => return backup::run(&instance, json, command),
+        Command::Verify(command) => return verify::run(&instance, json, command),
+        Command::Plan(command) => return plan::run(&instance, json, command),
         Command::Restore(args) => restore::run(&instance, json, &args)?,
         Command::Detach { yes } => detach::run(&instance, json, yes)?,
         Command::Import(args) => wait(import::run(&instance, json, &args))?,
@@ -39,7 +46,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,
         Command::Audit(command) => return wait(audit::run(&instance, json, command)),
-        Command::Replay => return wait(replay::run(&instance, json)),
+        Command::Replay(args) => return wait(replay::run(&instance, json, &args)),
         Command::Status => return wait(status::run(&instance, json)),
     }
     Ok(ExitCode::SUCCESS)
@@ -52,4 +59,16 @@ fn wait<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         .build()
         .map_err(|error| Error::Failed(format!("cannot start: {error}")))?
         .block_on(work)
+}
+
+/// A moment that a person typed, in microseconds.
+fn moment(text: &str) -> Result<i64, Error> {
+    let time: jiff::Timestamp = text.parse().map_err(|error: jiff::Error| Error::Argument {
+        what: "moment",
+        value: text.to_owned(),
+        reason: format!(
+            "{error}. Give it with its offset, for example 2026-04-01T10:31:00-04:00 or …Z"
+        ),
+    })?;
+    Ok(time.as_microsecond())
 }

@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::{error::Error, instance::Instance, terminal, up::heads::LOG};
+use jiff::Timestamp;
+use services::Period;
+
+use super::progress::Steps;
+use crate::{cli::ReplayArgs, error::Error, instance::Instance, terminal, up::heads::LOG};
 
 #[derive(Debug, Serialize)]
 struct Replayed {
@@ -13,9 +17,32 @@ struct Replayed {
     first_mismatch: Option<services::Mismatch>,
 }
 
-pub(crate) async fn run(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
-    let database = instance.running()?.database_url;
-    let report = services::replay(&database, LOG, 1, u64::MAX).await?;
+pub(crate) async fn run(
+    instance: &Instance,
+    json: bool,
+    args: &ReplayArgs,
+) -> Result<ExitCode, Error> {
+    let period = Period {
+        from_micros: moment(args.from.as_deref())?,
+        to_micros: moment(args.to.as_deref())?,
+    };
+    if period.from_micros > period.to_micros && period.to_micros.is_some() {
+        return Err(Error::Argument {
+            what: "period",
+            value: args.to.clone().unwrap_or_default(),
+            reason: "--to is before --from".to_owned(),
+        });
+    }
+    let database = match &args.database {
+        Some(database) => database.clone(),
+        None => instance.running()?.database_url,
+    };
+    let steps = Steps::shown(json, "replay");
+    let report = services::replay(&database, LOG, period, |checked| {
+        steps.step(&format!("{checked} quotes priced again"));
+    })
+    .await?;
+    drop(steps);
     let replayed = Replayed {
         replayed: report.checked,
         mismatches: report.mismatches.len() as u64,
@@ -39,4 +66,8 @@ pub(crate) async fn run(instance: &Instance, json: bool) -> Result<ExitCode, Err
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn moment(text: Option<&str>) -> Result<Option<i64>, Error> {
+    text.map(super::moment).transpose()
 }

@@ -4,7 +4,7 @@ use audit::{Entry, Kind, StoredEntry};
 use futures_util::{TryStreamExt, pin_mut};
 use serde::Serialize;
 
-use crate::data::{DatabaseError, connect, entries_from};
+use crate::data::{DatabaseError, connect, entries_from, entries_of};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ReplayReport {
@@ -20,24 +20,28 @@ pub struct Mismatch {
     pub reason: String,
 }
 
-/// Every quote of a log from position `from` to position `to`, both included.
+/// When entries were recorded: from the first moment up to and with the last one. Open where there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Period {
+    pub from_micros: Option<i64>,
+    pub to_micros: Option<i64>,
+}
+
+/// Every quote of a log that was recorded in the period. `progress` hears how many were priced again, now and then.
 pub async fn replay(
     database: &str,
     log: u16,
-    from: u64,
-    to: u64,
+    period: Period,
+    mut progress: impl FnMut(u64),
 ) -> Result<ReplayReport, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
     let session = connect(database, "bre replay").await?;
-    let rows = entries_from(&session.client, log, from)
+    let rows = entries_of(&session.client, log, period)
         .await
         .map_err(&failed)?;
     pin_mut!(rows);
     let mut report = ReplayReport::default();
     while let Some(stored) = rows.try_next().await.map_err(&failed)? {
-        if u64::try_from(stored.position).is_ok_and(|position| position > to) {
-            break;
-        }
         let mismatch = |reason: String| Mismatch {
             epoch: stored.epoch,
             position: stored.position,
@@ -49,6 +53,9 @@ pub async fn replay(
                 if let Err(reason) = price_again(&entry) {
                     report.mismatches.push(mismatch(reason));
                 }
+                if report.checked.is_multiple_of(PROGRESS_EVERY) {
+                    progress(report.checked);
+                }
             }
             Ok(_) => {}
             Err(error) => report.mismatches.push(mismatch(error.to_string())),
@@ -56,6 +63,8 @@ pub async fn replay(
     }
     Ok(report)
 }
+
+const PROGRESS_EVERY: u64 = 10_000;
 
 /// One entry of a log, if there is one at this position.
 pub async fn entry(

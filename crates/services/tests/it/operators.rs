@@ -224,8 +224,13 @@ async fn a_client_is_priced_by_its_own_terms() {
     assert_eq!(instance.value(kept).await, "2");
     let report = instance.verify().await;
     assert_eq!(report.log.first_bad, None);
-    let replayed = services::replay(&instance.login("bre_service"), 0, 1, u64::MAX)
-        .await
-        .unwrap();
+    let replayed = services::replay(
+        &instance.login("bre_service"),
+        0,
+        services::Period::default(),
+        |_| {},
+    )
+    .await
+    .unwrap();
     assert_eq!((replayed.checked, replayed.mismatches.len()), (1, 0));
 }

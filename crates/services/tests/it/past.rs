@@ -197,6 +197,30 @@ async fn a_quote_of_then_asked_for_later_has_the_same_bytes() {
     );
     let report = instance.verify().await;
     assert_eq!(report.log.first_bad, None, "{report:?}");
+
+    // Three were priced after the moment of the first; all four replay, whatever became of their policy.
+    instance
+        .sql("DELETE FROM policies; DELETE FROM brokers")
+        .await;
+    let replay = async |from: Option<i64>, to: Option<i64>| {
+        let period = services::Period {
+            from_micros: from,
+            to_micros: to,
+        };
+        let report = services::replay(&instance.login("bre_service"), 0, period, |_| {})
+            .await
+            .unwrap();
+        assert_eq!(report.mismatches, []);
+        report.checked
+    };
+    let middle = priced_at.as_microsecond() + 1_000_000 * 60 * 60;
+    assert_eq!(replay(None, None).await, 4);
+    assert_eq!(replay(None, Some(priced_at.as_microsecond())).await, 0);
+    assert_eq!(
+        replay(Some(priced_at.as_microsecond()), Some(middle)).await,
+        4
+    );
+    assert_eq!(replay(Some(middle), None).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,9 +53,14 @@ async fn two_hundred_at_once_share_commits_and_are_all_there() {
     );
     let report = instance.verify().await;
     assert_eq!((report.log.first_bad, report.quotes), (None, 200));
-    let replayed = services::replay(&instance.login("bre_service"), 0, 1, u64::MAX)
-        .await
-        .unwrap();
+    let replayed = services::replay(
+        &instance.login("bre_service"),
+        0,
+        services::Period::default(),
+        |_| {},
+    )
+    .await
+    .unwrap();
     assert_eq!((replayed.checked, replayed.mismatches.len()), (200, 0));
 }
 

@@ -6,8 +6,11 @@ use tokio_postgres::{Client, Row};
 
 use super::Task;
 use super::batch::{Batch, Outcome};
+use super::locates::{LocateBatch, Unsettled};
+use crate::calculation::Period;
 use crate::config::RecoveryFact;
 use crate::data::database::{DatabaseError, Session, connect, describe};
+use crate::time::system_time;
 
 /// A connection that holds the log's lock, and the log's end.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub(super) struct Open {
     pub(super) session: Session,
     pub(super) chain: Chain,
     pub(super) statement: tokio_postgres::Statement,
+    pub(super) locate_statement: tokio_postgres::Statement,
+    pub(super) unsettled: Option<Unsettled>,
     /// Whether the server was last seen to wait for a standby.
     pub(super) standby: bool,
 }
@@ -93,16 +98,20 @@ impl Task {
             Some(_) => self.take_up_recovered(client).await?,
         };
         let statement = client.prepare(Batch::SQL).await?;
+        let locate_statement = client.prepare(LocateBatch::SQL).await?;
         session.take_warnings();
         let mut open = Open {
             session,
             chain,
             statement,
+            locate_statement,
+            unsettled: None,
             standby: false,
         };
         if open.chain.position() == 0 || recovery.is_some() {
             self.open_epoch(&mut open, recovery.as_ref()).await?;
         }
+        open.unsettled = Unsettled::of(&open).await?;
         self.recovery_used = self
             .recovery
             .take()
@@ -215,7 +224,7 @@ impl Task {
             self.config.heads.signing_key(),
         )?;
         let mut batch = Batch::default();
-        batch.push(&sealed, None);
+        batch.push(&sealed);
         match batch.commit(open).await {
             // The guarantee may still be missing in strict mode; the next clean commit, or the first head, brings it.
             Outcome::Committed { .. } => {
@@ -334,6 +343,31 @@ pub(crate) async fn entries_from(
             [
                 &log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync),
                 &stored_position(position),
+            ],
+        )
+        .await?;
+    Ok(rows.map_ok(stored))
+}
+
+/// Entries recorded in a period, in the order of positions.
+pub(crate) async fn entries_of(
+    client: &Client,
+    log: u16,
+    period: Period,
+) -> Result<
+    impl futures_util::Stream<Item = Result<StoredEntry, tokio_postgres::Error>> + use<>,
+    tokio_postgres::Error,
+> {
+    let sql = "SELECT epoch::bigint, position, canonical, hash FROM audit_log WHERE log = $1 \
+               AND recorded_at >= coalesce($2::timestamptz, '-infinity') AND recorded_at <= coalesce($3::timestamptz, 'infinity') \
+               ORDER BY position, epoch";
+    let rows = client
+        .query_raw(
+            sql,
+            [
+                &log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync),
+                &period.from_micros.map(system_time),
+                &period.to_micros.map(system_time),
             ],
         )
         .await?;

@@ -7,3 +7,6 @@ REVOKE UPDATE (ticker, valid_to) ON aliases FROM bre_service;
 
 -- When the first feed of all arrived: before it nothing was known.
 CREATE INDEX feed_batches_known ON feed_batches (known_at);
+
+-- Entries of a period; a block-range index costs a commit next to nothing.
+CREATE INDEX audit_log_recorded ON audit_log USING brin (recorded_at);
