@@ -1,12 +1,15 @@
-//! Copies a system into its repository: the database as full backups ([`database::full`]) and, between and around
+//! Copies a system into its repository: the database as backups ([`database::backup`]) and, between and around
 //! them, as a continuous stream of WAL ([`stream::Streamer`]).
 //!
-//! Absent on purpose: reading anything back (that is `recovery`; this crate needs only the public key), schedules, and
-//! the knowledge of what the tables mean.
+//! [`schedule`] decides when each job of the plan runs, and nothing else.
+//!
+//! Absent on purpose: reading anything back (that is `recovery`; this crate needs only the public key), and the
+//! knowledge of what the tables mean.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 pub mod database;
 mod error;
+pub mod schedule;
 pub mod stream;
 
 pub use error::{BackupError, Result};
