@@ -333,7 +333,7 @@ fn settings_outside_the_data_folder_are_in_the_backup() {
         std::fs::write(path, text).unwrap();
     };
     write(
-        "main/pg_hba.conf",
+        "main/hosts.conf",
         "local all all trust\nlocal replication all trust\n",
     );
     write("main/pg_ident.conf", "");
@@ -345,7 +345,7 @@ fn settings_outside_the_data_folder_are_in_the_backup() {
     write(
         "main/postgresql.conf",
         &format!(
-            "hba_file = '{0}/pg_hba.conf'\nident_file = '{0}/pg_ident.conf'\ninclude_dir = 'conf.d'\ninclude '../shared.conf'\n",
+            "hba_file = '{0}/hosts.conf'\nident_file = '{0}/pg_ident.conf'\ninclude_dir = 'conf.d'\ninclude '../shared.conf'\n",
             main.display()
         ),
     );
@@ -356,25 +356,25 @@ fn settings_outside_the_data_folder_are_in_the_backup() {
     let vault = Vault::new();
     let outcome = take(&vault, &postgres);
     let all = entries(&vault, &outcome.id);
-    let prefix = format!("bre_configuration{}/", etc.path().display());
+    let shared = format!("other{}/shared.conf", etc.path().display());
     let kept: Vec<_> = all
         .values()
         .filter(|entry| matches!(entry.kind, EntryKind::File { .. }))
-        .filter_map(|entry| entry.path.strip_prefix(&prefix))
+        .filter_map(|entry| entry.path.strip_prefix("bre_configuration/"))
         .collect();
     assert_eq!(
         kept,
         [
-            "main/conf.d/10.conf",
-            "main/pg_hba.conf",
-            "main/pg_ident.conf",
-            "main/postgresql.conf",
-            "main/start.conf",
-            "shared.conf"
+            "conf.d/10.conf",
+            shared.as_str(),
+            "pg_hba.conf",
+            "pg_ident.conf",
+            "postgresql.conf",
+            "start.conf",
         ]
     );
     let reader = reader(&vault, &outcome.id);
-    let shared = &all[&format!("{prefix}shared.conf")];
+    let shared = &all[&format!("bre_configuration/{shared}")];
     assert_eq!(
         reader.read_file(shared).unwrap(),
         b"maintenance_work_mem = '33MB'\n"

@@ -1,5 +1,6 @@
 //! Settings that lie outside the data folder, as Debian keeps them: `config_file`, `hba_file`, `ident_file` and whatever
-//! they include. They are copied below [`FOLDER`], by their absolute paths.
+//! they include. They are copied below [`FOLDER`] under their usual names, so that relative inclusions still lead to each other;
+//! what lies elsewhere goes below [`OTHER`], by its absolute path.
 
 use super::session::Session;
 use super::walk::Found;
@@ -9,7 +10,13 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 const FOLDER: &str = "bre_configuration";
-const SETTINGS: [&str; 3] = ["config_file", "hba_file", "ident_file"];
+const OTHER: &str = "bre_configuration/other";
+/// Where the server says that each is, and what a restore calls it.
+const SETTINGS: [(&str, &str); 3] = [
+    ("config_file", "postgresql.conf"),
+    ("hba_file", "pg_hba.conf"),
+    ("ident_file", "pg_ident.conf"),
+];
 /// What Debian's `pg_createcluster` puts beside `postgresql.conf`.
 const BESIDE: [&str; 3] = ["start.conf", "pg_ctl.conf", "environment"];
 /// Deeper inclusions are refused by the server, too.
@@ -25,11 +32,13 @@ pub(super) struct Configuration {
 pub(super) fn outside(session: &mut Session, data: &Path) -> Result<Configuration> {
     let mut search = Search {
         data: fs::canonicalize(data).unwrap_or_else(|_| data.to_owned()),
+        main_folder: None,
+        names: BTreeMap::new(),
         seen: BTreeSet::new(),
         missing: Vec::new(),
         found: Configuration::default(),
     };
-    for setting in SETTINGS {
+    for (setting, name) in SETTINGS {
         let Some(path) = session.setting(setting)?.filter(|path| !path.is_empty()) else {
             continue;
         };
@@ -40,7 +49,9 @@ pub(super) fn outside(session: &mut Session, data: &Path) -> Result<Configuratio
                 path.display().to_string(),
             );
             search.found.facts.extend([fact]);
+            search.names.insert(path.clone(), name);
             if setting == "config_file" {
+                search.main_folder = path.parent().map(Path::to_owned);
                 search.beside(&path);
             }
         }
@@ -59,6 +70,9 @@ pub(super) fn outside(session: &mut Session, data: &Path) -> Result<Configuratio
 
 struct Search {
     data: PathBuf,
+    /// Of `config_file`, when that lies outside.
+    main_folder: Option<PathBuf>,
+    names: BTreeMap<PathBuf, &'static str>,
     seen: BTreeSet<PathBuf>,
     missing: Vec<String>,
     found: Configuration,
@@ -69,6 +83,18 @@ impl Search {
     fn is_outside(&self, path: &Path) -> bool {
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         !real.starts_with(&self.data)
+    }
+
+    /// In the backup.
+    fn name(&self, path: &Path) -> String {
+        if let Some(name) = self.names.get(path) {
+            return format!("{FOLDER}/{name}");
+        }
+        let below = self.main_folder.as_ref();
+        match below.and_then(|folder| path.strip_prefix(folder).ok()) {
+            Some(below) => format!("{FOLDER}/{}", below.display()),
+            None => format!("{OTHER}{}", path.display()),
+        }
     }
 
     fn beside(&mut self, main: &Path) {
@@ -91,7 +117,7 @@ impl Search {
         };
         if self.is_outside(path) {
             self.found.files.push(Found {
-                path: format!("{FOLDER}{}", path.display()),
+                path: self.name(path),
                 place: path.to_owned(),
                 size: text.len() as u64,
             });
@@ -102,7 +128,7 @@ impl Search {
         let folder = path.parent().unwrap_or(Path::new("/"));
         for line in String::from_utf8_lossy(&text).lines() {
             for included in included_by(line, folder) {
-                if !(included.optional && !included.path.exists()) {
+                if !included.optional || included.path.exists() {
                     self.file(&included.path, depth + 1);
                 }
             }
