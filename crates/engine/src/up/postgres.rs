@@ -166,6 +166,17 @@ impl Postgres {
         {
             client.query(&format!("GRANT pg_monitor TO {BACKUP}"))?;
         }
+        // Backups read the files beside a session that holds them open; without the right they come through the protocol.
+        let functions = ["pg_backup_start(text, boolean)", "pg_backup_stop(boolean)"];
+        let may = functions
+            .map(|name| format!("has_function_privilege('{BACKUP}', '{name}', 'EXECUTE')"))
+            .join(" AND ");
+        if client.value(&format!("SELECT 1 WHERE {may}"))?.is_none() {
+            let functions = functions.join(", ");
+            client.query(&format!(
+                "GRANT EXECUTE ON FUNCTION {functions} TO {BACKUP}"
+            ))?;
+        }
         if client
             .value(&format!(
                 "SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'"
@@ -173,6 +184,19 @@ impl Postgres {
             .is_none()
         {
             client.query(&format!("CREATE DATABASE {DATABASE} OWNER {OWNER}"))?;
+        }
+        self.install_amcheck()
+    }
+
+    /// `bre verify database` asks it about the structure of tables and indexes. Without it the engine runs, and that says so.
+    fn install_amcheck(&self) -> Result<(), Error> {
+        let mut client = Client::connect(&self.connect_options(SUPERUSER, DATABASE))?;
+        let there = "SELECT 1 FROM pg_extension WHERE extname = 'amcheck'";
+        if client.value(there)?.is_none() {
+            client.query("SET synchronous_commit = local")?;
+            if let Err(error) = client.query("CREATE EXTENSION amcheck") {
+                tracing::warn!(%error, "the extension amcheck is not installed");
+            }
         }
         Ok(())
     }
