@@ -22,7 +22,7 @@ pub struct Survey {
     /// Backups with a manifest that cannot be read.
     pub(super) unreadable: BTreeSet<String>,
     /// What each backup without a tombstone refers to; `None` where nobody can tell here.
-    pub(super) references: BTreeMap<String, Option<BTreeSet<String>>>,
+    pub(crate) references: BTreeMap<String, Option<BTreeSet<String>>>,
     pub(super) inventory: Inventory,
     pub(super) wal: Vec<WalObject>,
     /// Of each timeline that is not the first; `None` where nobody can tell here.

@@ -5,6 +5,7 @@ mod damage;
 mod format_document;
 mod incremental;
 mod keys;
+mod retention;
 mod timelines_and_heads;
 mod wal;
 mod wal_faults;

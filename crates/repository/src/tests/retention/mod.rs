@@ -1,0 +1,5 @@
+//! Expiry: random histories against a model, and each rule by itself.
+
+mod model;
+mod property;
+mod rules;

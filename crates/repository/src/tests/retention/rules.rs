@@ -1,0 +1,364 @@
+//! Each rule by itself.
+
+use super::super::*;
+use super::model::Cluster;
+use crate::retention::{
+    Action, Clock, DAY_MICROS, Decision, HOUR_MICROS, Plan, Subject, Survey, doomed_packs, execute,
+    plan, refer, still_there,
+};
+
+fn decide(cluster: &Cluster) -> Plan {
+    let survey = Survey::read(&cluster.world.repository, None).unwrap();
+    plan(&survey, &cluster.clock(), &cluster.rules).unwrap()
+}
+
+fn run(cluster: &Cluster) -> crate::retention::Expired {
+    execute(&cluster.world.repository, &decide(cluster), &()).unwrap()
+}
+
+fn about<'a>(plan: &'a Plan, subject: Subject, which: &str) -> &'a Decision {
+    plan.decisions
+        .iter()
+        .find(|decision| decision.subject == subject && decision.which.contains(which))
+        .unwrap_or_else(|| panic!("nothing about {which}: {:#?}", plan.decisions))
+}
+
+/// A full backup more than a month ago and one more than a week ago: the first is needed for nothing any more.
+fn old_and_new(cluster: &mut Cluster) -> (String, String) {
+    let old = cluster.backup(BackupKind::Full).unwrap();
+    cluster.write(3 * SEGMENT);
+    cluster.pass(40 * DAY_MICROS);
+    let new = cluster.backup(BackupKind::Full).unwrap();
+    cluster.pass(8 * DAY_MICROS);
+    cluster.write(10);
+    (old, new)
+}
+
+/// One a day.
+fn fulls(cluster: &mut Cluster, days: i64) -> Vec<String> {
+    let mut ids = Vec::new();
+    for _ in 0..days {
+        ids.push(cluster.backup(BackupKind::Full).unwrap());
+        cluster.write(SEGMENT);
+        cluster.pass(DAY_MICROS - HOUR_MICROS / 2);
+    }
+    ids
+}
+
+#[test]
+fn the_guides_table() {
+    let mut cluster = Cluster::new(1);
+    let mut ids = fulls(&mut cluster, 33);
+    cluster.pass(-HOUR_MICROS);
+    ids.push(cluster.backup(BackupKind::Incremental).unwrap());
+    let first = decide(&cluster);
+    let reason = |id: &str| &about(&first, Subject::Backup, id).reason;
+    assert_eq!(reason(&ids[0]), "full older than 30 days");
+    assert_eq!(reason(&ids[10]), "full younger than 30 days");
+    assert_eq!(
+        reason(&ids[33]),
+        "newest complete backup, and none is proven"
+    );
+    assert!(
+        reason(&ids[25]).starts_with("the window of 7 days"),
+        "{}",
+        reason(&ids[25])
+    );
+    let pinned = format!("pinned by backup {} until it is consistent", ids[10]);
+    let wal = first.decisions.iter().filter(|d| d.subject == Subject::Wal);
+    let pins: Vec<&Decision> = wal.filter(|d| d.reason == pinned).collect();
+    assert_eq!(
+        (pins.len(), pins[0].action),
+        (1, Action::Keep),
+        "{:#?}",
+        first.decisions
+    );
+
+    run(&cluster);
+    assert_eq!(cluster.live().len(), 34 - 3);
+    let list = catalogue(&cluster.world.repository).unwrap().backups;
+    assert_eq!(list[0].state, BackupState::Expiring);
+    let before = cluster.world.names("packs/").len();
+    assert_eq!(run(&cluster).deleted, 0, "the grace is not over");
+    cluster.pass(DAY_MICROS + 1);
+    assert!(run(&cluster).deleted > 8);
+    assert!(cluster.world.names("packs/").len() < before);
+    assert!(
+        cluster
+            .world
+            .names(&format!("backups/{}", ids[0]))
+            .is_empty()
+    );
+    for id in cluster.live() {
+        cluster.check_backup(&id);
+    }
+}
+
+/// Weeks later nothing lies around that nobody needs: not of killed backups, not of keys, not of tombstones.
+#[test]
+fn nothing_is_left_behind() {
+    let mut cluster = Cluster::new(7);
+    fulls(&mut cluster, 5);
+    for _ in 0..6 {
+        cluster.killed_backup();
+    }
+    cluster.hole();
+    let before = fulls(&mut cluster, 2);
+    cluster.pass(60 * DAY_MICROS);
+    let newest = cluster.backup(BackupKind::Full).unwrap();
+    cluster.pass(9 * DAY_MICROS);
+    cluster.restart_stream();
+    cluster.write(10);
+    for _ in 0..6 {
+        run(&cluster);
+        cluster.pass(2 * DAY_MICROS);
+    }
+    run(&cluster);
+    assert_eq!(cluster.live(), [newest.clone()].into());
+    assert!(!before.contains(&newest));
+    assert_eq!(cluster.world.names("tombstones/"), [""; 0]);
+    assert_eq!(cluster.world.names("holes/"), [""; 0]);
+    assert!(
+        cluster
+            .world
+            .names("backups/")
+            .iter()
+            .all(|name| name.contains(&newest))
+    );
+    let survey = Survey::read(&cluster.world.repository, None).unwrap();
+    let packs = survey.references[&newest].clone().unwrap();
+    assert_eq!(cluster.world.names("packs/").len(), packs.len());
+    let spans = cluster.world.names("wal/").len() + cluster.world.names("tail/").len();
+    assert!(spans <= 4, "{:?}", cluster.world.names(""));
+    let wraps = cluster.world.names("wraps/").len();
+    assert!(
+        wraps <= 1 + spans,
+        "{wraps} wraps for {spans} spans and a backup"
+    );
+    cluster.check_backup(&newest);
+}
+
+/// A stream that stands still moves no window; a clock that runs ahead together with all others does not either.
+#[test]
+fn the_window_is_counted_from_the_newest_that_is_here() {
+    let mut cluster = Cluster::new(3);
+    fulls(&mut cluster, 10);
+    let (moments, wal) = (cluster.moments.clone(), cluster.world.names("wal/").len());
+    cluster.pass(365 * DAY_MICROS);
+    run(&cluster);
+    cluster.pass(2 * DAY_MICROS);
+    run(&cluster);
+    assert!(cluster.world.names("wal/").len() < wal);
+    let live: Vec<_> = cluster
+        .live()
+        .iter()
+        .map(|id| cluster.taken[id].clone())
+        .collect();
+    let newest = moments.last().unwrap().at;
+    for moment in moments
+        .iter()
+        .filter(|moment| moment.at >= newest - 7 * DAY_MICROS)
+    {
+        assert!(cluster.is_restorable(moment, live.iter()), "{moment:?}");
+    }
+}
+
+#[test]
+fn a_wrong_clock_says_whose() {
+    let mut cluster = Cluster::new(1);
+    fulls(&mut cluster, 1);
+    let survey = Survey::read(&cluster.world.repository, None).unwrap();
+    let check = |clock: Clock, says: &str| {
+        let error = plan(&survey, &clock, &cluster.rules)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(says), "{error}");
+    };
+    let right = cluster.clock();
+    let minutes = |n: i64| n * 60 * 1_000_000;
+    check(
+        Clock {
+            store_micros: right.now_micros - minutes(6),
+            ..right
+        },
+        "the store's are 360 s apart",
+    );
+    check(
+        Clock {
+            postgres_micros: Some(right.now_micros + minutes(6)),
+            ..right
+        },
+        "PostgreSQL's are 360 s apart",
+    );
+    let early = right.now_micros - 2 * DAY_MICROS;
+    let set_back = Clock {
+        now_micros: early,
+        store_micros: early,
+        postgres_micros: Some(early),
+    };
+    check(set_back, "before the newest manifest");
+    assert!(
+        plan(
+            &survey,
+            &Clock {
+                postgres_micros: Some(right.now_micros + minutes(4)),
+                ..right
+            },
+            &cluster.rules
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn the_stores_clock_is_read_and_no_probe_stays() {
+    let world = World::new();
+    world.memory.set_clock(Some(77));
+    let clock = Clock::read(&world.repository, None).unwrap();
+    assert_eq!((clock.store_micros, clock.postgres_micros), (77, None));
+    assert_eq!(world.names("probes/"), [""; 0]);
+}
+
+/// Packs are let go of by lists alone; where one is damaged or missing, only the key can tell, and without it none goes.
+#[test]
+fn without_a_list_no_pack_goes_unless_the_key_is_here() {
+    for missing in [true, false] {
+        let mut cluster = Cluster::new(4);
+        let (old, new) = old_and_new(&mut cluster);
+        let list = cluster.world.only(&format!("backups/{new}/packs-"));
+        match missing {
+            true => cluster.world.memory.delete(&list).unwrap(),
+            false => cluster.world.memory.tamper(&list, |bytes| bytes[9] ^= 1),
+        }
+        let keyless = decide(&cluster);
+        let packs = about(&keyless, Subject::Packs, "");
+        assert_eq!(packs.action, Action::Keep);
+        assert!(
+            packs.reason.contains(&new) && packs.reason.contains("private key"),
+            "{}",
+            packs.reason
+        );
+        assert_eq!(
+            about(&keyless, Subject::Backup, &old).action,
+            Action::Expire
+        );
+        let private = Some(&cluster.world.private);
+        let survey = Survey::read(&cluster.world.repository, private).unwrap();
+        assert_eq!(
+            survey.references[&new]
+                .as_ref()
+                .map(|packs| packs.is_empty()),
+            Some(false)
+        );
+    }
+}
+
+#[test]
+fn an_unreadable_manifest_is_left_alone_with_its_packs() {
+    let mut cluster = Cluster::new(4);
+    let (old, _) = old_and_new(&mut cluster);
+    let manifest = format!("backups/{old}/manifest");
+    cluster
+        .world
+        .memory
+        .tamper(&manifest, |bytes| bytes[30] ^= 1);
+    let packs = cluster.world.names("packs/");
+    run(&cluster);
+    cluster.pass(3 * DAY_MICROS);
+    run(&cluster);
+    assert_eq!(cluster.world.names("packs/"), packs);
+    cluster
+        .world
+        .memory
+        .tamper(&manifest, |bytes| bytes[30] ^= 1);
+    cluster.check_files(&old);
+}
+
+/// A new backup may count on a pack that has a tombstone only while its grace is young; and then the pack stays.
+#[test]
+fn references_are_rechecked_before_a_manifest() {
+    let mut cluster = Cluster::new(5);
+    let now = crate::store::now_micros();
+    cluster.now = now - 50 * DAY_MICROS;
+    cluster.pass(0);
+    let (old, new) = old_and_new(&mut cluster);
+    let survey = Survey::read(&cluster.world.repository, None).unwrap();
+    let packs = |id: &str| survey.references[id].clone().unwrap();
+    let pack = packs(&old).difference(&packs(&new)).next().unwrap().clone();
+    // Tombstones of half a day ago by the real clock: in the second half of their grace.
+    cluster.now = now - DAY_MICROS / 2 - HOUR_MICROS;
+    cluster.pass(0);
+    run(&cluster);
+    let repository = &cluster.world.repository;
+    let packs = vec![pack.clone()];
+    assert!(doomed_packs(repository).unwrap().contains(&pack));
+    let error = still_there(repository, &packs).unwrap_err();
+    assert!(error.to_string().contains(&pack), "{error}");
+    assert!(refer(repository, &old, &packs).is_err());
+
+    // In the first half it is taken, and the sweep sees the reference.
+    for name in cluster.world.names("tombstones/packs.") {
+        cluster.world.memory.delete(&name).unwrap();
+    }
+    cluster.now = now;
+    cluster.pass(0);
+    run(&cluster);
+    still_there(&cluster.world.repository, &packs).unwrap();
+    let late = cluster.backup(BackupKind::Full).unwrap();
+    refer(&cluster.world.repository, &late, &packs).unwrap();
+    cluster.pass(2 * DAY_MICROS);
+    run(&cluster);
+    assert!(
+        cluster
+            .world
+            .names("packs/")
+            .contains(&format!("packs/{pack}"))
+    );
+    let missing = vec!["00112233445566778899aabbccddeeff".to_owned()];
+    assert!(still_there(&cluster.world.repository, &missing).is_err());
+}
+
+/// A backup that came between the decision and the deed stops the sweep.
+#[test]
+fn a_plan_does_not_outlive_a_new_backup() {
+    let mut cluster = Cluster::new(6);
+    old_and_new(&mut cluster);
+    run(&cluster);
+    cluster.pass(2 * DAY_MICROS);
+    let old = decide(&cluster);
+    fulls(&mut cluster, 1);
+    let all =
+        |cluster: &Cluster| ["tombstones/", "packs/", "backups/"].map(|p| cluster.world.names(p));
+    let before = all(&cluster);
+    let error = execute(&cluster.world.repository, &old, &()).unwrap_err();
+    assert!(matches!(error, Error::PlanIsOld { .. }), "{error}");
+    assert_eq!(before, all(&cluster));
+}
+
+#[test]
+fn heads_are_thinned_and_the_ends_of_epochs_are_not() {
+    let mut cluster = Cluster::new(8);
+    fulls(&mut cluster, 1);
+    for (epoch, from) in [(1, 1), (2, 4000)] {
+        for size in from..from + 3000 {
+            cluster.pass(5_000_000);
+            put_head(&cluster.world.repository, "1", epoch, size, b"{}").unwrap();
+        }
+    }
+    cluster.pass(8 * DAY_MICROS);
+    fulls(&mut cluster, 1);
+    let kept = |cluster: &Cluster| heads(&cluster.world.repository, "1").unwrap();
+    assert_eq!(kept(&cluster).len(), 6000);
+    let thinned = run(&cluster).heads;
+    let left = kept(&cluster);
+    assert_eq!(left.len() as u64 + thinned, 6000);
+    // 100 at each end of both epochs, and one in each quarter of an hour of 4 hours each.
+    assert!((400..440).contains(&left.len()), "{}", left.len());
+    for (epoch, size) in [(1, 1), (1, 100), (1, 2901), (1, 3000), (2, 4000), (2, 6999)] {
+        assert!(
+            left.iter()
+                .any(|head| (head.epoch, head.size) == (epoch, size))
+        );
+    }
+    assert_eq!(run(&cluster).heads, 0);
+}
