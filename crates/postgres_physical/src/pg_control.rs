@@ -32,6 +32,8 @@ pub struct ControlFile {
     pub backup_start_point: Lsn,
     pub backup_end_point: Lsn,
     pub backup_end_required: bool,
+    /// As the server was set when it wrote this.
+    pub max_prepared_transactions: u32,
     pub page_bytes: u32,
     pub pages_per_segment: u32,
     pub wal_page_bytes: u32,
@@ -96,6 +98,7 @@ impl ControlFile {
             backup_start_point: Lsn(long(152)),
             backup_end_point: Lsn(long(160)),
             backup_end_required: head[168] != 0,
+            max_prepared_transactions: word(192),
             page_bytes: word(216),
             pages_per_segment: word(220),
             wal_page_bytes: word(224),

@@ -29,6 +29,7 @@ const PAGE_HEADER_BYTES_MAX: u64 = 40;
 const STAGING: &str = "pg_wal/bre_ahead";
 /// How much replayed WAL PostgreSQL keeps before it writes what it replayed; a restore needs as much space.
 pub(super) const REPLAYED_MAX: u64 = 4 << 30;
+const PREPARED_MIN: u32 = 1000;
 const STOP_PATIENCE: Duration = Duration::from_secs(900);
 
 #[derive(Debug)]
@@ -115,7 +116,12 @@ fn run(
 
     progress.total(plan.wal_bytes);
     progress.message("replaying WAL");
-    let options = options(plan, &command, &sockets, request.log);
+    let mut options = options(plan, &command, &sockets, request.log);
+    // Its own settings may lie outside the folder, and WAL with prepared transactions does not replay without room for them.
+    let prepared = read_control(request.dir)
+        .map(|control| control.max_prepared_transactions)
+        .unwrap_or_default();
+    options = options.set("max_prepared_transactions", prepared.max(PREPARED_MIN));
     let started = Server::start(request.binaries, request.user, request.dir, &options);
     let mut server =
         started.map_err(|error| failed(request, &fetch, log_start, error.to_string()))?;
@@ -220,8 +226,7 @@ fn is_open(dir: &Path, pid: i32) -> bool {
 /// PostgreSQL's own word is checked: state, timeline, and how far it came.
 fn check_result(request: &Recover<'_>, reserved: u32, wal_bytes: u64) -> Result<Recovered, String> {
     let plan = request.plan;
-    let control = fs::read(request.dir.join(CONTROL)).map_err(|error| error.to_string())?;
-    let control = ControlFile::parse(&control).map_err(|error| error.to_string())?;
+    let control = read_control(request.dir)?;
     if control.state != ClusterState::ShutDown || control.timeline != reserved {
         return Err(format!(
             "it ended as {:?} on timeline {}, expected a clean end on {reserved}",
@@ -259,6 +264,11 @@ fn check_result(request: &Recover<'_>, reserved: u32, wal_bytes: u64) -> Result<
         wal_bytes,
         history,
     })
+}
+
+fn read_control(dir: &Path) -> Result<ControlFile, String> {
+    let control = fs::read(dir.join(CONTROL)).map_err(|error| error.to_string())?;
+    ControlFile::parse(&control).map_err(|error| error.to_string())
 }
 
 fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: String) -> Error {

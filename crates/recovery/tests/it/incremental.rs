@@ -114,8 +114,8 @@ fn disturb(connect: &ConnectOptions, stop: &AtomicBool) -> u64 {
     let mut rounds = 0;
     while !stop.load(Ordering::Relaxed) {
         let sql = format!(
-            "UPDATE busy SET filler = md5(filler) WHERE n % 40 = {}",
-            rounds % 40
+            "UPDATE busy SET filler = md5(filler) WHERE n % 400 = {}",
+            rounds % 400
         );
         client.value(&sql).unwrap();
         client.value("CHECKPOINT").unwrap();

@@ -123,7 +123,7 @@ impl World {
 
     fn start(&self, name: &str) -> Restarted {
         let sockets = self.folder(&format!("{name}.run"));
-        std::fs::create_dir(&sockets).unwrap();
+        std::fs::create_dir_all(&sockets).unwrap();
         self.postgres.os_user().own(&sockets).unwrap();
         let options = StartOptions::new(&sockets, 5432, self.folder(&format!("{name}.log")))
             .set("fsync", "off");

@@ -160,11 +160,6 @@ fn points_and_transactions(source: &ConnectOptions) {
     let done = "UPDATE ends SET after = pg_current_wal_insert_lsn() WHERE after IS NULL";
     run("BEGIN");
     run(&note("prepared"));
-    run("DROP TABLE IF EXISTS nothing");
-    run("CREATE TEMP TABLE unrelated ()");
-    run("ROLLBACK");
-    run("BEGIN");
-    run(&note("prepared"));
     run("PREPARE TRANSACTION 'p'");
     run("SELECT pg_switch_wal()");
     run("COMMIT PREPARED 'p'");
