@@ -59,13 +59,15 @@ pub enum Error {
 
     #[error(
         "wrong key: `{object}` cannot be opened with it. Its data key {data_key} is sealed for recipient {sealed_for}, \
-         the key given is {given}'s. Give the private key of that recipient"
+         the key given is {given}'s. Give the private key of that recipient; without it these cannot be read: {closed}"
     )]
     WrongKey {
         object: String,
         data_key: String,
         sealed_for: String,
         given: String,
+        /// The backups that the key given does not open.
+        closed: String,
     },
 
     #[error(

@@ -28,11 +28,14 @@ mod wal;
 pub use backup::{
     BackupFacts, BackupKind, BackupOptions, BackupReader, BackupState, BackupStop, BackupSummary,
     BackupWriter, Catalogue, DamagedObject, DamagedPage, Entry, EntryKind, ExtentReader,
-    FileWriter, Proof, VerifyReport, catalogue, new_backup_id, put_proof,
+    FileWriter, Proof, VerifyReport, WINDOW_BYTES, catalogue, new_backup_id, put_proof,
 };
 pub use error::{Error, Result, StoreError};
 pub use heads::{StoredHead, heads, put_head};
-pub use keys::{ChunkIdKey, RecipientPrivate, RecipientPublic};
+pub use keys::{
+    ChunkIdKey, RecipientPrivate, RecipientPublic, Rewrapped, not_sealed_to, recipients, retire,
+    rewrap,
+};
 pub use manifest::Extent;
 pub use progress::Progress;
 pub use repository::Repository;

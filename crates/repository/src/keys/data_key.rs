@@ -8,14 +8,16 @@ use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use zeroize::Zeroizing;
 
-use super::{RecipientPrivate, RecipientPublic, fill_random, hex, random_secret};
+use super::provider::{UnwrapKeys, WrapKeys, wrap_name};
+use super::rotation::backups_closed_to;
+use super::{RecipientPrivate, fill_random, hex, random_secret};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 
 pub(crate) const DATA_KEY_BYTES: usize = 32;
 const OBJECT_KEY_INFO: &[u8] = b"bre-object-1\0";
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct DataKeyId(pub(crate) [u8; 16]);
 
 pub(crate) struct DataKey {
@@ -53,7 +55,7 @@ impl DataKey {
 /// A fresh data key whose wrap for `recipient` is durable in the repository.
 pub(crate) fn new_data_key(
     repository: &Repository,
-    recipient: &RecipientPublic,
+    recipient: &impl WrapKeys,
 ) -> Result<Arc<DataKey>> {
     let mut id = [0; 16];
     fill_random(&mut id)?;
@@ -61,7 +63,7 @@ pub(crate) fn new_data_key(
         id: DataKeyId(id),
         secret: random_secret()?,
     };
-    let name = format!("wraps/{}/{}", key.id, recipient.id());
+    let name = wrap_name(key.id, &recipient.recipient_id());
     repository.store().put(&name, &recipient.wrap(&key)?)?;
     Ok(Arc::new(key))
 }
@@ -69,7 +71,7 @@ pub(crate) fn new_data_key(
 /// Opens wraps with a private key, each once.
 pub(crate) struct KeyRing {
     repository: Repository,
-    private: RecipientPrivate,
+    private: Arc<dyn UnwrapKeys>,
     opened: Mutex<HashMap<DataKeyId, Arc<DataKey>>>,
 }
 
@@ -77,7 +79,7 @@ impl KeyRing {
     pub(crate) fn new(repository: &Repository, private: &RecipientPrivate) -> Self {
         Self {
             repository: repository.clone(),
-            private: private.clone(),
+            private: Arc::new(private.clone()),
             opened: Mutex::new(HashMap::new()),
         }
     }
@@ -92,8 +94,8 @@ impl KeyRing {
         if let Some(key) = opened.get(&id) {
             return Ok(Arc::clone(key));
         }
-        let recipient = self.private.public().id();
-        let name = format!("wraps/{id}/{recipient}");
+        let recipient = self.private.recipient_id();
+        let name = wrap_name(id, &recipient);
         let wrap = match self.repository.store().get(&name) {
             Err(StoreError::NotFound { .. }) => return Err(self.not_for_us(object, id, recipient)?),
             other => other?,
@@ -117,12 +119,25 @@ impl KeyRing {
                 remedy: crate::error::REMEDY_COPY,
             });
         }
+        let closed = backups_closed_to(&self.repository, &given)?;
         Ok(Error::WrongKey {
             object: object.to_owned(),
             data_key: id.to_string(),
             sealed_for: sealed_for.join(", "),
             given,
+            closed: few(&closed),
         })
+    }
+}
+
+/// For an error: the first few by name.
+fn few(backups: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = backups.get(..SHOWN).unwrap_or(backups).join(", ");
+    match backups.len() {
+        0 => "no backup".to_owned(),
+        all if all > SHOWN => format!("{all} backups: {shown}, ..."),
+        _ => shown,
     }
 }
 

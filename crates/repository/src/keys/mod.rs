@@ -3,10 +3,13 @@
 
 mod data_key;
 mod files;
+mod provider;
 mod recipient;
+mod rotation;
 
 pub(crate) use data_key::{DATA_KEY_BYTES, DataKey, DataKeyId, KeyRing, new_data_key};
 pub use recipient::{RecipientPrivate, RecipientPublic};
+pub use rotation::{Rewrapped, not_sealed_to, recipients, retire, rewrap};
 
 use std::fmt;
 use std::path::Path;

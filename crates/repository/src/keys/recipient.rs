@@ -9,6 +9,7 @@ use hpke::kem::{Kem as _, X25519HkdfSha256};
 use hpke::{Deserializable, OpModeR, OpModeS, Serializable, single_shot_open, single_shot_seal};
 use zeroize::Zeroizing;
 
+use super::provider::{UnwrapKeys, WrapKeys};
 use super::{DATA_KEY_BYTES, DataKey, DataKeyId, files, hex, random_secret};
 use crate::error::{Error, Result};
 
@@ -50,7 +51,7 @@ impl RecipientPublic {
     }
 
     /// Seals a data key so that only the private key opens it.
-    pub(crate) fn wrap(&self, key: &DataKey) -> Result<Vec<u8>> {
+    fn seal(&self, key: &DataKey) -> Result<Vec<u8>> {
         let mut wrap = wrap_header(key.id(), &self.id());
         let public =
             <Kem as hpke::Kem>::PublicKey::from_bytes(&self.0).map_err(|e| self.failed(e))?;
@@ -101,8 +102,8 @@ impl RecipientPrivate {
         Ok(Self { secret, public })
     }
 
-    /// Mirror of [`RecipientPublic::wrap`].
-    pub(crate) fn unwrap(&self, object: &str, id: DataKeyId, wrap: &[u8]) -> Result<DataKey> {
+    /// Mirror of [`RecipientPublic::seal`].
+    fn open(&self, object: &str, id: DataKeyId, wrap: &[u8]) -> Result<DataKey> {
         let (header, rest) = wrap.split_at_checked(WRAP_HEADER).unwrap_or((wrap, &[]));
         if wrap.len() != WRAP_BYTES || header != wrap_header(id, &self.public.id()) {
             return Err(Error::damaged(
@@ -135,6 +136,26 @@ impl RecipientPrivate {
                 "it does not open",
             )),
         }
+    }
+}
+
+impl WrapKeys for RecipientPublic {
+    fn recipient_id(&self) -> String {
+        self.id()
+    }
+
+    fn wrap(&self, key: &DataKey) -> Result<Vec<u8>> {
+        self.seal(key)
+    }
+}
+
+impl UnwrapKeys for RecipientPrivate {
+    fn recipient_id(&self) -> String {
+        self.public.id()
+    }
+
+    fn unwrap(&self, object: &str, id: DataKeyId, wrap: &[u8]) -> Result<DataKey> {
+        self.open(object, id, wrap)
     }
 }
 

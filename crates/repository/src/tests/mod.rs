@@ -6,6 +6,7 @@ mod format_document;
 mod incremental;
 mod keys;
 mod retention;
+mod rotation;
 mod timelines_and_heads;
 mod wal;
 mod wal_faults;
