@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test schemathesis test-slow bench drill torture fmt setup
+.PHONY: help run test schemathesis test-slow bench bench-backup drill torture fmt setup
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ bench: ## side-by-side benchmarks, printed as ratios
 	@scripts/setup wrk zstd
 	cargo build --release --locked -p engine -p bench
 	"$$CARGO_TARGET_DIR/release/bench"
+
+bench-backup: ## pgBackRest, Barman and bre side by side; ROUNDS, SIZE (MB) and CASES choose
+	@scripts/bench-backup
 
 fmt: ## format the code
 	cargo fmt --all

@@ -31,9 +31,9 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn start(what: &str) -> Result<Self> {
+    pub(crate) fn start(what: &[&str]) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg(what)
+            .args(what)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;

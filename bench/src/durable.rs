@@ -1,5 +1,6 @@
-//! Durable quotes over HTTP: against the same server with one quote a commit, against a handler that prices and records nothing,
-//! and against single-row inserts committed one by one on the same cluster by pgbench.
+//! Durable quotes over HTTP: against the same server with one quote a commit, against the same server without audit (see
+//! `unrecorded.rs` for what is left out), against a bare handler that prices and records nothing, and against single-row inserts
+//! committed one by one on the same cluster by pgbench.
 
 use std::path::{Path, PathBuf};
 
@@ -43,40 +44,54 @@ pub(crate) fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The same server committing one quote at a time, and a handler that does everything but record.
+/// The same server committing one quote at a time, the same without a record, and a bare handler without one.
 fn beside_itself(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
     let ours = System::start(bre, false)?;
     let single = System::start_with(bre, false, "[database]\nbatch_quotes_max = 1")?;
-    let unrecorded = Peer::start("bare-pricing")?;
-    let (script, single_script) = (
-        locate_script(&ours, "quote.lua")?,
-        locate_script(&single, "quote.lua")?,
-    );
-    let unrecorded_url = format!("http://{}", unrecorded.address);
-    let (mut single_rates, mut single_costs) = (Vec::new(), Vec::new());
-    let (mut bare_rates, mut bare_costs) = (Vec::new(), Vec::new());
+    let same = Peer::start(&["unrecorded", "--database-url", &ours.ready.database_url])?;
+    let bare = Peer::start(&["bare-pricing"])?;
+    let script = locate_script(&ours, "quote.lua")?;
+    let single_script = locate_script(&single, "quote.lua")?;
+    let peers = [
+        (
+            "the same server, one quote a commit",
+            single.pid(),
+            single.ready.url.clone(),
+            &single_script,
+        ),
+        (
+            "the same server without audit",
+            same.pid(),
+            format!("http://{}", same.address),
+            &script,
+        ),
+        (
+            "bare axum: key, limit, price, JSON, no record",
+            bare.pid(),
+            format!("http://{}", bare.address),
+            &script,
+        ),
+    ];
+    let mut measured = vec![(Vec::new(), Vec::new()); peers.len()];
     for _ in 0..rounds {
-        let (rate, cost) = locates(ours.pid(), &ours.ready.url, &script)?;
-        let (their_rate, their_cost) = locates(single.pid(), &single.ready.url, &single_script)?;
-        single_rates.push((rate, their_rate));
-        single_costs.push((cost, their_cost));
-        let (rate, cost) = locates(ours.pid(), &ours.ready.url, &script)?;
-        let (their_rate, their_cost) = locates(unrecorded.pid(), &unrecorded_url, &script)?;
-        bare_rates.push((rate, their_rate));
-        bare_costs.push((cost, their_cost));
+        for ((_, pid, url, their_script), (rates, costs)) in peers.iter().zip(&mut measured) {
+            let (rate, cost) = locates(ours.pid(), &ours.ready.url, &script)?;
+            let (their_rate, their_cost) = locates(*pid, url, their_script)?;
+            rates.push((rate, their_rate));
+            costs.push((cost, their_cost));
+        }
     }
     let case = "durable quotes over HTTP, 64 clients";
-    let (one, bare) = (
-        "the same server, one quote a commit",
-        "bare axum: key, limit, price, JSON, no record",
-    );
     let cost = "processor time of server and database";
-    Ok(vec![
-        Row::new(case, "quotes", "1/s", one, single_rates),
-        Row::new(case, cost, "µs each", one, single_costs),
-        Row::new(case, "quotes", "1/s", bare, bare_rates),
-        Row::new(case, cost, "µs each", bare, bare_costs),
-    ])
+    let rows = peers.iter().zip(measured);
+    Ok(rows
+        .flat_map(|((peer, ..), (rates, costs))| {
+            [
+                Row::new(case, "quotes", "1/s", peer, rates),
+                Row::new(case, cost, "µs each", peer, costs),
+            ]
+        })
+        .collect())
 }
 
 fn locates(pid: u32, url: &str, script: &Path) -> Result<(f64, f64)> {

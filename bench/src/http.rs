@@ -14,7 +14,7 @@ const SECONDS: u32 = 5;
 
 pub(crate) fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
     let system = System::start(bre, false)?;
-    let peer = Peer::start("bare-axum")?;
+    let peer = Peer::start(&["bare-axum"])?;
     let (rates, costs) = measure(&system, &peer, rounds)?;
     let case = "rate look-up, 64 connections";
     let of = |metric, unit, rounds| Row::new(case, metric, unit, "bare axum, JSON POST", rounds);

@@ -14,6 +14,7 @@ mod reference;
 mod sql;
 mod system;
 mod table;
+mod unrecorded;
 
 /// The same for ours and for every peer.
 #[global_allocator]
@@ -26,12 +27,15 @@ use system::Result;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// `all`, `prices`, `http`, `sql`, `durable`, `protection`; `bare-axum` and `bare-pricing` are peers.
+    /// `all`, `prices`, `http`, `sql`, `durable`, `protection`; `bare-axum`, `bare-pricing` and `unrecorded` are peers.
     #[arg(default_value = "all")]
     what: String,
     /// Rounds of each comparison.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Of the instance that the peer `unrecorded` reads keys and market from.
+    #[arg(long, default_value = "")]
+    database_url: String,
     /// Where the JSON goes.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -48,6 +52,7 @@ async fn main() -> Result<()> {
     match arguments.what.as_str() {
         "bare-axum" => return bare::axum_alone().await,
         "bare-pricing" => return bare::pricing_alone().await,
+        "unrecorded" => return unrecorded::serve(&arguments.database_url).await,
         _ => {}
     }
     let bre = std::env::current_exe()?.with_file_name("bre");
