@@ -35,7 +35,7 @@ pub(crate) enum Command {
     /// Take, list and check backups.
     #[command(subcommand)]
     Backup(BackupCommand),
-    /// Bring a database back into an empty folder, ready to start.
+    /// Bring a database back into an empty folder, or over a broken one, ready to start.
     Restore(RestoreArgs),
     /// What PostgreSQL's restore_command calls.
     #[command(subcommand)]
@@ -56,7 +56,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Price recorded quotes again from their recorded inputs and compare the bytes.
-    Replay,
+    Replay(ReplayArgs),
+    /// Check what runs, as after a recovery: every check by name, and exit code 0 only when all of them passed.
+    #[command(subcommand)]
+    Verify(VerifyCommand),
+    /// The table of jobs: what runs when, how long it is kept, how it is checked.
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// What runs, how far the stream is, what could be restored.
     Status,
 }
@@ -193,6 +199,8 @@ pub(crate) enum KeysCommand {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum BackupKind {
     Full,
+    /// Stores what changed since the last one; restores in one step like any other.
+    Incremental,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -223,6 +231,16 @@ pub(crate) enum BackupCommand {
         #[command(flatten)]
         repository: RepositoryArgs,
     },
+    /// Restore one backup into a scratch folder, check everything, and keep the result beside it.
+    Prove {
+        /// The newest complete one when absent.
+        id: Option<String>,
+        /// Where the scratch folder is made; DIR/proof when absent.
+        #[arg(long, value_name = "DIR")]
+        work: Option<PathBuf>,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
     /// Write a backup as a plain data folder that pg_verifybackup accepts.
     Export {
         id: String,
@@ -245,14 +263,29 @@ pub(crate) struct RepositoryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
-    /// An empty or absent folder.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) to: PathBuf,
+    /// An empty or absent folder; with --delta, a data folder of the same cluster.
+    #[arg(long, value_name = "DIR", required_unless_present = "list_points")]
+    pub(crate) to: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
     /// Restore along this timeline; the newest when absent.
     #[arg(long, value_name = "N")]
     pub(crate) timeline: Option<u32>,
+    /// Restore over what is in the folder, writing only the pages that differ. Shows what it will do, and asks.
+    #[arg(long)]
+    pub(crate) delta: bool,
+    /// With --delta: do it without asking.
+    #[arg(long, requires = "delta")]
+    pub(crate) yes: bool,
+    /// Look and show what would be done; change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Put a tablespace that lay at OLD (or has this oid) into NEW; without it, into DIR.tablespaces/OID. May be repeated.
+    #[arg(long, value_name = "OLD=NEW")]
+    pub(crate) tablespace_mapping: Vec<String>,
+    /// List the named restore points that can be restored to, and end.
+    #[arg(long)]
+    pub(crate) list_points: bool,
     #[command(flatten)]
     pub(crate) repository: RepositoryArgs,
 }
@@ -270,6 +303,12 @@ pub(crate) struct TargetArgs {
     /// A WAL position, for example 0/3000148
     #[arg(long, value_name = "LSN")]
     pub(crate) lsn: Option<String>,
+    /// A restore point that pg_create_restore_point made; --list-points shows them.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The end of a transaction, as pg_current_xact_id() gave it.
+    #[arg(long, value_name = "XID")]
+    pub(crate) xid: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -331,6 +370,46 @@ pub(crate) struct DrillClientArgs {
     pub(crate) ledger: PathBuf,
     #[arg(long)]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// Quotes recorded from this moment on, for example 2026-04-01T10:31:00-04:00; from the first one when absent.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Quotes recorded up to and with this moment; to the last one when absent.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+    /// Read this database instead of the running instance's.
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VerifyCommand {
+    /// Connectivity, invalid indexes, amcheck, row counts, orphan rows, sequences, the slot, the stream, the ages of backup and proof.
+    Database {
+        /// Read this database instead of the running instance's; a superuser's URL, or amcheck is skipped (and said so).
+        #[arg(long, value_name = "URL")]
+        database: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlannedJob {
+    Full,
+    Incremental,
+    /// Of the newest complete backup.
+    Proof,
+    Expire,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlanCommand {
+    /// Every job with its schedule, retention, storage and verification, its last run and its next.
+    Show,
+    /// Run one job of the plan now.
+    Run { job: PlannedJob },
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,10 +2,12 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    num::NonZeroUsize,
+    num::{NonZeroU16, NonZeroUsize},
     path::{Path, PathBuf},
 };
 
+use backup::schedule::{Cadence, Job};
+use repository::retention::{DAY_MICROS, Rules};
 use serde::Deserialize;
 use services::{FeedSettings, RequestsPerMinute, Settings};
 
@@ -21,6 +23,7 @@ pub(crate) struct Config {
     pub(crate) database: Database,
     pub(crate) cache: Cache,
     pub(crate) repository: Repository,
+    pub(crate) backup: Backup,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     /// The services say what can be set about them.
@@ -174,6 +177,90 @@ pub(crate) struct Repository {
     pub(crate) path: Option<PathBuf>,
 }
 
+/// The plan: when its jobs run, and how long their results are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Backup {
+    pub(crate) full: Schedule,
+    pub(crate) incremental: Schedule,
+    pub(crate) proof: Schedule,
+    pub(crate) expire: Schedule,
+    pub(crate) full_days: NonZeroU16,
+    pub(crate) incremental_days: NonZeroU16,
+    pub(crate) wal_days: NonZeroU16,
+}
+
+/// `daily 01:30`, `hourly :00`, `after every backup`, `after full` or `off`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Schedule(pub(crate) Cadence);
+
+impl TryFrom<String> for Schedule {
+    type Error = backup::schedule::CadenceError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+const fn days(days: u16) -> NonZeroU16 {
+    match NonZeroU16::new(days) {
+        Some(days) => days,
+        None => NonZeroU16::MIN,
+    }
+}
+
+/// The guide's table.
+impl Default for Backup {
+    fn default() -> Self {
+        Self {
+            full: Schedule(Cadence::Daily { minute_of_day: 90 }),
+            incremental: Schedule(Cadence::Hourly { minute: 0 }),
+            proof: Schedule(Cadence::AfterEveryBackup),
+            expire: Schedule(Cadence::AfterFull),
+            full_days: days(30),
+            incremental_days: days(7),
+            wal_days: days(7),
+        }
+    }
+}
+
+impl Backup {
+    pub(crate) fn cadence(&self, job: Job) -> Cadence {
+        match job {
+            Job::Full => self.full.0,
+            Job::Incremental => self.incremental.0,
+            Job::Proof => self.proof.0,
+            Job::Expire => self.expire.0,
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Rules {
+        let micros = |days: NonZeroU16| i64::from(days.get()) * DAY_MICROS;
+        Rules {
+            full_micros: micros(self.full_days),
+            incremental_micros: micros(self.incremental_days),
+            wal_micros: micros(self.wal_days),
+            ..Rules::default()
+        }
+    }
+
+    /// A backup follows no other job; without full ones nothing else has a beginning.
+    fn check(&self) -> Result<(), String> {
+        let follows =
+            |cadence: Cadence| matches!(cadence, Cadence::AfterEveryBackup | Cadence::AfterFull);
+        for (name, schedule) in [("full", self.full), ("incremental", self.incremental)] {
+            if follows(schedule.0) {
+                return Err(format!(
+                    "[backup] {name} = \"{}\": a backup runs daily or hourly, or is off",
+                    schedule.0
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Requests a minute and key.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -231,10 +318,13 @@ impl Config {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| Error::Settings {
+        let settings = |reason: String| Error::Settings {
             path: path.into(),
-            reason: error.to_string(),
-        })
+            reason,
+        };
+        let config: Self = toml::from_str(text).map_err(|error| settings(error.to_string()))?;
+        config.backup.check().map_err(settings)?;
+        Ok(config)
     }
 }
 
@@ -251,6 +341,22 @@ mod tests {
             error.contains("standard") && error.contains("bre.toml"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_schedule_that_makes_no_sense_is_refused() {
+        let check = |text: &str, says: &str| {
+            let error = Config::parse(text, Path::new("bre.toml"))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(says), "{error}");
+        };
+        check("[backup]\nfull = \"sometimes\"\n", "daily HH:MM");
+        check("[backup]\nfull = \"after full\"\n", "runs daily or hourly");
+        check("[backup]\nwal_days = 0\n", "wal_days");
+        let config = Config::parse("[backup]\nproof = \"off\"\n", Path::new("x")).unwrap();
+        assert_eq!(config.backup.cadence(Job::Proof), Cadence::Off);
+        assert_eq!(config.backup.rules(), Rules::default(), "the guide's table");
     }
 
     #[test]

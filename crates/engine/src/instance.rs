@@ -65,6 +65,22 @@ impl Instance {
     pub(crate) fn run(&self) -> PathBuf {
         self.root.join("run")
     }
+    /// What the writing host remembers of the repository; may be deleted.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+    /// Where restore proofs are made.
+    pub(crate) fn proofs(&self) -> PathBuf {
+        self.root.join("proof")
+    }
+    /// Held by whoever writes or expires backups of this instance.
+    pub(crate) fn backup_lock(&self) -> PathBuf {
+        self.run().join("backup.lock")
+    }
+    /// How the jobs of the plan stand, for commands to read.
+    pub(crate) fn plan_file(&self) -> PathBuf {
+        self.run().join("plan.json")
+    }
     /// `DIR/run/control.sock`, or in a short folder when that is too long for a socket.
     pub(crate) fn control_socket(&self) -> PathBuf {
         let near = self.run().join(CONTROL_SOCKET);

@@ -49,9 +49,10 @@ impl Event {
 /// A finished backup, as the record shows it.
 pub(crate) fn backup(event: Event, outcome: &backup::database::BackupOutcome) -> Event {
     let state = serde_json::to_value(outcome.state).unwrap_or_default();
+    let kind = serde_json::to_value(outcome.kind).unwrap_or_default();
     event
         .with("backup_id", &outcome.id)
-        .with("kind", "full")
+        .with("kind", kind.as_str().unwrap_or_default())
         .with("state", state.as_str().unwrap_or_default())
         .with("bytes", outcome.bytes_source)
         .with("damaged_pages", outcome.damaged.len())

@@ -92,6 +92,15 @@ pub struct StreamReport {
     pub durable_lsn: Option<u64>,
     /// Thousandths of `max_slot_wal_keep_size` in use.
     pub slot_fill_permille: Option<u32>,
+    /// When the newest complete backup ended.
+    #[serde(default)]
+    pub last_backup_at_micros: Option<i64>,
+    /// When a backup was last restored and proved.
+    #[serde(default)]
+    pub last_proof_at_micros: Option<i64>,
+    /// The newest restore proof failed.
+    #[serde(default)]
+    pub proof_failed: bool,
     /// Something an operator should look at; shown in health and status.
     pub alarm: Option<String>,
     /// Set: locates are refused, and why (strict mode with the slot full, for one).
@@ -149,6 +158,7 @@ pub struct Settings {
     /// Quotes in one commit.
     pub batch_quotes_max: usize,
     pub feeds: crate::FeedSettings,
+    pub locates: crate::LocateSettings,
 }
 
 /// Certificate chain and private key, as PEM.
@@ -191,6 +201,7 @@ impl Default for Settings {
             queue_quotes_max: 8192,
             batch_quotes_max: 1024,
             feeds: crate::FeedSettings::default(),
+            locates: crate::LocateSettings::default(),
         }
     }
 }

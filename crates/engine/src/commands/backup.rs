@@ -6,14 +6,14 @@ use postgres_physical::lsn::Lsn;
 use repository::{BackupReader, BackupState, BackupSummary, Catalogue, WalReader, catalogue};
 use serde::Serialize;
 
-use super::{opened::Opened, progress::Steps};
+use super::{opened::Opened, progress::Steps, prove};
 use crate::{
     cli::{BackupCommand, RepositoryArgs},
     error::Error,
     instance::Instance,
     record::{self, Event},
-    terminal,
-    up::protection,
+    terminal::{self, time},
+    up::backups::backup_of_running,
 };
 
 /// Reading back is bound by decompression: one thread a core.
@@ -25,12 +25,17 @@ pub(crate) fn run(
     command: BackupCommand,
 ) -> Result<ExitCode, Error> {
     match command {
-        BackupCommand::Run { .. } => take(instance, json),
+        BackupCommand::Run { kind, .. } => take(instance, json, kind.into()),
         BackupCommand::List(args) => list(instance, json, &args),
         BackupCommand::Show { id, repository } => show(instance, json, &id, &repository),
         BackupCommand::Verify { id, repository } => {
             verify(instance, json, id.as_deref(), &repository)
         }
+        BackupCommand::Prove {
+            id,
+            work,
+            repository,
+        } => prove::run(instance, json, id.as_deref(), work, &repository),
         BackupCommand::Export {
             id,
             dir,
@@ -50,13 +55,21 @@ struct Shown {
     start_lsn: String,
     stop_lsn: String,
     timeline: u32,
+    /// The backup that an incremental one is based on.
+    parent: Option<String>,
     bytes_source: u64,
+    /// Newly written to the repository.
     bytes_stored: u64,
+    /// Bytes of files that earlier backups had stored, and those that a killed attempt had stored.
+    bytes_reused: u64,
+    bytes_resumed: u64,
     files: u64,
     damaged_pages: u64,
     system_identifier: u64,
     pg_version: u32,
     restored_and_proved_at: Option<String>,
+    /// The newest proof failed, at this time.
+    proof_failed_at: Option<String>,
 }
 
 impl From<&BackupSummary> for Shown {
@@ -71,12 +84,16 @@ impl From<&BackupSummary> for Shown {
             stop_lsn: Lsn(backup.stop_lsn).to_string(),
             timeline: backup.timeline,
             bytes_source: backup.bytes_source,
+            parent: backup.parent.clone(),
             bytes_stored: backup.bytes_stored,
+            bytes_reused: backup.bytes_reused,
+            bytes_resumed: backup.bytes_resumed,
             files: backup.files,
             damaged_pages: backup.damaged_pages,
             system_identifier: backup.system_identifier,
             pg_version: backup.pg_version,
             restored_and_proved_at: backup.restored_and_proved_at_micros.map(time),
+            proof_failed_at: backup.proof_failed_at_micros.map(time),
         }
     }
 }
@@ -84,7 +101,7 @@ impl From<&BackupSummary> for Shown {
 impl Shown {
     fn line(&self) -> String {
         format!(
-            "{}  {:?}  {:?}  {} .. {}  timeline {}  {} -> {}{}",
+            "{}  {:?}  {:?}  {} .. {}  timeline {}  {} -> {}  {}{}",
             self.id,
             self.kind,
             self.state,
@@ -93,6 +110,11 @@ impl Shown {
             self.timeline,
             indicatif::HumanBytes(self.bytes_source),
             indicatif::HumanBytes(self.bytes_stored),
+            match (&self.proof_failed_at, &self.restored_and_proved_at) {
+                (Some(at), _) => format!("PROOF FAILED {at}"),
+                (None, Some(at)) => format!("proved {at}"),
+                (None, None) => "not proved".to_owned(),
+            },
             match self.damaged_pages {
                 0 => String::new(),
                 pages => format!("  {pages} DAMAGED PAGES"),
@@ -101,14 +123,50 @@ impl Shown {
     }
 }
 
-pub(crate) fn time(micros: i64) -> String {
-    jiff::Timestamp::from_microsecond(micros)
-        .map_or_else(|_| micros.to_string(), |at| at.to_string())
+impl From<crate::cli::BackupKind> for repository::BackupKind {
+    fn from(kind: crate::cli::BackupKind) -> Self {
+        match kind {
+            crate::cli::BackupKind::Full => Self::Full,
+            crate::cli::BackupKind::Incremental => Self::Incremental,
+        }
+    }
 }
 
-fn take(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+/// A backup that was just taken.
+#[derive(Debug, Serialize)]
+struct Taken {
+    #[serde(flatten)]
+    backup: Shown,
+    /// Why it is full although an incremental was asked for.
+    why_full: Option<String>,
+}
+
+impl Taken {
+    fn sentence(&self) -> String {
+        let backup = &self.backup;
+        let mut text = backup.line();
+        if backup.bytes_reused + backup.bytes_resumed > 0 {
+            let bytes = indicatif::HumanBytes;
+            text.push_str(&format!(
+                "\n  reused: {} of earlier backups, {} of an attempt that was killed",
+                bytes(backup.bytes_reused),
+                bytes(backup.bytes_resumed)
+            ));
+        }
+        if let Some(why) = &self.why_full {
+            text.push_str(&format!("\n  taken as a full backup: {why}"));
+        }
+        text
+    }
+}
+
+pub(super) fn take(
+    instance: &Instance,
+    json: bool,
+    kind: repository::BackupKind,
+) -> Result<ExitCode, Error> {
     instance.running()?;
-    let outcome = protection::full_backup_of_running(instance, &Steps::shown(json, "backup"))?;
+    let outcome = backup_of_running(instance, kind, &Steps::shown(json, "backup"))?;
     let event = record::backup(Event::by_person("BackupRun"), &outcome);
     // The backup is there all the same; that it is not on record has to be seen.
     if let Err(error) = super::wait(event.record(instance)) {
@@ -118,9 +176,12 @@ fn take(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
     }
     let opened = Opened::at(instance, &RepositoryArgs::default())?;
     let all = catalogue(&opened.repository)?;
-    let shown = Shown::from(find(&all, &outcome.id)?);
-    terminal::result(json, &shown, || shown.line());
-    Ok(if shown.state == BackupState::Complete {
+    let taken = Taken {
+        backup: find(&all, &outcome.id)?.into(),
+        why_full: outcome.why_full,
+    };
+    terminal::result(json, &taken, || taken.sentence());
+    Ok(if taken.backup.state == BackupState::Complete {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -162,7 +223,6 @@ struct Details {
     #[serde(flatten)]
     backup: Shown,
     label: String,
-    parent: Option<String>,
     wal_segment_bytes: u64,
 }
 
@@ -178,7 +238,6 @@ fn show(
     let details = Details {
         backup: backup.into(),
         label: backup.label.clone(),
-        parent: backup.parent.clone(),
         wal_segment_bytes: backup.wal_segment_bytes,
     };
     terminal::result(json, &details, || {

@@ -37,6 +37,10 @@ impl Steps {
         self
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_total(&self, bytes: u64) {
         if let Some(bar) = &self.bar {
             bar.total(bytes);
@@ -46,6 +50,14 @@ impl Steps {
     pub(crate) fn advanced(&self, bytes: u64) {
         if let Some(bar) = &self.bar {
             bar.advance(bytes);
+        }
+    }
+
+    /// Takes the bar away while somebody is asked something.
+    pub(crate) fn hidden_while<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.hidden_while(work),
+            None => work(),
         }
     }
 
@@ -68,6 +80,6 @@ impl repository::Progress for Steps {
         self.step(text);
     }
     fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.is_cancelled()
     }
 }

@@ -1,15 +1,18 @@
 //! What protects the log of a data-service: the WAL stream, signed heads and full backups, where a repository is named. Without
 //! one the log is as safe as its database, and health says so.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use audit::{SignedHead, SigningKey};
 use backup::{
     database::{is_strict, slot_status},
     stream::{Streamer, StreamerConfig},
 };
-use postgres_physical::wire::ConnectOptions;
-use repository::{BackupState, catalogue};
+use postgres_physical::{
+    server::{Binaries, OsUser},
+    wire::ConnectOptions,
+};
+use repository::{BackupKind, BackupState, catalogue};
 use services::{HeadPublisher, StreamHealth};
 use tokio::runtime::Runtime;
 
@@ -19,9 +22,11 @@ use crate::{
     instance::Instance,
     keys,
     up::{
+        backups::{Backups, OwnedRequest},
         heads::{self, Publisher},
         health::StreamMonitor,
-        protection::{FullBackup, OwnedRequest, SLOT},
+        plan::{Host, Plan},
+        protection::SLOT,
         repository::{Own, open_own},
     },
 };
@@ -44,7 +49,13 @@ struct Guarded {
     own: Own,
     connect: ConnectOptions,
     streamer: Streamer,
-    full_backup: FullBackup,
+    backups: Backups,
+    plan: Option<Plan>,
+    binaries: Option<Binaries>,
+    user: Option<OsUser>,
+    settings: crate::config::Backup,
+    cache: PathBuf,
+    lock: PathBuf,
     /// A complete backup on this timeline is known.
     backed_up: bool,
     strict: bool,
@@ -80,7 +91,14 @@ impl Protection {
                 own,
                 connect,
                 streamer,
-                full_backup: FullBackup::default(),
+                backups: Backups::default(),
+                plan: None,
+                // Only proofs need them; without them they are not made, and the plan says so.
+                binaries: Binaries::find(config.database.binaries.as_deref()).ok(),
+                user: OsUser::for_server().ok(),
+                settings: config.backup.clone(),
+                cache: instance.cache(),
+                lock: instance.backup_lock(),
                 backed_up: false,
                 strict: config.database.strict,
             }),
@@ -125,13 +143,16 @@ impl Protection {
                     .set_problem(Some(format!("the slot cannot be looked at: {error}")));
             }
         }
-        guarded.full_backup.record(runtime.handle(), instance);
+        guarded.keep_to_the_plan(&self.monitor, runtime, instance);
     }
 
     pub(super) fn stop(self) {
         self.monitor.follow(None);
         if let Some(mut guarded) = self.guarded {
-            guarded.full_backup.end();
+            guarded.backups.end();
+            if let Some(plan) = &mut guarded.plan {
+                plan.end();
+            }
             guarded.streamer.stop();
         }
     }
@@ -150,14 +171,6 @@ impl Guarded {
                 "strict mode is wanted, but the server does not wait for the stream: set synchronous_standby_names = '{SLOT}' there"
             ));
         }
-        match self.full_backup.collect() {
-            Some(Err(error)) => {
-                tracing::error!(%error, "the full backup failed");
-                problems.push(format!("the last full backup failed: {error}"));
-            }
-            Some(Ok(())) => self.backed_up = false,
-            None => {}
-        }
         let state = self.streamer.state();
         if !self.backed_up && state.attached {
             let backups = catalogue(&self.own.repository)?.backups;
@@ -169,21 +182,54 @@ impl Guarded {
             problems.push(NO_BACKUP.to_owned());
         }
         let wanted = !self.backed_up || state.needs_full_backup;
-        if wanted && state.attached && self.full_backup.may_start() {
+        if wanted && state.attached && self.backups.may_start() {
             tracing::info!("taking a full backup");
-            self.full_backup
-                .start(self.request(), Some(self.streamer.watch()));
+            self.backups
+                .start(self.request(BackupKind::Full), Some(self.streamer.watch()));
         }
         Ok((!problems.is_empty()).then(|| problems.join("; ")))
     }
 
-    fn request(&self) -> OwnedRequest {
+    /// The jobs of the plan, as in `bre up`.
+    fn keep_to_the_plan(
+        &mut self,
+        monitor: &StreamMonitor,
+        runtime: &Runtime,
+        instance: &Instance,
+    ) {
+        let host = Host {
+            instance,
+            repository: &self.own.repository,
+            keys: &self.own.keys,
+            binaries: self.binaries.as_ref(),
+            user: self.user.as_ref(),
+            config: &self.settings,
+            connect: self.connect.clone(),
+            monitor,
+            runtime: runtime.handle(),
+        };
+        let attached = self.streamer.state().attached;
+        let plan = self.plan.get_or_insert_with(|| Plan::begin(&host));
+        if plan.collect(&mut self.backups, &host) {
+            // The catalogue says whether it is complete, and on which timeline.
+            self.backed_up = false;
+        }
+        if let Some(kind) = plan.start_due(&host, attached && self.backups.may_start()) {
+            self.backups
+                .start(self.request(kind), Some(self.streamer.watch()));
+        }
+    }
+
+    fn request(&self, kind: BackupKind) -> OwnedRequest {
         OwnedRequest {
             connect: self.connect.clone(),
             repository: self.own.repository.clone(),
             public: self.own.keys.public.clone(),
             chunk_id: self.own.keys.chunk_id.clone(),
             label: "by the data-service",
+            kind,
+            cache: self.cache.clone(),
+            lock: self.lock.clone(),
         }
     }
 }

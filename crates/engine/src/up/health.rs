@@ -27,6 +27,18 @@ struct Inner {
     /// PostgreSQL gave up WAL that the repository has not got.
     slot_lost: bool,
     problem: Option<String>,
+    protected: Protected,
+}
+
+/// How backups and proofs stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Protected {
+    pub(crate) last_backup_micros: Option<i64>,
+    pub(crate) last_proof_micros: Option<i64>,
+    /// The newest proof failed: of which backup, and why.
+    pub(crate) proof_failed: Option<String>,
+    /// Jobs of the plan whose last run failed.
+    pub(crate) failing: Vec<String>,
 }
 
 impl StreamMonitor {
@@ -77,6 +89,14 @@ impl StreamMonitor {
         self.with(|inner| inner.problem = problem);
     }
 
+    pub(crate) fn set_protected(&self, protected: &Protected) {
+        self.with(|inner| {
+            if inner.protected != *protected {
+                inner.protected = protected.clone();
+            }
+        });
+    }
+
     pub(crate) fn is_attached(&self) -> bool {
         self.with(|inner| {
             inner
@@ -112,9 +132,12 @@ impl Inner {
             "the limit was passed and PostgreSQL gave up WAL that the repository has not got: there will be a hole, and a full \
              backup after it as soon as the repository is back",
         );
-        let parts: Vec<&str> = [self.problem.as_deref(), error, fill.as_deref(), lost]
+        let proof = self.protected.proof_failed.as_deref();
+        let jobs = self.protected.failing.iter().map(String::as_str);
+        let parts: Vec<&str> = [self.problem.as_deref(), error, fill.as_deref(), lost, proof]
             .into_iter()
             .flatten()
+            .chain(jobs)
             .collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -133,6 +156,9 @@ impl StreamHealth for StreamMonitor {
                 strict: inner.strict_on,
                 durable_lsn: inner.stream.as_ref().and_then(durable),
                 slot_fill_permille: inner.slot_fill_permille,
+                last_backup_at_micros: inner.protected.last_backup_micros,
+                last_proof_at_micros: inner.protected.last_proof_micros,
+                proof_failed: inner.protected.proof_failed.is_some(),
                 alarm: inner.alarm(state.as_ref().and_then(|state| state.error.as_deref())),
                 refuse_locates: refusal(inner.strict_wanted, full, after_hole)
                     .map(ToOwned::to_owned),

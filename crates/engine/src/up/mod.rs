@@ -1,8 +1,10 @@
 //! `bre up`: everything on one machine, from nothing or from what a loss left, until it is told to stop.
 
+pub(crate) mod backups;
 pub(crate) mod database;
 pub(crate) mod heads;
 pub(crate) mod health;
+pub(crate) mod plan;
 pub(crate) mod postgres;
 pub(crate) mod protection;
 mod redis;

@@ -18,10 +18,12 @@ use services::{RecoveryFact, Services, Tier, WriterState};
 use tokio::runtime::Runtime;
 
 use super::{
-    FIRST_CLIENT, database,
+    FIRST_CLIENT,
+    backups::Backups,
+    database,
     health::StreamMonitor,
+    plan::Plan,
     postgres::Postgres,
-    protection,
     redis::Redis,
     repository::{Claim, Own, open_own},
     sockets, wiring,
@@ -61,7 +63,9 @@ pub(crate) struct Supervisor {
     url: String,
     stop: Arc<AtomicBool>,
     reloader: Option<Reloader>,
-    pub(super) full_backup: protection::FullBackup,
+    pub(super) backups: Backups,
+    /// From the first look on.
+    pub(super) plan: Option<Plan>,
 }
 
 impl Supervisor {
@@ -107,7 +111,8 @@ impl Supervisor {
             url,
             stop,
             reloader: None,
-            full_backup: protection::FullBackup::default(),
+            backups: Backups::default(),
+            plan: None,
         };
         supervisor
             .stream
@@ -367,7 +372,10 @@ impl Supervisor {
         if let Some(services) = self.services.take() {
             self.runtime.block_on(services.shutdown());
         }
-        self.full_backup.end();
+        self.backups.end();
+        if let Some(plan) = &mut self.plan {
+            plan.end();
+        }
         // PostgreSQL waits until its stream has confirmed the last byte. One that cannot deliver must not hold it back.
         if !self.stream.is_attached() {
             self.stop_streamer();

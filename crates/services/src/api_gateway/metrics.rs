@@ -96,6 +96,16 @@ pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
     }
     flag("bre_wal_stream_attached", stream.attached);
     flag("bre_alarm", stream.alarm.is_some());
+    flag("bre_restore_proof_failed", stream.proof_failed);
+    for (name, at) in [
+        ("bre_backup_age_seconds", stream.last_backup_at_micros),
+        ("bre_restore_proof_age_seconds", stream.last_proof_at_micros),
+    ] {
+        if let Some(at) = at {
+            let age = now_micros().saturating_sub(at) / 1_000_000;
+            ::metrics::gauge!(name).set(u32::try_from(age.max(0)).unwrap_or(u32::MAX));
+        }
+    }
     flag("bre_strict", gateway.strict);
     flag("bre_rate_limits_shared", gateway.limits_are_shared());
     let seconds = market

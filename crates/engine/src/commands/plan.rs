@@ -1,0 +1,256 @@
+//! `bre plan`: the table of jobs, and running one of them now.
+
+use std::process::ExitCode;
+
+use backup::schedule::{Cadence, Job, next_appointment};
+use jiff::Timestamp;
+use postgres_physical::wire::ConnectOptions;
+use repository::{BackupKind, BackupSummary, catalogue, retention::DAY_MICROS};
+use serde::Serialize;
+
+use super::{backup::take, opened::Opened, progress::Steps, prove, restore::interrupted};
+use crate::{
+    cli::{PlanCommand, PlannedJob, RepositoryArgs},
+    config::{self, Config},
+    error::Error,
+    expiry,
+    instance::Instance,
+    jobs::{JobState, Ran, Standing},
+    terminal::{self, time},
+    up::{backups::lock, postgres::BACKUP},
+};
+
+pub(crate) fn run(
+    instance: &Instance,
+    json: bool,
+    command: PlanCommand,
+) -> Result<ExitCode, Error> {
+    match command {
+        PlanCommand::Show => show(instance, json),
+        PlanCommand::Run { job } => match job {
+            PlannedJob::Full => take(instance, json, BackupKind::Full),
+            PlannedJob::Incremental => take(instance, json, BackupKind::Incremental),
+            PlannedJob::Proof => prove::run(instance, json, None, None, &RepositoryArgs::default()),
+            PlannedJob::Expire => expire(instance, json),
+        },
+    }
+}
+
+/// One row of the table.
+#[derive(Debug, Serialize)]
+struct Row {
+    job: &'static str,
+    component: &'static str,
+    kind: &'static str,
+    schedule: String,
+    retention: String,
+    storage: String,
+    verification: String,
+    /// `running`, `waiting`, `failed`, `off`, `cannot`, or `not running` when no engine keeps the plan.
+    state: &'static str,
+    /// Why it cannot, or what its last run said.
+    said: Option<String>,
+    last_started_at: Option<String>,
+    last_ended_at: Option<String>,
+    last_succeeded: Option<bool>,
+    next_at: Option<String>,
+}
+
+fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, &RepositoryArgs::default())?;
+    let config = Config::load(None, instance.root())?.backup;
+    let backups = catalogue(&opened.repository)?.backups;
+    let table = Table {
+        config: &config,
+        storage: format!("{} (encrypted)", opened.path.display()),
+        backups: &backups,
+        standing: Standing::read(&instance.plan_file()),
+        is_kept: instance.is_locked(),
+        now: Timestamp::now().as_microsecond(),
+    };
+    let mut rows: Vec<Row> = vec![
+        table.row(Job::Full),
+        table.row(Job::Incremental),
+        table.wal(),
+    ];
+    rows.extend([Job::Proof, Job::Expire].map(|job| table.row(job)));
+    terminal::result(json, &rows, || rows.iter().map(line).collect());
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Table<'a> {
+    config: &'a config::Backup,
+    storage: String,
+    backups: &'a [BackupSummary],
+    standing: Standing,
+    /// An engine runs.
+    is_kept: bool,
+    now: i64,
+}
+
+impl Table<'_> {
+    fn row(&self, job: Job) -> Row {
+        let cadence = self.config.cadence(job);
+        let known = self.standing.of(job).cloned().unwrap_or_default();
+        let last = known.last.clone().or_else(|| self.last_in_repository(job));
+        let state = self.state(cadence, &known, last.as_ref());
+        let rules = self.config.rules();
+        let (kind, retention, verification) = match job {
+            Job::Full => ("full", days(rules.full_micros), self.proofs()),
+            Job::Incremental => ("incremental", days(rules.incremental_micros), self.proofs()),
+            Job::Proof => (
+                "restore proof",
+                "as long as its backup".into(),
+                "its record is in the audit log".into(),
+            ),
+            Job::Expire => (
+                "expiry",
+                String::new(),
+                "a reason for every decision; nothing that a kept backup needs".into(),
+            ),
+        };
+        Row {
+            job: job.name(),
+            component: "database",
+            kind,
+            schedule: match cadence.period() {
+                Some(_) => format!("{cadence} UTC"),
+                None => cadence.to_string(),
+            },
+            retention,
+            storage: self.storage.clone(),
+            verification,
+            state,
+            said: known
+                .cannot
+                .or_else(|| last.as_ref().map(|last| last.said.clone())),
+            last_started_at: last.as_ref().map(|last| time(last.started_micros)),
+            last_ended_at: last.as_ref().and_then(|last| last.ended_micros).map(time),
+            last_succeeded: last.as_ref().and_then(|last| last.succeeded),
+            next_at: self.next(cadence, known.next_micros, state).map(time),
+        }
+    }
+
+    fn state(&self, cadence: Cadence, known: &JobState, last: Option<&Ran>) -> &'static str {
+        match (cadence, last.and_then(|last| last.succeeded)) {
+            _ if known.cannot.is_some() => "cannot",
+            (Cadence::Off, _) => "off",
+            _ if !self.is_kept => "not running",
+            _ if known.running => "running",
+            (_, Some(false)) => "failed",
+            _ => "waiting",
+        }
+    }
+
+    fn next(&self, cadence: Cadence, kept: Option<i64>, state: &str) -> Option<i64> {
+        match state {
+            "waiting" => next_appointment(cadence, self.now).or(kept),
+            "failed" => kept.map(|kept| kept.max(self.now)),
+            _ => None,
+        }
+    }
+
+    fn last_in_repository(&self, job: Job) -> Option<Ran> {
+        let of_kind = |kind: BackupKind| {
+            let newest = self.backups.iter().rfind(|backup| backup.kind == kind)?;
+            Some(Ran {
+                started_micros: newest.started_at_micros,
+                ended_micros: Some(newest.finished_at_micros),
+                succeeded: Some(true),
+                said: newest.id.clone(),
+            })
+        };
+        match job {
+            Job::Full => of_kind(BackupKind::Full),
+            Job::Incremental => of_kind(BackupKind::Incremental),
+            Job::Proof | Job::Expire => None,
+        }
+    }
+
+    fn proofs(&self) -> String {
+        match self.config.proof.0 {
+            Cadence::Off => "none planned; bre backup prove ID".to_owned(),
+            cadence => format!("restored and proved {cadence}"),
+        }
+    }
+
+    /// Not a job that is started: it runs as long as the engine does.
+    fn wal(&self) -> Row {
+        Row {
+            job: "wal",
+            component: "database",
+            kind: "transaction log",
+            schedule: "continuous".to_owned(),
+            retention: format!(
+                "{}, and as long as a kept backup needs it",
+                days(self.config.rules().wal_micros)
+            ),
+            storage: self.storage.clone(),
+            verification: "each segment is read back before its tails go; every proof replays it"
+                .to_owned(),
+            state: if self.is_kept {
+                "running"
+            } else {
+                "not running"
+            },
+            said: None,
+            last_started_at: None,
+            last_ended_at: None,
+            last_succeeded: None,
+            next_at: None,
+        }
+    }
+}
+
+fn days(micros: i64) -> String {
+    format!("{} days", micros / DAY_MICROS)
+}
+
+fn line(row: &Row) -> String {
+    let mut text = format!(
+        "{:<12} {:<22} kept {:<12} {:<11} last {}  next {}\n",
+        row.job,
+        row.schedule,
+        if row.retention.is_empty() {
+            "-"
+        } else {
+            &row.retention
+        },
+        row.state,
+        row.last_started_at.as_deref().unwrap_or("-"),
+        row.next_at.as_deref().unwrap_or("-"),
+    );
+    if let Some(said) = row.said.as_ref().filter(|said| !said.is_empty()) {
+        text.push_str(&format!("             {said}\n"));
+    }
+    text
+}
+
+/// As the engine does it by itself, with its settings.
+fn expire(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+    let running = instance.running()?;
+    let opened = Opened::at(instance, &RepositoryArgs::default())?;
+    let connect = ConnectOptions::from_url(&running.database_url)
+        .map_err(|error| Error::Failed(error.to_string()))?
+        .with_user(BACKUP)
+        .with_database("postgres");
+    let rules = Config::load(None, instance.root())?.backup.rules();
+    let _alone = lock(&instance.backup_lock())?;
+    let steps = Steps::shown(json, "expire").cancelled_by(interrupted()?);
+    // A host that cannot read expires what it can judge.
+    let private = opened.private().ok();
+    let said = expiry::expire(
+        &opened.repository,
+        private.as_ref(),
+        &connect,
+        &rules,
+        &steps,
+    )?;
+    drop(steps);
+    terminal::result(
+        json,
+        &serde_json::json!({ "job": "expire", "said": said }),
+        || said.clone(),
+    );
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,74 @@
+//! `bre backup prove`: one restore proof by hand, wherever repository and private key are.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use postgres_physical::server::{Binaries, OsUser};
+use repository::{BackupState, catalogue};
+
+use super::{opened::Opened, progress::Steps, restore::interrupted};
+use crate::{
+    cli::RepositoryArgs,
+    config::Config,
+    error::Error,
+    instance::Instance,
+    keys::verifying_key,
+    proof::{self, Prover},
+    record::Event,
+    terminal,
+};
+
+pub(super) fn run(
+    instance: &Instance,
+    json: bool,
+    id: Option<&str>,
+    work: Option<PathBuf>,
+    args: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, args)?;
+    let private = opened.private()?;
+    let config = Config::load(None, instance.root())?;
+    let id = match id {
+        Some(id) => id.to_owned(),
+        None => newest(&opened)?,
+    };
+    let prover = Prover {
+        repository: opened.repository.clone(),
+        private,
+        verifying: verifying_key(&opened.keys)?,
+        binaries: Binaries::find(config.database.binaries.as_deref())?,
+        user: OsUser::for_server()?,
+        work: work.unwrap_or_else(|| instance.proofs()),
+    };
+    let steps = Steps::shown(json, "prove").cancelled_by(interrupted()?);
+    let record = prover.prove(&id, &steps)?;
+    drop(steps);
+    let stored = record.store(&opened.repository)?;
+    // On a host without the engine there is no log to write to; the record beside the backup stands by itself.
+    if instance.is_locked() && args.repository.is_none() {
+        let event = proof::event(Event::by_person("BackupRun"), &record, &stored);
+        if let Err(error) = super::wait(event.record(instance)) {
+            terminal::note(&format!(
+                "bre: the proof is kept but not in the audit log: {error}"
+            ));
+        }
+    }
+    terminal::result(json, &record, || record.sentences());
+    Ok(if record.passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn newest(opened: &Opened) -> Result<String, Error> {
+    let backups = catalogue(&opened.repository)?.backups;
+    let newest = backups
+        .into_iter()
+        .rfind(|backup| backup.state == BackupState::Complete);
+    newest
+        .map(|backup| backup.id)
+        .ok_or_else(|| Error::Refused {
+            what: "there is nothing to prove",
+            reason: format!("{} holds no complete backup", opened.path.display()),
+        })
+}

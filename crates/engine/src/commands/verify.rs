@@ -1,0 +1,185 @@
+//! `bre verify database`: the guide's verification scripts as one command, with a verdict for every check.
+
+use std::process::ExitCode;
+
+use assurance::verification::{self, Check, Freshness, Options, all_passed, fresh_enough};
+use backup::database::{WalStatus, slot_status};
+use backup::schedule::{Cadence, Job};
+use jiff::Timestamp;
+use postgres_physical::wire::ConnectOptions;
+use repository::{BackupState, catalogue};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::opened::Opened;
+use crate::{
+    cli::{RepositoryArgs, VerifyCommand},
+    config::{self, Config},
+    control::Control,
+    error::Error,
+    instance::Instance,
+    terminal,
+    up::protection::SLOT,
+};
+
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Every check was made and passed.
+    passed: bool,
+    checked_at: String,
+    checks: Vec<Check>,
+}
+
+pub(crate) fn run(
+    instance: &Instance,
+    json: bool,
+    command: VerifyCommand,
+) -> Result<ExitCode, Error> {
+    let VerifyCommand::Database { database } = command;
+    let own = database.is_none();
+    let url = match database {
+        Some(url) => url,
+        None => instance.running()?.database_url,
+    };
+    let connect = ConnectOptions::from_url(&url)
+        .map_err(|error| Error::Failed(error.to_string()))?
+        .with_application_name("bre-verify");
+    let options = Options {
+        scratch: false,
+        cancelled: &|| false,
+    };
+    let mut checks = verification::cluster(&connect, &options);
+    // What is around a database belongs to the instance that runs it.
+    if own {
+        checks.push(slot(&connect));
+        checks.push(stream(instance));
+        checks.extend(ages(instance));
+    }
+    let report = Report {
+        passed: all_passed(&checks),
+        checked_at: Timestamp::now().to_string(),
+        checks,
+    };
+    terminal::result(json, &report, || sentences(&report));
+    Ok(if report.passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn sentences(report: &Report) -> String {
+    let mut text: String = report
+        .checks
+        .iter()
+        .map(|check| check.line() + "\n")
+        .collect();
+    text.push_str(match report.passed {
+        true => "every check passed\n",
+        false => "NOT every check passed\n",
+    });
+    text
+}
+
+fn slot(connect: &ConnectOptions) -> Check {
+    const NAME: &str = "replication_slot";
+    let failed = |why: String| Check::failed(NAME, why, Value::Null);
+    let status = match slot_status(connect, SLOT) {
+        Ok(Some(status)) => status,
+        Ok(None) => {
+            return failed(format!(
+                "the slot {SLOT} is not there: nothing keeps WAL for the stream"
+            ));
+        }
+        Err(error) => return failed(error.to_string()),
+    };
+    let detail = json!({
+        "active": status.active, "retained_bytes": status.retained_bytes, "limit_bytes": status.limit_bytes,
+    });
+    match (status.wal_status, status.active) {
+        (WalStatus::Lost, _) => Check::failed(
+            NAME,
+            "PostgreSQL gave up WAL that the repository has not got",
+            detail,
+        ),
+        (_, false) => Check::failed(NAME, format!("nobody reads from the slot {SLOT}"), detail),
+        (_, true) => Check::passed(NAME, detail),
+    }
+}
+
+fn stream(instance: &Instance) -> Check {
+    const NAME: &str = "wal_stream";
+    let asked = super::wait(async {
+        Control::to(instance)?
+            .get::<Value>("/internal/status")
+            .await
+    });
+    let stream = match asked {
+        Ok(status) => status["components"]["wal_stream"].clone(),
+        Err(error) => return Check::failed(NAME, error.to_string(), Value::Null),
+    };
+    match (stream["alarm"].as_str(), stream["attached"].as_bool()) {
+        (Some(alarm), _) => Check::failed(NAME, alarm, stream.clone()),
+        (None, Some(true)) => Check::passed(NAME, stream),
+        (None, _) => Check::failed(NAME, "WAL does not reach the repository", stream),
+    }
+}
+
+fn ages(instance: &Instance) -> Vec<Check> {
+    let looked = || {
+        let opened = Opened::at(instance, &RepositoryArgs::default())?;
+        let config = Config::load(None, instance.root())?;
+        Ok::<_, Error>((catalogue(&opened.repository)?.backups, config.backup))
+    };
+    let (backups, plan) = match looked() {
+        Ok(looked) => looked,
+        Err(error) => {
+            let failed = |name| Check::failed(name, error.to_string(), Value::Null);
+            return ["backup_age", "proof_age"].map(failed).into();
+        }
+    };
+    let complete = || {
+        backups
+            .iter()
+            .filter(|backup| backup.state == BackupState::Complete)
+    };
+    let now_micros = Timestamp::now().as_microsecond();
+    let backup = Freshness {
+        last_micros: complete().map(|backup| backup.finished_at_micros).max(),
+        now_micros,
+        every_seconds: backup_seconds(&plan),
+    };
+    let proof = Freshness {
+        last_micros: complete()
+            .filter_map(|backup| backup.restored_and_proved_at_micros)
+            .max(),
+        now_micros,
+        every_seconds: match plan.cadence(Job::Proof) {
+            Cadence::AfterEveryBackup => backup_seconds(&plan),
+            Cadence::AfterFull => plan
+                .cadence(Job::Full)
+                .period()
+                .map(|period| period.as_secs()),
+            cadence => cadence.period().map(|period| period.as_secs()),
+        },
+    };
+    let proof = match crate::up::plan::newest_failure(&backups) {
+        Some(id) => Check::failed(
+            "proof_age",
+            format!("the newest restore proof, of backup {id}, failed"),
+            json!({}),
+        ),
+        None => fresh_enough("proof_age", "passed restore proof", proof),
+    };
+    vec![fresh_enough("backup_age", "complete backup", backup), proof]
+}
+
+/// The shortest time between two backups of either kind.
+fn backup_seconds(plan: &config::Backup) -> Option<u64> {
+    let periods = [Job::Full, Job::Incremental].map(|job| plan.cadence(job).period());
+    periods
+        .into_iter()
+        .flatten()
+        .min()
+        .map(|period| period.as_secs())
+}

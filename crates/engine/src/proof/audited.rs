@@ -1,0 +1,286 @@
+//! The restored audit log against the signed heads that lie outside the database, and its quotes priced again.
+
+use assurance::verification::Check;
+use audit::{Entry, Head, Kind, SignedHead, VerifyingKey, hex};
+use postgres_physical::server::sql::Client;
+use recovery::database::{Plan, Recovered};
+use serde_json::{Value, json};
+use services::Period;
+
+use super::scratch::Scratch;
+use crate::{error::Error, up::heads::LOG};
+
+/// Quotes that are priced again: windows of so many entries, spread evenly over the log.
+const WINDOWS: u64 = 8;
+const WINDOW_ENTRIES: u64 = 250;
+
+const NAMES: [&str; 2] = ["audit_log", "replayed_quotes"];
+
+pub(super) fn not_an_engine() -> Vec<Check> {
+    let why = "the cluster holds no tables of the engine";
+    NAMES.iter().map(|name| Check::skipped(name, why)).collect()
+}
+
+pub(super) struct Audited<'a> {
+    pub(super) database: &'a str,
+    pub(super) scratch: &'a Scratch,
+    pub(super) verifying: &'a VerifyingKey,
+    pub(super) plan: &'a Plan,
+    pub(super) recovered: &'a Recovered,
+}
+
+impl Audited<'_> {
+    pub(super) fn checks(&self, signed: &[SignedHead]) -> Vec<Check> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let failed = |name: &&str| Check::failed(name, error.to_string(), Value::Null);
+                return NAMES.iter().map(failed).collect();
+            }
+        };
+        let url = self.scratch.url(self.database);
+        let (log, entries) = runtime.block_on(self.verify(&url, signed));
+        let quotes = runtime.block_on(self.replay(&url, entries));
+        vec![log, quotes]
+    }
+
+    /// The check, and how many entries there are.
+    async fn verify(&self, url: &str, signed: &[SignedHead]) -> (Check, u64) {
+        const NAME: &str = NAMES[0];
+        let keys = [self.verifying.clone()];
+        let all: Result<Vec<Head>, _> = signed.iter().map(|head| head.verify(&keys)).collect();
+        let all = match all {
+            Ok(all) => all,
+            Err(error) => return (Check::failed(NAME, error.to_string(), Value::Null), 0),
+        };
+        let heads = match self.epochs() {
+            Ok(epochs) => within(&all, &self.stretches(), &epochs),
+            Err(error) => return (Check::failed(NAME, error.to_string(), Value::Null), 0),
+        };
+        let report = match services::verify(url, LOG, &heads, &keys).await {
+            Ok(report) => report,
+            Err(error) => return (Check::failed(NAME, error.to_string(), Value::Null), 0),
+        };
+        let log = &report.log;
+        let detail = json!({
+            "entries": log.entries, "verified": log.verified, "quotes": report.quotes, "heads": heads.len(),
+            "heads_agreed": log.heads_agreed, "covered_to": log.covered_to, "known_losses": log.known_losses.len(),
+            "heads_of_later": all.len() - heads.len(),
+        });
+        let check = match (log.is_sound(), log.heads_agreed) {
+            (false, _) => {
+                let reason = log.reason.clone().unwrap_or_default();
+                let place = log.first_bad.map_or(String::new(), |bad| {
+                    format!("epoch {} position {}: ", bad.epoch, bad.position)
+                });
+                Check::failed(NAME, format!("{place}{reason}"), detail)
+            }
+            (true, 0) if log.known_losses.is_empty() => Check::failed(
+                NAME,
+                "it is sound by itself, but no signed head outside the database vouches for it",
+                detail,
+            ),
+            (true, _) => Check::passed(NAME, detail),
+        };
+        (check, log.entries)
+    }
+
+    async fn replay(&self, url: &str, entries: u64) -> Check {
+        const NAME: &str = NAMES[1];
+        let failed = |why: String| Check::failed(NAME, why, Value::Null);
+        let periods = match self.periods(entries) {
+            Ok(periods) => periods,
+            Err(error) => return failed(error.to_string()),
+        };
+        let (mut replayed, mut wrong) = (0, Vec::new());
+        for period in periods {
+            match services::replay(url, LOG, period, |_| ()).await {
+                Ok(report) => {
+                    replayed += report.checked;
+                    wrong.extend(report.mismatches);
+                }
+                Err(error) => return failed(error.to_string()),
+            }
+        }
+        let detail =
+            json!({ "replayed": replayed, "mismatches": wrong.len(), "of_entries": entries });
+        let Some(first) = wrong.first() else {
+            return Check::passed(NAME, detail);
+        };
+        let why = format!(
+            "{} quotes differ from their record; the first: epoch {} position {}: {}",
+            wrong.len(),
+            first.epoch,
+            first.position,
+            first.reason
+        );
+        Check::failed(NAME, why, detail)
+    }
+
+    /// When the entries of each window were recorded.
+    fn periods(&self, entries: u64) -> Result<Vec<Period>, Error> {
+        let windows = windows(entries);
+        if windows.len() == 1 {
+            return Ok(vec![Period::default()]);
+        }
+        let mut client = Client::connect(&self.scratch.connect(self.database))?;
+        let mut periods = Vec::new();
+        for (from, to) in windows {
+            let sql = format!(
+                "SELECT (extract(epoch FROM min(recorded_at)) * 1000000)::bigint, (extract(epoch FROM max(recorded_at)) * 1000000)::bigint \
+                 FROM audit_log WHERE log = {LOG} AND position BETWEEN {from} AND {to}"
+            );
+            let rows = client.query(&sql)?.rows;
+            let at = |column: usize| rows.first()?.get(column)?.as_deref()?.parse().ok();
+            periods.push(Period {
+                from_micros: at(0),
+                to_micros: at(1),
+            });
+        }
+        Ok(periods)
+    }
+
+    /// The timelines that the replay ran through, and where it left each.
+    fn stretches(&self) -> Vec<(u32, u64)> {
+        let end = self.recovered.switch_lsn;
+        let path = self.plan.path.iter();
+        path.map(|piece| (piece.timeline, piece.end.unwrap_or(end).min(end)))
+            .collect()
+    }
+
+    /// Epoch and timeline of every opening in the restored log.
+    fn epochs(&self) -> Result<Vec<(u32, u32)>, Error> {
+        let mut client = Client::connect(&self.scratch.connect(self.database))?;
+        let sql = format!(
+            "SELECT encode(canonical, 'hex') FROM audit_log WHERE log = {LOG} AND kind = {} ORDER BY position",
+            Kind::EpochOpened.number()
+        );
+        let rows = client.query(&sql)?.rows;
+        let openings = rows.into_iter().filter_map(|row| {
+            let bytes = hex::decode(row.first()?.as_deref()?).ok()?;
+            let entry = Entry::parse(&bytes).ok()?;
+            Some((entry.epoch, entry.fields.get("timeline")?.parse().ok()?))
+        });
+        Ok(openings.collect())
+    }
+}
+
+/// The heads that this point of the cluster's history must contain: a head says up to which WAL position its last entry lies,
+/// and an epoch's opening on which timeline. One of an epoch that is not in the log counts if its timeline is on the way (an epoch
+/// has its timeline's number or a greater one), unless it was opened on a branch that was left.
+fn within(heads: &[Head], stretches: &[(u32, u64)], epochs: &[(u32, u32)]) -> Vec<Head> {
+    let last = stretches.last().copied().unwrap_or_default();
+    let end_of = |timeline: u32| {
+        stretches
+            .iter()
+            .find(|(on, _)| *on == timeline)
+            .map(|(_, end)| *end)
+    };
+    let end = |epoch: u32| match epochs.iter().find(|(known, _)| *known == epoch) {
+        Some((_, timeline)) => end_of(*timeline),
+        None => end_of(epoch).or_else(|| (epoch > last.0).then_some(last.1)),
+    };
+    let inside = |head: &&Head| end(head.epoch).is_some_and(|end| head.lsn <= end);
+    heads.iter().filter(inside).cloned().collect()
+}
+
+/// The whole of a small log; of a large one evenly spread windows, the last of them at its end.
+fn windows(entries: u64) -> Vec<(u64, u64)> {
+    if entries <= WINDOWS * WINDOW_ENTRIES {
+        return vec![(1, entries)];
+    }
+    let stride = (entries - WINDOW_ENTRIES) / (WINDOWS - 1);
+    let from = |number: u64| match number {
+        last if last == WINDOWS - 1 => entries - WINDOW_ENTRIES + 1,
+        number => number * stride + 1,
+    };
+    (0..WINDOWS)
+        .map(|number| (from(number), from(number) + WINDOW_ENTRIES - 1))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use audit::{Chain, EpochOpening, SigningKey};
+
+    use super::*;
+
+    fn head(epoch: u32, lsn: u64) -> Head {
+        let key = SigningKey::generate().unwrap();
+        let mut chain = Chain::new(LOG);
+        chain
+            .open_epoch(0, &EpochOpening::Created { timeline: 1 }, &key)
+            .unwrap();
+        Head {
+            epoch,
+            ..chain.head(1, lsn).unwrap()
+        }
+    }
+
+    #[test]
+    fn only_the_heads_of_this_history_must_be_in_it() {
+        let check = |stretches: &[(u32, u64)],
+                     epochs: &[(u32, u32)],
+                     heads: &[(u32, u64)],
+                     expected: &[(u32, u64)]| {
+            let heads: Vec<Head> = heads
+                .iter()
+                .map(|(epoch, lsn)| head(*epoch, *lsn))
+                .collect();
+            let found: Vec<(u32, u64)> = within(&heads, stretches, epochs)
+                .iter()
+                .map(|head| (head.epoch, head.lsn))
+                .collect();
+            assert_eq!(found, expected);
+        };
+        // One timeline, replayed to 500: what was signed of later is not asked for.
+        check(
+            &[(1, 500)],
+            &[(1, 1)],
+            &[(1, 400), (1, 500), (1, 501)],
+            &[(1, 400), (1, 500)],
+        );
+        // Recovered at 300: of the old epoch only what lies before the branch.
+        check(
+            &[(1, 300), (2, 900)],
+            &[(1, 1), (2, 2)],
+            &[(1, 300), (1, 400), (2, 800)],
+            &[(1, 300), (2, 800)],
+        );
+        // The opening itself is missing from the restored log: its heads must not go by unseen.
+        check(
+            &[(1, 300), (2, 900)],
+            &[(1, 1)],
+            &[(2, 800), (2, 901)],
+            &[(2, 800)],
+        );
+        // Timeline 2 was left for 3, whose opening is not written yet.
+        check(
+            &[(1, 300), (3, 900)],
+            &[(1, 1)],
+            &[(1, 200), (2, 800)],
+            &[(1, 200)],
+        );
+    }
+
+    #[test]
+    fn a_sample_covers_both_ends() {
+        assert_eq!(windows(10), [(1, 10)]);
+        let windows = windows(100_000);
+        assert_eq!(
+            (
+                windows.len() as u64,
+                windows[0].0,
+                windows.last().unwrap().1
+            ),
+            (WINDOWS, 1, 100_000)
+        );
+        assert!(
+            windows.windows(2).all(|pair| pair[0].1 < pair[1].0),
+            "{windows:?}"
+        );
+    }
+}

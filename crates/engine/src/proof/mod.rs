@@ -1,0 +1,285 @@
+//! The restore proof: a backup counts as good only after it was restored. From repository and keys alone, into a scratch folder:
+//! restore, replay, page checksums, a private start, every check of `assurance::verification`, the audit log against the signed heads
+//! that lie outside the database, and a sample of quotes priced again.
+
+mod audited;
+mod priority;
+mod record;
+mod scratch;
+
+pub(crate) use record::{Record, event};
+pub(crate) use scratch::sweep;
+
+use std::time::Instant;
+
+use assurance::verification::{self, Check, Options, Verdict};
+use audit::VerifyingKey;
+use postgres_physical::{
+    lsn::Lsn,
+    server::{Binaries, OsUser},
+};
+use recovery::database::{
+    FetchCommand, Plan, Recover, Recovered, RestoreOptions, Target, plan, recover, restore,
+};
+use repository::{BackupState, BackupSummary, RecipientPrivate, Repository, catalogue};
+use serde_json::json;
+
+use crate::{commands::progress::Steps, error::Error, up::heads};
+use scratch::Scratch;
+
+/// All that a proof needs: nothing of the running database.
+#[derive(Clone, Debug)]
+pub(crate) struct Prover {
+    pub(crate) repository: Repository,
+    pub(crate) private: RecipientPrivate,
+    /// Whose signatures count on heads and openings.
+    pub(crate) verifying: VerifyingKey,
+    pub(crate) binaries: Binaries,
+    pub(crate) user: OsUser,
+    /// Where the scratch folder is made.
+    pub(crate) work: std::path::PathBuf,
+}
+
+impl Prover {
+    /// Makes one proof and returns its record, passed or failed. An error means that none could be made: there is no verdict on
+    /// the backup then. Runs at low priority, together with everything that it starts.
+    pub(crate) fn prove(&self, id: &str, steps: &Steps) -> Result<Record, Error> {
+        priority::lower();
+        let backups = catalogue(&self.repository)?.backups;
+        let backup = chosen(&backups, id)?;
+        let scratch = Scratch::claim(&self.work, &self.user)?;
+        // Before the plan: whatever was signed by now must be in a restore to the newest WAL.
+        let heads = heads::stored(&self.repository)?;
+        let began = Instant::now();
+        let mut record = Record::begin(backup);
+        let (mut claim, outcome) = self.bring_back(backup, &backups, &scratch, steps, &mut record);
+        if let Some(recovered) = outcome? {
+            self.examine(&scratch, &recovered, heads, steps, &mut record)?;
+        }
+        if steps.is_cancelled() {
+            return Err(interrupted());
+        }
+        drop(scratch);
+        // Nothing will ever run on this timeline: its folder is gone.
+        claim.release(&self.repository);
+        record.end(began.elapsed());
+        Ok(record)
+    }
+
+    /// Restores and replays. `None`: it failed, and that is the verdict.
+    fn bring_back(
+        &self,
+        backup: &BackupSummary,
+        all: &[BackupSummary],
+        scratch: &Scratch,
+        steps: &Steps,
+        record: &mut Record,
+    ) -> (Claim, Result<Option<(Plan, Recovered)>, Error>) {
+        let mut claim = Claim::default();
+        let outcome = self.try_to_bring_back(backup, all, scratch, steps, record, &mut claim);
+        (claim, outcome)
+    }
+
+    fn try_to_bring_back(
+        &self,
+        backup: &BackupSummary,
+        all: &[BackupSummary],
+        scratch: &Scratch,
+        steps: &Steps,
+        record: &mut Record,
+        claim: &mut Claim,
+    ) -> Result<Option<(Plan, Recovered)>, Error> {
+        let target = target(backup, all);
+        let began = Instant::now();
+        let (plan, restored) = match self.restore(backup, target, scratch, steps) {
+            Ok(done) => done,
+            Err(error) => return verdict(error, "restore", record),
+        };
+        let detail = json!({
+            "bytes": restored.bytes, "files": restored.files, "millis": millis(began),
+        });
+        record.add(Check::passed("restore", detail));
+        let began = Instant::now();
+        let request = Recover {
+            repository: &self.repository,
+            private: &self.private,
+            plan: &plan,
+            dir: &scratch.data(),
+            binaries: &self.binaries,
+            user: &self.user,
+            fetch: &FetchCommand::Program(
+                std::env::current_exe().map_err(Error::file("cannot find", "this program"))?,
+            ),
+            log: &scratch.log(),
+        };
+        let recovered = match recover(&request, steps) {
+            Ok(recovered) => recovered,
+            Err(error) => return verdict(error, "replay", record),
+        };
+        claim.0 = Some((recovered.timeline, plan.restore_id.clone()));
+        let detail = json!({
+            "replayed_to": Lsn(recovered.switch_lsn).to_string(), "timeline": recovered.parent_timeline,
+            "wal_bytes": recovered.wal_bytes, "millis": millis(began),
+        });
+        record.add(Check::passed("replay", detail));
+        Ok(Some((plan, recovered)))
+    }
+
+    fn restore(
+        &self,
+        backup: &BackupSummary,
+        target: Target,
+        scratch: &Scratch,
+        steps: &Steps,
+    ) -> recovery::Result<(Plan, recovery::database::Restored)> {
+        let plan = plan(&self.repository, &self.private, target)?;
+        if plan.backup.id != backup.id {
+            return Err(recovery::Error::NothingToRestore(format!(
+                "the way to the end of backup {} leads through backup {}, which ends at the same place",
+                backup.id, plan.backup.id
+            )));
+        }
+        scratch.check_space(backup.bytes_source, plan.wal_bytes)?;
+        let options = RestoreOptions {
+            threads: 1,
+            ..RestoreOptions::new(self.user.clone())
+        };
+        let restored = restore(
+            &self.repository,
+            &self.private,
+            &plan,
+            &scratch.data(),
+            &options,
+            steps,
+        )?;
+        Ok((plan, restored))
+    }
+
+    fn examine(
+        &self,
+        scratch: &Scratch,
+        (plan, recovered): &(Plan, Recovered),
+        heads: Vec<audit::SignedHead>,
+        steps: &Steps,
+        record: &mut Record,
+    ) -> Result<(), Error> {
+        steps.step("checking page checksums");
+        record.add(scratch.page_checksums(&self.binaries, &self.user));
+        steps.step("starting it privately");
+        let server = match scratch.start(&self.binaries, &self.user) {
+            Ok(server) => server,
+            Err(error) => {
+                record.add(Check::failed("start", error.to_string(), json!({})));
+                return Ok(());
+            }
+        };
+        record.add(Check::passed("start", json!({})));
+        steps.step("checking structure and rows");
+        let options = Options {
+            scratch: true,
+            cancelled: &|| steps.is_cancelled(),
+        };
+        let database = scratch.engine_database()?;
+        let checks = verification::cluster(&scratch.connect(&database), &options);
+        let is_engine = !checks
+            .iter()
+            .any(|check| check.name == "row_counts" && check.verdict == Verdict::Skipped);
+        record.extend(checks);
+        steps.step("verifying the audit log and pricing quotes again");
+        let audited = audited::Audited {
+            database: &database,
+            scratch,
+            verifying: &self.verifying,
+            plan,
+            recovered,
+        };
+        record.extend(match is_engine {
+            true => audited.checks(&heads),
+            false => audited::not_an_engine(),
+        });
+        drop(server);
+        Ok(())
+    }
+}
+
+/// The timeline that the replay took, to be given back.
+#[derive(Default)]
+struct Claim(Option<(u32, String)>);
+
+impl Claim {
+    fn release(&mut self, repository: &Repository) {
+        if let Some((timeline, restore_id)) = self.0.take() {
+            // When that fails the number stays taken, which harms nobody.
+            let _ = repository::release(repository, timeline, &restore_id);
+        }
+    }
+}
+
+fn chosen<'a>(backups: &'a [BackupSummary], id: &str) -> Result<&'a BackupSummary, Error> {
+    let not_this = |reason: &str| Error::Argument {
+        what: "backup to prove",
+        value: id.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let backup = backups.iter().find(|backup| backup.id == id);
+    let backup = backup
+        .ok_or_else(|| not_this("the repository has none of this id; see: bre backup list"))?;
+    match backup.state {
+        BackupState::Complete => Ok(backup),
+        BackupState::Waiting => Err(not_this(
+            "its WAL has not all arrived yet; prove it when it is complete",
+        )),
+        BackupState::Failed => Err(not_this(
+            "its WAL will never arrive: it restores nothing. Take a new one",
+        )),
+        BackupState::Expiring => Err(not_this("it has expired and is about to go")),
+    }
+}
+
+/// The newest backup is replayed to the newest WAL, an older one to its own end.
+fn target(backup: &BackupSummary, all: &[BackupSummary]) -> Target {
+    let newer = |other: &BackupSummary| {
+        other.state == BackupState::Complete
+            && (other.timeline, other.stop_lsn) > (backup.timeline, backup.stop_lsn)
+    };
+    match all.iter().any(newer) {
+        true => Target::lsn(backup.stop_lsn).on_timeline(backup.timeline),
+        false => Target::latest().on_timeline(backup.timeline),
+    }
+}
+
+fn millis(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn interrupted() -> Error {
+    Error::Refused {
+        what: "no proof was made",
+        reason: "it was interrupted".to_owned(),
+    }
+}
+
+/// What speaks about the backup is a failed proof; what speaks about this machine, the store or the operator is none at all.
+fn verdict<T>(error: recovery::Error, step: &str, record: &mut Record) -> Result<Option<T>, Error> {
+    if says_nothing_of_the_backup(&error) {
+        return Err(match error {
+            recovery::Error::Cancelled(_) => interrupted(),
+            other => Error::Refused {
+                what: "no proof was made",
+                reason: other.to_string(),
+            },
+        });
+    }
+    record.add(Check::failed(step, error.to_string(), json!({})));
+    Ok(None)
+}
+
+fn says_nothing_of_the_backup(error: &recovery::Error) -> bool {
+    use recovery::Error as E;
+    match error {
+        E::Repository(error) => error.is_unavailable(),
+        E::Incomplete { error, .. } => says_nothing_of_the_backup(error),
+        E::Cancelled(_) | E::NoSpace { .. } | E::NotEmpty(_) | E::Io { .. } | E::Server(_) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,394 @@
+//! The plan at work: starts each job when it is due, one backup or expiry at a time and beside it one proof; keeps how they
+//! stand in a file, and what an operator must look at among the alarms.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use backup::schedule::{Cadence, Job, Now, Past, Scheduler};
+use postgres_physical::{
+    server::{Binaries, OsUser},
+    wire::ConnectOptions,
+};
+use repository::{BackupKind, BackupState, BackupSummary, Repository, catalogue};
+
+use super::{
+    backups::{Backups, Ended, lock},
+    health::{Protected, StreamMonitor},
+};
+use crate::{
+    commands::progress::Steps,
+    config,
+    error::Error,
+    expiry,
+    instance::Instance,
+    jobs::{JobState, Ran, Standing},
+    keys::Keys,
+    proof::{self, Prover, Record},
+    record::Event,
+};
+
+/// Whose plan it is, and what its jobs need.
+#[derive(Debug)]
+pub(crate) struct Host<'a> {
+    pub(crate) instance: &'a Instance,
+    pub(crate) repository: &'a Repository,
+    pub(crate) keys: &'a Keys,
+    /// Of PostgreSQL's programs; without them no proof can be made.
+    pub(crate) binaries: Option<&'a Binaries>,
+    pub(crate) user: Option<&'a OsUser>,
+    pub(crate) config: &'a config::Backup,
+    pub(crate) connect: ConnectOptions,
+    pub(crate) monitor: &'a StreamMonitor,
+    pub(crate) runtime: &'a tokio::runtime::Handle,
+}
+
+impl Host<'_> {
+    /// Why proofs cannot be made here.
+    fn cannot_prove(&self) -> Option<&'static str> {
+        match (&self.keys.private, self.binaries, self.user) {
+            (None, ..) => Some(
+                "the repository's private key is not on this host: run bre backup prove where it is",
+            ),
+            (_, None, _) | (_, _, None) => Some("PostgreSQL's programs are not on this host"),
+            _ => None,
+        }
+    }
+
+    fn prover(&self) -> Option<Prover> {
+        Some(Prover {
+            repository: self.repository.clone(),
+            private: self.keys.private.clone()?,
+            verifying: self.keys.signing.verifying_key().clone(),
+            binaries: self.binaries?.clone(),
+            user: self.user?.clone(),
+            work: self.instance.proofs(),
+        })
+    }
+}
+
+type Proved = Result<(Record, (String, Vec<u8>)), Error>;
+
+#[derive(Debug)]
+pub(crate) struct Plan {
+    scheduler: Scheduler,
+    clock: Instant,
+    proof: Option<JoinHandle<Proved>>,
+    expiry: Option<JoinHandle<Result<String, Error>>>,
+    cancel: Arc<AtomicBool>,
+    standing: Standing,
+    /// What the file says.
+    written: Option<Standing>,
+    protected: Protected,
+}
+
+impl Plan {
+    /// What ran before is in the repository; of the rest the last run's file tells, if it is still there.
+    pub(crate) fn begin(host: &Host<'_>) -> Self {
+        let backups = catalogue(host.repository)
+            .map(|all| all.backups)
+            .unwrap_or_default();
+        let standing = Standing::read(&host.instance.plan_file());
+        let clock = Instant::now();
+        let scheduler = Scheduler::new(
+            now(clock),
+            |job| match (job, host.cannot_prove()) {
+                (Job::Proof, Some(_)) => Cadence::Off,
+                _ => host.config.cadence(job),
+            },
+            |job| past(job, &backups, &standing),
+        );
+        // A proof that was killed with its engine leaves a server running.
+        if let Err(error) = proof::sweep(&host.instance.proofs()) {
+            tracing::warn!(%error, "what an earlier proof left could not be cleared");
+        }
+        let mut plan = Self {
+            scheduler,
+            clock,
+            proof: None,
+            expiry: None,
+            cancel: Arc::default(),
+            standing,
+            written: None,
+            protected: Protected::default(),
+        };
+        for job in Job::ALL {
+            let state = plan.standing.job(job);
+            (state.running, state.cannot) = (false, None);
+        }
+        plan.standing.job(Job::Proof).cannot = host.cannot_prove().map(ToOwned::to_owned);
+        plan.note_backups(&backups);
+        plan.tell(host);
+        plan
+    }
+
+    /// Takes note of what ended. True when a backup did.
+    pub(crate) fn collect(&mut self, backups: &mut Backups, host: &Host<'_>) -> bool {
+        // Backups are also started for other reasons than the plan: the first one, after a hole, after a recovery.
+        if let Some(job) = backups
+            .running()
+            .filter(|job| !self.scheduler.is_running(*job))
+        {
+            self.started(job);
+        }
+        let ended = backups.collect();
+        let a_backup_ended = ended.is_some();
+        if let Some(Ended { job, result }) = ended {
+            if !self.scheduler.is_running(job) {
+                self.started(job);
+            }
+            let result = result.map(|outcome| outcome.id);
+            self.ended(job, result, host);
+        }
+        if let Some(result) = finished(&mut self.expiry) {
+            self.ended(Job::Expire, result, host);
+        }
+        if let Some(proved) = finished(&mut self.proof) {
+            self.proof_ended(proved, backups, host);
+        }
+        backups.records.send(host.runtime, host.instance);
+        self.tell(host);
+        a_backup_ended
+    }
+
+    /// Starts what is due; a backup is started by whoever has the connection, and `may_back_up` says whether it can be now.
+    pub(crate) fn start_due(&mut self, host: &Host<'_>, may_back_up: bool) -> Option<BackupKind> {
+        let mut kind = None;
+        while kind.is_none() {
+            let now = now(self.clock);
+            let can = |job| match job {
+                Job::Full | Job::Incremental => may_back_up,
+                Job::Expire | Job::Proof => true,
+            };
+            let Some(job) = self.scheduler.due(now, can) else {
+                break;
+            };
+            self.started(job);
+            match job {
+                Job::Full => kind = Some(BackupKind::Full),
+                Job::Incremental => kind = Some(BackupKind::Incremental),
+                Job::Expire => self.expiry = Some(self.start_expiry(host)),
+                Job::Proof => self.start_proof(host),
+            }
+        }
+        self.tell(host);
+        kind
+    }
+
+    fn start_expiry(&self, host: &Host<'_>) -> JoinHandle<Result<String, Error>> {
+        let steps = Steps::logged().cancelled_by(Arc::clone(&self.cancel));
+        let (repository, private) = (host.repository.clone(), host.keys.private.clone());
+        let (connect, path) = (host.connect.clone(), host.instance.backup_lock());
+        let rules = host.config.rules();
+        std::thread::spawn(move || {
+            let _alone = lock(&path)?;
+            expiry::expire(&repository, private.as_ref(), &connect, &rules, &steps)
+        })
+    }
+
+    fn start_proof(&mut self, host: &Host<'_>) {
+        let Some(prover) = host.prover() else {
+            return;
+        };
+        let steps = Steps::logged().cancelled_by(Arc::clone(&self.cancel));
+        self.proof = Some(std::thread::spawn(move || {
+            let backups = catalogue(&prover.repository)?.backups;
+            let newest = backups
+                .iter()
+                .rfind(|backup| backup.state == BackupState::Complete);
+            let newest = newest.ok_or_else(|| Error::Refused {
+                what: "no proof was made",
+                reason: "there is no complete backup yet".to_owned(),
+            })?;
+            let record = prover.prove(&newest.id, &steps)?;
+            let stored = record.store(&prover.repository)?;
+            Ok((record, stored))
+        }));
+    }
+
+    fn proof_ended(&mut self, proved: Proved, backups: &mut Backups, host: &Host<'_>) {
+        let result = match proved {
+            Ok((record, stored)) => {
+                let event = proof::event(Event::by_engine("BackupRun"), &record, &stored);
+                backups.records.push(event);
+                self.protected.proof_failed = match record.failure() {
+                    None => {
+                        tracing::info!(backup = %record.backup_id, millis = record.millis, "restored and proved");
+                        self.protected.last_proof_micros = Some(record.proved_at_micros);
+                        None
+                    }
+                    Some(why) => Some(failed_proof(&record.backup_id, &why)),
+                };
+                Ok(record.backup_id)
+            }
+            Err(error) => Err(error),
+        };
+        self.ended(Job::Proof, result, host);
+    }
+
+    fn started(&mut self, job: Job) {
+        self.scheduler.started(job, now(self.clock));
+        let state = self.standing.job(job);
+        state.running = true;
+        state.last = Some(Ran::begun(now(self.clock).wall_micros));
+    }
+
+    fn ended(&mut self, job: Job, result: Result<String, Error>, host: &Host<'_>) {
+        let now = now(self.clock);
+        self.scheduler.ended(job, now, result.is_ok());
+        let state = self.standing.job(job);
+        state.running = false;
+        let ran = state
+            .last
+            .get_or_insert_with(|| Ran::begun(now.wall_micros));
+        ran.ended_micros = Some(now.wall_micros);
+        ran.succeeded = Some(result.is_ok());
+        match result {
+            Ok(said) => ran.said = said,
+            Err(error) => {
+                tracing::error!(job = job.name(), %error, "a job of the plan failed; it is tried again");
+                ran.said = error.to_string();
+            }
+        }
+        if matches!(job, Job::Full | Job::Incremental)
+            && let Ok(all) = catalogue(host.repository)
+        {
+            self.note_backups(&all.backups);
+        }
+    }
+
+    fn note_backups(&mut self, backups: &[BackupSummary]) {
+        let complete = || {
+            backups
+                .iter()
+                .filter(|backup| backup.state == BackupState::Complete)
+        };
+        self.protected.last_backup_micros =
+            complete().map(|backup| backup.finished_at_micros).max();
+        self.protected.last_proof_micros = complete()
+            .filter_map(|backup| backup.restored_and_proved_at_micros)
+            .max();
+        self.protected.proof_failed =
+            newest_failure(backups).map(|id| failed_proof(id, "see bre backup show"));
+    }
+
+    /// To health and metrics at once; into the file when it changed.
+    fn tell(&mut self, host: &Host<'_>) {
+        let now = now(self.clock);
+        let mut failing = Vec::new();
+        for job in Job::ALL {
+            let next = self.scheduler.next_micros(job, now);
+            let state: &mut JobState = self.standing.job(job);
+            // What waits for its turn is due "now", again and again: no news.
+            state.next_micros = next.map(|next| next - next % 1_000_000);
+            if let Some(last) = state
+                .last
+                .as_ref()
+                .filter(|last| last.succeeded == Some(false))
+            {
+                failing.push(format!(
+                    "the job {} of the plan failed: {}",
+                    job.name(),
+                    last.said
+                ));
+            }
+        }
+        self.protected.failing = failing;
+        host.monitor.set_protected(&self.protected);
+        let due_now = |standing: &Standing| standing.without_next();
+        if self.written.as_ref().map(due_now) == Some(due_now(&self.standing)) {
+            return;
+        }
+        match self.standing.write(&host.instance.plan_file()) {
+            Ok(()) => self.written = Some(self.standing.clone()),
+            Err(error) => tracing::debug!(%error, "how the plan stands could not be written down"),
+        }
+    }
+
+    /// The engine stops: what runs is ended cleanly. (Backups have their own end.)
+    pub(crate) fn end(&mut self) {
+        self.cancel.store(true, Ordering::Relaxed);
+        if let Some(proof) = self.proof.take() {
+            let _ = proof.join();
+        }
+        if let Some(expiry) = self.expiry.take() {
+            let _ = expiry.join();
+        }
+    }
+}
+
+fn failed_proof(backup_id: &str, why: &str) -> String {
+    format!("the restore proof of backup {backup_id} FAILED: {why}")
+}
+
+/// The backup whose proof is the newest one of all, if that proof failed.
+pub(crate) fn newest_failure(backups: &[BackupSummary]) -> Option<&str> {
+    let kept = backups
+        .iter()
+        .filter(|backup| backup.state == BackupState::Complete);
+    let proofs = kept.flat_map(|backup| {
+        let of = |at: Option<i64>, failed: bool| at.map(|at| (at, failed, backup.id.as_str()));
+        [
+            of(backup.restored_and_proved_at_micros, false),
+            of(backup.proof_failed_at_micros, true),
+        ]
+    });
+    let (_, failed, id) = proofs.flatten().max()?;
+    failed.then_some(id)
+}
+
+fn past(job: Job, backups: &[BackupSummary], standing: &Standing) -> Past {
+    let of_kind = |kind: BackupKind| {
+        let of_it = backups.iter().filter(|backup| backup.kind == kind);
+        of_it.map(|backup| backup.started_at_micros).max()
+    };
+    let recorded = standing.last_start(job);
+    match job {
+        Job::Full => Past {
+            last_start_micros: of_kind(BackupKind::Full),
+            pending: false,
+        },
+        Job::Incremental => Past {
+            last_start_micros: of_kind(BackupKind::Incremental),
+            pending: false,
+        },
+        Job::Expire => Past {
+            last_start_micros: recorded,
+            pending: recorded < of_kind(BackupKind::Full),
+        },
+        Job::Proof => {
+            let proved = |backup: &BackupSummary| {
+                backup
+                    .restored_and_proved_at_micros
+                    .max(backup.proof_failed_at_micros)
+            };
+            let newest = backups
+                .iter()
+                .rfind(|backup| backup.state == BackupState::Complete);
+            Past {
+                last_start_micros: recorded.max(backups.iter().filter_map(proved).max()),
+                pending: newest.is_some_and(|newest| proved(newest).is_none()),
+            }
+        }
+    }
+}
+
+fn now(clock: Instant) -> Now {
+    Now {
+        wall_micros: jiff::Timestamp::now().as_microsecond(),
+        steady: clock.elapsed(),
+    }
+}
+
+fn finished<T>(thread: &mut Option<JoinHandle<Result<T, Error>>>) -> Option<Result<T, Error>> {
+    if !thread.as_ref().is_some_and(JoinHandle::is_finished) {
+        return None;
+    }
+    let result = thread.take()?.join();
+    Some(result.unwrap_or_else(|_| Err(Error::Failed("its thread panicked".into()))))
+}
