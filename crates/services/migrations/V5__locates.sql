@@ -36,6 +36,7 @@ CREATE UNIQUE INDEX locates_quote ON locates (quote_id) WHERE sequence = 1;
 CREATE UNIQUE INDEX locates_idempotency ON locates (client_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX locates_place ON locates (log, epoch, position);
 CREATE INDEX locates_client ON locates (client_id, recorded_at);
+CREATE INDEX locates_ticker ON locates (ticker, trade_date) WHERE status = 'filled';
 CREATE INDEX locates_request ON locates (client_id, request_id);
 -- What time has to end.
 CREATE INDEX locates_offers ON locates (offer_expires_at) WHERE status = 'offered';

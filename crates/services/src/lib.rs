@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 mod api_gateway;
+mod book;
 mod cache;
 mod calculation;
 mod config;
@@ -23,14 +24,17 @@ mod unrecorded;
 mod wiring;
 
 pub use api_gateway::{Role, Tier};
+pub use book::{
+    BookDiff, Change as BookChange, DiffError, Names as CauseNames, Side, diff as diff_books,
+};
 pub use calculation::{Mismatch, Period, ReplayReport, entry, export, replay};
 pub use config::{
     AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, RecoveryFact, RequestsPerMinute,
     SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport, Tls,
 };
 pub use data::{
-    AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport, LocateSettings,
-    NEWEST_RATES, Recorded, SeedError, WriteError, WriterState, check_feed, verify,
+    AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,
+    LocateSettings, NEWEST_RATES, Recorded, SeedError, WriteError, WriterState, check_feed, verify,
 };
 pub use internal::InternalSecret;
 pub use reload::ReloadReport;

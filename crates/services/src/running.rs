@@ -23,6 +23,7 @@ use crate::data::{
 use crate::internal;
 use crate::reload::{self, ReloadReport};
 use crate::server;
+use crate::unrecorded::Unrecorded;
 use crate::wiring::{DataSide, Far};
 
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +88,7 @@ const HOUSE_EVERY: Duration = Duration::from_secs(5);
 impl Services {
     /// Listens at once; serves rates as soon as there is a market view, locates as soon as the log is open. A database that is away
     /// is waited for in the background; one whose schema cannot be brought up to date is an error.
-    pub async fn start(mut config: ServicesConfig) -> Result<Running, ServiceError> {
+    pub async fn start(config: ServicesConfig) -> Result<Running, ServiceError> {
         api_gateway::recorder();
         if config.audit.is_some() {
             match data::migrate(&config.database.owner).await {
@@ -98,6 +99,31 @@ impl Services {
             }
         }
         let far = Far::of(&config)?;
+        Services::assemble(config, &far, |config, market| {
+            DataSide::of(config, &far, market)
+        })
+    }
+
+    /// For benchmarks only: the same server, but quotes are answered without being recorded anywhere. The database is read, for
+    /// keys and the market, and never written.
+    pub async fn start_unrecorded(config: ServicesConfig) -> Result<Running, ServiceError> {
+        api_gateway::recorder();
+        let far = Far::of(&config)?;
+        Services::assemble(config, &far, |config, _| {
+            Ok(DataSide {
+                record: Arc::new(Unrecorded::new()),
+                stream: Arc::clone(&config.stream),
+                local: None,
+                tasks: Vec::new(),
+            })
+        })
+    }
+
+    fn assemble(
+        mut config: ServicesConfig,
+        far: &Far,
+        data: impl FnOnce(&mut ServicesConfig, &Arc<Market>) -> Result<DataSide, ServiceError>,
+    ) -> Result<Running, ServiceError> {
         let (public_address, internal_address) = (
             address_of(config.public.as_ref())?,
             address_of(config.internal.as_ref())?,
@@ -112,9 +138,12 @@ impl Services {
             head_patience: config.settings.head_patience,
             tls: tls.transpose().map_err(ServiceError::Tls)?,
         };
-        let data = DataSide::of(&mut config, &far)?;
+        let market = Arc::new(Market::new(
+            config.settings.view_age_max,
+            config.settings.feeds.clone(),
+        ));
+        let data = data(&mut config, &market)?;
         let settings = config.settings;
-        let market = Arc::new(Market::new(settings.view_age_max, settings.feeds.clone()));
         let redis = config
             .redis
             .as_deref()
@@ -169,7 +198,10 @@ impl Services {
         if let Some(writer) = writer.clone() {
             // Feeds are asked where what they say is recorded.
             let keeper = Arc::clone(&gateway.keeper);
-            let feeds = ask_feeds(keeper, Arc::new(writer), feeds_changed.subscribe());
+            let record: Arc<dyn Record> = Arc::new(writer);
+            let sweep = data::sweep(Arc::clone(&keeper), Arc::clone(&record));
+            background.push(tokio::spawn(sweep));
+            let feeds = ask_feeds(keeper, record, feeds_changed.subscribe());
             background.push(tokio::spawn(feeds));
         }
         let looks = gateway.peers.iter().cloned();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::cache::{Cache, MarketCache};
-use crate::calculation::{Calculation, Calculator};
+use crate::calculation::{Calculation, Calculator, Market};
 use crate::config::{AuditConfig, ServicesConfig, StreamHealth};
 use crate::data::{HeadKeeper, Record, Writer, WriterConfig};
 use crate::internal::{
@@ -109,7 +109,11 @@ fn watched(
 }
 
 impl DataSide {
-    pub(crate) fn of(config: &mut ServicesConfig, far: &Far) -> Result<DataSide, ServiceError> {
+    pub(crate) fn of(
+        config: &mut ServicesConfig,
+        far: &Far,
+        market: &Arc<Market>,
+    ) -> Result<DataSide, ServiceError> {
         match (&far.data, config.audit.take()) {
             (Some(service), _) => {
                 let patience = config.settings.quote_deadline + HOP;
@@ -122,12 +126,12 @@ impl DataSide {
                     tasks: vec![follow],
                 })
             }
-            (None, Some(audit)) => Ok(DataSide::local(config, audit)),
+            (None, Some(audit)) => Ok(DataSide::local(config, audit, market)),
             (None, None) => Err(ServiceError::NoSigningKey),
         }
     }
 
-    fn local(config: &ServicesConfig, audit: AuditConfig) -> DataSide {
+    fn local(config: &ServicesConfig, audit: AuditConfig, market: &Arc<Market>) -> DataSide {
         let keys = vec![audit.signing_key.verifying_key().clone()];
         let heads = Arc::new(HeadKeeper::new(
             audit.log,
@@ -148,6 +152,8 @@ impl DataSide {
             deadline: settings.quote_deadline,
             queue_max: settings.queue_quotes_max,
             batch_max: settings.batch_quotes_max,
+            locates: settings.locates,
+            market: Arc::clone(market),
         });
         DataSide {
             record: Arc::new(writer.clone()),

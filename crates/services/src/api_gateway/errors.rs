@@ -45,6 +45,20 @@ pub(crate) enum ApiError {
         part: &'static str,
         detail: String,
     },
+    QuoteExpired(&'static str),
+    LocateNotOpen {
+        locate_status: &'static str,
+    },
+    LocateExpired,
+    ReturnTooLarge {
+        held: i64,
+    },
+    IdempotencyKeyReused,
+    /// The step may or may not be recorded; the request id tells.
+    LocateUnknown {
+        part: &'static str,
+        request_id: String,
+    },
     /// The entry may or may not be in the log; the request id tells.
     OutcomeUnknown {
         part: &'static str,
@@ -151,6 +165,42 @@ impl ApiError {
                 "EXTERNAL_API_UNAVAILABLE",
                 "a part this answer needs is away; nothing was recorded, try again",
                 json!({ "part": part, "detail": detail, "outcome": "not_recorded" }),
+            ),
+            QuoteExpired(why) => body(StatusCode::CONFLICT, "QUOTE_EXPIRED", why, Value::Null),
+            LocateNotOpen { locate_status } => body(
+                StatusCode::CONFLICT,
+                "LOCATE_NOT_OPEN",
+                "this locate is past this step",
+                json!({ "locate_status": locate_status }),
+            ),
+            LocateExpired => body(
+                StatusCode::CONFLICT,
+                "LOCATE_EXPIRED",
+                "this locate has expired",
+                Value::Null,
+            ),
+            ReturnTooLarge { held } => body(
+                StatusCode::CONFLICT,
+                "RETURN_TOO_LARGE",
+                "more shares than this locate holds cannot be returned",
+                json!({ "held": held }),
+            ),
+            IdempotencyKeyReused => body(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "IDEMPOTENCY_KEY_REUSED",
+                "this Idempotency-Key was sent with another request before",
+                Value::Null,
+            ),
+            LocateUnknown { part, request_id } => body(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "EXTERNAL_API_UNAVAILABLE",
+                "outcome unknown: it may or may not be recorded; ask before trying again",
+                json!({
+                    "part": part,
+                    "outcome": "unknown",
+                    "request_id": request_id,
+                    "ask": format!("/api/v1/locates?request_id={request_id}"),
+                }),
             ),
             OutcomeUnknown { part, request_id } => body(
                 StatusCode::SERVICE_UNAVAILABLE,

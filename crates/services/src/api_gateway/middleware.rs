@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use uuid::Uuid;
 
 use super::Gateway;
+use super::book;
 use super::errors::ApiError;
 use super::keys::{LiveKey, Role};
 use super::limits::Verdict;
@@ -69,9 +70,13 @@ pub(super) async fn frame(
     let route = path.as_ref().map_or("none", MatchedPath::as_str);
     let method = request.method().clone();
     request.extensions_mut().insert(RequestId(id.clone()));
+    let deadline = match route {
+        book::ROUTE => book::DEADLINE,
+        _ => gateway.request_deadline,
+    };
     // A panic is a fault of ours; its words go to the log, never to a client.
     let answering = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout(gateway.request_deadline, answering).await {
+    let mut response = match tokio::time::timeout(deadline, answering).await {
         Ok(Ok(response)) => response,
         Err(_) => too_late(route, &method, &id),
         Ok(Err(_)) => {
@@ -109,6 +114,10 @@ fn too_late(route: &str, method: &Method, id: &str) -> Response {
     let part = "api-gateway";
     let records = route.ends_with("/calculate-locate") || !method.is_safe();
     let error = match records {
+        true if route.starts_with("/api/v1/locates") => ApiError::LocateUnknown {
+            part,
+            request_id: id.to_owned(),
+        },
         true => ApiError::OutcomeUnknown {
             part,
             request_id: Some(id.to_owned()),

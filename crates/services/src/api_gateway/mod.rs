@@ -2,6 +2,7 @@
 
 mod admin;
 mod audit;
+mod book;
 mod caching;
 mod configuration;
 mod control;
@@ -12,6 +13,7 @@ mod keys;
 mod limits;
 mod lists;
 mod locate;
+mod locates;
 mod metrics;
 mod middleware;
 mod moment;
@@ -28,7 +30,9 @@ pub(crate) use health::health;
 pub(crate) use keys::{KeyHash, KeyTable, StoredKey};
 pub use keys::{Role, Tier};
 pub(crate) use metrics::{metrics as metrics_text, recorder};
-pub(crate) use parameters::is_ticker;
+pub(crate) use parameters::{
+    CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker, whole, written_out,
+};
 pub(crate) use routes::{method_not_allowed, not_found, public_routes};
 pub(crate) use shared_limits::SharedLimits;
 
@@ -124,8 +128,17 @@ impl Gateway {
 
     /// The body, unless it is too long or too slow.
     async fn body(&self, request: Request<Body>, bytes_max: usize) -> Result<Bytes, ApiError> {
+        self.body_within(request, bytes_max, self.patience).await
+    }
+
+    async fn body_within(
+        &self,
+        request: Request<Body>,
+        bytes_max: usize,
+        patience: Duration,
+    ) -> Result<Bytes, ApiError> {
         let read = axum::body::to_bytes(request.into_body(), bytes_max);
-        match tokio::time::timeout(self.patience, read).await {
+        match tokio::time::timeout(patience, read).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) if is_too_long(&error) => Err(ApiError::PayloadTooLarge { bytes_max }),
             Ok(Err(_)) => Err(ApiError::Unreadable("the body ended early".to_owned())),

@@ -41,7 +41,7 @@ pub(crate) fn whole(text: &str) -> Option<u64> {
 }
 
 /// What may be true or false; elsewhere neither is a value.
-const FLAGS: [&str; 1] = ["active"];
+const FLAGS: [&str; 2] = ["active", "all_or_none"];
 
 pub(crate) const CLIENT_RULE: &str = "must be 3 to 50 letters, digits, '_' or '-'";
 
@@ -128,6 +128,12 @@ impl Parameters {
             .iter()
             .find(|(known, _)| known == name)
             .map(|(_, value)| value.clone())
+    }
+
+    /// Everything that was sent and is a parameter here.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&str, &str)> {
+        let values = self.values.iter();
+        values.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The value of `name` if it is there and `read` takes it; otherwise the reason is noted.

@@ -9,7 +9,8 @@ use super::errors::ApiError;
 use super::keys::Role;
 use super::middleware::Door;
 use super::{
-    Gateway, audit, configuration, documents, health, locate, metrics, middleware, quotes, rates,
+    Gateway, audit, book, configuration, documents, health, locate, locates, metrics, middleware,
+    quotes, rates,
 };
 
 pub(crate) fn public_routes(gateway: Gateway) -> Router {
@@ -29,6 +30,24 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .route("/api/v1/quotes", get(quotes::by_request))
         .route("/api/v1/quotes/{id}", get(quotes::by_id))
         .route("/api/v1/quotes/{id}/explanation", get(quotes::explanation))
+        .route(
+            "/api/v1/locates",
+            get(locates::list::list).post(locates::request::request),
+        )
+        .route("/api/v1/locates/{id}", get(locates::show::show))
+        .route("/api/v1/locates/{id}/accept", post(locates::accept::accept))
+        .route(
+            "/api/v1/locates/{id}/decline",
+            post(locates::decline::decline),
+        )
+        .route(
+            "/api/v1/locates/{id}/return",
+            post(locates::give_back::give_back),
+        )
+        .route(
+            "/api/v1/availability/{ticker}",
+            get(locates::availability::show),
+        )
         .route("/api/v1/audit", get(audit::list))
         .route("/api/v1/audit/{id}", get(audit::by_id))
         .method_not_allowed_fallback(method_not_allowed)
@@ -41,6 +60,10 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
             "/api/v1/admin/clients/{client_id}",
             get(clients::show).put(clients::put),
         )
+        .route(
+            "/api/v1/admin/locates/reopen",
+            post(locates::reopen::reopen),
+        )
         .route("/api/v1/admin/policies", post(standards::publish_policy))
         .route(
             "/api/v1/admin/conventions",
@@ -50,6 +73,7 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .route_layer(door(Some(Role::Operator)));
     let for_both = Router::new()
         .route("/api/v1/config", get(configuration::show))
+        .route("/api/v1/book", post(book::price))
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(door(None));
     let open = Router::new()

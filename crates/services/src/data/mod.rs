@@ -4,6 +4,7 @@ mod database;
 mod entries;
 mod feeds;
 mod keeper;
+mod locates;
 mod market;
 mod migrations;
 mod newest;
@@ -23,6 +24,11 @@ pub(crate) use entries::{EntryFilter, EntryId, StoredEntry, find_entries, find_e
 pub use feeds::{FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport, check_feed};
 pub(crate) use feeds::{IntakeError, KINDS, Parcel, poll, take};
 pub(crate) use keeper::Keeper;
+pub use locates::LocateSettings;
+pub(crate) use locates::{
+    DeskTerms, Idempotency, Locate, LocateFilter, LocateKind, LocateOrder, LocateOutcome, Order,
+    Refusal, Status, StoredLocate, available, find_locates, made_for, steps_of, sweep,
+};
 pub(crate) use market::{
     Announced, BaseRate, Definition, EventRisk, LastLoad, MarketData, Moment, Stock, TickerAlias,
     Volatility, decimal, keys as read_keys,
@@ -36,5 +42,5 @@ pub use seed::SeedError;
 pub(crate) use seed::seed;
 pub(crate) use terms::{BrokerTerms, read_terms};
 pub use verify::{AuditReport, verify};
-pub(crate) use writer::{Change, HeadKeeper, Writer, WriterConfig, entries_from};
+pub(crate) use writer::{Change, HeadKeeper, Writer, WriterConfig, entries_from, entries_of};
 pub use writer::{Recorded, WriteError, WriterState};

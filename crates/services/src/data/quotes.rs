@@ -1,7 +1,9 @@
 //! A quote as it is recorded: the fields of its audit entry, and the row in `quotes` that repeats some of them in columns. The
 //! row is computed from the entry's content by one function, for writing and for comparing alike.
 
-use audit::Fields;
+use std::borrow::Cow;
+
+use audit::{EncodedFields, EntryError, Fields};
 use pricing::{BorrowStatus, Outputs, Quote, QuoteInputs, VolatilityTier};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -13,7 +15,7 @@ pub(crate) struct Column {
     pub(crate) sql_type: &'static str,
 }
 
-const fn column(name: &'static str, sql_type: &'static str) -> Column {
+pub(crate) const fn column(name: &'static str, sql_type: &'static str) -> Column {
     Column { name, sql_type }
 }
 
@@ -101,9 +103,26 @@ impl From<Outputs> for RecordedOutputs {
 /// A quote ready to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QuoteRecord {
-    pub(crate) fields: Fields,
+    pub(crate) fields: EncodedFields,
+    /// What `audit_log` repeats of them: [`REPEATED`].
+    pub(crate) repeated: Columns,
     /// Its row in `quotes` from [`COLUMNS`] on.
     pub(crate) row: Columns,
+}
+
+/// The fields that `audit_log` repeats in columns, for every kind and in this order.
+pub(crate) const REPEATED: [&str; 4] = ["client_id", "ticker", "request_id", "quote_id"];
+
+/// Their values, of any entry.
+pub(crate) fn repeated<'a>(field: impl Fn(&str) -> Option<&'a str>) -> [Value<'a>; 4] {
+    let text = |name: &str| Value::Text(field(name).map(Cow::Borrowed));
+    let [client_id, ticker, request_id, quote_id] = REPEATED;
+    [
+        text(client_id),
+        text(ticker),
+        text(request_id),
+        Value::Uuid(field(quote_id).and_then(quote_uuid)),
+    ]
 }
 
 /// A quote read back from its entry.
@@ -128,8 +147,8 @@ impl QuoteRecord {
                     .to_owned(),
             );
         }
-        let row = quote.values().into_iter().collect();
-        Ok(QuoteRecord { fields, row })
+        let encoded = EncodedFields::try_from(&fields).map_err(|error| error.to_string())?;
+        Ok(quote.with_columns(encoded))
     }
 }
 
@@ -142,30 +161,40 @@ impl RecordedQuote {
         }
     }
 
-    /// What is written of it. `quote`: the same that this was made from.
-    pub(crate) fn record(&self, quote: &Quote) -> QuoteRecord {
+    /// What is written of it. `priced`: the same that this was made from.
+    pub(crate) fn record(&self, priced: &Quote) -> Result<QuoteRecord, EntryError> {
         let RecordedQuote { facts, inputs, .. } = self;
-        let mut fields = Fields::new()
-            .with("quote_id", &facts.quote_id)
-            .with("request_id", &facts.request_id)
-            .with("client_id", &facts.client_id)
-            .with("key_id", &facts.key_id)
-            .with("expires_at", &facts.expires_at)
-            .with("engine_version", &facts.engine_version)
-            .with("ticker", &*inputs.ticker)
-            .with("inputs", inputs.to_json())
-            .with("outputs", quote.outputs_json());
-        let optional = [
-            ("requested_ticker", &facts.requested_ticker),
-            ("known_at", &facts.known_at),
-        ];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                fields.set(name, value);
-            }
+        let mut fields = EncodedFields::with_capacity(FIELD_BYTES);
+        fields.push("client_id", &facts.client_id)?;
+        fields.push("engine_version", &facts.engine_version)?;
+        fields.push("expires_at", &facts.expires_at)?;
+        // Writing to memory does not fail; what is not written is found when it is read back.
+        fields.push_with("inputs", |into| drop(inputs.write_json(into)))?;
+        fields.push("key_id", &facts.key_id)?;
+        fields.push_with("outputs", |into| drop(priced.write_outputs_json(into)))?;
+        fields.push("quote_id", &facts.quote_id)?;
+        fields.push("request_id", &facts.request_id)?;
+        if let Some(asked) = &facts.requested_ticker {
+            fields.push("requested_ticker", asked)?;
         }
-        let row = self.values().into_iter().collect();
-        QuoteRecord { fields, row }
+        fields.push("ticker", &inputs.ticker)?;
+        Ok(self.with_columns(fields))
+    }
+
+    fn with_columns(&self, fields: EncodedFields) -> QuoteRecord {
+        let RecordedQuote { facts, inputs, .. } = self;
+        let repeated = repeated(|name| match name {
+            "client_id" => Some(&facts.client_id),
+            "ticker" => Some(&inputs.ticker),
+            "request_id" => Some(&facts.request_id),
+            "quote_id" => Some(&facts.quote_id),
+            _ => None,
+        });
+        QuoteRecord {
+            repeated: Columns::new(repeated, REPEATED_BYTES),
+            row: Columns::new(self.values(), ROW_BYTES),
+            fields,
+        }
     }
 
     pub(crate) fn read(fields: &Fields) -> Result<RecordedQuote, String> {
@@ -248,6 +277,11 @@ pub(crate) fn text_of(table: &str, column: &Column) -> String {
 pub(crate) fn timestamp_text(name: &str) -> String {
     format!("to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')")
 }
+
+/// Room that is enough for most, so that nothing is moved while it grows.
+const FIELD_BYTES: usize = 2048;
+const REPEATED_BYTES: usize = 192;
+const ROW_BYTES: usize = 768;
 
 #[cfg(test)]
 mod tests {

@@ -3,14 +3,31 @@
 
 use audit::{Chain, Fields, Kind};
 use futures_util::future::BoxFuture;
+use pricing::Quote;
 use tokio::sync::watch;
 
-use super::quotes::QuoteRecord;
+use super::locates::{LocateOrder, LocateOutcome};
+use super::quotes::{QuoteRecord, RecordedQuote};
 use super::writer::{Change, Recorded, WriteError, Writer, WriterState};
 
 pub(crate) trait Record: Send + Sync + std::fmt::Debug {
     /// Returns when the quote is durable, or says within a deadline what is known.
     fn quote(&self, quote: QuoteRecord) -> BoxFuture<'_, Result<Recorded, WriteError>>;
+
+    /// The same for one that was just priced; its record is made here.
+    fn priced<'a>(
+        &'a self,
+        quote: &RecordedQuote,
+        priced: &Quote,
+    ) -> BoxFuture<'a, Result<Recorded, WriteError>> {
+        match quote.record(priced) {
+            Ok(record) => self.quote(record),
+            Err(error) => {
+                let refused = WriteError::refused("audit_log", error.to_string());
+                Box::pin(std::future::ready(Err(refused)))
+            }
+        }
+    }
 
     /// Records anything but a quote, with its change.
     fn entry(
@@ -19,6 +36,9 @@ pub(crate) trait Record: Send + Sync + std::fmt::Debug {
         fields: Fields,
         change: Change,
     ) -> BoxFuture<'_, Result<Recorded, WriteError>>;
+
+    /// Takes a locate one step further, and returns when the step is durable.
+    fn locate(&self, order: LocateOrder) -> BoxFuture<'_, Result<LocateOutcome, WriteError>>;
 
     /// Why a locate would be refused, as far as is known here.
     fn refusal(&self) -> Option<WriteError>;
@@ -46,6 +66,10 @@ impl Record for Writer {
         change: Change,
     ) -> BoxFuture<'_, Result<Recorded, WriteError>> {
         Box::pin(Writer::entry(self, kind, fields, change))
+    }
+
+    fn locate(&self, order: LocateOrder) -> BoxFuture<'_, Result<LocateOutcome, WriteError>> {
+        Box::pin(Writer::locate(self, order))
     }
 
     fn refusal(&self) -> Option<WriteError> {

@@ -2,9 +2,11 @@
 //! parsed from text, and a column of another type than the table's is refused by the server.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::error::Error;
 
 use bytes::BytesMut;
+use jiff::civil::Date;
 use pricing::Fixed;
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
@@ -26,6 +28,7 @@ pub(crate) enum Value<'a> {
     Small(i16),
     Integer(i32),
     Big(i64),
+    Date(Date),
     Bytes(&'a [u8]),
 }
 
@@ -59,6 +62,7 @@ impl<'a> Value<'a> {
             Value::Small(number) => Some(number.to_string()),
             Value::Integer(number) => Some(number.to_string()),
             Value::Big(number) => Some(number.to_string()),
+            Value::Date(date) => Some(date.to_string()),
             Value::Bytes(_) => None,
         }
     }
@@ -72,6 +76,7 @@ impl<'a> Value<'a> {
             Value::Small(_) => Type::INT2,
             Value::Integer(_) => Type::INT4,
             Value::Big(_) => Type::INT8,
+            Value::Date(_) => Type::DATE,
             Value::Bytes(_) => Type::BYTEA,
         }
     }
@@ -93,10 +98,20 @@ impl<'a> Value<'a> {
             Value::Small(number) => into.extend_from_slice(&number.to_be_bytes()),
             Value::Integer(number) => into.extend_from_slice(&number.to_be_bytes()),
             Value::Big(number) => into.extend_from_slice(&number.to_be_bytes()),
+            Value::Date(date) => into.extend_from_slice(&days_from_2000(*date).to_be_bytes()),
             Value::Bytes(bytes) => into.extend_from_slice(bytes),
         }
         end(into, at);
     }
+}
+
+/// As PostgreSQL counts days.
+fn days_from_2000(date: Date) -> i32 {
+    let days = jiff::civil::date(2000, 1, 1)
+        .duration_until(date)
+        .as_hours()
+        .div_euclid(24);
+    i32::try_from(days).unwrap_or(i32::MAX)
 }
 
 /// Digits to the base of 10,000, the first of them standing for 10,000ʷᵉⁱᵍʰᵗ.
@@ -141,9 +156,16 @@ pub(crate) struct Columns {
 
 impl<'a> FromIterator<Value<'a>> for Columns {
     fn from_iter<I: IntoIterator<Item = Value<'a>>>(values: I) -> Columns {
+        Columns::new(values, 640)
+    }
+}
+
+impl Columns {
+    /// `bytes`: about how many they take.
+    pub(crate) fn new<'a>(values: impl IntoIterator<Item = Value<'a>>, bytes: usize) -> Columns {
         let mut columns = Columns {
             count: 0,
-            bytes: Vec::with_capacity(640),
+            bytes: Vec::with_capacity(bytes),
         };
         for value in values {
             value.put(&mut columns.bytes);
@@ -160,20 +182,80 @@ pub(crate) struct Rows {
     bytes: Vec<u8>,
 }
 
-impl Rows {
-    pub(crate) fn push(&mut self, first: &[Value<'_>], then: Option<&Columns>) {
-        let at = begin(&mut self.bytes);
-        let columns = first.len() + then.map_or(0, |then| then.count);
+/// A row that is being written, column by column.
+#[derive(Debug)]
+pub(crate) struct RowWriter<'a> {
+    bytes: &'a mut Vec<u8>,
+    columns: i32,
+}
+
+impl RowWriter<'_> {
+    pub(crate) fn value(&mut self, value: &Value<'_>) {
+        value.put(self.bytes);
+        self.columns += 1;
+    }
+
+    pub(crate) fn columns(&mut self, columns: &Columns) {
+        self.bytes.extend_from_slice(&columns.bytes);
+        // No table has more than 1,600.
+        self.columns += i32::try_from(columns.count).unwrap_or(i32::MAX);
+    }
+
+    /// A `bytea` of what `write` appends.
+    pub(crate) fn bytes<T, E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<T, E>,
+    ) -> Result<T, E> {
         self.bytes
-            .extend_from_slice(&i32::try_from(columns).unwrap_or(i32::MAX).to_be_bytes());
-        for value in first {
-            value.put(&mut self.bytes);
+            .extend_from_slice(&Type::BYTEA.oid().to_be_bytes());
+        let at = begin(self.bytes);
+        let written = write(self.bytes)?;
+        end(self.bytes, at);
+        self.columns += 1;
+        Ok(written)
+    }
+}
+
+impl Rows {
+    /// One more row, unless `write` fails.
+    pub(crate) fn row<T, E>(
+        &mut self,
+        write: impl FnOnce(&mut RowWriter<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = self.bytes.len();
+        let at = begin(&mut self.bytes);
+        self.bytes.extend_from_slice(&[0; 4]);
+        let mut row = RowWriter {
+            bytes: &mut self.bytes,
+            columns: 0,
+        };
+        let written = write(&mut row);
+        let columns = row.columns;
+        if written.is_err() {
+            self.bytes.truncate(before);
+            return written;
         }
-        if let Some(then) = then {
-            self.bytes.extend_from_slice(&then.bytes);
-        }
+        self.bytes[at..at + 4].copy_from_slice(&columns.to_be_bytes());
         end(&mut self.bytes, at);
         self.count += 1;
+        written
+    }
+
+    pub(crate) fn push(&mut self, first: &[Value<'_>], then: Option<&Columns>) {
+        let pushed = self.row(|row| {
+            first.iter().for_each(|value| row.value(value));
+            then.into_iter().for_each(|then| row.columns(then));
+            Ok::<_, Infallible>(())
+        });
+        match pushed {
+            Ok(()) => {}
+        }
+    }
+
+    /// Keeps its memory for the next rows.
+    pub(crate) fn clear(&mut self) {
+        self.count = 0;
+        self.bytes.clear();
     }
 }
 
@@ -186,6 +268,7 @@ impl ToSql for Rows {
         let Kind::Array(row) = array.kind() else {
             return Err("rows are an array".into());
         };
+        out.reserve(self.bytes.len() + 32);
         let (dimensions, no_nulls, lower_bound) = (i32::from(self.count > 0), 0_i32, 1_i32);
         out.extend_from_slice(&dimensions.to_be_bytes());
         out.extend_from_slice(&no_nulls.to_be_bytes());
@@ -231,6 +314,15 @@ mod tests {
         // -456.5068
         assert_eq!(number(-4_565_068, 4), [2, 0, 0x4000, 4, 456, 5068]);
         assert_eq!(number(i64::MAX, 8).len(), 4 + 5);
+    }
+
+    #[test]
+    fn days_are_counted_from_2000() {
+        for (date, days) in [("2000-01-01", 0), ("2026-11-23", 9823), ("1999-12-31", -1)] {
+            let date: Date = date.parse().unwrap();
+            assert_eq!(days_from_2000(date), days, "{date}");
+            assert_eq!(Value::Date(date).printed(), Some(date.to_string()));
+        }
     }
 
     #[test]

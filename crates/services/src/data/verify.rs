@@ -1,5 +1,5 @@
-//! `bre audit verify` against a database: the chain and its heads by `audit`, and here every column of `audit_log` and of
-//! `quotes` against the entry's own bytes, in both directions.
+//! `bre audit verify` against a database: the chain and its heads by `audit`, and here every column of `audit_log`, of
+//! `quotes` and of the tables of locates against the entry's own bytes, in both directions.
 
 use audit::{Entry, Head, Kind, StoredEntry, Verifier, VerifyingKey};
 use futures_util::{TryStreamExt, pin_mut};
@@ -7,8 +7,9 @@ use serde::Serialize;
 use tokio_postgres::{Client, Row};
 
 use super::database::{DatabaseError, connect};
-use super::quotes::{COLUMNS, RecordedQuote, text_of, timestamp_text};
-use super::writer::{REPEATED, log_number};
+use super::locates;
+use super::quotes::{COLUMNS, REPEATED, RecordedQuote, text_of, timestamp_text};
+use super::writer::log_number;
 use crate::time::rfc3339;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,6 +18,8 @@ pub struct AuditReport {
     pub log: audit::Report,
     /// Rows of `quotes` that belong to an entry.
     pub quotes: u64,
+    /// Steps of locates, each with its rows.
+    pub locates: u64,
 }
 
 /// Columns of `audit_log` before those of `quotes` in the comparison's answer.
@@ -40,7 +43,7 @@ pub async fn verify(
         .await
         .map_err(&failed)?;
     let mut verifier = Verifier::new(log, heads, keys);
-    let mut quotes = 0;
+    let (mut quotes, mut locates) = (0, 0);
     let parameters = [&log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync)];
     let rows = client
         .query_raw(&sql(), parameters)
@@ -58,7 +61,10 @@ pub async fn verify(
             continue;
         };
         match compare(&entry, &row) {
-            Ok(is_quote) => quotes += u64::from(is_quote),
+            Ok((is_quote, is_step)) => {
+                quotes += u64::from(is_quote);
+                locates += u64::from(is_step);
+            }
             Err(reason) => verifier.reject(stored.epoch, stored.position, reason),
         }
     }
@@ -75,6 +81,7 @@ pub async fn verify(
     Ok(AuditReport {
         log: report,
         quotes,
+        locates,
     })
 }
 
@@ -85,6 +92,10 @@ async fn stray(client: &Client, log: u16) -> Result<Option<(i64, i64, String)>, 
     });
     if quote.is_some() {
         return Ok(quote);
+    }
+    let locate = locates::verify::stray(client).await?;
+    if locate.is_some() {
+        return Ok(locate);
     }
     let entry = stray_entry(client, log).await?;
     Ok(entry.map(|(epoch, position, other)| {
@@ -111,14 +122,16 @@ fn sql() -> String {
     for column in COLUMNS {
         sql.push_str(&format!(", {}", text_of("q", column)));
     }
-    sql.push_str(
-        " FROM audit_log AS a LEFT JOIN quotes AS q USING (log, epoch, position) WHERE a.log = $1 ORDER BY a.position, a.epoch",
-    );
+    sql.push_str(&format!(
+        "{} FROM audit_log AS a LEFT JOIN quotes AS q USING (log, epoch, position){} WHERE a.log = $1 ORDER BY a.position, a.epoch",
+        locates::verify::select(),
+        locates::verify::JOINS,
+    ));
     sql
 }
 
-/// Whether the entry is a quote, or which column disagrees with it.
-fn compare(entry: &Entry, row: &Row) -> Result<bool, String> {
+/// Whether the entry is a quote, whether it is a step of a locate, or which column disagrees with it.
+fn compare(entry: &Entry, row: &Row) -> Result<(bool, bool), String> {
     let same = |table: &str, column: &str, found: Option<&str>, expected: Option<&str>| {
         if found == expected {
             return Ok(());
@@ -175,7 +188,9 @@ fn compare(entry: &Entry, row: &Row) -> Result<bool, String> {
             )?;
         }
     }
-    Ok(is_quote)
+    let after_quotes = ENTRY_COLUMNS + PLACE_COLUMNS + COLUMNS.len();
+    let is_step = locates::verify::compare(entry, row, after_quotes)?;
+    Ok((is_quote, is_step))
 }
 
 /// A row in `quotes` without an entry at its place, in whatever log it claims to be.

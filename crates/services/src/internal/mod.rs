@@ -41,6 +41,7 @@ const STATE: &str = "/internal/state";
 const RATES: &str = "/internal/rates/{ticker}";
 const RECORD_QUOTE: &str = "/internal/record/quote";
 const RECORD_ENTRY: &str = "/internal/record/entry";
+const RECORD_LOCATE: &str = "/internal/record/locate";
 const CALCULATE: &str = "/internal/calculate";
 const CACHE_MARKET: &str = "/internal/cache/market";
 const CACHE_STATS: &str = "/internal/cache/stats";
@@ -68,7 +69,8 @@ pub(crate) fn routes(
             .route(STATE, get(state::data_state))
             .route(RATES, get(rates::rates))
             .route(RECORD_QUOTE, post(record::quote))
-            .route(RECORD_ENTRY, post(record::entry));
+            .route(RECORD_ENTRY, post(record::entry))
+            .route(RECORD_LOCATE, post(record::locate));
     }
     if services.has(Service::CalculationService) {
         routes = routes.route(CALCULATE, post(calculate::calculate));

@@ -1,4 +1,4 @@
-//! `POST /internal/record/quote` and `/internal/record/entry`: the log's only doors.
+//! `POST /internal/record/quote`, `/internal/record/entry` and `/internal/record/locate`: the log's only doors.
 
 use audit::{Fields, Kind};
 use axum::body::Body;
@@ -8,7 +8,7 @@ use axum::response::Response;
 
 use super::wire::{EntryOrder, QuoteOrder, WriteFailure};
 use super::{Host, answer, read};
-use crate::data::{QuoteRecord, WriteError};
+use crate::data::{LocateOrder, QuoteRecord, WriteError};
 
 pub(super) async fn quote(State(host): State<Host>, body: Body) -> Response {
     let order: QuoteOrder = match read(body).await {
@@ -47,6 +47,15 @@ pub(super) async fn entry(State(host): State<Host>, body: Body) -> Response {
         false => Err(WriteError::refused("data-service", OWN_KIND)),
     };
     answer(recorded.map_err(WriteFailure::from), status)
+}
+
+pub(super) async fn locate(State(host): State<Host>, body: Body) -> Response {
+    let order: LocateOrder = match read(body).await {
+        Ok(order) => order,
+        Err(response) => return *response,
+    };
+    let outcome = host.gateway.calculator.writer.locate(order).await;
+    answer(outcome.map_err(WriteFailure::from), status)
 }
 
 fn status(_: &WriteFailure) -> StatusCode {

@@ -15,7 +15,10 @@ use crate::api_gateway::StoredKey;
 use crate::cache::{CachedMarket, MarketCache};
 use crate::calculation::{Calculation, LocateError, LocateRequest, Located};
 use crate::config::{StreamHealth, StreamReport};
-use crate::data::{Change, MarketData, QuoteRecord, Record, Recorded, WriteError, WriterState};
+use crate::data::{
+    Change, LocateOrder, LocateOutcome, MarketData, QuoteRecord, Record, Recorded, WriteError,
+    WriterState,
+};
 
 /// What a data-service says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -89,16 +92,16 @@ impl RemoteRecord {
         (record, follow)
     }
 
-    async fn order(
+    async fn order<T: serde::de::DeserializeOwned>(
         &self,
         path: &str,
         order: &impl Serialize,
         request_id: Option<&str>,
         patience: Duration,
-    ) -> Result<Recorded, WriteError> {
+    ) -> Result<T, WriteError> {
         let peer = &self.service.peer;
         let answer = peer
-            .post::<Recorded, WriteFailure>(path, order, request_id, patience)
+            .post::<T, WriteFailure>(path, order, request_id, patience)
             .await;
         match answer {
             Ok(answer) => answer.map_err(WriteError::from),
@@ -112,7 +115,7 @@ impl Record for RemoteRecord {
         Box::pin(async move {
             let id = quote.fields.get("request_id").map(ToOwned::to_owned);
             let order = QuoteOrder {
-                fields: owned(&quote.fields),
+                fields: owned(quote.fields.iter()),
             };
             self.order(super::RECORD_QUOTE, &order, id.as_deref(), self.patience)
                 .await
@@ -132,10 +135,18 @@ impl Record for RemoteRecord {
             }
             let order = EntryOrder {
                 kind: kind.number(),
-                fields: owned(&fields),
+                fields: owned(fields.iter()),
                 change,
             };
             self.order(super::RECORD_ENTRY, &order, None, ENTRY_PATIENCE)
+                .await
+        })
+    }
+
+    fn locate(&self, order: LocateOrder) -> BoxFuture<'_, Result<LocateOutcome, WriteError>> {
+        Box::pin(async move {
+            let id = Some(order.request_id.as_str()).filter(|id| !id.is_empty());
+            self.order(super::RECORD_LOCATE, &order, id, self.patience)
                 .await
         })
     }
@@ -212,9 +223,10 @@ fn data_state(seen: &Seen) -> Result<DataState, String> {
     }
 }
 
-fn owned(fields: &Fields) -> std::collections::BTreeMap<String, String> {
+fn owned<'a>(
+    fields: impl Iterator<Item = (&'a str, &'a str)>,
+) -> std::collections::BTreeMap<String, String> {
     fields
-        .iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }

@@ -7,7 +7,7 @@ pub(crate) mod standards;
 use super::middleware::Caller;
 
 /// Who did it, for the record.
-fn by(caller: &Caller) -> String {
+pub(super) fn by(caller: &Caller) -> String {
     let key = &caller.0.stored;
     format!("operator {} ({})", key.client_id, key.key_id)
 }

@@ -1,9 +1,9 @@
 //! Trade dates end at 20:00 in New York, summer and winter. The time zone comes with the program.
 
 use jiff::Timestamp;
+use jiff::ToSpan;
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
-use jiff::ToSpan;
 
 static NEW_YORK: TimeZone = jiff::tz::get!("America/New_York");
 const CLOSE_HOUR: i8 = 20;
@@ -53,7 +53,11 @@ mod tests {
     fn a_day_ends_at_eight_in_the_evening_in_new_york() {
         // Winter: five hours behind.
         check("2026-11-23T11:30:00Z", "2026-11-23", "2026-11-24T01:00:00Z");
-        check("2026-11-24T00:59:59.999999Z", "2026-11-23", "2026-11-24T01:00:00Z");
+        check(
+            "2026-11-24T00:59:59.999999Z",
+            "2026-11-23",
+            "2026-11-24T01:00:00Z",
+        );
         check("2026-11-24T01:00:00Z", "2026-11-24", "2026-11-25T01:00:00Z");
         // Summer: four.
         check("2026-07-01T23:59:59Z", "2026-07-01", "2026-07-02T00:00:00Z");

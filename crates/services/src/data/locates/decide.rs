@@ -53,6 +53,9 @@ fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
         return Err(Refusal::NoQuote);
     };
     let quote = quote_of(desk, *quote_id, order.client_id.as_deref())?;
+    if quote.facts.known_at.is_some() {
+        return Err(Refusal::QuotePast);
+    }
     if desk.is_used(quote_id) {
         return Err(Refusal::QuoteUsed);
     }
@@ -61,8 +64,13 @@ fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
         return Err(Refusal::QuoteExpired);
     }
     let priced = quote.inputs.per_share.map(|priced| priced.shares);
-    let shares = match (*shares, priced.and_then(|shares| i64::try_from(shares).ok())) {
-        (Some(asked), Some(priced)) if asked != priced => Err(Refusal::QuoteShares(Some(priced.cast_unsigned()))),
+    let shares = match (
+        *shares,
+        priced.and_then(|shares| i64::try_from(shares).ok()),
+    ) {
+        (Some(asked), Some(priced)) if asked != priced => {
+            Err(Refusal::QuoteShares(Some(priced.cast_unsigned())))
+        }
         (Some(shares), _) | (None, Some(shares)) => Ok(shares),
         (None, None) => Err(Refusal::QuoteShares(None)),
     }?;
@@ -181,7 +189,10 @@ fn expire(desk: &Desk, locate_id: Uuid) -> Decided {
 /// `Some`: time was quicker. An error: it is not what it has to be.
 fn ended(desk: &Desk, before: &Locate, wanted: Status) -> Result<Option<LocateDecision>, Refusal> {
     if let Some(ended) = time_out(desk, before) {
-        return Ok(Some(LocateDecision::Ended(Box::new(ended), Refusal::Expired)));
+        return Ok(Some(LocateDecision::Ended(
+            Box::new(ended),
+            Refusal::Expired,
+        )));
     }
     match before.status {
         status if status == wanted => Ok(None),
@@ -245,7 +256,12 @@ struct Room<'a> {
 fn room_for<'a>(desk: &'a Desk, locate: &Locate) -> Room<'a> {
     let figure = match desk.figure(&locate.ticker) {
         Ok(figure) => figure,
-        Err(reason) => return Room { shares: Err(reason), figure: None },
+        Err(reason) => {
+            return Room {
+                shares: Err(reason),
+                figure: None,
+            };
+        }
     };
     let free = figure.available - desk.outstanding(&locate.ticker, locate.trade_date);
     let lots = free.max(0) / locate.lot * locate.lot;
@@ -256,7 +272,10 @@ fn room_for<'a>(desk: &'a Desk, locate: &Locate) -> Room<'a> {
         (_, true) => Err(Reason::InsufficientAvailability),
         _ => Ok(granted),
     };
-    Room { shares, figure: Some(figure) }
+    Room {
+        shares,
+        figure: Some(figure),
+    }
 }
 
 impl Desk {

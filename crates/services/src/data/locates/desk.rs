@@ -28,6 +28,8 @@ pub(crate) struct Desk {
     used: HashSet<Uuid>,
     heads: HashMap<(String, Date), LedgerStep>,
     figures: HashMap<String, Result<Figure, Reason>>,
+    /// Asked for without an order.
+    looked_at: Option<String>,
 }
 
 /// What the desk is told rather than reads.
@@ -62,6 +64,22 @@ impl Desk {
         desk.read_locates(client, orders).await?;
         desk.read_made(client, orders).await?;
         desk.read_quotes(client, orders).await?;
+        desk.read_heads(client).await?;
+        desk.read_figures(client, terms.feeds).await?;
+        Ok(desk)
+    }
+
+    /// Of one ticker, for nobody in particular.
+    pub(super) async fn look(
+        client: &impl GenericClient,
+        ticker: &str,
+        terms: &DeskTerms<'_>,
+    ) -> Result<Desk, tokio_postgres::Error> {
+        let mut desk = Desk {
+            now_micros: terms.now_micros,
+            looked_at: Some(ticker.to_owned()),
+            ..Desk::default()
+        };
         desk.read_heads(client).await?;
         desk.read_figures(client, terms.feeds).await?;
         Ok(desk)
@@ -145,8 +163,14 @@ impl Desk {
 
     fn tickers(&self) -> HashSet<String> {
         let located = self.locates.values().map(|locate| locate.ticker.clone());
-        let quoted = self.quotes.values().map(|quote| quote.inputs.ticker.to_string());
-        located.chain(quoted).collect()
+        let quoted = self
+            .quotes
+            .values()
+            .map(|quote| quote.inputs.ticker.to_string());
+        located
+            .chain(quoted)
+            .chain(self.looked_at.clone())
+            .collect()
     }
 
     /// Of every day that these locates are of, and of the one that goes on now.
@@ -155,8 +179,11 @@ impl Desk {
         client: &impl GenericClient,
     ) -> Result<(), tokio_postgres::Error> {
         let today = super::calendar::trade_date(self.now_micros);
-        let mut ledgers: HashSet<(String, Date)> =
-            self.tickers().into_iter().map(|ticker| (ticker, today)).collect();
+        let mut ledgers: HashSet<(String, Date)> = self
+            .tickers()
+            .into_iter()
+            .map(|ticker| (ticker, today))
+            .collect();
         let theirs = self.locates.values();
         ledgers.extend(theirs.map(|locate| (locate.ticker.clone(), locate.trade_date)));
         let (tickers, dates): (Vec<String>, Vec<Date>) = ledgers.into_iter().unzip();
@@ -164,7 +191,10 @@ impl Desk {
                    FROM UNNEST($1::text[], $2::text[]) AS wanted (w_ticker, w_date) CROSS JOIN LATERAL \
                      (SELECT * FROM availability_ledger WHERE ticker = w_ticker AND trade_date = w_date::date \
                       ORDER BY sequence DESC LIMIT 1) AS h";
-        for row in client.query(sql, &[&tickers, &texts(dates.into_iter())]).await? {
+        for row in client
+            .query(sql, &[&tickers, &texts(dates.into_iter())])
+            .await?
+        {
             let Ok(trade_date) = row.get::<_, &str>(1).parse() else {
                 continue;
             };
@@ -203,7 +233,9 @@ impl Desk {
                 valid_at: At(micros(row.get(4))),
                 known_at: At(micros(row.get(5))),
             };
-            said.entry(row.get(0)).or_default().push((figure, row.get(6)));
+            said.entry(row.get(0))
+                .or_default()
+                .push((figure, row.get(6)));
         }
         for ticker in tickers {
             let figures = said.remove(&ticker).unwrap_or_default();
@@ -291,7 +323,13 @@ fn choose(
     feeds: &FeedSettings,
     now_micros: i64,
 ) -> Result<Figure, Reason> {
-    said.sort_by_key(|(figure, _)| (feeds.rank(&figure.source), -figure.valid_at.0, figure.source.clone()));
+    said.sort_by_key(|(figure, _)| {
+        (
+            feeds.rank(&figure.source),
+            -figure.valid_at.0,
+            figure.source.clone(),
+        )
+    });
     let known = !said.is_empty();
     let fresh = said.into_iter().find(|(figure, _)| {
         let life = feeds.rate_age_seconds_max(&figure.source) * 1_000_000;

@@ -1,11 +1,15 @@
 //! Locates read back, for the client they belong to.
 
+use jiff::civil::Date;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::desk::steps;
+use super::calendar::trade_date;
+use super::desk::{Desk, DeskTerms, steps};
 use super::order::StoredLocate;
+use super::record::Figure;
+use super::states::Reason;
 use crate::data::database::DatabaseError;
 
 /// Which of a client's locates, by what they are now.
@@ -52,6 +56,37 @@ pub(crate) async fn find_locates(
         .map_err(&failed)?
         .get(0);
     Ok((steps(found).collect(), total))
+}
+
+/// What was made of the request that a client called by that key.
+pub(crate) async fn made_for(
+    client: &Client,
+    client_id: &str,
+    key: &str,
+) -> Result<Option<StoredLocate>, DatabaseError> {
+    let sql = "SELECT a.log, a.epoch, a.position, a.recorded_at, a.canonical FROM locates AS l \
+               JOIN audit_log AS a USING (log, epoch, position) WHERE l.client_id = $1 AND l.idempotency_key = $2";
+    let rows = client
+        .query(sql, &[&client_id, &key])
+        .await
+        .map_err(DatabaseError::query(
+            "reading a locate by its idempotency key",
+        ))?;
+    Ok(steps(rows).next())
+}
+
+/// The trade date that goes on, the figure in force or why there is none, and the shares that are granted of it.
+pub(crate) async fn available(
+    client: &Client,
+    ticker: &str,
+    terms: &DeskTerms<'_>,
+) -> Result<(Date, Result<Figure, Reason>, i64), DatabaseError> {
+    let desk = Desk::look(client, ticker, terms)
+        .await
+        .map_err(DatabaseError::query("reading what is available"))?;
+    let today = trade_date(terms.now_micros);
+    let figure = desk.figure(ticker).cloned();
+    Ok((today, figure, desk.outstanding(ticker, today)))
 }
 
 /// All steps of one locate, the first one first; none when it is somebody else's.

@@ -11,11 +11,12 @@ mod order;
 mod record;
 mod states;
 mod sweep;
+pub(crate) mod verify;
 
 pub(crate) use calendar::trade_date;
 pub(crate) use decide::decide;
 pub(crate) use desk::{Desk, DeskTerms};
-pub(crate) use find::{LocateFilter, find_locates, steps_of};
+pub(crate) use find::{LocateFilter, available, find_locates, made_for, steps_of};
 pub(crate) use order::{
     Idempotency, LocateDecision, LocateOrder, LocateOutcome, Order, Refusal, StoredLocate,
 };

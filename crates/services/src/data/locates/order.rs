@@ -94,6 +94,8 @@ pub(crate) enum Refusal {
     NoLocate,
     NoQuote,
     QuoteExpired,
+    /// It was priced with what was known earlier.
+    QuotePast,
     /// Another locate was made from it.
     QuoteUsed,
     /// The quote was for that many, or for none in particular.

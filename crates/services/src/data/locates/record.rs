@@ -237,7 +237,10 @@ mod tests {
             ("CREATE TABLE locates", LOCATE_COLUMNS),
             ("CREATE TABLE availability_ledger", LEDGER_COLUMNS),
         ] {
-            let mut lines = migration.lines().skip_while(|line| !line.starts_with(table)).skip(5);
+            let mut lines = migration
+                .lines()
+                .skip_while(|line| !line.starts_with(table))
+                .skip(5);
             for column in columns {
                 let mut words = lines.next().unwrap().split_whitespace();
                 assert_eq!(words.next(), Some(column.name), "{table}");

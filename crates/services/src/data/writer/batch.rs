@@ -1,15 +1,15 @@
 //! Entries and their quotes in one statement.
 
-use std::borrow::Cow;
+use std::convert::Infallible;
 
-use audit::Sealed;
+use audit::{Chain, ChainError, Entry, Hash, Kind, Placed, Sealed};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{GenericClient, Statement};
 
 use super::open::{Open, log_number};
 use crate::data::database::{Session, describe};
-use crate::data::quotes::quote_uuid;
-use crate::data::row::{Columns, Rows, Value};
+use crate::data::quotes::{QuoteRecord, repeated};
+use crate::data::row::{Columns, RowWriter, Rows, Value};
 
 /// What became of a commit.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) enum Outcome {
 /// Row by row, as the statement takes them.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    entries: Rows,
+    pub(super) entries: Rows,
     quotes: Rows,
 }
 
@@ -38,41 +38,45 @@ impl Batch {
          priced AS (INSERT INTO quotes SELECT * FROM UNNEST($2::quotes[])) \
          SELECT current_setting('synchronous_standby_names')";
 
-    /// `row`: of a quote, its columns in `quotes`.
-    pub(super) fn push(&mut self, sealed: &Sealed, row: Option<&Columns>) {
+    /// An entry alone.
+    pub(super) fn push(&mut self, sealed: &Sealed) {
         let entry = &sealed.entry;
-        let field = |name: &str| Value::Text(entry.fields.get(name).map(Cow::Borrowed));
-        let [client_id, ticker, request_id, quote_id] = REPEATED;
-        // The format keeps epoch and position within the signed types.
-        let [log, epoch, position, recorded_at] = [
-            Value::Small(log_number(entry.log)),
-            Value::Integer(entry.epoch.cast_signed()),
-            Value::Big(entry.position.cast_signed()),
-            Value::Time(entry.recorded_at_micros),
-        ];
-        if let Some(row) = row {
-            let place = [
-                log.clone(),
-                epoch.clone(),
-                position.clone(),
-                recorded_at.clone(),
-            ];
-            self.quotes.push(&place, Some(row));
+        let repeated: Columns = repeated(|name| entry.fields.get(name))
+            .into_iter()
+            .collect();
+        let pushed = self.entries.row(|row| {
+            entry_row(row, &place(entry), entry.kind, &repeated, |bytes| {
+                bytes.extend_from_slice(&sealed.bytes);
+                Ok::<_, Infallible>(((), sealed.hash))
+            })
+        });
+        match pushed {
+            Ok(()) => {}
         }
-        let columns = [
-            log,
-            epoch,
-            position,
-            Value::Small(i16::from(entry.kind.number())),
-            recorded_at,
-            field(client_id),
-            field(ticker),
-            field(request_id),
-            Value::Uuid(entry.fields.get(quote_id).and_then(quote_uuid)),
-            Value::Bytes(&sealed.bytes),
-            Value::Bytes(sealed.hash.as_bytes()),
-        ];
-        self.entries.push(&columns, None);
+    }
+
+    /// The chain's next entry, written where it is sent from.
+    pub(super) fn quote(
+        &mut self,
+        chain: &mut Chain,
+        at_micros: i64,
+        quote: &QuoteRecord,
+    ) -> Result<Placed, ChainError> {
+        let place = place_of(chain.log(), chain.epoch(), chain.position() + 1, at_micros);
+        let placed = self.entries.row(|row| {
+            entry_row(row, &place, Kind::Quote, &quote.repeated, |bytes| {
+                let placed = chain.append_encoded(Kind::Quote, at_micros, &quote.fields, bytes)?;
+                Ok::<_, ChainError>((placed, placed.hash))
+            })
+        })?;
+        self.quotes.push(&place, Some(&quote.row));
+        Ok(placed)
+    }
+
+    /// Keeps its memory for the next commit.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        self.quotes.clear();
     }
 
     /// The single statement is its own transaction: one round trip.
@@ -95,10 +99,47 @@ impl Batch {
     }
 }
 
-/// The fields that `audit_log` repeats for every kind.
-pub(crate) const REPEATED: [&str; 4] = ["client_id", "ticker", "request_id", "quote_id"];
+/// The columns of `audit_log`, in their order. `canonical` appends the entry's bytes and tells their hash.
+fn entry_row<T, E>(
+    row: &mut RowWriter<'_>,
+    place: &[Value<'_>; 4],
+    kind: Kind,
+    repeated: &Columns,
+    canonical: impl FnOnce(&mut Vec<u8>) -> Result<(T, Hash), E>,
+) -> Result<T, E> {
+    let [log, epoch, position, recorded_at] = place;
+    row.value(log);
+    row.value(epoch);
+    row.value(position);
+    row.value(&Value::Small(i16::from(kind.number())));
+    row.value(recorded_at);
+    row.columns(repeated);
+    let (made, hash) = row.bytes(canonical)?;
+    row.value(&Value::Bytes(hash.as_bytes()));
+    Ok(made)
+}
 
-fn standby(rows: &[tokio_postgres::Row]) -> bool {
+/// Where an entry stands: the first columns of every table of the record.
+pub(super) fn place(entry: &Entry) -> [Value<'static>; 4] {
+    place_of(
+        entry.log,
+        entry.epoch,
+        entry.position,
+        entry.recorded_at_micros,
+    )
+}
+
+/// The format keeps epoch and position within the signed types.
+fn place_of(log: u16, epoch: u32, position: u64, recorded_at_micros: i64) -> [Value<'static>; 4] {
+    [
+        Value::Small(log_number(log)),
+        Value::Integer(epoch.cast_signed()),
+        Value::Big(position.cast_signed()),
+        Value::Time(recorded_at_micros),
+    ]
+}
+
+pub(super) fn standby(rows: &[tokio_postgres::Row]) -> bool {
     rows.first()
         .is_some_and(|row| !row.get::<_, String>(0).trim().is_empty())
 }

@@ -34,6 +34,10 @@ pub(crate) enum Change {
     Broker(BrokerTerms),
     Policy(Definition),
     Convention(Definition),
+    /// An operator has looked at what a recovery may have lost.
+    LocatesReopened {
+        by: String,
+    },
 }
 
 /// Every instance is told at commit.
@@ -118,6 +122,11 @@ impl Change {
                     .execute(sql, &[key_id, &system_time(*at_micros)])
                     .await?;
                 tell(transaction, KEYS).await
+            }
+            Change::LocatesReopened { by } => {
+                let sql = "INSERT INTO locate_reopenings (reopened_at, actor) VALUES ($1, $2)";
+                let now = system_time(crate::time::now_micros());
+                transaction.execute(sql, &[&now, by]).await.map(drop)
             }
             Change::Broker(terms) => {
                 terms.insert(transaction).await?;

@@ -12,8 +12,8 @@ use super::open::Open;
 use super::serve::{Ended, Waiting, hold_back_until_held};
 use super::{Recorded, Request, Task, Work, WriteError, Writer, WriterConfig, log_number};
 use crate::data::locates::{
-    Desk, DeskTerms, Locate, LocateDecision, LocateOrder, LocateOutcome, Refusal, StoredLocate,
-    Status, decide, trade_date,
+    Desk, DeskTerms, Locate, LocateDecision, LocateOrder, LocateOutcome, Refusal, Status,
+    StoredLocate, decide, trade_date,
 };
 use crate::data::row::Rows;
 use crate::time::{now_micros, system_time};
@@ -152,20 +152,17 @@ impl Task {
         let Made { sealed, mut told } = made;
         let (answers, mut answered): (Vec<_>, Vec<_>) =
             sealed.iter().map(|_| oneshot::channel()).unzip();
-        let waiting = Waiting {
-            sealed,
-            rows: Vec::new(),
-            answers,
-        };
-        let nothing_sent = waiting.sealed.is_empty();
+        let nothing_sent = sealed.is_empty();
+        let waiting = Waiting::of(&sealed, answers);
         let ended = match (nothing_sent, &outcome) {
             (true, Outcome::Committed { .. }) => Ok(()),
             _ => self.settle(open, before, waiting, outcome),
         };
-        let mut certain = |index: usize| match answered.get_mut(index).map(oneshot::Receiver::try_recv) {
-            Some(Ok(result)) => result.map(drop),
-            _ => Err(WriteError::unknown("database")),
-        };
+        let mut certain =
+            |index: usize| match answered.get_mut(index).map(oneshot::Receiver::try_recv) {
+                Some(Ok(result)) => result.map(drop),
+                _ => Err(WriteError::unknown("database")),
+            };
         told.reverse();
         for work in works {
             let answer = match told.pop() {
@@ -173,7 +170,9 @@ impl Task {
                     count(&stored.locate);
                     LocateOutcome::Step(stored)
                 }),
-                Some(Told::Ended(index, refusal)) => certain(index).map(|()| LocateOutcome::Refused(refusal)),
+                Some(Told::Ended(index, refusal)) => {
+                    certain(index).map(|()| LocateOutcome::Refused(refusal))
+                }
                 Some(Told::Already(stored)) if clean => Ok(LocateOutcome::Step(stored)),
                 Some(Told::Already(_)) => Err(WriteError::unknown("database")),
                 Some(Told::Refused(refusal)) => Ok(LocateOutcome::Refused(refusal)),
@@ -308,11 +307,13 @@ impl LocateBatch {
          SELECT current_setting('synchronous_standby_names')";
 
     fn push(&mut self, sealed: &Sealed, locate: &Locate) {
-        self.entries.push(sealed, None);
+        self.entries.push(sealed);
         let entry = &sealed.entry;
-        self.locates.push(&place(entry), Some(&locate.values().into_iter().collect()));
+        self.locates
+            .push(&place(entry), Some(&locate.values().into_iter().collect()));
         if let Some(values) = locate.ledger_values() {
-            self.ledger.push(&place(entry), Some(&values.into_iter().collect()));
+            self.ledger
+                .push(&place(entry), Some(&values.into_iter().collect()));
         }
     }
 
@@ -322,7 +323,10 @@ impl LocateBatch {
         statement: &Statement,
     ) -> Result<bool, tokio_postgres::Error> {
         let rows = client
-            .query(statement, &[&self.entries.entries, &self.locates, &self.ledger])
+            .query(
+                statement,
+                &[&self.entries.entries, &self.locates, &self.ledger],
+            )
             .await?;
         Ok(super::batch::standby(&rows))
     }
@@ -338,7 +342,10 @@ pub(super) struct Unsettled {
 impl Unsettled {
     pub(super) async fn of(open: &Open) -> Result<Option<Unsettled>, tokio_postgres::Error> {
         let sql = "SELECT canonical FROM audit_log WHERE log = $1 AND epoch = $2 ORDER BY position LIMIT 1";
-        let (log, epoch) = (log_number(open.chain.log()), open.chain.epoch().cast_signed());
+        let (log, epoch) = (
+            log_number(open.chain.log()),
+            open.chain.epoch().cast_signed(),
+        );
         let row = open.session.client.query_opt(sql, &[&log, &epoch]).await?;
         let opening = row.and_then(|row| Entry::parse(row.get(0)).ok());
         let may_have_lost = |entry: &Entry| {

@@ -4,13 +4,13 @@
 mod batch;
 mod change;
 mod heads;
+mod locates;
 mod open;
 mod serve;
 
-pub(crate) use batch::REPEATED;
 pub(crate) use change::Change;
 pub(crate) use heads::HeadKeeper;
-pub(crate) use open::{entries_from, log_number};
+pub(crate) use open::{entries_from, entries_of, log_number};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,11 @@ use audit::{Chain, Fields, Hash, Kind, VerifyingKey};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use locates::LocateWork;
+
+use crate::calculation::Market;
 use crate::config::{RecoveryFact, StreamHealth};
+use crate::data::locates::LocateSettings;
 use crate::data::quotes::QuoteRecord;
 
 /// Why something was not acknowledged.
@@ -105,6 +109,8 @@ pub(crate) enum Work {
         fields: Fields,
         change: Change,
     },
+    /// A step of a locate, if one is due to it: decided, recorded and answered on its own ground.
+    Locate(Box<LocateWork>),
 }
 
 #[derive(Debug)]
@@ -115,10 +121,11 @@ pub(crate) struct Request {
 
 impl Request {
     fn refuse(self, state: &WriterState) {
-        drop(
-            self.answer
-                .send(Err(WriteError::refused("database", state.explain()))),
-        );
+        let refused = WriteError::refused("database", state.explain());
+        if let Work::Locate(work) = self.work {
+            return drop(work.reply.send(Err(refused)));
+        }
+        drop(self.answer.send(Err(refused)));
     }
 }
 
@@ -162,6 +169,9 @@ pub(crate) struct WriterConfig {
     pub(crate) deadline: Duration,
     pub(crate) queue_max: usize,
     pub(crate) batch_max: usize,
+    pub(crate) locates: LocateSettings,
+    /// For the sources that the settings prefer.
+    pub(crate) market: Arc<Market>,
 }
 
 /// The task's own side.
@@ -176,6 +186,8 @@ struct Task {
     recovery_used: Option<String>,
     /// Entries of a commit whose outcome is not known: at most these may be found beyond the tip.
     in_doubt: Vec<Hash>,
+    /// The last batch's memory.
+    spare: batch::Batch,
 }
 
 impl Writer {
@@ -208,6 +220,7 @@ impl Writer {
             recovery,
             recovery_used: None,
             in_doubt: Vec::new(),
+            spare: batch::Batch::default(),
         };
         (writer, tokio::spawn(task.run()))
     }

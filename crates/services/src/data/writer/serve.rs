@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use audit::{ChainError, Kind, Sealed};
+use audit::{ChainError, Kind, Placed, Sealed};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -10,7 +10,6 @@ use super::batch::{Batch, Outcome, outcome};
 use super::open::Open;
 use super::{Change, Mode, Recorded, Request, Task, Work, WriteError, WriterConfig, WriterState};
 use crate::data::database::describe;
-use crate::data::row::Columns;
 
 /// A head at most this often.
 const HEAD_EVERY: Duration = Duration::from_secs(1);
@@ -23,13 +22,33 @@ pub(super) enum Ended {
     Lost(String),
 }
 
-type Answer = oneshot::Sender<Result<Recorded, WriteError>>;
+pub(super) type Answer = oneshot::Sender<Result<Recorded, WriteError>>;
 
-struct Waiting {
-    sealed: Vec<Sealed>,
-    /// Of quotes, their rows in `quotes`.
-    rows: Vec<Columns>,
+/// Entries of one commit, and who waits for them.
+pub(super) struct Waiting {
+    placed: Vec<Placed>,
+    /// Whether an answer promises that the repository holds it, where that was demanded.
+    promises: bool,
     answers: Vec<Answer>,
+}
+
+impl Waiting {
+    pub(super) fn of(sealed: &[Sealed], answers: Vec<Answer>) -> Waiting {
+        let promises = [Kind::Quote, Kind::LocateChanged];
+        let place = |sealed: &Sealed| Placed {
+            log: sealed.entry.log,
+            epoch: sealed.entry.epoch,
+            position: sealed.entry.position,
+            hash: sealed.hash,
+        };
+        Waiting {
+            promises: sealed
+                .first()
+                .is_some_and(|sealed| promises.contains(&sealed.entry.kind)),
+            placed: sealed.iter().map(place).collect(),
+            answers,
+        }
+    }
 }
 
 impl Task {
@@ -80,53 +99,59 @@ impl Task {
     async fn take(&mut self, open: &mut Open, first: Request) -> Result<(), Ended> {
         let mut next = Some(first);
         while let Some(request) = next.take() {
+            let before = open.chain.clone();
             let mut waiting = Waiting {
-                sealed: Vec::new(),
-                rows: Vec::new(),
+                placed: Vec::new(),
+                promises: true,
                 answers: Vec::new(),
             };
-            let before = open.chain.clone();
+            let mut batch = std::mem::take(&mut self.spare);
             let mut current = Some(request);
             while let Some(request) = current.take() {
                 match request.work {
                     // Nobody waits for it any more: it was answered, and was never begun.
                     Work::Quote(_) if request.answer.is_closed() => {}
-                    Work::Quote(quote) => match open.chain.append(
-                        Kind::Quote,
-                        crate::time::now_micros(),
-                        quote.fields,
-                    ) {
-                        Ok(sealed) => {
-                            waiting.sealed.push(sealed);
-                            waiting.rows.push(quote.row);
-                            waiting.answers.push(request.answer);
+                    Work::Quote(quote) => {
+                        match batch.quote(&mut open.chain, crate::time::now_micros(), &quote) {
+                            Ok(placed) => {
+                                waiting.placed.push(placed);
+                                waiting.answers.push(request.answer);
+                            }
+                            Err(error) => refuse(request.answer, &error),
                         }
-                        Err(error) => refuse(request.answer, &error),
-                    },
-                    Work::Entry { .. } => {
+                    }
+                    Work::Entry { .. } | Work::Locate(_) => {
                         next = Some(request);
                         break;
                     }
                 }
-                if waiting.sealed.len() < self.config.batch_max {
+                if waiting.placed.len() < self.config.batch_max {
                     current = self.requests.try_recv().ok();
                 }
             }
-            if !waiting.sealed.is_empty() {
-                self.commit_quotes(open, before, waiting).await?;
+            if !waiting.placed.is_empty() {
+                self.commit_quotes(open, before, waiting, &batch).await?;
             }
-            if let Some(Request {
-                work:
-                    Work::Entry {
-                        kind,
-                        fields,
-                        change,
-                    },
-                answer,
-            }) = next.take()
-            {
-                self.commit_entry(open, kind, fields, change, answer)
-                    .await?;
+            batch.clear();
+            self.spare = batch;
+            match next.take() {
+                Some(Request {
+                    work:
+                        Work::Entry {
+                            kind,
+                            fields,
+                            change,
+                        },
+                    answer,
+                }) => {
+                    self.commit_entry(open, kind, fields, change, answer)
+                        .await?;
+                }
+                Some(Request {
+                    work: Work::Locate(first),
+                    ..
+                }) => next = self.take_locates(open, first).await?,
+                other => next = other,
             }
         }
         Ok(())
@@ -137,6 +162,7 @@ impl Task {
         open: &mut Open,
         before: audit::Chain,
         waiting: Waiting,
+        batch: &Batch,
     ) -> Result<(), Ended> {
         if self.config.strict && !open.standby && !self.sees_standby(open).await? {
             open.chain = before;
@@ -148,10 +174,6 @@ impl Task {
             return Ok(());
         }
         let began = Instant::now();
-        let mut batch = Batch::default();
-        for (sealed, row) in waiting.sealed.iter().zip(&waiting.rows) {
-            batch.push(sealed, Some(row));
-        }
         let committed = async {
             let outcome = batch.commit(open).await;
             hold_back_until_held(&self.config, open, outcome).await
@@ -161,10 +183,9 @@ impl Task {
             outcome = committed => outcome,
             _ = self.orders.changed() => Outcome::Lost("told to let go of the database".to_owned()),
         };
-        drop(batch);
         metrics::histogram!("bre_commit_seconds").record(began.elapsed().as_secs_f64());
         metrics::counter!("bre_commits_total").increment(1);
-        metrics::counter!("bre_entries_total").increment(waiting.sealed.len() as u64);
+        metrics::counter!("bre_entries_total").increment(waiting.placed.len() as u64);
         self.settle(open, before, waiting, outcome)
     }
 
@@ -189,20 +210,11 @@ impl Task {
             ran = transact(open, &sealed, &change) => outcome(&open.session, ran),
             _ = self.orders.changed() => Outcome::Lost("told to let go of the database".to_owned()),
         };
-        self.settle(
-            open,
-            before,
-            Waiting {
-                sealed: vec![sealed],
-                rows: Vec::new(),
-                answers: vec![answer],
-            },
-            ran,
-        )
+        self.settle(open, before, Waiting::of(&[sealed], vec![answer]), ran)
     }
 
     /// Answers, and keeps in mind, what became of a commit.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         open: &mut Open,
         before: audit::Chain,
@@ -210,31 +222,29 @@ impl Task {
         outcome: Outcome,
     ) -> Result<(), Ended> {
         let Waiting {
-            sealed, answers, ..
+            placed,
+            promises,
+            answers,
         } = waiting;
         match outcome {
             Outcome::Committed { warnings, standby } => {
                 open.standby = standby;
                 self.tip.send_replace(Some(open.chain.clone()));
-                let is_quote = sealed
-                    .first()
-                    .is_some_and(|sealed| sealed.entry.kind == Kind::Quote);
                 let protected =
-                    warnings.is_empty() && (standby || !self.config.strict || !is_quote);
+                    warnings.is_empty() && (standby || !self.config.strict || !promises);
                 if !protected {
                     tracing::error!(
                         ?warnings,
-                        entries = sealed.len(),
+                        entries = placed.len(),
                         "committed without its guarantee: not acknowledged"
                     );
-                    metrics::counter!("bre_unacknowledged_total").increment(sealed.len() as u64);
+                    metrics::counter!("bre_unacknowledged_total").increment(placed.len() as u64);
                 }
-                for (sealed, answer) in sealed.iter().zip(answers) {
-                    let entry = &sealed.entry;
+                for (placed, answer) in placed.iter().zip(answers) {
                     let recorded = Recorded {
-                        log: entry.log,
-                        epoch: entry.epoch,
-                        position: entry.position,
+                        log: placed.log,
+                        epoch: placed.epoch,
+                        position: placed.position,
                     };
                     drop(answer.send(if protected {
                         Ok(recorded)
@@ -246,7 +256,7 @@ impl Task {
             }
             Outcome::RolledBack(reason) => {
                 open.chain = before;
-                tracing::error!(%reason, entries = sealed.len(), "the database took a commit back");
+                tracing::error!(%reason, entries = placed.len(), "the database took a commit back");
                 answers.into_iter().for_each(|answer| {
                     drop(answer.send(Err(WriteError::refused("database", reason.clone()))))
                 });
@@ -254,7 +264,7 @@ impl Task {
                 Err(Ended::Lost(reason))
             }
             Outcome::Lost(reason) => {
-                self.in_doubt = sealed.iter().map(|sealed| sealed.hash).collect();
+                self.in_doubt = placed.iter().map(|placed| placed.hash).collect();
                 answers
                     .into_iter()
                     .for_each(|answer| drop(answer.send(Err(WriteError::unknown("database")))));
@@ -263,7 +273,7 @@ impl Task {
         }
     }
 
-    async fn sees_standby(&mut self, open: &mut Open) -> Result<bool, Ended> {
+    pub(super) async fn sees_standby(&mut self, open: &mut Open) -> Result<bool, Ended> {
         let asked = open
             .session
             .client
@@ -289,7 +299,11 @@ impl Task {
 
 /// Strict mode asks twice: the server waited for the stream, and the repository holds what it has flushed. The server alone
 /// is not enough: a session may see the setting before the commits of the cluster obey it.
-async fn hold_back_until_held(config: &WriterConfig, open: &Open, outcome: Outcome) -> Outcome {
+pub(super) async fn hold_back_until_held(
+    config: &WriterConfig,
+    open: &Open,
+    outcome: Outcome,
+) -> Outcome {
     let Outcome::Committed {
         mut warnings,
         standby,
@@ -334,7 +348,7 @@ async fn transact(
     let transaction = open.session.client.transaction().await?;
     change.apply(&transaction).await?;
     let mut batch = Batch::default();
-    batch.push(sealed, None);
+    batch.push(sealed);
     let standby = batch.insert(&transaction, &open.statement).await?;
     transaction.commit().await?;
     Ok(standby)

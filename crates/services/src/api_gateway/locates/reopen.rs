@@ -1,0 +1,44 @@
+//! `POST /api/v1/admin/locates/reopen`: an operator has looked at what a recovery may have lost.
+
+use audit::{Fields, Kind};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::Request;
+use serde::Serialize;
+
+use super::super::Gateway;
+use super::super::admin::by;
+use super::super::errors::ApiError;
+use super::super::middleware::Caller;
+use super::read_step;
+use crate::data::{Change, Recorded};
+
+#[derive(Debug, Serialize)]
+pub(in super::super) struct Reopened {
+    status: &'static str,
+    audit: Recorded,
+}
+
+pub(in super::super) async fn reopen(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> Result<Json<Reopened>, ApiError> {
+    read_step(&gateway, request, &[]).await?.finish()?;
+    let by = by(&caller);
+    let fields = Fields::new()
+        .with("actor", &by)
+        .with("name", "locates")
+        .with("before", "closed")
+        .with("after", "reopened");
+    let change = Change::LocatesReopened { by };
+    let record = &gateway.calculator.writer;
+    let audit = record
+        .entry(Kind::ConfigurationChanged, fields, change)
+        .await?;
+    Ok(Json(Reopened {
+        status: "success",
+        audit,
+    }))
+}

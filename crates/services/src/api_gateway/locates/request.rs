@@ -1,0 +1,233 @@
+//! `POST /api/v1/locates`: a quote, priced now or named, becomes an offer.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::Request;
+use pricing::{PerShare, PositionValue, Price, Rate};
+use uuid::Uuid;
+
+use super::super::Gateway;
+use super::super::errors::ApiError;
+use super::super::middleware::{Caller, RequestId};
+use super::super::parameters::{
+    CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker, whole,
+};
+use super::{Asker, LocateAnswer, idempotency};
+use crate::calculation::LocateRequest;
+use crate::data::{LocateKind, Order, made_for};
+
+pub(super) const PARAMETERS: &[&str] = &[
+    "ticker",
+    "shares",
+    "share_price",
+    "loan_days",
+    "client_id",
+    "quote_id",
+    "type",
+    "all_or_none",
+    "limit_rate",
+];
+
+const ROUTE: &str = "POST /api/v1/locates";
+const SHARES_MAX: u64 = 1_000_000_000;
+const VALUE_MAX: i64 = 1_000_000_000;
+
+/// Which quote the locate is to be made from.
+enum Basis {
+    Quoted(Uuid),
+    Price(LocateRequest),
+}
+
+struct Wanted {
+    basis: Basis,
+    shares: Option<i64>,
+    kind: LocateKind,
+    all_or_none: bool,
+    limit_rate: Option<Rate>,
+}
+
+pub(in super::super) async fn request(
+    State(gateway): State<Gateway>,
+    Extension(request_id): Extension<RequestId>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> Result<Json<LocateAnswer>, ApiError> {
+    let headers = request.headers().clone();
+    let parameters = gateway.json(request, PARAMETERS).await?;
+    let idempotency = idempotency(&headers, ROUTE, &parameters)?;
+    let key = &caller.0.stored;
+    let wanted = validate(parameters, &request_id.0, &key.key_id, &key.client_id)?;
+    let asker = Asker {
+        gateway: &gateway,
+        caller: &caller,
+        request_id,
+        idempotency,
+    };
+    let quote_id = asker.quote(wanted.basis).await?;
+    let order = Order::Offer {
+        locate_id: Uuid::now_v7(),
+        quote_id,
+        shares: wanted.shares,
+        kind: wanted.kind,
+        all_or_none: wanted.all_or_none,
+        limit_rate: wanted.limit_rate,
+    };
+    Ok(Json(asker.order(order).await?.into()))
+}
+
+impl Asker<'_> {
+    /// The quote of the first time, if this is a repetition; or else the one that is named, or a new one.
+    async fn quote(&self, basis: Basis) -> Result<Uuid, ApiError> {
+        if let Some(sent) = &self.idempotency {
+            let client = self.gateway.keeper.client()?;
+            let own = &self.caller.0.stored.client_id;
+            if let Some(made) = made_for(&client, own, &sent.key).await? {
+                return Ok(made.locate.quote_id);
+            }
+        }
+        let request = match basis {
+            Basis::Quoted(quote_id) => return Ok(quote_id),
+            Basis::Price(request) => request,
+        };
+        let located = self.gateway.calculation.locate(request).await;
+        let located = located.map_err(|error| {
+            metrics::counter!("bre_locates_refused_total").increment(1);
+            ApiError::from_locate(error, &self.request_id.0)
+        })?;
+        metrics::counter!("bre_quotes_total").increment(1);
+        let id = located.quote.facts.quote_id.parse();
+        id.map_err(|_| ApiError::Calculation("the quote has no usable id".to_owned()))
+    }
+}
+
+fn validate(
+    mut parameters: Parameters,
+    request_id: &str,
+    key_id: &str,
+    own: &str,
+) -> Result<Wanted, ApiError> {
+    let quote_id = parameters.maybe("quote_id", "must be a quote's id", |text| {
+        text.parse::<Uuid>().ok()
+    });
+    let quoted = parameters.optional("quote_id").is_some();
+    let rule = "must be a whole number from 1 to 1000000000";
+    let read_shares = |text: &str| whole(text).filter(|shares| (1..=SHARES_MAX).contains(shares));
+    let shares = match quoted {
+        true => parameters.maybe("shares", rule, read_shares),
+        false => parameters.required("shares", rule, read_shares),
+    };
+    let rule = "must be single_use, reusable or pre_borrow";
+    let kind = parameters.maybe("type", rule, LocateKind::parse);
+    let all_or_none = parameters.maybe("all_or_none", "must be true or false", |text| {
+        text.parse::<bool>().ok()
+    });
+    let rule = "must be a plain decimal fraction a year from 0 to 1000, with at most 8 decimals";
+    let limit_rate = parameters.maybe("limit_rate", rule, |text| {
+        let rate: Rate = text.parse().ok()?;
+        (rate >= Rate::ZERO && rate <= Rate::whole(1_000)).then_some(rate)
+    });
+    let client_id = parameters.maybe("client_id", CLIENT_RULE, |text| {
+        is_client_id(text).then(|| text.to_owned())
+    });
+    let priced = match quoted {
+        true => {
+            for name in ["ticker", "share_price", "loan_days"] {
+                if parameters.optional(name).is_some() {
+                    parameters.refuse(name, "is the quote's, where a quote_id is sent");
+                }
+            }
+            None
+        }
+        false => price_terms(&mut parameters, shares),
+    };
+    parameters.finish()?;
+    if client_id.as_deref().is_some_and(|client| client != own) {
+        let why = "this API key may locate only for its own client_id";
+        return Err(ApiError::Forbidden(why.to_owned()));
+    }
+    let basis = match (quote_id, priced) {
+        (Some(quote_id), _) => Basis::Quoted(quote_id),
+        (None, Some(priced)) => Basis::Price(LocateRequest {
+            request_id: request_id.to_owned(),
+            client_id: own.to_owned(),
+            key_id: key_id.to_owned(),
+            ..priced
+        }),
+        (None, None) => {
+            let why = "the parameters could not be read";
+            return Err(ApiError::Unreadable(why.to_owned()));
+        }
+    };
+    Ok(Wanted {
+        basis,
+        shares: shares.and_then(|shares| i64::try_from(shares).ok()),
+        kind: kind.unwrap_or(LocateKind::SingleUse),
+        all_or_none: all_or_none.unwrap_or(false),
+        limit_rate,
+    })
+}
+
+/// What has to be priced; whose it is, is filled in by the caller.
+fn price_terms(parameters: &mut Parameters, shares: Option<u64>) -> Option<LocateRequest> {
+    if parameters.optional("client_id").is_none() {
+        parameters.refuse("client_id", "is required");
+    }
+    let ticker = parameters.required("ticker", TICKER_RULE, |text| {
+        is_ticker(text).then(|| text.to_owned())
+    });
+    let rule = "must be a whole number from 1 to 365";
+    let loan_days = parameters.required("loan_days", rule, |text| {
+        let days = whole(text).filter(|days| (1..=365).contains(days))?;
+        u32::try_from(days).ok()
+    });
+    let rule = "must be a plain decimal number above 0, at most 10000000, with at most 6 decimals";
+    let price = parameters.required("share_price", rule, |text| {
+        let price: Price = text.parse().ok()?;
+        (price > Price::ZERO && price <= Price::whole(10_000_000)).then_some(price)
+    });
+    let (ticker, loan_days, price, shares) = (ticker?, loan_days?, price?, shares?);
+    let value = value_of(shares, price);
+    if value.is_none() {
+        let message = "shares times share_price must be at least a cent and at most 1000000000";
+        parameters.refuse("shares", message);
+    }
+    Some(LocateRequest {
+        request_id: String::new(),
+        client_id: String::new(),
+        key_id: String::new(),
+        ticker,
+        position_value: value?,
+        loan_days,
+        per_share: Some(PerShare { shares, price }),
+        moment: None,
+    })
+}
+
+/// To the cent, half a cent up.
+fn value_of(shares: u64, price: Price) -> Option<PositionValue> {
+    const PRICE_UNITS_IN_A_CENT: i128 = 10_000;
+    let exact = i128::from(shares) * i128::from(price.units());
+    let cents = (exact + PRICE_UNITS_IN_A_CENT / 2) / PRICE_UNITS_IN_A_CENT;
+    let value = PositionValue::from_units(i64::try_from(cents).ok()?);
+    (value > PositionValue::ZERO && value <= PositionValue::whole(VALUE_MAX)).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_worth_its_shares() {
+        let value = |shares, price: &str| value_of(shares, price.parse().unwrap());
+        assert_eq!(value(100, "12.345678").unwrap().to_string(), "1234.57");
+        assert_eq!(value(100, "0.00005").unwrap().to_string(), "0.01");
+        assert_eq!(value(100, "0.000049"), None);
+        assert_eq!(
+            value(100_000_000, "10").unwrap().to_string(),
+            "1000000000.00"
+        );
+        assert_eq!(value(100_000_100, "10"), None);
+        assert_eq!(value(SHARES_MAX, "10000000"), None);
+    }
+}

@@ -1,0 +1,67 @@
+//! `GET /api/v1/locates/{id}`: what it is now, and every step that led there.
+
+use axum::Json;
+use axum::extract::{Extension, Path, State};
+use serde::Serialize;
+
+use super::super::Gateway;
+use super::super::errors::ApiError;
+use super::super::middleware::Caller;
+use super::{LocateAnswer, locate_id};
+use crate::data::{Recorded, StoredLocate, steps_of};
+use crate::time::rfc3339;
+
+#[derive(Debug, Serialize)]
+pub(in super::super) struct Life {
+    #[serde(flatten)]
+    now: LocateAnswer,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Serialize)]
+struct Step {
+    sequence: i32,
+    locate_status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    granted: i64,
+    returned: i64,
+    actor: String,
+    request_id: String,
+    recorded_at: String,
+    audit: Recorded,
+}
+
+impl From<&StoredLocate> for Step {
+    fn from(stored: &StoredLocate) -> Step {
+        let locate = &stored.locate;
+        Step {
+            sequence: locate.sequence,
+            locate_status: locate.status.name(),
+            reason: locate.reason.map(|reason| reason.name()),
+            granted: locate.granted,
+            returned: locate.returned,
+            actor: locate.actor.clone(),
+            request_id: locate.request_id.clone(),
+            recorded_at: rfc3339(stored.recorded_at_micros),
+            audit: stored.recorded,
+        }
+    }
+}
+
+pub(in super::super) async fn show(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<Life>, ApiError> {
+    let locate_id = locate_id(&id)?;
+    let client = gateway.keeper.client()?;
+    let mut stored = steps_of(&client, &caller.0.stored.client_id, locate_id).await?;
+    let steps = stored.iter().map(Step::from).collect();
+    let last = stored.pop();
+    let now = last.ok_or(ApiError::NotFound("there is no such locate of yours"))?;
+    Ok(Json(Life {
+        now: now.into(),
+        steps,
+    }))
+}
