@@ -37,6 +37,7 @@ pub enum Kind {
     RestoreRun,
     DrillRun,
     LocateChanged,
+    BookPriced,
     /// Written by a later version: verified like the others, not understood.
     Other(u8),
 }
@@ -267,7 +268,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-const KINDS: [(Kind, u8, &str); 10] = [
+const KINDS: [(Kind, u8, &str); 11] = [
     (Kind::Quote, 1, "Quote"),
     (Kind::EpochOpened, 2, "EpochOpened"),
     (Kind::FeedLoaded, 3, "FeedLoaded"),
@@ -278,6 +279,7 @@ const KINDS: [(Kind, u8, &str); 10] = [
     (Kind::RestoreRun, 8, "RestoreRun"),
     (Kind::DrillRun, 9, "DrillRun"),
     (Kind::LocateChanged, 10, "LocateChanged"),
+    (Kind::BookPriced, 11, "BookPriced"),
 ];
 
 impl Kind {

@@ -29,12 +29,18 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Price one locate.
     Quote(QuoteArgs),
+    /// Price a whole book, or see what changed between two.
+    #[command(subcommand)]
+    Book(BookCommand),
     /// API keys of the running instance.
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Take, list and check backups.
     #[command(subcommand)]
     Backup(BackupCommand),
+    /// Who can read the repository: its key's age, a new key, an old one let go.
+    #[command(subcommand)]
+    RepositoryKey(RepositoryKeyCommand),
     /// Bring a database back into an empty folder, or over a broken one, ready to start.
     Restore(RestoreArgs),
     /// What PostgreSQL's restore_command calls.
@@ -171,6 +177,40 @@ pub(crate) struct QuoteArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum BookCommand {
+    /// Price a file of positions, CSV or Parquet, for all its clients; one line of JSON for each, a summary last.
+    Price(BookPriceArgs),
+    /// What changed between two priced books, by cause.
+    Diff(BookDiffArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BookPriceArgs {
+    /// Columns ticker, client, days, and value or shares and price.
+    pub(crate) file: PathBuf,
+    /// Where to write the result; standard output when absent.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Price as of a moment of the past, for example 2026-04-01T10:31:00-04:00
+    #[arg(long, value_name = "TIME")]
+    pub(crate) as_of: Option<String>,
+    /// With what was known by then; --as-of itself when absent.
+    #[arg(long, value_name = "TIME", requires = "as_of")]
+    pub(crate) known_at: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BookDiffArgs {
+    /// What `bre book price` wrote before.
+    pub(crate) a: PathBuf,
+    /// What it wrote later.
+    pub(crate) b: PathBuf,
+    /// How many of the largest changes to show; with --json all are printed, one a line.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) top: usize,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     /// Make a key for a client, or an operator's token; it is shown once.
     Create {
@@ -241,10 +281,43 @@ pub(crate) enum BackupCommand {
         #[command(flatten)]
         repository: RepositoryArgs,
     },
+    /// Let go of what is older than the rules allow; explains every decision, and asks.
+    Expire(ExpireArgs),
     /// Write a backup as a plain data folder that pg_verifybackup accepts.
     Export {
         id: String,
         dir: PathBuf,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExpireArgs {
+    /// Decide and explain; change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Settings file with the rules; DIR/bre.toml when it is there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RepositoryKeyCommand {
+    /// The key that backups are sealed to, its age, and who else can read.
+    Show(RepositoryArgs),
+    /// Put a new key beside the old one: rewrites no data, finishes what was interrupted. Needs the old private key.
+    Rotate(RepositoryArgs),
+    /// Delete the wraps of replaced keys, once everything opens with the current one.
+    RetireOld {
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         repository: RepositoryArgs,
     },

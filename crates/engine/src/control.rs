@@ -51,6 +51,40 @@ impl Control {
     ) -> Result<T, Error> {
         answer(self.http.post(url(path)).body(body), path).await
     }
+
+    /// An answer that is too long to hold, once it is one.
+    pub(crate) async fn upload_for_stream(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<reqwest::Response, Error> {
+        let sent = self.http.post(url(path)).body(body).send().await;
+        let response = sent.map_err(|error| failed(path, &error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let body = response.bytes().await;
+        Err(refusal(
+            path,
+            status,
+            &body.map_err(|error| failed(path, &error))?,
+        ))
+    }
+}
+
+fn failed(asked: &str, error: &reqwest::Error) -> Error {
+    Error::Failed(format!(
+        "cannot reach the running engine for {asked}: {error}"
+    ))
+}
+
+fn refusal(asked: &str, status: u16, body: &[u8]) -> Error {
+    Error::Answer {
+        asked: asked.to_owned(),
+        status,
+        reason: reason_of(body),
+    }
 }
 
 fn url(path: &str) -> String {
@@ -62,20 +96,12 @@ async fn answer<T: DeserializeOwned>(
     request: reqwest::RequestBuilder,
     asked: &str,
 ) -> Result<T, Error> {
-    let failed = |error: reqwest::Error| {
-        Error::Failed(format!(
-            "cannot reach the running engine for {asked}: {error}"
-        ))
-    };
+    let failed = |error: reqwest::Error| failed(asked, &error);
     let response = request.send().await.map_err(failed)?;
     let status = response.status();
     let body = response.bytes().await.map_err(failed)?;
     if !status.is_success() {
-        return Err(Error::Answer {
-            asked: asked.to_owned(),
-            status: status.as_u16(),
-            reason: reason_of(&body),
-        });
+        return Err(refusal(asked, status.as_u16(), &body));
     }
     serde_json::from_slice(&body).map_err(|error| {
         Error::Failed(format!(

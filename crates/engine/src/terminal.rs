@@ -21,11 +21,22 @@ pub(crate) fn result<T: Serialize>(json: bool, value: &T, sentences: impl FnOnce
     }
 }
 
+/// Microseconds since 1970 for people: RFC 3339 in UTC.
+pub(crate) fn time(micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(micros)
+        .map_or_else(|_| micros.to_string(), |at| at.to_string())
+}
+
 /// One line to standard output. A reader that went away (a closed pipe) is no error of ours.
 pub(crate) fn line(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}");
     let _ = out.flush();
+}
+
+/// Bytes of a result as they come.
+pub(crate) fn bytes(bytes: &[u8]) {
+    let _ = std::io::stdout().lock().write_all(bytes);
 }
 
 /// One line to standard error: for the person who waits, never part of the result.
@@ -60,7 +71,13 @@ impl Progress {
         }
     }
 
+    pub(crate) fn hidden_while<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.bar.suspend(work)
+    }
+
     pub(crate) fn total(&self, bytes: u64) {
+        // A new step counts from nothing.
+        self.bar.set_position(0);
         self.bar.set_length(bytes);
         self.event("total", bytes);
     }

@@ -8,6 +8,7 @@
 //! and who may price what, is decided elsewhere.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
+mod attribution;
 mod convention;
 mod error;
 mod explain;
@@ -23,6 +24,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use attribution::{Attribution, Cause, attribute};
 pub use convention::{Collateral, Convention, CurrencyBasis};
 pub use error::PricingError;
 pub use explain::{Explanation, Origin, Step, explain, replay};

@@ -15,6 +15,7 @@ mod calculation;
 mod config;
 mod data;
 mod internal;
+mod refusals;
 mod reload;
 mod running;
 mod server;

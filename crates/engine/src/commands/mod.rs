@@ -2,8 +2,10 @@
 
 mod audit;
 mod backup;
+mod book;
 mod detach;
 mod drill;
+mod expire;
 pub(crate) mod import;
 mod keys;
 pub(crate) mod opened;
@@ -12,6 +14,7 @@ pub(crate) mod progress;
 mod prove;
 mod quote;
 mod replay;
+mod repository_keys;
 mod restore;
 mod restore_preview;
 mod status;
@@ -37,6 +40,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Drill(command) => return drill::run(json, command),
         Command::Wal(command) => return Ok(wal::run(&instance, command)),
         Command::Backup(command) => return backup::run(&instance, json, command),
+        Command::RepositoryKey(command) => {
+            return repository_keys::run(&instance, json, command);
+        }
         Command::Verify(command) => return verify::run(&instance, json, command),
         Command::Plan(command) => return plan::run(&instance, json, command),
         Command::Restore(args) => restore::run(&instance, json, &args)?,
@@ -46,6 +52,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,
         Command::Audit(command) => return wait(audit::run(&instance, json, command)),
+        Command::Book(command) => wait(book::run(&instance, json, command))?,
         Command::Replay(args) => return wait(replay::run(&instance, json, &args)),
         Command::Status => return wait(status::run(&instance, json)),
     }

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use jiff::Timestamp;
 use services::Period;
 
 use super::progress::Steps;

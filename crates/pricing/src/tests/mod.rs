@@ -1,5 +1,6 @@
 //! Every number that the engine's facts promise, the numbers' own rules, and the formulas once more in another arithmetic.
 
+mod attribution;
 mod golden;
 mod limits;
 mod numbers;

@@ -16,7 +16,7 @@ use super::errors::ApiError;
 use super::lists::{List, Page};
 use super::middleware::Caller;
 use super::parameters::{CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker, whole};
-use crate::data::{EntryFilter, EntryId, StoredEntry, find_entries, find_entry};
+use crate::data::{COUNTED_MAX, EntryFilter, EntryId, StoredEntry, find_entries, find_entry};
 use crate::time::rfc3339;
 
 const LIST: &[&str] = &[
@@ -139,12 +139,19 @@ pub(super) async fn list(
         to_micros,
     };
     let client = gateway.keeper.client()?;
-    let (entries, total) = find_entries(&client, &filter, page.offset(), page.rows()).await?;
-    let items = entries.iter().map(EntryItem::of).collect();
-    Ok(Json(List::new(
+    let found = find_entries(&client, &filter, page.offset(), page.rows()).await?;
+    let items: Vec<EntryItem> = found.entries.iter().map(EntryItem::of).collect();
+    let seen = page.skip.saturating_add(items.len());
+    let counted = usize::try_from(found.counted).unwrap_or(0);
+    // A page beyond what was counted has been seen, at least.
+    let total = if items.is_empty() { counted } else { counted.max(seen) };
+    let is_minimum = found.counted >= COUNTED_MAX;
+    Ok(Json(List::counted(
         items,
         page,
-        usize::try_from(total).unwrap_or(0),
+        total,
+        found.has_more,
+        is_minimum,
     )))
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::calculation::LocateError;
 use crate::data::{DatabaseError, WriteError};
+use crate::server::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// One parameter that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,6 +38,8 @@ pub(crate) enum ApiError {
     PayloadTooLarge {
         bytes_max: usize,
     },
+    /// Its headers, or the path before them.
+    HeadTooLarge(StatusCode),
     RateLimited {
         reset_seconds: u64,
     },
@@ -148,6 +151,12 @@ impl ApiError {
                 "the body is too long",
                 json!({ "bytes_max": bytes_max }),
             ),
+            HeadTooLarge(status) => body(
+                *status,
+                "HEAD_TOO_LARGE",
+                "the request's path or headers are too long, or too many",
+                json!({ "bytes_max": HEAD_BYTES_MAX, "headers_max": HEADERS_MAX }),
+            ),
             RateLimited { reset_seconds } => body(
                 StatusCode::TOO_MANY_REQUESTS,
                 "RATE_LIMIT_EXCEEDED",
@@ -220,8 +229,9 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+impl ApiError {
+    /// Status and body.
+    pub(crate) fn content(&self) -> (StatusCode, Value) {
         let Body {
             status,
             code,
@@ -236,11 +246,28 @@ impl IntoResponse for ApiError {
                 valid_params,
             },
             Some(content),
-        ) = (&self, content.as_object_mut())
+        ) = (self, content.as_object_mut())
         {
             content.insert("validation_errors".to_owned(), json!(errors));
             content.insert("valid_params".to_owned(), json!(valid_params));
         }
+        (status, content)
+    }
+
+    /// Of a head that could not be read.
+    pub(crate) fn of_head(status: StatusCode) -> ApiError {
+        match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => {
+                ApiError::HeadTooLarge(status)
+            }
+            _ => ApiError::Unreadable("its first lines are no HTTP/1.1 request".to_owned()),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, content) = self.content();
         let mut response = (status, Json(content)).into_response();
         let headers = response.headers_mut();
         match self {

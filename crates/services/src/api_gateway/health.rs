@@ -65,7 +65,7 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
     )
 }
 
-/// The newest load of every source, and how those do that are loaded here.
+/// The newest load of every source, and how those do that are asked: here, or in the data-service elsewhere.
 fn feeds(gateway: &Gateway) -> Value {
     let view = gateway.calculator.market.view().ok();
     let loads = view.iter().flat_map(|view| view.loads()).map(|load| {
@@ -79,7 +79,9 @@ fn feeds(gateway: &Gateway) -> Value {
             "quarantined": load.quarantined,
         })
     });
-    json!({ "last_loads": loads.collect::<Vec<_>>(), "sources": gateway.keeper.board.all() })
+    let mut sources = gateway.calculator.writer.feeds();
+    sources.extend(gateway.keeper.board.all());
+    json!({ "last_loads": loads.collect::<Vec<_>>(), "sources": sources })
 }
 
 pub(super) async fn liveness() -> Json<Value> {

@@ -29,6 +29,9 @@ struct Pagination {
     skip: usize,
     limit: usize,
     has_more: bool,
+    /// There are at least `total`; they were not counted to the end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    total_is_minimum: bool,
 }
 
 impl Page {
@@ -80,6 +83,17 @@ fn number(
 impl<T> List<T> {
     pub(super) fn new(items: Vec<T>, page: Page, total: usize) -> List<T> {
         let has_more = page.skip.saturating_add(items.len()) < total;
+        List::counted(items, page, total, has_more, false)
+    }
+
+    /// Of a list too long to be counted to its end.
+    pub(super) fn counted(
+        items: Vec<T>,
+        page: Page,
+        total: usize,
+        has_more: bool,
+        total_is_minimum: bool,
+    ) -> List<T> {
         List {
             status: "success",
             pagination: Pagination {
@@ -87,6 +101,7 @@ impl<T> List<T> {
                 skip: page.skip,
                 limit: page.limit,
                 has_more,
+                total_is_minimum,
             },
             items,
         }

@@ -32,7 +32,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const API_KEY: &str = "x-api-key";
 
-const FIXED_HEADERS: [(HeaderName, HeaderValue); 7] = [
+pub(crate) const FIXED_HEADERS: [(HeaderName, HeaderValue); 7] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
         header::X_CONTENT_TYPE_OPTIONS,

@@ -30,6 +30,7 @@ pub(crate) use health::health;
 pub(crate) use keys::{KeyHash, KeyTable, StoredKey};
 pub use keys::{Role, Tier};
 pub(crate) use metrics::{metrics as metrics_text, recorder};
+pub(crate) use middleware::FIXED_HEADERS;
 pub(crate) use parameters::{
     CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker, whole, written_out,
 };

@@ -155,6 +155,7 @@ impl Cache {
             // Only the database tells how feeds are doing.
             loads: Vec::new(),
             aliases: read(aliases).unwrap_or_default(),
+            read_at_micros: 0,
             policies: read(policies)?,
             conventions: read(conventions)?,
         };

@@ -43,6 +43,7 @@ pub(crate) struct MarketView {
     conventions: BTreeMap<String, Arc<Convention>>,
     aliases: HashMap<String, Vec<TickerAlias>>,
     names: Vec<Arc<str>>,
+    read_at_micros: i64,
 }
 
 /// What the market says of one ticker, each part with its origin.
@@ -130,6 +131,7 @@ impl MarketView {
             conventions,
             aliases,
             names,
+            read_at_micros: data.read_at_micros,
         }
     }
 
@@ -183,6 +185,11 @@ impl MarketView {
         begun
             .max_by_key(|alias| alias.valid_to_micros)
             .map_or(ticker, |alias| &alias.ticker)
+    }
+
+    /// When it was read from the database; 0 where that is not known.
+    pub(crate) fn read_at_micros(&self) -> i64 {
+        self.read_at_micros
     }
 
     /// The newest batch of every source.

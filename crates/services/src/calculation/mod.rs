@@ -8,7 +8,7 @@ mod replay;
 
 pub(crate) use market_view::{Market, MarketView, TickerInputs};
 pub(crate) use offers::Dispersion;
-pub use replay::{Mismatch, ReplayReport, entry, export, replay};
+pub use replay::{Mismatch, Period, ReplayReport, entry, export, replay};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use pricing::{PerShare, PositionValue, PricingError, QuoteInputs, RateInputs, So
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::book::Position;
 use crate::data::{
     DatabaseError, Keeper, Moment, QuoteFacts, Record, Recorded, RecordedQuote, WriteError,
 };
@@ -213,10 +214,38 @@ impl Calculator {
             known_at: then.moment.map(|moment| rfc3339(moment.known_at_micros)),
         };
         let record = RecordedQuote::new(facts, inputs, &quote);
-        let recorded = self.writer.quote(record.record(&quote)).await?;
+        let recorded = self.writer.priced(&record, &quote).await?;
         Ok(Located {
             recorded,
             quote: record,
+        })
+    }
+
+    /// A line of a book: priced, not recorded.
+    pub(crate) fn price(
+        then: &Then,
+        position: &Position,
+    ) -> Result<(QuoteInputs, pricing::Quote), LocateError> {
+        let inputs = inputs_of(&then.view, position, then.micros)?;
+        let quote = pricing::quote(&inputs)?;
+        Ok((inputs, quote))
+    }
+
+    /// The market of this moment, such that asking for the moment later gives the same.
+    pub(crate) async fn settled(&self) -> Result<Then, LocateError> {
+        let now = self.now()?;
+        let current = self.keeper.is_current(now.micros).await;
+        if current.map_err(LocateError::past)? {
+            return Ok(now);
+        }
+        let moment = Moment {
+            as_of_micros: now.micros,
+            known_at_micros: now.micros,
+        };
+        let view = self.keeper.view_at(moment).await;
+        Ok(Then {
+            view: view.map_err(LocateError::past)?,
+            ..now
         })
     }
 
@@ -346,17 +375,28 @@ fn inputs(
     request: &LocateRequest,
     now: i64,
 ) -> Result<QuoteInputs, LocateError> {
-    let market = view.inputs(&request.ticker, now)?;
+    let position = Position {
+        ticker: request.ticker.clone(),
+        client_id: request.client_id.clone(),
+        loan_days: request.loan_days,
+        position_value: request.position_value,
+        per_share: request.per_share,
+    };
+    inputs_of(view, &position, now)
+}
+
+fn inputs_of(view: &MarketView, position: &Position, now: i64) -> Result<QuoteInputs, LocateError> {
+    let market = view.inputs(&position.ticker, now)?;
     let terms = view
-        .terms(&request.client_id)
-        .ok_or_else(|| LocateError::Client(request.client_id.clone()))?;
+        .terms(&position.client_id)
+        .ok_or_else(|| LocateError::Client(position.client_id.clone()))?;
     Ok(QuoteInputs {
         ticker: market.ticker,
         currency: market.currency,
         priced_at_micros: now,
-        position_value: request.position_value,
-        loan_days: request.loan_days,
-        per_share: request.per_share,
+        position_value: position.position_value,
+        loan_days: position.loan_days,
+        per_share: position.per_share,
         base_rate: market.base_rate,
         minimum_rate: market.minimum_rate,
         volatility_index: market.volatility_index,

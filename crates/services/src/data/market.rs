@@ -12,7 +12,7 @@ use super::feeds::Alias;
 use super::newest;
 use super::terms::BrokerTerms;
 use crate::api_gateway::{KeyHash, Role, StoredKey, Tier};
-use crate::time::{micros, system_time};
+use crate::time::{micros, now_micros, system_time};
 
 /// The newest base rate of a ticker from one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +107,9 @@ pub(crate) struct MarketData {
     pub(crate) policies: Vec<Definition>,
     #[serde(default)]
     pub(crate) conventions: Vec<Definition>,
+    /// When reading it began; 0 where that is not known.
+    #[serde(default)]
+    pub(crate) read_at_micros: i64,
 }
 
 /// The source under which aliases for requests are kept.
@@ -124,6 +127,7 @@ pub(crate) async fn load(
     client: &Client,
     moment: Option<Moment>,
 ) -> Result<MarketData, DatabaseError> {
+    let read_at_micros = now_micros();
     let times = moment.map(|moment| {
         (
             system_time(moment.as_of_micros),
@@ -165,6 +169,7 @@ pub(crate) async fn load(
         // Published versions never change, and terms name the one that they mean: no time is needed.
         policies: keep(read(POLICIES).await?, definition),
         conventions: keep(read(CONVENTIONS).await?, definition),
+        read_at_micros,
     })
 }
 
@@ -174,6 +179,16 @@ pub(crate) async fn first_known_at(client: &Client) -> Result<Option<i64>, Datab
         .query_one("SELECT min(known_at) FROM feed_batches", &[])
         .await
         .map_err(DatabaseError::query("reading when the first feed came"))?;
+    Ok(row.get::<_, Option<SystemTime>>(0).map(micros))
+}
+
+/// When what prices depend on last changed.
+pub(crate) async fn changed_at(client: &Client) -> Result<Option<i64>, DatabaseError> {
+    let sql = "SELECT greatest((SELECT max(known_at) FROM feed_batches), (SELECT max(changed_at) FROM brokers))";
+    let row = client
+        .query_one(sql, &[])
+        .await
+        .map_err(DatabaseError::query("reading when the market last changed"))?;
     Ok(row.get::<_, Option<SystemTime>>(0).map(micros))
 }
 

@@ -65,6 +65,15 @@ impl Keeper {
         })
     }
 
+    /// Whether the view in memory holds all that was known at that moment. Told of changes a moment late, it may not; hosts' clocks
+    /// may differ a little, too.
+    pub(crate) async fn is_current(&self, now_micros: i64) -> Result<bool, DatabaseError> {
+        const DOUBT_MICROS: i64 = 5_000_000;
+        let changed_at = market::changed_at(&*self.client()?).await?.unwrap_or(0);
+        let read_at = self.market.view().map_or(0, |view| view.read_at_micros());
+        Ok(changed_at < read_at - DOUBT_MICROS && changed_at <= now_micros)
+    }
+
     pub(crate) async fn view_at(&self, moment: Moment) -> Result<Arc<MarketView>, DatabaseError> {
         if let Some(view) = self.past.find(moment) {
             return Ok(view);

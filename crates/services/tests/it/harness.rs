@@ -365,6 +365,10 @@ const REDACTED: &[&str] = &[
     "retry_after_seconds",
     "position",
     "key_id",
+    "locate_id",
+    "offer_expires_at",
+    "trade_date",
+    "actor",
     "created_at",
     "detail",
 ];

@@ -9,6 +9,7 @@
 mod api;
 mod audit_log;
 mod bad_input;
+mod book;
 mod cache;
 mod clients;
 mod connections;
@@ -17,6 +18,8 @@ mod feed_polling;
 mod feeds;
 mod harness;
 mod limits;
+mod locates;
+mod locates_under_fire;
 mod operators;
 mod outages;
 mod past;

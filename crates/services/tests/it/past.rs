@@ -16,7 +16,7 @@ const SNAPSHOTS: [(&str, &str); 6] = [
     ("usa_2026-04-08T08-12-7b23c921", "2026-04-08T08:12:00Z"),
 ];
 
-fn unpacked(packed: &[u8]) -> Vec<u8> {
+pub fn unpacked(packed: &[u8]) -> Vec<u8> {
     let mut gzip = Command::new("gzip")
         .arg("-dc")
         .stdin(Stdio::piped())

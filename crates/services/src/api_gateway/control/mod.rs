@@ -1,5 +1,6 @@
 //! What the command line on this machine may ask, over a unix socket that only its owner may open. Never on the public port.
 
+mod book;
 mod entries;
 mod head;
 mod import;
@@ -14,6 +15,7 @@ use super::routes::{method_not_allowed, not_found};
 
 pub(crate) fn control_routes(gateway: Gateway) -> Router {
     Router::new()
+        .route("/internal/book", post(book::price))
         .route("/internal/import", post(import::import))
         .route("/internal/keys", get(keys::list).post(keys::create))
         .route("/internal/keys/{id}", delete(keys::revoke))

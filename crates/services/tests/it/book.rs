@@ -1,0 +1,243 @@
+//! Whole books over HTTP and over the control socket, against the real market where it is.
+
+use std::path::Path;
+
+use sha2_of::sha256;
+
+use crate::feeds::real;
+use crate::harness::{Answer, Instance};
+
+/// SHA-256 in hexadecimal, by the tool of the system: another implementation than the one that is tested.
+mod sha2_of {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    pub(super) fn sha256(bytes: &[u8]) -> String {
+        let mut tool = Command::new("sha256sum")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        tool.stdin.take().unwrap().write_all(bytes).unwrap();
+        let output = tool.wait_with_output().unwrap().stdout;
+        String::from_utf8_lossy(&output[..64]).into_owned()
+    }
+}
+
+impl Instance {
+    async fn book(&self, key: &str, query: &str, file: &[u8]) -> Answer {
+        let request = reqwest::Client::new()
+            .post(self.url(&format!("/api/v1/book{query}")))
+            .header("X-API-Key", key)
+            .header("Content-Type", "text/csv");
+        Answer::of(request.body(file.to_vec())).await
+    }
+
+    async fn entry(&self, answer: &Answer) -> serde_json::Value {
+        let id = answer
+            .headers
+            .iter()
+            .find(|(name, _)| name == "x-audit-entry")
+            .map(|(_, value)| value.replace('-', ","))
+            .unwrap();
+        let sql = format!(
+            "SELECT convert_from(canonical, 'LATIN1') FROM audit_log WHERE (log, epoch, position) = ({id})"
+        );
+        let text = self.value(&sql).await;
+        serde_json::json!({ "text": text })
+    }
+}
+
+fn lines(answer: &Answer) -> Vec<serde_json::Value> {
+    let lines = answer.body.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+const BOOK: &str = "ticker,client,days,value\nGME,standard,30,100000\nAMC,standard,7,2500.50\nNOSUCH,standard,30,1\nGME,standard,0,1\nGME,premium,30,1\nGME,standard,30\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_book_is_answered_line_by_line_and_is_one_entry() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    let locate = instance.locate(&key, crate::harness::GME).await.json();
+    let answer = instance.book(&key, "", BOOK.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let lines = lines(&answer);
+    let told: Vec<String> = lines[1..lines.len() - 1]
+        .iter()
+        .map(|line| {
+            let what = line.get("error_code").unwrap_or(&line["total_fee"]);
+            format!("{} {}", line["line"], what)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            format!("2 {}", locate["total_fee"]),
+            format!("3 {}", lines[2]["total_fee"]),
+            "4 \"TICKER_NOT_FOUND\"".to_owned(),
+            "5 \"INVALID_PARAMETER\"".to_owned(),
+            "6 \"FORBIDDEN\"".to_owned(),
+            "7 \"INVALID_PARAMETER\"".to_owned(),
+        ]
+    );
+    let trailer = lines.last().unwrap();
+    assert_eq!(
+        (&trailer["lines"], &trailer["priced"], &trailer["refused"]),
+        (&6.into(), &2.into(), &4.into())
+    );
+    assert_eq!(instance.value("SELECT count(*) FROM quotes").await, "1");
+    let entry = instance.entry(&answer).await;
+    let text = entry["text"].as_str().unwrap();
+    assert!(text.contains(&sha256(answer.body.as_bytes())), "{text}");
+    assert!(text.contains(&sha256(BOOK.as_bytes())), "{text}");
+    assert_eq!(instance.verify().await.log.first_bad, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_no_book_is_refused_whole_and_leaves_no_entry() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    let before = instance.value("SELECT count(*) FROM audit_log").await;
+    for (file, why) in [
+        (&b""[..], "empty"),
+        (b"ticker,client,days\nGME,standard,30\n", "position_value"),
+        (b"\xff\xfet\0", "UTF-16"),
+        (b"PAR1 a Parquet file that was cut short", "cannot be read"),
+        (b"{\"ticker\":\"GME\"}", "needs the columns"),
+    ] {
+        let answer = instance.book(&key, "", file).await;
+        assert_eq!(answer.status, 400, "{}", answer.body);
+        assert!(answer.body.contains(why), "{why}: {}", answer.body);
+    }
+    let answer = instance
+        .book(&key, "?as_of=tomorrow", BOOK.as_bytes())
+        .await;
+    assert_eq!(answer.status, 400, "{}", answer.body);
+    let after = instance.value("SELECT count(*) FROM audit_log").await;
+    assert_eq!(before, after);
+}
+
+fn write(folder: &Path, name: &str, answer: &(u16, String)) -> std::path::PathBuf {
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    let path = folder.join(name);
+    std::fs::write(&path, &answer.1).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_lines_with_ten_broken_ones() {
+    let instance = Instance::start().await;
+    let mut book = String::from("ticker,client_id,loan_days,position_value\n");
+    let lines = if std::env::var_os("BRE_BOOK_MILLION").is_some() {
+        1_000_000
+    } else {
+        100_000
+    };
+    for line in 0..lines {
+        let days = if line % (lines / 10) == 7 {
+            0
+        } else {
+            1 + line % 365
+        };
+        let ticker = ["GME", "AMC", "AAPL", "TSLA"][line % 4];
+        let client = ["standard", "premium", "discount", "institutional"][line / 4 % 4];
+        book.push_str(&format!(
+            "{ticker},{client},{days},{}.{:02}\n",
+            1 + line,
+            line % 100
+        ));
+    }
+    let (status, body) = instance
+        .control("POST", "/internal/book", book.as_bytes())
+        .await;
+    assert_eq!(status, 200);
+    let refused: Vec<&str> = body
+        .lines()
+        .filter(|line| line.contains("\"status\":\"refused\""))
+        .collect();
+    assert_eq!(refused.len(), 10);
+    assert!(
+        refused
+            .iter()
+            .all(|line| line.contains("loan_days must be")),
+        "{refused:?}"
+    );
+    let trailer: serde_json::Value = serde_json::from_str(body.lines().last().unwrap()).unwrap();
+    assert_eq!(trailer["priced"], lines - 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_book_for_four_clients_again_as_of_then_and_what_changed_since() {
+    let (Some(first), Some(history)) = (real("ibkr_usa_2025-12-28.txt"), real("vix-daily.csv"))
+    else {
+        return;
+    };
+    let Some(packed) = real("ibkr_snapshots/usa_2026-03-23T13-23-27530aae.csv.gz") else {
+        return;
+    };
+    let instance = Instance::start().await;
+    let import = async |query: &str, file: &[u8]| {
+        let path = format!("/internal/import?accept_jumps=true&{query}");
+        let (status, body) = instance.control("POST", &path, file).await;
+        assert_eq!(status, 200, "{body}");
+    };
+    import("kind=ibkr", &first).await;
+    let mut book = String::from("ticker,client_id,loan_days,position_value\n");
+    let text = String::from_utf8_lossy(&first);
+    for row in text.lines().filter(|row| !row.starts_with('#')) {
+        let symbol = row.split('|').next().unwrap();
+        for client in ["standard", "premium", "discount", "institutional"] {
+            book.push_str(&format!("{symbol},{client},30,100000.00\n"));
+        }
+    }
+    let price = async |query: &str| {
+        let path = format!("/internal/book{query}");
+        instance.control("POST", &path, book.as_bytes()).await
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let then = write(folder.path(), "then", &price("").await);
+    let header = std::fs::read_to_string(&then).unwrap();
+    let header: serde_json::Value = serde_json::from_str(header.lines().next().unwrap()).unwrap();
+    let as_of = header["as_of"].as_str().unwrap();
+
+    import(
+        "kind=ibkr&valid_at=2026-03-23T13:23:00Z",
+        &crate::past::unpacked(&packed),
+    )
+    .await;
+    import("kind=vix", &history).await;
+    let terms = "client_id,markup_percent,fee_type,fee_amount,tier,convention,policy,active\npremium,3.5,PERCENTAGE,0.75,premium,act365-1,standard-1,true\n";
+    import("kind=brokers", terms.as_bytes()).await;
+
+    let again = write(
+        folder.path(),
+        "again",
+        &price(&format!("?as_of={as_of}")).await,
+    );
+    assert!(
+        std::fs::read(&then).unwrap() == std::fs::read(&again).unwrap(),
+        "a book of then has other bytes when it is asked for later"
+    );
+    let now = write(folder.path(), "now", &price("").await);
+    let mut changes = 0;
+    let report = services::diff_books(&then, &now, &mut |change| {
+        changes += 1;
+        if let (services::Side::Total(from), services::Side::Total(to)) = (&change.from, &change.to)
+        {
+            let moved: i64 = change.causes.iter().map(|(_, by)| by.units()).sum();
+            assert_eq!(moved, to.units() - from.units(), "{change:?}");
+        }
+    })
+    .unwrap();
+    assert_eq!(report.lines, (67_440, 67_440));
+    assert_eq!(report.changed + report.one_sided, changes);
+    let causes = serde_json::to_value(&report.causes["USD"]).unwrap();
+    for cause in ["base_rate", "volatility", "client_settings"] {
+        assert!(causes[cause][0].as_u64() > Some(10_000), "{causes}");
+    }
+    let nothing = services::diff_books(&then, &again, &mut |change| panic!("{change:?}")).unwrap();
+    assert_eq!((nothing.changed, nothing.one_sided), (0, 0));
+}
