@@ -3,10 +3,31 @@
 use postgres_physical::{server::sql::Client, wire::ConnectOptions};
 use repository::{
     RecipientPrivate, Repository,
-    retention::{Clock, Rules, Survey, execute, plan},
+    retention::{Clock, Expired, Plan, Rules, Survey, execute, plan},
 };
 
 use crate::{commands::progress::Steps, error::Error};
+
+/// How often it is decided anew because a backup came in between.
+const DECIDED_MAX: usize = 3;
+
+/// Without the private key it decides the same, from pack lists and clear headers. `connect`: whose clock ours is compared with, where one
+/// can be asked.
+pub(crate) fn decide(
+    repository: &Repository,
+    private: Option<&RecipientPrivate>,
+    connect: Option<&ConnectOptions>,
+    rules: &Rules,
+) -> Result<Plan, Error> {
+    let survey = Survey::read(repository, private)?;
+    let postgres = connect.map(postgres_micros).transpose()?;
+    let clock = Clock::read(repository, postgres)?;
+    let plan = plan(&survey, &clock, rules)?;
+    for warning in &plan.warnings {
+        tracing::warn!(%warning, "expiry");
+    }
+    Ok(plan)
+}
 
 /// Says what went.
 pub(crate) fn expire(
@@ -16,17 +37,22 @@ pub(crate) fn expire(
     rules: &Rules,
     steps: &Steps,
 ) -> Result<String, Error> {
-    let survey = Survey::read(repository, private)?;
-    let clock = Clock::read(repository, Some(postgres_micros(connect)?))?;
-    let plan = plan(&survey, &clock, rules)?;
-    for warning in &plan.warnings {
-        tracing::warn!(%warning, "expiry");
+    let mut decided = 0;
+    loop {
+        let plan = decide(repository, private, Some(connect), rules)?;
+        decided += 1;
+        match execute(repository, &plan, steps) {
+            Err(repository::Error::PlanIsOld { .. }) if decided < DECIDED_MAX => {}
+            other => return Ok(sentence(&other?)),
+        }
     }
-    let done = execute(repository, &plan, steps)?;
-    Ok(format!(
+}
+
+pub(crate) fn sentence(done: &Expired) -> String {
+    format!(
         "{} objects marked to go, {} deleted, {} signed heads thinned",
         done.buried, done.deleted, done.heads
-    ))
+    )
 }
 
 fn postgres_micros(connect: &ConnectOptions) -> Result<i64, Error> {

@@ -1,5 +1,8 @@
 //! The instance's keys: made once, in a folder of mode 0700, and needed for ever.
 
+pub(crate) mod age;
+pub(crate) mod rotation;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -53,6 +56,22 @@ impl Keys {
         })
     }
 
+    /// True when the public key in the folder is another one since: it was rotated, here or where the private key is. What is
+    /// written from then on is sealed to it.
+    pub(crate) fn take_new_recipient(&mut self) -> Result<bool, Error> {
+        let public = RecipientPublic::load(&self.folder.join(RECIPIENT_PUBLIC))?;
+        if public == self.public {
+            return Ok(false);
+        }
+        self.private = private_key(&self.folder)?;
+        self.public = public;
+        Ok(true)
+    }
+
+    pub(crate) fn age(&self) -> Result<age::KeyAge, Error> {
+        age::of(&self.folder)
+    }
+
     pub(crate) fn first_api_key(&self) -> Option<String> {
         std::fs::read_to_string(self.folder.join(FIRST_API_KEY))
             .ok()
@@ -70,15 +89,15 @@ impl Keys {
 
 /// Each file by itself, so that a crash between two of them is mended by the next start.
 fn create_missing(folder: &Path) -> Result<(), Error> {
-    let recipient = folder.join(RECIPIENT);
-    if !recipient.exists() {
-        RecipientPrivate::generate()?.store(&recipient)?;
-    }
-    let public = folder.join(RECIPIENT_PUBLIC);
+    let (recipient, public) = (folder.join(RECIPIENT), folder.join(RECIPIENT_PUBLIC));
+    // A public key alone was brought here on purpose: this host shall write and not read.
     if !public.exists() {
-        RecipientPrivate::load(&recipient)?
-            .public()
-            .store(&public)?;
+        if !recipient.exists() {
+            RecipientPrivate::generate()?.store(&recipient)?;
+        }
+        let private = RecipientPrivate::load(&recipient)?;
+        private.public().store(&public)?;
+        age::note(folder, private.public())?;
     }
     let chunk_id = folder.join(CHUNK_ID);
     if !chunk_id.exists() {
@@ -105,13 +124,25 @@ fn private_key(folder: &Path) -> Result<Option<RecipientPrivate>, Error> {
     Ok(Some(RecipientPrivate::load(&path)?))
 }
 
+/// The key that reads, where it is here.
+pub(crate) fn reading_key_if_here(folder: &Path) -> Result<Option<RecipientPrivate>, Error> {
+    private_key(folder)
+}
+
 /// The key that reads, for commands that cannot do without it.
 pub(crate) fn reading_key(folder: &Path) -> Result<RecipientPrivate, Error> {
     private_key(folder)?.ok_or_else(|| Error::Refused {
         what: "this needs the repository's private key",
         reason: format!(
-            "{} is not there. Bring it, or name its folder with --keys DIR",
-            folder.join(RECIPIENT).display()
+            "{} is not there{}. Bring it, or name its folder with --keys DIR",
+            folder.join(RECIPIENT).display(),
+            RecipientPublic::load(&folder.join(RECIPIENT_PUBLIC)).map_or_else(
+                |_| String::new(),
+                |public| format!(
+                    " (the private key of recipient {}; this host writes to it and cannot read)",
+                    public.id()
+                )
+            )
         ),
     })
 }
@@ -138,6 +169,28 @@ pub(crate) fn verifying_key(folder: &Path) -> Result<VerifyingKey, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_public_key_alone_makes_a_host_that_cannot_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = RecipientPrivate::generate().unwrap();
+        let public = folder.path().join(RECIPIENT_PUBLIC);
+        elsewhere.public().store(&public).unwrap();
+        let mut keys = Keys::open_or_create(folder.path(), Path::new("/nowhere")).unwrap();
+        assert!(keys.private.is_none() && keys.public == *elsewhere.public());
+        let error = reading_key(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(&elsewhere.public().id()) && error.contains("recipient.key"),
+            "{error}"
+        );
+        // Rotated where the private key is, and brought here.
+        assert!(!keys.take_new_recipient().unwrap());
+        let next = RecipientPrivate::generate().unwrap();
+        std::fs::remove_file(&public).unwrap();
+        next.public().store(&public).unwrap();
+        assert!(keys.take_new_recipient().unwrap());
+        assert_eq!(keys.public, *next.public());
+    }
 
     #[test]
     fn made_once_and_never_beside_an_existing_repository() {

@@ -1,0 +1,152 @@
+//! `bre backup expire`: what may go by the rules, why, and then that it goes.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use postgres_physical::wire::ConnectOptions;
+use repository::retention::{Action, Decision, Expired, Plan, execute};
+use serde::Serialize;
+
+use super::{detach::confirmed, opened::Opened, progress::Steps, restore::interrupted};
+use crate::{
+    cli::ExpireArgs,
+    config::Config,
+    error::Error,
+    expiry::{decide, sentence},
+    instance::Instance,
+    keys,
+    terminal::{self, time},
+    up::{backups::lock, postgres::BACKUP},
+};
+
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    dry_run: bool,
+    /// From here on every moment of the newest timeline can be restored.
+    window_from: Option<String>,
+    /// False: no PostgreSQL could be asked for its clock.
+    compared_with_postgres: bool,
+    decisions: &'a [Decision],
+    warnings: &'a [String],
+    done: Option<Expired>,
+}
+
+pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, &args.repository)?;
+    let rules = Config::load(args.config.as_deref(), instance.root())?
+        .backup
+        .rules();
+    // A host that cannot read expires what it can judge.
+    let private = keys::reading_key_if_here(&opened.keys)?;
+    let own = args.repository.repository.is_none();
+    let connect = if own {
+        clock_of_running(instance)?
+    } else {
+        None
+    };
+    let plan = decide(
+        &opened.repository,
+        private.as_ref(),
+        connect.as_ref(),
+        &rules,
+    )?;
+    let go = !args.dry_run && plan.changes_anything();
+    if go && !args.yes {
+        terminal::note(&explained(&plan));
+        if !confirmed(
+            "This marks what is named above to expire, and deletes what has been marked for longer than the grace.",
+        ) {
+            return Err(Error::Refused {
+                what: "nothing was expired",
+                reason: "give --yes to do it without asking, or --dry-run to look".into(),
+            });
+        }
+    }
+    let mut done = None;
+    if go {
+        let _alone = if own {
+            Some(lock(&instance.backup_lock())?)
+        } else {
+            None
+        };
+        let steps = Steps::shown(json, "expire").cancelled_by(interrupted()?);
+        done = Some(execute(&opened.repository, &plan, &steps)?);
+    }
+    let shown = Shown {
+        dry_run: args.dry_run,
+        window_from: plan.window_from_micros.map(time),
+        compared_with_postgres: connect.is_some(),
+        decisions: &plan.decisions,
+        warnings: &plan.warnings,
+        done,
+    };
+    terminal::result(json, &shown, || {
+        let mut text = match go && !args.yes {
+            true => String::new(),
+            false => explained(&plan),
+        };
+        text.push_str(&match &shown.done {
+            Some(done) => sentence(done),
+            None if args.dry_run => "nothing was changed: a dry run".to_owned(),
+            None => "nothing is due".to_owned(),
+        });
+        text
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// None when the engine does not run: then the store's clock and what is in the repository have to do.
+fn clock_of_running(instance: &Instance) -> Result<Option<ConnectOptions>, Error> {
+    if !instance.is_locked() {
+        return Ok(None);
+    }
+    let running = instance.running()?;
+    let connect = ConnectOptions::from_url(&running.database_url)
+        .map_err(|error| Error::Failed(error.to_string()))?;
+    Ok(Some(connect.with_user(BACKUP).with_database("postgres")))
+}
+
+/// Every decision; what goes comes last, where it is read.
+fn explained(plan: &Plan) -> String {
+    let order = |action: Action| match action {
+        Action::Keep => 0,
+        Action::Wait => 1,
+        Action::Expire => 2,
+        Action::Sweep => 3,
+    };
+    let mut lines: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+    for decision in &plan.decisions {
+        lines
+            .entry(order(decision.action))
+            .or_default()
+            .push(line(decision));
+    }
+    let mut text: String = lines.into_values().flatten().collect();
+    for warning in &plan.warnings {
+        text.push_str(&format!("warning  {warning}\n"));
+    }
+    if let Some(from) = plan.window_from_micros {
+        text.push_str(&format!(
+            "every moment from {} on can be restored\n",
+            time(from)
+        ));
+    }
+    text
+}
+
+fn line(decision: &Decision) -> String {
+    let action = match decision.action {
+        Action::Keep => "keep",
+        Action::Wait => "wait",
+        Action::Expire => "EXPIRE",
+        Action::Sweep => "DELETE",
+    };
+    let subject = format!("{:?}", decision.subject).to_lowercase();
+    format!(
+        "{action:<7} {subject:<9} {which}{space}({objects} objects, {bytes}): {reason}\n",
+        which = decision.which,
+        space = if decision.which.is_empty() { "" } else { "  " },
+        objects = decision.objects,
+        bytes = indicatif::HumanBytes(decision.bytes),
+        reason = decision.reason,
+    )
+}

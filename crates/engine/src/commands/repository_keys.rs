@@ -1,0 +1,236 @@
+//! `bre repository-key`: who can read the repository; a new key beside the old one, and the old one let go.
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use repository::{RecipientPrivate, RecipientPublic, not_sealed_to, recipients, retire};
+use serde::Serialize;
+
+use super::{detach::confirmed, opened::Opened, progress::Steps};
+use crate::{
+    cli::RepositoryKeyCommand,
+    error::Error,
+    instance::Instance,
+    keys::{
+        age::{self, KeyAge},
+        reading_key, reading_key_if_here,
+        rotation::{Rotation, finish},
+    },
+    terminal,
+};
+
+/// How long a running engine may take to seal to the new key; it looks once a second.
+const TAKEN_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(super) fn run(
+    instance: &Instance,
+    json: bool,
+    command: RepositoryKeyCommand,
+) -> Result<ExitCode, Error> {
+    match command {
+        RepositoryKeyCommand::Show(args) => show(&Opened::at(instance, &args)?, json),
+        RepositoryKeyCommand::Rotate(args) => rotate(instance, &Opened::at(instance, &args)?, json),
+        RepositoryKeyCommand::RetireOld { yes, repository } => {
+            retire_old(&Opened::at(instance, &repository)?, json, yes)
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    age: KeyAge,
+    private_key_here: bool,
+    /// Data keys that the current key does not open; a rotation was not finished.
+    data_keys_not_sealed_to_it: u64,
+    /// All that can read something here.
+    recipients: Vec<String>,
+}
+
+fn look(opened: &Opened) -> Result<Shown, Error> {
+    let public = RecipientPublic::load(&opened.keys.join("recipient.pub"))?;
+    Ok(Shown {
+        age: age::of(&opened.keys)?,
+        private_key_here: reading_key_if_here(&opened.keys)?.is_some(),
+        data_keys_not_sealed_to_it: not_sealed_to(&opened.repository, &public)?,
+        recipients: recipients(&opened.repository)?.into_iter().collect(),
+    })
+}
+
+fn show(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
+    let shown = look(opened)?;
+    terminal::result(json, &shown, || shown.sentences());
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Shown {
+    fn sentences(&self) -> String {
+        let mut text = format!(
+            "key          {} of {}, {} days old\nprivate key  {}\nrecipients   {}\n",
+            self.age.recipient_id,
+            self.age.created_at,
+            self.age.days,
+            if self.private_key_here {
+                "here"
+            } else {
+                "not here: this host writes and cannot read"
+            },
+            self.recipients.join(", ")
+        );
+        if self.data_keys_not_sealed_to_it > 0 {
+            text.push_str(&format!(
+                "unfinished   {} data keys are sealed to other keys only: bre repository-key rotate finishes that\n",
+                self.data_keys_not_sealed_to_it
+            ));
+        }
+        text.extend(
+            self.age
+                .warning
+                .iter()
+                .map(|warning| format!("warning      {warning}\n")),
+        );
+        text
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Rotated {
+    recipient_id: String,
+    /// Whose wraps are still beside the new ones.
+    replaced: Vec<String>,
+    /// It went on with one that had been interrupted.
+    resumed: bool,
+    data_keys: u64,
+    not_sealed: u64,
+    /// The running engine writes with the new key; absent when none runs here.
+    engine_took_it: Option<bool>,
+}
+
+fn rotate(instance: &Instance, opened: &Opened, json: bool) -> Result<ExitCode, Error> {
+    let rotation = Rotation::look(&opened.keys, &opened.repository)?;
+    let resumed = !matches!(rotation, Rotation::Fresh { .. });
+    let steps = Steps::shown(json, "rotate");
+    let (current, replaced) = rotation.advance(&opened.keys, &opened.repository, &steps)?;
+    let engine_took_it = wait_for_engine(instance, &opened.keys, &current, &steps);
+    // What writers sealed to the old key until they took the new one.
+    steps.step("sealing what came meanwhile");
+    let done = finish(&opened.repository, &current, &replaced, &steps)?;
+    drop(steps);
+    let rotated = Rotated {
+        recipient_id: current.public().id(),
+        replaced: replaced.iter().map(|key| key.public().id()).collect(),
+        resumed,
+        data_keys: done.data_keys,
+        not_sealed: not_sealed_to(&opened.repository, current.public())?,
+        engine_took_it,
+    };
+    terminal::result(json, &rotated, || rotated.sentences(&opened.keys));
+    let good = rotated.not_sealed == 0 && engine_took_it != Some(false);
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A running engine writes down whose key it seals to.
+fn wait_for_engine(
+    instance: &Instance,
+    keys: &Path,
+    current: &RecipientPrivate,
+    steps: &Steps,
+) -> Option<bool> {
+    if keys != instance.keys() || !instance.is_locked() {
+        return None;
+    }
+    steps.step("waiting for the running engine to take the new key");
+    let (wanted, deadline) = (current.public().id(), Instant::now() + TAKEN_PATIENCE);
+    while Instant::now() < deadline && instance.is_locked() {
+        if instance.recipient_in_use().as_deref() == Some(&wanted) {
+            return Some(true);
+        }
+        std::thread::sleep(LOOK);
+    }
+    instance.is_locked().then_some(false)
+}
+
+impl Rotated {
+    fn sentences(&self, keys: &Path) -> String {
+        let mut text = format!(
+            "{} the repository's key is {} now; {} data keys are sealed to it, no data were rewritten\n",
+            if self.resumed {
+                "finished a rotation that was interrupted:"
+            } else {
+                "rotated:"
+            },
+            self.recipient_id,
+            self.data_keys - self.not_sealed
+        );
+        if self.engine_took_it == Some(false) {
+            text.push_str("the running engine has not taken the new key yet: look at its log, then repeat this\n");
+        }
+        if self.not_sealed > 0 {
+            text.push_str(&format!(
+                "{} data keys are sealed to other keys only: bring the private keys they are sealed to and repeat this\n",
+                self.not_sealed
+            ));
+        }
+        text.push_str(&format!(
+            "keep a copy of {} elsewhere, and bring {} to hosts that only write\n\
+             the old key still opens everything up to now; when all is well: bre repository-key retire-old\n",
+            keys.join("recipient.key").display(),
+            keys.join("recipient.pub").display()
+        ));
+        text
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Retired {
+    recipient_id: String,
+    retired: Vec<String>,
+    wraps_deleted: u64,
+}
+
+fn retire_old(opened: &Opened, json: bool, yes: bool) -> Result<ExitCode, Error> {
+    let current = reading_key(&opened.keys)?;
+    let id = current.public().id();
+    let mut old = recipients(&opened.repository)?;
+    old.remove(&id);
+    let question = format!(
+        "This deletes all wraps of {} from the repository, once every data key was opened with {id}.\n\
+         Whoever has only those older keys reads nothing here any more.",
+        old.iter().cloned().collect::<Vec<_>>().join(", ")
+    );
+    if !old.is_empty() && !yes && !confirmed(&question) {
+        return Err(Error::Refused {
+            what: "nothing was changed",
+            reason: "give --yes to do it without asking".into(),
+        });
+    }
+    let steps = Steps::shown(json, "retire");
+    let mut wraps_deleted = 0;
+    for recipient in &old {
+        wraps_deleted += retire(&opened.repository, recipient, &current, &steps)?;
+    }
+    drop(steps);
+    let retired = Retired {
+        recipient_id: id,
+        retired: old.into_iter().collect(),
+        wraps_deleted,
+    };
+    terminal::result(json, &retired, || match retired.retired.as_slice() {
+        [] => "no older key opens anything here".to_owned(),
+        old => format!(
+            "{wraps_deleted} wraps deleted; only {} opens this repository now. The files recipient-<id>.key of {} are needed only for \
+             copies of the repository that are older than this: delete them when there is none",
+            retired.recipient_id,
+            old.join(", ")
+        ),
+    });
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,247 @@
+//! A new pair of repository keys in place of the old one, in files. Each step is durable before the next, and each can be repeated:
+//! next key → its wraps → old key kept aside → next key becomes the key → its public half → its age.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use repository::{RecipientPrivate, RecipientPublic, Repository, Rewrapped, not_sealed_to, rewrap};
+
+use super::{RECIPIENT, RECIPIENT_PUBLIC, age, reading_key};
+use crate::{commands::progress::Steps, error::Error};
+
+const NEXT: &str = "recipient.next.key";
+
+/// What a rotation has to do, from what lies in the folder and in the repository.
+#[derive(Debug)]
+pub(crate) enum Rotation {
+    /// Nothing was begun.
+    Fresh { current: RecipientPrivate },
+    /// The next key was made; data keys may be sealed to it already.
+    Begun {
+        current: RecipientPrivate,
+        next: RecipientPrivate,
+    },
+    /// The keys were exchanged; some data keys are sealed to earlier ones only.
+    Unfinished {
+        current: RecipientPrivate,
+        replaced: Vec<RecipientPrivate>,
+    },
+}
+
+/// `<folder>/recipient-<id>.key`: a key that was replaced.
+fn replaced_path(folder: &Path, id: &str) -> PathBuf {
+    folder.join(format!("recipient-{id}.key"))
+}
+
+impl Rotation {
+    pub(crate) fn look(folder: &Path, repository: &Repository) -> Result<Self, Error> {
+        let current = reading_key(folder)?;
+        let next = folder.join(NEXT);
+        if next.exists() {
+            let next = RecipientPrivate::load(&next)?;
+            return Ok(Self::Begun { current, next });
+        }
+        let public = RecipientPublic::load(&folder.join(RECIPIENT_PUBLIC))?;
+        let is_behind =
+            public != *current.public() || not_sealed_to(repository, current.public())? > 0;
+        let replaced = replaced(folder)?;
+        if is_behind && !replaced.is_empty() {
+            return Ok(Self::Unfinished { current, replaced });
+        }
+        Ok(Self::Fresh { current })
+    }
+
+    /// To the end of what can be done without the writers: the new pair is in place, and all that was here is sealed to it.
+    /// Returns the current key and those whose wraps it stands beside.
+    pub(crate) fn advance(
+        self,
+        folder: &Path,
+        repository: &Repository,
+        steps: &Steps,
+    ) -> Result<(RecipientPrivate, Vec<RecipientPrivate>), Error> {
+        match self {
+            Self::Fresh { current } => {
+                let next = make_next(folder)?;
+                Self::Begun { current, next }.advance(folder, repository, steps)
+            }
+            Self::Begun { current, next } => {
+                steps.step("sealing data keys to the new key");
+                rewrap(repository, &current, &next, steps)?;
+                exchange(folder, &current, &next)?;
+                Ok((next, vec![current]))
+            }
+            Self::Unfinished { current, replaced } => {
+                publish(folder, &current)?;
+                finish(repository, &current, &replaced, steps)?;
+                Ok((current, replaced))
+            }
+        }
+    }
+}
+
+/// What was written with an earlier public key meanwhile is sealed to the current one too.
+pub(crate) fn finish(
+    repository: &Repository,
+    current: &RecipientPrivate,
+    replaced: &[RecipientPrivate],
+    steps: &Steps,
+) -> Result<Rewrapped, Error> {
+    let mut all = Rewrapped::default();
+    for old in replaced {
+        let done = rewrap(repository, old, current, steps)?;
+        all.wrapped += done.wrapped;
+        (all.data_keys, all.foreign) = (done.data_keys, done.foreign);
+    }
+    Ok(all)
+}
+
+/// The keys that were replaced and are still here.
+pub(crate) fn replaced(folder: &Path) -> Result<Vec<RecipientPrivate>, Error> {
+    let mut replaced = Vec::new();
+    let entries = std::fs::read_dir(folder).map_err(Error::file("cannot read", folder))?;
+    for entry in entries {
+        let path = entry.map_err(Error::file("cannot read", folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let is_one =
+            name.is_some_and(|name| name.starts_with("recipient-") && name.ends_with(".key"));
+        if is_one {
+            replaced.push(RecipientPrivate::load(&path)?);
+        }
+    }
+    Ok(replaced)
+}
+
+fn make_next(folder: &Path) -> Result<RecipientPrivate, Error> {
+    let next = RecipientPrivate::generate()?;
+    put(folder, NEXT, |path| next.store(path))?;
+    Ok(next)
+}
+
+fn exchange(
+    folder: &Path,
+    current: &RecipientPrivate,
+    next: &RecipientPrivate,
+) -> Result<(), Error> {
+    let (key, aside) = (
+        folder.join(RECIPIENT),
+        replaced_path(folder, &current.public().id()),
+    );
+    match std::fs::hard_link(&key, &aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::file("cannot keep the old key as", aside)(error));
+        }
+        _ => sync(folder)?,
+    }
+    std::fs::rename(folder.join(NEXT), &key).map_err(Error::file("cannot put in place", &key))?;
+    sync(folder)?;
+    publish(folder, next)
+}
+
+/// The public half last: writers take it at once, and everything that reads must be in place by then.
+fn publish(folder: &Path, key: &RecipientPrivate) -> Result<(), Error> {
+    put(folder, RECIPIENT_PUBLIC, |path| key.public().store(path))?;
+    age::note(folder, key.public())
+}
+
+/// A whole key file under its name, or none: written aside, then renamed.
+fn put(
+    folder: &Path,
+    name: &str,
+    store: impl FnOnce(&Path) -> Result<(), repository::Error>,
+) -> Result<(), Error> {
+    let aside = folder.join(format!(".{name}.new"));
+    let _ = std::fs::remove_file(&aside);
+    store(&aside)?;
+    let path = folder.join(name);
+    std::fs::rename(&aside, &path).map_err(Error::file("cannot put in place", &path))?;
+    sync(folder)
+}
+
+fn sync(folder: &Path) -> Result<(), Error> {
+    let file = File::open(folder).map_err(Error::file("cannot open", folder))?;
+    file.sync_all().map_err(Error::file("cannot sync", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use repository::{MemoryStore, WalReader, WalWriter, recipients, retire};
+
+    use super::*;
+    use crate::keys::Keys;
+
+    fn write_segment(repository: &Repository, public: &RecipientPublic, segment: u64) {
+        let at = segment << 16;
+        let mut writer = WalWriter::new(repository, public, 7, 1, 1 << 16, "s", at).unwrap();
+        writer.append(at, &[7; 100], 1).unwrap();
+        writer.finish().unwrap();
+    }
+
+    fn reads(repository: &Repository, key: &RecipientPrivate, segments: u64) {
+        let reader = WalReader::new(repository, key);
+        for segment in 1..=segments {
+            let at = segment << 16;
+            assert_eq!(reader.bytes(1, at, at + 100).unwrap(), [7; 100]);
+        }
+    }
+
+    /// Stopped before each of its file operations; a repeat finishes the same rotation instead of beginning another.
+    #[test]
+    fn an_interrupted_rotation_is_finished_by_a_repeat() {
+        for stopped_before in 0..6 {
+            let folder = tempfile::tempdir().unwrap();
+            let keys = Keys::open_or_create(folder.path(), Path::new("/nowhere")).unwrap();
+            let (dir, steps) = (folder.path(), Steps::logged());
+            let repository = Repository::init(Arc::new(MemoryStore::new())).unwrap();
+            write_segment(&repository, &keys.public, 1);
+            let old = keys.private.clone().unwrap();
+            // By hand, as far as it came.
+            let next = RecipientPrivate::generate().unwrap();
+            let acts: [&dyn Fn(); 5] = [
+                &|| put(dir, NEXT, |path| next.store(path)).unwrap(),
+                &|| drop(rewrap(&repository, &old, &next, &()).unwrap()),
+                &|| {
+                    let aside = replaced_path(dir, &old.public().id());
+                    std::fs::hard_link(dir.join(RECIPIENT), aside).unwrap();
+                },
+                &|| std::fs::rename(dir.join(NEXT), dir.join(RECIPIENT)).unwrap(),
+                &|| put(dir, RECIPIENT_PUBLIC, |path| next.public().store(path)).unwrap(),
+            ];
+            for act in &acts[..stopped_before.min(5)] {
+                act();
+            }
+            // Meanwhile the writers go on with the key that they know.
+            write_segment(&repository, &keys.public, 2);
+            let rotation = Rotation::look(dir, &repository).unwrap();
+            let (current, replaced) = rotation.advance(dir, &repository, &steps).unwrap();
+            if stopped_before > 0 {
+                assert_eq!(
+                    current.public().id(),
+                    next.public().id(),
+                    "{stopped_before}"
+                );
+            }
+            finish(&repository, &current, &replaced, &steps).unwrap();
+            reads(&repository, &current, 2);
+            let reopened = Keys::open_or_create(dir, Path::new("/nowhere")).unwrap();
+            assert_eq!(reopened.public, *current.public());
+            assert_eq!(reopened.private.unwrap().public(), current.public());
+            assert!(!dir.join(NEXT).exists());
+            assert_eq!(not_sealed_to(&repository, current.public()).unwrap(), 0);
+            assert!(matches!(
+                Rotation::look(dir, &repository).unwrap(),
+                Rotation::Fresh { .. }
+            ));
+            retire(&repository, &old.public().id(), &current, &()).unwrap();
+            assert_eq!(
+                recipients(&repository).unwrap(),
+                [current.public().id()].into()
+            );
+            reads(&repository, &current, 2);
+            assert!(age::of(dir).unwrap().days == 0);
+        }
+    }
+}
