@@ -101,6 +101,9 @@ pub struct StreamReport {
     /// The newest restore proof failed.
     #[serde(default)]
     pub proof_failed: bool,
+    /// Something to do in time, while nothing is wrong yet.
+    #[serde(default)]
+    pub warning: Option<String>,
     /// Something an operator should look at; shown in health and status.
     pub alarm: Option<String>,
     /// Set: locates are refused, and why (strict mode with the slot full, for one).
