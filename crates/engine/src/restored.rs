@@ -2,15 +2,20 @@
 
 use std::path::Path;
 
-use jiff::Timestamp;
-use postgres_physical::server::{Binaries, OsUser};
+use postgres_physical::{
+    lsn::Lsn,
+    server::{Binaries, OsUser},
+};
 use recovery::database::{
-    FetchCommand, Plan, Recover, Recovered, RestoreOptions, Target, plan, recover, restore,
+    FetchCommand, Plan, Point, Recover, Recovered, RestoreOptions, Restored, Survey, Target,
+    plan_watched, recover, restore, restore_over,
 };
 use repository::{RecipientPrivate, Repository};
 use services::RecoveryFact;
 
-use crate::{commands::progress::Steps, error::Error, up::database::write_fact};
+use crate::{
+    commands::progress::Steps, error::Error, terminal::time, up::database::write_fact, up::heads,
+};
 
 /// Where to restore from, and with what.
 #[derive(Debug)]
@@ -27,6 +32,7 @@ pub(crate) struct Source<'a> {
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) plan: Plan,
+    pub(crate) files: Restored,
     pub(crate) recovered: Recovered,
 }
 
@@ -37,20 +43,59 @@ pub(crate) fn bring_back(
     to: &Path,
     steps: &Steps,
 ) -> Result<Outcome, Error> {
-    let plan = plan(source.repository, source.private, target)?;
+    let plan = find(source, target, steps)?;
+    if let Some(warning) = beyond(source.repository, &plan)? {
+        tracing::warn!("{warning}");
+    }
+    let options = RestoreOptions::new(source.user.clone());
+    let files = fresh(source, &plan, to, &options, steps)?;
+    replay(source, plan, files, to, steps)
+}
+
+/// The backup and the place in the WAL that the target means.
+pub(crate) fn find(source: &Source<'_>, target: Target, steps: &Steps) -> Result<Plan, Error> {
+    let plan = plan_watched(source.repository, source.private, target, steps)?;
     steps.step(&format!(
         "backup {} of {}",
         plan.backup.id,
-        at(plan.backup.started_at_micros)
+        time(plan.backup.started_at_micros)
     ));
-    restore(
-        source.repository,
-        source.private,
-        &plan,
-        to,
-        &RestoreOptions::new(source.user.clone()),
-        steps,
-    )?;
+    Ok(plan)
+}
+
+/// The files of the plan's backup, in an empty or new folder.
+pub(crate) fn fresh(
+    source: &Source<'_>,
+    plan: &Plan,
+    to: &Path,
+    options: &RestoreOptions,
+    steps: &Steps,
+) -> Result<Restored, Error> {
+    let Source {
+        repository,
+        private,
+        ..
+    } = source;
+    Ok(restore(repository, private, plan, to, options, steps)?)
+}
+
+/// The same over a folder that was looked at.
+pub(crate) fn over(
+    survey: &Survey,
+    options: &RestoreOptions,
+    steps: &Steps,
+) -> Result<Restored, Error> {
+    Ok(restore_over(survey, options, steps)?)
+}
+
+/// Replays WAL into the restored files.
+pub(crate) fn replay(
+    source: &Source<'_>,
+    plan: Plan,
+    files: Restored,
+    to: &Path,
+    steps: &Steps,
+) -> Result<Outcome, Error> {
     let program = std::env::current_exe().map_err(Error::file("cannot find", "this program"))?;
     let request = Recover {
         repository: source.repository,
@@ -69,9 +114,35 @@ pub(crate) fn bring_back(
         target_lsn: recovered.switch_lsn,
     };
     write_fact(to, source.user, &fact)?;
-    Ok(Outcome { plan, recovered })
+    Ok(Outcome {
+        plan,
+        files,
+        recovered,
+    })
 }
 
-fn at(micros: i64) -> String {
-    Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |at| at.to_string())
+/// A head of the audit log is signed only when the repository holds the WAL of its last entry. One that lies beyond the end of what
+/// can be restored means that the newest WAL was there and is not any more.
+pub(crate) fn beyond(repository: &Repository, plan: &Plan) -> Result<Option<String>, Error> {
+    if plan.target.point != Point::Latest {
+        return Ok(None);
+    }
+    let heads = heads::newest(repository)?;
+    let Some(newest) = heads.last().map(audit::SignedHead::claimed) else {
+        return Ok(None);
+    };
+    let end = plan.span.to_lsn();
+    if newest.lsn <= end {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "the newest WAL is gone: on {} the audit log was signed at {} entries (epoch {}), when the repository held WAL up to {}; now it ends \
+         at {}. What was committed between is lost unless the missing `wal/` or `tail/` objects come back. Compare `bre audit heads` and \
+         `bre status`; after the restore `bre audit verify` says how many entries are missing",
+        time(newest.at_micros),
+        newest.size,
+        newest.epoch,
+        Lsn(newest.lsn),
+        Lsn(end)
+    )))
 }

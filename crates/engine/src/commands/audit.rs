@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use audit::{Head, SignedHead};
 use serde::Serialize;
 
-use super::{backup::time, opened::Opened};
+use super::opened::Opened;
 use crate::{
     cli::{AuditArgs, AuditCommand, RepositoryArgs},
     control::Control,
     error::Error,
     instance::Instance,
     keys::verifying_key,
-    terminal,
+    terminal::{self, time},
     up::heads::{self, LOG},
 };
 

@@ -6,7 +6,7 @@ use postgres_physical::lsn::Lsn;
 use repository::{BackupReader, BackupState, BackupSummary, Catalogue, WalReader, catalogue};
 use serde::Serialize;
 
-use super::{opened::Opened, progress::Steps, prove};
+use super::{expire, opened::Opened, progress::Steps, prove};
 use crate::{
     cli::{BackupCommand, RepositoryArgs},
     error::Error,
@@ -36,6 +36,7 @@ pub(crate) fn run(
             work,
             repository,
         } => prove::run(instance, json, id.as_deref(), work, &repository),
+        BackupCommand::Expire(args) => expire::run(instance, json, &args),
         BackupCommand::Export {
             id,
             dir,

@@ -60,7 +60,8 @@ pub(crate) fn run(instance: &Instance, json: bool, yes: bool) -> Result<(), Erro
     Ok(())
 }
 
-fn confirmed(question: &str) -> bool {
+/// Asks a person; where there is none, only shows the question.
+pub(super) fn confirmed(question: &str) -> bool {
     if !std::io::stdin().is_terminal() {
         terminal::note(question);
         return false;

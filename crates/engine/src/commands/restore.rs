@@ -1,29 +1,30 @@
-//! `bre restore --to DIR`: a plain, cleanly stopped data folder of the chosen moment. Nothing that exists is touched.
+//! `bre restore --to DIR`: a plain, cleanly stopped data folder of the chosen moment. What exists is touched only with `--delta`,
+//! after it was looked at, shown, and agreed to.
 
 use std::{
-    path::Path,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use jiff::Timestamp;
 use postgres_physical::{
     lsn::Lsn,
     server::{Binaries, OsUser},
 };
-use recovery::database::Target;
+use recovery::database::{Plan, RestoreOptions, Restored as Files, Target, named_points, survey};
 use serde::Serialize;
 
-use super::{opened::Opened, progress::Steps};
+use super::{detach::confirmed, opened::Opened, progress::Steps, restore_preview as preview};
 use crate::{
     cli::{RestoreArgs, TargetArgs},
     config::Config,
     error::Error,
     instance::Instance,
     record::Event,
-    restored::{Outcome, Source, bring_back},
+    restored::{self, Outcome, Source},
     terminal,
 };
 
@@ -36,6 +37,12 @@ struct Restored<'a> {
     parent_timeline: u32,
     end_lsn: String,
     wal_bytes: u64,
+    bytes: u64,
+    bytes_written: u64,
+    /// WAL and logs of the folder that was restored over.
+    aside: Option<&'a Path>,
+    damaged_pages: &'a [repository::DamagedPage],
+    warnings: &'a [String],
 }
 
 pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result<(), Error> {
@@ -43,10 +50,20 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
     target.timeline = args.timeline;
     let opened = Opened::at(instance, &args.repository)?;
     let private = opened.private()?;
+    let steps = Steps::shown(json, "restore").cancelled_by(interrupted()?);
+    if args.list_points {
+        let points = named_points(&opened.repository, &private, args.timeline, &steps)?;
+        drop(steps);
+        preview::show_points(json, &points);
+        return Ok(());
+    }
     let config = Config::load(None, instance.root())?;
     let binaries = Binaries::find(config.database.binaries.as_deref())?;
     let user = OsUser::for_server()?;
-    let to = std::path::absolute(&args.to).map_err(Error::file("cannot find", &args.to))?;
+    let Some(to) = &args.to else {
+        return Err(Error::Failed("--to DIR is missing".into()));
+    };
+    let to = std::path::absolute(to).map_err(Error::file("cannot find", to))?;
     // Beside the folder: inside it would have to be empty, and the log outlives a failure.
     let log = to.with_extension("restore.log");
     let source = Source {
@@ -56,30 +73,106 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
         user: &user,
         log: &log,
     };
-    let steps = Steps::shown(json, "restore").cancelled_by(interrupted()?);
-    let outcome = bring_back(&source, target, &to, &steps)?;
+    let mut options = RestoreOptions::new(user.clone());
+    options.locations = mappings(&args.tablespace_mapping)?;
+    let plan = restored::find(&source, target, &steps)?;
+    let warnings: Vec<String> = restored::beyond(&opened.repository, &plan)?
+        .into_iter()
+        .collect();
+    for warning in &warnings {
+        terminal::note(&format!("bre: WARNING: {warning}"));
+    }
+    let Some(files) = files(&source, &plan, &to, &options, args, &steps, json)? else {
+        return Ok(());
+    };
+    let outcome = restored::replay(&source, plan, files, &to, &steps)?;
     drop(steps);
     let _ = std::fs::remove_file(&log);
     record(instance, &outcome);
+    show(json, &to, &user, &outcome, &warnings);
+    Ok(())
+}
+
+/// Brings the files back; `None` when only a look was asked for.
+fn files(
+    source: &Source<'_>,
+    plan: &Plan,
+    to: &Path,
+    options: &RestoreOptions,
+    args: &RestoreArgs,
+    steps: &Steps,
+    json: bool,
+) -> Result<Option<Files>, Error> {
+    let is_there = std::fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some());
+    if !(args.delta && is_there) {
+        if args.dry_run {
+            preview::show(json, &preview::Preview::fresh(plan, to));
+            return Ok(None);
+        }
+        return restored::fresh(source, plan, to, options, steps).map(Some);
+    }
+    let found = survey(source.repository, source.private, plan, to, options, steps)?;
+    let shown = preview::Preview::over(plan, &found);
+    if args.dry_run {
+        preview::show(json, &shown);
+        return Ok(None);
+    }
+    if !args.yes && !steps.hidden_while(|| confirmed(&shown.question())) {
+        return Err(Error::Refused {
+            what: "nothing was changed",
+            reason: "give --yes to do it without asking, --dry-run to see all of it".into(),
+        });
+    }
+    restored::over(&found, options, steps).map(Some)
+}
+
+fn show(json: bool, to: &Path, user: &OsUser, outcome: &Outcome, warnings: &[String]) {
+    let Outcome {
+        plan,
+        files,
+        recovered,
+    } = outcome;
     let restored = Restored {
-        restore_id: outcome.recovered.restore_id.clone(),
-        dir: &to,
-        backup_id: outcome.plan.backup.id.clone(),
-        timeline: outcome.recovered.timeline,
-        parent_timeline: outcome.recovered.parent_timeline,
-        end_lsn: Lsn(outcome.recovered.switch_lsn).to_string(),
-        wal_bytes: outcome.recovered.wal_bytes,
+        restore_id: recovered.restore_id.clone(),
+        dir: to,
+        backup_id: plan.backup.id.clone(),
+        timeline: recovered.timeline,
+        parent_timeline: recovered.parent_timeline,
+        end_lsn: Lsn(recovered.switch_lsn).to_string(),
+        wal_bytes: recovered.wal_bytes,
+        bytes: files.bytes,
+        bytes_written: files.bytes_written,
+        aside: files.aside.as_deref(),
+        damaged_pages: &files.damaged,
+        warnings,
     };
     terminal::result(json, &restored, || {
-        format!(
-            "{}\nThe folder {} is complete and stopped cleanly. Start it as user {}: pg_ctl -D {} start",
-            outcome.recovered.describe(&outcome.plan),
+        let mut text = format!(
+            "{}; wrote {} of {}\nThe folder {} is complete and stopped cleanly. Start it as user {}: pg_ctl -D {} start\n",
+            recovered.describe(plan),
+            indicatif::HumanBytes(files.bytes_written),
+            indicatif::HumanBytes(files.bytes),
             to.display(),
             user.name,
             to.display()
-        )
+        );
+        if let Some(aside) = &files.aside {
+            text.push_str(&format!(
+                "WAL and logs of the folder as it was lie in {}; delete that when nobody needs them\n",
+                aside.display()
+            ));
+        }
+        for page in &files.damaged {
+            text.push_str(&format!(
+                "DAMAGED when the backup was taken: {} block {} of {}: {}\n",
+                page.path,
+                page.block,
+                page.relation.as_deref().unwrap_or("an unknown relation"),
+                page.what
+            ));
+        }
+        text
     });
-    Ok(())
 }
 
 /// With an engine running, the restore goes on its record; without one there is no log to write to.
@@ -101,31 +194,63 @@ fn record(instance: &Instance, outcome: &Outcome) {
 }
 
 fn target(args: &TargetArgs) -> Result<Target, Error> {
-    match (&args.time, &args.lsn) {
-        (Some(text), _) => {
-            let time: Timestamp = text.parse().map_err(|error: jiff::Error| Error::Argument {
-                what: "moment",
-                value: text.clone(),
-                reason: format!(
-                    "{error}. Give it with its offset, for example 2026-04-01T10:31:00-04:00 or …Z"
-                ),
-            })?;
-            Ok(Target::time(time.as_microsecond()))
-        }
-        (None, Some(text)) => {
-            let lsn: Lsn = text.parse().map_err(|_| Error::Argument {
-                what: "WAL position",
-                value: text.clone(),
-                reason: "it looks like 0/3000148".into(),
-            })?;
-            Ok(Target::lsn(lsn.0))
-        }
-        (None, None) => Ok(Target::latest()),
+    if let Some(text) = &args.time {
+        return super::moment(text).map(Target::time);
     }
+    if let Some(text) = &args.lsn {
+        let lsn: Lsn = text.parse().map_err(|_| Error::Argument {
+            what: "WAL position",
+            value: text.clone(),
+            reason: "it looks like 0/3000148".into(),
+        })?;
+        return Ok(Target::lsn(lsn.0));
+    }
+    if let Some(text) = &args.xid {
+        // pg_current_xact_id() gives 64 bits, of which WAL holds the lower half.
+        let xid: Option<u64> = text.parse().ok();
+        let low = xid.and_then(|xid| u32::try_from(xid & u64::from(u32::MAX)).ok());
+        return match low {
+            Some(xid) if xid >= 3 => Ok(Target::xid(xid)),
+            _ => Err(Error::Argument {
+                what: "transaction",
+                value: text.clone(),
+                reason: "it is a number from 3 on, as pg_current_xact_id() gives it".into(),
+            }),
+        };
+    }
+    Ok(args
+        .name
+        .as_deref()
+        .map_or_else(Target::latest, Target::name))
+}
+
+/// `OLD=NEW`; a `=` in a path is written `\=`, as for pg_basebackup.
+fn mappings(given: &[String]) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let mut mappings = BTreeMap::new();
+    for text in given {
+        let escaped = text.replace("\\=", "\0");
+        let parts: Vec<String> = escaped
+            .split('=')
+            .map(|part| part.replace('\0', "="))
+            .collect();
+        match parts.as_slice() {
+            [old, new] if !old.is_empty() && !new.is_empty() => {
+                mappings.insert(old.clone(), PathBuf::from(new));
+            }
+            _ => {
+                return Err(Error::Argument {
+                    what: "tablespace mapping",
+                    value: text.clone(),
+                    reason: "it looks like /old/place=/new/place, or 16385=/new/place".into(),
+                });
+            }
+        }
+    }
+    Ok(mappings)
 }
 
 /// Set by Ctrl-C: the restore ends between two steps and says what it leaves.
-fn interrupted() -> Result<Arc<AtomicBool>, Error> {
+pub(super) fn interrupted() -> Result<Arc<AtomicBool>, Error> {
     let flag = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&flag);
     let failed =
@@ -146,29 +271,58 @@ fn interrupted() -> Result<Arc<AtomicBool>, Error> {
 mod tests {
     use super::*;
 
-    fn args(time: Option<&str>, lsn: Option<&str>) -> TargetArgs {
+    fn args(kind: &str, value: &str) -> TargetArgs {
+        let given = |name: &str| (name == kind).then(|| value.to_owned());
         TargetArgs {
             latest: false,
-            time: time.map(Into::into),
-            lsn: lsn.map(Into::into),
+            time: given("time"),
+            lsn: given("lsn"),
+            name: given("name"),
+            xid: given("xid"),
         }
     }
 
     #[test]
     fn targets() {
-        assert_eq!(target(&args(None, None)).unwrap(), Target::latest());
-        let time = target(&args(Some("1970-01-01T01:00:01+01:00"), None)).unwrap();
-        assert_eq!(time, Target::time(1_000_000));
-        assert_eq!(
-            target(&args(None, Some("1/10"))).unwrap(),
-            Target::lsn(0x1_0000_0010)
+        let check = |kind: &str, value: &str, expected: Option<Target>| {
+            assert_eq!(target(&args(kind, value)).ok(), expected, "{kind} {value}");
+        };
+        check("", "", Some(Target::latest()));
+        check(
+            "time",
+            "1970-01-01T01:00:01+01:00",
+            Some(Target::time(1_000_000)),
         );
-        for (time, lsn) in [
-            (Some("2026-04-01 10:31"), None),
-            (Some("yesterday"), None),
-            (None, Some("12")),
-        ] {
-            assert!(target(&args(time, lsn)).is_err(), "{time:?} {lsn:?}");
-        }
+        check("lsn", "1/10", Some(Target::lsn(0x1_0000_0010)));
+        check(
+            "name",
+            "before the release",
+            Some(Target::name("before the release")),
+        );
+        check("xid", "4294968034", Some(Target::xid(738)));
+        check("time", "2026-04-01 10:31", None);
+        check("time", "yesterday", None);
+        check("lsn", "12", None);
+        check("xid", "2", None);
+        check("xid", "0x10", None);
+    }
+
+    #[test]
+    fn tablespace_mappings() {
+        let check = |text: &str, expected: Option<(&str, &str)>| {
+            let expected = expected.map(|(old, new)| (old.to_owned(), PathBuf::from(new)));
+            let found = mappings(&[text.to_owned()]).ok();
+            assert_eq!(
+                found.and_then(|found| found.into_iter().next()),
+                expected,
+                "{text}"
+            );
+        };
+        check("/a/b=/c", Some(("/a/b", "/c")));
+        check(r"/a\=b=/c", Some(("/a=b", "/c")));
+        check("16385=/c", Some(("16385", "/c")));
+        check("/a", None);
+        check("=/c", None);
+        check("/a=/b=/c", None);
     }
 }

@@ -2,13 +2,23 @@
 
 use std::process::ExitCode;
 
-use postgres_physical::lsn::Lsn;
-use repository::{BackupState, catalogue, wal_inventory};
+use repository::{BackupState, RecipientPublic, catalogue, not_sealed_to, wal_inventory};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{backup::time, opened::Opened};
-use crate::{cli::RepositoryArgs, control::Control, error::Error, instance::Instance, terminal};
+use super::{
+    opened::Opened,
+    window::{self, Hole, Window},
+};
+use crate::{
+    cli::RepositoryArgs,
+    control::Control,
+    error::Error,
+    instance::Instance,
+    keys::age::{self, KeyAge},
+    terminal::{self, time},
+    up::plan::failed_proof_of,
+};
 
 #[derive(Debug, Serialize)]
 struct Status {
@@ -19,31 +29,19 @@ struct Status {
     backups_complete: usize,
     backups_other: usize,
     newest_complete: Option<String>,
+    /// The backup that was restored and proved last, and when.
+    newest_proved: Option<String>,
+    proof_failed: Option<String>,
     /// Intervals of WAL in which a moment can be chosen.
     window: Vec<Window>,
     holes: Vec<Hole>,
     damaged: Vec<String>,
+    /// The key that backups are sealed to.
+    repository_key: Option<KeyAge>,
+    /// Nothing is wrong yet.
+    warnings: Vec<String>,
     /// What an operator should look at now.
     alarms: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Window {
-    timeline: u32,
-    /// Where the first backup in this stretch is consistent.
-    from_lsn: String,
-    from_time: String,
-    to_lsn: String,
-    /// The last moment at which the server confirmed that the repository had everything.
-    to_time: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Hole {
-    timeline: u32,
-    from_lsn: String,
-    to_lsn: String,
-    reason: String,
 }
 
 pub(crate) async fn run(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
@@ -54,6 +52,15 @@ pub(crate) async fn run(instance: &Instance, json: bool) -> Result<ExitCode, Err
     let mut status = of_repository(instance)?;
     status.running = engine.is_some();
     status.alarms.extend(alarms(engine.as_ref()));
+    // The running engine says it in more words.
+    if let Some(proof) = status.proof_failed.clone()
+        && !status
+            .alarms
+            .iter()
+            .any(|alarm| alarm.contains("restore proof"))
+    {
+        status.alarms.push(proof);
+    }
     status.engine = engine;
     terminal::result(json, &status, || sentences(&status));
     Ok(if status.alarms.is_empty() {
@@ -85,9 +92,13 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
         backups_complete: 0,
         backups_other: 0,
         newest_complete: None,
+        newest_proved: None,
+        proof_failed: None,
         window: Vec::new(),
         holes: Vec::new(),
         damaged: Vec::new(),
+        repository_key: None,
+        warnings: Vec::new(),
         alarms: Vec::new(),
     };
     // A repository that is away is a state to show, not a reason to show nothing.
@@ -99,6 +110,7 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
         }
     };
     status.repository = opened.path.display().to_string();
+    note_key(&opened, &mut status)?;
     let backups = catalogue(&opened.repository)?;
     let inventory = wal_inventory(&opened.repository)?;
     let complete: Vec<_> = backups
@@ -109,30 +121,15 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
     status.backups_complete = complete.len();
     status.backups_other = backups.backups.len() - complete.len();
     status.newest_complete = complete.last().map(|backup| backup.id.clone());
-    for (timeline, wal) in &inventory.timelines {
-        for interval in &wal.intervals {
-            let reaches = |stop: u64| (interval.start..=interval.end).contains(&stop);
-            let first = complete
-                .iter()
-                .find(|backup| backup.timeline == *timeline && reaches(backup.stop_lsn));
-            let Some(first) = first else { continue };
-            status.window.push(Window {
-                timeline: *timeline,
-                from_lsn: Lsn(first.stop_lsn).to_string(),
-                from_time: time(first.finished_at_micros),
-                to_lsn: Lsn(interval.end).to_string(),
-                to_time: Some(interval.end_time_micros)
-                    .filter(|micros| *micros > 0)
-                    .map(time),
-            });
-        }
-        status.holes.extend(wal.holes.iter().map(|hole| Hole {
-            timeline: *timeline,
-            from_lsn: Lsn(hole.start).to_string(),
-            to_lsn: Lsn(hole.end).to_string(),
-            reason: hole.reason.clone(),
-        }));
-    }
+    let windows = match opened.private() {
+        Ok(private) => window::proven(&opened.repository, &private).unwrap_or_else(|error| {
+            status.alarms.push(error.to_string());
+            window::claimed(&inventory, &complete)
+        }),
+        Err(_) => window::claimed(&inventory, &complete),
+    };
+    (status.window, status.holes) = (windows.window, windows.holes);
+    status.alarms.extend(windows.alarms);
     status.damaged = backups
         .damaged
         .iter()
@@ -145,7 +142,29 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
             .alarms
             .push("there is no complete backup: nothing could be restored".to_owned());
     }
+    status.proof_failed = failed_proof_of(&backups.backups);
+    status.newest_proved = complete
+        .iter()
+        .filter_map(|backup| Some((backup.restored_and_proved_at_micros?, &backup.id)))
+        .max()
+        .map(|(at, id)| format!("{id} at {}", time(at)));
     Ok(status)
+}
+
+fn note_key(opened: &Opened, status: &mut Status) -> Result<(), Error> {
+    let Ok(age) = age::of(&opened.keys) else {
+        return Ok(());
+    };
+    status.warnings.extend(age.warning.clone());
+    status.repository_key = Some(age);
+    let public = RecipientPublic::load(&opened.keys.join("recipient.pub"))?;
+    let not_sealed = not_sealed_to(&opened.repository, &public)?;
+    if not_sealed > 0 {
+        status.warnings.push(format!(
+            "{not_sealed} data keys are not sealed to the repository's present key: bre repository-key rotate finishes that"
+        ));
+    }
+    Ok(())
 }
 
 fn sentences(status: &Status) -> String {
@@ -161,27 +180,26 @@ fn sentences(status: &Status) -> String {
         status.backups_other,
         status.newest_complete.as_deref().unwrap_or("none"),
     );
-    for window in &status.window {
-        text.push_str(&format!(
-            "restorable  timeline {}: {} ({}) to {} ({})\n",
-            window.timeline,
-            window.from_time,
-            window.from_lsn,
-            window.to_time.as_deref().unwrap_or("end of WAL"),
-            window.to_lsn
-        ));
-    }
-    for hole in &status.holes {
-        text.push_str(&format!(
-            "hole        timeline {}: {} to {}: {}\n",
-            hole.timeline, hole.from_lsn, hole.to_lsn, hole.reason
-        ));
-    }
+    text.push_str(&format!(
+        "proved      {}\n",
+        status.newest_proved.as_deref().unwrap_or("no backup yet")
+    ));
+    text.extend(status.window.iter().map(Window::line));
+    text.extend(status.holes.iter().map(Hole::line));
     if let Some(engine) = &status.engine {
         text.push_str(&format!(
             "stream      {}\n",
             engine["components"]["wal_stream"]
         ));
+    }
+    if let Some(key) = &status.repository_key {
+        text.push_str(&format!(
+            "key         {} of {}, {} days old\n",
+            key.recipient_id, key.created_at, key.days
+        ));
+    }
+    for warning in &status.warnings {
+        text.push_str(&format!("warning     {warning}\n"));
     }
     for alarm in &status.alarms {
         text.push_str(&format!("ALARM       {alarm}\n"));
