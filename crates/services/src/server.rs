@@ -18,10 +18,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::Tls;
+use crate::refusals::Worded;
 
-const HEADERS_MAX: usize = 100;
+pub(crate) const HEADERS_MAX: usize = 100;
 /// The whole head of a request; a longer one is answered 431.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
+pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// After an accept that failed: usually for want of file descriptors, which come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -128,7 +129,10 @@ async fn requests(
         .header_read_timeout(head_patience)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+        .serve_connection(
+            TokioIo::new(Worded::new(stream)),
+            TowerToHyperService::new(routes),
+        );
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

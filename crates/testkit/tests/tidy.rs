@@ -51,6 +51,7 @@ const EDGES: [(&str, &[&str]); 11] = [
 /// Where a web framework may appear, and an SQL toolkit besides it.
 const WEB: [&str; 3] = ["services", "engine", "bench"];
 const LINES_MAX: usize = 700;
+const UNRECORDED: &str = "start_unrecorded";
 
 #[test]
 fn only_the_allowed_edges() {
@@ -143,6 +144,8 @@ fn every_rule_can_fail() {
         ("crates/backup/src/a.rs", "use axum::Router;", 1),
         ("crates/services/src/a.rs", "use axum::Router;", 0),
         ("crates/backup/src/a.rs", unfinished.as_str(), 1),
+        ("crates/engine/src/a.rs", "Services::start_unrecorded(c)", 1),
+        ("bench/src/a.rs", "Services::start_unrecorded(c)", 0),
         ("docs/a.md", home.as_str(), 1),
         ("docs/a.md", "the crate axum and f64", 0),
     ] {
@@ -237,6 +240,11 @@ fn text_faults(path: &str, text: &str) -> Vec<String> {
         .any(|name| path.starts_with(&format!("crates/{name}/")))
         || path.starts_with("bench/");
     let this = path == "crates/testkit/tests/tidy.rs";
+    // A server that records nothing is for the benchmark to start, and for nobody else.
+    let benched = path.starts_with("bench/") || path.starts_with("crates/services/src/");
+    if !benched && !this && words().any(|word| word == UNRECORDED) {
+        found(format!("names {UNRECORDED}: only the benchmark may"));
+    }
     if !web && !this && words().any(|word| word == "axum" || word == "sqlx") {
         found(format!("names axum or sqlx: only {WEB:?} may"));
     }

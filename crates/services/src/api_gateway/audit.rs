@@ -144,7 +144,11 @@ pub(super) async fn list(
     let seen = page.skip.saturating_add(items.len());
     let counted = usize::try_from(found.counted).unwrap_or(0);
     // A page beyond what was counted has been seen, at least.
-    let total = if items.is_empty() { counted } else { counted.max(seen) };
+    let total = if items.is_empty() {
+        counted
+    } else {
+        counted.max(seen)
+    };
     let is_minimum = found.counted >= COUNTED_MAX;
     Ok(Json(List::counted(
         items,

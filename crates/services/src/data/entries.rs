@@ -40,30 +40,53 @@ pub(crate) enum EntryId {
 
 const SELECT: &str = "SELECT canonical, hash FROM audit_log WHERE client_id = $1 AND ";
 
-/// Newest first, and how many there are in all.
+/// Entries are counted up to here: counting millions would take longer than anybody waits.
+pub(crate) const COUNTED_MAX: i64 = 10_000;
+
+/// A page of entries.
+#[derive(Debug)]
+pub(crate) struct FoundEntries {
+    /// Newest first.
+    pub(crate) entries: Vec<StoredEntry>,
+    /// In all, or [`COUNTED_MAX`] where there are more.
+    pub(crate) counted: i64,
+    pub(crate) has_more: bool,
+}
+
 pub(crate) async fn find_entries(
     client: &Client,
     filter: &EntryFilter,
     offset: i64,
     rows: i64,
-) -> Result<(Vec<StoredEntry>, i64), DatabaseError> {
+) -> Result<FoundEntries, DatabaseError> {
     let failed = DatabaseError::query("reading audit entries");
     let from = filter.from_micros.map(system_time);
     let to = filter.to_micros.map(system_time);
     let what = "($2::text IS NULL OR ticker = $2) AND ($3::timestamptz IS NULL OR recorded_at >= $3) AND ($4::timestamptz IS NULL OR recorded_at < $4)";
     let parameters: [&(dyn ToSql + Sync); 4] = [&filter.client_id, &filter.ticker, &from, &to];
+    // One more than is wanted tells whether there is more.
     let sql = format!(
-        "{SELECT}{what} ORDER BY recorded_at DESC, log, epoch DESC, position DESC OFFSET {offset} LIMIT {rows}"
+        "{SELECT}{what} ORDER BY recorded_at DESC, log, epoch DESC, position DESC OFFSET {offset} LIMIT {}",
+        rows.saturating_add(1)
     );
-    let found = client.query(&sql, &parameters).await.map_err(&failed)?;
-    let sql = format!("SELECT count(*) FROM audit_log WHERE client_id = $1 AND {what}");
-    let total = client
+    let mut found = client.query(&sql, &parameters).await.map_err(&failed)?;
+    let wanted = usize::try_from(rows).unwrap_or(usize::MAX);
+    let has_more = found.len() > wanted;
+    found.truncate(wanted);
+    let sql = format!(
+        "SELECT count(*) FROM (SELECT FROM audit_log WHERE client_id = $1 AND {what} LIMIT {COUNTED_MAX}) AS counted"
+    );
+    let counted = client
         .query_one(&sql, &parameters)
         .await
         .map_err(&failed)?
         .get(0);
     let entries = found.iter().map(read).collect::<Result<_, _>>()?;
-    Ok((entries, total))
+    Ok(FoundEntries {
+        entries,
+        counted,
+        has_more,
+    })
 }
 
 pub(crate) async fn find_entry(

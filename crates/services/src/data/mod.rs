@@ -20,9 +20,11 @@ mod writer;
 
 pub use database::DatabaseError;
 pub(crate) use database::connect;
-pub(crate) use entries::{EntryFilter, EntryId, StoredEntry, find_entries, find_entry};
+pub(crate) use entries::{
+    COUNTED_MAX, EntryFilter, EntryId, StoredEntry, find_entries, find_entry,
+};
 pub use feeds::{FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport, check_feed};
-pub(crate) use feeds::{IntakeError, KINDS, Parcel, poll, take};
+pub(crate) use feeds::{FeedState, IntakeError, KINDS, Parcel, poll, take};
 pub(crate) use keeper::Keeper;
 pub use locates::LocateSettings;
 pub(crate) use locates::{

@@ -1,11 +1,14 @@
 //! The boundary in front of the record: whoever has something to record calls [`Record`], whether the writer of the log runs in
 //! this process or in a data-service elsewhere.
 
+use std::collections::BTreeMap;
+
 use audit::{Chain, Fields, Kind};
 use futures_util::future::BoxFuture;
 use pricing::Quote;
 use tokio::sync::watch;
 
+use super::feeds::FeedState;
 use super::locates::{LocateOrder, LocateOutcome};
 use super::quotes::{QuoteRecord, RecordedQuote};
 use super::writer::{Change, Recorded, WriteError, Writer, WriterState};
@@ -52,6 +55,11 @@ pub(crate) trait Record: Send + Sync + std::fmt::Debug {
 
     /// The log's end, where its writer runs.
     fn tip(&self) -> Option<Chain>;
+
+    /// How the feeds do where they are asked, if that is elsewhere.
+    fn feeds(&self) -> BTreeMap<String, FeedState> {
+        BTreeMap::new()
+    }
 }
 
 impl Record for Writer {

@@ -1,5 +1,6 @@
 //! The boundaries, over HTTP: the same traits as a local call.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use crate::cache::{CachedMarket, MarketCache};
 use crate::calculation::{Calculation, LocateError, LocateRequest, Located};
 use crate::config::{StreamHealth, StreamReport};
 use crate::data::{
-    Change, LocateOrder, LocateOutcome, MarketData, QuoteRecord, Record, Recorded, WriteError,
-    WriterState,
+    Change, FeedState, LocateOrder, LocateOutcome, MarketData, QuoteRecord, Record, Recorded,
+    WriteError, WriterState,
 };
 
 /// What a data-service says of itself.
@@ -27,6 +28,9 @@ pub(super) struct DataState {
     pub(super) writer: WriterState,
     pub(super) refusal: Option<WriteFailure>,
     pub(super) stream: StreamReport,
+    /// Breakers and last answers of the feeds, which are asked there; absent in what an older service says.
+    #[serde(default)]
+    pub(super) feeds: BTreeMap<String, FeedState>,
 }
 
 /// Changes wait for their turn; nobody waits for them under a deadline of a quote.
@@ -173,6 +177,12 @@ impl Record for RemoteRecord {
     fn tip(&self) -> Option<Chain> {
         None
     }
+
+    fn feeds(&self) -> BTreeMap<String, FeedState> {
+        data_state(&self.seen.borrow())
+            .map(|state| state.feeds)
+            .unwrap_or_default()
+    }
 }
 
 impl StreamHealth for RemoteRecord {
@@ -223,9 +233,7 @@ fn data_state(seen: &Seen) -> Result<DataState, String> {
     }
 }
 
-fn owned<'a>(
-    fields: impl Iterator<Item = (&'a str, &'a str)>,
-) -> std::collections::BTreeMap<String, String> {
+fn owned<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeMap<String, String> {
     fields
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()

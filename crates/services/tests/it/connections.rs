@@ -83,11 +83,95 @@ async fn slow_clients_and_odd_bytes_end_in_an_answer() {
         ),
     ] {
         let answer = ask(&instance, request.as_bytes()).await;
-        // A client that is still sending when it is refused may find the connection cut.
-        let refused = answer.is_empty() || answer.starts_with(&format!("HTTP/1.1 {expected}"));
+        let refused = answer.starts_with(&format!("HTTP/1.1 {expected}"));
         assert!(refused, "{expected}: {}", &answer[..answer.len().min(300)]);
+        has_words(&answer);
     }
     assert_eq!(instance.locate(&key, GME).await.status, 200);
+}
+
+/// Every refusal is an answer like all others: JSON of the one shape, an id to ask with, the headers that a scanner expects.
+fn has_words(answer: &str) {
+    let (head, body) = answer.split_once("\r\n\r\n").expect(answer);
+    for header in [
+        "x-request-id: ",
+        "x-content-type-options: nosniff",
+        "content-type: application/json",
+    ] {
+        assert!(head.contains(header), "{header}: {head}");
+    }
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    assert_eq!(length, Some(body.len().to_string().as_str()), "{answer}");
+    let body: serde_json::Value = serde_json::from_str(body).expect(body);
+    assert_eq!(body["status"], "error");
+    for field in ["error", "error_code"] {
+        assert!(
+            body[field].as_str().is_some_and(|text| !text.is_empty()),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_are_no_http_are_answered_with_words() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    let head = format!("GET /api/v1/rates/GME HTTP/1.1\r\nHost: bre\r\nX-API-Key: {key}\r\n");
+    for (request, status, code) in [
+        ("GET /\r\n\r\n".to_owned(), 400, "INVALID_PARAMETER"),
+        (
+            "\u{1}\u{2}garbage\r\n\r\n".to_owned(),
+            400,
+            "INVALID_PARAMETER",
+        ),
+        (
+            format!("{head}Content-Length: -1\r\n\r\n"),
+            400,
+            "INVALID_PARAMETER",
+        ),
+        (
+            format!("{head}Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+            400,
+            "INVALID_PARAMETER",
+        ),
+        (
+            format!("{head}X-One: a\u{0}b\r\n\r\n"),
+            400,
+            "INVALID_PARAMETER",
+        ),
+        (
+            format!("{head}X-Long: {}\r\n\r\n", "A".repeat(64 * 1024)),
+            431,
+            "HEAD_TOO_LARGE",
+        ),
+    ] {
+        let answer = ask(&instance, request.as_bytes()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{request:?}: {answer}"
+        );
+        assert!(answer.contains(code), "{answer}");
+        has_words(&answer);
+    }
+    // Behind an answer that was asked for well.
+    let answer = ask(&instance, format!("{head}\r\n\u{1}\r\n\r\n").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (_, second) = answer.split_once("}HTTP/1.1 400").expect(&answer);
+    has_words(&format!("HTTP/1.1 400{second}"));
+    // What a client sends into an answer's head is an id, or is not sent back.
+    let evil = "evil%0d%0aX-Evil: 1";
+    let answer = ask(
+        &instance,
+        format!(
+            "{head}X-Request-ID: {evil}\r\nX-Correlation-ID: {evil}\r\nConnection: close\r\n\r\n"
+        )
+        .as_bytes(),
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(!answer.to_lowercase().contains("evil"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

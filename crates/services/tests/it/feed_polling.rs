@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use services::HttpSettings;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::harness::{Instance, Options, until};
 
@@ -33,9 +33,14 @@ struct Server {
 
 impl Server {
     async fn start(behaviour: Behaviour) -> Server {
+        Server::speaking(behaviour, None).await
+    }
+
+    async fn speaking(behaviour: Behaviour, tls: Option<tokio_rustls::TlsAcceptor>) -> Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let server = Server {
-            address: format!("http://{}", listener.local_addr().unwrap()),
+            address: format!("{scheme}://{}", listener.local_addr().unwrap()),
             behaviour: Arc::new(Mutex::new(behaviour)),
             asked: Arc::default(),
             seen: Arc::default(),
@@ -53,9 +58,16 @@ impl Server {
                     Arc::clone(&asked),
                     Arc::clone(&seen),
                 );
+                let tls = tls.clone();
                 tokio::spawn(async move {
                     // What a client thinks of us is its own business.
-                    let _ = converse(stream, &behaviour, &asked, &seen).await;
+                    let _ = match tls {
+                        None => converse(stream, &behaviour, &asked, &seen).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => converse(stream, &behaviour, &asked, &seen).await,
+                            Err(error) => Err(error),
+                        },
+                    };
                 });
             }
         });
@@ -68,7 +80,7 @@ impl Server {
 }
 
 async fn converse(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     behaviour: &Mutex<Behaviour>,
     asked: &AtomicUsize,
     seen: &Mutex<String>,
@@ -302,4 +314,78 @@ async fn polled_volatility_and_events_are_prices_and_one_ticker_at_a_time_works(
     )
     .await;
     assert_eq!(brk["base_rate"].to_string(), "0.004");
+}
+
+/// An authority of our own, and a certificate of it for this machine.
+fn authority() -> (rcgen::Certificate, tokio_rustls::TlsAcceptor) {
+    use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tokio_rustls::rustls::{ServerConfig, crypto};
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let root = parameters.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::new(parameters, key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap();
+    (root, tokio_rustls::TlsAcceptor::from(Arc::new(config)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_over_tls_is_believed_by_its_authority_alone() {
+    let (root, tls) = authority();
+    let server = Server::speaking(borrows("0.15"), Some(tls)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, root.pem()).unwrap();
+    let known = HttpSettings {
+        ca_file: Some(ca_file.clone()),
+        tickers: vec!["GME".to_owned(), "AMC".to_owned()],
+        ..hurried(&server.address)
+    };
+    let stranger = HttpSettings {
+        ca_file: None,
+        ..known.clone()
+    };
+    let mut options = Options::default();
+    options.settings.feeds.seclend = Some(stranger);
+    let instance = Instance::with(options).await;
+    let key = instance.key_for("standard").await;
+    let source = async || {
+        instance.get(&key, "/api/v1/health").await.json()["components"]["feeds"]["sources"]["seclend"].clone()
+    };
+    let distrusted = |state: &serde_json::Value| {
+        let failure = state["last_failure"].as_str().unwrap_or_default();
+        failure.contains("certificate")
+    };
+    until("a certificate that nobody vouches for", &source, distrusted).await;
+    assert_eq!(server.asked.load(Ordering::Relaxed), 0, "nothing was sent");
+    let mut feeds = instance.options.settings.feeds.clone();
+    feeds.seclend = Some(known.clone());
+    instance.services().set_feeds(feeds.clone());
+    let gme = async || instance.get(&key, "/api/v1/rates/GME").await.json();
+    until("a rate over TLS", &gme, |answer| {
+        answer["base_rate"].to_string() == "0.15"
+    })
+    .await;
+    // A file that is none is told, with its name.
+    std::fs::write(&ca_file, "nonsense").unwrap();
+    feeds.seclend = Some(HttpSettings {
+        poll_seconds: 2,
+        ..known
+    });
+    instance.services().set_feeds(feeds);
+    let named = |state: &serde_json::Value| {
+        let failure = state["last_failure"].as_str().unwrap_or_default();
+        failure.contains("ca.pem") && failure.contains("no certificate")
+    };
+    until("a file without certificates", &source, named).await;
 }

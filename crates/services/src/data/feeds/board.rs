@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::FeedError;
 use crate::time::{now_micros, rfc3339};
@@ -12,22 +12,22 @@ use crate::time::{now_micros, rfc3339};
 #[derive(Debug, Default)]
 pub(crate) struct FeedBoard(Mutex<BTreeMap<String, FeedState>>);
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FeedState {
     /// `closed`, `open` or `half_open`, of a feed that is asked over HTTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) breaker: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) breaker: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_answer_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_failure_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_failure: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_refusal_at: Option<String>,
     /// The rule's name: health tells no secrets, and a report quotes what the feed sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_refusal: Option<&'static str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_refusal: Option<String>,
 }
 
 impl FeedBoard {
@@ -46,7 +46,7 @@ impl FeedBoard {
     pub(super) fn refused(&self, source: &str, error: &FeedError) {
         self.change(source, |state| {
             state.last_refusal_at = Some(rfc3339(now_micros()));
-            state.last_refusal = Some(error.rule());
+            state.last_refusal = Some(error.rule().to_owned());
         });
     }
 
@@ -66,6 +66,6 @@ impl FeedBoard {
     pub(super) fn breaker(&self, source: &str, word: &'static str) {
         metrics::gauge!("bre_feed_breaker_open", "source" => source.to_owned())
             .set(u32::from(word != "closed"));
-        self.change(source, |state| state.breaker = Some(word));
+        self.change(source, |state| state.breaker = Some(word.to_owned()));
     }
 }

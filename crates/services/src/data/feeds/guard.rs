@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::load::FeedLoad;
-use super::{FeedError, FeedLimits, Quarantined, RateRow, eight_decimals, refuse_mostly_bad};
+use super::{
+    FeedError, FeedLimits, Quarantined, RateRow, VolatilityRow, eight_decimals, refuse_mostly_bad,
+};
 use crate::time::rfc3339;
 
 /// 10^-8 units in one percent.
@@ -22,6 +24,8 @@ pub(crate) struct Baseline {
     pub(crate) rates: HashMap<String, LastRate>,
     /// The newest index of the market, in 10^-8.
     pub(crate) index: Option<i64>,
+    /// Of single tickers: their newest index, in 10^-8, and when it was true.
+    pub(crate) indices: HashMap<String, (i64, i64)>,
     /// Rows of the newest calendar.
     pub(crate) events: usize,
 }
@@ -67,6 +71,7 @@ impl FeedLoad {
             guard.rows(self)?;
         }
         guard.index(self)?;
+        guard.indices(self);
         guard.calendar(self.events.len())?;
         self.accepted = guard.accepted;
         Ok(())
@@ -292,6 +297,39 @@ impl Guard<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A single ticker's index that jumped is set aside, and the ticker keeps the last good one; after as long as a rate is held, the
+    /// new one is believed.
+    fn indices(&mut self, load: &mut FeedLoad) {
+        let held = i64::from(self.limits.row_hold_seconds) * 1_000_000;
+        let factor = i64::from(self.limits.index_factor_max.max(1));
+        let jumped = |row: &VolatilityRow| {
+            let last = self.last.indices.get(&row.subject);
+            last.is_some_and(|&(before, at_micros)| {
+                let recent = row.valid_at.as_microsecond().saturating_sub(at_micros) <= held;
+                recent
+                    && (row.index > before.saturating_mul(factor)
+                        || row.index.saturating_mul(factor) < before)
+            })
+        };
+        let (away, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut load.volatility)
+            .into_iter()
+            .partition(jumped);
+        load.volatility = kept;
+        if away.is_empty() {
+            return;
+        }
+        if self.accept {
+            self.accepted.push("index_jumped");
+            return load.volatility.extend(away);
+        }
+        let aside = away.into_iter().map(|row| Quarantined {
+            line: 0,
+            reason: "index_jumped",
+            row: format!("{} {}", row.subject, eight_decimals(row.index)),
+        });
+        load.quarantined.extend(aside);
     }
 
     /// A calendar replaces the one before it: one that lost most of its rows is not a calendar.

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use std::collections::HashMap;
+
 use super::*;
 use crate::data::feeds::{Delivery, prepare};
 
@@ -78,6 +80,7 @@ fn believed(load: &FeedLoad, before: Baseline) -> Baseline {
         valid_at_micros: Some(load.valid_at_micros),
         rates,
         index: load.volatility.last().map(|row| row.index),
+        indices: HashMap::new(),
         events: load.events.len(),
     }
 }
@@ -495,4 +498,34 @@ fn a_small_book_is_held_row_by_row() {
     ];
     let error = guarded(read(&book(&all, "2025.07.02")), &last).unwrap_err();
     assert_eq!(error.rule(), "mostly_bad", "{error}");
+}
+
+/// 20 points for GME, then a hundredfold: GME alone is set aside, until it has said so for longer than a rate is held.
+#[test]
+fn a_single_index_that_jumps_is_set_aside_for_a_while() {
+    let (hour, gme) = (3_600_000_000, 20_0000_0000);
+    let last = Baseline {
+        indices: HashMap::from([("GME".to_owned(), (gme, 0))]),
+        ..Baseline::default()
+    };
+    let guarded = |index: i64, at_micros: i64, accept: bool| {
+        let valid_at = Timestamp::from_microsecond(at_micros).unwrap();
+        let row = |subject: &str, index: i64| VolatilityRow {
+            subject: subject.to_owned(),
+            valid_at,
+            index,
+        };
+        let mut load = FeedLoad::empty("volatility", "volatility", b"", valid_at);
+        load.volatility = vec![row("GME", index), row("AMC", 1)];
+        load.guard(&last, &FeedLimits::default(), accept).unwrap();
+        let reasons: Vec<_> = load.quarantined.iter().map(|row| row.reason).collect();
+        (load.volatility.len(), reasons)
+    };
+    let whole = (2, Vec::new());
+    let aside = (1, vec!["index_jumped"]);
+    assert_eq!(guarded(3 * gme, hour, false), whole);
+    assert_eq!(guarded(100 * gme, hour, false), aside);
+    assert_eq!(guarded(gme / 4, hour, false), aside);
+    assert_eq!(guarded(100 * gme, 73 * hour, false), whole);
+    assert_eq!(guarded(100 * gme, hour, true), whole);
 }

@@ -21,6 +21,16 @@ const INDEX: &str = "SELECT volatility_index::text FROM volatility \
                      WHERE source = $1 AND subject = 'MARKET' AND volatility_index IS NOT NULL \
                      ORDER BY valid_at DESC, known_at DESC LIMIT 1";
 
+const INDICES: &str = "WITH RECURSIVE newest AS ( \
+       (SELECT subject, volatility_index, valid_at FROM volatility WHERE source = $1 AND volatility_index IS NOT NULL \
+        ORDER BY subject, valid_at DESC, known_at DESC LIMIT 1) \
+     UNION ALL \
+       SELECT next.* FROM newest CROSS JOIN LATERAL \
+         (SELECT subject, volatility_index, valid_at FROM volatility \
+          WHERE source = $1 AND subject > newest.subject AND volatility_index IS NOT NULL \
+          ORDER BY subject, valid_at DESC, known_at DESC LIMIT 1) AS next \
+     ) SELECT subject, volatility_index::text, valid_at FROM newest WHERE subject <> 'MARKET'";
+
 pub(crate) async fn baseline(
     client: &Client,
     kind: &str,
@@ -50,6 +60,13 @@ pub(crate) async fn baseline(
     if matches!(kind, "vix" | "volatility") {
         let row = client.query_opt(INDEX, &[&source]).await.map_err(&failed)?;
         last.index = row.and_then(|row| units(row.get(0)));
+    }
+    if kind == "volatility" {
+        let rows = client.query(INDICES, &[&source]).await.map_err(&failed)?;
+        last.indices = rows
+            .iter()
+            .filter_map(|row| Some((row.get(0), (units(row.get(1))?, micros(row.get(2))))))
+            .collect();
     }
     Ok(last)
 }

@@ -19,7 +19,7 @@ mod seclend;
 mod settings;
 mod vix;
 
-pub(crate) use board::FeedBoard;
+pub(crate) use board::{FeedBoard, FeedState};
 pub use check::check_feed;
 use guard::{Baseline, LastRate};
 pub(crate) use http::run as poll;

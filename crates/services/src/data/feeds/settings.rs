@@ -67,8 +67,11 @@ impl FeedSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
-    /// `http://host:port`, without a path.
+    /// `https://host:port` or `http://host:port`, without a path, user name or password.
     pub base: String,
+    /// Certificates, as PEM, that are believed for `https` instead of the system's own: those of an own authority.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,
     /// `{ticker}` is replaced. The feed's usual path when absent.
@@ -120,6 +123,7 @@ impl HttpSettings {
     pub fn at(base: impl Into<String>) -> HttpSettings {
         HttpSettings {
             base: base.into(),
+            ca_file: None,
             api_key_file: None,
             path: None,
             tickers: Vec::new(),

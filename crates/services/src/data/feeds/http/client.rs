@@ -1,10 +1,11 @@
 //! Asking a feed over HTTP: patient three times, never for long, never for much, and never anywhere else than it was told.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Certificate, Client, StatusCode, Url};
 
 use super::super::settings::HttpSettings;
 use super::super::{FeedBoard, FeedError};
@@ -53,29 +54,19 @@ impl FeedClient {
         settings: &HttpSettings,
         rules: Rules,
     ) -> Result<FeedClient, String> {
-        let malformed = |why: &str| {
-            format!(
-                "[feeds.{source}] base: {:?} {why}; it must be such as http://127.0.0.1:9443, where a proxy adds TLS",
-                settings.base
-            )
-        };
-        let base = Url::parse(&settings.base).map_err(|error| malformed(&error.to_string()))?;
-        // Said at the start, rather than at every request.
-        if base.scheme() == "https" {
-            return Err(malformed("needs TLS, which this client does not have"));
-        }
-        if base.scheme() != "http" || base.host_str().is_none() {
-            return Err(malformed("is no HTTP address"));
-        }
+        let base = base(source, &settings.base)?;
         let timeout = Duration::from_secs(u64::from(settings.timeout_seconds.max(1)));
-        let http = Client::builder()
+        let mut http = Client::builder()
             // Whoever redirects us would also get the key.
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .https_only(base.scheme() == "https")
             .timeout(timeout)
-            .connect_timeout(timeout)
-            .build()
-            .map_err(|error| explain(&error))?;
+            .connect_timeout(timeout);
+        if let Some(file) = &settings.ca_file {
+            http = http.tls_certs_only(authorities(source, file)?);
+        }
+        let http = http.build().map_err(|error| explain(&error))?;
         let rules = match settings.pause_seconds {
             Some(seconds) => Rules {
                 pause: Duration::from_secs(u64::from(seconds)),
@@ -180,7 +171,7 @@ impl FeedClient {
         };
         // A path that names another host would take the key there.
         if url.origin() != self.base.origin() {
-            return Try::Never(format!("{path:?} leads away from {}", self.base));
+            return Try::Never(format!("{path:?} leads away from its base"));
         }
         let mut request = match body {
             Some(body) => self
@@ -208,6 +199,33 @@ impl FeedClient {
             Ok(response) => take(response).await,
         }
     }
+}
+
+/// Said at the start, rather than at every request. What the address holds beside a host may be a secret, and is not repeated.
+fn base(source: &str, text: &str) -> Result<Url, String> {
+    let malformed =
+        |why: &str| format!("[feeds.{source}] base {why}; it must be such as https://lender:9443");
+    let url = Url::parse(text).map_err(|error| malformed(&format!("is no address ({error})")))?;
+    if !["http", "https"].contains(&url.scheme()) || url.host_str().is_none() {
+        return Err(malformed("is no HTTP address"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        let why =
+            "holds a user name or password: put the key into a file and name it in api_key_file";
+        return Err(malformed(why));
+    }
+    Ok(url)
+}
+
+fn authorities(source: &str, file: &Path) -> Result<Vec<Certificate>, String> {
+    let wrong = |why: String| format!("[feeds.{source}] ca_file {}: {why}", file.display());
+    let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    let certificates =
+        Certificate::from_pem_bundle(&pem).map_err(|error| wrong(explain(&error)))?;
+    if certificates.is_empty() {
+        return Err(wrong("it holds no certificate".to_owned()));
+    }
+    Ok(certificates)
 }
 
 async fn take(mut response: reqwest::Response) -> Try {

@@ -385,6 +385,9 @@ impl Poller {
             return Ok(());
         }
         self.refused = None;
+        if load.volatility.is_empty() {
+            return Ok(());
+        }
         let sent: Vec<(String, i64)> = load
             .volatility
             .iter()

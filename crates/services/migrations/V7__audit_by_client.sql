@@ -1,0 +1,2 @@
+-- A client's own entries, newest first, however long the log is: without it every page reads the whole log.
+CREATE INDEX audit_log_client ON audit_log (client_id, recorded_at DESC);
