@@ -290,6 +290,17 @@ impl Scheduler {
         }
     }
 
+    /// Somebody else did it, at this time: what was due before is done.
+    pub fn seen(&mut self, job: Job, started_micros: i64) {
+        let state = self.state_mut(job);
+        if state.last_start_micros < Some(started_micros) {
+            state.last_start_micros = Some(started_micros);
+            if !state.running {
+                (state.pending, state.failures, state.retry_at) = (false, 0, None);
+            }
+        }
+    }
+
     #[must_use]
     pub fn is_running(&self, job: Job) -> bool {
         self.state(job).running

@@ -185,6 +185,20 @@ fn a_failing_job_is_tried_again_with_growing_pauses() {
 }
 
 #[test]
+fn what_somebody_did_by_hand_is_not_done_again() {
+    let mut world = World::running();
+    world.pass(86_400 - 600);
+    let before = world.count(Job::Full);
+    // The next appointment has not come when an operator takes one; then it comes, and is kept all the same.
+    let ahead = world.wall + 600_000_000;
+    world.pass(1200);
+    world.scheduler.seen(Job::Full, ahead);
+    world.scheduler.seen(Job::Incremental, ahead);
+    world.pass(86_400);
+    assert_eq!(world.count(Job::Full), before + 1);
+}
+
+#[test]
 fn schedules_are_written_and_read() {
     for text in [
         "off",

@@ -92,7 +92,14 @@ impl Table<'_> {
     fn row(&self, job: Job) -> Row {
         let cadence = self.config.cadence(job);
         let known = self.standing.of(job).cloned().unwrap_or_default();
-        let last = known.last.clone().or_else(|| self.last_in_repository(job));
+        // What was done by hand is in the repository only.
+        let last = match known.running {
+            true => known.last.clone(),
+            false => [known.last.clone(), self.last_in_repository(job)]
+                .into_iter()
+                .flatten()
+                .max_by_key(|ran| ran.started_micros),
+        };
         let state = self.state(cadence, &known, last.as_ref());
         let rules = self.config.rules();
         let (kind, retention, verification) = match job {
@@ -163,8 +170,29 @@ impl Table<'_> {
         match job {
             Job::Full => of_kind(BackupKind::Full),
             Job::Incremental => of_kind(BackupKind::Incremental),
-            Job::Proof | Job::Expire => None,
+            Job::Proof => self.last_proof(),
+            Job::Expire => None,
         }
+    }
+
+    fn last_proof(&self) -> Option<Ran> {
+        let proofs = self.backups.iter().flat_map(|backup| {
+            [
+                backup
+                    .restored_and_proved_at_micros
+                    .map(|at| (at, true, &backup.id)),
+                backup
+                    .proof_failed_at_micros
+                    .map(|at| (at, false, &backup.id)),
+            ]
+        });
+        let (at, passed, id) = proofs.flatten().max()?;
+        Some(Ran {
+            started_micros: at,
+            ended_micros: Some(at),
+            succeeded: Some(passed),
+            said: id.clone(),
+        })
     }
 
     fn proofs(&self) -> String {

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use backup::schedule::{Cadence, Job, Now, Past, Scheduler};
@@ -72,6 +72,9 @@ impl Host<'_> {
     }
 }
 
+/// Between two looks at what others (a person, another host) put into the repository.
+const LOOK_PAUSE: Duration = Duration::from_secs(60);
+
 type Proved = Result<(Record, (String, Vec<u8>)), Error>;
 
 #[derive(Debug)]
@@ -80,6 +83,9 @@ pub(crate) struct Plan {
     clock: Instant,
     proof: Option<JoinHandle<Proved>>,
     expiry: Option<JoinHandle<Result<String, Error>>>,
+    /// The catalogue, read in the background: a repository that hangs must not hold up the supervisor.
+    look: Option<JoinHandle<Result<Vec<BackupSummary>, Error>>>,
+    look_at: Instant,
     cancel: Arc<AtomicBool>,
     standing: Standing,
     /// What the file says.
@@ -112,6 +118,8 @@ impl Plan {
             clock,
             proof: None,
             expiry: None,
+            look: None,
+            look_at: clock + LOOK_PAUSE,
             cancel: Arc::default(),
             standing,
             written: None,
@@ -143,17 +151,41 @@ impl Plan {
                 self.started(job);
             }
             let result = result.map(|outcome| outcome.id);
-            self.ended(job, result, host);
+            self.ended(job, result);
         }
         if let Some(result) = finished(&mut self.expiry) {
-            self.ended(Job::Expire, result, host);
+            self.ended(Job::Expire, result);
         }
         if let Some(proved) = finished(&mut self.proof) {
-            self.proof_ended(proved, backups, host);
+            self.proof_ended(proved, backups);
         }
         backups.records.send(host.runtime, host.instance);
+        self.look(host);
         self.tell(host);
         a_backup_ended
+    }
+
+    fn look(&mut self, host: &Host<'_>) {
+        match finished(&mut self.look) {
+            Some(Ok(backups)) => {
+                self.note_backups(&backups);
+                for job in [Job::Full, Job::Incremental, Job::Proof] {
+                    let past = past(job, &backups, &Standing::default());
+                    if let Some(started) = past.last_start_micros.filter(|_| !past.pending) {
+                        self.scheduler.seen(job, started);
+                    }
+                }
+            }
+            Some(Err(error)) => tracing::debug!(%error, "the catalogue could not be read"),
+            None => {}
+        }
+        if self.look.is_none() && self.look_at <= Instant::now() {
+            self.look_at = Instant::now() + LOOK_PAUSE;
+            let repository = host.repository.clone();
+            self.look = Some(std::thread::spawn(move || {
+                Ok(catalogue(&repository)?.backups)
+            }));
+        }
     }
 
     /// Starts what is due; a backup is started by whoever has the connection, and `may_back_up` says whether it can be now.
@@ -211,24 +243,26 @@ impl Plan {
         }));
     }
 
-    fn proof_ended(&mut self, proved: Proved, backups: &mut Backups, host: &Host<'_>) {
-        let result = match proved {
-            Ok((record, stored)) => {
-                let event = proof::event(Event::by_engine("BackupRun"), &record, &stored);
-                backups.records.push(event);
-                self.protected.proof_failed = match record.failure() {
-                    None => {
-                        tracing::info!(backup = %record.backup_id, millis = record.millis, "restored and proved");
-                        self.protected.last_proof_micros = Some(record.proved_at_micros);
-                        None
-                    }
-                    Some(why) => Some(failed_proof(&record.backup_id, &why)),
-                };
-                Ok(record.backup_id)
-            }
-            Err(error) => Err(error),
+    fn proof_ended(&mut self, proved: Proved, backups: &mut Backups) {
+        let (record, stored) = match proved {
+            Ok(proved) => proved,
+            Err(error) => return self.ended(Job::Proof, Err(error)),
         };
-        self.ended(Job::Proof, result, host);
+        let event = proof::event(Event::by_engine("BackupRun"), &record, &stored);
+        backups.records.push(event);
+        self.ended(Job::Proof, Ok(record.backup_id.clone()));
+        let Some(why) = record.failure() else {
+            tracing::info!(backup = %record.backup_id, millis = record.millis, "restored and proved");
+            self.protected.last_proof_micros = Some(record.proved_at_micros);
+            self.protected.proof_failed = None;
+            return;
+        };
+        // A verdict: the job is done, and its result is bad.
+        let alarm = failed_proof(&record.backup_id, &why);
+        if let Some(last) = &mut self.standing.job(Job::Proof).last {
+            (last.succeeded, last.said) = (Some(false), alarm.clone());
+        }
+        self.protected.proof_failed = Some(alarm);
     }
 
     fn started(&mut self, job: Job) {
@@ -238,7 +272,7 @@ impl Plan {
         state.last = Some(Ran::begun(now(self.clock).wall_micros));
     }
 
-    fn ended(&mut self, job: Job, result: Result<String, Error>, host: &Host<'_>) {
+    fn ended(&mut self, job: Job, result: Result<String, Error>) {
         let now = now(self.clock);
         self.scheduler.ended(job, now, result.is_ok());
         let state = self.standing.job(job);
@@ -255,11 +289,9 @@ impl Plan {
                 ran.said = error.to_string();
             }
         }
-        if matches!(job, Job::Full | Job::Incremental)
-            && let Ok(all) = catalogue(host.repository)
-        {
-            self.note_backups(&all.backups);
-        }
+        // A look that began before this knows nothing of it.
+        self.look = None;
+        self.look_at = Instant::now();
     }
 
     fn note_backups(&mut self, backups: &[BackupSummary]) {
@@ -324,6 +356,11 @@ impl Plan {
 
 fn failed_proof(backup_id: &str, why: &str) -> String {
     format!("the restore proof of backup {backup_id} FAILED: {why}")
+}
+
+/// For status, when no engine says it in more words.
+pub(crate) fn failed_proof_of(backups: &[BackupSummary]) -> Option<String> {
+    newest_failure(backups).map(|id| failed_proof(id, "bre backup prove says why"))
 }
 
 /// The backup whose proof is the newest one of all, if that proof failed.

@@ -190,12 +190,14 @@ impl Postgres {
 
     /// `bre verify database` asks it about the structure of tables and indexes. Without it the engine runs, and that says so.
     fn install_amcheck(&self) -> Result<(), Error> {
-        let mut client = Client::connect(&self.connect_options(SUPERUSER, DATABASE))?;
-        let there = "SELECT 1 FROM pg_extension WHERE extname = 'amcheck'";
-        if client.value(there)?.is_none() {
-            client.query("SET synchronous_commit = local")?;
-            if let Err(error) = client.query("CREATE EXTENSION amcheck") {
-                tracing::warn!(%error, "the extension amcheck is not installed");
+        for database in [DATABASE, "postgres"] {
+            let mut client = Client::connect(&self.connect_options(SUPERUSER, database))?;
+            let there = "SELECT 1 FROM pg_extension WHERE extname = 'amcheck'";
+            if client.value(there)?.is_none() {
+                client.query("SET synchronous_commit = local")?;
+                if let Err(error) = client.query("CREATE EXTENSION amcheck") {
+                    tracing::warn!(%error, database, "the extension amcheck is not installed");
+                }
             }
         }
         Ok(())

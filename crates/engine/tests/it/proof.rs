@@ -1,0 +1,215 @@
+//! Restore proofs, `bre verify database` and `bre plan`: what is sound passes, what is not is found and named, nothing is skipped in silence.
+
+use postgres_physical::page::PAGE_BYTES;
+use serde_json::Value;
+
+use crate::{instance::Instance, process::within};
+
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let checks = report["checks"].as_array().unwrap();
+    let found = checks.iter().find(|check| check["name"] == name);
+    found.unwrap_or_else(|| panic!("no check {name}: {report}"))
+}
+
+impl Instance {
+    fn listed(&self, id: &str) -> Value {
+        let listed = self.bre(&["backup", "list"]).json();
+        let of_it = listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|backup| backup["id"] == id);
+        of_it.unwrap_or_else(|| panic!("{id}: {listed}")).clone()
+    }
+}
+
+#[test]
+fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
+    let mut instance = Instance::start();
+    instance.quote("GME");
+    let id = instance.backup();
+    let verified = instance.bre(&["verify", "database"]).exits(1).parsed();
+    let failed: Vec<&Value> = verified["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["verdict"] != "passed")
+        .collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert!(
+        failed[0]["name"] == "proof_age"
+            && failed[0]["why"]
+                .as_str()
+                .unwrap()
+                .contains("no passed restore proof"),
+        "{failed:?}"
+    );
+
+    let timelines =
+        std::fs::read_dir(instance.repository().join("timelines")).map_or(0, Iterator::count);
+    let proof = instance.bre(&["backup", "prove", &id]).json();
+    assert!(
+        proof["passed"] == true && proof["backup_id"] == id.as_str(),
+        "{proof}"
+    );
+    for name in [
+        "restore",
+        "replay",
+        "page_checksums",
+        "amcheck_indexes",
+        "amcheck_tables",
+        "row_counts",
+        "audit_log",
+        "replayed_quotes",
+    ] {
+        assert_eq!(check(&proof, name)["verdict"], "passed", "{proof}");
+    }
+    assert_eq!(
+        check(&proof, "replayed_quotes")["detail"]["replayed"],
+        1,
+        "{proof}"
+    );
+    assert!(
+        check(&proof, "audit_log")["detail"]["heads_agreed"].as_u64() > Some(0),
+        "{proof}"
+    );
+    assert_ne!(instance.listed(&id)["restored_and_proved_at"], Value::Null);
+    // Nothing stays behind: no server, no folder, no timeline.
+    assert!(!instance.data().join("proof/scratch").exists());
+    let after =
+        std::fs::read_dir(instance.repository().join("timelines")).map_or(0, Iterator::count);
+    assert_eq!(after, timelines);
+    // The audit log repeats the record, byte for byte.
+    let object = std::fs::read_dir(instance.repository().join("backups").join(&id)).unwrap();
+    let object = object
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_str().unwrap().contains("proof-"))
+        .unwrap();
+    let canonical = instance.value("SELECT encode(canonical, 'escape') FROM audit_log WHERE kind = 7 ORDER BY position DESC LIMIT 1");
+    let kept = std::fs::read_to_string(object).unwrap();
+    assert!(canonical.contains(&kept), "{kept}\n{canonical}");
+
+    let verified = instance.bre(&["verify", "database"]).json();
+    assert_eq!(verified["passed"], true, "{verified}");
+    let url = instance.ready("database_url").to_owned();
+    let elsewhere = instance
+        .bre(&["verify", "database", "--database", &url])
+        .json();
+    assert_eq!(elsewhere["passed"], true, "{elsewhere}");
+
+    let plan = instance.bre(&["plan", "show"]).json();
+    let jobs: Vec<&str> = plan
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["job"].as_str().unwrap())
+        .collect();
+    assert_eq!(jobs, ["full", "incremental", "wal", "proof", "expire"]);
+    assert_eq!(
+        (&plan[3]["last_succeeded"], &plan[3]["said"]),
+        (&true.into(), &id.as_str().into()),
+        "{plan}"
+    );
+    let incremental = instance.bre(&["plan", "run", "incremental"]).json();
+    assert_eq!(incremental["kind"], "incremental", "{incremental}");
+    let proof = instance.bre(&["plan", "run", "proof"]).json();
+    assert_eq!(proof["backup_id"], incremental["id"], "the newest");
+    instance.bre(&["plan", "run", "expire"]).json();
+    instance.audit_is_sound();
+
+    // A host that only writes cannot read: it says so.
+    let key = instance.data().join("keys/recipient.key");
+    std::fs::rename(&key, instance.folder.join("recipient.key")).unwrap();
+    instance
+        .bre(&["backup", "prove", &id])
+        .refused(&["private key", "recipient.key"]);
+    instance.stop_cleanly();
+    instance.up();
+    let plan = within(std::time::Duration::from_secs(30), || {
+        let plan = instance.bre(&["plan", "show"]).json();
+        (plan[3]["state"] == "cannot").then_some(plan)
+    });
+    assert!(
+        plan.unwrap()[3]["said"]
+            .as_str()
+            .unwrap()
+            .contains("bre backup prove")
+    );
+}
+
+#[test]
+fn damage_fails_the_proof_by_name_and_is_an_alarm() {
+    let mut instance = Instance::start();
+    instance.quote("GME");
+    instance.sql("CREATE TABLE torn AS SELECT n, repeat('x', 100) AS text FROM generate_series(1, 1000) AS n; CHECKPOINT");
+    // An index whose order is no longer what its operators say.
+    instance.sql(
+        "CREATE FUNCTION key(n integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT n'; \
+         CREATE TABLE bent (n integer); INSERT INTO bent SELECT generate_series(1, 1000); CREATE INDEX bent_key ON bent (key(n)); \
+         CREATE OR REPLACE FUNCTION key(n integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT -n'",
+    );
+    let id = instance.backup();
+    let proof = instance.bre(&["backup", "prove", &id]).exits(1).parsed();
+    assert_eq!(proof["passed"], false);
+    let found = check(&proof, "amcheck_indexes");
+    assert!(
+        found["verdict"] == "failed"
+            && found["why"]
+                .as_str()
+                .unwrap()
+                .contains("bre.public.bent_key"),
+        "{found}"
+    );
+    let listed = instance.listed(&id);
+    assert!(
+        listed["restored_and_proved_at"].is_null() && listed["proof_failed_at"].is_string(),
+        "{listed}"
+    );
+    let status = instance.bre(&["status"]).exits(1).parsed();
+    assert!(status["alarms"].to_string().contains(&id), "{status}");
+    let verified = instance.bre(&["verify", "database"]).exits(1).parsed();
+    assert_eq!(
+        check(&verified, "amcheck_indexes")["verdict"],
+        "failed",
+        "{verified}"
+    );
+    assert_eq!(
+        check(&verified, "proof_age")["verdict"],
+        "failed",
+        "{verified}"
+    );
+    instance.sql("DROP TABLE bent");
+
+    // A page that rots on the disk: kept, marked, and named by the proof.
+    let path = instance.value("SELECT pg_relation_filepath('torn')");
+    instance.stop_cleanly();
+    let file = instance.data().join("postgres").join(&path);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[3 * PAGE_BYTES + 5000] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    instance.up();
+    let id = instance.backup();
+    assert_eq!(instance.listed(&id)["damaged_pages"], 1);
+    let proof = instance.bre(&["backup", "prove"]).exits(1).parsed();
+    assert_eq!(proof["backup_id"], id.as_str());
+    let why = check(&proof, "page_checksums")["why"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(why.contains(&path) && why.contains("block 3"), "{why}");
+    assert!(
+        check(&proof, "amcheck_tables")["why"]
+            .as_str()
+            .unwrap()
+            .contains("bre.public.torn"),
+        "{proof}"
+    );
+    // The running engine hears of what was done by hand, and says it on.
+    let alarm = within(std::time::Duration::from_secs(90), || {
+        let status = instance.bre(&["status"]).parsed();
+        let stream = &status["engine"]["components"]["wal_stream"];
+        (stream["proof_failed"] == true)
+            .then(|| stream["alarm"].as_str().unwrap_or_default().to_owned())
+    });
+    assert!(alarm.unwrap().contains(&id));
+}
