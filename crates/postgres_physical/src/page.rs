@@ -94,23 +94,46 @@ pub fn stored_checksum(page: &[u8; PAGE_BYTES]) -> u16 {
 
 /// PostgreSQL's page checksum: 32 interleaved FNV-1a-like sums, folded, mixed with the block number, never zero.
 pub fn checksum(page: &[u8; PAGE_BYTES], block: u32) -> u16 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor was just asked whether it has what the function needs.
+        #[allow(unsafe_code)]
+        return unsafe { checksum_avx2(page, block) };
+    }
+    checksum_plain(page, block)
+}
+
+/// The same with eight sums at a time: every byte of every backup passes here.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn checksum_avx2(page: &[u8; PAGE_BYTES], block: u32) -> u16 {
+    checksum_plain(page, block)
+}
+
+#[inline(always)]
+fn checksum_plain(page: &[u8; PAGE_BYTES], block: u32) -> u16 {
     let mut sums = BASE_OFFSETS;
     let (rows, _) = page.as_chunks::<{ 4 * SUMS }>();
-    for (number, row) in rows.iter().enumerate() {
-        let (words, _) = row.as_chunks::<4>();
-        for (index, (sum, word)) in sums.iter_mut().zip(words).enumerate() {
-            let mut value = u32::from_ne_bytes(*word);
-            if number == 0 && index == 2 {
-                // The checksum field itself (bytes 8 and 9) counts as zero.
-                value = u32::from_ne_bytes([0, 0, word[2], word[3]]);
-            }
-            *sum = mix(*sum, value);
-        }
+    // The checksum field itself counts as zero.
+    let mut first = rows[0];
+    first[8..10].fill(0);
+    add_row(&mut sums, &first);
+    for row in &rows[1..] {
+        add_row(&mut sums, row);
     }
     let folded = sums.iter().fold(0, |all, sum| all ^ mix(mix(*sum, 0), 0));
     ((folded ^ block) % 65_535) as u16 + 1
 }
 
+#[inline(always)]
+fn add_row(sums: &mut [u32; SUMS], row: &[u8; 4 * SUMS]) {
+    let (words, _) = row.as_chunks::<4>();
+    for (sum, word) in sums.iter_mut().zip(words) {
+        *sum = mix(*sum, u32::from_ne_bytes(*word));
+    }
+}
+
+#[inline(always)]
 fn mix(sum: u32, value: u32) -> u32 {
     let mixed = sum ^ value;
     mixed.wrapping_mul(PRIME) ^ (mixed >> 17)
@@ -222,6 +245,19 @@ mod tests {
                 "byte {at}"
             );
             page[at] ^= 0x10;
+        }
+    }
+
+    #[test]
+    fn both_ways_of_summing_agree() {
+        let mut page = [0; PAGE_BYTES];
+        let mut state = 1_u32;
+        for block in 0..64 {
+            for byte in &mut page {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *byte = (state >> 24) as u8;
+            }
+            assert_eq!(checksum(&page, block), checksum_plain(&page, block));
         }
     }
 

@@ -15,7 +15,7 @@ pub use catalogue::{BackupState, BackupSummary, Catalogue, Proof, catalogue, put
 pub use extents::ExtentReader;
 pub use reader::{BackupReader, Entry, EntryKind};
 pub use verify::{DamagedObject, VerifyReport};
-pub use writer::{BackupOptions, BackupWriter, FileWriter};
+pub use writer::{BackupOptions, BackupWriter, FileWriter, WINDOW_BYTES};
 
 use std::collections::BTreeMap;
 

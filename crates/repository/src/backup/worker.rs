@@ -16,21 +16,25 @@ use crate::pipeline::{BoxKind, Compression};
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
+    /// Where full packs go.
+    putters: Sender<OpenPack>,
     pack: Option<OpenPack>,
     /// The pieces of a window that are stored again.
     scratch: Vec<u8>,
 }
 
-struct OpenPack {
+/// A pack that is being filled, or is on its way into the store.
+pub(super) struct OpenPack {
     builder: PackBuilder,
     number: u32,
     blobs: Vec<(BlobId, u32)>,
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, putters: Sender<OpenPack>) -> Self {
         Self {
             shared,
+            putters,
             pack: None,
             scratch: Vec::new(),
         }
@@ -55,11 +59,7 @@ impl Worker {
             }
             self.shared.job_done();
         }
-        if !self.shared.has_failed()
-            && let Err(error) = self.put_pack()
-        {
-            self.shared.fail(error);
-        }
+        self.hand_over();
     }
 
     fn take(&mut self, job: Job) -> Result<Vec<u8>> {
@@ -222,25 +222,42 @@ impl Worker {
         pack.builder
             .add(kind, id, Compression::Zstd(self.shared.level), raw)?;
         if pack.builder.len() >= PACK_BYTES_MAX {
-            self.put_pack()?;
+            self.hand_over();
         }
         Ok(blob)
     }
 
-    fn put_pack(&mut self) -> Result<()> {
-        let Some(pack) = self.pack.take().filter(|pack| !pack.blobs.is_empty()) else {
-            return Ok(());
-        };
+    /// The pack goes to a putter. Those end after all workers, so that there is always one who takes it.
+    fn hand_over(&mut self) {
+        if let Some(pack) = self.pack.take().filter(|pack| !pack.blobs.is_empty()) {
+            let _ = self.putters.send(pack);
+        }
+    }
+}
+
+/// Puts full packs, so that no worker waits for a disk.
+pub(super) fn put_packs(shared: &Shared, packs: &Receiver<OpenPack>) {
+    for pack in packs {
+        if !shared.has_failed()
+            && let Err(error) = pack.put(shared)
+        {
+            shared.fail(error);
+        }
+    }
+}
+
+impl OpenPack {
+    fn put(self, shared: &Shared) -> Result<()> {
+        let pack = self;
         let (id, bytes) = pack.builder.finish()?;
-        let store = self.shared.repository.store();
-        store.put(&pack_name(&id), &bytes)?;
+        shared.repository.store().put(&pack_name(&id), &bytes)?;
         let bytes = bytes.len() as u64;
-        lock(&self.shared.table).set_pack_bytes(pack.number, bytes);
+        lock(&shared.table).set_pack_bytes(pack.number, bytes);
         let done = CompletedPack {
             pack: PackRef { id, bytes },
             blobs: pack.blobs,
         };
-        let mut journal = lock(&self.shared.journal);
+        let mut journal = lock(&shared.journal);
         if let Some(open) = journal.as_mut()
             && let Err(error) = open.append(&done)
         {
@@ -249,9 +266,7 @@ impl Worker {
         }
         Ok(())
     }
-}
 
-impl OpenPack {
     fn new(shared: &Shared) -> Result<Self> {
         let builder = PackBuilder::new(&shared.key)?;
         let pack = PackRef {

@@ -1,5 +1,6 @@
 //! A small pool: fingerprint → leave out what is known → hash → compress → seal → pack. Each worker fills a pack of its own, so that
-//! little is shared but the table of what is known; memory is bounded by the queue and one pack per worker.
+//! little is shared but the table of what is known; full packs go to the store through threads of their own. Memory is bounded by the
+//! queue, one pack per worker and per putter, and one between them.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::open_file::{End, OpenFile};
 use super::table::{Known, Table};
-use super::worker::Worker;
+use super::worker::{Worker, put_packs};
 use crate::Repository;
 use crate::error::{Error, Result};
 use crate::keys::DataKey;
@@ -61,6 +62,12 @@ pub(super) struct Workers {
     jobs: Option<Sender<Job>>,
     empties: Receiver<Vec<u8>>,
     threads: Vec<JoinHandle<()>>,
+    putters: Vec<JoinHandle<()>>,
+}
+
+/// Putting is waiting; one thread keeps up with two that compress.
+fn putters_for(threads: usize) -> usize {
+    threads.div_ceil(2)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -128,8 +135,14 @@ impl Workers {
         let shared = Arc::new(shared);
         let (jobs, queue) = bounded(threads * 2);
         let (spent, empties) = unbounded();
+        let (full, packs) = bounded(1);
+        let put = |_| {
+            let (shared, packs) = (Arc::clone(&shared), packs.clone());
+            std::thread::spawn(move || put_packs(&shared, &packs))
+        };
+        let putters = (0..putters_for(threads)).map(put).collect();
         let spawn = |_| {
-            let worker = Worker::new(Arc::clone(&shared));
+            let worker = Worker::new(Arc::clone(&shared), full.clone());
             let (queue, spent) = (queue.clone(), spent.clone());
             std::thread::spawn(move || worker.run(&queue, &spent))
         };
@@ -139,6 +152,7 @@ impl Workers {
             jobs: Some(jobs),
             empties,
             threads,
+            putters,
         }
     }
 
@@ -200,7 +214,8 @@ impl Workers {
 
     fn join(&mut self) {
         self.jobs = None;
-        for thread in self.threads.drain(..) {
+        // Workers first: with them goes the way into the putters, which then end.
+        for thread in self.threads.drain(..).chain(self.putters.drain(..)) {
             if thread.join().is_err() {
                 self.shared
                     .fail(Error::Input("a worker of the backup panicked".to_owned()));

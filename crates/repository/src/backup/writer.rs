@@ -21,6 +21,9 @@ use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, seal_singl
 use crate::repository::to_json;
 use crate::retention;
 
+/// Files are cut at multiples of this.
+pub const WINDOW_BYTES: usize = CHUNK_BYTES;
+
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
     pub threads: usize,
@@ -97,7 +100,12 @@ impl BackupWriter {
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut known = KnownBefore::open(repository, chunk_key, &facts, options.cache.as_deref())?;
+        let mut known = KnownBefore::open(
+            repository,
+            (public, chunk_key),
+            &facts,
+            options.cache.as_deref(),
+        )?;
         facts.kind = known.kind();
         facts.parent = known.parent.as_ref().map(|parent| parent.backup_id.clone());
         let table = known.table();
@@ -193,8 +201,14 @@ impl BackupWriter {
             file: Arc::new(OpenFile::new(path, slot, known.unwrap_or_default())),
             windows: 0,
             size: 0,
-            buffer: self.workers.buffer(),
+            buffer: Vec::new(),
         })
+    }
+
+    /// Room for [`WINDOW_BYTES`], empty: to read into, and to [`FileWriter::push`].
+    #[must_use]
+    pub fn buffer(&self) -> Vec<u8> {
+        self.workers.buffer()
     }
 
     /// A small file in one call.
@@ -316,7 +330,7 @@ struct KnownBefore {
 impl KnownBefore {
     fn open(
         repository: &Repository,
-        chunk_key: &ChunkIdKey,
+        (public, chunk_key): (&RecipientPublic, &ChunkIdKey),
         facts: &BackupFacts,
         cache: Option<&Path>,
     ) -> Result<Self> {
@@ -330,7 +344,13 @@ impl KnownBefore {
         let Some(cache) = cache else {
             return Ok(known);
         };
-        let folder = match CacheFolder::new(cache, repository, facts.system_identifier, chunk_key) {
+        let folder = match CacheFolder::new(
+            cache,
+            repository,
+            facts.system_identifier,
+            public,
+            chunk_key,
+        ) {
             Ok(folder) => folder,
             Err(error) => {
                 tracing::warn!(%error, folder = %cache.display(), "there is no local cache: the next backup will be a full one");
@@ -401,17 +421,33 @@ pub struct FileWriter<'a> {
 impl FileWriter<'_> {
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            let room = CHUNK_BYTES - self.buffer.len();
+            if self.buffer.capacity() == 0 {
+                self.buffer = self.writer.workers.buffer();
+            }
+            let room = WINDOW_BYTES - self.buffer.len();
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
             self.buffer.extend_from_slice(now);
             bytes = rest;
-            if self.buffer.len() == CHUNK_BYTES {
-                let next = self.writer.workers.buffer();
-                let full = std::mem::replace(&mut self.buffer, next);
-                self.send(full, false)?;
-            }
+            self.send_when_full()?;
         }
         Ok(())
+    }
+
+    /// As `write`, without a copy where `bytes` are whole windows of the file.
+    pub fn push(&mut self, bytes: Vec<u8>) -> Result<()> {
+        if self.buffer.is_empty() && bytes.len() <= WINDOW_BYTES {
+            self.buffer = bytes;
+            return self.send_when_full();
+        }
+        self.write(&bytes)
+    }
+
+    fn send_when_full(&mut self) -> Result<()> {
+        if self.buffer.len() < WINDOW_BYTES {
+            return Ok(());
+        }
+        let full = std::mem::take(&mut self.buffer);
+        self.send(full, false)
     }
 
     fn send(&mut self, raw: Vec<u8>, last: bool) -> Result<()> {

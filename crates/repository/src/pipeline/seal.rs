@@ -40,53 +40,58 @@ impl ObjectSealer {
         labels: (u64, i64),
         raw: &[u8],
     ) -> Result<()> {
-        let start = out.len();
-        out.resize(start + BOX_HEADER, 0);
-        let zstd = compress_onto(out, compression, raw).map_err(|e| self.failed(&e.to_string()))?;
-        let payload = out.len() - start - BOX_HEADER;
-        let header = BoxHeader {
-            sealed_len: u32::try_from(payload + TAG)
-                .map_err(|_| self.failed("a box of over 4 GiB"))?,
-            raw_len: u32::try_from(raw.len()).map_err(|_| self.failed("a box of over 4 GiB"))?,
-            kind,
-            zstd,
-            label_a: labels.0,
-            label_b: labels.1,
-        }
-        .encode();
-        out[start..start + BOX_HEADER].copy_from_slice(&header);
-
-        let before = blake3::hash(&out[start + BOX_HEADER..]);
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(
-                nonce(offset),
-                additional_data(&self.header, &header),
-                &mut out[start + BOX_HEADER..],
+        SCRATCH.with_borrow_mut(|scratch| {
+            let compressed = compress(&mut scratch.compressed, compression, raw)
+                .map_err(|e| self.failed(&e.to_string()))?;
+            let plain = compressed.map_or(raw, |len| &scratch.compressed[..len]);
+            let header = BoxHeader {
+                sealed_len: u32::try_from(plain.len() + TAG)
+                    .map_err(|_| self.failed("a box of over 4 GiB"))?,
+                raw_len: u32::try_from(raw.len())
+                    .map_err(|_| self.failed("a box of over 4 GiB"))?,
+                kind,
+                zstd: compressed.is_some(),
+                label_a: labels.0,
+                label_b: labels.1,
+            }
+            .encode();
+            let start = out.len();
+            out.extend_from_slice(&header);
+            out.extend_from_slice(plain);
+            let aad = additional_data(&self.header, &header);
+            let tag = self
+                .key
+                .seal_in_place_separate_tag(nonce(offset), aad, &mut out[start + BOX_HEADER..])
+                .map_err(|_| self.failed("sealing failed"))?;
+            out.extend_from_slice(tag.as_ref());
+            self.prove(
+                &header,
+                &out[start + BOX_HEADER..],
+                offset,
+                plain,
+                &mut scratch.opened,
             )
-            .map_err(|_| self.failed("sealing failed"))?;
-        out.extend_from_slice(tag.as_ref());
-        self.prove(&out[start..], offset, before)
+        })
     }
 
     /// What was sealed opens to what was meant: guards against faults of this machine's memory and processor.
-    fn prove(&self, sealed: &[u8], offset: u64, before: blake3::Hash) -> Result<()> {
-        thread_local! { static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) }; }
-        let (header, payload) = sealed
-            .split_first_chunk::<BOX_HEADER>()
-            .ok_or_else(|| self.failed("the box is too short"))?;
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.clear();
-            scratch.extend_from_slice(payload);
-            let aad = additional_data(&self.header, header);
-            match self.key.open_in_place(nonce(offset), aad, scratch) {
-                Ok(opened) if blake3::hash(opened) == before => Ok(()),
-                _ => {
-                    Err(self
-                        .failed("what was sealed does not open again: check this machine's memory"))
-                }
+    fn prove(
+        &self,
+        header: &[u8; BOX_HEADER],
+        sealed: &[u8],
+        offset: u64,
+        meant: &[u8],
+        opened: &mut Vec<u8>,
+    ) -> Result<()> {
+        opened.clear();
+        opened.extend_from_slice(sealed);
+        let aad = additional_data(&self.header, header);
+        match self.key.open_in_place(nonce(offset), aad, opened) {
+            Ok(opened) if *opened == *meant => Ok(()),
+            _ => {
+                Err(self.failed("what was sealed does not open again: check this machine's memory"))
             }
-        })
+        }
     }
 
     fn failed(&self, what: &str) -> Error {
@@ -94,27 +99,39 @@ impl ObjectSealer {
     }
 }
 
-/// Appends `raw`, compressed when that is smaller; says whether it was.
-fn compress_onto(out: &mut Vec<u8>, compression: Compression, raw: &[u8]) -> std::io::Result<bool> {
-    thread_local! { static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) }; }
-    let start = out.len();
-    if let Compression::Zstd(level) = compression {
-        out.resize(start + zstd::zstd_safe::compress_bound(raw.len()), 0);
-        let written = COMPRESSOR.with_borrow_mut(|slot| {
-            let compressor = match slot {
-                Some((at, compressor)) if *at == level => compressor,
-                _ => &mut slot.insert((level, Compressor::new(level)?)).1,
-            };
-            compressor.compress_to_buffer(raw, &mut out[start..])
-        })?;
-        out.truncate(start + written);
-        if written < raw.len() {
-            return Ok(true);
-        }
-        out.truncate(start);
+/// Kept from box to box: neither is cleared before it is written again.
+#[derive(Default)]
+struct Scratch {
+    compressed: Vec<u8>,
+    opened: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
+}
+
+/// How long `raw` is in `buffer` when it was compressed; `None` when that is not smaller.
+fn compress(
+    buffer: &mut Vec<u8>,
+    compression: Compression,
+    raw: &[u8],
+) -> std::io::Result<Option<usize>> {
+    let Compression::Zstd(level) = compression else {
+        return Ok(None);
+    };
+    let bound = zstd::zstd_safe::compress_bound(raw.len());
+    if buffer.len() < bound {
+        buffer.resize(bound, 0);
     }
-    out.extend_from_slice(raw);
-    Ok(false)
+    let written = COMPRESSOR.with_borrow_mut(|slot| {
+        let compressor = match slot {
+            Some((at, compressor)) if *at == level => compressor,
+            _ => &mut slot.insert((level, Compressor::new(level)?)).1,
+        };
+        compressor.compress_to_buffer(raw, &mut buffer[..])
+    })?;
+    Ok((written < raw.len()).then_some(written))
 }
 
 /// A whole object of one box.

@@ -7,9 +7,9 @@ use super::throttle::Throttle;
 use super::walk::Found;
 use crate::{BackupError, Progress, Result};
 use postgres_physical::page::{PAGE_BYTES, RelationFile};
-use repository::BackupWriter;
+use repository::{BackupWriter, WINDOW_BYTES};
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,8 +17,6 @@ use std::time::Duration;
 
 /// How often the session is looked at that holds the backup open.
 const LOOK: Duration = Duration::from_secs(1);
-/// One chunk of the repository, and whole pages.
-const BUFFER_BYTES: usize = 1 << 20;
 
 pub(super) struct Reader<'a> {
     pub(super) writer: &'a BackupWriter,
@@ -104,14 +102,13 @@ impl Reader<'_> {
 
     fn run(&self, files: &[Found], work: &Work) {
         let _ended = Ended(work);
-        let mut buffer = vec![0; BUFFER_BYTES];
         let mut read = Read::default();
         let stopped = || work.stop.load(Ordering::Relaxed) || self.progress.cancelled();
         while let Some(file) = files.get(work.next.fetch_add(1, Ordering::Relaxed)) {
             if stopped() {
                 break;
             }
-            if let Err(error) = self.file(file, &mut buffer, &mut read, &stopped) {
+            if let Err(error) = self.file(file, &mut read, &stopped) {
                 work.fail(error);
                 break;
             }
@@ -126,13 +123,7 @@ impl Reader<'_> {
 
     /// One file, up to the size that it has when it is opened: what it grows by later comes with WAL, and so does the end of one
     /// that became shorter. One that is gone was removed by something that WAL repeats.
-    fn file(
-        &self,
-        found: &Found,
-        buffer: &mut [u8],
-        read: &mut Read,
-        stopped: &dyn Fn() -> bool,
-    ) -> Result<()> {
+    fn file(&self, found: &Found, read: &mut Read, stopped: &dyn Fn() -> bool) -> Result<()> {
         let place = &found.place;
         let file = match File::open(place) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -151,23 +142,25 @@ impl Reader<'_> {
         };
         let (mut at, mut crc32c) = (0, 0);
         while at < meta.len() && !stopped() {
-            let wanted = usize::try_from(meta.len() - at)
-                .map_or(buffer.len(), |left| left.min(buffer.len()));
+            let wanted = (meta.len() - at).min(WINDOW_BYTES as u64);
             self.throttle.wait(wanted, stopped);
-            let filled =
-                fill(&file, &mut buffer[..wanted], at).map_err(BackupError::file("read", place))?;
+            // Not through a zeroed buffer: `read_to_end` writes into spare room.
+            let mut bytes = self.writer.buffer();
+            let filled = (&file)
+                .take(wanted)
+                .read_to_end(&mut bytes)
+                .map_err(BackupError::file("read", place))? as u64;
             if let Some(relation) = relation {
                 let block = relation.first_block() + block_at(at);
-                let suspects = bad_pages(&file, &mut buffer[..filled], at, |bytes| {
+                let suspects = bad_pages(&file, &mut bytes, at, |bytes| {
                     PageCheck::bad_pages(bytes, &found.path, relation, block).collect()
                 });
                 read.suspects.extend(suspects);
             }
-            let bytes = &buffer[..filled];
-            crc32c = crc32c::crc32c_append(crc32c, bytes);
-            out.write(bytes)?;
-            self.progress.advance(filled as u64);
-            at += filled as u64;
+            crc32c = crc32c::crc32c_append(crc32c, &bytes);
+            out.push(bytes)?;
+            self.progress.advance(filled);
+            at += filled;
             if filled < wanted {
                 break;
             }
@@ -198,31 +191,17 @@ fn bad_pages(
         return suspects;
     }
     let mut again = vec![0; bytes.len()];
-    match fill(file, &mut again, at) {
-        Ok(filled) if filled == bytes.len() => {
+    match file.read_exact_at(&mut again, at) {
+        Ok(()) => {
             bytes.copy_from_slice(&again);
             check(bytes)
         }
-        _ => suspects,
+        Err(_) => suspects,
     }
 }
 
 fn block_at(offset: u64) -> u32 {
     u32::try_from(offset / PAGE_BYTES as u64).unwrap_or(u32::MAX)
-}
-
-/// As much as there is.
-fn fill(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 /// Tells that a thread is done, however it ends.

@@ -22,7 +22,7 @@ impl Throttle {
     }
 
     /// Waits until `bytes` may be read; less when `stopped` says so.
-    pub(super) fn wait(&self, bytes: usize, stopped: &dyn Fn() -> bool) {
+    pub(super) fn wait(&self, bytes: u64, stopped: &dyn Fn() -> bool) {
         let Some(turn) = self.reserve(bytes, Instant::now()) else {
             return;
         };
@@ -36,9 +36,9 @@ impl Throttle {
     }
 
     /// When these bytes may be read. Time that nobody used is not saved up.
-    fn reserve(&self, bytes: usize, now: Instant) -> Option<Instant> {
+    fn reserve(&self, bytes: u64, now: Instant) -> Option<Instant> {
         let rate = self.bytes_per_second?;
-        let takes = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / rate);
+        let takes = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate);
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = next.map_or(now, |next| next.max(now));
         *next = Some(turn + takes);
