@@ -47,7 +47,7 @@ impl Prover {
         priority::lower();
         let backups = catalogue(&self.repository)?.backups;
         let backup = chosen(&backups, id)?;
-        let scratch = Scratch::claim(&self.work, &self.user)?;
+        let scratch = Scratch::claim(&self.work, &self.user, &self.repository)?;
         // Before the plan: whatever was signed by now must be in a restore to the newest WAL.
         let heads = heads::stored(&self.repository)?;
         let began = Instant::now();
@@ -99,6 +99,7 @@ impl Prover {
             "bytes": restored.bytes, "files": restored.files, "millis": millis(began),
         });
         record.add(Check::passed("restore", detail));
+        scratch.note_restore(&plan.restore_id)?;
         let began = Instant::now();
         let request = Recover {
             repository: &self.repository,

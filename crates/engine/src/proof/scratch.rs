@@ -15,6 +15,7 @@ use postgres_physical::{
     },
     wire::ConnectOptions,
 };
+use repository::Repository;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A proof leaves this much of the disk to everybody else.
 const LEFT_FREE_BYTES: u64 = 1 << 30;
 
+/// In the scratch folder: whose claim on a timeline goes with it.
+const RESTORE_ID: &str = "restore_id";
+
 #[derive(Debug)]
 pub(super) struct Scratch {
     root: PathBuf,
@@ -38,11 +42,15 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn claim(work: &Path, user: &OsUser) -> Result<Self, Error> {
+    pub(super) fn claim(
+        work: &Path,
+        user: &OsUser,
+        repository: &Repository,
+    ) -> Result<Self, Error> {
         make_folder(work, 0o711)?;
         let lock = take(work)?;
         let root = work.join("scratch");
-        clear(&root)?;
+        clear_left(&root, repository)?;
         make_folder(&root, 0o711)?;
         let sockets = tempfile::Builder::new()
             .prefix("bre-proof-")
@@ -58,6 +66,12 @@ impl Scratch {
 
     pub(super) fn data(&self) -> PathBuf {
         self.root.join("data")
+    }
+
+    /// Written down before the replay claims a timeline.
+    pub(super) fn note_restore(&self, restore_id: &str) -> Result<(), Error> {
+        let path = self.root.join(RESTORE_ID);
+        std::fs::write(&path, restore_id).map_err(Error::file("cannot write", &path))
     }
 
     pub(super) fn log(&self) -> PathBuf {
@@ -217,7 +231,7 @@ fn take(work: &Path) -> Result<File, Error> {
 }
 
 /// Clears what a proof left that was killed; one that runs is left alone.
-pub(crate) fn sweep(work: &Path) -> Result<(), Error> {
+pub(crate) fn sweep(work: &Path, repository: &Repository) -> Result<(), Error> {
     let root = work.join("scratch");
     if !root.exists() {
         return Ok(());
@@ -225,7 +239,27 @@ pub(crate) fn sweep(work: &Path) -> Result<(), Error> {
     let Ok(_lock) = take(work) else {
         return Ok(());
     };
-    clear(&root)
+    clear_left(&root, repository)
+}
+
+/// A proof that was killed also leaves its claim on a timeline in the repository.
+fn clear_left(root: &Path, repository: &Repository) -> Result<(), Error> {
+    let restore_id = std::fs::read_to_string(root.join(RESTORE_ID)).unwrap_or_default();
+    clear(root)?;
+    if restore_id.is_empty() {
+        return Ok(());
+    }
+    let claims = repository.store().list("timelines/");
+    for claim in claims.map_err(repository::Error::from)? {
+        let name = claim.name.strip_prefix("timelines/").unwrap_or_default();
+        if let Some((digits, of)) = name.split_once(".reserved.")
+            && of == restore_id
+            && let Ok(timeline) = u32::from_str_radix(digits, 16)
+        {
+            repository::release(repository, timeline, &restore_id)?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends what still runs there (a proof that was killed leaves its server) and removes everything.

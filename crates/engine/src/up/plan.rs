@@ -110,7 +110,7 @@ impl Plan {
             |job| past(job, &backups, &standing),
         );
         // A proof that was killed with its engine leaves a server running.
-        if let Err(error) = proof::sweep(&host.instance.proofs()) {
+        if let Err(error) = proof::sweep(&host.instance.proofs(), host.repository) {
             tracing::warn!(%error, "what an earlier proof left could not be cleared");
         }
         let mut plan = Self {
