@@ -5,6 +5,7 @@ mod heads;
 mod keys;
 mod merkle;
 mod tampering;
+mod thinning;
 
 use crate::*;
 

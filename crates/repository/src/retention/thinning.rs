@@ -1,6 +1,8 @@
 //! Signed heads come once a second under load. A later head of the same epoch vouches for all that an earlier one vouched for, so
 //! the old ones are thinned (audit_log.md §5): what goes is the fineness in time, never an entry's cover.
 
+use std::collections::BTreeSet;
+
 use super::plan::{Action, Plan, Subject};
 use super::rules::Rules;
 use super::survey::Survey;
@@ -20,15 +22,10 @@ pub(super) fn plan(survey: &Survey, window_from: i64, rules: &Rules, plan: &mut 
     for epoch in heads.chunk_by(same_epoch) {
         thinned.extend(of_epoch(epoch, window_from, rules.heads_spacing_micros));
     }
-    let kept: Vec<&ObjectInfo> = survey
-        .heads
-        .iter()
-        .map(|(object, _)| object)
-        .filter(|object| {
-            !thinned
-                .iter()
-                .any(|gone: &&ObjectInfo| std::ptr::eq(*gone, *object))
-        })
+    let gone: BTreeSet<&str> = thinned.iter().map(|head| head.name.as_str()).collect();
+    let all = survey.heads.iter().map(|(object, _)| object);
+    let kept: Vec<&ObjectInfo> = all
+        .filter(|object| !gone.contains(object.name.as_str()))
         .collect();
     let about = (Subject::Heads, "");
     if !kept.is_empty() {
