@@ -4,6 +4,7 @@
 mod delta;
 mod faults;
 mod incremental;
+mod retention;
 mod targets;
 
 use std::os::unix::fs::PermissionsExt;
