@@ -7,7 +7,7 @@ use std::{
 };
 
 use backup::schedule::{Cadence, Job};
-use repository::retention::{DAY_MICROS, Rules};
+use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::Deserialize;
 use services::{FeedSettings, RequestsPerMinute, Settings};
 
@@ -188,6 +188,12 @@ pub(crate) struct Backup {
     pub(crate) full_days: NonZeroU16,
     pub(crate) incremental_days: NonZeroU16,
     pub(crate) wal_days: NonZeroU16,
+    /// Of schema dumps; none are written yet.
+    pub(crate) schema_days: NonZeroU16,
+    /// Between the mark that something expires and its deletion. Longer than any backup takes.
+    pub(crate) grace_hours: NonZeroU16,
+    /// Of signed heads older than the WAL one in so many minutes is kept.
+    pub(crate) heads_minutes: NonZeroU16,
 }
 
 /// `daily 01:30`, `hourly :00`, `after every backup`, `after full` or `off`.
@@ -221,6 +227,9 @@ impl Default for Backup {
             full_days: days(30),
             incremental_days: days(7),
             wal_days: days(7),
+            schema_days: days(90),
+            grace_hours: days(24),
+            heads_minutes: days(15),
         }
     }
 }
@@ -241,7 +250,9 @@ impl Backup {
             full_micros: micros(self.full_days),
             incremental_micros: micros(self.incremental_days),
             wal_micros: micros(self.wal_days),
-            ..Rules::default()
+            schema_micros: micros(self.schema_days),
+            grace_micros: i64::from(self.grace_hours.get()) * HOUR_MICROS,
+            heads_spacing_micros: i64::from(self.heads_minutes.get()) * HOUR_MICROS / 60,
         }
     }
 

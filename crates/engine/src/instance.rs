@@ -89,6 +89,10 @@ impl Instance {
         }
         sockets::folder(self, "control").join(CONTROL_SOCKET)
     }
+    /// Whose key the running engine seals to, for whoever replaces it.
+    fn recipient_file(&self) -> PathBuf {
+        self.run().join("recipient.id")
+    }
     fn running_file(&self) -> PathBuf {
         self.run().join("instance.json")
     }
@@ -140,6 +144,14 @@ impl Instance {
         let text = serde_json::to_vec_pretty(running)
             .map_err(|error| Error::file("cannot write", &path)(error.into()))?;
         write_whole(&path, &text, 0o600)
+    }
+
+    pub(crate) fn note_recipient(&self, id: &str) -> Result<(), Error> {
+        write_whole(&self.recipient_file(), id.as_bytes(), 0o644)
+    }
+
+    pub(crate) fn recipient_in_use(&self) -> Option<String> {
+        std::fs::read_to_string(self.recipient_file()).ok()
     }
 
     pub(crate) fn withdraw(&self) {

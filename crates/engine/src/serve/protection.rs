@@ -76,12 +76,8 @@ impl Protection {
         };
         let connect = backup_connection(config)?;
         let own = open_own(instance, Some(folder))?;
-        let streamer = Streamer::start(StreamerConfig::new(
-            connect.clone().with_application_name(SLOT),
-            SLOT,
-            Arc::clone(&own.store),
-            own.keys.public.clone(),
-        ));
+        let streamer = streamer(&connect, &own);
+        note_recipient(instance, &own);
         monitor.follow(Some(streamer.watch()));
         monitor.set_problem(Some(NOT_SEEN.to_owned()));
         Ok(Self {
@@ -135,6 +131,7 @@ impl Protection {
         let Some(guarded) = &mut self.guarded else {
             return;
         };
+        guarded.look_after_keys(&self.monitor, instance);
         match guarded.look(&self.monitor) {
             Ok(problem) => self.monitor.set_problem(problem),
             Err(error) => {
@@ -159,6 +156,23 @@ impl Protection {
 }
 
 impl Guarded {
+    /// As in `bre up`: the key may be replaced while we run.
+    fn look_after_keys(&mut self, monitor: &StreamMonitor, instance: &Instance) {
+        match self.own.keys.take_new_recipient() {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(recipient = %self.own.keys.public.id(), "the repository's key was replaced");
+                monitor.follow(None);
+                let next = streamer(&self.connect, &self.own);
+                std::mem::replace(&mut self.streamer, next).stop();
+                monitor.follow(Some(self.streamer.watch()));
+                note_recipient(instance, &self.own);
+            }
+            Err(error) => tracing::warn!(%error, "the repository's key could not be looked at"),
+        }
+        monitor.set_key_warning(self.own.keys.age().ok().and_then(|age| age.warning));
+    }
+
     /// What an operator should look at, if anything.
     fn look(&mut self, monitor: &StreamMonitor) -> Result<Option<String>, Error> {
         let slot = slot_status(&self.connect, SLOT)?;
@@ -231,6 +245,21 @@ impl Guarded {
             cache: self.cache.clone(),
             lock: self.lock.clone(),
         }
+    }
+}
+
+fn streamer(connect: &ConnectOptions, own: &Own) -> Streamer {
+    Streamer::start(StreamerConfig::new(
+        connect.clone().with_application_name(SLOT),
+        SLOT,
+        Arc::clone(&own.store),
+        own.keys.public.clone(),
+    ))
+}
+
+fn note_recipient(instance: &Instance, own: &Own) {
+    if let Err(error) = instance.note_recipient(&own.keys.public.id()) {
+        tracing::warn!(%error, "whose key is in use could not be noted");
     }
 }
 

@@ -28,6 +28,7 @@ struct Inner {
     slot_lost: bool,
     problem: Option<String>,
     protected: Protected,
+    key_warning: Option<String>,
 }
 
 /// How backups and proofs stand.
@@ -97,6 +98,11 @@ impl StreamMonitor {
         });
     }
 
+    /// Nothing is wrong yet: something is to be done in time.
+    pub(crate) fn set_key_warning(&self, warning: Option<String>) {
+        self.with(|inner| inner.key_warning = warning);
+    }
+
     pub(crate) fn is_attached(&self) -> bool {
         self.with(|inner| {
             inner
@@ -159,6 +165,7 @@ impl StreamHealth for StreamMonitor {
                 last_backup_at_micros: inner.protected.last_backup_micros,
                 last_proof_at_micros: inner.protected.last_proof_micros,
                 proof_failed: inner.protected.proof_failed.is_some(),
+                warning: inner.key_warning.clone(),
                 alarm: inner.alarm(state.as_ref().and_then(|state| state.error.as_deref())),
                 refuse_locates: refusal(inner.strict_wanted, full, after_hole)
                     .map(ToOwned::to_owned),

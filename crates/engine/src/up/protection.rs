@@ -32,6 +32,7 @@ impl Supervisor {
         ));
         self.stream.follow(Some(streamer.watch()));
         self.streamer = Some(streamer);
+        self.note_recipient();
         self.tidy_wal();
     }
 
@@ -50,6 +51,31 @@ impl Supervisor {
                 }
             },
         );
+    }
+
+    /// The repository's key may be replaced while the engine runs. A stream that ends writes all that it received, the slot keeps the
+    /// rest, and the next one goes on from there with a data key sealed to the new recipient.
+    pub(super) fn look_after_keys(&mut self) {
+        match self.keys.take_new_recipient() {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(recipient = %self.keys.public.id(), "the repository's key was replaced");
+                if self.streamer.is_some() {
+                    self.stop_streamer();
+                    self.start_streamer();
+                }
+                self.note_recipient();
+            }
+            Err(error) => tracing::warn!(%error, "the repository's key could not be looked at"),
+        }
+        self.stream
+            .set_key_warning(self.keys.age().ok().and_then(|age| age.warning));
+    }
+
+    fn note_recipient(&self) {
+        if let Err(error) = self.instance.note_recipient(&self.keys.public.id()) {
+            tracing::warn!(%error, "whose key is in use could not be noted");
+        }
     }
 
     pub(super) fn stop_streamer(&mut self) {

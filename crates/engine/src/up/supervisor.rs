@@ -311,6 +311,7 @@ impl Supervisor {
         if let Some(redis) = &mut self.redis {
             redis.keep_running();
         }
+        self.look_after_keys();
         if let Err(error) = self.look_after_stream() {
             tracing::warn!(%error, "the state of the WAL stream could not be read");
         }
