@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test schemathesis test-slow bench bench-backup drill torture fmt setup
+.PHONY: help run test generated-client schemathesis test-slow bench bench-backup drill torture torture-locates fmt setup
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ run: setup ## build and start everything on this machine
 test: setup ## everything that CI runs
 	@scripts/test
 
+generated-client: setup ## a client that a public generator makes from our description prices GME
+	@scripts/generated-client
+
 schemathesis: setup ## ask the API, by its own description, all that schemathesis can think of
 	@scripts/schemathesis
 
@@ -34,6 +37,9 @@ torture: setup ## SIGKILL at seeded moments, again and again; SEED and ROUNDS ch
 	@command -v python3 >/dev/null || scripts/setup python3
 	cargo build --release --locked -p engine
 	@scripts/torture
+
+torture-locates: setup ## SIGKILL amid locates, again and again; SEED and ROUNDS (usually 2000) choose and repeat a run
+	ROUNDS=$${ROUNDS:-2000} cargo test --locked -p services --test it locates_under_fire::killed -- --nocapture
 
 bench: ## side-by-side benchmarks, printed as ratios
 	@scripts/setup wrk zstd

@@ -31,7 +31,7 @@ struct Arguments {
     #[arg(default_value = "all")]
     what: String,
     /// Rounds of each comparison.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Of the instance that the peer `unrecorded` reads keys and market from.
     #[arg(long, default_value = "")]
@@ -58,29 +58,39 @@ async fn main() -> Result<()> {
     let bre = std::env::current_exe()?.with_file_name("bre");
     let wanted = |name: &str| arguments.what == "all" || arguments.what == name;
     let rounds = arguments.rounds;
-    let publish = |name: &str, settings: &str, rows: Vec<table::Row>| {
-        table::publish(name, settings, &rows, &arguments.out)
+    let mut sections = Vec::new();
+    let mut keep = |name, settings, rows| {
+        let section = table::Section {
+            name,
+            settings,
+            rows,
+        };
+        section.keep(&arguments.out)?;
+        sections.push(section);
+        Ok::<_, std::io::Error>(())
     };
     if wanted("prices") {
         let settings = "in-process; rate and fee by the five shipped policies and four conventions; each round prices the same million";
-        publish("prices", settings, prices::run(rounds)?)?;
+        keep("prices", settings, prices::run(rounds)?)?;
     }
     if wanted("http") {
-        let settings = "wrk, 1 thread, 64 connections, 5 s a round, keep-alive; ours with API key, limit, request id and metrics; \
+        let settings = "wrk, 1 thread, 64 keep-alive connections, 5 s a round; ours with API key, limit, request id and metrics; \
              the peer in a process of its own, same allocator";
-        publish("http", settings, http::run(&bre, rounds)?)?;
+        keep("http", settings, http::run(&bre, rounds)?)?;
     }
     if wanted("sql") {
         let settings = "64 clients, 3 s a round, fsync on, prepared statements, the same two tables in the cluster of `bre up`";
-        publish("sql", settings, sql::run(&bre, rounds).await?)?;
+        keep("sql", settings, sql::run(&bre, rounds).await?)?;
     }
     if wanted("durable") {
-        let settings = "wrk / pgbench -M prepared -j1, 64 clients, 5 s a round; fsync on, WAL streamed to the repository";
-        publish("durable", settings, durable::run(&bre, rounds)?)?;
+        let settings = "wrk, or pgbench -M prepared -j1, 64 clients, 5 s a round; fsync on, WAL streamed to the encrypted repository; \
+             \"without audit\" is our own server with the record step left out (bench/src/unrecorded.rs)";
+        keep("durable", settings, durable::run(&bre, rounds)?)?;
     }
     if wanted("protection") {
         let settings = "one cluster, warm; ours encrypts, pg_basebackup does not";
-        publish("protection", settings, protection::run_all(&bre, rounds)?)?;
+        keep("protection", settings, protection::run_all(&bre, rounds)?)?;
     }
+    table::print(&sections, rounds);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Rows of a benchmark: ours and theirs from the same run, round by round; what counts is the ratio of the medians.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use serde::Serialize;
 
@@ -14,7 +14,6 @@ pub(crate) struct Row {
     ours: f64,
     theirs: f64,
     ratio: f64,
-    rounds: usize,
     ours_rounds: Vec<f64>,
     theirs_rounds: Vec<f64>,
 }
@@ -38,7 +37,6 @@ impl Row {
             ours,
             theirs,
             ratio: ours / theirs,
-            rounds: ours_rounds.len(),
             ours_rounds,
             theirs_rounds,
         }
@@ -51,20 +49,41 @@ fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Prints the table and leaves it as JSON for machines.
+/// Rows that were measured under the same settings.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) name: &'static str,
+    pub(crate) settings: &'static str,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Section {
+    /// Left as JSON for machines as soon as it is measured.
+    pub(crate) fn keep(&self, folder: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(
+            folder.join(format!("{}.json", self.name)),
+            serde_json::to_vec_pretty(&self.rows)?,
+        )
+    }
+}
+
+/// One table in Markdown, to be put into a page as it is: when, on what, how, and every comparison.
 #[allow(clippy::print_stdout, reason = "a benchmark prints its table")]
-pub(crate) fn publish(
-    name: &str,
-    settings: &str,
-    rows: &[Row],
-    folder: &Path,
-) -> std::io::Result<()> {
-    println!("\n## {name}\n{settings}\n");
-    println!("| case | metric | ours | peer | theirs | ours / theirs | rounds |");
-    println!("|---|---|---|---|---|---|---|");
-    for row in rows {
+pub(crate) fn print(sections: &[Section], rounds: usize) {
+    println!(
+        "`make bench`, {}, {}; ours and the peer alternate in one run of {rounds} rounds, the ratio is of the medians.\n",
+        today(),
+        machine()
+    );
+    for section in sections {
+        println!("- {}: {}", section.name, section.settings);
+    }
+    println!("\n| case | metric | ours | peer | theirs | ours / theirs |");
+    println!("|---|---|---|---|---|---|");
+    for row in sections.iter().flat_map(|section| &section.rows) {
         println!(
-            "| {} | {}, {} | {} | {} | {} | **{:.2}** | {} |",
+            "| {} | {}, {} | {} | {} | {} | **{:.2}** |",
             row.case,
             row.metric,
             row.unit,
@@ -72,14 +91,32 @@ pub(crate) fn publish(
             row.peer,
             figure(row.theirs),
             row.ratio,
-            row.rounds
         );
     }
-    std::fs::create_dir_all(folder)?;
-    std::fs::write(
-        folder.join(format!("{name}.json")),
-        serde_json::to_vec_pretty(rows)?,
-    )
+}
+
+fn today() -> String {
+    let printed = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
+    let printed = printed.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    printed.unwrap_or_default()
+}
+
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kibibytes = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+    let gibibytes = kibibytes.unwrap_or(0).div_ceil(1 << 20);
+    format!("{cores} cores, {gibibytes} GiB, load {}", load())
+}
+
+/// Of the last minute: what else the machine did.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn figure(value: f64) -> String {

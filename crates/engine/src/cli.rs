@@ -1,8 +1,9 @@
 //! The command line, as a person types it. Meaning lives in `commands/` and `up/`.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
 use services::ServiceSet;
 
 /// Prices every short-sale borrow and locate exactly, keeps a provable record of each answer, and gets all of it back after any failure.
@@ -174,6 +175,12 @@ pub(crate) struct QuoteArgs {
     /// File that holds the API key; the instance's first key when absent.
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
+    /// The public port by the name in its certificate, such as https://bre.example:8000; the instance's own address when absent.
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+    /// Certificates, as PEM, to believe for https instead of the system's own.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -256,6 +263,11 @@ pub(crate) enum BackupCommand {
         component: Component,
         #[arg(long, value_enum, default_value = "full")]
         kind: BackupKind,
+        #[command(flatten)]
+        reading: ReadingArgs,
+        /// Of a cluster that [clusters.NAME] names, instead of the instance's own.
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
     },
     /// All backups, newest last.
     List(RepositoryArgs),
@@ -323,6 +335,26 @@ pub(crate) enum RepositoryKeyCommand {
     },
 }
 
+/// How the bytes of a backup are read; as [backup] says when absent.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct ReadingArgs {
+    /// local reads the server's files, protocol asks the server for them, auto reads them where it can.
+    #[arg(long)]
+    pub(crate) source: Option<Source>,
+    /// Read no more than this, in MiB a second.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) throttle: Option<NonZeroU32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Source {
+    #[default]
+    Auto,
+    Local,
+    Protocol,
+}
+
 /// Where the repository and its keys are; below --data when absent.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RepositoryArgs {
@@ -332,6 +364,9 @@ pub(crate) struct RepositoryArgs {
     /// The folder with the repository's keys.
     #[arg(long, value_name = "DIR")]
     pub(crate) keys: Option<PathBuf>,
+    /// Those of a cluster that [clusters.NAME] names.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -397,6 +432,11 @@ pub(crate) enum WalCommand {
         socket: Option<PathBuf>,
         #[command(flatten)]
         repository: RepositoryArgs,
+    },
+    /// Stream the WAL of a cluster that [clusters.NAME] names into its repository, until it is stopped.
+    Stream {
+        #[arg(long, value_name = "NAME")]
+        cluster: String,
     },
 }
 

@@ -22,13 +22,19 @@ pub(crate) async fn run(
         "ticker": args.ticker, "position_value": args.value, "loan_days": args.days,
         "client_id": args.client,
     });
-    let failed =
-        |error: reqwest::Error| Error::Failed(format!("cannot reach {}: {error}", running.url));
-    let response = reqwest::Client::builder()
-        .no_proxy()
+    let url = args.url.as_deref().unwrap_or(&running.url);
+    let url = url.trim_end_matches('/');
+    let failed = |error: reqwest::Error| Error::Failed(unreached(url, &error));
+    let mut client = reqwest::Client::builder().no_proxy();
+    if let Some(file) = &args.ca_file {
+        let pem = std::fs::read(file).map_err(Error::file("cannot read the certificates", file))?;
+        client =
+            client.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).map_err(failed)?);
+    }
+    let response = client
         .build()
         .map_err(failed)?
-        .post(format!("{}/api/v1/calculate-locate", running.url))
+        .post(format!("{url}/api/v1/calculate-locate"))
         .header("X-API-Key", key.trim())
         .json(&body)
         .send()
@@ -50,6 +56,20 @@ pub(crate) async fn run(
         terminal::result(print_json, &explanation, || steps(&explanation));
     }
     Ok(())
+}
+
+/// With the causes: "error sending request" alone helps nobody. The innermost one is what is wrong with a certificate.
+fn unreached(url: &str, error: &reqwest::Error) -> String {
+    let mut text = format!("cannot reach {url}: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    if url.starts_with("https") {
+        text += ". --url names it as its certificate does, --ca-file whom to believe";
+    }
+    text
 }
 
 /// From the record, not from the answer: what is explained is what an auditor will find.

@@ -151,7 +151,8 @@ impl<'a> Tail<'a> {
     /// Opens every frame; afterwards `covered` counts only what opened.
     pub(crate) fn open(&mut self, key: &DataKey) -> Result<Vec<u8>> {
         let opener = ObjectOpener::new(key, self.name, &self.header)?;
-        let mut wal = Vec::new();
+        // Frames are a little longer than what is in them: nothing moves while it grows.
+        let mut wal = Vec::with_capacity(self.bytes.len());
         for number in 0..self.frames.len() {
             let frame = self.frames[number];
             match opener.open(frame.offset as u64, &self.bytes[frame.offset..frame.end]) {

@@ -4,8 +4,6 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use std::collections::HashMap;
-
 use super::*;
 use crate::data::feeds::{Delivery, prepare};
 
@@ -509,7 +507,7 @@ fn a_single_index_that_jumps_is_set_aside_for_a_while() {
         ..Baseline::default()
     };
     let guarded = |index: i64, at_micros: i64, accept: bool| {
-        let valid_at = Timestamp::from_microsecond(at_micros).unwrap();
+        let valid_at = jiff::Timestamp::from_microsecond(at_micros).unwrap();
         let row = |subject: &str, index: i64| VolatilityRow {
             subject: subject.to_owned(),
             valid_at,
