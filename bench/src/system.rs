@@ -45,7 +45,9 @@ impl System {
         std::fs::write(
             &config,
             format!(
-                "[limits]\nstandard_per_minute = {many}\npremium_per_minute = {many}\ninternal_per_minute = {many}\n{more}\n"
+                // Nothing that the plan starts by itself may fall into a measurement.
+                "[backup]\nfull = \"off\"\nincremental = \"off\"\nproof = \"off\"\nexpire = \"off\"\n\
+                 [limits]\nstandard_per_minute = {many}\npremium_per_minute = {many}\ninternal_per_minute = {many}\n{more}\n"
             ),
         )?;
         let mut command = Command::new(bre);

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use backup::schedule::Job;
+use backup::schedule::{Cadence, Job};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::Error, instance::write_whole};
@@ -17,6 +17,8 @@ pub(crate) struct Standing {
 #[serde(default)]
 pub(crate) struct JobState {
     pub(crate) running: bool,
+    /// As the engine that runs has it, whichever file its settings came from.
+    pub(crate) schedule: Option<String>,
     /// Why it cannot be done on this host.
     pub(crate) cannot: Option<String>,
     pub(crate) last: Option<Ran>,
@@ -62,6 +64,10 @@ impl Standing {
 
     pub(crate) fn of(&self, job: Job) -> Option<&JobState> {
         self.jobs.get(job.name())
+    }
+
+    pub(crate) fn cadence(&self, job: Job) -> Option<Cadence> {
+        self.of(job)?.schedule.as_ref()?.parse().ok()
     }
 
     pub(crate) fn last_start(&self, job: Job) -> Option<i64> {

@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 use super::opened::Opened;
 use crate::{
     cli::{RepositoryArgs, VerifyCommand},
-    config::{self, Config},
+    config::Config,
     control::Control,
     error::Error,
     instance::Instance,
+    jobs::Standing,
     terminal,
     up::protection::SLOT,
 };
@@ -131,13 +132,16 @@ fn ages(instance: &Instance) -> Vec<Check> {
         let config = Config::load(None, instance.root())?;
         Ok::<_, Error>((catalogue(&opened.repository)?.backups, config.backup))
     };
-    let (backups, plan) = match looked() {
+    let standing = Standing::read(&instance.plan_file());
+    let (backups, config) = match looked() {
         Ok(looked) => looked,
         Err(error) => {
             let failed = |name| Check::failed(name, error.to_string(), Value::Null);
             return ["backup_age", "proof_age"].map(failed).into();
         }
     };
+    // As the running engine has it; its settings may be in another file.
+    let plan = |job: Job| standing.cadence(job).unwrap_or_else(|| config.cadence(job));
     let complete = || {
         backups
             .iter()
@@ -154,12 +158,9 @@ fn ages(instance: &Instance) -> Vec<Check> {
             .filter_map(|backup| backup.restored_and_proved_at_micros)
             .max(),
         now_micros,
-        every_seconds: match plan.cadence(Job::Proof) {
+        every_seconds: match plan(Job::Proof) {
             Cadence::AfterEveryBackup => backup_seconds(&plan),
-            Cadence::AfterFull => plan
-                .cadence(Job::Full)
-                .period()
-                .map(|period| period.as_secs()),
+            Cadence::AfterFull => plan(Job::Full).period().map(|period| period.as_secs()),
             cadence => cadence.period().map(|period| period.as_secs()),
         },
     };
@@ -175,8 +176,8 @@ fn ages(instance: &Instance) -> Vec<Check> {
 }
 
 /// The shortest time between two backups of either kind.
-fn backup_seconds(plan: &config::Backup) -> Option<u64> {
-    let periods = [Job::Full, Job::Incremental].map(|job| plan.cadence(job).period());
+fn backup_seconds(plan: impl Fn(Job) -> Cadence) -> Option<u64> {
+    let periods = [Job::Full, Job::Incremental].map(|job| plan(job).period());
     periods
         .into_iter()
         .flatten()

@@ -128,6 +128,7 @@ impl Plan {
         for job in Job::ALL {
             let state = plan.standing.job(job);
             (state.running, state.cannot) = (false, None);
+            state.schedule = Some(host.config.cadence(job).to_string());
         }
         plan.standing.job(Job::Proof).cannot = host.cannot_prove().map(ToOwned::to_owned);
         plan.note_backups(&backups);
@@ -171,8 +172,18 @@ impl Plan {
                 self.note_backups(&backups);
                 for job in [Job::Full, Job::Incremental, Job::Proof] {
                     let past = past(job, &backups, &Standing::default());
-                    if let Some(started) = past.last_start_micros.filter(|_| !past.pending) {
+                    let Some(started) = past.last_start_micros else {
+                        continue;
+                    };
+                    if !past.pending {
                         self.scheduler.seen(job, started);
+                    }
+                    // A failure that somebody has made good since is no news any more.
+                    let last = &mut self.standing.job(job).last;
+                    let failed_before =
+                        |ran: &Ran| ran.succeeded == Some(false) && ran.started_micros < started;
+                    if last.as_ref().is_some_and(failed_before) {
+                        *last = None;
                     }
                 }
             }
