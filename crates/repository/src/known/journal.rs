@@ -113,7 +113,12 @@ pub(crate) fn unfinished(folder: &CacheFolder, repository: &Repository) -> Resul
             continue;
         }
         match read(folder, &file) {
-            Ok(packs) => found.packs.extend(packs),
+            Ok(Some((subject, packs))) => {
+                if folder.can_be_opened(&subject, repository)? {
+                    found.packs.extend(packs);
+                }
+            }
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, journal = %path.display(), "it cannot be read; its packs are stored again");
             }
@@ -140,23 +145,24 @@ fn keep_those_still_there(packs: &mut Vec<CompletedPack>, repository: &Repositor
     Ok(())
 }
 
-fn read(folder: &CacheFolder, file: &File) -> io::Result<Vec<CompletedPack>> {
+fn read(folder: &CacheFolder, file: &File) -> io::Result<Option<(Subject, Vec<CompletedPack>)>> {
     let input = BufReader::with_capacity(1 << 18, file);
     let mut packs = Vec::new();
     let Some(mut records) = Records::begin(input, folder.key.clone(), MAGIC_JOURNAL)? else {
-        return Ok(packs);
+        return Ok(None);
     };
-    if records.next()? != Next::Record(Kind::JournalHead)
-        || !serde_json::from_slice::<Subject>(&records.body)
-            .is_ok_and(|subject| folder.is_ours(&subject))
-    {
-        return Ok(packs);
+    if records.next()? != Next::Record(Kind::JournalHead) {
+        return Ok(None);
     }
+    let subject = serde_json::from_slice::<Subject>(&records.body).ok();
+    let Some(subject) = subject.filter(|subject| folder.is_ours(subject)) else {
+        return Ok(None);
+    };
     // What follows a torn record was never written.
     while records.next()? == Next::Record(Kind::CompletedPack) {
         packs.extend(parse(&records.body));
     }
-    Ok(packs)
+    Ok(Some((subject, packs)))
 }
 
 fn parse(body: &[u8]) -> Option<CompletedPack> {

@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::Repository;
-use crate::error::StoreError;
-use crate::keys::ChunkIdKey;
+use crate::error::{Result, StoreError};
+use crate::keys::{ChunkIdKey, RecipientPublic, not_sealed_to};
 use records::CheckKey;
 
 /// The folder, and whose backups it is asked about.
@@ -32,6 +32,7 @@ pub(crate) struct CacheFolder {
     folder: PathBuf,
     system_identifier: u64,
     repository_id: String,
+    recipient: RecipientPublic,
     key: CheckKey,
 }
 
@@ -41,6 +42,8 @@ struct Subject {
     backup_id: String,
     repository_id: String,
     system_identifier: u64,
+    /// For whom the packs were sealed.
+    recipient: String,
     #[serde(default)]
     files: u64,
     #[serde(default)]
@@ -54,6 +57,7 @@ impl CacheFolder {
         folder: &Path,
         repository: &Repository,
         system_identifier: u64,
+        recipient: &RecipientPublic,
         key: &ChunkIdKey,
     ) -> io::Result<Self> {
         DirBuilder::new()
@@ -64,6 +68,7 @@ impl CacheFolder {
             folder: folder.to_owned(),
             system_identifier,
             repository_id: repository.id().to_owned(),
+            recipient: recipient.clone(),
             key: CheckKey::new(key),
         })
     }
@@ -87,6 +92,7 @@ impl CacheFolder {
             backup_id: backup_id.to_owned(),
             repository_id: self.repository_id.clone(),
             system_identifier: self.system_identifier,
+            recipient: self.recipient.id(),
             files: 0,
             packs: 0,
             blobs: 0,
@@ -96,6 +102,13 @@ impl CacheFolder {
     fn is_ours(&self, subject: &Subject) -> bool {
         subject.repository_id == self.repository_id
             && subject.system_identifier == self.system_identifier
+    }
+
+    /// Whether the recipient of the backup that is being taken can open what that one wrote. After a key was replaced: when
+    /// all data keys were sealed to the new one as well.
+    fn can_be_opened(&self, subject: &Subject, repository: &Repository) -> Result<bool> {
+        Ok(subject.recipient == self.recipient.id()
+            || not_sealed_to(repository, &self.recipient)? == 0)
     }
 
     fn sync(&self) -> io::Result<()> {

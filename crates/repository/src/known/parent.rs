@@ -16,6 +16,7 @@ use crate::pack::BlobId;
 /// Holds an index only; the pages' fingerprints stay in the file until they are asked for.
 pub(crate) struct Parent {
     pub(crate) backup_id: String,
+    subject: Subject,
     pub(crate) packs: Vec<PackRef>,
     /// id, number of its pack, raw length; until the table of the new backup takes them
     pub(crate) blobs: Vec<(BlobId, u32, u32)>,
@@ -51,6 +52,11 @@ impl Parent {
         }
         if crate::retention::expiring(repository)?.contains(id) {
             return Ok(Err(format!("backup {id} is expiring")));
+        }
+        if !folder.can_be_opened(&parent.subject, repository)? {
+            return Ok(Err(format!(
+                "backup {id} is sealed for another key and was not sealed to this one when the key was replaced"
+            )));
         }
         let ids: Vec<String> = parent.packs.iter().map(|pack| pack.id.clone()).collect();
         match crate::retention::still_there(repository, &ids) {
@@ -192,7 +198,8 @@ fn read(folder: &CacheFolder) -> io::Result<std::result::Result<Parent, Reason>>
     }
     drop(records);
     Ok(Ok(Parent {
-        backup_id: subject.backup_id,
+        backup_id: subject.backup_id.clone(),
+        subject,
         packs,
         raw_lens: blobs.iter().map(|(_, _, raw_len)| *raw_len).collect(),
         blobs,

@@ -16,6 +16,7 @@ struct Vault {
     taken: u32,
 }
 
+#[derive(Debug)]
 struct Taken {
     id: String,
     summary: BackupSummary,
@@ -447,5 +448,41 @@ fn many_small_files() {
     cluster.insert("base/5/77".to_owned(), vec![2; PAGE]);
     let taken = vault.incremental(&cluster);
     assert!(taken.summary.bytes_stored < 150_000, "{:?}", taken.summary);
+    vault.check(&taken.id, &cluster);
+}
+
+/// Nothing is built on what the present key cannot open; once everything is sealed to it, nothing is stored again.
+#[test]
+fn a_new_recipient_key_builds_on_what_it_can_open() {
+    let mut vault = Vault::new();
+    let cluster = cluster_of(40, 2 * MIB);
+    vault.world.faults.crash_at_write(Some(6));
+    vault.try_take(BackupKind::Full, &cluster).unwrap_err();
+    vault.world.faults.crash_at_write(None);
+    assert!(!vault.world.names("packs/").is_empty());
+    let old = std::mem::replace(
+        &mut vault.world.private,
+        RecipientPrivate::generate().unwrap(),
+    );
+    let first = vault.take(BackupKind::Full, &cluster);
+    assert_eq!(first.summary.bytes_resumed, 0);
+    vault.check(&first.id, &cluster);
+
+    let replace = |vault: &mut Vault| {
+        std::mem::replace(
+            &mut vault.world.private,
+            RecipientPrivate::generate().unwrap(),
+        )
+    };
+    let second = replace(&mut vault);
+    let why = vault.take(BackupKind::Incremental, &cluster).why_full;
+    assert!(why.unwrap().contains("sealed for another key"));
+
+    let third = replace(&mut vault);
+    for before in [&old, &second, &third] {
+        rewrap(&vault.world.repository, before, &vault.world.private, &()).unwrap();
+    }
+    let taken = vault.incremental(&cluster);
+    assert_eq!(taken.summary.bytes_stored, 0);
     vault.check(&taken.id, &cluster);
 }
