@@ -84,6 +84,36 @@ fn a_last_frame_whose_sectors_never_arrived_is_ignored() {
     assert_eq!(end(&world).unwrap(), 7100, "padding");
 }
 
+/// A frame that shares its first or its last sector with little of itself, and that sector never arrived.
+#[test]
+fn a_last_frame_that_lost_a_few_bytes_at_its_ends_is_ignored() {
+    // Object header, then 56 bytes around each frame's WAL.
+    let frame_at = |first: u64| 84 + 56 + first;
+    for few in 1..=40 {
+        // It begins so many bytes before the end of a sector, or ends so many bytes after the beginning of one.
+        let begins = (1024 - few - frame_at(0), 3000);
+        let ends = (1024 - frame_at(0), 2048 + few - 56);
+        for (number, (first, last)) in [begins, ends].into_iter().enumerate() {
+            let world = World::new();
+            let mut writer = world.writer(SEGMENT).unwrap();
+            let (middle, to) = (SEGMENT + first, SEGMENT + first + last);
+            writer.append(SEGMENT, &wal(SEGMENT, middle), 1).unwrap();
+            writer.append(middle, &wal(middle, to), 1).unwrap();
+            let name = world.only("tail/");
+            let whole = world.memory.get(&name).unwrap();
+            let lost = match number {
+                0 => usize::try_from(frame_at(first)).unwrap(),
+                _ => whole.len() - usize::try_from(few).unwrap(),
+            };
+            let lost = lost..lost + usize::try_from(few).unwrap();
+            let changes_nothing = whole[lost.clone()].iter().all(|byte| *byte == 0);
+            world.memory.tamper(&name, |bytes| bytes[lost].fill(0));
+            let expected = if changes_nothing { first + last } else { first };
+            assert_eq!(end(&world).unwrap(), expected, "{few} bytes, {number}");
+        }
+    }
+}
+
 #[test]
 fn a_bad_frame_in_the_middle_is_damage_with_its_offset() {
     let (world, name, whole) = with_tail();

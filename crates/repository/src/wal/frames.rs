@@ -8,8 +8,10 @@ use crate::pipeline::{BOX_HEADER, BoxHeader, BoxKind, ObjectHeader, ObjectKind, 
 /// Of the object: a tail's clear part always has the same length.
 const HEADER: usize = 36 + super::CLEAR;
 const SECTOR: usize = 512;
-/// Fewer zeros than this in a sector prove nothing; headers hold some.
-const ZEROS_MIN: usize = 32;
+/// What sealing adds.
+const TAG: u32 = 16;
+/// A frame's first four bytes are its length and never all zero; fewer of them, alone in their sector, may be.
+const ZEROS_MIN: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
 struct Frame {
@@ -176,7 +178,9 @@ impl<'a> Tail<'a> {
 /// Bytes from `from` on look like a write that a crash cut short: too few of them, or sectors that never arrived, and
 /// no good frame behind them.
 fn is_torn(bytes: &[u8], from: usize, end: usize) -> bool {
-    let unfinished = end - from < BOX_HEADER || has_zero_sector(bytes, from, end);
+    let unfinished = end - from < BOX_HEADER
+        || has_zero_sector(bytes, from, end)
+        || lost_only_its_first_bytes(&bytes[from..end], SECTOR - from % SECTOR);
     unfinished && !(from + 1..end).any(|at| is_frame(&bytes[at..end]))
 }
 
@@ -185,12 +189,27 @@ fn is_frame(bytes: &[u8]) -> bool {
     header.is_some_and(|header| header[10..16] == [0; 6] && BoxHeader::decode(header).is_some())
 }
 
-/// Sealed bytes hold no runs of zeros; a sector of them was allocated and never written.
+/// Up to three bytes of the length lay at the end of a sector that never arrived. In a tail the length follows from the raw length,
+/// and the header's check says whether that is all.
+fn lost_only_its_first_bytes(frame: &[u8], lost: usize) -> bool {
+    let Some(mut header) = frame.first_chunk::<BOX_HEADER>().copied() else {
+        return false;
+    };
+    if lost >= ZEROS_MIN || header[..lost].iter().any(|byte| *byte != 0) {
+        return false;
+    }
+    let raw = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    header[..4].copy_from_slice(&raw.saturating_add(TAG).to_be_bytes());
+    BoxHeader::decode(&header).is_some()
+}
+
+/// Sealed bytes hold no runs of zeros; a sector of them was allocated and never written. Of the last one any length counts.
 fn has_zero_sector(bytes: &[u8], from: usize, end: usize) -> bool {
     let mut at = from;
     while at < end {
         let next = ((at / SECTOR + 1) * SECTOR).min(end);
-        if next - at >= ZEROS_MIN && bytes[at..next].iter().all(|byte| *byte == 0) {
+        let is_last = next == end && at % SECTOR == 0;
+        if (next - at >= ZEROS_MIN || is_last) && bytes[at..next].iter().all(|byte| *byte == 0) {
             return true;
         }
         at = next;
