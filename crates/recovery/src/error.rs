@@ -55,7 +55,7 @@ pub enum Error {
     Timeline { timeline: u32, what: String },
 
     #[error(
-        "the folder {0} is not empty and nothing of it is touched. Choose another, move it aside first, or restore over it with --delta"
+        "the folder {0} is not empty and nothing of it is touched. Choose another, or move it aside first (a restore can go over it: --delta)"
     )]
     NotEmpty(PathBuf),
     #[error(

@@ -12,11 +12,11 @@ use super::layout::Layout;
 use super::marker::Marker;
 use super::occupied::{check_cluster, check_not_running, check_tablespace_free, lock_holder};
 use super::plan::Plan;
-use super::remains::{Remains, Surplus};
+use super::remains::{Remains, Surplus, make_private_folder, remove};
 use super::restore::{CONTROL, RestoreOptions, Restored, half_restored, space_for_wal};
 use super::writing::{
-    Hand, Job, Patch, Writer, check_space, claim_folder, in_parallel, open_plain, sync_folder,
-    take_folder,
+    Hand, Job, Patch, Writer, check_space, claim_folder, in_parallel, is_unreadable, open_plain,
+    sync_folder, take_folder,
 };
 use crate::{Error, Progress, Result};
 
@@ -170,7 +170,8 @@ fn compare(
             let EntryKind::File { size, .. } = entry.kind else {
                 return Ok(());
             };
-            if !extents.is_empty() || size != found.bytes || found.mode != entry.mode & 0o777 {
+            let access = (found.mode, found.uid) == (entry.mode & 0o777, options.user.uid);
+            if !extents.is_empty() || size != found.bytes || !access {
                 bytes_changed.fetch_add(bytes, Ordering::Relaxed);
                 bytes_grown.fetch_add(size.saturating_sub(found.bytes), Ordering::Relaxed);
                 let mut changed = changed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -213,10 +214,8 @@ fn differing(
             Ok(()) if extent.is_part(*size) => *hand.extents.read(extent)? == *hand.buffer,
             Ok(()) => false,
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => false,
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                // A disk that cannot be read any more is the best of reasons to restore.
-                false
-            }
+            // A disk that cannot be read any more is the best of reasons to restore.
+            Err(error) if is_unreadable(&error) => false,
             Err(error) => return Err(Error::io("read", path)(error)),
         };
         progress.advance(u64::from(extent.length));
@@ -262,12 +261,16 @@ fn write(survey: &Survey, writer: &Writer<'_>) -> Result<()> {
     let (to, layout) = (&survey.folder, &survey.layout);
     take_folder(to, writer.user)?;
     if let Some(aside) = &survey.aside {
-        std::fs::create_dir_all(aside).map_err(Error::io("create", aside))?;
+        make_private_folder(aside)?;
     }
     // From here on PostgreSQL does not start on it.
-    super::remains::remove(&to.join(CONTROL))?;
-    if to.join("global").is_dir() {
-        sync_folder(&to.join("global"))?;
+    let global = to.join("global");
+    if global.is_symlink() {
+        remove(&global)?;
+        sync_folder(to)?;
+    } else if global.is_dir() {
+        remove(&to.join(CONTROL))?;
+        sync_folder(&global)?;
     }
     writer.progress.message("clearing what does not belong");
     for surplus in &survey.surplus {

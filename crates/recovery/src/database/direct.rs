@@ -84,9 +84,10 @@ impl<'a> Output<'a> {
         };
         if size >= DIRECT_FROM {
             // One piece on disk, and a full disk is known at once. Not every file system can.
-            match fallocate(&file, FallocateFlags::empty(), 0, size) {
-                Err(rustix::io::Errno::NOSPC) => return Err(ErrorKind::StorageFull.into()),
-                _ => {}
+            if let Err(full @ rustix::io::Errno::NOSPC) =
+                fallocate(&file, FallocateFlags::empty(), 0, size)
+            {
+                return Err(full.into());
             }
         }
         Ok(Self {

@@ -83,7 +83,7 @@ impl Layout {
     /// All that comes after the files; `pg_control` last of all, when everything else is on disk.
     pub(super) fn finish(&self, writer: &Writer<'_>) -> Result<()> {
         self.link_tablespaces(writer)?;
-        settings::make_private(&self.to, writer)?;
+        settings::make_private(&self.to, &|path, bytes| writer.text(path, bytes))?;
         for entry in &self.entries {
             let path = self.place(&entry.path);
             if entry.kind == EntryKind::Directory && path != self.to {
@@ -171,10 +171,10 @@ fn chosen_places(
             }
         };
     }
-    for new in chosen.values().filter(|new| !new.is_absolute()) {
-        return Err(Error::RelativeTablespace(new.clone()));
+    match chosen.values().find(|new| !new.is_absolute()) {
+        Some(new) => Err(Error::RelativeTablespace(new.clone())),
+        None => Ok(chosen),
     }
-    Ok(chosen)
 }
 
 /// `pg_tblspc/16385/PG_15_…/…` → oid and the rest.

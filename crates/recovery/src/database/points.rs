@@ -40,9 +40,7 @@ pub fn named_points(
         return Ok(Vec::new());
     };
     let spans = holdings.spans(&path_to(&holdings.reader, timeline)?);
-    let found = scan(&holdings, &spans, progress, &|record| {
-        Some(record.restore_point()?)
-    })?;
+    let found = scan(&holdings, &spans, progress, &Record::restore_point)?;
     Ok(found
         .into_iter()
         .map(|found| NamedPoint {

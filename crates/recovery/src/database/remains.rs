@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use repository::EntryKind;
@@ -22,6 +22,7 @@ const TABLESPACES: &str = "pg_tblspc";
 pub(super) struct Found {
     pub(super) bytes: u64,
     pub(super) mode: u32,
+    pub(super) uid: u32,
 }
 
 /// A file or folder that does not belong to the backup, or cannot be mended in place.
@@ -111,8 +112,9 @@ impl Remains {
         // A file with a second name is somebody else's, too: writing into it would change both.
         if meta.is_file() && is_file && meta.nlink() == 1 {
             let mode = meta.permissions().mode() & 0o777;
-            let bytes = meta.len();
-            self.files.insert(path.to_owned(), Found { bytes, mode });
+            let (bytes, uid) = (meta.len(), meta.uid());
+            self.files
+                .insert(path.to_owned(), Found { bytes, mode, uid });
             return Ok(());
         }
         if is_ours(root, path) {
@@ -179,7 +181,7 @@ impl Surplus {
         };
         let to = aside.join(inside);
         if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+            make_private_folder(parent)?;
         }
         match fs::rename(&self.path, &to) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::KeepAside {
@@ -190,6 +192,13 @@ impl Surplus {
             _ => Ok(()),
         }
     }
+}
+
+/// WAL holds what the tables hold: not for everybody.
+pub(super) fn make_private_folder(path: &Path) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(path).map_err(Error::io("create", path))
 }
 
 /// A file, a link (never what it points to), or a folder with all that is in it.

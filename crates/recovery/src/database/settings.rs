@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::Path;
 
-use super::writing::Writer;
 use crate::{Error, Result};
 
 const AUTO: &str = "postgresql.auto.conf";
@@ -48,23 +47,26 @@ const LOCATIONS: &[&str] = &[
 ];
 const INCLUDES: &[&str] = &["include", "include_dir", "include_if_exists"];
 
+/// Writes a small file that belongs to PostgreSQL's account.
+type Write<'a> = &'a dyn Fn(&Path, &[u8]) -> Result<()>;
+
 /// Where the configuration of a source lies that keeps it outside its data folder, as Debian does.
 const CONFIGURATION: &str = "bre_configuration";
 
-pub(super) fn make_private(dir: &Path, writer: &Writer<'_>) -> Result<()> {
+pub(super) fn make_private(dir: &Path, write: Write<'_>) -> Result<()> {
     let elsewhere = dir.join(CONFIGURATION);
-    make_private_below(&elsewhere, writer)?;
+    make_private_below(&elsewhere, write)?;
     let main = dir.join(MAIN);
     if main.exists() || !elsewhere.join(MAIN).exists() {
-        writer.text(&main, private_main(&read(&main)?).as_bytes())?;
+        write(&main, private_main(&read(&main)?).as_bytes())?;
     } else {
         let text = format!(
             "# The source keeps its configuration outside its data folder.\ninclude '{CONFIGURATION}/{MAIN}'\n"
         );
-        writer.text(&main, text.as_bytes())?;
+        write(&main, text.as_bytes())?;
     }
     let auto = private_auto(&read(&dir.join(AUTO))?, dir);
-    writer.text(&dir.join(AUTO), auto.as_bytes())?;
+    write(&dir.join(AUTO), auto.as_bytes())?;
     for (name, otherwise) in [
         (
             HBA,
@@ -75,17 +77,17 @@ pub(super) fn make_private(dir: &Path, writer: &Writer<'_>) -> Result<()> {
         if !dir.join(name).exists() {
             let kept = read(&elsewhere.join(name))?;
             let text = if kept.is_empty() { otherwise } else { &kept };
-            writer.text(&dir.join(name), text.as_bytes())?;
+            write(&dir.join(name), text.as_bytes())?;
         }
     }
     for signal in ["standby.signal", "postmaster.pid", "postmaster.opts"] {
         remove(&dir.join(signal))?;
     }
-    writer.text(&dir.join(SIGNAL), b"")
+    write(&dir.join(SIGNAL), b"")
 }
 
 /// Every settings file of a configuration that lay elsewhere: they include each other.
-fn make_private_below(folder: &Path, writer: &Writer<'_>) -> Result<()> {
+fn make_private_below(folder: &Path, write: Write<'_>) -> Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(Error::io("list", folder))?,
@@ -98,9 +100,9 @@ fn make_private_below(folder: &Path, writer: &Writer<'_>) -> Result<()> {
             .to_str()
             .is_some_and(|name| name.ends_with(".conf") && ![HBA, IDENT].contains(&name));
         if kind.is_dir() {
-            make_private_below(&path, writer)?;
+            make_private_below(&path, write)?;
         } else if kind.is_file() && settings {
-            writer.text(&path, private_main(&read(&path)?).as_bytes())?;
+            write(&path, private_main(&read(&path)?).as_bytes())?;
         }
     }
     Ok(())
@@ -241,5 +243,37 @@ mod tests {
             private_auto(&auto, Path::new("/data")).lines().count(),
             auto.lines().count()
         );
+    }
+
+    #[test]
+    fn configuration_from_outside_the_data_folder_is_included_and_reaches_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        std::fs::create_dir_all(dir.join("bre_configuration/conf.d")).unwrap();
+        let put = |name: &str, text: &str| std::fs::write(dir.join(name), text).unwrap();
+        put(
+            "bre_configuration/postgresql.conf",
+            "data_directory = '/var/lib/postgresql/15/main'\ninclude_dir = 'conf.d'\nwork_mem = '8MB'\n",
+        );
+        put("bre_configuration/conf.d/a.conf", "hba_file = '/etc/hba'\n");
+        put("bre_configuration/pg_hba.conf", "local all all trust\n");
+        make_private(dir, &|path, bytes| {
+            std::fs::write(path, bytes).map_err(Error::io("write", path))
+        })
+        .unwrap();
+        let get = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+        assert!(get("postgresql.conf").ends_with("include 'bre_configuration/postgresql.conf'\n"));
+        let main = get("bre_configuration/postgresql.conf");
+        assert!(
+            main.starts_with("# not in a restored copy: data_directory"),
+            "{main}"
+        );
+        assert!(
+            main.ends_with("include_dir = 'conf.d'\nwork_mem = '8MB'\n"),
+            "{main}"
+        );
+        assert!(get("bre_configuration/conf.d/a.conf").starts_with("# not in"));
+        assert_eq!(get("pg_hba.conf"), "local all all trust\n");
+        assert_eq!(get("recovery.signal"), "");
     }
 }

@@ -165,8 +165,13 @@ impl Writer<'_> {
             self.check_cancelled(path)?;
             let bytes = hand.extents.read(extent)?;
             hand.buffer.resize(bytes.len(), 0);
-            file.read_exact_at(&mut hand.buffer, extent.file_offset)
-                .map_err(Error::io("read", path))?;
+            if let Err(error) = file.read_exact_at(&mut hand.buffer, extent.file_offset) {
+                if !is_unreadable(&error) {
+                    return Err(Error::io("read", path)(error));
+                }
+                // What the disk cannot read any more differs for certain.
+                hand.buffer.clear();
+            }
             let written = write_differences(&file, extent, bytes, &hand.buffer)
                 .map_err(Error::io("write", path))?;
             self.written.fetch_add(written, Ordering::Relaxed);
@@ -193,6 +198,10 @@ fn write_differences(
     found: &[u8],
 ) -> std::io::Result<u64> {
     let mut written = 0;
+    if found.len() != wanted.len() {
+        file.write_all_at(wanted, extent.file_offset)?;
+        return Ok(wanted.len() as u64);
+    }
     let differs = |at: &usize| {
         wanted[*at..wanted.len().min(at + PAGE)] != found[*at..found.len().min(at + PAGE)]
     };
@@ -210,6 +219,11 @@ fn write_differences(
         written += run.len() as u64;
     }
     Ok(written)
+}
+
+/// The disk's own fault.
+pub(super) fn is_unreadable(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 fn size_of(entry: &Entry) -> u64 {

@@ -134,6 +134,7 @@ fn everything_comes_back() {
 
     outside_the_window(&world, before_backup, idle);
     unknown_points_and_transactions(&world);
+    tablespaces_go_where_told(&world, space.to_str().unwrap());
     exported_copies_verify(&world, &backup.id);
     second_life(&world, &cluster, second_stream, first_time);
 }
@@ -208,6 +209,33 @@ fn unknown_points_and_transactions(world: &World) {
             "{error}"
         );
     }
+}
+
+fn tablespaces_go_where_told(world: &World, old: &str) {
+    let plan = world.plan(Target::latest().on_timeline(1)).unwrap();
+    let (to, new) = (world.folder("mapped"), world.folder("mapped.space"));
+    let restore_with = |given: &str| {
+        let mut options = RestoreOptions::new(world.postgres.os_user().clone());
+        options.locations.insert(given.to_owned(), new.clone());
+        restore(&world.repository, &world.private, &plan, &to, &options, &())
+    };
+    let error = restore_with("/nowhere").unwrap_err();
+    assert!(
+        matches!(&error, Error::NoSuchTablespace { known, .. } if known.contains(old)),
+        "{error}"
+    );
+    assert!(!to.exists() && !new.exists());
+    restore_with(old).unwrap();
+    let link = std::fs::read_dir(to.join("pg_tblspc"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    assert_eq!(std::fs::read_link(link.path()).unwrap(), new);
+    assert!(
+        std::fs::read_dir(&new).unwrap().count() == 1,
+        "its files are there"
+    );
 }
 
 /// A server time after `micros` that the stream confirmed.
