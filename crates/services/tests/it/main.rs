@@ -24,3 +24,4 @@ mod operators;
 mod outages;
 mod past;
 mod quotes;
+mod telling;

@@ -358,3 +358,7 @@ fn part_of(value: PositionValue, shares: i64, of: i64) -> PositionValue {
     let units = exact / (i128::from(of) * 2).max(1);
     PositionValue::from_units(i64::try_from(units).unwrap_or(value.units()).max(1))
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

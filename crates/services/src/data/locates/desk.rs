@@ -302,6 +302,17 @@ impl Desk {
     }
 }
 
+#[cfg(test)]
+impl Desk {
+    pub(super) fn set_figure(&mut self, ticker: &str, figure: Result<Figure, Reason>) {
+        self.figures.insert(ticker.to_owned(), figure);
+    }
+
+    pub(super) fn set_quote(&mut self, id: Uuid, quote: RecordedQuote) {
+        self.quotes.insert(id, quote);
+    }
+}
+
 const FIGURES: &str = "\
 WITH RECURSIVE sources AS ( \
    (SELECT source FROM base_rates ORDER BY source LIMIT 1) \

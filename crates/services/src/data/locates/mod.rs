@@ -20,7 +20,7 @@ pub(crate) use find::{LocateFilter, available, find_locates, made_for, steps_of}
 pub(crate) use order::{
     Idempotency, LocateDecision, LocateOrder, LocateOutcome, Order, Refusal, StoredLocate,
 };
-pub(crate) use record::{LEDGER_COLUMNS, LOCATE_COLUMNS, Locate};
+pub(crate) use record::Locate;
 pub(crate) use states::{LocateKind, Status};
 pub(crate) use sweep::sweep;
 

@@ -1,0 +1,250 @@
+//! The state machine against random lives, and what only time can show.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pricing::{Convention, Fee, PerShare, Policy, QuoteInputs, Sourced};
+use proptest::prelude::*;
+
+use super::*;
+use crate::data::locates::order::{Idempotency, StoredLocate};
+use crate::data::quotes::QuoteFacts;
+use crate::data::writer::Recorded;
+use crate::time::rfc3339;
+
+/// 2026-11-23T15:00:00Z, a Monday: the close is ten hours away.
+const MONDAY: i64 = 1_795_446_000_000_000;
+const HOUR: i64 = 3_600_000_000;
+
+fn quote(id: Uuid, shares: u64, now: i64) -> RecordedQuote {
+    let none = |text: &str| Sourced::new(text.parse().unwrap(), "test", None);
+    let inputs = QuoteInputs {
+        ticker: "GME".into(),
+        currency: "USD".into(),
+        priced_at_micros: now,
+        position_value: PositionValue::whole(10 * i64::try_from(shares).unwrap()),
+        loan_days: 3,
+        per_share: Some(PerShare {
+            shares,
+            price: pricing::Price::whole(10),
+        }),
+        base_rate: none("0.05"),
+        minimum_rate: none("0"),
+        volatility_index: Sourced::new(pricing::Index::whole(20), "test", None),
+        event_risk_factor: Sourced::new(0, "test", None),
+        markup_percent: Sourced::new("5".parse().unwrap(), "broker", None),
+        fee: Sourced::new(Fee::Flat("25".parse().unwrap()), "broker", None),
+        feed_status: None,
+        policy: Arc::new(Policy::standard_1()),
+        convention: Arc::new(Convention::act365_1()),
+    };
+    let priced = pricing::quote(&inputs).unwrap();
+    let facts = QuoteFacts {
+        quote_id: id.to_string(),
+        request_id: "r".to_owned(),
+        client_id: "standard".to_owned(),
+        key_id: "k".to_owned(),
+        expires_at: rfc3339(now + HOUR),
+        engine_version: "1".to_owned(),
+        requested_ticker: None,
+        known_at: None,
+    };
+    RecordedQuote::new(facts, inputs, &priced)
+}
+
+fn figure(available: i64) -> Figure {
+    Figure {
+        source: "test".to_owned(),
+        available,
+        or_more: false,
+        valid_at: At(MONDAY),
+        known_at: At(MONDAY),
+    }
+}
+
+fn order(order: Order) -> LocateOrder {
+    LocateOrder {
+        client_id: Some("standard".to_owned()),
+        actor: "k".to_owned(),
+        request_id: "r".to_owned(),
+        idempotency: None,
+        order,
+    }
+}
+
+struct Life {
+    desk: Desk,
+    ids: Vec<Uuid>,
+    step: u128,
+}
+
+impl Life {
+    fn new(available: i64) -> Life {
+        let mut desk = Desk::default();
+        (desk.lot, desk.now_micros) = (100, MONDAY);
+        desk.set_figure("GME", Ok(figure(available)));
+        Life {
+            desk,
+            ids: Vec::new(),
+            step: 0,
+        }
+    }
+
+    fn take(&mut self, order: &LocateOrder) -> LocateDecision {
+        let decision = decide(&self.desk, order);
+        if let LocateDecision::Step(locate) | LocateDecision::Ended(locate, _) = &decision {
+            let locate = (**locate).clone();
+            assert_eq!(Locate::read(&locate.fields().unwrap()).unwrap(), locate);
+            self.desk.note(&StoredLocate {
+                recorded: Recorded {
+                    log: 0,
+                    epoch: 1,
+                    position: 1,
+                },
+                recorded_at_micros: self.desk.now_micros,
+                locate,
+            });
+        }
+        decision
+    }
+
+    fn offer(&mut self, shares: u64, kind: LocateKind, all_or_none: bool) -> Uuid {
+        self.step += 1;
+        let id = Uuid::from_u128(self.step);
+        self.desk
+            .set_quote(id, quote(id, shares, self.desk.now_micros));
+        self.ids.push(id);
+        let offer = Order::Offer {
+            locate_id: id,
+            quote_id: id,
+            shares: None,
+            kind,
+            all_or_none,
+            limit_rate: None,
+        };
+        self.take(&order(offer));
+        id
+    }
+
+    fn now(&self, id: Uuid) -> (Status, i64, Option<Reason>) {
+        let locate = self.desk.locate(id).unwrap();
+        (locate.status, locate.held(), locate.reason)
+    }
+
+    /// What is outstanding is what is held, day by day.
+    fn balance(&self) {
+        let mut held = BTreeMap::new();
+        for id in &self.ids {
+            if let Some(locate) = self.desk.locate(*id) {
+                *held.entry(locate.trade_date).or_insert(0) += locate.held();
+            }
+        }
+        for (date, held) in held {
+            assert_eq!(self.desk.outstanding("GME", date), held, "{date}");
+        }
+    }
+}
+
+#[test]
+fn the_evening_credits_what_was_not_returned_and_the_loans_end_what_was_borrowed_ahead() {
+    let mut life = Life::new(1000);
+    let single = life.offer(300, LocateKind::SingleUse, false);
+    let ahead = life.offer(200, LocateKind::PreBorrow, false);
+    for locate_id in [single, ahead] {
+        life.take(&order(Order::Accept { locate_id }));
+    }
+    assert_eq!((life.now(single).1, life.now(ahead).1), (300, 200));
+    // A minute before eight in New York nothing is due.
+    life.desk.now_micros = MONDAY + 10 * HOUR - 60_000_000;
+    let due = life.take(&order(Order::Expire { locate_id: single }));
+    assert_eq!(
+        due,
+        LocateDecision::Refused(Refusal::NotOpen(Status::Filled))
+    );
+    life.desk.now_micros = MONDAY + 10 * HOUR;
+    let late = life.take(&order(Order::Return {
+        locate_id: single,
+        shares: Some(100),
+    }));
+    assert!(
+        matches!(late, LocateDecision::Ended(_, Refusal::Expired)),
+        "{late:?}"
+    );
+    assert_eq!(
+        life.now(single),
+        (Status::Expired, 0, Some(Reason::TradeDateEnded))
+    );
+    life.take(&order(Order::Expire { locate_id: ahead }));
+    assert_eq!(life.now(ahead).0, Status::Filled);
+    life.balance();
+    // Three days later, in the evening.
+    life.desk.now_micros = MONDAY + 82 * HOUR;
+    life.take(&order(Order::Expire { locate_id: ahead }));
+    assert_eq!(
+        life.now(ahead),
+        (Status::Expired, 0, Some(Reason::LoanEnded))
+    );
+    life.balance();
+}
+
+#[test]
+fn a_part_is_priced_for_itself() {
+    let mut life = Life::new(300);
+    let id = life.offer(1000, LocateKind::SingleUse, false);
+    let whole = life.desk.locate(id).unwrap().fee.clone();
+    life.take(&order(Order::Accept { locate_id: id }));
+    let part = &life.desk.locate(id).unwrap().fee;
+    let alone = quote(id, 300, MONDAY).outputs;
+    assert_eq!((part.shares, part.total_fee), (300, alone.total_fee));
+    assert!(part.total_fee < whole.total_fee);
+}
+
+#[test]
+fn a_key_that_is_sent_again_is_answered_again_and_another_request_is_refused() {
+    let mut life = Life::new(1000);
+    let id = life.offer(300, LocateKind::SingleUse, true);
+    let sent = |digest: &str| LocateOrder {
+        idempotency: Some(Idempotency {
+            key: "a".to_owned(),
+            digest: digest.to_owned(),
+        }),
+        ..order(Order::Accept { locate_id: id })
+    };
+    assert!(matches!(life.take(&sent("1")), LocateDecision::Step(_)));
+    assert!(matches!(life.take(&sent("1")), LocateDecision::Already(_)));
+    assert_eq!(
+        life.take(&sent("2")),
+        LocateDecision::Refused(Refusal::KeyReused)
+    );
+    life.balance();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn whatever_happens_nothing_is_granted_beyond_the_figure(
+        acts in proptest::collection::vec((0..7_u8, 0..64_usize, 1..40_i64), 1..120)
+    ) {
+        let mut life = Life::new(5_000);
+        for (act, which, amount) in acts {
+            let locate_id = life.ids.get(which % life.ids.len().max(1)).copied().unwrap_or_default();
+            let (shares, kind) = (amount.unsigned_abs() * 100, LocateKind::ALL[which % 3]);
+            let decision = match act {
+                0 => { life.offer(shares, kind, which % 2 == 0); None }
+                1 | 2 => Some(life.take(&order(Order::Accept { locate_id }))),
+                3 => Some(life.take(&order(Order::Return { locate_id, shares: Some(amount * 50) }))),
+                4 => Some(life.take(&order(Order::Expire { locate_id }))),
+                5 => { life.desk.set_figure("GME", Ok(figure(amount * 200))); None }
+                _ => { life.desk.now_micros += amount * HOUR / 8; None }
+            };
+            if let Some(LocateDecision::Step(locate)) = decision
+                && let Some(step) = &locate.step
+            {
+                prop_assert!(step.change < 0 || step.outstanding <= step.available);
+                prop_assert!(locate.granted <= locate.shares && locate.granted % 100 == 0);
+            }
+            life.balance();
+        }
+    }
+}
