@@ -77,12 +77,19 @@ fn history(seed: u64) -> Seen {
     let mut seen = Seen::default();
     // The same private key everywhere, or none: a host that only writes expires as well.
     let with_key = seed.is_multiple_of(2);
+    // Days without a backup: the window is then replayed from far before it.
+    let rare = seed.is_multiple_of(3);
     while cluster.days() < 50 {
         let hours = 1 + i64::try_from(cluster.dice.below(14)).unwrap();
         cluster.pass(hours * HOUR_MICROS);
         let len = 1 + cluster.dice.below(SEGMENT_THIRD);
         cluster.write(len);
-        match cluster.dice.below(40) {
+        let happens = cluster.dice.below(40);
+        if rare && happens < 24 && cluster.dice.below(12) > 0 {
+            cluster.write(3 * SEGMENT_THIRD);
+            continue;
+        }
+        match happens {
             0..=11 => drop(cluster.backup(BackupKind::Full).unwrap()),
             12..=23 => {
                 let id = cluster.backup(BackupKind::Incremental).unwrap();
