@@ -1,8 +1,9 @@
 //! Settings of an instance: few, with defaults that suit one machine. `bre.toml` holds what differs.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
-    num::{NonZeroU16, NonZeroUsize},
+    num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +12,7 @@ use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::Deserialize;
 use services::{FeedSettings, RequestsPerMinute, Settings};
 
-use crate::error::Error;
+use crate::{cli::Source, error::Error};
 
 /// `DIR/bre.toml`, or the file that `--config` names. Unknown words are errors: a misspelt setting must not be a silent default.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -24,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) cache: Cache,
     pub(crate) repository: Repository,
     pub(crate) backup: Backup,
+    /// Clusters that are not the instance's own, by name.
+    pub(crate) clusters: BTreeMap<String, Cluster>,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     /// The services say what can be set about them.
@@ -177,6 +180,18 @@ pub(crate) struct Repository {
     pub(crate) path: Option<PathBuf>,
 }
 
+/// A PostgreSQL that this host protects and does not run.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cluster {
+    /// As a role that may replicate.
+    pub(crate) url: DatabaseUrl,
+    /// Its repository's folder; DIR/clusters/NAME/repository when absent.
+    pub(crate) repository: Option<PathBuf>,
+    /// The name of its slot, and of our stream as a standby; `bre` when absent.
+    pub(crate) slot: Option<String>,
+}
+
 /// The plan: when its jobs run, and how long their results are kept.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -194,6 +209,9 @@ pub(crate) struct Backup {
     pub(crate) grace_hours: NonZeroU16,
     /// Of signed heads older than the WAL one in so many minutes is kept.
     pub(crate) heads_minutes: NonZeroU16,
+    pub(crate) source: Source,
+    /// Most MiB a second that a backup reads; none: as fast as it can.
+    pub(crate) throttle_mib: Option<NonZeroU32>,
 }
 
 /// `daily 01:30`, `hourly :00`, `after every backup`, `after full` or `off`.
@@ -230,6 +248,8 @@ impl Default for Backup {
             schema_days: days(90),
             grace_hours: days(24),
             heads_minutes: days(15),
+            source: Source::Auto,
+            throttle_mib: None,
         }
     }
 }

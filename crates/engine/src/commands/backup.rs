@@ -2,18 +2,21 @@
 
 use std::{path::Path, process::ExitCode};
 
+use ::backup::database::BackupOutcome;
 use postgres_physical::lsn::Lsn;
 use repository::{BackupReader, BackupState, BackupSummary, Catalogue, WalReader, catalogue};
 use serde::Serialize;
 
 use super::{expire, opened::Opened, progress::Steps, prove};
 use crate::{
-    cli::{BackupCommand, RepositoryArgs},
+    cli::{BackupCommand, ReadingArgs, RepositoryArgs},
+    clusters,
+    config::Config,
     error::Error,
     instance::Instance,
     record::{self, Event},
     terminal::{self, time},
-    up::backups::backup_of_running,
+    up::backups::{Reading, backup_of_running},
 };
 
 /// Reading back is bound by decompression: one thread a core.
@@ -25,7 +28,18 @@ pub(crate) fn run(
     command: BackupCommand,
 ) -> Result<ExitCode, Error> {
     match command {
-        BackupCommand::Run { kind, .. } => take(instance, json, kind.into()),
+        BackupCommand::Run {
+            kind,
+            reading,
+            cluster: None,
+            ..
+        } => take(instance, json, kind.into(), reading),
+        BackupCommand::Run {
+            kind,
+            reading,
+            cluster: Some(name),
+            ..
+        } => take_named(instance, json, kind.into(), reading, name),
         BackupCommand::List(args) => list(instance, json, &args),
         BackupCommand::Show { id, repository } => show(instance, json, &id, &repository),
         BackupCommand::Verify { id, repository } => {
@@ -165,9 +179,12 @@ pub(super) fn take(
     instance: &Instance,
     json: bool,
     kind: repository::BackupKind,
+    reading: ReadingArgs,
 ) -> Result<ExitCode, Error> {
     instance.running()?;
-    let outcome = backup_of_running(instance, kind, &Steps::shown(json, "backup"))?;
+    let settings = Config::load(None, instance.root())?.backup;
+    let reading = Reading::new(&settings, reading);
+    let outcome = backup_of_running(instance, kind, reading, &Steps::shown(json, "backup"))?;
     let event = record::backup(Event::by_person("BackupRun"), &outcome);
     // The backup is there all the same; that it is not on record has to be seen.
     if let Err(error) = super::wait(event.record(instance)) {
@@ -175,7 +192,40 @@ pub(super) fn take(
             "bre: the backup is complete but not in the audit log: {error}"
         ));
     }
-    let opened = Opened::at(instance, &RepositoryArgs::default())?;
+    show_taken(instance, json, &RepositoryArgs::default(), outcome)
+}
+
+/// Of a cluster that is not ours: there is no audit log to put it into.
+fn take_named(
+    instance: &Instance,
+    json: bool,
+    kind: repository::BackupKind,
+    reading: ReadingArgs,
+    name: String,
+) -> Result<ExitCode, Error> {
+    let settings = Config::load(None, instance.root())?.backup;
+    let cluster = clusters::find(instance, &name)?;
+    let reading = Reading::new(&settings, reading);
+    let outcome = cluster.backup(kind, reading, &Steps::shown(json, "backup"))?;
+    if outcome.state != BackupState::Complete {
+        terminal::note(&format!(
+            "bre: the backup waits for its WAL. Is it streamed? bre wal stream --cluster {name}"
+        ));
+    }
+    let args = RepositoryArgs {
+        cluster: Some(name),
+        ..RepositoryArgs::default()
+    };
+    show_taken(instance, json, &args, outcome)
+}
+
+fn show_taken(
+    instance: &Instance,
+    json: bool,
+    args: &RepositoryArgs,
+    outcome: BackupOutcome,
+) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, args)?;
     let all = catalogue(&opened.repository)?;
     let taken = Taken {
         backup: find(&all, &outcome.id)?.into(),

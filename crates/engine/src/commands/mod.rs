@@ -38,7 +38,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Up(args) => return up::run(&instance, json, &args),
         Command::Serve(args) => return serve::run(&instance, json, &args),
         Command::Drill(command) => return drill::run(json, command),
-        Command::Wal(command) => return Ok(wal::run(&instance, command)),
+        Command::Wal(command) => return wal::run(&instance, json, command),
         Command::Backup(command) => return backup::run(&instance, json, command),
         Command::RepositoryKey(command) => {
             return repository_keys::run(&instance, json, command);

@@ -4,7 +4,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use repository::{PosixStore, RecipientPrivate, Repository};
 
-use crate::{cli::RepositoryArgs, config::Config, error::Error, instance::Instance, keys};
+use crate::{
+    cli::RepositoryArgs, clusters, config::Config, error::Error, instance::Instance, keys,
+};
 
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -15,6 +17,12 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) fn at(instance: &Instance, args: &RepositoryArgs) -> Result<Self, Error> {
+        if let Some(name) = &args.cluster {
+            let cluster = clusters::find(instance, name)?;
+            let path = args.repository.clone();
+            let path = path.unwrap_or_else(|| cluster.repository());
+            return Self::open(path, args, &cluster.instance);
+        }
         let path = match (&args.repository, instance.running()) {
             (Some(path), _) => path.clone(),
             (None, Ok(running)) => running.repository,
@@ -23,6 +31,10 @@ impl Opened {
                 .path
                 .unwrap_or_else(|| instance.repository()),
         };
+        Self::open(path, args, instance)
+    }
+
+    fn open(path: PathBuf, args: &RepositoryArgs, instance: &Instance) -> Result<Self, Error> {
         let repository = Repository::open(Arc::new(PosixStore::new(&path)))?;
         Ok(Self {
             repository,

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{backup::take, opened::Opened, progress::Steps, prove, restore::interrupted};
 use crate::{
-    cli::{PlanCommand, PlannedJob, RepositoryArgs},
+    cli::{PlanCommand, PlannedJob, ReadingArgs, RepositoryArgs},
     config::{self, Config},
     error::Error,
     expiry,
@@ -28,8 +28,13 @@ pub(crate) fn run(
     match command {
         PlanCommand::Show => show(instance, json),
         PlanCommand::Run { job } => match job {
-            PlannedJob::Full => take(instance, json, BackupKind::Full),
-            PlannedJob::Incremental => take(instance, json, BackupKind::Incremental),
+            PlannedJob::Full => take(instance, json, BackupKind::Full, ReadingArgs::default()),
+            PlannedJob::Incremental => take(
+                instance,
+                json,
+                BackupKind::Incremental,
+                ReadingArgs::default(),
+            ),
             PlannedJob::Proof => prove::run(instance, json, None, None, &RepositoryArgs::default()),
             PlannedJob::Expire => expire(instance, json),
         },
@@ -90,7 +95,8 @@ struct Table<'a> {
 
 impl Table<'_> {
     fn row(&self, job: Job) -> Row {
-        let cadence = self.config.cadence(job);
+        let kept = self.standing.cadence(job).filter(|_| self.is_kept);
+        let cadence = kept.unwrap_or_else(|| self.config.cadence(job));
         let known = self.standing.of(job).cloned().unwrap_or_default();
         // What was done by hand is in the repository only.
         let last = match known.running {

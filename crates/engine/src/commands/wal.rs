@@ -1,7 +1,13 @@
 //! `bre wal fetch`: what `restore_command` calls. PostgreSQL takes exit code 1 for the end of WAL, so only proof gives 1.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
+use ::backup::stream::{Streamer, StreamerConfig};
 use postgres_physical::lsn::parse_segment_name;
 use recovery::database::{FetchOutcome, wal_fetch};
 use repository::WalReader;
@@ -9,21 +15,68 @@ use repository::WalReader;
 use super::opened::Opened;
 use crate::{
     cli::{RepositoryArgs, WalCommand},
+    clusters,
     error::Error,
     instance::Instance,
     terminal,
+    up::supervisor::stop_on_signal,
 };
 
-pub(crate) fn run(instance: &Instance, command: WalCommand) -> ExitCode {
-    let WalCommand::Fetch {
-        name,
-        path,
-        socket,
-        repository,
-    } = command;
+/// How soon a stop is noticed.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(instance: &Instance, json: bool, command: WalCommand) -> Result<ExitCode, Error> {
+    match command {
+        WalCommand::Fetch {
+            name,
+            path,
+            socket,
+            repository,
+        } => Ok(fetch(instance, &name, &path, socket, &repository)),
+        WalCommand::Stream { cluster } => stream(instance, json, &cluster),
+    }
+}
+
+/// Returns when it is stopped from outside, or when the stream ends for good.
+fn stream(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error> {
+    let failed = |error: std::io::Error| Error::Failed(format!("cannot start: {error}"));
+    let runtime = tokio::runtime::Runtime::new().map_err(failed)?;
+    let stop = stop_on_signal(&runtime)?;
+    let cluster = clusters::find(instance, name)?;
+    let own = cluster.open()?;
+    let streamer = Streamer::start(StreamerConfig::new(
+        cluster.connect.clone().with_application_name(&cluster.slot),
+        &cluster.slot,
+        Arc::clone(&own.store),
+        own.keys.public.clone(),
+    ));
+    let watch = streamer.watch();
+    let mut attached = false;
+    while !stop.load(Ordering::Relaxed) {
+        let state = watch.wait_until(LOOK, |state| state.attached != attached);
+        if let Some(state) = state {
+            attached = state.attached;
+            let shown = serde_json::json!({"cluster": name, "attached": attached, "timeline": state.timeline});
+            terminal::result(json, &shown, || match attached {
+                true => format!("{name}: streaming into {}", own.repository.describe()),
+                false => format!("{name}: the stream is interrupted; it tries again"),
+            });
+        }
+    }
+    streamer.stop();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fetch(
+    instance: &Instance,
+    name: &str,
+    path: &Path,
+    socket: Option<PathBuf>,
+    repository: &RepositoryArgs,
+) -> ExitCode {
     let outcome = match socket {
-        Some(socket) => wal_fetch(&socket, &name, &path),
-        None => direct(instance, &repository, &name, &path),
+        Some(socket) => wal_fetch(&socket, name, path),
+        None => direct(instance, repository, name, path),
     };
     if let FetchOutcome::Trouble(why) = &outcome {
         terminal::note(&format!("bre wal fetch: {why}"));

@@ -17,12 +17,13 @@ use services::{HeadPublisher, StreamHealth};
 use tokio::runtime::Runtime;
 
 use crate::{
+    cli::ReadingArgs,
     config::Config,
     error::Error,
     instance::Instance,
     keys,
     up::{
-        backups::{Backups, OwnedRequest},
+        backups::{Backups, OwnedRequest, Reading},
         heads::{self, Publisher},
         health::StreamMonitor,
         plan::{Host, Plan},
@@ -56,6 +57,7 @@ struct Guarded {
     settings: crate::config::Backup,
     cache: PathBuf,
     lock: PathBuf,
+    reading: Reading,
     /// A complete backup on this timeline is known.
     backed_up: bool,
     strict: bool,
@@ -95,6 +97,7 @@ impl Protection {
                 settings: config.backup.clone(),
                 cache: instance.cache(),
                 lock: instance.backup_lock(),
+                reading: Reading::new(&config.backup, ReadingArgs::default()),
                 backed_up: false,
                 strict: config.database.strict,
             }),
@@ -242,6 +245,7 @@ impl Guarded {
             chunk_id: self.own.keys.chunk_id.clone(),
             label: "by the data-service",
             kind,
+            reading: self.reading,
             cache: self.cache.clone(),
             lock: self.lock.clone(),
         }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use backup::{
-    database::{BackupOutcome, DatabaseBackup, backup},
+    database::{BackupOutcome, DatabaseBackup, SourceChoice, backup},
     schedule::Job,
     stream::StreamWatch,
 };
@@ -23,8 +23,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::postgres::BACKUP;
 use crate::{
-    cli::RepositoryArgs,
+    cli::{ReadingArgs, RepositoryArgs, Source},
     commands::{opened::Opened, progress::Steps},
+    config,
     error::Error,
     instance::{Instance, make_folder},
     record::{self, Event},
@@ -43,10 +44,33 @@ pub(crate) struct OwnedRequest {
     pub(crate) chunk_id: ChunkIdKey,
     pub(crate) label: &'static str,
     pub(crate) kind: BackupKind,
+    pub(crate) reading: Reading,
     /// What the repository holds already, as this host knows it; may be deleted.
     pub(crate) cache: PathBuf,
     /// Held while a backup runs, whoever started it.
     pub(crate) lock: PathBuf,
+}
+
+/// Which way the bytes come, and how fast.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reading {
+    source: SourceChoice,
+    bytes_per_second_max: Option<u64>,
+}
+
+impl Reading {
+    /// As the command line says, and otherwise the settings.
+    pub(crate) fn new(settings: &config::Backup, asked: ReadingArgs) -> Self {
+        let throttle = asked.throttle.or(settings.throttle_mib);
+        Self {
+            source: match asked.source.unwrap_or(settings.source) {
+                Source::Auto => SourceChoice::Auto,
+                Source::Local => SourceChoice::Local,
+                Source::Protocol => SourceChoice::Protocol,
+            },
+            bytes_per_second_max: throttle.map(|mib| u64::from(mib.get()) << 20),
+        }
+    }
 }
 
 impl OwnedRequest {
@@ -57,6 +81,8 @@ impl OwnedRequest {
             &DatabaseBackup {
                 label: self.label,
                 kind: self.kind,
+                source: self.reading.source,
+                bytes_per_second_max: self.reading.bytes_per_second_max,
                 cache: Some(&self.cache),
                 wal_patience: WAL_PATIENCE,
                 ..DatabaseBackup::new(
@@ -217,6 +243,7 @@ fn job_of(kind: BackupKind) -> Job {
 pub(crate) fn backup_of_running(
     instance: &Instance,
     kind: BackupKind,
+    reading: Reading,
     steps: &Steps,
 ) -> Result<BackupOutcome, Error> {
     let running = instance.running()?;
@@ -233,6 +260,7 @@ pub(crate) fn backup_of_running(
         chunk_id: ChunkIdKey::load(&keys.join("chunk_id.key"))?,
         label: "by hand",
         kind,
+        reading,
         cache: instance.cache(),
         lock: instance.backup_lock(),
     };

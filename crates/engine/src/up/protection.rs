@@ -9,11 +9,12 @@ use backup::{
 use repository::{BackupKind, BackupState, WalReader, catalogue};
 
 use super::{
-    backups::OwnedRequest,
+    backups::{OwnedRequest, Reading},
     plan::{Host, Plan},
     postgres::{BACKUP, SUPERUSER},
     supervisor::Supervisor,
 };
+use crate::cli::ReadingArgs;
 use crate::{commands::progress::Steps, error::Error};
 
 /// Name of our slot, and of our stream as a standby.
@@ -177,6 +178,7 @@ impl Supervisor {
             chunk_id: self.keys.chunk_id.clone(),
             label,
             kind,
+            reading: Reading::new(&self.config.backup, ReadingArgs::default()),
             cache: self.instance.cache(),
             lock: self.instance.backup_lock(),
         }
