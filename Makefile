@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test generated-client schemathesis test-slow bench bench-backup drill torture torture-locates fmt setup
+.PHONY: help run test generated-client schemathesis test-slow bench bench-backup drill torture torture-locates retention fmt setup
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ torture: setup ## SIGKILL at seeded moments, again and again; SEED and ROUNDS ch
 
 torture-locates: setup ## SIGKILL amid locates, again and again; SEED and ROUNDS (usually 2000) choose and repeat a run
 	ROUNDS=$${ROUNDS:-2000} cargo test --locked -p services --test it locates_under_fire::killed -- --nocapture
+
+retention: ## expiry against a model, over many seeds; SEED and SEEDS (usually 10000) choose
+	BRE_RETENTION_SEED=$(or $(SEED),1) BRE_RETENTION_SEEDS=$(or $(SEEDS),10000) cargo test -p repository --release --lib retention::property -- --nocapture
 
 bench: ## side-by-side benchmarks, printed as ratios
 	@scripts/setup wrk zstd
