@@ -27,7 +27,7 @@ impl Plain {
     fn start(dir: &Path) -> Self {
         let (binaries, user) = (Binaries::find(None).unwrap(), OsUser::for_server().unwrap());
         let sockets = dir.with_extension("sockets");
-        std::fs::create_dir(&sockets).unwrap();
+        std::fs::create_dir_all(&sockets).unwrap();
         user.own(&sockets).unwrap();
         let log = dir.with_extension("log");
         let options = StartOptions::new(&sockets, 5432, log);
@@ -127,6 +127,7 @@ fn a_restore_holds_exactly_what_was_there_at_its_end_at_a_moment_and_at_a_positi
     instance.quote("GME");
     let first = instance.sql(QUOTES);
     let moment = instance.moment();
+    instance.value("SELECT pg_create_restore_point('after one')");
     instance.quote("AAPL");
     let second = instance.sql(QUOTES);
     let lsn = instance.value("SELECT pg_current_wal_insert_lsn()");
@@ -139,6 +140,8 @@ fn a_restore_holds_exactly_what_was_there_at_its_end_at_a_moment_and_at_a_positi
     drop(latest);
     drop(instance.restores("by_lsn", &["--lsn", &lsn], &second));
     drop(instance.restores("by_time", &["--time", &moment], &first));
+    named_points_are_shown_and_restored(&instance, &first);
+    mended_in_place(&instance, &third);
 
     let refused = |name: &str, target: &[&str]| {
         let to = instance.folder.join(name);
@@ -165,6 +168,58 @@ fn a_restore_holds_exactly_what_was_there_at_its_end_at_a_moment_and_at_a_positi
     std::fs::write(full.join("mine"), "mine").unwrap();
     refused("full", &["--latest"]).refused(&[full.to_str().unwrap(), "not empty"]);
     assert_eq!(std::fs::read_to_string(full.join("mine")).unwrap(), "mine");
+}
+
+fn named_points_are_shown_and_restored(instance: &Instance, first: &[Vec<String>]) {
+    let points = instance.bre(&["restore", "--list-points"]).json();
+    assert_eq!(points[0]["name"], "after one", "{points}");
+    drop(instance.restores("by_name", &["--name", "after one"], first));
+    let nowhere = instance.folder.join("nowhere");
+    let to = nowhere.to_str().unwrap();
+    for (option, value) in [("--name", "after two"), ("--xid", "4000000000")] {
+        let refused = instance.bre(&["restore", "--to", to, option, value]);
+        refused.refused(&[value, " to "]);
+    }
+    assert!(!nowhere.exists());
+    let status = instance.bre(&["status"]).parsed();
+    let window = &status["window"][0];
+    assert_eq!(
+        (&window["timeline"], &window["from_timeline"]),
+        (&1.into(), &1.into()),
+        "{status}"
+    );
+}
+
+/// The folder that was restored to the end, spoiled, and restored again: what differs is written, nothing else; never the engine's own.
+fn mended_in_place(instance: &Instance, third: &[Vec<String>]) {
+    let own = instance.data().join("postgres");
+    let over = |dir: &Path, more: &[&str]| {
+        instance.bre(&[&["restore", "--delta", "--to", dir.to_str().unwrap()], more].concat())
+    };
+    over(&own, &["--yes"]).refused(&["a server", "runs on"]);
+    let dir = instance.folder.join("latest");
+    let version = dir.join("PG_VERSION");
+    std::fs::write(&version, "??").unwrap();
+    std::fs::write(dir.join("stray"), "stray").unwrap();
+    let looked = over(&dir, &["--dry-run"]).json();
+    let surplus = looked["over"]["delete"].as_array().unwrap();
+    assert!(
+        surplus
+            .iter()
+            .any(|path| path == dir.join("stray").to_str().unwrap()),
+        "{looked}"
+    );
+    over(&dir, &[]).refused(&["nothing was changed", "--yes"]);
+    assert_eq!(std::fs::read_to_string(&version).unwrap(), "??");
+    let restored = over(&dir, &["--yes"]).json();
+    let (written, whole) = (
+        restored["bytes_written"].as_u64().unwrap(),
+        restored["bytes"].as_u64().unwrap(),
+    );
+    assert!(written < whole / 2, "{restored}");
+    assert!(!dir.join("stray").exists());
+    let plain = Plain::start(&dir);
+    assert_eq!(plain.sql(QUOTES), third);
 }
 
 #[test]
@@ -256,7 +311,14 @@ fn damage_in_the_repository_stops_a_restore_and_is_named() {
         "it could be started"
     );
     std::fs::remove_file(&pack).unwrap();
-    restore("missing").refused(&[&object]);
+    let missing = restore("missing");
+    missing.refused(&[&object, "is missing"]);
+    assert_eq!(
+        missing.err.matches("is missing").count(),
+        1,
+        "{}",
+        missing.err
+    );
     std::fs::write(&pack, &whole).unwrap();
     std::fs::set_permissions(&pack, PermissionsExt::from_mode(0o600)).unwrap();
 
@@ -269,5 +331,16 @@ fn damage_in_the_repository_stops_a_restore_and_is_named() {
     let name = segment.file_name().unwrap().to_str().unwrap().to_owned();
     restore("cut").refused(&[&name]);
     std::fs::write(&segment, bytes).unwrap();
-    restore("whole").exits(0);
+
+    // The end of the WAL is gone, and only the signed head knows that there was more.
+    let tails = instance.repository().join("tail/00000001");
+    let kept = instance.folder.join("kept");
+    std::fs::rename(&tails, &kept).unwrap();
+    let cut = restore("cut_tail");
+    cut.exits(0);
+    assert!(cut.err.contains("the newest WAL is gone"), "{}", cut.err);
+    std::fs::rename(&kept, &tails).unwrap();
+    let whole = restore("whole");
+    whole.exits(0);
+    assert!(!whole.err.contains("WARNING"), "{}", whole.err);
 }
