@@ -1,3 +1,5 @@
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+
 use super::*;
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
