@@ -151,7 +151,7 @@ fn ages(instance: &Instance) -> Vec<Check> {
     let backup = Freshness {
         last_micros: complete().map(|backup| backup.finished_at_micros).max(),
         now_micros,
-        every_seconds: backup_seconds(&plan),
+        every_seconds: backup_seconds(plan),
     };
     let proof = Freshness {
         last_micros: complete()
@@ -159,7 +159,7 @@ fn ages(instance: &Instance) -> Vec<Check> {
             .max(),
         now_micros,
         every_seconds: match plan(Job::Proof) {
-            Cadence::AfterEveryBackup => backup_seconds(&plan),
+            Cadence::AfterEveryBackup => backup_seconds(plan),
             Cadence::AfterFull => plan(Job::Full).period().map(|period| period.as_secs()),
             cadence => cadence.period().map(|period| period.as_secs()),
         },

@@ -200,10 +200,8 @@ impl Scratch {
                 return Ok(name);
             }
         }
-        Ok(DATABASE.to_owned()).and_then(|name| match Client::connect(&self.connect(&name)) {
-            Ok(_) => Ok(name),
-            Err(_) => Ok("postgres".to_owned()),
-        })
+        let engines = Client::connect(&self.connect(DATABASE));
+        Ok(engines.map_or("postgres", |_| DATABASE).to_owned())
     }
 }
 
