@@ -212,7 +212,6 @@ fn nothing_changed() {
     for source in [SourceChoice::Protocol, SourceChoice::Local] {
         world.take(&connect, BackupKind::Full, source);
         let outcome = world.take(&connect, BackupKind::Incremental, source);
-        println!("{source:?}: {outcome:?}");
         assert!(outcome.bytes_stored < 100_000, "{outcome:?}");
     }
 }
