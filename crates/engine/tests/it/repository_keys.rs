@@ -61,7 +61,7 @@ fn a_key_is_replaced_under_a_running_engine_and_no_wal_is_lost() {
     let retired = instance
         .bre(&["repository-key", "retire-old", "--yes"])
         .json();
-    assert!(retired["wraps_deleted"].as_u64().unwrap() > 2, "{retired}");
+    assert!(retired["wraps_deleted"].as_u64().unwrap() >= 2, "{retired}");
     let old = format!("recipient-{}.key", before["recipient_id"].as_str().unwrap());
     fs::remove_file(instance.data().join("keys").join(old)).unwrap();
     let entries = instance.audit_is_sound()["entries"].clone();
