@@ -65,7 +65,8 @@ pub(crate) struct PackBuilder {
 }
 
 impl PackBuilder {
-    pub(crate) fn new(key: &Arc<DataKey>) -> Result<Self> {
+    /// `bytes`: room of a pack that was put; what it holds does not matter.
+    pub(crate) fn new(key: &Arc<DataKey>, mut bytes: Vec<u8>) -> Result<Self> {
         let id = random_hex(16)?;
         let header = ObjectHeader {
             kind: ObjectKind::Pack,
@@ -73,7 +74,8 @@ impl PackBuilder {
             clear: Vec::new(),
         };
         let sealer = ObjectSealer::new(key, &pack_name(&id), &header)?;
-        let mut bytes = Vec::with_capacity(PACK_BYTES_MAX + (1 << 20));
+        bytes.clear();
+        bytes.reserve(PACK_BYTES_MAX + (2 << 20));
         bytes.extend_from_slice(sealer.header());
         Ok(Self {
             id,

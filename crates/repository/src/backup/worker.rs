@@ -251,7 +251,8 @@ impl OpenPack {
         let pack = self;
         let (id, bytes) = pack.builder.finish()?;
         shared.repository.store().put(&pack_name(&id), &bytes)?;
-        let bytes = bytes.len() as u64;
+        let (bytes, room) = (bytes.len() as u64, bytes);
+        lock(&shared.spare).push(room);
         lock(&shared.table).set_pack_bytes(pack.number, bytes);
         let done = CompletedPack {
             pack: PackRef { id, bytes },
@@ -268,7 +269,9 @@ impl OpenPack {
     }
 
     fn new(shared: &Shared) -> Result<Self> {
-        let builder = PackBuilder::new(&shared.key)?;
+        // New room costs more than filling it: each page of it is cleared first.
+        let room = lock(&shared.spare).pop().unwrap_or_default();
+        let builder = PackBuilder::new(&shared.key, room)?;
         let pack = PackRef {
             id: builder.id.clone(),
             bytes: 0,

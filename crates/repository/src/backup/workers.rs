@@ -51,6 +51,8 @@ pub(super) struct Shared {
     /// Both are help for the next backup: this one goes on without them.
     pub(super) known: Mutex<Option<KnownWriter>>,
     pub(super) journal: Mutex<Option<Journal>>,
+    /// Room of packs that were put.
+    pub(super) spare: Mutex<Vec<Vec<u8>>>,
     failed: Mutex<Option<Error>>,
     /// Jobs sent and not done.
     pending: Mutex<usize>,
@@ -95,6 +97,7 @@ impl Shared {
             known_bytes: Mutex::default(),
             known: Mutex::new(known),
             journal: Mutex::new(journal),
+            spare: Mutex::default(),
             failed: Mutex::default(),
             pending: Mutex::default(),
             done: Condvar::new(),
