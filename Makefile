@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test generated-client schemathesis test-slow bench bench-backup drill torture torture-locates retention fmt setup
+.PHONY: help run test generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates retention fmt setup
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ torture-locates: setup ## SIGKILL amid locates, again and again; SEED and ROUNDS
 
 retention: ## expiry against a model, over many seeds; SEED and SEEDS (usually 10000) choose
 	BRE_RETENTION_SEED=$(or $(SEED),1) BRE_RETENTION_SEEDS=$(or $(SEEDS),10000) cargo test -p repository --release --lib retention::property -- --nocapture
+
+crash-seeds: ## machines stopped at any write; SEEDS (200) and SEED (1) choose and repeat them, LOG=1 tells one's life
+	SEED="$(SEED)" SEEDS="$(SEEDS)" cargo test --release --locked -p recovery --test it -- --nocapture --exact crashes::stopped_at_any_write
 
 bench: ## side-by-side benchmarks, printed as ratios
 	@scripts/setup wrk zstd

@@ -1,6 +1,7 @@
 //! A real PostgreSQL backed up, streamed, lost and brought back.
 #![allow(clippy::unwrap_used)]
 
+mod crashes;
 mod delta;
 mod faults;
 mod incremental;

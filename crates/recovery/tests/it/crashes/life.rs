@@ -1,0 +1,458 @@
+//! Lives of one machine, told by a seed: it streams, backs up, expires, rotates its key, restores and stops at some write; then the
+//! next life opens what is left and goes on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use repository::retention::{Clock, DAY_MICROS, HOUR_MICROS, Rules, Survey, execute, plan};
+use repository::{
+    BackupFacts, BackupKind, BackupOptions, BackupState, BackupStop, BackupWriter, ChunkIdKey,
+    Error, MemoryStore, Progress, Proof, RecipientPrivate, Repository, Result, Store, WalReader,
+    WalWriter, catalogue, new_backup_id, put_proof, retire, rewrap,
+};
+
+use super::dice::{Dice, noise};
+use super::disk::Disk;
+use super::model::{Checked, Files, Model, Taken, wal};
+
+pub(super) const SEGMENT: u64 = 1 << 16;
+const SYSTEM: u64 = 7_301_234_567_890_123_456;
+const BEGINNING: i64 = 1_700_000_000_000_000;
+const PAGE: usize = 8192;
+/// A life's first writes are its stream's; few lives come beyond this many.
+const WRITES_IN_A_LIFE: usize = 60;
+
+/// The guide's, for weeks that pass in a hundred steps.
+pub(super) const RULES: Rules = Rules {
+    full_micros: 3 * DAY_MICROS,
+    incremental_micros: DAY_MICROS,
+    wal_micros: DAY_MICROS,
+    schema_micros: 3 * DAY_MICROS,
+    grace_micros: 6 * HOUR_MICROS,
+    heads_spacing_micros: HOUR_MICROS,
+};
+
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) crashes: u64,
+    pub(super) writes: u64,
+    pub(super) backups_called_complete: u64,
+    pub(super) incrementals: u64,
+    pub(super) objects_expired: u64,
+    pub(super) rotations: u64,
+    pub(super) restores_killed: u64,
+    pub(super) backups_read: u64,
+    pub(super) wal_bytes_read: u64,
+}
+
+impl Seen {
+    pub(super) fn add(&mut self, other: Self) {
+        self.crashes += other.crashes;
+        self.writes += other.writes;
+        self.backups_called_complete += other.backups_called_complete;
+        self.incrementals += other.incrementals;
+        self.objects_expired += other.objects_expired;
+        self.rotations += other.rotations;
+        self.restores_killed += other.restores_killed;
+        self.backups_read += other.backups_read;
+        self.wal_bytes_read += other.wal_bytes_read;
+    }
+}
+
+/// What outlives a crash beside the repository: keys, the local cache, and the server with its data.
+struct World {
+    dice: Dice,
+    memory: MemoryStore,
+    disk: Disk,
+    folder: tempfile::TempDir,
+    chunk_key: ChunkIdKey,
+    /// Opens everything.
+    key: RecipientPrivate,
+    /// A rotation under way: the next key, and whether everything is sealed to it.
+    next_key: Option<RecipientPrivate>,
+    old_key: Option<RecipientPrivate>,
+    files: Files,
+    /// Of the server: WAL up to here exists.
+    written: u64,
+    model: Model,
+    seen: Seen,
+    restores: u64,
+    log: bool,
+}
+
+/// All of one seed. `Err` says what was broken.
+pub(super) fn run(seed: u64) -> std::result::Result<Seen, String> {
+    let mut world = World::new(seed);
+    let lives = 4 + world.dice.below(4);
+    for _ in 0..lives {
+        let stops_at = world.dice.below(WRITES_IN_A_LIFE) as u64;
+        let disk = world.disk.next_life(Some(stops_at));
+        let ended = world.live(&disk);
+        if !disk.is_down() {
+            ended.map_err(|error| format!("without a crash: {error}"))?;
+        } else {
+            world.seen.crashes += 1;
+        }
+        world.check(&disk)?;
+    }
+    // The last one ends by itself; whatever was interrupted is gone on with.
+    let disk = world.disk.next_life(None);
+    world
+        .live(&disk)
+        .and_then(|()| world.rotate(&Repository::open(Arc::new(disk.clone()))?))
+        .map_err(|error| format!("the last life: {error}"))?;
+    world.check(&disk)?;
+    world.seen.writes = world.disk.writes();
+    Ok(world.seen)
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let dice = Dice::new(seed);
+        let memory = MemoryStore::new();
+        memory.set_clock(Some(BEGINNING));
+        Repository::init(Arc::new(memory.clone())).unwrap();
+        let memory_folder = std::path::Path::new("/dev/shm");
+        let folder = match memory_folder.is_dir() {
+            true => tempfile::tempdir_in(memory_folder).unwrap(),
+            false => tempfile::tempdir().unwrap(),
+        };
+        let mut files = Files::new();
+        files.insert("global/pg_control".to_owned(), control_file());
+        for number in 0..3 {
+            let pages = 1 + dice.below(6);
+            files.insert(
+                format!("base/1/{}", 16384 + number),
+                noise(number, 0, pages * PAGE),
+            );
+        }
+        Self {
+            disk: Disk::new(Arc::new(memory.clone()), dice.clone()),
+            dice,
+            memory,
+            folder,
+            chunk_key: ChunkIdKey::generate().unwrap(),
+            key: RecipientPrivate::generate().unwrap(),
+            next_key: None,
+            old_key: None,
+            files,
+            written: SEGMENT,
+            model: Model {
+                acknowledged: SEGMENT,
+                now: BEGINNING,
+                ..Model::default()
+            },
+            seen: Seen::default(),
+            restores: 0,
+            log: std::env::var_os("LOG").is_some(),
+        }
+    }
+
+    /// With LOG=1: for one seed by itself.
+    fn tell(&self, what: impl Fn() -> String) {
+        if self.log {
+            println!("{:#x}: {}", self.model.acknowledged, what());
+        }
+    }
+
+    fn pass(&mut self, micros: i64) {
+        self.model.now += micros;
+        self.memory.set_clock(Some(self.model.now));
+    }
+
+    /// Until it has done enough, or the machine stops.
+    fn live(&mut self, disk: &Disk) -> Result<()> {
+        let repository = Repository::open(Arc::new(disk.clone()))?;
+        let mut stream = self.attach(&repository)?;
+        for _ in 0..8 + self.dice.below(12) {
+            let hours = i64::try_from(self.dice.below(9)).unwrap();
+            self.pass(hours * HOUR_MICROS + 1);
+            let what = self.dice.below(20);
+            self.tell(|| format!("op {what} at {}", self.model.now));
+            match what {
+                0..=6 => self.append(&mut stream)?,
+                7..=9 => self.backup(&repository, &mut stream, BackupKind::Full)?,
+                10..=12 => self.backup(&repository, &mut stream, BackupKind::Incremental)?,
+                13..=15 => self.expire(&repository)?,
+                16 => {
+                    stream.finish()?;
+                    self.rotate(&repository)?;
+                    stream = self.attach(&repository)?;
+                }
+                17 => drop(WalReader::new(&repository, &self.key).compact(self.key.public())?),
+                18 => self.prove(&repository)?,
+                _ => self.restore(&repository)?,
+            }
+        }
+        stream.finish()
+    }
+
+    /// As the real stream does: again from the start of the segment up to which the repository has everything.
+    fn attach(&self, repository: &Repository) -> Result<WalWriter> {
+        let start = self.model.acknowledged / SEGMENT * SEGMENT;
+        let name = format!("s{:x}", self.dice.below(1 << 30));
+        let public = self.key.public();
+        WalWriter::new(repository, public, SYSTEM, 1, SEGMENT, &name, start)
+    }
+
+    fn server_writes(&mut self, to: u64) {
+        self.written = to;
+        self.model.moments.push((self.model.now, to));
+    }
+
+    fn append(&mut self, stream: &mut WalWriter) -> Result<()> {
+        let more = 1 + self.dice.below(SEGMENT as usize) as u64;
+        self.server_writes(self.written + more);
+        self.send(stream)
+    }
+
+    /// All that the server has, in pieces. A segment is sealed by another thread: waiting for it keeps the order of writes, and with it
+    /// the moment of the crash, the same in every run.
+    fn send(&mut self, stream: &mut WalWriter) -> Result<()> {
+        while stream.durable_lsn() < self.written {
+            let from = stream.durable_lsn();
+            let to = (from + 1 + self.dice.below(SEGMENT as usize / 2) as u64).min(self.written);
+            stream.append(from, &wal(from, to), self.model.now)?;
+            self.model.acknowledged = self.model.acknowledged.max(to);
+            self.model.confirmed_at = self.model.now;
+            while stream.seal_status().pending > 0 && stream.seal_status().last_error.is_none() {
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+
+    fn change_files(&mut self) {
+        let paths: Vec<String> = self.files.keys().cloned().collect();
+        let path = self.dice.pick(&paths).clone();
+        let page = noise(self.dice.below(1 << 30) as u64, 0, PAGE);
+        match self.files.get_mut(&path) {
+            Some(bytes) if path.starts_with("base/") => match self.dice.below(4) {
+                0 => bytes.extend(&page),
+                1 if bytes.len() > PAGE => bytes.truncate(bytes.len() - PAGE),
+                _ => {
+                    let at = self.dice.below(bytes.len() / PAGE) * PAGE;
+                    bytes[at..at + PAGE].copy_from_slice(&page);
+                }
+            },
+            _ => drop(self.files.insert(format!("base/1/{}", self.written), page)),
+        }
+    }
+
+    fn backup(
+        &mut self,
+        repository: &Repository,
+        stream: &mut WalWriter,
+        kind: BackupKind,
+    ) -> Result<()> {
+        self.change_files();
+        self.send(stream)?;
+        let (start, began) = (self.written, self.model.now);
+        let label = noise(7, start, 40);
+        self.files.insert("backup_label".to_owned(), label);
+        let facts = BackupFacts {
+            id: new_backup_id(began)?,
+            kind,
+            parent: None,
+            label: "crashes".to_owned(),
+            system_identifier: SYSTEM,
+            timeline: 1,
+            start_lsn: start,
+            pg_version: 150_008,
+            wal_segment_bytes: SEGMENT,
+            started_at_micros: began,
+        };
+        let options = BackupOptions {
+            threads: 1,
+            cache: Some(self.folder.path().join("cache")),
+            ..BackupOptions::default()
+        };
+        let (public, id) = (self.key.public(), facts.id.clone());
+        let writer = BackupWriter::begin_with(repository, public, &self.chunk_key, facts, options)?;
+        self.tell(|| format!("backup {id} {:?} from {start:#x}", writer.kind()));
+        for (path, bytes) in &self.files {
+            writer.blob(path, 0o600, began, bytes)?;
+        }
+        // Another job of the same host.
+        let expired_meanwhile = self.dice.percent(20);
+        if expired_meanwhile {
+            self.expire(repository)?;
+        }
+        self.pass(HOUR_MICROS / 4);
+        let stop = start + 1 + self.dice.below(2 * SEGMENT as usize) as u64;
+        let taken = Taken {
+            start,
+            stop,
+            at: self.model.now,
+            is_full: writer.kind() == BackupKind::Full,
+            is_called_complete: false,
+            files: self.files.clone(),
+        };
+        self.server_writes(stop);
+        self.seen.incrementals += u64::from(!taken.is_full);
+        // Stopped during the last write, it may exist; then it must be whole.
+        self.model.taken.insert(id.clone(), taken);
+        let finished = writer.finish(BackupStop {
+            stop_lsn: stop,
+            finished_at_micros: self.model.now,
+            ..BackupStop::default()
+        });
+        if expired_meanwhile && matches!(finished, Err(Error::Missing { .. })) {
+            // Refused, because it refers to what just expired: the next one stores it again.
+            self.model.taken.remove(&id);
+            return Ok(());
+        }
+        finished?;
+        self.send(stream)?;
+        let complete = state_of(repository, &id)? == Some(BackupState::Complete);
+        assert!(complete, "{id} has all its WAL");
+        if let Some(taken) = self.model.taken.get_mut(&id) {
+            taken.is_called_complete = true;
+            self.seen.backups_called_complete += 1;
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self, repository: &Repository) -> Result<()> {
+        let key = self.dice.percent(50).then_some(&self.key);
+        let survey = Survey::read(repository, key)?;
+        let now = self.model.now;
+        let clock = Clock {
+            now_micros: now,
+            store_micros: now,
+            postgres_micros: Some(now),
+        };
+        let plan = plan(&survey, &clock, &RULES)?;
+        for decision in &plan.decisions {
+            self.tell(|| format!("  {decision:?}"));
+        }
+        self.model.wal_may_be_gone = true;
+        if self.dice.percent(30) {
+            // Decided, and carried out later.
+            self.pass(HOUR_MICROS);
+        }
+        let done = execute(repository, &plan, &())?;
+        self.seen.objects_expired += done.deleted;
+        Ok(())
+    }
+
+    /// As an operator does it: the new key made once and kept, the rotation repeated until it is through.
+    fn rotate(&mut self, repository: &Repository) -> Result<()> {
+        if let Some(old) = &self.old_key {
+            retire(repository, &old.public().id(), &self.key, &())?;
+            self.old_key = None;
+            self.seen.rotations += 1;
+            return Ok(());
+        }
+        let next = match &self.next_key {
+            Some(next) => next.clone(),
+            None => RecipientPrivate::generate()?,
+        };
+        self.next_key = Some(next.clone());
+        rewrap(repository, &self.key, &next, &())?;
+        self.next_key = None;
+        self.old_key = Some(std::mem::replace(&mut self.key, next));
+        Ok(())
+    }
+
+    fn prove(&self, repository: &Repository) -> Result<()> {
+        let Some(id) = self.live_backup(repository)? else {
+            return Ok(());
+        };
+        let proof = Proof {
+            proved_at_micros: self.model.now,
+            passed: self.dice.percent(80),
+            details: Default::default(),
+        };
+        put_proof(repository, &id, &proof).map(drop)
+    }
+
+    fn live_backup(&self, repository: &Repository) -> Result<Option<String>> {
+        let mut ids: Vec<String> = catalogue(repository)?
+            .backups
+            .into_iter()
+            .filter(|backup| backup.state == BackupState::Complete)
+            .map(|backup| backup.id)
+            .collect();
+        ids.sort();
+        Ok((!ids.is_empty()).then(|| self.dice.pick(&ids).clone()))
+    }
+
+    fn restore(&mut self, repository: &Repository) -> Result<()> {
+        let Some(id) = self.live_backup(repository)? else {
+            return Ok(());
+        };
+        self.restores += 1;
+        let folder = self
+            .folder
+            .path()
+            .join(format!("restored-{}", self.restores));
+        let steps = Steps(AtomicUsize::new(self.dice.below(12)));
+        let outcome = self
+            .model
+            .check_restore(repository, &self.key, &id, &folder, &steps);
+        self.seen.restores_killed += u64::from(steps.cancelled());
+        let _ = std::fs::remove_dir_all(&folder);
+        outcome.map_err(|error| Error::Input(error.to_string()))
+    }
+
+    /// After each life, by somebody who has the keys and reaches the disk directly.
+    fn check(&mut self, disk: &Disk) -> std::result::Result<(), String> {
+        let repository =
+            Repository::open(Arc::new(self.memory.clone())).map_err(|e| e.to_string())?;
+        let checked = self.model.check(&repository, &self.key);
+        self.tell(|| format!("a life ended: {}", disk.last_words()));
+        if checked.is_err() {
+            for object in self.memory.list("").unwrap_or_default() {
+                self.tell(|| format!("  {object:?}"));
+            }
+            self.tell(|| format!("{:#?}", repository::wal_inventory(&repository)));
+        }
+        let Checked { backups, wal_bytes } = checked
+            .map_err(|error| format!("{error} (the machine stopped at: {})", disk.last_words()))?;
+        self.seen.backups_read += backups;
+        self.seen.wal_bytes_read += wal_bytes;
+        Ok(())
+    }
+}
+
+fn state_of(repository: &Repository, id: &str) -> Result<Option<BackupState>> {
+    let catalogue = catalogue(repository)?;
+    let found = catalogue.backups.iter().find(|backup| backup.id == id);
+    Ok(found.map(|backup| backup.state))
+}
+
+/// Kills what asks it at the chosen step.
+struct Steps(AtomicUsize);
+
+impl Progress for Steps {
+    fn cancelled(&self) -> bool {
+        let left = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
+                left.checked_sub(1)
+            });
+        left.is_err()
+    }
+}
+
+/// As much of a `pg_control` as tells whose it is.
+fn control_file() -> Vec<u8> {
+    let mut bytes = vec![0; PAGE];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, &SYSTEM.to_ne_bytes());
+    for (at, word) in [
+        (8, 1300_u32),
+        (16, 6),
+        (216, 8192),
+        (220, 131_072),
+        (224, 8192),
+        (228, 1 << 20),
+        (252, 1),
+    ] {
+        put(at, &word.to_ne_bytes());
+    }
+    let check = crc32c::crc32c(&bytes[..288]);
+    bytes[288..292].copy_from_slice(&check.to_ne_bytes());
+    bytes
+}
