@@ -10,7 +10,7 @@ use std::{
 use backup::schedule::{Cadence, Job};
 use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::Deserialize;
-use services::{FeedSettings, RequestsPerMinute, Settings};
+use services::{FeedSettings, LocateSettings, RequestsPerMinute, Settings};
 
 use crate::{cli::Source, error::Error};
 
@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     /// The services say what can be set about them.
     pub(crate) feeds: FeedSettings,
+    pub(crate) locates: LocateSettings,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -329,6 +330,7 @@ impl Config {
             // The instance's own Redis has one gateway only: it counts faster in memory.
             share_limits: self.cache.url.is_some(),
             feeds: self.feeds.clone(),
+            locates: self.locates,
             batch_quotes_max: self.database.batch_quotes_max.get(),
             tls: self.server.tls()?,
             ..Settings::default()

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use audit::SigningKey;
 use postgres_physical::server::StopMode;
@@ -17,10 +18,18 @@ use services::{
 };
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::harness::{Instance, Outside, SETTLED};
+use crate::harness::{Instance, Options, Outside, SETTLED};
 use crate::locates::{file, import, options, wanted};
 
 const SHARES: i64 = 10_000;
+
+/// A machine that is busy with other tests is slow; that is not what is looked at here.
+fn patient() -> Options {
+    let mut options = options();
+    options.settings.quote_deadline = Duration::from_secs(60);
+    options.settings.request_deadline = Duration::from_secs(60);
+    options
+}
 
 /// One of several engines on the same database: all services, with a log of its own.
 async fn engine(database: DatabaseConfig, log: u16, control: Option<UnixListener>) -> Running {
@@ -46,8 +55,8 @@ async fn engine(database: DatabaseConfig, log: u16, control: Option<UnixListener
         }),
         stream: outside as Arc<dyn StreamHealth>,
         strict: false,
-        settings: options().settings,
-        sample: options().sample,
+        settings: patient().settings,
+        sample: patient().sample,
     };
     Services::start(config).await.unwrap()
 }
@@ -94,7 +103,7 @@ async fn by_the_log(instance: &Instance, log: u16) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_at_two_gateways_share_ten_thousand_shares() {
-    let instance = Instance::with(options()).await;
+    let instance = Instance::with(patient()).await;
     let list = file(&[("GME", "10000"), ("AMC", "1000")]);
     let (status, body) = instance.control("POST", &import(&now()), &list).await;
     assert_eq!(status, 200, "{body}");
@@ -149,10 +158,9 @@ async fn five_hundred_at_two_gateways_share_ten_thousand_shares() {
         by_the_log(&instance, 1).await,
     ];
     assert_eq!(logs.iter().sum::<i64>(), SHARES);
-    assert!(
-        logs.iter().all(|sum| *sum > 0),
-        "both data-services granted: {logs:?}"
-    );
+    // Who was first had it all, perhaps; both had their say.
+    let deciders = "SELECT count(DISTINCT log) FROM audit_log WHERE kind = 10";
+    assert_eq!(instance.value(deciders).await, "2");
     other.shutdown().await;
 }
 
@@ -257,7 +265,7 @@ async fn trade(
     seed: u64,
 ) {
     let client = reqwest::Client::builder()
-        .timeout(std::time::Duration::from_secs(5))
+        .timeout(Duration::from_secs(5))
         .build()
         .unwrap();
     let mut dice = Dice(seed);
@@ -299,9 +307,21 @@ async fn trade(
         told.steps.fetch_add(1, Ordering::Relaxed);
         let granted = accepted["granted"].as_i64().unwrap_or(0);
         told.held.lock().unwrap().insert(id.to_owned(), granted);
-        if granted == 0 || dice.below(4) == 0 {
-            continue;
-        }
+        // Now and then an older one, so that there is always something to fight for.
+        let id = &match told
+            .held
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(_, held)| **held > 0)
+            .nth(dice.below(8))
+        {
+            Some((older, _)) => older.clone(),
+            None => continue,
+        };
+        let doubt = || {
+            told.doubtful.lock().unwrap().insert(id.clone());
+        };
         match ask(dice.below(2), format!("/{id}/return"), json!({})).await {
             None => doubt(),
             Some(returned) if returned["status"] == "success" => {
@@ -338,7 +358,7 @@ async fn killed_at_any_moment_availability_locates_and_log_agree() {
     let seed = setting("SEED", u64::from(std::process::id()) * 7919 + 1);
     let rounds = setting("ROUNDS", 24);
     println!("SEED={seed} ROUNDS={rounds}");
-    let mut instance = Instance::with(options()).await;
+    let mut instance = Instance::with(patient()).await;
     let (status, body) = instance
         .control(
             "POST",
@@ -377,13 +397,13 @@ async fn killed_at_any_moment_availability_locates_and_log_agree() {
         crate::harness::until(
             "work goes on",
             async || {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
                 told.steps.load(Ordering::Relaxed)
             },
             |steps| *steps >= target,
         )
         .await;
-        tokio::time::sleep(std::time::Duration::from_micros(dice.below(5_000) as u64)).await;
+        tokio::time::sleep(Duration::from_micros(dice.below(5_000) as u64)).await;
         match dice.below(5) {
             0 | 1 => engines[0].kill(&instance),
             2 => engines[1].kill(&instance),

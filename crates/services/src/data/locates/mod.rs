@@ -24,15 +24,19 @@ pub(crate) use record::Locate;
 pub(crate) use states::{LocateKind, Status};
 pub(crate) use sweep::sweep;
 
+use std::num::NonZeroU32;
+
 /// What a desk can set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct LocateSettings {
     /// Shares are located in multiples of this.
-    pub lot: i64,
+    pub lot: NonZeroU32,
 }
 
 impl Default for LocateSettings {
     fn default() -> LocateSettings {
-        LocateSettings { lot: 100 }
+        const LOT: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+        LocateSettings { lot: LOT }
     }
 }

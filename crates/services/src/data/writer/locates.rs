@@ -228,7 +228,7 @@ async fn run(
     let orders: Vec<&LocateOrder> = works.iter().map(|work| &work.order).collect();
     let terms = DeskTerms {
         now_micros: now_micros(),
-        lot: config.locates.lot,
+        lot: i64::from(config.locates.lot.get()),
         feeds: &config.market.feeds(),
         closed,
     };
