@@ -208,7 +208,7 @@ fn has_zero_sector(bytes: &[u8], from: usize, end: usize) -> bool {
     let mut at = from;
     while at < end {
         let next = ((at / SECTOR + 1) * SECTOR).min(end);
-        let is_last = next == end && at % SECTOR == 0;
+        let is_last = next == end && at.is_multiple_of(SECTOR);
         if (next - at >= ZEROS_MIN || is_last) && bytes[at..next].iter().all(|byte| *byte == 0) {
             return true;
         }
