@@ -87,13 +87,13 @@ impl Task {
         open: &mut Open,
         first: Box<LocateWork>,
     ) -> Result<Option<Request>, Ended> {
-        let (mut works, mut next) = (vec![first], None);
+        let (mut works, mut next) = (vec![*first], None);
         while works.len() < self.config.batch_max && next.is_none() {
             match self.requests.try_recv() {
                 Ok(Request {
                     work: Work::Locate(work),
                     ..
-                }) => works.push(work),
+                }) => works.push(*work),
                 Ok(other) => next = Some(other),
                 Err(_) => break,
             }
@@ -109,7 +109,7 @@ impl Task {
     async fn commit_locates(
         &mut self,
         open: &mut Open,
-        works: Vec<Box<LocateWork>>,
+        works: Vec<LocateWork>,
     ) -> Result<(), Ended> {
         if self.config.strict && !open.standby && !self.sees_standby(open).await? {
             let why = "strict mode: the server does not wait for the stream to the repository yet";
@@ -144,7 +144,7 @@ impl Task {
         &mut self,
         open: &mut Open,
         before: audit::Chain,
-        works: Vec<Box<LocateWork>>,
+        works: Vec<LocateWork>,
         made: Made,
         outcome: Outcome,
     ) -> Result<(), Ended> {
@@ -189,7 +189,7 @@ impl Task {
     }
 }
 
-fn refuse_all(works: Vec<Box<LocateWork>>, error: &WriteError) {
+fn refuse_all(works: Vec<LocateWork>, error: &WriteError) {
     for work in works {
         drop(work.reply.send(Err(error.clone())));
     }
@@ -210,7 +210,7 @@ fn count(locate: &Locate) {
 async fn run(
     config: &WriterConfig,
     open: &mut Open,
-    works: &[Box<LocateWork>],
+    works: &[LocateWork],
     made: &mut Made,
 ) -> Result<Ran, tokio_postgres::Error> {
     let transaction = open.session.client.transaction().await?;
