@@ -373,7 +373,7 @@ async fn a_feed_over_tls_is_believed_by_its_authority_alone() {
     instance.services().set_feeds(feeds.clone());
     let gme = async || instance.get(&key, "/api/v1/rates/GME").await.json();
     until("a rate over TLS", &gme, |answer| {
-        answer["base_rate"].to_string() == "0.15"
+        answer["base_rate"] == 0.15
     })
     .await;
     // A file that is none is told, with its name.
