@@ -59,7 +59,11 @@ fn stopped_at_any_write() {
                     }
                     match catch_unwind(AssertUnwindSafe(|| life::run(seed))) {
                         Ok(Ok(one)) => seen.lock().unwrap().add(one),
-                        Ok(Err(what)) => failed.lock().unwrap().push((seed, what)),
+                        Ok(Err(what)) => {
+                            // At once: ten thousand take a while.
+                            println!("seed {seed}: {what}");
+                            failed.lock().unwrap().push((seed, what));
+                        }
                         Err(_) => failed
                             .lock()
                             .unwrap()
