@@ -284,7 +284,7 @@ impl Reader {
             path: self.path.clone(),
             error,
         })?;
-        let answer = serde_json::from_str(&self.buffer).map_err(|error| DiffError::Line {
+        let answer = Answer::read(&self.buffer).map_err(|error| DiffError::Line {
             path: self.path.clone(),
             line: self.number,
             reason: error.to_string(),

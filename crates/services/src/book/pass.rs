@@ -9,7 +9,7 @@ use pricing::{Convention, Money, Policy};
 
 use super::input::{self, BookError, Line};
 use super::position::Position;
-use super::result::{Answer, Header, Priced, Refused, Trailer, VERSION};
+use super::result::{Answer, Header, Priced, Refused, Status, Trailer, VERSION};
 use crate::calculation::{Calculator, LocateError, Then};
 use crate::time::rfc3339;
 
@@ -101,6 +101,7 @@ fn answer(book: &Book, line: Line, sums: &mut Sums) -> Answer {
     };
     let refused = |(error_code, error): (&str, String)| {
         Answer::Refused(Refused {
+            status: Status::Refused,
             line: number,
             ticker: ticker.clone().filter(|text| text.len() <= 64),
             client_id: client_id.clone().filter(|text| text.len() <= 64),

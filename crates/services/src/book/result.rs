@@ -23,15 +23,38 @@ pub(super) struct Header {
 }
 
 /// A position's answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub(super) enum Answer {
     Priced(Box<Priced>),
     Refused(Refused),
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Status {
+    Priced,
+    Refused,
+}
+
+impl Answer {
+    /// In two steps: exact digits survive only where a number is read straight from the text.
+    pub(super) fn read(line: &str) -> Result<Answer, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct First {
+            status: Status,
+        }
+        let First { status } = serde_json::from_str(line)?;
+        Ok(match status {
+            Status::Priced => Answer::Priced(serde_json::from_str(line)?),
+            Status::Refused => Answer::Refused(serde_json::from_str(line)?),
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Priced {
+    pub(super) status: Status,
     pub(super) line: u64,
     pub(super) ticker: Arc<str>,
     pub(super) client_id: String,
@@ -70,6 +93,7 @@ pub(super) struct Inputs {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Refused {
+    pub(super) status: Status,
     pub(super) line: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ticker: Option<String>,
@@ -96,6 +120,7 @@ impl Priced {
     pub(super) fn new(line: u64, client_id: String, inputs: &QuoteInputs, quote: &Quote) -> Priced {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Priced {
+            status: Status::Priced,
             line,
             ticker: Arc::clone(&inputs.ticker),
             client_id,

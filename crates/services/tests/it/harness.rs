@@ -227,6 +227,18 @@ impl Instance {
             .unwrap_or_default()
     }
 
+    /// The entry of that id: log-epoch-position.
+    pub async fn entry(&self, id: &str) -> audit::Entry {
+        let place = id.replace('-', ", ");
+        let sql = format!(
+            "SELECT encode(canonical, 'hex') FROM audit_log WHERE (log, epoch, position) = ({place})"
+        );
+        let hex = self.value(&sql).await;
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        audit::Entry::parse(&bytes).unwrap()
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.services().address().unwrap())
     }

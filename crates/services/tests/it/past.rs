@@ -31,6 +31,21 @@ pub fn unpacked(packed: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
+/// A twentieth of a file's names, the same in every file, and those that are asked for: as much is shown by them, in less time.
+fn thinned(file: &str, symbols: &[&str]) -> String {
+    let mut rows = file.lines();
+    let mut thin = vec![rows.next().unwrap()];
+    let kept = |row: &&str| {
+        let symbol = row.split(',').next().unwrap();
+        let sum: u32 = symbol.bytes().map(u32::from).sum();
+        !row.starts_with('#') && (sum.is_multiple_of(20) || symbols.contains(&symbol))
+    };
+    thin.extend(rows.filter(kept));
+    format!("{}\n#EOF,{},,,,,,,\n", thin.join("\n"), thin.len() - 1)
+}
+
+const SYMBOLS: [&str; 5] = ["GME", "AMC", "TSLA", "AAPL", "PLTR"];
+
 /// What a file says of a symbol in dollars, as a fraction with 8 decimals: the percentage with its point moved.
 fn fee_rate(file: &str, symbol: &str) -> String {
     let line = file
@@ -62,7 +77,8 @@ async fn between_two_real_files_the_earlier_one_answers() {
         let Some(packed) = real(&format!("ibkr_snapshots/{name}.csv.gz")) else {
             return;
         };
-        files.push((String::from_utf8(unpacked(&packed)).unwrap(), valid_at));
+        let file = String::from_utf8(unpacked(&packed)).unwrap();
+        files.push((thinned(&file, &SYMBOLS), valid_at));
     }
     let instance = Instance::start().await;
     let key = instance.key_for("standard").await;
@@ -80,7 +96,7 @@ async fn between_two_real_files_the_earlier_one_answers() {
             }
             None => valid + jiff::SignedDuration::from_hours(24 * 30),
         };
-        for symbol in ["GME", "AMC", "TSLA", "AAPL", "NVDA", "PLTR", "BYND"] {
+        for symbol in SYMBOLS {
             let expected = fee_rate(file, symbol);
             for moment in [
                 valid,
@@ -98,7 +114,7 @@ async fn between_two_real_files_the_earlier_one_answers() {
     assert!(differing > 5, "the files say the same: nothing was shown");
     // Before all of them there is the sample alone.
     let before = instance
-        .get(&key, "/api/v1/rates/NVDA?as_of=2026-03-23T13:22:59Z")
+        .get(&key, "/api/v1/rates/PLTR?as_of=2026-03-23T13:22:59Z")
         .await;
     assert_eq!(before.status, 404, "{}", before.body);
 }
@@ -122,21 +138,9 @@ async fn a_quote_of_then_asked_for_later_has_the_same_bytes() {
     let entry = async |answer: &Answer| {
         let audit = &answer.json()["audit"];
         let id = format!("{}-{}-{}", audit["log"], audit["epoch"], audit["position"]);
-        let sql = format!(
-            "SELECT convert_from(canonical, 'LATIN1') FROM audit_log WHERE log || '-' || epoch || '-' || position = '{id}'"
-        );
-        let canonical = instance.value(&sql).await;
-        let part = |from: &str, to: &str| {
-            let start = canonical
-                .find(from)
-                .unwrap_or_else(|| panic!("{from} in {canonical:?}"));
-            let end = start
-                + canonical[start..]
-                    .find(to)
-                    .unwrap_or(canonical.len() - start);
-            canonical[start..end].to_owned()
-        };
-        (part("{\"ticker\"", "\0"), part("{\"total_fee\"", "}"))
+        let fields = instance.entry(&id).await.fields;
+        let text = |name: &str| fields.get(name).unwrap().to_owned();
+        (text("inputs"), text("outputs"))
     };
     take(
         &instance,
