@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates retention fmt setup
+.PHONY: help run test python-client generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates retention fmt setup
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ test: setup ## everything that CI runs
 
 generated-client: setup ## a client that a public generator makes from our description prices GME
 	@scripts/generated-client
+
+python-client: setup ## check and test the Python client against an engine
+	@scripts/python-client
 
 schemathesis: setup ## ask the API, by its own description, all that schemathesis can think of
 	@scripts/schemathesis

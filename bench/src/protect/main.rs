@@ -293,8 +293,8 @@ fn bring_back(place: &Place, to: &Path) -> Result<()> {
     say(&format!(
         "plan {} restore {} replay {}",
         planned.as_secs_f64(),
-        restored.as_secs_f64() - planned.as_secs_f64(),
-        recovered.as_secs_f64() - restored.as_secs_f64()
+        restored.saturating_sub(planned).as_secs_f64(),
+        recovered.saturating_sub(restored).as_secs_f64()
     ));
     Ok(())
 }

@@ -202,7 +202,9 @@ mod tests {
             let next = RecipientPrivate::generate().unwrap();
             let acts: [&dyn Fn(); 5] = [
                 &|| put(dir, NEXT, |path| next.store(path)).unwrap(),
-                &|| drop(rewrap(&repository, &old, &next, &()).unwrap()),
+                &|| {
+                    rewrap(&repository, &old, &next, &()).unwrap();
+                },
                 &|| {
                     let aside = replaced_path(dir, &old.public().id());
                     std::fs::hard_link(dir.join(RECIPIENT), aside).unwrap();
