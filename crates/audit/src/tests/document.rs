@@ -73,6 +73,6 @@ fn the_kinds_of_the_document() {
             (name, number)
         );
     }
-    assert_eq!(list.split(',').count(), 10);
-    assert_eq!(Kind::from_number(11), Kind::Other(11));
+    assert_eq!(list.split(',').count(), 11);
+    assert_eq!(Kind::from_number(12), Kind::Other(12));
 }

@@ -110,6 +110,10 @@ pub fn catalogue(repository: &Repository) -> Result<Catalogue> {
         note_proof(repository, &object.name, &mut catalogue)?;
     }
     catalogue.backups.iter_mut().for_each(forget_mended);
+    // Names tell seconds, and two may begin within one.
+    catalogue
+        .backups
+        .sort_by(|a, b| (a.started_at_micros, &a.id).cmp(&(b.started_at_micros, &b.id)));
     Ok(catalogue)
 }
 

@@ -138,6 +138,7 @@ fn csv(bytes: &[u8], each: &mut dyn FnMut(Line) -> bool) -> Result<Vec<String>, 
     let columns = Columns::of(header.iter().map(String::as_str))?;
     let mut record = csv::ByteRecord::new();
     let mut lines = 0;
+    let mut numbers = Numbers { at: 0, number: 1 };
     loop {
         match reader.read_byte_record(&mut record) {
             Ok(false) => break,
@@ -148,7 +149,8 @@ fn csv(bytes: &[u8], each: &mut dyn FnMut(Line) -> bool) -> Result<Vec<String>, 
         if lines > LINES_MAX {
             return Err(BookError::TooLong);
         }
-        let number = record.position().map_or(0, csv::Position::line);
+        let start = record.position().map_or(0, csv::Position::byte);
+        let number = numbers.of(bytes, usize::try_from(start).unwrap_or(usize::MAX));
         let cells = cells(&record, &columns, header.len());
         if !each(Line { number, cells }) {
             break;
@@ -157,6 +159,24 @@ fn csv(bytes: &[u8], each: &mut dyn FnMut(Line) -> bool) -> Result<Vec<String>, 
     match lines {
         0 => Err(BookError::Empty),
         _ => Ok(columns.ignored),
+    }
+}
+
+/// Counts lines as an editor does. The reader's own count takes the end of a line of Windows for half of the next one.
+struct Numbers {
+    at: usize,
+    number: u64,
+}
+
+impl Numbers {
+    fn of(&mut self, bytes: &[u8], start: usize) -> u64 {
+        let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        let rest = bytes.get(start..).unwrap_or_default();
+        let start = start + rest.iter().take_while(|byte| is_end(byte)).count();
+        let passed = bytes.get(self.at..start).unwrap_or_default();
+        self.number += passed.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.at = start;
+        self.number
     }
 }
 
