@@ -54,6 +54,35 @@ def test_what_is_wrong_is_said(engine: Engine) -> None:
         stranger.rate("GME")
 
 
+BOOK = b"ticker,client,days,value\nGME,standard,30,100000\nNOSUCH,standard,30,1\nAMC,premium,30,1\n"
+
+
+def test_a_book_is_answered_line_by_line(engine: Engine) -> None:
+    with bre.Client(*engine) as client:
+        book = client.book(BOOK)
+        assert [line.error_code for line in book.lines] == [None, "TICKER_NOT_FOUND", "FORBIDDEN"]
+        quote = client.quote("GME", 100000, 30, "standard")
+        assert book.lines[0].total_fee == quote.total_fee == book.totals["USD"]
+        again = client.book(BOOK, as_of=book.as_of)
+        assert (again.lines, again.known_at) == (book.lines, book.known_at)
+
+
+def test_a_locate_from_offer_to_return(engine: Engine) -> None:
+    with bre.Client(*engine) as client:
+        before = client.availability("GME").remaining
+        offer = client.locate("GME", 300, "25.50", 30, "standard", idempotency_key="order-1")
+        assert offer.locate_status == "offered", offer
+        assert client.locate("GME", 300, "25.50", 30, "standard", idempotency_key="order-1") == offer
+        with pytest.raises(bre.InvalidParameter) as caught:
+            client.locate("GME", 200, "25.50", 30, "standard", idempotency_key="order-1")
+        assert caught.value.status == 422
+        filled = client.accept(offer.locate_id)
+        assert (filled.locate_status, filled.held) == ("filled", 300)
+        assert client.availability("GME").remaining == before - 300
+        assert client.return_shares(filled.locate_id, 300).held == 0
+        assert client.availability("GME").remaining == before
+
+
 def test_many_at_once(engine: Engine) -> None:
     async def run() -> list[bre.Quote]:
         async with bre.AsyncClient(*engine) as client:

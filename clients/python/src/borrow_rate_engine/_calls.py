@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote as escaped
 
-from .models import AuditEntry, Explanation, Json, Page, Quote, Rate
+from .models import AuditEntry, Availability, Book, Explanation, Json, Locate, Page, Quote, Rate
 
 T = TypeVar("T")
 Amount = Decimal | int | str
@@ -159,6 +159,57 @@ def audit_entries(
         page=str(page),
         page_size=str(page_size),
     )
+
+
+def _order(path: str, body: Mapping[str, Any], key: str | None, request_id: str | None) -> Call[Locate]:
+    """A step of a locate. Its idempotency key makes it safe to ask again after a lost answer."""
+    given = {name: value for name, value in body.items() if value is not None}
+    headers = {"Idempotency-Key": key or _new_id()}
+    return Call("POST", path, Locate.read, {}, json.dumps(given).encode(), request_id or _new_id(), False, headers)
+
+
+def locate(
+    ticker: str,
+    shares: int,
+    share_price: Amount,
+    loan_days: int,
+    client_id: str,
+    kind: str,
+    all_or_none: bool,
+    limit_rate: Amount | None,
+    key: str | None,
+) -> Call[Locate]:
+    body = {
+        "ticker": ticker,
+        "shares": shares,
+        "share_price": amount("share_price", share_price),
+        "loan_days": loan_days,
+        "client_id": client_id,
+        "type": kind,
+        "all_or_none": all_or_none,
+        "limit_rate": amount("limit_rate", limit_rate),
+    }
+    return _order("/api/v1/locates", body, key, None)
+
+
+def locate_step(locate_id: str, step: str, shares: int | None, key: str | None) -> Call[Locate]:
+    return _order(f"/api/v1/locates/{_segment(locate_id)}/{step}", {"shares": shares}, key, None)
+
+
+def locate_by_id(locate_id: str) -> Call[Locate]:
+    return _get(f"/api/v1/locates/{_segment(locate_id)}", Locate.read)
+
+
+def availability(ticker: str) -> Call[Availability]:
+    return _get(f"/api/v1/availability/{_segment(ticker)}", Availability.read)
+
+
+def book(file: bytes, as_of: datetime | None, known_at: datetime | None) -> Call[Book]:
+    params = {"as_of": moment("as_of", as_of), "known_at": moment("known_at", known_at)}
+    given = {name: value for name, value in params.items() if value is not None}
+    kind = "application/vnd.apache.parquet" if file.startswith(b"PAR1") else "text/csv"
+    # Pricing a book again harms nothing: it leaves one entry more.
+    return Call("POST", "/api/v1/book", Book.read, given, file, _new_id(), False, {"Content-Type": kind})
 
 
 def health() -> Call[Json]:

@@ -35,7 +35,7 @@ class Retries:
             return pause if never_sent(trouble) or not call.records else None
         if trouble.status_code == 429:
             return _told(trouble, pause)
-        if trouble.status_code == 503 and not isinstance(failure(trouble), errors.OutcomeUnknown):
+        if trouble.status_code == 503 and not (call.records and isinstance(failure(trouble), errors.OutcomeUnknown)):
             return _told(trouble, pause)
         return None
 
@@ -77,6 +77,9 @@ def broken(call: Call[Any], error: httpx.TransportError) -> errors.BreError:
 
 def _json(response: httpx.Response) -> Mapping[str, Any]:
     try:
+        if response.headers.get("Content-Type", "").startswith("application/x-ndjson"):
+            lines = [json.loads(line, parse_float=Decimal) for line in response.content.splitlines()]
+            return {"lines": lines, "audit_entry": response.headers.get("X-Audit-Entry", "")}
         body = json.loads(response.content, parse_float=Decimal)
     except ValueError:
         body = None

@@ -13,7 +13,7 @@ import httpx
 from . import _calls
 from ._calls import Amount, Call
 from ._sending import Retries, answer, broken, request
-from .models import AuditEntry, Explanation, Json, Page, Quote, Rate
+from .models import AuditEntry, Availability, Book, Explanation, Json, Locate, Page, Quote, Rate
 
 T = TypeVar("T")
 PAGE = 100
@@ -141,6 +141,52 @@ class AsyncClient:
             number += 1
             if not page.has_more or not page.items:
                 return
+
+    async def availability(self, ticker: str) -> Availability:
+        """How many shares of a ticker can still be located today."""
+        return await self._send(_calls.availability(ticker))
+
+    async def locate(
+        self,
+        ticker: str,
+        shares: int,
+        share_price: Amount,
+        loan_days: int,
+        client_id: str,
+        *,
+        kind: str = "single_use",
+        all_or_none: bool = False,
+        limit_rate: Amount | None = None,
+        idempotency_key: str | None = None,
+    ) -> Locate:
+        """Asks for shares; the answer is an offer to accept or decline, or a rejection with its reason.
+
+        Every step of a locate carries an idempotency key (a new one unless given), so that a lost answer is asked for again.
+        """
+        call = _calls.locate(
+            ticker, shares, share_price, loan_days, client_id, kind, all_or_none, limit_rate, idempotency_key
+        )
+        return await self._send(call)
+
+    async def accept(self, locate_id: str, *, idempotency_key: str | None = None) -> Locate:
+        """Takes an offer; what is granted may be less than was asked for, and never more than was available."""
+        return await self._send(_calls.locate_step(locate_id, "accept", None, idempotency_key))
+
+    async def decline(self, locate_id: str, *, idempotency_key: str | None = None) -> Locate:
+        """Lets an offer go."""
+        return await self._send(_calls.locate_step(locate_id, "decline", None, idempotency_key))
+
+    async def return_shares(self, locate_id: str, shares: int, *, idempotency_key: str | None = None) -> Locate:
+        """Gives back what is not needed."""
+        return await self._send(_calls.locate_step(locate_id, "return", shares, idempotency_key))
+
+    async def locate_by_id(self, locate_id: str) -> Locate:
+        """A locate as it stands."""
+        return await self._send(_calls.locate_by_id(locate_id))
+
+    async def book(self, file: bytes, *, as_of: datetime | None = None, known_at: datetime | None = None) -> Book:
+        """Prices a whole book, CSV or Parquet; every line is answered."""
+        return await self._send(_calls.book(file, as_of, known_at))
 
     async def health(self) -> Json:
         """The state of each part; needs no key."""

@@ -204,6 +204,117 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Locate:
+    """Shares that were located, or asked for. `held` are the client's now; only a locate that is `filled` holds any."""
+
+    locate_id: str
+    locate_status: str
+    reason: str | None
+    kind: str
+    client_id: str
+    ticker: str
+    currency: str
+    shares: int
+    granted: int
+    returned: int
+    held: int
+    borrow_rate: Decimal
+    total_fee: Decimal
+    trade_date: str
+    offer_expires_at: datetime
+    expires_at: datetime
+    quote_id: str
+
+    @classmethod
+    def read(cls, json: Json) -> Locate:
+        return cls(
+            locate_id=json["locate_id"],
+            locate_status=json["locate_status"],
+            reason=json.get("reason"),
+            kind=json["type"],
+            client_id=json["client_id"],
+            ticker=json["ticker"],
+            currency=json["currency"],
+            shares=json["shares"],
+            granted=json["granted"],
+            returned=json["returned"],
+            held=json["held"],
+            borrow_rate=_decimal(json["borrow_rate"]),
+            total_fee=_decimal(json["fee"]["total_fee"]),
+            trade_date=json["trade_date"],
+            offer_expires_at=_instant(json["offer_expires_at"]),
+            expires_at=_instant(json["expires_at"]),
+            quote_id=json["quote_id"],
+        )
+
+
+@dataclass(frozen=True)
+class Availability:
+    ticker: str
+    trade_date: str
+    remaining: int
+    reason: str | None
+
+    @classmethod
+    def read(cls, json: Json) -> Availability:
+        return cls(json["ticker"], json["trade_date"], json["remaining"], json.get("reason"))
+
+
+@dataclass(frozen=True)
+class BookLine:
+    """One position's answer: `total_fee` and the rest where it is priced, `error` where it is refused."""
+
+    line: int
+    ticker: str | None
+    client_id: str | None
+    total_fee: Decimal | None
+    borrow_rate: Decimal | None
+    currency: str | None
+    error_code: str | None
+    error: str | None
+
+    @classmethod
+    def read(cls, json: Json) -> BookLine:
+        def number(name: str) -> Decimal | None:
+            return _decimal(json[name]) if name in json else None
+
+        return cls(
+            json["line"],
+            json.get("ticker"),
+            json.get("client_id"),
+            number("total_fee"),
+            number("borrow_rate"),
+            json.get("currency"),
+            json.get("error_code"),
+            json.get("error"),
+        )
+
+
+@dataclass(frozen=True)
+class Book:
+    as_of: datetime
+    known_at: datetime
+    lines: tuple[BookLine, ...]
+    priced: int
+    refused: int
+    totals: Mapping[str, Decimal]
+    audit_entry: str
+
+    @classmethod
+    def read(cls, json: Json) -> Book:
+        header, *lines, trailer = json["lines"]
+        return cls(
+            as_of=_instant(header["as_of"]),
+            known_at=_instant(header["known_at"]),
+            lines=tuple(BookLine.read(line) for line in lines),
+            priced=trailer["priced"],
+            refused=trailer["refused"],
+            totals={currency: Decimal(total) for currency, total in trailer["totals"].items()},
+            audit_entry=json["audit_entry"],
+        )
+
+
+@dataclass(frozen=True)
 class AuditEntry:
     """One entry of the audit log; `fields` as it was recorded, texts but for a quote's inputs and outputs."""
 
