@@ -104,7 +104,9 @@ fn an_idle_cluster_gives_the_same_bytes_as_through_the_protocol() {
     };
     let mut younger = differing(&|a, b| a.mtime_micros == b.mtime_micros);
     younger.retain(touched);
-    assert_eq!(younger, ["global/pg_control"]);
+    // The second checkpoint may fall into the second of the first.
+    younger.retain(|path| path != "global/pg_control");
+    assert_eq!(younger, [""; 0]);
     let facts = reader(&vault, &local.id).facts().clone();
     assert_eq!(facts["source"], "local");
     let without_source = |id: &str| {
