@@ -13,14 +13,13 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn read(
-    bytes: &[u8],
+    bytes: &Bytes,
     each: &mut dyn FnMut(Line) -> bool,
 ) -> Result<Vec<String>, BookError> {
     let broken = |error: &dyn std::fmt::Display| {
         BookError::Broken(format!("{error}; was the Parquet file cut short?"))
     };
-    let reader =
-        SerializedFileReader::new(Bytes::copy_from_slice(bytes)).map_err(|error| broken(&error))?;
+    let reader = SerializedFileReader::new(bytes.clone()).map_err(|error| broken(&error))?;
     let metadata = reader.metadata().file_metadata();
     if u64::try_from(metadata.num_rows()).unwrap_or(u64::MAX) > LINES_MAX {
         return Err(BookError::TooLong);
