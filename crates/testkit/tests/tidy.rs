@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may depend on which of our crates. `ARCHITECTURE.md` prints the same table.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("pricing", &[]),
     ("audit", &[]),
     ("repository", &[]),
@@ -29,8 +29,10 @@ const EDGES: [(&str, &[&str]); 11] = [
             "backup",
             "recovery",
             "assurance",
+            "aws",
         ],
     ),
+    ("aws", &["repository"]),
     ("testkit", &["postgres_physical"]),
     (
         "bench",

@@ -1,0 +1,1 @@
+//! Amazon's services, and servers that speak as they do, behind the repository's traits: S3 as a store, KMS as a key provider.
