@@ -223,7 +223,7 @@ impl Survey {
     }
 
     /// The newest moment that the repository can prove, or now when that is earlier: a stream that stands still, or a clock that
-    /// runs ahead, moves no window.
+    /// runs ahead, moves no window. Nor does a backup whose WAL is not all here: nothing restores it yet.
     pub(super) fn until_micros(&self, now_micros: i64) -> i64 {
         let intervals = self
             .inventory
@@ -231,7 +231,9 @@ impl Survey {
             .values()
             .flat_map(|wal| &wal.intervals);
         let confirmed = intervals.map(|interval| interval.end_time_micros).max();
-        let newest = confirmed.max(self.newest_backup_micros());
+        let complete = self.backups.iter();
+        let complete = complete.filter(|backup| backup.state == BackupState::Complete);
+        let newest = confirmed.max(complete.map(|backup| backup.finished_at_micros).max());
         newest
             .filter(|at| *at > 0)
             .map_or(now_micros, |at| at.min(now_micros))

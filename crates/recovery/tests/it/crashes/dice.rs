@@ -13,6 +13,11 @@ impl Dice {
         )))
     }
 
+    /// Others that only this seed and number decide.
+    pub(super) fn apart(seed: u64, number: u64) -> Self {
+        Self::new(seed ^ number.wrapping_mul(0xD134_2543_DE82_EF95))
+    }
+
     /// xorshift64*
     pub(super) fn below(&self, limit: usize) -> usize {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -56,9 +56,11 @@ impl Disk {
     }
 
     /// The machine starts again; it stops at the write with this number, from 0.
-    pub(super) fn next_life(&self, stops_at: Option<u64>) -> Self {
+    /// It has chances of its own: threads write, and nobody else's must depend on which of them came first.
+    pub(super) fn next_life(&self, stops_at: Option<u64>, dice: Dice) -> Self {
         let mut machine = self.machine();
         machine.life += 1;
+        machine.dice = dice;
         machine.writes = 0;
         machine.stops_at = stops_at;
         machine.is_down = false;

@@ -84,9 +84,8 @@ struct World {
 pub(super) fn run(seed: u64) -> std::result::Result<Seen, String> {
     let mut world = World::new(seed);
     let lives = 4 + world.dice.below(4);
-    for _ in 0..lives {
-        let stops_at = world.dice.below(WRITES_IN_A_LIFE) as u64;
-        let disk = world.disk.next_life(Some(stops_at));
+    for number in 1..=lives as u64 {
+        let disk = world.next_life(seed, number, true);
         let ended = world.live(&disk);
         if !disk.is_down() {
             ended.map_err(|error| format!("without a crash: {error}"))?;
@@ -96,7 +95,7 @@ pub(super) fn run(seed: u64) -> std::result::Result<Seen, String> {
         world.check(&disk)?;
     }
     // The last one ends by itself; whatever was interrupted is gone on with.
-    let disk = world.disk.next_life(None);
+    let disk = world.next_life(seed, 0, false);
     world
         .live(&disk)
         .and_then(|()| world.rotate(&Repository::open(Arc::new(disk.clone()))?))
@@ -146,6 +145,14 @@ impl World {
             restores: 0,
             log: std::env::var_os("LOG").is_some(),
         }
+    }
+
+    /// Each life has chances of its own: how far a thread came before the machine stopped must not change the next one.
+    fn next_life(&mut self, seed: u64, number: u64, stops: bool) -> Disk {
+        self.dice = Dice::apart(seed, 2 * number);
+        let stops_at = stops.then(|| self.dice.below(WRITES_IN_A_LIFE) as u64);
+        let of_the_disk = Dice::apart(seed, 2 * number + 1);
+        self.disk.next_life(stops_at, of_the_disk)
     }
 
     /// With LOG=1: for one seed by itself.

@@ -38,14 +38,16 @@ pub(super) fn run(seed: u64) -> bool {
     let mut stopped = false;
     for number in 0..2 {
         let stops_at = real.dice.below(WRITES_IN_A_LIFE) as u64;
-        let life = real.disk.next_life(Some(stops_at));
+        let life = real
+            .disk
+            .next_life(Some(stops_at), Dice::apart(seed, number));
         real.live(&life);
         stopped |= life.is_down();
         if real.has_complete_backup() {
             real.check(&format!("after life {number}"));
         }
     }
-    let last = real.disk.next_life(None);
+    let last = real.disk.next_life(None, Dice::apart(seed, 2));
     real.live(&last);
     assert!(real.has_complete_backup());
     real.check("at the end");

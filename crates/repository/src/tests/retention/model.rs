@@ -319,7 +319,30 @@ impl Cluster {
         self.restart_stream();
     }
 
+    /// Finished while the stream stands still: the WAL up to its end is not here.
+    pub(super) fn waiting_backup(&mut self) {
+        let writer = self.begin_without_wal().unwrap();
+        writer
+            .blob("base/waiting", 0o600, 0, &noise(8192, 1))
+            .unwrap();
+        let stop = BackupStop {
+            stop_lsn: self.lsn + SEGMENT,
+            finished_at_micros: self.now,
+            ..BackupStop::default()
+        };
+        writer.finish(stop).unwrap();
+    }
+
     fn backup_without_wal(&mut self) -> Result<()> {
+        let writer = self.begin_without_wal()?;
+        let seed = u8::try_from(self.dice.below(250)).unwrap();
+        writer.blob("base/killed", 0o600, 0, &noise(8192, seed))?;
+        // Never reached unless the crash was to come later: then it is given up.
+        drop(writer);
+        Ok(())
+    }
+
+    fn begin_without_wal(&self) -> Result<BackupWriter> {
         let facts = BackupFacts {
             timeline: self.timeline,
             start_lsn: self.lsn,
@@ -332,13 +355,7 @@ impl Cluster {
             ..BackupOptions::default()
         };
         let (repository, public) = (&self.world.repository, self.world.private.public());
-        let writer =
-            BackupWriter::begin_with(repository, public, &self.world.chunk_key, facts, options)?;
-        let seed = u8::try_from(self.dice.below(250)).unwrap();
-        writer.blob("base/killed", 0o600, 0, &noise(8192, seed))?;
-        // Never reached unless the crash was to come later: then it is given up.
-        drop(writer);
-        Ok(())
+        BackupWriter::begin_with(repository, public, &self.world.chunk_key, facts, options)
     }
 
     pub(super) fn prove(&mut self) {

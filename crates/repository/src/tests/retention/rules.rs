@@ -1,7 +1,7 @@
 //! Each rule by itself.
 
 use super::super::*;
-use super::model::Cluster;
+use super::model::{Cluster, Moment};
 use crate::retention::{
     Action, Clock, DAY_MICROS, Decision, HOUR_MICROS, Plan, Subject, Survey, doomed_packs, execute,
     plan, refer, still_there,
@@ -149,6 +149,23 @@ fn the_window_is_counted_from_the_newest_that_is_here() {
     cluster.pass(2 * DAY_MICROS);
     run(&cluster);
     assert!(cluster.world.names("wal/").len() < wal);
+    check_days_before_the_last(&cluster, &moments);
+}
+
+/// The stream stands still for days, and a backup was taken nevertheless: until its WAL is here it brings nothing back.
+#[test]
+fn a_backup_that_waits_for_its_wal_moves_no_window() {
+    let mut cluster = Cluster::new(5);
+    fulls(&mut cluster, 40);
+    let moments = cluster.moments.clone();
+    cluster.pass(28 * DAY_MICROS);
+    cluster.waiting_backup();
+    cluster.pass(2 * HOUR_MICROS);
+    run(&cluster);
+    check_days_before_the_last(&cluster, &moments);
+}
+
+fn check_days_before_the_last(cluster: &Cluster, moments: &[Moment]) {
     let live: Vec<_> = cluster
         .live()
         .iter()
