@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::keys::KeyError;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A fault of the place where the objects lie.
@@ -23,6 +25,11 @@ pub enum StoreError {
     },
     #[error("`{object}` is not in the repository {store}")]
     NotFound { store: String, object: String },
+    #[error("`{object}` is {lock}: the store deletes it no earlier")]
+    Locked {
+        object: String,
+        lock: crate::store::Lock,
+    },
     #[error("`{object}` exists already and objects are never overwritten")]
     AlreadyExists { object: String },
     #[error(
@@ -109,6 +116,20 @@ pub enum Error {
     #[error("backup {backup} came while it was being decided what expires: decide again")]
     PlanIsOld { backup: String },
 
+    /// Whoever keeps a key could not, or would not, use it for us.
+    #[error(transparent)]
+    Provider(#[from] KeyError),
+
+    #[error("`{object}` cannot be opened (its data key is {data_key}): {told}. {consequences}")]
+    KeyClosed {
+        object: String,
+        data_key: String,
+        keys: Vec<KeyError>,
+        told: String,
+        /// What else these keys close, and what is left.
+        consequences: String,
+    },
+
     #[error("key {what}: {reason}")]
     Key { what: String, reason: String },
 
@@ -146,9 +167,12 @@ impl Error {
         )
     }
 
-    /// True when the repository is unmounted, full or read-only: it may come back.
+    /// True when the repository is unmounted, full or read-only, or the key provider away: it may come back.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
+        if let Self::Provider(error) = self {
+            return error.trouble.may_pass();
+        }
         matches!(
             self,
             Self::Store(
@@ -167,6 +191,7 @@ impl Error {
             Self::Damaged { object, .. }
             | Self::Missing { object, .. }
             | Self::WrongKey { object, .. }
+            | Self::KeyClosed { object, .. }
             | Self::ForeignCluster { object, .. }
             | Self::Version { object, .. } => Some(object),
             Self::Store(error) => error.object(),
@@ -184,6 +209,7 @@ impl StoreError {
             | Self::ReadOnly { object, .. }
             | Self::NotFound { object, .. }
             | Self::AlreadyExists { object }
+            | Self::Locked { object, .. }
             | Self::Damaged { object, .. }
             | Self::Io { object, .. } => Some(object),
         }

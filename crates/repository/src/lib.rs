@@ -33,8 +33,10 @@ pub use backup::{
 pub use error::{Error, Result, StoreError};
 pub use heads::{StoredHead, heads, put_head};
 pub use keys::{
-    ChunkIdKey, RecipientPrivate, RecipientPublic, Rewrapped, not_sealed_to, recipients, retire,
-    rewrap,
+    ChunkIdKey, DataKeySecret, KeyError, KeyOutlook, KeyState, KeyTrouble, Reach, RecipientPrivate,
+    RecipientPublic, Rewrapped, UnwrapKeys, WalReach, WrapBinding, WrapHeader, WrapKeys, WrapSuite,
+    key_outlook, named_recipient_id, named_wrap, not_sealed_to, open_named_wrap, recipients,
+    retire, rewrap, seal_also,
 };
 pub use manifest::Extent;
 pub use progress::Progress;

@@ -1,4 +1,4 @@
-//! Key files: one line, `<what it is> <64 hex digits>`.
+//! Key files: one line, `<what it is> <64 hex digits>`, or `<what it is> <where its provider keeps it>`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -29,8 +29,12 @@ pub(super) fn load(path: &Path, prefix: &str) -> Result<Zeroizing<[u8; 32]>> {
         })
 }
 
-pub(super) fn store(path: &Path, prefix: &str, bytes: &[u8], mode: u32) -> Result<()> {
-    let line = Zeroizing::new(format!("{prefix} {}\n", hex(bytes)));
+pub(super) fn line(prefix: &str, bytes: &[u8]) -> Zeroizing<String> {
+    Zeroizing::new(format!("{prefix} {}", hex(bytes)))
+}
+
+pub(super) fn store(path: &Path, line: &str, mode: u32) -> Result<()> {
+    let line = Zeroizing::new(format!("{line}\n"));
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)

@@ -1,15 +1,23 @@
-//! Keys: a recipient (X25519) to whom data keys are sealed, data keys that seal objects, and the key of chunk ids.
-//! Secrets are wiped when dropped and never printed.
+//! Keys: recipients to whom data keys are sealed (pairs of ours, or keys of a provider), data keys that seal objects, and the key of chunk
+//! ids. Secrets are wiped when dropped and never printed.
 
 mod data_key;
 mod files;
+mod outlook;
+mod pair;
 mod provider;
 mod recipient;
+mod ring;
 mod rotation;
+mod wrap;
 
-pub(crate) use data_key::{DATA_KEY_BYTES, DataKey, DataKeyId, KeyRing, new_data_key};
+pub(crate) use data_key::{DataKey, DataKeyId, new_data_key};
+pub use outlook::{KeyOutlook, KeyState, Reach, WalReach, key_outlook};
+pub use provider::{DataKeySecret, KeyError, KeyTrouble, UnwrapKeys, WrapBinding, WrapKeys};
 pub use recipient::{RecipientPrivate, RecipientPublic};
-pub use rotation::{Rewrapped, not_sealed_to, recipients, retire, rewrap};
+pub(crate) use ring::KeyRing;
+pub use rotation::{Rewrapped, not_sealed_to, recipients, retire, rewrap, seal_also};
+pub use wrap::{WrapHeader, WrapSuite, named_recipient_id, named_wrap, open_named_wrap};
 
 use std::fmt;
 use std::path::Path;
@@ -35,7 +43,8 @@ impl ChunkIdKey {
 
     /// Writes a new file (mode 0600); refuses to replace one.
     pub fn store(&self, path: &Path) -> Result<()> {
-        files::store(path, CHUNK_ID_PREFIX, self.0.as_slice(), 0o600)
+        let line = files::line(CHUNK_ID_PREFIX, self.0.as_slice());
+        files::store(path, &line, 0o600)
     }
 
     pub(crate) fn to_hex(&self) -> Zeroizing<String> {

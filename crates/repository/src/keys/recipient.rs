@@ -1,93 +1,147 @@
-//! The recipient: whoever holds the private key can read; a host with the public key can only write.
+//! What the rest of the repository holds of its recipients: the writing half ([`RecipientPublic`]), to whom every new data key is sealed, and
+//! the reading half ([`RecipientPrivate`]), which opens wraps with whatever keys are at hand.
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
-use hpke::aead::AesGcm256;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::{Kem as _, X25519HkdfSha256};
-use hpke::{Deserializable, OpModeR, OpModeS, Serializable, single_shot_open, single_shot_seal};
 use zeroize::Zeroizing;
 
+use super::files;
+use super::pair::{PairPrivate, PairPublic};
 use super::provider::{UnwrapKeys, WrapKeys};
-use super::{DATA_KEY_BYTES, DataKey, DataKeyId, files, hex, random_secret};
-use crate::error::{Error, Result};
+use super::wrap::WrapHeader;
+use crate::error::Result;
 
-type Kem = X25519HkdfSha256;
+/// One recipient, or several: every data key is sealed to all of them. The first is the one by whose id writers are known; further ones are
+/// kept against the day when the first cannot be used.
+#[derive(Clone)]
+pub struct RecipientPublic {
+    first: Arc<dyn WrapKeys>,
+    also: Vec<Arc<dyn WrapKeys>>,
+}
 
-const PRIVATE_PREFIX: &str = "bre-recipient-private-1";
-const PUBLIC_PREFIX: &str = "bre-recipient-public-1";
-const WRAP_MAGIC: &[u8; 4] = b"BREW";
-const WRAP_VERSION: u16 = 1;
-const SUITE_HPKE_X25519: u16 = 1;
-const WRAP_INFO: &[u8] = b"bre-wrap-1";
-const WRAP_HEADER: usize = 40;
-const WRAP_BYTES: usize = 120;
-
-#[derive(Clone, PartialEq, Eq)]
-pub struct RecipientPublic([u8; 32]);
-
+/// Whoever can open. The first key is the mirror of a [`RecipientPublic`]; the others are asked where it has no wrap, or cannot be used.
 #[derive(Clone)]
 pub struct RecipientPrivate {
-    secret: Zeroizing<[u8; 32]>,
     public: RecipientPublic,
+    first: Arc<dyn UnwrapKeys>,
+    also: Vec<Arc<dyn UnwrapKeys>>,
+    /// What its file says: a secret of ours, or where a provider keeps it.
+    line: Zeroizing<String>,
 }
 
 impl RecipientPublic {
+    /// A key pair of ours.
     pub fn load(path: &Path) -> Result<Self> {
-        files::load(path, PUBLIC_PREFIX).map(|bytes| Self(*bytes))
+        Ok(Self::of(Arc::new(PairPublic::load(path)?)))
+    }
+
+    /// A key of any provider.
+    #[must_use]
+    pub fn of(first: Arc<dyn WrapKeys>) -> Self {
+        Self {
+            first,
+            also: Vec::new(),
+        }
+    }
+
+    /// Seals to those recipients too.
+    #[must_use]
+    pub fn and(mut self, others: &Self) -> Self {
+        for other in others.all() {
+            if !self.ids().contains(&other.recipient_id()) {
+                self.also.push(Arc::clone(other));
+            }
+        }
+        self
     }
 
     /// Writes a new file; refuses to replace one.
     pub fn store(&self, path: &Path) -> Result<()> {
-        files::store(path, PUBLIC_PREFIX, &self.0, 0o644)
+        files::store(path, &self.first.line(), 0o644)
     }
 
     /// 32 hex digits that name this recipient in `wraps/`.
     #[must_use]
     pub fn id(&self) -> String {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.0);
-        hex(&digest.as_ref()[..16])
+        self.first.recipient_id()
     }
 
-    /// Seals a data key so that only the private key opens it.
-    fn seal(&self, key: &DataKey) -> Result<Vec<u8>> {
-        let mut wrap = wrap_header(key.id(), &self.id());
-        let public =
-            <Kem as hpke::Kem>::PublicKey::from_bytes(&self.0).map_err(|e| self.failed(e))?;
-        let (encapsulated, sealed) = single_shot_seal::<AesGcm256, HkdfSha256, Kem>(
-            &OpModeS::Base,
-            &public,
-            WRAP_INFO,
-            key.secret(),
-            &wrap,
-        )
-        .map_err(|e| self.failed(e))?;
-        wrap.extend_from_slice(&encapsulated.to_bytes());
-        wrap.extend_from_slice(&sealed);
-        Ok(wrap)
+    /// Of all its recipients.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        self.all().map(|one| one.recipient_id()).collect()
     }
 
-    fn failed(&self, error: hpke::HpkeError) -> Error {
-        Error::Key {
-            what: format!("of recipient {}", self.id()),
-            reason: error.to_string(),
-        }
+    /// What a person calls the first key: a provider's name of it, or the id of a pair of ours.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.first.name()
+    }
+
+    pub(super) fn first(&self) -> &dyn WrapKeys {
+        &*self.first
+    }
+
+    pub(super) fn also(&self) -> impl Iterator<Item = &dyn WrapKeys> {
+        self.also.iter().map(|one| &**one)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<dyn WrapKeys>> {
+        std::iter::once(&self.first).chain(&self.also)
     }
 }
 
+impl PartialEq for RecipientPublic {
+    fn eq(&self, other: &Self) -> bool {
+        self.ids() == other.ids()
+    }
+}
+
+impl Eq for RecipientPublic {}
+
 impl RecipientPrivate {
+    /// A new key pair of ours.
     pub fn generate() -> Result<Self> {
-        Self::from_secret(random_secret()?)
+        Ok(Self::of_pair(PairPrivate::generate()?))
     }
 
+    /// A key pair of ours.
     pub fn load(path: &Path) -> Result<Self> {
-        Self::from_secret(files::load(path, PRIVATE_PREFIX)?)
+        Ok(Self::of_pair(PairPrivate::load(path)?))
+    }
+
+    fn of_pair(pair: PairPrivate) -> Self {
+        Self {
+            public: RecipientPublic::of(Arc::new(pair.public().clone())),
+            line: pair.line(),
+            first: Arc::new(pair),
+            also: Vec::new(),
+        }
+    }
+
+    /// A key of any provider; its line says where to find it and holds no secret.
+    #[must_use]
+    pub fn of<K: WrapKeys + UnwrapKeys + 'static>(key: Arc<K>) -> Self {
+        Self {
+            line: Zeroizing::new(key.line()),
+            public: RecipientPublic::of(Arc::clone(&key) as Arc<dyn WrapKeys>),
+            first: key,
+            also: Vec::new(),
+        }
+    }
+
+    /// Opens with those keys too.
+    #[must_use]
+    pub fn and(mut self, others: &Self) -> Self {
+        self.also.extend(others.all().cloned());
+        self
     }
 
     /// Writes a new file (mode 0600); refuses to replace one.
     pub fn store(&self, path: &Path) -> Result<()> {
-        files::store(path, PRIVATE_PREFIX, self.secret.as_slice(), 0o600)
+        files::store(path, &self.line, 0o600)
     }
 
     #[must_use]
@@ -95,90 +149,19 @@ impl RecipientPrivate {
         &self.public
     }
 
-    fn from_secret(secret: Zeroizing<[u8; 32]>) -> Result<Self> {
-        let private = hpke_private(&secret)?;
-        let public = Kem::sk_to_pk(&private).to_bytes();
-        let public = RecipientPublic(public.into());
-        Ok(Self { secret, public })
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<dyn UnwrapKeys>> {
+        std::iter::once(&self.first).chain(&self.also)
     }
 
-    /// Mirror of [`RecipientPublic::seal`].
-    fn open(&self, object: &str, id: DataKeyId, wrap: &[u8]) -> Result<DataKey> {
-        let (header, rest) = wrap.split_at_checked(WRAP_HEADER).unwrap_or((wrap, &[]));
-        if wrap.len() != WRAP_BYTES || header != wrap_header(id, &self.public.id()) {
-            return Err(Error::damaged(
-                object,
-                0,
-                "this is not the wrap that its name promises",
-            ));
-        }
-        let (encapsulated, sealed) = rest.split_at(32);
-        let open = || {
-            let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(encapsulated)?;
-            single_shot_open::<AesGcm256, HkdfSha256, Kem>(
-                &OpModeR::Base,
-                &hpke_private(&self.secret).map_err(|_| hpke::HpkeError::ValidationError)?,
-                &encapsulated,
-                WRAP_INFO,
-                sealed,
-                header,
-            )
-        };
-        let secret = open().map(Zeroizing::new);
-        let secret: Option<[u8; DATA_KEY_BYTES]> = secret
-            .ok()
-            .and_then(|secret| secret.as_slice().try_into().ok());
-        match secret {
-            Some(secret) => Ok(DataKey::from_parts(id, Zeroizing::new(secret))),
-            None => Err(Error::damaged(
-                object,
-                WRAP_HEADER as u64,
-                "it does not open",
-            )),
-        }
+    /// The key to try a wrap with.
+    pub(super) fn opener(&self, wrap: &WrapHeader) -> Option<&dyn UnwrapKeys> {
+        self.all().find(|key| key.opens(wrap)).map(|key| &**key)
     }
-}
-
-impl WrapKeys for RecipientPublic {
-    fn recipient_id(&self) -> String {
-        self.id()
-    }
-
-    fn wrap(&self, key: &DataKey) -> Result<Vec<u8>> {
-        self.seal(key)
-    }
-}
-
-impl UnwrapKeys for RecipientPrivate {
-    fn recipient_id(&self) -> String {
-        self.public.id()
-    }
-
-    fn unwrap(&self, object: &str, id: DataKeyId, wrap: &[u8]) -> Result<DataKey> {
-        self.open(object, id, wrap)
-    }
-}
-
-fn hpke_private(secret: &[u8; 32]) -> Result<<Kem as hpke::Kem>::PrivateKey> {
-    <Kem as hpke::Kem>::PrivateKey::from_bytes(secret).map_err(|error| Error::Key {
-        what: "of the recipient".to_owned(),
-        reason: error.to_string(),
-    })
-}
-
-fn wrap_header(id: DataKeyId, recipient: &str) -> Vec<u8> {
-    let mut header = Vec::with_capacity(WRAP_BYTES);
-    header.extend_from_slice(WRAP_MAGIC);
-    header.extend_from_slice(&WRAP_VERSION.to_be_bytes());
-    header.extend_from_slice(&SUITE_HPKE_X25519.to_be_bytes());
-    header.extend_from_slice(&id.0);
-    header.extend(super::from_hex(recipient).unwrap_or_default());
-    header
 }
 
 impl fmt::Debug for RecipientPublic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RecipientPublic({})", self.id())
+        write!(f, "RecipientPublic({})", self.ids().join(", "))
     }
 }
 

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::provider::{UnwrapKeys, WrapKeys, wrap_name};
-use super::{DataKeyId, RecipientPrivate, RecipientPublic, from_hex};
+use super::provider::{DataKeySecret, WrapBinding, WrapKeys, opened_by, wrap_name};
+use super::ring::{Opening, open_data_key};
+use super::wrap::WrapHeader;
+use super::{DataKey, DataKeyId, RecipientPrivate, RecipientPublic, from_hex};
 use crate::error::{Error, Result, StoreError};
 use crate::manifest::manifest_name;
 use crate::pipeline::read_header;
 use crate::{Progress, Repository};
 
 /// Data keys, with the recipients that each is sealed to.
-type Wraps = BTreeMap<DataKeyId, BTreeSet<String>>;
+pub(super) type Wraps = BTreeMap<DataKeyId, BTreeSet<String>>;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Rewrapped {
@@ -22,9 +24,12 @@ pub struct Rewrapped {
     pub wrapped: u64,
     /// Sealed to neither the old recipient nor the new one.
     pub foreign: u64,
+    /// Sealed to keys that do not open now, and what the first of them answered.
+    pub closed: u64,
+    pub closed_because: Option<String>,
 }
 
-fn wraps(repository: &Repository) -> Result<Wraps> {
+pub(super) fn wraps(repository: &Repository) -> Result<Wraps> {
     let mut wraps = Wraps::new();
     for object in repository.store().list("wraps/")? {
         let mut parts = object.name.split('/').skip(1);
@@ -37,15 +42,70 @@ fn wraps(repository: &Repository) -> Result<Wraps> {
     Ok(wraps)
 }
 
-/// Seals every data key to the new recipient as well. Each new wrap is read back and opened before it counts. What was interrupted goes on
-/// where it stopped.
+/// Seals every data key that the old key opens to the new recipient as well. Each new wrap is read back and opened before it counts. What
+/// was interrupted goes on where it stopped; what does not open is counted and left as it is.
 pub fn rewrap(
     repository: &Repository,
     old: &RecipientPrivate,
     new: &RecipientPrivate,
     progress: &dyn Progress,
 ) -> Result<Rewrapped> {
-    let (from, to) = (old.recipient_id(), new.recipient_id());
+    let to = new.public().id();
+    each_data_key(repository, progress, |id, recipients| {
+        if recipients.contains(&to) {
+            open(repository, new, &to, id)?;
+            return Ok(Outcome::Was);
+        }
+        let secret = match secret_of(repository, old, id)? {
+            Ok(secret) => secret,
+            Err(outcome) => return Ok(outcome),
+        };
+        put_wrap(repository, new.public().first(), id, &secret)?;
+        if *open(repository, new, &to, id)? == *secret {
+            return Ok(Outcome::Sealed);
+        }
+        Err(Error::damaged(
+            &wrap_name(id, &to),
+            0,
+            "read back, it is another key than was sealed",
+        ))
+    })
+}
+
+/// Seals every data key to one more recipient, whose private key is elsewhere: its wraps cannot be opened here.
+pub fn seal_also(
+    repository: &Repository,
+    by: &RecipientPrivate,
+    also: &RecipientPublic,
+    progress: &dyn Progress,
+) -> Result<Rewrapped> {
+    let to = also.id();
+    each_data_key(repository, progress, |id, recipients| {
+        if recipients.contains(&to) {
+            return Ok(Outcome::Was);
+        }
+        match secret_of(repository, by, id)? {
+            Ok(secret) => put_wrap(repository, also.first(), id, &secret)?,
+            Err(outcome) => return Ok(outcome),
+        }
+        Ok(Outcome::Sealed)
+    })
+}
+
+enum Outcome {
+    Was,
+    Sealed,
+    Foreign,
+    Closed(String),
+    /// Since the listing.
+    Expired,
+}
+
+fn each_data_key(
+    repository: &Repository,
+    progress: &dyn Progress,
+    mut one: impl FnMut(DataKeyId, &BTreeSet<String>) -> Result<Outcome>,
+) -> Result<Rewrapped> {
     let all = wraps(repository)?;
     progress.total(all.len() as u64);
     let mut done = Rewrapped {
@@ -58,50 +118,66 @@ pub fn rewrap(
                 "interrupted: nothing is lost, repeat it to go on".to_owned(),
             ));
         }
-        match (recipients.contains(&to), recipients.contains(&from)) {
-            (true, _) => drop(open(repository, new, id)?),
-            (false, true) => {
-                rewrap_one(repository, old, new, id)?;
-                done.wrapped += 1;
+        match one(id, &recipients)? {
+            Outcome::Was | Outcome::Expired => {}
+            Outcome::Sealed => done.wrapped += 1,
+            Outcome::Foreign => done.foreign += 1,
+            Outcome::Closed(because) => {
+                done.closed += 1;
+                done.closed_because.get_or_insert(because);
             }
-            (false, false) => done.foreign += 1,
         }
         progress.advance(1);
     }
     Ok(done)
 }
 
-fn rewrap_one(
+fn secret_of(
     repository: &Repository,
-    old: &RecipientPrivate,
-    new: &RecipientPrivate,
+    by: &RecipientPrivate,
     id: DataKeyId,
-) -> Result<()> {
-    let key = match open(repository, old, id) {
-        // Expired since the listing.
-        Err(Error::Store(StoreError::NotFound { .. })) => return Ok(()),
-        other => other?,
-    };
-    let name = wrap_name(id, &new.recipient_id());
-    match repository.store().put(&name, &new.public().wrap(&key)?) {
-        // Another rotation to the same key; it is opened below like our own.
-        Ok(()) | Err(StoreError::AlreadyExists { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    if open(repository, new, id)?.secret() == key.secret() {
-        return Ok(());
-    }
-    Err(Error::damaged(
-        &name,
-        0,
-        "read back, it is another key than was sealed",
-    ))
+) -> Result<Result<DataKeySecret, Outcome>> {
+    Ok(match open_data_key(repository, by, id)? {
+        Opening::Opened(key) => Ok(DataKey::into_secret(key)),
+        Opening::NotForUs(wraps) if wraps.is_empty() => Err(Outcome::Expired),
+        Opening::NotForUs(_) => Err(Outcome::Foreign),
+        Opening::Closed(keys) => {
+            let told = keys.first().map(ToString::to_string);
+            Err(Outcome::Closed(told.unwrap_or_default()))
+        }
+    })
 }
 
-fn open(repository: &Repository, by: &dyn UnwrapKeys, id: DataKeyId) -> Result<super::DataKey> {
-    let name = wrap_name(id, &by.recipient_id());
+fn put_wrap(
+    repository: &Repository,
+    to: &dyn WrapKeys,
+    id: DataKeyId,
+    secret: &DataKeySecret,
+) -> Result<()> {
+    let wrap = to.wrap(&WrapBinding::new(repository.id(), id), secret)?;
+    match repository
+        .store()
+        .put(&wrap_name(id, &to.recipient_id()), &wrap)
+    {
+        // Another rotation to the same key; where it can be, it is opened like our own.
+        Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The wrap for exactly this recipient, opened.
+fn open(
+    repository: &Repository,
+    by: &RecipientPrivate,
+    recipient_id: &str,
+    id: DataKeyId,
+) -> Result<DataKeySecret> {
+    let name = wrap_name(id, recipient_id);
     let wrap = repository.store().get(&name)?;
-    by.unwrap(&name, id, &wrap)
+    let not_it = || Error::damaged(&name, 0, "this is not the wrap that its name promises");
+    let header = WrapHeader::read(&wrap).ok_or_else(not_it)?;
+    let opener = by.opener(&header).ok_or_else(not_it)?;
+    opened_by(opener, &WrapBinding::new(repository.id(), id), &name, &wrap)
 }
 
 /// Deletes the wraps of a recipient that was replaced, once **every** data key opens with the current key; otherwise nothing is deleted.
@@ -111,7 +187,7 @@ pub fn retire(
     current: &RecipientPrivate,
     progress: &dyn Progress,
 ) -> Result<u64> {
-    let current_id = current.recipient_id();
+    let current_id = current.public().id();
     if old_recipient_id == current_id {
         return Err(Error::Input(format!(
             "{old_recipient_id} is the current recipient: its wraps are all that opens this repository"
@@ -125,7 +201,7 @@ pub fn retire(
         .collect();
     progress.total(2 * old.len() as u64);
     for id in &old {
-        open(repository, current, *id).map_err(|error| Error::Key {
+        open(repository, current, &current_id, *id).map_err(|error| Error::Key {
             what: format!("of recipient {old_recipient_id}"),
             reason: format!(
                 "cannot be retired: the data key {id} does not open with {current_id} ({error}). Repeat the rotation; nothing was deleted"

@@ -17,6 +17,7 @@ mod wal_plan;
 
 pub use clock::Clock;
 pub use execute::{Expired, execute};
+pub(crate) use pack_list::listed as listed_packs;
 pub use pack_list::{refer, still_there};
 pub use plan::{Action, Decision, Plan, Subject, plan};
 pub use rules::{DAY_MICROS, HOUR_MICROS, Rules};

@@ -54,7 +54,7 @@ pub fn still_there(repository: &Repository, packs: &[String]) -> Result<()> {
 }
 
 /// Mirror of [`refer`]: the union of all lists of this backup; `None` when there is none, or one that is damaged.
-pub(super) fn listed(repository: &Repository, backup_id: &str) -> Result<Option<BTreeSet<String>>> {
+pub(crate) fn listed(repository: &Repository, backup_id: &str) -> Result<Option<BTreeSet<String>>> {
     let mut packs = None;
     for object in repository.store().list(&prefix(backup_id))? {
         let bytes = repository.store().get(&object.name)?;

@@ -1,5 +1,6 @@
 //! WAL: tails that grow while the server writes, whole segments that supersede them, holes that are known.
 
+mod closed;
 mod compact;
 mod frames;
 mod holes;
@@ -8,6 +9,7 @@ mod reader;
 mod sealer;
 mod writer;
 
+pub(crate) use closed::closed_stretches;
 pub use compact::CompactReport;
 pub use holes::{Hole, record_hole};
 pub use inventory::{Interval, Inventory, TimelineWal, wal_inventory};
