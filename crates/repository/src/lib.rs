@@ -41,9 +41,14 @@ pub use keys::{
 pub use manifest::Extent;
 pub use progress::Progress;
 pub use repository::Repository;
-pub use store::{Appender, FaultyStore, MARKER, MemoryStore, ObjectInfo, PosixStore, Store};
+#[doc(hidden)]
+pub use store::suite;
+pub use store::{
+    Appender, FaultyStore, Lock, LockMode, LockPolicy, MARKER, MemoryStore, ObjectInfo, PosixStore,
+    Store, check_name,
+};
 pub use timelines::{known_timelines, put_history, release, reserve};
 pub use wal::{
-    CompactReport, Hole, Interval, Inventory, SealStatus, TimelineWal, WalReader, WalWriter,
-    record_hole, segment_file_name, wal_inventory,
+    CompactReport, Grown, Hole, Interval, Inventory, SealStatus, Seen, TimelineWal, WalReader,
+    WalWriter, record_hole, segment_file_name, wal_inventory,
 };

@@ -1,16 +1,18 @@
-//! Throw-away PostgreSQL and Redis servers for tests: each in a temporary folder, stopped (by its own process id) when
+//! Throw-away PostgreSQL, Redis and S3 servers for tests: each in a temporary folder, stopped (by its own process id) when
 //! dropped.
 //!
-//! Entry points: [`TestPostgres::start`], [`TestPostgres::builder`], [`TestRedis::start`]. Everything panics on failure:
+//! Entry points: [`TestPostgres::start`], [`TestPostgres::builder`], [`TestRedis::start`], [`TestS3::start`]. Everything panics on failure:
 //! a test has nothing better to do.
 //!
 //! Absent: anything a product path needs; starting servers for real lives in `postgres_physical::server`.
 
 mod postgres;
 mod redis;
+mod s3;
 
-pub use postgres::{Builder, TestPostgres};
+pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};
 pub use redis::TestRedis;
+pub use s3::{TestS3, moto_server};
 
 use std::path::Path;
 

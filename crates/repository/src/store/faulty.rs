@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Appender, MARKER, ObjectInfo, Store};
+use super::{Appender, Lock, MARKER, ObjectInfo, Store};
 use crate::error::StoreError;
 
 #[derive(Debug, Default)]
@@ -195,6 +195,21 @@ impl Store for FaultyStore {
             let (store, name) = (self.clone(), name.to_owned());
             Box::new(FaultyAppender { store, name, inner })
         }))
+    }
+
+    fn keep_longer(&self, names: &[String]) -> Result<(), StoreError> {
+        self.before_read("locks")?;
+        self.inner.keep_longer(names)
+    }
+
+    fn lock_of(&self, name: &str) -> Result<Option<Lock>, StoreError> {
+        self.before_read(name)?;
+        self.inner.lock_of(name)
+    }
+
+    fn set_hold(&self, names: &[String], on: bool) -> Result<(), StoreError> {
+        self.before_read("holds")?;
+        self.inner.set_hold(names, on)
     }
 
     fn describe(&self) -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Appender, ObjectInfo, Store, check_name, now_micros};
+use super::{Appender, Lock, LockPolicy, ObjectInfo, Store, check_name, now_micros};
 use crate::error::StoreError;
 
 type Objects = BTreeMap<String, (Vec<u8>, i64)>;
@@ -13,6 +13,13 @@ type Objects = BTreeMap<String, (Vec<u8>, i64)>;
 pub struct MemoryStore {
     objects: Arc<Mutex<Objects>>,
     clock: Arc<Mutex<Option<i64>>>,
+    locking: Arc<Mutex<Locking>>,
+}
+
+#[derive(Debug, Default)]
+struct Locking {
+    policy: Option<LockPolicy>,
+    locks: BTreeMap<String, Lock>,
 }
 
 impl MemoryStore {
@@ -28,6 +35,27 @@ impl MemoryStore {
     /// What time it gives to new objects from now on; its own clock when `None`.
     pub fn set_clock(&self, micros: Option<i64>) {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = micros;
+    }
+
+    /// Locks what is written from now on.
+    pub fn set_lock(&self, policy: Option<LockPolicy>) {
+        self.locking().policy = policy;
+    }
+
+    fn locking(&self) -> MutexGuard<'_, Locking> {
+        self.locking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_new(&self, name: &str) {
+        let now = self.now();
+        let mut locking = self.locking();
+        if let Some(policy) = locking.policy.filter(|_| LockPolicy::covers(name)) {
+            let lock = locking.locks.entry(name.to_owned()).or_insert(Lock {
+                until_micros: None,
+                hold: false,
+            });
+            lock.until_micros = lock.until_micros.max(Some(policy.until(now)));
+        }
     }
 
     fn now(&self) -> i64 {
@@ -63,6 +91,7 @@ impl Store for MemoryStore {
             });
         }
         objects.insert(name.to_owned(), (bytes.to_vec(), self.now()));
+        self.lock_new(name);
         Ok(())
     }
 
@@ -101,6 +130,13 @@ impl Store for MemoryStore {
     }
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
+        if let Some(lock) = self.lock_of(name)? {
+            return Err(StoreError::Locked {
+                object: name.to_owned(),
+                lock,
+            });
+        }
+        self.locking().locks.remove(name);
         match self.objects().remove(name) {
             Some(_) => Ok(()),
             None => Err(StoreError::NotFound {
@@ -119,6 +155,28 @@ impl Store for MemoryStore {
             }))
         };
         Some(appender())
+    }
+
+    fn keep_longer(&self, names: &[String]) -> Result<(), StoreError> {
+        names.iter().for_each(|name| self.lock_new(name));
+        Ok(())
+    }
+
+    fn lock_of(&self, name: &str) -> Result<Option<Lock>, StoreError> {
+        let now = self.now();
+        Ok(self.locking().locks.get(name).and_then(|lock| lock.at(now)))
+    }
+
+    fn set_hold(&self, names: &[String], on: bool) -> Result<(), StoreError> {
+        let mut locking = self.locking();
+        for name in names {
+            let lock = locking.locks.entry(name.clone()).or_insert(Lock {
+                until_micros: None,
+                hold: on,
+            });
+            lock.hold = on;
+        }
+        Ok(())
     }
 
     fn describe(&self) -> String {

@@ -1,12 +1,13 @@
 //! Where objects lie. A store exists when it passes `suite`; faults are a wrapper.
 
 mod faulty;
+mod lock;
 mod memory;
 mod posix;
-#[cfg(test)]
-mod suite;
+pub mod suite;
 
 pub use faulty::FaultyStore;
+pub use lock::{Lock, LockMode, LockPolicy};
 pub use memory::MemoryStore;
 pub use posix::PosixStore;
 
@@ -35,6 +36,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn delete(&self, name: &str) -> Result<(), StoreError>;
     /// A new, empty object that grows at its end; `None` when the store has no such thing.
     fn appender(&self, name: &str) -> Option<Result<Box<dyn Appender>, StoreError>>;
+    /// Extends the locks of these objects to what objects written now would get; never shortens one. Nothing where nothing is locked.
+    fn keep_longer(&self, _names: &[String]) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// What the store itself would say against deleting it now.
+    fn lock_of(&self, _name: &str) -> Result<Option<Lock>, StoreError> {
+        Ok(None)
+    }
+    /// Sets or clears the store's own legal hold, where it has such a thing; what is on record is below `holds/`.
+    fn set_hold(&self, _names: &[String], _on: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
     fn describe(&self) -> String;
 }
 
@@ -45,7 +58,7 @@ pub trait Appender: Send + std::fmt::Debug {
 }
 
 /// Names are relative paths of plain components, so that no store has to escape anything.
-pub(crate) fn check_name(name: &str) -> Result<(), StoreError> {
+pub fn check_name(name: &str) -> Result<(), StoreError> {
     let plain = |c: &str| {
         let first = c.as_bytes().first();
         first.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'-')

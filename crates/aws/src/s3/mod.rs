@@ -1,0 +1,176 @@
+//! A store in S3, or in a server that speaks as it does. Why it is as it is: `docs/decisions/0053-s3-as-a-store.md`.
+//!
+//! Entry point: [`S3Store::open`]. Absent: making buckets, and anything that lifts a lock.
+
+mod delete;
+mod location;
+mod locks;
+mod put;
+mod read;
+mod remote;
+mod worker;
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+pub use location::{LocationError, S3Location};
+use repository::{Appender, Lock, LockPolicy, MARKER, ObjectInfo, Store, StoreError, check_name};
+
+use remote::Remote;
+use worker::Worker;
+
+#[derive(Debug)]
+pub struct S3Store {
+    worker: Worker,
+    remote: Arc<Remote>,
+    /// The marker was seen: this is the repository, not a bucket that happens to have the name.
+    marked: AtomicBool,
+    /// Whether the server refuses a second put of a name; unknown before the first.
+    refuses_second: Mutex<Option<bool>>,
+}
+
+impl S3Store {
+    /// Names it; nothing is asked yet, except for the machine's own region and credentials.
+    pub fn open(location: &S3Location, lock: Option<LockPolicy>) -> Result<Self, StoreError> {
+        let failed = |what: String| StoreError::Away {
+            store: location.to_string(),
+            what,
+        };
+        let worker =
+            Worker::start().map_err(|error| failed(format!("cannot start threads: {error}")))?;
+        let asked = location.clone();
+        let remote = worker.run(async move { Remote::connect(&asked, lock).await });
+        let remote = remote.ok_or_else(|| failed("its settings cannot be read".to_owned()))?;
+        Ok(Self {
+            worker,
+            remote: Arc::new(remote),
+            marked: AtomicBool::new(false),
+            refuses_second: Mutex::new(None),
+        })
+    }
+
+    /// From how many bytes on an object goes in parts (servers take none below 5 MiB), and how many names a listing brings at a
+    /// time: for tests, which have neither the bytes nor the names.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn in_steps_of(mut self, part_bytes: usize, names: i32) -> Self {
+        if let Some(remote) = Arc::get_mut(&mut self.remote) {
+            (remote.part_bytes, remote.page_names) = (part_bytes, names);
+        }
+        self
+    }
+
+    fn run<T, F>(&self, work: impl FnOnce(Arc<Remote>) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.worker
+            .run(work(Arc::clone(&self.remote)))
+            .unwrap_or_else(|| Err(self.remote.away("the thread that asks it ended")))
+    }
+
+    /// Once seen it stays: a bucket is not an empty folder that appears where a disk was mounted.
+    fn present(&self) -> Result<(), StoreError> {
+        if self.marked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.look_for_marker()
+    }
+
+    fn look_for_marker(&self) -> Result<(), StoreError> {
+        let seen = self.run(|remote| async move { read::seen(&remote, MARKER).await })?;
+        self.marked.store(seen.is_some(), Ordering::Relaxed);
+        match seen {
+            Some(_) => Ok(()),
+            None => Err(self.remote.unmarked()),
+        }
+    }
+
+    /// Not every server heeds `If-None-Match`. Asked once, with a probe.
+    fn refuses_second(&self) -> Result<bool, StoreError> {
+        let mut known = self
+            .refuses_second
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(refuses) = *known {
+            return Ok(refuses);
+        }
+        let refuses = self.run(|remote| async move { put::refuses_second(&remote).await })?;
+        *known = Some(refuses);
+        Ok(refuses)
+    }
+}
+
+impl Store for S3Store {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        check_name(name)?;
+        if name != MARKER {
+            self.present()?;
+        }
+        let refuses = self.refuses_second()?;
+        let (name, bytes) = (name.to_owned(), bytes.to_vec());
+        self.run(move |remote| async move { put::put_new(&remote, &name, bytes, refuses).await })
+    }
+
+    fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        check_name(name)?;
+        let name = name.to_owned();
+        self.run(|remote| async move { read::whole(&remote, &name).await })
+    }
+
+    fn get_range(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        check_name(name)?;
+        let name = name.to_owned();
+        self.run(move |remote| async move { read::range(&remote, &name, offset, len).await })
+    }
+
+    fn size(&self, name: &str) -> Result<u64, StoreError> {
+        check_name(name)?;
+        let name = name.to_owned();
+        self.run(|remote| async move { read::size(&remote, &name).await })
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        // Every time: an empty listing of another place would prove that something is not there.
+        self.look_for_marker()?;
+        let prefix = prefix.to_owned();
+        self.run(|remote| async move { read::list(&remote, &prefix).await })
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        check_name(name)?;
+        self.present()?;
+        let name = name.to_owned();
+        self.run(|remote| async move { delete::delete(&remote, &name).await })
+    }
+
+    fn appender(&self, _name: &str) -> Option<Result<Box<dyn Appender>, StoreError>> {
+        None
+    }
+
+    fn keep_longer(&self, names: &[String]) -> Result<(), StoreError> {
+        let names = names.to_vec();
+        self.run(|remote| async move { locks::keep_longer(remote, names).await })
+    }
+
+    fn lock_of(&self, name: &str) -> Result<Option<Lock>, StoreError> {
+        check_name(name)?;
+        let name = name.to_owned();
+        self.run(|remote| async move { locks::lock_of(&remote, &name).await })
+    }
+
+    fn set_hold(&self, names: &[String], on: bool) -> Result<(), StoreError> {
+        let names = names.to_vec();
+        self.run(move |remote| async move { locks::set_hold(remote, names, on).await })
+    }
+
+    fn describe(&self) -> String {
+        self.remote.shown.clone()
+    }
+}

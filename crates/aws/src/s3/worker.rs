@@ -1,0 +1,48 @@
+//! The SDK is async, a store blocks: threads of its own do the waiting, so that a store works from any thread, one that runs
+//! another runtime included.
+
+use std::{future::Future, io, sync::mpsc};
+
+use tokio::runtime::{Builder, Runtime};
+
+const THREADS: usize = 2;
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    runtime: Option<Runtime>,
+}
+
+impl Worker {
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("s3")
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            runtime: Some(runtime),
+        })
+    }
+
+    /// None when the task ended without an answer.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (send, receive) = mpsc::sync_channel(1);
+        self.runtime.as_ref()?.spawn(async move {
+            // Whoever asked is gone only when its thread is.
+            let _ = send.send(work.await);
+        });
+        receive.recv().ok()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Without waiting: waiting is forbidden in a thread of another runtime, and there is nothing to wait for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Against real server processes.
+#![allow(clippy::unwrap_used)]
+
+mod s3;

@@ -1,0 +1,79 @@
+//! Object lock: what a store refuses to delete before a day, whoever asks.
+
+use std::str::FromStr;
+
+const DAY_MICROS: i64 = 86_400_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Nobody shortens it, not even the owner of the account.
+    Compliance,
+    /// Those with a permission of their own may lift it; the engine never does.
+    Governance,
+}
+
+impl FromStr for LockMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "compliance" => Ok(Self::Compliance),
+            "governance" => Ok(Self::Governance),
+            _ => Err(format!("{text:?}: compliance and governance are the modes")),
+        }
+    }
+}
+
+/// How long objects are locked from the day on which they are written, or referred to again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockPolicy {
+    pub mode: LockMode,
+    pub days: u16,
+}
+
+impl LockPolicy {
+    #[must_use]
+    pub fn until(self, now_micros: i64) -> i64 {
+        now_micros + i64::from(self.days) * DAY_MICROS
+    }
+
+    /// Data is locked: packs, manifests, whole WAL segments. What is replaced soon (tails, wraps) or says what may go
+    /// (tombstones, probes) is not.
+    #[must_use]
+    pub fn covers(name: &str) -> bool {
+        name.starts_with("packs/")
+            || name.starts_with("wal/")
+            || (name.starts_with("backups/") && name.ends_with("/manifest"))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lock {
+    pub until_micros: Option<i64>,
+    pub hold: bool,
+}
+
+impl Lock {
+    /// None where it stands against nothing any more.
+    #[must_use]
+    pub fn at(self, now_micros: i64) -> Option<Self> {
+        let until_micros = self.until_micros.filter(|until| *until > now_micros);
+        (self.hold || until_micros.is_some()).then_some(Self {
+            until_micros,
+            hold: self.hold,
+        })
+    }
+}
+
+impl std::fmt::Display for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let until = self
+            .until_micros
+            .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+        match (until, self.hold) {
+            (Some(until), false) => write!(f, "locked until {until:.0}"),
+            (Some(until), true) => write!(f, "on legal hold, and locked until {until:.0}"),
+            (None, _) => write!(f, "on legal hold"),
+        }
+    }
+}
