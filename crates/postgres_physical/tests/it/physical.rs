@@ -91,6 +91,21 @@ fn pg_control_says_what_pg_controldata_says() {
         (facts["Database cluster state"], control.state),
         ("shut down", ClusterState::ShutDown)
     );
+    for (setting, value) in [
+        ("max_connections setting", control.max_connections),
+        ("max_worker_processes setting", control.max_worker_processes),
+        ("max_wal_senders setting", control.max_wal_senders),
+        (
+            "max_prepared_xacts setting",
+            control.max_prepared_transactions,
+        ),
+        (
+            "max_locks_per_xact setting",
+            control.max_locks_per_transaction,
+        ),
+    ] {
+        assert_eq!(facts[setting], value.to_string(), "{setting}");
+    }
     assert_eq!(
         facts["Latest checkpoint location"],
         control.checkpoint.to_string()

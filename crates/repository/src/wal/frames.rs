@@ -169,6 +169,31 @@ impl<'a> Tail<'a> {
         Ok(wal)
     }
 
+    /// Opens the frames that end behind `from` only: where the first of them starts, and their bytes.
+    pub(crate) fn open_from(&mut self, key: &DataKey, from: u64) -> Result<(u64, Vec<u8>)> {
+        let opener = ObjectOpener::new(key, self.name, &self.header)?;
+        let (mut start, mut wal) = (None, Vec::new());
+        for number in 0..self.frames.len() {
+            let frame = self.frames[number];
+            let frame_start = frame.header.label_a;
+            if frame_start + u64::from(frame.header.raw_len) <= from && !self.is_torn_last(number) {
+                continue;
+            }
+            match opener.open(frame.offset as u64, &self.bytes[frame.offset..frame.end]) {
+                Ok(opened) => {
+                    start.get_or_insert(frame_start);
+                    wal.extend_from_slice(&opened.raw);
+                }
+                Err(Error::Damaged { .. }) if self.is_torn_last(number) => {
+                    self.frames.truncate(number);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((start.unwrap_or(from), wal))
+    }
+
     fn is_torn_last(&self, number: usize) -> bool {
         let frame = self.frames[number];
         number + 1 == self.frames.len() && has_zero_sector(self.bytes, frame.offset, frame.end)

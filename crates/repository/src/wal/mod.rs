@@ -2,6 +2,7 @@
 
 mod closed;
 mod compact;
+mod follow;
 mod frames;
 mod holes;
 mod inventory;
@@ -11,6 +12,7 @@ mod writer;
 
 pub(crate) use closed::closed_stretches;
 pub use compact::CompactReport;
+pub use follow::{Grown, Seen};
 pub use holes::{Hole, record_hole};
 pub use inventory::{Interval, Inventory, TimelineWal, wal_inventory};
 pub use reader::WalReader;

@@ -200,7 +200,7 @@ impl WalReader {
     }
 
     /// The first that opens; the first error when none does.
-    fn read_objects(&self, names: &[String]) -> Option<Result<SegmentWal>> {
+    pub(super) fn read_objects(&self, names: &[String]) -> Option<Result<SegmentWal>> {
         let mut first_error = None;
         for name in names {
             match self.read_object(name) {
@@ -274,7 +274,7 @@ impl WalReader {
         }))
     }
 
-    fn later(&self, timeline: u32, segment: u64) -> Result<bool> {
+    pub(super) fn later(&self, timeline: u32, segment: u64) -> Result<bool> {
         for kind in ["tail", "wal"] {
             for name in self.names(&format!("{kind}/{timeline:08x}/"))? {
                 if WalName::parse(&name)?.segment > segment {

@@ -1,0 +1,187 @@
+//! For a reader that follows a stream: what a segment holds from a place on, opening only what is new.
+
+use std::collections::BTreeMap;
+
+use super::frames::Tail;
+use super::reader::WalReader;
+use super::{segment_name, tail_prefix};
+use crate::error::{Error, Result, StoreError};
+use crate::store::ObjectInfo;
+
+/// What a reader has seen of one segment. Objects only ever grow or appear, so an equal listing holds nothing new.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    objects: BTreeMap<String, Look>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    bytes: u64,
+    /// The end of the WAL in it, and when that was confirmed.
+    end: u64,
+    confirmed_at_micros: i64,
+}
+
+/// What came since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grown {
+    pub segment_bytes: u64,
+    /// From the place that was asked for; empty when only the confirmation moved.
+    pub wal: Vec<u8>,
+    /// From an object that holds the whole segment.
+    pub whole: bool,
+    /// The newest server time at which the stream confirmed its end; 0 when unknown.
+    pub confirmed_at_micros: i64,
+    /// Objects that hold the segment.
+    pub objects: u64,
+}
+
+impl WalReader {
+    /// The WAL of a segment from `from` on, which lies in it; `None` when nothing changed since `seen`.
+    pub fn grown(
+        &self,
+        timeline: u32,
+        segment: u64,
+        from: u64,
+        seen: &mut Seen,
+    ) -> Result<Option<Grown>> {
+        let store = self.repository().store();
+        for _ in 0..8 {
+            // Tails first: what is sealed meanwhile then shows among the segments.
+            let tails = store.list(&tail_prefix(timeline, segment))?;
+            let segments = store.list(&segment_name(timeline, segment, ""))?;
+            let listed = || tails.iter().chain(&segments);
+            let known = |object: &ObjectInfo| {
+                let look = seen.objects.get(&object.name);
+                look.is_some_and(|look| look.bytes == object.size)
+            };
+            if listed().count() == seen.objects.len() && listed().all(known) {
+                return Ok(None);
+            }
+            let names: Vec<String> = segments.iter().map(|it| it.name.clone()).collect();
+            match self.read_objects(&names) {
+                Some(Ok(found)) => {
+                    let start = found.facts.segment_start();
+                    let skip = usize::try_from(from.saturating_sub(start)).unwrap_or(usize::MAX);
+                    let look = |object: &ObjectInfo| Look {
+                        bytes: object.size,
+                        end: found.facts.segment_end(),
+                        confirmed_at_micros: found.facts.server_time_micros,
+                    };
+                    seen.objects = listed().map(|it| (it.name.clone(), look(it))).collect();
+                    return Ok(Some(Grown {
+                        segment_bytes: found.facts.segment_bytes,
+                        wal: found.wal.get(skip..).unwrap_or_default().to_vec(),
+                        whole: true,
+                        confirmed_at_micros: found.facts.server_time_micros,
+                        objects: 1,
+                    }));
+                }
+                Some(Err(error)) if tails.is_empty() || !error.is_damage() => return Err(error),
+                _ => {}
+            }
+            match self.grown_tails(&tails, from, seen) {
+                Err(Error::Store(StoreError::NotFound { .. })) => {}
+                Ok((grown, looks)) => {
+                    seen.objects = looks;
+                    return Ok(grown);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Input(
+            "WAL objects keep changing under the reader: try again".to_owned(),
+        ))
+    }
+
+    /// Whether the repository holds anything of this timeline behind the segment.
+    pub fn holds_later(&self, timeline: u32, segment: u64) -> Result<bool> {
+        self.later(timeline, segment)
+    }
+
+    fn grown_tails(
+        &self,
+        tails: &[ObjectInfo],
+        from: u64,
+        seen: &Seen,
+    ) -> Result<(Option<Grown>, BTreeMap<String, Look>)> {
+        let store = self.repository().store();
+        let mut looks = BTreeMap::new();
+        let mut parts = Vec::new();
+        let mut segment_bytes = 0;
+        for object in tails {
+            let before = seen.objects.get(&object.name);
+            if let Some(look) = before.filter(|look| look.bytes == object.size && look.end <= from)
+            {
+                looks.insert(object.name.clone(), *look);
+                continue;
+            }
+            let bytes = store.get(&object.name)?;
+            let mut look = Look {
+                bytes: object.size,
+                end: 0,
+                confirmed_at_micros: 0,
+            };
+            if let Some(mut tail) = Tail::scan(&object.name, &bytes)? {
+                self.repository()
+                    .expect_cluster(tail.facts.system_identifier, &object.name)?;
+                let key = self.keys.key(&object.name, tail.data_key())?;
+                let part = tail.open_from(&key, from)?;
+                let covered = tail.covered();
+                (look.end, look.confirmed_at_micros) = (covered.end, covered.server_time_micros);
+                segment_bytes = tail.facts.segment_bytes;
+                parts.push(part);
+            }
+            looks.insert(object.name.clone(), look);
+        }
+        if segment_bytes == 0 {
+            return Ok((None, looks));
+        }
+        let confirmed = looks.values().map(|look| look.confirmed_at_micros).max();
+        let grown = Grown {
+            segment_bytes,
+            wal: joined(parts, from),
+            whole: false,
+            confirmed_at_micros: confirmed.unwrap_or_default(),
+            objects: looks.len() as u64,
+        };
+        Ok((Some(grown), looks))
+    }
+}
+
+/// As far as the parts follow each other; what lies behind a gap may be filled by a tail that is not listed yet.
+fn joined(mut parts: Vec<(u64, Vec<u8>)>, from: u64) -> Vec<u8> {
+    parts.sort_by_key(|(start, _)| *start);
+    let mut wal = Vec::new();
+    for (start, bytes) in parts {
+        let end = from + wal.len() as u64;
+        if start > end {
+            break;
+        }
+        let known = usize::try_from(end - start).unwrap_or(usize::MAX);
+        wal.extend_from_slice(bytes.get(known..).unwrap_or_default());
+    }
+    wal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::joined;
+
+    #[test]
+    fn parts_are_joined_up_to_the_first_gap() {
+        let part = |start: u64, end: u64| {
+            let bytes = (start..end).map(|at| at.to_le_bytes()[0]);
+            (start, bytes.collect::<Vec<u8>>())
+        };
+        let check = |parts: Vec<(u64, Vec<u8>)>, from: u64, to: u64| {
+            assert_eq!(joined(parts, from), part(from, to).1, "{from} to {to}");
+        };
+        check(vec![], 5, 5);
+        check(vec![part(0, 10)], 5, 10);
+        check(vec![part(8, 20), part(0, 10)], 5, 20);
+        check(vec![part(0, 10), part(11, 20)], 5, 10);
+        check(vec![part(0, 30), part(10, 20)], 0, 30);
+        check(vec![part(0, 3)], 5, 5);
+    }
+}
