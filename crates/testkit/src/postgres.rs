@@ -26,6 +26,7 @@ pub struct Builder {
     init: InitOptions,
     tcp: bool,
     hba: Option<String>,
+    binaries: Option<Binaries>,
 }
 
 impl Builder {
@@ -37,6 +38,12 @@ impl Builder {
 
     pub fn wal_segment_bytes(mut self, bytes: u64) -> Builder {
         self.init.wal_segment_bytes = Some(bytes);
+        self
+    }
+
+    /// Another PostgreSQL than the one that would be found.
+    pub fn binaries(mut self, binaries: Binaries) -> Builder {
+        self.binaries = Some(binaries);
         self
     }
 
@@ -53,7 +60,8 @@ impl Builder {
     }
 
     pub fn start(self) -> TestPostgres {
-        let binaries = Binaries::find(None).expect("PostgreSQL is installed");
+        let found = || Binaries::find(None).expect("PostgreSQL is installed");
+        let binaries = self.binaries.unwrap_or_else(found);
         let user = OsUser::for_server().expect("the server's account");
         let root = open_folder("pg-");
         user.own(root.path()).expect("owner of the folder");
@@ -81,6 +89,27 @@ impl Builder {
     }
 }
 
+/// A PostgreSQL that can name the pages that changed; `None` (which is said) when there is none. `scripts/postgresql-18` installs it.
+pub fn postgres_17_or_newer() -> Option<Binaries> {
+    let home = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let installed = "borrow-rate-engine/postgresql-18/bin";
+    let mut folders = vec![Path::new("/var/cache").join(installed)];
+    folders.extend(home.map(|home| home.join(installed)));
+    folders.extend(
+        [19, 18, 17].map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"))),
+    );
+    let found = folders.iter().filter(|folder| folder.is_dir());
+    let found = found.filter_map(|folder| Binaries::find(Some(folder)).ok());
+    let new_enough = |binaries: &Binaries| binaries.major() >= 17;
+    let found = found.into_iter().find(new_enough);
+    if found.is_none() {
+        eprintln!("skipped: no PostgreSQL 17 or newer here; scripts/postgresql-18 installs one");
+    }
+    found
+}
+
 impl TestPostgres {
     /// A cluster with small resources, no fsync, and WAL fit for streaming.
     pub fn start() -> TestPostgres {
@@ -98,6 +127,7 @@ impl TestPostgres {
             init,
             tcp: false,
             hba: None,
+            binaries: None,
         };
         builder
             .set("fsync", "off")
@@ -191,6 +221,14 @@ impl TestPostgres {
                 .stop(mode, Duration::from_secs(60))
                 .expect("the server stops");
         }
+    }
+
+    /// From the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.options.settings.retain(|(set, _)| set != name);
+        self.options
+            .settings
+            .push((name.to_owned(), value.to_owned()));
     }
 
     pub fn start_again(&mut self) {

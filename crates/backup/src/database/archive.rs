@@ -21,6 +21,7 @@ pub(super) struct Parts<'a> {
     pending: Bytes,
     next: Option<Part>,
     error: Option<WireError>,
+    bytes_read: u64,
 }
 
 impl<'a> Parts<'a> {
@@ -31,6 +32,7 @@ impl<'a> Parts<'a> {
             pending: Bytes::new(),
             next: None,
             error: None,
+            bytes_read: 0,
         }
     }
 
@@ -50,6 +52,11 @@ impl<'a> Parts<'a> {
         self.error.take()
     }
 
+    /// So far, of all parts.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
     /// More bytes of this part, or the part that follows it.
     fn fill(&mut self) -> io::Result<()> {
         if self.progress.cancelled() {
@@ -66,6 +73,7 @@ impl<'a> Parts<'a> {
             Some(BackupItem::Manifest) => self.next = Some(Part::Manifest),
             Some(BackupItem::Progress(_)) => {}
             Some(BackupItem::Data(bytes)) => {
+                self.bytes_read += bytes.len() as u64;
                 self.progress.advance(bytes.len() as u64);
                 self.pending = bytes;
             }

@@ -1,17 +1,22 @@
 //! The PostgreSQL cluster: backups ([`backup`] runs one from a [`Source`]), its slot, strict mode.
 
 mod archive;
+mod block_file;
+mod changes;
 mod local;
+mod manifest;
 mod pages;
 mod protocol;
 mod run;
 mod slot;
 mod source;
 mod strict;
+mod unpack;
 
+pub use changes::ChangedPages;
 pub use local::Local;
 pub use protocol::Protocol;
 pub use run::{BackupOutcome, DatabaseBackup, SourceChoice, backup, backup_from};
 pub use slot::{SlotStatus, WalStatus, drop_slot, slot_status};
-pub use source::{Begun, Source, Stopped, Suspects};
+pub use source::{Begun, Identity, Source, Stopped, Suspects};
 pub use strict::{is_strict, set_strict};

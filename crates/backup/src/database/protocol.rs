@@ -1,24 +1,27 @@
-//! The source for any server: one BASE_BACKUP stream of archives.
+//! The source for any server: one BASE_BACKUP stream of archives; of a server that names the pages that changed, only those.
 
-use super::archive::{Part, Parts};
-use super::pages::PageCheck;
+use super::changes::{self, Before, ChangedPages, Limits};
 use super::run::DatabaseBackup;
-use super::source::{Begun, Source, Stopped, Suspects};
-use crate::{BackupError, Progress, Result, now_micros, random_suffix};
-use postgres_physical::page::{PAGE_BYTES, RelationFile};
+use super::source::{Begun, Identity, Source, Stopped, Suspects};
+use super::unpack::Unpack;
+use crate::{BackupError, Progress, Result, random_suffix};
 use postgres_physical::replication::{BackupOptions, BaseBackup, Connection};
-use postgres_physical::wire::ConnectOptions;
-use repository::BackupWriter;
+use postgres_physical::wire::{ConnectOptions, WireError};
+use repository::{BackupKind, BackupWriter};
 use std::collections::BTreeMap;
-use std::io::Read;
 
 /// The server sends its own label files, and `pg_control` last.
 #[derive(Debug)]
 pub struct Protocol {
     connect: ConnectOptions,
     rate_kb_max: Option<u32>,
-    checksums: bool,
+    /// Until the stream takes it.
+    connection: Option<Connection>,
+    identity: Option<Identity>,
     stream: Option<BaseBackup>,
+    /// Of a stream that names the pages that changed.
+    limits: Option<Limits>,
+    bytes_read: u64,
 }
 
 /// What MAX_RATE accepts, in kB/s.
@@ -34,54 +37,152 @@ impl Protocol {
             rate_kb_max: request
                 .bytes_per_second_max
                 .and_then(|bytes| u32::try_from(rate(bytes)).ok()),
-            checksums: false,
+            connection: None,
+            identity: None,
             stream: None,
+            limits: None,
+            bytes_read: 0,
         }
     }
 
     fn stream(&mut self) -> Result<&mut BaseBackup> {
-        let not_begun = || BackupError::Archive("it was not begun".into());
         self.stream.as_mut().ok_or_else(not_begun)
     }
-}
 
-impl Source for Protocol {
-    fn begin(&mut self, label: &str, progress: &dyn Progress) -> Result<Begun> {
-        let mut connection = Connection::connect(&self.connect)?;
-        let identity = connection.identify_system()?;
-        let wal_segment_bytes = connection.wal_segment_bytes()?;
-        let pg_version = connection
-            .show("server_version_num")?
-            .parse()
-            .unwrap_or_default();
-        self.checksums = connection.show("data_checksums")? == "on";
-        // Keeps the WAL of this backup on the server until its pages are judged.
-        if let Err(error) =
-            connection.create_temporary_slot(&format!("bre_backup_{}", random_suffix()))
-        {
-            tracing::warn!(%error, "no temporary slot for this backup; torn pages may have to be recorded as damaged");
+    fn connection(&mut self) -> Result<Connection> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => Ok(Connection::connect(&self.connect)?),
         }
-        progress.message("waiting for a checkpoint");
+    }
+
+    fn options(&self, label: &str, incremental: bool) -> BackupOptions {
         let mut options = BackupOptions::new(label);
         options.fast_checkpoint = true;
         options.rate_kb_max = self.rate_kb_max;
-        let stream = connection.base_backup(&options)?;
+        options.incremental = incremental;
+        options
+    }
+
+    /// The inner error says why the server did not name them.
+    fn begin_named(
+        &mut self,
+        label: &str,
+        writer: &BackupWriter,
+        progress: &dyn Progress,
+    ) -> Result<std::result::Result<(BaseBackup, Limits), String>> {
+        let identity = self.identity.clone().ok_or_else(not_begun)?;
+        let mut connection = self.connection()?;
+        let before = changes::before(writer, &identity, || connection.show("summarize_wal"))?;
+        let before = match before {
+            Ok(before) => before,
+            Err(why) => {
+                self.connection = Some(connection);
+                return Ok(Err(why));
+            }
+        };
+        keep_wal(&mut connection);
+        let manifest = changes::manifest(writer, &identity, &before)?.render();
+        progress.message("waiting for a checkpoint and the summaries of its WAL");
+        match self.ask(connection, label, manifest.as_bytes(), &before) {
+            Ok(begun) => Ok(Ok(begun)),
+            // The connection is of no more use; a new one will do.
+            Err(WireError::Server { what, server }) => {
+                Ok(Err(format!("the server refused {what}: {server}")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn ask(
+        &self,
+        mut connection: Connection,
+        label: &str,
+        manifest: &[u8],
+        before: &Before,
+    ) -> std::result::Result<(BaseBackup, Limits), WireError> {
+        connection.upload_manifest(manifest)?;
+        let stream = connection.base_backup(&self.options(label, true))?;
+        let limits = changes::limits(&self.connect, before, stream.start().lsn)?;
+        Ok((stream, limits))
+    }
+}
+
+/// Until its pages are judged, the server keeps the WAL of this backup.
+fn keep_wal(connection: &mut Connection) {
+    let slot = format!("bre_backup_{}", random_suffix());
+    if let Err(error) = connection.create_temporary_slot(&slot) {
+        tracing::warn!(%error, "no temporary slot for this backup; torn pages may have to be recorded as damaged");
+    }
+}
+
+fn not_begun() -> BackupError {
+    BackupError::Archive("it was not begun".into())
+}
+
+impl Source for Protocol {
+    fn identify(&mut self) -> Result<Identity> {
+        let mut connection = Connection::connect(&self.connect)?;
+        let system = connection.identify_system()?;
+        let identity = Identity {
+            system_identifier: system.system_identifier,
+            timeline: system.timeline,
+            pg_version: connection
+                .show("server_version_num")?
+                .parse()
+                .unwrap_or_default(),
+            wal_segment_bytes: connection.wal_segment_bytes()?,
+            page_checksums: connection.show("data_checksums")? == "on",
+        };
+        self.connection = Some(connection);
+        self.identity = Some(identity.clone());
+        Ok(identity)
+    }
+
+    fn begin(
+        &mut self,
+        label: &str,
+        writer: &BackupWriter,
+        progress: &dyn Progress,
+    ) -> Result<Begun> {
+        let mut changed_pages = ChangedPages::All;
+        if writer.kind() == BackupKind::Incremental {
+            match self.begin_named(label, writer, progress)? {
+                Ok((stream, limits)) => {
+                    changed_pages = ChangedPages::Named;
+                    (self.stream, self.limits) = (Some(stream), Some(limits));
+                }
+                Err(why_not_named) => changed_pages = ChangedPages::Compared { why_not_named },
+            }
+        }
+        if self.stream.is_none() {
+            progress.message("waiting for a checkpoint");
+            let mut connection = self.connection()?;
+            keep_wal(&mut connection);
+            self.stream = Some(connection.base_backup(&self.options(label, false))?);
+        }
+        let stream = self.stream()?;
         let start = stream.start();
-        let begun = Begun {
-            system_identifier: identity.system_identifier,
+        Ok(Begun {
             timeline: start.timeline,
             start: start.lsn,
-            pg_version,
-            wal_segment_bytes,
             bytes_expected: stream.bytes_expected(),
-        };
-        self.stream = Some(stream);
-        Ok(begun)
+            changed_pages,
+        })
     }
 
     fn copy(&mut self, writer: &BackupWriter, progress: &dyn Progress) -> Result<Suspects> {
-        let checksums = self.checksums;
-        copy(self.stream()?, writer, checksums, progress).map(Suspects)
+        let checksums = self.identity.as_ref().is_some_and(|it| it.page_checksums);
+        let stream = self.stream.as_mut().ok_or_else(not_begun)?;
+        let unpack = Unpack {
+            writer,
+            progress,
+            checksums,
+            limits: self.limits.as_ref(),
+        };
+        let unpacked = unpack.all(stream)?;
+        self.bytes_read = unpacked.bytes_read;
+        Ok(Suspects(unpacked.suspects))
     }
 
     fn stop(&mut self, _: &BackupWriter, _: &dyn Progress) -> Result<Stopped> {
@@ -92,6 +193,8 @@ impl Source for Protocol {
         let facts = facts(self.stream()?);
         Ok(Stopped {
             stop: stop.lsn,
+            timeline: stop.timeline,
+            bytes_read: self.bytes_read,
             facts,
             wal: self.stream.take().and_then(BaseBackup::into_connection),
         })
@@ -108,135 +211,4 @@ fn facts(source: &BaseBackup) -> BTreeMap<String, String> {
     spaces
         .chain([("source".to_owned(), "protocol".to_owned())])
         .collect()
-}
-
-/// All archives and the manifest; returns the pages that failed their checksum.
-fn copy(
-    source: &mut BaseBackup,
-    writer: &BackupWriter,
-    checksums: bool,
-    progress: &dyn Progress,
-) -> Result<Vec<PageCheck>> {
-    let mut parts = Parts::new(source, progress);
-    let mut suspects = Vec::new();
-    let result = copy_parts(&mut parts, writer, checksums, &mut suspects, progress);
-    match (result, parts.take_error()) {
-        (Err(_), Some(error)) => Err(error.into()),
-        (Err(_), None) if progress.cancelled() => Err(BackupError::Cancelled),
-        (result, _) => result.map(|()| suspects),
-    }
-}
-
-fn copy_parts(
-    parts: &mut Parts<'_>,
-    writer: &BackupWriter,
-    checksums: bool,
-    suspects: &mut Vec<PageCheck>,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let damaged = |error: std::io::Error| BackupError::Archive(error.to_string());
-    loop {
-        match parts.next_part().map_err(damaged)? {
-            Part::End => return Ok(()),
-            Part::Manifest => {
-                let mut manifest = Vec::new();
-                parts.read_to_end(&mut manifest).map_err(damaged)?;
-                writer.blob("backup_manifest", 0o600, now_micros(), &manifest)?;
-            }
-            Part::Archive { name } => {
-                let prefix = match name.strip_suffix(".tar") {
-                    Some("base") => String::new(),
-                    Some(oid) => format!("pg_tblspc/{oid}/"),
-                    None => return Err(BackupError::Archive(format!("an archive named {name:?}"))),
-                };
-                copy_archive(parts, &prefix, writer, checksums, suspects)?;
-            }
-        }
-        if progress.cancelled() {
-            return Err(BackupError::Cancelled);
-        }
-    }
-}
-
-fn copy_archive(
-    parts: &mut Parts<'_>,
-    prefix: &str,
-    writer: &BackupWriter,
-    checksums: bool,
-    suspects: &mut Vec<PageCheck>,
-) -> Result<()> {
-    let damaged = |error: std::io::Error| BackupError::Archive(error.to_string());
-    let mut archive = tar::Archive::new(parts);
-    for entry in archive.entries().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        let name = entry
-            .path()
-            .map_err(damaged)?
-            .to_string_lossy()
-            .into_owned();
-        let name = name.trim_start_matches("./").trim_end_matches('/');
-        if name.is_empty() || name == "." {
-            continue;
-        }
-        let path = format!("{prefix}{name}");
-        let mode = entry.header().mode().map_err(damaged)? & 0o7777;
-        let mtime = entry.header().mtime().map_err(damaged)? as i64 * 1_000_000;
-        match entry.header().entry_type() {
-            tar::EntryType::Directory => writer.dir(&path, mode, mtime)?,
-            tar::EntryType::Symlink => {
-                let target = entry.link_name().map_err(damaged)?.unwrap_or_default();
-                writer.symlink(&path, &target.to_string_lossy(), mtime)?;
-            }
-            tar::EntryType::Regular | tar::EntryType::Continuous => {
-                let relation = if checksums {
-                    RelationFile::parse(&path)
-                } else {
-                    None
-                };
-                copy_file(&mut entry, &path, (mode, mtime), relation, writer, suspects)?;
-            }
-            other => return Err(BackupError::Archive(format!("{path} is a {other:?}"))),
-        }
-    }
-    Ok(())
-}
-
-const BUFFER_BYTES: usize = 32 * PAGE_BYTES;
-
-/// Reads whole buffers (of whole pages) so that the check sees each page in one piece.
-fn copy_file(
-    source: &mut dyn Read,
-    path: &str,
-    (mode, mtime): (u32, i64),
-    relation: Option<RelationFile>,
-    writer: &BackupWriter,
-    suspects: &mut Vec<PageCheck>,
-) -> Result<()> {
-    let mut file = writer.file(path, mode, mtime)?;
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut block = relation.map_or(0, |relation| relation.first_block());
-    loop {
-        let filled = fill(source, &mut buffer)
-            .map_err(|error| BackupError::Archive(format!("{path}: {error}")))?;
-        let bytes = &buffer[..filled];
-        if let Some(relation) = relation {
-            suspects.extend(PageCheck::bad_pages(bytes, path, relation, block));
-            block += (filled / PAGE_BYTES) as u32;
-        }
-        file.write(bytes)?;
-        if filled < buffer.len() {
-            return Ok(file.finish()?);
-        }
-    }
-}
-
-fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match source.read(&mut buffer[filled..])? {
-            0 => break,
-            count => filled += count,
-        }
-    }
-    Ok(filled)
 }

@@ -1,9 +1,10 @@
 //! A backup, whatever its source: begin → copy → stop → judge damaged pages → manifest → wait for its WAL.
 
+use super::changes::{Before, ChangedPages};
 use super::local::Local;
 use super::pages::judge;
 use super::protocol::Protocol;
-use super::source::{Begun, Source, Stopped, Suspects};
+use super::source::{Begun, Identity, Source, Stopped, Suspects};
 use crate::{BackupError, Progress, Result, now_micros};
 use postgres_physical::wire::ConnectOptions;
 use repository::{
@@ -78,10 +79,14 @@ pub struct BackupOutcome {
     pub parent: Option<String>,
     /// Why it is full although an incremental was asked for.
     pub why_full: Option<String>,
+    /// How the pages were found that it stores.
+    pub changed_pages: ChangedPages,
     pub timeline: u32,
     pub start_lsn: u64,
     pub stop_lsn: u64,
     pub bytes_source: u64,
+    /// What had to be read for it.
+    pub bytes_read: u64,
     /// Newly written to the repository.
     pub bytes_stored: u64,
     /// Bytes of files that earlier backups had stored.
@@ -119,8 +124,10 @@ pub fn backup_from(
     progress: &dyn Progress,
 ) -> Result<BackupOutcome> {
     let started_at_micros = now_micros();
-    let begun = source.begin(request.label, progress)?;
-    let writer = begin_writer(request, &begun, started_at_micros)?;
+    let identity = source.identify()?;
+    let mut writer = begin_writer(request, &identity, started_at_micros)?;
+    let begun = source.begin(request.label, &writer, progress)?;
+    writer.begins_at(begun.timeline, begun.start.0);
     progress.total(begun.bytes_expected);
     if let Some(why) = writer.why_full() {
         tracing::warn!(
@@ -128,11 +135,17 @@ pub fn backup_from(
             "an incremental backup was asked for; it is taken as a full one"
         );
     }
+    if let Some(why) = begun.changed_pages.why_not_named() {
+        tracing::info!(
+            why,
+            "all pages are read: the server does not name those that changed"
+        );
+    }
     progress.message("copying");
     let suspects = source.copy(&writer, progress)?;
     let stopped = source.stop(&writer, progress)?;
-    let stop_lsn = stopped.stop.0;
-    let stop = conclude(request, &begun, stopped, suspects, progress);
+    let (stop_lsn, bytes_read) = (stopped.stop.0, stopped.bytes_read);
+    let stop = conclude(request, &identity, &begun, stopped, suspects, progress);
     if progress.cancelled() {
         return Err(BackupError::Cancelled);
     }
@@ -147,10 +160,12 @@ pub fn backup_from(
         kind,
         parent,
         why_full,
+        changed_pages: begun.changed_pages,
         timeline: begun.timeline,
         start_lsn: begun.start.0,
         stop_lsn,
         bytes_source,
+        bytes_read,
         bytes_stored: told(|summary| summary.bytes_stored),
         bytes_reused: told(|summary| summary.bytes_reused),
         bytes_resumed: told(|summary| summary.bytes_resumed),
@@ -162,7 +177,7 @@ pub fn backup_from(
 
 fn begin_writer(
     request: &DatabaseBackup<'_>,
-    begun: &Begun,
+    identity: &Identity,
     started_at_micros: i64,
 ) -> Result<BackupWriter> {
     let facts = BackupFacts {
@@ -170,11 +185,12 @@ fn begin_writer(
         kind: request.kind,
         parent: None,
         label: request.label.to_owned(),
-        system_identifier: begun.system_identifier,
-        timeline: begun.timeline,
-        start_lsn: begun.start.0,
-        pg_version: begun.pg_version,
-        wal_segment_bytes: begun.wal_segment_bytes,
+        system_identifier: identity.system_identifier,
+        timeline: identity.timeline,
+        // The server tells later where it begins.
+        start_lsn: 0,
+        pg_version: identity.pg_version,
+        wal_segment_bytes: identity.wal_segment_bytes,
         started_at_micros,
     };
     let options = BackupOptions {
@@ -195,6 +211,7 @@ fn begin_writer(
 /// What the manifest says beyond the tree.
 fn conclude(
     request: &DatabaseBackup<'_>,
+    identity: &Identity,
     begun: &Begun,
     stopped: Stopped,
     Suspects(mut suspects): Suspects,
@@ -207,16 +224,23 @@ fn conclude(
             suspects,
             (begun.start, stopped.stop),
             begun.timeline,
-            begun.wal_segment_bytes,
+            identity.wal_segment_bytes,
         );
     }
     let described = suspects
         .into_iter()
         .map(|suspect| suspect.describe(request.connect));
+    let damaged: Vec<DamagedPage> = described.collect();
+    // A backup over two timelines is nothing that the server could be asked about.
+    let one_timeline = [begun.timeline, stopped.timeline] == [identity.timeline; 2];
+    let before = one_timeline.then(|| Before::of(identity, begun.start, stopped.stop, &damaged));
+    let mut facts = stopped.facts;
+    facts.insert("changed_pages".into(), begun.changed_pages.name().into());
     BackupStop {
         stop_lsn: stopped.stop.0,
-        damaged: described.collect(),
-        facts: stopped.facts,
+        damaged,
+        facts,
+        remember: before.map(|before| before.remember()).unwrap_or_default(),
         finished_at_micros: now_micros(),
     }
 }

@@ -14,6 +14,8 @@ pub struct BackupOptions {
     pub verify_checksums: bool,
     /// Largest rate in kB/s.
     pub rate_kb_max: Option<u32>,
+    /// Only what changed since the backup whose manifest was sent with [`Connection::upload_manifest`] (PostgreSQL 17 and newer).
+    pub incremental: bool,
 }
 
 impl BackupOptions {
@@ -23,6 +25,7 @@ impl BackupOptions {
             fast_checkpoint: true,
             verify_checksums: false,
             rate_kb_max: None,
+            incremental: false,
         }
     }
 
@@ -32,7 +35,7 @@ impl BackupOptions {
             .map(|rate| format!(", MAX_RATE {rate}"))
             .unwrap_or_default();
         format!(
-            "BASE_BACKUP ( LABEL '{}', PROGRESS true, CHECKPOINT '{}', WAL false, MANIFEST 'yes', WAIT false, TABLESPACE_MAP true, VERIFY_CHECKSUMS {}{rate} )",
+            "BASE_BACKUP ( LABEL '{}', PROGRESS true, CHECKPOINT '{}', WAL false, MANIFEST 'yes', WAIT false, TABLESPACE_MAP true, VERIFY_CHECKSUMS {}{rate}{} )",
             self.label.replace('\'', "''"),
             if self.fast_checkpoint {
                 "fast"
@@ -40,6 +43,11 @@ impl BackupOptions {
                 "spread"
             },
             self.verify_checksums,
+            if self.incremental {
+                ", INCREMENTAL"
+            } else {
+                ""
+            },
         )
     }
 }
@@ -232,6 +240,7 @@ mod tests {
             command.starts_with("BASE_BACKUP ( LABEL 'it''s', PROGRESS true, CHECKPOINT 'fast',"),
             "{command}"
         );
+        assert!(command.ends_with("VERIFY_CHECKSUMS false )"), "{command}");
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub const SQLSTATE_INVALIDATED: &str = "55000";
 /// SQLSTATE `duplicate_object`: the slot exists already.
 pub const SQLSTATE_DUPLICATE: &str = "42710";
 
+/// Of a manifest in one message.
+const UPLOAD_BYTES: usize = 64 << 10;
+
 /// Answer of IDENTIFY_SYSTEM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SystemIdentity {
@@ -127,6 +130,35 @@ impl Connection {
     pub fn timeline_history(&mut self, timeline: u32) -> Result<String, WireError> {
         let row = self.one_row(&format!("TIMELINE_HISTORY {timeline}"))?;
         row.text(1).map(str::to_owned)
+    }
+
+    /// Gives the server the manifest of an earlier backup, for [`BackupOptions::incremental`] on this connection. An error of the
+    /// server leaves the connection unusable.
+    pub fn upload_manifest(&mut self, manifest: &[u8]) -> Result<(), WireError> {
+        const COMMAND: &str = "UPLOAD_MANIFEST";
+        self.wire.send_query(COMMAND)?;
+        let frame = self.wire.answer(COMMAND, &mut self.notices)?;
+        if frame.tag != b'G' {
+            return Err(self.wire.unexpected(COMMAND, &frame));
+        }
+        for part in manifest.chunks(UPLOAD_BYTES) {
+            let mut message = Vec::with_capacity(part.len() + 5);
+            message.push(b'd');
+            // At most `UPLOAD_BYTES`.
+            let length = u32::try_from(part.len() + 4).unwrap_or(u32::MAX);
+            message.extend_from_slice(&length.to_be_bytes());
+            message.extend_from_slice(part);
+            self.wire.send(&message)?;
+        }
+        self.wire.send(&[b'c', 0, 0, 0, 4])?;
+        loop {
+            let frame = self.wire.answer(COMMAND, &mut self.notices)?;
+            match frame.tag {
+                b'C' => {}
+                b'Z' => return Ok(()),
+                _ => return Err(self.wire.unexpected(COMMAND, &frame)),
+            }
+        }
     }
 
     /// Starts a base backup; its parts are then read from the returned value.

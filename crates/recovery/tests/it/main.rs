@@ -5,6 +5,7 @@ mod crashes;
 mod delta;
 mod faults;
 mod incremental;
+mod named;
 mod retention;
 mod targets;
 
@@ -42,6 +43,10 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::with(TestPostgres::builder())
+    }
+
+    fn with(postgres: testkit::Builder) -> World {
         let root = tempfile::tempdir().unwrap();
         std::fs::set_permissions(root.path(), PermissionsExt::from_mode(0o755)).unwrap();
         // PostgreSQL's account runs this program again to fetch WAL.
@@ -50,7 +55,7 @@ impl World {
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
         let store: Arc<dyn Store> = Arc::new(PosixStore::new(root.path().join("repository")));
         World {
-            postgres: TestPostgres::builder()
+            postgres: postgres
                 .wal_segment_bytes(SEGMENT)
                 .set("max_prepared_transactions", 2)
                 .start(),

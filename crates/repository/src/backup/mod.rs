@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod extents;
+mod file_writer;
 mod open_file;
 mod reader;
 mod table;
@@ -13,9 +14,10 @@ mod writer;
 
 pub use catalogue::{BackupState, BackupSummary, Catalogue, Proof, catalogue, put_proof};
 pub use extents::ExtentReader;
+pub use file_writer::FileWriter;
 pub use reader::{BackupReader, Entry, EntryKind};
 pub use verify::{DamagedObject, VerifyReport};
-pub use writer::{BackupOptions, BackupWriter, FileWriter, WINDOW_BYTES};
+pub use writer::{BackupOptions, BackupWriter, WINDOW_BYTES};
 
 use std::collections::BTreeMap;
 
@@ -55,6 +57,8 @@ pub struct BackupStop {
     pub damaged: Vec<DamagedPage>,
     /// Free facts for the sealed body.
     pub facts: BTreeMap<String, String>,
+    /// What the next backup's source wants to find in the local cache ([`BackupWriter::remembered`]).
+    pub remember: BTreeMap<String, String>,
 }
 
 /// A page that was bad in the source and is kept as it was.

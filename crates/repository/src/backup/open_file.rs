@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::known::Window;
+use crate::known::{PIECE_BYTES, Window};
 
 pub(super) struct OpenFile {
     pub(super) path: String,
@@ -11,6 +11,8 @@ pub(super) struct OpenFile {
     pub(super) slot: usize,
     /// As the parent had it.
     known: Vec<Mutex<Option<Window>>>,
+    /// How many whole pieces that was, from the start; `None`: it was not there.
+    pub(super) pieces_before: Option<usize>,
     state: Mutex<State>,
 }
 
@@ -35,8 +37,17 @@ pub(super) struct Completed {
 }
 
 impl OpenFile {
-    pub(super) fn new(path: &str, slot: usize, known: Vec<Window>) -> Self {
+    pub(super) fn new(path: &str, slot: usize, known: Option<Vec<Window>>) -> Self {
+        let whole = |windows: &Vec<Window>| {
+            let pieces = windows.iter().flat_map(|window| &window.pieces);
+            pieces
+                .take_while(|piece| piece.length as usize == PIECE_BYTES)
+                .count()
+        };
+        let pieces_before = known.as_ref().map(whole);
+        let known = known.unwrap_or_default();
         Self {
+            pieces_before,
             path: path.to_owned(),
             slot,
             known: known

@@ -8,8 +8,10 @@ use super::open_file::{Completed, OpenFile};
 use super::table::Origin;
 use super::tree::store_layout;
 use super::workers::{Job, Shared, lock};
-use crate::error::Result;
-use crate::known::{CompletedPack, Fingerprint, PIECE_BYTES, Place, Window, merge, to_store};
+use crate::error::{Error, Result};
+use crate::known::{
+    CompletedPack, Fingerprint, PIECE_BYTES, Place, Window, changed, merge, to_store, with_kept,
+};
 use crate::manifest::{CHUNK_BYTES, Extent, PackRef};
 use crate::pack::{BlobId, PACK_BYTES_MAX, PackBuilder, pack_name};
 use crate::pipeline::{BoxKind, Compression};
@@ -72,12 +74,13 @@ impl Worker {
                 file,
                 number,
                 raw,
+                kept,
                 end,
             } => {
-                let done = if raw.is_empty() {
+                let done = if raw.is_empty() && kept.is_empty() {
                     None
                 } else {
-                    Some((number, self.window(&file, number, &raw)?))
+                    Some((number, self.window(&file, number, &raw, &kept)?))
                 };
                 if let Some(completed) = file.note(done, end)? {
                     self.complete(&file, &completed)?;
@@ -88,23 +91,28 @@ impl Worker {
     }
 
     /// Stores what changed of a window, as one chunk.
-    fn window(&mut self, file: &OpenFile, number: usize, raw: &[u8]) -> Result<Window> {
+    fn window(
+        &mut self,
+        file: &OpenFile,
+        number: usize,
+        raw: &[u8],
+        kept: &[bool],
+    ) -> Result<Window> {
         let known = file.known(number);
-        let mut fingerprints = Vec::<Fingerprint>::new();
-        let store = match &self.shared.fingerprinter {
-            Some(fingerprinter) => {
-                fingerprints = fingerprinter.all(raw);
-                let table = lock(&self.shared.table);
-                to_store(known.as_ref(), &fingerprints, &|blob| table.raw_len(blob))
-            }
-            None => vec![true; raw.len().div_ceil(PIECE_BYTES)],
-        };
-        let mut next = self.store(raw, &store)?;
+        let (fingerprints, store) = self.compare(file, known.as_ref(), raw, kept)?;
+        let is_given = |at: usize| kept.get(at) != Some(&true);
+        let given = store.iter().enumerate().filter(|(at, _)| is_given(*at));
+        let mut next = self.store(raw, &given.map(|(_, again)| *again).collect::<Vec<_>>())?;
         let was = known.map(|known| known.pieces).unwrap_or_default();
         let mut pieces = Vec::with_capacity(store.len());
-        for (at, piece) in raw.chunks(PIECE_BYTES).enumerate() {
+        let mut given = raw.chunks(PIECE_BYTES);
+        for (at, again) in store.iter().enumerate() {
+            let piece = match is_given(at) {
+                true => given.next().unwrap_or_default(),
+                false => &[],
+            };
             pieces.push(match was.get(at) {
-                Some(place) if !store[at] => *place,
+                Some(place) if !again => *place,
                 _ => {
                     // A piece is never longer than 8 KiB.
                     let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
@@ -123,6 +131,32 @@ impl Worker {
             fingerprints,
             pieces,
         })
+    }
+
+    /// The fingerprint of every piece, and which have to be stored. What was not read cannot be tidied.
+    fn compare(
+        &self,
+        file: &OpenFile,
+        known: Option<&Window>,
+        raw: &[u8],
+        kept: &[bool],
+    ) -> Result<(Vec<Fingerprint>, Vec<bool>)> {
+        let Some(fingerprinter) = &self.shared.fingerprinter else {
+            let pieces = raw.len().div_ceil(PIECE_BYTES);
+            return Ok((Vec::new(), vec![true; pieces]));
+        };
+        let given = fingerprinter.all(raw);
+        if kept.is_empty() {
+            let table = lock(&self.shared.table);
+            let store = to_store(known, &given, &|blob| table.raw_len(blob));
+            return Ok((given, store));
+        }
+        let all = known.and_then(|known| Some((known, with_kept(known, kept, given)?)));
+        let (known, all) = all.ok_or_else(|| {
+            Error::Input(format!("`{}`: its parent has not what is kept", file.path))
+        })?;
+        let store = changed(known, &all);
+        Ok((all, store))
     }
 
     /// The start of the chunk that holds the chosen pieces.

@@ -24,7 +24,10 @@ pub(super) enum Job {
     Window {
         file: Arc<OpenFile>,
         number: usize,
+        /// The pieces that were given, one after the other.
         raw: Vec<u8>,
+        /// One a piece, where some were not given: those are the parent's. Empty: all were given.
+        kept: Vec<bool>,
         end: Option<End>,
     },
     Node {

@@ -1,13 +1,14 @@
 //! Writes one backup: files stream in, packs go out, the manifest comes last. Mirror: `reader`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::open_file::{End, OpenFile};
+use super::file_writer::FileWriter;
+use super::open_file::OpenFile;
 use super::table::Table;
 use super::tree::{Directory, Meta};
-use super::workers::{Job, Shared, Workers, lock};
+use super::workers::{Shared, Workers, lock};
 use super::{BackupFacts, BackupKind, BackupStop};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
@@ -161,6 +162,37 @@ impl BackupWriter {
         self.taken().bytes_source
     }
 
+    /// To be called before `finish` when the server told only now where the backup begins.
+    pub fn begins_at(&mut self, timeline: u32, start_lsn: u64) {
+        (self.facts.timeline, self.facts.start_lsn) = (timeline, start_lsn);
+    }
+
+    /// What the parent's source put into [`BackupStop::remember`]; `None` without a parent.
+    #[must_use]
+    pub fn remembered(&self) -> Option<&BTreeMap<String, String>> {
+        self.parent.as_ref().map(Parent::remembered)
+    }
+
+    /// The files of the parent of which [`FileWriter::keep`] may keep pieces. Not all: what lies in too many chunks has to be read
+    /// again, so that it is stored in one piece.
+    pub fn keepable(&self) -> Result<Vec<String>> {
+        let paths = self.parent.as_ref().map(Parent::keepable);
+        paths
+            .unwrap_or_else(|| Ok(Vec::new()))
+            .map_err(|error| Error::Input(format!("the local cache cannot be read: {error}")))
+    }
+
+    pub(super) fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// All of a file of `size` bytes was handed over.
+    pub(super) fn file_taken(&self, path: &str, size: u64) {
+        let mut taken = self.taken();
+        taken.open.remove(path);
+        taken.bytes_source += size;
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -196,13 +228,7 @@ impl BackupWriter {
             slot
         };
         let known = self.parent.as_ref().and_then(|known| known.windows(path));
-        Ok(FileWriter {
-            writer: self,
-            file: Arc::new(OpenFile::new(path, slot, known.unwrap_or_default())),
-            windows: 0,
-            size: 0,
-            buffer: Vec::new(),
-        })
+        Ok(FileWriter::new(self, OpenFile::new(path, slot, known)))
     }
 
     /// Room for [`WINDOW_BYTES`], empty: to read into, and to [`FileWriter::push`].
@@ -263,18 +289,19 @@ impl BackupWriter {
             facts: stop.facts,
         };
         put_manifest(&self.repository, &self.key, &header, &body)?;
-        self.remember(&table);
+        self.remember(&table, stop.remember);
         Ok(self.facts.id.clone())
     }
 
     /// For the next backup. The manifest is there: nothing may fail any more.
-    fn remember(&mut self, table: &Table) {
+    fn remember(&mut self, table: &Table, remember: BTreeMap<String, String>) {
         let shared = self.workers.shared();
         if let Some(mut known) = lock(&shared.known).take() {
             let written = known.tables(
                 &|blob| table.blob_row(blob),
                 &|pack| table.pack_row(pack),
                 table.blobs_used(),
+                remember,
             );
             if let Err(error) = written.and_then(|()| known.commit()) {
                 tracing::warn!(%error, "the local cache was not renewed; the next incremental backup stores more than it has to");
@@ -408,75 +435,6 @@ impl KnownBefore {
     }
 }
 
-/// Takes the bytes of one file in order. May be used on any thread.
-pub struct FileWriter<'a> {
-    writer: &'a BackupWriter,
-    file: Arc<OpenFile>,
-    /// Sent so far.
-    windows: usize,
-    size: u64,
-    buffer: Vec<u8>,
-}
-
-impl FileWriter<'_> {
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            if self.buffer.capacity() == 0 {
-                self.buffer = self.writer.workers.buffer();
-            }
-            let room = WINDOW_BYTES - self.buffer.len();
-            let (now, rest) = bytes.split_at(room.min(bytes.len()));
-            self.buffer.extend_from_slice(now);
-            bytes = rest;
-            self.send_when_full()?;
-        }
-        Ok(())
-    }
-
-    /// As `write`, without a copy where `bytes` are whole windows of the file.
-    pub fn push(&mut self, bytes: Vec<u8>) -> Result<()> {
-        if self.buffer.is_empty() && bytes.len() <= WINDOW_BYTES {
-            self.buffer = bytes;
-            return self.send_when_full();
-        }
-        self.write(&bytes)
-    }
-
-    fn send_when_full(&mut self) -> Result<()> {
-        if self.buffer.len() < WINDOW_BYTES {
-            return Ok(());
-        }
-        let full = std::mem::take(&mut self.buffer);
-        self.send(full, false)
-    }
-
-    fn send(&mut self, raw: Vec<u8>, last: bool) -> Result<()> {
-        let number = self.windows;
-        self.size += raw.len() as u64;
-        self.windows += usize::from(!raw.is_empty());
-        let end = last.then_some(End {
-            windows: self.windows,
-            size: self.size,
-        });
-        self.writer.workers.send(Job::Window {
-            file: Arc::clone(&self.file),
-            number,
-            raw,
-            end,
-        })
-    }
-
-    /// Without it the file, and with it the backup, is incomplete and `BackupWriter::finish` refuses.
-    pub fn finish(mut self) -> Result<()> {
-        let rest = std::mem::take(&mut self.buffer);
-        self.send(rest, true)?;
-        let mut taken = self.writer.taken();
-        taken.open.remove(&self.file.path);
-        taken.bytes_source += self.size;
-        Ok(())
-    }
-}
-
 impl std::fmt::Debug for BackupWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -485,11 +443,5 @@ impl std::fmt::Debug for BackupWriter {
             self.facts.id,
             self.taken().files
         )
-    }
-}
-
-impl std::fmt::Debug for FileWriter<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FileWriter({}, {} bytes)", self.file.path, self.size)
     }
 }

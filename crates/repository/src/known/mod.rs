@@ -11,9 +11,12 @@ mod writer;
 
 pub(crate) use journal::{CompletedPack, Journal, Unfinished, unfinished};
 pub(crate) use parent::Parent;
-pub(crate) use window::{Fingerprint, Fingerprinter, PIECE_BYTES, Place, Window, merge, to_store};
+pub(crate) use window::{
+    Fingerprint, Fingerprinter, PIECE_BYTES, Place, Window, changed, merge, to_store, with_kept,
+};
 pub(crate) use writer::KnownWriter;
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -50,6 +53,9 @@ struct Subject {
     packs: u64,
     #[serde(default)]
     blobs: u64,
+    /// What the source of that backup wanted to find again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    remembered: BTreeMap<String, String>,
 }
 
 impl CacheFolder {
@@ -96,6 +102,7 @@ impl CacheFolder {
             files: 0,
             packs: 0,
             blobs: 0,
+            remembered: BTreeMap::new(),
         }
     }
 

@@ -1,11 +1,11 @@
 //! The newest backup as its writer knew it. Mirror: `writer`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader};
 
 use super::records::{Fields, Kind, MAGIC_KNOWN, Next, Records, file_header};
-use super::window::{PIECE_BYTES, Place, Window, split};
+use super::window::{PIECE_BYTES, Place, Window, is_scattered, split};
 use super::{CacheFolder, Subject, has_manifest};
 use crate::Repository;
 use crate::error::Result;
@@ -108,7 +108,50 @@ impl Parent {
         fields.0.is_empty().then_some(windows)
     }
 
-    fn window(&self, fields: &mut Fields<'_>, len: usize) -> Option<Window> {
+    /// What the source of that backup wanted to find again.
+    pub(crate) fn remembered(&self) -> &BTreeMap<String, String> {
+        &self.subject.remembered
+    }
+
+    /// The files of which pieces may be kept without being looked at: all whose windows need no tidying. Nothing is tidied that
+    /// is not read, so the others have to be read as a whole.
+    pub(crate) fn keepable(&self) -> io::Result<Vec<String>> {
+        let input = BufReader::with_capacity(1 << 20, At(&self.file, 0));
+        let mut found = Vec::new();
+        let Some(mut records) = Records::begin(input, self.folder.key.clone(), MAGIC_KNOWN)? else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        loop {
+            match records.next()? {
+                Next::Record(Kind::File) => {
+                    let file = self.is_keepable(&records.body);
+                    found.extend(file.ok_or(io::ErrorKind::InvalidData)?);
+                }
+                // Files come first.
+                Next::Record(_) => return Ok(found),
+                Next::NoMore | Next::Damaged => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+    }
+
+    /// The inner `None`: it is not; the outer one: the record is damaged.
+    fn is_keepable(&self, body: &[u8]) -> Option<Option<String>> {
+        let mut fields = Fields(body);
+        let path = fields.text()?.to_owned();
+        let mut left = fields.u64()?;
+        let chunk_len = |blob: u32| self.raw_lens.get(blob as usize).copied().unwrap_or(0);
+        let mut scattered = false;
+        while left > 0 {
+            let len = left.min(CHUNK_BYTES as u64);
+            scattered |= is_scattered(&self.runs(&mut fields)?, &chunk_len);
+            let fingerprints = usize::try_from(len).ok()?.div_ceil(PIECE_BYTES) * 16;
+            fields.0 = fields.0.get(fingerprints..)?;
+            left -= len;
+        }
+        Some((!scattered).then_some(path))
+    }
+
+    fn runs(&self, fields: &mut Fields<'_>) -> Option<Vec<Place>> {
         let mut runs = Vec::new();
         for _ in 0..fields.u16()? {
             let (length, offset, blob) = (fields.u32()?, fields.u32()?, fields.u32()?);
@@ -120,6 +163,11 @@ impl Parent {
                 length,
             });
         }
+        Some(runs)
+    }
+
+    fn window(&self, fields: &mut Fields<'_>, len: usize) -> Option<Window> {
+        let runs = self.runs(fields)?;
         let fingerprints = (0..len.div_ceil(PIECE_BYTES))
             .map(|_| fields.array())
             .collect::<Option<_>>()?;

@@ -1,6 +1,6 @@
 //! One window of a file: where its pieces lie, what they were, and which of them have to be stored again. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::keys::ChunkIdKey;
 use crate::manifest::CHUNK_BYTES;
@@ -100,16 +100,44 @@ pub(crate) fn to_store(
     let Some(known) = known else {
         return vec![true; now.len()];
     };
-    let was = |number: usize| known.fingerprints.get(number);
-    let mut store: Vec<bool> = now
-        .iter()
-        .enumerate()
-        .map(|(number, now)| was(number) != Some(now) || number >= known.pieces.len())
-        .collect();
+    let mut store = changed(known, now);
     if store.contains(&true) {
         tidy(known, &mut store, chunk_len);
     }
     store
+}
+
+/// Which pieces are not what they were.
+pub(crate) fn changed(known: &Window, now: &[Fingerprint]) -> Vec<bool> {
+    let was = |number: usize| known.fingerprints.get(number);
+    let differs = |(number, now)| was(number) != Some(now) || number >= known.pieces.len();
+    now.iter().enumerate().map(differs).collect()
+}
+
+/// The fingerprints of a window of which only some pieces were given: the others are as they were. `None` when it had not all of them,
+/// or not as whole pieces.
+pub(crate) fn with_kept(
+    known: &Window,
+    kept: &[bool],
+    given: Vec<Fingerprint>,
+) -> Option<Vec<Fingerprint>> {
+    let mut given = given.into_iter();
+    let one = |(number, kept): (usize, &bool)| match kept {
+        true => {
+            let whole = known.pieces.get(number)?.length as usize == PIECE_BYTES;
+            known.fingerprints.get(number).copied().filter(|_| whole)
+        }
+        false => given.next(),
+    };
+    let all = kept.iter().enumerate().map(one).collect();
+    given.next().is_none().then_some(all).flatten()
+}
+
+/// Whether a window would be tidied if it changed: nothing more may be put on top of it unseen.
+pub(crate) fn is_scattered(runs: &[Place], chunk_len: &dyn Fn(u32) -> u32) -> bool {
+    let chunks: BTreeSet<u32> = runs.iter().map(|run| run.blob).collect();
+    let opened: u64 = chunks.iter().map(|blob| u64::from(chunk_len(*blob))).sum();
+    chunks.len() >= CHUNKS_MAX || opened > OPENED_PER_BYTE_MAX * CHUNK_BYTES as u64
 }
 
 fn tidy(known: &Window, store: &mut [bool], chunk_len: &dyn Fn(u32) -> u32) {

@@ -1,5 +1,6 @@
 //! Writes what the next backup will want to know of this one. Mirror: `parent`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 
@@ -102,6 +103,7 @@ impl KnownWriter {
         blobs: &dyn Fn(u32) -> (BlobId, u32, u32),
         packs: &dyn Fn(u32) -> PackRef,
         extra: impl Iterator<Item = u32>,
+        remembered: BTreeMap<String, String>,
     ) -> io::Result<()> {
         for blob in extra {
             self.blobs.number(blob);
@@ -133,6 +135,7 @@ impl KnownWriter {
         subject.files = self.files;
         subject.blobs = order.len() as u64;
         subject.packs = used.order.len() as u64;
+        subject.remembered = remembered;
         self.body = to_json(&subject);
         self.put(Kind::End)?;
         self.output.flush()?;

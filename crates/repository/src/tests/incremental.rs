@@ -1,5 +1,7 @@
 //! Incremental backups against a model: a cluster is a map of paths to bytes, and every backup must give back its own.
 
+mod kept;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

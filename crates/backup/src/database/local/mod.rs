@@ -7,23 +7,23 @@
 
 mod configuration;
 mod exclusions;
-mod manifest;
 mod reach;
 mod reading;
 mod session;
 mod throttle;
 mod walk;
 
+use super::changes::ChangedPages;
+use super::manifest::{Listed, Manifest, WalRange};
 use super::run::DatabaseBackup;
-use super::source::{Begun, Source, Stopped, Suspects};
+use super::source::{Begun, Identity, Source, Stopped, Suspects};
 use crate::{BackupError, Progress, Result, now_micros, random_suffix};
 use configuration::Configuration;
-use manifest::{Listed, WalRange, backup_manifest};
 use postgres_physical::replication::{Connection, SystemIdentity};
 use postgres_physical::wire::ConnectOptions;
 use reach::{CONTROL, Reached};
 use reading::{Read, Reader};
-use repository::BackupWriter;
+use repository::{BackupKind, BackupWriter};
 use session::Session;
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +38,9 @@ pub struct Local {
     throttle: Throttle,
     /// Its temporary slot keeps the WAL of the backup until its pages are judged.
     wal: Option<Connection>,
-    identity: SystemIdentity,
+    system: SystemIdentity,
+    pg_version: u32,
+    bytes_read: u64,
     session: Option<Session>,
     reached: Reached,
     begun: Option<Begun>,
@@ -53,7 +55,7 @@ impl Local {
         // Not the stream's name: strict mode waits for that one.
         let connect: ConnectOptions = request.connect.clone().with_application_name("bre-backup");
         let mut wal = Connection::connect(&connect)?;
-        let identity = wal.identify_system()?;
+        let system = wal.identify_system()?;
         let slot = format!("bre_backup_{}", random_suffix());
         let slot = match wal.create_temporary_slot(&slot) {
             Ok(()) => Some(slot),
@@ -63,8 +65,7 @@ impl Local {
             }
         };
         let mut session = Session::open(&connect)?;
-        let reached = match reach::reach(&mut session, identity.system_identifier, slot.as_deref())?
-        {
+        let reached = match reach::reach(&mut session, system.system_identifier, slot.as_deref())? {
             Ok(reached) => reached,
             Err(why) => return Ok(Err(why)),
         };
@@ -72,7 +73,9 @@ impl Local {
             threads: request.threads.max(1),
             throttle: Throttle::new(request.bytes_per_second_max),
             wal: Some(wal),
-            identity,
+            system,
+            pg_version: 0,
+            bytes_read: 0,
             session: Some(session),
             reached,
             begun: None,
@@ -108,16 +111,13 @@ impl Local {
         )?;
         let range = WalRange {
             timeline: begun.timeline,
-            start: begun.start,
-            stop: stopped.lsn,
+            start: begun.start.to_string(),
+            end: stopped.lsn.to_string(),
         };
         self.listed.sort_by(|a, b| a.path.cmp(&b.path));
-        let manifest = backup_manifest(
-            &self.listed,
-            range,
-            begun.pg_version,
-            begun.system_identifier,
-        );
+        let files = std::mem::take(&mut self.listed);
+        let manifest = Manifest::new(self.pg_version, self.system.system_identifier, files, range);
+        let manifest = manifest.render();
         Ok(writer.blob("backup_manifest", 0o600, now, manifest.as_bytes())?)
     }
 
@@ -161,13 +161,28 @@ impl Local {
 }
 
 impl Source for Local {
-    fn begin(&mut self, label: &str, progress: &dyn Progress) -> Result<Begun> {
-        let pg_version = self.server_number("server_version_num")?;
+    fn identify(&mut self) -> Result<Identity> {
+        self.pg_version = self.server_number("server_version_num")?;
+        Ok(Identity {
+            system_identifier: self.system.system_identifier,
+            timeline: self.system.timeline,
+            pg_version: self.pg_version,
+            wal_segment_bytes: self.reached.control.wal_segment_bytes,
+            page_checksums: self.reached.control.checksums_enabled,
+        })
+    }
+
+    fn begin(
+        &mut self,
+        label: &str,
+        writer: &BackupWriter,
+        progress: &dyn Progress,
+    ) -> Result<Begun> {
         progress.message("waiting for a checkpoint");
         let start = self.session()?.start(label)?;
         let data = self.reached.data.clone();
         self.configuration = configuration::outside(self.session()?, &data)?;
-        let version = version_folder(pg_version, self.reached.control.catalog_version);
+        let version = version_folder(self.pg_version, self.reached.control.catalog_version);
         self.tree = walk(&data, &version)?;
         self.tree.files.append(&mut self.configuration.files);
         self.tree.sort_for_threads();
@@ -175,12 +190,15 @@ impl Source for Local {
             tracing::warn!(paths = ?self.tree.skipped, "not in the backup: neither files nor folders");
         }
         let begun = Begun {
-            system_identifier: self.identity.system_identifier,
-            timeline: self.identity.timeline,
+            timeline: self.system.timeline,
             start,
-            pg_version,
-            wal_segment_bytes: self.reached.control.wal_segment_bytes,
             bytes_expected: self.tree.bytes(),
+            changed_pages: match writer.kind() {
+                BackupKind::Full => ChangedPages::All,
+                BackupKind::Incremental => ChangedPages::Compared {
+                    why_not_named: "the local source reads all files".into(),
+                },
+            },
         };
         self.begun = Some(begun.clone());
         Ok(begun)
@@ -198,6 +216,7 @@ impl Source for Local {
         };
         let session = self.session.as_mut().ok_or_else(not_begun)?;
         let Read { listed, suspects } = reader.read_all(&self.tree.files, self.threads, session)?;
+        self.bytes_read = listed.iter().map(Listed::size).sum();
         self.listed = listed;
         self.control(writer)?;
         Ok(Suspects(suspects))
@@ -205,15 +224,17 @@ impl Source for Local {
 
     fn stop(&mut self, writer: &BackupWriter, _: &dyn Progress) -> Result<Stopped> {
         let stopped = self.session.take().ok_or_else(not_begun)?.stop()?;
-        if stopped.timeline != self.identity.timeline {
+        if stopped.timeline != self.system.timeline {
             return Err(BackupError::Source(format!(
                 "the server went from timeline {} to {} meanwhile: take the backup again",
-                self.identity.timeline, stopped.timeline
+                self.system.timeline, stopped.timeline
             )));
         }
         self.finish(writer, &stopped)?;
         Ok(Stopped {
             stop: stopped.lsn,
+            timeline: stopped.timeline,
+            bytes_read: self.bytes_read,
             facts: self.facts(),
             wal: self.wal.take(),
         })

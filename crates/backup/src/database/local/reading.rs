@@ -1,7 +1,7 @@
 //! Several threads over the files: read → page check → writer.
 
+use super::super::manifest::Listed;
 use super::super::pages::PageCheck;
-use super::manifest::Listed;
 use super::session::Session;
 use super::throttle::Throttle;
 use super::walk::Found;
@@ -169,12 +169,8 @@ impl Reader<'_> {
             return Ok(());
         }
         out.finish()?;
-        read.listed.push(Listed {
-            path: found.path.clone(),
-            size: at,
-            mtime_micros,
-            crc32c,
-        });
+        read.listed
+            .push(Listed::with_checksum(&found.path, at, mtime_micros, crc32c));
         Ok(())
     }
 }
