@@ -120,21 +120,26 @@ pub enum Error {
     #[error(transparent)]
     Provider(#[from] KeyError),
 
-    #[error("`{object}` cannot be opened (its data key is {data_key}): {told}. {consequences}")]
-    KeyClosed {
-        object: String,
-        data_key: String,
-        keys: Vec<KeyError>,
-        told: String,
-        /// What else these keys close, and what is left.
-        consequences: String,
-    },
+    #[error(transparent)]
+    KeyClosed(Box<ClosedKey>),
 
     #[error("key {what}: {reason}")]
     Key { what: String, reason: String },
 
     #[error("{0}")]
     Input(String),
+}
+
+/// Each key that could have opened an object is at hand and does not open: disabled, deleted, denied.
+#[derive(Debug, thiserror::Error)]
+#[error("`{object}` cannot be opened (its data key is {data_key}): {told}. {consequences}")]
+pub struct ClosedKey {
+    pub object: String,
+    pub data_key: String,
+    pub keys: Vec<KeyError>,
+    pub told: String,
+    /// What else these keys close, and what is left.
+    pub consequences: String,
 }
 
 pub(crate) const REMEDY_COPY: &str =
@@ -191,9 +196,9 @@ impl Error {
             Self::Damaged { object, .. }
             | Self::Missing { object, .. }
             | Self::WrongKey { object, .. }
-            | Self::KeyClosed { object, .. }
             | Self::ForeignCluster { object, .. }
             | Self::Version { object, .. } => Some(object),
+            Self::KeyClosed(closed) => Some(&closed.object),
             Self::Store(error) => error.object(),
             _ => None,
         }

@@ -30,7 +30,7 @@ pub use backup::{
     BackupWriter, Catalogue, DamagedObject, DamagedPage, Entry, EntryKind, ExtentReader,
     FileWriter, Proof, VerifyReport, WINDOW_BYTES, catalogue, new_backup_id, put_proof,
 };
-pub use error::{Error, Result, StoreError};
+pub use error::{ClosedKey, Error, Result, StoreError};
 pub use heads::{StoredHead, heads, put_head};
 pub use keys::{
     ChunkIdKey, DataKeySecret, KeyError, KeyOutlook, KeyState, KeyTrouble, Reach, RecipientPrivate,

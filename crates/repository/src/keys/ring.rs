@@ -10,7 +10,7 @@ use super::rotation::backups_closed_to;
 use super::wrap::WrapHeader;
 use super::{DataKey, DataKeyId, RecipientPrivate};
 use crate::Repository;
-use crate::error::{Error, Result, StoreError};
+use crate::error::{ClosedKey, Error, Result, StoreError};
 
 pub(crate) struct KeyRing {
     repository: Repository,
@@ -79,13 +79,13 @@ impl KeyRing {
             )
         });
         let told: Vec<String> = keys.iter().map(ToString::to_string).collect();
-        Error::KeyClosed {
+        Error::KeyClosed(Box::new(ClosedKey {
             object: object.to_owned(),
             data_key: id.to_string(),
             told: told.join("; "),
             keys,
             consequences: consequences.clone(),
-        }
+        }))
     }
 }
 
