@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use services::ServiceSet;
 
+use crate::location::Location;
+
 /// Prices every short-sale borrow and locate exactly, keeps a provable record of each answer, and gets all of it back after any failure.
 #[derive(Debug, Parser)]
 #[command(name = "bre", version, propagate_version = true)]
@@ -44,6 +46,12 @@ pub(crate) enum Command {
     RepositoryKey(RepositoryKeyCommand),
     /// Bring a database back into an empty folder, or over a broken one, ready to start.
     Restore(RestoreArgs),
+    /// One table, or a few of its rows, back into the database that runs.
+    #[command(subcommand)]
+    Table(TableCommand),
+    /// A warm spare: a restored cluster that replays whatever the repository gets, and is promoted on demand.
+    #[command(subcommand)]
+    Spare(SpareCommand),
     /// What PostgreSQL's restore_command calls.
     #[command(subcommand)]
     Wal(WalCommand),
@@ -82,6 +90,10 @@ pub(crate) struct UpArgs {
     /// Answer a locate only when the repository holds its record (RPO 0).
     #[arg(long)]
     pub(crate) strict: bool,
+    /// The repository: a folder or s3://BUCKET/PREFIX; as [repository] says, or DIR/repository, when absent. Commands find it while
+    /// the engine runs; bre.toml tells them afterwards.
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) repository: Option<Location>,
     /// Feed file (Interactive Brokers format) to load on the first start instead of the shipped sample.
     #[arg(long, value_name = "FILE")]
     pub(crate) book: Option<PathBuf>,
@@ -323,8 +335,16 @@ pub(crate) struct ExpireArgs {
 pub(crate) enum RepositoryKeyCommand {
     /// The key that backups are sealed to, its age, and who else can read.
     Show(RepositoryArgs),
-    /// Put a new key beside the old one: rewrites no data, finishes what was interrupted. Needs the old private key.
-    Rotate(RepositoryArgs),
+    /// Put a new key beside the old one, as [repository_key] says: rewrites no data, finishes what was interrupted. Needs the old private key.
+    Rotate {
+        /// Settings file; DIR/bre.toml when it is there.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Seal everything that is here to the key that is kept offline (DIR/keys/offline.pub) as well; new things are anyway.
+    SealOffline(RepositoryArgs),
     /// Delete the wraps of replaced keys, once everything opens with the current one.
     RetireOld {
         /// Do it without asking.
@@ -358,9 +378,9 @@ pub(crate) enum Source {
 /// Where the repository and its keys are; below --data when absent.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RepositoryArgs {
-    /// The repository's folder.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) repository: Option<PathBuf>,
+    /// The repository: a folder, s3://BUCKET/PREFIX, or the name of one that [repositories.NAME] describes.
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) repository: Option<String>,
     /// The folder with the repository's keys.
     #[arg(long, value_name = "DIR")]
     pub(crate) keys: Option<PathBuf>,
@@ -420,6 +440,98 @@ pub(crate) struct TargetArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum TableCommand {
+    /// Restore a moment beside the database, compare, show what would change, ask, and merge in one transaction.
+    Restore(TableRestoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TableRestoreArgs {
+    /// One table or several: orders, sales.orders, "Sales"."Order Lines". Without a schema: public.
+    #[arg(
+        long,
+        value_name = "SCHEMA.NAME",
+        required = true,
+        value_delimiter = ','
+    )]
+    pub(crate) table: Vec<String>,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Of this timeline; the newest when absent.
+    #[arg(long, value_name = "N")]
+    pub(crate) timeline: Option<u32>,
+    /// Only the rows of then for which this SQL condition holds.
+    #[arg(long = "where", value_name = "SQL")]
+    pub(crate) only: Option<String>,
+    #[arg(long, value_enum, default_value = "missing")]
+    pub(crate) mode: TableMode,
+    /// Let the table's triggers fire for the rows that are merged.
+    #[arg(long)]
+    pub(crate) fire_triggers: bool,
+    /// Show what would change; change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) running: RunningArgs,
+    /// Where the moment is restored to for as long as it takes; DIR/beside when absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+}
+
+/// Which database of the cluster, and as whom; the instance's own, or as [clusters.NAME] says, when absent.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RunningArgs {
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// A role that may write the tables.
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) user: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TableMode {
+    /// Put back what is missing; keep everything written since.
+    Missing,
+    /// And give rows that differ their old content.
+    Changed,
+    /// And delete what was written since: the table as it was.
+    Exact,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpareCommand {
+    /// Keep the spare until stopped: restore the newest backup once, then replay for ever. `bre up` does it with [spare] enabled = true.
+    Run {
+        #[command(flatten)]
+        repository: RepositoryArgs,
+        /// Settings file; DIR/bre.toml when it is there.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// How far it is behind the repository, what it has replayed, and whether it could be promoted; exit code 0 only when it could.
+    Status,
+    /// Make it the primary: replays all that the repository holds, claims a new timeline, takes writes. Shows what it will do, and asks.
+    Promote {
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+        /// Promote although the old primary lives: what that one commits from now on is lost.
+        #[arg(long)]
+        even_if_alive: bool,
+        /// Settings file; DIR/bre.toml when it is there.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Stop the process that keeps it; the next one goes on from there.
+    Stop,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum WalCommand {
     /// Hand out one WAL segment or history file. Exit 0: handed out; 1: proven not to exist; above 125: anything else.
     Fetch {
@@ -469,6 +581,9 @@ pub(crate) struct DatabaseLossArgs {
     /// Where to build the throw-away system; the temporary folder when absent.
     #[arg(long, value_name = "DIR")]
     pub(crate) work: Option<PathBuf>,
+    /// Where its repository is to lie, in a place of its own below this; with the throw-away system when absent.
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) repository: Option<Location>,
 }
 
 #[derive(Debug, Args)]

@@ -8,11 +8,14 @@ use std::{
 };
 
 use backup::schedule::{Cadence, Job};
-use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
+use repository::{
+    LockMode, LockPolicy,
+    retention::{DAY_MICROS, HOUR_MICROS, Rules},
+};
 use serde::Deserialize;
 use services::{FeedSettings, LocateSettings, RequestsPerMinute, Settings};
 
-use crate::{cli::Source, error::Error};
+use crate::{cli::Source, error::Error, location::Location};
 
 /// `DIR/bre.toml`, or the file that `--config` names. Unknown words are errors: a misspelt setting must not be a silent default.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -24,7 +27,9 @@ pub(crate) struct Config {
     pub(crate) database: Database,
     pub(crate) cache: Cache,
     pub(crate) repository: Repository,
+    pub(crate) repository_key: RepositoryKey,
     pub(crate) backup: Backup,
+    pub(crate) spare: Spare,
     /// Clusters that are not the instance's own, by name.
     pub(crate) clusters: BTreeMap<String, Cluster>,
     pub(crate) limits: Limits,
@@ -32,6 +37,9 @@ pub(crate) struct Config {
     /// The services say what can be set about them.
     pub(crate) feeds: FeedSettings,
     pub(crate) locates: LocateSettings,
+    /// The file that this was read from.
+    #[serde(skip)]
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -177,8 +185,58 @@ pub(crate) struct Cache {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Repository {
-    /// The repository's folder; DIR/repository when absent.
-    pub(crate) path: Option<PathBuf>,
+    /// A folder, or `s3://BUCKET/PREFIX?region=…`; DIR/repository when absent.
+    pub(crate) path: Option<Location>,
+    pub(crate) lock: Option<ObjectLock>,
+}
+
+/// `[repository.lock]`: how long the store itself shall refuse to delete what backups are made of.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ObjectLock {
+    #[serde(deserialize_with = "lock_mode")]
+    mode: LockMode,
+    days: NonZeroU16,
+}
+
+impl ObjectLock {
+    pub(crate) fn policy(self) -> LockPolicy {
+        LockPolicy {
+            mode: self.mode,
+            days: self.days.get(),
+        }
+    }
+}
+
+fn lock_mode<'de, D: serde::Deserializer<'de>>(from: D) -> Result<LockMode, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+/// What a new key to the repository shall be: at the very first start, and whenever it is rotated. Which one is in use stands in
+/// DIR/keys/recipient.pub.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RepositoryKey {
+    pub(crate) provider: KeyProvider,
+    /// An ARN, an id or an alias.
+    pub(crate) kms_key: Option<String>,
+    /// Where the key is; an ARN says so itself.
+    pub(crate) region: Option<String>,
+    /// Another server than Amazon's, or a private way to it.
+    pub(crate) endpoint: Option<String>,
+    pub(crate) profile: Option<String>,
+    pub(crate) credentials_file: Option<PathBuf>,
+}
+
+/// Who keeps the key that reads.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KeyProvider {
+    /// A file in DIR/keys.
+    #[default]
+    File,
+    Kms,
 }
 
 /// A PostgreSQL that this host protects and does not run.
@@ -187,10 +245,18 @@ pub(crate) struct Repository {
 pub(crate) struct Cluster {
     /// As a role that may replicate.
     pub(crate) url: DatabaseUrl,
-    /// Its repository's folder; DIR/clusters/NAME/repository when absent.
-    pub(crate) repository: Option<PathBuf>,
+    /// Its repository, a folder or `s3://…`; DIR/clusters/NAME/repository when absent.
+    pub(crate) repository: Option<Location>,
     /// The name of its slot, and of our stream as a standby; `bre` when absent.
     pub(crate) slot: Option<String>,
+}
+
+/// A warm spare of the instance's own database.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Spare {
+    /// `bre up` keeps one, and takes it when its database is missing.
+    pub(crate) enabled: bool,
 }
 
 /// The plan: when its jobs run, and how long their results are kept.
@@ -355,8 +421,9 @@ impl Config {
             path: path.into(),
             reason,
         };
-        let config: Self = toml::from_str(text).map_err(|error| settings(error.to_string()))?;
+        let mut config: Self = toml::from_str(text).map_err(|error| settings(error.to_string()))?;
         config.backup.check().map_err(settings)?;
+        config.file = Some(path.to_owned());
         Ok(config)
     }
 }

@@ -35,7 +35,7 @@ pub(crate) enum Error {
         "{repository} holds a repository, but {missing} is missing. Bring the keys folder back; without it nothing in the repository can be read"
     )]
     KeysMissing {
-        repository: PathBuf,
+        repository: String,
         missing: PathBuf,
     },
     #[error("{what}: {reason}")]
@@ -64,6 +64,10 @@ pub(crate) enum Error {
     Backup(#[from] backup::BackupError),
     #[error(transparent)]
     Recovery(#[from] recovery::Error),
+    #[error(transparent)]
+    Table(#[from] recovery::table::TableError),
+    #[error(transparent)]
+    Spare(#[from] recovery::spare::SpareError),
     #[error(transparent)]
     Services(#[from] services::ServiceError),
     #[error(transparent)]

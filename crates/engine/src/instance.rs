@@ -10,7 +10,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, up::sockets};
+use crate::{error::Error, location::Location, up::sockets};
 
 const CONTROL_SOCKET: &str = "control.sock";
 
@@ -27,7 +27,7 @@ pub(crate) struct Running {
     pub(crate) database_url: String,
     pub(crate) cache_url: String,
     pub(crate) data_dir: PathBuf,
-    pub(crate) repository: PathBuf,
+    pub(crate) repository: Location,
     pub(crate) pid: u32,
 }
 
@@ -72,6 +72,14 @@ impl Instance {
     /// Where restore proofs are made.
     pub(crate) fn proofs(&self) -> PathBuf {
         self.root.join("proof")
+    }
+    /// Where a moment is brought back beside the running database; never where a proof is at work.
+    pub(crate) fn beside(&self) -> PathBuf {
+        self.root.join("beside")
+    }
+    /// The warm spare; it may lie on another disk.
+    pub(crate) fn spare(&self) -> PathBuf {
+        self.root.join("spare")
     }
     /// Held by whoever writes or expires backups of this instance.
     pub(crate) fn backup_lock(&self) -> PathBuf {
@@ -132,10 +140,7 @@ impl Instance {
 
     /// True while some process holds the folder.
     pub(crate) fn is_locked(&self) -> bool {
-        let Ok(folder) = File::open(&self.root) else {
-            return false;
-        };
-        flock(&folder, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+        is_folder_locked(&self.root)
     }
 
     /// Tells commands where the engine is.
@@ -198,6 +203,14 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Er
     write().map_err(Error::file("cannot write", path))
 }
 
+/// True while some process holds this folder for itself.
+pub(crate) fn is_folder_locked(path: &Path) -> bool {
+    let Ok(folder) = File::open(path) else {
+        return false;
+    };
+    flock(&folder, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,7 +226,7 @@ mod tests {
             database_url: String::new(),
             cache_url: String::new(),
             data_dir: folder.path().into(),
-            repository: folder.path().into(),
+            repository: folder.path().to_owned().into(),
             pid: 4711,
         };
         instance.announce(&running).unwrap();

@@ -4,6 +4,7 @@
 //! Absent on purpose: pricing, SQL, formats. They live in the library crates.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod beside;
 mod cli;
 mod clusters;
 mod commands;
@@ -14,11 +15,13 @@ mod expiry;
 mod instance;
 mod jobs;
 mod keys;
+mod location;
 mod proof;
 mod record;
 mod reload;
 mod restored;
 mod serve;
+mod spare;
 mod telemetry;
 mod terminal;
 mod up;

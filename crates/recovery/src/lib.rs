@@ -3,7 +3,8 @@
 //!
 //! Entry points, in the order in which they are used: [`database::plan`], [`database::restore`], [`database::recover`]; beside them
 //! [`database::window`] (what can be restored), [`database::export`] (a plain copy for other tools) and
-//! [`database::wal_fetch`] (what PostgreSQL's `restore_command` calls).
+//! [`database::wal_fetch`] (what PostgreSQL's `restore_command` calls). [`spare`] keeps a restored cluster following.
+//! [`table`] brings back one table, or a few of its rows, into a database that runs.
 //!
 //! Absent: taking backups; deciding when to restore; the audit log's view of a recovery.
 
@@ -11,6 +12,8 @@
 
 pub mod database;
 mod error;
+pub mod spare;
+pub mod table;
 
 pub use error::{Error, Result};
 pub use repository::Progress;

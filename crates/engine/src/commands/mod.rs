@@ -17,7 +17,9 @@ mod replay;
 mod repository_keys;
 mod restore;
 mod restore_preview;
+mod spare;
 mod status;
+mod table;
 mod verify;
 mod wal;
 mod window;
@@ -38,6 +40,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Up(args) => return up::run(&instance, json, &args),
         Command::Serve(args) => return serve::run(&instance, json, &args),
         Command::Drill(command) => return drill::run(json, command),
+        Command::Spare(command) => return spare::run(&instance, json, command),
         Command::Wal(command) => return wal::run(&instance, json, command),
         Command::Backup(command) => return backup::run(&instance, json, command),
         Command::RepositoryKey(command) => {
@@ -45,6 +48,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Verify(command) => return verify::run(&instance, json, command),
         Command::Plan(command) => return plan::run(&instance, json, command),
+        Command::Table(command) => return table::run(&instance, json, &command),
         Command::Restore(args) => restore::run(&instance, json, &args)?,
         Command::Detach { yes } => detach::run(&instance, json, yes)?,
         Command::Import(args) => wait(import::run(&instance, json, &args))?,

@@ -115,7 +115,7 @@ fn sync_folder(path: &Path) -> Result<(), Error> {
 }
 
 /// A folder that is not whole may still hold what somebody wants to look at.
-fn move_aside(dir: &Path) -> Result<(), Error> {
+pub(super) fn move_aside(dir: &Path) -> Result<(), Error> {
     if !dir.exists() {
         return Ok(());
     }

@@ -10,6 +10,7 @@ pub(crate) mod protection;
 mod redis;
 pub(crate) mod repository;
 pub(crate) mod sockets;
+mod spare;
 pub(crate) mod supervisor;
 mod wiring;
 
@@ -42,6 +43,9 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<Exit
     telemetry::start(json);
     let mut config = Config::load(args.config.as_deref(), instance.root())?;
     config.database.strict |= args.strict;
+    if let Some(location) = &args.repository {
+        config.repository.path = Some(location.clone());
+    }
     telemetry::set_level(config.log.level.as_deref())?;
     let lock = instance.lock()?;
     instance.make_folders()?;
@@ -99,6 +103,6 @@ fn welcome(running: &Running, key: &str) -> String {
          \nCtrl-C stops everything cleanly.",
         url = running.url,
         database = running.database_url,
-        repository = running.repository.display(),
+        repository = running.repository,
     )
 }

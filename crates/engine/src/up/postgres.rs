@@ -128,19 +128,10 @@ impl Postgres {
     }
 
     fn options(&self) -> StartOptions {
-        StartOptions::new(
-            &self.socket_dir,
-            PORT,
-            self.instance.logs().join("postgres.log"),
-        )
-        .set("wal_level", "replica")
-        .set("max_wal_senders", 10)
-        .set("max_replication_slots", 10)
-        .set("max_slot_wal_keep_size", format!("{}MB", self.keep_mb))
-        .set("max_connections", 100)
-        .set("shared_buffers", "128MB")
-        .set("wal_compression", "on")
-        .set("log_checkpoints", "off")
+        let log = self.instance.logs().join("postgres.log");
+        let mut options = StartOptions::new(&self.socket_dir, PORT, log);
+        options.settings = server_settings(self.keep_mb);
+        options
     }
 
     /// Roles belong to the cluster, so a restored one has them; a new one gets them here, database and all.
@@ -258,8 +249,26 @@ impl Postgres {
     }
 }
 
+/// What every server of an instance is started with: the primary, and the spare that may become it.
+pub(crate) fn server_settings(keep_mb: u32) -> Vec<(String, String)> {
+    let keep = format!("{keep_mb}MB");
+    let settings = [
+        ("wal_level", "replica"),
+        ("max_wal_senders", "10"),
+        ("max_replication_slots", "10"),
+        ("max_slot_wal_keep_size", &keep),
+        ("max_connections", "100"),
+        ("shared_buffers", "128MB"),
+        ("wal_compression", "on"),
+        ("log_checkpoints", "off"),
+    ];
+    settings
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+}
+
 /// Everything that could mean something in a URL is escaped.
-fn percent_encoded(bytes: &[u8]) -> String {
+pub(crate) fn percent_encoded(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
         if byte.is_ascii_alphanumeric() || b"/-._~".contains(byte) {

@@ -26,7 +26,9 @@ use super::{
     postgres::Postgres,
     redis::Redis,
     repository::{Claim, Own, open_own},
-    sockets, wiring,
+    sockets,
+    spare::Companion,
+    wiring,
 };
 use crate::{
     config::Config,
@@ -66,6 +68,7 @@ pub(crate) struct Supervisor {
     pub(super) backups: Backups,
     /// From the first look on.
     pub(super) plan: Option<Plan>,
+    companion: Companion,
 }
 
 impl Supervisor {
@@ -79,13 +82,20 @@ impl Supervisor {
         let runtime = Runtime::new()
             .map_err(|error| Error::Failed(format!("cannot start threads: {error}")))?;
         let stop = stop_on_signal(&runtime)?;
+        crate::keys::prepare(&instance.keys(), &config.repository_key)?;
         let Own {
             store,
             repository,
             keys,
             claim,
-        } = open_own(instance, config.repository.path.as_deref())?;
+        } = open_own(
+            instance,
+            config.repository.path.as_ref(),
+            config.repository.lock,
+        )?;
         let mut postgres = Postgres::new(instance, &config)?;
+        let mut companion = Companion::new(instance, &config);
+        companion.take_over(&postgres)?;
         let came = database::bring_up(&mut postgres, instance, &repository, keys.private.as_ref())?;
         tracing::info!(?came, "the database is up");
         let redis = match &config.cache.url {
@@ -113,6 +123,7 @@ impl Supervisor {
             reloader: None,
             backups: Backups::default(),
             plan: None,
+            companion,
         };
         supervisor
             .stream
@@ -249,7 +260,7 @@ impl Supervisor {
             database_url: self.postgres.url(super::postgres::SUPERUSER),
             cache_url: self.cache_url(),
             data_dir: self.instance.root().to_owned(),
-            repository: self.repository_path(),
+            repository: self.location(),
             pid: std::process::id(),
         };
         self.instance.announce(&running)?;
@@ -264,12 +275,12 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn repository_path(&self) -> std::path::PathBuf {
+    fn location(&self) -> crate::location::Location {
         self.config
             .repository
             .path
             .clone()
-            .unwrap_or_else(|| self.instance.repository())
+            .unwrap_or_else(|| self.instance.repository().into())
     }
 
     /// From now on SIGHUP makes it read its settings again. At a terminal it stays what it is there: the end of the session.
@@ -311,6 +322,7 @@ impl Supervisor {
         if let Some(redis) = &mut self.redis {
             redis.keep_running();
         }
+        self.companion.keep();
         self.look_after_keys();
         if let Err(error) = self.look_after_stream() {
             tracing::warn!(%error, "the state of the WAL stream could not be read");
@@ -344,6 +356,7 @@ impl Supervisor {
         self.stop_streamer();
         self.postgres.abandon();
         self.instance.make_folders()?;
+        self.companion.take_over(&self.postgres)?;
         let came = database::bring_up(
             &mut self.postgres,
             &self.instance,
@@ -383,6 +396,7 @@ impl Supervisor {
         }
         self.postgres.stop()?;
         self.stop_streamer();
+        self.companion.stop();
         if let Some(mut redis) = self.redis.take() {
             redis.stop();
         }

@@ -17,12 +17,12 @@ const SYSTEM: &str = "system identifier: ";
 
 /// Locked for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Marker {
+pub(crate) struct Marker {
     folder: PathBuf,
     file: File,
 }
 
-pub(super) fn is_half_restored(folder: &Path) -> bool {
+pub(crate) fn is_half_restored(folder: &Path) -> bool {
     folder.join(MARKER).symlink_metadata().is_ok()
 }
 
@@ -66,7 +66,7 @@ impl Marker {
     }
 
     /// Takes up a marker that is there.
-    pub(super) fn take_up(folder: &Path) -> Result<Option<Self>> {
+    pub(crate) fn take_up(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(MARKER);
         match open_plain(&path, true) {
             Ok(file) => Self::locked(folder, file).map(Some),
@@ -87,7 +87,7 @@ impl Marker {
     }
 
     /// The folder is whole.
-    pub(super) fn remove(self) -> Result<()> {
+    pub(crate) fn remove(self) -> Result<()> {
         let path = self.folder.join(MARKER);
         fs::remove_file(&path).map_err(Error::io("remove", path))?;
         sync_folder(&self.folder)

@@ -19,6 +19,9 @@ mod window;
 mod work;
 mod writing;
 
+pub(crate) use marker::{Marker, is_half_restored};
+pub(crate) use path::path_to;
+
 pub use delta::{Survey, restore_over, survey};
 pub use export::export;
 pub use fetch::{FetchCommand, FetchOutcome, FetchServer, Scope, wal_fetch};

@@ -14,7 +14,7 @@ pub struct Piece {
 }
 
 /// Oldest first; the last piece is `timeline` itself.
-pub(super) fn path_to(reader: &WalReader, timeline: u32) -> Result<Vec<Piece>> {
+pub(crate) fn path_to(reader: &WalReader, timeline: u32) -> Result<Vec<Piece>> {
     let history = match reader.history(timeline)? {
         Some(bytes) => {
             History::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| Error::Timeline {

@@ -7,6 +7,8 @@ mod faults;
 mod incremental;
 mod named;
 mod retention;
+mod spare;
+mod table;
 mod targets;
 
 use std::os::unix::fs::PermissionsExt;

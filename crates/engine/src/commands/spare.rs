@@ -1,0 +1,232 @@
+//! `bre spare`: keep a warm spare, see how it stands, promote it.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use postgres_physical::{
+    lsn::Lsn,
+    server::{Leftover, sql::Client},
+    wire::ConnectOptions,
+};
+use recovery::spare::{Phase, Promoted, Status, StepMillis};
+use serde::Serialize;
+
+use super::detach::confirmed;
+use crate::{
+    cli::SpareCommand,
+    config::Config,
+    error::Error,
+    instance::Instance,
+    spare::{self, Link, Request, database_url},
+    terminal,
+};
+
+/// An old primary that lives answers sooner.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(
+    instance: &Instance,
+    json: bool,
+    command: SpareCommand,
+) -> Result<ExitCode, Error> {
+    match command {
+        SpareCommand::Run { repository, config } => {
+            spare::run(instance, json, &repository, config.as_deref())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        SpareCommand::Status => status(instance, json),
+        SpareCommand::Stop => stop(instance, json),
+        SpareCommand::Promote {
+            yes,
+            even_if_alive,
+            config,
+        } => {
+            let began = Instant::now();
+            let config = Config::load(config.as_deref(), instance.root())?;
+            promote(instance, json, &config, (yes, even_if_alive), began)
+        }
+    }
+}
+
+fn kept(instance: &Instance) -> Result<Status, Error> {
+    Link::to(instance).status()?.ok_or_else(|| Error::Refused {
+        what: "no process keeps a spare here",
+        reason: format!(
+            "start it: bre spare run --data {}, or bre up with [spare] enabled = true",
+            instance.root().display()
+        ),
+    })
+}
+
+fn status(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+    let status = kept(instance)?;
+    terminal::result(json, &status, || sentences(&status));
+    Ok(if status.healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+pub(crate) fn sentences(status: &Status) -> String {
+    let mut text = format!(
+        "the spare is {}, timeline {}\nreplayed    {} of {}: {} behind, {:.1} s\n",
+        status.phase.words(),
+        status.timeline,
+        status.replayed_lsn,
+        status.repository_lsn,
+        indicatif::HumanBytes(status.lag_bytes),
+        status.lag_seconds,
+    );
+    let mut line = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            text.push_str(&format!("{name:<11} {value}\n"));
+        }
+    };
+    let since = status.since.as_deref().unwrap_or("the restore");
+    let objects = format!("{} WAL objects since {since}", status.wal_objects);
+    line("proved", Some(&objects));
+    line("backup", status.backup_id.as_deref());
+    line("newest", status.newest_commit_at.as_deref());
+    line("heard of", status.repository_confirmed_at.as_deref());
+    line("anew", status.restored_anew.as_deref());
+    line("ALARM", status.trouble.as_deref());
+    text
+}
+
+fn stop(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+    let stopped = Link::to(instance).ask(&Request::Stop)?.is_some();
+    terminal::result(
+        json,
+        &serde_json::json!({ "stopped": stopped }),
+        || match stopped {
+            true => "the spare stops".to_owned(),
+            false => "no process keeps a spare here".to_owned(),
+        },
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    promoted: bool,
+    #[serde(flatten)]
+    promotion: &'a Promoted,
+    end_lsn: String,
+    database_url: String,
+    /// From the command to the first committed write and its record.
+    seconds: f64,
+}
+
+fn promote(
+    instance: &Instance,
+    json: bool,
+    config: &Config,
+    (yes, even_if_alive): (bool, bool),
+    began: Instant,
+) -> Result<ExitCode, Error> {
+    let status = kept(instance)?;
+    let alive = signs_of_life(instance, config);
+    if let (Some(sign), false) = (&alive, even_if_alive) {
+        return Err(Error::Refused {
+            what: "the spare is not promoted",
+            reason: format!(
+                "{sign}. Two primaries would take different writes and only those of the promoted one would be kept: stop the old one first. \
+                 --even-if-alive promotes all the same"
+            ),
+        });
+    }
+    if status.phase != Phase::Promoted && !yes && !confirmed(&question(&status, alive.as_deref())) {
+        return Err(Error::Refused {
+            what: "nothing was changed",
+            reason: "give --yes to do it without asking".into(),
+        });
+    }
+    let asked = Instant::now();
+    let waited = asked.duration_since(began);
+    let request = Request::Promote { even_if_alive };
+    let gone = || Error::Failed("the process that keeps the spare went away".to_owned());
+    let promoted = Link::to(instance).promoted(&request)?.ok_or_else(gone)?;
+    // A person's time to think is not the promotion's.
+    let before = if yes { waited } else { Duration::ZERO };
+    let shown = Shown {
+        promoted: true,
+        promotion: &promoted,
+        end_lsn: Lsn(promoted.switch_lsn).to_string(),
+        database_url: database_url(&status.sockets),
+        seconds: (before + asked.elapsed()).as_secs_f64(),
+    };
+    terminal::result(json, &shown, || told(instance, &shown));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn question(status: &Status, alive: Option<&str>) -> String {
+    let mut text = format!(
+        "This makes the spare the primary: it replays the rest of the repository (now at {} of {}), leaves timeline {} at its end, and takes writes.\n\
+         It cannot be undone. The old primary, if it lives, is NOT fenced: stop it and keep its clients away; what it commits from now on is not kept.\n",
+        status.replayed_lsn, status.repository_lsn, status.timeline
+    );
+    if let Some(heard) = &status.repository_confirmed_at {
+        text.push_str(&format!(
+            "It was last heard of in the repository at {heard}.\n"
+        ));
+    }
+    if let Some(alive) = alive {
+        text.push_str(&format!("WARNING: {alive}.\n"));
+    }
+    text
+}
+
+fn told(instance: &Instance, shown: &Shown<'_>) -> String {
+    let Promoted {
+        timeline,
+        parent_timeline,
+        steps,
+        ..
+    } = shown.promotion;
+    let step = |step: &StepMillis| {
+        let millis = Duration::from_micros(step.micros).as_secs_f64() * 1000.0;
+        format!("  {millis:>7.1} ms  {}\n", step.step)
+    };
+    let steps: String = steps.iter().map(step).collect();
+    format!(
+        "promoted in {:.3} s: timeline {timeline}, which leaves {parent_timeline} at {}\n{steps}It takes writes at {}\n\
+         Start the engine on it: bre up --data {} (the old data folder is kept aside)\n",
+        shown.seconds,
+        shown.end_lsn,
+        shown.database_url,
+        instance.root().display()
+    )
+}
+
+/// Whether the old primary is known to live: on this machine, or where the settings say that it is.
+fn signs_of_life(instance: &Instance, config: &Config) -> Option<String> {
+    let left = Leftover::detect(&instance.postgres());
+    if let Some(pid) = left.and_then(|left| left.postmaster) {
+        let folder: PathBuf = instance.postgres();
+        return Some(format!(
+            "the old primary runs on {} (process {pid})",
+            folder.display()
+        ));
+    }
+    if instance.is_locked() {
+        return Some(
+            "an engine runs on this folder and brings its database back by itself".to_owned(),
+        );
+    }
+    let database = &config.database;
+    let urls = [&database.url, &database.owner_url, &database.backup_url];
+    urls.into_iter().flatten().find_map(|url| answers(&url.0))
+}
+
+fn answers(url: &str) -> Option<String> {
+    let mut options = ConnectOptions::from_url(url).ok()?;
+    options.patience = ANSWER_PATIENCE;
+    let place = options.target();
+    let mut client = Client::connect(&options).ok()?;
+    let is_standby = client.value("SELECT pg_is_in_recovery()::text").ok()?;
+    (is_standby.as_deref() == Some("false")).then(|| format!("the old primary answers at {place}"))
+}

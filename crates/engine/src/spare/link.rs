@@ -1,0 +1,137 @@
+//! How others speak to the process that keeps the spare: a line of JSON there, a line back.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    sync::mpsc::{Sender, channel},
+    time::Duration,
+};
+
+use recovery::spare::{Phase, Promoted, Status, Watch};
+use serde::{Deserialize, Serialize};
+
+use crate::{error::Error, instance::Instance};
+
+/// A promotion first replays what is left, and a hand-over stops a server cleanly.
+const PATIENCE: Duration = Duration::from_secs(600);
+const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub(crate) enum Request {
+    Status,
+    Promote { even_if_alive: bool },
+    HandOver { to: PathBuf },
+    Stop,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    Status(Box<Status>),
+    Promoted(Promoted),
+    Stopping,
+    Refused(String),
+}
+
+type Asked = (Request, Sender<Answer>);
+
+/// The process's own end. Ends with the process.
+pub(super) fn serve(listener: &UnixListener, watch: &Watch, requests: &Sender<Asked>) {
+    for stream in listener.incoming().flatten() {
+        let (watch, requests) = (watch.clone(), requests.clone());
+        std::thread::spawn(move || {
+            if let Err(error) = answer(stream, &watch, &requests) {
+                tracing::warn!(%error, "a request to the spare was not answered");
+            }
+        });
+    }
+}
+
+fn answer(mut stream: UnixStream, watch: &Watch, requests: &Sender<Asked>) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(REQUEST_PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    let status = watch.status();
+    let answer = match serde_json::from_str(&line) {
+        Err(error) => Answer::Refused(format!("the request cannot be understood: {error}")),
+        // These do not wait for a turn that may take long.
+        Ok(Request::Status) => Answer::Status(Box::new(status)),
+        Ok(Request::Promote { .. }) if matches!(status.phase, Phase::Restoring) => {
+            Answer::Refused("the spare is being restored; it cannot be promoted yet".to_owned())
+        }
+        Ok(request) => {
+            let (said, heard) = channel();
+            let gone = || Answer::Refused("the spare is ending".to_owned());
+            match requests.send((request, said)) {
+                Ok(()) => heard.recv().unwrap_or_else(|_| gone()),
+                Err(_) => gone(),
+            }
+        }
+    };
+    let mut text = serde_json::to_vec(&answer)?;
+    text.push(b'\n');
+    stream.write_all(&text)
+}
+
+/// The other end.
+#[derive(Debug)]
+pub(crate) struct Link {
+    socket: PathBuf,
+}
+
+impl Link {
+    pub(crate) fn to(instance: &Instance) -> Self {
+        Self {
+            socket: super::control_socket(instance),
+        }
+    }
+
+    /// `None` when no process keeps the spare.
+    pub(crate) fn ask(&self, request: &Request) -> Result<Option<Answer>, Error> {
+        let failed =
+            |error: std::io::Error| Error::file("cannot ask the spare at", &self.socket)(error);
+        let mut stream = match UnixStream::connect(&self.socket) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused
+                ) =>
+            {
+                return Ok(None);
+            }
+            other => other.map_err(failed)?,
+        };
+        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        let mut text = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
+        text.push(b'\n');
+        stream.write_all(&text).map_err(failed)?;
+        let mut line = String::new();
+        BufReader::new(&stream)
+            .read_line(&mut line)
+            .map_err(failed)?;
+        match serde_json::from_str(&line) {
+            Ok(Answer::Refused(reason)) => Err(Error::Refused {
+                what: "the spare",
+                reason,
+            }),
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Result<Option<Status>, Error> {
+        match self.ask(&Request::Status)? {
+            Some(Answer::Status(status)) => Ok(Some(*status)),
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn promoted(&self, request: &Request) -> Result<Option<Promoted>, Error> {
+        match self.ask(request)? {
+            Some(Answer::Promoted(promoted)) => Ok(Some(promoted)),
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The process that keeps a warm spare: `bre spare run`. It turns the spare, and answers whoever asks over a socket in its folder.
+
+mod link;
+
+use std::{
+    os::unix::net::UnixListener,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{RecvTimeoutError, channel},
+    },
+    time::Duration,
+};
+
+use postgres_physical::server::{Binaries, OsUser};
+use recovery::spare::{Conditions, Phase, Settings, Spare, SpareError};
+use repository::RecipientPrivate;
+use services::RecoveryFact;
+
+pub(crate) use link::{Answer, Link, Request};
+
+use crate::{
+    cli::RepositoryArgs,
+    commands::{opened::Opened, progress::Steps},
+    config::Config,
+    error::Error,
+    instance::{Instance, make_folder},
+    telemetry, terminal,
+    up::{
+        database::write_fact,
+        postgres::{DATABASE, SUPERUSER, percent_encoded, server_settings},
+        sockets,
+        supervisor::stop_on_signal,
+    },
+};
+
+/// Between two turns; a request is answered at once.
+const TURN: Duration = Duration::from_millis(40);
+/// After a turn that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(
+    instance: &Instance,
+    json: bool,
+    args: &RepositoryArgs,
+    config: Option<&std::path::Path>,
+) -> Result<(), Error> {
+    telemetry::start(json);
+    let config = Config::load(config, instance.root())?;
+    telemetry::set_level(config.log.level.as_deref())?;
+    let opened = Opened::at(instance, args)?;
+    let private = opened.private()?;
+    let user = OsUser::for_server()?;
+    let settings = settings(instance, &config, opened, private, user)?;
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Error::Failed(format!("cannot start threads: {error}")))?;
+    let stop = stop_on_signal(&runtime)?;
+    let mut keeper = Keeper {
+        json,
+        user: settings.user.clone(),
+        spare: Spare::open(settings)?,
+        shown: None,
+    };
+    let socket = listen(instance)?;
+    let (requests, asked) = channel();
+    let watch = keeper.spare.watch();
+    std::thread::spawn(move || link::serve(&socket, &watch, &requests));
+    let steps = Steps::logged().cancelled_by(Arc::clone(&stop));
+    let mut pause = TURN;
+    while !stop.load(Ordering::Relaxed) {
+        match asked.recv_timeout(pause) {
+            Ok((request, answer)) => {
+                let said = keeper.act(request, &stop);
+                // Who asked may have gone.
+                let _ = answer.send(said);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::Failed("the spare's socket is gone".to_owned()));
+            }
+        }
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        pause = match keeper.spare.turn(&steps) {
+            Ok(()) => TURN,
+            Err(error) => {
+                tracing::warn!(%error, "the spare");
+                PAUSE
+            }
+        };
+        keeper.tell();
+    }
+    let _ = std::fs::remove_file(control_socket(instance));
+    Ok(keeper.spare.stop()?)
+}
+
+struct Keeper {
+    json: bool,
+    user: OsUser,
+    spare: Spare,
+    shown: Option<Phase>,
+}
+
+impl Keeper {
+    fn act(&mut self, request: Request, stop: &std::sync::atomic::AtomicBool) -> Answer {
+        let refused = |error: SpareError| Answer::Refused(error.to_string());
+        match request {
+            Request::Status => Answer::Status(Box::new(self.spare.watch().status())),
+            Request::Promote { even_if_alive } => {
+                let conditions = Conditions {
+                    even_if_alive,
+                    ..Conditions::default()
+                };
+                let user = &self.user;
+                let note = |promoted: &recovery::spare::Promoted| {
+                    let fact = RecoveryFact {
+                        restore_id: promoted.restore_id.clone(),
+                        timeline: promoted.timeline,
+                        target_lsn: promoted.switch_lsn,
+                    };
+                    write_fact(&promoted.folder, user, &fact).map_err(std::io::Error::other)
+                };
+                let promoted = self.spare.promote(conditions, &note);
+                promoted.map_or_else(refused, Answer::Promoted)
+            }
+            Request::HandOver { to } => {
+                let moved = self.spare.hand_over(&to);
+                moved.map_or_else(refused, Answer::Promoted)
+            }
+            Request::Stop => {
+                stop.store(true, Ordering::Relaxed);
+                Answer::Stopping
+            }
+        }
+    }
+
+    /// A line whenever it stands differently.
+    fn tell(&mut self) {
+        let status = self.spare.watch().status();
+        if self.shown == Some(status.phase) {
+            return;
+        }
+        self.shown = Some(status.phase);
+        terminal::result(self.json, &status, || {
+            let why = status.trouble.as_deref().unwrap_or_default();
+            format!("the spare is {} {why}", status.phase.words())
+        });
+    }
+}
+
+fn settings(
+    instance: &Instance,
+    config: &Config,
+    opened: Opened,
+    private: RecipientPrivate,
+    user: OsUser,
+) -> Result<Settings, Error> {
+    make_folder(instance.root(), 0o711)?;
+    make_folder(&instance.spare(), 0o711)?;
+    let sockets = server_sockets(instance);
+    make_folder(&sockets, 0o711)?;
+    user.own(&sockets)?;
+    Ok(Settings {
+        repository: opened.repository,
+        private,
+        folder: instance.spare(),
+        sockets,
+        binaries: Binaries::find(config.database.binaries.as_deref())?,
+        user,
+        server: server_settings(config.database.max_slot_wal_keep_size_mb),
+    })
+}
+
+/// In the spare's own folder: it outlives the loss of everything else.
+fn server_sockets(instance: &Instance) -> PathBuf {
+    let near = instance.spare().join("run");
+    if sockets::fits(&near.join(".s.PGSQL.5432.lock")) {
+        return near;
+    }
+    sockets::folder(instance, "spare")
+}
+
+pub(crate) fn control_socket(instance: &Instance) -> PathBuf {
+    let near = instance.spare().join("control.sock");
+    if sockets::fits(&near) {
+        return near;
+    }
+    sockets::folder(instance, "spare-control").join("control.sock")
+}
+
+/// Only for our own account.
+fn listen(instance: &Instance) -> Result<UnixListener, Error> {
+    let path = control_socket(instance);
+    if let Some(folder) = path.parent().filter(|folder| *folder != instance.spare()) {
+        sockets::make_private(folder)?;
+    }
+    // The lock on the folder says that nobody else listens.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).map_err(Error::file("cannot listen on", &path))?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .map_err(Error::file("cannot protect", &path))?;
+    Ok(listener)
+}
+
+/// How to reach the promoted cluster while the spare's process keeps it.
+pub(crate) fn database_url(sockets: &std::path::Path) -> String {
+    let host = percent_encoded(sockets.as_os_str().as_encoded_bytes());
+    format!("postgresql://{SUPERUSER}@/{DATABASE}?host={host}&port=5432")
+}

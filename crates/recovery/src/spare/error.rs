@@ -1,0 +1,69 @@
+//! Why a spare does not follow, or was not promoted, and what to do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use postgres_physical::server::ServerError;
+use postgres_physical::wire::WireError;
+
+pub type SpareResult<T> = std::result::Result<T, SpareError>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpareError {
+    #[error(transparent)]
+    Recovery(#[from] crate::Error),
+    #[error(transparent)]
+    Repository(#[from] repository::Error),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("the spare's PostgreSQL: {0}")]
+    Wire(#[from] WireError),
+    #[error("{what} {path}: {source}")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+
+    #[error("another process keeps the spare in {0}. Stop that one first")]
+    Busy(PathBuf),
+    #[error(
+        "the spare cannot be promoted: it is {phase}{why}. Wait until `bre spare status` says that it follows, or restore with `bre restore`"
+    )]
+    NotFollowing { phase: &'static str, why: String },
+    #[error("the spare cannot be promoted: {0}. `bre restore` decides what can be done without it")]
+    Behind(String),
+    #[error(
+        "WAL still arrives in the repository (from {from} to {to} while the spare was being promoted): the old primary is alive and what it commits from now on would \
+         be lost. Stop it, or say that it may be left behind with --even-if-alive"
+    )]
+    StillStreams { from: String, to: String },
+    #[error(
+        "the spare replayed up to {replayed} and no further although the repository holds whole records up to {end}; nothing was promoted.\nThe end of PostgreSQL's log {log}:\n{tail}"
+    )]
+    NotReplayed {
+        replayed: String,
+        end: String,
+        log: PathBuf,
+        tail: String,
+    },
+    #[error(
+        "the promotion did not come to its end: {what}. The folder {folder} is not to be used; the spare restores itself anew when it starts again, or use `bre restore`.\nThe end of PostgreSQL's log:\n{tail}"
+    )]
+    Promotion {
+        what: String,
+        folder: PathBuf,
+        tail: String,
+    },
+    #[error("{0} holds no promoted spare")]
+    NotPromoted(PathBuf),
+    #[error("{0} is there already. Move it aside first; nothing was moved")]
+    Taken(PathBuf),
+}
+
+impl SpareError {
+    pub(super) fn io(what: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}

@@ -1,0 +1,162 @@
+//! The spare's folder: what is begun, resumed, thrown away, and handed over.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use postgres_physical::server::Server;
+use repository::Progress;
+
+use super::error::{SpareError, SpareResult};
+use super::standby::{Standby, end_leftover, options};
+use super::state::{Promoted, State, Step, put_whole, sync};
+use super::{Life, Spare};
+use crate::database::{Marker, RestoreOptions, Target, is_half_restored, plan_watched, restore};
+
+const STANDBY: &str = "standby.signal";
+
+impl Spare {
+    /// Goes on with the folder as it was left, or restores the newest backup.
+    pub(super) fn begin(&mut self, progress: &dyn Progress) -> SpareResult<()> {
+        let folder = self.settings.folder.clone();
+        if let Some(state) = State::read(&folder)? {
+            let data = state.data(&folder);
+            let whole = data.join(STANDBY).exists() && !is_half_restored(&data);
+            match state.step {
+                Step::Promoted => {
+                    self.life = self.started(state)?;
+                    return Ok(());
+                }
+                Step::Following if whole => {
+                    let standby = Standby::start(&self.settings, &state)?;
+                    self.life = Life::Following(state, Box::new(standby));
+                    return Ok(());
+                }
+                step => {
+                    tracing::warn!(?step, folder = %data.display(), "what an earlier spare left is thrown away");
+                    discard(&folder, &state)?;
+                }
+            }
+        }
+        self.restore(progress)
+    }
+
+    fn restore(&mut self, progress: &dyn Progress) -> SpareResult<()> {
+        self.show_restoring();
+        let (settings, folder) = (&self.settings, &self.settings.folder);
+        let (repository, private) = (&settings.repository, &settings.private);
+        let plan = plan_watched(repository, private, Target::latest(), progress)?;
+        let mut state = State {
+            step: Step::Restoring,
+            restore_id: plan.restore_id.clone(),
+            backup_id: plan.backup.id.clone(),
+            start_lsn: plan.backup.start_lsn,
+            stop_lsn: plan.backup.stop_lsn,
+            timeline: plan.timeline,
+            segment_bytes: plan.segment_bytes,
+            since_micros: jiff::Timestamp::now().as_microsecond(),
+            wal_objects: 0,
+            promoted: None,
+        };
+        state.write(folder)?;
+        let data = state.data(folder);
+        tracing::info!(backup = %state.backup_id, "the spare is restored");
+        let options = RestoreOptions::new(settings.user.clone());
+        restore(repository, private, &plan, &data, &options, progress)?;
+        let marker = Marker::take_up(&data)?;
+        // A standby never ends recovery by itself.
+        let user = &settings.user;
+        put_whole(&data, STANDBY, b"", |path| Ok(user.own(path)?))?;
+        remove(&data.join("recovery.signal"))?;
+        sync(&data)?;
+        marker.map_or(Ok(()), Marker::remove)?;
+        state.step = Step::Following;
+        state.write(folder)?;
+        self.behind.end_known(plan.span.to_lsn());
+        let standby = Standby::start(&self.settings, &state)?;
+        self.life = Life::Following(state, Box::new(standby));
+        Ok(())
+    }
+
+    fn started(&self, state: State) -> SpareResult<Life> {
+        let data = state.data(&self.settings.folder);
+        end_leftover(&data)?;
+        let settings = &self.settings;
+        let options = options(settings, None);
+        let server = Server::start(&settings.binaries, &settings.user, &data, &options)?;
+        Ok(Life::Promoted(state, server))
+    }
+
+    /// It is somebody's primary: it comes back whatever ended it.
+    pub(super) fn keep_promoted(&mut self) -> SpareResult<()> {
+        let Life::Promoted(_, server) = &mut self.life else {
+            return Ok(());
+        };
+        if let Some(exit) = server.exited() {
+            tracing::error!(how = %exit.description, "the promoted PostgreSQL ended");
+            // The folder says that it is promoted.
+            self.life = Life::Nothing;
+        }
+        Ok(())
+    }
+}
+
+/// Removes what a state names, and then the state.
+pub(super) fn discard(folder: &Path, state: &State) -> SpareResult<()> {
+    let data = state.data(folder);
+    end_leftover(&data)?;
+    remove(&data)?;
+    remove(&PathBuf::from(format!("{}.tablespaces", data.display())))?;
+    State::forget(folder)
+}
+
+fn remove(path: &Path) -> SpareResult<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(SpareError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the folder holds a cluster that was promoted and not taken yet.
+pub fn is_promoted(folder: &Path) -> SpareResult<bool> {
+    Ok(State::read(folder)?.is_some_and(|state| state.step == Step::Promoted))
+}
+
+/// For a folder that no process keeps: ends what runs on a promoted cluster and moves it to `to`, which must not be there. `None`
+/// when nothing in the folder was promoted.
+pub fn take_promoted(folder: &Path, to: &Path) -> SpareResult<Option<Promoted>> {
+    match State::read(folder)? {
+        Some(state) if state.step == Step::Promoted => {
+            end_leftover(&state.data(folder))?;
+            move_promoted(folder, to).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A crash in between leaves the state: the move is repeated, or found done.
+pub(super) fn move_promoted(folder: &Path, to: &Path) -> SpareResult<Promoted> {
+    let not = || SpareError::NotPromoted(folder.to_owned());
+    let state = State::read(folder)?.filter(|state| state.step == Step::Promoted);
+    let state = state.ok_or_else(not)?;
+    let mut promoted = state.promoted.clone().ok_or_else(not)?;
+    let data = state.data(folder);
+    if data.exists() {
+        if to.exists() {
+            return Err(SpareError::Taken(to.to_owned()));
+        }
+        fs::rename(&data, to).map_err(SpareError::io("move into place", to))?;
+        to.parent().map_or(Ok(()), sync)?;
+        sync(folder)?;
+    }
+    // Tablespaces stay where they are, and are in use.
+    State::forget(folder)?;
+    promoted.folder = to.to_owned();
+    Ok(promoted)
+}

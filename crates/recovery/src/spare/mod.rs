@@ -1,0 +1,359 @@
+//! A warm spare: a restored cluster that replays from the repository for ever, and is promoted when it is needed. That it follows
+//! proves that every WAL object replays; what a promotion takes does not depend on the size of the database.
+//!
+//! Entry point: [`Spare`], which one process keeps and turns; [`Watch`] tells others how it stands; [`take_promoted`] puts a
+//! promoted cluster where it is to stay. Reads the repository; all that it ever writes there is the claim on its new timeline.
+//!
+//! Absent: who asks for a promotion and whether the old primary is dead (the engine), the audit log's view of it.
+
+mod error;
+mod feed;
+mod keep;
+mod promote;
+mod standby;
+mod state;
+mod status;
+
+pub use error::{SpareError, SpareResult};
+pub use keep::{is_promoted, take_promoted};
+pub use promote::Conditions;
+pub use state::{Promoted, StepMillis};
+pub use status::{Phase, Status, Watch};
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use postgres_physical::server::{Binaries, OsUser, Server};
+use repository::{Progress, RecipientPrivate, Repository};
+use rustix::fs::{FlockOperation, flock};
+
+use feed::Fed;
+use promote::Promotion;
+use standby::{Standby, Turn};
+use state::{State, Step};
+use status::Behind;
+
+use crate::database::{Plan, Target, plan};
+
+/// How often it is looked whether a backup has come that leads on.
+const LOOK_FOR_BACKUP: Duration = Duration::from_secs(2);
+/// A standby that ends twice within this is not started a third time.
+const DEATHS_APART: Duration = Duration::from_secs(60);
+/// After its folder was taken a spare leaves the machine to whoever took it.
+const REST: Duration = Duration::from_secs(10);
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+
+pub(crate) use crate::database::show_lsn;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub repository: Repository,
+    pub private: RecipientPrivate,
+    /// The spare's own; PostgreSQL's account must be able to pass through.
+    pub folder: PathBuf,
+    /// For the sockets of its PostgreSQL; short, and that account's.
+    pub sockets: PathBuf,
+    pub binaries: Binaries,
+    pub user: OsUser,
+    /// What the server that it is spare for is started with.
+    pub server: Vec<(String, String)>,
+}
+
+#[derive(Debug)]
+enum Life {
+    Nothing,
+    Following(State, Box<Standby>),
+    Promoted(State, Server),
+}
+
+/// Why replay cannot go on, and what would help.
+#[derive(Debug)]
+struct Lost {
+    why: String,
+    needs: Needs,
+    asked: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Needs {
+    /// A backup that starts there or later.
+    BackupFrom(u64),
+    /// A way to this timeline.
+    Timeline(u32),
+}
+
+/// One spare in one folder, kept by one process.
+#[derive(Debug)]
+pub struct Spare {
+    settings: Settings,
+    /// Held for as long as this lives.
+    _lock: File,
+    life: Life,
+    lost: Option<Lost>,
+    died: Option<Instant>,
+    rest: Option<Instant>,
+    /// Why the folder was last restored anew.
+    anew: Option<String>,
+    behind: Behind,
+    watch: Watch,
+}
+
+impl Spare {
+    /// Takes the folder, which must exist; nothing runs yet.
+    pub fn open(settings: Settings) -> SpareResult<Self> {
+        let lock = lock(&settings)?;
+        Ok(Self {
+            settings,
+            _lock: lock,
+            life: Life::Nothing,
+            lost: None,
+            died: None,
+            rest: None,
+            anew: None,
+            behind: Behind::default(),
+            watch: Watch::default(),
+        })
+    }
+
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
+    /// Goes on a little: restores what is missing, feeds and looks. To be called again and again, several times a second; an error is
+    /// what stands in the way now, and in [`Status`] too.
+    pub fn turn(&mut self, progress: &dyn Progress) -> SpareResult<()> {
+        let result = match &mut self.life {
+            Life::Nothing if self.rest.is_some_and(|until| Instant::now() < until) => Ok(()),
+            Life::Nothing => self.begin(progress),
+            Life::Following(..) => self.follow(),
+            Life::Promoted(..) => self.keep_promoted(),
+        };
+        self.show(result.as_ref().err());
+        result
+    }
+
+    fn follow(&mut self) -> SpareResult<()> {
+        let Life::Following(state, standby) = &mut self.life else {
+            return Ok(());
+        };
+        let turn = match standby.turn() {
+            Err(error @ SpareError::Server(_)) => return self.died(&error),
+            other => other?,
+        };
+        state.wal_objects = standby.objects_before + standby.feeder.objects();
+        match turn {
+            Turn::Fed(Fed::Hole { timeline, at }) => self.lose(
+                Needs::BackupFrom(at),
+                format!(
+                    "WAL of timeline {timeline} from {} on is missing in the repository and newer WAL is there",
+                    show_lsn(at)
+                ),
+            ),
+            Turn::Fed(fed) => {
+                self.behind.note(fed == Fed::AtEnd, standby)?;
+                if matches!(&self.lost, Some(lost) if matches!(lost.needs, Needs::BackupFrom(_))) {
+                    self.lost = None;
+                }
+                Ok(())
+            }
+            Turn::NewTimeline(newer) => self.change_timeline(newer),
+            Turn::StartAgain => self.start_again(),
+            Turn::Stuck => self.replace(
+                "it stopped replaying although whole segments were in front of it".to_owned(),
+            ),
+        }
+    }
+
+    /// Once is an accident; twice is a folder that does not work.
+    fn died(&mut self, error: &SpareError) -> SpareResult<()> {
+        let again = self.died.is_some_and(|at| at.elapsed() < DEATHS_APART);
+        self.died = Some(Instant::now());
+        tracing::warn!(%error, "the spare's PostgreSQL ended");
+        if again {
+            return self.replace(format!("its PostgreSQL ended again: {error}"));
+        }
+        self.start_again()
+    }
+
+    fn start_again(&mut self) -> SpareResult<()> {
+        if let Life::Following(_, standby) = std::mem::replace(&mut self.life, Life::Nothing) {
+            standby.stop()?;
+        }
+        // The folder says the rest.
+        Ok(())
+    }
+
+    /// Follows where the new timeline left ours behind what is replayed; else only a backup leads there.
+    fn change_timeline(&mut self, newer: u32) -> SpareResult<()> {
+        let Life::Following(state, standby) = &mut self.life else {
+            return Ok(());
+        };
+        let left_at = standby.feeder.way_to(newer)?.and_then(|piece| piece.end);
+        let replayed = standby.replay.lsn;
+        if left_at.is_some_and(|end| replayed <= end) {
+            tracing::info!(timeline = newer, "the spare follows a new timeline");
+            state.timeline = newer;
+            state.write(&self.settings.folder)?;
+            self.lost = None;
+            return self.start_again();
+        }
+        let why = format!(
+            "the repository goes on on timeline {newer}, which left before {}, up to where the spare has replayed",
+            show_lsn(replayed)
+        );
+        self.lose(Needs::Timeline(newer), why)
+    }
+
+    /// Stays where it is until something better than that can be restored.
+    fn lose(&mut self, needs: Needs, why: String) -> SpareResult<()> {
+        let now = Instant::now();
+        let due = match &mut self.lost {
+            Some(lost) if lost.asked.elapsed() < LOOK_FOR_BACKUP => false,
+            Some(lost) => {
+                lost.asked = now;
+                true
+            }
+            None => {
+                tracing::warn!(%why, "the spare cannot go on");
+                true
+            }
+        };
+        if due {
+            let found = plan(
+                &self.settings.repository,
+                &self.settings.private,
+                Target::latest(),
+            );
+            self.lost = Some(Lost {
+                why: why.clone(),
+                needs,
+                asked: now,
+            });
+            if found.is_ok_and(|plan| leads_on(&plan, needs)) {
+                return self.replace(why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Another restore, from the newest backup.
+    fn replace(&mut self, why: String) -> SpareResult<()> {
+        tracing::warn!(%why, "the spare is restored anew");
+        let life = std::mem::replace(&mut self.life, Life::Nothing);
+        if let Life::Following(state, standby) = life {
+            drop(standby);
+            keep::discard(&self.settings.folder, &state)?;
+        }
+        self.lost = None;
+        self.died = None;
+        self.anew = Some(why);
+        Ok(())
+    }
+
+    /// Replays everything that the repository holds, claims a timeline, opens it, and proves that it can be written to. `note` is
+    /// called when that is certain and before it counts. Refused while something still streams, unless the conditions allow it.
+    pub fn promote(
+        &mut self,
+        conditions: Conditions,
+        note: &dyn Fn(&Promoted) -> std::io::Result<()>,
+    ) -> SpareResult<Promoted> {
+        let since = Instant::now();
+        let phase = self.watch.status().phase;
+        let (state, standby) = match &mut self.life {
+            Life::Promoted(state, _) => {
+                let missing = || SpareError::NotPromoted(self.settings.folder.clone());
+                return state.promoted.clone().ok_or_else(missing);
+            }
+            Life::Following(state, standby) if standby.is_open() => (state, standby),
+            _ => {
+                let why = self.watch.status().trouble;
+                return Err(SpareError::NotFollowing {
+                    phase: phase.words(),
+                    why: why.map_or_else(String::new, |why| format!(" ({why})")),
+                });
+            }
+        };
+        if let Some(lost) = &self.lost {
+            return Err(SpareError::Behind(lost.why.clone()));
+        }
+        let promotion = Promotion {
+            settings: &self.settings,
+            state,
+            standby,
+            conditions,
+            steps: Vec::new(),
+            since,
+        };
+        let promoted = match promotion.run() {
+            Ok(promoted) => promoted,
+            Err(error) => {
+                if state.step == Step::Promoting {
+                    self.replace(error.to_string())?;
+                }
+                return Err(error);
+            }
+        };
+        note(&promoted).map_err(SpareError::io("note the promotion in", &promoted.folder))?;
+        state.step = Step::Promoted;
+        state.promoted = Some(promoted.clone());
+        state.write(&self.settings.folder)?;
+        if let Life::Following(state, standby) = std::mem::replace(&mut self.life, Life::Nothing) {
+            self.life = Life::Promoted(state, standby.into_server());
+        }
+        self.show(None);
+        Ok(promoted)
+    }
+
+    /// Stops the promoted cluster and moves its folder to `to`, which must not be there. Afterwards the spare begins anew.
+    pub fn hand_over(&mut self, to: &std::path::Path) -> SpareResult<Promoted> {
+        let Life::Promoted(..) = &self.life else {
+            return Err(SpareError::NotPromoted(self.settings.folder.clone()));
+        };
+        if let Life::Promoted(_, mut server) = std::mem::replace(&mut self.life, Life::Nothing) {
+            standby::stop(&mut server)?;
+        }
+        let promoted = keep::move_promoted(&self.settings.folder, to)?;
+        self.rest = Some(Instant::now() + REST);
+        self.anew = Some("the one before it was promoted".to_owned());
+        self.show(None);
+        Ok(promoted)
+    }
+
+    /// Cleanly; the next one goes on from here.
+    pub fn stop(mut self) -> SpareResult<()> {
+        match std::mem::replace(&mut self.life, Life::Nothing) {
+            Life::Nothing => Ok(()),
+            Life::Following(state, standby) => {
+                state.write(&self.settings.folder)?;
+                standby.stop()
+            }
+            Life::Promoted(_, mut server) => standby::stop(&mut server),
+        }
+    }
+}
+
+fn leads_on(plan: &Plan, needs: Needs) -> bool {
+    match needs {
+        Needs::BackupFrom(at) => plan.backup.start_lsn >= at,
+        Needs::Timeline(timeline) => plan.timeline >= timeline,
+    }
+}
+
+fn lock(settings: &Settings) -> SpareResult<File> {
+    let folder = &settings.folder;
+    let file = File::open(folder).map_err(SpareError::io("open", folder))?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            // Somebody may only look whether it is taken.
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(SpareError::Busy(folder.clone())),
+            Err(error) => return Err(SpareError::io("lock", folder)(error.into())),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The standby: a PostgreSQL that replays what the feeder puts in front of it, and answers how far it is.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use postgres_physical::pg_control::ControlFile;
+use postgres_physical::server::sql::Client;
+use postgres_physical::server::{Leftover, Server, StartOptions, StopMode, tail_of};
+use postgres_physical::wire::ConnectOptions;
+
+use super::Settings;
+use super::error::{SpareError, SpareResult};
+use super::feed::{Fed, Feeder};
+use super::state::State;
+
+const PORT: u16 = 5432;
+const LOG: &str = "postgres.log";
+/// PostgreSQL's log grows by a line whenever it has replayed all there is.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+/// WAL in place in front of what is replayed.
+const AHEAD_BYTES: u64 = 192 << 20;
+const AHEAD_SEGMENTS: u64 = 4;
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(60);
+const TIMELINES_EVERY: Duration = Duration::from_secs(1);
+/// A standby that has whole segments in front of it and does not move.
+const STUCK: Duration = Duration::from_secs(120);
+pub(super) const SUPERUSER: &str = "postgres";
+
+/// How far it is, by its own word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Replay {
+    pub(super) lsn: u64,
+    pub(super) in_recovery: bool,
+    /// It stopped because WAL asks for more connections, locks or workers than it was started with.
+    pub(super) paused: bool,
+    pub(super) commit_micros: Option<i64>,
+}
+
+/// What a turn found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    Fed(Fed),
+    /// The repository goes on on another timeline.
+    NewTimeline(u32),
+    /// It has to be started again, with what `pg_control` says now.
+    StartAgain,
+    Stuck,
+}
+
+#[derive(Debug)]
+pub(super) struct Standby {
+    pub(super) server: Server,
+    client: Option<Client>,
+    connect: ConnectOptions,
+    pub(super) feeder: Feeder,
+    pub(super) replay: Replay,
+    /// WAL objects that were replayed before this start.
+    pub(super) objects_before: u64,
+    /// Before it is here nobody can ask it anything.
+    opens_at: u64,
+    segment_bytes: u64,
+    log: PathBuf,
+    moved: Instant,
+    timelines_asked: Instant,
+}
+
+impl Standby {
+    /// Starts replaying where the folder stands.
+    pub(super) fn start(settings: &Settings, state: &State) -> SpareResult<Self> {
+        let data = state.data(&settings.folder);
+        end_leftover(&data)?;
+        let control = read_control(&data)?;
+        let fresh = data.join("backup_label").exists();
+        let from = if fresh {
+            state.start_lsn
+        } else {
+            control.redo.0
+        };
+        let source = (&settings.repository, &settings.private);
+        let along = (state.timeline, state.segment_bytes, from);
+        let mut feeder = Feeder::new(source, &data, &settings.user, along)?;
+        let opens_at = state.stop_lsn.max(control.min_recovery_point.0);
+        // So that it finds something when it looks for the first time.
+        feeder.feed(opens_at, false)?;
+        let mut options = options(settings, Some(&control))
+            .set("recovery_target_timeline", state.timeline)
+            .set("wal_retrieve_retry_interval", "50ms")
+            .set("hot_standby", "on")
+            // Segments that it has replayed must not come back under names that are still to be filled.
+            .set("wal_recycle", "off")
+            // The stream of the new timeline starts in the segment where it branched off: that one must stay.
+            .set(
+                "wal_keep_size",
+                format!("{}MB", (state.segment_bytes >> 20) * 16),
+            );
+        options.wait_ready = false;
+        let server = Server::start(&settings.binaries, &settings.user, &data, &options)?;
+        Ok(Self {
+            connect: connect(settings),
+            log: options.log,
+            server,
+            client: None,
+            feeder,
+            replay: Replay::default(),
+            objects_before: state.wal_objects,
+            opens_at,
+            segment_bytes: state.segment_bytes,
+            moved: Instant::now(),
+            timelines_asked: Instant::now(),
+        })
+    }
+
+    /// Feeds a little, asks how far it is.
+    pub(super) fn turn(&mut self) -> SpareResult<Turn> {
+        self.ask()?;
+        if self.replay.paused {
+            return Ok(Turn::StartAgain);
+        }
+        let ahead = AHEAD_BYTES.max(AHEAD_SEGMENTS * self.segment_bytes);
+        let fed = self
+            .feeder
+            .feed(self.replay.lsn.max(self.opens_at) + ahead, false)?;
+        self.keep_log_short();
+        if self.timelines_asked.elapsed() >= TIMELINES_EVERY {
+            self.timelines_asked = Instant::now();
+            if let Some(newer) = self.feeder.newer_timeline()? {
+                return Ok(Turn::NewTimeline(newer));
+            }
+        }
+        let lag = self.feeder.at().saturating_sub(self.replay.lsn);
+        if lag > 2 * self.segment_bytes && self.moved.elapsed() > STUCK {
+            return Ok(Turn::Stuck);
+        }
+        Ok(Turn::Fed(fed))
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// Its own word. Nothing is learned while it does not take connections yet.
+    pub(super) fn ask(&mut self) -> SpareResult<()> {
+        let Some(client) = self.client()? else {
+            return Ok(());
+        };
+        match ask(client) {
+            Ok(replay) => {
+                if replay.lsn != self.replay.lsn {
+                    self.moved = Instant::now();
+                }
+                self.replay = replay;
+                Ok(())
+            }
+            Err(error) => {
+                self.client = None;
+                // The server may have gone: that says more.
+                self.client()?;
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn client(&mut self) -> SpareResult<Option<&mut Client>> {
+        if self.client.is_none() {
+            match self.server.wait_ready(Duration::ZERO, 0) {
+                Ok(()) => self.client = Client::connect(&self.connect).ok(),
+                Err(postgres_physical::server::ServerError::NotReady { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        } else if let Some(exit) = self.server.exited() {
+            return Err(postgres_physical::server::ServerError::StartFailed {
+                dir: self.server.dir().to_owned(),
+                status: exit.description,
+                log: self.log.clone(),
+                tail: tail_of(&self.log, 0),
+            }
+            .into());
+        }
+        Ok(self.client.as_mut())
+    }
+
+    pub(super) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    fn keep_log_short(&self) {
+        if fs::metadata(&self.log).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
+            // It is appended to: what comes next is written at the new end.
+            let _ = OpenOptions::new()
+                .write(true)
+                .open(&self.log)
+                .and_then(|log| log.set_len(0));
+        }
+    }
+
+    pub(super) fn stop(mut self) -> SpareResult<()> {
+        self.client = None;
+        stop(&mut self.server)
+    }
+
+    /// It is a primary now.
+    pub(super) fn into_server(self) -> Server {
+        self.server
+    }
+}
+
+/// Cleanly; a standby has nothing to lose when that takes too long.
+pub(super) fn stop(server: &mut Server) -> SpareResult<()> {
+    if server.stop(StopMode::Fast, STOP_PATIENCE).is_err() {
+        server.stop(StopMode::Immediate, STOP_PATIENCE)?;
+    }
+    Ok(())
+}
+
+/// Ours alone is the folder: what still runs there was left by a spare that was killed.
+pub(super) fn end_leftover(data: &Path) -> SpareResult<()> {
+    if let Some(left) = Leftover::detect(data) {
+        left.stop(STOP_PATIENCE)?;
+    }
+    Ok(())
+}
+
+pub(super) fn read_control(data: &Path) -> SpareResult<ControlFile> {
+    let path = data.join("global/pg_control");
+    let bytes = fs::read(&path).map_err(SpareError::io("read", &path))?;
+    ControlFile::parse(&bytes)
+        .map_err(|error| SpareError::io("understand", &path)(std::io::Error::other(error)))
+}
+
+pub(super) fn connect(settings: &Settings) -> ConnectOptions {
+    ConnectOptions::unix(&settings.sockets, PORT, SUPERUSER, "postgres")
+}
+
+/// As the server that it is spare for is started, and at least as much of everything as its WAL may ask for.
+pub(super) fn options(settings: &Settings, control: Option<&ControlFile>) -> StartOptions {
+    let mut options =
+        StartOptions::new(&settings.sockets, PORT, settings.folder.join(LOG)).set("ssl", "off");
+    options.settings.extend(settings.server.iter().cloned());
+    options = options
+        .set("logging_collector", "off")
+        .set("log_destination", "stderr");
+    let Some(control) = control else {
+        return options;
+    };
+    for (name, value) in [
+        ("max_connections", control.max_connections),
+        ("max_worker_processes", control.max_worker_processes),
+        ("max_wal_senders", control.max_wal_senders),
+        (
+            "max_prepared_transactions",
+            control.max_prepared_transactions,
+        ),
+        (
+            "max_locks_per_transaction",
+            control.max_locks_per_transaction,
+        ),
+    ] {
+        let given = settings.server.iter().find(|(given, _)| given == name);
+        let given = given.and_then(|(_, text)| text.parse::<u32>().ok());
+        options = options.set(name, value.max(given.unwrap_or_default()));
+    }
+    options
+}
+
+fn ask(client: &mut Client) -> SpareResult<Replay> {
+    let rows = client.query(
+        "SELECT pg_is_in_recovery()::text, (pg_last_wal_replay_lsn() - '0/0')::text,
+                CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() END,
+                (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint::text",
+    )?;
+    let field = |number: usize| {
+        let row = rows.rows.first()?;
+        row.get(number)?.as_deref()
+    };
+    Ok(Replay {
+        lsn: field(1).and_then(|text| text.parse().ok()).unwrap_or(0),
+        in_recovery: field(0) == Some("true"),
+        paused: field(2).is_some_and(|state| state != "not paused"),
+        commit_micros: field(3).and_then(|text| text.parse().ok()),
+    })
+}

@@ -1,0 +1,306 @@
+//! A warm spare: it follows a primary through the repository alone, is promoted, and gives way to nothing but the truth.
+
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use postgres_physical::server::StopMode;
+use recovery::spare::{
+    Conditions, Phase, Promoted, Settings, Spare, SpareError, Status, Watch, take_promoted,
+};
+use testkit::eventually;
+
+use super::*;
+
+const SUM: &str = "SELECT count(*) || ' ' || coalesce(sum(n), 0) FROM t";
+
+const AT_ONCE: Conditions = Conditions {
+    even_if_alive: true,
+    quiet: Duration::ZERO,
+};
+
+type Order = Box<dyn FnOnce(&mut Spare) + Send>;
+
+/// A spare that is turned by a thread of its own, as its process does.
+struct Kept {
+    orders: Option<Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+    watch: Watch,
+    connect: ConnectOptions,
+    folder: PathBuf,
+}
+
+impl Kept {
+    fn settings(world: &World, name: &str, private: &RecipientPrivate) -> Settings {
+        let folder = world.folder(name);
+        let sockets = folder.join("run");
+        std::fs::create_dir_all(&sockets).unwrap();
+        world.postgres.os_user().own(&sockets).unwrap();
+        Settings {
+            repository: world.repository.clone(),
+            private: private.clone(),
+            folder,
+            sockets,
+            binaries: world.postgres.binaries().clone(),
+            user: world.postgres.os_user().clone(),
+            server: vec![("shared_buffers".into(), "16MB".into())],
+        }
+    }
+
+    fn start(world: &World, name: &str) -> Self {
+        let settings = Self::settings(world, name, &world.private);
+        let connect = ConnectOptions::unix(&settings.sockets, 5432, "postgres", "postgres");
+        let folder = settings.folder.clone();
+        let mut spare = Spare::open(settings).unwrap();
+        let watch = spare.watch();
+        let (orders, taken) = channel::<Order>();
+        let thread = std::thread::spawn(move || {
+            loop {
+                match taken.recv_timeout(Duration::from_millis(20)) {
+                    Ok(order) => order(&mut spare),
+                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(_) => break,
+                }
+                let _ = spare.turn(&());
+            }
+            spare.stop().unwrap();
+        });
+        Self {
+            orders: Some(orders),
+            thread: Some(thread),
+            watch,
+            connect,
+            folder,
+        }
+    }
+
+    fn ask<T: Send + 'static>(&self, what: impl FnOnce(&mut Spare) -> T + Send + 'static) -> T {
+        let (answer, answered) = channel();
+        let order: Order = Box::new(move |spare| drop(answer.send(what(spare))));
+        self.orders.as_ref().unwrap().send(order).unwrap();
+        answered.recv().unwrap()
+    }
+
+    fn promote(&self, conditions: Conditions) -> Result<Promoted, SpareError> {
+        self.ask(move |spare| spare.promote(conditions, &|_| Ok(())))
+    }
+
+    fn reaches(&self, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
+        eventually(what, || {
+            let status = self.watch.status();
+            condition(&status).then_some(status)
+        })
+    }
+
+    fn follows_to(&self, lsn: u64) -> Status {
+        let at = |status: &Status| {
+            status
+                .replayed_lsn
+                .parse::<Lsn>()
+                .is_ok_and(|it| it.0 >= lsn)
+        };
+        self.reaches(&format!("the spare at {}", Lsn(lsn)), |status| {
+            status.healthy && at(status)
+        })
+    }
+
+    fn value(&self, sql: &str) -> String {
+        value(&self.connect, sql)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking());
+    }
+}
+
+fn insert(connect: &ConnectOptions, rows: u32) {
+    let sql = format!(
+        "INSERT INTO t SELECT n, repeat(md5(n::text), 20) FROM generate_series(1, {rows}) n"
+    );
+    value(connect, &sql);
+}
+
+fn flushed(connect: &ConnectOptions) -> u64 {
+    lsn(&value(connect, "SELECT pg_current_wal_flush_lsn()"))
+}
+
+/// A primary with a table, a complete backup and a stream.
+fn primary() -> (World, Streamer) {
+    let world = World::new();
+    let source = world.postgres.connect_options();
+    let streamer = world.stream(source.clone());
+    value(&source, "CREATE TABLE t (n int, filler text)");
+    insert(&source, 100);
+    world.backup(&source);
+    (world, streamer)
+}
+
+/// One story: followed, stopped and resumed, refused while the primary streams, promoted when it is gone; a second spare follows
+/// the promoted one over the change of timeline, and is promoted in its turn.
+#[test]
+fn a_spare_follows_is_promoted_and_followed_by_another() {
+    let (mut world, streamer) = primary();
+    let source = world.postgres.connect_options();
+    let first = Kept::start(&world, "first");
+    let second = Kept::start(&world, "second");
+    insert(&source, 4000);
+    wait_durable(&streamer, &source);
+    let status = first.follows_to(flushed(&source));
+    assert_eq!(status.phase, Phase::Following);
+    assert!(status.wal_objects > 2, "{status:?}");
+    assert_eq!(first.value(SUM), value(&source, SUM));
+    // The newest bytes lie in an open tail, and are replayed without a segment being filled.
+    insert(&source, 1);
+    wait_durable(&streamer, &source);
+    first.follows_to(flushed(&source));
+    assert_eq!(first.value(SUM), value(&source, SUM));
+    assert_eq!(first.value("SHOW transaction_read_only"), "on");
+
+    // More connections than the standby was started with: it starts again by itself.
+    value(&source, "ALTER SYSTEM SET max_connections = 150");
+    world.postgres.stop(StopMode::Fast);
+    world.postgres.start_again();
+    insert(&source, 10);
+    // A spare that was stopped goes on from its folder; it is not restored again.
+    let since = first.watch.status().since;
+    drop(first);
+    insert(&source, 3000);
+    wait_durable(&streamer, &source);
+    let first = Kept::start(&world, "first");
+    let resumed = first.follows_to(flushed(&source));
+    assert_eq!((resumed.since, resumed.restored_anew), (since, None));
+
+    refused_while_the_primary_streams(&first, &source);
+    wait_durable(&streamer, &source);
+    let expected = value(&source, SUM);
+    streamer.stop();
+    world.postgres.stop(StopMode::Kill);
+
+    let promoted = first.promote(Conditions::default()).unwrap();
+    println!("{:?}", promoted.steps);
+    assert_eq!((promoted.timeline, promoted.parent_timeline), (2, 1));
+    assert_eq!(first.value(SUM), expected);
+    insert(&first.connect, 7);
+    assert_eq!(first.watch.status().phase, Phase::Promoted);
+    let names = std::fs::read_dir(promoted.folder.join("pg_wal")).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name == "00000003.history"));
+    assert!(!promoted.folder.join("standby.signal").exists());
+    assert!(!promoted.folder.join("recovery.signal").exists());
+
+    // What it writes is streamed, and the second spare goes along.
+    let streamer = world.stream(first.connect.clone());
+    wait_durable(&streamer, &first.connect);
+    let status = second.follows_to(flushed(&first.connect));
+    assert_eq!(status.timeline, 2, "{status:?}");
+    assert_eq!(status.restored_anew, None, "{status:?}");
+    assert_eq!(
+        second.value("SELECT count(*) FROM t"),
+        first.value("SELECT count(*) FROM t")
+    );
+
+    // The folder is handed over once its server has ended, and to nothing that is there.
+    streamer.stop();
+    let taken = first.folder.join("run");
+    let place = world.folder("primary");
+    let (to, refused) = (
+        place.clone(),
+        first.ask(move |spare| spare.hand_over(&taken)),
+    );
+    assert!(matches!(refused, Err(SpareError::Taken(_))), "{refused:?}");
+    drop(first);
+    let moved = take_promoted(&world.folder("first"), &to).unwrap().unwrap();
+    assert_eq!(moved.folder, place);
+    assert_eq!(take_promoted(&world.folder("first"), &to).unwrap(), None);
+    let again = world.start("primary");
+    let rows = again.value(SUM);
+
+    let promoted = second.promote(AT_ONCE).unwrap();
+    assert_eq!((promoted.timeline, promoted.parent_timeline), (3, 2));
+    assert_eq!(second.value(SUM), rows);
+    insert(&second.connect, 1);
+    drop(again);
+}
+
+fn refused_while_the_primary_streams(spare: &Kept, source: &ConnectOptions) {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                insert(source, 1);
+            }
+        });
+        // A busy machine's stream may be silent for a while.
+        let refused = spare.promote(Conditions {
+            even_if_alive: false,
+            quiet: PATIENCE,
+        });
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let refused = refused.unwrap_err();
+        assert!(
+            matches!(&refused, SpareError::StillStreams { .. })
+                && refused.to_string().contains("--even-if-alive"),
+            "{refused}"
+        );
+    });
+    // Nothing happened to it.
+    assert_eq!(spare.value("SELECT pg_is_in_recovery()::text"), "true");
+}
+
+/// WAL that is gone stops the spare where it is. It says so, cannot be promoted, and is restored anew as soon as a backup leads on.
+#[test]
+fn a_hole_is_told_and_bridged_by_the_next_backup() {
+    let (world, streamer) = primary();
+    let source = world.postgres.connect_options();
+    let spare = Kept::start(&world, "spare");
+    wait_durable(&streamer, &source);
+    spare.follows_to(flushed(&source));
+    // Stopped while WAL expires.
+    drop(spare);
+    let gone = flushed(&source) / SEGMENT + 1;
+    insert(&source, 12_000);
+    wait_durable(&streamer, &source);
+    eventually("the segment is sealed", || {
+        let prefix = format!("wal/00000001/{gone:016x}");
+        let found = world.store.list(&prefix).unwrap();
+        found
+            .first()
+            .map(|object| world.store.delete(&object.name).unwrap())
+    });
+    let spare = Kept::start(&world, "spare");
+    let status = spare.reaches("the hole is seen", |status| status.phase == Phase::Lost);
+    let missing = Lsn(gone * SEGMENT).to_string();
+    assert!(status.trouble.unwrap().contains(&missing));
+    let refused = spare.promote(AT_ONCE).unwrap_err().to_string();
+    assert!(refused.contains(&missing), "{refused}");
+
+    world.backup(&source);
+    wait_durable(&streamer, &source);
+    let status = spare.follows_to(flushed(&source));
+    assert!(status.restored_anew.unwrap().contains(&missing));
+    assert_eq!(spare.value(SUM), value(&source, SUM));
+    streamer.stop();
+}
+
+#[test]
+fn a_spare_with_a_wrong_key_or_beside_another_is_refused() {
+    let (world, streamer) = primary();
+    let stranger = RecipientPrivate::generate().unwrap();
+    let settings = Kept::settings(&world, "spare", &stranger);
+    let mut spare = Spare::open(settings.clone()).unwrap();
+    let error = spare.turn(&()).unwrap_err();
+    assert!(
+        error.to_string().contains(&world.private.public().id()),
+        "{error}"
+    );
+    let refused = spare.promote(AT_ONCE, &|_| Ok(())).unwrap_err();
+    assert!(
+        matches!(refused, SpareError::NotFollowing { .. }),
+        "{refused}"
+    );
+    assert!(matches!(Spare::open(settings), Err(SpareError::Busy(_))));
+    streamer.stop();
+}
