@@ -1,17 +1,16 @@
 //! Clusters that this host protects and does not run: `[clusters.NAME]`. Each has a repository, keys and a cache of its own below
 //! `DIR/clusters/NAME`, laid out as an instance's: a repository belongs to one cluster.
 
-use std::path::PathBuf;
-
 use backup::database::BackupOutcome;
 use postgres_physical::wire::ConnectOptions;
-use repository::{BackupKind, ChunkIdKey, PosixStore, RecipientPublic, Repository};
+use repository::{BackupKind, ChunkIdKey, Repository};
 
 use crate::{
     commands::progress::Steps,
-    config::Config,
+    config::{Config, RepositoryKey},
     error::Error,
     instance::Instance,
+    location::Location,
     up::{
         backups::{OwnedRequest, Reading},
         repository::{Own, open_own},
@@ -24,7 +23,8 @@ pub(crate) struct NamedCluster {
     pub(crate) instance: Instance,
     pub(crate) connect: ConnectOptions,
     pub(crate) slot: String,
-    repository: Option<PathBuf>,
+    key: RepositoryKey,
+    repository: Option<Location>,
 }
 
 pub(crate) fn find(instance: &Instance, name: &str) -> Result<NamedCluster, Error> {
@@ -58,20 +58,22 @@ pub(crate) fn find(instance: &Instance, name: &str) -> Result<NamedCluster, Erro
             .map_err(|error| refused(error.to_string()))?,
         slot: cluster.slot.clone().unwrap_or_else(|| "bre".to_owned()),
         repository: cluster.repository.clone(),
+        key: config.repository_key.clone(),
     })
 }
 
 impl NamedCluster {
-    pub(crate) fn repository(&self) -> PathBuf {
+    pub(crate) fn repository(&self) -> Location {
         self.repository
             .clone()
-            .unwrap_or_else(|| self.instance.repository())
+            .unwrap_or_else(|| self.instance.repository().into())
     }
 
     /// Its repository and keys, made at the first use; for the one process that streams.
     pub(crate) fn open(&self) -> Result<Own, Error> {
         self.instance.make_folders()?;
-        open_own(&self.instance, Some(&self.repository()))
+        crate::keys::prepare(&self.instance.keys(), &self.key)?;
+        open_own(&self.instance, Some(&self.repository()), None)
     }
 
     /// Beside a stream that may run.
@@ -85,11 +87,11 @@ impl NamedCluster {
         if !keys.join("repository.id").exists() {
             drop(self.open()?);
         }
-        let store = std::sync::Arc::new(PosixStore::new(self.repository()));
+        let store = self.repository().open(None)?;
         let request = OwnedRequest {
             connect: self.connect.clone(),
             repository: Repository::open(store)?,
-            public: RecipientPublic::load(&keys.join("recipient.pub"))?,
+            public: crate::keys::writing_key(&keys)?,
             chunk_id: ChunkIdKey::load(&keys.join("chunk_id.key"))?,
             label: "by hand",
             kind,

@@ -1,6 +1,7 @@
 //! The instance's keys: made once, in a folder of mode 0700, and needed for ever.
 
 pub(crate) mod age;
+mod providers;
 pub(crate) mod rotation;
 
 use std::{
@@ -11,10 +12,16 @@ use std::{
 use audit::{SigningKey, VerifyingKey};
 use repository::{ChunkIdKey, RecipientPrivate, RecipientPublic};
 
-use crate::{error::Error, instance::write_whole};
+use crate::{
+    config::{KeyProvider, RepositoryKey},
+    error::Error,
+    instance::{make_folder, write_whole},
+};
 
 const RECIPIENT: &str = "recipient.key";
 const RECIPIENT_PUBLIC: &str = "recipient.pub";
+/// One more recipient of everything, whose private key is kept away from here.
+const OFFLINE_PUBLIC: &str = "offline.pub";
 const CHUNK_ID: &str = "chunk_id.key";
 const SIGNING: &str = "audit_signing.key";
 const SIGNING_PUBLIC: &str = "audit_signing.pub";
@@ -34,8 +41,8 @@ pub(crate) struct Keys {
 impl Keys {
     /// Opens the keys, or makes them beside a repository that does not exist yet. Keys are never made beside an existing
     /// repository: new ones would read nothing in it.
-    pub(crate) fn open_or_create(folder: &Path, repository: &Path) -> Result<Self, Error> {
-        if repository.join("format").exists() {
+    pub(crate) fn open_or_create(folder: &Path, existing: Option<&str>) -> Result<Self, Error> {
+        if let Some(repository) = existing {
             for name in [RECIPIENT_PUBLIC, CHUNK_ID, SIGNING] {
                 if !folder.join(name).exists() {
                     return Err(Error::KeysMissing {
@@ -50,7 +57,7 @@ impl Keys {
         Ok(Self {
             folder: folder.into(),
             private: private_key(folder)?,
-            public: RecipientPublic::load(&folder.join(RECIPIENT_PUBLIC))?,
+            public: writing_key(folder)?,
             chunk_id: ChunkIdKey::load(&folder.join(CHUNK_ID))?,
             signing: Arc::new(SigningKey::load(folder.join(SIGNING))?),
         })
@@ -59,7 +66,7 @@ impl Keys {
     /// True when the public key in the folder is another one since: it was rotated, here or where the private key is. What is
     /// written from then on is sealed to it.
     pub(crate) fn take_new_recipient(&mut self) -> Result<bool, Error> {
-        let public = RecipientPublic::load(&self.folder.join(RECIPIENT_PUBLIC))?;
+        let public = writing_key(&self.folder)?;
         if public == self.public {
             return Ok(false);
         }
@@ -95,7 +102,7 @@ fn create_missing(folder: &Path) -> Result<(), Error> {
         if !recipient.exists() {
             RecipientPrivate::generate()?.store(&recipient)?;
         }
-        let private = RecipientPrivate::load(&recipient)?;
+        let private = providers::load_private(&recipient)?;
         private.public().store(&public)?;
         age::note(folder, private.public())?;
     }
@@ -116,12 +123,53 @@ fn create_missing(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Before the keys are opened: where the settings want a key that others keep, and this instance has none yet, that one is put down. The
+/// files hold no secret, only where it is kept.
+pub(crate) fn prepare(folder: &Path, wanted: &RepositoryKey) -> Result<(), Error> {
+    let (recipient, public) = (folder.join(RECIPIENT), folder.join(RECIPIENT_PUBLIC));
+    if wanted.provider == KeyProvider::File || public.exists() || recipient.exists() {
+        return Ok(());
+    }
+    make_folder(folder, 0o700)?;
+    let key = providers::make(wanted)?;
+    key.store(&recipient)?;
+    key.public().store(&public)?;
+    age::note(folder, key.public())
+}
+
+/// To whom new data keys are sealed: the present key, and the one that is kept offline where there is one.
+pub(crate) fn writing_key(folder: &Path) -> Result<RecipientPublic, Error> {
+    let public = providers::load_public(&folder.join(RECIPIENT_PUBLIC))?;
+    Ok(match offline_key(folder)? {
+        Some(offline) => public.and(&offline),
+        None => public,
+    })
+}
+
+pub(crate) fn offline_key(folder: &Path) -> Result<Option<RecipientPublic>, Error> {
+    let path = folder.join(OFFLINE_PUBLIC);
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(providers::load_public(&path)?))
+}
+
+/// The present key; keys that were replaced and are still here open what it does not.
 fn private_key(folder: &Path) -> Result<Option<RecipientPrivate>, Error> {
     let path = folder.join(RECIPIENT);
     if !path.exists() {
         return Ok(None);
     }
-    Ok(Some(RecipientPrivate::load(&path)?))
+    let mut private = providers::load_private(&path)?;
+    match rotation::replaced(folder) {
+        Ok(replaced) => {
+            for old in &replaced {
+                private = private.and(old);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "a replaced key is not used"),
+    }
+    Ok(Some(private))
 }
 
 /// The key that reads, where it is here.
@@ -136,7 +184,7 @@ pub(crate) fn reading_key(folder: &Path) -> Result<RecipientPrivate, Error> {
         reason: format!(
             "{} is not there{}. Bring it, or name its folder with --keys DIR",
             folder.join(RECIPIENT).display(),
-            RecipientPublic::load(&folder.join(RECIPIENT_PUBLIC)).map_or_else(
+            writing_key(folder).map_or_else(
                 |_| String::new(),
                 |public| format!(
                     " (the private key of recipient {}; this host writes to it and cannot read)",
@@ -176,7 +224,7 @@ mod tests {
         let elsewhere = RecipientPrivate::generate().unwrap();
         let public = folder.path().join(RECIPIENT_PUBLIC);
         elsewhere.public().store(&public).unwrap();
-        let mut keys = Keys::open_or_create(folder.path(), Path::new("/nowhere")).unwrap();
+        let mut keys = Keys::open_or_create(folder.path(), None).unwrap();
         assert!(keys.private.is_none() && keys.public == *elsewhere.public());
         let error = reading_key(folder.path()).unwrap_err().to_string();
         assert!(
@@ -192,18 +240,23 @@ mod tests {
         assert_eq!(keys.public, *next.public());
     }
 
+    fn there(repository: &Path) -> Option<String> {
+        let marker = repository.join("format");
+        marker.exists().then(|| repository.display().to_string())
+    }
+
     #[test]
     fn made_once_and_never_beside_an_existing_repository() {
         let folder = tempfile::tempdir().unwrap();
         let (keys, repository) = (folder.path().join("keys"), folder.path().join("repository"));
         std::fs::create_dir_all(&keys).unwrap();
         std::fs::create_dir_all(&repository).unwrap();
-        let first = Keys::open_or_create(&keys, &repository).unwrap();
+        let first = Keys::open_or_create(&keys, there(&repository).as_deref()).unwrap();
         std::fs::write(repository.join("format"), "x").unwrap();
-        let again = Keys::open_or_create(&keys, &repository).unwrap();
+        let again = Keys::open_or_create(&keys, there(&repository).as_deref()).unwrap();
         assert_eq!(first.signing.key_id(), again.signing.key_id());
         std::fs::remove_file(keys.join(SIGNING)).unwrap();
-        let error = Keys::open_or_create(&keys, &repository)
+        let error = Keys::open_or_create(&keys, there(&repository).as_deref())
             .unwrap_err()
             .to_string();
         assert!(error.contains(SIGNING), "{error}");

@@ -39,6 +39,8 @@ pub struct DatabaseLoss {
     pub seconds: u64,
     pub seed: u64,
     pub book: Option<PathBuf>,
+    /// Where its repository lies, as `[repository] path` says it; in its own folder when absent.
+    pub repository: Option<String>,
     /// Where the throw-away system is built; the system's temporary folder when absent.
     pub work: Option<PathBuf>,
     /// A slower recovery fails the drill.
@@ -62,6 +64,13 @@ impl DatabaseLoss {
             say(&format!("kept for a look: {}", folder.keep().display()));
         }
         outcome
+    }
+
+    fn settings(&self) -> String {
+        match &self.repository {
+            None => CONFIG.to_owned(),
+            Some(location) => format!("{CONFIG}[repository]\npath = \"{location}\"\n"),
+        }
     }
 
     /// PostgreSQL runs as its own user, which must be able to pass through.
@@ -101,7 +110,8 @@ impl<'a> Run<'a> {
         say: &mut dyn FnMut(&str),
     ) -> Result<Self, DrillError> {
         let config = folder.join("bre.toml");
-        std::fs::write(&config, CONFIG).map_err(DrillError::file("cannot write", &config))?;
+        std::fs::write(&config, drill.settings())
+            .map_err(DrillError::file("cannot write", &config))?;
         let system = System {
             bre: drill.bre.clone(),
             data: folder.join("data"),

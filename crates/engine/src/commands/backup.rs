@@ -244,7 +244,7 @@ fn list(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCo
     let all = catalogue(&opened.repository)?;
     let shown: Vec<Shown> = all.backups.iter().map(Shown::from).collect();
     terminal::result(json, &shown, || match shown.as_slice() {
-        [] => format!("no backup in {}", opened.path.display()),
+        [] => format!("no backup in {}", opened.location),
         backups => backups.iter().map(|backup| backup.line() + "\n").collect(),
     });
     for damaged in &all.damaged {

@@ -23,13 +23,17 @@ pub(crate) fn run(json: bool, command: DrillCommand) -> Result<ExitCode, Error> 
 
 fn drill(args: DatabaseLossArgs) -> Result<DatabaseLoss, Error> {
     let bre = std::env::current_exe().map_err(Error::file("cannot find", "this program"))?;
+    let seed = args.seed.unwrap_or_else(rand::random);
+    let place = format!("drill-{seed}-{}", std::process::id());
+    let repository = args.repository.map(|location| location.below(&place));
     Ok(DatabaseLoss {
         bre,
+        repository: repository.map(|location| location.to_string()),
         strict: args.strict,
         and_engine: args.and_engine,
         clients: usize::from(args.clients),
         seconds: args.seconds,
-        seed: args.seed.unwrap_or_else(rand::random),
+        seed,
         book: args.book,
         work: args.work,
         rto_seconds_max: args.rto_seconds_max,

@@ -1,17 +1,23 @@
 //! The repository that a command means, and the keys to it: below `--data`, where the running engine has it, or as named.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
-use repository::{PosixStore, RecipientPrivate, Repository};
+use repository::{RecipientPrivate, Repository};
 
 use crate::{
-    cli::RepositoryArgs, clusters, config::Config, error::Error, instance::Instance, keys,
+    cli::RepositoryArgs,
+    clusters,
+    config::{Config, ObjectLock},
+    error::Error,
+    instance::Instance,
+    keys,
+    location::Location,
 };
 
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) repository: Repository,
-    pub(crate) path: PathBuf,
+    pub(crate) location: Location,
     pub(crate) keys: PathBuf,
 }
 
@@ -19,26 +25,48 @@ impl Opened {
     pub(crate) fn at(instance: &Instance, args: &RepositoryArgs) -> Result<Self, Error> {
         if let Some(name) = &args.cluster {
             let cluster = clusters::find(instance, name)?;
-            let path = args.repository.clone();
-            let path = path.unwrap_or_else(|| cluster.repository());
-            return Self::open(path, args, &cluster.instance);
+            let location = match &args.repository {
+                Some(named) => location(named)?,
+                None => cluster.repository(),
+            };
+            return Self::open(location, None, args, &cluster.instance);
         }
-        let path = match (&args.repository, instance.running()) {
-            (Some(path), _) => path.clone(),
-            (None, Ok(running)) => running.repository,
-            (None, Err(_)) => Config::load(None, instance.root())?
-                .repository
-                .path
-                .unwrap_or_else(|| instance.repository()),
+        let running = || instance.running().ok().map(|running| running.repository);
+        let settings = Config::load(None, instance.root());
+        // Its own repository does not need the settings; what was named in them does.
+        let (lock, configured) = match &settings {
+            Ok(config) => (config.repository.lock, config.repository.path.clone()),
+            Err(_) => (None, None),
         };
-        Self::open(path, args, instance)
+        let own = || -> Result<Location, Error> {
+            match running() {
+                Some(location) => Ok(location),
+                None => {
+                    Config::load(None, instance.root())?;
+                    Ok(configured.unwrap_or_else(|| instance.repository().into()))
+                }
+            }
+        };
+        match &args.repository {
+            None => Self::open(own()?, lock, args, instance),
+            Some(named) => {
+                let named = location(named)?;
+                let is_own = own().is_ok_and(|own| own == named);
+                Self::open(named, lock.filter(|_| is_own), args, instance)
+            }
+        }
     }
 
-    fn open(path: PathBuf, args: &RepositoryArgs, instance: &Instance) -> Result<Self, Error> {
-        let repository = Repository::open(Arc::new(PosixStore::new(&path)))?;
+    fn open(
+        location: Location,
+        lock: Option<ObjectLock>,
+        args: &RepositoryArgs,
+        instance: &Instance,
+    ) -> Result<Self, Error> {
+        let repository = Repository::open(location.open(lock.map(ObjectLock::policy))?)?;
         Ok(Self {
             repository,
-            path,
+            location,
             keys: args.keys.clone().unwrap_or_else(|| instance.keys()),
         })
     }
@@ -46,4 +74,13 @@ impl Opened {
     pub(crate) fn private(&self) -> Result<RecipientPrivate, Error> {
         keys::reading_key(&self.keys)
     }
+}
+
+fn location(named: &str) -> Result<Location, Error> {
+    named.parse().map_err(|reason| Error::Argument {
+        what: "repository",
+        // Not what was typed: it may hold what is nobody's business.
+        value: "…".to_owned(),
+        reason,
+    })
 }

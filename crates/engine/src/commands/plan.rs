@@ -67,7 +67,7 @@ fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
     let backups = catalogue(&opened.repository)?.backups;
     let table = Table {
         config: &config,
-        storage: format!("{} (encrypted)", opened.path.display()),
+        storage: format!("{} (encrypted)", opened.location),
         backups: &backups,
         standing: Standing::read(&instance.plan_file()),
         is_kept: instance.is_locked(),

@@ -69,6 +69,6 @@ fn newest(opened: &Opened) -> Result<String, Error> {
         .map(|backup| backup.id)
         .ok_or_else(|| Error::Refused {
             what: "there is nothing to prove",
-            reason: format!("{} holds no complete backup", opened.path.display()),
+            reason: format!("{} holds no complete backup", opened.location),
         })
 }

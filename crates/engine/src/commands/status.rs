@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use repository::{BackupState, RecipientPublic, catalogue, not_sealed_to, wal_inventory};
+use repository::{BackupState, catalogue, not_sealed_to, wal_inventory};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -15,7 +15,10 @@ use crate::{
     control::Control,
     error::Error,
     instance::Instance,
-    keys::age::{self, KeyAge},
+    keys::{
+        age::{self, KeyAge},
+        writing_key,
+    },
     terminal::{self, time},
     up::plan::failed_proof_of,
 };
@@ -109,7 +112,7 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
             return Ok(status);
         }
     };
-    status.repository = opened.path.display().to_string();
+    status.repository = opened.location.to_string();
     note_key(&opened, &mut status)?;
     let backups = catalogue(&opened.repository)?;
     let inventory = wal_inventory(&opened.repository)?;
@@ -157,7 +160,7 @@ fn note_key(opened: &Opened, status: &mut Status) -> Result<(), Error> {
     };
     status.warnings.extend(age.warning.clone());
     status.repository_key = Some(age);
-    let public = RecipientPublic::load(&opened.keys.join("recipient.pub"))?;
+    let public = writing_key(&opened.keys)?;
     let not_sealed = not_sealed_to(&opened.repository, &public)?;
     if not_sealed > 0 {
         status.warnings.push(format!(

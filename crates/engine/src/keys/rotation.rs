@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use repository::{RecipientPrivate, RecipientPublic, Repository, Rewrapped, not_sealed_to, rewrap};
+use repository::{RecipientPrivate, Repository, Rewrapped, not_sealed_to, rewrap, seal_also};
 
-use super::{RECIPIENT, RECIPIENT_PUBLIC, age, reading_key};
-use crate::{commands::progress::Steps, error::Error};
+use super::{RECIPIENT, RECIPIENT_PUBLIC, age, offline_key, providers, reading_key};
+use crate::{commands::progress::Steps, config::RepositoryKey, error::Error};
 
 const NEXT: &str = "recipient.next.key";
 
@@ -40,10 +40,10 @@ impl Rotation {
         let current = reading_key(folder)?;
         let next = folder.join(NEXT);
         if next.exists() {
-            let next = RecipientPrivate::load(&next)?;
+            let next = providers::load_private(&next)?;
             return Ok(Self::Begun { current, next });
         }
-        let public = RecipientPublic::load(&folder.join(RECIPIENT_PUBLIC))?;
+        let public = providers::load_public(&folder.join(RECIPIENT_PUBLIC))?;
         let is_behind =
             public != *current.public() || not_sealed_to(repository, current.public())? > 0;
         let replaced = replaced(folder)?;
@@ -59,15 +59,17 @@ impl Rotation {
         self,
         folder: &Path,
         repository: &Repository,
+        wanted: &RepositoryKey,
         steps: &Steps,
     ) -> Result<(RecipientPrivate, Vec<RecipientPrivate>), Error> {
         match self {
             Self::Fresh { current } => {
-                let next = make_next(folder)?;
-                Self::Begun { current, next }.advance(folder, repository, steps)
+                let next = make_next(folder, wanted, &current)?;
+                Self::Begun { current, next }.advance(folder, repository, wanted, steps)
             }
             Self::Begun { current, next } => {
                 steps.step("sealing data keys to the new key");
+                // What does not open now is told at the end: writers should not go on with a key that is in trouble.
                 rewrap(repository, &current, &next, steps)?;
                 exchange(folder, &current, &next)?;
                 Ok((next, vec![current]))
@@ -92,7 +94,9 @@ pub(crate) fn finish(
     for old in replaced {
         let done = rewrap(repository, old, current, steps)?;
         all.wrapped += done.wrapped;
-        (all.data_keys, all.foreign) = (done.data_keys, done.foreign);
+        all.data_keys = done.data_keys;
+        (all.foreign, all.closed) = (done.foreign, done.closed);
+        all.closed_because = done.closed_because.or(all.closed_because);
     }
     Ok(all)
 }
@@ -107,14 +111,40 @@ pub(crate) fn replaced(folder: &Path) -> Result<Vec<RecipientPrivate>, Error> {
         let is_one =
             name.is_some_and(|name| name.starts_with("recipient-") && name.ends_with(".key"));
         if is_one {
-            replaced.push(RecipientPrivate::load(&path)?);
+            replaced.push(providers::load_private(&path)?);
         }
     }
     Ok(replaced)
 }
 
-fn make_next(folder: &Path) -> Result<RecipientPrivate, Error> {
-    let next = RecipientPrivate::generate()?;
+/// Everything that is here, sealed to the key that is kept offline as well; `None` where there is none.
+pub(crate) fn seal_to_offline(
+    folder: &Path,
+    repository: &Repository,
+    current: &RecipientPrivate,
+    steps: &Steps,
+) -> Result<Option<Rewrapped>, Error> {
+    let Some(offline) = offline_key(folder)? else {
+        return Ok(None);
+    };
+    Ok(Some(seal_also(repository, current, &offline, steps)?))
+}
+
+fn make_next(
+    folder: &Path,
+    wanted: &RepositoryKey,
+    current: &RecipientPrivate,
+) -> Result<RecipientPrivate, Error> {
+    let next = providers::make(wanted)?;
+    if next.public() == current.public() {
+        return Err(Error::Refused {
+            what: "nothing was rotated",
+            reason: format!(
+                "{} is the key in use. Name another one in bre.toml: [repository_key] kms_key",
+                next.public().name()
+            ),
+        });
+    }
     put(folder, NEXT, |path| next.store(path))?;
     Ok(next)
 }
@@ -168,7 +198,7 @@ fn sync(folder: &Path) -> Result<(), Error> {
 mod tests {
     use std::sync::Arc;
 
-    use repository::{MemoryStore, WalReader, WalWriter, recipients, retire};
+    use repository::{MemoryStore, RecipientPublic, WalReader, WalWriter, recipients, retire};
 
     use super::*;
     use crate::keys::Keys;
@@ -193,7 +223,7 @@ mod tests {
     fn an_interrupted_rotation_is_finished_by_a_repeat() {
         for stopped_before in 0..6 {
             let folder = tempfile::tempdir().unwrap();
-            let keys = Keys::open_or_create(folder.path(), Path::new("/nowhere")).unwrap();
+            let keys = Keys::open_or_create(folder.path(), None).unwrap();
             let (dir, steps) = (folder.path(), Steps::logged());
             let repository = Repository::init(Arc::new(MemoryStore::new())).unwrap();
             write_segment(&repository, &keys.public, 1);
@@ -218,7 +248,9 @@ mod tests {
             // Meanwhile the writers go on with the key that they know.
             write_segment(&repository, &keys.public, 2);
             let rotation = Rotation::look(dir, &repository).unwrap();
-            let (current, replaced) = rotation.advance(dir, &repository, &steps).unwrap();
+            let (current, replaced) = rotation
+                .advance(dir, &repository, &RepositoryKey::default(), &steps)
+                .unwrap();
             if stopped_before > 0 {
                 assert_eq!(
                     current.public().id(),
@@ -228,7 +260,7 @@ mod tests {
             }
             finish(&repository, &current, &replaced, &steps).unwrap();
             reads(&repository, &current, 2);
-            let reopened = Keys::open_or_create(dir, Path::new("/nowhere")).unwrap();
+            let reopened = Keys::open_or_create(dir, None).unwrap();
             assert_eq!(reopened.public, *current.public());
             assert_eq!(reopened.private.unwrap().public(), current.public());
             assert!(!dir.join(NEXT).exists());

@@ -110,7 +110,11 @@ fn announce(
             database_url: wiring::database_url(&config.database.url, "url")?,
             cache_url: config.cache.url.clone().unwrap_or_default(),
             data_dir: instance.root().to_owned(),
-            repository: config.repository.path.clone().unwrap_or_default(),
+            repository: config
+                .repository
+                .path
+                .clone()
+                .unwrap_or_else(|| instance.repository().into()),
             pid: listening.pid,
         })?;
     }

@@ -67,7 +67,7 @@ impl Protection {
     pub(super) fn start(instance: &Instance, config: &Config) -> Result<Self, Error> {
         let monitor = StreamMonitor::default();
         monitor.want_strict(config.database.strict);
-        let Some(folder) = config.repository.path.as_deref() else {
+        let Some(location) = &config.repository.path else {
             tracing::warn!(UNPROTECTED);
             monitor.set_problem(Some(UNPROTECTED.to_owned()));
             return Ok(Self {
@@ -77,7 +77,8 @@ impl Protection {
             });
         };
         let connect = backup_connection(config)?;
-        let own = open_own(instance, Some(folder))?;
+        keys::prepare(&instance.keys(), &config.repository_key)?;
+        let own = open_own(instance, Some(location), config.repository.lock)?;
         let streamer = streamer(&connect, &own);
         note_recipient(instance, &own);
         monitor.follow(Some(streamer.watch()));

@@ -10,12 +10,14 @@ use std::{
     sync::Arc,
 };
 
-use repository::{PosixStore, Repository, Store};
+use repository::{Repository, Store};
 
 use crate::{
+    config::ObjectLock,
     error::Error,
     instance::{Instance, make_folder, write_whole},
     keys::Keys,
+    location::Location,
 };
 
 const BOUND: &str = "repository.id";
@@ -30,9 +32,14 @@ pub(crate) struct Own {
 }
 
 /// Opens it, or makes it at the very first start. `named`: the setting; below the instance's folder otherwise.
-pub(crate) fn open_own(instance: &Instance, named: Option<&Path>) -> Result<Own, Error> {
-    let folder = named.map_or_else(|| instance.repository(), Path::to_owned);
-    let store: Arc<dyn Store> = Arc::new(PosixStore::new(&folder));
+pub(crate) fn open_own(
+    instance: &Instance,
+    named: Option<&Location>,
+    lock: Option<ObjectLock>,
+) -> Result<Own, Error> {
+    let own_folder = || Location::Folder(instance.repository());
+    let location = named.cloned().unwrap_or_else(own_folder);
+    let store = location.open(lock.map(ObjectLock::policy))?;
     let bound = instance.keys().join(BOUND);
     // Before the keys: none are made while their repository is away.
     let known = match std::fs::read_to_string(&bound) {
@@ -40,12 +47,14 @@ pub(crate) fn open_own(instance: &Instance, named: Option<&Path>) -> Result<Own,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(Error::file("cannot read", &bound)(error)),
     };
-    let keys = Keys::open_or_create(&instance.keys(), &folder)?;
+    let described = location.to_string();
+    let there = known.is_some() || location.holds_one(&*store)?;
+    let keys = Keys::open_or_create(&instance.keys(), there.then_some(&*described))?;
     let repository = match known {
         Some(repository) => repository,
         None => {
             if named.is_none() {
-                make_folder(&folder, 0o700)?;
+                make_folder(&instance.repository(), 0o700)?;
             }
             let repository = Repository::init(Arc::clone(&store))?;
             write_whole(&bound, format!("{}\n", repository.id()).as_bytes(), 0o600)?;
@@ -110,7 +119,14 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
+    use repository::PosixStore;
+
     use super::*;
+
+    fn open_own(instance: &Instance, named: Option<&Path>) -> Result<Own, Error> {
+        let named = named.map(|path| Location::Folder(path.to_owned()));
+        super::open_own(instance, named.as_ref(), None)
+    }
 
     fn instance(folder: &Path) -> Instance {
         let instance = Instance::at(folder).unwrap();

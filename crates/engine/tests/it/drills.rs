@@ -74,6 +74,19 @@ fn in_strict_mode_nothing_acknowledged_is_lost_with_the_database() {
 }
 
 #[test]
+fn in_strict_mode_nothing_acknowledged_is_lost_with_a_repository_in_s3() {
+    let Some(s3) = testkit::TestS3::start() else {
+        return;
+    };
+    s3.make_bucket("drills");
+    let place = s3.location("drills", "below");
+    loses_nothing(&drill(
+        "4",
+        &["--strict", "--and-engine", "--repository", &place],
+    ));
+}
+
+#[test]
 fn in_strict_mode_nothing_acknowledged_is_lost_with_database_and_engine() {
     loses_nothing(&drill("3", &["--strict", "--and-engine"]));
 }

@@ -15,5 +15,6 @@ mod proof;
 mod repository_away;
 mod repository_keys;
 mod restore;
+mod s3;
 mod services;
 mod start_and_stop;

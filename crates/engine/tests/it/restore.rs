@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Plain PostgreSQL on a restored folder: no setting of ours but where its socket is.
-struct Plain {
+pub(crate) struct Plain {
     server: Server,
     options: ConnectOptions,
     binaries: Binaries,
@@ -80,7 +80,8 @@ impl Drop for Plain {
 }
 
 /// One row a quote, in order.
-const QUOTES: &str = "SELECT position, quote_id, total_fee FROM quotes ORDER BY position";
+pub(crate) const QUOTES: &str =
+    "SELECT position, quote_id, total_fee FROM quotes ORDER BY position";
 
 impl Instance {
     fn restore(&self, name: &str, target: &[&str]) -> PathBuf {
@@ -92,7 +93,7 @@ impl Instance {
     }
 
     /// Restores there, starts plain PostgreSQL on it, has it checked, and compares the quotes.
-    fn restores(&self, name: &str, target: &[&str], quotes: &[Vec<String>]) -> Plain {
+    pub(crate) fn restores(&self, name: &str, target: &[&str], quotes: &[Vec<String>]) -> Plain {
         let dir = self.restore(name, target);
         for trace in [
             "backup_label",

@@ -28,6 +28,8 @@ pub struct WalWriter {
     durable_lsn: u64,
     last_time_micros: i64,
     last_heartbeat_micros: i64,
+    /// The newest one, where each is an object of its own.
+    heartbeat_tail: Option<String>,
     serial: u64,
     frame: Vec<u8>,
     sealer: SealerHandle,
@@ -78,6 +80,7 @@ impl WalWriter {
             durable_lsn: start_lsn,
             last_time_micros: 0,
             last_heartbeat_micros: 0,
+            heartbeat_tail: None,
             serial: 0,
             frame: Vec::new(),
         })
@@ -206,8 +209,24 @@ impl WalWriter {
             bytes,
         )?;
         self.repository.store().put(&name, &object)?;
+        self.drop_older_heartbeat();
+        if kind == BoxKind::WalHeartbeat {
+            self.heartbeat_tail = Some(name.clone());
+        }
         self.tails.push((name, key));
         Ok(())
+    }
+
+    /// What was put now says all that the heartbeat before it said, and later: an idle server would leave an object a second.
+    fn drop_older_heartbeat(&mut self) {
+        let Some(older) = self.heartbeat_tail.take() else {
+            return;
+        };
+        match self.repository.store().delete(&older) {
+            Ok(()) => self.tails.retain(|(name, _)| *name != older),
+            // It stays until its segment is sealed.
+            Err(error) => tracing::debug!(%error, "an old heartbeat was not deleted"),
+        }
     }
 
     fn next_tail(&mut self) -> Result<(String, Arc<DataKey>, ObjectHeader)> {
@@ -236,6 +255,7 @@ impl WalWriter {
 
     fn end_segment(&mut self) {
         self.tail = None;
+        self.heartbeat_tail = None;
         let tails = std::mem::take(&mut self.tails);
         if self.entered_at == self.facts.segment_start() {
             let facts = WalFacts {
