@@ -2,11 +2,13 @@
 //! what an earlier run left behind.
 
 mod binaries;
+mod copy;
 mod initdb;
 mod leftover;
 mod os_user;
 mod process;
 pub mod processes;
+mod program;
 pub mod sql;
 
 pub use binaries::Binaries;
@@ -14,6 +16,7 @@ pub use initdb::{InitOptions, initdb, write_cluster_file, write_peer_access};
 pub use leftover::Leftover;
 pub use os_user::{OsUser, check_traversable};
 pub use process::{Exit, Server, StartOptions, StopMode, tail_of};
+pub use program::client_program;
 
 use std::path::PathBuf;
 

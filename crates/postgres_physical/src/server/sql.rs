@@ -5,8 +5,8 @@ use crate::wire::{ConnectOptions, ServerMessage, Wire, WireError, data_row, row_
 /// One connection. After an error of the server it can still be used; after [`WireError::Lost`] it cannot.
 #[derive(Debug)]
 pub struct Client {
-    wire: Wire,
-    notices: Vec<ServerMessage>,
+    pub(super) wire: Wire,
+    pub(super) notices: Vec<ServerMessage>,
 }
 
 /// The rows of one statement, as text.

@@ -1,0 +1,270 @@
+//! Then against now, by key, or by whole rows where there is no key. The same figures are the preview and, after the merge, its proof.
+
+use postgres_physical::server::sql::{Client, quote_identifier};
+use postgres_physical::wire::WireError;
+
+use super::{Mode, Request, Table, TableError, consequences};
+
+const SAMPLES: u32 = 3;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    pub mode: Mode,
+    pub tables: Vec<TablePreview>,
+}
+
+impl Preview {
+    /// The table is what the mode wants it to be.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.tables
+            .iter()
+            .all(|table| !table.dropped && table.counts.left(self.mode).is_none())
+    }
+}
+
+/// A row as JSON, then and now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    pub then: Option<String>,
+    pub now: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablePreview {
+    pub table: String,
+    /// It is not there now, and is made again.
+    pub dropped: bool,
+    /// What tells rows apart; empty: whole rows do.
+    pub key: Vec<String>,
+    pub counts: Counts,
+    /// How many of the rows that differ do so in which column.
+    pub changed_columns: Vec<(String, u64)>,
+    pub missing: Vec<Sample>,
+    pub different: Vec<Sample>,
+    /// What else to know before saying yes.
+    pub notes: Vec<String>,
+    /// What PostgreSQL will refuse.
+    pub obstacles: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Of then, those that were asked for.
+    pub rows_then: u64,
+    pub rows_now: u64,
+    /// There then, not now.
+    pub missing: u64,
+    /// There then and now, with another content.
+    pub different: u64,
+    /// There now, not then: written since. Not counted when only a part of then was asked for.
+    pub only_now: Option<u64>,
+}
+
+impl Counts {
+    /// What the mode still has to do.
+    pub(super) fn left(&self, mode: Mode) -> Option<String> {
+        let mut left = Vec::new();
+        let mut add = |count: u64, what: &str| {
+            if count > 0 {
+                left.push(format!("{count} {what}"));
+            }
+        };
+        add(self.missing, "rows to put back");
+        if mode != Mode::Missing {
+            add(self.different, "rows to change back");
+        }
+        if mode == Mode::Exact {
+            add(self.only_now.unwrap_or(0), "rows to delete");
+        }
+        (!left.is_empty()).then(|| left.join(", "))
+    }
+}
+
+/// SQL about one table that is there on both sides: `s` is a row of then, `l` a row of now.
+pub(super) struct Sides<'a> {
+    pub(super) table: &'a Table,
+    pub(super) live: String,
+}
+
+impl<'a> Sides<'a> {
+    pub(super) fn of(table: &'a Table) -> Self {
+        Self {
+            table,
+            live: table.name.sql(),
+        }
+    }
+
+    fn is_keyed(&self) -> bool {
+        !self.table.shape().key.is_empty()
+    }
+
+    pub(super) fn same_key(&self) -> String {
+        let keys = self.table.shape().key.iter().map(|key| {
+            let name = quote_identifier(&key.name);
+            format!("s.{name} {} l.{name}", key.equals)
+        });
+        keys.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// A row as text: every type has one, not every type has equality.
+    pub(super) fn row(&self, side: &str) -> String {
+        format!("ROW({})::text", self.columns(side))
+    }
+
+    pub(super) fn columns(&self, side: &str) -> String {
+        let columns = self.table.columns.iter();
+        let named = columns.map(|name| format!("{side}.{}", quote_identifier(name)));
+        named.collect::<Vec<_>>().join(", ")
+    }
+
+    pub(super) fn differs(&self) -> String {
+        format!("{} IS DISTINCT FROM {}", self.row("s"), self.row("l"))
+    }
+
+    /// The rows of then that are missing, as a query over `s`.
+    pub(super) fn missing(&self, what: &str) -> String {
+        let (staged, live) = (&self.table.staged, &self.live);
+        if self.is_keyed() {
+            return format!(
+                "SELECT {what} FROM {staged} s WHERE NOT EXISTS (SELECT FROM {live} l WHERE {})",
+                self.same_key()
+            );
+        }
+        // Whole rows, each as often as it was there.
+        format!(
+            "SELECT {what} FROM (SELECT s.*, {row} AS bre_row, row_number() OVER (PARTITION BY {row}) AS bre_number FROM {staged} s) s \
+             LEFT JOIN (SELECT {live_row} AS bre_row, count(*) AS bre_count FROM {live} l GROUP BY 1) l ON l.bre_row = s.bre_row \
+             WHERE s.bre_number > coalesce(l.bre_count, 0)",
+            row = self.row("s"),
+            live_row = self.row("l")
+        )
+    }
+
+    pub(super) fn counts(&self, now: &mut Client, whole: bool) -> Result<Counts, WireError> {
+        let (staged, live) = (&self.table.staged, &self.live);
+        let rows_then = number(now, &format!("SELECT count(*) FROM {staged}"))?;
+        let rows_now = number(now, &format!("SELECT count(*) FROM {live}"))?;
+        let missing = number(now, &self.missing("count(*)"))?;
+        let different = match self.is_keyed() {
+            false => 0,
+            true => number(
+                now,
+                &format!(
+                    "SELECT count(*) FROM {staged} s JOIN {live} l ON {} WHERE {}",
+                    self.same_key(),
+                    self.differs()
+                ),
+            )?,
+        };
+        let kept = rows_then.saturating_sub(missing);
+        Ok(Counts {
+            rows_then,
+            rows_now,
+            missing,
+            different,
+            only_now: whole.then(|| rows_now.saturating_sub(kept)),
+        })
+    }
+
+    fn samples(&self, now: &mut Client, counts: &Counts) -> Result<[Vec<Sample>; 2], WireError> {
+        let (staged, live) = (&self.table.staged, &self.live);
+        let then = format!(
+            "(SELECT row_to_json(r) FROM (SELECT {}) r)",
+            self.columns("s")
+        );
+        let mut samples = [Vec::new(), Vec::new()];
+        if counts.missing > 0 {
+            let sql = format!("{} LIMIT {SAMPLES}", self.missing(&then));
+            samples[0] = sampled(now, &sql)?;
+        }
+        if counts.different > 0 {
+            let sql = format!(
+                "SELECT {then}, (SELECT row_to_json(r) FROM (SELECT {}) r) FROM {staged} s JOIN {live} l ON {} WHERE {} LIMIT {SAMPLES}",
+                self.columns("l"),
+                self.same_key(),
+                self.differs()
+            );
+            samples[1] = sampled(now, &sql)?;
+        }
+        Ok(samples)
+    }
+
+    fn changed_columns(&self, now: &mut Client) -> Result<Vec<(String, u64)>, WireError> {
+        let counted = self.table.columns.iter().map(|name| {
+            let name = quote_identifier(name);
+            format!("count(*) FILTER (WHERE s.{name}::text IS DISTINCT FROM l.{name}::text)")
+        });
+        let sql = format!(
+            "SELECT {} FROM {} s JOIN {} l ON {} WHERE {}",
+            counted.collect::<Vec<_>>().join(", "),
+            self.table.staged,
+            self.live,
+            self.same_key(),
+            self.differs()
+        );
+        let row = now.query(&sql)?.rows.into_iter().next().unwrap_or_default();
+        let counts = row
+            .into_iter()
+            .map(|count| count.and_then(|count| count.parse().ok()).unwrap_or(0));
+        let named = self.table.columns.iter().cloned().zip(counts);
+        Ok(named.filter(|(_, count)| *count > 0).collect())
+    }
+}
+
+fn sampled(now: &mut Client, sql: &str) -> Result<Vec<Sample>, WireError> {
+    let rows = now.query(sql)?.rows.into_iter();
+    let sample = |row: Vec<Option<String>>| {
+        let mut fields = row.into_iter();
+        Sample {
+            then: fields.next().flatten(),
+            now: fields.next().flatten(),
+        }
+    };
+    Ok(rows.map(sample).collect())
+}
+
+pub(super) fn number(client: &mut Client, sql: &str) -> Result<u64, WireError> {
+    let text = client.value(sql)?.unwrap_or_default();
+    let parsed = text.parse();
+    parsed.map_err(|_| WireError::Protocol(format!("{text:?} in answer to {sql}")))
+}
+
+pub(super) fn preview(
+    table: &Table,
+    all: &[Table],
+    request: &Request<'_>,
+    then: &mut Client,
+    now: &mut Client,
+) -> Result<TablePreview, TableError> {
+    let sides = Sides::of(table);
+    let mut preview = TablePreview {
+        table: table.name.to_string(),
+        dropped: table.now.is_none(),
+        key: table
+            .shape()
+            .key
+            .iter()
+            .map(|key| key.name.clone())
+            .collect(),
+        counts: Counts::default(),
+        changed_columns: Vec::new(),
+        missing: Vec::new(),
+        different: Vec::new(),
+        notes: Vec::new(),
+        obstacles: Vec::new(),
+    };
+    if preview.dropped {
+        let rows = number(now, &format!("SELECT count(*) FROM {}", table.staged))?;
+        (preview.counts.rows_then, preview.counts.missing) = (rows, rows);
+        consequences::of_dropped(table, then, now, &mut preview)?;
+        return Ok(preview);
+    }
+    preview.counts = sides.counts(now, request.only.is_none())?;
+    if preview.counts.different > 0 {
+        preview.changed_columns = sides.changed_columns(now)?;
+    }
+    [preview.missing, preview.different] = sides.samples(now, &preview.counts)?;
+    consequences::of_present(table, all, request, now, &mut preview)?;
+    Ok(preview)
+}

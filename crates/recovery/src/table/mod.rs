@@ -1,0 +1,170 @@
+//! Table-level recovery: one table, or a few of its rows, from any moment into the database that runs.
+//!
+//! The moment is a scratch cluster that somebody restored and started. Its rows are copied into temporary tables of the running database,
+//! which go with the session, whatever happens; everything after that is SQL over two tables that lie side by side, so nothing grows with
+//! the table but files. [`Work::open`] → [`Work::stage`] → [`Work::preview`] → a person says yes → [`Work::merge`], one transaction.
+//!
+//! Absent: the scratch cluster; what a table means; the question.
+
+mod compare;
+mod consequences;
+mod error;
+mod merge;
+mod schema;
+mod shape;
+mod stage;
+
+pub use compare::{Counts, Preview, Sample, TablePreview};
+pub use error::TableError;
+pub use merge::{Merged, MergedTable};
+pub use schema::Dump;
+pub use shape::{ParseNameError, TableName};
+
+use postgres_physical::server::sql::Client;
+use postgres_physical::wire::{ConnectOptions, WireError};
+
+use crate::Progress;
+use shape::Shape;
+
+/// What a merge does with what it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Puts back the rows that are missing; whatever was written since stays as it is.
+    Missing,
+    /// And gives back their old content to rows that differ.
+    Changed,
+    /// And deletes rows that were not there then: the table as it was.
+    Exact,
+}
+
+impl Mode {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Missing => "missing",
+            Mode::Changed => "changed",
+            Mode::Exact => "exact",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The moment, as a cluster; a role that sees everything.
+    pub then: ConnectOptions,
+    /// The database that runs; a role that may write the tables.
+    pub now: ConnectOptions,
+    pub tables: Vec<TableName>,
+    pub mode: Mode,
+    /// An SQL condition on rows of then; runs on the scratch cluster only.
+    pub only: Option<String>,
+    /// User triggers fire for what is merged. Otherwise they are off for this transaction.
+    pub fire_triggers: bool,
+    /// Who wants to hear of the merge: NOTIFY, at its commit.
+    pub notify: Vec<&'static str>,
+    /// For tables that were dropped.
+    pub dump: Dump<'a>,
+}
+
+/// One table on its way.
+#[derive(Debug)]
+struct Table {
+    name: TableName,
+    then: Shape,
+    /// `None`: it was dropped.
+    now: Option<Shape>,
+    /// Columns that both have and that can be written.
+    columns: Vec<String>,
+    /// `pg_temp.…` in the running database.
+    staged: String,
+}
+
+impl Table {
+    fn shape(&self) -> &Shape {
+        self.now.as_ref().unwrap_or(&self.then)
+    }
+}
+
+/// The two sides, connected.
+#[derive(Debug)]
+pub struct Work<'a> {
+    request: Request<'a>,
+    then: Client,
+    now: Client,
+    tables: Vec<Table>,
+}
+
+/// Names mean what they say, text has one form on both sides, and nobody's settings end it early.
+const SESSION: &str = "SET search_path = ''; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; \
+    SET xmloption = 'content'; SET row_security = off; SET statement_timeout = 0; SET idle_session_timeout = 0; \
+    SET idle_in_transaction_session_timeout = 0; SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed'; \
+    SET work_mem = '64MB'";
+
+impl<'a> Work<'a> {
+    /// Looks at every table on both sides and refuses, by name, what cannot be merged. Changes nothing.
+    pub fn open(request: Request<'a>) -> Result<Self, TableError> {
+        if request.only.is_some() && request.mode == Mode::Exact {
+            return Err(TableError::ExactPart);
+        }
+        let mut then = session(&request.then)?;
+        let mut now = session(&request.now)?;
+        let mut tables = Vec::new();
+        for (number, name) in request.tables.iter().enumerate() {
+            tables.push(shape::look(name, number, &request, &mut then, &mut now)?);
+        }
+        shape::parents_first(&mut tables, &mut then)?;
+        Ok(Self {
+            request,
+            then,
+            now,
+            tables,
+        })
+    }
+
+    /// Copies the rows of then beside the tables of now.
+    pub fn stage(&mut self, progress: &dyn Progress) -> Result<(), TableError> {
+        for table in &self.tables {
+            progress.message(&format!("copying {} as it was", table.name));
+            let only = self.request.only.as_deref();
+            stage::stage(table, only, &mut self.then, &mut self.now, progress)?;
+        }
+        Ok(())
+    }
+
+    /// What a merge would do now. Takes no lock that a writer would notice.
+    pub fn preview(&mut self, progress: &dyn Progress) -> Result<Preview, TableError> {
+        let mut tables = Vec::new();
+        for table in &self.tables {
+            progress.message(&format!("comparing {}", table.name));
+            tables.push(compare::preview(
+                table,
+                &self.tables,
+                &self.request,
+                &mut self.then,
+                &mut self.now,
+            )?);
+        }
+        Ok(Preview {
+            mode: self.request.mode,
+            tables,
+        })
+    }
+
+    /// Does what the preview showed, in one transaction. With rows to change or to delete that the preview did not show, nothing happens.
+    pub fn merge(
+        &mut self,
+        agreed: &Preview,
+        progress: &dyn Progress,
+    ) -> Result<Merged, TableError> {
+        merge::merge(&self.request, &self.tables, &mut self.now, agreed, progress)
+    }
+}
+
+fn session(connect: &ConnectOptions) -> Result<Client, WireError> {
+    let mut connect = connect.clone().with_application_name("bre-table");
+    // A receiver that writes a checkpoint takes its time.
+    connect.patience = std::time::Duration::from_secs(300);
+    let mut client = Client::connect(&connect)?;
+    client.query(SESSION)?;
+    Ok(client)
+}

@@ -1,0 +1,54 @@
+//! The rows of then, beside the table of now: a temporary table, which is in no backup and no WAL and goes with the session.
+
+use postgres_physical::server::sql::{Client, quote_identifier};
+use postgres_physical::wire::WireError;
+
+use super::{Table, TableError};
+use crate::Progress;
+
+pub(super) fn stage(
+    table: &Table,
+    only: Option<&str>,
+    then: &mut Client,
+    now: &mut Client,
+    progress: &dyn Progress,
+) -> Result<(), TableError> {
+    let columns: Vec<String> = table.columns.iter().map(|c| quote_identifier(c)).collect();
+    let typed: Vec<String> = table
+        .columns
+        .iter()
+        .filter_map(|name| table.shape().column(name))
+        .map(|column| format!("{} {}", quote_identifier(&column.name), column.kind))
+        .collect();
+    // Its commits need wait for nobody: nothing of it lasts.
+    now.query(&format!(
+        "SET synchronous_commit = off; DROP TABLE IF EXISTS {0}; CREATE TEMPORARY TABLE {0} ({1})",
+        table.staged,
+        typed.join(", ")
+    ))?;
+    let condition = only.map_or(String::new(), |only| format!(" WHERE ({only}\n)"));
+    let columns = columns.join(", ");
+    let out = format!(
+        "COPY (SELECT {columns} FROM {}{condition}) TO STDOUT",
+        table.name.sql()
+    );
+    let into = format!("COPY {} ({columns}) FROM STDIN", table.staged);
+    let size = format!("SELECT pg_total_relation_size({})", table.then.oid);
+    let bytes = then.value(&size)?.and_then(|bytes| bytes.parse().ok());
+    progress.total(bytes.unwrap_or(0));
+    then.query("BEGIN READ ONLY")?;
+    then.copy_to(&out, now, &into, &mut |bytes| {
+        progress.advance(bytes);
+        !progress.cancelled()
+    })
+    .map_err(|error| match error {
+        WireError::Lost(_) if progress.cancelled() => TableError::Interrupted,
+        error => TableError::refused(&format!("copying {} as it was", table.name))(error),
+    })?;
+    then.query("COMMIT")?;
+    now.query(&format!(
+        "ANALYZE {}; RESET synchronous_commit",
+        table.staged
+    ))?;
+    Ok(())
+}
