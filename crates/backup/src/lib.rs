@@ -1,6 +1,8 @@
 //! Copies a system into its repository: the database as backups ([`database::backup`]) and, between and around
 //! them, as a continuous stream of WAL ([`stream::Streamer`]).
 //!
+//! [`schema`] keeps the definitions as SQL in git.
+//!
 //! [`schedule`] decides when each job of the plan runs, and nothing else.
 //!
 //! Absent on purpose: reading anything back (that is `recovery`; this crate needs only the public key), and the
@@ -10,6 +12,7 @@
 pub mod database;
 mod error;
 pub mod schedule;
+pub mod schema;
 pub mod stream;
 
 pub use error::{BackupError, Result};

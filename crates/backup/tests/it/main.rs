@@ -4,6 +4,7 @@
 mod full;
 mod gate;
 mod local;
+mod schema;
 mod streaming;
 
 use backup::stream::{Streamer, StreamerConfig};

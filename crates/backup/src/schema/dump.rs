@@ -1,0 +1,196 @@
+//! Definitions as SQL that is the same whenever they are the same.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use postgres_physical::server::client_program;
+use postgres_physical::server::sql::Client;
+
+use super::{DATABASES, GLOBALS, SchemaBackup, SchemaError};
+use crate::Progress;
+
+/// Path in the repository → content.
+pub(super) type Files = BTreeMap<String, String>;
+
+pub(super) struct Dump {
+    pub(super) files: Files,
+    pub(super) databases: Vec<String>,
+}
+
+pub(super) fn dump(
+    request: &SchemaBackup<'_>,
+    progress: &dyn Progress,
+) -> Result<Dump, SchemaError> {
+    let mut client = Client::connect(request.connect)?;
+    let names = client.query(
+        "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname",
+    )?;
+    let databases: Vec<String> = names.rows.into_iter().flatten().flatten().collect();
+    let mut files = Files::new();
+    for database in &databases {
+        progress.message(&format!("reading the definitions of {database}"));
+        // With its own name in CREATE DATABASE it would not restore under another one: encoding and locale are in the globals' place, the guide.
+        let connect = request.connect.clone().with_database(database);
+        let mut command = client_program(request.binaries, request.user, "pg_dump", &connect);
+        command.args(["--schema-only", "--dbname", database]);
+        let text = output("pg_dump", database, &mut command)?;
+        files.insert(
+            format!("{DATABASES}/{}.sql", file_name(database)),
+            plain(&text),
+        );
+    }
+    let mut command = client_program(
+        request.binaries,
+        request.user,
+        "pg_dumpall",
+        request.connect,
+    );
+    command
+        .args(["--globals-only", "--no-role-passwords", "--database"])
+        .arg(&request.connect.database);
+    let text = output("pg_dumpall", "roles and tablespaces", &mut command)?;
+    files.insert(GLOBALS.to_owned(), plain(&text));
+    Ok(Dump { files, databases })
+}
+
+fn output(
+    program: &'static str,
+    what: &str,
+    command: &mut std::process::Command,
+) -> Result<String, SchemaError> {
+    let missing = |source| SchemaError::ProgramMissing {
+        program,
+        package: "postgresql-client",
+        source,
+    };
+    let failed = |said: String| SchemaError::Dump {
+        program,
+        what: what.to_owned(),
+        said,
+    };
+    let output = command.output().map_err(missing)?;
+    if !output.status.success() {
+        return Err(failed(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ));
+    }
+    String::from_utf8(output.stdout).map_err(|error| failed(error.to_string()))
+}
+
+/// Without psql's own commands (a random pair of them guards newer dumps), without versions, and without passwords.
+fn plain(text: &str) -> String {
+    let chatter = |line: &&str| {
+        line.starts_with("\\restrict ")
+            || line.starts_with("\\unrestrict ")
+            || line.starts_with("-- Dumped from database version ")
+            || line.starts_with("-- Dumped by pg_dump")
+    };
+    let mut plain = String::with_capacity(text.len());
+    let mut empty = 0;
+    let mut mapping = false;
+    for line in text.lines().filter(|line| !chatter(line)) {
+        // Where lines were taken out, empty ones are left over.
+        empty = if line.is_empty() { empty + 1 } else { 0 };
+        if empty > 2 {
+            continue;
+        }
+        mapping = line.starts_with("CREATE USER MAPPING") || mapping && !line.is_empty();
+        plain.push_str(&without_password(line, mapping));
+        plain.push('\n');
+    }
+    plain
+}
+
+const NOT_KEPT: &str = "(not kept)";
+
+/// `password 'secret'` of a user mapping, `password=secret` of a subscription's connection.
+fn without_password(line: &str, mapping: bool) -> String {
+    if mapping && let Some((before, rest)) = line.split_once("password '") {
+        let end = rest.replace("''", "\0\0").find('\'').unwrap_or(rest.len());
+        return format!("{before}password '{NOT_KEPT}{}", &rest[end..]);
+    }
+    if line.starts_with("CREATE SUBSCRIPTION ")
+        && let Some((before, rest)) = line.split_once("password=")
+    {
+        let end = rest.find([' ', '\'']).unwrap_or(rest.len());
+        let end = if rest.starts_with("''") || rest.starts_with('\\') {
+            rest.rfind("' PUBLICATION").unwrap_or(rest.len())
+        } else {
+            end
+        };
+        return format!("{before}password={NOT_KEPT}{}", &rest[end..]);
+    }
+    line.to_owned()
+}
+
+/// What a path may hold; everything else as %XX.
+fn file_name(database: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    database.bytes().map(byte).collect()
+}
+
+/// Each file whole or not at all; those of databases that are gone are removed.
+pub(super) fn write(folder: &Path, before: &Files, files: &Files) -> Result<(), SchemaError> {
+    let databases = folder.join(DATABASES);
+    fs::create_dir_all(&databases).map_err(SchemaError::file("make", &databases))?;
+    for (name, text) in files {
+        let path = folder.join(name);
+        if fs::read_to_string(&path).is_ok_and(|there| there == *text) {
+            continue;
+        }
+        let unfinished = path.with_extension("unfinished");
+        let written = File::create(&unfinished).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &path)
+        });
+        written.map_err(SchemaError::file("write", &path))?;
+    }
+    for name in before.keys().filter(|name| !files.contains_key(*name)) {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(SchemaError::file("remove", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_from_run_to_run_and_what_is_secret_is_taken_out() {
+        let check = |text: &str, expected: &str| assert_eq!(plain(text), expected);
+        check(
+            "--\n-- PostgreSQL database dump\n--\n\n\\restrict aB3\n\n-- Dumped from database version 15.18 (Debian)\n-- Dumped by pg_dump version 15.18\n\nSET x;\n\\unrestrict aB3\n",
+            "--\n-- PostgreSQL database dump\n--\n\n\nSET x;\n",
+        );
+        check(
+            "CREATE USER MAPPING FOR bob SERVER far OPTIONS (\n    password 'it''s',\n    \"user\" 'bob'\n);\n",
+            "CREATE USER MAPPING FOR bob SERVER far OPTIONS (\n    password '(not kept)',\n    \"user\" 'bob'\n);\n",
+        );
+        check(
+            "CREATE SUBSCRIPTION s CONNECTION 'host=a password=b user=c' PUBLICATION p;\n",
+            "CREATE SUBSCRIPTION s CONNECTION 'host=a password=(not kept) user=c' PUBLICATION p;\n",
+        );
+        check(
+            "COMMENT ON TABLE t IS 'password ''x''';\n",
+            "COMMENT ON TABLE t IS 'password ''x''';\n",
+        );
+    }
+
+    #[test]
+    fn databases_with_odd_names_get_plain_files() {
+        assert_eq!(file_name("bre"), "bre");
+        assert_eq!(file_name("../Desk é"), "%2E%2E%2FDesk%20%C3%A9");
+    }
+}
