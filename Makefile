@@ -47,7 +47,7 @@ torture-locates: setup ## SIGKILL amid locates, again and again; SEED and ROUNDS
 retention: ## expiry against a model, over many seeds; SEED and SEEDS (usually 10000) choose
 	BRE_RETENTION_SEED=$(or $(SEED),1) BRE_RETENTION_SEEDS=$(or $(SEEDS),10000) cargo test -p repository --release --lib retention::property -- --nocapture
 
-crash-seeds: ## machines stopped at any write; SEEDS (200) and SEED (1) choose and repeat them, LOG=1 tells one's life
+crash-seeds: ## machines stopped at any write; SEEDS (500) and SEED (1) choose and repeat them, LOG=1 tells one's life
 	SEED="$(SEED)" SEEDS="$(SEEDS)" cargo test --release --locked -p recovery --test it -- --nocapture --exact crashes::stopped_at_any_write
 
 bench: ## side-by-side benchmarks, printed as ratios

@@ -39,15 +39,15 @@ impl Dice {
 
 /// Bytes that do not compress, a function of number and place.
 pub(super) fn noise(number: u64, from: u64, len: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(len + 16);
-    let mut word = from / 8;
-    while bytes.len() < len + 8 {
+    let skip = usize::try_from(from % 8).unwrap();
+    let mut bytes = vec![0; (skip + len).next_multiple_of(8)];
+    for (word, place) in (from / 8..).zip(bytes.chunks_exact_mut(8)) {
         let mut mixed = (word ^ number.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bytes.extend((mixed ^ (mixed >> 31)).to_be_bytes());
-        word += 1;
+        place.copy_from_slice(&(mixed ^ (mixed >> 31)).to_be_bytes());
     }
-    let skip = usize::try_from(from % 8).unwrap();
-    bytes[skip..skip + len].to_vec()
+    bytes.truncate(skip + len);
+    bytes.drain(..skip);
+    bytes
 }

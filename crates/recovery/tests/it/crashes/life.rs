@@ -1,5 +1,5 @@
 //! Lives of one machine, told by a seed: it streams, backs up, expires, rotates its key, restores and stops at some write; then the
-//! next life opens what is left and goes on.
+//! next life opens what is left and goes on. Meanwhile its store is full for a while, refuses calls, lists what was; its clock jumps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use repository::{
 };
 
 use super::dice::{Dice, noise};
-use super::disk::Disk;
+use super::disk::{Disk, Trouble};
 use super::model::{Checked, Files, Model, Taken, wal};
 
 pub(super) const SEGMENT: u64 = 1 << 16;
@@ -21,6 +21,20 @@ const BEGINNING: i64 = 1_700_000_000_000_000;
 const PAGE: usize = 8192;
 /// A life's first writes are its stream's; few lives come beyond this many.
 const WRITES_IN_A_LIFE: usize = 60;
+
+/// This machine's clock against the others'; mostly right.
+const CLOCK_JUMPS: [i64; 10] = [
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    -400 * DAY_MICROS,
+    -HOUR_MICROS / 6,
+    HOUR_MICROS / 6,
+    400 * DAY_MICROS,
+];
 
 /// The guide's, for weeks that pass in a hundred steps.
 pub(super) const RULES: Rules = Rules {
@@ -41,6 +55,9 @@ pub(super) struct Seen {
     pub(super) objects_expired: u64,
     pub(super) rotations: u64,
     pub(super) restores_killed: u64,
+    pub(super) clocks_refused: u64,
+    /// Operations that a store in trouble ended, and that were begun again.
+    pub(super) repeated: u64,
     pub(super) backups_read: u64,
     pub(super) wal_bytes_read: u64,
 }
@@ -54,6 +71,8 @@ impl Seen {
         self.objects_expired += other.objects_expired;
         self.rotations += other.rotations;
         self.restores_killed += other.restores_killed;
+        self.clocks_refused += other.clocks_refused;
+        self.repeated += other.repeated;
         self.backups_read += other.backups_read;
         self.wal_bytes_read += other.wal_bytes_read;
     }
@@ -126,7 +145,7 @@ impl World {
             );
         }
         Self {
-            disk: Disk::new(Arc::new(memory.clone()), dice.clone()),
+            disk: Disk::new(Arc::new(memory.clone()), dice.clone(), dice.percent(60)),
             dice,
             memory,
             folder,
@@ -152,7 +171,27 @@ impl World {
         self.dice = Dice::apart(seed, 2 * number);
         let stops_at = stops.then(|| self.dice.below(WRITES_IN_A_LIFE) as u64);
         let of_the_disk = Dice::apart(seed, 2 * number + 1);
-        self.disk.next_life(stops_at, of_the_disk)
+        let trouble = if stops {
+            self.trouble()
+        } else {
+            Trouble::default()
+        };
+        self.disk.next_life(stops_at, trouble, of_the_disk)
+    }
+
+    /// Half of all lives have none.
+    fn trouble(&self) -> Trouble {
+        let mut trouble = Trouble::default();
+        match self.dice.below(8) {
+            0 | 1 => trouble.refused_percent = 1 + self.dice.below(8),
+            2 => {
+                let from = self.dice.below(WRITES_IN_A_LIFE) as u64;
+                trouble.full = from..from + 1 + self.dice.below(10) as u64;
+            }
+            3 => trouble.stale = true,
+            _ => {}
+        }
+        trouble
     }
 
     /// With LOG=1: for one seed by itself.
@@ -165,33 +204,55 @@ impl World {
     fn pass(&mut self, micros: i64) {
         self.model.now += micros;
         self.memory.set_clock(Some(self.model.now));
+        self.disk.settle();
     }
 
-    /// Until it has done enough, or the machine stops.
+    /// Until it has done enough, or the machine stops. As a supervisor does it, what the store's trouble ended is begun again.
     fn live(&mut self, disk: &Disk) -> Result<()> {
-        let repository = Repository::open(Arc::new(disk.clone()))?;
-        let mut stream = self.attach(&repository)?;
+        let mut stream = None;
         for _ in 0..8 + self.dice.below(12) {
             let hours = i64::try_from(self.dice.below(9)).unwrap();
             self.pass(hours * HOUR_MICROS + 1);
             let what = self.dice.below(20);
             self.tell(|| format!("op {what} at {}", self.model.now));
-            match what {
-                0..=6 => self.append(&mut stream)?,
-                7..=9 => self.backup(&repository, &mut stream, BackupKind::Full)?,
-                10..=12 => self.backup(&repository, &mut stream, BackupKind::Incremental)?,
-                13..=15 => self.expire(&repository)?,
-                16 => {
-                    stream.finish()?;
-                    self.rotate(&repository)?;
-                    stream = self.attach(&repository)?;
+            let troubles = disk.troubles();
+            if let Err(error) = self.step(disk, &mut stream, what) {
+                if disk.is_down() || disk.troubles() == troubles {
+                    return Err(error);
                 }
-                17 => drop(WalReader::new(&repository, &self.key).compact(self.key.public())?),
-                18 => self.prove(&repository)?,
-                _ => self.restore(&repository)?,
+                self.tell(|| format!("  ended by trouble: {error}"));
+                self.seen.repeated += 1;
+                stream = None;
             }
         }
-        stream.finish()
+        let troubles = disk.troubles();
+        match stream.map_or(Ok(()), WalWriter::finish) {
+            Err(error) if disk.is_down() || disk.troubles() == troubles => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn step(&mut self, disk: &Disk, open: &mut Option<WalWriter>, what: usize) -> Result<()> {
+        let repository = Repository::open(Arc::new(disk.clone()))?;
+        let stream = match open {
+            Some(stream) => stream,
+            None => open.insert(self.attach(&repository)?),
+        };
+        match what {
+            0..=6 => self.append(stream),
+            7..=9 => self.backup(&repository, stream, BackupKind::Full),
+            10..=12 => self.backup(&repository, stream, BackupKind::Incremental),
+            13..=15 => self.expire(&repository),
+            16 => {
+                open.take().map_or(Ok(()), WalWriter::finish)?;
+                self.rotate(&repository)
+            }
+            17 => WalReader::new(&repository, &self.key)
+                .compact(self.key.public())
+                .map(drop),
+            18 => self.prove(&repository),
+            _ => self.restore(&repository),
+        }
     }
 
     /// As the real stream does: again from the start of the segment up to which the repository has everything.
@@ -312,6 +373,9 @@ impl World {
         finished?;
         self.send(stream)?;
         let complete = state_of(repository, &id)? == Some(BackupState::Complete);
+        if !complete && self.disk.lists_late() {
+            return Ok(());
+        }
         assert!(complete, "{id} has all its WAL");
         if let Some(taken) = self.model.taken.get_mut(&id) {
             taken.is_called_complete = true;
@@ -324,12 +388,23 @@ impl World {
         let key = self.dice.percent(50).then_some(&self.key);
         let survey = Survey::read(repository, key)?;
         let now = self.model.now;
+        let jump = *self.dice.pick(&CLOCK_JUMPS);
         let clock = Clock {
-            now_micros: now,
+            now_micros: now + jump,
             store_micros: now,
             postgres_micros: Some(now),
         };
-        let plan = plan(&survey, &clock, &RULES)?;
+        let plan = match (plan(&survey, &clock, &RULES), jump) {
+            (plan, 0) => plan?,
+            (Err(_), _) => {
+                self.seen.clocks_refused += 1;
+                return Ok(());
+            }
+            (Ok(_), _) => {
+                let what = format!("expiry took a clock that is {jump} microseconds away");
+                return Err(Error::Input(what));
+            }
+        };
         for decision in &plan.decisions {
             self.tell(|| format!("  {decision:?}"));
         }
@@ -346,7 +421,11 @@ impl World {
     /// As an operator does it: the new key made once and kept, the rotation repeated until it is through.
     fn rotate(&mut self, repository: &Repository) -> Result<()> {
         if let Some(old) = &self.old_key {
-            retire(repository, &old.public().id(), &self.key, &())?;
+            // A late listing hid a data key from the rotation: refused, and told to repeat it.
+            if retire(repository, &old.public().id(), &self.key, &()).is_err() {
+                rewrap(repository, old, &self.key, &())?;
+                retire(repository, &old.public().id(), &self.key, &())?;
+            }
             self.old_key = None;
             self.seen.rotations += 1;
             return Ok(());

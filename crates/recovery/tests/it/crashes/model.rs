@@ -198,7 +198,9 @@ impl Model {
         let plan = plan_of(backup);
         let options = RestoreOptions::new(OsUser::current().unwrap());
         if let Err(error) = restore(repository, private, &plan, folder, &options, progress) {
-            assert!(progress.cancelled(), "restore of {id}: {error}");
+            if !progress.cancelled() {
+                return Err(error);
+            }
             // Nothing may be started on it, and it can be gone on with.
             let survey = survey(repository, private, &plan, folder, &options, &())?;
             restore_over(&survey, &options, &())?;

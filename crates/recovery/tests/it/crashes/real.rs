@@ -9,7 +9,7 @@ use recovery::database::Target;
 use repository::{BackupState, Repository, catalogue};
 
 use super::dice::Dice;
-use super::disk::Disk;
+use super::disk::{Disk, Trouble};
 use crate::{PATIENCE, World, lsn};
 
 const WRITES_IN_A_LIFE: usize = 30;
@@ -29,7 +29,7 @@ pub(super) fn run(seed: u64) -> bool {
     world.postgres.sql("CREATE TABLE rows (number bigint)");
     let dice = Dice::new(seed);
     let mut real = Real {
-        disk: Disk::new(Arc::clone(&world.store), dice.clone()),
+        disk: Disk::new(Arc::clone(&world.store), dice.clone(), true),
         world,
         dice,
         rows: 0,
@@ -38,16 +38,20 @@ pub(super) fn run(seed: u64) -> bool {
     let mut stopped = false;
     for number in 0..2 {
         let stops_at = real.dice.below(WRITES_IN_A_LIFE) as u64;
-        let life = real
-            .disk
-            .next_life(Some(stops_at), Dice::apart(seed, number));
+        let life = real.disk.next_life(
+            Some(stops_at),
+            Trouble::default(),
+            Dice::apart(seed, number),
+        );
         real.live(&life);
         stopped |= life.is_down();
         if real.has_complete_backup() {
             real.check(&format!("after life {number}"));
         }
     }
-    let last = real.disk.next_life(None, Dice::apart(seed, 2));
+    let last = real
+        .disk
+        .next_life(None, Trouble::default(), Dice::apart(seed, 2));
     real.live(&last);
     assert!(real.has_complete_backup());
     real.check("at the end");
