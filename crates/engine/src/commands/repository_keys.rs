@@ -6,18 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use repository::{RecipientPrivate, RecipientPublic, not_sealed_to, recipients, retire};
+use repository::{KeyOutlook, RecipientPrivate, key_outlook, not_sealed_to, recipients, retire};
 use serde::Serialize;
 
 use super::{detach::confirmed, opened::Opened, progress::Steps};
 use crate::{
     cli::RepositoryKeyCommand,
+    config::Config,
     error::Error,
     instance::Instance,
     keys::{
         age::{self, KeyAge},
-        reading_key, reading_key_if_here,
-        rotation::{Rotation, finish},
+        offline_key, reading_key, reading_key_if_here,
+        rotation::{Rotation, finish, seal_to_offline},
+        writing_key,
     },
     terminal,
 };
@@ -33,7 +35,13 @@ pub(super) fn run(
 ) -> Result<ExitCode, Error> {
     match command {
         RepositoryKeyCommand::Show(args) => show(&Opened::at(instance, &args)?, json),
-        RepositoryKeyCommand::Rotate(args) => rotate(instance, &Opened::at(instance, &args)?, json),
+        RepositoryKeyCommand::Rotate { config, repository } => {
+            let config = Config::load(config.as_deref(), instance.root())?;
+            rotate(instance, &Opened::at(instance, &repository)?, &config, json)
+        }
+        RepositoryKeyCommand::SealOffline(args) => {
+            seal_offline(&Opened::at(instance, &args)?, json)
+        }
         RepositoryKeyCommand::RetireOld { yes, repository } => {
             retire_old(&Opened::at(instance, &repository)?, json, yes)
         }
@@ -49,13 +57,21 @@ struct Shown {
     data_keys_not_sealed_to_it: u64,
     /// All that can read something here.
     recipients: Vec<String>,
+    /// The key that is kept offline, to which everything new is sealed as well.
+    offline: Option<String>,
+    /// Each of them: whether it opens now, and what goes with it when it does not.
+    #[serde(flatten)]
+    outlook: KeyOutlook,
 }
 
 fn look(opened: &Opened) -> Result<Shown, Error> {
-    let public = RecipientPublic::load(&opened.keys.join("recipient.pub"))?;
+    let public = writing_key(&opened.keys)?;
+    let private = reading_key_if_here(&opened.keys)?;
     Ok(Shown {
         age: age::of(&opened.keys)?,
-        private_key_here: reading_key_if_here(&opened.keys)?.is_some(),
+        private_key_here: private.is_some(),
+        offline: offline_key(&opened.keys)?.map(|key| key.id()),
+        outlook: key_outlook(&opened.repository, private.as_ref())?,
         data_keys_not_sealed_to_it: not_sealed_to(&opened.repository, &public)?,
         recipients: recipients(&opened.repository)?.into_iter().collect(),
     })
@@ -70,7 +86,7 @@ fn show(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
 impl Shown {
     fn sentences(&self) -> String {
         let mut text = format!(
-            "key          {} of {}, {} days old\nprivate key  {}\nrecipients   {}\n",
+            "key          {} of {}, {} days old\nprivate key  {}\n",
             self.age.recipient_id,
             self.age.created_at,
             self.age.days,
@@ -79,8 +95,29 @@ impl Shown {
             } else {
                 "not here: this host writes and cannot read"
             },
-            self.recipients.join(", ")
         );
+        for key in &self.outlook.keys {
+            text.push_str(&format!("recipient    {}", key.recipient_id));
+            if key.name != key.recipient_id {
+                text.push_str(&format!(" ({} {})", key.provider, key.name));
+            }
+            if self.offline.as_ref() == Some(&key.recipient_id) {
+                text.push_str(" (kept offline)");
+            }
+            text.push_str(&format!(": {}, {} data keys\n", key.state, key.data_keys));
+            if let Some(detail) = &key.detail {
+                text.push_str(&format!("             {detail}\n"));
+            }
+            if !key.only.is_empty() {
+                text.push_str(&format!(
+                    "             sealed to it alone: {}\n",
+                    key.only.sentence()
+                ));
+            }
+        }
+        if self.private_key_here && !self.outlook.closed.is_empty() {
+            text.push_str(&format!("closed       {}\n", self.outlook.sentence()));
+        }
         if self.data_keys_not_sealed_to_it > 0 {
             text.push_str(&format!(
                 "unfinished   {} data keys are sealed to other keys only: bre repository-key rotate finishes that\n",
@@ -106,19 +143,34 @@ struct Rotated {
     resumed: bool,
     data_keys: u64,
     not_sealed: u64,
+    /// Why some could not be opened, in the words of the key's provider.
+    closed_because: Option<String>,
+    /// Sealed just now to the key that is kept offline; absent where there is none.
+    sealed_offline: Option<u64>,
     /// The running engine writes with the new key; absent when none runs here.
     engine_took_it: Option<bool>,
 }
 
-fn rotate(instance: &Instance, opened: &Opened, json: bool) -> Result<ExitCode, Error> {
+fn rotate(
+    instance: &Instance,
+    opened: &Opened,
+    config: &Config,
+    json: bool,
+) -> Result<ExitCode, Error> {
     let rotation = Rotation::look(&opened.keys, &opened.repository)?;
     let resumed = !matches!(rotation, Rotation::Fresh { .. });
     let steps = Steps::shown(json, "rotate");
-    let (current, replaced) = rotation.advance(&opened.keys, &opened.repository, &steps)?;
+    let (current, replaced) = rotation.advance(
+        &opened.keys,
+        &opened.repository,
+        &config.repository_key,
+        &steps,
+    )?;
     let engine_took_it = wait_for_engine(instance, &opened.keys, &current, &steps);
     // What writers sealed to the old key until they took the new one.
     steps.step("sealing what came meanwhile");
     let done = finish(&opened.repository, &current, &replaced, &steps)?;
+    let offline = seal_to_offline(&opened.keys, &opened.repository, &current, &steps)?;
     drop(steps);
     let rotated = Rotated {
         recipient_id: current.public().id(),
@@ -126,6 +178,8 @@ fn rotate(instance: &Instance, opened: &Opened, json: bool) -> Result<ExitCode, 
         resumed,
         data_keys: done.data_keys,
         not_sealed: not_sealed_to(&opened.repository, current.public())?,
+        closed_because: done.closed_because,
+        sealed_offline: offline.map(|sealed| sealed.wrapped),
         engine_took_it,
     };
     terminal::result(json, &rotated, || rotated.sentences(&opened.keys));
@@ -179,6 +233,9 @@ impl Rotated {
                 self.not_sealed
             ));
         }
+        if let Some(why) = &self.closed_because {
+            text.push_str(&format!("not opened: {why}\n"));
+        }
         text.push_str(&format!(
             "keep a copy of {} elsewhere, and bring {} to hosts that only write\n\
              the old key still opens everything up to now; when all is well: bre repository-key retire-old\n",
@@ -187,6 +244,55 @@ impl Rotated {
         ));
         text
     }
+}
+
+#[derive(Debug, Serialize)]
+struct SealedOffline {
+    recipient_id: String,
+    data_keys: u64,
+    sealed_now: u64,
+    not_sealed: u64,
+    closed_because: Option<String>,
+}
+
+fn seal_offline(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
+    let current = reading_key(&opened.keys)?;
+    let steps = Steps::shown(json, "seal-offline");
+    let done = seal_to_offline(&opened.keys, &opened.repository, &current, &steps)?;
+    drop(steps);
+    let (Some(done), Some(offline)) = (done, offline_key(&opened.keys)?) else {
+        return Err(Error::Refused {
+            what: "there is no key to seal to",
+            reason: format!(
+                "put the public key of the one that is kept offline at {}",
+                opened.keys.join("offline.pub").display()
+            ),
+        });
+    };
+    let sealed = SealedOffline {
+        recipient_id: offline.id(),
+        data_keys: done.data_keys,
+        sealed_now: done.wrapped,
+        not_sealed: done.foreign + done.closed,
+        closed_because: done.closed_because,
+    };
+    terminal::result(json, &sealed, || {
+        let mut text = format!(
+            "{} of {} data keys are sealed to {} as well ({} just now)\n",
+            sealed.data_keys - sealed.not_sealed,
+            sealed.data_keys,
+            sealed.recipient_id,
+            sealed.sealed_now
+        );
+        if let Some(why) = &sealed.closed_because {
+            text.push_str(&format!("not opened: {why}\n"));
+        }
+        text
+    });
+    Ok(match sealed.not_sealed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
 }
 
 #[derive(Debug, Serialize)]
@@ -201,6 +307,10 @@ fn retire_old(opened: &Opened, json: bool, yes: bool) -> Result<ExitCode, Error>
     let id = current.public().id();
     let mut old = recipients(&opened.repository)?;
     old.remove(&id);
+    // Sealed to on purpose, and by nobody here to be proven: it stays.
+    if let Some(offline) = offline_key(&opened.keys)? {
+        old.remove(&offline.id());
+    }
     let question = format!(
         "This deletes all wraps of {} from the repository, once every data key was opened with {id}.\n\
          Whoever has only those older keys reads nothing here any more.",

@@ -5,7 +5,7 @@ use std::{path::Path, time::UNIX_EPOCH};
 use repository::RecipientPublic;
 use serde::Serialize;
 
-use super::RECIPIENT_PUBLIC;
+use super::{RECIPIENT_PUBLIC, writing_key};
 use crate::{error::Error, instance::write_whole, terminal::time};
 
 const CREATED: &str = "recipient.created";
@@ -25,7 +25,7 @@ pub(crate) struct KeyAge {
 /// is when the key came.
 pub(crate) fn of(folder: &Path) -> Result<KeyAge, Error> {
     let path = folder.join(RECIPIENT_PUBLIC);
-    let recipient_id = RecipientPublic::load(&path)?.id();
+    let recipient_id = writing_key(folder)?.id();
     let created = match noted(folder, &recipient_id) {
         Some(created) => created,
         None => modified(&path)?,

@@ -256,7 +256,7 @@ pub(crate) fn backup_of_running(
     let request = OwnedRequest {
         connect,
         repository: opened.repository,
-        public: RecipientPublic::load(&keys.join("recipient.pub"))?,
+        public: crate::keys::writing_key(&keys)?,
         chunk_id: ChunkIdKey::load(&keys.join("chunk_id.key"))?,
         label: "by hand",
         kind,
