@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
+mod archive;
 mod backup;
 mod error;
 mod heads;
@@ -25,6 +26,7 @@ mod tests;
 mod timelines;
 mod wal;
 
+pub use archive::{ArchivePart, ArchivedEntries, archive_parts, put_archive, read_archive};
 pub use backup::{
     BackupFacts, BackupKind, BackupOptions, BackupReader, BackupState, BackupStop, BackupSummary,
     BackupWriter, Catalogue, DamagedObject, DamagedPage, Entry, EntryKind, ExtentReader,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 
-use super::provider::{DataKeySecret, WrapBinding, wrap_name};
+use super::provider::{DataKeySecret, Vault, WrapBinding};
 use super::{RecipientPublic, fill_random, hex};
 use crate::Repository;
 use crate::error::{Error, Result};
@@ -53,13 +53,22 @@ pub(crate) fn new_data_key(
     repository: &Repository,
     recipient: &RecipientPublic,
 ) -> Result<Arc<DataKey>> {
+    new_data_key_in(repository, Vault::Backups, recipient)
+}
+
+pub(crate) fn new_data_key_in(
+    repository: &Repository,
+    vault: Vault,
+    recipient: &RecipientPublic,
+) -> Result<Arc<DataKey>> {
     let mut id = [0; 16];
     fill_random(&mut id)?;
     let id = DataKeyId(id);
     let binding = WrapBinding::new(repository.id(), id);
     let (secret, wrap) = recipient.first().generate(&binding)?;
     let put = |recipient_id: &str, wrap: &[u8]| {
-        repository.store().put(&wrap_name(id, recipient_id), wrap)
+        let name = vault.wrap_name(id, recipient_id);
+        repository.store().put(&name, wrap)
     };
     put(&recipient.first().recipient_id(), &wrap)?;
     for other in recipient.also() {

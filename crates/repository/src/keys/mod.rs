@@ -11,8 +11,9 @@ mod ring;
 mod rotation;
 mod wrap;
 
-pub(crate) use data_key::{DataKey, DataKeyId, new_data_key};
+pub(crate) use data_key::{DataKey, DataKeyId, new_data_key, new_data_key_in};
 pub use outlook::{KeyOutlook, KeyState, Reach, WalReach, key_outlook};
+pub(crate) use provider::Vault;
 pub use provider::{DataKeySecret, KeyError, KeyTrouble, UnwrapKeys, WrapBinding, WrapKeys};
 pub use recipient::{RecipientPrivate, RecipientPublic};
 pub(crate) use ring::KeyRing;

@@ -64,7 +64,7 @@ pub trait WrapKeys: Send + Sync + fmt::Debug {
 
 /// The reading side. Mirror of [`WrapKeys`].
 pub trait UnwrapKeys: Send + Sync + fmt::Debug {
-    /// Whose wraps are looked for first.
+    /// Whose wraps are its own.
     fn recipient_id(&self) -> String;
     /// Whether it may try this wrap: a key pair its own alone, a KMS those of each of its keys.
     fn opens(&self, wrap: &WrapHeader) -> bool;
@@ -139,8 +139,38 @@ impl KeyTrouble {
     }
 }
 
+/// Two sets of data keys that share nothing: whoever opens one does not open the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vault {
+    /// Of backups, WAL and histories.
+    Backups,
+    /// Of the audit archive.
+    Audit,
+}
+
+impl Vault {
+    /// The one whose data keys seal this object.
+    pub(crate) fn of(object: &str) -> Self {
+        match object.starts_with("audit/") {
+            true => Self::Audit,
+            false => Self::Backups,
+        }
+    }
+
+    pub(crate) fn wrap_name(self, id: DataKeyId, recipient_id: &str) -> String {
+        format!("{}{recipient_id}", self.wraps_of(id))
+    }
+
+    pub(crate) fn wraps_of(self, id: DataKeyId) -> String {
+        match self {
+            Self::Backups => format!("wraps/{id}/"),
+            Self::Audit => format!("audit/wraps/{id}/"),
+        }
+    }
+}
+
 pub(crate) fn wrap_name(id: DataKeyId, recipient_id: &str) -> String {
-    format!("wraps/{id}/{recipient_id}")
+    Vault::Backups.wrap_name(id, recipient_id)
 }
 
 /// The secret of a wrap that was opened, or damage of that wrap.

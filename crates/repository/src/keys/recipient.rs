@@ -153,9 +153,13 @@ impl RecipientPrivate {
         std::iter::once(&self.first).chain(&self.also)
     }
 
-    /// The key to try a wrap with.
+    /// The key to try a wrap with: the one that it was sealed to, or one of the same provider.
     pub(super) fn opener(&self, wrap: &WrapHeader) -> Option<&dyn UnwrapKeys> {
-        self.all().find(|key| key.opens(wrap)).map(|key| &**key)
+        let own = self
+            .all()
+            .find(|key| key.recipient_id() == wrap.recipient_id && key.opens(wrap));
+        own.or_else(|| self.all().find(|key| key.opens(wrap)))
+            .map(|key| &**key)
     }
 }
 

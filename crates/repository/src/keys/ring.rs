@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::outlook::key_outlook;
-use super::provider::{KeyError, KeyTrouble, WrapBinding, opened_by, wrap_name};
+use super::provider::{KeyError, KeyTrouble, Vault, WrapBinding, opened_by};
 use super::rotation::backups_closed_to;
 use super::wrap::WrapHeader;
 use super::{DataKey, DataKeyId, RecipientPrivate};
 use crate::Repository;
 use crate::error::{ClosedKey, Error, Result, StoreError};
+
+const ARCHIVE_ALONE: &str = "what is sealed to it of the audit archive, which has a key of its own, apart from that of the backups";
 
 pub(crate) struct KeyRing {
     repository: Repository,
@@ -40,7 +42,7 @@ impl KeyRing {
         if let Some(key) = opened.get(&id) {
             return Ok(Arc::clone(key));
         }
-        match open_data_key(&self.repository, &self.private, id)? {
+        match open_data_key(&self.repository, Vault::of(object), &self.private, id)? {
             Opening::Opened(key) => {
                 let key = Arc::new(key);
                 opened.insert(id, Arc::clone(&key));
@@ -55,24 +57,30 @@ impl KeyRing {
         let given = self.private.public().id();
         if wraps.is_empty() {
             return Ok(Error::Missing {
-                object: wrap_name(id, &given),
+                object: Vault::of(object).wrap_name(id, &given),
                 needed_by: format!("`{object}`"),
                 remedy: crate::error::REMEDY_COPY,
             });
         }
         let sealed_for: Vec<String> = wraps.iter().map(WrapHeader::describe).collect();
-        let closed = backups_closed_to(&self.repository, &given)?;
+        let closed = match Vault::of(object) {
+            Vault::Backups => few(&backups_closed_to(&self.repository, &given)?),
+            Vault::Audit => ARCHIVE_ALONE.to_owned(),
+        };
         Ok(Error::WrongKey {
             object: object.to_owned(),
             data_key: id.to_string(),
             sealed_for: sealed_for.join(", "),
             given,
-            closed: few(&closed),
+            closed,
         })
     }
 
     fn closed(&self, object: &str, id: DataKeyId, keys: Vec<KeyError>) -> Error {
         let consequences = self.consequences.get_or_init(|| {
+            if Vault::of(object) == Vault::Audit {
+                return format!("It closes {ARCHIVE_ALONE}");
+            }
             key_outlook(&self.repository, Some(&self.private)).map_or_else(
                 |error| format!("What else is closed could not be found out: {error}"),
                 |outlook| outlook.sentence(),
@@ -100,11 +108,12 @@ pub(super) enum Opening {
 
 pub(super) fn open_data_key(
     repository: &Repository,
+    vault: Vault,
     private: &RecipientPrivate,
     id: DataKeyId,
 ) -> Result<Opening> {
     // The usual case: one read.
-    let direct = wrap_name(id, &private.public().id());
+    let direct = vault.wrap_name(id, &private.public().id());
     let mut tried = Tried::default();
     match repository.store().get(&direct) {
         Ok(wrap) => {
@@ -115,7 +124,7 @@ pub(super) fn open_data_key(
         Err(StoreError::NotFound { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    for object in repository.store().list(&format!("wraps/{id}/"))? {
+    for object in repository.store().list(&vault.wraps_of(id))? {
         if object.name == direct {
             continue;
         }
@@ -148,7 +157,8 @@ impl Tried {
         wrap: &[u8],
     ) -> Result<Option<DataKey>> {
         let header = WrapHeader::read(wrap).filter(|header| {
-            header.data_key_id == id.to_string() && wrap_name(id, &header.recipient_id) == object
+            header.data_key_id == id.to_string()
+                && Vault::of(object).wrap_name(id, &header.recipient_id) == object
         });
         let Some(header) = header else {
             let what = "this is not the wrap that its name promises";

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::provider::{DataKeySecret, WrapBinding, WrapKeys, opened_by, wrap_name};
+use super::provider::{DataKeySecret, Vault, WrapBinding, WrapKeys, opened_by, wrap_name};
 use super::ring::{Opening, open_data_key};
 use super::wrap::WrapHeader;
 use super::{DataKey, DataKeyId, RecipientPrivate, RecipientPublic, from_hex};
@@ -137,7 +137,7 @@ fn secret_of(
     by: &RecipientPrivate,
     id: DataKeyId,
 ) -> Result<Result<DataKeySecret, Outcome>> {
-    Ok(match open_data_key(repository, by, id)? {
+    Ok(match open_data_key(repository, Vault::Backups, by, id)? {
         Opening::Opened(key) => Ok(DataKey::into_secret(key)),
         Opening::NotForUs(wraps) if wraps.is_empty() => Err(Outcome::Expired),
         Opening::NotForUs(_) => Err(Outcome::Foreign),

@@ -20,6 +20,7 @@ pub(crate) enum ObjectKind {
     WalSegment = 3,
     WalTail = 4,
     History = 5,
+    AuditArchive = 6,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +104,7 @@ impl ObjectHeader {
             3 => ObjectKind::WalSegment,
             4 => ObjectKind::WalTail,
             5 => ObjectKind::History,
+            6 => ObjectKind::AuditArchive,
             other => {
                 return Err(Error::damaged(
                     name,
@@ -132,6 +134,7 @@ pub(crate) enum BoxKind {
     WalFrame = 6,
     WalHeartbeat = 7,
     History = 8,
+    AuditEntries = 9,
 }
 
 impl BoxKind {
@@ -145,6 +148,7 @@ impl BoxKind {
             6 => Self::WalFrame,
             7 => Self::WalHeartbeat,
             8 => Self::History,
+            9 => Self::AuditEntries,
             _ => return None,
         })
     }

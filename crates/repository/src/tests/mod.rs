@@ -1,5 +1,6 @@
 //! Tests over the public interface; each store has its own suite in `store/suite.rs`.
 
+mod archive;
 mod backups;
 mod damage;
 mod format_document;
