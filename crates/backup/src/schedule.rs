@@ -24,11 +24,19 @@ pub enum Job {
     Expire,
     Incremental,
     Proof,
+    /// The definitions, into git.
+    Schema,
 }
 
 impl Job {
     /// In the order in which they go first when several are due.
-    pub const ALL: [Job; 4] = [Job::Full, Job::Expire, Job::Incremental, Job::Proof];
+    pub const ALL: [Job; 5] = [
+        Job::Full,
+        Job::Expire,
+        Job::Incremental,
+        Job::Proof,
+        Job::Schema,
+    ];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -37,12 +45,18 @@ impl Job {
             Job::Expire => "expire",
             Job::Incremental => "incremental",
             Job::Proof => "proof",
+            Job::Schema => "schema",
         }
     }
 
-    /// A proof reads only; the others would get into each other's way.
+    /// A proof and a dump of definitions only read; the others would get into each other's way.
     fn shares_a_lane(self, other: Job) -> bool {
-        (self == Job::Proof) == (other == Job::Proof)
+        let lane = |job| match job {
+            Job::Full | Job::Expire | Job::Incremental => 0,
+            Job::Proof => 1,
+            Job::Schema => 2,
+        };
+        lane(self) == lane(other)
     }
 }
 
@@ -55,6 +69,9 @@ pub enum Cadence {
     },
     Hourly {
         minute: u16,
+    },
+    EveryMinutes {
+        minutes: u16,
     },
     /// After every backup of either kind.
     AfterEveryBackup,
@@ -72,6 +89,7 @@ impl Cadence {
         match self {
             Cadence::Daily { minute_of_day } => Some((DAY, i64::from(minute_of_day) * MINUTE)),
             Cadence::Hourly { minute } => Some((HOUR, i64::from(minute) * MINUTE)),
+            Cadence::EveryMinutes { minutes } => Some((i64::from(minutes) * MINUTE, 0)),
             Cadence::Off | Cadence::AfterEveryBackup | Cadence::AfterFull => None,
         }
     }
@@ -97,6 +115,7 @@ impl fmt::Display for Cadence {
                 )
             }
             Cadence::Hourly { minute } => write!(f, "hourly :{minute:02}"),
+            Cadence::EveryMinutes { minutes } => write!(f, "every {minutes} minutes"),
             Cadence::AfterEveryBackup => f.write_str("after every backup"),
             Cadence::AfterFull => f.write_str("after full"),
         }
@@ -105,7 +124,7 @@ impl fmt::Display for Cadence {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no schedule; it is one of: off, daily HH:MM, hourly :MM (both UTC), after every backup, after full"
+    "{0:?} is no schedule; it is one of: off, daily HH:MM, hourly :MM (both UTC), every N minutes (1 to 60), after every backup, after full"
 )]
 pub struct CadenceError(String);
 
@@ -134,6 +153,10 @@ impl FromStr for Cadence {
                 let minute = number(at.strip_prefix(':').ok_or_else(bad)?, 59)?;
                 Ok(Cadence::Hourly { minute })
             }
+            ["every", minutes, "minutes"] => match number(minutes, 60)? {
+                0 => Err(bad()),
+                minutes => Ok(Cadence::EveryMinutes { minutes }),
+            },
             ["after", "every", "backup"] => Ok(Cadence::AfterEveryBackup),
             ["after", "full"] => Ok(Cadence::AfterFull),
             _ => Err(bad()),
@@ -173,7 +196,7 @@ struct State {
 /// Decides; whoever asks starts the job and says so.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
-    states: [State; 4],
+    states: [State; 5],
 }
 
 impl Scheduler {

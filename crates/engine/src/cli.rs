@@ -52,6 +52,9 @@ pub(crate) enum Command {
     /// A warm spare: a restored cluster that replays whatever the repository gets, and is promoted on demand.
     #[command(subcommand)]
     Spare(SpareCommand),
+    /// The definitions of tables, functions and roles as SQL in git.
+    #[command(subcommand)]
+    Schema(SchemaCommand),
     /// What PostgreSQL's restore_command calls.
     #[command(subcommand)]
     Wal(WalCommand),
@@ -440,6 +443,21 @@ pub(crate) struct TargetArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum SchemaCommand {
+    /// Commit what changed since the last time; nothing when nothing did.
+    Backup {
+        /// A folder (made when it is missing) or a remote of git without credentials; as [backup] schema_to says when absent.
+        #[arg(long, value_name = "DIR-OR-URL")]
+        to: Option<String>,
+        #[command(flatten)]
+        running: RunningArgs,
+        /// Of a cluster that [clusters.NAME] names.
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum TableCommand {
     /// Restore a moment beside the database, compare, show what would change, ask, and merge in one transaction.
     Restore(TableRestoreArgs),
@@ -565,6 +583,9 @@ pub(crate) struct DatabaseLossArgs {
     /// Kill the engine and its WAL streamer in the same instant.
     #[arg(long)]
     pub(crate) and_engine: bool,
+    /// Keep a warm spare, whose folder survives the loss, and see it take the place of the database.
+    #[arg(long)]
+    pub(crate) spare: bool,
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) clients: u16,
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -630,6 +651,7 @@ pub(crate) enum PlannedJob {
     /// Of the newest complete backup.
     Proof,
     Expire,
+    Schema,
 }
 
 #[derive(Debug, Subcommand)]

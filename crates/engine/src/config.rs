@@ -140,6 +140,17 @@ impl std::fmt::Debug for DatabaseUrl {
     }
 }
 
+/// May hold a token: it is not printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Remote(pub(crate) String);
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Remote(…)")
+    }
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Database {
@@ -267,10 +278,14 @@ pub(crate) struct Backup {
     pub(crate) incremental: Schedule,
     pub(crate) proof: Schedule,
     pub(crate) expire: Schedule,
+    /// Of the definitions into git; where git or pg_dump is missing the plan says so.
+    pub(crate) schema: Schedule,
+    /// A folder, or a remote of git; DIR/schema when absent.
+    pub(crate) schema_to: Option<Remote>,
     pub(crate) full_days: NonZeroU16,
     pub(crate) incremental_days: NonZeroU16,
     pub(crate) wal_days: NonZeroU16,
-    /// Of schema dumps; none are written yet.
+    /// Of schema dumps. git keeps its history for longer; nothing is deleted there.
     pub(crate) schema_days: NonZeroU16,
     /// Between the mark that something expires and its deletion. Longer than any backup takes.
     pub(crate) grace_hours: NonZeroU16,
@@ -309,6 +324,8 @@ impl Default for Backup {
             incremental: Schedule(Cadence::Hourly { minute: 0 }),
             proof: Schedule(Cadence::AfterEveryBackup),
             expire: Schedule(Cadence::AfterFull),
+            schema: Schedule(Cadence::EveryMinutes { minutes: 15 }),
+            schema_to: None,
             full_days: days(30),
             incremental_days: days(7),
             wal_days: days(7),
@@ -328,6 +345,7 @@ impl Backup {
             Job::Incremental => self.incremental.0,
             Job::Proof => self.proof.0,
             Job::Expire => self.expire.0,
+            Job::Schema => self.schema.0,
         }
     }
 

@@ -81,6 +81,13 @@ impl Instance {
     pub(crate) fn spare(&self) -> PathBuf {
         self.root.join("spare")
     }
+    /// The definitions, as a git repository.
+    pub(crate) fn schema(&self) -> PathBuf {
+        self.root.join("schema")
+    }
+    pub(crate) fn schema_lock(&self) -> PathBuf {
+        self.run().join("schema.lock")
+    }
     /// Held by whoever writes or expires backups of this instance.
     pub(crate) fn backup_lock(&self) -> PathBuf {
         self.run().join("backup.lock")

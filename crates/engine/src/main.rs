@@ -20,6 +20,7 @@ mod proof;
 mod record;
 mod reload;
 mod restored;
+mod schema;
 mod serve;
 mod spare;
 mod telemetry;

@@ -21,6 +21,7 @@ fn cadence(job: Job) -> Cadence {
         Job::Expire => Cadence::AfterFull,
         Job::Incremental => Cadence::Hourly { minute: 15 },
         Job::Proof => Cadence::AfterEveryBackup,
+        Job::Schema => Cadence::EveryMinutes { minutes: 15 },
     }
 }
 
@@ -204,6 +205,7 @@ fn schedules_are_written_and_read() {
         "off",
         "daily 01:30",
         "hourly :15",
+        "every 15 minutes",
         "after every backup",
         "after full",
     ] {
@@ -216,6 +218,8 @@ fn schedules_are_written_and_read() {
         "daily 1",
         "hourly 15",
         "hourly :60",
+        "every 0 minutes",
+        "every 61 minutes",
         "daily +1:00",
         "after",
     ] {

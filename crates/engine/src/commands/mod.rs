@@ -17,6 +17,7 @@ mod replay;
 mod repository_keys;
 mod restore;
 mod restore_preview;
+mod schema;
 mod spare;
 mod status;
 mod table;
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Verify(command) => return verify::run(&instance, json, command),
         Command::Plan(command) => return plan::run(&instance, json, command),
+        Command::Schema(command) => return schema::run(&instance, json, &command),
         Command::Table(command) => return table::run(&instance, json, &command),
         Command::Restore(args) => restore::run(&instance, json, &args)?,
         Command::Detach { yes } => detach::run(&instance, json, yes)?,

@@ -16,6 +16,7 @@ use crate::{
     expiry,
     instance::Instance,
     jobs::{JobState, Ran, Standing},
+    schema,
     terminal::{self, time},
     up::{backups::lock, postgres::BACKUP},
 };
@@ -37,6 +38,7 @@ pub(crate) fn run(
             ),
             PlannedJob::Proof => prove::run(instance, json, None, None, &RepositoryArgs::default()),
             PlannedJob::Expire => expire(instance, json),
+            PlannedJob::Schema => super::schema::of_running(instance, json),
         },
     }
 }
@@ -68,6 +70,7 @@ fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
     let table = Table {
         config: &config,
         storage: format!("{} (encrypted)", opened.location),
+        schema: schema::place(instance, config.schema_to.as_ref()),
         backups: &backups,
         standing: Standing::read(&instance.plan_file()),
         is_kept: instance.is_locked(),
@@ -78,7 +81,7 @@ fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
         table.row(Job::Incremental),
         table.wal(),
     ];
-    rows.extend([Job::Proof, Job::Expire].map(|job| table.row(job)));
+    rows.extend([Job::Proof, Job::Expire, Job::Schema].map(|job| table.row(job)));
     terminal::result(json, &rows, || rows.iter().map(line).collect());
     Ok(ExitCode::SUCCESS)
 }
@@ -86,6 +89,7 @@ fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
 struct Table<'a> {
     config: &'a config::Backup,
     storage: String,
+    schema: String,
     backups: &'a [BackupSummary],
     standing: Standing,
     /// An engine runs.
@@ -116,6 +120,11 @@ impl Table<'_> {
                 "as long as its backup".into(),
                 "its record is in the audit log".into(),
             ),
+            Job::Schema => (
+                "definitions as SQL",
+                "as long as git's history".into(),
+                "one commit a change".into(),
+            ),
             Job::Expire => (
                 "expiry",
                 String::new(),
@@ -131,7 +140,10 @@ impl Table<'_> {
                 None => cadence.to_string(),
             },
             retention,
-            storage: self.storage.clone(),
+            storage: match job {
+                Job::Schema => self.schema.clone(),
+                _ => self.storage.clone(),
+            },
             verification,
             state,
             said: known
@@ -177,7 +189,7 @@ impl Table<'_> {
             Job::Full => of_kind(BackupKind::Full),
             Job::Incremental => of_kind(BackupKind::Incremental),
             Job::Proof => self.last_proof(),
-            Job::Expire => None,
+            Job::Expire | Job::Schema => None,
         }
     }
 

@@ -193,7 +193,7 @@ fn record(instance: &Instance, outcome: &Outcome) {
     }
 }
 
-fn target(args: &TargetArgs) -> Result<Target, Error> {
+pub(super) fn target(args: &TargetArgs) -> Result<Target, Error> {
     if let Some(text) = &args.time {
         return super::moment(text).map(Target::time);
     }

@@ -5,7 +5,7 @@
 mod audited;
 mod priority;
 mod record;
-mod scratch;
+pub(crate) mod scratch;
 
 pub(crate) use record::{Record, event};
 pub(crate) use scratch::sweep;

@@ -34,7 +34,7 @@ const LEFT_FREE_BYTES: u64 = 1 << 30;
 const RESTORE_ID: &str = "restore_id";
 
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     root: PathBuf,
     /// Short enough for a socket, closed to everybody but the server's account.
     sockets: tempfile::TempDir,
@@ -42,7 +42,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn claim(
+    pub(crate) fn claim(
         work: &Path,
         user: &OsUser,
         repository: &Repository,
@@ -64,22 +64,22 @@ impl Scratch {
         })
     }
 
-    pub(super) fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.root.join("data")
     }
 
     /// Written down before the replay claims a timeline.
-    pub(super) fn note_restore(&self, restore_id: &str) -> Result<(), Error> {
+    pub(crate) fn note_restore(&self, restore_id: &str) -> Result<(), Error> {
         let path = self.root.join(RESTORE_ID);
         std::fs::write(&path, restore_id).map_err(Error::file("cannot write", &path))
     }
 
-    pub(super) fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.root.join("postgres.log")
     }
 
     /// Restored files, the WAL that is replayed and written again, and what stays free.
-    pub(super) fn check_space(&self, bytes: u64, wal_bytes: u64) -> recovery::Result<()> {
+    pub(crate) fn check_space(&self, bytes: u64, wal_bytes: u64) -> recovery::Result<()> {
         let Ok(disk) = rustix::fs::statvfs(&self.root) else {
             return Ok(());
         };
@@ -152,7 +152,7 @@ impl Scratch {
     }
 
     /// On a socket that only the server's account and we can reach; sends nothing, archives nothing, waits for nobody.
-    pub(super) fn start(&self, binaries: &Binaries, user: &OsUser) -> Result<Server, ServerError> {
+    pub(crate) fn start(&self, binaries: &Binaries, user: &OsUser) -> Result<Server, ServerError> {
         let hba = "bre_proof_hba.conf";
         write_cluster_file(&self.data(), hba, "local all all trust\n", user)?;
         let options = StartOptions::new(self.sockets.path(), PORT, self.log())
@@ -171,7 +171,7 @@ impl Scratch {
         Server::start(binaries, user, &self.data(), &options)
     }
 
-    pub(super) fn connect(&self, database: &str) -> ConnectOptions {
+    pub(crate) fn connect(&self, database: &str) -> ConnectOptions {
         ConnectOptions::unix(self.sockets.path(), PORT, SUPERUSER, database)
     }
 
@@ -219,9 +219,9 @@ fn take(work: &Path) -> Result<File, Error> {
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(_) => Err(Error::Refused {
-            what: "no proof was made",
+            what: "nothing was restored",
             reason: format!(
-                "another one runs in {}. Wait for it, or name another folder with --work DIR",
+                "another restore runs in {}. Wait for it, or name another folder with --work DIR",
                 work.display()
             ),
         }),

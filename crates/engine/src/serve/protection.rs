@@ -223,6 +223,7 @@ impl Guarded {
             user: self.user.as_ref(),
             config: &self.settings,
             connect: self.connect.clone(),
+            definitions: None,
             monitor,
             runtime: runtime.handle(),
         };

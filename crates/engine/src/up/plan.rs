@@ -31,6 +31,7 @@ use crate::{
     keys::Keys,
     proof::{self, Prover, Record},
     record::Event,
+    schema::{self, Schema},
 };
 
 /// Whose plan it is, and what its jobs need.
@@ -44,6 +45,8 @@ pub(crate) struct Host<'a> {
     pub(crate) user: Option<&'a OsUser>,
     pub(crate) config: &'a config::Backup,
     pub(crate) connect: ConnectOptions,
+    /// As a role that may read every definition.
+    pub(crate) definitions: Option<ConnectOptions>,
     pub(crate) monitor: &'a StreamMonitor,
     pub(crate) runtime: &'a tokio::runtime::Handle,
 }
@@ -58,6 +61,28 @@ impl Host<'_> {
             (_, None, _) | (_, _, None) => Some("PostgreSQL's programs are not on this host"),
             _ => None,
         }
+    }
+
+    /// Why definitions are not put into git here.
+    fn cannot_back_up_schema(&self) -> Option<String> {
+        match self.definitions {
+            None => Some(
+                "no role here may read every definition: run bre schema backup with one that may"
+                    .to_owned(),
+            ),
+            Some(_) => backup::schema::cannot_back_up(self.binaries),
+        }
+    }
+
+    fn schema(&self) -> Option<Schema> {
+        let remote = self.config.schema_to.as_ref();
+        Some(Schema::new(
+            self.instance,
+            self.definitions.clone()?,
+            self.binaries?,
+            self.user?,
+            remote.map(|remote| remote.0.as_str()),
+        ))
     }
 
     fn prover(&self) -> Option<Prover> {
@@ -83,6 +108,7 @@ pub(crate) struct Plan {
     clock: Instant,
     proof: Option<JoinHandle<Proved>>,
     expiry: Option<JoinHandle<Result<String, Error>>>,
+    schema: Option<JoinHandle<Result<String, Error>>>,
     /// The catalogue, read in the background: a repository that hangs must not hold up the supervisor.
     look: Option<JoinHandle<Result<Vec<BackupSummary>, Error>>>,
     look_at: Instant,
@@ -101,23 +127,28 @@ impl Plan {
             .unwrap_or_default();
         let standing = Standing::read(&host.instance.plan_file());
         let clock = Instant::now();
+        let no_schema = host.cannot_back_up_schema();
         let scheduler = Scheduler::new(
             now(clock),
             |job| match (job, host.cannot_prove()) {
                 (Job::Proof, Some(_)) => Cadence::Off,
+                (Job::Schema, _) if no_schema.is_some() => Cadence::Off,
                 _ => host.config.cadence(job),
             },
             |job| past(job, &backups, &standing),
         );
         // A proof that was killed with its engine leaves a server running.
-        if let Err(error) = proof::sweep(&host.instance.proofs(), host.repository) {
-            tracing::warn!(%error, "what an earlier proof left could not be cleared");
+        for folder in [host.instance.proofs(), host.instance.beside()] {
+            if let Err(error) = proof::sweep(&folder, host.repository) {
+                tracing::warn!(%error, "what an earlier proof left could not be cleared");
+            }
         }
         let mut plan = Self {
             scheduler,
             clock,
             proof: None,
             expiry: None,
+            schema: None,
             look: None,
             look_at: clock + LOOK_PAUSE,
             cancel: Arc::default(),
@@ -131,6 +162,7 @@ impl Plan {
             state.schedule = Some(host.config.cadence(job).to_string());
         }
         plan.standing.job(Job::Proof).cannot = host.cannot_prove().map(ToOwned::to_owned);
+        plan.standing.job(Job::Schema).cannot = no_schema;
         plan.note_backups(&backups);
         plan.tell(host);
         plan
@@ -156,6 +188,9 @@ impl Plan {
         }
         if let Some(result) = finished(&mut self.expiry) {
             self.ended(Job::Expire, result);
+        }
+        if let Some(result) = finished(&mut self.schema) {
+            self.ended(Job::Schema, result);
         }
         if let Some(proved) = finished(&mut self.proof) {
             self.proof_ended(proved, backups);
@@ -206,7 +241,7 @@ impl Plan {
             let now = now(self.clock);
             let can = |job| match job {
                 Job::Full | Job::Incremental => may_back_up,
-                Job::Expire | Job::Proof => true,
+                Job::Expire | Job::Proof | Job::Schema => true,
             };
             let Some(job) = self.scheduler.due(now, can) else {
                 break;
@@ -217,6 +252,7 @@ impl Plan {
                 Job::Incremental => kind = Some(BackupKind::Incremental),
                 Job::Expire => self.expiry = Some(self.start_expiry(host)),
                 Job::Proof => self.start_proof(host),
+                Job::Schema => self.schema = self.start_schema(host),
             }
         }
         self.tell(host);
@@ -232,6 +268,15 @@ impl Plan {
             let _alone = lock(&path)?;
             expiry::expire(&repository, private.as_ref(), &connect, &rules, &steps)
         })
+    }
+
+    fn start_schema(&self, host: &Host<'_>) -> Option<JoinHandle<Result<String, Error>>> {
+        let schema = host.schema()?;
+        let steps = Steps::logged().cancelled_by(Arc::clone(&self.cancel));
+        Some(std::thread::spawn(move || {
+            let outcome = schema.run(&steps)?;
+            Ok(schema::said(&outcome))
+        }))
     }
 
     fn start_proof(&mut self, host: &Host<'_>) {
@@ -359,8 +404,8 @@ impl Plan {
         if let Some(proof) = self.proof.take() {
             let _ = proof.join();
         }
-        if let Some(expiry) = self.expiry.take() {
-            let _ = expiry.join();
+        for job in [self.expiry.take(), self.schema.take()] {
+            let _ = job.map(JoinHandle::join);
         }
     }
 }
@@ -409,6 +454,8 @@ fn past(job: Job, backups: &[BackupSummary], standing: &Standing) -> Past {
             last_start_micros: recorded,
             pending: recorded < of_kind(BackupKind::Full),
         },
+        // Migrations run when the engine starts: it looks then, and at its appointments.
+        Job::Schema => Past::default(),
         Job::Proof => {
             let proved = |backup: &BackupSummary| {
                 backup

@@ -201,6 +201,7 @@ impl Supervisor {
             user: Some(self.postgres.user()),
             config: &self.config.backup,
             connect: self.postgres.connect_options(BACKUP, "postgres"),
+            definitions: Some(self.postgres.connect_options(SUPERUSER, "postgres")),
             monitor: &self.stream,
             runtime: self.runtime.handle(),
         };

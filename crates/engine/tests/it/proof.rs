@@ -104,7 +104,10 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
         .iter()
         .map(|row| row["job"].as_str().unwrap())
         .collect();
-    assert_eq!(jobs, ["full", "incremental", "wal", "proof", "expire"]);
+    assert_eq!(
+        jobs,
+        ["full", "incremental", "wal", "proof", "expire", "schema"]
+    );
     assert_eq!(
         (&plan[3]["last_succeeded"], &plan[3]["said"]),
         (&true.into(), &id.as_str().into()),

@@ -1,0 +1,119 @@
+//! A moment of the past as a cluster of its own beside the running one: restored into a scratch folder, started on a private socket, gone
+//! when dropped. It archives nothing, streams nothing, and gives its timeline back.
+
+use std::path::PathBuf;
+
+use postgres_physical::{
+    server::{Binaries, OsUser, Server},
+    wire::ConnectOptions,
+};
+use recovery::database::{
+    FetchCommand, Plan, Recover, Recovered, RestoreOptions, Target, recover, restore,
+};
+
+use crate::{
+    commands::{opened::Opened, progress::Steps},
+    error::Error,
+    proof::scratch::Scratch,
+    restored,
+};
+
+/// In this order everything ends: the server, its folder, its timeline.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    server: Option<Server>,
+    pub(crate) scratch: Scratch,
+    pub(crate) plan: Plan,
+    pub(crate) recovered: Recovered,
+    claim: Claim,
+}
+
+/// The timeline on which nothing will ever run.
+#[derive(Debug)]
+struct Claim {
+    repository: repository::Repository,
+    timeline: u32,
+    restore_id: String,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // When that fails the number stays taken, which harms nobody.
+        let _ = repository::release(&self.repository, self.timeline, &self.restore_id);
+    }
+}
+
+/// What it takes: a repository, its keys, PostgreSQL's programs, a folder.
+#[derive(Debug)]
+pub(crate) struct Maker<'a> {
+    pub(crate) opened: &'a Opened,
+    pub(crate) binaries: &'a Binaries,
+    pub(crate) user: &'a OsUser,
+    pub(crate) work: PathBuf,
+}
+
+impl Maker<'_> {
+    /// At the usual priority: somebody waits for it.
+    pub(crate) fn bring_back(&self, target: Target, steps: &Steps) -> Result<Beside, Error> {
+        let (repository, private) = (&self.opened.repository, self.opened.private()?);
+        let scratch = Scratch::claim(&self.work, self.user, repository)?;
+        let plan = recovery::database::plan_watched(repository, &private, target, steps)?;
+        if let Some(warning) = restored::beyond(repository, &plan)? {
+            crate::terminal::note(&format!("bre: WARNING: {warning}"));
+        }
+        scratch.check_space(plan.backup.bytes_source, plan.wal_bytes)?;
+        let options = RestoreOptions::new(self.user.clone());
+        restore(
+            repository,
+            &private,
+            &plan,
+            &scratch.data(),
+            &options,
+            steps,
+        )?;
+        scratch.note_restore(&plan.restore_id)?;
+        let program = std::env::current_exe();
+        let request = Recover {
+            repository,
+            private: &private,
+            plan: &plan,
+            dir: &scratch.data(),
+            binaries: self.binaries,
+            user: self.user,
+            fetch: &FetchCommand::Program(
+                program.map_err(Error::file("cannot find", "this program"))?,
+            ),
+            log: &scratch.log(),
+        };
+        let recovered = recover(&request, steps)?;
+        let claim = Claim {
+            repository: repository.clone(),
+            timeline: recovered.timeline,
+            restore_id: plan.restore_id.clone(),
+        };
+        Ok(Beside {
+            server: None,
+            scratch,
+            plan,
+            recovered,
+            claim,
+        })
+    }
+}
+
+impl Beside {
+    /// Starts it: from now on it answers on its socket.
+    pub(crate) fn start(&mut self, maker: &Maker<'_>, steps: &Steps) -> Result<(), Error> {
+        steps.step("starting it privately");
+        self.server = Some(self.scratch.start(maker.binaries, maker.user)?);
+        tracing::debug!(
+            timeline = self.claim.timeline,
+            "a moment is back beside the database"
+        );
+        Ok(())
+    }
+
+    pub(crate) fn connect(&self, database: &str) -> ConnectOptions {
+        self.scratch.connect(database)
+    }
+}

@@ -1,0 +1,114 @@
+//! `bre schema backup`: what the plan does by itself, now, and for clusters that are not the instance's own.
+
+use std::process::ExitCode;
+
+use postgres_physical::server::{Binaries, OsUser};
+use serde::Serialize;
+
+use super::{progress::Steps, restore::interrupted, table::live};
+use crate::{
+    cli::{RepositoryArgs, RunningArgs, SchemaCommand},
+    clusters,
+    config::Config,
+    error::Error,
+    instance::Instance,
+    schema::{Schema, is_remote, said},
+    terminal,
+};
+
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    folder: String,
+    /// None: nothing changed.
+    commit: Option<&'a str>,
+    changes: &'a [String],
+    pushed: bool,
+    databases: &'a [String],
+}
+
+pub(crate) fn run(
+    instance: &Instance,
+    json: bool,
+    command: &SchemaCommand,
+) -> Result<ExitCode, Error> {
+    let SchemaCommand::Backup {
+        to,
+        running,
+        cluster,
+    } = command;
+    if let Some(to) = to
+        && let Some((_, rest)) = to.split_once("://")
+        && rest
+            .split('/')
+            .next()
+            .is_some_and(|host| host.contains('@') && host.contains(':'))
+    {
+        return Err(Error::Argument {
+            what: "remote",
+            value: "…".to_owned(),
+            reason: "it holds a password, which everybody on this machine could read from the command line. Leave it to git's credential helper, or \
+                     write the remote into bre.toml: [backup] schema_to"
+                .to_owned(),
+        });
+    }
+    back_up(instance, json, to.as_deref(), running, cluster.clone())
+}
+
+/// As the plan would.
+pub(super) fn of_running(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+    back_up(instance, json, None, &RunningArgs::default(), None)
+}
+
+fn back_up(
+    instance: &Instance,
+    json: bool,
+    to: Option<&str>,
+    running: &RunningArgs,
+    cluster: Option<String>,
+) -> Result<ExitCode, Error> {
+    let config = Config::load(None, instance.root())?;
+    let whose = match &cluster {
+        Some(name) => clusters::find(instance, name)?.instance,
+        None => instance.clone(),
+    };
+    let own = config
+        .backup
+        .schema_to
+        .as_ref()
+        .filter(|_| cluster.is_none());
+    let to = to.or(own.map(|remote| remote.0.as_str()));
+    // From where it was typed: git itself runs in the repository.
+    let to = match to {
+        Some(to) if !is_remote(to) => {
+            let path = std::path::absolute(to).map_err(Error::file("cannot find", to))?;
+            Some(path.display().to_string())
+        }
+        to => to.map(str::to_owned),
+    };
+    let repository = RepositoryArgs {
+        cluster,
+        ..RepositoryArgs::default()
+    };
+    let schema = Schema::new(
+        &whose,
+        live(instance, &repository, running)?,
+        &Binaries::find(config.database.binaries.as_deref())?,
+        &OsUser::for_server()?,
+        to.as_deref(),
+    );
+    let steps = Steps::shown(json, "schema").cancelled_by(interrupted()?);
+    let outcome = schema.run(&steps)?;
+    drop(steps);
+    let shown = Shown {
+        folder: schema.folder.display().to_string(),
+        commit: outcome.commit.as_deref(),
+        changes: &outcome.changes,
+        pushed: outcome.pushed,
+        databases: &outcome.databases,
+    };
+    terminal::result(json, &shown, || {
+        let pushed = if outcome.pushed { ", pushed" } else { "" };
+        format!("{} in {}{pushed}", said(&outcome), shown.folder)
+    });
+    Ok(ExitCode::SUCCESS)
+}
