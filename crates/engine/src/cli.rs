@@ -665,7 +665,15 @@ pub(crate) enum PlanCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
     /// Walk the chain against the signed heads; names the first bad entry.
-    Verify(AuditArgs),
+    Verify {
+        /// Of what `bre audit archive` put into the repository, with the archive's key alone.
+        #[arg(long, conflicts_with = "database")]
+        archive: bool,
+        #[command(flatten)]
+        args: AuditArgs,
+    },
+    /// Seal what is new in the log to the archive's own key and put it into the repository, where nothing expires it.
+    Archive(AuditArgs),
     /// The signed heads that the repository keeps.
     Heads(RepositoryArgs),
     /// Every entry's canonical bytes, one JSON line each.

@@ -35,6 +35,8 @@ pub struct DatabaseLoss {
     pub strict: bool,
     /// Kill the engine (and with it the streamer) in the same instant.
     pub and_engine: bool,
+    /// Keep a warm spare, whose folder survives, and see it take the place of the database.
+    pub spare: bool,
     pub clients: usize,
     pub seconds: u64,
     pub seed: u64,
@@ -67,10 +69,14 @@ impl DatabaseLoss {
     }
 
     fn settings(&self) -> String {
-        match &self.repository {
-            None => CONFIG.to_owned(),
-            Some(location) => format!("{CONFIG}[repository]\npath = \"{location}\"\n"),
+        let mut settings = CONFIG.to_owned();
+        if let Some(location) = &self.repository {
+            settings.push_str(&format!("[repository]\npath = \"{location}\"\n"));
         }
+        if self.spare {
+            settings.push_str("[spare]\nenabled = true\n");
+        }
+        settings
     }
 
     /// PostgreSQL runs as its own user, which must be able to pass through.
@@ -101,6 +107,8 @@ struct Run<'a> {
     ready: Ready,
     clients: Vec<Child>,
     random: StdRng,
+    /// The restore that the spare came from.
+    spare: Option<String>,
 }
 
 impl<'a> Run<'a> {
@@ -135,9 +143,36 @@ impl<'a> Run<'a> {
             ready,
             clients: Vec::new(),
             random: StdRng::seed_from_u64(drill.seed),
+            spare: None,
         };
+        run.wait_for_spare(say)?;
         run.start_clients()?;
         Ok(run)
+    }
+
+    fn wait_for_spare(&mut self, say: &mut dyn FnMut(&str)) -> Result<(), DrillError> {
+        if !self.drill.spare {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let failed = |why: String| DrillError::Command {
+            command: "spare status".into(),
+            reason: why,
+        };
+        loop {
+            // No process keeps it in the first moments.
+            let status = self.system.spare().unwrap_or_default();
+            if status.healthy {
+                let seconds = began.elapsed().as_secs_f64();
+                say(&format!("the spare follows after {seconds:.1} s"));
+                self.spare = status.restore_id;
+                return Ok(());
+            }
+            if began.elapsed() > GIVE_UP {
+                return Err(failed(format!("it does not follow: {status:?}")));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     fn start_clients(&mut self) -> Result<(), DrillError> {
@@ -232,8 +267,13 @@ impl<'a> Run<'a> {
         }
         wait_dead(&victims);
         let dead_at_micros = now_micros();
-        self.system.destroy()?;
-        say("killed PostgreSQL and deleted everything but the repository and its keys");
+        self.system.destroy(self.drill.spare)?;
+        say(match self.drill.spare {
+            false => "killed PostgreSQL and deleted everything but the repository and its keys",
+            true => {
+                "killed PostgreSQL and deleted everything but the repository, its keys and the spare"
+            }
+        });
         if self.drill.and_engine {
             let _ = self.engine.wait();
             say("the engine was killed too; starting it again, as an init system would");
@@ -292,6 +332,7 @@ impl<'a> Run<'a> {
             clients: self.drill.clients,
             strict: self.drill.strict,
             and_engine: self.drill.and_engine,
+            spare: self.spare.clone(),
             rto_max: Duration::from_secs(self.drill.rto_seconds_max),
             killed_at_micros: kill.killed_at_micros,
             dead_at_micros: kill.dead_at_micros,
@@ -341,6 +382,10 @@ impl Drop for Run<'_> {
         let ended = matches!(self.engine.try_wait(), Ok(Some(_)));
         if !ended {
             let _ = stop(&mut self.engine, STOP_LIMIT);
+        }
+        if self.drill.spare {
+            // Its process outlives an engine that was killed.
+            let _ = self.system.ask(&["spare", "stop"]);
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct Report {
     pub scenario: String,
     pub mode: String,
     pub and_engine: bool,
+    /// A warm spare took the place of the database.
+    pub spare: bool,
     pub seed: u64,
     pub clients: usize,
     /// Answers that a client had read whole before the kill, or after it.
@@ -74,6 +76,8 @@ pub(crate) struct Evidence {
     pub(crate) clients: usize,
     pub(crate) strict: bool,
     pub(crate) and_engine: bool,
+    /// The restore that the spare came from, when it was to take the place.
+    pub(crate) spare: Option<String>,
     pub(crate) rto_max: Duration,
     /// Just before the first signal.
     pub(crate) killed_at_micros: i64,
@@ -172,6 +176,7 @@ impl Evidence {
             scenario: "database-loss".into(),
             mode: if self.strict { "strict" } else { "normal" }.into(),
             and_engine: self.and_engine,
+            spare: self.spare.is_some() && self.spare_was_taken(),
             seed: self.seed,
             clients: self.clients,
             acknowledged: acknowledged.len() as u64,
@@ -204,6 +209,15 @@ impl Evidence {
             .min()
     }
 
+    /// By the fact of the recovery, which the new epoch's first entry names.
+    fn spare_was_taken(&self) -> bool {
+        let Some(expected) = &self.spare else {
+            return true;
+        };
+        let named = |entry: &Entry| entry.fields.get("restore_id") == Some(expected.as_str());
+        self.entries.iter().any(named)
+    }
+
     fn failures(&self, lost: &[&Record], rto: Option<Duration>) -> Vec<String> {
         let mut failures = Vec::new();
         if self.strict && !lost.is_empty() {
@@ -231,6 +245,9 @@ impl Evidence {
                 ));
             }
             Some(_) => {}
+        }
+        if !self.spare_was_taken() {
+            failures.push("the database that came back is not the spare: it was restored".into());
         }
         if !self.audit.is_sound() {
             let reason = self.audit.reason.as_deref().unwrap_or("no reason given");
@@ -321,6 +338,7 @@ mod tests {
             clients: 1,
             strict,
             and_engine: false,
+            spare: None,
             rto_max: Duration::from_secs(30),
             killed_at_micros: KILL,
             dead_at_micros: KILL + 20,

@@ -16,6 +16,7 @@ use super::DrillError;
 
 /// Everything of an instance folder that a loss leaves: the repository and its keys.
 const SURVIVORS: [&str; 2] = ["repository", "keys"];
+const SPARE: &str = "spare";
 
 /// The line that `bre up --json` prints when it is ready; only what a drill needs of it.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,6 +24,13 @@ pub(crate) struct Ready {
     pub(crate) url: String,
     pub(crate) api_key: String,
     pub(crate) client_id: String,
+}
+
+/// Of `bre spare status --json`, what a drill needs.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Spare {
+    pub(crate) healthy: bool,
+    pub(crate) restore_id: Option<String>,
 }
 
 /// How to start the system; the same words every time, so that a restart is what an init system would do.
@@ -103,6 +111,11 @@ impl System {
         Ok((output.status.success(), stdout))
     }
 
+    pub(crate) fn spare(&self) -> Option<Spare> {
+        let (_, printed) = self.ask(&["spare", "status", "--json"]).ok()?;
+        serde_json::from_str(&printed).ok()
+    }
+
     /// The process ids of the running database: the postmaster and all its children.
     pub(crate) fn database_pids(&self) -> Result<Vec<i32>, DrillError> {
         let path = self.data.join("postgres/postmaster.pid");
@@ -121,17 +134,28 @@ impl System {
         Ok(pids)
     }
 
-    /// Deletes everything but the repository and its keys, as a burnt disk would. Only ever called on the drill's own folder.
-    pub(crate) fn destroy(&self) -> Result<(), DrillError> {
+    /// Deletes everything but the repository and its keys, and the spare if it is to survive, as a burnt disk would. Only ever
+    /// called on the drill's own folder.
+    pub(crate) fn destroy(&self, but_the_spare: bool) -> Result<(), DrillError> {
         let read =
             std::fs::read_dir(&self.data).map_err(DrillError::file("cannot list", &self.data))?;
-        for entry in read.flatten() {
-            if SURVIVORS.iter().any(|kept| entry.file_name() == *kept) {
+        let names: Vec<_> = read.flatten().map(|entry| entry.file_name()).collect();
+        let burnt = self.data.with_extension("burnt");
+        std::fs::create_dir(&burnt).map_err(DrillError::file("cannot make", &burnt))?;
+        for name in names {
+            if SURVIVORS.iter().any(|kept| name == *kept) || (but_the_spare && name == SPARE) {
                 continue;
             }
-            remove(&entry.path())?;
+            // Gone in one instant: what a living engine puts in its place meanwhile is not part of the loss.
+            let path = self.data.join(&name);
+            match std::fs::rename(&path, burnt.join(&name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(DrillError::file("cannot take away", path)(error));
+                }
+                _ => {}
+            }
         }
-        Ok(())
+        remove(&burnt)
     }
 }
 

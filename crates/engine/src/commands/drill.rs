@@ -31,6 +31,7 @@ fn drill(args: DatabaseLossArgs) -> Result<DatabaseLoss, Error> {
         repository: repository.map(|location| location.to_string()),
         strict: args.strict,
         and_engine: args.and_engine,
+        spare: args.spare,
         clients: usize::from(args.clients),
         seconds: args.seconds,
         seed,

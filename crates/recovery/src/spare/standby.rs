@@ -16,8 +16,8 @@ use super::state::State;
 
 const PORT: u16 = 5432;
 const LOG: &str = "postgres.log";
-/// PostgreSQL's log grows by a line whenever it has replayed all there is.
-const LOG_BYTES_MAX: u64 = 16 << 20;
+/// PostgreSQL says several times a second that it waits.
+const LOG_BYTES_MAX: u64 = 8 << 20;
 /// WAL in place in front of what is replayed.
 const AHEAD_BYTES: u64 = 192 << 20;
 const AHEAD_SEGMENTS: u64 = 4;

@@ -47,6 +47,8 @@ pub struct Status {
     /// It could be promoted now without losing anything that the repository holds.
     pub healthy: bool,
     pub trouble: Option<String>,
+    /// Names the restore that it came from, and its claim on a timeline when it is promoted.
+    pub restore_id: Option<String>,
     pub backup_id: Option<String>,
     pub timeline: u32,
     pub replayed_lsn: String,
@@ -155,6 +157,7 @@ impl Spare {
                     status.trouble = Some(lost.why.clone());
                 }
                 status.backup_id = Some(state.backup_id.clone());
+                status.restore_id = Some(state.restore_id.clone());
                 status.timeline = state.timeline;
                 status.replayed_lsn = show_lsn(replay.lsn);
                 status.repository_lsn = show_lsn(end);
@@ -171,6 +174,7 @@ impl Spare {
                 status.phase = Phase::Promoted;
                 status.healthy = error.is_none();
                 status.backup_id = Some(state.backup_id.clone());
+                status.restore_id = Some(state.restore_id.clone());
                 status.promoted = state.promoted.clone();
                 if let Some(promoted) = &state.promoted {
                     status.timeline = promoted.timeline;
