@@ -17,4 +17,6 @@ mod repository_keys;
 mod restore;
 mod s3;
 mod services;
+mod spare;
 mod start_and_stop;
+mod table;

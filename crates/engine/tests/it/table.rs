@@ -1,0 +1,100 @@
+//! `bre table restore` on a whole engine: emptied by mistake while it works, back with a preview, on the record; the record itself refused.
+
+use serde_json::Value;
+
+use crate::{instance::Instance, process::within};
+
+const POSITION: &str = "SELECT pg_current_wal_insert_lsn()";
+
+#[test]
+fn a_table_emptied_by_mistake_is_back_and_the_engine_goes_on() {
+    let mut instance = Instance::start();
+    instance.quote("GME");
+    instance.bre(&["backup", "run"]).json();
+    instance.sql("CREATE TABLE orders (id integer PRIMARY KEY, price numeric(20,4)); INSERT INTO orders SELECT n, n / 7.0 FROM generate_series(1, 1000) n");
+    let rates = instance.value("SELECT count(*) FROM base_rates");
+    let place = instance.value(POSITION);
+    // The mistakes: a table of somebody's own, and the rates that the engine prices from.
+    instance.sql("DELETE FROM orders; INSERT INTO orders VALUES (5000, 1)");
+    instance.sql("DELETE FROM base_rates");
+    instance.quote("GME");
+    instance.wait_caught_up();
+    let restore = |more: &[&str]| {
+        let all = [
+            "table",
+            "restore",
+            "--table",
+            "orders,base_rates",
+            "--lsn",
+            &place,
+        ];
+        instance.bre(&[&all, more].concat())
+    };
+    restore(&[]).refused(&["orders: 1000 rows then, 1 now", "--yes", "{\"id\":"]);
+    let shown = restore(&["--dry-run"]).json();
+    assert_eq!(
+        (&shown["merged"], &shown["tables"][0]["missing"]),
+        (&false.into(), &1000.into()),
+        "{shown}"
+    );
+    let done = restore(&["--yes"]).json();
+    assert_eq!(done["merged"], true, "{done}");
+    for table in done["tables"].as_array().unwrap() {
+        assert_eq!(
+            (&table["done"]["missing"], &table["notes"].is_array()),
+            (&0.into(), &true),
+            "{done}"
+        );
+    }
+    assert_eq!(instance.value("SELECT count(*) FROM orders"), "1001");
+    assert_eq!(instance.value("SELECT count(*) FROM base_rates"), rates);
+    // Nothing stays: no server, no folder, no timeline.
+    assert!(!instance.data().join("beside/scratch").exists());
+    let timelines = std::fs::read_dir(instance.repository().join("timelines"));
+    assert_eq!(timelines.map_or(0, Iterator::count), 0);
+    // It is on the record, and the engine prices on.
+    let canonical = "SELECT encode(canonical, 'escape') FROM audit_log WHERE kind = 8 ORDER BY position DESC LIMIT 1";
+    let entry = instance.value(canonical);
+    assert!(
+        entry.contains("public.orders") && entry.contains("inserted"),
+        "{entry}"
+    );
+    let priced = within(std::time::Duration::from_secs(30), || {
+        (instance.locate().status == 200).then_some(())
+    });
+    assert!(priced.is_some());
+    let again = restore(&["--yes"]).json();
+    assert_eq!(again["merged"], false, "{again}");
+    // The record is not for mending by hand.
+    for table in ["audit_log", "public.quotes"] {
+        let refused = instance.bre(&["table", "restore", "--table", table, "--yes"]);
+        refused.refused(&["append-only", "bre audit verify"]);
+    }
+    instance.audit_is_sound();
+    the_schema_goes_to_git(&instance);
+    instance.stop_cleanly();
+}
+
+fn the_schema_goes_to_git(instance: &Instance) {
+    let first = instance.bre(&["schema", "backup"]).json();
+    assert!(first["commit"].is_string(), "{first}");
+    let sql = std::fs::read_to_string(instance.data().join("schema/databases/bre.sql")).unwrap();
+    assert!(sql.contains("CREATE TABLE public.audit_log"), "{sql}");
+    assert_eq!(
+        instance.bre(&["plan", "run", "schema"]).json()["commit"],
+        Value::Null
+    );
+    let to = instance.folder.join("elsewhere");
+    let to = to.to_str().unwrap();
+    instance.sql("CREATE TABLE more (id integer)");
+    instance.bre(&["schema", "backup", "--to", to]).json();
+    let second = instance.bre(&["schema", "backup"]).json();
+    assert_eq!(
+        second["changes"],
+        serde_json::json!(["table public.more added in bre"])
+    );
+    let url = "https://bob:s3cret@git.example/x.git";
+    let refused = instance.bre(&["schema", "backup", "--to", url]);
+    assert!(!refused.err.contains("s3cret"), "{refused:?}");
+    refused.refused(&["password", "schema_to"]);
+}
