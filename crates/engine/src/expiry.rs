@@ -3,7 +3,7 @@
 use postgres_physical::{server::sql::Client, wire::ConnectOptions};
 use repository::{
     RecipientPrivate, Repository,
-    retention::{Clock, Expired, Plan, Rules, Survey, execute, plan},
+    retention::{self, Clock, Expired, Plan, Rules, execute},
 };
 
 use crate::{commands::progress::Steps, error::Error};
@@ -19,10 +19,9 @@ pub(crate) fn decide(
     connect: Option<&ConnectOptions>,
     rules: &Rules,
 ) -> Result<Plan, Error> {
-    let survey = Survey::read(repository, private)?;
     let postgres = connect.map(postgres_micros).transpose()?;
     let clock = Clock::read(repository, postgres)?;
-    let plan = plan(&survey, &clock, rules)?;
+    let plan = retention::decide(repository, private, &clock, rules)?;
     for warning in &plan.warnings {
         tracing::warn!(%warning, "expiry");
     }
@@ -49,10 +48,14 @@ pub(crate) fn expire(
 }
 
 pub(crate) fn sentence(done: &Expired) -> String {
-    format!(
+    let mut text = format!(
         "{} objects marked to go, {} deleted, {} signed heads thinned",
         done.buried, done.deleted, done.heads
-    )
+    );
+    if done.locked > 0 {
+        text.push_str(&format!(", {} locked and left for later", done.locked));
+    }
+    text
 }
 
 fn postgres_micros(connect: &ConnectOptions) -> Result<i64, Error> {

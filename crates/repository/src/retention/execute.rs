@@ -15,6 +15,8 @@ pub struct Expired {
     /// Objects that got a tombstone.
     pub buried: u64,
     pub deleted: u64,
+    /// Objects that the store would not let go: they wait with their tombstone.
+    pub locked: u64,
     /// Signed heads that were thinned.
     pub heads: u64,
 }
@@ -90,7 +92,15 @@ fn sweep_one(
         if progress.cancelled() {
             return Ok(false);
         }
-        done.deleted += delete(repository, name)?;
+        match delete(repository, name) {
+            Err(Error::Store(StoreError::Locked { object, lock })) => {
+                // Behind our back since it was decided. What is left of it stays marked, and goes when the lock has.
+                progress.message(&format!("{object} is {lock}"));
+                done.locked += 1;
+                return Ok(true);
+            }
+            deleted => done.deleted += deleted?,
+        }
         progress.advance(1);
     }
     delete(repository, &sweep.tombstone)?;

@@ -5,6 +5,7 @@
 
 mod clock;
 mod execute;
+mod holds;
 mod pack_list;
 mod plan;
 mod rules;
@@ -17,9 +18,12 @@ mod wal_plan;
 
 pub use clock::Clock;
 pub use execute::{Expired, execute};
+pub use holds::{Held, Hold, clear_hold, holds, set_hold};
 pub(crate) use pack_list::listed as listed_packs;
+#[cfg(test)]
+pub(crate) use pack_list::listed;
 pub use pack_list::{refer, still_there};
-pub use plan::{Action, Decision, Plan, Subject, plan};
+pub use plan::{Action, Decision, Plan, Subject, decide, plan};
 pub use rules::{DAY_MICROS, HOUR_MICROS, Rules};
 pub use survey::Survey;
 pub use tombstones::doomed_packs;

@@ -23,6 +23,9 @@ fn prefix(backup_id: &str) -> String {
 /// stays; and the list of them is on record for expiry.
 pub fn refer(repository: &Repository, backup_id: &str, packs: &[String]) -> Result<()> {
     still_there(repository, packs)?;
+    // Before anything says that the backup exists: none refers to what may be deleted earlier than it itself.
+    let names: Vec<String> = packs.iter().map(|id| pack_name(id)).collect();
+    repository.store().keep_longer(&names)?;
     let bytes = encode(packs)?;
     let name = name(backup_id, &bytes);
     match repository.store().put(&name, &bytes) {

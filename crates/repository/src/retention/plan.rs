@@ -9,9 +9,12 @@ use super::rules::{Rules, span_text};
 use super::survey::Survey;
 use super::tombstones::Kind;
 use super::wal_plan::WalNeeds;
+use crate::Repository;
 use crate::backup::{BackupKind, BackupState, BackupSummary};
 use crate::error::Result;
-use crate::store::ObjectInfo;
+use crate::keys::RecipientPrivate;
+use crate::manifest::manifest_name;
+use crate::store::{Lock, LockPolicy, ObjectInfo};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -89,6 +92,14 @@ impl Plan {
         !self.tombstones.is_empty() || !self.sweeps.is_empty() || !self.heads.is_empty()
     }
 
+    /// Names of data that it lets go; locks cover nothing else.
+    pub(super) fn goes(&self) -> impl Iterator<Item = &str> {
+        let buried = self.tombstones.iter().flat_map(|burial| &burial.objects);
+        let swept = self.sweeps.iter().flat_map(|sweep| &sweep.objects);
+        let names = buried.chain(swept).map(String::as_str);
+        names.filter(|name| LockPolicy::covers(name))
+    }
+
     pub(super) fn decide(
         &mut self,
         (subject, which): (Subject, &str),
@@ -115,6 +126,22 @@ impl Plan {
                 objects: part.to_vec(),
             });
         }
+    }
+}
+
+/// Reads, asks the store what it would refuse to let go, and decides.
+pub fn decide(
+    repository: &Repository,
+    private: Option<&RecipientPrivate>,
+    clock: &Clock,
+    rules: &Rules,
+) -> Result<Plan> {
+    let mut survey = Survey::read(repository, private)?;
+    let first = plan(&survey, clock, rules)?;
+    // With locks more stays than without: nothing new goes, so that once is enough.
+    match survey.read_locks(repository, &first)? {
+        true => plan(&survey, clock, rules),
+        false => Ok(first),
     }
 }
 
@@ -174,6 +201,11 @@ fn plan_backups(
         let limit = span_text(age_max);
         let is_young = backup.finished_at_micros >= now - age_max;
         let about = (Subject::Backup, backup.id.as_str());
+        if let Some(reason) = refused(survey, &backup.id) {
+            plan.decide(about, Action::Keep, reason, &objects);
+            kept.insert(backup.id.clone());
+            continue;
+        }
         match protected.get(&backup.id) {
             Some(reason) => plan.decide(about, Action::Keep, reason, &objects),
             None if is_young => {
@@ -195,6 +227,30 @@ fn plan_backups(
         kept.insert(backup.id.clone());
     }
     kept
+}
+
+/// Why a backup stays whatever the rules say.
+fn refused(survey: &Survey, id: &str) -> Option<String> {
+    if let Some(since) = survey.held.get(id) {
+        return Some(format!("on legal hold since {}", day(*since)));
+    }
+    survey.lock_of(&manifest_name(id)).map(lock_text)
+}
+
+/// To the day, so that what was written together is one line.
+pub(super) fn lock_text(lock: &Lock) -> String {
+    match (lock.until_micros, lock.hold) {
+        (Some(until), false) => format!("locked until {}", day(until)),
+        (Some(until), true) => {
+            format!("on the store's legal hold, and locked until {}", day(until))
+        }
+        (None, _) => "on the store's legal hold".to_owned(),
+    }
+}
+
+fn day(micros: i64) -> String {
+    let time = jiff::Timestamp::from_microsecond(micros).unwrap_or_default();
+    time.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
 }
 
 /// The one that is kept whatever its age.
@@ -262,7 +318,8 @@ fn plan_packs(
             pack if referred.contains(&pack.name) => 0,
             pack if named.contains(pack.name.as_str()) => continue,
             pack if pack.modified_micros > now - rules.grace_micros => 1,
-            _ => 2,
+            pack if survey.lock_of(&pack.name).is_some() => 2,
+            _ => 3,
         };
         groups.entry(group).or_default().push(pack);
     }
@@ -272,6 +329,13 @@ fn plan_packs(
             0 => plan.decide(about, Action::Keep, "kept backups refer to them", &packs),
             1 => {
                 let reason = "younger than the grace: a backup that runs may refer to them";
+                plan.decide(about, Action::Keep, reason, &packs);
+            }
+            2 => {
+                let locks = packs.iter().filter_map(|pack| survey.lock_of(&pack.name));
+                let last = locks.max_by_key(|lock| (lock.hold, lock.until_micros));
+                let last = last.map(lock_text).unwrap_or_default();
+                let reason = format!("no kept backup refers to them; the last is {last}");
                 plan.decide(about, Action::Keep, reason, &packs);
             }
             _ => {

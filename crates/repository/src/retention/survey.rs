@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::pack_list;
+use super::plan::Plan;
 use super::tombstones::{self, Found, Kind};
 use crate::backup::{BackupState, BackupSummary, catalogue};
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{KeyRing, RecipientPrivate};
 use crate::pipeline::read_header;
-use crate::store::ObjectInfo;
+use crate::store::{Lock, ObjectInfo};
 use crate::timelines::{Switch, ancestors};
 use crate::wal::{Hole, Inventory, WalName, wal_inventory};
 use crate::{Repository, heads::HeadName};
@@ -38,6 +39,10 @@ pub struct Survey {
     /// All objects below `backups/`, by backup.
     pub(super) below_backups: BTreeMap<String, Vec<ObjectInfo>>,
     pub(super) tombstones: Vec<Found>,
+    /// Backups on legal hold, and since when.
+    pub(super) held: BTreeMap<String, i64>,
+    /// What the store says of objects that would go; asked for those alone.
+    pub(super) locks: BTreeMap<String, Lock>,
     /// What could not be read.
     pub warnings: Vec<String>,
 }
@@ -71,6 +76,8 @@ impl Survey {
         let (tombstones, damaged) = tombstones::all(repository)?;
         survey.tombstones = tombstones;
         survey.warn(damaged);
+        let held = super::holds::held(repository)?;
+        survey.held = held.into_iter().map(|(id, (at, _))| (id, at)).collect();
         survey.read_backups(repository, private)?;
         survey.read_wal(repository, private)?;
         survey.packs = repository.store().list("packs/")?;
@@ -82,6 +89,22 @@ impl Survey {
             }
         }
         Ok(survey)
+    }
+
+    /// Asks the store about everything that this plan would mark or delete. True when something is locked: decide again.
+    pub(super) fn read_locks(&mut self, repository: &Repository, plan: &Plan) -> Result<bool> {
+        for name in plan.goes() {
+            match repository.store().lock_of(name) {
+                Ok(Some(lock)) => drop(self.locks.insert(name.to_owned(), lock)),
+                Ok(None) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(!self.locks.is_empty())
+    }
+
+    pub(super) fn lock_of(&self, name: &str) -> Option<&Lock> {
+        self.locks.get(name)
     }
 
     fn warn(&mut self, errors: Vec<Error>) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{Action, Plan, Subject, Sweep, data_key_of};
+use super::plan::{Action, Plan, Subject, Sweep, data_key_of, lock_text};
 use super::survey::{Survey, WalObject};
 use super::tombstones::{Found, Kind};
 use super::wal_plan::WalNeeds;
@@ -29,12 +29,13 @@ pub(super) fn plan(
                 Kind::Wal => segments.get(name).is_some_and(|o| wal.reason(o).is_some()),
                 Kind::Rest => is_key_needed(survey, name),
             };
-            one(found, &here, is_needed, plan);
+            one(survey, found, &here, is_needed, plan);
         }
     }
 }
 
 fn one(
+    survey: &Survey,
     found: &Found,
     here: &BTreeMap<&str, &ObjectInfo>,
     is_needed: impl Fn(&str) -> bool,
@@ -48,6 +49,19 @@ fn one(
     if found.tombstone.sweep_after_micros > plan.now_micros {
         let reason = format!("{}; its grace is not over", found.tombstone.reason);
         return plan.decide(about, Action::Wait, reason, &objects);
+    }
+    // Its manifest is what the tombstone stands against: while one of them stays, so does the other.
+    let mut locks = objects.iter().filter_map(|o| survey.lock_of(&o.name));
+    if let Some(lock) = locks.next() {
+        if found.kind == Kind::Backup {
+            return plan.decide(about, Action::Wait, lock_text(lock), &objects);
+        }
+    }
+    let (locked, objects): (Vec<_>, Vec<_>) = objects
+        .into_iter()
+        .partition(|object| survey.lock_of(&object.name).is_some());
+    if let Some(lock) = locked.iter().find_map(|o| survey.lock_of(&o.name)) {
+        plan.decide(about, Action::Keep, lock_text(lock), &locked);
     }
     let (needed, swept): (Vec<_>, Vec<_>) = objects.into_iter().partition(|o| is_needed(&o.name));
     if !needed.is_empty() {

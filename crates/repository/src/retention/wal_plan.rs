@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{Action, Plan, Subject};
+use super::plan::{Action, Plan, Subject, lock_text};
 use super::rules::{Rules, span_text};
 use super::stretches::Stretch;
 use super::survey::{Survey, WalObject};
@@ -170,6 +170,10 @@ impl WalNeeds {
                     format!("younger than {}", span_text(rules.wal_micros)),
                 ),
                 Some(reason) => (Action::Keep, reason.to_owned()),
+                None if survey.lock_of(&object.info.name).is_some() => {
+                    let lock = survey.lock_of(&object.info.name).map(lock_text);
+                    (Action::Keep, lock.unwrap_or_default())
+                }
                 None => (Action::Expire, NOBODY.to_owned()),
             };
             match runs.last_mut() {

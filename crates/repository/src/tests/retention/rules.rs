@@ -3,9 +3,10 @@
 use super::super::*;
 use super::model::{Cluster, Moment};
 use crate::retention::{
-    Action, Clock, DAY_MICROS, Decision, HOUR_MICROS, Plan, Subject, Survey, doomed_packs, execute,
-    plan, refer, still_there,
+    self, Action, Clock, DAY_MICROS, Decision, HOUR_MICROS, Plan, Subject, Survey, clear_hold,
+    doomed_packs, execute, holds, listed, plan, refer, set_hold, still_there,
 };
+use crate::store::{LockMode, LockPolicy, Store};
 
 fn decide(cluster: &Cluster) -> Plan {
     let survey = Survey::read(&cluster.world.repository, None).unwrap();
@@ -378,4 +379,104 @@ fn heads_are_thinned_and_the_ends_of_epochs_are_not() {
         );
     }
     assert_eq!(run(&cluster).heads, 0);
+}
+
+/// Everything is decided by what the store says, and a sweep that meets a lock after all goes on with the rest.
+#[test]
+fn what_is_locked_stays_until_its_day_and_goes_then() {
+    let lock = |days| LockPolicy {
+        mode: LockMode::Compliance,
+        days,
+    };
+    let mut cluster = Cluster::new(3);
+    let memory = cluster.world.memory.clone();
+    memory.set_lock(Some(lock(60)));
+    let (old, new) = old_and_new(&mut cluster);
+    let repository = cluster.world.repository.clone();
+    let decided = |cluster: &Cluster| {
+        retention::decide(&repository, None, &cluster.clock(), &cluster.rules).unwrap()
+    };
+    let plan = decided(&cluster);
+    let kept = about(&plan, Subject::Backup, &old);
+    assert_eq!(kept.action, Action::Keep);
+    assert!(
+        kept.reason.starts_with("locked until 20"),
+        "{}",
+        kept.reason
+    );
+    assert!(!plan.changes_anything(), "{:#?}", plan.decisions);
+
+    // A lock that came after the plan was made: by somebody else, or on a clock that differs.
+    cluster.pass(13 * DAY_MICROS);
+    let plan = decided(&cluster);
+    assert_eq!(about(&plan, Subject::Backup, &old).action, Action::Expire);
+    execute(&repository, &plan, &()).unwrap();
+    cluster.pass(2 * DAY_MICROS);
+    let plan = decided(&cluster);
+    let manifest = format!("backups/{old}/manifest");
+    memory.keep_longer(&[manifest.clone()]).unwrap();
+    let done = execute(&repository, &plan, &()).unwrap();
+    assert_eq!(done.locked, 1, "{done:?}");
+    let plan = decided(&cluster);
+    let waits = about(&plan, Subject::Tombstone, &old);
+    assert_eq!(waits.action, Action::Wait);
+    assert!(waits.reason.starts_with("locked until"), "{}", waits.reason);
+    assert!(memory.size(&manifest).is_ok() && cluster.live().contains(&new));
+
+    cluster.pass(61 * DAY_MICROS);
+    execute(&repository, &decided(&cluster), &()).unwrap();
+    assert!(cluster.world.names(&format!("backups/{old}")).is_empty());
+    cluster.check_backup(&new);
+}
+
+#[test]
+fn packs_that_a_new_backup_refers_to_are_locked_for_as_long_as_it() {
+    let mut cluster = Cluster::new(4);
+    let memory = cluster.world.memory.clone();
+    memory.set_lock(Some(LockPolicy {
+        mode: LockMode::Governance,
+        days: 10,
+    }));
+    cluster.backup(BackupKind::Full).unwrap();
+    cluster.pass(9 * DAY_MICROS);
+    let late = cluster.backup(BackupKind::Incremental).unwrap();
+    let until = |name: &str| memory.lock_of(name).unwrap().unwrap().until_micros;
+    let manifest = until(&format!("backups/{late}/manifest"));
+    let packs = listed(&cluster.world.repository, &late).unwrap().unwrap();
+    assert!(packs.len() > 1);
+    for pack in packs {
+        let pack = until(&format!("packs/{pack}"));
+        assert!(pack >= manifest, "{pack:?} is before {manifest:?}");
+    }
+}
+
+#[test]
+fn a_hold_keeps_a_backup_its_packs_and_its_wal_until_it_is_cleared() {
+    let mut cluster = Cluster::new(5);
+    let (old, _) = old_and_new(&mut cluster);
+    let repository = cluster.world.repository.clone();
+    assert!(set_hold(&repository, None, "no-such-backup", "why").is_err());
+    let held = set_hold(&repository, None, &old, "case 4711").unwrap();
+    assert!(held.objects > 2 && held.bytes > 0, "{held:?}");
+    assert_eq!(holds(&repository).unwrap()[0].reason, "case 4711");
+    for _ in 0..2 {
+        run(&cluster);
+        cluster.pass(2 * DAY_MICROS);
+    }
+    let kept = decide(&cluster);
+    let kept = about(&kept, Subject::Backup, &old);
+    assert!(
+        kept.reason.starts_with("on legal hold since"),
+        "{}",
+        kept.reason
+    );
+    cluster.check_backup(&old);
+
+    clear_hold(&repository, None, &old, "case closed").unwrap();
+    assert!(clear_hold(&repository, None, &old, "again").is_err());
+    assert!(holds(&repository).unwrap().is_empty());
+    run(&cluster);
+    cluster.pass(2 * DAY_MICROS);
+    run(&cluster);
+    assert!(cluster.world.names(&format!("backups/{old}")).is_empty());
 }

@@ -1,0 +1,204 @@
+//! Legal holds: on record as objects of their own, set and cleared, so that they work on every store and tell who held what when.
+//! A store with locks of its own gets told as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::pack_list;
+use crate::Repository;
+use crate::backup::{BackupState, BackupSummary, catalogue};
+use crate::error::{Error, Result, StoreError};
+use crate::keys::RecipientPrivate;
+use crate::manifest::manifest_name;
+use crate::pack::pack_name;
+use crate::repository::to_json;
+use crate::store::now_micros;
+use crate::wal::WalName;
+
+const PREFIX: &str = "holds/";
+const SET: &str = "set";
+const CLEARED: &str = "cleared";
+const VERSION: u64 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    version: u64,
+    backup_id: String,
+    reason: String,
+}
+
+/// A hold that stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hold {
+    pub backup_id: String,
+    pub since_micros: i64,
+    pub reason: String,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Held {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+/// Backups that are held, with the name of the record that says so. From names only: a record that cannot be read holds too.
+pub(crate) fn held(repository: &Repository) -> Result<BTreeMap<String, (i64, String)>> {
+    let mut newest: BTreeMap<String, (i64, bool, String)> = BTreeMap::new();
+    for object in repository.store().list(PREFIX)? {
+        let Some((id, at, what)) = parse(&object.name) else {
+            continue;
+        };
+        // In ascending order, and at the same moment `set` comes after `cleared`.
+        newest.insert(id.to_owned(), (at, what == SET, object.name.clone()));
+    }
+    let set = newest.into_iter().filter(|(_, (_, set, _))| *set);
+    Ok(set.map(|(id, (at, _, name))| (id, (at, name))).collect())
+}
+
+fn parse(name: &str) -> Option<(&str, i64, &str)> {
+    let (id, rest) = name.strip_prefix(PREFIX)?.split_once('/')?;
+    let (at, what) = rest.split_once('-')?;
+    Some((id, i64::from_str_radix(at, 16).ok()?, what))
+}
+
+/// For people: each with its reason.
+pub fn holds(repository: &Repository) -> Result<Vec<Hold>> {
+    let mut all = Vec::new();
+    for (backup_id, (since_micros, name)) in held(repository)? {
+        let record = repository.store().get(&name)?;
+        let record: Option<Record> = serde_json::from_slice(&record).ok();
+        all.push(Hold {
+            backup_id,
+            since_micros,
+            reason: record.map_or_else(
+                || format!("`{name}` cannot be read"),
+                |record| record.reason,
+            ),
+        });
+    }
+    Ok(all)
+}
+
+/// The record first: from then on expiry lets nothing of it go. Repeating it finishes what was interrupted.
+pub fn set_hold(
+    repository: &Repository,
+    private: Option<&RecipientPrivate>,
+    backup_id: &str,
+    reason: &str,
+) -> Result<Held> {
+    let backup = backup(repository, backup_id)?;
+    if backup.state == BackupState::Expiring {
+        return Err(Error::Input(format!(
+            "backup {backup_id} expires already: parts of it may be gone. Hold one that does not"
+        )));
+    }
+    record(repository, backup_id, SET, reason)?;
+    let names = all_of(repository, private, &backup)?;
+    repository
+        .store()
+        .set_hold(&names.iter().cloned().collect::<Vec<_>>(), true)?;
+    count(repository, &names)
+}
+
+/// The store's own holds first, except where another hold needs the object too; then the record.
+pub fn clear_hold(
+    repository: &Repository,
+    private: Option<&RecipientPrivate>,
+    backup_id: &str,
+    reason: &str,
+) -> Result<Held> {
+    let mut others = held(repository)?;
+    if others.remove(backup_id).is_none() {
+        return Err(Error::Input(format!("backup {backup_id} is not on hold")));
+    }
+    let mut names = all_of(repository, private, &backup(repository, backup_id)?)?;
+    for other in others.keys() {
+        for name in all_of(repository, private, &backup(repository, other)?)? {
+            names.remove(&name);
+        }
+    }
+    repository
+        .store()
+        .set_hold(&names.iter().cloned().collect::<Vec<_>>(), false)?;
+    record(repository, backup_id, CLEARED, reason)?;
+    count(repository, &names)
+}
+
+fn backup(repository: &Repository, backup_id: &str) -> Result<BackupSummary> {
+    let all = catalogue(repository)?.backups;
+    let found = all.into_iter().find(|backup| backup.id == backup_id);
+    found.ok_or_else(|| Error::Input(format!("there is no backup {backup_id}")))
+}
+
+fn record(repository: &Repository, backup_id: &str, what: &str, reason: &str) -> Result<()> {
+    let before = repository.store().list(&format!("{PREFIX}{backup_id}/"))?;
+    let newest = before
+        .iter()
+        .filter_map(|o| parse(&o.name))
+        .map(|(_, at, _)| at)
+        .max();
+    // Later than the newest also on a clock that went back.
+    let at = now_micros().max(newest.unwrap_or(0) + 1);
+    let record = Record {
+        version: VERSION,
+        backup_id: backup_id.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let name = format!("{PREFIX}{backup_id}/{at:016x}-{what}");
+    match repository.store().put(&name, &to_json(&record)) {
+        Err(StoreError::AlreadyExists { .. }) => Err(Error::Input(format!(
+            "somebody else set or cleared the hold on {backup_id} at this moment. Look at it, and do it again if need be"
+        ))),
+        other => Ok(other?),
+    }
+}
+
+/// Its own objects, the packs that it refers to, and the WAL that makes it consistent.
+fn all_of(
+    repository: &Repository,
+    private: Option<&RecipientPrivate>,
+    backup: &BackupSummary,
+) -> Result<BTreeSet<String>> {
+    let packs = match (pack_list::listed(repository, &backup.id)?, private) {
+        (Some(packs), _) => packs,
+        (None, Some(private)) => pack_list::sealed(repository, private, &backup.id)?,
+        (None, None) => {
+            return Err(Error::Missing {
+                object: format!("backups/{}/packs-…", backup.id),
+                needed_by: "the hold".to_owned(),
+                remedy: "Do it where the private key is: the manifest says it too",
+            });
+        }
+    };
+    let mut names: BTreeSet<String> = packs.iter().map(|pack| pack_name(pack)).collect();
+    names.insert(manifest_name(&backup.id));
+    let bytes = backup.wal_segment_bytes.max(1);
+    let segments = backup.start_lsn / bytes..=backup.stop_lsn / bytes;
+    for object in repository
+        .store()
+        .list(&format!("wal/{:08x}/", backup.timeline))?
+    {
+        if WalName::parse(&object.name).is_ok_and(|name| segments.contains(&name.segment)) {
+            names.insert(object.name);
+        }
+    }
+    Ok(names)
+}
+
+fn count(repository: &Repository, names: &BTreeSet<String>) -> Result<Held> {
+    let mut held = Held {
+        objects: 0,
+        bytes: 0,
+    };
+    for prefix in ["backups/", "packs/", "wal/"] {
+        for object in repository.store().list(prefix)? {
+            if names.contains(&object.name) {
+                held.objects += 1;
+                held.bytes += object.size;
+            }
+        }
+    }
+    Ok(held)
+}
