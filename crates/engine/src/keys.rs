@@ -22,6 +22,9 @@ const RECIPIENT: &str = "recipient.key";
 const RECIPIENT_PUBLIC: &str = "recipient.pub";
 /// One more recipient of everything, whose private key is kept away from here.
 const OFFLINE_PUBLIC: &str = "offline.pub";
+/// The audit archive is not for those who read backups.
+const AUDIT_RECIPIENT: &str = "audit_recipient.key";
+const AUDIT_RECIPIENT_PUBLIC: &str = "audit_recipient.pub";
 const CHUNK_ID: &str = "chunk_id.key";
 const SIGNING: &str = "audit_signing.key";
 const SIGNING_PUBLIC: &str = "audit_signing.pub";
@@ -193,6 +196,44 @@ pub(crate) fn reading_key(folder: &Path) -> Result<RecipientPrivate, Error> {
             )
         ),
     })
+}
+
+/// To whom the audit archive is sealed; a pair is made at the first use, and then where its private key lies.
+pub(crate) fn audit_writing_key(
+    folder: &Path,
+) -> Result<(RecipientPublic, Option<PathBuf>), Error> {
+    let (private, public) = (
+        folder.join(AUDIT_RECIPIENT),
+        folder.join(AUDIT_RECIPIENT_PUBLIC),
+    );
+    let mut made = None;
+    if !public.exists() {
+        if !private.exists() {
+            RecipientPrivate::generate()?.store(&private)?;
+            made = Some(private.clone());
+        }
+        providers::load_private(&private)?.public().store(&public)?;
+    }
+    Ok((providers::load_public(&public)?, made))
+}
+
+/// The key that reads the audit archive, and those that it replaced (`audit_recipient-*.key`).
+pub(crate) fn audit_reading_key(folder: &Path) -> Result<RecipientPrivate, Error> {
+    let path = folder.join(AUDIT_RECIPIENT);
+    if !path.exists() {
+        return Err(Error::Refused {
+            what: "this needs the audit archive's private key",
+            reason: format!(
+                "{} is not there; the key of the backups does not open the archive. Bring it, or name its folder with --keys DIR",
+                path.display()
+            ),
+        });
+    }
+    let mut key = providers::load_private(&path)?;
+    for old in rotation::keys_named(folder, "audit_recipient-")? {
+        key = key.and(&old);
+    }
+    Ok(key)
 }
 
 /// The key that signs the log, made on the first start, for a data-service without a repository of its own.

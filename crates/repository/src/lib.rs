@@ -35,7 +35,7 @@ pub use backup::{
 pub use error::{ClosedKey, Error, Result, StoreError};
 pub use heads::{StoredHead, heads, put_head};
 pub use keys::{
-    ChunkIdKey, DataKeySecret, KeyError, KeyOutlook, KeyState, KeyTrouble, Reach, RecipientPrivate,
+    ChunkIdKey, DataKeySecret, KeyError, KeyOutlook, KeyState, KeyTrouble, NamedWrap, Reach, RecipientPrivate,
     RecipientPublic, Rewrapped, UnwrapKeys, WalReach, WrapBinding, WrapHeader, WrapKeys, WrapSuite,
     key_outlook, named_recipient_id, named_wrap, not_sealed_to, open_named_wrap, recipients,
     retire, rewrap, seal_also,

@@ -28,7 +28,7 @@ pub use api_gateway::{Role, Tier};
 pub use book::{
     BookDiff, Change as BookChange, DiffError, Names as CauseNames, Side, diff as diff_books,
 };
-pub use calculation::{Mismatch, Period, ReplayReport, entry, export, replay};
+pub use calculation::{Mismatch, Period, ReplayReport, entry, export, export_from, replay};
 pub use config::{
     AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, RecoveryFact, RequestsPerMinute,
     SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport, Tls,

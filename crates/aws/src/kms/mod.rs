@@ -127,8 +127,10 @@ impl UnwrapKeys for KmsKey {
     }
 
     fn unwrap(&self, binding: &WrapBinding, wrap: &[u8]) -> Result<DataKeySecret, KeyError> {
-        let (arn, sealed) = open_named_wrap(WrapSuite::Kms, binding, wrap)?;
-        let plain = self.asker.decrypt(arn, binding, sealed)?;
+        let wrap = open_named_wrap(WrapSuite::Kms, binding, wrap)?;
+        let plain = self
+            .asker
+            .decrypt(wrap.key_name, &wrap.binding, wrap.sealed)?;
         self.of_32_bytes(&plain)
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use audit::{Head, SignedHead};
 use serde::Serialize;
 
-use super::opened::Opened;
+use super::{audit_archive, opened::Opened};
 use crate::{
     cli::{AuditArgs, AuditCommand, RepositoryArgs},
     control::Control,
@@ -22,7 +22,14 @@ pub(crate) async fn run(
     command: AuditCommand,
 ) -> Result<ExitCode, Error> {
     match command {
-        AuditCommand::Verify(args) => verify(instance, json, &args).await,
+        AuditCommand::Verify { archive: true, args } => {
+            audit_archive::verify(instance, json, &args.repository)
+        }
+        AuditCommand::Verify { args, .. } => verify(instance, json, &args).await,
+        AuditCommand::Archive(args) => {
+            let database = database(instance, &args)?;
+            audit_archive::archive(instance, json, &database, &args).await
+        }
         AuditCommand::Heads(args) => list_heads(instance, json, &args),
         AuditCommand::Export(args) => export(instance, &args).await,
     }

@@ -1,6 +1,7 @@
 //! One short file a command: read the arguments, call a library, print.
 
 mod audit;
+mod audit_archive;
 mod backup;
 mod book;
 mod detach;

@@ -103,13 +103,17 @@ pub(crate) fn finish(
 
 /// The keys that were replaced and are still here.
 pub(crate) fn replaced(folder: &Path) -> Result<Vec<RecipientPrivate>, Error> {
+    keys_named(folder, "recipient-")
+}
+
+/// Private keys whose file names begin so.
+pub(super) fn keys_named(folder: &Path, prefix: &str) -> Result<Vec<RecipientPrivate>, Error> {
     let mut replaced = Vec::new();
     let entries = std::fs::read_dir(folder).map_err(Error::file("cannot read", folder))?;
     for entry in entries {
         let path = entry.map_err(Error::file("cannot read", folder))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        let is_one =
-            name.is_some_and(|name| name.starts_with("recipient-") && name.ends_with(".key"));
+        let is_one = name.is_some_and(|name| name.starts_with(prefix) && name.ends_with(".key"));
         if is_one {
             replaced.push(providers::load_private(&path)?);
         }

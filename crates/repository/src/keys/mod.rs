@@ -18,7 +18,7 @@ pub use provider::{DataKeySecret, KeyError, KeyTrouble, UnwrapKeys, WrapBinding,
 pub use recipient::{RecipientPrivate, RecipientPublic};
 pub(crate) use ring::KeyRing;
 pub use rotation::{Rewrapped, not_sealed_to, recipients, retire, rewrap, seal_also};
-pub use wrap::{WrapHeader, WrapSuite, named_recipient_id, named_wrap, open_named_wrap};
+pub use wrap::{NamedWrap, WrapHeader, WrapSuite, named_recipient_id, named_wrap, open_named_wrap};
 
 use std::fmt;
 use std::path::Path;

@@ -12,7 +12,7 @@ use crate::error::Result;
 /// The plain bytes of a data key; wiped when dropped.
 pub type DataKeySecret = Zeroizing<[u8; 32]>;
 
-/// What a wrap is bound to: it opens for this data key of this repository only.
+/// What a wrap is bound to: the data key, and the repository that it was made in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrapBinding {
     /// 32 hex digits.

@@ -7,6 +7,7 @@ use super::{from_hex, hex};
 const MAGIC: &[u8; 4] = b"BREW";
 const VERSION: u16 = 1;
 pub(crate) const WRAP_HEADER: usize = 40;
+const REPOSITORY_ID: usize = 16;
 const NAME_MAX: usize = 2048;
 
 /// How a wrap is sealed.
@@ -113,7 +114,7 @@ pub fn named_recipient_id(suite: WrapSuite, key_name: &str) -> String {
     hex(&digest.as_ref()[..16])
 }
 
-/// A wrap by a provider's key: header, the key's name, and what the provider sealed.
+/// A wrap by a provider's key: header, the repository that it was made in, the key's name, and what the provider sealed.
 #[must_use]
 pub fn named_wrap(
     suite: WrapSuite,
@@ -122,6 +123,7 @@ pub fn named_wrap(
     sealed: &[u8],
 ) -> Vec<u8> {
     let mut wrap = wrap_header(suite, binding, &named_recipient_id(suite, key_name));
+    wrap.extend(from_hex(&binding.repository_id).unwrap_or_default());
     let length = u16::try_from(key_name.len()).unwrap_or(u16::MAX);
     wrap.extend_from_slice(&length.to_be_bytes());
     wrap.extend_from_slice(key_name.as_bytes());
@@ -129,12 +131,21 @@ pub fn named_wrap(
     wrap
 }
 
-/// Mirror of [`named_wrap`]: the key's name, and what its provider sealed for exactly this data key.
+/// What [`open_named_wrap`] finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedWrap<'a> {
+    /// What its provider bound it to. A copy of a repository keeps the wraps of the first: the provider asks for where it was made.
+    pub binding: WrapBinding,
+    pub key_name: &'a str,
+    pub sealed: &'a [u8],
+}
+
+/// Mirror of [`named_wrap`]; refuses what was sealed for another data key.
 pub fn open_named_wrap<'a>(
     suite: WrapSuite,
     binding: &WrapBinding,
     wrap: &'a [u8],
-) -> Result<(&'a str, &'a [u8]), KeyError> {
+) -> Result<NamedWrap<'a>, KeyError> {
     let wrong = |key: &str| KeyError {
         key: key.to_owned(),
         trouble: KeyTrouble::Wrong {
@@ -143,14 +154,23 @@ pub fn open_named_wrap<'a>(
     };
     let (name, sealed) = named(wrap).ok_or_else(|| wrong("of an unknown provider"))?;
     let header = wrap_header(suite, binding, &named_recipient_id(suite, name));
-    match wrap.starts_with(&header) {
-        true => Ok((name, sealed)),
-        false => Err(wrong(name)),
+    if !wrap.starts_with(&header) {
+        return Err(wrong(name));
     }
+    let made_in = wrap.get(WRAP_HEADER..WRAP_HEADER + REPOSITORY_ID);
+    Ok(NamedWrap {
+        binding: WrapBinding {
+            repository_id: hex(made_in.unwrap_or_default()),
+            data_key_id: binding.data_key_id.clone(),
+        },
+        key_name: name,
+        sealed,
+    })
 }
 
 fn named(wrap: &[u8]) -> Option<(&str, &[u8])> {
-    let (length, rest) = wrap.get(WRAP_HEADER..)?.split_first_chunk::<2>()?;
+    let rest = wrap.get(WRAP_HEADER + REPOSITORY_ID..)?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
     let length = usize::from(u16::from_be_bytes(*length));
     let (name, sealed) = rest.split_at_checked(length)?;
     let name = std::str::from_utf8(name).ok()?;
@@ -182,17 +202,23 @@ mod tests {
         );
         assert_eq!(header.data_key_id, "a".repeat(32));
         let open = |digit, wrap: &[u8]| {
-            open_named_wrap(WrapSuite::Kms, &binding(digit), wrap)
-                .map(|(name, sealed)| (name.to_owned(), sealed.to_vec()))
+            open_named_wrap(WrapSuite::Kms, &binding(digit), wrap).map(|found| {
+                (
+                    found.binding,
+                    found.key_name.to_owned(),
+                    found.sealed.to_vec(),
+                )
+            })
         };
-        assert_eq!(open('a', &wrap), Ok((name.to_owned(), b"sealed".to_vec())));
+        let found = (binding('a'), name.to_owned(), b"sealed".to_vec());
+        assert_eq!(open('a', &wrap), Ok(found));
         assert!(open('b', &wrap).is_err());
         assert!(open_named_wrap(WrapSuite::Pkcs11Rsa, &binding('a'), &wrap).is_err());
         // Another key's name in the same wrap is another recipient's.
         let mut other = wrap.clone();
-        other[WRAP_HEADER + 3] ^= 1;
+        other[WRAP_HEADER + REPOSITORY_ID + 3] ^= 1;
         assert!(open('a', &other).is_err());
-        for cut in 0..WRAP_HEADER + 2 + name.len() {
+        for cut in 0..WRAP_HEADER + REPOSITORY_ID + 2 + name.len() {
             assert!(WrapHeader::read(&wrap[..cut]).is_none(), "{cut}");
         }
     }

@@ -8,7 +8,7 @@ mod replay;
 
 pub(crate) use market_view::{Market, MarketView, TickerInputs};
 pub(crate) use offers::Dispersion;
-pub use replay::{Mismatch, Period, ReplayReport, entry, export, replay};
+pub use replay::{Mismatch, Period, ReplayReport, entry, export, export_from, replay};
 
 use std::sync::Arc;
 use std::time::Duration;

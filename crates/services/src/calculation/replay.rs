@@ -1,5 +1,7 @@
 //! Recorded quotes priced again from their recorded inputs: the same bytes, or it is said which differ.
 
+use std::ops::ControlFlow;
+
 use audit::{Entry, Kind, StoredEntry};
 use futures_util::{TryStreamExt, pin_mut};
 use serde::Serialize;
@@ -88,16 +90,32 @@ pub async fn export(
     log: u16,
     mut each: impl FnMut(&StoredEntry),
 ) -> Result<(), DatabaseError> {
+    let all = export_from(database, log, 1, |stored| {
+        each(&stored);
+        ControlFlow::<()>::Continue(())
+    });
+    all.await.map(drop)
+}
+
+/// The same from a position on, until `each` has enough; then what it ended with.
+pub async fn export_from<B>(
+    database: &str,
+    log: u16,
+    from: u64,
+    mut each: impl FnMut(StoredEntry) -> ControlFlow<B>,
+) -> Result<Option<B>, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
     let session = connect(database, "bre audit export").await?;
-    let rows = entries_from(&session.client, log, 1)
+    let rows = entries_from(&session.client, log, from)
         .await
         .map_err(&failed)?;
     pin_mut!(rows);
     while let Some(stored) = rows.try_next().await.map_err(&failed)? {
-        each(&stored);
+        if let ControlFlow::Break(end) = each(stored) {
+            return Ok(Some(end));
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn price_again(entry: &Entry) -> Result<(), String> {
