@@ -12,6 +12,7 @@
 
 pub mod database;
 mod error;
+pub mod pages;
 pub mod spare;
 pub mod table;
 

@@ -14,7 +14,7 @@ mod strict;
 mod unpack;
 
 pub use changes::ChangedPages;
-pub use local::Local;
+pub use local::{LivePage, LivePages, Local, Owner, verify_live};
 pub use protocol::Protocol;
 pub use run::{BackupOutcome, DatabaseBackup, SourceChoice, backup, backup_from};
 pub use slot::{SlotStatus, WalStatus, drop_slot, slot_status};

@@ -117,7 +117,22 @@ pub fn plan_watched(
     target: Target,
     progress: &dyn Progress,
 ) -> Result<Plan> {
-    let holdings = Holdings::read(repository, private)?;
+    plan_from(Holdings::read(repository, private)?, target, progress)
+}
+
+/// The same from a backup in which no page was damaged: what is taken from it is good, and replays.
+pub fn plan_sound(
+    repository: &Repository,
+    private: &RecipientPrivate,
+    target: Target,
+    progress: &dyn Progress,
+) -> Result<Plan> {
+    let mut holdings = Holdings::read(repository, private)?;
+    holdings.complete.retain(|backup| backup.damaged_pages == 0);
+    plan_from(holdings, target, progress)
+}
+
+fn plan_from(holdings: Holdings, target: Target, progress: &dyn Progress) -> Result<Plan> {
     let Some(newest) = target.timeline.or_else(|| holdings.newest_timeline()) else {
         return Err(Error::NothingToRestore(nothing(&holdings)));
     };

@@ -7,6 +7,7 @@
 
 mod configuration;
 mod exclusions;
+mod live;
 mod reach;
 mod reading;
 mod session;
@@ -30,6 +31,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use throttle::Throttle;
 use walk::{Tree, version_folder, walk};
+
+pub use live::{LivePage, LivePages, Owner, verify_live};
 
 /// Reads the server's files here.
 #[derive(Debug)]
