@@ -6,10 +6,12 @@
 //!
 //! Absent: anything a product path needs; starting servers for real lives in `postgres_physical::server`.
 
+mod kms;
 mod postgres;
 mod redis;
 mod s3;
 
+pub use kms::{moto_kms, moto_kms_key};
 pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};
 pub use redis::TestRedis;
 pub use s3::{TestS3, moto_server};

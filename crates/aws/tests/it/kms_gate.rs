@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use testkit::{moto_kms, moto_kms_key};
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -63,8 +64,7 @@ impl Gate {
 
     /// The ARN of a new key.
     pub(crate) fn make_key(&self) -> String {
-        let made = self.administer("CreateKey", json!({}));
-        made["KeyMetadata"]["Arn"].as_str().unwrap().to_owned()
+        moto_kms_key(self.moto)
     }
 }
 
@@ -157,22 +157,7 @@ fn request(stream: &TcpStream) -> Option<(String, Value)> {
     Some((call, serde_json::from_slice(&body).ok()?))
 }
 
-/// Asks moto; an error's body holds `__type`.
+/// An error's body holds `__type`; calls without a result answer with nothing.
 fn moto(port: u16, call: &str, body: &Value) -> Value {
-    let body = body.to_string();
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    write!(
-        stream,
-        "POST / HTTP/1.1\r\nHost: kms.us-east-1.amazonaws.com\r\nX-Amz-Target: TrentService.{call}\r\nContent-Type: application/x-amz-json-1.1\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/kms/aws4_request, SignedHeaders=host, Signature=0\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let text = String::from_utf8(answer).unwrap();
-    let (_, body) = text.split_once("\r\n\r\n").unwrap();
-    // Calls without a result answer with nothing.
-    serde_json::from_str(body.trim()).unwrap_or(Value::Null)
+    serde_json::from_str(&moto_kms(port, call, &body.to_string())).unwrap_or(Value::Null)
 }

@@ -10,6 +10,7 @@ mod backup;
 mod drills;
 mod import;
 mod instance;
+mod kms;
 mod process;
 mod proof;
 mod repository_away;
