@@ -7,7 +7,7 @@ use postgres_physical::lsn::Lsn;
 use repository::{BackupReader, BackupState, BackupSummary, Catalogue, WalReader, catalogue};
 use serde::Serialize;
 
-use super::{expire, opened::Opened, progress::Steps, prove};
+use super::{expire, opened::Opened, pages, progress::Steps, prove};
 use crate::{
     cli::{BackupCommand, ReadingArgs, RepositoryArgs},
     clusters,
@@ -42,7 +42,18 @@ pub(crate) fn run(
         } => take_named(instance, json, kind.into(), reading, name),
         BackupCommand::List(args) => list(instance, json, &args),
         BackupCommand::Show { id, repository } => show(instance, json, &id, &repository),
-        BackupCommand::Verify { id, repository } => {
+        BackupCommand::Verify {
+            live: true,
+            repository,
+            ..
+        } => pages::verify(instance, json, &repository),
+        BackupCommand::RepairPages {
+            dry_run,
+            yes,
+            work,
+            repository,
+        } => pages::repair(instance, json, (dry_run, yes), work, &repository),
+        BackupCommand::Verify { id, repository, .. } => {
             verify(instance, json, id.as_deref(), &repository)
         }
         BackupCommand::Prove {
@@ -154,6 +165,12 @@ struct Taken {
     backup: Shown,
     /// Why it is full although an incremental was asked for.
     why_full: Option<String>,
+    /// How the pages were found that an incremental one stores: `named by the server`, or `compared`. Of a full one `all`.
+    changed_pages: &'static str,
+    /// Why the server did not name them.
+    why_not_named: Option<String>,
+    /// From the server, or from its files.
+    bytes_read: u64,
 }
 
 impl Taken {
@@ -170,6 +187,16 @@ impl Taken {
         }
         if let Some(why) = &self.why_full {
             text.push_str(&format!("\n  taken as a full backup: {why}"));
+        }
+        if backup.kind == repository::BackupKind::Incremental {
+            text.push_str(&format!(
+                "\n  changed pages: {}; read {}",
+                self.changed_pages,
+                indicatif::HumanBytes(self.bytes_read)
+            ));
+        }
+        if let Some(why) = &self.why_not_named {
+            text.push_str(&format!("\n  every page was read: {why}"));
         }
         text
     }
@@ -229,6 +256,9 @@ fn show_taken(
     let all = catalogue(&opened.repository)?;
     let taken = Taken {
         backup: find(&all, &outcome.id)?.into(),
+        changed_pages: outcome.changed_pages.name(),
+        why_not_named: outcome.changed_pages.why_not_named().map(str::to_owned),
+        bytes_read: outcome.bytes_read,
         why_full: outcome.why_full,
     };
     terminal::result(json, &taken, || taken.sentence());

@@ -207,6 +207,17 @@ fn create(table: &str, rows: u64) -> String {
     )
 }
 
+fn number_of(connect: &ConnectOptions, sql: &str) -> u64 {
+    value(connect, sql).parse().unwrap()
+}
+
+/// Adds rows that fit no page that is there. The table grows by many pages at once, of which the last stay empty: no record of the WAL
+/// names them.
+fn lengthen(table: &str, from: u64, to: u64) -> String {
+    let filler = "y".repeat(190);
+    format!("COPY {table} FROM PROGRAM 'seq -f \"%.0f|{filler}\" {from} {to}' (DELIMITER '|')")
+}
+
 /// One way in which files change.
 fn step(dice: &mut Dice, serial: u64) -> String {
     let (t, k, rows) = (
@@ -219,11 +230,9 @@ fn step(dice: &mut Dice, serial: u64) -> String {
         1 => format!("UPDATE {t} SET filler = md5(filler) WHERE n % 40 = {k}"),
         2 => format!("VACUUM {t}; DELETE FROM {t} WHERE n % 97 = {k}"),
         3 => format!("DELETE FROM {t} WHERE n > {rows}; VACUUM {t}"),
-        // Extended by many pages at once, of which most stay empty.
         4 => format!(
-            "DELETE FROM {t} WHERE n > 300; VACUUM {t};
-             COPY {t} (n) FROM PROGRAM 'seq 300 {}'; COPY {t} (n) FROM PROGRAM 'seq 9 12'",
-            300 + rows / 8
+            "DELETE FROM {t} WHERE n > 1500; VACUUM {t}; {}",
+            lengthen(&t, 1501, 1501 + rows * 2)
         ),
         5 => format!(
             "TRUNCATE {t}; INSERT INTO {t} SELECT n, 'again' FROM generate_series(1, {rows}) n"
@@ -361,8 +370,17 @@ fn what_the_server_does_not_name() {
     run(
         &connect,
         "UPDATE seen SET filler = md5(filler) WHERE n % 1000 = 5;
-         DELETE FROM tail WHERE n > 100; VACUUM tail;
-         COPY tail (n) FROM PROGRAM 'seq 1 4000'",
+         DELETE FROM tail WHERE n > 9000; VACUUM tail;
+         SELECT 1",
+    );
+    let pages = "SELECT pg_relation_size('tail') / 8192";
+    let shortened = number_of(&connect, pages);
+    run(&connect, &lengthen("tail", 9001, 12_000));
+    let used = "SELECT 1 + max((ctid::text::point)[0]) FROM tail";
+    let (used, lengthened) = (number_of(&connect, used), number_of(&connect, pages));
+    assert!(
+        shortened < used && used < lengthened,
+        "{shortened} {used} {lengthened}"
     );
     let first = world.named();
     assert!(first.bytes_read * 4 < full.bytes_read, "{first:?} {full:?}");

@@ -72,7 +72,7 @@ impl<'a> FileWriter<'a> {
         let (at, piece) = (self.size + self.filled() as u64, PIECE_BYTES as u64);
         let end = at.checked_add(bytes);
         let fits = end.is_some_and(|end| self.bytes_before().is_some_and(|before| end <= before));
-        if !fits || at % piece != 0 || bytes % piece != 0 {
+        if !fits || !at.is_multiple_of(piece) || !bytes.is_multiple_of(piece) {
             return Err(Error::Input(format!(
                 "`{}`: its parent has not {bytes} bytes to keep at {at}",
                 self.file.path
