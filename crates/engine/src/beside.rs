@@ -1,9 +1,13 @@
 //! A moment of the past as a cluster of its own beside the running one: restored into a scratch folder, started on a private socket, gone
 //! when dropped. It archives nothing, streams nothing, and gives its timeline back.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use postgres_physical::{
+    lsn::Lsn,
     server::{Binaries, OsUser, Server},
     wire::ConnectOptions,
 };
@@ -17,6 +21,10 @@ use crate::{
     proof::scratch::Scratch,
     restored,
 };
+
+/// How long the stream may take to bring the WAL of a moment that was just now.
+const WAL_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// In this order everything ends: the server, its folder, its timeline.
 #[derive(Debug)]
@@ -61,6 +69,32 @@ impl Maker<'_> {
         if let Some(warning) = restored::beyond(repository, &plan)? {
             crate::terminal::note(&format!("bre: WARNING: {warning}"));
         }
+        self.follow(plan, scratch, steps)
+    }
+
+    /// From a backup without a damaged page, to a place that the stream may still be bringing.
+    pub(crate) fn bring_back_sound(&self, place: Lsn, steps: &Steps) -> Result<Beside, Error> {
+        let (repository, private) = (&self.opened.repository, self.opened.private()?);
+        let scratch = Scratch::claim(&self.work, self.user, repository)?;
+        steps.step("waiting for the WAL of this moment");
+        let deadline = Instant::now() + WAL_PATIENCE;
+        let plan = loop {
+            let target = Target::lsn(place.0);
+            match recovery::database::plan_sound(repository, &private, target, steps) {
+                Ok(plan) => break plan,
+                Err(recovery::Error::OutsideWindow { .. })
+                    if Instant::now() < deadline && !steps.is_cancelled() =>
+                {
+                    std::thread::sleep(LOOK);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.follow(plan, scratch, steps)
+    }
+
+    fn follow(&self, plan: Plan, scratch: Scratch, steps: &Steps) -> Result<Beside, Error> {
+        let (repository, private) = (&self.opened.repository, self.opened.private()?);
         scratch.check_space(plan.backup.bytes_source, plan.wal_bytes)?;
         let options = RestoreOptions::new(self.user.clone());
         restore(

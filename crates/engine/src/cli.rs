@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// Who can read the repository: its key's age, a new key, an old one let go.
     #[command(subcommand)]
     RepositoryKey(RepositoryKeyCommand),
+    /// Legal holds, and copies of the repository.
+    #[command(subcommand)]
+    Repository(RepositoryCommand),
     /// Bring a database back into an empty folder, or over a broken one, ready to start.
     Restore(RestoreArgs),
     /// One table, or a few of its rows, back into the database that runs.
@@ -292,9 +295,26 @@ pub(crate) enum BackupCommand {
         #[command(flatten)]
         repository: RepositoryArgs,
     },
-    /// Read back every byte of one backup, or of all, with the WAL they need.
+    /// Read back every byte of one backup, or of all, with the WAL they need; or every page of the running cluster.
     Verify {
         id: Option<String>,
+        /// The running cluster's own files instead: which pages are damaged, and what they belong to.
+        #[arg(long, conflicts_with = "id")]
+        live: bool,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Bring damaged pages of the running cluster back from the repository; shows them, and asks.
+    RepairPages {
+        /// Show what would be done; change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+        /// Where the pages are restored to for as long as it takes; DIR/beside when absent.
+        #[arg(long, value_name = "DIR")]
+        work: Option<PathBuf>,
         #[command(flatten)]
         repository: RepositoryArgs,
     },
@@ -376,6 +396,54 @@ pub(crate) enum Source {
     Auto,
     Local,
     Protocol,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RepositoryCommand {
+    /// Keep a backup, all that it refers to and the WAL that it needs until somebody clears that again, whatever the rules say.
+    #[command(subcommand)]
+    Hold(HoldCommand),
+    /// Copy backups and WAL into another repository: sealed objects as they are, read back, manifests last. Goes on where it was stopped.
+    Copy(CopyArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HoldCommand {
+    /// On record with its reason; told to a store that has holds of its own.
+    Set {
+        backup: String,
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    Clear {
+        backup: String,
+        #[arg(long)]
+        reason: String,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    Show(RepositoryArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// The instance's own when absent.
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) from: Option<String>,
+    /// A folder, s3://BUCKET/PREFIX, or the name of one that [repositories.NAME] describes; made where there is none yet.
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) to: String,
+    /// One backup; all that the other's rules keep when absent.
+    #[arg(long, value_name = "ID")]
+    pub(crate) backup: Option<String>,
+    /// The folder with the repository's keys; needed for backups without a pack list only.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keys: Option<PathBuf>,
 }
 
 /// Where the repository and its keys are; below --data when absent.

@@ -67,6 +67,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Table(#[from] recovery::table::TableError),
     #[error(transparent)]
+    Page(#[from] recovery::pages::PageError),
+    #[error(transparent)]
     Schema(#[from] backup::schema::SchemaError),
     #[error(transparent)]
     Spare(#[from] recovery::spare::SpareError),

@@ -10,11 +10,13 @@ mod expire;
 pub(crate) mod import;
 mod keys;
 pub(crate) mod opened;
+mod pages;
 mod plan;
 pub(crate) mod progress;
 mod prove;
 mod quote;
 mod replay;
+mod repository;
 mod repository_keys;
 mod restore;
 mod restore_preview;
@@ -45,6 +47,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Spare(command) => return spare::run(&instance, json, command),
         Command::Wal(command) => return wal::run(&instance, json, command),
         Command::Backup(command) => return backup::run(&instance, json, command),
+        Command::Repository(command) => return repository::run(&instance, json, command),
         Command::RepositoryKey(command) => {
             return repository_keys::run(&instance, json, command);
         }

@@ -72,7 +72,48 @@ fn a_table_emptied_by_mistake_is_back_and_the_engine_goes_on() {
     }
     instance.audit_is_sound();
     the_schema_goes_to_git(&instance);
+    a_damaged_page_comes_back(&mut instance);
     instance.stop_cleanly();
+}
+
+fn a_damaged_page_comes_back(instance: &mut Instance) {
+    instance.sql("UPDATE orders SET price = price + 1");
+    let before = instance.value("SELECT sum(price) FROM orders");
+    let path = instance.value("SELECT pg_relation_filepath('orders')");
+    instance.stop_cleanly();
+    let file = instance.data().join("postgres").join(path);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[2 * 8192 + 5000] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    instance.up();
+    let found = instance
+        .bre(&["backup", "verify", "--live"])
+        .exits(1)
+        .parsed();
+    let page = &found["damaged"][0];
+    assert_eq!(
+        (&page["database"], &page["relation"], &page["block"]),
+        (&"bre".into(), &"public.orders".into(), &2.into()),
+        "{found}"
+    );
+    instance
+        .bre(&["backup", "repair-pages"])
+        .refused(&["public.orders, block 2", "--yes"]);
+    let repaired = instance.bre(&["backup", "repair-pages", "--yes"]).json();
+    assert_eq!(repaired["sound"], true, "{repaired}");
+    assert!(
+        repaired["damaged"][0]["outcome"]
+            .as_str()
+            .unwrap()
+            .starts_with("brought back"),
+        "{repaired}"
+    );
+    assert_eq!(instance.value("SELECT sum(price) FROM orders"), before);
+    assert_eq!(
+        instance.bre(&["backup", "verify", "--live"]).json()["sound"],
+        true
+    );
+    assert_eq!(instance.locate().status, 200);
 }
 
 fn the_schema_goes_to_git(instance: &Instance) {

@@ -54,6 +54,9 @@ pub fn remedy(page: &DamagedPage) -> Remedy {
                 "it is a sequence: set it on by hand, ALTER SEQUENCE {} RESTART WITH …",
                 page.relation.as_deref().unwrap_or("…")
             )),
+            "t" => Remedy::Elsewhere(
+                "it is the TOAST of a materialised view: REFRESH MATERIALIZED VIEW".to_owned(),
+            ),
             _ => Remedy::Elsewhere(format!(
                 "the server knows no relation of this file: when it is left over, nothing reads it; otherwise {whole}"
             )),
@@ -61,11 +64,11 @@ pub fn remedy(page: &DamagedPage) -> Remedy {
     };
     match (page.kind.as_str(), page.fork) {
         ("i", _) => Remedy::Statement(format!("REINDEX INDEX {relation}")),
-        ("m", Fork::Main) => Remedy::Statement(format!("REFRESH MATERIALIZED VIEW {relation}")),
-        ("r" | "t" | "m", _) if page.oid < FIRST_USER_OID => Remedy::Elsewhere(format!(
+        ("m", _) => Remedy::Statement(format!("REFRESH MATERIALIZED VIEW {relation}")),
+        ("r" | "t", _) if page.oid < FIRST_USER_OID => Remedy::Elsewhere(format!(
             "it is a part of the system catalogue {table}: {whole}"
         )),
-        ("r" | "t" | "m", Fork::FreeSpace | Fork::Visibility) => Remedy::Empty,
+        ("r" | "t", Fork::FreeSpace | Fork::Visibility) => Remedy::Empty,
         ("r" | "t", Fork::Main) => Remedy::Page,
         _ => Remedy::Elsewhere(whole.to_owned()),
     }
@@ -156,7 +159,7 @@ mod tests {
         check("i", 20_000, Fork::Main, "REINDEX INDEX public.t");
         check("i", 2_662, Fork::Main, "REINDEX INDEX public.t");
         check("m", 20_000, Fork::Main, "REFRESH");
-        check("m", 20_000, Fork::Visibility, "Empty");
+        check("m", 20_000, Fork::Visibility, "REFRESH");
         check("S", 20_000, Fork::Main, "ALTER SEQUENCE");
         check("r", 1_259, Fork::Main, "system catalogue");
         check("r", 1_259, Fork::Visibility, "system catalogue");

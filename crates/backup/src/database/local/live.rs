@@ -214,7 +214,7 @@ fn owner(connect: &ConnectOptions, relation: Relation) -> Option<Owner> {
     // The default tablespace of the database is written as 0.
     let sql = format!(
         "SET search_path = ''; SELECT c.oid::regclass, c.oid, c.relkind, coalesce(i.indrelid::regclass, t.oid::regclass, o.oid::regclass) \
-         FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid LEFT JOIN pg_class t ON t.reltoastrelid = c.oid \
+         FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid LEFT JOIN pg_class t ON t.reltoastrelid = c.oid AND t.relkind = 'r' \
          LEFT JOIN pg_class o ON o.oid = c.oid AND o.relkind IN ('r', 'm') \
          WHERE c.oid = pg_filenode_relation(CASE WHEN {0} = \
          (SELECT dattablespace FROM pg_database WHERE datname = current_database()) THEN 0 ELSE {0} END, {1})",

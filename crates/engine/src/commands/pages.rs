@@ -1,0 +1,315 @@
+//! `bre backup verify --live`, `bre backup repair-pages`: damaged pages of the running cluster, found and brought back.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use backup::database::{LivePage, LivePages, verify_live};
+use postgres_physical::{
+    server::{Binaries, OsUser, sql::Client},
+    wire::ConnectOptions,
+};
+use recovery::pages::{DamagedPage, Held, Put, Remedy, remedy};
+use serde::Serialize;
+
+use super::{detach::confirmed, opened::Opened, progress::Steps, restore, table::live};
+use crate::{
+    beside::Maker,
+    cli::{RepositoryArgs, RunningArgs},
+    config::Config,
+    error::Error,
+    instance::Instance,
+    record::Event,
+    terminal,
+};
+
+#[derive(Debug, Serialize)]
+struct Report {
+    data_dir: PathBuf,
+    files: u64,
+    pages: u64,
+    damaged: Vec<Shown>,
+    /// Nothing is damaged, or nothing is any more.
+    sound: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    database: Option<String>,
+    relation: Option<String>,
+    fork: &'static str,
+    block: u32,
+    path: String,
+    what: String,
+    remedy: String,
+    /// What came of the repair.
+    outcome: Option<String>,
+    #[serde(skip)]
+    place: String,
+}
+
+impl Shown {
+    fn new(page: &LivePage) -> Self {
+        let damaged = damaged(page);
+        Self {
+            database: damaged.database.clone(),
+            relation: damaged.relation.clone(),
+            fork: fork(&damaged),
+            block: page.block,
+            path: page.path.clone(),
+            what: page.what.clone(),
+            remedy: match remedy(&damaged) {
+                Remedy::Page => "the page from the repository: bre backup repair-pages".to_owned(),
+                Remedy::Empty => "an empty page, then VACUUM: bre backup repair-pages".to_owned(),
+                Remedy::Statement(sql) => format!("{sql}: bre backup repair-pages"),
+                Remedy::Elsewhere(what) => what,
+            },
+            outcome: None,
+            place: damaged.place(),
+        }
+    }
+}
+
+fn fork(page: &DamagedPage) -> &'static str {
+    use postgres_physical::page::Fork;
+    match page.fork {
+        Fork::Main => "main",
+        Fork::FreeSpace => "fsm",
+        Fork::Visibility => "vm",
+        Fork::Init => "init",
+    }
+}
+
+fn damaged(page: &LivePage) -> DamagedPage {
+    let owner = page.owner.clone();
+    DamagedPage {
+        path: page.path.clone(),
+        fork: page.fork,
+        block: page.block,
+        database: owner.database,
+        relation: owner.relation,
+        oid: owner.oid,
+        kind: owner.kind,
+        table: owner.table,
+    }
+}
+
+impl Report {
+    fn new(found: &LivePages) -> Self {
+        Self {
+            data_dir: found.data.clone(),
+            files: found.files,
+            pages: found.pages,
+            damaged: found.damaged.iter().map(Shown::new).collect(),
+            sound: found.damaged.is_empty(),
+        }
+    }
+
+    fn sentences(&self) -> String {
+        let mut text = format!(
+            "{}: {} pages in {} files read, {} damaged\n",
+            self.data_dir.display(),
+            self.pages,
+            self.files,
+            self.damaged.len()
+        );
+        for page in &self.damaged {
+            text.push_str(&format!(
+                "  {} ({}): {}\n    {}\n",
+                page.place,
+                page.path,
+                page.what,
+                page.outcome.as_deref().unwrap_or(&page.remedy)
+            ));
+        }
+        text
+    }
+
+    fn show(&self, json: bool) -> ExitCode {
+        terminal::result(json, self, || self.sentences());
+        match self.sound {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }
+    }
+}
+
+pub(super) fn verify(
+    instance: &Instance,
+    json: bool,
+    args: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    let steps = Steps::shown(json, "verify").cancelled_by(restore::interrupted()?);
+    let found = verify_live(&live(instance, args, &RunningArgs::default())?, &steps)?;
+    drop(steps);
+    Ok(Report::new(&found).show(json))
+}
+
+pub(super) fn repair(
+    instance: &Instance,
+    json: bool,
+    (dry_run, yes): (bool, bool),
+    work: Option<PathBuf>,
+    args: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    let steps = Steps::shown(json, "repair").cancelled_by(restore::interrupted()?);
+    let connect = live(instance, args, &RunningArgs::default())?;
+    let found = verify_live(&connect, &steps)?;
+    let mut report = Report::new(&found);
+    if report.sound || dry_run {
+        drop(steps);
+        return Ok(report.show(json));
+    }
+    let question = format!(
+        "{}The tables of these pages are locked (ACCESS EXCLUSIVE) until their pages are back, which takes as long as a restore; then the pages are written \
+         into the running cluster's files.",
+        report.sentences()
+    );
+    if !yes && !steps.hidden_while(|| confirmed(&question)) {
+        return Err(Error::Refused {
+            what: "nothing was changed",
+            reason: "give --yes to do it without asking".into(),
+        });
+    }
+    let opened = Opened::at(instance, args)?;
+    let config = Config::load(None, instance.root())?;
+    let binaries = Binaries::find(config.database.binaries.as_deref())?;
+    let maker = Maker {
+        opened: &opened,
+        binaries: &binaries,
+        user: &OsUser::for_server()?,
+        work: work.unwrap_or_else(|| instance.beside()),
+    };
+    let pages: Vec<DamagedPage> = found.damaged.iter().map(damaged).collect();
+    let outcomes = mend(&connect, &found, &pages, &maker, &steps)?;
+    steps.step("looking again");
+    let after = verify_live(&connect, &steps)?;
+    drop(steps);
+    for (shown, outcome) in report.damaged.iter_mut().zip(outcomes) {
+        shown.outcome = Some(outcome);
+    }
+    report.sound = after.damaged.is_empty();
+    record(instance, args, &report);
+    let code = report.show(json);
+    if !report.sound {
+        terminal::note(&format!(
+            "bre: still damaged:\n{}",
+            Report::new(&after).sentences()
+        ));
+    }
+    Ok(code)
+}
+
+/// What came of each page, in their order.
+fn mend(
+    connect: &ConnectOptions,
+    found: &LivePages,
+    pages: &[DamagedPage],
+    maker: &Maker<'_>,
+    steps: &Steps,
+) -> Result<Vec<String>, Error> {
+    let locked = |page: &&DamagedPage| matches!(remedy(page), Remedy::Page | Remedy::Empty);
+    let held_pages: Vec<&DamagedPage> = pages.iter().filter(locked).collect();
+    steps.step("locking the tables");
+    let mut held = Held::lock(connect, &found.data, &held_pages)?;
+    let place = held.settle(&held_pages)?;
+    let wanted = held_pages
+        .iter()
+        .any(|page| remedy(page) == Remedy::Page && held.is_bad(page));
+    // Nothing is restored for maps alone, nor for what the server itself has written by now.
+    let beside = match wanted {
+        true => Some(maker.bring_back_sound(place, steps)),
+        false => None,
+    };
+    if steps.is_cancelled() {
+        return Err(Error::Refused {
+            what: "nothing was changed",
+            reason: "it was interrupted".into(),
+        });
+    }
+    let mut outcomes = Vec::new();
+    for page in pages {
+        let put = match remedy(page) {
+            Remedy::Page if !held.is_bad(page) => Put::GoodAlready,
+            Remedy::Page => match &beside {
+                Some(Ok(beside)) => held.put(page, &beside.scratch.data())?,
+                Some(Err(error)) => Put::Refused(error.to_string()),
+                None => Put::GoodAlready,
+            },
+            Remedy::Empty => held.empty(page)?,
+            Remedy::Statement(_) => continue,
+            Remedy::Elsewhere(_) => continue,
+        };
+        outcomes.push((page.place(), put));
+    }
+    held.release()?;
+    drop(beside);
+    pages
+        .iter()
+        .map(|page| outcome(connect, page, &outcomes, steps))
+        .collect()
+}
+
+/// After the locks are gone: statements, and a look through SQL at what was written.
+fn outcome(
+    connect: &ConnectOptions,
+    page: &DamagedPage,
+    put: &[(String, Put)],
+    steps: &Steps,
+) -> Result<String, Error> {
+    let place = page.place();
+    steps.step(&place);
+    let sql = match (remedy(page), put.iter().find(|(of, _)| *of == place)) {
+        (Remedy::Elsewhere(what), _) => return Ok(format!("NOT REPAIRED: {what}")),
+        (_, Some((_, Put::Refused(why)))) => {
+            return Ok(format!("NOT REPAIRED: {why}. Instead {}", page.by_table()));
+        }
+        (Remedy::Statement(sql), _) => sql,
+        (Remedy::Empty, _) => format!(
+            "VACUUM (DISABLE_PAGE_SKIPPING) {}",
+            page.table.as_deref().unwrap_or_default()
+        ),
+        (Remedy::Page, _) => format!(
+            "SELECT count(*) FROM ONLY {}",
+            page.relation.as_deref().unwrap_or_default()
+        ),
+    };
+    let done = match (remedy(page), put.iter().find(|(of, _)| *of == place)) {
+        (Remedy::Statement(_), _) => "made anew",
+        (Remedy::Empty, _) => "emptied and filled again",
+        (_, Some((_, Put::GoodAlready))) => "the server had a good copy and wrote it",
+        _ => "brought back",
+    };
+    let database = page.database.as_deref().unwrap_or("postgres");
+    let ran = Client::connect(&connect.clone().with_database(database))
+        .and_then(|mut client| client.query(&sql));
+    Ok(match ran {
+        Ok(_) => format!("{done} ({sql})"),
+        Err(error) => format!("{done}, but {sql} says: {error}"),
+    })
+}
+
+fn record(instance: &Instance, args: &RepositoryArgs, report: &Report) {
+    if args.cluster.is_some() || instance.running().is_err() || !instance.is_locked() {
+        return;
+    }
+    // An entry has its limits.
+    let places: Vec<&str> = report
+        .damaged
+        .iter()
+        .take(100)
+        .map(|page| page.place.as_str())
+        .collect();
+    let event = Event::by_person("RestoreRun")
+        .with("pages", report.damaged.len())
+        .with("places", places.join("; "))
+        .with(
+            "outcome",
+            if report.sound {
+                "repaired"
+            } else {
+                "not all repaired"
+            },
+        );
+    if let Err(error) = super::wait(event.record(instance)) {
+        terminal::note(&format!("bre: the repair is not in the audit log: {error}"));
+    }
+}
