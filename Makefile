@@ -7,10 +7,10 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test python-client generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates retention fmt setup
+.PHONY: help run test python-client generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates torture-spare retention fmt s3-ceph setup
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: ## install PostgreSQL and Redis when they are missing
 	@scripts/setup
@@ -44,11 +44,20 @@ torture: setup ## SIGKILL at seeded moments, again and again; SEED and ROUNDS ch
 torture-locates: setup ## SIGKILL amid locates, again and again; SEED and ROUNDS (usually 2000) choose and repeat a run
 	ROUNDS=$${ROUNDS:-2000} cargo test --locked -p services --test it locates_under_fire::killed -- --nocapture
 
+torture-spare: setup ## a warm spare promoted after a loss under load, ROUNDS times (usually 20); SEED repeats a run, SECONDS_MAX judges the times
+	@command -v python3 >/dev/null || scripts/setup python3
+	cargo build --release --locked -p engine
+	@scripts/torture-spare
+
 retention: ## expiry against a model, over many seeds; SEED and SEEDS (usually 10000) choose
 	BRE_RETENTION_SEED=$(or $(SEED),1) BRE_RETENTION_SEEDS=$(or $(SEEDS),10000) cargo test -p repository --release --lib retention::property -- --nocapture
 
 crash-seeds: ## machines stopped at any write; SEEDS (500) and SEED (1) choose and repeat them, LOG=1 tells one's life
 	SEED="$(SEED)" SEEDS="$(SEEDS)" cargo test --release --locked -p recovery --test it -- --nocapture --exact crashes::stopped_at_any_write
+
+s3-ceph: ## the store suite and object lock on Ceph's S3 server (minutes and 2 GB at the first time, as root)
+	cargo test --locked -p aws --test it --no-run
+	@scripts/ceph-s3 run cargo test --locked -p aws --test it -- --ignored --exact s3::on_ceph --nocapture
 
 bench: ## side-by-side benchmarks, printed as ratios
 	@scripts/setup wrk zstd

@@ -27,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) database: Database,
     pub(crate) cache: Cache,
     pub(crate) repository: Repository,
+    /// Further ones, by name: copies of the first.
+    pub(crate) repositories: BTreeMap<String, Further>,
     pub(crate) repository_key: RepositoryKey,
     pub(crate) backup: Backup,
     pub(crate) spare: Spare,
@@ -201,6 +203,27 @@ pub(crate) struct Repository {
     pub(crate) lock: Option<ObjectLock>,
 }
 
+/// `[repositories.NAME]`: gets backups and WAL by copy and keeps them for as long as it says; what it does not say, as `[backup]` does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Further {
+    pub(crate) path: Location,
+    pub(crate) lock: Option<ObjectLock>,
+    full_days: Option<NonZeroU16>,
+    incremental_days: Option<NonZeroU16>,
+    wal_days: Option<NonZeroU16>,
+}
+
+impl Further {
+    pub(crate) fn rules(&self, first: &Backup) -> Rules {
+        let mut rules = first.clone();
+        rules.full_days = self.full_days.unwrap_or(rules.full_days);
+        rules.incremental_days = self.incremental_days.unwrap_or(rules.incremental_days);
+        rules.wal_days = self.wal_days.unwrap_or(rules.wal_days);
+        rules.rules()
+    }
+}
+
 /// `[repository.lock]`: how long the store itself shall refuse to delete what backups are made of.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -238,6 +261,20 @@ pub(crate) struct RepositoryKey {
     pub(crate) endpoint: Option<String>,
     pub(crate) profile: Option<String>,
     pub(crate) credentials_file: Option<PathBuf>,
+    pub(crate) pkcs11: Option<Pkcs11Key>,
+}
+
+/// `[repository_key.pkcs11]`: an RSA key pair inside a token.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pkcs11Key {
+    /// The library that speaks to the token.
+    pub(crate) module: PathBuf,
+    /// Labels of the token, and of the key pair in it.
+    pub(crate) token: String,
+    pub(crate) object: String,
+    /// Holds the PIN; mode 0600.
+    pub(crate) pin_file: PathBuf,
 }
 
 /// Who keeps the key that reads.
@@ -248,6 +285,7 @@ pub(crate) enum KeyProvider {
     #[default]
     File,
     Kms,
+    Pkcs11,
 }
 
 /// A PostgreSQL that this host protects and does not run.

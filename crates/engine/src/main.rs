@@ -10,6 +10,7 @@ mod clusters;
 mod commands;
 mod config;
 mod control;
+mod copies;
 mod error;
 mod expiry;
 mod instance;

@@ -10,6 +10,7 @@
 
 mod archive;
 mod backup;
+mod copying;
 mod error;
 mod heads;
 mod keys;
@@ -32,13 +33,14 @@ pub use backup::{
     BackupWriter, Catalogue, DamagedObject, DamagedPage, Entry, EntryKind, ExtentReader,
     FileWriter, Proof, VerifyReport, WINDOW_BYTES, catalogue, new_backup_id, put_proof,
 };
+pub use copying::{Copied, CopyOptions, copy};
 pub use error::{ClosedKey, Error, Result, StoreError};
 pub use heads::{StoredHead, heads, put_head};
 pub use keys::{
-    ChunkIdKey, DataKeySecret, KeyError, KeyOutlook, KeyState, KeyTrouble, NamedWrap, Reach, RecipientPrivate,
-    RecipientPublic, Rewrapped, UnwrapKeys, WalReach, WrapBinding, WrapHeader, WrapKeys, WrapSuite,
-    key_outlook, named_recipient_id, named_wrap, not_sealed_to, open_named_wrap, recipients,
-    retire, rewrap, seal_also,
+    ChunkIdKey, DataKeySecret, KeyError, KeyOutlook, KeyState, KeyTrouble, NamedWrap, Reach,
+    RecipientPrivate, RecipientPublic, Rewrapped, UnwrapKeys, WalReach, WrapBinding, WrapHeader,
+    WrapKeys, WrapSuite, key_outlook, named_recipient_id, named_wrap, not_sealed_to,
+    open_named_wrap, recipients, retire, rewrap, seal_also,
 };
 pub use manifest::Extent;
 pub use progress::Progress;

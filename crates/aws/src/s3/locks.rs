@@ -72,6 +72,17 @@ pub(super) async fn keep_longer(remote: Arc<Remote>, names: Vec<String>) -> Resu
     .await
 }
 
+/// At least for as long as a new object.
+pub(super) async fn lock_now(
+    remote: &Remote,
+    name: &str,
+    policy: LockPolicy,
+) -> Result<(), StoreError> {
+    // To the second, so that a lock that was set a moment ago counts.
+    let until = DateTime::from(SystemTime::now()).secs() - 60 + i64::from(policy.days) * 86_400;
+    keep_until(remote, name, policy, until * 1_000_000).await
+}
+
 async fn keep_until(
     remote: &Remote,
     name: &str,

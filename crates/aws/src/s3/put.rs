@@ -14,7 +14,7 @@ use aws_sdk_s3::{
 use repository::{LockMode, LockPolicy, MARKER, StoreError};
 
 use super::{
-    delete, read,
+    delete, locks, read,
     remote::{Doing, Remote, code_of, status_of},
 };
 
@@ -48,8 +48,10 @@ pub(super) async fn put_new(
     bytes: Vec<u8>,
     refuses_second: bool,
 ) -> Result<(), StoreError> {
+    let in_parts = bytes.len() > remote.part_bytes;
     if refuses_second {
-        return put_settled(remote, name, bytes, &random_hex()).await;
+        put_settled(remote, name, bytes, &random_hex()).await?;
+        return locked_whole(remote, name, in_parts).await;
     }
     if read::seen(remote, name).await?.is_some() {
         return Err(taken(name));
@@ -59,7 +61,16 @@ pub(super) async fn put_new(
     }
     let token = random_hex();
     put_settled(remote, name, bytes, &token).await?;
-    first_wins(remote, name, &token).await
+    first_wins(remote, name, &token).await?;
+    locked_whole(remote, name, in_parts).await
+}
+
+/// Ceph forgets the lock of what came in parts.
+async fn locked_whole(remote: &Remote, name: &str, in_parts: bool) -> Result<(), StoreError> {
+    match remote.lock.filter(|_| in_parts && LockPolicy::covers(name)) {
+        Some(policy) => locks::lock_now(remote, name, policy).await,
+        None => Ok(()),
+    }
 }
 
 /// Sends until it is known how it ended.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use postgres_physical::wire::ConnectOptions;
-use repository::retention::{Action, Decision, Expired, Plan, execute};
+use repository::retention::{Action, Decision, Expired, Plan};
 use serde::Serialize;
 
 use super::{detach::confirmed, opened::Opened, progress::Steps, restore::interrupted};
@@ -11,9 +11,10 @@ use crate::{
     cli::ExpireArgs,
     config::Config,
     error::Error,
-    expiry::{decide, sentence},
+    expiry::{Log, carry_out, decide, sentence},
     instance::Instance,
     keys,
+    record::Event,
     terminal::{self, time},
     up::{backups::lock, postgres::BACKUP},
 };
@@ -32,9 +33,12 @@ struct Shown<'a> {
 
 pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, &args.repository)?;
-    let rules = Config::load(args.config.as_deref(), instance.root())?
-        .backup
-        .rules();
+    let config = Config::load(args.config.as_deref(), instance.root())?;
+    let named = args.repository.repository.as_ref();
+    let rules = match named.and_then(|name| config.repositories.get(name)) {
+        Some(further) => further.rules(&config.backup),
+        None => config.backup.rules(),
+    };
     // A host that cannot read expires what it can judge.
     let private = keys::reading_key_if_here(&opened.keys)?;
     let own = args.repository.repository.is_none();
@@ -69,7 +73,16 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
             None
         };
         let steps = Steps::shown(json, "expire").cancelled_by(interrupted()?);
-        done = Some(execute(&opened.repository, &plan, &steps)?);
+        // Without a running engine there is no log to write to.
+        let recorded = connect.is_some();
+        let log = Log {
+            asked_by: Event::by_person("BackupRun"),
+            record: &|event| match recorded {
+                true => super::wait(event.record(instance)),
+                false => Ok(()),
+            },
+        };
+        done = Some(carry_out(&opened.repository, &plan, &steps, &log)??);
     }
     let shown = Shown {
         dry_run: args.dry_run,

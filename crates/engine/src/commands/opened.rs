@@ -47,7 +47,13 @@ impl Opened {
                 }
             }
         };
+        let further = |name: &String| settings.as_ref().ok()?.repositories.get(name);
         match &args.repository {
+            Some(name) if further(name).is_some() => {
+                let (path, lock) = further(name).map(|f| (f.path.clone(), f.lock)).unzip();
+                let path = path.unwrap_or_else(|| instance.repository().into());
+                Self::open(path, lock.flatten(), args, instance)
+            }
             None => Self::open(own()?, lock, args, instance),
             Some(named) => {
                 let named = location(named)?;
@@ -76,7 +82,7 @@ impl Opened {
     }
 }
 
-fn location(named: &str) -> Result<Location, Error> {
+pub(crate) fn location(named: &str) -> Result<Location, Error> {
     named.parse().map_err(|reason| Error::Argument {
         what: "repository",
         // Not what was typed: it may hold what is nobody's business.

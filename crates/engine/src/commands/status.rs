@@ -1,6 +1,6 @@
 //! `bre status`: what runs, how far the stream is, what could be restored. Works without a running engine, too.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use repository::{BackupState, catalogue, not_sealed_to, wal_inventory};
 use serde::Serialize;
@@ -13,12 +13,14 @@ use super::{
 use crate::{
     cli::RepositoryArgs,
     control::Control,
+    copies,
     error::Error,
     instance::Instance,
     keys::{
         age::{self, KeyAge},
         writing_key,
     },
+    spare::Link,
     terminal::{self, time},
     up::plan::failed_proof_of,
 };
@@ -39,8 +41,12 @@ struct Status {
     window: Vec<Window>,
     holes: Vec<Hole>,
     damaged: Vec<String>,
+    /// When some process keeps one.
+    spare: Option<recovery::spare::Status>,
     /// The key that backups are sealed to.
     repository_key: Option<KeyAge>,
+    /// Further repositories, by name: how far their copies are.
+    copies: BTreeMap<String, copies::Standing>,
     /// Nothing is wrong yet.
     warnings: Vec<String>,
     /// What an operator should look at now.
@@ -53,8 +59,14 @@ pub(crate) async fn run(instance: &Instance, json: bool) -> Result<ExitCode, Err
         _ => None,
     };
     let mut status = of_repository(instance)?;
+    for (name, copy) in &status.copies {
+        if let Some(trouble) = &copy.trouble {
+            status.warnings.push(format!("the copy {name}: {trouble}"));
+        }
+    }
     status.running = engine.is_some();
     status.alarms.extend(alarms(engine.as_ref()));
+    note_spare(instance, &mut status);
     // The running engine says it in more words.
     if let Some(proof) = status.proof_failed.clone()
         && !status
@@ -100,7 +112,9 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
         window: Vec::new(),
         holes: Vec::new(),
         damaged: Vec::new(),
+        spare: None,
         repository_key: None,
+        copies: copies::standings(instance),
         warnings: Vec::new(),
         alarms: Vec::new(),
     };
@@ -154,6 +168,16 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
     Ok(status)
 }
 
+/// One that does not follow protects from nothing, and nothing else is wrong yet.
+fn note_spare(instance: &Instance, status: &mut Status) {
+    status.spare = Link::to(instance).status().ok().flatten();
+    if let Some(spare) = status.spare.as_ref().filter(|spare| !spare.healthy) {
+        let why = spare.trouble.as_deref().unwrap_or("it is not there yet");
+        let phase = spare.phase.words();
+        status.warnings.push(format!("the spare is {phase}: {why}"));
+    }
+}
+
 fn note_key(opened: &Opened, status: &mut Status) -> Result<(), Error> {
     let Ok(age) = age::of(&opened.keys) else {
         return Ok(());
@@ -187,12 +211,27 @@ fn sentences(status: &Status) -> String {
         "proved      {}\n",
         status.newest_proved.as_deref().unwrap_or("no backup yet")
     ));
+    for (name, copy) in &status.copies {
+        text.push_str(&format!(
+            "copy        {name}: up to {}, {} of WAL behind; {}\n",
+            time(copy.until_micros),
+            indicatif::HumanBytes(copy.lag_bytes),
+            copy.repository
+        ));
+    }
     text.extend(status.window.iter().map(Window::line));
     text.extend(status.holes.iter().map(Hole::line));
     if let Some(engine) = &status.engine {
         text.push_str(&format!(
             "stream      {}\n",
             engine["components"]["wal_stream"]
+        ));
+    }
+    if let Some(spare) = &status.spare {
+        text.push_str(&format!(
+            "spare       {}, {:.1} s behind\n",
+            spare.phase.words(),
+            spare.lag_seconds
         ));
     }
     if let Some(key) = &status.repository_key {

@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use crate::{
     cli::ReadingArgs,
     config::Config,
+    copies::Copies,
     error::Error,
     instance::Instance,
     keys,
@@ -52,6 +53,7 @@ struct Guarded {
     streamer: Streamer,
     backups: Backups,
     plan: Option<Plan>,
+    copies: Copies,
     binaries: Option<Binaries>,
     user: Option<OsUser>,
     settings: crate::config::Backup,
@@ -80,6 +82,7 @@ impl Protection {
         keys::prepare(&instance.keys(), &config.repository_key)?;
         let own = open_own(instance, Some(location), config.repository.lock)?;
         let streamer = streamer(&connect, &own);
+        let copies = Copies::start(instance, config, &own.repository, own.keys.private.as_ref());
         note_recipient(instance, &own);
         monitor.follow(Some(streamer.watch()));
         monitor.set_problem(Some(NOT_SEEN.to_owned()));
@@ -92,6 +95,7 @@ impl Protection {
                 streamer,
                 backups: Backups::default(),
                 plan: None,
+                copies,
                 // Only proofs need them; without them they are not made, and the plan says so.
                 binaries: Binaries::find(config.database.binaries.as_deref()).ok(),
                 user: OsUser::for_server().ok(),
@@ -151,6 +155,7 @@ impl Protection {
         self.monitor.follow(None);
         if let Some(mut guarded) = self.guarded {
             guarded.backups.end();
+            guarded.copies.end();
             if let Some(plan) = &mut guarded.plan {
                 plan.end();
             }

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    copies::Copies,
     error::Error,
     instance::{Instance, Running},
     keys::Keys,
@@ -68,6 +69,7 @@ pub(crate) struct Supervisor {
     pub(super) backups: Backups,
     /// From the first look on.
     pub(super) plan: Option<Plan>,
+    copies: Option<Copies>,
     companion: Companion,
 }
 
@@ -123,6 +125,7 @@ impl Supervisor {
             reloader: None,
             backups: Backups::default(),
             plan: None,
+            copies: None,
             companion,
         };
         supervisor
@@ -131,6 +134,12 @@ impl Supervisor {
         supervisor.attach_stream()?;
         supervisor.start_services(listener, book)?;
         supervisor.first_key()?;
+        supervisor.copies = Some(Copies::start(
+            &supervisor.instance,
+            &supervisor.config,
+            &supervisor.repository,
+            supervisor.keys.private.as_ref(),
+        ));
         Ok(supervisor)
     }
 
@@ -387,6 +396,9 @@ impl Supervisor {
             self.runtime.block_on(services.shutdown());
         }
         self.backups.end();
+        if let Some(copies) = &mut self.copies {
+            copies.end();
+        }
         if let Some(plan) = &mut self.plan {
             plan.end();
         }

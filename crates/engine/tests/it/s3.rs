@@ -95,10 +95,22 @@ fn a_repository_in_s3_backs_up_streams_rides_out_an_outage_and_restores() {
         return;
     };
     s3.make_bucket("backups");
+    s3.make_locking_bucket("locked");
     let proxy = Proxy::to(s3.port());
     let through = format!("http://127.0.0.1:{}", proxy.port);
     let place = s3.location_through(&through, "backups", "one");
-    let instance = Instance::with(&["--repository", &place]);
+    let mut instance = Instance::prepared(&[]);
+    let copy = instance.folder.join("copy-of-all");
+    let settings = format!(
+        "[repository]\npath = \"{place}\"\n\
+         [repositories.near]\npath = \"{}\"\nwal_days = 3\n\
+         [repositories.far]\npath = \"{}\"\nlock = {{ mode = \"compliance\", days = 2 }}\n",
+        copy.display(),
+        s3.location("locked", "far"),
+    );
+    std::fs::create_dir_all(instance.data()).unwrap();
+    std::fs::write(instance.data().join("bre.toml"), settings).unwrap();
+    instance.up();
     assert_eq!(instance.locate().status, 200);
     let full = instance.bre(&["backup", "run", "--kind", "full"]).json();
     let changed = instance
@@ -135,5 +147,59 @@ fn a_repository_in_s3_backs_up_streams_rides_out_an_outage_and_restores() {
                 .all(|backup| backup["sound"] == Value::Bool(true))),
         "{verified}"
     );
-    instance.restores("copy", &["--latest"], &instance.sql(QUOTES));
+    let quotes = instance.sql(QUOTES);
+    instance.restores("restored", &["--latest"], &quotes);
+
+    let full = full["id"].as_str().unwrap();
+    held_until_it_is_cleared(&instance, full);
+    copied_continuously_and_restored_from_each(&instance, &quotes);
+    let refused = instance.bre(&["backup", "expire", "--repository", "far", "--dry-run"]);
+    assert!(refused.json()["decisions"].is_array());
+}
+
+fn held_until_it_is_cleared(instance: &Instance, backup: &str) {
+    let hold = ["repository", "hold"];
+    let set = [&hold[..], &["set", backup, "--reason", "case 4711"]].concat();
+    let set = instance.bre(&set).json();
+    assert!(set["objects"].as_u64() > Some(2), "{set}");
+    let shown = instance.bre(&[&hold[..], &["show"]].concat()).json();
+    assert_eq!(shown[0]["reason"], "case 4711", "{shown}");
+    let plan = instance.bre(&["backup", "expire", "--dry-run"]).json();
+    let decisions = plan["decisions"].as_array().unwrap();
+    let kept = decisions.iter().find(|d| d["which"] == backup).unwrap();
+    assert!(
+        kept["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("on legal hold"),
+        "{kept}"
+    );
+    let clear = ["clear", backup, "--reason", "closed", "--yes"];
+    instance.bre(&[&hold[..], &clear].concat()).json();
+    assert_eq!(
+        instance.bre(&[&hold[..], &["show"]].concat()).json(),
+        serde_json::json!([])
+    );
+}
+
+fn copied_continuously_and_restored_from_each(instance: &Instance, quotes: &[Vec<String>]) {
+    instance.wait_caught_up();
+    let end = instance.value("SELECT pg_current_wal_flush_lsn() - '0/0'");
+    let end: u64 = end.parse().unwrap();
+    for name in ["near", "far"] {
+        let copied = within(PATIENCE, || {
+            let status = instance.bre(&["status"]).parsed();
+            (status["copies"][name]["wal_end_lsn"].as_u64()? >= end).then_some(())
+        });
+        assert!(
+            copied.is_some(),
+            "{name}: {}",
+            instance.bre(&["status"]).parsed()
+        );
+        instance.restores(
+            &format!("from-{name}"),
+            &["--latest", "--repository", name],
+            quotes,
+        );
+    }
 }

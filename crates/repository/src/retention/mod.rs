@@ -26,5 +26,6 @@ pub use pack_list::{refer, still_there};
 pub use plan::{Action, Decision, Plan, Subject, decide, plan};
 pub use rules::{DAY_MICROS, HOUR_MICROS, Rules};
 pub use survey::Survey;
+pub(crate) use survey::packs_of;
 pub use tombstones::doomed_packs;
 pub(crate) use tombstones::expiring;

@@ -268,7 +268,7 @@ fn backup_of(object: &str) -> Option<&str> {
 }
 
 /// From its list; from the sealed manifest where there is none and the key is here.
-fn packs_of(
+pub(crate) fn packs_of(
     repository: &Repository,
     private: Option<&RecipientPrivate>,
     id: &str,

@@ -212,6 +212,10 @@ impl Store for FaultyStore {
         self.inner.set_hold(names, on)
     }
 
+    fn appends(&self) -> bool {
+        !self.faults().without_appender && self.inner.appends()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

@@ -179,6 +179,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn appends(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         "memory".to_owned()
     }

@@ -36,6 +36,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn delete(&self, name: &str) -> Result<(), StoreError>;
     /// A new, empty object that grows at its end; `None` when the store has no such thing.
     fn appender(&self, name: &str) -> Option<Result<Box<dyn Appender>, StoreError>>;
+    /// Whether objects may grow after they were listed.
+    fn appends(&self) -> bool {
+        false
+    }
     /// Extends the locks of these objects to what objects written now would get; never shortens one. Nothing where nothing is locked.
     fn keep_longer(&self, _names: &[String]) -> Result<(), StoreError> {
         Ok(())

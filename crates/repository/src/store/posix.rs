@@ -306,6 +306,10 @@ impl Store for PosixStore {
         Some(open())
     }
 
+    fn appends(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         format!("folder {}", self.root.display())
     }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod backups;
+mod copying;
 mod damage;
 mod format_document;
 mod incremental;

@@ -11,6 +11,8 @@ use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, ObjectSeal
 use crate::store::Appender;
 
 const HEARTBEAT_MICROS: i64 = 1_000_000;
+/// A tail that holds WAL is not appended to for longer: what copies the repository takes tails that grow no more.
+const TAIL_MICROS_MAX: i64 = 30_000_000;
 
 /// Best started at the start of a segment: only segments that one writer saw whole are sealed by it. Earlier bytes of the first
 /// segment stay as tails until [`crate::WalReader::compact`].
@@ -40,6 +42,8 @@ struct OpenTail {
     appender: Box<dyn Appender>,
     /// Bytes of the object written so far; 0: not even its header.
     len: u64,
+    /// The server's time with its first WAL.
+    since_micros: Option<i64>,
 }
 
 impl WalWriter {
@@ -153,6 +157,10 @@ impl WalWriter {
     }
 
     fn write_frame(&mut self, kind: BoxKind, bytes: &[u8], time: i64) -> Result<()> {
+        let since = self.tail.as_ref().and_then(|tail| tail.since_micros);
+        if kind == BoxKind::WalFrame && since.is_some_and(|since| time - since > TAIL_MICROS_MAX) {
+            self.tail = None;
+        }
         let mut tail = match self.tail.take() {
             Some(tail) => tail,
             None => match self.open_tail()? {
@@ -174,6 +182,9 @@ impl WalWriter {
             bytes,
         )?;
         tail.appender.append(&self.frame)?;
+        if kind == BoxKind::WalFrame {
+            tail.since_micros.get_or_insert(time);
+        }
         tail.len += self.frame.len() as u64;
         self.tail = Some(tail);
         Ok(())
@@ -190,6 +201,7 @@ impl WalWriter {
             sealer,
             appender: appender?,
             len: 0,
+            since_micros: None,
         };
         self.tails.push((name, key));
         Ok(Some(tail))

@@ -1,0 +1,155 @@
+//! `bre repository`: legal holds, and a second repository with the same backups and WAL.
+
+use std::process::ExitCode;
+
+use repository::{
+    CopyOptions, copy,
+    retention::{Held, Hold, clear_hold, holds, set_hold},
+};
+use serde::Serialize;
+
+use super::{detach::confirmed, opened::Opened, progress::Steps, restore::interrupted};
+use crate::{
+    cli::{CopyArgs, HoldCommand, RepositoryArgs, RepositoryCommand},
+    copies::{self, Other},
+    error::Error,
+    instance::Instance,
+    keys,
+    terminal::{self, time},
+    up::backups::lock,
+};
+
+pub(super) fn run(
+    instance: &Instance,
+    json: bool,
+    command: RepositoryCommand,
+) -> Result<ExitCode, Error> {
+    match command {
+        RepositoryCommand::Hold(command) => hold(instance, json, command)?,
+        RepositoryCommand::Copy(args) => copied(instance, json, &args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    backup_id: &'a str,
+    held: bool,
+    #[serde(flatten)]
+    what: Held,
+}
+
+fn hold(instance: &Instance, json: bool, command: HoldCommand) -> Result<(), Error> {
+    match command {
+        HoldCommand::Show(args) => {
+            let opened = Opened::at(instance, &args)?;
+            let all = holds(&opened.repository)?;
+            terminal::result(json, &all, || shown(&all));
+        }
+        HoldCommand::Set {
+            backup,
+            reason,
+            repository,
+        } => {
+            let opened = Opened::at(instance, &repository)?;
+            // Expiry must not go on with a plan that was made before.
+            let _alone = alone(instance, &repository)?;
+            let private = keys::reading_key_if_here(&opened.keys)?;
+            let what = set_hold(&opened.repository, private.as_ref(), &backup, &reason)?;
+            tell(json, &backup, true, what);
+        }
+        HoldCommand::Clear {
+            backup,
+            reason,
+            yes,
+            repository,
+        } => {
+            let opened = Opened::at(instance, &repository)?;
+            let question = format!("From then on {backup} expires as its age and the rules say.");
+            if !yes && !confirmed(&question) {
+                return Err(Error::Refused {
+                    what: "the hold stands",
+                    reason: "give --yes to clear it without asking".into(),
+                });
+            }
+            let _alone = alone(instance, &repository)?;
+            let private = keys::reading_key_if_here(&opened.keys)?;
+            let what = clear_hold(&opened.repository, private.as_ref(), &backup, &reason)?;
+            tell(json, &backup, false, what);
+        }
+    }
+    Ok(())
+}
+
+fn alone(instance: &Instance, args: &RepositoryArgs) -> Result<Option<std::fs::File>, Error> {
+    match (&args.repository, &args.cluster) {
+        (None, None) => Ok(Some(lock(&instance.backup_lock())?)),
+        _ => Ok(None),
+    }
+}
+
+fn tell(json: bool, backup_id: &str, held: bool, what: Held) {
+    let changed = Changed {
+        backup_id,
+        held,
+        what,
+    };
+    terminal::result(json, &changed, || {
+        format!(
+            "{backup_id} is {}: {} objects, {}",
+            if held { "on hold" } else { "on hold no more" },
+            what.objects,
+            indicatif::HumanBytes(what.bytes)
+        )
+    });
+}
+
+fn shown(all: &[Hold]) -> String {
+    if all.is_empty() {
+        return "nothing is on hold".to_owned();
+    }
+    let line = |hold: &Hold| {
+        let since = time(hold.since_micros);
+        format!("{}  since {since}: {}\n", hold.backup_id, hold.reason)
+    };
+    all.iter().map(line).collect()
+}
+
+fn copied(instance: &Instance, json: bool, args: &CopyArgs) -> Result<(), Error> {
+    let named = |repository: &Option<String>| RepositoryArgs {
+        repository: repository.clone(),
+        keys: args.keys.clone(),
+        cluster: None,
+    };
+    let from = Opened::at(instance, &named(&args.from))?;
+    let Other {
+        repository: to,
+        rules,
+        ..
+    } = copies::other(instance, &args.to)?;
+    let private = keys::reading_key_if_here(&from.keys)?;
+    let steps = Steps::shown(json, "copy").cancelled_by(interrupted()?);
+    let options = CopyOptions {
+        backup: args.backup.as_deref(),
+        rules,
+        private: private.as_ref(),
+    };
+    let done = copy(&from.repository, &to, &options, &steps)?;
+    drop(steps);
+    terminal::result(json, &done, || {
+        let mut text = format!(
+            "{} backups, {} objects, {} copied to {}; WAL there up to {:X}/{:X}\n",
+            done.backups,
+            done.objects,
+            indicatif::HumanBytes(done.bytes),
+            to.describe(),
+            done.wal_end_lsn >> 32,
+            done.wal_end_lsn & 0xFFFF_FFFF,
+        );
+        for note in &done.notes {
+            text.push_str(&format!("note  {note}\n"));
+        }
+        text
+    });
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! Further repositories, `[repositories.NAME]`: each gets backups and WAL by copy from the first, keeps them by its own rules, and
+//! says how far behind it is.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use repository::{
+    Copied, CopyOptions, RecipientPrivate, Repository, copy,
+    retention::{self, Clock, Rules},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    commands::progress::Steps,
+    config::{self, Config, ObjectLock},
+    error::Error,
+    instance::{Instance, write_whole},
+    location::Location,
+};
+
+/// Between two rounds of copying.
+const PAUSE: Duration = Duration::from_secs(10);
+/// After a failure, the first pause; doubled up to the longest.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+const EXPIRY_PAUSE: Duration = Duration::from_secs(6 * 3600);
+/// How long a stop waits for what is under way; one object more or less is the next start's.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opened, with what is kept there.
+#[derive(Debug)]
+pub(crate) struct Other {
+    pub(crate) repository: Repository,
+    pub(crate) rules: Rules,
+}
+
+/// By the name that the settings give it, or by its place: then it keeps what the first keeps. Made where there is none yet.
+pub(crate) fn other(instance: &Instance, named: &str) -> Result<Other, Error> {
+    let config = Config::load(None, instance.root())?;
+    match config.repositories.get(named) {
+        Some(further) => open(further, &config.backup),
+        None => {
+            let location: Location = crate::commands::opened::location(named)?;
+            Ok(Other {
+                repository: Repository::init(location.open(None)?)?,
+                rules: config.backup.rules(),
+            })
+        }
+    }
+}
+
+fn open(further: &config::Further, first: &config::Backup) -> Result<Other, Error> {
+    let store = further.path.open(further.lock.map(ObjectLock::policy))?;
+    Ok(Other {
+        repository: Repository::init(store)?,
+        rules: further.rules(first),
+    })
+}
+
+/// How one of them stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Standing {
+    pub(crate) repository: String,
+    /// When a round last came to its end.
+    pub(crate) copied_at_micros: i64,
+    /// The last server time that it can prove.
+    pub(crate) until_micros: i64,
+    pub(crate) wal_end_lsn: u64,
+    /// WAL that the first has and it has not.
+    pub(crate) lag_bytes: u64,
+    pub(crate) trouble: Option<String>,
+}
+
+/// As the running engine left it.
+pub(crate) fn standings(instance: &Instance) -> BTreeMap<String, Standing> {
+    let text = std::fs::read(file(instance)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+fn file(instance: &Instance) -> std::path::PathBuf {
+    instance.run().join("copies.json")
+}
+
+/// The threads that copy.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    stopped: Arc<AtomicBool>,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Stop {
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// As long as that, or until it is stopped.
+    fn pause(&self, pause: Duration) {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |_: &mut ()| !self.is_stopped();
+        drop(self.changed.wait_timeout_while(guard, pause, waiting));
+    }
+
+    fn stop(&self) {
+        let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stopped.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+}
+
+impl Copies {
+    pub(crate) fn start(
+        instance: &Instance,
+        config: &Config,
+        first: &Repository,
+        private: Option<&RecipientPrivate>,
+    ) -> Self {
+        let stop = Arc::new(Stop::default());
+        let told = Arc::new(Mutex::new(BTreeMap::new()));
+        let threads = config.repositories.iter().map(|(name, further)| {
+            let copier = Copier {
+                name: name.clone(),
+                further: further.clone(),
+                backup: config.backup.clone(),
+                first: first.clone(),
+                private: private.cloned(),
+                file: file(instance),
+                told: Arc::clone(&told),
+                stop: Arc::clone(&stop),
+            };
+            std::thread::spawn(move || copier.run())
+        });
+        Self {
+            threads: threads.collect(),
+            stop,
+        }
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.stop.stop();
+        let deadline = Instant::now() + STOP_PATIENCE;
+        for thread in self.threads.drain(..) {
+            // One that hangs on a store that is away writes nothing that a kill could harm.
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+struct Copier {
+    name: String,
+    further: config::Further,
+    backup: config::Backup,
+    first: Repository,
+    private: Option<RecipientPrivate>,
+    file: std::path::PathBuf,
+    told: Arc<Mutex<BTreeMap<String, Standing>>>,
+    stop: Arc<Stop>,
+}
+
+impl Copier {
+    fn run(self) {
+        let mut pause = PAUSE;
+        let mut expired: Option<Instant> = None;
+        while !self.stop.is_stopped() {
+            let ended = self.round(&mut expired);
+            pause = match &ended {
+                Ok(_) => PAUSE,
+                Err(_) => RETRY_MAX.min(pause * 2),
+            };
+            self.tell(ended);
+            self.stop.pause(pause);
+        }
+    }
+
+    fn round(&self, expired: &mut Option<Instant>) -> Result<Copied, Error> {
+        let other = open(&self.further, &self.backup)?;
+        let steps = Steps::logged().cancelled_by(Arc::clone(&self.stop.stopped));
+        let options = CopyOptions {
+            backup: None,
+            rules: other.rules,
+            private: self.private.as_ref(),
+        };
+        let copied = copy(&self.first, &other.repository, &options, &steps)?;
+        if expired.is_none_or(|at| at.elapsed() >= EXPIRY_PAUSE) && !self.stop.is_stopped() {
+            let clock = Clock::read(&other.repository, None)?;
+            let private = self.private.as_ref();
+            let plan = retention::decide(&other.repository, private, &clock, &other.rules)?;
+            let done = retention::execute(&other.repository, &plan, &steps)?;
+            tracing::info!(repository = self.name, ?done, "expired by its own rules");
+            *expired = Some(Instant::now());
+        }
+        Ok(copied)
+    }
+
+    fn tell(&self, ended: Result<Copied, Error>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = told.entry(self.name.clone()).or_default();
+        standing.repository = self.further.path.to_string();
+        match ended {
+            Ok(copied) => {
+                standing.copied_at_micros = jiff::Timestamp::now().as_microsecond();
+                standing.until_micros = copied.until_micros;
+                standing.wal_end_lsn = copied.wal_end_lsn;
+                standing.lag_bytes = copied.wal_end_lsn_source.saturating_sub(copied.wal_end_lsn);
+                standing.trouble = None;
+            }
+            Err(error) => {
+                tracing::warn!(repository = self.name, %error, "not copied; it is tried again");
+                standing.trouble = Some(error.to_string());
+            }
+        }
+        if let Err(error) = write(&self.file, &told) {
+            tracing::warn!(%error, "how the copies stand is not written down");
+        }
+    }
+}
+
+fn write(path: &Path, told: &BTreeMap<String, Standing>) -> Result<(), Error> {
+    let text = serde_json::to_vec_pretty(told)
+        .map_err(|error| Error::file("cannot write", path)(error.into()))?;
+    write_whole(path, &text, 0o600)
+}
