@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may depend on which of our crates. `ARCHITECTURE.md` prints the same table.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("pricing", &[]),
     ("audit", &[]),
     ("repository", &[]),
@@ -30,9 +30,11 @@ const EDGES: [(&str, &[&str]); 12] = [
             "recovery",
             "assurance",
             "aws",
+            "pkcs11",
         ],
     ),
     ("aws", &["repository"]),
+    ("pkcs11", &["repository"]),
     ("testkit", &["postgres_physical"]),
     (
         "bench",

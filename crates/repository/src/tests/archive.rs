@@ -26,7 +26,10 @@ fn the_archive_opens_with_its_own_key_alone() {
     put_archive(&world.repository, officer.public(), &part, &content(1, 3)).unwrap();
     // Repeated, by a host that was stopped before it heard of its success.
     put_archive(&world.repository, officer.public(), &part, &content(1, 3)).unwrap();
-    assert_eq!(archive_parts(&world.repository, 1).unwrap(), std::slice::from_ref(&part));
+    assert_eq!(
+        archive_parts(&world.repository, 1).unwrap(),
+        std::slice::from_ref(&part)
+    );
     let read = read_archive(&world.repository, &officer, &part).unwrap();
     assert_eq!(read, content(1, 3));
 
