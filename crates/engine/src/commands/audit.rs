@@ -22,9 +22,10 @@ pub(crate) async fn run(
     command: AuditCommand,
 ) -> Result<ExitCode, Error> {
     match command {
-        AuditCommand::Verify { archive: true, args } => {
-            audit_archive::verify(instance, json, &args.repository)
-        }
+        AuditCommand::Verify {
+            archive: true,
+            args,
+        } => audit_archive::verify(instance, json, &args.repository),
         AuditCommand::Verify { args, .. } => verify(instance, json, &args).await,
         AuditCommand::Archive(args) => {
             let database = database(instance, &args)?;
