@@ -97,10 +97,10 @@ impl Copy<'_> {
         // Heads before the WAL that they stand for; they are put after it.
         let heads = self.from.store().list("heads/")?;
         let backups = self.chosen()?;
-        // Keys and histories before anything that needs them.
-        for prefix in ["wraps/", "timelines/"] {
+        // Keys and histories before anything that needs them; the audit archive, which has keys of its own, whole.
+        for prefix in ["wraps/", "timelines/", "audit/wraps/", "audit/entries/"] {
             let all = self.from.store().list(prefix)?;
-            let lasting = |o: &ObjectInfo| prefix == "wraps/" || o.name.ends_with(".history");
+            let lasting = |o: &ObjectInfo| prefix != "timelines/" || o.name.ends_with(".history");
             self.bring(&all.into_iter().filter(lasting).collect::<Vec<_>>())?;
         }
         let oldest_open = self.bring_wal(&backups)?;

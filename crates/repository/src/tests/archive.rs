@@ -58,6 +58,40 @@ fn the_archive_opens_with_its_own_key_alone() {
     );
 }
 
+/// A second repository has the archive too; the first one's wraps open it.
+#[test]
+fn a_copy_brings_the_archive() {
+    let world = World::new();
+    world.backup(ID).unwrap();
+    let officer = RecipientPrivate::generate().unwrap();
+    put_archive(
+        &world.repository,
+        officer.public(),
+        &part(1, 2),
+        &content(1, 2),
+    )
+    .unwrap();
+    let other = World::new();
+    let options = CopyOptions {
+        backup: None,
+        rules: RULES,
+        private: None,
+    };
+    copy(&world.repository, &other.repository, &options, &()).unwrap();
+    let parts = archive_parts(&other.repository, 1).unwrap();
+    let read = read_archive(&other.repository, &officer, &parts[0]).unwrap();
+    assert_eq!(read, content(1, 2));
+}
+
+const RULES: Rules = Rules {
+    full_micros: DAY_MICROS,
+    incremental_micros: DAY_MICROS,
+    wal_micros: DAY_MICROS,
+    schema_micros: DAY_MICROS,
+    grace_micros: HOUR_MICROS,
+    heads_spacing_micros: HOUR_MICROS,
+};
+
 #[test]
 fn expiry_never_touches_the_archive() {
     let world = World::new();
@@ -75,14 +109,6 @@ fn expiry_never_touches_the_archive() {
     // A writer that was killed leaves a wrap of which nothing hangs.
     drop(world.writer(SEGMENT).unwrap());
     let wraps = world.names("wraps/").len();
-    let rules = Rules {
-        full_micros: DAY_MICROS,
-        incremental_micros: DAY_MICROS,
-        wal_micros: DAY_MICROS,
-        schema_micros: DAY_MICROS,
-        grace_micros: HOUR_MICROS,
-        heads_spacing_micros: HOUR_MICROS,
-    };
     // Years later, again and again.
     for year in 1..=8 {
         let survey = Survey::read(&world.repository, Some(&world.private)).unwrap();
@@ -92,7 +118,7 @@ fn expiry_never_touches_the_archive() {
             store_micros: now,
             postgres_micros: None,
         };
-        let decided = plan(&survey, &clock, &rules).unwrap();
+        let decided = plan(&survey, &clock, &RULES).unwrap();
         execute(&world.repository, &decided, &()).unwrap();
     }
     assert!(

@@ -503,3 +503,48 @@ fn a_new_recipient_key_builds_on_what_it_can_open() {
     assert_eq!(taken.summary.bytes_stored, 0);
     vault.check(&taken.id, &cluster);
 }
+
+/// A key takes with it what it sealed, and every later backup that refers to a pack of that.
+#[test]
+fn what_a_closed_key_takes_with_it_follows_the_packs() {
+    let mut vault = Vault::new();
+    let mut cluster = cluster_of(4, MIB);
+    let first = vault.take(BackupKind::Full, &cluster);
+    let before = vault.world.names("wraps/");
+    let fresh = RecipientPrivate::generate().unwrap();
+    let old = std::mem::replace(&mut vault.world.private, fresh);
+    let new = vault.world.private.clone();
+    rewrap(&vault.world.repository, &old, &new, &()).unwrap();
+    let sealed_again = vault.world.names("wraps/");
+    cluster.retain(|path, _| !path.ends_with('1'));
+    let second = vault.incremental(&cluster);
+    assert_eq!(second.summary.kind, BackupKind::Incremental);
+    let third = {
+        cluster.clear();
+        cluster.insert("base/5/4711".to_owned(), vec![7; MIB]);
+        vault.take(BackupKind::Full, &cluster)
+    };
+    let look = |by: &RecipientPrivate| key_outlook(&vault.world.repository, Some(by)).unwrap();
+    let whole = look(&new);
+    assert!(whole.closed.is_empty(), "{whole:?}");
+    assert_eq!(whole.left.backups, [&*first.id, &*second.id, &*third.id]);
+
+    // What the rotation had sealed to the new key is lost; the old key is not at hand.
+    for wrap in sealed_again.iter().filter(|wrap| !before.contains(wrap)) {
+        vault.world.memory.delete(wrap).unwrap();
+    }
+    let outlook = look(&new);
+    assert_eq!(outlook.closed.backups, [&*first.id, &*second.id]);
+    assert_eq!(outlook.left.backups, [&*third.id]);
+    let state = |id: String| {
+        let key = outlook.keys.iter().find(|key| key.recipient_id == id);
+        key.map(|key| (key.state, key.only.backups.clone()))
+    };
+    let old_state = Some(("not here", vec![first.id.clone(), second.id.clone()]));
+    assert_eq!(state(old.public().id()), old_state);
+    let new_state = Some(("opens", vec![second.id.clone(), third.id.clone()]));
+    assert_eq!(state(new.public().id()), new_state);
+    // With both at hand nothing is closed.
+    assert!(look(&new.clone().and(&old)).closed.is_empty());
+    assert_eq!(vault.world.reader().inventory().unwrap().damaged.len(), 0);
+}
