@@ -1,4 +1,4 @@
-//! Rows from one server into another in COPY's own text: what is on its way is never more than a buffer.
+//! Statements that move rows: how many, and from one server into another in COPY's own text: what is on its way is never more than a buffer.
 
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,15 @@ impl Client {
         };
         self.end_copy(out)?;
         Ok(rows)
+    }
+
+    /// One statement without an answer; how many rows it touched.
+    pub fn execute(&mut self, sql: &str) -> Result<u64, WireError> {
+        self.wire.send_query(sql)?;
+        match self.end_copy(sql) {
+            Ok(rows) => Ok(rows),
+            Err(error) => self.settled(error),
+        }
     }
 
     fn begin_copy(&mut self, sql: &str, tag: u8) -> Result<(), WireError> {

@@ -107,8 +107,8 @@ impl<'a> Sides<'a> {
         keys.collect::<Vec<_>>().join(" AND ")
     }
 
-    /// A row as text: every type has one, not every type has equality.
-    pub(super) fn row(&self, side: &str) -> String {
+    /// A row as text, to group whole rows by.
+    fn row(&self, side: &str) -> String {
         format!("ROW({})::text", self.columns(side))
     }
 
@@ -118,8 +118,13 @@ impl<'a> Sides<'a> {
         named.collect::<Vec<_>>().join(", ")
     }
 
+    /// By the bytes of every column: every type has some, not every type has equality.
     pub(super) fn differs(&self) -> String {
-        format!("{} IS DISTINCT FROM {}", self.row("s"), self.row("l"))
+        format!(
+            "ROW({})::record OPERATOR(pg_catalog.*<>) ROW({})::record",
+            self.columns("s"),
+            self.columns("l")
+        )
     }
 
     /// The rows of then that are missing, as a query over `s`.
@@ -143,19 +148,14 @@ impl<'a> Sides<'a> {
 
     pub(super) fn counts(&self, now: &mut Client, whole: bool) -> Result<Counts, WireError> {
         let (staged, live) = (&self.table.staged, &self.live);
-        let rows_then = number(now, &format!("SELECT count(*) FROM {staged}"))?;
         let rows_now = number(now, &format!("SELECT count(*) FROM {live}"))?;
-        let missing = number(now, &self.missing("count(*)"))?;
-        let different = match self.is_keyed() {
-            false => 0,
-            true => number(
-                now,
-                &format!(
-                    "SELECT count(*) FROM {staged} s JOIN {live} l ON {} WHERE {}",
-                    self.same_key(),
-                    self.differs()
-                ),
-            )?,
+        let (rows_then, missing, different) = match self.is_keyed() {
+            false => (
+                number(now, &format!("SELECT count(*) FROM {staged}"))?,
+                number(now, &self.missing("count(*)"))?,
+                0,
+            ),
+            true => self.compared(now)?,
         };
         let kept = rows_then.saturating_sub(missing);
         Ok(Counts {
@@ -165,6 +165,25 @@ impl<'a> Sides<'a> {
             different,
             only_now: whole.then(|| rows_now.saturating_sub(kept)),
         })
+    }
+
+    /// In one pass: rows of then, those that are missing, those that differ.
+    fn compared(&self, now: &mut Client) -> Result<(u64, u64, u64), WireError> {
+        let sql = format!(
+            "SELECT count(*), count(*) FILTER (WHERE l.tableoid IS NULL), count(*) FILTER (WHERE l.tableoid IS NOT NULL AND {}) \
+             FROM {} s LEFT JOIN {} l ON {}",
+            self.differs(),
+            self.table.staged,
+            self.live,
+            self.same_key()
+        );
+        let row = now.query(&sql)?.rows.into_iter().next().unwrap_or_default();
+        let mut counts = row.into_iter().map(|count| count?.parse().ok());
+        let mut next = || {
+            let count = counts.next().flatten();
+            count.ok_or_else(|| WireError::Protocol(format!("no number in answer to {sql}")))
+        };
+        Ok((next()?, next()?, next()?))
     }
 
     fn samples(&self, now: &mut Client, counts: &Counts) -> Result<[Vec<Sample>; 2], WireError> {

@@ -98,7 +98,7 @@ pub struct Work<'a> {
 const SESSION: &str = "SET search_path = ''; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; \
     SET xmloption = 'content'; SET row_security = off; SET statement_timeout = 0; SET idle_session_timeout = 0; \
     SET idle_in_transaction_session_timeout = 0; SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed'; \
-    SET work_mem = '64MB'";
+    SET work_mem = '128MB'";
 
 impl<'a> Work<'a> {
     /// Looks at every table on both sides and refuses, by name, what cannot be merged. Changes nothing.

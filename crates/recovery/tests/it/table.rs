@@ -77,6 +77,15 @@ fn figures(preview: &TablePreview) -> (u64, u64, Option<u64>) {
     (counts.missing, counts.different, counts.only_now)
 }
 
+/// Ends the writer also when the test fails.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Inserts orders until it is told to stop; how many.
 fn write_on(connect: &ConnectOptions, stop: &AtomicBool) -> u64 {
     let mut client = Client::connect(connect).unwrap();
@@ -101,6 +110,7 @@ fn an_emptied_table_comes_back_under_load_and_every_other_case_is_handled_or_ref
     world.backup(&source);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
         let writer = scope.spawn(|| write_on(&source, &stop));
         let told = || {
             value(&source, "SELECT count(*) FROM told")
