@@ -103,7 +103,9 @@ pub enum KeyTrouble {
         "does not exist (any more): {what}. What is sealed only to it cannot be opened by anybody"
     )]
     Gone { what: String },
-    #[error("stays closed: {what}. Nothing is tried again by itself, so that the token does not lock for good")]
+    #[error(
+        "stays closed: {what}. Nothing is tried again by itself, so that the token does not lock for good"
+    )]
     Locked { what: String },
     #[error("does not open it: {what}")]
     Wrong { what: String },
