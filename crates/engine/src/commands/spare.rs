@@ -187,10 +187,7 @@ fn told(instance: &Instance, shown: &Shown<'_>) -> String {
         steps,
         ..
     } = shown.promotion;
-    let step = |step: &StepMillis| {
-        let millis = Duration::from_micros(step.micros).as_secs_f64() * 1000.0;
-        format!("  {millis:>7.1} ms  {}\n", step.step)
-    };
+    let step = |step: &StepMillis| format!("  {:>7} ms  {}\n", step.micros / 1000, step.step);
     let steps: String = steps.iter().map(step).collect();
     format!(
         "promoted in {:.3} s: timeline {timeline}, which leaves {parent_timeline} at {}\n{steps}It takes writes at {}\n\

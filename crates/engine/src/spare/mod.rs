@@ -26,6 +26,8 @@ use crate::{
     config::Config,
     error::Error,
     instance::{Instance, make_folder},
+    keys::reading_key,
+    location::Location,
     telemetry, terminal,
     up::{
         database::write_fact,
@@ -37,6 +39,8 @@ use crate::{
 
 /// Between two turns; a request is answered at once.
 const TURN: Duration = Duration::from_millis(40);
+/// Every look at a bucket is a request that is paid for. A promotion looks for itself.
+const TURN_S3: Duration = Duration::from_secs(1);
 /// After a turn that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -50,7 +54,11 @@ pub(crate) fn run(
     let config = Config::load(config, instance.root())?;
     telemetry::set_level(config.log.level.as_deref())?;
     let opened = Opened::at(instance, args)?;
-    let private = opened.private()?;
+    let (private, keys) = (opened.private()?, opened.keys.clone());
+    let idle = match opened.location {
+        Location::Folder(_) => TURN,
+        Location::S3(_) => TURN_S3,
+    };
     let user = OsUser::for_server()?;
     let settings = settings(instance, &config, opened, private, user)?;
     let runtime = tokio::runtime::Runtime::new()
@@ -61,6 +69,7 @@ pub(crate) fn run(
         user: settings.user.clone(),
         spare: Spare::open(settings)?,
         shown: None,
+        trouble: String::new(),
     };
     let socket = listen(instance)?;
     let (requests, asked) = channel();
@@ -84,9 +93,11 @@ pub(crate) fn run(
             break;
         }
         pause = match keeper.spare.turn(&steps) {
+            Ok(()) if keeper.shown == Some(Phase::Following) => idle,
             Ok(()) => TURN,
             Err(error) => {
-                tracing::warn!(%error, "the spare");
+                keeper.complain(&error);
+                keeper.look_for_key(&keys);
                 PAUSE
             }
         };
@@ -101,6 +112,7 @@ struct Keeper {
     user: OsUser,
     spare: Spare,
     shown: Option<Phase>,
+    trouble: String,
 }
 
 impl Keeper {
@@ -133,6 +145,23 @@ impl Keeper {
                 stop.store(true, Ordering::Relaxed);
                 Answer::Stopping
             }
+        }
+    }
+
+    /// Once for each trouble, not once a second.
+    fn complain(&mut self, error: &SpareError) {
+        let text = error.to_string();
+        if self.trouble != text {
+            tracing::warn!(%error, "the spare");
+            self.trouble = text;
+        }
+    }
+
+    /// The trouble may be that the repository's key was replaced.
+    fn look_for_key(&mut self, keys: &std::path::Path) {
+        let used = reading_key(keys).map(|private| self.spare.use_key(private));
+        if let Ok(Err(error)) = used {
+            tracing::warn!(%error, "the spare was not started again with the new key");
         }
     }
 

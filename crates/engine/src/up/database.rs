@@ -116,7 +116,7 @@ fn sync_folder(path: &Path) -> Result<(), Error> {
 
 /// A folder that is not whole may still hold what somebody wants to look at.
 pub(super) fn move_aside(dir: &Path) -> Result<(), Error> {
-    if !dir.exists() {
+    if dir.symlink_metadata().is_err() {
         return Ok(());
     }
     let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use postgres_physical::server::Leftover;
 use recovery::spare::{Phase, Promoted, Status, is_promoted, take_promoted};
 
 use super::{
@@ -24,6 +25,7 @@ use crate::{
 const START_AGAIN: Duration = Duration::from_secs(5);
 /// A spare whose process ended with everything else is back within this, or the database is restored the ordinary way.
 const WAKE_PATIENCE: Duration = Duration::from_secs(20);
+const OLD_PATIENCE: Duration = Duration::from_secs(30);
 const STOP_PATIENCE: Duration = Duration::from_secs(70);
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -151,6 +153,11 @@ impl Companion {
 
     fn hand_over(&self, postgres: &Postgres) -> Result<Option<Promoted>, Error> {
         let to = postgres.dir();
+        // An old primary that outlived its engine: left alive it would go on where nobody looks.
+        if let Some(left) = Leftover::detect(&to) {
+            tracing::warn!(processes = ?left.processes, "the old primary still runs; stopping it");
+            left.stop(OLD_PATIENCE)?;
+        }
         move_aside(&to)?;
         let request = Request::HandOver { to: to.clone() };
         match self.link().promoted(&request)? {

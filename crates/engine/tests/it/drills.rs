@@ -86,6 +86,43 @@ fn in_strict_mode_nothing_acknowledged_is_lost_with_a_repository_in_s3() {
     ));
 }
 
+/// The repository is gone before the database is, and still gone when the recovery begins.
+#[test]
+fn in_strict_mode_nothing_acknowledged_is_lost_while_the_repository_is_away() {
+    let report = drill("5", &["--strict", "--fault", "repository-away"]);
+    assert_eq!(report["fault"], "repository-away", "{report}");
+    loses_nothing(&report);
+}
+
+#[test]
+fn in_strict_mode_nothing_acknowledged_is_lost_amid_kills() {
+    loses_nothing(&drill("6", &["--strict", "--fault", "kills"]));
+}
+
+#[test]
+fn in_strict_mode_nothing_acknowledged_is_lost_with_a_bucket_in_trouble() {
+    let Some(s3) = testkit::TestS3::start() else {
+        return;
+    };
+    s3.make_bucket("drills");
+    let place = s3.location("drills", "below");
+    let more = [
+        "--strict",
+        "--fault",
+        "store-errors",
+        "--repository",
+        &place,
+    ];
+    loses_nothing(&drill("7", &more));
+}
+
+#[test]
+fn in_strict_mode_nothing_acknowledged_is_lost_when_the_spare_takes_the_place() {
+    let report = drill("4", &["--strict", "--spare"]);
+    assert_eq!(report["spare"], true, "{report}");
+    loses_nothing(&report);
+}
+
 #[test]
 fn in_strict_mode_nothing_acknowledged_is_lost_with_database_and_engine() {
     loses_nothing(&drill("3", &["--strict", "--and-engine"]));

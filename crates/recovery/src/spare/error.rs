@@ -11,7 +11,7 @@ pub type SpareResult<T> = std::result::Result<T, SpareError>;
 #[derive(Debug, thiserror::Error)]
 pub enum SpareError {
     #[error(transparent)]
-    Recovery(#[from] crate::Error),
+    Recovery(Box<crate::Error>),
     #[error(transparent)]
     Repository(#[from] repository::Error),
     #[error(transparent)]
@@ -59,6 +59,12 @@ pub enum SpareError {
     NotPromoted(PathBuf),
     #[error("{0} is there already. Move it aside first; nothing was moved")]
     Taken(PathBuf),
+}
+
+impl From<crate::Error> for SpareError {
+    fn from(error: crate::Error) -> Self {
+        Self::Recovery(Box::new(error))
+    }
 }
 
 impl SpareError {

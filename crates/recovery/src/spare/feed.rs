@@ -20,7 +20,7 @@ use crate::database::{Piece, path_to};
 /// One call places no more than this many segments, so that whoever waits is heard.
 const AT_ONCE: u64 = 4;
 /// How often an idle end is compared with a listing of the whole timeline.
-const LATER_EVERY: Duration = Duration::from_secs(1);
+const LATER_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fed {
@@ -118,7 +118,7 @@ impl Feeder {
         found.map_or(1, |piece| piece.timeline)
     }
 
-    /// Places what there is, up to `limit` or a little beyond. `sure`: an end is proved by a complete listing now, not a second ago.
+    /// Places what there is, up to `limit` or a little beyond. `sure`: an end is proved by a complete listing now, not a while ago.
     pub(super) fn feed(&mut self, limit: u64, sure: bool) -> SpareResult<Fed> {
         let stop = self.at + AT_ONCE * self.segment_bytes;
         while self.at <= limit && self.at < stop {

@@ -140,6 +140,25 @@ pub fn take_promoted(folder: &Path, to: &Path) -> SpareResult<Option<Promoted>> 
     }
 }
 
+/// On another disk it stays where it is, and a link leads there: copying a database takes as long as restoring it.
+fn put_in_place(
+    data: &Path,
+    to: &Path,
+    rename: impl Fn(&Path, &Path) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    match rename(data, to) {
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
+            std::os::unix::fs::symlink(fs::canonicalize(data)?, to)
+        }
+        other => other,
+    }
+}
+
+fn leads_to(link: &Path, data: &Path) -> bool {
+    let place = |path: &Path| fs::canonicalize(path).ok();
+    link.is_symlink() && place(link).is_some() && place(link) == place(data)
+}
+
 /// A crash in between leaves the state: the move is repeated, or found done.
 pub(super) fn move_promoted(folder: &Path, to: &Path) -> SpareResult<Promoted> {
     let not = || SpareError::NotPromoted(folder.to_owned());
@@ -147,11 +166,12 @@ pub(super) fn move_promoted(folder: &Path, to: &Path) -> SpareResult<Promoted> {
     let state = state.ok_or_else(not)?;
     let mut promoted = state.promoted.clone().ok_or_else(not)?;
     let data = state.data(folder);
-    if data.exists() {
-        if to.exists() {
+    if data.exists() && !leads_to(to, &data) {
+        if to.symlink_metadata().is_ok() {
             return Err(SpareError::Taken(to.to_owned()));
         }
-        fs::rename(&data, to).map_err(SpareError::io("move into place", to))?;
+        put_in_place(&data, to, |from, to| fs::rename(from, to))
+            .map_err(SpareError::io("move into place", to))?;
         to.parent().map_or(Ok(()), sync)?;
         sync(folder)?;
     }
@@ -159,4 +179,22 @@ pub(super) fn move_promoted(folder: &Path, to: &Path) -> SpareResult<Promoted> {
     State::forget(folder)?;
     promoted.folder = to.to_owned();
     Ok(promoted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_on_another_disk_is_linked_and_found_done_when_repeated() {
+        let root = tempfile::tempdir().unwrap();
+        let (data, to) = (root.path().join("data"), root.path().join("postgres"));
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("PG_VERSION"), "15").unwrap();
+        let crosses = |_: &Path, _: &Path| Err(std::io::ErrorKind::CrossesDevices.into());
+        assert!(!leads_to(&to, &data));
+        put_in_place(&data, &to, crosses).unwrap();
+        assert!(leads_to(&to, &data) && data.exists());
+        assert_eq!(fs::read_to_string(to.join("PG_VERSION")).unwrap(), "15");
+    }
 }

@@ -160,6 +160,9 @@ impl Spare {
             }
             Turn::NewTimeline(newer) => self.change_timeline(newer),
             Turn::StartAgain => self.start_again(),
+            Turn::Astray => {
+                self.replace("somebody promoted it, without a claim on its timeline".to_owned())
+            }
             Turn::Stuck => self.replace(
                 "it stopped replaying although whole segments were in front of it".to_owned(),
             ),
@@ -249,6 +252,7 @@ impl Spare {
         self.lost = None;
         self.died = None;
         self.anew = Some(why);
+        self.show(None);
         Ok(())
     }
 
@@ -295,10 +299,18 @@ impl Spare {
                 return Err(error);
             }
         };
-        note(&promoted).map_err(SpareError::io("note the promotion in", &promoted.folder))?;
-        state.step = Step::Promoted;
-        state.promoted = Some(promoted.clone());
-        state.write(&self.settings.folder)?;
+        let noted = note(&promoted)
+            .map_err(SpareError::io("note the promotion in", &promoted.folder))
+            .and_then(|()| {
+                state.step = Step::Promoted;
+                state.promoted = Some(promoted.clone());
+                state.write(&self.settings.folder)
+            });
+        if let Err(error) = noted {
+            // Nobody was told of it, and nobody shall be.
+            self.replace(error.to_string())?;
+            return Err(error);
+        }
         if let Life::Following(state, standby) = std::mem::replace(&mut self.life, Life::Nothing) {
             self.life = Life::Promoted(state, standby.into_server());
         }
@@ -319,6 +331,16 @@ impl Spare {
         self.anew = Some("the one before it was promoted".to_owned());
         self.show(None);
         Ok(promoted)
+    }
+
+    /// The repository's key was replaced: what is sealed from now on opens with this one only.
+    pub fn use_key(&mut self, private: RecipientPrivate) -> SpareResult<()> {
+        if private.public().id() == self.settings.private.public().id() {
+            return Ok(());
+        }
+        tracing::info!("the spare reads with a new key");
+        self.settings.private = private;
+        self.start_again()
     }
 
     /// Cleanly; the next one goes on from here.

@@ -45,6 +45,8 @@ pub(super) enum Turn {
     NewTimeline(u32),
     /// It has to be started again, with what `pg_control` says now.
     StartAgain,
+    /// It is no standby any more, and not by our doing.
+    Astray,
     Stuck,
 }
 
@@ -114,6 +116,9 @@ impl Standby {
     /// Feeds a little, asks how far it is.
     pub(super) fn turn(&mut self) -> SpareResult<Turn> {
         self.ask()?;
+        if self.is_open() && self.replay.lsn > 0 && !self.replay.in_recovery {
+            return Ok(Turn::Astray);
+        }
         if self.replay.paused {
             return Ok(Turn::StartAgain);
         }

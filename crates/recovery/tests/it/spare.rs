@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use postgres_physical::server::StopMode;
+use postgres_physical::server::{Leftover, StopMode};
 use recovery::spare::{
     Conditions, Phase, Promoted, Settings, Spare, SpareError, Status, Watch, take_promoted,
 };
@@ -106,6 +106,11 @@ impl Kept {
     fn value(&self, sql: &str) -> String {
         value(&self.connect, sql)
     }
+
+    fn data(&self) -> PathBuf {
+        let id = self.watch.status().restore_id.unwrap();
+        self.folder.join(format!("data-{id}"))
+    }
 }
 
 impl Drop for Kept {
@@ -173,6 +178,13 @@ fn a_spare_follows_is_promoted_and_followed_by_another() {
     let resumed = first.follows_to(flushed(&source));
     assert_eq!((resumed.since, resumed.restored_anew), (since, None));
 
+    // Its server dies: it is started again, and nothing is restored for that.
+    Leftover::detect(&first.data()).unwrap().kill().unwrap();
+    insert(&source, 10);
+    wait_durable(&streamer, &source);
+    let again = first.follows_to(flushed(&source));
+    assert_eq!(again.restored_anew, None);
+
     refused_while_the_primary_streams(&first, &source);
     wait_durable(&streamer, &source);
     let expected = value(&source, SUM);
@@ -180,7 +192,6 @@ fn a_spare_follows_is_promoted_and_followed_by_another() {
     world.postgres.stop(StopMode::Kill);
 
     let promoted = first.promote(Conditions::default()).unwrap();
-    println!("{:?}", promoted.steps);
     assert_eq!((promoted.timeline, promoted.parent_timeline), (2, 1));
     assert_eq!(first.value(SUM), expected);
     insert(&first.connect, 7);
@@ -283,6 +294,43 @@ fn a_hole_is_told_and_bridged_by_the_next_backup() {
     assert!(status.restored_anew.unwrap().contains(&missing));
     assert_eq!(spare.value(SUM), value(&source, SUM));
     streamer.stop();
+}
+
+/// What could not be noted was never promoted: the folder is thrown away, its number stays taken, and the next promotion gets another.
+#[test]
+fn a_promotion_that_did_not_come_to_its_end_is_thrown_away() {
+    let (mut world, streamer) = primary();
+    let source = world.postgres.connect_options();
+    let spare = Kept::start(&world, "spare");
+    wait_durable(&streamer, &source);
+    spare.follows_to(flushed(&source));
+    let expected = value(&source, SUM);
+    streamer.stop();
+    world.postgres.stop(StopMode::Kill);
+    let before = spare.data();
+    let refused = spare
+        .ask(|spare| spare.promote(AT_ONCE, &|_| Err(std::io::Error::other("the disk is full"))));
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("the disk is full")
+    );
+    let status = spare.reaches("another restore", |status| {
+        status.healthy && status.restored_anew.is_some()
+    });
+    assert!(status.restored_anew.unwrap().contains("the disk is full"));
+    assert!(!before.exists());
+    // Promoted by somebody who claims nothing.
+    spare.value("SELECT pg_promote(false)");
+    let astray = |status: &Status| {
+        let why = status.restored_anew.as_deref().unwrap_or_default();
+        status.healthy && why.contains("somebody promoted it")
+    };
+    spare.reaches("another restore", astray);
+    let promoted = spare.promote(Conditions::default()).unwrap();
+    assert_eq!((promoted.timeline, promoted.parent_timeline), (3, 1));
+    assert_eq!(spare.value(SUM), expected);
 }
 
 #[test]

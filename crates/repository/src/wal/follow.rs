@@ -49,12 +49,16 @@ impl WalReader {
         for _ in 0..8 {
             // Tails first: what is sealed meanwhile then shows among the segments.
             let tails = store.list(&tail_prefix(timeline, segment))?;
-            let segments = store.list(&segment_name(timeline, segment, ""))?;
-            let listed = || tails.iter().chain(&segments);
             let known = |object: &ObjectInfo| {
                 let look = seen.objects.get(&object.name);
                 look.is_some_and(|look| look.bytes == object.size)
             };
+            // A sealed segment beside the same tails holds nothing more, and its folder may have many thousand names.
+            if !tails.is_empty() && tails.len() == seen.objects.len() && tails.iter().all(known) {
+                return Ok(None);
+            }
+            let segments = store.list(&segment_name(timeline, segment, ""))?;
+            let listed = || tails.iter().chain(&segments);
             if listed().count() == seen.objects.len() && listed().all(known) {
                 return Ok(None);
             }
