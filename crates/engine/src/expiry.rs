@@ -1,12 +1,12 @@
-//! One expiry, whoever asks for it: survey, clocks, decision, deletion.
+//! One expiry, whoever asks for it: survey, clocks, decision, record, deletion.
 
 use postgres_physical::{server::sql::Client, wire::ConnectOptions};
 use repository::{
     RecipientPrivate, Repository,
-    retention::{self, Clock, Expired, Plan, Rules, execute},
+    retention::{self, Action, Clock, Expired, Plan, Rules, Subject, execute},
 };
 
-use crate::{commands::progress::Steps, error::Error};
+use crate::{commands::progress::Steps, error::Error, record::Event};
 
 /// How often it is decided anew because a backup came in between.
 const DECIDED_MAX: usize = 3;
@@ -35,15 +35,79 @@ pub(crate) fn expire(
     connect: &ConnectOptions,
     rules: &Rules,
     steps: &Steps,
+    log: &Log<'_>,
 ) -> Result<String, Error> {
     let mut decided = 0;
     loop {
         let plan = decide(repository, private, Some(connect), rules)?;
         decided += 1;
-        match execute(repository, &plan, steps) {
+        match carry_out(repository, &plan, steps, log)? {
             Err(repository::Error::PlanIsOld { .. }) if decided < DECIDED_MAX => {}
             other => return Ok(sentence(&other?)),
         }
+    }
+}
+
+/// The audit log, where there is one: who asks, and what puts an entry into it.
+pub(crate) struct Log<'a> {
+    pub(crate) asked_by: Event,
+    pub(crate) record: &'a dyn Fn(&Event) -> Result<(), Error>,
+}
+
+/// More of them are counted only.
+const NAMED_MAX: usize = 200;
+
+/// Nothing is let go of before it is on record that it will be. The inner error is the repository's.
+pub(crate) fn carry_out(
+    repository: &Repository,
+    plan: &Plan,
+    steps: &Steps,
+    log: &Log<'_>,
+) -> Result<Result<Expired, repository::Error>, Error> {
+    let event = || log.asked_by.clone().with("kind", "expire");
+    let changes = plan.changes_anything();
+    if changes {
+        (log.record)(
+            &event()
+                .with("state", "begun")
+                .with("backups", backups(plan, Action::Expire))
+                .with("backups_deleted", backups(plan, Action::Sweep)),
+        )?;
+    }
+    let done = execute(repository, plan, steps);
+    let ended = match &done {
+        Ok(done) => event()
+            .with("state", "complete")
+            .with("marked", done.buried)
+            .with("deleted", done.deleted)
+            .with("heads", done.heads),
+        Err(error) => event().with("state", "failed").with("why", error),
+    };
+    // What was begun is on record; that it ended is worth less than what it did.
+    if changes && let Err(error) = (log.record)(&ended) {
+        tracing::warn!(%error, "how the expiry ended is not in the audit log");
+    }
+    Ok(done)
+}
+
+/// Ids of those that get a tombstone, or whose tombstone's time is over.
+fn backups(plan: &Plan, action: Action) -> String {
+    let id = |subject: Subject, which: &str| match (action, subject) {
+        (Action::Sweep, Subject::Tombstone) => {
+            let name = which.rsplit('/').next()?;
+            name.strip_prefix("backup.").map(str::to_owned)
+        }
+        (Action::Expire, Subject::Backup) => Some(which.to_owned()),
+        _ => None,
+    };
+    let decided = plan.decisions.iter().filter(|it| it.action == action);
+    let ids: Vec<String> = decided
+        .filter_map(|decision| id(decision.subject, &decision.which))
+        .collect();
+    let named = ids.len().min(NAMED_MAX);
+    match ids.len() - named {
+        0 => ids.join(","),
+        more => format!("{},and {more} more", ids[..named].join(",")),
     }
 }
 
@@ -64,4 +128,95 @@ fn postgres_micros(connect: &ConnectOptions) -> Result<i64, Error> {
     found
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| Error::Failed("PostgreSQL does not tell the time".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, sync::Arc};
+
+    use repository::{BackupFacts, BackupKind, BackupWriter, ChunkIdKey, MemoryStore, Store};
+
+    use super::*;
+
+    /// A killed backup's packs, which nothing refers to.
+    fn leftovers() -> (MemoryStore, Repository) {
+        let store = MemoryStore::new();
+        let repository = Repository::init(Arc::new(store.clone())).unwrap();
+        let private = RecipientPrivate::generate().unwrap();
+        let facts = BackupFacts {
+            id: "20261123T081530Z-00000001".into(),
+            kind: BackupKind::Full,
+            parent: None,
+            label: String::new(),
+            system_identifier: 7,
+            timeline: 1,
+            start_lsn: 1 << 24,
+            pg_version: 150_008,
+            wal_segment_bytes: 1 << 24,
+            started_at_micros: 1,
+        };
+        let key = ChunkIdKey::generate().unwrap();
+        let writer = BackupWriter::begin(&repository, private.public(), &key, facts).unwrap();
+        let mut noise = vec![0; 50 << 20];
+        let mut state = 1_u64;
+        for bytes in noise.chunks_exact_mut(8) {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            bytes.copy_from_slice(&state.to_be_bytes());
+        }
+        writer.blob("file", 0o600, 0, &noise).unwrap();
+        writer.abort();
+        assert!(!store.list("packs/").unwrap().is_empty());
+        (store, repository)
+    }
+
+    fn names(store: &MemoryStore) -> Vec<String> {
+        let all = store.list("").unwrap();
+        all.into_iter().map(|object| object.name).collect()
+    }
+
+    #[test]
+    fn nothing_goes_before_it_is_on_record() {
+        let (store, repository) = leftovers();
+        let rules = Rules {
+            grace_micros: 0,
+            ..Rules::default()
+        };
+        let plan = decide(&repository, None, None, &rules).unwrap();
+        assert!(plan.changes_anything());
+        let before = names(&store);
+        let asked_by = Event::by_engine("BackupRun");
+        let steps = Steps::logged();
+        let refuse = Log {
+            asked_by: asked_by.clone(),
+            record: &|_| Err(Error::Failed("no log".into())),
+        };
+        assert!(carry_out(&repository, &plan, &steps, &refuse).is_err());
+        assert_eq!(names(&store), before);
+
+        let entries = RefCell::new(Vec::new());
+        let log = Log {
+            asked_by,
+            record: &|event| {
+                let there = names(&store) == before;
+                entries.borrow_mut().push((format!("{event:?}"), there));
+                Ok(())
+            },
+        };
+        let done = carry_out(&repository, &plan, &steps, &log)
+            .unwrap()
+            .unwrap();
+        assert!(done.buried > 0);
+        let entries = entries.into_inner();
+        let [(begun, true), (complete, false)] = &entries[..] else {
+            panic!("{entries:?}");
+        };
+        assert!(
+            begun.contains("begun") && complete.contains("complete"),
+            "{entries:?}"
+        );
+        let marked = format!("\"marked\": String(\"{}\")", done.buried);
+        assert!(complete.contains(&marked), "{complete}");
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
     expiry,
     instance::Instance,
     jobs::{JobState, Ran, Standing},
+    record::Event,
     schema,
     terminal::{self, time},
     up::{backups::lock, postgres::BACKUP},
@@ -291,6 +292,10 @@ fn expire(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
         &connect,
         &rules,
         &steps,
+        &expiry::Log {
+            asked_by: Event::by_person("BackupRun"),
+            record: &|event| super::wait(event.record(instance)),
+        },
     )?;
     drop(steps);
     terminal::result(

@@ -264,9 +264,15 @@ impl Plan {
         let (repository, private) = (host.repository.clone(), host.keys.private.clone());
         let (connect, path) = (host.connect.clone(), host.instance.backup_lock());
         let rules = host.config.rules();
+        let (runtime, instance) = (host.runtime.clone(), host.instance.clone());
         std::thread::spawn(move || {
             let _alone = lock(&path)?;
-            expiry::expire(&repository, private.as_ref(), &connect, &rules, &steps)
+            let log = expiry::Log {
+                asked_by: Event::by_engine("BackupRun"),
+                record: &|event| runtime.block_on(event.record(&instance)),
+            };
+            let private = private.as_ref();
+            expiry::expire(&repository, private, &connect, &rules, &steps, &log)
         })
     }
 
