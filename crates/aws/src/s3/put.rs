@@ -11,7 +11,7 @@ use aws_sdk_s3::{
     primitives::{ByteStream, DateTime},
     types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ObjectLockMode},
 };
-use repository::{LockMode, LockPolicy, MARKER, StoreError};
+use repository::{LockMode, MARKER, StoreError};
 
 use super::{
     delete, locks, read,
@@ -67,7 +67,11 @@ pub(super) async fn put_new(
 
 /// Ceph forgets the lock of what came in parts.
 async fn locked_whole(remote: &Remote, name: &str, in_parts: bool) -> Result<(), StoreError> {
-    match remote.lock.filter(|_| in_parts && LockPolicy::covers(name)) {
+    match remote
+        .lock
+        .filter(|_| in_parts)
+        .and_then(|policy| policy.of(name))
+    {
         Some(policy) => locks::lock_now(remote, name, policy).await,
         None => Ok(()),
     }
@@ -225,7 +229,7 @@ async fn send_parts(remote: &Remote, name: &str, body: &bytes::Bytes, id: &str) 
 }
 
 fn lock_for(remote: &Remote, name: &str) -> Option<(ObjectLockMode, DateTime)> {
-    let policy = remote.lock.filter(|_| LockPolicy::covers(name))?;
+    let policy = remote.lock?.of(name)?;
     let mode = match policy.mode {
         LockMode::Compliance => ObjectLockMode::Compliance,
         LockMode::Governance => ObjectLockMode::Governance,

@@ -3,6 +3,8 @@
 use std::str::FromStr;
 
 const DAY_MICROS: i64 = 86_400_000_000;
+/// Seven years, with their leap days.
+const ARCHIVE_DAYS: u16 = 7 * 365 + 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockMode {
@@ -37,12 +39,23 @@ impl LockPolicy {
         now_micros + i64::from(self.days) * DAY_MICROS
     }
 
-    /// Data is locked: packs, manifests, whole WAL segments. What is replaced soon (tails, wraps) or says what may go
+    /// The lock of a new object; none where it is not covered. The audit archive is kept for seven years at least, whatever is said of backups.
+    #[must_use]
+    pub fn of(self, name: &str) -> Option<Self> {
+        if name.starts_with("audit/") {
+            let days = self.days.max(ARCHIVE_DAYS);
+            return Some(Self { days, ..self });
+        }
+        Self::covers(name).then_some(self)
+    }
+
+    /// Data is locked: packs, manifests, whole WAL segments, the audit archive with its wraps. What is replaced soon (tails, wraps) or says what may go
     /// (tombstones, probes) is not.
     #[must_use]
     pub fn covers(name: &str) -> bool {
         name.starts_with("packs/")
             || name.starts_with("wal/")
+            || name.starts_with("audit/")
             || (name.starts_with("backups/") && name.ends_with("/manifest"))
     }
 }

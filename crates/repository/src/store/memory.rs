@@ -49,7 +49,7 @@ impl MemoryStore {
     fn lock_new(&self, name: &str) {
         let now = self.now();
         let mut locking = self.locking();
-        if let Some(policy) = locking.policy.filter(|_| LockPolicy::covers(name)) {
+        if let Some(policy) = locking.policy.and_then(|policy| policy.of(name)) {
             let lock = locking.locks.entry(name.to_owned()).or_insert(Lock {
                 until_micros: None,
                 hold: false,
