@@ -2,7 +2,12 @@
 
 use serde_json::Value;
 
-use crate::{instance::Instance, process::within};
+use testkit::TestPostgres;
+
+use crate::{
+    instance::Instance,
+    process::{PATIENCE, within},
+};
 
 const POSITION: &str = "SELECT pg_current_wal_insert_lsn()";
 
@@ -138,4 +143,77 @@ fn the_schema_goes_to_git(instance: &Instance) {
     let refused = instance.bre(&["schema", "backup", "--to", url]);
     assert!(!refused.err.contains("s3cret"), "{refused:?}");
     refused.refused(&["password", "schema_to"]);
+}
+
+#[test]
+fn a_cluster_that_is_only_protected_gets_its_table_back_too() {
+    let postgres = TestPostgres::start();
+    let instance = Instance::prepared(&[]);
+    std::fs::create_dir(instance.data()).unwrap();
+    let settings = format!("[clusters.desk]\nurl = \"{}\"\n", postgres.url());
+    std::fs::write(instance.data().join("bre.toml"), settings).unwrap();
+    let mut stream = instance.start_command(&["wal", "stream", "--cluster", "desk"]);
+    let attached = "SELECT count(*) FROM pg_replication_slots WHERE active";
+    let attached = within(PATIENCE, || (postgres.value(attached) == "1").then_some(()));
+    assert!(attached.is_some(), "{}", stream.err());
+    postgres.sql("CREATE DATABASE sales");
+    let sales = || {
+        let connect = postgres.connect_options().with_database("sales");
+        postgres_physical::server::sql::Client::connect(&connect).unwrap()
+    };
+    sales()
+        .query("CREATE SCHEMA desk; CREATE TABLE desk.lines (id integer PRIMARY KEY); INSERT INTO desk.lines SELECT generate_series(1, 100)")
+        .unwrap();
+    instance.bre(&["backup", "run", "--cluster", "desk"]).json();
+    let place = postgres.value("SELECT pg_create_restore_point('good')");
+    sales()
+        .query("DROP SCHEMA desk CASCADE; CREATE SCHEMA desk")
+        .unwrap();
+    postgres.sql("SELECT pg_switch_wal()");
+    let lines = ["--cluster", "desk", "--database", "sales"];
+    let restore = [
+        &[
+            "table",
+            "restore",
+            "--yes",
+            "--table",
+            "desk.lines",
+            "--lsn",
+            &place,
+        ],
+        &lines[..],
+    ]
+    .concat();
+    // The stream may still be on its way.
+    let restored = within(PATIENCE, || {
+        let restored = instance.bre(&restore);
+        (restored.code == Some(0)).then(|| restored.parsed())
+    });
+    let table = &restored.unwrap()["tables"][0];
+    assert_eq!(
+        (&table["dropped"], &table["done"]["inserted"]),
+        (&true.into(), &100.into()),
+        "{table}"
+    );
+    assert_eq!(
+        sales()
+            .value("SELECT count(*) FROM desk.lines")
+            .unwrap()
+            .as_deref(),
+        Some("100")
+    );
+    let schema = instance
+        .bre(&["schema", "backup", "--cluster", "desk"])
+        .json();
+    assert_eq!(
+        schema["databases"],
+        serde_json::json!(["postgres", "sales"])
+    );
+    assert_eq!(
+        instance
+            .bre(&["backup", "verify", "--live", "--cluster", "desk"])
+            .json()["sound"],
+        true
+    );
+    stream.kill();
 }
