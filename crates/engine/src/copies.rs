@@ -198,6 +198,7 @@ impl Copier {
             backup: None,
             rules: other.rules,
             private: self.private.as_ref(),
+            now_micros: jiff::Timestamp::now().as_microsecond(),
         };
         let copied = copy(&self.first, &other.repository, &options, &steps)?;
         if expired.is_none_or(|at| at.elapsed() >= EXPIRY_PAUSE) && !self.stop.is_stopped() {

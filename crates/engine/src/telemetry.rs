@@ -10,8 +10,8 @@ use tracing_subscriber::{
 use crate::error::Error;
 
 const DEFAULT: &str = "info";
-/// Tells each migration it considers.
-const QUIET: &str = "refinery_core=warn";
+/// One tells each migration that it considers, the others from where they have credentials.
+const QUIET: &str = "refinery_core=warn,aws_config=warn,aws_runtime=warn,aws_smithy_runtime=warn";
 
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 

@@ -17,7 +17,7 @@ use crate::manifest::manifest_name;
 use crate::pack::pack_name;
 use crate::pipeline::{BOX_HEADER, BoxHeader, ObjectHeader, read_header};
 use crate::retention::{self, Rules, packs_of};
-use crate::store::{ObjectInfo, now_micros};
+use crate::store::ObjectInfo;
 use crate::wal::{WalName, wal_inventory};
 use crate::{Progress, Repository};
 
@@ -51,6 +51,8 @@ pub struct CopyOptions<'a> {
     pub rules: Rules,
     /// For backups without a pack list.
     pub private: Option<&'a RecipientPrivate>,
+    /// From when the rules count.
+    pub now_micros: i64,
 }
 
 pub fn copy(
@@ -74,7 +76,7 @@ pub fn copy(
         to,
         options,
         progress,
-        now: now_micros(),
+        now: options.now_micros,
         objects: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
     };

@@ -1,6 +1,9 @@
 //! `bre repository`: legal holds, and a second repository with the same backups and WAL.
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use repository::{
     CopyOptions, copy,
@@ -18,6 +21,10 @@ use crate::{
     terminal::{self, time},
     up::backups::lock,
 };
+
+/// For a backup or an expiry that runs.
+const PATIENCE: Duration = Duration::from_secs(3600);
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) fn run(
     instance: &Instance,
@@ -81,10 +88,23 @@ fn hold(instance: &Instance, json: bool, command: HoldCommand) -> Result<(), Err
     Ok(())
 }
 
+/// A backup or an expiry that runs is waited for: a hold is not to be refused because of it.
 fn alone(instance: &Instance, args: &RepositoryArgs) -> Result<Option<std::fs::File>, Error> {
-    match (&args.repository, &args.cluster) {
-        (None, None) => Ok(Some(lock(&instance.backup_lock())?)),
-        _ => Ok(None),
+    if args.repository.is_some() || args.cluster.is_some() {
+        return Ok(None);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let mut told = false;
+    loop {
+        match lock(&instance.backup_lock()) {
+            Ok(alone) => return Ok(Some(alone)),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) if told => std::thread::sleep(LOOK),
+            Err(_) => {
+                terminal::note("a backup or an expiry runs; waiting for its end");
+                told = true;
+            }
+        }
     }
 }
 
@@ -133,6 +153,7 @@ fn copied(instance: &Instance, json: bool, args: &CopyArgs) -> Result<(), Error>
         backup: args.backup.as_deref(),
         rules,
         private: private.as_ref(),
+        now_micros: jiff::Timestamp::now().as_microsecond(),
     };
     let done = copy(&from.repository, &to, &options, &steps)?;
     drop(steps);

@@ -76,6 +76,7 @@ fn a_copy_brings_the_archive() {
         backup: None,
         rules: RULES,
         private: None,
+        now_micros: crate::store::now_micros(),
     };
     copy(&world.repository, &other.repository, &options, &()).unwrap();
     let parts = archive_parts(&other.repository, 1).unwrap();
@@ -126,4 +127,26 @@ fn expiry_never_touches_the_archive() {
         "nothing expired at all"
     );
     assert_eq!(world.names("audit/"), before);
+}
+
+/// Where the store locks, the archive is locked for seven years, with what opens it.
+#[test]
+fn a_locking_store_keeps_the_archive_for_seven_years() {
+    let policy = LockPolicy {
+        mode: LockMode::Compliance,
+        days: 30,
+    };
+    let days = |name: &str| policy.of(name).map(|policy| policy.days);
+    assert_eq!(days("packs/0011"), Some(30));
+    assert_eq!(days("wraps/00/11"), None);
+    assert_eq!(days(&part(1, 2).name()), Some(2557));
+    assert_eq!(days("audit/wraps/00/11"), Some(2557));
+    let longer = LockPolicy {
+        days: 3000,
+        ..policy
+    };
+    assert_eq!(
+        longer.of("audit/entries/1/x").map(|policy| policy.days),
+        Some(3000)
+    );
 }

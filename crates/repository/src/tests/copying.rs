@@ -17,6 +17,7 @@ fn options() -> CopyOptions<'static> {
         backup: None,
         rules: RULES,
         private: None,
+        now_micros: 0,
     }
 }
 

@@ -180,28 +180,25 @@ fn a_restart_at_the_segment_start_supersedes_older_tails() {
 
 #[test]
 fn heartbeats_move_the_end_of_the_window_once_a_second() {
-    for without_appender in [false, true] {
-        let world = World::new();
-        world.faults.set_without_appender(without_appender);
-        let mut writer = world.writer(SEGMENT).unwrap();
-        writer.heartbeat(5_000_000).unwrap();
-        assert_eq!(intervals(&world), [(SEGMENT, SEGMENT, 5_000_000)]);
-        writer
-            .append(SEGMENT, &wal(SEGMENT, SEGMENT + 10), 6_000_000)
-            .unwrap();
-        let writes = world.faults.writes();
-        writer.heartbeat(6_999_999).unwrap();
-        assert_eq!(world.faults.writes(), writes);
-        writer.heartbeat(7_000_000).unwrap();
-        assert_eq!(intervals(&world), [(SEGMENT, SEGMENT + 10, 7_000_000)]);
-        writer
-            .append(SEGMENT + 10, &wal(SEGMENT + 10, 2 * SEGMENT), 8_000_000)
-            .unwrap();
-        writer.heartbeat(9_500_000).unwrap();
-        writer.finish().unwrap();
-        assert_eq!(intervals(&world), [(SEGMENT, 2 * SEGMENT, 9_500_000)]);
-        check_bytes(&world, SEGMENT, 2 * SEGMENT);
-    }
+    let world = World::new();
+    let mut writer = world.writer(SEGMENT).unwrap();
+    writer.heartbeat(5_000_000).unwrap();
+    assert_eq!(intervals(&world), [(SEGMENT, SEGMENT, 5_000_000)]);
+    writer
+        .append(SEGMENT, &wal(SEGMENT, SEGMENT + 10), 6_000_000)
+        .unwrap();
+    let writes = world.faults.writes();
+    writer.heartbeat(6_999_999).unwrap();
+    assert_eq!(world.faults.writes(), writes);
+    writer.heartbeat(7_000_000).unwrap();
+    assert_eq!(intervals(&world), [(SEGMENT, SEGMENT + 10, 7_000_000)]);
+    writer
+        .append(SEGMENT + 10, &wal(SEGMENT + 10, 2 * SEGMENT), 8_000_000)
+        .unwrap();
+    writer.heartbeat(9_500_000).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(intervals(&world), [(SEGMENT, 2 * SEGMENT, 9_500_000)]);
+    check_bytes(&world, SEGMENT, 2 * SEGMENT);
 }
 
 #[test]
@@ -322,4 +319,23 @@ fn segment_files_have_postgresqls_names() {
         "0000000A0000000100000002"
     );
     assert_eq!(segment_file_name(1, 5, 1 << 30), "000000010000000100000001");
+}
+
+/// Where none grows, each heartbeat is an object: once in ten seconds, for a minute.
+#[test]
+fn heartbeats_of_an_idle_server_do_not_pile_up_where_objects_do_not_grow() {
+    let world = World::new();
+    world.faults.set_without_appender(true);
+    let mut writer = world.writer(SEGMENT).unwrap();
+    writer
+        .append(SEGMENT, &wal(SEGMENT, SEGMENT + 100), 1)
+        .unwrap();
+    for second in 1..=600 {
+        writer.heartbeat(second * 1_000_000).unwrap();
+        let end = intervals(&world)[0].2;
+        assert!(second * 1_000_000 - end < 10_000_000, "{end} at {second}");
+    }
+    let tails = world.names("tail/").len();
+    assert!((6..=9).contains(&tails), "{tails} tails");
+    check_bytes(&world, SEGMENT, SEGMENT + 100);
 }

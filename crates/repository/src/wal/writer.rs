@@ -1,5 +1,6 @@
 //! Takes WAL as the server sends it. An append is one frame: sealed, written, on disk, then acknowledged.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::sealer::{SealJob, SealStatus, SealerHandle};
@@ -11,6 +12,9 @@ use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, ObjectSeal
 use crate::store::Appender;
 
 const HEARTBEAT_MICROS: i64 = 1_000_000;
+/// Where each is an object of its own.
+const HEARTBEAT_OBJECT_MICROS: i64 = 10_000_000;
+const HEARTBEAT_KEPT_MICROS: i64 = 60_000_000;
 /// A tail that holds WAL is not appended to for longer: what copies the repository takes tails that grow no more.
 const TAIL_MICROS_MAX: i64 = 30_000_000;
 
@@ -30,8 +34,8 @@ pub struct WalWriter {
     durable_lsn: u64,
     last_time_micros: i64,
     last_heartbeat_micros: i64,
-    /// The newest one, where each is an object of its own.
-    heartbeat_tail: Option<String>,
+    /// Where each is an object of its own: those of the present segment, oldest first, with the server's time.
+    heartbeat_tails: VecDeque<(i64, String)>,
     serial: u64,
     frame: Vec<u8>,
     sealer: SealerHandle,
@@ -84,7 +88,7 @@ impl WalWriter {
             durable_lsn: start_lsn,
             last_time_micros: 0,
             last_heartbeat_micros: 0,
-            heartbeat_tail: None,
+            heartbeat_tails: VecDeque::new(),
             serial: 0,
             frame: Vec::new(),
         })
@@ -121,10 +125,15 @@ impl WalWriter {
         Ok(())
     }
 
-    /// Records that the server had nothing newer at this time; at most once a second, otherwise it does nothing.
+    /// Records that the server had nothing newer at this time; at most once a second (where objects do not grow, once in ten),
+    /// otherwise it does nothing.
     pub fn heartbeat(&mut self, server_time_micros: i64) -> Result<()> {
         let last = self.last_time_micros.max(self.last_heartbeat_micros);
-        if server_time_micros - last < HEARTBEAT_MICROS {
+        let pause = match self.repository.store().appends() {
+            true => HEARTBEAT_MICROS,
+            false => HEARTBEAT_OBJECT_MICROS,
+        };
+        if server_time_micros - last < pause {
             return Ok(());
         }
         self.put_frame(BoxKind::WalHeartbeat, &[], server_time_micros)?;
@@ -221,23 +230,28 @@ impl WalWriter {
             bytes,
         )?;
         self.repository.store().put(&name, &object)?;
-        self.drop_older_heartbeat();
+        self.drop_old_heartbeats(time);
         if kind == BoxKind::WalHeartbeat {
-            self.heartbeat_tail = Some(name.clone());
+            self.heartbeat_tails.push_back((time, name.clone()));
         }
         self.tails.push((name, key));
         Ok(())
     }
 
-    /// What was put now says all that the heartbeat before it said, and later: an idle server would leave an object a second.
-    fn drop_older_heartbeat(&mut self) {
-        let Some(older) = self.heartbeat_tail.take() else {
-            return;
-        };
-        match self.repository.store().delete(&older) {
-            Ok(()) => self.tails.retain(|(name, _)| *name != older),
-            // It stays until its segment is sealed.
-            Err(error) => tracing::debug!(%error, "an old heartbeat was not deleted"),
+    /// What was put now says all that heartbeats before it said, and later: an idle server would leave objects for ever. Whoever
+    /// has listed one has a while to read it.
+    fn drop_old_heartbeats(&mut self, now: i64) {
+        while let Some((at, _)) = self.heartbeat_tails.front()
+            && now - at > HEARTBEAT_KEPT_MICROS
+        {
+            let Some((_, older)) = self.heartbeat_tails.pop_front() else {
+                return;
+            };
+            match self.repository.store().delete(&older) {
+                Ok(()) => self.tails.retain(|(name, _)| *name != older),
+                // It stays until its segment is sealed.
+                Err(error) => tracing::debug!(%error, "an old heartbeat was not deleted"),
+            }
         }
     }
 
@@ -267,7 +281,7 @@ impl WalWriter {
 
     fn end_segment(&mut self) {
         self.tail = None;
-        self.heartbeat_tail = None;
+        self.heartbeat_tails.clear();
         let tails = std::mem::take(&mut self.tails);
         if self.entered_at == self.facts.segment_start() {
             let facts = WalFacts {

@@ -91,6 +91,14 @@ impl Disk {
         }
     }
 
+    /// Another store that the same machine writes to, and stops with.
+    pub(super) fn beside(&self, inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            ..self.clone()
+        }
+    }
+
     /// The machine starts again; it stops at the write with this number, from 0.
     /// It has chances of its own: threads write, and nobody else's must depend on which of them came first.
     pub(super) fn next_life(&self, stops_at: Option<u64>, trouble: Trouble, dice: Dice) -> Self {
@@ -342,6 +350,10 @@ impl Store for Disk {
             }))
         };
         Some(open())
+    }
+
+    fn appends(&self) -> bool {
+        self.appends
     }
 
     fn keep_longer(&self, names: &[String]) -> Result<(), StoreError> {

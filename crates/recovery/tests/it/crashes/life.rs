@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use repository::retention::{Clock, DAY_MICROS, HOUR_MICROS, Rules, Survey, execute, plan};
+use repository::retention::{Clock, DAY_MICROS, HOUR_MICROS, Rules, decide, execute};
 use repository::{
     BackupFacts, BackupKind, BackupOptions, BackupState, BackupStop, BackupWriter, ChunkIdKey,
-    Error, MemoryStore, Progress, Proof, RecipientPrivate, Repository, Result, Store, WalReader,
-    WalWriter, catalogue, new_backup_id, put_proof, retire, rewrap,
+    CopyOptions, Error, LockMode, LockPolicy, MemoryStore, Progress, Proof, RecipientPrivate,
+    Repository, Result, Store, WalReader, WalWriter, catalogue, copy, new_backup_id, put_proof,
+    retire, rewrap,
 };
 
 use super::dice::{Dice, noise};
@@ -59,6 +60,8 @@ pub(super) struct Seen {
     /// Operations that a store in trouble ended, and that were begun again.
     pub(super) repeated: u64,
     pub(super) backups_read: u64,
+    pub(super) backups_copied: u64,
+    pub(super) locked: u64,
     pub(super) wal_bytes_read: u64,
 }
 
@@ -74,6 +77,8 @@ impl Seen {
         self.clocks_refused += other.clocks_refused;
         self.repeated += other.repeated;
         self.backups_read += other.backups_read;
+        self.backups_copied += other.backups_copied;
+        self.locked += other.locked;
         self.wal_bytes_read += other.wal_bytes_read;
     }
 }
@@ -82,6 +87,8 @@ impl Seen {
 struct World {
     dice: Dice,
     memory: MemoryStore,
+    /// A second repository.
+    other: MemoryStore,
     disk: Disk,
     folder: tempfile::TempDir,
     chunk_key: ChunkIdKey,
@@ -90,6 +97,8 @@ struct World {
     /// A rotation under way: the next key, and whether everything is sealed to it.
     next_key: Option<RecipientPrivate>,
     old_key: Option<RecipientPrivate>,
+    /// All there ever were: a copy opens with the key of its day until the next copy.
+    keys: Vec<RecipientPrivate>,
     files: Files,
     /// Of the server: WAL up to here exists.
     written: u64,
@@ -129,6 +138,15 @@ impl World {
         let dice = Dice::new(seed);
         let memory = MemoryStore::new();
         memory.set_clock(Some(BEGINNING));
+        if dice.percent(30) {
+            let days = 1 + u16::try_from(dice.below(3)).unwrap();
+            let mode = LockMode::Compliance;
+            memory.set_lock(Some(LockPolicy { mode, days }));
+        }
+        let first = RecipientPrivate::generate().unwrap();
+        let other = MemoryStore::new();
+        other.set_clock(Some(BEGINNING));
+        Repository::init(Arc::new(other.clone())).unwrap();
         Repository::init(Arc::new(memory.clone())).unwrap();
         let memory_folder = std::path::Path::new("/dev/shm");
         let folder = match memory_folder.is_dir() {
@@ -148,11 +166,13 @@ impl World {
             disk: Disk::new(Arc::new(memory.clone()), dice.clone(), dice.percent(60)),
             dice,
             memory,
+            other,
             folder,
             chunk_key: ChunkIdKey::generate().unwrap(),
-            key: RecipientPrivate::generate().unwrap(),
+            key: first.clone(),
             next_key: None,
             old_key: None,
+            keys: vec![first],
             files,
             written: SEGMENT,
             model: Model {
@@ -204,6 +224,7 @@ impl World {
     fn pass(&mut self, micros: i64) {
         self.model.now += micros;
         self.memory.set_clock(Some(self.model.now));
+        self.other.set_clock(Some(self.model.now));
         self.disk.settle();
     }
 
@@ -239,7 +260,8 @@ impl World {
             None => open.insert(self.attach(&repository)?),
         };
         match what {
-            0..=6 => self.append(stream),
+            0..=5 => self.append(stream),
+            6 => self.copy(disk, &repository),
             7..=9 => self.backup(&repository, stream, BackupKind::Full),
             10..=12 => self.backup(&repository, stream, BackupKind::Incremental),
             13..=15 => self.expire(&repository),
@@ -287,6 +309,24 @@ impl World {
                 std::thread::yield_now();
             }
         }
+        Ok(())
+    }
+
+    fn copy(&mut self, disk: &Disk, repository: &Repository) -> Result<()> {
+        let other = disk.beside(Arc::new(self.other.clone()));
+        let options = CopyOptions {
+            backup: None,
+            rules: RULES,
+            private: None,
+            now_micros: self.model.now,
+        };
+        let done = copy(
+            repository,
+            &Repository::open(Arc::new(other))?,
+            &options,
+            &(),
+        )?;
+        self.seen.backups_copied += done.backups;
         Ok(())
     }
 
@@ -386,7 +426,6 @@ impl World {
 
     fn expire(&mut self, repository: &Repository) -> Result<()> {
         let key = self.dice.percent(50).then_some(&self.key);
-        let survey = Survey::read(repository, key)?;
         let now = self.model.now;
         let jump = *self.dice.pick(&CLOCK_JUMPS);
         let clock = Clock {
@@ -394,7 +433,7 @@ impl World {
             store_micros: now,
             postgres_micros: Some(now),
         };
-        let plan = match (plan(&survey, &clock, &RULES), jump) {
+        let plan = match (decide(repository, key, &clock, &RULES), jump) {
             (plan, 0) => plan?,
             (Err(_), _) => {
                 self.seen.clocks_refused += 1;
@@ -415,6 +454,11 @@ impl World {
         }
         let done = execute(repository, &plan, &())?;
         self.seen.objects_expired += done.deleted;
+        let locked = plan
+            .decisions
+            .iter()
+            .filter(|d| d.reason.contains("locked until"));
+        self.seen.locked += locked.count() as u64;
         Ok(())
     }
 
@@ -434,6 +478,7 @@ impl World {
             Some(next) => next.clone(),
             None => RecipientPrivate::generate()?,
         };
+        self.keys.push(next.clone());
         self.next_key = Some(next.clone());
         rewrap(repository, &self.key, &next, &())?;
         self.next_key = None;
@@ -496,6 +541,14 @@ impl World {
         }
         let Checked { backups, wal_bytes } = checked
             .map_err(|error| format!("{error} (the machine stopped at: {})", disk.last_words()))?;
+        let other = Repository::open(Arc::new(self.other.clone())).map_err(|e| e.to_string())?;
+        let copies = self.model.check_copies(&other, &self.keys);
+        copies.map_err(|error| {
+            format!(
+                "the copy: {error} (the machine stopped at: {})",
+                disk.last_words()
+            )
+        })?;
         self.seen.backups_read += backups;
         self.seen.wal_bytes_read += wal_bytes;
         Ok(())

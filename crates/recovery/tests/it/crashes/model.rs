@@ -88,6 +88,40 @@ impl Model {
         Ok(checked)
     }
 
+    /// In a second repository: what is there is whole, and what is complete has its WAL.
+    pub(super) fn check_copies(
+        &self,
+        other: &Repository,
+        keys: &[RecipientPrivate],
+    ) -> Result<(), String> {
+        let text = |error: repository::Error| error.to_string();
+        let catalogue = catalogue(other).map_err(text)?;
+        if let Some(damaged) = catalogue.damaged.first() {
+            return Err(format!("its catalogue: {damaged}"));
+        }
+        for summary in &catalogue.backups {
+            let id = &summary.id;
+            let taken = self
+                .taken
+                .get(id)
+                .ok_or_else(|| format!("{id} was never taken"))?;
+            let mut failed = String::new();
+            let opened = keys.iter().rev().any(|key| {
+                let reader = WalReader::new(other, key);
+                let mut taken = taken.clone();
+                if summary.state != BackupState::Complete {
+                    taken.stop = u64::MAX;
+                }
+                let checked = self.check_backup(other, key, &reader, summary, &taken);
+                checked.map_err(|error| failed = error).is_ok()
+            });
+            if !opened {
+                return Err(format!("backup {id}: {failed}"));
+            }
+        }
+        Ok(())
+    }
+
     fn check_young(&self, live: &BTreeMap<&str, &BackupSummary>) -> Result<(), String> {
         for (id, taken) in &self.taken {
             let age_max = match taken.is_full {
