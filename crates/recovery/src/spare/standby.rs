@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use postgres_physical::pg_control::ControlFile;
 use postgres_physical::server::sql::Client;
-use postgres_physical::server::{Leftover, Server, StartOptions, StopMode, tail_of};
+use postgres_physical::server::{Leftover, Server, ServerError, StartOptions, StopMode, tail_of};
 use postgres_physical::wire::ConnectOptions;
 
 use super::Settings;
@@ -167,20 +167,23 @@ impl Standby {
     }
 
     pub(super) fn client(&mut self) -> SpareResult<Option<&mut Client>> {
-        if self.client.is_none() {
-            match self.server.wait_ready(Duration::ZERO, 0) {
-                Ok(()) => self.client = Client::connect(&self.connect).ok(),
-                Err(postgres_physical::server::ServerError::NotReady { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        } else if let Some(exit) = self.server.exited() {
-            return Err(postgres_physical::server::ServerError::StartFailed {
+        // First: what a killed server left still says that it is ready.
+        if let Some(exit) = self.server.exited() {
+            self.client = None;
+            return Err(ServerError::StartFailed {
                 dir: self.server.dir().to_owned(),
                 status: exit.description,
                 log: self.log.clone(),
                 tail: tail_of(&self.log, 0),
             }
             .into());
+        }
+        if self.client.is_none() {
+            match self.server.wait_ready(Duration::ZERO, 0) {
+                Ok(()) => self.client = Client::connect(&self.connect).ok(),
+                Err(ServerError::NotReady { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(self.client.as_mut())
     }
