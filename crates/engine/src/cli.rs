@@ -2,6 +2,7 @@
 
 mod prices;
 
+use assurance::drills::Fault;
 use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -549,6 +550,10 @@ pub(crate) struct DatabaseLossArgs {
     /// Keep a warm spare, whose folder survives the loss, and see it take the place of the database.
     #[arg(long)]
     pub(crate) spare: bool,
+    /// What goes wrong besides, from before the loss into the recovery: kills, repository-away, and on S3 store-errors, store-cuts,
+    /// store-slow. Strict mode only: normal mode promises nothing while the repository is away.
+    #[arg(long, requires = "strict")]
+    pub(crate) fault: Option<Fault>,
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) clients: u16,
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]

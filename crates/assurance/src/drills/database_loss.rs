@@ -4,6 +4,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    DrillError, Report,
+    DrillError, Fault, Proxy, Report,
+    faults::{Trouble, Victim},
     judge::Evidence,
     ledger::{self, Outcome, Record, now_micros},
     system::{Ready, System, kill, stop, wait_dead},
@@ -22,6 +24,8 @@ use super::{
 const GIVE_UP: Duration = crate::objectives::RTO_GUIDE;
 /// Clients go on for a while on the recovered system, so that its new epoch is loaded too.
 const AFTERWARDS: Duration = Duration::from_secs(2);
+/// A fault of the store is still there for so long when the recovery begins.
+const LINGERS: Duration = Duration::from_secs(2);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Limits are not what is drilled; a client here is a whole desk.
@@ -37,6 +41,10 @@ pub struct DatabaseLoss {
     pub and_engine: bool,
     /// Keep a warm spare, whose folder survives, and see it take the place of the database.
     pub spare: bool,
+    /// What goes wrong besides.
+    pub fault: Option<Fault>,
+    /// What the repository's location leads through, when its server is to misbehave.
+    pub proxy: Option<Arc<Proxy>>,
     pub clients: usize,
     pub seconds: u64,
     pub seed: u64,
@@ -229,9 +237,11 @@ impl<'a> Run<'a> {
         let total = Duration::from_secs(self.drill.seconds);
         // Between 30 % and 60 % of the time: enough behind it to lose, enough before it to load the recovered system.
         let until_kill = total.mul_f64(self.random.random_range(0.3..0.6));
+        let trouble = self.begin_trouble(until_kill / 2, say)?;
         std::thread::sleep(until_kill.saturating_sub(began.elapsed()));
+        let trouble = self.end_kills(trouble)?;
         let epoch_before = self.epoch_before()?;
-        let kill = self.destroy(say)?;
+        let kill = self.destroy(trouble, say)?;
         self.wait_for_new_epoch(epoch_before)?;
         say("served its first new durable quote");
         std::thread::sleep(AFTERWARDS.max(total.saturating_sub(began.elapsed())));
@@ -240,6 +250,42 @@ impl<'a> Run<'a> {
         let report = self.evidence(kill, epoch_before)?.judge();
         stop(&mut self.engine, STOP_LIMIT)?;
         Ok(report)
+    }
+
+    /// Halfway to the loss, and only once there is something to lose.
+    fn begin_trouble(
+        &mut self,
+        after: Duration,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Option<Trouble>, DrillError> {
+        let Some(fault) = self.drill.fault else {
+            return Ok(None);
+        };
+        std::thread::sleep(after);
+        self.epoch_before()?;
+        let victim = Victim {
+            engine_pid: i32::try_from(self.engine.id()).unwrap_or(i32::MAX),
+            repository: self.system.data.join("repository"),
+            proxy: self.drill.proxy.clone(),
+            seed: self.random.random(),
+        };
+        let trouble = Trouble::begin(fault, victim)?;
+        say(&format!("from now on: {fault}"));
+        Ok(Some(trouble))
+    }
+
+    /// Kills end before the loss, so that there is a database to lose; faults of the store go on.
+    fn end_kills(&mut self, trouble: Option<Trouble>) -> Result<Option<Trouble>, DrillError> {
+        if self.drill.fault != Some(Fault::Kills) {
+            return Ok(trouble);
+        }
+        drop(trouble);
+        let ended_at = now_micros();
+        self.wait_for(|record| {
+            record.sent_at_micros > ended_at
+                && matches!(record.outcome, Outcome::Acknowledged { .. })
+        })?;
+        Ok(None)
     }
 
     fn epoch_before(&self) -> Result<u32, DrillError> {
@@ -256,7 +302,11 @@ impl<'a> Run<'a> {
     }
 
     /// The loss itself. Returns its moment: just before the first signal, so that a recovery is never flattered.
-    fn destroy(&mut self, say: &mut dyn FnMut(&str)) -> Result<Kill, DrillError> {
+    fn destroy(
+        &mut self,
+        trouble: Option<Trouble>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Kill, DrillError> {
         let victims = self.system.database_pids()?;
         let killed_at_micros = now_micros();
         if self.drill.and_engine {
@@ -268,6 +318,7 @@ impl<'a> Run<'a> {
         wait_dead(&victims);
         let dead_at_micros = now_micros();
         self.system.destroy(self.drill.spare)?;
+        let trouble = trouble.map(|trouble| trouble.end_in(LINGERS));
         say(match self.drill.spare {
             false => "killed PostgreSQL and deleted everything but the repository and its keys",
             true => {
@@ -286,6 +337,9 @@ impl<'a> Run<'a> {
             let (engine, _) = self.system.up(port)?;
             self.engine = engine;
         }
+        if let Some(trouble) = trouble {
+            let _ = trouble.join();
+        }
         Ok(Kill {
             killed_at_micros,
             dead_at_micros,
@@ -293,10 +347,14 @@ impl<'a> Run<'a> {
     }
 
     fn wait_for_new_epoch(&mut self, epoch_before: u32) -> Result<(), DrillError> {
+        self.wait_for(|record| matches!(record.outcome, Outcome::Acknowledged { epoch, .. } if epoch > epoch_before))
+    }
+
+    /// Until some client was told so.
+    fn wait_for(&mut self, is_wanted: impl Fn(&Record) -> bool) -> Result<(), DrillError> {
         let deadline = Instant::now() + GIVE_UP;
         loop {
-            let is_new = |record: &Record| matches!(record.outcome, Outcome::Acknowledged { epoch, .. } if epoch > epoch_before);
-            if self.records()?.iter().any(is_new) {
+            if self.records()?.iter().any(&is_wanted) {
                 return Ok(());
             }
             if let Ok(Some(status)) = self.engine.try_wait() {
@@ -333,6 +391,7 @@ impl<'a> Run<'a> {
             strict: self.drill.strict,
             and_engine: self.drill.and_engine,
             spare: self.spare.clone(),
+            fault: self.drill.fault,
             rto_max: Duration::from_secs(self.drill.rto_seconds_max),
             killed_at_micros: kill.killed_at_micros,
             dead_at_micros: kill.dead_at_micros,

@@ -9,7 +9,10 @@ use audit::{Entry, Kind};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::ledger::{Outcome, Record};
+use super::{
+    Fault,
+    ledger::{Outcome, Record},
+};
 use crate::objectives::LOSS_WINDOW_NORMAL;
 
 /// What a drill found. `passed` is the exit code; everything else says why.
@@ -20,6 +23,8 @@ pub struct Report {
     pub and_engine: bool,
     /// A warm spare took the place of the database.
     pub spare: bool,
+    /// What went wrong besides.
+    pub fault: Option<Fault>,
     pub seed: u64,
     pub clients: usize,
     /// Answers that a client had read whole before the kill, or after it.
@@ -78,6 +83,7 @@ pub(crate) struct Evidence {
     pub(crate) and_engine: bool,
     /// The restore that the spare came from, when it was to take the place.
     pub(crate) spare: Option<String>,
+    pub(crate) fault: Option<Fault>,
     pub(crate) rto_max: Duration,
     /// Just before the first signal.
     pub(crate) killed_at_micros: i64,
@@ -177,6 +183,7 @@ impl Evidence {
             mode: if self.strict { "strict" } else { "normal" }.into(),
             and_engine: self.and_engine,
             spare: self.spare.is_some() && self.spare_was_taken(),
+            fault: self.fault,
             seed: self.seed,
             clients: self.clients,
             acknowledged: acknowledged.len() as u64,
@@ -339,6 +346,7 @@ mod tests {
             strict,
             and_engine: false,
             spare: None,
+            fault: None,
             rto_max: Duration::from_secs(30),
             killed_at_micros: KILL,
             dead_at_micros: KILL + 20,

@@ -2,11 +2,15 @@
 
 pub mod client;
 pub mod database_loss;
+mod faults;
 mod judge;
 mod ledger;
+mod proxy;
 mod system;
 
+pub use faults::Fault;
 pub use judge::Report;
+pub use proxy::Proxy;
 
 use std::path::PathBuf;
 

@@ -1,12 +1,13 @@
 //! `bre drill SCENARIO`, and the hidden command that is one of its clients.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
-use assurance::drills::{Report, client::Client, database_loss::DatabaseLoss};
+use assurance::drills::{Fault, Proxy, Report, client::Client, database_loss::DatabaseLoss};
 
 use crate::{
     cli::{DatabaseLossArgs, DrillClientArgs, DrillCommand},
     error::Error,
+    location::Location,
     terminal,
 };
 
@@ -25,13 +26,16 @@ fn drill(args: DatabaseLossArgs) -> Result<DatabaseLoss, Error> {
     let bre = std::env::current_exe().map_err(Error::file("cannot find", "this program"))?;
     let seed = args.seed.unwrap_or_else(rand::random);
     let place = format!("drill-{seed}-{}", std::process::id());
-    let repository = args.repository.map(|location| location.below(&place));
+    let mut repository = args.repository.map(|location| location.below(&place));
+    let proxy = proxy(args.fault, repository.as_mut())?;
     Ok(DatabaseLoss {
         bre,
         repository: repository.map(|location| location.to_string()),
         strict: args.strict,
         and_engine: args.and_engine,
         spare: args.spare,
+        fault: args.fault,
+        proxy,
         clients: usize::from(args.clients),
         seconds: args.seconds,
         seed,
@@ -39,6 +43,41 @@ fn drill(args: DatabaseLossArgs) -> Result<DatabaseLoss, Error> {
         work: args.work,
         rto_seconds_max: args.rto_seconds_max,
     })
+}
+
+/// Between the throw-away system and its S3 server, if a fault is to strike there: the location then leads through it.
+fn proxy(
+    fault: Option<Fault>,
+    repository: Option<&mut Location>,
+) -> Result<Option<Arc<Proxy>>, Error> {
+    let Some(fault) = fault.filter(|fault| *fault != Fault::Kills) else {
+        return Ok(None);
+    };
+    let refused = |reason: &str| Error::Argument {
+        what: "fault",
+        value: fault.to_string(),
+        reason: reason.to_owned(),
+    };
+    match repository {
+        Some(Location::S3(location)) => {
+            let server = location.endpoint.as_deref().unwrap_or_default();
+            let Some(server) = server.strip_prefix("http://") else {
+                return Err(refused(
+                    "it needs a server that is named by &endpoint=http://HOST:PORT, so that a proxy can stand before it",
+                ));
+            };
+            let proxy = Proxy::to(server.trim_end_matches('/'))?;
+            location.endpoint = Some(proxy.url());
+            Ok(Some(Arc::new(proxy)))
+        }
+        Some(Location::Folder(_)) if !fault.needs_a_server() => Err(refused(
+            "leave --repository away: only the drill's own folder is taken away",
+        )),
+        _ if fault.needs_a_server() => Err(refused(
+            "it is made before a server: name one with --repository s3://…&endpoint=http://HOST:PORT",
+        )),
+        _ => Ok(None),
+    }
 }
 
 fn sentences(report: &Report) -> String {
