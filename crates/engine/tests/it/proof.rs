@@ -115,6 +115,12 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
     );
     let incremental = instance.bre(&["plan", "run", "incremental"]).json();
     assert_eq!(incremental["kind"], "incremental", "{incremental}");
+    assert_eq!(incremental["changed_pages"], "compared", "{incremental}");
+    assert!(incremental["why_not_named"].is_string(), "{incremental}");
+    assert!(
+        incremental["bytes_read"].as_u64() > Some(0),
+        "{incremental}"
+    );
     let proof = instance.bre(&["plan", "run", "proof"]).json();
     assert_eq!(proof["backup_id"], incremental["id"], "the newest");
     instance.bre(&["plan", "run", "expire"]).json();

@@ -285,7 +285,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 fn each_is_what_a_full_one_would_be() {
     let Some(world) = world("on") else { return };
     let (seed, rounds) = (number("SEED", 1), number("ROUNDS", 4));
-    println!("SEED={seed} ROUNDS={rounds}");
+    eprintln!("SEED={seed} ROUNDS={rounds}");
     let mut dice = Dice(seed);
     let connect = world.postgres.connect_options();
     let streamer = world.stream(connect.clone());
@@ -307,7 +307,7 @@ fn each_is_what_a_full_one_would_be() {
         for _ in 0..1 + dice.below(9) {
             let serial = round * 10 + dice.below(5);
             let script = step(&mut dice, serial);
-            println!("{script}");
+            eprintln!("{script}");
             let mut client = Client::connect(&connect).unwrap();
             for sql in script.split(';').filter(|sql| !sql.trim().is_empty()) {
                 match client.value(sql) {
