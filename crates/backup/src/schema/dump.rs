@@ -31,10 +31,16 @@ pub(super) fn dump(
     let mut files = Files::new();
     for database in &databases {
         progress.message(&format!("reading the definitions of {database}"));
-        // With its own name in CREATE DATABASE it would not restore under another one: encoding and locale are in the globals' place, the guide.
+        // Without CREATE DATABASE: so it restores under any name.
         let connect = request.connect.clone().with_database(database);
         let mut command = client_program(request.binaries, request.user, "pg_dump", &connect);
-        command.args(["--schema-only", "--dbname", database]);
+        // Whoever holds a table for long is not queued behind.
+        command.args([
+            "--schema-only",
+            "--lock-wait-timeout=30s",
+            "--dbname",
+            database,
+        ]);
         let text = output("pg_dump", database, &mut command)?;
         files.insert(
             format!("{DATABASES}/{}.sql", file_name(database)),

@@ -214,9 +214,10 @@ impl Git {
                 "core.autocrlf=false",
                 "-c",
                 "gc.auto=0",
+                // Nothing that lies in the repository is run.
                 "-c",
+                "core.hooksPath=/dev/null",
             ])
-            .arg(format!("safe.directory={}", self.folder.display()))
             .args(arguments)
             .env("LC_ALL", "C")
             .env("GIT_TERMINAL_PROMPT", "0")
