@@ -76,13 +76,13 @@ pub(super) async fn delete_version(
         .send()
         .await;
     let Err(error) = deleted else { return Ok(()) };
-    if matches!(status_of(&error), Some(400 | 403)) {
-        if let Some(lock) = locks::lock_of_version(remote, name, Some(version)).await? {
-            return Err(StoreError::Locked {
-                object: name.to_owned(),
-                lock,
-            });
-        }
+    if matches!(status_of(&error), Some(400 | 403))
+        && let Some(lock) = locks::lock_of_version(remote, name, Some(version)).await?
+    {
+        return Err(StoreError::Locked {
+            object: name.to_owned(),
+            lock,
+        });
     }
     if code_of(&error) == "NoSuchVersion" || read::seen(remote, name).await?.is_none() {
         return Ok(());

@@ -2,6 +2,7 @@
 //!
 //! Entry point: [`S3Store::open`]. Absent: making buckets, and anything that lifts a lock.
 
+mod blocks;
 mod delete;
 mod location;
 mod locks;
@@ -21,6 +22,7 @@ use std::{
 pub use location::{LocationError, S3Location};
 use repository::{Appender, Lock, LockPolicy, MARKER, ObjectInfo, Store, StoreError, check_name};
 
+use blocks::{BLOCK, Blocks};
 use remote::Remote;
 use worker::Worker;
 
@@ -28,6 +30,7 @@ use worker::Worker;
 pub struct S3Store {
     worker: Worker,
     remote: Arc<Remote>,
+    blocks: Blocks,
     /// The marker was seen: this is the repository, not a bucket that happens to have the name.
     marked: AtomicBool,
     /// Whether the server refuses a second put of a name; unknown before the first.
@@ -49,6 +52,7 @@ impl S3Store {
         Ok(Self {
             worker,
             remote: Arc::new(remote),
+            blocks: Blocks::default(),
             marked: AtomicBool::new(false),
             refuses_second: Mutex::new(None),
         })
@@ -63,6 +67,17 @@ impl S3Store {
             (remote.part_bytes, remote.page_names) = (part_bytes, names);
         }
         self
+    }
+
+    fn range_of_pack(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let bytes = self.blocks.read(name, offset, len, |from| {
+            let name = name.to_owned();
+            self.run(move |remote| async move { read::block(&remote, &name, from, BLOCK).await })
+        })?;
+        if bytes.len() == len {
+            return Ok(bytes);
+        }
+        Err(read::short(name, offset, len))
     }
 
     fn run<T, F>(&self, work: impl FnOnce(Arc<Remote>) -> F) -> Result<T, StoreError>
@@ -126,6 +141,9 @@ impl Store for S3Store {
 
     fn get_range(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         check_name(name)?;
+        if len > 0 && (len as u64) < BLOCK && name.starts_with("packs/") {
+            return self.range_of_pack(name, offset, len);
+        }
         let name = name.to_owned();
         self.run(move |remote| async move { read::range(&remote, &name, offset, len).await })
     }
@@ -146,6 +164,7 @@ impl Store for S3Store {
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         check_name(name)?;
         self.present()?;
+        self.blocks.forget(name);
         let name = name.to_owned();
         self.run(|remote| async move { delete::delete(&remote, &name).await })
     }

@@ -87,10 +87,7 @@ pub(super) async fn range(
     len: usize,
 ) -> Result<Vec<u8>, StoreError> {
     let end = offset + len as u64;
-    let short = || StoreError::Damaged {
-        object: name.to_owned(),
-        what: format!("bytes {offset} to {end} were asked for"),
-    };
+    let short = || short(name, offset, len);
     // S3 knows no empty range.
     if len == 0 {
         return match size(remote, name).await? {
@@ -107,6 +104,28 @@ pub(super) async fn range(
         Ok(bytes)
     } else {
         Err(short())
+    }
+}
+
+pub(super) fn short(name: &str, offset: u64, len: usize) -> StoreError {
+    StoreError::Damaged {
+        object: name.to_owned(),
+        what: format!("bytes {offset} to {} were asked for", offset + len as u64),
+    }
+}
+
+/// As many bytes as there are, up to `len`.
+pub(super) async fn block(
+    remote: &Remote,
+    name: &str,
+    from: u64,
+    len: u64,
+) -> Result<Vec<u8>, StoreError> {
+    let asked = format!("bytes={from}-{}", from + len - 1);
+    let expected = usize::try_from(len).ok();
+    match get(remote, name, Some(asked), expected).await {
+        Err(StoreError::Damaged { .. }) => Ok(Vec::new()),
+        other => other,
     }
 }
 

@@ -52,10 +52,10 @@ fn one(
     }
     // Its manifest is what the tombstone stands against: while one of them stays, so does the other.
     let mut locks = objects.iter().filter_map(|o| survey.lock_of(&o.name));
-    if let Some(lock) = locks.next() {
-        if found.kind == Kind::Backup {
-            return plan.decide(about, Action::Wait, lock_text(lock), &objects);
-        }
+    if found.kind == Kind::Backup
+        && let Some(lock) = locks.next()
+    {
+        return plan.decide(about, Action::Wait, lock_text(lock), &objects);
     }
     let (locked, objects): (Vec<_>, Vec<_>) = objects
         .into_iter()

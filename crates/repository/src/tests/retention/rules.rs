@@ -414,7 +414,7 @@ fn what_is_locked_stays_until_its_day_and_goes_then() {
     cluster.pass(2 * DAY_MICROS);
     let plan = decided(&cluster);
     let manifest = format!("backups/{old}/manifest");
-    memory.keep_longer(&[manifest.clone()]).unwrap();
+    memory.keep_longer(std::slice::from_ref(&manifest)).unwrap();
     let done = execute(&repository, &plan, &()).unwrap();
     assert_eq!(done.locked, 1, "{done:?}");
     let plan = decided(&cluster);
