@@ -75,6 +75,11 @@ fn damaged(page: LivePage) -> DamagedPage {
 fn damaged_pages_are_found_by_name_and_come_back() {
     let mut world = World::new();
     let source = world.postgres.connect_options();
+    // Only checkpoints that the test asks for write pages: what it damages stays damaged until it is looked at.
+    for setting in ["bgwriter_lru_maxpages = 0", "checkpoint_timeout = '1h'"] {
+        value(&source, &format!("ALTER SYSTEM SET {setting}"));
+    }
+    value(&source, "SELECT pg_reload_conf()");
     let streamer = world.stream(source.clone());
     value(
         &source,
