@@ -11,10 +11,12 @@ sys.dont_write_bytecode = True
 
 from cases import Bench
 from cluster import Cluster, build, compression, copy, source_bytes
+from spares import spares
 from streams import streams
 from table import Results, printed, printed_others, publish
 
-CASES = ("full", "incremental", "restore", "recover", "stream")
+CASES = ("full", "incremental", "restore", "recover", "stream", "s3", "spare")
+ELSEWHERE = {"stream": lambda bench, seconds: streams(bench, seconds), "spare": lambda bench, _: spares(bench)}
 
 
 def say(text):
@@ -43,7 +45,7 @@ def main():
     unknown = [case for case in wanted if case not in CASES]
     if unknown:
         raise SystemExit(f"no case is called {unknown[0]}; there are: {' '.join(CASES)}")
-    protect, out = sys.argv[1], sys.argv[2]
+    protect, moto, out = sys.argv[1:4]
     cache = os.environ.get("BENCH_CACHE") or "/var/tmp/bre-bench-backup"
     made = build(cache, size, say)
     compression(made)
@@ -57,12 +59,12 @@ def main():
     # Where the server's user can run it, wherever the build lies.
     protect = shutil.copy(protect, f"{work}/protect")
     results = Results()
-    bench = Bench(cluster, work, protect, rounds, results, say)
+    bench = Bench(cluster, work, protect, moto, rounds, results, say)
     try:
         cluster.start()
         for case in wanted:
             say(f"{case}:")
-            streams(bench, seconds) if case == "stream" else getattr(bench, case)()
+            ELSEWHERE[case](bench, seconds) if case in ELSEWHERE else getattr(bench, case)()
         settings(bench, made, rounds)
         printed(results, say)
         printed_others(results, say)

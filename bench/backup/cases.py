@@ -9,7 +9,7 @@ import time
 
 from cluster import Cluster, as_user, folder, source_bytes
 from measure import Failed, cpu_seconds, run, settle
-from programs import Barman, Floor, Ours, PgBackRest, PgBackRestLevel1, PgBaseBackup
+from programs import Barman, Floor, Ours, OursInS3, PgBackRest, PgBackRestLevel1, PgBaseBackup
 
 
 def in_turn(programs, number):
@@ -18,8 +18,8 @@ def in_turn(programs, number):
 
 
 class Bench:
-    def __init__(self, cluster, work, protect, rounds, results, say):
-        self.cluster, self.work, self.protect = cluster, work, protect
+    def __init__(self, cluster, work, protect, moto, rounds, results, say):
+        self.cluster, self.work, self.protect, self.moto = cluster, work, protect, moto
         self.rounds, self.results, self.say = rounds, results, say
         self.settings, self.taken = {}, []
 
@@ -33,6 +33,8 @@ class Bench:
         for program in self.taken:
             if program.helper:
                 program.helper.end(signal.SIGTERM)
+            if isinstance(program, OursInS3):
+                program.end_server()
 
     def ours(self, source="local"):
         return self.take(Ours, self.protect, source)
@@ -105,6 +107,19 @@ class Bench:
                     self.announce("restore over a damaged folder", program, program.delta(to))
                     mend()
                 shutil.rmtree(to)
+        for program in programs:
+            program.close()
+
+    def s3(self):
+        """The same program into a bucket and into a folder."""
+        programs = [self.take(OursInS3, self.protect, self.moto), self.ours()]
+        to = f"{self.work}/restored"
+        for number in range(self.rounds):
+            for program in in_turn(programs, number):
+                self.announce("full backup into S3", program, self.base(program))
+                self.announce("restore from S3", program, program.restore(to))
+                shutil.rmtree(to)
+                program.leave()
         for program in programs:
             program.close()
 

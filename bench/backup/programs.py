@@ -1,8 +1,10 @@
 """The programs that are compared, each behind the same few words: `fresh`, `full`, `incremental`, `restore`, `delta`, and more where it has more."""
 
+import http.client
 import os
 import shutil
 import signal
+import socket
 
 from cluster import USER, as_user, folder
 from measure import Helper, measured, run
@@ -82,6 +84,57 @@ class Ours(Program):
 
     def recover(self, to):
         return self.measure([self.program, "recover", *self.place, "--to", to], stored=False)
+
+
+class OursInS3(Ours):
+    """In a bucket of moto's on loopback: one process of Python, which keeps everything in memory."""
+
+    BUCKET = "bench"
+
+    def __init__(self, cluster, work, program, moto):
+        super().__init__(cluster, work, program)
+        self.settings = "the same, into S3 as moto serves it (one Python process in memory, on loopback)"
+        self.name, self.slot, self.moto, self.server_of_s3 = "ours, S3 (moto)", "bre_s3", moto, None
+        self.credentials = f"{self.home}/credentials"
+        with open(self.credentials, "w") as file:
+            file.write("[default]\naws_access_key_id = bench\naws_secret_access_key = bench\n")
+        self.repository = None
+
+    def fresh(self):
+        """A new server: what an old one holds is memory."""
+        self.leave()
+        self.end_server()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.server_of_s3 = Helper([self.moto, "-H", "127.0.0.1", "-p", port], f"{self.home}/moto.log")
+        self.cluster.until(lambda: self.put_bucket(port), "moto serves")
+        where = f"s3://{self.BUCKET}/bre?region=us-east-1&endpoint=http://127.0.0.1:{port}&credentials-file={self.credentials}"
+        self.place = ["--repository", where, "--keys", self.keys]
+        self.cluster.sql(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{self.slot}'")
+        shutil.rmtree(self.keys, ignore_errors=True)
+        run(as_user([self.program, "init", *self.place]))
+
+    def put_bucket(self, port):
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection.request("PUT", f"/{self.BUCKET}")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+    def measure(self, command, stored=False):
+        return super().measure(command, stored=False)
+
+    def end_server(self):
+        if self.server_of_s3:
+            self.server_of_s3.end(signal.SIGTERM)
+            self.server_of_s3 = None
+
+    def close(self):
+        self.leave()
+        self.end_server()
+        super().close()
 
 
 class PgBackRest(Program):

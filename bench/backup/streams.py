@@ -8,7 +8,7 @@ import time
 from cases import Bench, in_turn
 from cluster import as_user
 from measure import Failed, Helper, run, settle
-from programs import PgBackRest, Receiver
+from programs import OursInS3, PgBackRest, Receiver
 
 CLIENTS = 16
 SCRIPT = """\\set id random(1, {rows})
@@ -83,7 +83,9 @@ def percentiles(name, unit, values):
 
 def streams(bench: Bench, seconds):
     ours, receiver, archive = bench.ours(), bench.take(Receiver), bench.take(PgBackRest)
+    bucket = bench.take(OursInS3, bench.protect, bench.moto)
     ours.fresh()
+    bucket.fresh()
     archive.fresh()
     script = f"{bench.work}/trade.sql"
     with open(script, "w") as file:
@@ -97,11 +99,12 @@ def streams(bench: Bench, seconds):
         lambda: with_stream(bench, receiver, "pg_receivewal --synchronous", "receiver", False, load),
         lambda: with_stream(bench, receiver, "pg_receivewal --synchronous, waited for", "receiver", True, load),
         lambda: archived(bench, archive, load),
+        lambda: with_stream(bench, bucket, "ours, S3 (moto)", "bre", False, load),
     ]
     for number in range(bench.rounds):
         for turn in turns if number == 0 else in_turn(turns, number):
             turn()
-    for program in (ours, receiver, archive):
+    for program in (ours, receiver, archive, bucket):
         program.close()
 
 

@@ -2,6 +2,7 @@
 //! are measured from outside like any peer's. Also the floor: a bare read-compress-seal-write loop with nothing around it.
 
 mod floor;
+mod spare;
 
 use std::{
     io::Read,
@@ -11,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws::s3::{S3Location, S3Store};
 use backup::{
     database::{DatabaseBackup, SourceChoice, backup},
     stream::{Streamer, StreamerConfig},
@@ -85,6 +87,15 @@ enum Command {
         #[arg(long)]
         to: PathBuf,
     },
+    /// Keeps a warm spare, says `following`, promotes it when it is told to, and says how long that took and where it lies.
+    Spare {
+        #[command(flatten)]
+        place: Place,
+        #[arg(long)]
+        to: PathBuf,
+        #[arg(long)]
+        sockets: PathBuf,
+    },
     /// What PostgreSQL's `restore_command` calls during `recover`.
     #[command(subcommand)]
     Wal(Wal),
@@ -119,8 +130,9 @@ enum Wal {
 
 #[derive(Debug, Args)]
 struct Place {
+    /// A folder, or s3://…
     #[arg(long)]
-    repository: PathBuf,
+    repository: String,
     #[arg(long)]
     keys: PathBuf,
 }
@@ -135,11 +147,15 @@ struct Cluster {
 
 impl Place {
     fn repository(&self) -> Result<Repository> {
-        Ok(Repository::open(self.store())?)
+        Ok(Repository::open(self.store()?)?)
     }
 
-    fn store(&self) -> Arc<dyn repository::Store> {
-        Arc::new(PosixStore::new(&self.repository))
+    fn store(&self) -> Result<Arc<dyn repository::Store>> {
+        if !self.repository.starts_with("s3://") {
+            return Ok(Arc::new(PosixStore::new(&self.repository)));
+        }
+        let location: S3Location = self.repository.parse()?;
+        Ok(Arc::new(S3Store::open(&location, None)?))
     }
 
     fn private(&self) -> Result<RecipientPrivate> {
@@ -160,7 +176,7 @@ impl Place {
         private.store(&self.keys.join("recipient.key"))?;
         private.public().store(&self.keys.join("recipient.pub"))?;
         ChunkIdKey::generate()?.store(&self.keys.join("chunk_id.key"))?;
-        Repository::init(self.store())?;
+        Repository::init(self.store()?)?;
         Ok(())
     }
 
@@ -217,6 +233,7 @@ fn run(command: Command) -> Result<ExitCode> {
             }
         }
         Command::Recover { place, to } => bring_back(&place, &to)?,
+        Command::Spare { place, to, sockets } => spare::run(&place, &to, &sockets)?,
         Command::Wal(Wal::Fetch { socket, name, path }) => {
             let code = wal_fetch(&socket, &name, &path).exit_code();
             return Ok(ExitCode::from(u8::try_from(code)?));
@@ -256,7 +273,7 @@ fn take(kind: BackupKind, place: &Place, cluster: &Cluster, source: Source) -> R
 
 fn stream(place: &Place, cluster: &Cluster, slot: &str) -> Result<()> {
     let connect = cluster.connect().with_application_name("bre");
-    let config = StreamerConfig::new(connect, slot, place.store(), place.public()?);
+    let config = StreamerConfig::new(connect, slot, place.store()?, place.public()?);
     let streamer = Streamer::start(config);
     let attached = streamer
         .watch()

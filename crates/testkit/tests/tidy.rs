@@ -47,6 +47,7 @@ const EDGES: [(&str, &[&str]); 13] = [
             "backup",
             "recovery",
             "assurance",
+            "aws",
             "testkit",
         ],
     ),
