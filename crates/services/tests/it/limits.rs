@@ -59,12 +59,19 @@ async fn key_for_both(one: &Instance, other: &Instance) -> (String, String) {
 async fn two_hundred_at_once_through_two_gateways_get_exactly_what_is_left() {
     let mut redis = TestRedis::start();
     let gateways = [gateway(&redis).await, gateway(&redis).await].map(Arc::new);
-    for gateway in &gateways {
-        let ask = async || shared(gateway).await;
-        until("the limits are shared", ask, |shared| shared == "true").await;
-    }
-    // All of it has to fall into one minute of Redis' clock; a run that did not shows nothing and is made again.
+    // All of it has to fall into one minute of Redis' clock, and Redis has to answer in time on a busy machine: a run without shows
+    // nothing and is made again.
+    let mut runs = 0;
     let (key, allowed) = loop {
+        runs += 1;
+        assert!(
+            runs <= 10,
+            "no run was shared from its beginning to its end"
+        );
+        for gateway in &gateways {
+            let ask = async || shared(gateway).await;
+            until("the limits are shared", ask, |shared| shared == "true").await;
+        }
         let began = minute(&redis);
         let (key, id) = key_for_both(&gateways[0], &gateways[1]).await;
         let window = format!("GET bre:1:limit:{{{id}}}:{began}");
@@ -81,6 +88,7 @@ async fn two_hundred_at_once_through_two_gateways_get_exactly_what_is_left() {
             })
             .collect();
         let mut allowed = 0;
+        let mut all_shared = true;
         let mut remaining = std::collections::BTreeSet::new();
         for task in tasks {
             let answer = task.await.unwrap();
@@ -89,13 +97,13 @@ async fn two_hundred_at_once_through_two_gateways_get_exactly_what_is_left() {
                 let found = answer.headers.iter().find(|(known, _)| known == name);
                 found.unwrap().1.clone()
             };
-            assert_eq!(header("x-ratelimit-scope"), "shared");
+            all_shared &= header("x-ratelimit-scope") == "shared";
             if answer.status == 200 {
                 allowed += 1;
                 remaining.insert(header("x-ratelimit-remaining").parse::<u32>().unwrap());
             }
         }
-        if minute(&redis) == began {
+        if all_shared && minute(&redis) == began {
             assert_eq!(
                 remaining.len(),
                 allowed,
