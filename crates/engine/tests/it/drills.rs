@@ -100,23 +100,6 @@ fn in_strict_mode_nothing_acknowledged_is_lost_amid_kills() {
 }
 
 #[test]
-fn in_strict_mode_nothing_acknowledged_is_lost_with_a_bucket_in_trouble() {
-    let Some(s3) = testkit::TestS3::start() else {
-        return;
-    };
-    s3.make_bucket("drills");
-    let place = s3.location("drills", "below");
-    let more = [
-        "--strict",
-        "--fault",
-        "store-errors",
-        "--repository",
-        &place,
-    ];
-    loses_nothing(&drill("7", &more));
-}
-
-#[test]
 fn in_strict_mode_nothing_acknowledged_is_lost_when_the_spare_takes_the_place() {
     let report = drill("4", &["--strict", "--spare"]);
     assert_eq!(report["spare"], true, "{report}");

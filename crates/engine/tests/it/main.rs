@@ -13,6 +13,7 @@ mod instance;
 mod kms;
 mod process;
 mod proof;
+mod quote;
 mod repository_away;
 mod repository_keys;
 mod restore;
