@@ -55,7 +55,7 @@ class Ours(Program):
 
     def fresh(self):
         self.leave()
-        self.cluster.sql(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{self.slot}'")
+        self.drop_slot()
         for kept in (self.repository, self.keys):
             shutil.rmtree(kept, ignore_errors=True)
         run(as_user([self.program, "init", *self.place]))
@@ -69,6 +69,11 @@ class Ours(Program):
         if self.helper:
             self.helper.end()
             self.helper = None
+
+    def drop_slot(self):
+        gone = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{self.slot}'"
+        drop = f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{self.slot}' AND NOT active"
+        self.cluster.until(lambda: [self.cluster.sql(drop), self.cluster.sql(gone)][1] == 0, "our slot is dropped")
 
     def full(self):
         return self.measure([self.program, "full", "--source", self.source, *self.place, *self.where])
@@ -111,7 +116,7 @@ class OursInS3(Ours):
         self.cluster.until(lambda: self.put_bucket(port), "moto serves")
         where = f"s3://{self.BUCKET}/bre?region=us-east-1&endpoint=http://127.0.0.1:{port}&credentials-file={self.credentials}"
         self.place = ["--repository", where, "--keys", self.keys]
-        self.cluster.sql(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{self.slot}'")
+        self.drop_slot()
         shutil.rmtree(self.keys, ignore_errors=True)
         run(as_user([self.program, "init", *self.place]))
 
@@ -264,8 +269,11 @@ class Receiver(Program):
     name = "pg_receivewal --synchronous (not encrypted)"
     settings = "--synchronous, no compression"
 
+    def fresh(self):
+        folder(f"{self.home}/wal", empty=True)
+
     def enter(self):
-        kept = folder(f"{self.home}/wal", empty=True)
+        kept = f"{self.home}/wal"
         self.leave()
         run(as_user(self.cluster.client("pg_receivewal", "--create-slot", "--if-not-exists", "-S", "receiver")))
         command = as_user(self.cluster.client("pg_receivewal", "--synchronous", "-S", "receiver", "-D", kept, "--no-loop"))

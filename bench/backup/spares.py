@@ -42,10 +42,10 @@ def promote_ours(bench, ours):
     home = folder(f"{bench.work}/spare", empty=True)
     sockets = folder(f"{bench.work}/run-spare", empty=True)
     ours.enter()
-    command = as_user([bench.protect, "spare", *ours.place, "--to", f"{home}/data", "--sockets", sockets])
-    os.makedirs(f"{home}/data", exist_ok=True)
-    folder(f"{home}/data")
-    os.chmod(f"{home}/data", 0o700)
+    command = as_user([bench.protect, "spare", *ours.place, "--to", f"{home}/standby-data", "--sockets", sockets])
+    os.makedirs(f"{home}/standby-data", exist_ok=True)
+    folder(f"{home}/standby-data")
+    os.chmod(f"{home}/standby-data", 0o700)
     spare = Helper(command, f"{home}/log", ready="following")
     count = write_some(bench)
     flushed = "SELECT pg_wal_lsn_diff(flush_lsn, pg_current_wal_flush_lsn()) >= 0 FROM pg_stat_replication WHERE application_name = 'bre'"
@@ -70,8 +70,8 @@ def promote_ours(bench, ours):
 
 def promote_peer(bench, _ours):
     home = folder(f"{bench.work}/standby", empty=True)
-    run(as_user(bench.cluster.client("pg_basebackup", "-D", f"{home}/data", "-R", "-X", "stream", "-c", "fast")))
-    standby = Cluster(f"{home}/data", bench.work, log=f"{home}/log")
+    run(as_user(bench.cluster.client("pg_basebackup", "-D", f"{home}/standby-data", "-R", "-X", "stream", "-c", "fast")))
+    standby = Cluster(f"{home}/standby-data", bench.work, log=f"{home}/log")
     standby.start(["archive_mode=off"])
     count = write_some(bench)
     flushed = "SELECT pg_wal_lsn_diff(replay_lsn, pg_current_wal_flush_lsn()) >= 0 FROM pg_stat_replication WHERE application_name = 'walreceiver'"
@@ -86,7 +86,7 @@ def promote_peer(bench, _ours):
     connection.close()
     standby.stop()
     note(bench, PEER, wall)
-    check(bench, f"{home}/data", count)
+    check(bench, f"{home}/standby-data", count)
     shutil.rmtree(home)
     bring_back(bench)
 

@@ -8,7 +8,7 @@ import time
 from cases import Bench, in_turn
 from cluster import as_user
 from measure import Failed, Helper, run, settle
-from programs import OursInS3, PgBackRest, Receiver
+from programs import Ours, OursInS3, PgBackRest, Receiver
 
 CLIENTS = 16
 SCRIPT = """\\set id random(1, {rows})
@@ -84,8 +84,6 @@ def percentiles(name, unit, values):
 def streams(bench: Bench, seconds):
     ours, receiver, archive = bench.ours(), bench.take(Receiver), bench.take(PgBackRest)
     bucket = bench.take(OursInS3, bench.protect, bench.moto)
-    ours.fresh()
-    bucket.fresh()
     archive.fresh()
     script = f"{bench.work}/trade.sql"
     with open(script, "w") as file:
@@ -128,7 +126,12 @@ def alone(bench, load):
 
 
 def with_stream(bench, program, name, standby, waited_for, load):
+    # A slot would keep the WAL of all other turns, and the first thing measured would be how long that takes to catch up.
+    program.fresh()
     program.enter()
+    # A new slot begins at the last checkpoint: what was written since is not part of the lag.
+    level = f"SELECT flush_lsn >= pg_current_wal_flush_lsn() FROM pg_stat_replication WHERE application_name = '{standby}'"
+    bench.cluster.until(lambda: bench.cluster.sql(level), "the stream is level with the server")
     if waited_for:
         bench.cluster.set("synchronous_standby_names", standby)
     lag = Lag(bench.cluster, standby)
@@ -138,6 +141,8 @@ def with_stream(bench, program, name, standby, waited_for, load):
         figures = lag.end()
         bench.cluster.set("synchronous_standby_names", "")
         program.leave()
+        if isinstance(program, Ours):
+            program.drop_slot()
     note(bench, name, rate, figures)
 
 
