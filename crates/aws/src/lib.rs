@@ -4,3 +4,4 @@
 
 pub mod kms;
 pub mod s3;
+mod worker;

@@ -1,10 +1,9 @@
-//! The calls. The SDK is async and key providers block: a thread of this module's own does the waiting, so that it works from any thread,
-//! one that runs another runtime included. Every call is bounded: whoever waits for a data key may be a stream that commits wait for.
+//! The calls. Every one is bounded: whoever waits for a data key may be a stream that commits wait for.
 
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Mutex, OnceLock, PoisonError, mpsc},
+    sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -15,8 +14,9 @@ use aws_config::{
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_kms::{Client, primitives::Blob, types::DataKeySpec};
 use repository::{DataKeySecret, KeyError, KeyTrouble, WrapBinding};
-use tokio::runtime::{Builder, Runtime};
 use zeroize::Zeroizing;
+
+use crate::worker::Worker;
 
 use super::{
     KmsAccess,
@@ -24,6 +24,7 @@ use super::{
     trouble::{trouble, wrong_key_name},
 };
 
+const THREADS: usize = 1;
 const CONNECT: Duration = Duration::from_secs(2);
 const ATTEMPT: Duration = Duration::from_secs(3);
 const ALL_ATTEMPTS: Duration = Duration::from_secs(8);
@@ -34,7 +35,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 pub(super) struct Asker {
     access: KmsAccess,
     /// Made at the first call: a host that only looks at names needs none.
-    runtime: OnceLock<Option<Runtime>>,
+    worker: OnceLock<Option<Worker>>,
     /// By region.
     clients: Mutex<HashMap<String, Client>>,
 }
@@ -49,7 +50,7 @@ impl Asker {
     pub(super) fn new(access: KmsAccess) -> Self {
         Self {
             access,
-            runtime: OnceLock::new(),
+            worker: OnceLock::new(),
             clients: Mutex::new(HashMap::new()),
         }
     }
@@ -160,34 +161,16 @@ impl Asker {
         key: &str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, KeyError> {
-        let runtime = self.runtime.get_or_init(|| {
-            let mut builder = Builder::new_multi_thread();
-            builder.worker_threads(1).thread_name("kms").enable_all();
-            builder.build().ok()
-        });
-        let answer = runtime.as_ref().and_then(|runtime| {
-            let (send, receive) = mpsc::sync_channel(1);
-            runtime.spawn(async move {
-                // Whoever asked is gone only when its thread is.
-                let _ = send.send(work.await);
-            });
-            receive.recv().ok()
-        });
+        let worker = self
+            .worker
+            .get_or_init(|| Worker::start("kms", THREADS).ok());
+        let answer = worker.as_ref().and_then(|worker| worker.run(work));
         answer.ok_or_else(|| KeyError {
             key: key.to_owned(),
             trouble: KeyTrouble::Away {
                 what: "the thread that asks it could not do so".to_owned(),
             },
         })
-    }
-}
-
-impl Drop for Asker {
-    fn drop(&mut self) {
-        // Without waiting: waiting is forbidden in a thread of another runtime, and there is nothing to wait for.
-        if let Some(runtime) = self.runtime.take().flatten() {
-            runtime.shutdown_background();
-        }
     }
 }
 

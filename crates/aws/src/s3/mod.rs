@@ -9,7 +9,6 @@ mod locks;
 mod put;
 mod read;
 mod remote;
-mod worker;
 
 use std::{
     future::Future,
@@ -22,9 +21,11 @@ use std::{
 pub use location::{LocationError, S3Location};
 use repository::{Appender, Lock, LockPolicy, MARKER, ObjectInfo, Store, StoreError, check_name};
 
+use crate::worker::Worker;
 use blocks::{BLOCK, Blocks};
 use remote::Remote;
-use worker::Worker;
+
+const THREADS: usize = 2;
 
 #[derive(Debug)]
 pub struct S3Store {
@@ -44,8 +45,8 @@ impl S3Store {
             store: location.to_string(),
             what,
         };
-        let worker =
-            Worker::start().map_err(|error| failed(format!("cannot start threads: {error}")))?;
+        let worker = Worker::start("s3", THREADS)
+            .map_err(|error| failed(format!("cannot start threads: {error}")))?;
         let asked = location.clone();
         let remote = worker.run(async move { Remote::connect(&asked, lock).await });
         let remote = remote.ok_or_else(|| failed("its settings cannot be read".to_owned()))?;

@@ -86,16 +86,21 @@ fn sentences(report: &services::AuditReport, heads: usize) -> String {
             loss.epoch, loss.size
         ));
     }
+    text.push_str(&verdict(log));
+    text
+}
+
+/// Of a log that was walked, wherever it lies.
+pub(super) fn verdict(log: &audit::Report) -> String {
     match (&log.first_bad, &log.reason) {
-        (Some(bad), reason) => text.push_str(&format!(
+        (Some(bad), reason) => format!(
             "NOT SOUND: first bad entry is epoch {} position {}: {}\n",
             bad.epoch,
             bad.position,
             reason.as_deref().unwrap_or("no reason given")
-        )),
-        (None, _) => text.push_str("sound\n"),
+        ),
+        (None, _) => "sound\n".to_owned(),
     }
-    text
 }
 
 #[derive(Debug, Serialize)]

@@ -10,7 +10,7 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::opened::Opened;
+use super::{audit::verdict, opened::Opened};
 use crate::{
     cli::{AuditArgs, RepositoryArgs},
     error::Error,
@@ -333,15 +333,7 @@ impl ArchiveReport {
                 self.parts_left_behind
             ));
         }
-        match (&log.first_bad, &log.reason) {
-            (Some(bad), reason) => text.push_str(&format!(
-                "NOT SOUND: first bad entry is epoch {} position {}: {}\n",
-                bad.epoch,
-                bad.position,
-                reason.as_deref().unwrap_or("no reason given")
-            )),
-            (None, _) => text.push_str("sound\n"),
-        }
+        text.push_str(&verdict(log));
         text
     }
 }

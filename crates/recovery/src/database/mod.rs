@@ -21,6 +21,7 @@ mod writing;
 
 pub(crate) use marker::{Marker, is_half_restored};
 pub(crate) use path::path_to;
+pub(crate) use remains::remove;
 
 pub use delta::{Survey, restore_over, survey};
 pub use export::export;

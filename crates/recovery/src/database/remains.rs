@@ -202,7 +202,7 @@ pub(super) fn make_private_folder(path: &Path) -> Result<()> {
 }
 
 /// A file, a link (never what it points to), or a folder with all that is in it.
-pub(super) fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     let removed = match path.symlink_metadata() {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

@@ -10,7 +10,9 @@ use super::error::{SpareError, SpareResult};
 use super::standby::{Standby, end_leftover, options};
 use super::state::{Promoted, State, Step, put_whole, sync};
 use super::{Life, Spare};
-use crate::database::{Marker, RestoreOptions, Target, is_half_restored, plan_watched, restore};
+use crate::database::{
+    Marker, RestoreOptions, Target, is_half_restored, plan_watched, remove, restore,
+};
 
 const STANDBY: &str = "standby.signal";
 
@@ -107,20 +109,6 @@ pub(super) fn discard(folder: &Path, state: &State) -> SpareResult<()> {
     remove(&data)?;
     remove(&PathBuf::from(format!("{}.tablespaces", data.display())))?;
     State::forget(folder)
-}
-
-fn remove(path: &Path) -> SpareResult<()> {
-    let removed = match path.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(SpareError::io("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Whether the folder holds a cluster that was promoted and not taken yet.

@@ -1,22 +1,20 @@
-//! The SDK is async, a store blocks: threads of its own do the waiting, so that a store works from any thread, one that runs
-//! another runtime included.
+//! The SDK is async; a store and a key provider block: threads of their own do the waiting, so that they work from any thread, one that
+//! runs another runtime included.
 
 use std::{future::Future, io, sync::mpsc};
 
 use tokio::runtime::{Builder, Runtime};
 
-const THREADS: usize = 2;
-
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(crate) struct Worker {
     runtime: Option<Runtime>,
 }
 
 impl Worker {
-    pub(super) fn start() -> io::Result<Self> {
+    pub(crate) fn start(name: &str, threads: usize) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("s3")
+            .worker_threads(threads)
+            .thread_name(name)
             .enable_all()
             .build()?;
         Ok(Self {
@@ -25,7 +23,7 @@ impl Worker {
     }
 
     /// None when the task ended without an answer.
-    pub(super) fn run<T: Send + 'static>(
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
