@@ -127,6 +127,8 @@ async fn requests(
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_patience)
+        // A client that has said all it wants to say (`nc -N`) still listens: it gets its answer.
+        .half_close(true)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(
