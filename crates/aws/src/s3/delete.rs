@@ -1,11 +1,19 @@
 //! Deleting means the bytes: in a bucket that keeps versions a plain deletion would only hide them.
 
+use std::sync::Arc;
+
 use repository::StoreError;
 
 use super::{
     locks, read,
     remote::{Doing, Remote, code_of, status_of},
 };
+
+/// What an object is called that lies in a bucket without versions. Named by it, it is deleted or nothing is: in a bucket that keeps
+/// versions since a moment ago, nothing is hidden.
+const ONLY_VERSION: &str = "null";
+/// The stream's own puts go through the same server.
+const AT_ONCE: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Version {
@@ -35,8 +43,12 @@ pub(super) async fn versions(remote: &Remote, name: &str) -> Result<Vec<Version>
         let own = all
             .into_iter()
             .filter(|version| version.key.as_deref() == Some(&*key));
-        found.extend(own.map(|version| Version {
-            id: version.version_id.unwrap_or_else(|| "null".to_owned()),
+        found.extend(own.map(|version| {
+            Version {
+                id: version
+                    .version_id
+                    .unwrap_or_else(|| ONLY_VERSION.to_owned()),
+            }
         }));
         // Others' names that begin alike come after it.
         if past || !page.is_truncated.unwrap_or(false) {
@@ -50,6 +62,13 @@ pub(super) async fn versions(remote: &Remote, name: &str) -> Result<Vec<Version>
 }
 
 pub(super) async fn delete(remote: &Remote, name: &str) -> Result<(), StoreError> {
+    // A look at one name is cheap everywhere. A listing of versions costs as much as a put, and some servers walk the whole bucket
+    // for it, which the stream would wait for.
+    if let Some(seen) = read::seen(remote, name).await?
+        && seen.version.is_none()
+    {
+        return delete_version(remote, name, ONLY_VERSION).await;
+    }
     let versions = versions(remote, name).await?;
     if versions.is_empty() {
         return Err(remote.not_found(name));
@@ -59,6 +78,18 @@ pub(super) async fn delete(remote: &Remote, name: &str) -> Result<(), StoreError
         delete_version(remote, name, &version.id).await?;
     }
     Ok(())
+}
+
+/// Several at a time; those that are gone already count as deleted.
+pub(super) async fn delete_all(remote: Arc<Remote>, names: Vec<String>) -> Result<(), StoreError> {
+    let names = names.into_iter();
+    locks::each(&remote, AT_ONCE, names, |remote, name| async move {
+        match delete(&remote, &name).await {
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            other => other,
+        }
+    })
+    .await
 }
 
 /// By its id, which is refused while it is locked.

@@ -66,7 +66,7 @@ pub(super) async fn keep_longer(remote: Arc<Remote>, names: Vec<String>) -> Resu
     };
     let until = policy.until(micros(&DateTime::from(SystemTime::now())));
     let names = names.into_iter().filter(|name| LockPolicy::covers(name));
-    each(&remote, names, move |remote, name| async move {
+    each(&remote, AT_ONCE, names, move |remote, name| async move {
         keep_until(&remote, &name, policy, until).await
     })
     .await
@@ -128,7 +128,7 @@ pub(super) async fn set_hold(
         true => ObjectLockLegalHoldStatus::On,
         false => ObjectLockLegalHoldStatus::Off,
     };
-    each(&remote, names.into_iter(), move |remote, name| {
+    each(&remote, AT_ONCE, names.into_iter(), move |remote, name| {
         let hold = ObjectLockLegalHold::builder()
             .status(status.clone())
             .build();
@@ -149,8 +149,9 @@ pub(super) async fn set_hold(
 }
 
 /// Several at a time; the first error ends it.
-async fn each<F>(
+pub(super) async fn each<F>(
     remote: &Arc<Remote>,
+    at_once: usize,
     names: impl Iterator<Item = String>,
     mut work: impl FnMut(Arc<Remote>, String) -> F,
 ) -> Result<(), StoreError>
@@ -159,7 +160,7 @@ where
 {
     let mut running = JoinSet::new();
     for name in names {
-        if running.len() >= AT_ONCE {
+        if running.len() >= at_once {
             ended(remote, running.join_next().await)?;
         }
         running.spawn(work(Arc::clone(remote), name));

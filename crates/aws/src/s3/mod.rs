@@ -170,6 +170,16 @@ impl Store for S3Store {
         self.run(|remote| async move { delete::delete(&remote, &name).await })
     }
 
+    fn delete_all(&self, names: &[String]) -> Result<(), StoreError> {
+        self.present()?;
+        for name in names {
+            check_name(name)?;
+            self.blocks.forget(name);
+        }
+        let names = names.to_vec();
+        self.run(|remote| async move { delete::delete_all(remote, names).await })
+    }
+
     fn appender(&self, _name: &str) -> Option<Result<Box<dyn Appender>, StoreError>> {
         None
     }

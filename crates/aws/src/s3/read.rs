@@ -17,6 +17,8 @@ const BODIES_MAX: u32 = 4;
 pub(super) struct Seen {
     pub(super) size: u64,
     pub(super) token: Option<String>,
+    /// None in a bucket that never kept versions.
+    pub(super) version: Option<String>,
 }
 
 pub(super) async fn seen(remote: &Remote, name: &str) -> Result<Option<Seen>, StoreError> {
@@ -49,6 +51,7 @@ async fn look(
                 .and_then(|n| u64::try_from(n).ok())
                 .unwrap_or(0),
             token: head.metadata.and_then(|mut all| all.remove(TOKEN)),
+            version: head.version_id,
         })),
         // A delete marker answers 405 when its version is asked for.
         Err(error) if matches!(status_of(&error), Some(404 | 405)) => Ok(None),

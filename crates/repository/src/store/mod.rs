@@ -34,6 +34,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// All objects whose names start with `prefix`, by name. Complete, or an error.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;
     fn delete(&self, name: &str) -> Result<(), StoreError>;
+    /// Those that are gone already count as deleted. After an error some may be left.
+    fn delete_all(&self, names: &[String]) -> Result<(), StoreError> {
+        for name in names {
+            match self.delete(name) {
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
     /// A new, empty object that grows at its end; `None` when the store has no such thing.
     fn appender(&self, name: &str) -> Option<Result<Box<dyn Appender>, StoreError>>;
     /// Whether objects may grow after they were listed.

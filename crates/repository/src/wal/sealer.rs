@@ -33,6 +33,8 @@ pub struct SealStatus {
 pub(super) struct SealJob {
     pub(super) facts: WalFacts,
     pub(super) tails: Vec<(String, Arc<DataKey>)>,
+    /// All of the segment, where the writer kept it; else it is read from the tails.
+    pub(super) wal: Option<Vec<u8>>,
     pub(super) streamer_id: String,
 }
 
@@ -142,23 +144,30 @@ impl Sealer {
 
     fn seal(&self, job: &SealJob) -> Result<()> {
         let facts = &job.facts;
-        let wal = match read_tails(&self.repository, &job.tails) {
-            // Another writer saw the segment too and was quicker: its object holds the same bytes.
-            Err(Error::Store(StoreError::NotFound { .. })) if self.is_superseded(facts)? => {
-                return Ok(());
-            }
-            other => other?,
+        let read;
+        let wal = match &job.wal {
+            Some(kept) => kept,
+            None => match read_tails(&self.repository, &job.tails) {
+                // Another writer saw the segment too and was quicker: its object holds the same bytes.
+                Err(Error::Store(StoreError::NotFound { .. })) if self.is_superseded(facts)? => {
+                    return Ok(());
+                }
+                other => {
+                    read = other?;
+                    &read
+                }
+            },
         };
         // A job without tails has no WAL either and was refused above.
         let key = match job.tails.last() {
             Some((_, key)) => Arc::clone(key),
             None => new_data_key(&self.repository, &self.public)?,
         };
-        match seal_segment(&self.repository, &key, facts, &job.streamer_id, &wal) {
+        match seal_segment(&self.repository, &key, facts, &job.streamer_id, wal) {
             // A name is never written twice: try again under another.
             Err(Error::Damaged { .. }) => {
                 let key = new_data_key(&self.repository, &self.public)?;
-                seal_segment(&self.repository, &key, facts, &job.streamer_id, &wal)?;
+                seal_segment(&self.repository, &key, facts, &job.streamer_id, wal)?;
             }
             other => other?,
         }
@@ -246,14 +255,8 @@ pub(super) fn seal_segment(
 
 /// Everything that lies in tails of a segment whose whole object was proven.
 pub(super) fn delete_tails(repository: &Repository, facts: &WalFacts) -> Result<()> {
-    for tail in repository
-        .store()
-        .list(&tail_prefix(facts.timeline, facts.segment))?
-    {
-        match repository.store().delete(&tail.name) {
-            Ok(()) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+    let store = repository.store();
+    let tails = store.list(&tail_prefix(facts.timeline, facts.segment))?;
+    let names: Vec<String> = tails.into_iter().map(|tail| tail.name).collect();
+    Ok(store.delete_all(&names)?)
 }

@@ -15,6 +15,8 @@ const HEARTBEAT_MICROS: i64 = 1_000_000;
 /// Where each is an object of its own.
 const HEARTBEAT_OBJECT_MICROS: i64 = 10_000_000;
 const HEARTBEAT_KEPT_MICROS: i64 = 60_000_000;
+/// A longer segment is read from its tails when it is sealed.
+const KEPT_BYTES_MAX: u64 = 64 << 20;
 /// A tail that holds WAL is not appended to for longer: what copies the repository takes tails that grow no more.
 const TAIL_MICROS_MAX: i64 = 30_000_000;
 
@@ -31,6 +33,9 @@ pub struct WalWriter {
     /// Tails of the current segment, with the LSN where this writer entered it.
     tails: Vec<(String, Arc<DataKey>)>,
     entered_at: u64,
+    /// The present segment's WAL so far, where every frame is an object: to seal it, each would be a request, on the way that the
+    /// stream needs.
+    kept: Option<Vec<u8>>,
     durable_lsn: u64,
     last_time_micros: i64,
     last_heartbeat_micros: i64,
@@ -85,6 +90,7 @@ impl WalWriter {
             tail: None,
             tails: Vec::new(),
             entered_at: start_lsn,
+            kept: keeps(repository, segment_bytes).then(Vec::new),
             durable_lsn: start_lsn,
             last_time_micros: 0,
             last_heartbeat_micros: 0,
@@ -158,6 +164,9 @@ impl WalWriter {
             return Err(error);
         }
         self.durable_lsn += bytes.len() as u64;
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(bytes);
+        }
         self.last_time_micros = self.last_time_micros.max(time);
         if self.durable_lsn == self.facts.segment_end() {
             self.end_segment();
@@ -283,6 +292,10 @@ impl WalWriter {
         self.tail = None;
         self.heartbeat_tails.clear();
         let tails = std::mem::take(&mut self.tails);
+        let wal = self.kept.take();
+        // One that waits and the present one: where sealing falls behind, memory does not grow.
+        let keeps = keeps(&self.repository, self.facts.segment_bytes);
+        self.kept = (keeps && self.sealer.status().pending == 0).then(Vec::new);
         if self.entered_at == self.facts.segment_start() {
             let facts = WalFacts {
                 start_lsn: self.facts.segment_start(),
@@ -292,12 +305,17 @@ impl WalWriter {
             self.sealer.seal(SealJob {
                 facts,
                 tails,
+                wal,
                 streamer_id: self.streamer_id.clone(),
             });
         }
         self.facts.segment += 1;
         self.entered_at = self.durable_lsn;
     }
+}
+
+fn keeps(repository: &Repository, segment_bytes: u64) -> bool {
+    !repository.store().appends() && segment_bytes <= KEPT_BYTES_MAX
 }
 
 pub(super) fn span(streamer_id: &str, key: &DataKey) -> String {
