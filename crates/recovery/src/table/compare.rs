@@ -146,6 +146,19 @@ impl<'a> Sides<'a> {
         )
     }
 
+    /// Of then, not one row is there: all of it can go in by COPY, which asks no row whether it is missing.
+    pub(super) fn none_is_there(&self, now: &mut Client) -> Result<bool, WireError> {
+        let (staged, live) = (&self.table.staged, &self.live);
+        let sql = match self.is_keyed() {
+            true => format!(
+                "SELECT EXISTS (SELECT FROM {staged} s JOIN {live} l ON {})",
+                self.same_key()
+            ),
+            false => format!("SELECT EXISTS (SELECT FROM {live})"),
+        };
+        Ok(now.value(&sql)?.as_deref() == Some("f"))
+    }
+
     pub(super) fn counts(&self, now: &mut Client, whole: bool) -> Result<Counts, WireError> {
         let (staged, live) = (&self.table.staged, &self.live);
         let rows_now = number(now, &format!("SELECT count(*) FROM {live}"))?;

@@ -6,7 +6,7 @@ use postgres_physical::wire::WireError;
 
 use super::compare::{Counts, Preview, Sides};
 use super::consequences::{firing, texts};
-use super::{Mode, Request, Table, TableError};
+use super::{Mode, Request, Table, TableError, stage};
 use crate::Progress;
 
 /// Writers queue behind a lock that is waited for: it is asked for in short turns.
@@ -37,7 +37,7 @@ pub struct MergedTable {
 pub(super) fn merge(
     request: &Request<'_>,
     tables: &[Table],
-    now: &mut Client,
+    (then, now): (&mut Client, &mut Client),
     agreed: &Preview,
     progress: &dyn Progress,
 ) -> Result<Merged, TableError> {
@@ -48,8 +48,8 @@ pub(super) fn merge(
         });
     }
     begin(tables, now, progress)?;
-    let merged =
-        check(request, tables, now, agreed).and_then(|()| inside(request, tables, now, progress));
+    let merged = check(request, tables, now, agreed)
+        .and_then(|()| inside(request, tables, (then, now), progress));
     let mut merged = match merged {
         Ok(merged) => merged,
         Err(error) => {
@@ -150,7 +150,7 @@ fn check(
 fn inside(
     request: &Request<'_>,
     tables: &[Table],
-    now: &mut Client,
+    (then, now): (&mut Client, &mut Client),
     progress: &dyn Progress,
 ) -> Result<Merged, TableError> {
     let mut merged: Vec<MergedTable> = Vec::new();
@@ -170,7 +170,7 @@ fn inside(
         merged.push(MergedTable {
             table: table.name.to_string(),
             recreated: table.now.is_none(),
-            inserted: insert(table, now)?,
+            inserted: put_back(request, table, (then, now), progress)?,
             ..MergedTable::default()
         });
     }
@@ -199,6 +199,7 @@ fn inside(
         switch(name, firing, on, now)?;
     }
     for (table, merged) in tables.iter().zip(&mut merged) {
+        progress.message(&format!("proving {}", table.name));
         merged.sequences = move_sequences(table, now)?;
         merged.after = prove(request, table, now)?;
     }
@@ -243,6 +244,23 @@ fn counted(now: &mut Client, sql: &str, doing: &str) -> Result<u64, TableError> 
     now.execute(sql).map_err(TableError::refused(doing))
 }
 
+fn put_back(
+    request: &Request<'_>,
+    table: &Table,
+    (then, now): (&mut Client, &mut Client),
+    progress: &dyn Progress,
+) -> Result<u64, TableError> {
+    // A condition may say something else when it is asked again.
+    let whole = request.only.is_none();
+    if whole && (table.now.is_none() || Sides::of(table).none_is_there(now)?) {
+        let doing = format!("putting rows back into {}", table.name);
+        let into = table.name.sql();
+        return stage::copy(table, None, &into, &doing, (then, now), progress);
+    }
+    insert(table, now)
+}
+
+/// Row by row, those that are missing.
 fn insert(table: &Table, now: &mut Client) -> Result<u64, TableError> {
     let sides = Sides::of(table);
     let columns: Vec<String> = table.columns.iter().map(|c| quote_identifier(c)).collect();

@@ -83,6 +83,15 @@ impl Table {
     fn shape(&self) -> &Shape {
         self.now.as_ref().unwrap_or(&self.then)
     }
+
+    /// Every column has one binary form on both sides: nothing need be written as text and read again.
+    fn is_plain(&self) -> bool {
+        self.columns.iter().all(|name| {
+            let (then, now) = (self.then.column(name), self.shape().column(name));
+            then.zip(now)
+                .is_some_and(|(then, now)| then.plain && now.plain && then.kind == now.kind)
+        })
+    }
 }
 
 /// The two sides, connected.
@@ -98,7 +107,11 @@ pub struct Work<'a> {
 const SESSION: &str = "SET search_path = ''; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; \
     SET xmloption = 'content'; SET row_security = off; SET statement_timeout = 0; SET idle_session_timeout = 0; \
     SET idle_in_transaction_session_timeout = 0; SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed'; \
-    SET work_mem = '128MB'";
+    SET work_mem = '128MB'; SET jit = off";
+
+/// A merge writes index pages again and again: whoever may choose packs them by the quickest way there is, where they are packed at all.
+const QUICK_WAL: &str = "SELECT set_config('wal_compression', 'lz4', false) FROM pg_settings WHERE name = 'wal_compression' \
+    AND setting IN ('on', 'pglz') AND 'lz4' = ANY (enumvals) AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)";
 
 impl<'a> Work<'a> {
     /// Looks at every table on both sides and refuses, by name, what cannot be merged. Changes nothing.
@@ -108,6 +121,7 @@ impl<'a> Work<'a> {
         }
         let mut then = session(&request.then)?;
         let mut now = session(&request.now)?;
+        now.query(QUICK_WAL)?;
         let mut tables = Vec::new();
         for (number, name) in request.tables.iter().enumerate() {
             tables.push(shape::look(name, number, &request, &mut then, &mut now)?);
@@ -156,7 +170,8 @@ impl<'a> Work<'a> {
         agreed: &Preview,
         progress: &dyn Progress,
     ) -> Result<Merged, TableError> {
-        merge::merge(&self.request, &self.tables, &mut self.now, agreed, progress)
+        let sides = (&mut self.then, &mut self.now);
+        merge::merge(&self.request, &self.tables, sides, agreed, progress)
     }
 }
 

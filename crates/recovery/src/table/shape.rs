@@ -94,6 +94,8 @@ pub(super) struct Column {
     pub(super) generated: bool,
     /// GENERATED ALWAYS AS IDENTITY: it can be inserted, not updated.
     pub(super) fixed: bool,
+    /// Of a type whose binary form means the same on both sides: PostgreSQL's own, and no name of something that may be another one since.
+    pub(super) plain: bool,
 }
 
 /// A column of the key with the operator of its index.
@@ -270,8 +272,10 @@ fn shape(name: &TableName, client: &mut Client) -> Result<Option<Shape>, TableEr
 
 fn columns(oid: &str, client: &mut Client) -> Result<Vec<Column>, WireError> {
     let sql = format!(
-        "SELECT attname, format_type(atttypid, atttypmod), attnotnull, atthasdef OR attidentity <> '', attgenerated <> '', attidentity = 'a' \
-         FROM pg_attribute WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+        "SELECT attname, format_type(atttypid, atttypmod), attnotnull, atthasdef OR attidentity <> '', attgenerated <> '', attidentity = 'a', \
+            t.oid < 10000 AND t.typtype IN ('b', 'r', 'm') AND t.typsend <> 0 AND t.typreceive <> 0 \
+            AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid IN (t.oid, t.typelem) AND e.typname LIKE 'reg%') \
+         FROM pg_attribute JOIN pg_type t ON t.oid = atttypid WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
     );
     let rows = client.query(&sql)?.rows.into_iter();
     let column = |row: Vec<Option<String>>| {
@@ -284,6 +288,7 @@ fn columns(oid: &str, client: &mut Client) -> Result<Vec<Column>, WireError> {
             has_default: is(3),
             generated: is(4),
             fixed: is(5),
+            plain: is(6),
         }
     };
     Ok(rows.map(column).collect())

@@ -13,7 +13,6 @@ pub(super) fn stage(
     now: &mut Client,
     progress: &dyn Progress,
 ) -> Result<(), TableError> {
-    let columns: Vec<String> = table.columns.iter().map(|c| quote_identifier(c)).collect();
     let typed: Vec<String> = table
         .columns
         .iter()
@@ -26,29 +25,47 @@ pub(super) fn stage(
         table.staged,
         typed.join(", ")
     ))?;
-    let condition = only.map_or(String::new(), |only| format!(" WHERE ({only}\n)"));
-    let columns = columns.join(", ");
-    let out = format!(
-        "COPY (SELECT {columns} FROM {}{condition}) TO STDOUT",
-        table.name.sql()
-    );
-    let into = format!("COPY {} ({columns}) FROM STDIN", table.staged);
-    let size = format!("SELECT pg_total_relation_size({})", table.then.oid);
-    let bytes = then.value(&size)?.and_then(|bytes| bytes.parse().ok());
-    progress.total(bytes.unwrap_or(0));
-    then.query("BEGIN READ ONLY")?;
-    then.copy_to(&out, now, &into, &mut |bytes| {
-        progress.advance(bytes);
-        !progress.cancelled()
-    })
-    .map_err(|error| match error {
-        WireError::Lost(_) if progress.cancelled() => TableError::Interrupted,
-        error => TableError::refused(&format!("copying {} as it was", table.name))(error),
-    })?;
-    then.query("COMMIT")?;
+    let doing = format!("copying {} as it was", table.name);
+    let into = table.staged.clone();
+    copy(table, only, &into, &doing, (then, now), progress)?;
     now.query(&format!(
         "ANALYZE {}; RESET synchronous_commit",
         table.staged
     ))?;
     Ok(())
+}
+
+/// Straight from the one server into the other: COPY to COPY, in binary where that means the same on both sides. How many rows.
+pub(super) fn copy(
+    table: &Table,
+    only: Option<&str>,
+    into: &str,
+    doing: &str,
+    (then, now): (&mut Client, &mut Client),
+    progress: &dyn Progress,
+) -> Result<u64, TableError> {
+    let columns: Vec<String> = table.columns.iter().map(|c| quote_identifier(c)).collect();
+    let columns = columns.join(", ");
+    let condition = only.map_or(String::new(), |only| format!(" WHERE ({only}\n)"));
+    let format = if table.is_plain() { "binary" } else { "text" };
+    let out = format!(
+        "COPY (SELECT {columns} FROM {}{condition}) TO STDOUT (FORMAT {format})",
+        table.name.sql()
+    );
+    let into = format!("COPY {into} ({columns}) FROM STDIN (FORMAT {format})");
+    let size = format!("SELECT pg_relation_size({})", table.then.oid);
+    let bytes = then.value(&size)?.and_then(|bytes| bytes.parse().ok());
+    progress.total(bytes.unwrap_or(0));
+    then.query("BEGIN READ ONLY")?;
+    let rows = then
+        .copy_to(&out, now, &into, &mut |bytes| {
+            progress.advance(bytes);
+            !progress.cancelled()
+        })
+        .map_err(|error| match error {
+            WireError::Lost(_) if progress.cancelled() => TableError::Interrupted,
+            error => TableError::refused(doing)(error),
+        })?;
+    then.query("COMMIT")?;
+    Ok(rows)
 }
