@@ -1,6 +1,7 @@
 //! A map. For tests and for models that other stores are compared with.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Appender, Lock, LockPolicy, ObjectInfo, Store, check_name, now_micros};
@@ -14,6 +15,7 @@ pub struct MemoryStore {
     objects: Arc<Mutex<Objects>>,
     clock: Arc<Mutex<Option<i64>>>,
     locking: Arc<Mutex<Locking>>,
+    zeros: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +37,11 @@ impl MemoryStore {
     /// What time it gives to new objects from now on; its own clock when `None`.
     pub fn set_clock(&self, micros: Option<i64>) {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = micros;
+    }
+
+    /// What will be appended to begins as so many zeros from now on, as files that were made ahead do.
+    pub fn set_zeros_ahead(&self, zeros: usize) {
+        self.zeros.store(zeros, Ordering::Relaxed);
     }
 
     /// Locks what is written from now on.
@@ -148,10 +155,11 @@ impl Store for MemoryStore {
 
     fn appender(&self, name: &str) -> Option<Result<Box<dyn Appender>, StoreError>> {
         let appender = || -> Result<Box<dyn Appender>, StoreError> {
-            self.put(name, &[])?;
+            self.put(name, &vec![0; self.zeros.load(Ordering::Relaxed)])?;
             Ok(Box::new(MemoryAppender {
                 store: self.clone(),
                 name: name.to_owned(),
+                end: 0,
             }))
         };
         Some(appender())
@@ -192,13 +200,18 @@ impl Store for MemoryStore {
 struct MemoryAppender {
     store: MemoryStore,
     name: String,
+    end: usize,
 }
 
 impl Appender for MemoryAppender {
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let (begin, end) = (self.end, self.end + bytes.len());
         // As with a file: once it is unlinked, writes go nowhere and succeed.
-        self.store
-            .tamper(&self.name, |object| object.extend_from_slice(bytes));
+        self.store.tamper(&self.name, |object| {
+            object.resize(object.len().max(end), 0);
+            object[begin..end].copy_from_slice(bytes);
+        });
+        self.end = end;
         Ok(())
     }
 }

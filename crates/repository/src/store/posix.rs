@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,22 +14,30 @@ use rustix::io::Errno;
 use super::{Appender, MARKER, ObjectInfo, Store, check_name};
 use crate::error::StoreError;
 
+mod ahead;
+
+use ahead::{Ahead, class_of};
+
 const INCOMING: &str = ".incoming";
 /// Temporary files of writers that were killed are swept after this long.
 const INCOMING_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PosixStore {
     root: PathBuf,
+    ahead: Arc<Ahead>,
 }
 
 impl PosixStore {
     /// Names a folder; it is created by [`crate::Repository::init`] only.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        let store = Self { root: root.into() };
+        let store = Self {
+            root: root.into(),
+            ahead: Arc::default(),
+        };
         store.sweep_incoming();
         store
     }
@@ -144,16 +153,47 @@ impl PosixStore {
         Err(io::Error::from(ErrorKind::NotFound))
     }
 
+    fn temporary(&self) -> PathBuf {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let stamp = super::now_micros();
+        let name = format!("{}-{serial}-{stamp}", std::process::id());
+        self.root.join(INCOMING).join(name)
+    }
+
+    /// A new file to append to, and the zeros that lie in it: one that was made ahead, or an empty one.
+    fn new_tail(&self, path: &Path) -> io::Result<(File, u64)> {
+        if let Some(zeroed) = self.ahead.take() {
+            let len = zeroed.len;
+            let renamed = self.in_parent(path, || rename_new(zeroed.path(), path));
+            if renamed.is_ok()
+                && let Some(file) = zeroed.keep()
+            {
+                return Ok((file, len));
+            }
+        }
+        let create = || {
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)
+        };
+        Ok((self.in_parent(path, create)?, 0))
+    }
+
+    /// The next tail will probably be as long as this one.
+    fn look_ahead(&self, class: u64) {
+        let path = self.temporary();
+        if self.make_parents(&path).is_ok() {
+            self.ahead.want(class, path);
+        }
+    }
+
     pub(super) fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         if path.exists() {
             return Err(io::Error::from(ErrorKind::AlreadyExists));
         }
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let stamp = super::now_micros();
-        let temporary = self
-            .root
-            .join(INCOMING)
-            .join(format!("{}-{serial}-{stamp}", std::process::id()));
+        let temporary = self.temporary();
         self.make_parents(&temporary)?;
         let result = write_synced(&temporary, bytes)
             .and_then(|()| self.in_parent(path, || rename_new(&temporary, path)));
@@ -281,26 +321,20 @@ impl Store for PosixStore {
         let open = || -> Result<Box<dyn Appender>, StoreError> {
             let path = self.path(name)?;
             self.present_for_writing(name)?;
-            let create = || {
-                OpenOptions::new()
-                    .append(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&path)
-            };
-            let file = self
-                .in_parent(&path, create)
-                .and_then(|file| path.parent().map_or(Ok(()), sync_dir).map(|()| file))
+            let (file, zeros) = self
+                .new_tail(&path)
+                .and_then(|made| path.parent().map_or(Ok(()), sync_dir).map(|()| made))
                 .map_err(|e| self.fault(name, e))?;
             let meta = file.metadata().map_err(|e| self.fault(name, e))?;
             Ok(Box::new(PosixAppender {
-                store: Self {
-                    root: self.root.clone(),
-                },
+                store: self.clone(),
                 name: name.to_owned(),
                 path,
                 identity: (meta.dev(), meta.ino()),
                 file,
+                end: 0,
+                zeros,
+                class: 0,
             }))
         };
         Some(open())
@@ -323,15 +357,37 @@ struct PosixAppender {
     /// Device and inode.
     identity: (u64, u64),
     file: File,
+    /// Of what was appended; zeros follow.
+    end: u64,
+    /// The length of the file when it was opened.
+    zeros: u64,
+    /// Of the file that was asked for, for the next tail.
+    class: u64,
 }
 
 impl Appender for PosixAppender {
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.file
-            .write_all(bytes)
+            .write_all_at(bytes, self.end)
             .and_then(|()| self.file.sync_data())
             .map_err(|e| self.store.fault(&self.name, e))?;
-        self.still_findable()
+        self.still_findable()?;
+        self.end += bytes.len() as u64;
+        if class_of(self.end) > self.class {
+            self.class = class_of(self.end).max(self.store.ahead.expected());
+            self.store.look_ahead(self.class);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PosixAppender {
+    /// Zeros at the end do no harm; they only take room.
+    fn drop(&mut self) {
+        self.store.ahead.came_to(self.end);
+        if self.end < self.zeros {
+            let _ = self.file.set_len(self.end);
+        }
     }
 }
 

@@ -296,3 +296,25 @@ proptest! {
         prop_assert_eq!(reader.bytes(1, SEGMENT, at).unwrap(), wal(SEGMENT, at));
     }
 }
+
+/// Files are made ahead as zeros: those behind the last frame must not make a bad frame look like one that was cut short.
+#[test]
+fn with_zeros_ahead_damage_is_still_damage() {
+    let (world, name, whole) = with_tail();
+    let last = 36 + 48 + 2 * 56 + 5100;
+    let set = |change: &dyn Fn(&mut Vec<u8>)| {
+        world.memory.tamper(&name, |bytes| {
+            *bytes = whole.clone();
+            change(bytes);
+            bytes.resize(whole.len() + 70_000, 0);
+        });
+        end(&world)
+    };
+    assert_eq!(set(&|_| {}).unwrap(), 7100);
+    assert_eq!(set(&|bytes| bytes.truncate(last + 700)).unwrap(), 5100);
+    assert_eq!(set(&|bytes| bytes.truncate(last + 20)).unwrap(), 5100);
+    assert_eq!(set(&|bytes| bytes.clear()).unwrap(), 0);
+    for at in [last + 5, last + 28, last + 900, whole.len() - 1] {
+        assert!(set(&|bytes| bytes[at] ^= 1).is_err(), "byte {at}");
+    }
+}

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::frames::Tail;
+use super::frames::{Tail, read_growing};
 use super::reader::WalReader;
 use super::{segment_name, tail_prefix};
 use crate::error::{Error, Result, StoreError};
+use crate::pipeline::BOX_HEADER;
 use crate::store::ObjectInfo;
 
-/// What a reader has seen of one segment. Objects only ever grow or appear, so an equal listing holds nothing new.
+/// What a reader has seen of one segment. Objects only ever grow, into zeros that lie ahead or in length, or appear.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     objects: BTreeMap<String, Look>,
@@ -17,6 +18,8 @@ pub struct Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Look {
     bytes: u64,
+    /// Where in the object its frames ended.
+    frames_end: u64,
     /// The end of the WAL in it, and when that was confirmed.
     end: u64,
     confirmed_at_micros: i64,
@@ -49,17 +52,14 @@ impl WalReader {
         for _ in 0..8 {
             // Tails first: what is sealed meanwhile then shows among the segments.
             let tails = store.list(&tail_prefix(timeline, segment))?;
-            let known = |object: &ObjectInfo| {
-                let look = seen.objects.get(&object.name);
-                look.is_some_and(|look| look.bytes == object.size)
-            };
             // A sealed segment beside the same tails holds nothing more, and its folder may have many thousand names.
-            if !tails.is_empty() && tails.len() == seen.objects.len() && tails.iter().all(known) {
+            if !tails.is_empty() && self.all_known(&tails, seen)? {
                 return Ok(None);
             }
             let segments = store.list(&segment_name(timeline, segment, ""))?;
             let listed = || tails.iter().chain(&segments);
-            if listed().count() == seen.objects.len() && listed().all(known) {
+            let all: Vec<ObjectInfo> = listed().cloned().collect();
+            if self.all_known(&all, seen)? {
                 return Ok(None);
             }
             let names: Vec<String> = segments.iter().map(|it| it.name.clone()).collect();
@@ -69,6 +69,7 @@ impl WalReader {
                     let skip = usize::try_from(from.saturating_sub(start)).unwrap_or(usize::MAX);
                     let look = |object: &ObjectInfo| Look {
                         bytes: object.size,
+                        frames_end: object.size,
                         end: found.facts.segment_end(),
                         confirmed_at_micros: found.facts.server_time_micros,
                     };
@@ -98,6 +99,36 @@ impl WalReader {
         ))
     }
 
+    /// Whether these are the objects that were seen, as they were then.
+    fn all_known(&self, objects: &[ObjectInfo], seen: &Seen) -> Result<bool> {
+        if objects.len() != seen.objects.len() {
+            return Ok(false);
+        }
+        for object in objects {
+            match seen.objects.get(&object.name) {
+                Some(look) if self.is_as_seen(object, look)? => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_as_seen(&self, object: &ObjectInfo, look: &Look) -> Result<bool> {
+        let behind = object.size.saturating_sub(look.frames_end);
+        if look.bytes != object.size || behind == 0 {
+            return Ok(look.bytes == object.size);
+        }
+        // Of zeros that lie ahead the first become the next frame.
+        let len = usize::try_from(behind).map_or(BOX_HEADER, |behind| behind.min(BOX_HEADER));
+        let store = self.repository().store();
+        match store.get_range(&object.name, look.frames_end, len) {
+            Ok(next) => Ok(next.iter().all(|byte| *byte == 0)),
+            // It was sealed, or cut to its length, since the listing.
+            Err(StoreError::NotFound { .. } | StoreError::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Whether the repository holds anything of this timeline behind the segment.
     pub fn holds_later(&self, timeline: u32, segment: u64) -> Result<bool> {
         self.later(timeline, segment)
@@ -115,27 +146,33 @@ impl WalReader {
         let mut segment_bytes = 0;
         for object in tails {
             let before = seen.objects.get(&object.name);
-            if let Some(look) = before.filter(|look| look.bytes == object.size && look.end <= from)
+            if let Some(look) = before.filter(|look| look.end <= from)
+                && self.is_as_seen(object, look)?
             {
                 looks.insert(object.name.clone(), *look);
                 continue;
             }
-            let bytes = store.get(&object.name)?;
             let mut look = Look {
                 bytes: object.size,
+                frames_end: 0,
                 end: 0,
                 confirmed_at_micros: 0,
             };
-            if let Some(mut tail) = Tail::scan(&object.name, &bytes)? {
+            let part = read_growing(store, &object.name, |bytes| {
+                let Some(mut tail) = Tail::scan(&object.name, bytes)? else {
+                    return Ok(None);
+                };
                 self.repository()
                     .expect_cluster(tail.facts.system_identifier, &object.name)?;
                 let key = self.keys.key(&object.name, tail.data_key())?;
                 let part = tail.open_from(&key, from)?;
                 let covered = tail.covered();
                 (look.end, look.confirmed_at_micros) = (covered.end, covered.server_time_micros);
+                look.frames_end = tail.frames_end();
                 segment_bytes = tail.facts.segment_bytes;
-                parts.push(part);
-            }
+                Ok(Some(part))
+            })?;
+            parts.extend(part);
             looks.insert(object.name.clone(), look);
         }
         if segment_bytes == 0 {

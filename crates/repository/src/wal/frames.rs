@@ -4,6 +4,7 @@ use super::WalFacts;
 use crate::error::{Error, Result};
 use crate::keys::DataKey;
 use crate::pipeline::{BOX_HEADER, BoxHeader, BoxKind, ObjectHeader, ObjectKind, ObjectOpener};
+use crate::store::Store;
 
 /// Of the object: a tail's clear part always has the same length.
 const HEADER: usize = 36 + super::CLEAR;
@@ -38,6 +39,29 @@ pub(crate) struct Covered {
     pub(crate) server_time_micros: i64,
 }
 
+/// Reads a tail that may be written to just now: half of a frame is no damage, and the next look finds all of it.
+pub(super) fn read_growing<T>(
+    store: &dyn Store,
+    name: &str,
+    mut read: impl FnMut(&[u8]) -> Result<T>,
+) -> Result<T> {
+    let mut bytes = store.get(name)?;
+    // Damage stays, also while others write behind it.
+    for _ in 0..8 {
+        match read(&bytes) {
+            Err(error) if error.is_damage() => {
+                let again = store.get(name)?;
+                if again == bytes {
+                    return Err(error);
+                }
+                bytes = again;
+            }
+            other => return other,
+        }
+    }
+    read(&bytes)
+}
+
 impl<'a> Tail<'a> {
     /// `None` when nothing in it was ever acknowledged.
     pub(crate) fn scan(name: &'a str, bytes: &'a [u8]) -> Result<Option<Self>> {
@@ -45,7 +69,7 @@ impl<'a> Tail<'a> {
             Ok(decoded) => decoded,
             // The very first write was torn.
             Err(Error::Damaged { .. })
-                if bytes.len() < HEADER || is_torn(bytes, 0, bytes.len()) =>
+                if bytes.len() < HEADER || is_torn(bytes, 0, end_of_data(bytes)) =>
             {
                 return Ok(None);
             }
@@ -72,13 +96,13 @@ impl<'a> Tail<'a> {
 
     fn frame_at(&self, at: usize) -> Result<Option<Frame>> {
         let rest = &self.bytes[at..];
-        if rest.iter().all(|byte| *byte == 0) {
+        if is_zero(rest) {
             return Ok(None);
         }
         let header = rest.first_chunk::<BOX_HEADER>().map(BoxHeader::decode);
         match header {
             None => Ok(None),
-            Some(None) if is_torn(self.bytes, at, self.bytes.len()) => Ok(None),
+            Some(None) if is_torn(self.bytes, at, end_of_data(self.bytes)) => Ok(None),
             Some(None) => Err(Error::damaged(
                 self.name,
                 at as u64,
@@ -128,6 +152,11 @@ impl<'a> Tail<'a> {
 
     pub(crate) fn data_key(&self) -> crate::keys::DataKeyId {
         self.header.data_key
+    }
+
+    /// Where in the object the last of its frames ends.
+    pub(crate) fn frames_end(&self) -> u64 {
+        self.frames.last().map_or(0, |frame| frame.end as u64)
     }
 
     pub(crate) fn covered(&self) -> Covered {
@@ -200,10 +229,27 @@ impl<'a> Tail<'a> {
     }
 }
 
+fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    bytes
+        .chunks(ZEROS.len())
+        .all(|chunk| *chunk == ZEROS[..chunk.len()])
+}
+
+/// Zeros behind it may have been there before the first frame: they say nothing of the last write.
+fn end_of_data(bytes: &[u8]) -> usize {
+    let blocks = bytes.chunks(4096).rposition(|block| !is_zero(block));
+    let last = blocks.map_or(0, |block| ((block + 1) * 4096).min(bytes.len()));
+    bytes[..last]
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at + 1)
+}
+
 /// Bytes from `from` on look like a write that a crash cut short: too few of them, or sectors that never arrived, and
 /// no good frame behind them.
 fn is_torn(bytes: &[u8], from: usize, end: usize) -> bool {
-    let unfinished = end - from < BOX_HEADER
+    let unfinished = end.saturating_sub(from) < BOX_HEADER
         || has_zero_sector(bytes, from, end)
         || lost_only_its_first_bytes(&bytes[from..end], SECTOR - from % SECTOR);
     unfinished && !(from + 1..end).any(|at| is_frame(&bytes[at..end]))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::frames::{Covered, Tail};
+use super::frames::{Covered, Tail, read_growing};
 use super::holes::{Hole, holes};
 use super::{WalFacts, WalName};
 use crate::Repository;
@@ -210,15 +210,16 @@ fn covered_by_tail(
     keys: Option<&KeyRing>,
     name: &str,
 ) -> Result<Option<(WalFacts, Covered)>> {
-    let bytes = repository.store().get(name)?;
-    let Some(mut tail) = Tail::scan(name, &bytes)? else {
-        return Ok(None);
-    };
-    repository.expect_cluster(tail.facts.system_identifier, name)?;
-    if let Some(keys) = keys {
-        tail.open(&*keys.key(name, tail.data_key())?)?;
-    }
-    Ok(Some((tail.facts, tail.covered())))
+    read_growing(repository.store(), name, |bytes| {
+        let Some(mut tail) = Tail::scan(name, bytes)? else {
+            return Ok(None);
+        };
+        repository.expect_cluster(tail.facts.system_identifier, name)?;
+        if let Some(keys) = keys {
+            tail.open(&*keys.key(name, tail.data_key())?)?;
+        }
+        Ok(Some((tail.facts, tail.covered())))
+    })
 }
 
 fn merge(mut covered: Vec<Covered>) -> Vec<Interval> {

@@ -1,6 +1,6 @@
 //! Hands WAL out again. Mirror: `writer` and `sealer`.
 
-use super::frames::Tail;
+use super::frames::{Tail, read_growing};
 use super::inventory::{Inventory, inventory};
 use super::{WalFacts, WalName, segment_name, tail_prefix};
 use crate::Repository;
@@ -161,9 +161,11 @@ impl WalReader {
             ));
         }
         for name in if objects.is_empty() { tails } else { &[] } {
-            if let Some(tail) = Tail::scan(name, &store.get(name)?)? {
-                newest = newest.max(Some(tail.covered().server_time_micros));
-            }
+            let time = read_growing(store, name, |bytes| {
+                let tail = Tail::scan(name, bytes)?;
+                Ok(tail.map(|tail| tail.covered().server_time_micros))
+            })?;
+            newest = newest.max(time);
         }
         Ok(newest)
     }
@@ -239,14 +241,16 @@ impl WalReader {
     fn read_tails(&self, names: &[String]) -> Result<Option<SegmentWal>> {
         let mut parts = Vec::new();
         for name in names {
-            let bytes = self.repository().store().get(name)?;
-            let Some(mut tail) = Tail::scan(name, &bytes)? else {
-                continue;
-            };
-            self.repository()
-                .expect_cluster(tail.facts.system_identifier, name)?;
-            let wal = tail.open(&*self.keys.key(name, tail.data_key())?)?;
-            parts.push((tail.facts, wal));
+            let part = read_growing(self.repository().store(), name, |bytes| {
+                let Some(mut tail) = Tail::scan(name, bytes)? else {
+                    return Ok(None);
+                };
+                self.repository()
+                    .expect_cluster(tail.facts.system_identifier, name)?;
+                let wal = tail.open(&*self.keys.key(name, tail.data_key())?)?;
+                Ok(Some((tail.facts, wal)))
+            })?;
+            parts.extend(part);
         }
         parts.sort_by_key(|(facts, _)| facts.start_lsn);
         let Some(facts) = parts.first().map(|(facts, _)| *facts) else {

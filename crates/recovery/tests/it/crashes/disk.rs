@@ -347,6 +347,7 @@ impl Store for Disk {
                 disk: self.clone(),
                 name: name.to_owned(),
                 inner,
+                end: 0,
             }))
         };
         Some(open())
@@ -376,17 +377,17 @@ struct DiskAppender {
     disk: Disk,
     name: String,
     inner: Box<dyn Appender>,
+    end: usize,
 }
 
 impl Appender for DiskAppender {
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let what = self.disk.write("append", &self.name)?;
         if matches!(what, Write::Done) {
+            self.end += bytes.len();
             return self.inner.append(bytes);
         }
-        let begin = self.disk.inner.size(&self.name).unwrap_or(0);
-        let begin = usize::try_from(begin).unwrap();
-        let left = torn(bytes, begin, &self.disk.dice());
+        let left = torn(bytes, self.end, &self.disk.dice());
         let _ = self.inner.append(&left);
         Err(match what {
             Write::Full => self.disk.full(&self.name),

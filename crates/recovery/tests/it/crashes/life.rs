@@ -138,6 +138,7 @@ impl World {
         let dice = Dice::new(seed);
         let memory = MemoryStore::new();
         memory.set_clock(Some(BEGINNING));
+        memory.set_zeros_ahead(*Dice::apart(seed, 0xA4EA_D000).pick(&[0, 0, 700, 9_000, 70_000]));
         if dice.percent(30) {
             let days = 1 + u16::try_from(dice.below(3)).unwrap();
             let mode = LockMode::Compliance;
