@@ -20,7 +20,8 @@ END;
 
 
 class Lag(threading.Thread):
-    """Asks the server every 5 ms what it knows of a standby: bytes not yet durable there, and its flush lag."""
+    """Asks the server every 5 ms what it knows of a standby: bytes not yet durable there, and its flush lag. The server repeats the
+    last lag it saw, which may be that of catching up: what it shows when the load begins counts only from its first change."""
 
     SQL = (
         "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), flush_lsn), extract(epoch FROM flush_lag) * 1000"
@@ -31,17 +32,19 @@ class Lag(threading.Thread):
         super().__init__(daemon=True)
         self.connection, self.name = cluster.connect(), name
         self.bytes, self.millis, self.over = [], [], threading.Event()
-        self.start()
 
     def run(self):
+        stale = None
         with self.connection.cursor() as cursor:
             while not self.over.wait(0.005):
                 cursor.execute(self.SQL, (self.name,))
-                row = cursor.fetchone()
-                if row and row[0] is not None:
-                    self.bytes.append(float(row[0]))
-                if row and row[1] is not None:
-                    self.millis.append(float(row[1]))
+                behind, lag = cursor.fetchone() or (None, None)
+                if behind is not None:
+                    self.bytes.append(float(behind))
+                stale = lag if stale is None else stale
+                if lag is not None and lag != stale:
+                    stale = -1
+                    self.millis.append(float(lag))
 
     def end(self):
         self.over.set()
@@ -88,7 +91,7 @@ def streams(bench: Bench, seconds):
     script = f"{bench.work}/trade.sql"
     with open(script, "w") as file:
         file.write(SCRIPT.format(rows=bench.cluster.sql("SELECT count(*) FROM events")))
-    load = lambda: throughput(bench.cluster, script, seconds)
+    load = lambda lag=None: throughput(bench.cluster, script, seconds, lag)
     load()
     turns = [
         lambda: with_stream(bench, ours, "ours", "bre", False, load),
@@ -106,9 +109,11 @@ def streams(bench: Bench, seconds):
         program.close()
 
 
-def throughput(cluster, script, seconds):
+def throughput(cluster, script, seconds, lag=None):
     cluster.sql("CHECKPOINT")
     settle()
+    if lag:
+        lag.start()
     words = ["-n", "-M", "prepared", "-c", CLIENTS, "-j", 1, "-T", seconds, "-f", script, "postgres"]
     output = run(as_user(cluster.client("pgbench", *words)))
     return float(re.search(r"tps = ([0-9.]+)", output).group(1))
@@ -136,7 +141,7 @@ def with_stream(bench, program, name, standby, waited_for, load):
         bench.cluster.set("synchronous_standby_names", standby)
     lag = Lag(bench.cluster, standby)
     try:
-        rate = load()
+        rate = load(lag)
     finally:
         figures = lag.end()
         bench.cluster.set("synchronous_standby_names", "")
@@ -151,7 +156,7 @@ def archived(bench, program, load):
     program.enter()
     lag = ArchiveLag(bench.cluster, "archive")
     try:
-        rate = load()
+        rate = load(lag)
     finally:
         figures = lag.end()
         program.leave()
