@@ -19,7 +19,7 @@ pub fn put_head(
     size: u64,
     bytes: &[u8],
 ) -> Result<()> {
-    let name = format!("heads/{log}/{epoch:08x}-{size:016x}");
+    let name = object(log, epoch, size);
     match repository.store().put(&name, bytes) {
         Err(StoreError::AlreadyExists { .. }) if repository.store().get(&name)? == bytes => Ok(()),
         other => Ok(other?),
@@ -46,6 +46,32 @@ pub fn heads(repository: &Repository, log: &str) -> Result<Vec<StoredHead>> {
         }
     }
     Ok(heads)
+}
+
+/// Which heads of a log there are, by epoch and size: from their names alone.
+pub fn head_sizes(repository: &Repository, log: &str) -> Result<Vec<(u32, u64)>> {
+    let objects = repository.store().list(&format!("heads/{log}/"))?;
+    let names = objects
+        .iter()
+        .filter_map(|object| HeadName::parse(&object.name));
+    Ok(names.map(|name| (name.epoch, name.size)).collect())
+}
+
+/// One of them; `None` when it was thinned since.
+pub fn head(
+    repository: &Repository,
+    log: &str,
+    (epoch, size): (u32, u64),
+) -> Result<Option<Vec<u8>>> {
+    match repository.store().get(&object(log, epoch, size)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn object(log: &str, epoch: u32, size: u64) -> String {
+    format!("heads/{log}/{epoch:08x}-{size:016x}")
 }
 
 /// What the name of a head says.

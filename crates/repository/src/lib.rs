@@ -35,12 +35,13 @@ pub use backup::{
 };
 pub use copying::{Copied, CopyOptions, copy};
 pub use error::{ClosedKey, Error, Result, StoreError};
-pub use heads::{StoredHead, heads, put_head};
+pub use heads::{StoredHead, head, head_sizes, heads, put_head};
 pub use keys::{
     ChunkIdKey, DataKeySecret, KeyError, KeyOutlook, KeyState, KeyTrouble, NamedWrap, Reach,
-    RecipientPrivate, RecipientPublic, Rewrapped, UnwrapKeys, WalReach, WrapBinding, WrapHeader,
-    WrapKeys, WrapSuite, key_outlook, named_recipient_id, named_wrap, not_sealed_to,
-    open_named_wrap, recipients, retire, rewrap, seal_also,
+    RecipientPrivate, RecipientPublic, Rewrapped, UnwrapKeys, Vault, WalReach, WrapBinding,
+    WrapHeader, WrapKeys, WrapSuite, key_outlook, named_recipient_id, named_wrap, not_sealed_to,
+    not_sealed_to_in, open_named_wrap, recipients, recipients_in, retire, retire_in, rewrap,
+    rewrap_in, seal_also,
 };
 pub use manifest::Extent;
 pub use progress::Progress;

@@ -13,11 +13,13 @@ mod wrap;
 
 pub(crate) use data_key::{DataKey, DataKeyId, new_data_key, new_data_key_in};
 pub use outlook::{KeyOutlook, KeyState, Reach, WalReach, key_outlook};
-pub(crate) use provider::Vault;
-pub use provider::{DataKeySecret, KeyError, KeyTrouble, UnwrapKeys, WrapBinding, WrapKeys};
+pub use provider::{DataKeySecret, KeyError, KeyTrouble, UnwrapKeys, Vault, WrapBinding, WrapKeys};
 pub use recipient::{RecipientPrivate, RecipientPublic};
 pub(crate) use ring::KeyRing;
-pub use rotation::{Rewrapped, not_sealed_to, recipients, retire, rewrap, seal_also};
+pub use rotation::{
+    Rewrapped, not_sealed_to, not_sealed_to_in, recipients, recipients_in, retire, retire_in,
+    rewrap, rewrap_in, seal_also,
+};
 pub use wrap::{NamedWrap, WrapHeader, WrapSuite, named_recipient_id, named_wrap, open_named_wrap};
 
 use std::fmt;

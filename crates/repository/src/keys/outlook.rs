@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::provider::{WrapBinding, wrap_name};
+use super::provider::{Vault, WrapBinding};
 use super::ring::few;
 use super::rotation::{Wraps, wraps};
 use super::wrap::WrapHeader;
@@ -69,7 +69,7 @@ pub fn key_outlook(
     repository: &Repository,
     private: Option<&RecipientPrivate>,
 ) -> Result<KeyOutlook> {
-    let wraps = wraps(repository)?;
+    let wraps = wraps(repository, Vault::Backups)?;
     let mut keys = keys(repository, private, &wraps)?;
     let opening: BTreeSet<&String> = keys
         .iter()
@@ -140,7 +140,7 @@ fn probe(
     id: DataKeyId,
     key: &mut KeyState,
 ) -> Result<()> {
-    let name = wrap_name(id, recipient_id);
+    let name = Vault::Backups.wrap_name(id, recipient_id);
     let wrap = repository.store().get(&name)?;
     let header =
         WrapHeader::read(&wrap).ok_or_else(|| Error::damaged(&name, 0, "it is no wrap"))?;

@@ -143,7 +143,7 @@ impl KeyTrouble {
 
 /// Two sets of data keys that share nothing: whoever opens one does not open the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Vault {
+pub enum Vault {
     /// Of backups, WAL and histories.
     Backups,
     /// Of the audit archive.
@@ -164,15 +164,16 @@ impl Vault {
     }
 
     pub(crate) fn wraps_of(self, id: DataKeyId) -> String {
+        format!("{}{id}/", self.wraps())
+    }
+
+    /// Below which all its wraps lie.
+    pub(super) fn wraps(self) -> &'static str {
         match self {
-            Self::Backups => format!("wraps/{id}/"),
-            Self::Audit => format!("audit/wraps/{id}/"),
+            Self::Backups => "wraps/",
+            Self::Audit => "audit/wraps/",
         }
     }
-}
-
-pub(crate) fn wrap_name(id: DataKeyId, recipient_id: &str) -> String {
-    Vault::Backups.wrap_name(id, recipient_id)
 }
 
 /// The secret of a wrap that was opened, or damage of that wrap.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::provider::{DataKeySecret, Vault, WrapBinding, WrapKeys, opened_by, wrap_name};
+use super::provider::{DataKeySecret, Vault, WrapBinding, WrapKeys, opened_by};
 use super::ring::{Opening, open_data_key};
 use super::wrap::WrapHeader;
 use super::{DataKey, DataKeyId, RecipientPrivate, RecipientPublic, from_hex};
@@ -29,10 +29,11 @@ pub struct Rewrapped {
     pub closed_because: Option<String>,
 }
 
-pub(super) fn wraps(repository: &Repository) -> Result<Wraps> {
+pub(super) fn wraps(repository: &Repository, vault: Vault) -> Result<Wraps> {
     let mut wraps = Wraps::new();
-    for object in repository.store().list("wraps/")? {
-        let mut parts = object.name.split('/').skip(1);
+    for object in repository.store().list(vault.wraps())? {
+        let name = object.name.strip_prefix(vault.wraps()).unwrap_or_default();
+        let mut parts = name.split('/');
         let id = parts.next().and_then(from_hex);
         let id = id.and_then(|id| id.try_into().ok()).map(DataKeyId);
         if let (Some(id), Some(recipient)) = (id, parts.next()) {
@@ -44,28 +45,29 @@ pub(super) fn wraps(repository: &Repository) -> Result<Wraps> {
 
 /// Seals every data key that the old key opens to the new recipient as well. Each new wrap is read back and opened before it counts. What
 /// was interrupted goes on where it stopped; what does not open is counted and left as it is.
-pub fn rewrap(
+pub fn rewrap_in(
     repository: &Repository,
+    vault: Vault,
     old: &RecipientPrivate,
     new: &RecipientPrivate,
     progress: &dyn Progress,
 ) -> Result<Rewrapped> {
     let to = new.public().id();
-    each_data_key(repository, progress, |id, recipients| {
+    each_data_key(repository, vault, progress, |id, recipients| {
         if recipients.contains(&to) {
-            open(repository, new, &to, id)?;
+            open(repository, vault, new, &to, id)?;
             return Ok(Outcome::Was);
         }
-        let secret = match secret_of(repository, old, id)? {
+        let secret = match secret_of(repository, vault, old, id)? {
             Ok(secret) => secret,
             Err(outcome) => return Ok(outcome),
         };
-        put_wrap(repository, new.public().first(), id, &secret)?;
-        if *open(repository, new, &to, id)? == *secret {
+        put_wrap(repository, vault, new.public().first(), id, &secret)?;
+        if *open(repository, vault, new, &to, id)? == *secret {
             return Ok(Outcome::Sealed);
         }
         Err(Error::damaged(
-            &wrap_name(id, &to),
+            &vault.wrap_name(id, &to),
             0,
             "read back, it is another key than was sealed",
         ))
@@ -79,13 +81,14 @@ pub fn seal_also(
     also: &RecipientPublic,
     progress: &dyn Progress,
 ) -> Result<Rewrapped> {
+    let vault = Vault::Backups;
     let to = also.id();
-    each_data_key(repository, progress, |id, recipients| {
+    each_data_key(repository, vault, progress, |id, recipients| {
         if recipients.contains(&to) {
             return Ok(Outcome::Was);
         }
-        match secret_of(repository, by, id)? {
-            Ok(secret) => put_wrap(repository, also.first(), id, &secret)?,
+        match secret_of(repository, vault, by, id)? {
+            Ok(secret) => put_wrap(repository, vault, also.first(), id, &secret)?,
             Err(outcome) => return Ok(outcome),
         }
         Ok(Outcome::Sealed)
@@ -103,10 +106,11 @@ enum Outcome {
 
 fn each_data_key(
     repository: &Repository,
+    vault: Vault,
     progress: &dyn Progress,
     mut one: impl FnMut(DataKeyId, &BTreeSet<String>) -> Result<Outcome>,
 ) -> Result<Rewrapped> {
-    let all = wraps(repository)?;
+    let all = wraps(repository, vault)?;
     progress.total(all.len() as u64);
     let mut done = Rewrapped {
         data_keys: all.len() as u64,
@@ -134,10 +138,11 @@ fn each_data_key(
 
 fn secret_of(
     repository: &Repository,
+    vault: Vault,
     by: &RecipientPrivate,
     id: DataKeyId,
 ) -> Result<Result<DataKeySecret, Outcome>> {
-    Ok(match open_data_key(repository, Vault::Backups, by, id)? {
+    Ok(match open_data_key(repository, vault, by, id)? {
         Opening::Opened(key) => Ok(DataKey::into_secret(key)),
         Opening::NotForUs(wraps) if wraps.is_empty() => Err(Outcome::Expired),
         Opening::NotForUs(_) => Err(Outcome::Foreign),
@@ -150,6 +155,7 @@ fn secret_of(
 
 fn put_wrap(
     repository: &Repository,
+    vault: Vault,
     to: &dyn WrapKeys,
     id: DataKeyId,
     secret: &DataKeySecret,
@@ -157,7 +163,7 @@ fn put_wrap(
     let wrap = to.wrap(&WrapBinding::new(repository.id(), id), secret)?;
     match repository
         .store()
-        .put(&wrap_name(id, &to.recipient_id()), &wrap)
+        .put(&vault.wrap_name(id, &to.recipient_id()), &wrap)
     {
         // Another rotation to the same key; where it can be, it is opened like our own.
         Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
@@ -168,11 +174,12 @@ fn put_wrap(
 /// The wrap for exactly this recipient, opened.
 fn open(
     repository: &Repository,
+    vault: Vault,
     by: &RecipientPrivate,
     recipient_id: &str,
     id: DataKeyId,
 ) -> Result<DataKeySecret> {
-    let name = wrap_name(id, recipient_id);
+    let name = vault.wrap_name(id, recipient_id);
     let wrap = repository.store().get(&name)?;
     let not_it = || Error::damaged(&name, 0, "this is not the wrap that its name promises");
     let header = WrapHeader::read(&wrap).ok_or_else(not_it)?;
@@ -181,8 +188,9 @@ fn open(
 }
 
 /// Deletes the wraps of a recipient that was replaced, once **every** data key opens with the current key; otherwise nothing is deleted.
-pub fn retire(
+pub fn retire_in(
     repository: &Repository,
+    vault: Vault,
     old_recipient_id: &str,
     current: &RecipientPrivate,
     progress: &dyn Progress,
@@ -193,7 +201,7 @@ pub fn retire(
             "{old_recipient_id} is the current recipient: its wraps are all that opens this repository"
         )));
     }
-    let all = wraps(repository)?;
+    let all = wraps(repository, vault)?;
     let old: Vec<DataKeyId> = all
         .iter()
         .filter(|(_, recipients)| recipients.contains(old_recipient_id))
@@ -201,7 +209,7 @@ pub fn retire(
         .collect();
     progress.total(2 * old.len() as u64);
     for id in &old {
-        open(repository, current, &current_id, *id).map_err(|error| Error::Key {
+        open(repository, vault, current, &current_id, *id).map_err(|error| Error::Key {
             what: format!("of recipient {old_recipient_id}"),
             reason: format!(
                 "cannot be retired: the data key {id} does not open with {current_id} ({error}). Repeat the rotation; nothing was deleted"
@@ -211,7 +219,10 @@ pub fn retire(
     }
     let mut deleted = 0;
     for id in old {
-        match repository.store().delete(&wrap_name(id, old_recipient_id)) {
+        match repository
+            .store()
+            .delete(&vault.wrap_name(id, old_recipient_id))
+        {
             Ok(()) => deleted += 1,
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -221,10 +232,48 @@ pub fn retire(
     Ok(deleted)
 }
 
-/// Data keys that are not sealed to this recipient. From names only.
+/// [`rewrap_in`] of what seals backups.
+pub fn rewrap(
+    repository: &Repository,
+    old: &RecipientPrivate,
+    new: &RecipientPrivate,
+    progress: &dyn Progress,
+) -> Result<Rewrapped> {
+    rewrap_in(repository, Vault::Backups, old, new, progress)
+}
+
+/// [`retire_in`] of what seals backups.
+pub fn retire(
+    repository: &Repository,
+    old_recipient_id: &str,
+    current: &RecipientPrivate,
+    progress: &dyn Progress,
+) -> Result<u64> {
+    retire_in(
+        repository,
+        Vault::Backups,
+        old_recipient_id,
+        current,
+        progress,
+    )
+}
+
 pub fn not_sealed_to(repository: &Repository, recipient: &RecipientPublic) -> Result<u64> {
+    not_sealed_to_in(repository, Vault::Backups, recipient)
+}
+
+pub fn recipients(repository: &Repository) -> Result<BTreeSet<String>> {
+    recipients_in(repository, Vault::Backups)
+}
+
+/// Data keys that are not sealed to this recipient. From names only.
+pub fn not_sealed_to_in(
+    repository: &Repository,
+    vault: Vault,
+    recipient: &RecipientPublic,
+) -> Result<u64> {
     let id = recipient.id();
-    let all = wraps(repository)?;
+    let all = wraps(repository, vault)?;
     Ok(all
         .values()
         .filter(|recipients| !recipients.contains(&id))
@@ -232,8 +281,8 @@ pub fn not_sealed_to(repository: &Repository, recipient: &RecipientPublic) -> Re
 }
 
 /// Recipients that have wraps here.
-pub fn recipients(repository: &Repository) -> Result<BTreeSet<String>> {
-    Ok(wraps(repository)?.into_values().flatten().collect())
+pub fn recipients_in(repository: &Repository, vault: Vault) -> Result<BTreeSet<String>> {
+    Ok(wraps(repository, vault)?.into_values().flatten().collect())
 }
 
 /// Backups that cannot be read by a recipient, for an error that is told anyway.
@@ -241,7 +290,7 @@ pub(super) fn backups_closed_to(
     repository: &Repository,
     recipient_id: &str,
 ) -> Result<Vec<String>> {
-    let all = wraps(repository)?;
+    let all = wraps(repository, Vault::Backups)?;
     let mut closed = Vec::new();
     for object in repository.store().list("backups/")? {
         let id = object.name.split('/').nth(1).unwrap_or_default();

@@ -44,6 +44,28 @@ fn the_archive_opens_with_its_own_key_alone() {
     rewrap(&world.repository, dba, &next, &()).unwrap();
     assert!(read_archive(&world.repository, &next, &part).is_err());
 
+    // A rotation of the archive's own key: the new one reads all of it, and after the old one's retirement nobody else does.
+    let successor = RecipientPrivate::generate().unwrap();
+    let repository = &world.repository;
+    let done = rewrap_in(repository, Vault::Audit, &officer, &successor, &()).unwrap();
+    assert_eq!((done.data_keys, done.wrapped), (1, 1));
+    assert_eq!(
+        not_sealed_to_in(repository, Vault::Audit, successor.public()).unwrap(),
+        0
+    );
+    assert_eq!(read_archive(repository, &successor, &part).unwrap(), read);
+    let old = officer.public().id();
+    assert!(retire_in(repository, Vault::Audit, &old, &dba, &()).is_err());
+    assert_eq!(
+        recipients_in(repository, Vault::Audit).unwrap().len(),
+        2,
+        "nothing went without proof"
+    );
+    retire_in(repository, Vault::Audit, &old, &successor, &()).unwrap();
+    assert_eq!(read_archive(repository, &successor, &part).unwrap(), read);
+    assert!(read_archive(repository, &officer, &part).is_err());
+    let officer = successor;
+
     let other = ArchivePart::new(1, 1, (1, 3), "0".repeat(64), "f".repeat(64));
     let error = put_archive(&world.repository, officer.public(), &other, &content(1, 3));
     assert!(error.unwrap_err().to_string().contains("another chain"));
