@@ -11,7 +11,8 @@ const HEADER: usize = 36 + super::CLEAR;
 const SECTOR: usize = 512;
 /// What sealing adds.
 const TAG: u32 = 16;
-/// A frame's first four bytes are its length and never all zero; fewer of them, alone in their sector, may be.
+/// A frame's first four bytes are its length and never all zero; fewer of them, alone in their sector, may be. Its last are of a tag:
+/// zeros there are what lay ahead of a write that was cut.
 const ZEROS_MIN: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
@@ -225,7 +226,9 @@ impl<'a> Tail<'a> {
 
     fn is_torn_last(&self, number: usize) -> bool {
         let frame = self.frames[number];
-        number + 1 == self.frames.len() && has_zero_sector(self.bytes, frame.offset, frame.end)
+        number + 1 == self.frames.len()
+            && (has_zero_sector(self.bytes, frame.offset, frame.end)
+                || is_zero(&self.bytes[frame.end - ZEROS_MIN..frame.end]))
     }
 }
 

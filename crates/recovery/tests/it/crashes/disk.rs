@@ -387,7 +387,12 @@ impl Appender for DiskAppender {
             self.end += bytes.len();
             return self.inner.append(bytes);
         }
-        let left = torn(bytes, self.end, &self.disk.dice());
+        let mut left = torn(bytes, self.end, &self.disk.dice());
+        // Into zeros that lie ahead whole sectors are written, or pages, when a process is killed: no frame misses a few bytes only.
+        let ahead = self.disk.inner.size(&self.name).unwrap_or(0) > self.end as u64;
+        if ahead && (1..4).contains(&(bytes.len() - left.len())) {
+            left = bytes.to_vec();
+        }
         let _ = self.inner.append(&left);
         Err(match what {
             Write::Full => self.disk.full(&self.name),
