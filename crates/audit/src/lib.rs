@@ -19,6 +19,7 @@ pub mod hex;
 mod keys;
 mod merkle;
 mod opening;
+mod proof;
 mod signed_head;
 mod verify;
 
@@ -36,5 +37,6 @@ pub use hex::HexError;
 pub use keys::{KeyError, KeyId, SigningKey, VerifyingKey};
 pub use merkle::Frontier;
 pub use opening::{EpochOpening, EpochRecord, LostHead, OpeningError, Reason};
+pub use proof::{InclusionProof, ProofError, Proved, Prover};
 pub use signed_head::SignedHead;
 pub use verify::{BadEntry, Report, Verifier, verify};

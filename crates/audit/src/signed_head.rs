@@ -19,7 +19,7 @@ pub struct SignedHead {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Json {
+pub(crate) struct Json {
     format: String,
     log: u16,
     epoch: u32,
@@ -98,6 +98,10 @@ impl SignedHead {
     pub fn from_json(bytes: &[u8]) -> Result<SignedHead, HeadError> {
         let json: Json =
             serde_json::from_slice(bytes).map_err(|e| HeadError::Json(e.to_string()))?;
+        SignedHead::from_fields(json)
+    }
+
+    pub(crate) fn from_fields(json: Json) -> Result<SignedHead, HeadError> {
         if json.format != FORMAT {
             return Err(HeadError::Json(format!("its format is {:?}", json.format)));
         }
@@ -116,7 +120,7 @@ fn bad_hex(field: &'static str, source: hex::HexError) -> HeadError {
 }
 
 impl Json {
-    fn of(signed: &SignedHead) -> Json {
+    pub(crate) fn of(signed: &SignedHead) -> Json {
         let head = &signed.claimed;
         Json {
             format: FORMAT.to_owned(),

@@ -35,7 +35,8 @@ pub use config::{
 };
 pub use data::{
     AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,
-    LocateSettings, NEWEST_RATES, Recorded, SeedError, WriteError, WriterState, check_feed, verify,
+    LocateSettings, NEWEST_RATES, Place, Recorded, SeedError, WriteError, WriterState, check_feed,
+    places, verify,
 };
 pub use internal::InternalSecret;
 pub use reload::ReloadReport;

@@ -4,6 +4,7 @@ mod entries;
 mod heads;
 mod keys;
 mod merkle;
+mod proof;
 mod tampering;
 mod thinning;
 

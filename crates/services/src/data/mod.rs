@@ -9,6 +9,7 @@ mod market;
 mod migrations;
 mod newest;
 mod past;
+mod placed;
 mod quotes;
 mod record;
 mod recorded;
@@ -37,6 +38,7 @@ pub(crate) use market::{
 };
 pub(crate) use migrations::migrate;
 pub use newest::RATES as NEWEST_RATES;
+pub use placed::{Place, places};
 pub(crate) use quotes::{QuoteFacts, QuoteRecord, RecordedQuote};
 pub(crate) use record::Record;
 pub(crate) use recorded::{Found, find_by_id, find_by_request};
