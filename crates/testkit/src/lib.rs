@@ -10,13 +10,14 @@ mod kms;
 mod postgres;
 mod redis;
 mod s3;
+mod template;
 
 pub use kms::{moto_kms, moto_kms_key};
 pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};
 pub use redis::TestRedis;
 pub use s3::{TestS3, moto_server};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A temporary folder that the server's account may enter.
 fn open_folder(prefix: &str) -> tempfile::TempDir {
@@ -26,6 +27,15 @@ fn open_folder(prefix: &str) -> tempfile::TempDir {
         .expect("a temporary folder");
     open_up(dir.path());
     dir
+}
+
+/// Where `scripts/` put what tests need, outside the clone.
+fn cache_folder() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
+        PathBuf::from,
+    );
+    cache.join("borrow-rate-engine")
 }
 
 fn open_up(path: &Path) {

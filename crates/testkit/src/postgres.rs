@@ -2,9 +2,7 @@
 
 use crate::open_folder;
 use postgres_physical::server::sql::Client;
-use postgres_physical::server::{
-    Binaries, InitOptions, OsUser, Server, StartOptions, StopMode, initdb,
-};
+use postgres_physical::server::{Binaries, InitOptions, OsUser, Server, StartOptions, StopMode};
 use postgres_physical::wire::ConnectOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -66,7 +64,7 @@ impl Builder {
         let root = open_folder("pg-");
         user.own(root.path()).expect("owner of the folder");
         let data = root.path().join("data");
-        initdb(&binaries, &user, &data, &self.init).expect("initdb");
+        crate::template::new_cluster(&binaries, &user, &data, &self.init);
         if let Some(hba) = &self.hba {
             postgres_physical::server::write_cluster_file(&data, "pg_hba.conf", hba, &user)
                 .expect("pg_hba.conf");
@@ -91,12 +89,10 @@ impl Builder {
 
 /// A PostgreSQL that can name the pages that changed; `None` (which is said) when there is none. `scripts/postgresql-18` installs it.
 pub fn postgres_17_or_newer() -> Option<Binaries> {
-    let home = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let installed = "borrow-rate-engine/postgresql-18/bin";
-    let mut folders = vec![Path::new("/var/cache").join(installed)];
-    folders.extend(home.map(|home| home.join(installed)));
+    let mut folders = vec![
+        PathBuf::from("/var/cache/borrow-rate-engine/postgresql-18/bin"),
+        crate::cache_folder().join("postgresql-18/bin"),
+    ];
     folders.extend(
         [19, 18, 17].map(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"))),
     );

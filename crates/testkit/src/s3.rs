@@ -114,9 +114,5 @@ impl Drop for TestS3 {
 
 /// Where `scripts/moto` puts it.
 pub fn moto_server() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
-        PathBuf::from,
-    );
-    cache.join("borrow-rate-engine/moto/bin/moto_server")
+    crate::cache_folder().join("moto/bin/moto_server")
 }

@@ -18,6 +18,12 @@ use crate::process::{Output, PATIENCE, Running, kill_all_on, processes_on, withi
 
 pub(crate) const BRE: &str = env!("CARGO_BIN_EXE_bre");
 
+/// For plain HTTP: without the system's certificates, which take longer to read than a request.
+pub(crate) fn plain_http() -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy();
+    builder.tls_certs_only([]).build().unwrap()
+}
+
 /// A folder that PostgreSQL's account may pass through. Whatever still runs on it ends with it.
 pub(crate) struct Folder {
     folder: tempfile::TempDir,
@@ -221,7 +227,7 @@ impl Instance {
 
     fn http(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         let url = format!("{}{path}", self.ready("url"));
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = plain_http();
         let mut request = http
             .request(method.parse().unwrap(), &url)
             .header("X-API-Key", self.ready("api_key"))

@@ -5,7 +5,7 @@ use std::path::Path;
 use sha2_of::sha256;
 
 use crate::feeds::real;
-use crate::harness::{Answer, Instance};
+use crate::harness::{Answer, Instance, http_client};
 
 /// SHA-256 in hexadecimal, by the tool of the system: another implementation than the one that is tested.
 mod sha2_of {
@@ -26,7 +26,7 @@ mod sha2_of {
 
 impl Instance {
     async fn book(&self, key: &str, query: &str, file: &[u8]) -> Answer {
-        let request = reqwest::Client::new()
+        let request = http_client()
             .post(self.url(&format!("/api/v1/book{query}")))
             .header("X-API-Key", key)
             .header("Content-Type", "text/csv");

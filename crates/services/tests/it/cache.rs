@@ -2,7 +2,7 @@
 
 use testkit::TestRedis;
 
-use crate::harness::{Answer, GME, Instance, Options, until};
+use crate::harness::{Answer, GME, Instance, Options, http_client, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rates_come_from_the_cache_when_the_database_is_away_at_the_start() {
@@ -50,7 +50,7 @@ async fn rates_come_from_the_cache_when_the_database_is_away_at_the_start() {
         .unwrap();
     assert_eq!(instance.locate(&key, GME).await.status, 200);
     let ask = async || {
-        Answer::of(reqwest::Client::new().get(instance.url("/api/v1/health")))
+        Answer::of(http_client().get(instance.url("/api/v1/health")))
             .await
             .body
     };

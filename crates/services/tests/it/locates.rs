@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::api::check;
-use crate::harness::{Answer, Instance, Options, until};
+use crate::harness::{Answer, Instance, Options, http_client, until};
 
 /// The sample book is older than any desk would grant by.
 pub fn options() -> Options {
@@ -20,7 +20,7 @@ pub fn wanted(ticker: &str, shares: u64) -> Value {
 }
 
 pub async fn post(url: String, key: &str, idempotency: Option<&str>, body: &Value) -> Answer {
-    let mut request = reqwest::Client::new()
+    let mut request = http_client()
         .post(url)
         .header("X-API-Key", key)
         .header("X-Request-ID", "test-1");

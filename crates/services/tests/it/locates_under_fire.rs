@@ -18,7 +18,7 @@ use services::{
 };
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::harness::{Instance, Options, Outside, SETTLED};
+use crate::harness::{Instance, Options, Outside, SETTLED, http_client};
 use crate::locates::{file, import, options, wanted};
 
 const SHARES: i64 = 10_000;
@@ -111,7 +111,7 @@ async fn five_hundred_at_two_gateways_share_ten_thousand_shares() {
     let other = engine(instance.database(), 1, None).await;
     other.wait_ready(SETTLED).await.unwrap();
     let gateways = [instance.address(), other.address().unwrap()];
-    let client = reqwest::Client::new();
+    let client = http_client();
     let tasks: Vec<_> = (0..500_u64)
         .map(|number| {
             let (client, key) = (client.clone(), key.clone());
@@ -265,6 +265,7 @@ async fn trade(
     seed: u64,
 ) {
     let client = reqwest::Client::builder()
+        .tls_certs_only([])
         .timeout(Duration::from_secs(5))
         .build()
         .unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use postgres_physical::server::StopMode;
 use services::{RecoveryFact, WriterState};
 
-use crate::harness::{self, Answer, GME, Instance, Options, SETTLED};
+use crate::harness::{self, Answer, GME, Instance, Options, SETTLED, http_client};
 
 fn fact(id: &str) -> RecoveryFact {
     RecoveryFact {
@@ -80,7 +80,7 @@ async fn a_kill_in_the_middle_loses_no_acknowledged_quote() {
             tokio::spawn(async move {
                 let (mut acknowledged, mut unknown) = (Vec::new(), 0);
                 while !stop.load(Ordering::Relaxed) {
-                    let request = reqwest::Client::new()
+                    let request = http_client()
                         .post(&url)
                         .header("X-API-Key", &key)
                         .header("Content-Type", "application/json");
@@ -351,7 +351,7 @@ async fn strict_mode_locates_only_under_protection() {
 
 /// A locate during which every wait for the standby is cancelled.
 async fn cancelled_locate(instance: &Instance, key: &str) -> Answer {
-    let request = reqwest::Client::new()
+    let request = http_client()
         .post(instance.url("/api/v1/calculate-locate"))
         .header("X-API-Key", key);
     let request = request.header("Content-Type", "application/json").body(GME);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use testkit::{TestPostgres, TestRedis};
 
 use crate::{
-    instance::Folder,
+    instance::{Folder, plain_http},
     process::{Output, PATIENCE, Running, processes_on, within},
 };
 
@@ -395,7 +395,7 @@ impl Caller {
             .build()
             .unwrap();
         Self {
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: plain_http(),
             runtime,
         }
     }

@@ -65,6 +65,9 @@ impl FeedClient {
             .connect_timeout(timeout);
         if let Some(file) = &settings.ca_file {
             http = http.tls_certs_only(authorities(source, file)?);
+        } else if base.scheme() == "http" {
+            // Redirects are not followed, so no certificate is ever looked at.
+            http = http.tls_certs_only([]);
         }
         let http = http.build().map_err(|error| explain(&error))?;
         let rules = match settings.pause_seconds {
