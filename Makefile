@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test python-client generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates torture-spare retention fmt s3-ceph setup
+.PHONY: help run test python-client generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates torture-spare table-back retention fmt s3-ceph setup
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,11 @@ torture-spare: setup ## a warm spare promoted after a loss under load, ROUNDS ti
 	@command -v python3 >/dev/null || scripts/setup python3
 	cargo build --release --locked -p engine
 	@scripts/torture-spare
+
+table-back: setup ## a table emptied by mistake under load, and the seconds of each step until it is back; ROWS (usually 2000000), WRITERS, SECONDS_MAX
+	@command -v python3 >/dev/null || scripts/setup python3
+	cargo build --release --locked -p engine
+	@scripts/table-back
 
 retention: ## expiry against a model, over many seeds; SEED and SEEDS (usually 10000) choose
 	BRE_RETENTION_SEED=$(or $(SEED),1) BRE_RETENTION_SEEDS=$(or $(SEEDS),10000) cargo test -p repository --release --lib retention::property -- --nocapture
