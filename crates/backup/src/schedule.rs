@@ -26,16 +26,19 @@ pub enum Job {
     Proof,
     /// The definitions, into git.
     Schema,
+    /// What is new in the audit log, into its archive.
+    AuditArchive,
 }
 
 impl Job {
     /// In the order in which they go first when several are due.
-    pub const ALL: [Job; 5] = [
+    pub const ALL: [Job; 6] = [
         Job::Full,
         Job::Expire,
         Job::Incremental,
         Job::Proof,
         Job::Schema,
+        Job::AuditArchive,
     ];
 
     #[must_use]
@@ -46,15 +49,17 @@ impl Job {
             Job::Incremental => "incremental",
             Job::Proof => "proof",
             Job::Schema => "schema",
+            Job::AuditArchive => "audit_archive",
         }
     }
 
-    /// A proof and a dump of definitions only read; the others would get into each other's way.
+    /// A proof and a dump of definitions only read, and nothing else touches the audit archive; the others would get into each other's way.
     fn shares_a_lane(self, other: Job) -> bool {
         let lane = |job| match job {
             Job::Full | Job::Expire | Job::Incremental => 0,
             Job::Proof => 1,
             Job::Schema => 2,
+            Job::AuditArchive => 3,
         };
         lane(self) == lane(other)
     }
@@ -196,7 +201,7 @@ struct State {
 /// Decides; whoever asks starts the job and says so.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
-    states: [State; 5],
+    states: [State; 6],
 }
 
 impl Scheduler {

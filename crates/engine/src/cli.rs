@@ -1,5 +1,6 @@
 //! The command line, as a person types it. Meaning lives in `commands/` and `up/`.
 
+mod audit;
 mod prices;
 
 use assurance::drills::Fault;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use services::ServiceSet;
 
 use crate::location::Location;
+pub(crate) use audit::*;
 pub(crate) use prices::*;
 
 /// Prices every short-sale borrow and locate exactly, keeps a provable record of each answer, and gets all of it back after any failure.
@@ -620,6 +622,8 @@ pub(crate) enum PlannedJob {
     Proof,
     Expire,
     Schema,
+    #[value(name = "audit_archive", alias = "audit-archive")]
+    AuditArchive,
 }
 
 #[derive(Debug, Subcommand)]
@@ -628,31 +632,4 @@ pub(crate) enum PlanCommand {
     Show,
     /// Run one job of the plan now.
     Run { job: PlannedJob },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuditCommand {
-    /// Walk the chain against the signed heads; names the first bad entry.
-    Verify {
-        /// Of what `bre audit archive` put into the repository, with the archive's key alone.
-        #[arg(long, conflicts_with = "database")]
-        archive: bool,
-        #[command(flatten)]
-        args: AuditArgs,
-    },
-    /// Seal what is new in the log to the archive's own key and put it into the repository, where nothing expires it.
-    Archive(AuditArgs),
-    /// The signed heads that the repository keeps.
-    Heads(RepositoryArgs),
-    /// Every entry's canonical bytes, one JSON line each.
-    Export(AuditArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AuditArgs {
-    /// Read this database instead of the running instance's.
-    #[arg(long, value_name = "URL")]
-    pub(crate) database: Option<String>,
-    #[command(flatten)]
-    pub(crate) repository: RepositoryArgs,
 }

@@ -30,6 +30,8 @@ pub(crate) struct Config {
     /// Further ones, by name: copies of the first.
     pub(crate) repositories: BTreeMap<String, Further>,
     pub(crate) repository_key: RepositoryKey,
+    /// Of the audit archive, as its rotation takes the next one.
+    pub(crate) audit_key: RepositoryKey,
     pub(crate) backup: Backup,
     pub(crate) spare: Spare,
     /// Clusters that are not the instance's own, by name.
@@ -318,6 +320,8 @@ pub(crate) struct Backup {
     pub(crate) expire: Schedule,
     /// Of the definitions into git; where git or pg_dump is missing the plan says so.
     pub(crate) schema: Schedule,
+    /// What is new in the audit log, into its archive.
+    pub(crate) audit_archive: Schedule,
     /// A folder, or a remote of git; DIR/schema when absent.
     pub(crate) schema_to: Option<Remote>,
     pub(crate) full_days: NonZeroU16,
@@ -363,6 +367,7 @@ impl Default for Backup {
             proof: Schedule(Cadence::AfterEveryBackup),
             expire: Schedule(Cadence::AfterFull),
             schema: Schedule(Cadence::EveryMinutes { minutes: 15 }),
+            audit_archive: Schedule(Cadence::Daily { minute_of_day: 150 }),
             schema_to: None,
             full_days: days(30),
             incremental_days: days(7),
@@ -384,6 +389,7 @@ impl Backup {
             Job::Proof => self.proof.0,
             Job::Expire => self.expire.0,
             Job::Schema => self.schema.0,
+            Job::AuditArchive => self.audit_archive.0,
         }
     }
 

@@ -12,18 +12,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use repository::{
-    Copied, CopyOptions, RecipientPrivate, Repository, copy,
-    retention::{self, Clock, Rules},
-};
+use repository::{Copied, CopyOptions, RecipientPrivate, Repository, copy, retention::Rules};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    commands::progress::Steps,
+    commands::{self, progress::Steps},
     config::{self, Config, ObjectLock},
     error::Error,
+    expiry::{self, Log},
     instance::{Instance, write_whole},
     location::Location,
+    record::Event,
 };
 
 /// Between two rounds of copying.
@@ -77,6 +76,8 @@ pub(crate) struct Standing {
     /// WAL that the first has and it has not.
     pub(crate) lag_bytes: u64,
     pub(crate) trouble: Option<String>,
+    /// Why its last expiry let nothing go; it is tried again.
+    pub(crate) not_expired: Option<String>,
 }
 
 /// As the running engine left it.
@@ -138,6 +139,7 @@ impl Copies {
                 backup: config.backup.clone(),
                 first: first.clone(),
                 private: private.cloned(),
+                instance: instance.clone(),
                 file: file(instance),
                 told: Arc::clone(&told),
                 stop: Arc::clone(&stop),
@@ -165,12 +167,26 @@ impl Copies {
     }
 }
 
+/// A round that came to its end.
+struct Round {
+    copied: Copied,
+    expiry: Expiry,
+}
+
+enum Expiry {
+    NotDue,
+    Done,
+    Failed(Error),
+}
+
 struct Copier {
     name: String,
     further: config::Further,
     backup: config::Backup,
     first: Repository,
     private: Option<RecipientPrivate>,
+    /// Whose audit log says what goes.
+    instance: Instance,
     file: std::path::PathBuf,
     told: Arc<Mutex<BTreeMap<String, Standing>>>,
     stop: Arc<Stop>,
@@ -178,10 +194,9 @@ struct Copier {
 
 impl Copier {
     fn run(self) {
-        let mut pause = PAUSE;
-        let mut expired: Option<Instant> = None;
+        let (mut pause, mut expire_at) = (PAUSE, Instant::now());
         while !self.stop.is_stopped() {
-            let ended = self.round(&mut expired);
+            let ended = self.round(&mut expire_at);
             pause = match &ended {
                 Ok(_) => PAUSE,
                 Err(_) => RETRY_MAX.min(pause * 2),
@@ -191,7 +206,7 @@ impl Copier {
         }
     }
 
-    fn round(&self, expired: &mut Option<Instant>) -> Result<Copied, Error> {
+    fn round(&self, expire_at: &mut Instant) -> Result<Round, Error> {
         let other = open(&self.further, &self.backup)?;
         let steps = Steps::logged().cancelled_by(Arc::clone(&self.stop.stopped));
         let options = CopyOptions {
@@ -201,28 +216,55 @@ impl Copier {
             now_micros: jiff::Timestamp::now().as_microsecond(),
         };
         let copied = copy(&self.first, &other.repository, &options, &steps)?;
-        if expired.is_none_or(|at| at.elapsed() >= EXPIRY_PAUSE) && !self.stop.is_stopped() {
-            let clock = Clock::read(&other.repository, None)?;
-            let private = self.private.as_ref();
-            let plan = retention::decide(&other.repository, private, &clock, &other.rules)?;
-            let done = retention::execute(&other.repository, &plan, &steps)?;
-            tracing::info!(repository = self.name, ?done, "expired by its own rules");
-            *expired = Some(Instant::now());
+        if *expire_at > Instant::now() || self.stop.is_stopped() {
+            let expiry = Expiry::NotDue;
+            return Ok(Round { copied, expiry });
         }
-        Ok(copied)
+        let record = |event: &Event| commands::wait(event.record(&self.instance));
+        let (pause, expiry) = match self.expire(&other, &steps, &record) {
+            Ok(()) => (EXPIRY_PAUSE, Expiry::Done),
+            Err(error) => (RETRY_MAX, Expiry::Failed(error)),
+        };
+        *expire_at = Instant::now() + pause;
+        Ok(Round { copied, expiry })
     }
 
-    fn tell(&self, ended: Result<Copied, Error>) {
+    /// By its own rules, and on record before anything goes, as in the first repository.
+    fn expire(
+        &self,
+        other: &Other,
+        steps: &Steps,
+        record: &dyn Fn(&Event) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let log = Log {
+            asked_by: Event::by_engine("BackupRun").with("repository", &self.name),
+            record,
+        };
+        let private = self.private.as_ref();
+        let said = expiry::expire(&other.repository, private, None, &other.rules, steps, &log)?;
+        tracing::info!(repository = self.name, said, "expired by its own rules");
+        Ok(())
+    }
+
+    fn tell(&self, ended: Result<Round, Error>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let standing = told.entry(self.name.clone()).or_default();
         standing.repository = self.further.path.to_string();
         match ended {
-            Ok(copied) => {
+            Ok(Round { copied, expiry }) => {
                 standing.copied_at_micros = jiff::Timestamp::now().as_microsecond();
                 standing.until_micros = copied.until_micros;
                 standing.wal_end_lsn = copied.wal_end_lsn;
                 standing.lag_bytes = copied.wal_end_lsn_source.saturating_sub(copied.wal_end_lsn);
                 standing.trouble = None;
+                match expiry {
+                    Expiry::NotDue => {}
+                    Expiry::Done => standing.not_expired = None,
+                    Expiry::Failed(error) => {
+                        tracing::warn!(repository = self.name, %error, "not expired; it is tried again");
+                        standing.not_expired = Some(error.to_string());
+                    }
+                }
             }
             Err(error) => {
                 tracing::warn!(repository = self.name, %error, "not copied; it is tried again");
@@ -239,4 +281,77 @@ fn write(path: &Path, told: &BTreeMap<String, Standing>) -> Result<(), Error> {
     let text = serde_json::to_vec_pretty(told)
         .map_err(|error| Error::file("cannot write", path)(error.into()))?;
     write_whole(path, &text, 0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use repository::{MemoryStore, Store};
+
+    use super::*;
+
+    fn copier(folder: &Path) -> Copier {
+        let settings = "[repositories.far]\npath = \"/nowhere\"\n";
+        std::fs::write(folder.join("bre.toml"), settings).unwrap();
+        let config = Config::load(None, folder).unwrap();
+        let instance = Instance::at(folder).unwrap();
+        Copier {
+            name: "far".to_owned(),
+            further: config.repositories["far"].clone(),
+            backup: config.backup,
+            first: Repository::init(Arc::new(MemoryStore::new())).unwrap(),
+            private: None,
+            file: file(&instance),
+            instance,
+            told: Arc::default(),
+            stop: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn nothing_goes_from_a_further_repository_before_it_is_on_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let (copier, steps) = (copier(folder.path()), Steps::logged());
+        let store = MemoryStore::new();
+        let other = Other {
+            repository: Repository::init(Arc::new(store.clone())).unwrap(),
+            rules: Rules {
+                grace_micros: 0,
+                ..Rules::default()
+            },
+        };
+        // A killed backup's pack, which nothing refers to.
+        let pack = format!("packs/{}", "5a".repeat(16));
+        store.put(&pack, b"sealed").unwrap();
+        let names = || -> Vec<String> {
+            let all = store.list("").unwrap();
+            all.into_iter().map(|object| object.name).collect()
+        };
+        let before = names();
+        // No engine runs here: there is no log that an entry could go into.
+        let record = |event: &Event| commands::wait(event.record(&copier.instance));
+        copier.expire(&other, &steps, &record).unwrap_err();
+        assert_eq!(names(), before);
+
+        let entries = RefCell::new(Vec::new());
+        let record = |event: &Event| {
+            entries
+                .borrow_mut()
+                .push((format!("{event:?}"), names() == before));
+            Ok(())
+        };
+        copier.expire(&other, &steps, &record).unwrap();
+        assert_ne!(names(), before);
+        let entries = entries.into_inner();
+        let [(begun, true), (complete, false)] = &entries[..] else {
+            panic!("{entries:?}");
+        };
+        for (entry, state) in [(begun, "begun"), (complete, "complete")] {
+            assert!(
+                entry.contains(state) && entry.contains("\"far\""),
+                "{entry}"
+            );
+        }
+    }
 }

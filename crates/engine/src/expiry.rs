@@ -32,14 +32,14 @@ pub(crate) fn decide(
 pub(crate) fn expire(
     repository: &Repository,
     private: Option<&RecipientPrivate>,
-    connect: &ConnectOptions,
+    connect: Option<&ConnectOptions>,
     rules: &Rules,
     steps: &Steps,
     log: &Log<'_>,
 ) -> Result<String, Error> {
     let mut decided = 0;
     loop {
-        let plan = decide(repository, private, Some(connect), rules)?;
+        let plan = decide(repository, private, connect, rules)?;
         decided += 1;
         match carry_out(repository, &plan, steps, log)? {
             Err(repository::Error::PlanIsOld { .. }) if decided < DECIDED_MAX => {}

@@ -164,7 +164,7 @@ fn private_key(folder: &Path) -> Result<Option<RecipientPrivate>, Error> {
         return Ok(None);
     }
     let mut private = providers::load_private(&path)?;
-    match rotation::replaced(folder) {
+    match rotation::BACKUPS.replaced(folder) {
         Ok(replaced) => {
             for old in &replaced {
                 private = private.and(old);
@@ -230,7 +230,7 @@ pub(crate) fn audit_reading_key(folder: &Path) -> Result<RecipientPrivate, Error
         });
     }
     let mut key = providers::load_private(&path)?;
-    for old in rotation::keys_named(folder, "audit_recipient-")? {
+    for old in rotation::AUDIT.replaced(folder)? {
         key = key.and(&old);
     }
     Ok(key)

@@ -22,6 +22,7 @@ fn cadence(job: Job) -> Cadence {
         Job::Incremental => Cadence::Hourly { minute: 15 },
         Job::Proof => Cadence::AfterEveryBackup,
         Job::Schema => Cadence::EveryMinutes { minutes: 15 },
+        Job::AuditArchive => Cadence::Daily { minute_of_day: 150 },
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use audit::{Head, SignedHead};
 use serde::Serialize;
 
-use super::{audit_archive, opened::Opened};
+use super::{audit_archive, audit_keys, audit_prove, opened::Opened};
 use crate::{
     cli::{AuditArgs, AuditCommand, RepositoryArgs},
     control::Control,
@@ -33,10 +33,13 @@ pub(crate) async fn run(
         }
         AuditCommand::Heads(args) => list_heads(instance, json, &args),
         AuditCommand::Export(args) => export(instance, &args).await,
+        AuditCommand::Prove(args) => audit_prove::prove(instance, json, &args).await,
+        AuditCommand::CheckProof { file, key } => audit_prove::check(instance, json, &file, &key),
+        AuditCommand::Key(command) => audit_keys::run(instance, json, command),
     }
 }
 
-fn database(instance: &Instance, args: &AuditArgs) -> Result<String, Error> {
+pub(super) fn database(instance: &Instance, args: &AuditArgs) -> Result<String, Error> {
     args.database.clone().map_or_else(
         || instance.running().map(|running| running.database_url),
         Ok,

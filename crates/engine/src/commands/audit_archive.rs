@@ -1,7 +1,13 @@
 //! `bre audit archive`, and `bre audit verify --archive`: the log kept for years, sealed to a key of its own. Who reads backups does not
 //! read it, and who reads it reads no backup.
 
-use std::{collections::VecDeque, ops::ControlFlow, process::ExitCode};
+use std::{
+    collections::VecDeque,
+    ops::ControlFlow,
+    path::Path,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use audit::{Entry, Hash, Head, Report, SignedHead, StoredEntry, Verifier, VerifyingKey};
 use repository::{
@@ -25,7 +31,7 @@ const PART_BYTES: usize = 8 << 20;
 const PART_ENTRIES: usize = 1 << 16;
 
 #[derive(Debug, Serialize)]
-struct Archived {
+pub(crate) struct Archived {
     recipient_id: String,
     /// The private key was made just now and lies here: it belongs elsewhere.
     key_made: Option<std::path::PathBuf>,
@@ -44,18 +50,50 @@ pub(super) async fn archive(
     args: &AuditArgs,
 ) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, &args.repository)?;
-    let (recipient, key_made) = audit_writing_key(&opened.keys)?;
-    let keys = [verifying_key(&opened.keys)?];
-    let Some(signed) = newest_head(&opened.repository)? else {
-        return Err(Error::Refused {
-            what: "nothing was archived",
-            reason:
-                "the repository holds no signed head yet, and only what one vouches for is archived"
-                    .into(),
-        });
+    show(json, &opened, database).await
+}
+
+/// As the plan does it, now.
+pub(super) async fn of_running(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, &RepositoryArgs::default())?;
+    show(json, &opened, &instance.running()?.database_url).await
+}
+
+async fn show(json: bool, opened: &Opened, database: &str) -> Result<ExitCode, Error> {
+    let stop = super::restore::interrupted()?;
+    let archived = pass(&opened.repository, &opened.keys, database, &stop).await?;
+    let archived = archived.ok_or_else(|| Error::Refused {
+        what: "nothing was archived",
+        reason: NO_HEAD.into(),
+    })?;
+    terminal::result(json, &archived, || archived.sentences());
+    Ok(ExitCode::SUCCESS)
+}
+
+const NO_HEAD: &str =
+    "the repository holds no signed head yet, and only what one vouches for is archived";
+
+/// For the plan.
+pub(crate) fn said(archived: Option<&Archived>) -> String {
+    archived.map_or_else(
+        || NO_HEAD.to_owned(),
+        |archived| archived.sentences().trim_end().to_owned(),
+    )
+}
+
+/// What is new up to the newest signed head; `None` while there is none.
+pub(crate) async fn pass(
+    repository: &Repository,
+    keys: &Path,
+    database: &str,
+    stop: &AtomicBool,
+) -> Result<Option<Archived>, Error> {
+    let Some(signed) = newest_head(repository)? else {
+        return Ok(None);
     };
-    let head = signed.verify(&keys)?;
-    let (from, previous) = begin(&opened.repository, database).await?;
+    let (recipient, key_made) = audit_writing_key(keys)?;
+    let head = signed.verify(&[verifying_key(keys)?])?;
+    let (from, previous) = begin(repository, database).await?;
     let mut archived = Archived {
         recipient_id: recipient.id(),
         key_made,
@@ -67,17 +105,19 @@ pub(super) async fn archive(
     if archived.entries > 0 {
         // First without writing: nothing is archived of a log that does not end as its head says.
         let look = Pass::new(from, previous, &head);
-        run(database, look, |_, _| Ok(())).await?;
+        run(database, look, stop, |_, _| Ok(())).await?;
         let to = Destination {
-            repository: &opened.repository,
+            repository,
             recipient: &recipient,
             head: &signed,
         };
         let write = Pass::new(from, previous, &head);
-        archived.parts = run(database, write, |part, entries| to.put(&part, entries)).await?;
+        archived.parts = run(database, write, stop, |part, entries| {
+            to.put(&part, entries)
+        })
+        .await?;
     }
-    terminal::result(json, &archived, || archived.sentences());
-    Ok(ExitCode::SUCCESS)
+    Ok(Some(archived))
 }
 
 impl Archived {
@@ -196,10 +236,15 @@ impl Pass {
 async fn run(
     database: &str,
     mut pass: Pass,
+    stop: &AtomicBool,
     put: impl Fn(ArchivePart, Vec<Vec<u8>>) -> Result<(), Error>,
 ) -> Result<u64, Error> {
     let from = pass.from;
     let ended = services::export_from(database, LOG, from, |stored| {
+        if stop.load(Ordering::Relaxed) {
+            let why = "interrupted: what was archived stays, the next time goes on from there";
+            return ControlFlow::Break(Err(Error::Failed(why.to_owned())));
+        }
         match pass.take(stored, &put) {
             Ok(false) => ControlFlow::Continue(()),
             Ok(true) => ControlFlow::Break(Ok(())),

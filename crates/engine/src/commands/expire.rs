@@ -42,6 +42,7 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
     // A host that cannot read expires what it can judge.
     let private = keys::reading_key_if_here(&opened.keys)?;
     let own = args.repository.repository.is_none();
+    let further = named.filter(|name| config.repositories.contains_key(*name));
     let connect = if own {
         clock_of_running(instance)?
     } else {
@@ -73,10 +74,14 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
             None
         };
         let steps = Steps::shown(json, "expire").cancelled_by(interrupted()?);
-        // Without a running engine there is no log to write to.
-        let recorded = connect.is_some();
+        // Without a running engine there is no log to write to; a folder that the settings do not name is none of its repositories.
+        let recorded = instance.is_locked() && (own || further.is_some());
+        let by = Event::by_person("BackupRun");
         let log = Log {
-            asked_by: Event::by_person("BackupRun"),
+            asked_by: match further {
+                Some(name) => by.with("repository", name),
+                None => by,
+            },
             record: &|event| match recorded {
                 true => super::wait(event.record(instance)),
                 false => Ok(()),

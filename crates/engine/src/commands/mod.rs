@@ -1,7 +1,9 @@
 //! One short file a command: read the arguments, call a library, print.
 
 mod audit;
-mod audit_archive;
+pub(crate) mod audit_archive;
+mod audit_keys;
+mod audit_prove;
 mod backup;
 mod book;
 mod detach;
@@ -70,7 +72,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
 }
 
 /// Commands talk to one thing at a time: one thread is enough.
-fn wait<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(crate) fn wait<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

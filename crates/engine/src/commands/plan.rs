@@ -8,7 +8,9 @@ use postgres_physical::wire::ConnectOptions;
 use repository::{BackupKind, BackupSummary, catalogue, retention::DAY_MICROS};
 use serde::Serialize;
 
-use super::{backup::take, opened::Opened, progress::Steps, prove, restore::interrupted};
+use super::{
+    audit_archive, backup::take, opened::Opened, progress::Steps, prove, restore::interrupted,
+};
 use crate::{
     cli::{PlanCommand, PlannedJob, ReadingArgs, RepositoryArgs},
     config::{self, Config},
@@ -40,6 +42,7 @@ pub(crate) fn run(
             PlannedJob::Proof => prove::run(instance, json, None, None, &RepositoryArgs::default()),
             PlannedJob::Expire => expire(instance, json),
             PlannedJob::Schema => super::schema::of_running(instance, json),
+            PlannedJob::AuditArchive => super::wait(audit_archive::of_running(instance, json)),
         },
     }
 }
@@ -82,7 +85,9 @@ fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
         table.row(Job::Incremental),
         table.wal(),
     ];
-    rows.extend([Job::Proof, Job::Expire, Job::Schema].map(|job| table.row(job)));
+    rows.extend(
+        [Job::Proof, Job::Expire, Job::Schema, Job::AuditArchive].map(|job| table.row(job)),
+    );
     terminal::result(json, &rows, || rows.iter().map(line).collect());
     Ok(ExitCode::SUCCESS)
 }
@@ -126,6 +131,11 @@ impl Table<'_> {
                 "as long as git's history".into(),
                 "one commit a change".into(),
             ),
+            Job::AuditArchive => (
+                "audit log",
+                "for ever".into(),
+                "chain and signed head, before anything is written".into(),
+            ),
             Job::Expire => (
                 "expiry",
                 String::new(),
@@ -134,7 +144,10 @@ impl Table<'_> {
         };
         Row {
             job: job.name(),
-            component: "database",
+            component: match job {
+                Job::AuditArchive => "audit_log",
+                _ => "database",
+            },
             kind,
             schedule: match cadence.period() {
                 Some(_) => format!("{cadence} UTC"),
@@ -190,7 +203,7 @@ impl Table<'_> {
             Job::Full => of_kind(BackupKind::Full),
             Job::Incremental => of_kind(BackupKind::Incremental),
             Job::Proof => self.last_proof(),
-            Job::Expire | Job::Schema => None,
+            Job::Expire | Job::Schema | Job::AuditArchive => None,
         }
     }
 
@@ -255,7 +268,7 @@ fn days(micros: i64) -> String {
 
 fn line(row: &Row) -> String {
     let mut text = format!(
-        "{:<12} {:<22} kept {:<12} {:<11} last {}  next {}\n",
+        "{:<13} {:<22} kept {:<12} {:<11} last {}  next {}\n",
         row.job,
         row.schedule,
         if row.retention.is_empty() {
@@ -289,7 +302,7 @@ fn expire(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
     let said = expiry::expire(
         &opened.repository,
         private.as_ref(),
-        &connect,
+        Some(&connect),
         &rules,
         &steps,
         &expiry::Log {

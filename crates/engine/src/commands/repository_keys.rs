@@ -18,7 +18,7 @@ use crate::{
     keys::{
         age::{self, KeyAge},
         offline_key, reading_key, reading_key_if_here,
-        rotation::{Rotation, finish, seal_to_offline},
+        rotation::{BACKUPS, Rotation, finish, seal_to_offline},
         writing_key,
     },
     terminal,
@@ -157,10 +157,11 @@ fn rotate(
     config: &Config,
     json: bool,
 ) -> Result<ExitCode, Error> {
-    let rotation = Rotation::look(&opened.keys, &opened.repository)?;
+    let rotation = Rotation::look(&BACKUPS, &opened.keys, &opened.repository)?;
     let resumed = !matches!(rotation, Rotation::Fresh { .. });
     let steps = Steps::shown(json, "rotate");
     let (current, replaced) = rotation.advance(
+        &BACKUPS,
         &opened.keys,
         &opened.repository,
         &config.repository_key,
@@ -169,7 +170,7 @@ fn rotate(
     let engine_took_it = wait_for_engine(instance, &opened.keys, &current, &steps);
     // What writers sealed to the old key until they took the new one.
     steps.step("sealing what came meanwhile");
-    let done = finish(&opened.repository, &current, &replaced, &steps)?;
+    let done = finish(&BACKUPS, &opened.repository, &current, &replaced, &steps)?;
     let offline = seal_to_offline(&opened.keys, &opened.repository, &current, &steps)?;
     drop(steps);
     let rotated = Rotated {

@@ -63,6 +63,10 @@ pub(crate) async fn run(instance: &Instance, json: bool) -> Result<ExitCode, Err
         if let Some(trouble) = &copy.trouble {
             status.warnings.push(format!("the copy {name}: {trouble}"));
         }
+        if let Some(why) = &copy.not_expired {
+            let warning = format!("nothing expires in the copy {name}: {why}");
+            status.warnings.push(warning);
+        }
     }
     status.running = engine.is_some();
     status.alarms.extend(alarms(engine.as_ref()));

@@ -6,12 +6,57 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use repository::{RecipientPrivate, Repository, Rewrapped, not_sealed_to, rewrap, seal_also};
+use repository::{
+    RecipientPrivate, RecipientPublic, Repository, Rewrapped, Vault, not_sealed_to_in, rewrap_in,
+    seal_also,
+};
 
-use super::{RECIPIENT, RECIPIENT_PUBLIC, age, offline_key, providers, reading_key};
+use super::{
+    AUDIT_RECIPIENT, AUDIT_RECIPIENT_PUBLIC, RECIPIENT, RECIPIENT_PUBLIC, age, audit_reading_key,
+    offline_key, providers, reading_key,
+};
 use crate::{commands::progress::Steps, config::RepositoryKey, error::Error};
 
 const NEXT: &str = "recipient.next.key";
+
+/// Which pair: the files of a folder that hold it, and what it opens.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) vault: Vault,
+    key: &'static str,
+    public: &'static str,
+    next: &'static str,
+    /// `<prefix><id>.key`: a key that was replaced.
+    replaced: &'static str,
+    /// Its age is noted, and warned about.
+    is_aged: bool,
+    /// Where the settings say which key comes next.
+    setting: &'static str,
+    reading: fn(&Path) -> Result<RecipientPrivate, Error>,
+}
+
+/// Of the repository: backups, WAL and histories.
+pub(crate) const BACKUPS: Pair = Pair {
+    vault: Vault::Backups,
+    key: RECIPIENT,
+    public: RECIPIENT_PUBLIC,
+    next: NEXT,
+    replaced: "recipient-",
+    is_aged: true,
+    setting: "repository_key",
+    reading: reading_key,
+};
+
+pub(crate) const AUDIT: Pair = Pair {
+    vault: Vault::Audit,
+    key: AUDIT_RECIPIENT,
+    public: AUDIT_RECIPIENT_PUBLIC,
+    next: "audit_recipient.next.key",
+    replaced: "audit_recipient-",
+    is_aged: false,
+    setting: "audit_key",
+    reading: audit_reading_key,
+};
 
 /// What a rotation has to do, from what lies in the folder and in the repository.
 #[derive(Debug)]
@@ -30,23 +75,44 @@ pub(crate) enum Rotation {
     },
 }
 
-/// `<folder>/recipient-<id>.key`: a key that was replaced.
-fn replaced_path(folder: &Path, id: &str) -> PathBuf {
-    folder.join(format!("recipient-{id}.key"))
+impl Pair {
+    fn replaced_path(&self, folder: &Path, id: &str) -> PathBuf {
+        folder.join(format!("{}{id}.key", self.replaced))
+    }
+
+    /// Those that were replaced and are still here.
+    pub(crate) fn replaced(&self, folder: &Path) -> Result<Vec<RecipientPrivate>, Error> {
+        keys_named(folder, self.replaced)
+    }
+
+    pub(crate) fn public(&self, folder: &Path) -> Result<RecipientPublic, Error> {
+        providers::load_public(&folder.join(self.public))
+    }
+
+    pub(crate) fn reading(&self, folder: &Path) -> Result<RecipientPrivate, Error> {
+        (self.reading)(folder)
+    }
+
+    pub(crate) fn not_sealed_to(
+        &self,
+        repository: &Repository,
+        public: &RecipientPublic,
+    ) -> Result<u64, Error> {
+        Ok(not_sealed_to_in(repository, self.vault, public)?)
+    }
 }
 
 impl Rotation {
-    pub(crate) fn look(folder: &Path, repository: &Repository) -> Result<Self, Error> {
-        let current = reading_key(folder)?;
-        let next = folder.join(NEXT);
+    pub(crate) fn look(pair: &Pair, folder: &Path, repository: &Repository) -> Result<Self, Error> {
+        let current = pair.reading(folder)?;
+        let next = folder.join(pair.next);
         if next.exists() {
             let next = providers::load_private(&next)?;
             return Ok(Self::Begun { current, next });
         }
-        let public = providers::load_public(&folder.join(RECIPIENT_PUBLIC))?;
-        let is_behind =
-            public != *current.public() || not_sealed_to(repository, current.public())? > 0;
-        let replaced = replaced(folder)?;
+        let is_behind = pair.public(folder)? != *current.public()
+            || pair.not_sealed_to(repository, current.public())? > 0;
+        let replaced = pair.replaced(folder)?;
         if is_behind && !replaced.is_empty() {
             return Ok(Self::Unfinished { current, replaced });
         }
@@ -57,6 +123,7 @@ impl Rotation {
     /// Returns the current key and those whose wraps it stands beside.
     pub(crate) fn advance(
         self,
+        pair: &Pair,
         folder: &Path,
         repository: &Repository,
         wanted: &RepositoryKey,
@@ -64,19 +131,19 @@ impl Rotation {
     ) -> Result<(RecipientPrivate, Vec<RecipientPrivate>), Error> {
         match self {
             Self::Fresh { current } => {
-                let next = make_next(folder, wanted, &current)?;
-                Self::Begun { current, next }.advance(folder, repository, wanted, steps)
+                let next = make_next(pair, folder, wanted, &current)?;
+                Self::Begun { current, next }.advance(pair, folder, repository, wanted, steps)
             }
             Self::Begun { current, next } => {
                 steps.step("sealing data keys to the new key");
                 // What does not open now is told at the end: writers should not go on with a key that is in trouble.
-                rewrap(repository, &current, &next, steps)?;
-                exchange(folder, &current, &next)?;
+                rewrap_in(repository, pair.vault, &current, &next, steps)?;
+                exchange(pair, folder, &current, &next)?;
                 Ok((next, vec![current]))
             }
             Self::Unfinished { current, replaced } => {
-                publish(folder, &current)?;
-                finish(repository, &current, &replaced, steps)?;
+                publish(pair, folder, &current)?;
+                finish(pair, repository, &current, &replaced, steps)?;
                 Ok((current, replaced))
             }
         }
@@ -85,6 +152,7 @@ impl Rotation {
 
 /// What was written with an earlier public key meanwhile is sealed to the current one too.
 pub(crate) fn finish(
+    pair: &Pair,
     repository: &Repository,
     current: &RecipientPrivate,
     replaced: &[RecipientPrivate],
@@ -92,7 +160,7 @@ pub(crate) fn finish(
 ) -> Result<Rewrapped, Error> {
     let mut all = Rewrapped::default();
     for old in replaced {
-        let done = rewrap(repository, old, current, steps)?;
+        let done = rewrap_in(repository, pair.vault, old, current, steps)?;
         all.wrapped += done.wrapped;
         all.data_keys = done.data_keys;
         (all.foreign, all.closed) = (done.foreign, done.closed);
@@ -101,13 +169,8 @@ pub(crate) fn finish(
     Ok(all)
 }
 
-/// The keys that were replaced and are still here.
-pub(crate) fn replaced(folder: &Path) -> Result<Vec<RecipientPrivate>, Error> {
-    keys_named(folder, "recipient-")
-}
-
 /// Private keys whose file names begin so.
-pub(super) fn keys_named(folder: &Path, prefix: &str) -> Result<Vec<RecipientPrivate>, Error> {
+fn keys_named(folder: &Path, prefix: &str) -> Result<Vec<RecipientPrivate>, Error> {
     let mut replaced = Vec::new();
     let entries = std::fs::read_dir(folder).map_err(Error::file("cannot read", folder))?;
     for entry in entries {
@@ -135,6 +198,7 @@ pub(crate) fn seal_to_offline(
 }
 
 fn make_next(
+    pair: &Pair,
     folder: &Path,
     wanted: &RepositoryKey,
     current: &RecipientPrivate,
@@ -144,23 +208,25 @@ fn make_next(
         return Err(Error::Refused {
             what: "nothing was rotated",
             reason: format!(
-                "{} is the key in use. Name another one in bre.toml: [repository_key] kms_key",
-                next.public().name()
+                "{} is the key in use. Name another one in bre.toml: [{}] kms_key",
+                next.public().name(),
+                pair.setting
             ),
         });
     }
-    put(folder, NEXT, |path| next.store(path))?;
+    put(folder, pair.next, |path| next.store(path))?;
     Ok(next)
 }
 
 fn exchange(
+    pair: &Pair,
     folder: &Path,
     current: &RecipientPrivate,
     next: &RecipientPrivate,
 ) -> Result<(), Error> {
     let (key, aside) = (
-        folder.join(RECIPIENT),
-        replaced_path(folder, &current.public().id()),
+        folder.join(pair.key),
+        pair.replaced_path(folder, &current.public().id()),
     );
     match std::fs::hard_link(&key, &aside) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -168,15 +234,19 @@ fn exchange(
         }
         _ => sync(folder)?,
     }
-    std::fs::rename(folder.join(NEXT), &key).map_err(Error::file("cannot put in place", &key))?;
+    std::fs::rename(folder.join(pair.next), &key)
+        .map_err(Error::file("cannot put in place", &key))?;
     sync(folder)?;
-    publish(folder, next)
+    publish(pair, folder, next)
 }
 
 /// The public half last: writers take it at once, and everything that reads must be in place by then.
-fn publish(folder: &Path, key: &RecipientPrivate) -> Result<(), Error> {
-    put(folder, RECIPIENT_PUBLIC, |path| key.public().store(path))?;
-    age::note(folder, key.public())
+fn publish(pair: &Pair, folder: &Path, key: &RecipientPrivate) -> Result<(), Error> {
+    put(folder, pair.public, |path| key.public().store(path))?;
+    match pair.is_aged {
+        true => age::note(folder, key.public()),
+        false => Ok(()),
+    }
 }
 
 /// A whole key file under its name, or none: written aside, then renamed.
@@ -202,7 +272,9 @@ fn sync(folder: &Path) -> Result<(), Error> {
 mod tests {
     use std::sync::Arc;
 
-    use repository::{MemoryStore, RecipientPublic, WalReader, WalWriter, recipients, retire};
+    use repository::{
+        MemoryStore, WalReader, WalWriter, not_sealed_to, recipients, retire, rewrap,
+    };
 
     use super::*;
     use crate::keys::Keys;
@@ -240,7 +312,7 @@ mod tests {
                     rewrap(&repository, &old, &next, &()).unwrap();
                 },
                 &|| {
-                    let aside = replaced_path(dir, &old.public().id());
+                    let aside = BACKUPS.replaced_path(dir, &old.public().id());
                     std::fs::hard_link(dir.join(RECIPIENT), aside).unwrap();
                 },
                 &|| std::fs::rename(dir.join(NEXT), dir.join(RECIPIENT)).unwrap(),
@@ -251,9 +323,15 @@ mod tests {
             }
             // Meanwhile the writers go on with the key that they know.
             write_segment(&repository, &keys.public, 2);
-            let rotation = Rotation::look(dir, &repository).unwrap();
+            let rotation = Rotation::look(&BACKUPS, dir, &repository).unwrap();
             let (current, replaced) = rotation
-                .advance(dir, &repository, &RepositoryKey::default(), &steps)
+                .advance(
+                    &BACKUPS,
+                    dir,
+                    &repository,
+                    &RepositoryKey::default(),
+                    &steps,
+                )
                 .unwrap();
             if stopped_before > 0 {
                 assert_eq!(
@@ -262,7 +340,7 @@ mod tests {
                     "{stopped_before}"
                 );
             }
-            finish(&repository, &current, &replaced, &steps).unwrap();
+            finish(&BACKUPS, &repository, &current, &replaced, &steps).unwrap();
             reads(&repository, &current, 2);
             let reopened = Keys::open_or_create(dir, None).unwrap();
             assert_eq!(reopened.public, *current.public());
@@ -270,7 +348,7 @@ mod tests {
             assert!(!dir.join(NEXT).exists());
             assert_eq!(not_sealed_to(&repository, current.public()).unwrap(), 0);
             assert!(matches!(
-                Rotation::look(dir, &repository).unwrap(),
+                Rotation::look(&BACKUPS, dir, &repository).unwrap(),
                 Rotation::Fresh { .. }
             ));
             retire(&repository, &old.public().id(), &current, &()).unwrap();
@@ -281,5 +359,58 @@ mod tests {
             reads(&repository, &current, 2);
             assert!(age::of(dir).unwrap().days == 0);
         }
+    }
+
+    /// The same steps for the archive's own pair, which touches neither the repository's keys nor what they open.
+    #[test]
+    fn the_archives_key_is_rotated_apart() {
+        use repository::{
+            ArchivePart, ArchivedEntries, archive_parts, put_archive, read_archive, recipients_in,
+            retire_in,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, steps) = (folder.path(), Steps::logged());
+        let keys = Keys::open_or_create(dir, None).unwrap();
+        let repository = Repository::init(Arc::new(MemoryStore::new())).unwrap();
+        write_segment(&repository, &keys.public, 1);
+        let archive = |from: u64| {
+            let (public, _) = crate::keys::audit_writing_key(dir).unwrap();
+            let ends = (from, from);
+            let hash = |n: u64| format!("{n:064x}");
+            let part = ArchivePart::new(1, 1, ends, hash(from - 1), hash(from));
+            let content = ArchivedEntries {
+                signed_head: b"head".to_vec(),
+                entries: vec![b"entry".to_vec()],
+            };
+            put_archive(&repository, &public, &part, &content).unwrap();
+            public.id()
+        };
+        let old = archive(1);
+        let settings = RepositoryKey::default();
+        let (current, replaced) = Rotation::look(&AUDIT, dir, &repository)
+            .unwrap()
+            .advance(&AUDIT, dir, &repository, &settings, &steps)
+            .unwrap();
+        finish(&AUDIT, &repository, &current, &replaced, &steps).unwrap();
+        let new = archive(2);
+        assert_eq!(new, current.public().id());
+        assert_ne!(new, old);
+        // Whoever has the new key alone reads what was sealed before and after.
+        for part in archive_parts(&repository, 1).unwrap() {
+            read_archive(&repository, &current, &part).unwrap();
+        }
+        assert!(matches!(
+            Rotation::look(&AUDIT, dir, &repository).unwrap(),
+            Rotation::Fresh { .. }
+        ));
+        retire_in(&repository, Vault::Audit, &old, &current, &()).unwrap();
+        assert_eq!(
+            recipients_in(&repository, Vault::Audit).unwrap(),
+            [new].into()
+        );
+        let reopened = Keys::open_or_create(dir, None).unwrap();
+        assert_eq!(reopened.public, keys.public);
+        assert_eq!(recipients(&repository).unwrap(), [keys.public.id()].into());
+        reads(&repository, &reopened.private.unwrap(), 1);
     }
 }

@@ -22,7 +22,7 @@ use super::{
     health::{Protected, StreamMonitor},
 };
 use crate::{
-    commands::progress::Steps,
+    commands::{audit_archive, progress::Steps},
     config,
     error::Error,
     expiry,
@@ -109,6 +109,7 @@ pub(crate) struct Plan {
     proof: Option<JoinHandle<Proved>>,
     expiry: Option<JoinHandle<Result<String, Error>>>,
     schema: Option<JoinHandle<Result<String, Error>>>,
+    audit_archive: Option<JoinHandle<Result<String, Error>>>,
     /// The catalogue, read in the background: a repository that hangs must not hold up the supervisor.
     look: Option<JoinHandle<Result<Vec<BackupSummary>, Error>>>,
     look_at: Instant,
@@ -149,6 +150,7 @@ impl Plan {
             proof: None,
             expiry: None,
             schema: None,
+            audit_archive: None,
             look: None,
             look_at: clock + LOOK_PAUSE,
             cancel: Arc::default(),
@@ -191,6 +193,9 @@ impl Plan {
         }
         if let Some(result) = finished(&mut self.schema) {
             self.ended(Job::Schema, result);
+        }
+        if let Some(result) = finished(&mut self.audit_archive) {
+            self.ended(Job::AuditArchive, result);
         }
         if let Some(proved) = finished(&mut self.proof) {
             self.proof_ended(proved, backups);
@@ -241,7 +246,7 @@ impl Plan {
             let now = now(self.clock);
             let can = |job| match job {
                 Job::Full | Job::Incremental => may_back_up,
-                Job::Expire | Job::Proof | Job::Schema => true,
+                Job::Expire | Job::Proof | Job::Schema | Job::AuditArchive => true,
             };
             let Some(job) = self.scheduler.due(now, can) else {
                 break;
@@ -253,6 +258,7 @@ impl Plan {
                 Job::Expire => self.expiry = Some(self.start_expiry(host)),
                 Job::Proof => self.start_proof(host),
                 Job::Schema => self.schema = self.start_schema(host),
+                Job::AuditArchive => self.audit_archive = Some(self.start_audit_archive(host)),
             }
         }
         self.tell(host);
@@ -272,7 +278,7 @@ impl Plan {
                 record: &|event| runtime.block_on(event.record(&instance)),
             };
             let private = private.as_ref();
-            expiry::expire(&repository, private, &connect, &rules, &steps, &log)
+            expiry::expire(&repository, private, Some(&connect), &rules, &steps, &log)
         })
     }
 
@@ -283,6 +289,19 @@ impl Plan {
             let outcome = schema.run(&steps)?;
             Ok(schema::said(&outcome))
         }))
+    }
+
+    fn start_audit_archive(&self, host: &Host<'_>) -> JoinHandle<Result<String, Error>> {
+        let (repository, keys) = (host.repository.clone(), host.instance.keys());
+        let (runtime, instance) = (host.runtime.clone(), host.instance.clone());
+        let cancel = Arc::clone(&self.cancel);
+        std::thread::spawn(move || {
+            let database = instance.running()?.database_url;
+            let pass = audit_archive::pass(&repository, &keys, &database, &cancel);
+            let said = audit_archive::said(runtime.block_on(pass)?.as_ref());
+            tracing::info!(said, "the audit archive");
+            Ok(said)
+        })
     }
 
     fn start_proof(&mut self, host: &Host<'_>) {
@@ -410,7 +429,11 @@ impl Plan {
         if let Some(proof) = self.proof.take() {
             let _ = proof.join();
         }
-        for job in [self.expiry.take(), self.schema.take()] {
+        for job in [
+            self.expiry.take(),
+            self.schema.take(),
+            self.audit_archive.take(),
+        ] {
             let _ = job.map(JoinHandle::join);
         }
     }
@@ -462,6 +485,10 @@ fn past(job: Job, backups: &[BackupSummary], standing: &Standing) -> Past {
         },
         // Migrations run when the engine starts: it looks then, and at its appointments.
         Job::Schema => Past::default(),
+        Job::AuditArchive => Past {
+            last_start_micros: recorded,
+            pending: false,
+        },
         Job::Proof => {
             let proved = |backup: &BackupSummary| {
                 backup

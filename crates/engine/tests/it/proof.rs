@@ -3,7 +3,10 @@
 use postgres_physical::page::PAGE_BYTES;
 use serde_json::Value;
 
-use crate::{instance::Instance, process::within};
+use crate::{
+    instance::Instance,
+    process::{PATIENCE, within},
+};
 
 fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
     let checks = report["checks"].as_array().unwrap();
@@ -106,7 +109,21 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
         .collect();
     assert_eq!(
         jobs,
-        ["full", "incremental", "wal", "proof", "expire", "schema"]
+        [
+            "full",
+            "incremental",
+            "wal",
+            "proof",
+            "expire",
+            "schema",
+            "audit_archive"
+        ]
+    );
+    let planned = &plan[6];
+    assert_eq!(
+        (&planned["component"], &planned["schedule"]),
+        (&"audit_log".into(), &"daily 02:30 UTC".into()),
+        "{planned}"
     );
     assert_eq!(
         (&plan[3]["last_succeeded"], &plan[3]["said"]),
@@ -124,6 +141,8 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
     let proof = instance.bre(&["plan", "run", "proof"]).json();
     assert_eq!(proof["backup_id"], incremental["id"], "the newest");
     instance.bre(&["plan", "run", "expire"]).json();
+    a_quote_is_proved_to_somebody_who_has_nothing(&instance);
+    the_archives_key_is_replaced(&instance);
     instance.audit_is_sound();
 
     // A host that only writes cannot read: it says so.
@@ -144,6 +163,81 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
             .unwrap()
             .contains("bre backup prove")
     );
+}
+
+fn a_quote_is_proved_to_somebody_who_has_nothing(instance: &Instance) {
+    let quote = instance.quote("GME");
+    let id = quote["quote_id"].as_str().unwrap();
+    let file = instance.folder.join("proof.json");
+    let name = file.to_str().unwrap();
+    // A signed head of it follows.
+    let written = within(PATIENCE, || {
+        let output = instance.bre(&["audit", "prove", id, "--out", name]);
+        (output.code == Some(0)).then(|| output.parsed())
+    });
+    let written = written.expect("a proof");
+    assert_eq!(written["position"], quote["audit"]["position"], "{written}");
+    instance
+        .bre(&["audit", "prove", id, "--out", name])
+        .refused(&["proof.json"]);
+    let key = instance.data().join("keys/audit_signing.pub");
+    let theirs = instance.folder.join("auditor.pub");
+    std::fs::copy(key, &theirs).unwrap();
+    let check = |file: &str| {
+        let words = ["audit", "check-proof", file, "--key"];
+        instance.bre(&[&words[..], &[theirs.to_str().unwrap()]].concat())
+    };
+    let checked = check(name).json();
+    assert_eq!(
+        (
+            &checked["verified"],
+            &checked["kind"],
+            &checked["fields"]["quote_id"]
+        ),
+        (&true.into(), &"Quote".into(), &id.into()),
+        "{checked}"
+    );
+    let mut text = std::fs::read_to_string(&file).unwrap();
+    let printed = instance.bre(&["audit", "prove", "--position", "1"]);
+    assert!(
+        printed.exits(0).out.contains("\"position\": 1"),
+        "{printed:?}"
+    );
+    let at = text.find("\"entry\": \"").unwrap() + 100;
+    let digit = if &text[at..=at] == "0" { "1" } else { "0" };
+    text.replace_range(at..=at, digit);
+    std::fs::write(&file, text).unwrap();
+    let forged = check(name).exits(1).parsed();
+    assert_eq!(forged["verified"], false, "{forged}");
+    let nobody = "00000000-0000-4000-8000-000000000000";
+    instance
+        .bre(&["audit", "prove", nobody])
+        .refused(&["nothing is recorded", nobody]);
+}
+
+fn the_archives_key_is_replaced(instance: &Instance) {
+    let first = instance.bre(&["plan", "run", "audit_archive"]).json();
+    let rotated = instance.bre(&["audit", "key", "rotate"]).json();
+    assert_eq!(
+        (&rotated["replaced"][0], &rotated["not_sealed"]),
+        (&first["recipient_id"], &0.into()),
+        "{rotated}"
+    );
+    instance
+        .bre(&["audit", "key", "retire-old", "--yes"])
+        .json();
+    let shown = instance.bre(&["audit", "key", "show"]).json();
+    assert_eq!(
+        shown["recipients"],
+        serde_json::json!([rotated["recipient_id"]]),
+        "{shown}"
+    );
+    // Without the old one, as for whoever has only the new one.
+    let old = first["recipient_id"].as_str().unwrap();
+    let keys = instance.data().join("keys");
+    std::fs::remove_file(keys.join(format!("audit_recipient-{old}.key"))).unwrap();
+    let report = instance.bre(&["audit", "verify", "--archive"]).json();
+    assert!(report["entries"].as_u64() > Some(0), "{report}");
 }
 
 #[test]

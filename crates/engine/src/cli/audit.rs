@@ -1,0 +1,83 @@
+//! `bre audit`: the provable record, its proofs, its archive.
+
+use super::*;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Walk the chain against the signed heads; names the first bad entry.
+    Verify {
+        /// Of what `bre audit archive` put into the repository, with the archive's key alone.
+        #[arg(long, conflicts_with = "database")]
+        archive: bool,
+        #[command(flatten)]
+        args: AuditArgs,
+    },
+    /// Seal what is new in the log to the archive's own key and put it into the repository, where nothing expires it.
+    Archive(AuditArgs),
+    /// The signed heads that the repository keeps.
+    Heads(RepositoryArgs),
+    /// Every entry's canonical bytes, one JSON line each.
+    Export(AuditArgs),
+    /// Proof that a quote or a step of a locate is in the log, for somebody who has neither log nor repository: bre audit check-proof.
+    Prove(AuditProveArgs),
+    /// Check a proof with public keys alone; prints what was recorded. Exit code 0 only when it holds.
+    CheckProof {
+        /// What bre audit prove wrote; - for standard input.
+        file: PathBuf,
+        /// The log's public key (audit_signing.pub), as got from whom the log belongs to; several may be trusted. DIR/keys/audit_signing.pub when absent.
+        #[arg(long, value_name = "FILE")]
+        key: Vec<PathBuf>,
+    },
+    /// The audit archive's own key: who can read the archive; a new key beside the old one, and the old one let go.
+    #[command(subcommand)]
+    Key(AuditKeyCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditProveArgs {
+    /// Of a quote or a locate.
+    #[arg(required_unless_present = "position", conflicts_with = "position")]
+    pub(crate) id: Option<String>,
+    /// Which step of a locate's life; its newest when absent.
+    #[arg(long, value_name = "N", requires = "id")]
+    pub(crate) step: Option<u32>,
+    /// Of this entry, whatever it is.
+    #[arg(long, value_name = "N")]
+    pub(crate) position: Option<u64>,
+    /// Write it there instead of printing it; nothing is overwritten.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) audit: AuditArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditKeyCommand {
+    /// The key that the archive is sealed to, and who else can read it.
+    Show(RepositoryArgs),
+    /// Put a new key beside the old one, as [audit_key] says: rewrites no data, finishes what was interrupted. Needs the old private key.
+    Rotate {
+        /// Settings file; DIR/bre.toml when it is there.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Delete the wraps of replaced keys, once everything opens with the current one.
+    RetireOld {
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Read this database instead of the running instance's.
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<String>,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+}

@@ -1,0 +1,197 @@
+//! `bre audit key`: who can read the audit archive; a new key beside the old one, and the old one let go. As `bre repository-key`, for a
+//! pair that opens nothing else.
+
+use std::process::ExitCode;
+
+use repository::{recipients_in, retire_in};
+use serde::Serialize;
+
+use super::{detach::confirmed, opened::Opened, progress::Steps};
+use crate::{
+    cli::AuditKeyCommand,
+    config::Config,
+    error::Error,
+    instance::Instance,
+    keys::rotation::{AUDIT, Rotation, finish},
+    terminal,
+};
+
+pub(super) fn run(
+    instance: &Instance,
+    json: bool,
+    command: AuditKeyCommand,
+) -> Result<ExitCode, Error> {
+    match command {
+        AuditKeyCommand::Show(args) => show(&Opened::at(instance, &args)?, json),
+        AuditKeyCommand::Rotate { config, repository } => {
+            let config = Config::load(config.as_deref(), instance.root())?;
+            rotate(&Opened::at(instance, &repository)?, &config, json)
+        }
+        AuditKeyCommand::RetireOld { yes, repository } => {
+            retire_old(&Opened::at(instance, &repository)?, json, yes)
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    recipient_id: String,
+    private_key_here: bool,
+    /// Stretches' data keys that the present key does not open; a rotation was not finished, or none was made after the files were exchanged.
+    data_keys_not_sealed_to_it: u64,
+    /// All that can read something of the archive.
+    recipients: Vec<String>,
+}
+
+fn show(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
+    let public = AUDIT.public(&opened.keys)?;
+    let shown = Shown {
+        recipient_id: public.id(),
+        private_key_here: AUDIT.reading(&opened.keys).is_ok(),
+        data_keys_not_sealed_to_it: AUDIT.not_sealed_to(&opened.repository, &public)?,
+        recipients: recipients_in(&opened.repository, AUDIT.vault)?
+            .into_iter()
+            .collect(),
+    };
+    terminal::result(json, &shown, || shown.sentences());
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Shown {
+    fn sentences(&self) -> String {
+        let mut text = format!(
+            "key          {}\nprivate key  {}\n",
+            self.recipient_id,
+            match self.private_key_here {
+                true =>
+                    "here; whoever may read the archive should have it, and this host needs it not",
+                false => "not here: this host writes the archive and cannot read it",
+            }
+        );
+        for recipient in &self.recipients {
+            text.push_str(&format!("recipient    {recipient}\n"));
+        }
+        if self.data_keys_not_sealed_to_it > 0 {
+            text.push_str(&format!(
+                "unfinished   {} data keys are sealed to other keys only: bre audit key rotate finishes that\n",
+                self.data_keys_not_sealed_to_it
+            ));
+        }
+        text
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Rotated {
+    recipient_id: String,
+    /// Whose wraps are still beside the new ones.
+    replaced: Vec<String>,
+    /// It went on with one that had been interrupted.
+    resumed: bool,
+    data_keys: u64,
+    not_sealed: u64,
+    /// Why some could not be opened, in the words of the key's provider.
+    closed_because: Option<String>,
+}
+
+/// Nobody writes with this key for longer than one pass: what a pass that runs just now seals to the old key is sealed to the new one by
+/// the second round here, or by the next rotation, which says so.
+fn rotate(opened: &Opened, config: &Config, json: bool) -> Result<ExitCode, Error> {
+    let rotation = Rotation::look(&AUDIT, &opened.keys, &opened.repository)?;
+    let resumed = !matches!(rotation, Rotation::Fresh { .. });
+    let steps = Steps::shown(json, "rotate").cancelled_by(super::restore::interrupted()?);
+    let (keys, repository) = (&opened.keys, &opened.repository);
+    let (current, replaced) =
+        rotation.advance(&AUDIT, keys, repository, &config.audit_key, &steps)?;
+    let done = finish(&AUDIT, repository, &current, &replaced, &steps)?;
+    drop(steps);
+    let rotated = Rotated {
+        recipient_id: current.public().id(),
+        replaced: replaced.iter().map(|key| key.public().id()).collect(),
+        resumed,
+        data_keys: done.data_keys,
+        not_sealed: AUDIT.not_sealed_to(repository, current.public())?,
+        closed_because: done.closed_because,
+    };
+    terminal::result(json, &rotated, || rotated.sentences(opened));
+    Ok(match rotated.not_sealed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+impl Rotated {
+    fn sentences(&self, opened: &Opened) -> String {
+        let mut text = format!(
+            "{} the archive's key is {} now; {} data keys are sealed to it, no data were rewritten\n",
+            match self.resumed {
+                true => "finished a rotation that was interrupted:",
+                false => "rotated:",
+            },
+            self.recipient_id,
+            self.data_keys.saturating_sub(self.not_sealed)
+        );
+        if self.not_sealed > 0 {
+            text.push_str(&format!(
+                "{} data keys are sealed to other keys only: bring the private keys they are sealed to and repeat this\n",
+                self.not_sealed
+            ));
+        }
+        if let Some(why) = &self.closed_because {
+            text.push_str(&format!("not opened: {why}\n"));
+        }
+        text.push_str(&format!(
+            "bring {} to hosts that write the archive, and {} to whoever may read it\n\
+             the old key still opens everything up to now; when all is well: bre audit key retire-old\n",
+            opened.keys.join("audit_recipient.pub").display(),
+            opened.keys.join("audit_recipient.key").display(),
+        ));
+        text
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Retired {
+    recipient_id: String,
+    retired: Vec<String>,
+    wraps_deleted: u64,
+}
+
+fn retire_old(opened: &Opened, json: bool, yes: bool) -> Result<ExitCode, Error> {
+    let current = AUDIT.reading(&opened.keys)?;
+    let id = current.public().id();
+    let mut old = recipients_in(&opened.repository, AUDIT.vault)?;
+    old.remove(&id);
+    let question = format!(
+        "This deletes all wraps of {} from the audit archive, once every data key was opened with {id}.\n\
+         Whoever has only those older keys reads nothing of it any more.",
+        old.iter().cloned().collect::<Vec<_>>().join(", ")
+    );
+    if !old.is_empty() && !yes && !confirmed(&question) {
+        return Err(Error::Refused {
+            what: "nothing was changed",
+            reason: "give --yes to do it without asking".into(),
+        });
+    }
+    let steps = Steps::shown(json, "retire");
+    let mut wraps_deleted = 0;
+    for recipient in &old {
+        wraps_deleted += retire_in(&opened.repository, AUDIT.vault, recipient, &current, &steps)?;
+    }
+    drop(steps);
+    let retired = Retired {
+        recipient_id: id,
+        retired: old.into_iter().collect(),
+        wraps_deleted,
+    };
+    terminal::result(json, &retired, || match retired.retired.as_slice() {
+        [] => "no older key opens anything of the archive".to_owned(),
+        old => format!(
+            "{wraps_deleted} wraps deleted; only {} opens the archive now. The files audit_recipient-<id>.key of {} are needed only for \
+             copies of the repository that are older than this: delete them when there is none",
+            retired.recipient_id,
+            old.join(", ")
+        ),
+    });
+    Ok(ExitCode::SUCCESS)
+}
