@@ -1,7 +1,8 @@
 //! Throw-away PostgreSQL, Redis and S3 servers for tests: each in a temporary folder, stopped (by its own process id) when
 //! dropped.
 //!
-//! Entry points: [`TestPostgres::start`], [`TestPostgres::builder`], [`TestRedis::start`], [`TestS3::start`]. Everything panics on failure:
+//! Entry points: [`TestPostgres::start`], [`TestPostgres::builder`], [`TestRedis::start`], [`TestS3::start`],
+//! [`S3Proxy::to`]. Everything panics on failure:
 //! a test has nothing better to do.
 //!
 //! Absent: anything a product path needs; starting servers for real lives in `postgres_physical::server`.
@@ -10,12 +11,14 @@ mod kms;
 mod postgres;
 mod redis;
 mod s3;
+mod s3_proxy;
 mod template;
 
 pub use kms::{moto_kms, moto_kms_key};
 pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};
 pub use redis::TestRedis;
 pub use s3::{TestS3, moto_server};
+pub use s3_proxy::{S3Proxy, Weather};
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
 //! Against real server processes.
 #![allow(clippy::unwrap_used)]
 
+mod faults;
 mod kms;
 mod kms_gate;
 mod s3;
