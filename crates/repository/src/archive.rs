@@ -126,6 +126,19 @@ pub fn archive_parts(repository: &Repository, log: u16) -> Result<Vec<ArchivePar
         .collect()
 }
 
+/// How far a log is archived, from names alone: the last position of the newest stretch.
+pub fn archived_to(repository: &Repository, log: u16) -> Result<Option<u64>> {
+    let prefix = prefix(log);
+    let objects = repository.store().list(&prefix)?;
+    let ends = objects.iter().filter_map(|object| {
+        let mut numbers = object.name.strip_prefix(&prefix)?.split('-');
+        let mut next = || u64::from_str_radix(numbers.next()?, 16).ok();
+        let (epoch, _, to) = (next()?, next()?, next()?);
+        Some((epoch, to))
+    });
+    Ok(ends.max().map(|(_, to)| to))
+}
+
 fn read_part(repository: &Repository, name: &str) -> Result<ArchivePart> {
     let (header, _) = read_header(repository.store(), name)?;
     part_of(name, &header)

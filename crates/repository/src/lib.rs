@@ -27,7 +27,9 @@ mod tests;
 mod timelines;
 mod wal;
 
-pub use archive::{ArchivePart, ArchivedEntries, archive_parts, put_archive, read_archive};
+pub use archive::{
+    ArchivePart, ArchivedEntries, archive_parts, archived_to, put_archive, read_archive,
+};
 pub use backup::{
     BackupFacts, BackupKind, BackupOptions, BackupReader, BackupState, BackupStop, BackupSummary,
     BackupWriter, Catalogue, DamagedObject, DamagedPage, Entry, EntryKind, ExtentReader,

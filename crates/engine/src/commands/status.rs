@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use repository::{BackupState, catalogue, not_sealed_to, wal_inventory};
+use backup::schedule::Job;
+use repository::{BackupState, Repository, archived_to, catalogue, not_sealed_to, wal_inventory};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,13 +17,14 @@ use crate::{
     copies,
     error::Error,
     instance::Instance,
+    jobs::Standing,
     keys::{
         age::{self, KeyAge},
         writing_key,
     },
     spare::Link,
     terminal::{self, time},
-    up::plan::failed_proof_of,
+    up::{heads::LOG, plan::failed_proof_of},
 };
 
 #[derive(Debug, Serialize)]
@@ -45,12 +47,44 @@ struct Status {
     spare: Option<recovery::spare::Status>,
     /// The key that backups are sealed to.
     repository_key: Option<KeyAge>,
+    audit_archive: Archive,
     /// Further repositories, by name: how far their copies are.
     copies: BTreeMap<String, copies::Standing>,
     /// Nothing is wrong yet.
     warnings: Vec<String>,
     /// What an operator should look at now.
     alarms: Vec<String>,
+}
+
+/// How far the audit log is in its archive.
+#[derive(Debug, Default, Serialize)]
+struct Archive {
+    archived_to: Option<u64>,
+    /// The plan's last pass.
+    last_pass_at: Option<String>,
+    said: Option<String>,
+}
+
+impl Archive {
+    fn of(instance: &Instance, repository: &Repository) -> Result<Self, Error> {
+        let standing = Standing::read(&instance.plan_file());
+        let last = standing.of(Job::AuditArchive);
+        let last = last.and_then(|state| state.last.clone());
+        Ok(Self {
+            archived_to: archived_to(repository, LOG)?,
+            last_pass_at: last.as_ref().map(|ran| time(ran.started_micros)),
+            said: last.map(|ran| ran.said),
+        })
+    }
+
+    fn line(&self) -> String {
+        let to = match self.archived_to {
+            Some(to) => format!("the audit log up to position {to}"),
+            None => "nothing of the audit log yet".to_owned(),
+        };
+        let at = self.last_pass_at.as_deref().unwrap_or("-");
+        format!("archive     {to}; last pass of the plan {at}\n")
+    }
 }
 
 pub(crate) async fn run(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
@@ -118,6 +152,7 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
         damaged: Vec::new(),
         spare: None,
         repository_key: None,
+        audit_archive: Archive::default(),
         copies: copies::standings(instance),
         warnings: Vec::new(),
         alarms: Vec::new(),
@@ -132,6 +167,7 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
     };
     status.repository = opened.location.to_string();
     note_key(&opened, &mut status)?;
+    status.audit_archive = Archive::of(instance, &opened.repository)?;
     let backups = catalogue(&opened.repository)?;
     let inventory = wal_inventory(&opened.repository)?;
     let complete: Vec<_> = backups
@@ -215,6 +251,7 @@ fn sentences(status: &Status) -> String {
         "proved      {}\n",
         status.newest_proved.as_deref().unwrap_or("no backup yet")
     ));
+    text.push_str(&status.audit_archive.line());
     for (name, copy) in &status.copies {
         text.push_str(&format!(
             "copy        {name}: up to {}, {} of WAL behind; {}\n",

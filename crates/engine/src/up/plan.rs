@@ -1,6 +1,8 @@
 //! The plan at work: starts each job when it is due, one backup or expiry at a time and beside it one proof; keeps how they
 //! stand in a file, and what an operator must look at among the alarms.
 
+mod past;
+
 use std::{
     sync::{
         Arc,
@@ -10,12 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backup::schedule::{Cadence, Job, Now, Past, Scheduler};
+use backup::schedule::{Cadence, Job, Now, Scheduler};
 use postgres_physical::{
     server::{Binaries, OsUser},
     wire::ConnectOptions,
 };
 use repository::{BackupKind, BackupState, BackupSummary, Repository, catalogue};
+
+use past::past;
 
 use super::{
     backups::{Backups, Ended, lock},
@@ -462,48 +466,6 @@ pub(crate) fn newest_failure(backups: &[BackupSummary]) -> Option<&str> {
     });
     let (_, failed, id) = proofs.flatten().max()?;
     failed.then_some(id)
-}
-
-fn past(job: Job, backups: &[BackupSummary], standing: &Standing) -> Past {
-    let of_kind = |kind: BackupKind| {
-        let of_it = backups.iter().filter(|backup| backup.kind == kind);
-        of_it.map(|backup| backup.started_at_micros).max()
-    };
-    let recorded = standing.last_start(job);
-    match job {
-        Job::Full => Past {
-            last_start_micros: of_kind(BackupKind::Full),
-            pending: false,
-        },
-        Job::Incremental => Past {
-            last_start_micros: of_kind(BackupKind::Incremental),
-            pending: false,
-        },
-        Job::Expire => Past {
-            last_start_micros: recorded,
-            pending: recorded < of_kind(BackupKind::Full),
-        },
-        // Migrations run when the engine starts: it looks then, and at its appointments.
-        Job::Schema => Past::default(),
-        Job::AuditArchive => Past {
-            last_start_micros: recorded,
-            pending: false,
-        },
-        Job::Proof => {
-            let proved = |backup: &BackupSummary| {
-                backup
-                    .restored_and_proved_at_micros
-                    .max(backup.proof_failed_at_micros)
-            };
-            let newest = backups
-                .iter()
-                .rfind(|backup| backup.state == BackupState::Complete);
-            Past {
-                last_start_micros: recorded.max(backups.iter().filter_map(proved).max()),
-                pending: newest.is_some_and(|newest| proved(newest).is_none()),
-            }
-        }
-    }
 }
 
 fn now(clock: Instant) -> Now {

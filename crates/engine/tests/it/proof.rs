@@ -232,6 +232,11 @@ fn the_archives_key_is_replaced(instance: &Instance) {
         serde_json::json!([rotated["recipient_id"]]),
         "{shown}"
     );
+    let status = instance.bre(&["status"]).parsed();
+    assert_eq!(
+        status["audit_archive"]["archived_to"], first["archived_to"],
+        "{status}"
+    );
     // Without the old one, as for whoever has only the new one.
     let old = first["recipient_id"].as_str().unwrap();
     let keys = instance.data().join("keys");

@@ -30,6 +30,8 @@ fn the_archive_opens_with_its_own_key_alone() {
         archive_parts(&world.repository, 1).unwrap(),
         std::slice::from_ref(&part)
     );
+    assert_eq!(archived_to(&world.repository, 1).unwrap(), Some(3));
+    assert_eq!(archived_to(&world.repository, 2).unwrap(), None);
     let read = read_archive(&world.repository, &officer, &part).unwrap();
     assert_eq!(read, content(1, 3));
 
@@ -55,7 +57,7 @@ fn the_archive_opens_with_its_own_key_alone() {
     );
     assert_eq!(read_archive(repository, &successor, &part).unwrap(), read);
     let old = officer.public().id();
-    assert!(retire_in(repository, Vault::Audit, &old, &dba, &()).is_err());
+    assert!(retire_in(repository, Vault::Audit, &old, dba, &()).is_err());
     assert_eq!(
         recipients_in(repository, Vault::Audit).unwrap().len(),
         2,
