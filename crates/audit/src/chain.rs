@@ -163,7 +163,7 @@ impl Chain {
         self.seal(self.next(self.state.epoch, kind, at_micros, fields))
     }
 
-    /// The same for fields that are encoded already: the entry's bytes come to stand at the end of `into`.
+    /// The same for fields that are encoded already: the entry as it is kept comes to stand at the end of `into`.
     pub fn append_encoded(
         &mut self,
         kind: Kind,
@@ -182,9 +182,7 @@ impl Chain {
             recorded_at_micros: at_micros,
             kind,
         };
-        let at = into.len();
-        head.put_entry(fields, into)?;
-        let hash = Entry::hash_of(&into[at..]);
+        let hash = head.put_entry(fields, into)?;
         self.state.advance(epoch, hash);
         Ok(Placed {
             log,

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::entry::{ENTRY_BYTES_MAX, EntryError, HEADER_BYTES, check_name};
 use crate::fields::{FIELDS_MAX, Fields};
+use crate::stored;
 
 /// Fields in ascending order of their names, as they stand in an entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct EncodedFields {
     bytes: Vec<u8>,
     /// Where the last name stands.
     last: Range<usize>,
+    /// The same compressed, once they are complete and where that saves something.
+    packed: Option<Vec<u8>>,
 }
 
 /// Takes a value's bytes.
@@ -55,6 +58,7 @@ impl EncodedFields {
         name: &str,
         write: impl FnOnce(&mut ValueWriter<'_>),
     ) -> Result<(), EntryError> {
+        self.packed = None;
         let before = self.bytes.len();
         let pushed = self.try_push(name, write);
         match pushed {
@@ -119,6 +123,15 @@ impl EncodedFields {
         self.iter()
             .find(|(found, _)| *found == name)
             .map(|(_, value)| value)
+    }
+
+    /// Compresses what is there, to be kept that way. The entry is the same one, and so is its hash.
+    pub fn pack(&mut self) {
+        self.packed = stored::compress(&self.bytes);
+    }
+
+    pub(crate) fn packed(&self) -> Option<&[u8]> {
+        self.packed.as_deref()
     }
 
     pub(crate) fn count(&self) -> u32 {

@@ -6,10 +6,11 @@ use thiserror::Error;
 use crate::encoded::EncodedFields;
 use crate::fields::{FIELDS_MAX, Fields, NAME_BYTES_MAX};
 use crate::hash::Hash;
+use crate::stored::{self, PACKED_MAGIC};
 
 /// Longest entry, in bytes.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
-const MAGIC: &[u8; 4] = b"BREA";
+pub(crate) const MAGIC: &[u8; 4] = b"BREA";
 const VERSION: u16 = 1;
 pub(crate) const HEADER_BYTES: usize = 65;
 
@@ -49,6 +50,10 @@ pub enum EntryError {
     #[error("the entry does not begin with BREA")]
     Magic,
     #[error(
+        "the entry is kept compressed and its fields do not open: its bytes were changed, or a newer engine wrote them"
+    )]
+    Packed,
+    #[error(
         "entry version {0} is not known here (this engine reads version 1); a newer engine wrote it"
     )]
     Version(u16),
@@ -83,12 +88,12 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// The bytes of an entry whose fields are encoded already, at the end of `into`. On an error nothing is added.
+    /// An entry whose fields are encoded already, as it is kept, at the end of `into`; and its hash. On an error nothing is added.
     pub(crate) fn put_entry(
         &self,
         fields: &EncodedFields,
         into: &mut Vec<u8>,
-    ) -> Result<(), EntryError> {
+    ) -> Result<Hash, EntryError> {
         let count = fields.count();
         check_numbers(
             self.epoch,
@@ -97,10 +102,15 @@ impl Head {
             u64::from(count),
         )?;
         check_length(fields.entry_bytes())?;
-        into.reserve(fields.entry_bytes());
+        let at = into.len();
         self.put(count, into);
-        into.extend_from_slice(fields.bytes());
-        Ok(())
+        // Of the canonical bytes, wherever they lie.
+        let hash = Hash::of(&[&[0], &into[at..], fields.bytes()]);
+        match fields.packed() {
+            Some(packed) => stored::pack(into, at, packed),
+            None => into.extend_from_slice(fields.bytes()),
+        }
+        Ok(hash)
     }
 
     fn put(&self, fields: u32, bytes: &mut Vec<u8>) {
@@ -151,8 +161,10 @@ impl Entry {
     pub fn parse(bytes: &[u8]) -> Result<Entry, EntryError> {
         check_length(bytes.len())?;
         let mut reader = Reader { bytes, at: 0 };
-        if reader.take::<4>("the magic")? != *MAGIC {
-            return Err(EntryError::Magic);
+        match &reader.take::<4>("the magic")? {
+            MAGIC => {}
+            PACKED_MAGIC => return Err(EntryError::Packed),
+            _ => return Err(EntryError::Magic),
         }
         let version = u16::from_be_bytes(reader.take("the version")?);
         if version != VERSION {

@@ -21,6 +21,7 @@ mod merkle;
 mod opening;
 mod proof;
 mod signed_head;
+mod stored;
 mod verify;
 
 #[cfg(test)]
@@ -39,4 +40,5 @@ pub use merkle::Frontier;
 pub use opening::{EpochOpening, EpochRecord, LostHead, OpeningError, Reason};
 pub use proof::{InclusionProof, ProofError, Proved, Prover};
 pub use signed_head::SignedHead;
+pub use stored::expand;
 pub use verify::{BadEntry, Report, Verifier, verify};

@@ -162,7 +162,7 @@ impl Figures {
     fn note(&mut self, canonical: &str) {
         let Some(entry) = hex::decode(canonical)
             .ok()
-            .and_then(|bytes| Entry::parse(&bytes).ok())
+            .and_then(|bytes| Entry::parse(&audit::expand(&bytes)).ok())
         else {
             return;
         };

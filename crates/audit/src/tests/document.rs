@@ -1,6 +1,7 @@
 //! The worked example in the format document, against the code.
 
 use super::SEED;
+use crate::stored::{DICTIONARY, PACKED_MAGIC};
 use crate::*;
 
 const DOCUMENT: &str = include_str!("../../../../docs/formats/audit_log.md");
@@ -75,4 +76,15 @@ fn the_kinds_of_the_document() {
     }
     assert_eq!(list.split(',').count(), 11);
     assert_eq!(Kind::from_number(12), Kind::Other(12));
+}
+
+/// What was packed once opens for ever, whatever a newer zstd would make of it.
+#[test]
+fn the_packed_form_of_the_document() {
+    let packed = bytes("packed-2");
+    assert!(packed.starts_with(PACKED_MAGIC));
+    assert_eq!(*expand(&packed), bytes("entry-2"));
+    let digest = hex::encode(Hash::of(&[DICTIONARY]).as_bytes());
+    let row = format!("{} bytes, raw content", DICTIONARY.len());
+    assert!(DOCUMENT.contains(&digest) && DOCUMENT.contains(&row));
 }

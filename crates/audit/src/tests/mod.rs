@@ -5,6 +5,7 @@ mod heads;
 mod keys;
 mod merkle;
 mod proof;
+mod stored;
 mod tampering;
 mod thinning;
 

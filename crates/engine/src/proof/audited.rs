@@ -161,7 +161,7 @@ impl Audited<'_> {
         let rows = client.query(&sql)?.rows;
         let openings = rows.into_iter().filter_map(|row| {
             let bytes = hex::decode(row.first()?.as_deref()?).ok()?;
-            let entry = Entry::parse(&bytes).ok()?;
+            let entry = Entry::parse(&audit::expand(&bytes)).ok()?;
             Some((entry.epoch, entry.fields.get("timeline")?.parse().ok()?))
         });
         Ok(openings.collect())

@@ -106,7 +106,7 @@ fn every_change_to_the_record_is_found_and_named() {
     );
     instance.found(
         &format!(
-            "UPDATE audit_log SET canonical = set_byte(canonical, length(canonical) - 1, 48) {}",
+            "UPDATE audit_log SET canonical = set_byte(canonical, 60, 9) {}",
             at(middle)
         ),
         middle,

@@ -121,7 +121,7 @@ fn read(row: &Row) -> Result<StoredEntry, DatabaseError> {
         what: "an audit entry is damaged",
         detail,
     };
-    let canonical: Vec<u8> = row.get(0);
+    let canonical = audit::expand(row.get(0)).into_owned();
     let entry = Entry::parse(&canonical).map_err(|error| damaged(error.to_string()))?;
     let hash = <[u8; 32]>::try_from(row.get::<_, &[u8]>(1))
         .map(Hash::from_bytes)

@@ -181,8 +181,10 @@ impl RecordedQuote {
         Ok(self.with_columns(fields))
     }
 
-    fn with_columns(&self, fields: EncodedFields) -> QuoteRecord {
+    fn with_columns(&self, mut fields: EncodedFields) -> QuoteRecord {
         let RecordedQuote { facts, inputs, .. } = self;
+        // Here, where many requests are at work at once, and not in the one writer.
+        fields.pack();
         let repeated = repeated(|name| match name {
             "client_id" => Some(&facts.client_id),
             "ticker" => Some(&inputs.ticker),

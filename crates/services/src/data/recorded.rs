@@ -60,7 +60,8 @@ fn read(row: &Row) -> Result<Found, DatabaseError> {
         what: "a recorded quote is damaged",
         detail,
     };
-    let entry = Entry::parse(row.get(4)).map_err(|error| damaged(error.to_string()))?;
+    let entry =
+        Entry::parse(&audit::expand(row.get(4))).map_err(|error| damaged(error.to_string()))?;
     Ok(Found {
         recorded: Recorded {
             log: row.get::<_, i16>(0).cast_unsigned(),

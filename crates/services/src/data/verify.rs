@@ -54,7 +54,7 @@ pub async fn verify(
         let stored = StoredEntry {
             epoch: row.get(0),
             position: row.get(1),
-            bytes: row.get(2),
+            bytes: audit::expand(row.get(2)).into_owned(),
             hash: row.get(3),
         };
         let Some(entry) = verifier.push(&stored) else {

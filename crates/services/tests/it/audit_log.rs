@@ -33,7 +33,17 @@ const CHANGES: &[(&str, &str)] = &[
         "stored hash",
     ),
     (
-        "UPDATE audit_log SET canonical = set_byte(canonical, 200, get_byte(canonical, 200) # 1) WHERE position = 10",
+        "UPDATE audit_log SET canonical = set_byte(canonical, 60, 9) WHERE position = 10",
+        "hash",
+    ),
+    // Of the compressed fields: their beginning, and all of them by those of another quote.
+    (
+        "UPDATE audit_log SET canonical = set_byte(canonical, 66, 0) WHERE position = 10",
+        "do not open",
+    ),
+    (
+        "UPDATE audit_log AS a SET canonical = substr(a.canonical, 1, 65) || substr(b.canonical, 66) FROM audit_log AS b \
+         WHERE a.position = 10 AND b.position = 11",
         "hash",
     ),
     (

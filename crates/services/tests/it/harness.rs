@@ -236,7 +236,7 @@ impl Instance {
         let hex = self.value(&sql).await;
         let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
         let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
-        audit::Entry::parse(&bytes).unwrap()
+        audit::Entry::parse(&audit::expand(&bytes)).unwrap()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -318,6 +318,8 @@ pub async fn until<T>(
             if reached(&answer) {
                 return answer;
             }
+            // What is waited for needs the cores more than the question.
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(SETTLED, asking)

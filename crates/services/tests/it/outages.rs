@@ -266,7 +266,7 @@ async fn entries_that_this_engine_did_not_write_are_refused() {
     let last = audit::StoredEntry {
         epoch: 1,
         position: head.size as i64,
-        bytes,
+        bytes: audit::expand(&bytes).into_owned(),
         hash: head.last_hash.as_bytes().to_vec(),
     };
     let mut chain = audit::Chain::resume(0, Some(&head), [last], &keys).unwrap();

@@ -143,7 +143,7 @@ impl Desk {
         let sql = "SELECT a.canonical, EXISTS (SELECT FROM locates AS l WHERE l.quote_id = q.quote_id AND l.sequence = 1) \
                    FROM quotes AS q JOIN audit_log AS a USING (log, epoch, position) WHERE q.quote_id = ANY ($1::text[]::uuid[])";
         for row in client.query(sql, &[&ids]).await? {
-            let quote = Entry::parse(row.get(0))
+            let quote = Entry::parse(&audit::expand(row.get(0)))
                 .ok()
                 .and_then(|entry| RecordedQuote::read(&entry.fields).ok());
             let Some(quote) = quote else {
@@ -357,7 +357,7 @@ fn choose(
 /// Steps read back from their entries. A damaged one is as good as none: nothing is decided by it.
 pub(super) fn steps(rows: Vec<Row>) -> impl Iterator<Item = StoredLocate> {
     rows.into_iter().filter_map(|row| {
-        let read = Entry::parse(row.get(4))
+        let read = Entry::parse(&audit::expand(row.get(4)))
             .map_err(|error| error.to_string())
             .and_then(|entry| Locate::read(&entry.fields));
         match read {

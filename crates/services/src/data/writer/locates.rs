@@ -347,7 +347,7 @@ impl Unsettled {
             open.chain.epoch().cast_signed(),
         );
         let row = open.session.client.query_opt(sql, &[&log, &epoch]).await?;
-        let opening = row.and_then(|row| Entry::parse(row.get(0)).ok());
+        let opening = row.and_then(|row| Entry::parse(&audit::expand(row.get(0))).ok());
         let may_have_lost = |entry: &Entry| {
             entry.kind == Kind::EpochOpened
                 && entry.fields.get("reason") == Some("recovery")

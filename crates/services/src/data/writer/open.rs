@@ -1,6 +1,8 @@
 //! Taking up a log: connect, hold the lock, read the tail, and believe it only as far as it agrees with what is known.
 
-use audit::{Chain, ChainError, Entry, EpochOpening, Head, StoredEntry, Verifier, VerifyingKey};
+use audit::{
+    Chain, ChainError, Entry, EpochOpening, Head, StoredEntry, Verifier, VerifyingKey, expand,
+};
 use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::{Client, Row};
 
@@ -252,7 +254,7 @@ fn not_as_left(tip: &Head, error: &ChainError) -> OpenError {
 async fn is_opened(client: &Client, log: u16, fact: &RecoveryFact) -> Result<bool, OpenError> {
     let sql = "SELECT canonical FROM audit_log WHERE log = $1 AND kind = 2 ORDER BY position DESC LIMIT 1";
     let row = client.query_opt(sql, &[&log_number(log)]).await?;
-    let entry = row.and_then(|row| Entry::parse(row.get(0)).ok());
+    let entry = row.and_then(|row| Entry::parse(&expand(row.get(0))).ok());
     Ok(entry.is_some_and(|entry| entry.fields.get("restore_id") == Some(&fact.restore_id)))
 }
 
@@ -378,7 +380,7 @@ fn stored(row: Row) -> StoredEntry {
     StoredEntry {
         epoch: row.get(0),
         position: row.get(1),
-        bytes: row.get(2),
+        bytes: expand(row.get(2)).into_owned(),
         hash: row.get(3),
     }
 }
