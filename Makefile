@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test python-client generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates torture-spare table-back retention fmt s3-ceph setup
+.PHONY: help run test python-client generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates torture-spare table-back retention fmt s3-ceph s3-faults s3-outage setup
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,14 @@ crash-seeds: ## machines stopped at any write; SEEDS (500) and SEED (1) choose a
 s3-ceph: ## the store suite and object lock on Ceph's S3 server (minutes and 2 GB at the first time, as root)
 	cargo test --locked -p aws --test it --no-run
 	@scripts/ceph-s3 run cargo test --locked -p aws --test it -- --ignored --exact s3::on_ceph --nocapture
+
+s3-faults: ## the store on a bad line; SEED (1) and SEEDS (usually 200) choose and repeat
+	@scripts/moto
+	SEED="$(SEED)" SEEDS="$(or $(SEEDS),200)" cargo test --locked -p aws --test it -- faults:: --nocapture
+
+s3-outage: ## the bucket is away for MINUTES (usually 3) while the database goes on, then for more than is kept
+	@scripts/moto
+	MINUTES="$(or $(MINUTES),3)" cargo test --locked -p aws --test it -- outage:: --nocapture
 
 bench: ## side-by-side benchmarks, printed as ratios
 	@scripts/setup wrk zstd

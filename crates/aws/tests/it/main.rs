@@ -4,4 +4,5 @@
 mod faults;
 mod kms;
 mod kms_gate;
+mod outage;
 mod s3;
