@@ -92,6 +92,50 @@ async fn a_stock_by_another_name() {
     crate::harness::until("FB is FB", rate, itself).await;
 }
 
+/// Nobody waits until millions are counted: beyond ten thousand the total is what there is at least.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_record_is_counted_up_to_ten_thousand() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    assert_eq!(instance.locate(&key, GME).await.status, 200);
+    let pagination = async |query: &str| {
+        let list = instance.get(&key, &format!("/api/v1/audit{query}")).await;
+        let mut body = list.json();
+        let items = body["items"].as_array().unwrap().len();
+        (items, body["pagination"].take())
+    };
+    let said = |total: u32, more: bool, minimum: bool| {
+        move |pagination: &serde_json::Value| {
+            let minimum_said = pagination["total_is_minimum"].as_bool().unwrap_or(false);
+            assert_eq!(pagination["total"], total, "{pagination}");
+            assert_eq!(
+                (pagination["has_more"].as_bool(), minimum_said),
+                (Some(more), minimum),
+                "{pagination}"
+            );
+        }
+    };
+    // The quote, and the key and the terms of this client.
+    let (_, short) = pagination("").await;
+    said(3, false, false)(&short);
+    // Of a log of its own, so that ours goes on.
+    instance
+        .sql(
+            "INSERT INTO audit_log SELECT 7, epoch, n, kind, recorded_at, client_id, ticker, request_id, quote_id, canonical, hash \
+             FROM (SELECT * FROM audit_log WHERE kind = 1) AS quote, generate_series(1, 9998) AS n",
+        )
+        .await;
+    let (items, long) = pagination("?page_size=100").await;
+    assert_eq!(items, 100);
+    said(10_000, true, true)(&long);
+    let (_, fewer) = pagination("?ticker=GME").await;
+    said(9_999, true, false)(&fewer);
+    // A page behind all that was counted has been seen.
+    let (items, last) = pagination("?page=101&page_size=100").await;
+    assert_eq!(items, 1);
+    said(10_001, false, true)(&last);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_reads_its_own_record() {
     let instance = Instance::start().await;
