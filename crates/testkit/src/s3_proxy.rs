@@ -227,7 +227,7 @@ impl Inner {
         let dice = mix(seed ^ mix(fnv(&key)) ^ asked.times);
         if asked.faults_left == 0 {
             if std::mem::take(&mut asked.calm) || dice % 100 >= percent {
-                let stale = storms > 0 && is_listing(request) && dice % 3 == 0;
+                let stale = storms > 0 && is_listing(request) && dice.is_multiple_of(3);
                 return if stale { Fate::Stale } else { Fate::Served };
             }
             asked.faults_left = match dice % 100 < storms {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 const SMALLEST: u64 = 272 * 1024;
 const STEP: u64 = 4;
 const LARGEST: u64 = SMALLEST * STEP * STEP * STEP * STEP;
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// At most one file waits. Whoever finds none does without.
 #[derive(Debug, Default)]
