@@ -70,7 +70,7 @@ impl<'a> Tail<'a> {
             Ok(decoded) => decoded,
             // The very first write was torn.
             Err(Error::Damaged { .. })
-                if bytes.len() < HEADER || is_torn(bytes, 0, end_of_data(bytes)) =>
+                if end_of_data(bytes) < HEADER || is_torn(bytes, 0, end_of_data(bytes)) =>
             {
                 return Ok(None);
             }
