@@ -64,7 +64,7 @@ fn expanded(kept: &[u8]) -> Option<Vec<u8>> {
     }
     // The length is somebody's claim until the fields are there.
     let length = usize::try_from(get_frame_content_size(compressed).ok()??).ok()?;
-    if HEADER_BYTES + length > ENTRY_BYTES_MAX {
+    if length > ENTRY_BYTES_MAX - HEADER_BYTES {
         return None;
     }
     let fields = DECOMPRESSOR.with_borrow_mut(|decompressor| {

@@ -217,6 +217,11 @@ pub(crate) fn audit_writing_key(
     Ok((providers::load_public(&public)?, made))
 }
 
+/// Whether a pair would be made for the archive; a host that lost the public key must not go on with one of its own.
+pub(crate) fn lacks_audit_writing_key(folder: &Path) -> bool {
+    !folder.join(AUDIT_RECIPIENT_PUBLIC).exists() && !folder.join(AUDIT_RECIPIENT).exists()
+}
+
 /// The key that reads the audit archive, and those that it replaced (`audit_recipient-*.key`).
 pub(crate) fn audit_reading_key(folder: &Path) -> Result<RecipientPrivate, Error> {
     let path = folder.join(AUDIT_RECIPIENT);

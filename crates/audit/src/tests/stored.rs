@@ -90,9 +90,11 @@ fn a_length_that_no_entry_has_is_not_believed() {
     let mut bomb = kept[..66].to_vec();
     bomb.extend_from_slice(&zeros);
     assert_eq!(Entry::parse(&expand(&bomb)), Err(EntryError::Packed));
-    // A single segment of 2⁶³ bytes, of which nothing follows.
-    bomb.truncate(66);
-    bomb.extend_from_slice(&[0x28, 0xb5, 0x2f, 0xfd, 0xe0]);
-    bomb.extend_from_slice(&(1_u64 << 63).to_le_bytes());
-    assert_eq!(Entry::parse(&expand(&bomb)), Err(EntryError::Packed));
+    // A single segment of so many bytes, of which nothing follows.
+    for length in [1 << 63, u64::MAX - 8, u64::MAX - 2] {
+        bomb.truncate(66);
+        bomb.extend_from_slice(&[0x28, 0xb5, 0x2f, 0xfd, 0xe0]);
+        bomb.extend_from_slice(&length.to_le_bytes());
+        assert_eq!(Entry::parse(&expand(&bomb)), Err(EntryError::Packed));
+    }
 }

@@ -11,8 +11,8 @@ use std::{
 
 use audit::{Entry, Hash, Head, Report, SignedHead, StoredEntry, Verifier, VerifyingKey};
 use repository::{
-    ArchivePart, ArchivedEntries, RecipientPublic, Repository, archive_parts, put_archive,
-    read_archive,
+    ArchivePart, ArchivedEntries, RecipientPublic, Repository, Vault, archive_parts, put_archive,
+    read_archive, recipients_in,
 };
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ use crate::{
     cli::{AuditArgs, RepositoryArgs},
     error::Error,
     instance::Instance,
-    keys::{audit_reading_key, audit_writing_key, verifying_key},
+    keys::{audit_reading_key, audit_writing_key, lacks_audit_writing_key, verifying_key},
     terminal,
     up::heads::{self, LOG},
 };
@@ -91,6 +91,19 @@ pub(crate) async fn pass(
     let Some(signed) = newest_head(repository)? else {
         return Ok(None);
     };
+    if lacks_audit_writing_key(keys) {
+        let known = recipients_in(repository, Vault::Audit)?;
+        if let Some(id) = known.first() {
+            return Err(Error::Refused {
+                what: "the archive is sealed to another key",
+                reason: format!(
+                    "it was made for recipient {id}, and {} holds no audit_recipient.pub. Bring that file from the host that archived before; \
+                     a key of this host alone would close what follows to everybody else",
+                    keys.display()
+                ),
+            });
+        }
+    }
     let (recipient, key_made) = audit_writing_key(keys)?;
     let head = signed.verify(&[verifying_key(keys)?])?;
     let (from, previous) = begin(repository, database).await?;

@@ -13,6 +13,7 @@ use backup::database::{ChangedPages, SourceChoice};
 use postgres_physical::page::RelationFile;
 use postgres_physical::server::StopMode;
 use repository::{BackupKind, BackupReader, EntryKind, MemoryStore, Progress};
+use testkit::eventually;
 
 fn world(summarize_wal: &str) -> Option<World> {
     let binaries = testkit::postgres_17_or_newer()?;
@@ -427,11 +428,15 @@ fn otherwise_all_pages_are_compared() {
     world.incremental(SourceChoice::Protocol, BackupKind::Full);
     world.named();
 
-    // Summaries that are gone.
-    run(
-        &connect,
-        "UPDATE t SET filler = 'changed' WHERE n % 100 = 0; CHECKPOINT; SELECT pg_switch_wal(); CHECKPOINT",
-    );
+    // Summaries that are gone, and the WAL that they could be made from again: it stays until it is summarised.
+    let before = value(&connect, "SELECT pg_walfile_name(pg_current_wal_lsn())");
+    let change = "UPDATE t SET filler = 'changed' WHERE n % 100 = 0; SELECT pg_switch_wal()";
+    run(&connect, change);
+    eventually("the WAL of that time is gone", || {
+        run(&connect, "CHECKPOINT");
+        let oldest = "SELECT min(name) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'";
+        (value(&connect, oldest) > before).then_some(())
+    });
     world.postgres.stop(StopMode::Fast);
     for summary in std::fs::read_dir(world.postgres.data_dir().join("pg_wal/summaries")).unwrap() {
         std::fs::remove_file(summary.unwrap().path()).unwrap();

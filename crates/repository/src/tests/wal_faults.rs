@@ -297,6 +297,27 @@ proptest! {
     }
 }
 
+/// A stream begins where a look without keys says that the repository ends, and tells the server so.
+#[test]
+fn without_keys_a_frame_that_was_cut_short_in_zeros_does_not_count() {
+    let (world, name, whole) = with_tail();
+    let last = 36 + 48 + 2 * 56 + 5100;
+    for (cut, expected) in [
+        (last + 40, 5100),
+        (last + 700, 5100),
+        (whole.len() - 4, 5100),
+        (whole.len(), 7100),
+    ] {
+        world.memory.tamper(&name, |bytes| {
+            *bytes = whole[..cut].to_vec();
+            bytes.resize(whole.len() + 70_000, 0);
+        });
+        let inventory = crate::wal_inventory(&world.repository).unwrap();
+        let end = inventory.timelines.get(&1).and_then(TimelineWal::end);
+        assert_eq!(end, Some(SEGMENT + expected), "cut at {cut}");
+    }
+}
+
 /// Files are made ahead as zeros: those behind the last frame must not make a bad frame look like one that was cut short.
 #[test]
 fn with_zeros_ahead_damage_is_still_damage() {
@@ -313,7 +334,10 @@ fn with_zeros_ahead_damage_is_still_damage() {
     assert_eq!(set(&|_| {}).unwrap(), 7100);
     assert_eq!(set(&|bytes| bytes.truncate(last + 700)).unwrap(), 5100);
     assert_eq!(set(&|bytes| bytes.truncate(last + 20)).unwrap(), 5100);
-    assert_eq!(set(&|bytes| bytes.clear()).unwrap(), 0);
+    for cut in [0, 10, 40, 83] {
+        assert_eq!(set(&|bytes| bytes.truncate(cut)).unwrap(), 0, "cut {cut}");
+    }
+    assert!(set(&|bytes| bytes[20] ^= 1).is_err(), "the object's header");
     for at in [last + 5, last + 28, last + 900, whole.len() - 1] {
         assert!(set(&|bytes| bytes[at] ^= 1).is_err(), "byte {at}");
     }

@@ -180,6 +180,16 @@ impl<'a> Tail<'a> {
         }
     }
 
+    /// Without a key: a last frame that a crash may have cut short does not count. Too little is safe, the server sends it again.
+    pub(crate) fn without_torn_end(mut self) -> Option<Self> {
+        if let Some(last) = self.frames.len().checked_sub(1)
+            && self.is_torn_last(last)
+        {
+            self.frames.truncate(last);
+        }
+        (!self.frames.is_empty()).then_some(self)
+    }
+
     /// Opens every frame; afterwards `covered` counts only what opened.
     pub(crate) fn open(&mut self, key: &DataKey) -> Result<Vec<u8>> {
         let opener = ObjectOpener::new(key, self.name, &self.header)?;

@@ -215,9 +215,11 @@ fn covered_by_tail(
             return Ok(None);
         };
         repository.expect_cluster(tail.facts.system_identifier, name)?;
-        if let Some(keys) = keys {
-            tail.open(&*keys.key(name, tail.data_key())?)?;
-        }
+        let Some(keys) = keys else {
+            let sure = tail.without_torn_end();
+            return Ok(sure.map(|tail| (tail.facts, tail.covered())));
+        };
+        tail.open(&*keys.key(name, tail.data_key())?)?;
         Ok(Some((tail.facts, tail.covered())))
     })
 }

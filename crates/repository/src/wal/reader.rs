@@ -162,7 +162,7 @@ impl WalReader {
         }
         for name in if objects.is_empty() { tails } else { &[] } {
             let time = read_growing(store, name, |bytes| {
-                let tail = Tail::scan(name, bytes)?;
+                let tail = Tail::scan(name, bytes)?.and_then(Tail::without_torn_end);
                 Ok(tail.map(|tail| tail.covered().server_time_micros))
             })?;
             newest = newest.max(time);
