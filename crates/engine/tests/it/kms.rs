@@ -127,6 +127,15 @@ fn the_archive_has_readers_of_its_own(instance: &Instance) {
     )
     .unwrap();
 
+    // A host without the public key makes none of its own.
+    let public = keys.join("audit_recipient.pub");
+    fs::rename(&public, officer.join("audit_recipient.pub")).unwrap();
+    instance
+        .bre(&["audit", "archive"])
+        .refused(&["audit_recipient.pub", "another key"]);
+    assert!(!public.exists() && !keys.join("audit_recipient.key").exists());
+    fs::copy(officer.join("audit_recipient.pub"), &public).unwrap();
+
     // More of it, written without the key that reads.
     assert_eq!(instance.locate().status, 200);
     let more = within(PATIENCE, || {
