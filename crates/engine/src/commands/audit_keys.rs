@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use repository::{recipients_in, retire_in};
+use repository::recipients_in;
 use serde::Serialize;
 
-use super::{detach::confirmed, opened::Opened, progress::Steps};
+use super::{opened::Opened, progress::Steps, repository_keys::Retiring};
 use crate::{
     cli::AuditKeyCommand,
     config::Config,
@@ -150,48 +150,13 @@ impl Rotated {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Retired {
-    recipient_id: String,
-    retired: Vec<String>,
-    wraps_deleted: u64,
-}
-
 fn retire_old(opened: &Opened, json: bool, yes: bool) -> Result<ExitCode, Error> {
-    let current = AUDIT.reading(&opened.keys)?;
-    let id = current.public().id();
-    let mut old = recipients_in(&opened.repository, AUDIT.vault)?;
-    old.remove(&id);
-    let question = format!(
-        "This deletes all wraps of {} from the audit archive, once every data key was opened with {id}.\n\
-         Whoever has only those older keys reads nothing of it any more.",
-        old.iter().cloned().collect::<Vec<_>>().join(", ")
-    );
-    if !old.is_empty() && !yes && !confirmed(&question) {
-        return Err(Error::Refused {
-            what: "nothing was changed",
-            reason: "give --yes to do it without asking".into(),
-        });
-    }
-    let steps = Steps::shown(json, "retire");
-    let mut wraps_deleted = 0;
-    for recipient in &old {
-        wraps_deleted += retire_in(&opened.repository, AUDIT.vault, recipient, &current, &steps)?;
-    }
-    drop(steps);
-    let retired = Retired {
-        recipient_id: id,
-        retired: old.into_iter().collect(),
-        wraps_deleted,
+    let retiring = Retiring {
+        vault: AUDIT.vault,
+        place: "the audit archive",
+        files: "audit_recipient-<id>.key",
+        current: AUDIT.reading(&opened.keys)?,
+        old: recipients_in(&opened.repository, AUDIT.vault)?,
     };
-    terminal::result(json, &retired, || match retired.retired.as_slice() {
-        [] => "no older key opens anything of the archive".to_owned(),
-        old => format!(
-            "{wraps_deleted} wraps deleted; only {} opens the archive now. The files audit_recipient-<id>.key of {} are needed only for \
-             copies of the repository that are older than this: delete them when there is none",
-            retired.recipient_id,
-            old.join(", ")
-        ),
-    });
-    Ok(ExitCode::SUCCESS)
+    retiring.run(&opened.repository, json, yes)
 }

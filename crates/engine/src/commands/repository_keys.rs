@@ -1,12 +1,16 @@
 //! `bre repository-key`: who can read the repository; a new key beside the old one, and the old one let go.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use repository::{KeyOutlook, RecipientPrivate, key_outlook, not_sealed_to, recipients, retire};
+use repository::{
+    KeyOutlook, RecipientPrivate, Repository, Vault, key_outlook, not_sealed_to, recipients,
+    retire_in,
+};
 use serde::Serialize;
 
 use super::{detach::confirmed, opened::Opened, progress::Steps};
@@ -296,6 +300,35 @@ fn seal_offline(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
     })
 }
 
+fn retire_old(opened: &Opened, json: bool, yes: bool) -> Result<ExitCode, Error> {
+    let current = reading_key(&opened.keys)?;
+    let mut old = recipients(&opened.repository)?;
+    // Sealed to on purpose, and by nobody here to be proven: it stays.
+    if let Some(offline) = offline_key(&opened.keys)? {
+        old.remove(&offline.id());
+    }
+    let retiring = Retiring {
+        vault: BACKUPS.vault,
+        place: "the repository",
+        files: "recipient-<id>.key",
+        current,
+        old,
+    };
+    retiring.run(&opened.repository, json, yes)
+}
+
+/// Keys of a vault that go, once the current one opens everything.
+pub(super) struct Retiring {
+    pub(super) vault: Vault,
+    /// What they open, in words.
+    pub(super) place: &'static str,
+    /// Where the replaced keys lie.
+    pub(super) files: &'static str,
+    pub(super) current: RecipientPrivate,
+    /// The current one is left out.
+    pub(super) old: BTreeSet<String>,
+}
+
 #[derive(Debug, Serialize)]
 struct Retired {
     recipient_id: String,
@@ -303,45 +336,47 @@ struct Retired {
     wraps_deleted: u64,
 }
 
-fn retire_old(opened: &Opened, json: bool, yes: bool) -> Result<ExitCode, Error> {
-    let current = reading_key(&opened.keys)?;
-    let id = current.public().id();
-    let mut old = recipients(&opened.repository)?;
-    old.remove(&id);
-    // Sealed to on purpose, and by nobody here to be proven: it stays.
-    if let Some(offline) = offline_key(&opened.keys)? {
-        old.remove(&offline.id());
-    }
-    let question = format!(
-        "This deletes all wraps of {} from the repository, once every data key was opened with {id}.\n\
-         Whoever has only those older keys reads nothing here any more.",
-        old.iter().cloned().collect::<Vec<_>>().join(", ")
-    );
-    if !old.is_empty() && !yes && !confirmed(&question) {
-        return Err(Error::Refused {
-            what: "nothing was changed",
-            reason: "give --yes to do it without asking".into(),
+impl Retiring {
+    pub(super) fn run(
+        mut self,
+        repository: &Repository,
+        json: bool,
+        yes: bool,
+    ) -> Result<ExitCode, Error> {
+        let (id, place) = (self.current.public().id(), self.place);
+        self.old.remove(&id);
+        let question = format!(
+            "This deletes all wraps of {} from {place}, once every data key was opened with {id}.\n\
+             Whoever has only those older keys reads nothing of it any more.",
+            self.old.iter().cloned().collect::<Vec<_>>().join(", ")
+        );
+        if !self.old.is_empty() && !yes && !confirmed(&question) {
+            return Err(Error::Refused {
+                what: "nothing was changed",
+                reason: "give --yes to do it without asking".into(),
+            });
+        }
+        let steps = Steps::shown(json, "retire");
+        let mut wraps_deleted = 0;
+        for recipient in &self.old {
+            wraps_deleted += retire_in(repository, self.vault, recipient, &self.current, &steps)?;
+        }
+        drop(steps);
+        let retired = Retired {
+            recipient_id: id,
+            retired: self.old.into_iter().collect(),
+            wraps_deleted,
+        };
+        terminal::result(json, &retired, || match retired.retired.as_slice() {
+            [] => format!("no older key opens anything of {place}"),
+            old => format!(
+                "{wraps_deleted} wraps deleted; only {} opens {place} now. The files {} of {} are needed only for \
+                 copies of the repository that are older than this: delete them when there is none",
+                retired.recipient_id,
+                self.files,
+                old.join(", ")
+            ),
         });
+        Ok(ExitCode::SUCCESS)
     }
-    let steps = Steps::shown(json, "retire");
-    let mut wraps_deleted = 0;
-    for recipient in &old {
-        wraps_deleted += retire(&opened.repository, recipient, &current, &steps)?;
-    }
-    drop(steps);
-    let retired = Retired {
-        recipient_id: id,
-        retired: old.into_iter().collect(),
-        wraps_deleted,
-    };
-    terminal::result(json, &retired, || match retired.retired.as_slice() {
-        [] => "no older key opens anything here".to_owned(),
-        old => format!(
-            "{wraps_deleted} wraps deleted; only {} opens this repository now. The files recipient-<id>.key of {} are needed only for \
-             copies of the repository that are older than this: delete them when there is none",
-            retired.recipient_id,
-            old.join(", ")
-        ),
-    });
-    Ok(ExitCode::SUCCESS)
 }

@@ -339,3 +339,30 @@ fn heartbeats_of_an_idle_server_do_not_pile_up_where_objects_do_not_grow() {
     assert!((6..=9).contains(&tails), "{tails} tails");
     check_bytes(&world, SEGMENT, SEGMENT + 100);
 }
+
+/// Expiry lets go of tails by their age: a segment may miss its beginning for a while, and the others are tidied all the same.
+#[test]
+fn a_segment_that_will_never_be_whole_does_not_stop_the_tidying_of_others() {
+    let world = World::new();
+    world.faults.set_without_appender(true);
+    let put = |from: u64, to: &[u64]| {
+        let mut writer = world.writer(from).unwrap();
+        let mut at = from;
+        for to in to {
+            writer.append(at, &wal(at, *to), 1).unwrap();
+            at = *to;
+        }
+        writer.finish().unwrap();
+    };
+    put(SEGMENT, &[SEGMENT + 100, SEGMENT + 200]);
+    let first = world.names("tail/").remove(0);
+    world.memory.delete(&first).unwrap();
+    let kept = world.names("tail/");
+    // Two writers, neither of which saw the whole segment.
+    put(3 * SEGMENT, &[3 * SEGMENT + 1000]);
+    put(3 * SEGMENT + 600, &[4 * SEGMENT]);
+
+    let report = world.reader().compact(world.private.public()).unwrap();
+    assert_eq!((report.sealed, report.swept), (1, 1));
+    assert_eq!(world.names("tail/"), kept);
+}
