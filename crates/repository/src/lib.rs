@@ -57,5 +57,5 @@ pub use store::{
 pub use timelines::{known_timelines, put_history, release, reserve};
 pub use wal::{
     CompactReport, Grown, Hole, Interval, Inventory, SealStatus, Seen, TimelineWal, WalReader,
-    WalWriter, record_hole, segment_file_name, wal_inventory,
+    WalWriter, record_hole, segment_file_name, wal_inventory, wal_inventory_to_go_on,
 };

@@ -39,7 +39,7 @@ pub(super) fn attach(config: &StreamerConfig, shared: &Shared) -> Result<Attache
     let streamer_id = random_suffix();
     let ancestry = ancestry(&mut connection, &repository, config, identity.timeline)?;
     let slot = ensure_slot(config, &mut connection)?;
-    let inventory = repository::wal_inventory(&repository)?;
+    let inventory = repository::wal_inventory_to_go_on(&repository)?;
     let begin = choose(&inventory, &ancestry, identity, slot, segment_bytes)?;
     let begin = begin_or_leave_a_hole(
         config,

@@ -22,6 +22,15 @@ struct Frame {
     header: BoxHeader,
 }
 
+/// One to three zeros in the last sector of a frame: it never arrived, or, once in some hundred, that is what the tag ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// For whoever acts on it, or opens the frame anyway: it may be torn.
+    Counts,
+    /// For whoever only looks.
+    IsIgnored,
+}
+
 /// A tail by its clear bytes.
 #[derive(Debug)]
 pub(crate) struct Tail<'a> {
@@ -180,12 +189,12 @@ impl<'a> Tail<'a> {
         }
     }
 
-    /// Without a key: a last frame that a crash may have cut short does not count. Too little is safe, the server sends it again.
-    pub(crate) fn without_torn_end(mut self) -> Option<Self> {
-        if let Some(last) = self.frames.len().checked_sub(1)
-            && self.is_torn_last(last)
+    /// Without a key: a last frame that a crash cut short does not count.
+    pub(crate) fn without_torn_end(mut self, doubt: Doubt) -> Option<Self> {
+        if let Some(frame) = self.frames.last()
+            && self.is_torn(frame, doubt)
         {
-            self.frames.truncate(last);
+            self.frames.pop();
         }
         (!self.frames.is_empty()).then_some(self)
     }
@@ -235,10 +244,12 @@ impl<'a> Tail<'a> {
     }
 
     fn is_torn_last(&self, number: usize) -> bool {
-        let frame = self.frames[number];
-        number + 1 == self.frames.len()
-            && (has_zero_sector(self.bytes, frame.offset, frame.end)
-                || is_zero(&self.bytes[frame.end - ZEROS_MIN..frame.end]))
+        number + 1 == self.frames.len() && self.is_torn(&self.frames[number], Doubt::Counts)
+    }
+
+    fn is_torn(&self, frame: &Frame, doubt: Doubt) -> bool {
+        has_zero_sector(self.bytes, frame.offset, frame.end, doubt)
+            || is_zero(&self.bytes[frame.end - ZEROS_MIN..frame.end])
     }
 }
 
@@ -263,7 +274,7 @@ fn end_of_data(bytes: &[u8]) -> usize {
 /// no good frame behind them.
 fn is_torn(bytes: &[u8], from: usize, end: usize) -> bool {
     let unfinished = end.saturating_sub(from) < BOX_HEADER
-        || has_zero_sector(bytes, from, end)
+        || has_zero_sector(bytes, from, end, Doubt::Counts)
         || lost_only_its_first_bytes(&bytes[from..end], SECTOR - from % SECTOR);
     unfinished && !(from + 1..end).any(|at| is_frame(&bytes[at..end]))
 }
@@ -288,12 +299,14 @@ fn lost_only_its_first_bytes(frame: &[u8], lost: usize) -> bool {
 }
 
 /// Sealed bytes hold no runs of zeros; a sector of them was allocated and never written. Of the last one any length counts.
-fn has_zero_sector(bytes: &[u8], from: usize, end: usize) -> bool {
+fn has_zero_sector(bytes: &[u8], from: usize, end: usize, doubt: Doubt) -> bool {
     let mut at = from;
     while at < end {
         let next = ((at / SECTOR + 1) * SECTOR).min(end);
         let is_last = next == end && at.is_multiple_of(SECTOR);
-        if (next - at >= ZEROS_MIN || is_last) && bytes[at..next].iter().all(|byte| *byte == 0) {
+        if (next - at >= ZEROS_MIN || is_last && doubt == Doubt::Counts)
+            && bytes[at..next].iter().all(|byte| *byte == 0)
+        {
             return true;
         }
         at = next;

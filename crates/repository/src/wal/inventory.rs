@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::frames::{Covered, Tail, read_growing};
+use super::frames::{Covered, Doubt, Tail, read_growing};
 use super::holes::{Hole, holes};
 use super::{WalFacts, WalName};
 use crate::Repository;
@@ -62,13 +62,25 @@ impl Inventory {
 
 /// Derived from names and clear headers: a look that needs no key.
 pub fn wal_inventory(repository: &Repository) -> Result<Inventory> {
-    inventory(repository, None)
+    inventory(repository, Look::Bytes(Doubt::IsIgnored))
 }
 
-pub(super) fn inventory(repository: &Repository, keys: Option<&KeyRing>) -> Result<Inventory> {
+/// The same for a stream that goes on from there and tells the server so: what may be cut short is fetched again.
+pub fn wal_inventory_to_go_on(repository: &Repository) -> Result<Inventory> {
+    inventory(repository, Look::Bytes(Doubt::Counts))
+}
+
+/// How much is known of a tail's last frame.
+#[derive(Clone, Copy)]
+pub(super) enum Look<'a> {
+    Bytes(Doubt),
+    Keys(&'a KeyRing),
+}
+
+pub(super) fn inventory(repository: &Repository, how: Look<'_>) -> Result<Inventory> {
     // A tail that goes while we look was superseded: look again.
     for _ in 0..8 {
-        if let Some(inventory) = look(repository, keys)? {
+        if let Some(inventory) = look(repository, how)? {
             return Ok(inventory);
         }
     }
@@ -84,7 +96,7 @@ struct Found {
     tails: Vec<(u64, String)>,
 }
 
-fn look(repository: &Repository, keys: Option<&KeyRing>) -> Result<Option<Inventory>> {
+fn look(repository: &Repository, how: Look<'_>) -> Result<Option<Inventory>> {
     let mut inventory = Inventory::default();
     for (timeline, found) in names(repository, &mut inventory.damaged)? {
         let mut wal = TimelineWal::default();
@@ -103,7 +115,7 @@ fn look(repository: &Repository, keys: Option<&KeyRing>) -> Result<Option<Invent
             if found.segments.contains(segment) {
                 continue;
             }
-            match covered_by_tail(repository, keys, name) {
+            match covered_by_tail(repository, how, name) {
                 Ok(None) => {}
                 Ok(Some((facts, range))) => {
                     wal.segment_bytes = facts.segment_bytes;
@@ -207,7 +219,7 @@ fn segment_facts(repository: &Repository, name: &str) -> Result<WalFacts> {
 
 fn covered_by_tail(
     repository: &Repository,
-    keys: Option<&KeyRing>,
+    how: Look<'_>,
     name: &str,
 ) -> Result<Option<(WalFacts, Covered)>> {
     read_growing(repository.store(), name, |bytes| {
@@ -215,12 +227,14 @@ fn covered_by_tail(
             return Ok(None);
         };
         repository.expect_cluster(tail.facts.system_identifier, name)?;
-        let Some(keys) = keys else {
-            let sure = tail.without_torn_end();
-            return Ok(sure.map(|tail| (tail.facts, tail.covered())));
+        let tail = match how {
+            Look::Bytes(doubt) => tail.without_torn_end(doubt),
+            Look::Keys(keys) => {
+                tail.open(&*keys.key(name, tail.data_key())?)?;
+                Some(tail)
+            }
         };
-        tail.open(&*keys.key(name, tail.data_key())?)?;
-        Ok(Some((tail.facts, tail.covered())))
+        Ok(tail.map(|tail| (tail.facts, tail.covered())))
     })
 }
 

@@ -14,7 +14,7 @@ pub(crate) use closed::closed_stretches;
 pub use compact::CompactReport;
 pub use follow::{Grown, Seen};
 pub use holes::{Hole, record_hole};
-pub use inventory::{Interval, Inventory, TimelineWal, wal_inventory};
+pub use inventory::{Interval, Inventory, TimelineWal, wal_inventory, wal_inventory_to_go_on};
 pub use reader::WalReader;
 pub use sealer::SealStatus;
 pub use writer::WalWriter;

@@ -1,7 +1,7 @@
 //! Hands WAL out again. Mirror: `writer` and `sealer`.
 
-use super::frames::{Tail, read_growing};
-use super::inventory::{Inventory, inventory};
+use super::frames::{Doubt, Tail, read_growing};
+use super::inventory::{Inventory, Look, inventory};
 use super::{WalFacts, WalName, segment_name, tail_prefix};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
@@ -39,7 +39,7 @@ impl WalReader {
 
     /// What is here, with every open tail proven by opening it.
     pub fn inventory(&self) -> Result<Inventory> {
-        inventory(self.repository(), Some(&self.keys))
+        inventory(self.repository(), Look::Keys(&self.keys))
     }
 
     /// A timeline's history file, or `None` when there is none (timeline 1 has none).
@@ -162,7 +162,8 @@ impl WalReader {
         }
         for name in if objects.is_empty() { tails } else { &[] } {
             let time = read_growing(store, name, |bytes| {
-                let tail = Tail::scan(name, bytes)?.and_then(Tail::without_torn_end);
+                let tail = Tail::scan(name, bytes)?;
+                let tail = tail.and_then(|tail| tail.without_torn_end(Doubt::IsIgnored));
                 Ok(tail.map(|tail| tail.covered().server_time_micros))
             })?;
             newest = newest.max(time);
