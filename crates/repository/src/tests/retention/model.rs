@@ -183,6 +183,23 @@ impl Cluster {
         self.attach(self.lsn);
     }
 
+    /// Segments are sealed beside the stream; what comes later is as young as the clock then says.
+    pub(super) fn wait_until_sealed(&self) {
+        let pending = || {
+            self.writer
+                .as_ref()
+                .map_or(0, |it| it.seal_status().pending)
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while pending() > 0 {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "not sealed within a minute"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     fn end_stream(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.finish().unwrap();

@@ -107,6 +107,7 @@ fn nothing_is_left_behind() {
     let before = fulls(&mut cluster, 2);
     cluster.pass(60 * DAY_MICROS);
     let newest = cluster.backup(BackupKind::Full).unwrap();
+    cluster.wait_until_sealed();
     cluster.pass(9 * DAY_MICROS);
     cluster.restart_stream();
     cluster.write(10);
