@@ -48,6 +48,7 @@ class Ours(Program):
         super().__init__(cluster, work)
         self.program, self.source = program, source
         self.name = f"ours, {source} source"
+        self.strict = False
         self.slot = "bre" if source == "local" else f"bre_{source}"
         self.keys = f"{self.home}/keys"
         self.place = ["--repository", self.repository, "--keys", self.keys]
@@ -62,7 +63,8 @@ class Ours(Program):
 
     def enter(self):
         if not self.helper:
-            command = as_user([self.program, "stream", *self.place, *self.where, "--slot", self.slot])
+            words = [self.program, "stream", *self.place, *self.where, "--slot", self.slot]
+            command = as_user(words + ["--strict"] * self.strict)
             self.helper = Helper(command, f"{self.home}/stream.log", ready="attached")
 
     def leave(self):

@@ -133,6 +133,7 @@ def alone(bench, load):
 def with_stream(bench, program, name, standby, waited_for, load):
     # A slot would keep the WAL of all other turns, and the first thing measured would be how long that takes to catch up.
     program.fresh()
+    program.strict = waited_for
     program.enter()
     # A new slot begins at the last checkpoint: what was written since is not part of the lag.
     level = f"SELECT flush_lsn >= pg_current_wal_flush_lsn() FROM pg_stat_replication WHERE application_name = '{standby}'"

@@ -79,7 +79,8 @@ async fn main() -> Result<()> {
         keep("http", settings, http::run(&bre, rounds)?)?;
     }
     if wanted("sql") {
-        let settings = "64 clients, 3 s a round, fsync on, prepared statements, the same two tables in the cluster of `bre up`";
+        let settings = "64 clients, 3 s a round, fsync on, prepared statements, the same two tables in the cluster of `bre up`; a round that is \
+             not counted first, a checkpoint before each";
         keep("sql", settings, sql::run(&bre, rounds).await?)?;
     }
     if wanted("durable") {

@@ -69,6 +69,9 @@ enum Command {
         cluster: Cluster,
         #[arg(long, default_value = "bre")]
         slot: String,
+        /// The server's commits wait for it.
+        #[arg(long)]
+        strict: bool,
     },
     /// Writes the newest backup's files.
     Restore {
@@ -221,7 +224,8 @@ fn run(command: Command) -> Result<ExitCode> {
             place,
             cluster,
             slot,
-        } => stream(&place, &cluster, &slot)?,
+            strict,
+        } => stream(&place, &cluster, &slot, strict)?,
         Command::Restore { place, to, over } => {
             let (repository, private, plan) = place.plan(Target::latest())?;
             let options = RestoreOptions::new(OsUser::for_server()?);
@@ -271,9 +275,12 @@ fn take(kind: BackupKind, place: &Place, cluster: &Cluster, source: Source) -> R
     Ok(())
 }
 
-fn stream(place: &Place, cluster: &Cluster, slot: &str) -> Result<()> {
+fn stream(place: &Place, cluster: &Cluster, slot: &str, strict: bool) -> Result<()> {
     let connect = cluster.connect().with_application_name("bre");
-    let config = StreamerConfig::new(connect, slot, place.store()?, place.public()?);
+    let mut config = StreamerConfig::new(connect, slot, place.store()?, place.public()?);
+    if !strict {
+        config = config.without_haste();
+    }
     let streamer = Streamer::start(config);
     let attached = streamer
         .watch()

@@ -21,6 +21,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Less than half of the lag that is aimed at.
+const UNHURRIED: Duration = Duration::from_millis(2);
+
 #[derive(Debug, Clone)]
 pub struct StreamerConfig {
     /// A role with REPLICATION. Its application name is the one that strict mode waits for.
@@ -33,6 +36,9 @@ pub struct StreamerConfig {
     pub buffer_bytes_max: usize,
     /// A repository that takes longer than this for one append counts as away, although it has not said no.
     pub append_patience: Duration,
+    /// From the beginning of one append to that of the next, unless there is much: each costs a sync of the repository, a message to the
+    /// server and several wake-ups, whatever its size. Zero where commits wait for the repository.
+    pub append_interval_min: Duration,
     /// Between attempts; doubles from a twentieth of it.
     pub retry_pause_max: Duration,
 }
@@ -51,8 +57,15 @@ impl StreamerConfig {
             public,
             buffer_bytes_max: 64 << 20,
             append_patience: Duration::from_secs(5),
+            append_interval_min: Duration::ZERO,
             retry_pause_max: Duration::from_secs(1),
         }
+    }
+
+    /// For a server whose commits do not wait for the repository.
+    pub fn without_haste(mut self) -> StreamerConfig {
+        self.append_interval_min = UNHURRIED;
+        self
     }
 }
 

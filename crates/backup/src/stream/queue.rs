@@ -1,7 +1,7 @@
 //! Received WAL on its way to the repository. One side pushes, the other takes everything at once.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the flushing thread has to do next.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub(super) enum Work {
     Closed,
 }
 
+/// As much as this never waits.
+const AT_ONCE_BYTES: usize = 256 << 10;
+
 #[derive(Debug)]
 struct Inner {
     /// Where `bytes` begin.
@@ -28,6 +31,8 @@ struct Inner {
     closed: bool,
     /// The flushing thread gave up.
     broken: bool,
+    /// The flushing thread has had something to do and waits for its time; no news needs to wake it.
+    paced: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +51,7 @@ impl Queue {
             heartbeat: None,
             closed: false,
             broken: false,
+            paced: false,
         };
         Queue {
             inner: Mutex::new(inner),
@@ -66,7 +72,9 @@ impl Queue {
         }
         inner.bytes.extend_from_slice(bytes);
         inner.server_time_micros = inner.server_time_micros.max(server_time_micros);
-        self.changed.notify_all();
+        if !inner.paced || inner.bytes.len() >= AT_ONCE_BYTES {
+            self.changed.notify_all();
+        }
         true
     }
 
@@ -88,11 +96,23 @@ impl Queue {
         inner.bytes.len() < self.bytes_max
     }
 
-    /// Everything there is, as soon as there is anything. WAL comes before a heartbeat, the end comes last.
-    pub(super) fn take(&self) -> Work {
+    /// Everything there is, as soon as there is anything, but little of it not before its time. WAL comes before a heartbeat, the end
+    /// comes last.
+    pub(super) fn take(&self, not_before: Instant) -> Work {
         let mut inner = self.lock();
         loop {
             if !inner.bytes.is_empty() {
+                let early = not_before.saturating_duration_since(Instant::now());
+                inner.paced =
+                    !early.is_zero() && inner.bytes.len() < AT_ONCE_BYTES && !inner.closed;
+                if inner.paced {
+                    inner = self
+                        .changed
+                        .wait_timeout(inner, early)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
+                    continue;
+                }
                 let bytes = std::mem::take(&mut inner.bytes);
                 let lsn = inner.lsn;
                 inner.lsn += bytes.len() as u64;
@@ -139,14 +159,14 @@ mod tests {
 
     #[test]
     fn everything_that_came_meanwhile_is_taken_at_once_and_in_order() {
-        let queue = Queue::new(100, 8);
+        let (queue, at_once) = (Queue::new(100, 8), Instant::now());
         assert!(queue.push(100, b"abc", 5));
         assert!(queue.push(103, b"de", 4));
         assert!(!queue.push(104, b"x", 6), "overlaps");
         assert!(!queue.push(106, b"x", 6), "leaves a gap");
         queue.heartbeat(9);
         assert_eq!(
-            queue.take(),
+            queue.take(at_once),
             Work::Append {
                 lsn: 100,
                 bytes: b"abcde".to_vec(),
@@ -154,7 +174,7 @@ mod tests {
             }
         );
         assert_eq!(
-            queue.take(),
+            queue.take(at_once),
             Work::Heartbeat {
                 server_time_micros: 9
             }
@@ -162,8 +182,32 @@ mod tests {
         assert!(queue.push(105, b"0123456789", 7));
         assert!(!queue.has_room(Duration::ZERO));
         queue.close();
-        assert!(matches!(queue.take(), Work::Append { lsn: 105, .. }));
+        assert!(matches!(queue.take(at_once), Work::Append { lsn: 105, .. }));
         assert!(queue.has_room(Duration::ZERO));
-        assert_eq!(queue.take(), Work::Closed);
+        assert_eq!(queue.take(at_once), Work::Closed);
+    }
+
+    /// An hour that nobody waits for.
+    #[test]
+    fn little_waits_for_its_time_but_neither_much_nor_the_end_does() {
+        let later = Instant::now() + Duration::from_secs(3600);
+        let queue = Queue::new(0, 1 << 20);
+        std::thread::scope(|scope| {
+            let taker = scope.spawn(|| (queue.take(later), queue.take(later), queue.take(later)));
+            assert!(queue.push(0, b"little", 1));
+            let much = vec![7; AT_ONCE_BYTES];
+            assert!(queue.push(6, &much, 2));
+            while queue.lock().lsn == 0 {
+                std::thread::yield_now();
+            }
+            assert!(queue.push(6 + AT_ONCE_BYTES as u64, b"rest", 3));
+            queue.close();
+            let (first, last, end) = taker.join().unwrap();
+            assert!(
+                matches!(first, Work::Append { lsn: 0, bytes, .. } if bytes.len() == 6 + AT_ONCE_BYTES)
+            );
+            assert!(matches!(last, Work::Append { bytes, .. } if bytes == b"rest"));
+            assert_eq!(end, Work::Closed);
+        });
     }
 }

@@ -38,6 +38,7 @@ struct Session<'a> {
     /// Since when the flushing thread has been at the same piece.
     writing_since: Mutex<Option<Instant>>,
     append_patience: Duration,
+    append_interval_min: Duration,
     retry_pause_max: Duration,
 }
 
@@ -60,6 +61,7 @@ pub(super) fn run(
         durable: AtomicU64::new(held.0),
         writing_since: Mutex::new(None),
         append_patience: config.append_patience,
+        append_interval_min: config.append_interval_min,
         retry_pause_max: config.retry_pause_max,
     };
     let (received, flushed) = std::thread::scope(|scope| {
@@ -121,9 +123,7 @@ impl Session<'_> {
                     sent_at_micros,
                     data,
                 }) => {
-                    self.take_wal(start, &data, sent_at_micros)?;
-                    self.shared
-                        .update(|state| state.server_lsn = server_end.0.max(state.server_lsn));
+                    self.take_wal(start, &data, server_end, sent_at_micros)?;
                 }
                 Some(Event::KeepAlive {
                     server_end,
@@ -142,7 +142,13 @@ impl Session<'_> {
         }
     }
 
-    fn take_wal(&self, start: Lsn, data: &[u8], sent_at_micros: i64) -> Result<()> {
+    fn take_wal(
+        &self,
+        start: Lsn,
+        data: &[u8],
+        server_end: Lsn,
+        sent_at_micros: i64,
+    ) -> Result<()> {
         if !self.queue.push(start.0, data, sent_at_micros) {
             let expected = Lsn(self.received.load(Ordering::Acquire));
             return Err(WireError::Protocol(format!(
@@ -152,8 +158,10 @@ impl Session<'_> {
         }
         let end = start.0 + data.len() as u64;
         self.received.store(end, Ordering::Release);
-        self.shared
-            .update(|state| state.received_lsn = end.max(state.received_lsn));
+        self.shared.update(|state| {
+            state.received_lsn = end.max(state.received_lsn);
+            state.server_lsn = server_end.0.max(state.server_lsn);
+        });
         Ok(())
     }
 
@@ -179,8 +187,11 @@ impl Session<'_> {
     }
 
     fn flush_until_closed(&self, writer: &mut WalWriter) -> Result<()> {
+        let mut next = Instant::now();
         loop {
-            match self.queue.take() {
+            let work = self.queue.take(next);
+            next = Instant::now() + self.append_interval_min;
+            match work {
                 Work::Closed => return Ok(()),
                 Work::Append {
                     lsn,

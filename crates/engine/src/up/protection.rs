@@ -25,12 +25,12 @@ impl Supervisor {
             .postgres
             .connect_options(BACKUP, "postgres")
             .with_application_name(SLOT);
-        let streamer = Streamer::start(StreamerConfig::new(
-            connect,
-            SLOT,
-            Arc::clone(&self.store),
-            self.keys.public.clone(),
-        ));
+        let public = self.keys.public.clone();
+        let mut settings = StreamerConfig::new(connect, SLOT, Arc::clone(&self.store), public);
+        if !self.config.database.strict {
+            settings = settings.without_haste();
+        }
+        let streamer = Streamer::start(settings);
         self.stream.follow(Some(streamer.watch()));
         self.streamer = Some(streamer);
         self.note_recipient();
