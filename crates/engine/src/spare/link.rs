@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, ErrorKind, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
-    sync::mpsc::{Sender, channel},
+    sync::mpsc::{SendError, Sender},
     time::Duration,
 };
 
@@ -35,7 +35,31 @@ pub(crate) enum Answer {
     Refused(String),
 }
 
-type Asked = (Request, Sender<Answer>);
+/// What was asked, and the way back.
+pub(super) type Asked = (Request, Reply);
+
+/// Whoever acts writes the answer: another thread might come too late when the process ends with it.
+#[derive(Debug)]
+pub(super) struct Reply(UnixStream);
+
+impl Reply {
+    /// Who asked may have gone.
+    pub(super) fn give(mut self, answer: &Answer) {
+        if let Err(error) = self.write(answer) {
+            tracing::warn!(%error, "a request to the spare was not answered");
+        }
+    }
+
+    pub(super) fn ending(self) {
+        self.give(&Answer::Refused("the spare is ending".to_owned()));
+    }
+
+    fn write(&mut self, answer: &Answer) -> std::io::Result<()> {
+        let mut text = serde_json::to_vec(answer)?;
+        text.push(b'\n');
+        self.0.write_all(&text)
+    }
+}
 
 /// The process's own end. Ends with the process.
 pub(super) fn serve(listener: &UnixListener, watch: &Watch, requests: &Sender<Asked>) {
@@ -43,36 +67,34 @@ pub(super) fn serve(listener: &UnixListener, watch: &Watch, requests: &Sender<As
         let (watch, requests) = (watch.clone(), requests.clone());
         std::thread::spawn(move || {
             if let Err(error) = answer(stream, &watch, &requests) {
-                tracing::warn!(%error, "a request to the spare was not answered");
+                tracing::warn!(%error, "a request to the spare could not be read");
             }
         });
     }
 }
 
-fn answer(mut stream: UnixStream, watch: &Watch, requests: &Sender<Asked>) -> std::io::Result<()> {
+fn answer(stream: UnixStream, watch: &Watch, requests: &Sender<Asked>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(REQUEST_PATIENCE))?;
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line)?;
-    let status = watch.status();
-    let answer = match serde_json::from_str(&line) {
-        Err(error) => Answer::Refused(format!("the request cannot be understood: {error}")),
+    let (status, reply) = (watch.status(), Reply(stream));
+    match serde_json::from_str(&line) {
+        Err(error) => reply.give(&Answer::Refused(format!(
+            "the request cannot be understood: {error}"
+        ))),
         // These do not wait for a turn that may take long.
-        Ok(Request::Status) => Answer::Status(Box::new(status)),
+        Ok(Request::Status) => reply.give(&Answer::Status(Box::new(status))),
         Ok(Request::Promote { .. }) if matches!(status.phase, Phase::Restoring) => {
-            Answer::Refused("the spare is being restored; it cannot be promoted yet".to_owned())
+            let why = "the spare is being restored; it cannot be promoted yet";
+            reply.give(&Answer::Refused(why.to_owned()));
         }
         Ok(request) => {
-            let (said, heard) = channel();
-            let gone = || Answer::Refused("the spare is ending".to_owned());
-            match requests.send((request, said)) {
-                Ok(()) => heard.recv().unwrap_or_else(|_| gone()),
-                Err(_) => gone(),
+            if let Err(SendError((_, reply))) = requests.send((request, reply)) {
+                reply.ending();
             }
         }
-    };
-    let mut text = serde_json::to_vec(&answer)?;
-    text.push(b'\n');
-    stream.write_all(&text)
+    }
+    Ok(())
 }
 
 /// The other end.

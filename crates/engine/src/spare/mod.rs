@@ -79,11 +79,7 @@ pub(crate) fn run(
     let mut pause = TURN;
     while !stop.load(Ordering::Relaxed) {
         match asked.recv_timeout(pause) {
-            Ok((request, answer)) => {
-                let said = keeper.act(request, &stop);
-                // Who asked may have gone.
-                let _ = answer.send(said);
-            }
+            Ok((request, reply)) => reply.give(&keeper.act(request, &stop)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Error::Failed("the spare's socket is gone".to_owned()));
@@ -104,6 +100,7 @@ pub(crate) fn run(
         keeper.tell();
     }
     let _ = std::fs::remove_file(control_socket(instance));
+    asked.try_iter().for_each(|(_, reply)| reply.ending());
     Ok(keeper.spare.stop()?)
 }
 
