@@ -80,7 +80,7 @@ async fn main() -> Result<()> {
     }
     if wanted("sql") {
         let settings = "64 clients, 3 s a round, fsync on, prepared statements, the same two tables in the cluster of `bre up`; a round that is \
-             not counted first, a checkpoint before each";
+             not counted first, a checkpoint before each turn, whose order changes from round to round";
         keep("sql", settings, sql::run(&bre, rounds).await?)?;
     }
     if wanted("durable") {

@@ -40,32 +40,20 @@ pub(crate) async fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
     // Not counted: a cluster that has been running has segments of WAL to use again, and does not write each as zeros first.
     grouped(url, &position).await?;
     one_by_one(url, &position).await?;
-    for _ in 0..rounds {
-        if std::env::var("WARM").is_ok() {
-            if rates.is_empty() {
-                grouped(url, &position).await?;
-                one_by_one(url, &position).await?;
+    for round in 0..rounds {
+        let (ours, theirs) = match round % 2 {
+            0 => {
+                let ours = turn(&system, grouped(url, &position)).await?;
+                (ours, turn(&system, one_by_one(url, &position)).await?)
             }
-            system.psql("CHECKPOINT")?;
-        }
-        let before = cpu::micros_of(system.pid());
-        let ours = grouped(url, &position).await?;
-        let our_cost = cpu::micros_each(before, system.pid(), ours.rows);
-        if std::env::var("WARM").is_ok() {
-            system.psql("CHECKPOINT")?;
-        }
-        let before = cpu::micros_of(system.pid());
-        let theirs = one_by_one(url, &position).await?;
-        let their_cost = cpu::micros_each(before, system.pid(), theirs.rows);
-        costs.push((our_cost, their_cost));
-        rates.push((ours.rows_a_second, theirs.rows_a_second));
-        if std::env::var("WARM").is_ok() {
-            eprintln!(
-                "{} {} | {} {}",
-                ours.rows_a_second, theirs.rows_a_second, ours.p99_millis, theirs.p99_millis
-            );
-        }
-        tails.push((ours.p99_millis, theirs.p99_millis));
+            _ => {
+                let theirs = turn(&system, one_by_one(url, &position)).await?;
+                (turn(&system, grouped(url, &position)).await?, theirs)
+            }
+        };
+        costs.push((ours.1, theirs.1));
+        rates.push((ours.0.rows_a_second, theirs.0.rows_a_second));
+        tails.push((ours.0.p99_millis, theirs.0.p99_millis));
     }
     let case = "durable rows by SQL alone, 64 clients";
     let peer = "one statement and commit a row, 64 connections";
@@ -80,6 +68,18 @@ pub(crate) async fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
             costs,
         ),
     ])
+}
+
+/// What it came to, and the processor time of a row.
+async fn turn(
+    system: &System,
+    load: impl Future<Output = Result<Outcome>>,
+) -> Result<(Outcome, f64)> {
+    system.psql("CHECKPOINT")?;
+    let before = cpu::micros_of(system.pid());
+    let outcome = load.await?;
+    let cost = cpu::micros_each(before, system.pid(), outcome.rows);
+    Ok((outcome, cost))
 }
 
 struct Outcome {
@@ -109,9 +109,8 @@ async fn grouped(url: &str, position: &Arc<AtomicI64>) -> Result<Outcome> {
         let (entry, hash) = (vec![0xab_u8; ENTRY_BYTES], vec![0xcd_u8; 32]);
         while let Some(first) = rows.recv().await {
             let mut batch = vec![first];
-            if std::env::var("YIELD").is_ok() {
-                tokio::task::yield_now().await;
-            }
+            // Those whose rows were in the last commit are about to send their next.
+            tokio::task::yield_now().await;
             while let Ok(next) = rows.try_recv() {
                 batch.push(next);
             }

@@ -18,7 +18,7 @@ pub(super) enum Work {
     Closed,
 }
 
-/// As much as this never waits.
+/// Less where the buffer holds less.
 const AT_ONCE_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ struct Inner {
     closed: bool,
     /// The flushing thread gave up.
     broken: bool,
-    /// The flushing thread has had something to do and waits for its time; no news needs to wake it.
+    /// The flushing thread has had something to do and waits for its time: a little more WAL need not wake it.
     paced: bool,
 }
 
@@ -40,6 +40,8 @@ pub(super) struct Queue {
     inner: Mutex<Inner>,
     changed: Condvar,
     bytes_max: usize,
+    /// As much as this never waits for its time.
+    at_once_bytes: usize,
 }
 
 impl Queue {
@@ -57,6 +59,7 @@ impl Queue {
             inner: Mutex::new(inner),
             changed: Condvar::new(),
             bytes_max,
+            at_once_bytes: AT_ONCE_BYTES.min(bytes_max),
         }
     }
 
@@ -72,7 +75,7 @@ impl Queue {
         }
         inner.bytes.extend_from_slice(bytes);
         inner.server_time_micros = inner.server_time_micros.max(server_time_micros);
-        if !inner.paced || inner.bytes.len() >= AT_ONCE_BYTES {
+        if !inner.paced || inner.bytes.len() >= self.at_once_bytes {
             self.changed.notify_all();
         }
         true
@@ -104,7 +107,7 @@ impl Queue {
             if !inner.bytes.is_empty() {
                 let early = not_before.saturating_duration_since(Instant::now());
                 inner.paced =
-                    !early.is_zero() && inner.bytes.len() < AT_ONCE_BYTES && !inner.closed;
+                    !early.is_zero() && inner.bytes.len() < self.at_once_bytes && !inner.closed;
                 if inner.paced {
                     inner = self
                         .changed
@@ -187,27 +190,47 @@ mod tests {
         assert_eq!(queue.take(at_once), Work::Closed);
     }
 
-    /// An hour that nobody waits for.
+    /// Longer than the test may take, so that it fails where something waits for its time that should not.
+    const LATER: Duration = Duration::from_secs(20);
+
+    fn until_paced(queue: &Queue) {
+        let began = Instant::now();
+        while !queue.lock().paced {
+            if began.elapsed() > LATER / 2 {
+                queue.close();
+                panic!("the taker does not wait for its time");
+            }
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn little_waits_for_its_time_but_neither_much_nor_the_end_does() {
-        let later = Instant::now() + Duration::from_secs(3600);
+        let (began, later) = (Instant::now(), Instant::now() + LATER);
         let queue = Queue::new(0, 1 << 20);
+        let end = 2 + AT_ONCE_BYTES as u64;
         std::thread::scope(|scope| {
             let taker = scope.spawn(|| (queue.take(later), queue.take(later), queue.take(later)));
-            assert!(queue.push(0, b"little", 1));
-            let much = vec![7; AT_ONCE_BYTES];
-            assert!(queue.push(6, &much, 2));
+            queue.push(0, b"a", 1);
+            until_paced(&queue);
+            queue.push(1, &vec![7; AT_ONCE_BYTES], 2);
+            queue.push(end - 1, b"z", 3);
             while queue.lock().lsn == 0 {
                 std::thread::yield_now();
             }
-            assert!(queue.push(6 + AT_ONCE_BYTES as u64, b"rest", 3));
+            if queue.lock().lsn < end {
+                until_paced(&queue);
+            }
             queue.close();
-            let (first, last, end) = taker.join().unwrap();
+            let (first, second, last) = taker.join().unwrap();
+            assert!(matches!(first, Work::Append { lsn: 0, .. }), "{first:?}");
+            // Both at once, or one after the other: never before its time.
             assert!(
-                matches!(first, Work::Append { lsn: 0, bytes, .. } if bytes.len() == 6 + AT_ONCE_BYTES)
+                second == Work::Closed
+                    || matches!(&second, Work::Append { bytes, .. } if bytes == b"z")
             );
-            assert!(matches!(last, Work::Append { bytes, .. } if bytes == b"rest"));
-            assert_eq!(end, Work::Closed);
+            assert!(second == Work::Closed || last == Work::Closed);
         });
+        assert!(began.elapsed() < LATER / 2, "something waited for its time");
     }
 }

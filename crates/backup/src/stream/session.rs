@@ -189,22 +189,22 @@ impl Session<'_> {
     fn flush_until_closed(&self, writer: &mut WalWriter) -> Result<()> {
         let mut next = Instant::now();
         loop {
-            let work = self.queue.take(next);
-            next = Instant::now() + self.append_interval_min;
-            match work {
+            match self.queue.take(next) {
                 Work::Closed => return Ok(()),
                 Work::Append {
                     lsn,
                     bytes,
                     server_time_micros,
                 } => {
+                    next = Instant::now() + self.append_interval_min;
                     self.persist(|| writer.append(lsn, &bytes, server_time_micros))?;
                     self.confirm(lsn + bytes.len() as u64, server_time_micros);
                 }
                 Work::Heartbeat { server_time_micros } => {
                     self.persist(|| writer.heartbeat(server_time_micros))?;
                     self.shared.update(|state| {
-                        state.confirmed_at_micros = Some(server_time_micros);
+                        state.confirmed_at_micros =
+                            state.confirmed_at_micros.max(Some(server_time_micros));
                         all_is_well(state);
                     });
                 }

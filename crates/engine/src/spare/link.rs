@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, ErrorKind, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
-    sync::mpsc::{SendError, Sender},
+    sync::mpsc::Sender,
     time::Duration,
 };
 
@@ -38,26 +38,36 @@ pub(crate) enum Answer {
 /// What was asked, and the way back.
 pub(super) type Asked = (Request, Reply);
 
-/// Whoever acts writes the answer: another thread might come too late when the process ends with it.
+/// Whoever acts writes the answer: another thread might come too late when the process ends with it. Dropped without one, it says that
+/// the spare is ending.
 #[derive(Debug)]
-pub(super) struct Reply(UnixStream);
+pub(super) struct Reply(Option<UnixStream>);
 
 impl Reply {
     /// Who asked may have gone.
     pub(super) fn give(mut self, answer: &Answer) {
-        if let Err(error) = self.write(answer) {
+        self.write(answer);
+    }
+
+    fn write(&mut self, answer: &Answer) {
+        let Some(mut stream) = self.0.take() else {
+            return;
+        };
+        let written = serde_json::to_vec(answer)
+            .map_err(std::io::Error::from)
+            .and_then(|mut text| {
+                text.push(b'\n');
+                stream.write_all(&text)
+            });
+        if let Err(error) = written {
             tracing::warn!(%error, "a request to the spare was not answered");
         }
     }
+}
 
-    pub(super) fn ending(self) {
-        self.give(&Answer::Refused("the spare is ending".to_owned()));
-    }
-
-    fn write(&mut self, answer: &Answer) -> std::io::Result<()> {
-        let mut text = serde_json::to_vec(answer)?;
-        text.push(b'\n');
-        self.0.write_all(&text)
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.write(&Answer::Refused("the spare is ending".to_owned()));
     }
 }
 
@@ -77,7 +87,8 @@ fn answer(stream: UnixStream, watch: &Watch, requests: &Sender<Asked>) -> std::i
     stream.set_read_timeout(Some(REQUEST_PATIENCE))?;
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line)?;
-    let (status, reply) = (watch.status(), Reply(stream));
+    stream.set_write_timeout(Some(REQUEST_PATIENCE))?;
+    let (status, reply) = (watch.status(), Reply(Some(stream)));
     match serde_json::from_str(&line) {
         Err(error) => reply.give(&Answer::Refused(format!(
             "the request cannot be understood: {error}"
@@ -88,11 +99,8 @@ fn answer(stream: UnixStream, watch: &Watch, requests: &Sender<Asked>) -> std::i
             let why = "the spare is being restored; it cannot be promoted yet";
             reply.give(&Answer::Refused(why.to_owned()));
         }
-        Ok(request) => {
-            if let Err(SendError((_, reply))) = requests.send((request, reply)) {
-                reply.ending();
-            }
-        }
+        // Where nobody takes it any more, it comes back and is dropped.
+        Ok(request) => drop(requests.send((request, reply))),
     }
     Ok(())
 }
@@ -155,5 +163,26 @@ impl Link {
             Some(Answer::Promoted(promoted)) => Ok(Some(promoted)),
             _ => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asked_is_answered_also_when_nobody_acts_any_more() {
+        let heard = |end: UnixStream| {
+            let mut line = String::new();
+            BufReader::new(end).read_line(&mut line).unwrap();
+            serde_json::from_str::<Answer>(&line).unwrap()
+        };
+        let (asker, end) = UnixStream::pair().unwrap();
+        drop(Reply(Some(end)));
+        assert!(matches!(heard(asker), Answer::Refused(why) if why == "the spare is ending"));
+
+        let (asker, end) = UnixStream::pair().unwrap();
+        Reply(Some(end)).give(&Answer::Stopping);
+        assert!(matches!(heard(asker), Answer::Stopping));
     }
 }

@@ -100,7 +100,8 @@ pub(crate) fn run(
         keeper.tell();
     }
     let _ = std::fs::remove_file(control_socket(instance));
-    asked.try_iter().for_each(|(_, reply)| reply.ending());
+    // Whoever asks from here on is told that it ends.
+    drop(asked);
     Ok(keeper.spare.stop()?)
 }
 

@@ -44,14 +44,6 @@ pub(super) struct SealerHandle {
     thread: JoinHandle<Result<()>>,
 }
 
-/// Of this thread alone, on Linux: what is sealed is safe in tails already, and nobody waits for it; commits and prices have the processor
-/// first.
-fn give_way() {
-    if let Err(error) = rustix::process::setpriority_process(None, 10) {
-        tracing::debug!(%error, "sealing does not give way to others");
-    }
-}
-
 impl SealerHandle {
     pub(super) fn start(repository: &Repository, public: &RecipientPublic) -> Self {
         let (jobs, queue) = unbounded();
@@ -62,10 +54,7 @@ impl SealerHandle {
             status: Arc::clone(&status),
             pending: VecDeque::new(),
         };
-        let thread = std::thread::spawn(move || {
-            give_way();
-            sealer.run(&queue)
-        });
+        let thread = std::thread::spawn(move || sealer.run(&queue));
         Self {
             jobs,
             status,
