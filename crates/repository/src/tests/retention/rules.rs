@@ -41,6 +41,7 @@ fn fulls(cluster: &mut Cluster, days: i64) -> Vec<String> {
     for _ in 0..days {
         ids.push(cluster.backup(BackupKind::Full).unwrap());
         cluster.write(SEGMENT);
+        cluster.wait_until_sealed();
         cluster.pass(DAY_MICROS - HOUR_MICROS / 2);
     }
     ids
