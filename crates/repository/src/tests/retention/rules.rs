@@ -28,6 +28,7 @@ fn about<'a>(plan: &'a Plan, subject: Subject, which: &str) -> &'a Decision {
 fn old_and_new(cluster: &mut Cluster) -> (String, String) {
     let old = cluster.backup(BackupKind::Full).unwrap();
     cluster.write(3 * SEGMENT);
+    cluster.wait_until_sealed();
     cluster.pass(40 * DAY_MICROS);
     let new = cluster.backup(BackupKind::Full).unwrap();
     cluster.pass(8 * DAY_MICROS);
