@@ -20,6 +20,7 @@ mod reload;
 mod running;
 mod server;
 mod service;
+mod text_number;
 mod time;
 mod unrecorded;
 mod wiring;

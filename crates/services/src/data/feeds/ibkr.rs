@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use super::{
     FeedError, FeedLimits, Quarantined, RateRow, head, refuse_mostly_bad, scaled, split_csv,
 };
+use crate::text_number::ambiguity;
 
 /// Percent with 6 decimals is a fraction with 8: the same integer.
 const PERCENT_DECIMALS: usize = 6;
@@ -207,6 +208,9 @@ fn availability(text: &str) -> Result<(Option<i64>, bool), &'static str> {
         Some(digits) => (digits, true),
         None => (text, false),
     };
+    if ambiguity(digits).is_some() {
+        return Err("availability_ambiguous");
+    }
     scaled(digits, 0)
         .filter(|count| *count >= 0)
         .map(|count| (Some(count), or_more))

@@ -8,6 +8,7 @@ use pricing::{Money, Percent};
 
 use super::{FeedError, head, lines, split_csv};
 use crate::data::terms::BrokerTerms;
+use crate::text_number::ambiguity;
 
 const BROKERS: &str = "client_id,markup_percent,fee_type,fee_amount,tier,convention,policy,active";
 const ALIASES: &str = "source,symbol,ticker,valid_from,valid_to";
@@ -93,6 +94,14 @@ pub(super) fn brokers(bytes: &[u8]) -> Result<Vec<BrokerTerms>, FeedError> {
         }
         if !seen.insert(client_id.clone()) {
             return Err(wrong(line, format!("{client_id} has a line already")));
+        }
+        for (name, text) in [
+            ("markup_percent", &markup_percent),
+            ("fee_amount", &fee_amount),
+        ] {
+            if let Some(reason) = ambiguity(text) {
+                return Err(wrong(line, format!("{name} {reason}")));
+            }
         }
         match markup_percent.parse::<Percent>() {
             Ok(value) if (Percent::ZERO..=Percent::whole(MARKUP_PERCENT_MAX)).contains(&value) => {}
@@ -245,6 +254,14 @@ mod tests {
             (
                 "desk,5,FLAT,-1,standard,a,s,true",
                 "line 2: fee_amount must be",
+            ),
+            (
+                "desk,5,FLAT,1.000,standard,a,s,true",
+                "line 2: fee_amount 1.000 can be read as 1 and as 1000",
+            ),
+            (
+                "desk,5.000,FLAT,1,standard,a,s,true",
+                "line 2: markup_percent 5.000 can be read as",
             ),
             (
                 "desk,5,PERCENTAGE,101,standard,a,s,true",

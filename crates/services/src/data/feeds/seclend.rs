@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::json::number;
 use super::{FeedError, Quarantined, RateRow, refuse_mostly_bad};
+use crate::text_number::ambiguity;
 
 const CURRENCY: &str = "USD";
 
@@ -103,6 +104,12 @@ fn read(item: &str, asked: Option<&str>) -> Result<RateRow, &'static str> {
     let available = match borrow.available {
         None => None,
         Some(raw) if raw.get() == "null" => None,
+        // A string is text, a number is not.
+        Some(raw)
+            if ambiguity(raw.get().trim_matches('"')).is_some() && raw.get().starts_with('"') =>
+        {
+            return Err("availability_ambiguous");
+        }
         Some(raw) => Some(
             number(raw, 0)
                 .filter(|count| *count >= 0)
@@ -169,6 +176,18 @@ mod tests {
                 {"rate":0.1}]"#,
             None,
             "GME 0.15000000 None; AMC 0.00100000 None; V 0.10000000 None; 4: rate_malformed; 5: rate_negative; 6: symbol_missing",
+        );
+    }
+
+    #[test]
+    fn a_count_that_two_people_read_differently_is_set_aside_when_it_is_text() {
+        let one = |available: &str| format!(r#"{{"rate":0.15,"available":{available}}}"#);
+        let check = |available: &str, expected: &str| check(&one(available), Some("GME"), expected);
+        check("1.000", "GME 0.15000000");
+        check("\"1000\"", "GME 0.15000000");
+        check(
+            "\"1.000\"",
+            "1 of 1 rows failed their checks (availability_ambiguous: 1)",
         );
     }
 
