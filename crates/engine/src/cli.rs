@@ -10,13 +10,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use services::ServiceSet;
 
-use crate::location::Location;
+use crate::{exit::Exit, location::Location};
 pub(crate) use audit::*;
 pub(crate) use prices::*;
 
 /// Prices every short-sale borrow and locate exactly, keeps a provable record of each answer, and gets all of it back after any failure.
 #[derive(Debug, Parser)]
-#[command(name = "bre", version, propagate_version = true)]
+#[command(name = "bre", version, propagate_version = true, after_help = Exit::HELP)]
 pub(crate) struct Cli {
     /// The instance's folder.
     #[arg(long, global = true, default_value = "./bre-data", value_name = "DIR")]

@@ -76,9 +76,10 @@ impl Control {
 }
 
 fn failed(asked: &str, error: &reqwest::Error) -> Error {
-    Error::Failed(format!(
-        "cannot reach the running engine for {asked}: {error}"
-    ))
+    Error::Unreachable {
+        what: "cannot reach the running engine",
+        reason: format!("{asked}: {error}"),
+    }
 }
 
 fn refusal(asked: &str, status: u16, body: &[u8]) -> Error {

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use crate::exit::Exit;
+
 /// Anything that ends a command. Each says what happened, to what, and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -40,6 +42,9 @@ pub(crate) enum Error {
     },
     #[error("{what}: {reason}")]
     Refused { what: &'static str, reason: String },
+    /// Whoever would have to answer does not.
+    #[error("{what}: {reason}")]
+    Unreachable { what: &'static str, reason: String },
     #[error("the running engine answered {status} to {asked}: {reason}")]
     Answer {
         asked: String,
@@ -95,6 +100,27 @@ impl Error {
 
     /// What the shell sees. `restore_command` reads its codes itself; see `commands::wal`.
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::FAILURE
+        self.exit().into()
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Refused { .. }
+            | Self::FolderTaken { .. }
+            | Self::PortTaken { .. }
+            | Self::KeysMissing { .. } => Exit::Refused,
+            Self::Argument { .. } => Exit::Usage,
+            Self::NotRunning { .. } | Self::Unreachable { .. } => Exit::NotRunning,
+            Self::Database(
+                services::DatabaseError::Connect(_) | services::DatabaseError::Away(_),
+            ) => Exit::NotRunning,
+            Self::Wire(
+                postgres_physical::wire::WireError::Connect { .. }
+                | postgres_physical::wire::WireError::Lost(_)
+                | postgres_physical::wire::WireError::Timeout { .. },
+            ) => Exit::NotRunning,
+            Self::Repository(error) if error.is_unavailable() => Exit::NotRunning,
+            _ => Exit::Failed,
+        }
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod control;
 mod copies;
 mod error;
+mod exit;
 mod expiry;
 mod instance;
 mod jobs;

@@ -13,6 +13,7 @@ use crate::{
     clusters,
     config::Config,
     error::Error,
+    exit::Exit,
     instance::Instance,
     record::{self, Event},
     terminal::{self, time},
@@ -265,7 +266,8 @@ fn show_taken(
     Ok(if taken.backup.state == BackupState::Complete {
         ExitCode::SUCCESS
     } else {
-        ExitCode::FAILURE
+        // The WAL of its end is still on its way.
+        Exit::Partial.into()
     })
 }
 

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{BufWriter, Write},
     path::Path,
+    process::ExitCode,
 };
 
 use serde::Serialize;
@@ -15,6 +16,7 @@ use crate::{
     cli::{BookCommand, BookDiffArgs, BookPriceArgs},
     control::Control,
     error::Error,
+    exit::Exit,
     instance::Instance,
     terminal,
 };
@@ -23,7 +25,7 @@ pub(crate) async fn run(
     instance: &Instance,
     json: bool,
     command: BookCommand,
-) -> Result<(), Error> {
+) -> Result<ExitCode, Error> {
     match command {
         BookCommand::Price(args) => price(instance, json, &args).await,
         BookCommand::Diff(args) => diff(json, &args),
@@ -40,7 +42,7 @@ struct Priced {
     out: Option<String>,
 }
 
-async fn price(instance: &Instance, json: bool, args: &BookPriceArgs) -> Result<(), Error> {
+async fn price(instance: &Instance, json: bool, args: &BookPriceArgs) -> Result<ExitCode, Error> {
     let book = std::fs::read(&args.file)
         .map_err(|error| Error::Failed(format!("{}: {error}", args.file.display())))?;
     let mut query = form(&[("as_of", &args.as_of), ("known_at", &args.known_at)])?;
@@ -85,7 +87,16 @@ async fn price(instance: &Instance, json: bool, args: &BookPriceArgs) -> Result<
         // The result has standard output for itself.
         None => terminal::note(sentences(&priced).trim_end()),
     }
-    Ok(())
+    Ok(how_much(priced.lines, priced.priced).into())
+}
+
+/// A pipeline must see it when a book, or a part of it, has no prices.
+fn how_much(lines: u64, priced: u64) -> Exit {
+    match priced {
+        0 => Exit::Failed,
+        priced if priced < lines => Exit::Partial,
+        _ => Exit::Done,
+    }
 }
 
 fn sentences(priced: &Priced) -> String {
@@ -199,7 +210,7 @@ fn failed(path: &Path, error: &std::io::Error) -> Error {
     Error::Failed(format!("{}: {error}", path.display()))
 }
 
-fn diff(json: bool, args: &BookDiffArgs) -> Result<(), Error> {
+fn diff(json: bool, args: &BookDiffArgs) -> Result<ExitCode, Error> {
     let mut top: Vec<BookChange> = Vec::new();
     let report = diff_books(&args.a, &args.b, &mut |change| {
         if json {
@@ -211,7 +222,15 @@ fn diff(json: bool, args: &BookDiffArgs) -> Result<(), Error> {
     })
     .map_err(|error| Error::Failed(error.to_string()))?;
     terminal::result(json, &report, || tell(&report, &top));
-    Ok(())
+    let (lines, priced) = (report.lines, report.priced);
+    // A comparison says as much as the poorer of its books.
+    let sides = [how_much(lines.0, priced.0), how_much(lines.1, priced.1)];
+    Ok(match sides {
+        [Exit::Failed, _] | [_, Exit::Failed] => Exit::Failed,
+        [Exit::Done, Exit::Done] => Exit::Done,
+        _ => Exit::Partial,
+    }
+    .into())
 }
 
 /// Ordered by size, the largest first. Currencies are not compared: units are units.
@@ -282,5 +301,18 @@ fn side(side: &Side) -> String {
         Side::Total(total) => total.to_string(),
         Side::Refused(reason) => format!("refused ({reason})"),
         Side::Absent => "absent".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_book_without_prices_is_no_success() {
+        assert_eq!(how_much(3, 3), Exit::Done);
+        assert_eq!(how_much(3, 2), Exit::Partial);
+        assert_eq!(how_much(3, 0), Exit::Failed);
+        assert_eq!(how_much(0, 0), Exit::Failed);
     }
 }

@@ -64,7 +64,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,
         Command::Audit(command) => return wait(audit::run(&instance, json, command)),
-        Command::Book(command) => wait(book::run(&instance, json, command))?,
+        Command::Book(command) => return wait(book::run(&instance, json, command)),
         Command::Replay(args) => return wait(replay::run(&instance, json, &args)),
         Command::Status => return wait(status::run(&instance, json)),
     }

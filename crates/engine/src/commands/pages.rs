@@ -220,10 +220,9 @@ fn mend(
         false => None,
     };
     if steps.is_cancelled() {
-        return Err(Error::Refused {
-            what: "nothing was changed",
-            reason: "it was interrupted".into(),
-        });
+        return Err(Error::Failed(
+            "nothing was changed: it was interrupted".into(),
+        ));
     }
     let mut outcomes = Vec::new();
     for page in pages {

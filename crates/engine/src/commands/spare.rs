@@ -52,13 +52,15 @@ pub(crate) fn run(
 }
 
 fn kept(instance: &Instance) -> Result<Status, Error> {
-    Link::to(instance).status()?.ok_or_else(|| Error::Refused {
-        what: "no process keeps a spare here",
-        reason: format!(
-            "start it: bre spare run --data {}, or bre up with [spare] enabled = true",
-            instance.root().display()
-        ),
-    })
+    Link::to(instance)
+        .status()?
+        .ok_or_else(|| Error::Unreachable {
+            what: "no process keeps a spare here",
+            reason: format!(
+                "start it: bre spare run --data {}, or bre up with [spare] enabled = true",
+                instance.root().display()
+            ),
+        })
 }
 
 fn status(instance: &Instance, json: bool) -> Result<ExitCode, Error> {

@@ -254,10 +254,7 @@ fn millis(began: Instant) -> u64 {
 }
 
 pub(crate) fn interrupted() -> Error {
-    Error::Refused {
-        what: "no proof was made",
-        reason: "it was interrupted".to_owned(),
-    }
+    Error::Failed("no proof was made: it was interrupted".to_owned())
 }
 
 /// What speaks about the backup is a failed proof; what speaks about this machine, the store or the operator is none at all.

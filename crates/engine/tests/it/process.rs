@@ -56,7 +56,8 @@ impl Output {
 
     /// Refused with words on standard error that hold all of these.
     pub(crate) fn refused(&self, words: &[&str]) -> &Self {
-        self.exits(1);
+        // Failed, usage, refused, not running: whichever it is, not done and not half done.
+        assert!(matches!(self.code, Some(1..=4)), "{self:?}");
         for word in words {
             assert!(self.err.contains(word), "{word:?} is not said: {self:?}");
         }

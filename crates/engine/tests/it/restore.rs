@@ -210,7 +210,9 @@ fn mended_in_place(instance: &Instance, third: &[Vec<String>]) {
             .any(|path| path == dir.join("stray").to_str().unwrap()),
         "{looked}"
     );
-    over(&dir, &[]).refused(&["nothing was changed", "--yes"]);
+    over(&dir, &[])
+        .refused(&["nothing was changed", "--yes"])
+        .exits(3);
     assert_eq!(std::fs::read_to_string(&version).unwrap(), "??");
     let restored = over(&dir, &["--yes"]).json();
     let (written, whole) = (

@@ -59,6 +59,8 @@ pub enum Side {
 pub struct BookDiff {
     pub as_of: (String, String),
     pub lines: (u64, u64),
+    /// Of them, those with a price.
+    pub priced: (u64, u64),
     pub unchanged: u64,
     pub changed: u64,
     /// Priced in one book only, or refused in one of them.
@@ -94,6 +96,7 @@ pub fn diff(a: &Path, b: &Path, each: &mut dyn FnMut(&Change)) -> Result<BookDif
     let mut report = Report::default();
     report.diff.as_of = (a.header.as_of.clone(), b.header.as_of.clone());
     report.diff.lines = (a.trailer.lines, b.trailer.lines);
+    report.diff.priced = (a.trailer.priced, b.trailer.priced);
     let mut waiting = (Waiting::default(), Waiting::default());
     loop {
         let (left, right) = (a.next()?, b.next()?);
