@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test python-client generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates torture-spare table-back retention fmt s3-ceph s3-faults s3-outage setup
+.PHONY: help run test python-client generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates slow-calendars torture-spare table-back retention fmt s3-ceph s3-faults s3-outage setup
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ torture: setup ## SIGKILL at seeded moments, again and again; SEED and ROUNDS ch
 
 torture-locates: setup ## SIGKILL amid locates, again and again; SEED and ROUNDS (usually 2000) choose and repeat a run
 	ROUNDS=$${ROUNDS:-2000} cargo test --locked -p services --test it locates_under_fire::killed -- --nocapture
+
+slow-calendars: ## the shipped calendar, every day of it, against PyPI's exchange_calendars
+	@scripts/slow-calendars
 
 torture-spare: setup ## a warm spare promoted after a loss under load, ROUNDS times (usually 20); SEED repeats a run, SECONDS_MAX judges the times
 	@command -v python3 >/dev/null || scripts/setup python3

@@ -33,6 +33,8 @@ pub(crate) enum FeedKind {
     Brokers,
     /// Feeds' and clients' other names for tickers, with dates (CSV).
     Aliases,
+    /// Trading and settlement days of the exchange (CSV with its range; docs/formats/calendar.md).
+    Calendar,
 }
 
 impl FeedKind {
@@ -45,6 +47,7 @@ impl FeedKind {
             FeedKind::Events => "events",
             FeedKind::Brokers => "brokers",
             FeedKind::Aliases => "aliases",
+            FeedKind::Calendar => "calendar",
         }
     }
 }

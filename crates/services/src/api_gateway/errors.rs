@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::calculation::LocateError;
-use crate::data::{DatabaseError, WriteError};
+use crate::data::{BeyondCalendar, DatabaseError, WriteError};
 use crate::server::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// One parameter that was refused.
@@ -306,6 +306,15 @@ impl ApiError {
                 part,
                 request_id: Some(request_id.to_owned()),
             },
+        }
+    }
+}
+
+impl From<BeyondCalendar> for ApiError {
+    fn from(beyond: BeyondCalendar) -> ApiError {
+        ApiError::Unavailable {
+            part: "calendar",
+            detail: beyond.to_string(),
         }
     }
 }

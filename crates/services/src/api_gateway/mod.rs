@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod book;
 mod caching;
+mod calendar;
 mod configuration;
 mod control;
 mod documents;

@@ -9,8 +9,8 @@ use super::errors::ApiError;
 use super::keys::Role;
 use super::middleware::Door;
 use super::{
-    Gateway, audit, book, configuration, documents, health, locate, locates, metrics, middleware,
-    quotes, rates,
+    Gateway, audit, book, calendar, configuration, documents, health, locate, locates, metrics,
+    middleware, quotes, rates,
 };
 
 pub(crate) fn public_routes(gateway: Gateway) -> Router {
@@ -74,6 +74,7 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
     let for_both = Router::new()
         .route("/api/v1/config", get(configuration::show))
         .route("/api/v1/book", post(book::price))
+        .route("/api/v1/calendar", get(calendar::show))
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(door(None));
     let open = Router::new()

@@ -13,8 +13,8 @@ use super::LocateError;
 use super::event_risk::riskiest;
 use super::offers::{Dispersion, Offers};
 use crate::data::{
-    Announced, BaseRate, BrokerTerms, Definition, EventRisk, FeedSettings, LastLoad, MarketData,
-    Stock, TickerAlias, Volatility, decimal,
+    Announced, BaseRate, BrokerTerms, Calendar, CalendarInForce, Definition, EventRisk,
+    FeedSettings, LastLoad, MarketData, Stock, TickerAlias, Volatility, decimal,
 };
 
 /// Subject of the volatility index that counts for every ticker without its own.
@@ -328,6 +328,7 @@ pub(crate) struct Market {
     database_up: AtomicBool,
     age_max: Duration,
     feeds: ArcSwap<FeedSettings>,
+    calendar: ArcSwapOption<CalendarInForce>,
 }
 
 impl Market {
@@ -338,6 +339,7 @@ impl Market {
             database_up: AtomicBool::new(false),
             age_max,
             feeds: ArcSwap::from_pointee(feeds),
+            calendar: ArcSwapOption::empty(),
         }
     }
 
@@ -352,6 +354,20 @@ impl Market {
 
     pub(crate) fn view(&self) -> Result<Arc<MarketView>, LocateError> {
         self.view.load_full().ok_or(LocateError::NoView)
+    }
+
+    /// `None` until the database has said which one is in force.
+    pub(crate) fn calendar(&self) -> Option<Arc<Calendar>> {
+        let in_force = self.calendar.load();
+        Some(Arc::clone(&in_force.as_ref()?.calendar))
+    }
+
+    pub(crate) fn calendar_in_force(&self) -> Option<Arc<CalendarInForce>> {
+        self.calendar.load_full()
+    }
+
+    pub(crate) fn set_calendar(&self, calendar: CalendarInForce) {
+        self.calendar.store(Some(Arc::new(calendar)));
     }
 
     pub(crate) fn is_loaded(&self) -> bool {

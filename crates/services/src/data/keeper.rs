@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
+use super::calendar::CalendarInForce;
 use super::database::{DatabaseError, connect};
 use super::feeds::FeedBoard;
 use super::market;
@@ -194,6 +195,9 @@ impl Keeper {
         self.market
             .set(MarketView::new(&data, &self.market.feeds()));
         self.last.store(Arc::new(data));
+        let known = self.market.calendar_in_force();
+        let calendar = CalendarInForce::read(client, known.as_deref()).await?;
+        self.market.set_calendar(calendar);
         drop(turn);
         self.confirm(client).await?;
         self.reads.send_modify(|reads| *reads += 1);

@@ -1,5 +1,6 @@
 //! What is kept: the schema, the market data, the API keys, the record of every quote. The only module that knows SQL.
 
+mod calendar;
 mod database;
 mod entries;
 mod feeds;
@@ -19,6 +20,7 @@ mod terms;
 mod verify;
 mod writer;
 
+pub(crate) use calendar::{BeyondCalendar, Calendar, CalendarInForce};
 pub use database::DatabaseError;
 pub(crate) use database::connect;
 pub(crate) use entries::{

@@ -11,6 +11,7 @@ mod audit_log;
 mod bad_input;
 mod book;
 mod cache;
+mod calendars;
 mod clients;
 mod connections;
 mod feed_guard;

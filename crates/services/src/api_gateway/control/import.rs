@@ -15,7 +15,8 @@ use super::super::parameters::Parameters;
 use crate::data::{ImportReport, IntakeError, KINDS, Parcel, Recorded, take};
 
 const PARAMETERS: &[&str] = &["kind", "source", "valid_at", "accept_jumps", "by"];
-const KIND_RULE: &str = "must be one of ibkr, seclend, clearstreet, vix, events, brokers, aliases";
+const KIND_RULE: &str =
+    "must be one of ibkr, seclend, clearstreet, vix, events, brokers, aliases, calendar";
 /// Real files have 1.5 MB.
 const FILE_BYTES_MAX: usize = 64 << 20;
 

@@ -51,14 +51,17 @@ pub(in super::super) async fn show(
         .view()
         .and_then(|view| view.inputs(&ticker, now));
     let inputs = inputs.map_err(|error| ApiError::from_locate(error, ""))?;
+    let calendar = gateway.calendar()?;
+    let trade_date = calendar.trade_date(now)?;
     let terms = DeskTerms {
         now_micros: now,
         lot: 1,
+        calendar,
         feeds: &calculator.market.feeds(),
         closed: None,
     };
     let client = gateway.keeper.client()?;
-    let (trade_date, figure, outstanding) = available(&client, &inputs.ticker, &terms).await?;
+    let (figure, outstanding) = available(&client, &inputs.ticker, trade_date, &terms).await?;
     let figure = figure.as_ref();
     let known = figure.ok();
     Ok(Json(Availability {

@@ -55,6 +55,10 @@ pub(super) struct LocateAnswer {
     loan_days: u32,
     fee: FeeOf,
     trade_date: Date,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settlement_date: Option<Date>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calendar: Option<String>,
     offer_expires_at: String,
     expires_at: String,
     quote_id: Uuid,
@@ -121,6 +125,8 @@ impl From<StoredLocate> for LocateAnswer {
                 transaction_fees: fee.transaction_fees,
             },
             trade_date: stored.locate.trade_date,
+            settlement_date: stored.locate.settlement_date,
+            calendar: stored.locate.calendar,
             offer_expires_at: rfc3339(stored.locate.offer_expires_at.0),
             expires_at: rfc3339(stored.locate.expires_at.0),
             quote_id: stored.locate.quote_id,
@@ -267,6 +273,10 @@ impl From<Refusal> for ApiError {
             Refusal::TooMany(held) => ApiError::ReturnTooLarge { held },
             Refusal::KeyReused => ApiError::IdempotencyKeyReused,
             Refusal::Pricing(why) => ApiError::Calculation(why),
+            Refusal::BeyondCalendar(detail) => ApiError::Unavailable {
+                part: "calendar",
+                detail,
+            },
         }
     }
 }

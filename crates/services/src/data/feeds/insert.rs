@@ -52,6 +52,15 @@ impl FeedLoad {
         if !self.aliases.is_empty() {
             self.insert_aliases(transaction, known_at).await?;
         }
+        if let Some((definition, _)) = &self.calendar {
+            let sql = "INSERT INTO calendars (batch_id, valid_at, known_at, definition) VALUES ($1::text::uuid, $2, $3, $4)";
+            transaction
+                .execute(
+                    sql,
+                    &[&self.batch_id.to_string(), &valid_at, &known_at, definition],
+                )
+                .await?;
+        }
         let lines: Vec<i32> = self.quarantined.iter().map(|row| count(row.line)).collect();
         let reasons: Vec<&str> = self.quarantined.iter().map(|row| row.reason).collect();
         // A NUL cannot be stored as text; what else a broken row holds can.

@@ -15,7 +15,7 @@ use crate::data::terms::BrokerTerms;
 use crate::time::rfc3339;
 
 /// What can be imported.
-pub(crate) const KINDS: [&str; 7] = [
+pub(crate) const KINDS: [&str; 8] = [
     "ibkr",
     "seclend",
     "clearstreet",
@@ -23,6 +23,7 @@ pub(crate) const KINDS: [&str; 7] = [
     "events",
     "brokers",
     "aliases",
+    "calendar",
 ];
 
 /// A feed's symbol, and ours, for files of certain dates.
@@ -70,6 +71,8 @@ pub(crate) struct FeedLoad {
     /// The terms that `brokers` replace.
     pub(super) replaced: Vec<BrokerTerms>,
     pub(super) aliases: Vec<operator::AliasRow>,
+    /// A calendar as it came, and the number of its days.
+    pub(super) calendar: Option<(String, usize)>,
     pub(super) quarantined: Vec<Quarantined>,
     pub(super) benchmarks: BTreeMap<String, i64>,
     /// Rules that it broke and that an operator accepted.
@@ -156,6 +159,11 @@ pub(crate) fn prepare(delivery: &Delivery<'_>) -> Result<FeedLoad, FeedError> {
             };
             load.replaced = delivery.brokers.iter().filter(named).cloned().collect();
         }
+        "calendar" => {
+            let days = super::calendar::importable(bytes, now)?.days.len();
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            load.calendar = Some((text, days));
+        }
         _ => load.aliases = operator::aliases(bytes)?,
     }
     load.quarantined.sort_by_key(|row| row.line);
@@ -194,6 +202,7 @@ impl FeedLoad {
             brokers: Vec::new(),
             replaced: Vec::new(),
             aliases: Vec::new(),
+            calendar: None,
             quarantined: Vec::new(),
             benchmarks: BTreeMap::new(),
             accepted: Vec::new(),
@@ -266,6 +275,7 @@ impl FeedLoad {
             + self.risks.len()
             + self.brokers.len()
             + self.aliases.len()
+            + self.calendar.as_ref().map_or(0, |(_, days)| *days)
     }
 
     pub(super) fn rows(&self) -> usize {

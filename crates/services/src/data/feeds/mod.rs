@@ -2,6 +2,7 @@
 //! nothing, a row that fails alone is quarantined with its line and its reason. Rows = loaded + quarantined, always.
 
 mod board;
+mod calendar;
 mod check;
 mod clearstreet;
 mod earnings;
@@ -20,6 +21,7 @@ mod settings;
 mod vix;
 
 pub(crate) use board::{FeedBoard, FeedState};
+pub(crate) use calendar::read_calendar;
 pub use check::check_feed;
 use guard::{Baseline, LastRate};
 pub(crate) use http::run as poll;
@@ -72,9 +74,7 @@ pub enum FeedError {
     Line { line: usize, message: String },
     #[error("the answer is not what this feed sends: {0}")]
     Answer(String),
-    #[error(
-        "feed kind {0:?} is not known; use one of ibkr, seclend, clearstreet, vix, events, brokers, aliases"
-    )]
+    #[error("feed kind {0:?} is not known; use one of {kinds}", kinds = KINDS.join(", "))]
     Kind(String),
 }
 

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use pricing::PositionValue;
 use uuid::Uuid;
 
-use super::calendar::{close_of, last_date, trade_date};
 use super::desk::Desk;
 use super::order::{LocateDecision, LocateOrder, Order, Refusal};
 use super::record::{At, Figure, LedgerStep, Locate, LocateFee};
@@ -77,11 +76,14 @@ fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
     if shares <= 0 || shares % desk.lot != 0 {
         return Err(Refusal::NotLots(desk.lot));
     }
-    let trade_date = trade_date(desk.now_micros);
-    let close = close_of(trade_date);
+    let calendar = &desk.calendar;
+    let trade_date = calendar.trade_date(desk.now_micros)?;
+    let session_end = calendar.session_end(trade_date);
     let expires = match kind {
-        LocateKind::PreBorrow => close_of(last_date(trade_date, quote.inputs.loan_days)),
-        LocateKind::SingleUse | LocateKind::Reusable => close,
+        LocateKind::PreBorrow => {
+            calendar.session_end(calendar.loan_end(trade_date, quote.inputs.loan_days)?)
+        }
+        LocateKind::SingleUse | LocateKind::Reusable => session_end,
     };
     let mut locate = Locate {
         locate_id: *locate_id,
@@ -106,7 +108,9 @@ fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
         loan_days: quote.inputs.loan_days,
         fee: fee_for(quote, shares, shares)?,
         trade_date,
-        offer_expires_at: At(quote_expires.as_microsecond().min(close)),
+        settlement_date: Some(calendar.settlement_date(trade_date)?),
+        calendar: Some(calendar.id()),
+        offer_expires_at: At(quote_expires.as_microsecond().min(session_end)),
         expires_at: At(expires),
         availability: None,
         step: None,

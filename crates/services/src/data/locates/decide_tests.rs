@@ -7,6 +7,7 @@ use pricing::{Convention, Fee, PerShare, Policy, QuoteInputs, Sourced};
 use proptest::prelude::*;
 
 use super::*;
+use crate::data::calendar::Calendar;
 use crate::data::locates::order::{Idempotency, StoredLocate};
 use crate::data::quotes::QuoteFacts;
 use crate::data::writer::Recorded;
@@ -80,7 +81,7 @@ struct Life {
 
 impl Life {
     fn new(available: i64) -> Life {
-        let mut desk = Desk::default();
+        let mut desk = Desk::new(&Calendar::shipped());
         (desk.lot, desk.now_micros) = (100, MONDAY);
         desk.set_figure("GME", Ok(figure(available)));
         Life {
@@ -177,8 +178,11 @@ fn the_evening_credits_what_was_not_returned_and_the_loans_end_what_was_borrowed
     life.take(&order(Order::Expire { locate_id: ahead }));
     assert_eq!(life.now(ahead).0, Status::Filled);
     life.balance();
-    // Three days later, in the evening.
-    life.desk.now_micros = MONDAY + 82 * HOUR;
+    // Three days later is Thanksgiving: nothing settles, and the day behind it ends at 17:00.
+    life.desk.now_micros = MONDAY + 103 * HOUR - 1;
+    life.take(&order(Order::Expire { locate_id: ahead }));
+    assert_eq!(life.now(ahead).0, Status::Filled);
+    life.desk.now_micros = MONDAY + 103 * HOUR;
     life.take(&order(Order::Expire { locate_id: ahead }));
     assert_eq!(
         life.now(ahead),

@@ -2,6 +2,7 @@
 //! carried on from order to order within a commit.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use audit::Entry;
 use jiff::civil::Date;
@@ -12,14 +13,16 @@ use super::order::{LocateOrder, Order, StoredLocate};
 use super::record::{At, Figure, LedgerStep, Locate};
 use super::states::Reason;
 use crate::data::FeedSettings;
+use crate::data::calendar::Calendar;
 use crate::data::quotes::{RecordedQuote, quote_uuid};
 use crate::data::writer::Recorded;
 use crate::time::micros;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Desk {
     pub(super) now_micros: i64,
     pub(super) lot: i64,
+    pub(super) calendar: Arc<Calendar>,
     closed: Option<Date>,
     locates: HashMap<Uuid, Locate>,
     /// By client and idempotency key.
@@ -37,6 +40,7 @@ pub(crate) struct Desk {
 pub(crate) struct DeskTerms<'a> {
     pub(crate) now_micros: i64,
     pub(crate) lot: i64,
+    pub(crate) calendar: Arc<Calendar>,
     pub(crate) feeds: &'a FeedSettings,
     /// A trade date on which nothing is granted.
     pub(crate) closed: Option<Date>,
@@ -50,6 +54,22 @@ fn texts<T: ToString>(items: impl Iterator<Item = T>) -> Vec<String> {
 const STEP: &str = "a.log, a.epoch, a.position, a.recorded_at, a.canonical";
 
 impl Desk {
+    pub(super) fn new(calendar: &Arc<Calendar>) -> Desk {
+        Desk {
+            now_micros: 0,
+            lot: 1,
+            calendar: Arc::clone(calendar),
+            closed: None,
+            locates: HashMap::new(),
+            made: HashMap::new(),
+            quotes: HashMap::new(),
+            used: HashSet::new(),
+            heads: HashMap::new(),
+            figures: HashMap::new(),
+            looked_at: None,
+        }
+    }
+
     pub(crate) async fn read(
         client: &impl GenericClient,
         orders: &[&LocateOrder],
@@ -59,7 +79,7 @@ impl Desk {
             now_micros: terms.now_micros,
             lot: terms.lot.max(1),
             closed: terms.closed,
-            ..Desk::default()
+            ..Desk::new(&terms.calendar)
         };
         desk.read_locates(client, orders).await?;
         desk.read_made(client, orders).await?;
@@ -78,7 +98,7 @@ impl Desk {
         let mut desk = Desk {
             now_micros: terms.now_micros,
             looked_at: Some(ticker.to_owned()),
-            ..Desk::default()
+            ..Desk::new(&terms.calendar)
         };
         desk.read_heads(client).await?;
         desk.read_figures(client, terms.feeds).await?;
@@ -178,11 +198,12 @@ impl Desk {
         &mut self,
         client: &impl GenericClient,
     ) -> Result<(), tokio_postgres::Error> {
-        let today = super::calendar::trade_date(self.now_micros);
+        // Beyond the calendar nothing is granted; what was granted is still given back.
+        let today = self.calendar.trade_date(self.now_micros).ok();
         let mut ledgers: HashSet<(String, Date)> = self
             .tickers()
             .into_iter()
-            .map(|ticker| (ticker, today))
+            .filter_map(|ticker| Some((ticker, today?)))
             .collect();
         let theirs = self.locates.values();
         ledgers.extend(theirs.map(|locate| (locate.ticker.clone(), locate.trade_date)));

@@ -5,7 +5,6 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::calendar::trade_date;
 use super::desk::{Desk, DeskTerms, steps};
 use super::order::StoredLocate;
 use super::record::Figure;
@@ -75,18 +74,18 @@ pub(crate) async fn made_for(
     Ok(steps(rows).next())
 }
 
-/// The trade date that goes on, the figure in force or why there is none, and the shares that are granted of it.
+/// The figure in force or why there is none, and the shares that are granted of it on that trade date.
 pub(crate) async fn available(
     client: &Client,
     ticker: &str,
+    trade_date: Date,
     terms: &DeskTerms<'_>,
-) -> Result<(Date, Result<Figure, Reason>, i64), DatabaseError> {
+) -> Result<(Result<Figure, Reason>, i64), DatabaseError> {
     let desk = Desk::look(client, ticker, terms)
         .await
         .map_err(DatabaseError::query("reading what is available"))?;
-    let today = trade_date(terms.now_micros);
     let figure = desk.figure(ticker).cloned();
-    Ok((today, figure, desk.outstanding(ticker, today)))
+    Ok((figure, desk.outstanding(ticker, trade_date)))
 }
 
 /// All steps of one locate, the first one first; none when it is somebody else's.

@@ -3,7 +3,6 @@
 //! `writer::locates` records the step, its ledger row and its audit entry in one transaction. Nothing about remaining shares is
 //! kept in memory between two transactions. docs/decisions/0013-locates-from-an-append-only-ledger.md has the argument.
 
-mod calendar;
 mod decide;
 mod desk;
 mod find;
@@ -13,7 +12,6 @@ mod states;
 mod sweep;
 pub(crate) mod verify;
 
-pub(crate) use calendar::trade_date;
 pub(crate) use decide::decide;
 pub(crate) use desk::{Desk, DeskTerms};
 pub(crate) use find::{LocateFilter, available, find_locates, made_for, steps_of};

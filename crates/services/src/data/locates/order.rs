@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::record::Locate;
 use super::states::{LocateKind, Status};
+use crate::data::calendar::BeyondCalendar;
 use crate::data::writer::Recorded;
 
 /// One step that somebody wants.
@@ -109,6 +110,14 @@ pub(crate) enum Refusal {
     /// The same key, with another request.
     KeyReused,
     Pricing(String),
+    /// The calendar does not go so far.
+    BeyondCalendar(String),
+}
+
+impl From<BeyondCalendar> for Refusal {
+    fn from(beyond: BeyondCalendar) -> Refusal {
+        Refusal::BeyondCalendar(beyond.to_string())
+    }
 }
 
 /// What is to be recorded, if anything, and what to answer.

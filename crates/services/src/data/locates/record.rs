@@ -132,6 +132,11 @@ pub(crate) struct Locate {
     pub(crate) loan_days: u32,
     pub(crate) fee: LocateFee,
     pub(crate) trade_date: Date,
+    /// When a sale of the trade date settles; absent in entries from before there was a calendar, as is its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) settlement_date: Option<Date>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) calendar: Option<String>,
     pub(crate) offer_expires_at: At,
     pub(crate) expires_at: At,
     /// What was decided by.
@@ -228,6 +233,18 @@ impl Locate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As the first edition wrote it: what came later is absent, and is not made up when it is read and written again.
+    const FIRST_EDITION: &str = r#"{"locate_id":"00000000-0000-0000-0000-000000000001","sequence":2,"status":"filled","quote_id":"00000000-0000-0000-0000-000000000002","client_id":"standard","actor":"k","request_id":"r","engine":"0.1.0","ticker":"GME","currency":"USD","kind":"single_use","shares":300,"granted":300,"returned":0,"all_or_none":false,"lot":100,"borrow_rate":0.05000000,"loan_days":3,"fee":{"shares":300,"total_fee":26.5000,"borrow_cost":1.4000,"markup":0.1000,"transaction_fees":25.0000},"trade_date":"2026-11-23","offer_expires_at":"2026-11-23T16:00:00.000000Z","expires_at":"2026-11-24T01:00:00.000000Z","step":{"trade_date":"2026-11-23","sequence":1,"change":300,"available":900,"outstanding":300,"source":"test","valid_at":"2026-11-23T15:00:00.000000Z","known_at":"2026-11-23T15:00:00.000000Z"}}"#;
+
+    #[test]
+    fn an_entry_of_the_first_edition_is_read_and_written_as_it_was() {
+        let locate: Locate = serde_json::from_str(FIRST_EDITION).unwrap();
+        let fields = locate.fields().unwrap();
+        assert_eq!(fields.get("locate"), Some(FIRST_EDITION));
+        assert_eq!(Locate::read(&fields).unwrap(), locate);
+        assert_eq!((locate.calendar, locate.settlement_date), (None, None));
+    }
 
     /// The migration is text of its own, so that it stays what it was; this holds the two together, in order.
     #[test]

@@ -1,6 +1,8 @@
 //! Steps of locates: read, decided and recorded in one transaction, under one lock that the writers of every log take in turn.
 //! Whatever is waiting is decided together and shares the commit.
 
+use std::sync::Arc;
+
 use audit::{Entry, Kind, Sealed};
 use jiff::civil::Date;
 use tokio::sync::oneshot;
@@ -11,9 +13,10 @@ use super::batch::{Batch, Outcome, outcome, place};
 use super::open::Open;
 use super::serve::{Ended, Waiting, hold_back_until_held};
 use super::{Recorded, Request, Task, Work, WriteError, Writer, WriterConfig, log_number};
+use crate::data::calendar::Calendar;
 use crate::data::locates::{
     Desk, DeskTerms, Locate, LocateDecision, LocateOrder, LocateOutcome, Refusal, Status,
-    StoredLocate, decide, trade_date,
+    StoredLocate, decide,
 };
 use crate::data::row::Rows;
 use crate::time::{now_micros, system_time};
@@ -116,11 +119,16 @@ impl Task {
             refuse_all(works, &WriteError::refused("wal_stream", why));
             return Ok(());
         }
+        let Some(calendar) = self.config.market.calendar() else {
+            let why = "which calendar is in force has not been read yet";
+            refuse_all(works, &WriteError::refused("calendar", why));
+            return Ok(());
+        };
         let before = open.chain.clone();
         let mut made = Made::default();
         let ran = tokio::select! {
             biased;
-            ran = run(&self.config, open, &works, &mut made) => Some(ran),
+            ran = run(&self.config, open, &works, calendar, &mut made) => Some(ran),
             _ = self.orders.changed() => None,
         };
         let outcome = match ran {
@@ -211,6 +219,7 @@ async fn run(
     config: &WriterConfig,
     open: &mut Open,
     works: &[LocateWork],
+    calendar: Arc<Calendar>,
     made: &mut Made,
 ) -> Result<Ran, tokio_postgres::Error> {
     let transaction = open.session.client.transaction().await?;
@@ -222,13 +231,14 @@ async fn run(
         locked => locked?,
     }
     let closed = match &open.unsettled {
-        Some(unsettled) => unsettled.closed(&transaction).await?,
+        Some(unsettled) => unsettled.closed(&transaction, &calendar).await?,
         None => None,
     };
     let orders: Vec<&LocateOrder> = works.iter().map(|work| &work.order).collect();
     let terms = DeskTerms {
         now_micros: now_micros(),
         lot: i64::from(config.locates.lot.get()),
+        calendar,
         feeds: &config.market.feeds(),
         closed,
     };
@@ -332,10 +342,9 @@ impl LocateBatch {
     }
 }
 
-/// The epoch began with a recovery that may have lost grants: which date they were of, and since when this is known.
+/// The epoch began with a recovery that may have lost grants: since when this is known.
 #[derive(Debug)]
 pub(super) struct Unsettled {
-    trade_date: Date,
     opened_at_micros: i64,
 }
 
@@ -354,19 +363,21 @@ impl Unsettled {
                 && entry.fields.get("known_lost") != Some("0")
         };
         Ok(opening.filter(may_have_lost).map(|entry| Unsettled {
-            trade_date: trade_date(entry.recorded_at_micros),
             opened_at_micros: entry.recorded_at_micros,
         }))
     }
 
-    /// The date, unless an operator has reopened it since.
+    /// The trade date that may have lost grants, unless an operator has reopened it since.
     async fn closed(
         &self,
         transaction: &Transaction<'_>,
+        calendar: &Calendar,
     ) -> Result<Option<Date>, tokio_postgres::Error> {
         let sql = "SELECT EXISTS (SELECT FROM locate_reopenings WHERE reopened_at >= $1)";
         let since = system_time(self.opened_at_micros);
         let reopened: bool = transaction.query_one(sql, &[&since]).await?.get(0);
-        Ok((!reopened).then_some(self.trade_date))
+        // Beyond the calendar nothing is granted anyway.
+        let trade_date = calendar.trade_date(self.opened_at_micros).ok();
+        Ok(trade_date.filter(|_| !reopened))
     }
 }
