@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::{Span, Timestamp, ToSpan};
 use serde_json::{Value, json};
 
 use crate::api::check;
@@ -75,24 +76,24 @@ impl Desk {
             .unwrap()
     }
 
-    async fn import(&self, rows: &[(&str, &str)], valid_at: &str) {
+    async fn import(&self, rows: &[(&str, &str)], age: Span) {
         let (status, body) = self
             .instance
-            .control("POST", &import(valid_at), &file(rows))
+            .control("POST", IMPORT, &file(rows, age))
             .await;
         assert_eq!(status, 200, "{body}");
     }
 }
 
-pub fn import(valid_at: &str) -> String {
-    format!("/internal/import?kind=ibkr&accept_jumps=true&valid_at={valid_at}")
-}
+pub const IMPORT: &str = "/internal/import?kind=ibkr&accept_jumps=true";
 
-/// A lender's list, each row a symbol and its availability.
-pub fn file(rows: &[(&str, &str)]) -> Vec<u8> {
-    let mut text =
-        "#BOF|2026.11.23|12:00:00\n#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|FIGI|\n"
-            .to_owned();
+/// A lender's list of that age, each row a symbol and its availability.
+pub fn file(rows: &[(&str, &str)], age: Span) -> Vec<u8> {
+    let made = Timestamp::now() - age;
+    let mut text = format!(
+        "#BOF|{}\n#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|FIGI|\n",
+        made.strftime("%Y.%m.%d|%H:%M:%S")
+    );
     for (symbol, available) in rows {
         text.push_str(&format!(
             "{symbol}|USD|NAME|1|XXXXXXX00001|3.3000|1.0000|{available}|X1|\n"
@@ -373,11 +374,9 @@ async fn a_repeated_request_gets_its_first_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_file_is_what_counts() {
     let desk = Desk::with(options()).await;
-    let at = |minutes: i64| (jiff_now() - minutes * 60_000_000, minutes);
-    let time = |(micros, _): (i64, i64)| rfc3339(micros);
     desk.import(
         &[("GME", "1000"), ("AMC", ">10000000"), ("TSLA", "")],
-        &time(at(50)),
+        50.minutes(),
     )
     .await;
     assert_eq!(
@@ -387,7 +386,7 @@ async fn a_new_file_is_what_counts() {
     // Lower than what is granted already: nothing more, and nothing is taken back.
     desk.import(
         &[("GME", "400"), ("AMC", ">10000000"), ("TSLA", "")],
-        &time(at(40)),
+        40.minutes(),
     )
     .await;
     assert_eq!(desk.take("GME", 100).await.2, "insufficient_availability");
@@ -395,7 +394,7 @@ async fn a_new_file_is_what_counts() {
     // Higher: what is granted already still counts.
     desk.import(
         &[("GME", "2000"), ("AMC", ">10000000"), ("TSLA", "")],
-        &time(at(30)),
+        30.minutes(),
     )
     .await;
     assert_eq!(
@@ -410,10 +409,10 @@ async fn a_new_file_is_what_counts() {
     // A source that names no number, while another, invented book does: the first that knows.
     assert_eq!(desk.take("TSLA", 100).await.0, "filled");
     // An offer from before the ticker left the list is rejected when it is accepted.
-    desk.import(&[("GME", "5000"), ("AMC", ">10000000")], &time(at(20)))
+    desk.import(&[("GME", "5000"), ("AMC", ">10000000")], 20.minutes())
         .await;
     let id = desk.offer("GME", 100).await;
-    desk.import(&[("AMC", ">10000000"), ("TSLA", "5")], &time(at(10)))
+    desk.import(&[("AMC", ">10000000"), ("TSLA", "5")], 10.minutes())
         .await;
     let gone = desk.step(&id, "accept", &json!({})).await.json();
     assert_eq!(outcome(&gone), ("rejected".into(), 0, "not_listed".into()));
@@ -437,7 +436,7 @@ async fn what_is_stale_or_unknown_is_not_granted() {
     let file = r#"[{"ticker":"ZZZ","rate":0.15,"status":"HARD"}]"#;
     let import = format!(
         "/internal/import?kind=seclend&accept_jumps=true&valid_at={}",
-        rfc3339(jiff_now())
+        Timestamp::now()
     );
     let (status, body) = desk
         .instance
@@ -568,15 +567,4 @@ async fn a_changed_row_of_a_locate_or_its_ledger_is_found() {
         instance.sql("TRUNCATE locates, availability_ledger; INSERT INTO locates SELECT * FROM kept_l; INSERT INTO availability_ledger SELECT * FROM kept_s").await;
     }
     assert_eq!(instance.verify().await.log.reason, None);
-}
-
-fn jiff_now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    i64::try_from(since.unwrap().as_micros()).unwrap()
-}
-
-fn rfc3339(micros: i64) -> String {
-    jiff::Timestamp::from_microsecond(micros)
-        .unwrap()
-        .to_string()
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit::SigningKey;
+use jiff::ToSpan;
 use postgres_physical::server::StopMode;
 use serde_json::{Value, json};
 use services::{
@@ -19,7 +20,7 @@ use services::{
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::harness::{Instance, Options, Outside, SETTLED, http_client};
-use crate::locates::{file, import, options, wanted};
+use crate::locates::{IMPORT, file, options, wanted};
 
 const SHARES: i64 = 10_000;
 
@@ -104,8 +105,8 @@ async fn by_the_log(instance: &Instance, log: u16) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_at_two_gateways_share_ten_thousand_shares() {
     let instance = Instance::with(patient()).await;
-    let list = file(&[("GME", "10000"), ("AMC", "1000")]);
-    let (status, body) = instance.control("POST", &import(&now()), &list).await;
+    let list = file(&[("GME", "10000"), ("AMC", "1000")], 1.minute());
+    let (status, body) = instance.control("POST", IMPORT, &list).await;
     assert_eq!(status, 200, "{body}");
     let key = instance.key_for("standard").await;
     let other = engine(instance.database(), 1, None).await;
@@ -364,8 +365,8 @@ async fn killed_at_any_moment_availability_locates_and_log_agree() {
     let (status, body) = instance
         .control(
             "POST",
-            &import(&now()),
-            &file(&[("GME", "10000"), ("AMC", "1000")]),
+            IMPORT,
+            &file(&[("GME", "10000"), ("AMC", "1000")], 1.minute()),
         )
         .await;
     assert_eq!(status, 200, "{body}");
@@ -457,8 +458,4 @@ async fn agrees_with_what_was_told(instance: &Instance, told: &Told, keys: &[&Si
         .map(|(id, held)| (id.clone(), *held, found.get(id).copied()))
         .collect();
     assert!(wrong.is_empty(), "told, and found: {wrong:?}");
-}
-
-fn now() -> String {
-    jiff::Timestamp::now().to_string()
 }

@@ -14,9 +14,16 @@ const LARGEST: u64 = SMALLEST * STEP * STEP * STEP * STEP;
 const BITE: u64 = 1 << 20;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
-/// At most one file waits. Whoever finds none does without.
+/// At most one file waits. Whoever finds none does without. When this is dropped, the file that waits goes at once, whatever the
+/// thread that makes the next one is doing.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
+    shared: Arc<Shared>,
+}
+
+/// Of the store and the thread that makes the next file.
+#[derive(Debug, Default)]
+struct Shared {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -25,6 +32,8 @@ pub(super) struct Ahead {
 struct State {
     ready: Option<Zeroed>,
     is_working: bool,
+    /// The store is gone: nobody will take what is made.
+    is_closed: bool,
     /// What the last file came to.
     last_class: u64,
 }
@@ -67,7 +76,7 @@ pub(super) fn class_of(len: u64) -> u64 {
 
 impl Ahead {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state()
     }
 
     /// What a file that was begun just now will probably come to.
@@ -84,7 +93,7 @@ impl Ahead {
     }
 
     /// Sees to it, in the background, that a file of at least this class waits. What fails here costs time elsewhere, nothing more.
-    pub(super) fn want(self: &Arc<Self>, class: u64, path: PathBuf) {
+    pub(super) fn want(&self, class: u64, path: PathBuf) {
         {
             let mut state = self.state();
             let has = state.ready.as_ref().is_some_and(|it| it.len >= class);
@@ -92,37 +101,61 @@ impl Ahead {
                 return;
             }
         }
-        let ahead = Arc::clone(self);
+        let shared = Arc::clone(&self.shared);
         let making = std::thread::Builder::new()
             .name("zeros ahead".to_owned())
-            .spawn(move || ahead.done(made(path, class)));
+            .spawn(move || {
+                let made = made(path, class, || shared.state().is_closed);
+                shared.done(made);
+            });
         if let Err(error) = making {
-            self.done(Err(error));
+            self.shared.done(Err(error));
         }
-    }
-
-    fn done(&self, made: io::Result<Zeroed>) {
-        let mut state = self.state();
-        state.is_working = false;
-        match made {
-            Ok(zeroed) => state.ready = Some(zeroed),
-            Err(error) => tracing::debug!(%error, "no file of zeros was made ahead"),
-        }
-        self.changed.notify_all();
     }
 
     #[cfg(test)]
     pub(super) fn wait(&self) -> Option<u64> {
-        let state = self.state();
-        let state = self
-            .changed
-            .wait_while(state, |state| state.is_working)
-            .unwrap_or_else(PoisonError::into_inner);
-        state.ready.as_ref().map(|it| it.len)
+        self.shared.idle().ready.as_ref().map(|it| it.len)
     }
 }
 
-fn made(path: PathBuf, len: u64) -> io::Result<Zeroed> {
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        let mut state = self.state();
+        state.is_closed = true;
+        // Here and not where the thread lets go of its share: that may be after whoever dropped the store looked.
+        drop(state.ready.take());
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn done(&self, made: io::Result<Zeroed>) {
+        let mut state = self.state();
+        match made {
+            Ok(zeroed) if state.is_closed => drop(zeroed),
+            Ok(zeroed) => state.ready = Some(zeroed),
+            Err(error) => tracing::debug!(%error, "no file of zeros was made ahead"),
+        }
+        // Last: whoever sees that nothing is being made sees what was made of it, on the disk too.
+        state.is_working = false;
+        self.changed.notify_all();
+    }
+
+    #[cfg(test)]
+    fn idle(&self) -> MutexGuard<'_, State> {
+        let state = self.state();
+        self.changed
+            .wait_while(state, |state| state.is_working)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stops, and takes away what it made, as soon as nobody wants it any more.
+fn made(path: PathBuf, len: u64, is_unwanted: impl Fn() -> bool) -> io::Result<Zeroed> {
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -136,6 +169,9 @@ fn made(path: PathBuf, len: u64) -> io::Result<Zeroed> {
     if let Some(mut file) = zeroed.file.as_ref() {
         let mut left = len;
         while left > 0 {
+            if is_unwanted() {
+                return Err(io::Error::from(io::ErrorKind::Interrupted));
+            }
             let now = usize::try_from(left).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
             file.write_all(&ZEROS[..now])?;
             left -= now as u64;
@@ -151,9 +187,11 @@ fn made(path: PathBuf, len: u64) -> io::Result<Zeroed> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::super::{MARKER, Store};
     use super::super::PosixStore;
-    use super::{SMALLEST, STEP};
+    use super::{Ahead, SMALLEST, STEP, made};
 
     #[test]
     fn a_tail_grows_into_zeros_that_were_made_ahead_and_ends_at_its_length() {
@@ -202,8 +240,28 @@ mod tests {
         let mut fourth = store.appender("tail/1/d").unwrap().unwrap();
         fourth.append(b"x").unwrap();
         assert_eq!(store.get("tail/1/d").unwrap(), b"x");
-        store.ahead.wait();
+        assert!(store.ahead.wait().is_some());
         drop((third, fourth, store));
         assert_eq!(std::fs::read_dir(&incoming).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_store_that_is_dropped_takes_its_zeros_with_it_whatever_makes_them_is_doing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let left = || std::fs::read_dir(dir.path()).unwrap().count();
+
+        // The thread has done its work and still holds its share.
+        let ahead = Ahead::default();
+        let held = Arc::clone(&ahead.shared);
+        ahead.want(SMALLEST, path("ready"));
+        assert_eq!((ahead.wait(), left()), (Some(SMALLEST), 1));
+        drop(ahead);
+        assert_eq!(left(), 0, "held by nobody but the thread");
+
+        // It is at work: what it makes has no use any more.
+        assert!(made(path("unwanted"), SMALLEST, || true).is_err());
+        held.done(made(path("late"), SMALLEST, || false));
+        assert_eq!(left(), 0);
     }
 }
