@@ -7,7 +7,8 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/borrow-rate-en
 DATA ?= bre-data
 PORT ?= 8000
 
-.PHONY: help run test python-client generated-client schemathesis test-slow bench bench-backup drill torture crash-seeds torture-locates slow-calendars torture-spare table-back retention fmt s3-ceph s3-faults s3-outage setup
+# Every target: none is a file.
+.PHONY: $(shell sed -nE 's/^([a-z0-9-]+):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,6 +83,15 @@ bench: ## side-by-side benchmarks, printed as ratios
 
 bench-backup: ## pgBackRest, Barman and bre side by side; ROUNDS, SIZE (MB) and CASES choose
 	@scripts/bench-backup
+
+slow: ## what is too long for every run of make test
+	@grep -hE '^slow-[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
+
+slow-any-day: setup ## the tests with their clock moved, on eleven days; MOMENTS and TESTS (a nextest filter) choose
+	@scripts/any-day $(if $(TESTS),-E '$(TESTS)')
+
+slow-flaky: setup ## the tests that race, ROUNDS (usually 50) times under load, without a second try
+	@scripts/flaky
 
 fmt: ## format the code
 	cargo fmt --all
