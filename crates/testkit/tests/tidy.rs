@@ -156,6 +156,43 @@ fn every_rule_can_fail() {
     ] {
         assert_eq!(text_faults(path, text).len(), count, "{path}: {text}");
     }
+    let day = ["20", "26-11-23"].concat();
+    let dotted = ["20", "26.11.23"].concat();
+    for (path, text, count) in [
+        ("crates/a/tests/it/a.rs", format!("file(\"{dotted}\")"), 1),
+        (
+            "crates/a/tests/it/a.rs",
+            format!("// any day: judged by order alone\nfile(\"{dotted}\")\nfile(\"{day}\")"),
+            0,
+        ),
+        (
+            "crates/a/tests/it/a.rs",
+            format!("// any day: so\nx(\"{day}\")\n\ny(\"{day}\")"),
+            1,
+        ),
+        (
+            "crates/a/tests/it/a.rs",
+            format!("real(\"usa_{day}.txt\")"),
+            0,
+        ),
+        (
+            "crates/a/src/a.rs",
+            format!("x(\"{day}\") Timestamp::now()"),
+            0,
+        ),
+        (
+            "crates/a/src/a.rs",
+            format!("Timestamp::now()\n#[cfg(test)]\nmod tests {{\nx(\"{day}\")"),
+            0,
+        ),
+        (
+            "crates/a/src/a.rs",
+            format!("\n#[cfg(test)]\nmod tests {{\nx(\"{day}\", Timestamp::now())"),
+            1,
+        ),
+    ] {
+        assert_eq!(text_faults(path, &text).len(), count, "{path}: {text}");
+    }
     assert_eq!(
         text_faults("crates/a/src/a.rs", &"\n".repeat(LINES_MAX)).len(),
         0
@@ -253,7 +290,68 @@ fn text_faults(path: &str, text: &str) -> Vec<String> {
     if !web && !this && words().any(|word| word == "axum" || word == "sqlx") {
         found(format!("names axum or sqlx: only {WEB:?} may"));
     }
+    if !this {
+        for (number, date) in fixed_dates(path, text) {
+            found(format!(
+                "line {number} fixes {date} beside the wall clock: make the stamp from now, pass the clock in, or say in a \
+                 comment \"{ANY_DAY} …\" why the day of the run does not matter"
+            ));
+        }
+    }
     faults
+}
+
+/// Allows the fixed dates of its paragraph: up to the next empty line. In the head of a file (`//!`): all of them.
+const ANY_DAY: &str = "any day:";
+const CLOCKS: [&str; 4] = [
+    "Timestamp::now",
+    "SystemTime::now",
+    "Zoned::now",
+    "now_micros()",
+];
+
+/// Dates written into tests that run beside the wall clock: such a test passes today and fails on some other day. The tests of
+/// `tests/` start real servers, whose clock is the machine's; those beside the code are free as long as their clock is passed in.
+fn fixed_dates(path: &str, text: &str) -> Vec<(usize, String)> {
+    let starts = path.contains("/tests/it/");
+    let is_test_file = starts || path.contains("/src/tests/") || path.ends_with("tests.rs");
+    let tested = match text.find("#[cfg(test)]\nmod tests {") {
+        _ if is_test_file => text,
+        Some(start) => &text[start..],
+        None => return Vec::new(),
+    };
+    let mut head = text.lines().take_while(|line| line.starts_with("//!"));
+    let is_beside_clock = starts || CLOCKS.iter().any(|clock| tested.contains(clock));
+    if !is_beside_clock || head.any(|line| line.contains(ANY_DAY)) {
+        return Vec::new();
+    }
+    let before = text.len() - tested.len();
+    let first = text[..before].lines().count();
+    let mut is_allowed = false;
+    let mut found = Vec::new();
+    for (index, line) in tested.lines().enumerate() {
+        is_allowed = !line.trim().is_empty() && (is_allowed || line.contains(ANY_DAY));
+        if let Some(date) = date_in(line).filter(|_| !is_allowed) {
+            found.push((first + index + 1, date.to_owned()));
+        }
+    }
+    found
+}
+
+/// The first `20YY-MM-DD` or `20YY.MM.DD` of a line that is no part of a file's name.
+fn date_in(line: &str) -> Option<&str> {
+    let shape = |at: usize| {
+        let bytes = line.as_bytes().get(at..at + 10)?;
+        let is_date = bytes.iter().enumerate().all(|(index, byte)| match index {
+            0 => *byte == b'2',
+            1 => *byte == b'0',
+            4 | 7 => *byte == b'-' || *byte == b'.',
+            _ => byte.is_ascii_digit(),
+        });
+        let named = at > 0 && line.as_bytes()[at - 1] == b'_';
+        (is_date && !named).then(|| &line[at..at + 10])
+    };
+    (0..line.len()).find_map(shape)
 }
 
 fn root() -> PathBuf {

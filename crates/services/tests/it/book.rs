@@ -200,6 +200,7 @@ async fn the_real_book_for_four_clients_again_as_of_then_and_what_changed_since(
     let header: serde_json::Value = serde_json::from_str(header.lines().next().unwrap()).unwrap();
     let as_of = header["as_of"].as_str().unwrap();
 
+    // any day: the file's own time.
     import(
         "kind=ibkr&valid_at=2026-03-23T13:23:00Z",
         &crate::past::unpacked(&packed),

@@ -159,6 +159,7 @@ async fn a_client_reads_its_own_record() {
     assert_eq!(page["pagination"]["total"], 5);
     assert_eq!(page["pagination"]["skip"], 2);
     assert_eq!(page["pagination"]["has_more"], true);
+    // any day: long before anything was recorded.
     let none = get("/api/v1/audit?end_date=2020-01-01").await.json();
     assert_eq!(none["pagination"]["total"], 0);
     let id = body["items"][0]["id"].as_str().unwrap();
@@ -183,6 +184,7 @@ async fn a_client_reads_its_own_record() {
             .get(&theirs, "/api/v1/audit?client_id=standard")
             .await,
     );
+    // any day: these are no dates, or in no order.
     check(
         "audit_bad_dates",
         get("/api/v1/audit?start_date=2026-13-01&end_date=yesterday&page=0&page_size=101&ticker=gme")

@@ -44,8 +44,12 @@ async fn a_mad_feed_changes_no_price_and_is_on_the_record() {
     let instance = Instance::start().await;
     let key = instance.key_for("standard").await;
     let fee = |index: usize| 2_500 + 1_000 * i64::try_from(index).unwrap();
+    // any day: of the past, a day apart; what is ahead of the clock is made from it.
     let good = book("2026.01.05|15:00:00", fee, 40);
     assert_eq!(import(&instance, "kind=ibkr", good.as_bytes()).await.0, 200);
+    let tomorrow = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(30))
+        .strftime("%Y.%m.%d|%H:%M:%S")
+        .to_string();
     let before = instance.get(&key, "/api/v1/rates/GME").await.body;
     let contents = instance.sql(CONTENTS).await;
     let next = "2026.01.06|15:00:00";
@@ -56,7 +60,7 @@ async fn a_mad_feed_changes_no_price_and_is_on_the_record() {
         ("median_too_high", book(next, |index| fee(index) * 100, 40)),
         ("rates_moved", book(next, |index| fee(index) * 6, 40)),
         ("older_than_loaded", book("2026.01.04|15:00:00", fee, 40)),
-        ("clock_ahead", book("2031.01.06|15:00:00", fee, 40)),
+        ("clock_ahead", book(&tomorrow, fee, 40)),
         ("rows_repeated", book(next, fee, 40).replace("T7|", "T8|")),
         ("count", book(next, fee, 40).replace("#EOF|40", "#EOF|41")),
     ];
@@ -105,6 +109,7 @@ async fn a_row_that_jumps_alone_keeps_its_last_good_rate() {
     let instance = Instance::start().await;
     let key = instance.key_for("standard").await;
     let fee = |_| 2_500;
+    // any day: both are of the past, a day apart.
     let good = book("2026.01.05|15:00:00", fee, 40);
     assert_eq!(import(&instance, "kind=ibkr", good.as_bytes()).await.0, 200);
     let jumped = book(
@@ -289,6 +294,7 @@ async fn the_newest_of_each_is_found_without_reading_the_history() {
     let instance = Instance::start().await;
     let batch = "INSERT INTO feed_batches VALUES ('00000000-0000-0000-0000-000000000001', 'ibkr', 'long', decode(repeat('00', 32), 'hex'), 0, 0, 0, now(), now())";
     instance.sql(batch).await;
+    // any day: long ago, and only the order counts.
     // Two thousand batches of a hundred names.
     let history = "INSERT INTO base_rates (ticker, valid_at, known_at, rate, currency, source, symbol, batch_id) \
                    SELECT 'H' || name, timestamptz '2020-01-01' + batch * interval '1 hour', now(), batch * 0.00000001, 'USD', 'long', 'H', \

@@ -1,4 +1,5 @@
 //! Asking for the past: what would have been answered then, with what was known then.
+//! any day: the files are of the past, and are asked for by their own times.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

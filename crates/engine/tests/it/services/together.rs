@@ -223,6 +223,7 @@ fn book_of(minute: i64) -> (String, i64) {
     let mut fee = 0;
     let line = |line: &str| {
         if line.starts_with("#BOF") {
+            // any day: as old as the shipped book; what is compared are files of the same day.
             return format!("#BOF|2025.06.30|15:{minute}:00");
         }
         if !line.starts_with("GME|") {
