@@ -29,6 +29,10 @@ pub enum Weather {
     Storm {
         percent: u64,
     },
+    /// As an older store: puts with checksums are refused, trailers too.
+    NoChecksums,
+    /// Nobody may delete: 403, as by a policy of the bucket.
+    NoDeletes,
 }
 
 /// What happens to one request.
@@ -36,7 +40,10 @@ pub enum Weather {
 enum Fate {
     Served,
     Slow,
+    Error400,
+    Error403,
     Error500,
+    Error501,
     Error503,
     /// The connection ends amid the request; the server never sees it.
     RequestLost,
@@ -167,7 +174,10 @@ impl Shared {
         let mut body = vec![0; request.body_bytes];
         from.read_exact(&mut body)?;
         let answer = match fate {
+            Fate::Error400 => refusal(400, &request),
+            Fate::Error403 => refusal(403, &request),
             Fate::Error500 => refusal(500, &request),
+            Fate::Error501 => refusal(501, &request),
             Fate::Error503 => refusal(503, &request),
             Fate::Stale => self.earlier(&request, &body)?,
             _ => self.ask(&request, &body)?,
@@ -214,6 +224,9 @@ impl Inner {
             Weather::Cut => Fate::AnswerLost,
             Weather::Rough { percent } => self.drawn(seed, request, percent, 0),
             Weather::Storm { percent } => self.drawn(seed, request, percent, STORM_PERCENT),
+            Weather::NoChecksums => without_checksums(request),
+            Weather::NoDeletes if request.method == "DELETE" => Fate::Error403,
+            Weather::NoDeletes => Fate::Served,
         };
         let (method, target) = (&request.method, &request.target);
         self.log.push(format!("{method} {target}: {fate:?}"));
@@ -239,6 +252,19 @@ impl Inner {
         asked.calm = asked.faults_left == 0;
         DRAWN[usize::try_from((dice >> 32) % DRAWN.len() as u64).unwrap_or(0)]
     }
+}
+
+fn without_checksums(request: &Request) -> Fate {
+    let head = String::from_utf8_lossy(&request.head).to_ascii_lowercase();
+    let has = |name: &str| head.lines().any(|line| line.starts_with(name));
+    if head.contains("aws-chunked") || has("x-amz-trailer") {
+        return Fate::Error501;
+    }
+    let writes = request.method == "PUT" || request.method == "POST";
+    if writes && (has("x-amz-checksum-") || has("x-amz-sdk-checksum-")) {
+        return Fate::Error400;
+    }
+    Fate::Served
 }
 
 /// The same in every run: without what clients and servers draw themselves.
@@ -286,6 +312,9 @@ fn read_head(from: &mut impl BufRead) -> std::io::Result<Option<Request>> {
 
 fn refusal(status: u16, request: &Request) -> Vec<u8> {
     let (code, reason) = match status {
+        400 => ("InvalidArgument", "Bad Request"),
+        403 => ("AccessDenied", "Forbidden"),
+        501 => ("NotImplemented", "Not Implemented"),
         503 => ("SlowDown", "Slow Down"),
         _ => ("InternalError", "Internal Server Error"),
     };

@@ -17,12 +17,22 @@ pub struct S3Location {
     pub profile: Option<String>,
     /// In the form of `~/.aws/credentials`.
     pub credentials_file: Option<PathBuf>,
+    /// None: as the SDK's own variables and profile say, and CRC-32C where they say nothing.
+    pub checksums: Option<Checksums>,
+}
+
+/// What is sent along with the bytes for the server to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checksums {
+    Crc32c,
+    /// For stores that know no `x-amz-checksum-…` and no trailers, and refuse what carries them.
+    None,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "{reason}. A location in S3 reads s3://BUCKET/PREFIX?region=REGION, with &endpoint=URL, &path-style=true, &profile=NAME or \
-     &credentials-file=PATH where needed"
+    "{reason}. A location in S3 reads s3://BUCKET/PREFIX?region=REGION, with &endpoint=URL, &path-style=true, &profile=NAME, \
+     &credentials-file=PATH or &checksums=none where needed"
 )]
 pub struct LocationError {
     reason: String,
@@ -52,6 +62,7 @@ impl FromStr for S3Location {
             path_style: false,
             profile: None,
             credentials_file: None,
+            checksums: None,
         };
         let mut path_style = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -65,6 +76,7 @@ impl FromStr for S3Location {
                 "profile" => location.profile = Some(value),
                 "credentials-file" => location.credentials_file = Some(PathBuf::from(value)),
                 "path-style" => path_style = Some(yes_or_no(&value)?),
+                "checksums" => location.checksums = Some(checksums(&value)?),
                 _ => return Err(wrong("a part after the question mark has another name")),
             }
         }
@@ -128,6 +140,14 @@ fn yes_or_no(value: &str) -> Result<bool, LocationError> {
         .map_err(|_| wrong("path-style is true or false"))
 }
 
+fn checksums(value: &str) -> Result<Checksums, LocationError> {
+    match value {
+        "crc32c" => Ok(Checksums::Crc32c),
+        "none" => Ok(Checksums::None),
+        _ => Err(wrong("checksums is crc32c or none")),
+    }
+}
+
 impl fmt::Display for S3Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s3://{}/{}", self.bucket, self.prefix)?;
@@ -135,12 +155,17 @@ impl fmt::Display for S3Location {
         let file = file.map(|path| path.display().to_string());
         let usual = self.endpoint.is_some() == self.path_style;
         let path_style = (!usual).then(|| self.path_style.to_string());
+        let checksums = self.checksums.map(|checksums| match checksums {
+            Checksums::Crc32c => "crc32c".to_owned(),
+            Checksums::None => "none".to_owned(),
+        });
         let parts = [
             ("region", self.region.clone()),
             ("endpoint", self.endpoint.clone()),
             ("path-style", path_style),
             ("profile", self.profile.clone()),
             ("credentials-file", file),
+            ("checksums", checksums),
         ];
         let mut sign = '?';
         for (key, value) in parts {
@@ -166,6 +191,8 @@ mod tests {
             "s3://b/p?region=us-east-1&endpoint=http://127.0.0.1:9000",
             "s3://b/p?endpoint=https://store.example&path-style=false",
             "s3://b/p?path-style=true&profile=backup&credentials-file=/etc/bre/aws",
+            "s3://b/p?checksums=none",
+            "s3://b/p?region=eu-west-1&checksums=crc32c",
         ] {
             let location: S3Location = text.parse().unwrap();
             assert_eq!(location.to_string(), text);
@@ -184,6 +211,7 @@ mod tests {
             "s3://b/p?hunter2",
             "s3://b/../hunter2",
             "s3://b/p?region=",
+            "s3://b/p?checksums=hunter2",
             "/folder/hunter2",
         ] {
             let said = text.parse::<S3Location>().unwrap_err().to_string();

@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-pub use location::{LocationError, S3Location};
+pub use location::{Checksums, LocationError, S3Location};
 use repository::{Appender, Lock, LockPolicy, MARKER, ObjectInfo, Store, StoreError, check_name};
 
 use crate::worker::Worker;

@@ -9,7 +9,7 @@ use aws_sdk_s3::{
     config::http::HttpResponse,
     error::{ProvideErrorMetadata, SdkError},
     primitives::{ByteStream, DateTime},
-    types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ObjectLockMode},
+    types::{CompletedMultipartUpload, CompletedPart, ObjectLockMode},
 };
 use repository::{LockMode, MARKER, StoreError};
 
@@ -121,8 +121,8 @@ async fn send(remote: &Remote, name: &str, body: &bytes::Bytes, token: &str) -> 
         .bucket(&remote.bucket)
         .key(remote.key(name))
         .if_none_match(NEW_ONLY)
-        // Object lock wants one, and the server compares it before it says that it has the bytes.
-        .checksum_algorithm(ChecksumAlgorithm::Crc32C)
+        // The server compares it before it says that it has the bytes.
+        .set_checksum_algorithm(remote.checksum_for(name))
         .metadata(TOKEN, token)
         .body(ByteStream::from(body.clone()));
     if let Some((mode, until)) = lock_for(remote, name) {
@@ -155,7 +155,7 @@ async fn send_in_parts(remote: &Remote, name: &str, body: &bytes::Bytes, token: 
         .create_multipart_upload()
         .bucket(&remote.bucket)
         .key(remote.key(name))
-        .checksum_algorithm(ChecksumAlgorithm::Crc32C)
+        .set_checksum_algorithm(remote.checksum_for(name))
         .metadata(TOKEN, token);
     if let Some((mode, until)) = lock_for(remote, name) {
         create = create
@@ -192,7 +192,7 @@ async fn send_parts(remote: &Remote, name: &str, body: &bytes::Bytes, id: &str) 
             .key(remote.key(name))
             .upload_id(id)
             .part_number(number)
-            .checksum_algorithm(ChecksumAlgorithm::Crc32C)
+            .set_checksum_algorithm(remote.checksum_for(name))
             .body(ByteStream::from(part.clone()))
             .customize()
             .config_override(Remote::bounded(part.len()))

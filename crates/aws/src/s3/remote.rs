@@ -9,12 +9,13 @@ use aws_config::{
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::{
     Client,
-    config::http::HttpResponse,
+    config::{RequestChecksumCalculation, ResponseChecksumValidation, http::HttpResponse},
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    types::ChecksumAlgorithm,
 };
 use repository::{LockPolicy, MARKER, StoreError};
 
-use super::S3Location;
+use super::{Checksums, S3Location};
 
 const CONNECT: Duration = Duration::from_secs(3);
 /// Of one attempt, besides what its bytes take at [`SLOWEST_BYTES_PER_SECOND`].
@@ -35,6 +36,7 @@ pub(super) struct Remote {
     pub(super) prefix: String,
     pub(super) shown: String,
     pub(super) lock: Option<LockPolicy>,
+    pub(super) checksums: Checksums,
     pub(super) part_bytes: usize,
     pub(super) page_names: i32,
 }
@@ -45,6 +47,12 @@ impl Remote {
         let mut config = aws_sdk_s3::config::Builder::from(&shared);
         config.set_force_path_style(Some(location.path_style));
         config.set_endpoint_url(location.endpoint.clone());
+        let checksums = checksums(location, &shared);
+        if checksums == Checksums::None {
+            config = config
+                .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+                .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        }
         Self {
             client: Client::from_conf(config.build()),
             bucket: location.bucket.clone(),
@@ -54,6 +62,7 @@ impl Remote {
             },
             shown: location.to_string(),
             lock,
+            checksums,
             part_bytes: PART_BYTES,
             page_names: PAGE_NAMES,
         }
@@ -61,6 +70,12 @@ impl Remote {
 
     pub(super) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// What a put of that name carries. Object lock wants one, and a server that knows locks knows checksums.
+    pub(super) fn checksum_for(&self, name: &str) -> Option<ChecksumAlgorithm> {
+        let locks = self.lock.and_then(|policy| policy.of(name)).is_some();
+        (locks || self.checksums == Checksums::Crc32c).then_some(ChecksumAlgorithm::Crc32C)
     }
 
     /// Bounds for an operation that carries this many bytes.
@@ -108,10 +123,18 @@ impl Remote {
             return self.away(said(error));
         };
         let code = code_of(error);
-        let what = match error.as_service_error().and_then(|e| e.meta().message()) {
+        let mut what = match error.as_service_error().and_then(|e| e.meta().message()) {
             Some(message) => format!("{code} ({status}): {message}"),
             None => format!("{code} ({status})"),
         };
+        let is_unknown_to_it = matches!(status, 400 | 501) && IT_DOES_NOT_KNOW.contains(&code);
+        if doing == Doing::Writing && is_unknown_to_it && self.checksums == Checksums::Crc32c {
+            what.push_str(
+                ". A store that knows no checksums refuses them so: add checksums=none to its location \
+                 (s3://…?checksums=none), or set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
+            );
+            return self.io(name, what);
+        }
         match (status, code) {
             (_, "NoSuchBucket") => self.away(format!("there is no bucket {}", self.bucket)),
             (404, _) => self.not_found(name),
@@ -130,6 +153,26 @@ impl Remote {
             | (401 | 403 | 408 | 429 | 500..=599, _) => self.away(what),
             _ => self.io(name, what),
         }
+    }
+}
+
+/// How stores name a header or an encoding that they do not know.
+const IT_DOES_NOT_KNOW: [&str; 5] = [
+    "InvalidArgument",
+    "InvalidRequest",
+    "MalformedTrailerError",
+    "NotImplemented",
+    "XAmzContentSHA256Mismatch",
+];
+
+/// The location's word counts, then the SDK's own settings: `AWS_REQUEST_CHECKSUM_CALCULATION` and
+/// `request_checksum_calculation` of the profile.
+fn checksums(location: &S3Location, shared: &SdkConfig) -> Checksums {
+    let asked = shared.request_checksum_calculation();
+    match (location.checksums, asked) {
+        (Some(named), _) => named,
+        (None, Some(RequestChecksumCalculation::WhenRequired)) => Checksums::None,
+        (None, _) => Checksums::Crc32c,
     }
 }
 

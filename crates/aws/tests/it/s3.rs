@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use aws::s3::S3Store;
-use repository::{LockMode, LockPolicy, MARKER, Repository, Store, StoreError, suite};
-use testkit::TestS3;
+use repository::{
+    LockMode, LockPolicy, MARKER, RecipientPrivate, Repository, Store, StoreError, WalReader,
+    WalWriter, suite,
+};
+use testkit::{S3Proxy, TestS3, Weather};
 
 fn store(s3: &TestS3, bucket: &str, prefix: &str) -> S3Store {
     opened(&s3.location(bucket, prefix), None)
@@ -146,6 +149,61 @@ fn locked_until_its_day() {
     assert!(nine.lock_of("packs/one").unwrap().unwrap().hold);
     nine.set_hold(&names, false).unwrap();
     assert!(!nine.lock_of("packs/one").unwrap().unwrap().hold);
+}
+
+/// Older stores know no `x-amz-checksum-…` and no trailers; what then helps is said, and helps.
+#[test]
+fn a_store_that_knows_no_checksums_is_written_to_without_them() {
+    let Some(s3) = TestS3::start() else { return };
+    s3.make_bucket("plain");
+    let proxy = S3Proxy::to(s3.port(), 1);
+    proxy.set(Weather::NoChecksums);
+    let place = s3.location_through(&proxy.endpoint(), "plain", "p");
+    let refused = opened(&place, None).put(MARKER, b"{}").unwrap_err();
+    let said = refused.to_string();
+    assert!(
+        said.contains("InvalidArgument (400)") && said.contains("checksums=none"),
+        "{said}"
+    );
+    let without = opened(&format!("{place}&checksums=none"), None).in_steps_of(5 << 20, 1000);
+    suite::check(&without);
+    let long = vec![7; 11 << 20];
+    without.put("wal/in-parts", &long).unwrap();
+    assert!(without.get("wal/in-parts").unwrap() == long);
+}
+
+/// A policy that denies `s3:DeleteObject`, or a gateway that answers 403.
+#[test]
+fn where_deletes_are_denied_wal_is_sealed_and_the_clock_is_read() {
+    let Some(s3) = TestS3::start() else { return };
+    s3.make_bucket("plain");
+    let proxy = S3Proxy::to(s3.port(), 1);
+    proxy.set(Weather::NoDeletes);
+    let place = s3.location_through(&proxy.endpoint(), "plain", "p");
+    let repository = Repository::init(Arc::new(opened(&place, None))).unwrap();
+    let private = RecipientPrivate::generate().unwrap();
+    let segment = 1 << 20;
+    let mut writer =
+        WalWriter::new(&repository, private.public(), 7, 1, segment, "s1", segment).unwrap();
+    for number in 1..4 {
+        for half in 0..2 {
+            let at = number * segment + half * segment / 2;
+            let half = usize::try_from(segment / 2).unwrap();
+            writer.append(at, &vec![number as u8; half], 1).unwrap();
+        }
+    }
+    while writer.seal_status().pending > 0 {
+        std::thread::yield_now();
+    }
+    let status = writer.seal_status();
+    assert_eq!((status.sealed, status.last_error), (3, None));
+    assert!(status.undeleted >= 2, "{}", status.undeleted);
+    let said = status.undeleted_reason.unwrap();
+    assert!(said.contains("AccessDenied"), "{said}");
+    writer.finish().unwrap();
+    repository::retention::Clock::read(&repository, None).unwrap();
+    let reader = WalReader::new(&repository, &private);
+    assert!(reader.inventory().unwrap().covers(1, segment, 4 * segment));
 }
 
 /// `make s3-ceph`: the suite, and locks that a server really holds, on Ceph. It heeds no `If-None-Match`.

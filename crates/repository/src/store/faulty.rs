@@ -1,5 +1,6 @@
 //! A wrapper that fails on purpose: by switch, at a chosen write, or at random from a seed that can be replayed.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Appender, Lock, MARKER, ObjectInfo, Store};
@@ -16,6 +17,9 @@ struct Faults {
     crash_at_write: Option<u64>,
     write_fault_percent: u64,
     deny_delete: bool,
+    deny_put: Option<String>,
+    /// By the first part of the name.
+    reads: BTreeMap<String, u64>,
 }
 
 /// Clones share the same faults.
@@ -59,6 +63,11 @@ impl FaultyStore {
         self.faults().deny_delete = deny;
     }
 
+    /// Puts of names that begin so are refused.
+    pub fn set_deny_put(&self, prefix: Option<&str>) {
+        self.faults().deny_put = prefix.map(str::to_owned);
+    }
+
     /// The write with this number (from 0) is torn and every later call fails, as after a power cut.
     pub fn crash_at_write(&self, number: Option<u64>) {
         let mut faults = self.faults();
@@ -75,6 +84,13 @@ impl FaultyStore {
     #[must_use]
     pub fn writes(&self) -> u64 {
         self.faults().writes
+    }
+
+    /// How often bytes or sizes of objects below this folder were asked for.
+    #[must_use]
+    pub fn reads_of(&self, folder: &str) -> u64 {
+        let folder = folder.trim_end_matches('/');
+        self.faults().reads.get(folder).copied().unwrap_or(0)
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -101,6 +117,13 @@ impl FaultyStore {
         if faults.crash_at_write.is_some_and(|at| faults.writes > at) {
             return Err(self.io(name, "crashed"));
         }
+        Ok(())
+    }
+
+    fn before_look(&self, name: &str) -> Result<(), StoreError> {
+        self.before_read(name)?;
+        let folder = name.split('/').next().unwrap_or_default();
+        *self.faults().reads.entry(folder.to_owned()).or_default() += 1;
         Ok(())
     }
 
@@ -152,21 +175,25 @@ impl Store for FaultyStore {
         // A put is all or nothing, whatever happens.
         self.before_write(name, bytes.len())
             .map_err(|(error, _)| error)?;
+        let denied = self.faults().deny_put.clone();
+        if denied.is_some_and(|prefix| name.starts_with(&prefix)) {
+            return Err(self.io(name, "put denied"));
+        }
         self.inner.put(name, bytes)
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
-        self.before_read(name)?;
+        self.before_look(name)?;
         self.inner.get(name)
     }
 
     fn get_range(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.before_read(name)?;
+        self.before_look(name)?;
         self.inner.get_range(name, offset, len)
     }
 
     fn size(&self, name: &str) -> Result<u64, StoreError> {
-        self.before_read(name)?;
+        self.before_look(name)?;
         self.inner.size(name)
     }
 

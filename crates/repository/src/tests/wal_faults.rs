@@ -230,7 +230,7 @@ fn the_writer_goes_on_when_the_store_is_back() {
 fn trouble_with_sealing_is_shown_and_fails_no_append() {
     let world = World::new();
     let mut writer = world.writer(SEGMENT).unwrap();
-    world.faults.set_deny_delete(true);
+    world.faults.set_deny_put(Some("wal/"));
     writer
         .append(SEGMENT, &wal(SEGMENT, 2 * SEGMENT), 1)
         .unwrap();
@@ -239,22 +239,77 @@ fn trouble_with_sealing_is_shown_and_fails_no_append() {
     }
     let status = writer.seal_status();
     assert_eq!((status.pending, status.sealed), (1, 0));
-    assert!(status.last_error.unwrap().contains("deletion denied"));
+    assert!(status.last_error.unwrap().contains("put denied"));
     writer
         .append(2 * SEGMENT, &wal(2 * SEGMENT, 2 * SEGMENT + 1), 2)
         .unwrap();
-    world.faults.set_deny_delete(false);
+    world.faults.set_deny_put(None);
     while writer.seal_status().pending > 0 {
         std::thread::yield_now();
     }
-    assert_eq!(
-        writer.seal_status(),
-        SealStatus {
-            pending: 0,
-            sealed: 1,
-            last_error: None
+    let sealed = SealStatus {
+        sealed: 1,
+        ..SealStatus::default()
+    };
+    assert_eq!(writer.seal_status(), sealed);
+}
+
+/// Object lock, a policy, a gateway that answers 403: what cannot be deleted costs room, and nothing waits for it.
+#[test]
+fn where_nothing_can_be_deleted_segments_are_sealed_all_the_same_and_readers_pass_over_what_stays()
+{
+    for grows in [true, false] {
+        let world = World::new();
+        world.faults.set_without_appender(!grows);
+        let mut writer = world.writer(SEGMENT).unwrap();
+        world.faults.set_deny_delete(true);
+        for segment in 1..4 {
+            let (from, to) = (segment * SEGMENT, (segment + 1) * SEGMENT);
+            // A heartbeat a minute, on which nothing waits either.
+            for minute in 0..4 {
+                let at = from + minute * 1000;
+                let time = (segment.cast_signed() * 10 + minute.cast_signed()) * 61_000_000;
+                writer.append(at, &wal(at, at + 1000), time).unwrap();
+                writer.heartbeat(time + 30_000_000).unwrap();
+            }
+            let at = from + 4000;
+            writer.append(at, &wal(at, to), 0).unwrap();
         }
-    );
+        while writer.seal_status().pending > 0 {
+            std::thread::yield_now();
+        }
+        let status = writer.seal_status();
+        assert_eq!(status.sealed, 3);
+        let reason = status.undeleted_reason.unwrap_or_default();
+        assert!(
+            status.undeleted >= 3 && reason.contains("deletion denied"),
+            "{} {reason}",
+            status.undeleted
+        );
+        writer.finish().unwrap();
+
+        let left = world.names("tail/");
+        assert!(left.len() as u64 >= status.undeleted);
+        let reads = world.faults.reads_of("tail");
+        let inventory = wal_inventory(&world.repository).unwrap();
+        assert!(inventory.covers(1, SEGMENT, 4 * SEGMENT));
+        let bytes = world.reader().bytes(1, SEGMENT, 4 * SEGMENT).unwrap();
+        assert_eq!(bytes, wal(SEGMENT, 4 * SEGMENT));
+        assert_eq!(
+            world.faults.reads_of("tail") - reads,
+            0,
+            "a tail beside its segment is not asked for"
+        );
+
+        // Told, not tried for each; and gone when it may go.
+        let report = world.reader().compact(world.private.public()).unwrap();
+        assert_eq!((report.sealed, report.swept), (0, 0));
+        assert!(report.undeleted_reason.unwrap().contains("deletion denied"));
+        world.faults.set_deny_delete(false);
+        let report = world.reader().compact(world.private.public()).unwrap();
+        assert_eq!((report.swept, report.undeleted_reason), (3, None));
+        assert_eq!(world.names("tail/"), [""; 0]);
+    }
 }
 
 proptest! {

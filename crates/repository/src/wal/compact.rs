@@ -8,12 +8,14 @@ use super::{WalFacts, WalName};
 use crate::error::{Error, Result};
 use crate::keys::{RecipientPublic, new_data_key};
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CompactReport {
     /// Segments sealed from tails that covered them.
     pub sealed: u64,
     /// Segments whose superseded tails were deleted.
     pub swept: u64,
+    /// Why superseded tails stay, where the store does not let them go. The first refusal is told; the others of its kind are not tried.
+    pub undeleted_reason: Option<String>,
 }
 
 impl WalReader {
@@ -48,8 +50,12 @@ impl WalReader {
                 seal_segment(self.repository(), &key, &facts, "compact", &found.wal)?;
                 report.sealed += 1;
             }
-            delete_tails(self.repository(), &found.facts)?;
-            report.swept += 1;
+            if report.undeleted_reason.is_none() {
+                match delete_tails(self.repository(), &found.facts) {
+                    Ok(()) => report.swept += 1,
+                    Err(error) => report.undeleted_reason = Some(error.to_string()),
+                }
+            }
         }
         Ok(report)
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::frames::{Covered, Doubt, Tail, read_growing};
 use super::holes::{Hole, holes};
-use super::{WalFacts, WalName};
+use super::{WalFacts, WalName, without_old_heartbeats};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::KeyRing;
@@ -142,18 +142,22 @@ fn look(repository: &Repository, how: Look<'_>) -> Result<Option<Inventory>> {
 
 /// Tails are listed first: what is sealed meanwhile then shows among the segments.
 fn names(repository: &Repository, damaged: &mut Vec<Error>) -> Result<BTreeMap<u32, Found>> {
-    let tails = repository.store().list("tail/")?;
-    let segments = repository.store().list("wal/")?;
+    let listed = |prefix: &str| -> Result<Vec<String>> {
+        let objects = repository.store().list(prefix)?;
+        Ok(objects.into_iter().map(|object| object.name).collect())
+    };
+    let tails = without_old_heartbeats(listed("tail/")?);
+    let segments = listed("wal/")?;
     let mut found: BTreeMap<u32, Found> = BTreeMap::new();
-    for object in tails.into_iter().chain(segments) {
-        match WalName::parse(&object.name) {
+    for name in tails.into_iter().chain(segments) {
+        match WalName::parse(&name) {
             Ok(WalName { timeline, segment }) => {
                 let found = found.entry(timeline).or_default();
-                if object.name.starts_with("tail/") {
-                    found.tails.push((segment, object.name));
+                if name.starts_with("tail/") {
+                    found.tails.push((segment, name));
                 } else {
                     found.segments.insert(segment);
-                    found.names.entry(segment).or_default().push(object.name);
+                    found.names.entry(segment).or_default().push(name);
                 }
             }
             Err(error) => damaged.push(error),

@@ -19,6 +19,8 @@ pub use reader::WalReader;
 pub use sealer::SealStatus;
 pub use writer::WalWriter;
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, Result};
 
 const CLEAR: usize = 48;
@@ -115,6 +117,26 @@ impl WalName {
     }
 }
 
+/// Of tails that one span began at one position only the last may hold WAL: what came before it are heartbeats, which it repeats.
+/// Where they cannot be deleted there is one for each ten seconds that the server was idle.
+pub(super) fn without_old_heartbeats(names: Vec<String>) -> Vec<String> {
+    let mut newest: BTreeMap<String, (u64, String)> = BTreeMap::new();
+    for name in names {
+        let (span, serial) = match name.rsplit_once('-') {
+            Some((span, serial)) => match u64::from_str_radix(serial, 16) {
+                Ok(serial) => (span.to_owned(), serial),
+                Err(_) => (name.clone(), 0),
+            },
+            None => (name.clone(), 0),
+        };
+        let known = newest.entry(span).or_insert_with(|| (serial, name.clone()));
+        if serial > known.0 {
+            *known = (serial, name);
+        }
+    }
+    newest.into_values().map(|(_, name)| name).collect()
+}
+
 pub(crate) fn segment_name(timeline: u32, segment: u64, span: &str) -> String {
     format!("wal/{timeline:08x}/{segment:016x}.{span}")
 }
@@ -133,4 +155,25 @@ pub fn segment_file_name(timeline: u32, segment: u64, segment_bytes: u64) -> Str
         segment / per_id,
         segment % per_id
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_span_at_one_position_the_last_tail_counts() {
+        let at = |lsn: u64, rest: &str| format!("{}{lsn:016x}.{rest}", tail_prefix(1, 2));
+        let names = [
+            at(16, "s1-0a0b0c0d-9"),
+            at(16, "s1-0a0b0c0d-10"),
+            at(16, "s1-0a0b0c0d-f"),
+            at(16, "s1-11111111-2"),
+            at(17, "s1-0a0b0c0d-11"),
+            "tail/odd".to_owned(),
+        ];
+        let kept = without_old_heartbeats(names.to_vec());
+        let wanted = [1, 3, 4, 5].map(|index: usize| names[index].clone());
+        assert_eq!(kept, wanted);
+    }
 }

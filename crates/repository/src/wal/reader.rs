@@ -2,7 +2,7 @@
 
 use super::frames::{Doubt, Tail, read_growing};
 use super::inventory::{Inventory, Look, inventory};
-use super::{WalFacts, WalName, segment_name, tail_prefix};
+use super::{WalFacts, WalName, segment_name, tail_prefix, without_old_heartbeats};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{KeyRing, RecipientPrivate};
@@ -139,7 +139,7 @@ impl WalReader {
     /// The newest server time that the objects of a segment confirm, from clear headers; `None` when it is not here.
     pub fn confirmed_at(&self, timeline: u32, segment: u64) -> Result<Option<i64>> {
         for _ in 0..8 {
-            let tails = self.names(&tail_prefix(timeline, segment))?;
+            let tails = without_old_heartbeats(self.names(&tail_prefix(timeline, segment))?);
             let objects = self.names(&segment_name(timeline, segment, ""))?;
             match self.newest_time(&tails, &objects) {
                 Err(Error::Store(StoreError::NotFound { .. })) => {}
@@ -175,7 +175,7 @@ impl WalReader {
     pub(super) fn read(&self, timeline: u32, segment: u64) -> Result<Option<SegmentWal>> {
         for _ in 0..8 {
             // Tails first: what is sealed meanwhile then shows among the segments.
-            let tails = self.names(&tail_prefix(timeline, segment))?;
+            let tails = without_old_heartbeats(self.names(&tail_prefix(timeline, segment))?);
             let objects = self.names(&segment_name(timeline, segment, ""))?;
             match self.read_objects(&objects) {
                 Some(Ok(found)) => return Ok(Some(found)),

@@ -1,10 +1,11 @@
 //! Turns the tails of a finished segment into one segment object, in the background.
-//! The tails go only after the object was read back and compared.
+//! The tails go only after the object was read back and compared. Nothing waits for that: where the store does not let them go,
+//! the next segment is sealed all the same, and readers pass over tails beside their segment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
@@ -18,6 +19,10 @@ use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, ObjectOpen
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// At a time: a store may do several at once.
+const DELETES: usize = 64;
+const DELETE_RETRY_FIRST: Duration = Duration::from_secs(1);
+const DELETE_RETRY_MAX: Duration = Duration::from_secs(3600);
 const SEGMENT_ZSTD_LEVEL: i32 = 1;
 
 /// How the sealing of finished segments goes.
@@ -28,6 +33,10 @@ pub struct SealStatus {
     pub sealed: u64,
     /// Why the oldest pending one is not sealed yet.
     pub last_error: Option<String>,
+    /// Objects that nothing needs any more and that the store has not let go.
+    pub undeleted: u64,
+    /// Why, in the store's words; with the day where it names one.
+    pub undeleted_reason: Option<String>,
 }
 
 pub(super) struct SealJob {
@@ -38,8 +47,14 @@ pub(super) struct SealJob {
     pub(super) streamer_id: String,
 }
 
+enum Work {
+    Seal(SealJob),
+    /// An object that nothing needs any more.
+    Delete(String),
+}
+
 pub(super) struct SealerHandle {
-    jobs: Sender<SealJob>,
+    jobs: Sender<Work>,
     status: Arc<Mutex<SealStatus>>,
     thread: JoinHandle<Result<()>>,
 }
@@ -53,6 +68,8 @@ impl SealerHandle {
             public: public.clone(),
             status: Arc::clone(&status),
             pending: VecDeque::new(),
+            undeleted: BTreeSet::new(),
+            deletes: Backoff::new(DELETE_RETRY_FIRST, DELETE_RETRY_MAX),
         };
         let thread = std::thread::spawn(move || sealer.run(&queue));
         Self {
@@ -66,9 +83,14 @@ impl SealerHandle {
     pub(super) fn seal(&self, job: SealJob) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.pending += 1;
-        if self.jobs.send(job).is_err() {
+        if self.jobs.send(Work::Seal(job)).is_err() {
             status.last_error = Some("the sealing thread ended: restart the stream".to_owned());
         }
+    }
+
+    /// Never blocks. An object that stays costs room, nothing else.
+    pub(super) fn delete(&self, name: String) {
+        let _ = self.jobs.send(Work::Delete(name));
     }
 
     pub(super) fn status(&self) -> SealStatus {
@@ -91,34 +113,118 @@ struct Sealer {
     public: RecipientPublic,
     status: Arc<Mutex<SealStatus>>,
     pending: VecDeque<SealJob>,
+    /// Names of what nothing needs any more.
+    undeleted: BTreeSet<String>,
+    deletes: Backoff,
+}
+
+/// When something that failed is done again: later each time.
+struct Backoff {
+    first: Duration,
+    max: Duration,
+    next: Duration,
+    due: Instant,
+}
+
+impl Backoff {
+    fn new(first: Duration, max: Duration) -> Self {
+        Self {
+            first,
+            max,
+            next: first,
+            due: Instant::now(),
+        }
+    }
+
+    fn failed(&mut self) {
+        self.due = Instant::now() + self.next;
+        self.next = (self.next * 2).min(self.max);
+    }
+
+    fn succeeded(&mut self) {
+        (self.next, self.due) = (self.first, Instant::now());
+    }
+
+    fn left(&self) -> Duration {
+        self.due.saturating_duration_since(Instant::now())
+    }
 }
 
 impl Sealer {
-    /// Ends when the writer is gone, after one last attempt on each pending segment.
-    fn run(mut self, queue: &Receiver<SealJob>) -> Result<()> {
-        let mut retry = RETRY_FIRST;
-        while let Ok(job) = queue.recv() {
-            self.pending.push_back(job);
-            while !self.pending.is_empty() {
-                if self.seal_oldest().is_ok() {
-                    retry = RETRY_FIRST;
-                    continue;
-                }
-                match queue.recv_timeout(retry) {
-                    Ok(job) => self.pending.push_back(job),
-                    Err(RecvTimeoutError::Timeout) => retry = (retry * 2).min(RETRY_MAX),
-                    Err(RecvTimeoutError::Disconnected) => return self.last_attempt(),
+    /// Ends when the writer is gone, after one last attempt on each pending segment. What the store does not let go stays.
+    fn run(mut self, queue: &Receiver<Work>) -> Result<()> {
+        let mut seals = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        loop {
+            if !self.pending.is_empty() && seals.left().is_zero() {
+                match self.seal_oldest() {
+                    Ok(()) => seals.succeeded(),
+                    Err(_) => seals.failed(),
                 }
             }
+            // Behind the seals: a segment that lies in tails matters more than tails that lie beside a segment.
+            if (self.pending.is_empty() || !seals.left().is_zero()) && self.deletes.left().is_zero()
+            {
+                self.delete_some();
+            }
+            let waits = [
+                (!self.pending.is_empty()).then(|| seals.left()),
+                (!self.undeleted.is_empty()).then(|| self.deletes.left()),
+            ];
+            let work = match waits.into_iter().flatten().min() {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(wait) => queue.recv_timeout(wait),
+            };
+            match work {
+                Ok(Work::Seal(job)) => self.pending.push_back(job),
+                Ok(Work::Delete(name)) => {
+                    self.undeleted.insert(name);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.last_attempt(),
+            }
         }
-        Ok(())
     }
 
     fn last_attempt(&mut self) -> Result<()> {
         while !self.pending.is_empty() {
             self.seal_oldest()?;
         }
+        if self.deletes.left().is_zero() {
+            self.delete_some();
+        }
         Ok(())
+    }
+
+    /// All that is due, until the store refuses one.
+    fn delete_some(&mut self) {
+        let mut refused = None;
+        while refused.is_none() && !self.undeleted.is_empty() {
+            let names: Vec<String> = self.undeleted.iter().take(DELETES).cloned().collect();
+            match self.repository.store().delete_all(&names) {
+                Ok(()) => names.iter().for_each(|name| {
+                    self.undeleted.remove(name);
+                }),
+                Err(error) => refused = Some(error),
+            }
+        }
+        match &refused {
+            None => self.deletes.succeeded(),
+            Some(_) => self.deletes.failed(),
+        }
+        let count = self.undeleted.len() as u64;
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = refused.map(|error| error.to_string());
+        // Once: it may go on for years.
+        if status.undeleted_reason.is_none()
+            && let Some(reason) = &reason
+        {
+            tracing::warn!(
+                objects = count,
+                reason,
+                "the store does not let go of what nothing needs any more; it is asked again, and nothing waits for it"
+            );
+        }
+        (status.undeleted, status.undeleted_reason) = (count, reason);
     }
 
     fn seal_oldest(&mut self) -> Result<()> {
@@ -126,6 +232,14 @@ impl Sealer {
             return Ok(());
         };
         let result = self.seal(job);
+        if result.is_ok() {
+            // Those of other writers of the segment too. A listing that fails leaves them to `WalReader::compact`.
+            let names = tails_of(&self.repository, &job.facts).unwrap_or_default();
+            self.undeleted.extend(names);
+            if self.deletes.left().is_zero() {
+                self.delete_some();
+            }
+        }
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
             Ok(()) => {
@@ -171,7 +285,7 @@ impl Sealer {
             }
             other => other?,
         }
-        delete_tails(&self.repository, facts)
+        Ok(())
     }
 
     fn is_superseded(&self, facts: &WalFacts) -> Result<bool> {
@@ -254,9 +368,15 @@ pub(super) fn seal_segment(
 }
 
 /// Everything that lies in tails of a segment whose whole object was proven.
+pub(super) fn tails_of(repository: &Repository, facts: &WalFacts) -> Result<Vec<String>> {
+    let tails = repository
+        .store()
+        .list(&tail_prefix(facts.timeline, facts.segment))?;
+    Ok(tails.into_iter().map(|tail| tail.name).collect())
+}
+
 pub(super) fn delete_tails(repository: &Repository, facts: &WalFacts) -> Result<()> {
-    let store = repository.store();
-    let tails = store.list(&tail_prefix(facts.timeline, facts.segment))?;
-    let names: Vec<String> = tails.into_iter().map(|tail| tail.name).collect();
-    Ok(store.delete_all(&names)?)
+    Ok(repository
+        .store()
+        .delete_all(&tails_of(repository, facts)?)?)
 }

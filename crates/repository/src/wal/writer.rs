@@ -256,11 +256,9 @@ impl WalWriter {
             let Some((_, older)) = self.heartbeat_tails.pop_front() else {
                 return;
             };
-            match self.repository.store().delete(&older) {
-                Ok(()) => self.tails.retain(|(name, _)| *name != older),
-                // It stays until its segment is sealed.
-                Err(error) => tracing::debug!(%error, "an old heartbeat was not deleted"),
-            }
+            // It holds no WAL: sealing does without it, deleted or not.
+            self.tails.retain(|(name, _)| *name != older);
+            self.sealer.delete(older);
         }
     }
 
