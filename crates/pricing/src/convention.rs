@@ -14,7 +14,11 @@ pub struct Convention {
     pub collateral: Collateral,
     pub basis_days: u32,
     /// Currencies with a basis of their own.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::json::or_none",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub basis_days_of: Vec<CurrencyBasis>,
 }
 

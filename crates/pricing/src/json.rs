@@ -39,3 +39,12 @@ impl<'de, const D: u32> Deserialize<'de> for Fixed<D> {
         Fixed::from_json(&raw).map_err(de::Error::custom)
     }
 }
+
+/// A list; `null` is absence.
+pub(crate) fn or_none<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::<Vec<T>>::deserialize(deserializer).map(Option::unwrap_or_default)
+}

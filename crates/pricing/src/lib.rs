@@ -20,6 +20,7 @@ mod quote;
 mod rate;
 mod ratio;
 mod status;
+mod worth;
 
 #[cfg(test)]
 mod tests;
@@ -37,3 +38,4 @@ pub use ratio::Ratio;
 pub use status::{
     BorrowStatus, StatusBands, UnknownStatus, VolatilityTier, borrow_status, volatility_tier,
 };
+pub use worth::{Worth, WorthError};

@@ -18,7 +18,11 @@ pub struct Policy {
     /// Added for each point above the threshold.
     pub slope: Factor,
     /// More of the slope within bands of the index.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::json::or_none",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub bands: Vec<Band>,
     /// Added for an event risk factor of 10.
     pub weight: Factor,

@@ -14,6 +14,7 @@ mod cache;
 mod calculation;
 mod config;
 mod data;
+mod digits;
 mod internal;
 mod refusals;
 mod reload;

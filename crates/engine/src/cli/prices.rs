@@ -56,9 +56,15 @@ impl FeedKind {
 pub(crate) struct QuoteArgs {
     #[arg(long)]
     pub(crate) ticker: String,
-    /// Position value, for example 100000.00
-    #[arg(long)]
-    pub(crate) value: String,
+    /// Position value, for example 100000.00; not needed with --shares and --price.
+    #[arg(long, required_unless_present = "shares")]
+    pub(crate) value: Option<String>,
+    /// Number of shares, with --price: the position is worth their product.
+    #[arg(long, requires = "price")]
+    pub(crate) shares: Option<String>,
+    /// Price of one share, for example 25.50
+    #[arg(long, requires = "shares")]
+    pub(crate) price: Option<String>,
     /// Loan days, 1 to 365.
     #[arg(long)]
     pub(crate) days: String,

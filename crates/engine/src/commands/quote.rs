@@ -19,8 +19,8 @@ pub(crate) async fn run(
     let key = std::fs::read_to_string(&key_file)
         .map_err(Error::file("cannot read the API key", &key_file))?;
     let body = json!({
-        "ticker": args.ticker, "position_value": args.value, "loan_days": args.days,
-        "client_id": args.client,
+        "ticker": args.ticker, "position_value": args.value, "shares": args.shares,
+        "share_price": args.price, "loan_days": args.days, "client_id": args.client,
     });
     let url = args.url.as_deref().unwrap_or(&running.url);
     let url = url.trim_end_matches('/');

@@ -89,7 +89,7 @@ pub(super) async fn answer(
     let summary = tokio::task::spawn_blocking(move || price_book(&first, &mut |_| true))
         .await
         .unwrap_or_else(|_| Err(BookError::unreadable()))
-        .map_err(|error| ApiError::Unreadable(error.to_string()))?;
+        .map_err(|error| ApiError::unreadable_body(error.to_string()))?;
     let audit = record(gateway, &asker, &book, &summary).await?;
     metrics::counter!("bre_book_lines_total").increment(summary.lines);
     let (pieces, sent) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);

@@ -26,6 +26,11 @@ pub(crate) enum ApiError {
     },
     /// The request as a whole cannot be read.
     Unreadable(String),
+    /// Its body is no JSON of the kind that is wanted here.
+    UnreadableBody {
+        why: String,
+        valid_params: &'static [&'static str],
+    },
     Unauthorized(&'static str),
     Forbidden(String),
     TickerNotFound(String),
@@ -93,6 +98,14 @@ impl ApiError {
         }
     }
 
+    /// Of a body that is no parameters but a file, or that did not arrive.
+    pub(crate) fn unreadable_body(why: impl Into<String>) -> ApiError {
+        ApiError::UnreadableBody {
+            why: why.into(),
+            valid_params: &[],
+        }
+    }
+
     fn body(&self) -> Body {
         use ApiError::*;
         let body = |status, code, error: &str, details| Body {
@@ -109,6 +122,12 @@ impl ApiError {
                 Value::Null,
             ),
             Unreadable(why) => body(
+                StatusCode::BAD_REQUEST,
+                "INVALID_PARAMETER",
+                "the request cannot be read",
+                json!(why),
+            ),
+            UnreadableBody { why, .. } => body(
                 StatusCode::BAD_REQUEST,
                 "INVALID_PARAMETER",
                 "the request cannot be read",
@@ -240,18 +259,35 @@ impl ApiError {
         } = self.body();
         let mut content =
             json!({ "status": "error", "error": error, "error_code": code, "details": details });
-        if let (
-            ApiError::Invalid {
-                errors,
-                valid_params,
-            },
-            Some(content),
-        ) = (self, content.as_object_mut())
+        if let (Some((errors, valid_params)), Some(content)) =
+            (self.refused(), content.as_object_mut())
         {
             content.insert("validation_errors".to_owned(), json!(errors));
             content.insert("valid_params".to_owned(), json!(valid_params));
         }
         (status, content)
+    }
+
+    /// What of a request that is not valid was refused; a request without readable parameters has one: its body.
+    fn refused(&self) -> Option<(Vec<Invalid>, &'static [&'static str])> {
+        let whole = |what: &'static str, message: &String| {
+            vec![Invalid {
+                field: what.to_owned(),
+                location: what,
+                message: message.clone(),
+            }]
+        };
+        match self {
+            ApiError::Invalid {
+                errors,
+                valid_params,
+            } => Some((errors.clone(), valid_params)),
+            ApiError::UnreadableBody { why, valid_params } => {
+                Some((whole("body", why), valid_params))
+            }
+            ApiError::Unreadable(why) => Some((whole("request", why), &[])),
+            _ => None,
+        }
     }
 
     /// Of a head that could not be read.

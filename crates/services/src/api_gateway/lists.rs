@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::parameters::{Parameters, whole};
+use super::parameters::Parameters;
 
 const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 100;
@@ -74,8 +74,10 @@ fn number(
     range: &str,
 ) -> Option<usize> {
     let rule = format!("must be a whole number from {range}");
-    parameters.maybe(name, &rule, |text| {
-        let number = whole(text).filter(|number| (min..=max).contains(number))?;
+    parameters.number(name, &rule, |digits| {
+        let number = digits
+            .whole()
+            .filter(|number| (min..=max).contains(number))?;
         usize::try_from(number).ok()
     })
 }

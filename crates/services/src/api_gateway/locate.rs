@@ -4,14 +4,15 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, RawQuery, State};
 use axum::http::Request;
-use pricing::{PerShare, PositionValue, Price};
+use pricing::PositionValue;
 use serde::Serialize;
 
 use super::Gateway;
 use super::errors::ApiError;
 use super::middleware::{Caller, RequestId};
 use super::moment::Asked;
-use super::parameters::{CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker, whole};
+use super::parameters::{CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker};
+use super::position::{SHARES_MAX, SHARES_RULE, shares};
 use super::rates::DataSource;
 use crate::calculation::LocateRequest;
 use crate::data::{Recorded, RecordedQuote};
@@ -134,38 +135,13 @@ fn validate(
     let client_id = parameters.required("client_id", CLIENT_RULE, |text| {
         is_client_id(text).then(|| text.to_owned())
     });
-    let rule =
-        "must be a plain decimal number above 0, at most 1000000000, with at most 2 decimals";
-    let position_value = parameters.required("position_value", rule, |text| {
-        let value: PositionValue = text.parse().ok()?;
-        (value > PositionValue::ZERO && value <= PositionValue::whole(1_000_000_000))
-            .then_some(value)
-    });
-    let loan_days = parameters.required(
-        "loan_days",
-        "must be a whole number from 1 to 365",
-        |text| {
-            whole(text)
-                .filter(|days| (1..=365).contains(days))
-                .and_then(|days| u32::try_from(days).ok())
-        },
-    );
-    let shares = parameters.maybe(
-        "shares",
-        "must be a whole number from 1 to 10000000000",
-        |text| whole(text).filter(|shares| (1..=10_000_000_000).contains(shares)),
-    );
-    let rule = "must be a plain decimal number above 0, at most 10000000, with at most 6 decimals";
-    let share_price = parameters.maybe("share_price", rule, |text| {
-        let price: Price = text.parse().ok()?;
-        (price > Price::ZERO && price <= Price::whole(10_000_000)).then_some(price)
-    });
-    if parameters.optional("shares").is_some() != parameters.optional("share_price").is_some() {
-        parameters.refuse("shares", "shares and share_price go together");
-    }
+    let loan_days = parameters.loan_days();
+    let shares = parameters.number("shares", SHARES_RULE, |digits| shares(digits, SHARES_MAX));
+    let share_price = parameters.share_price();
+    let worth = parameters.worth(shares, share_price);
     let asked = Asked::read(&mut parameters);
-    let (Some(ticker), Some(client_id), Some(position_value), Some(loan_days)) =
-        (ticker, client_id, position_value, loan_days)
+    let (Some(ticker), Some(client_id), Some(worth), Some(loan_days)) =
+        (ticker, client_id, worth, loan_days)
     else {
         return Err(match parameters.finish() {
             Err(error) => error,
@@ -173,17 +149,13 @@ fn validate(
         });
     };
     parameters.finish()?;
-    let per_share = shares
-        .zip(share_price)
-        .map(|(shares, price)| PerShare { shares, price });
     let request = LocateRequest {
         request_id,
         client_id,
         key_id,
         ticker,
-        position_value,
+        worth,
         loan_days,
-        per_share,
         moment: None,
     };
     Ok((request, asked))

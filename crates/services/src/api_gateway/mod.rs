@@ -19,6 +19,7 @@ mod metrics;
 mod middleware;
 mod moment;
 mod parameters;
+mod position;
 mod quotes;
 mod rates;
 mod routes;
@@ -32,8 +33,9 @@ pub(crate) use keys::{KeyHash, KeyTable, StoredKey};
 pub use keys::{Role, Tier};
 pub(crate) use metrics::{metrics as metrics_text, recorder};
 pub(crate) use middleware::FIXED_HEADERS;
-pub(crate) use parameters::{
-    CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker, whole, written_out,
+pub(crate) use parameters::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker};
+pub(crate) use position::{
+    DAYS_RULE, PRICE_RULE, SHARES_MAX, SHARES_RULE, VALUE_RULE, days, price, shares, value,
 };
 pub(crate) use routes::{method_not_allowed, not_found, public_routes};
 pub(crate) use shared_limits::SharedLimits;
@@ -143,10 +145,8 @@ impl Gateway {
         match tokio::time::timeout(patience, read).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) if is_too_long(&error) => Err(ApiError::PayloadTooLarge { bytes_max }),
-            Ok(Err(_)) => Err(ApiError::Unreadable("the body ended early".to_owned())),
-            Err(_) => Err(ApiError::Unreadable(
-                "the body did not arrive in time".to_owned(),
-            )),
+            Ok(Err(_)) => Err(ApiError::unreadable_body("the body ended early")),
+            Err(_) => Err(ApiError::unreadable_body("the body did not arrive in time")),
         }
     }
 }

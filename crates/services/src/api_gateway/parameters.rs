@@ -6,6 +6,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::errors::{ApiError, Invalid};
+use crate::digits::{Ambiguous, Digits, written_out};
 
 /// Upper-case letters, digits, dot, space, slash: what real files have.
 pub(crate) fn is_ticker(text: &str) -> bool {
@@ -33,13 +34,6 @@ pub(crate) fn is_request_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-/// Digits only, without a leading zero.
-pub(crate) fn whole(text: &str) -> Option<u64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit())
-        && (text.len() == 1 || !text.starts_with('0'));
-    if plain { text.parse().ok() } else { None }
-}
-
 /// What may be true or false; elsewhere neither is a value.
 const FLAGS: [&str; 2] = ["active", "all_or_none"];
 
@@ -52,8 +46,15 @@ pub(crate) const TICKER_RULE: &str =
 pub(crate) struct Parameters {
     location: &'static str,
     valid: &'static [&'static str],
-    values: Vec<(String, String)>,
+    values: Vec<Sent>,
     errors: Vec<Invalid>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    name: String,
+    /// `None`: as good as not sent.
+    value: Option<Value>,
 }
 
 impl Parameters {
@@ -65,7 +66,7 @@ impl Parameters {
             errors: Vec::new(),
         };
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            parameters.add(name.into_owned(), value.into_owned());
+            parameters.add(name.into_owned(), Some(Value::Text(value.into_owned())));
         }
         parameters
     }
@@ -74,34 +75,37 @@ impl Parameters {
         body: &[u8],
         valid: &'static [&'static str],
     ) -> Result<Parameters, ApiError> {
-        let object: Object = serde_json::from_slice(body).map_err(|error| {
-            ApiError::Unreadable(format!("the body is not a JSON object: {error}"))
-        })?;
+        let object: Object =
+            serde_json::from_slice(body).map_err(|error| ApiError::UnreadableBody {
+                why: format!("the body is not a JSON object: {error}"),
+                valid_params: valid,
+            })?;
         let mut parameters = Parameters {
             location: "body",
             valid,
             values: Vec::new(),
             errors: Vec::new(),
         };
-        for (name, value) in object.0 {
-            match text_of(&value) {
-                Value::Text(text) => parameters.add(name, text),
-                Value::Flag(text) if FLAGS.contains(&name.as_str()) => parameters.add(name, text),
-                Value::Flag(_) | Value::Other => {
-                    parameters.refuse(&name, "must be a number or a string")
+        for (name, raw) in object.0 {
+            match Value::of(&raw) {
+                Some(Value::Flag(_)) if !FLAGS.contains(&name.as_str()) => {
+                    parameters.refuse(&name, NOT_ONE);
                 }
+                Some(value) => parameters.add(name, Some(value)),
+                None if raw.get() == "null" => parameters.add(name, None),
+                None => parameters.refuse(&name, NOT_ONE),
             }
         }
         Ok(parameters)
     }
 
-    fn add(&mut self, name: String, value: String) {
+    fn add(&mut self, name: String, value: Option<Value>) {
         if !self.valid.contains(&name.as_str()) {
             self.refuse(&name, "is not a parameter here");
-        } else if self.values.iter().any(|(known, _)| *known == name) {
+        } else if self.values.iter().any(|sent| sent.name == name) {
             self.refuse(&name, "was given twice");
         } else {
-            self.values.push((name, value));
+            self.values.push(Sent { name, value });
         }
     }
 
@@ -123,35 +127,34 @@ impl Parameters {
         });
     }
 
+    fn sent(&self, name: &str) -> Option<&Value> {
+        let sent = self.values.iter().find(|sent| sent.name == name)?;
+        sent.value.as_ref()
+    }
+
+    pub(crate) fn is_sent(&self, name: &str) -> bool {
+        self.sent(name).is_some()
+    }
+
     pub(crate) fn optional(&self, name: &str) -> Option<String> {
-        self.values
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.clone())
+        self.sent(name).map(|value| value.text().to_owned())
     }
 
     /// Everything that was sent and is a parameter here.
     pub(crate) fn named(&self) -> impl Iterator<Item = (&str, &str)> {
         let values = self.values.iter();
-        values.map(|(name, value)| (name.as_str(), value.as_str()))
+        values.filter_map(|sent| Some((sent.name.as_str(), sent.value.as_ref()?.text())))
     }
 
-    /// The value of `name` if it is there and `read` takes it; otherwise the reason is noted.
+    /// The text of `name` if it is there and `read` takes it; otherwise the reason is noted.
     pub(crate) fn required<T>(
         &mut self,
         name: &str,
         rule: &str,
         read: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        match self.optional(name) {
-            None => {
-                if !self.errors.iter().any(|error| error.field == name) {
-                    self.refuse(name, "is required");
-                }
-                None
-            }
-            Some(text) => self.read(name, &text, rule, read),
-        }
+        self.require(name);
+        self.maybe(name, rule, read)
     }
 
     pub(crate) fn maybe<T>(
@@ -160,22 +163,53 @@ impl Parameters {
         rule: &str,
         read: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        let text = self.optional(name)?;
-        self.read(name, &text, rule, read)
-    }
-
-    fn read<T>(
-        &mut self,
-        name: &str,
-        text: &str,
-        rule: &str,
-        read: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
-        let value = read(text);
+        let value = read(self.sent(name)?.text());
         if value.is_none() {
             self.refuse(name, rule);
         }
         value
+    }
+
+    /// The same of a number.
+    pub(crate) fn required_number<T>(
+        &mut self,
+        name: &str,
+        rule: &str,
+        read: impl FnOnce(&Digits) -> Option<T>,
+    ) -> Option<T> {
+        self.require(name);
+        self.number(name, rule, read)
+    }
+
+    pub(crate) fn number<T>(
+        &mut self,
+        name: &str,
+        rule: &str,
+        read: impl FnOnce(&Digits) -> Option<T>,
+    ) -> Option<T> {
+        match self.sent(name)?.digits() {
+            Err(ambiguous) => {
+                self.refuse(name, &ambiguous.to_string());
+                None
+            }
+            Ok(digits) => {
+                let value = read(&digits);
+                if value.is_none() {
+                    self.refuse(name, rule);
+                }
+                value
+            }
+        }
+    }
+
+    pub(super) fn require(&mut self, name: &str) {
+        if !self.is_sent(name) && !self.is_refused(name) {
+            self.refuse(name, "is required");
+        }
+    }
+
+    pub(super) fn is_refused(&self, name: &str) -> bool {
+        self.errors.iter().any(|error| error.field == name)
     }
 
     pub(crate) fn finish(self) -> Result<(), ApiError> {
@@ -189,57 +223,41 @@ impl Parameters {
     }
 }
 
+/// What was sent under a name.
+#[derive(Debug)]
 enum Value {
+    /// A JSON string's content, or what a query holds.
     Text(String),
+    /// Written out.
+    Number(String),
     Flag(String),
-    Other,
 }
 
-/// A number's own digits, or a string's content.
-fn text_of(value: &RawValue) -> Value {
-    let raw = value.get();
-    match raw.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw).map_or(Value::Other, Value::Text),
-        Some(b't' | b'f') => Value::Flag(raw.to_owned()),
-        Some(b'-' | b'0'..=b'9') => Value::Text(written_out(raw)),
-        _ => Value::Other,
+const NOT_ONE: &str = "must be a number or a string";
+
+impl Value {
+    fn of(raw: &RawValue) -> Option<Value> {
+        let raw = raw.get();
+        match raw.as_bytes().first() {
+            Some(b'"') => serde_json::from_str(raw).ok().map(Value::Text),
+            Some(b't' | b'f') => Some(Value::Flag(raw.to_owned())),
+            Some(b'-' | b'0'..=b'9') => Some(Value::Number(written_out(raw))),
+            _ => None,
+        }
     }
-}
 
-/// A JSON number as one writes it by hand, with the same value: without the exponent that some languages use even for 10000000
-/// (`1.0E7`), and 30 for `30.0`. One that nobody could mean stays as it is, and is refused.
-pub(crate) fn written_out(number: &str) -> String {
-    const SHIFT_MAX: i32 = 18;
-    let Some((mantissa, exponent)) = number.split_once(['e', 'E']) else {
-        let whole = number
-            .split_once('.')
-            .filter(|(_, decimals)| decimals.bytes().all(|b| b == b'0'));
-        return whole.map_or(number, |(whole, _)| whole).to_owned();
-    };
-    let Some(shift) = exponent
-        .parse::<i32>()
-        .ok()
-        .filter(|shift| shift.abs() <= SHIFT_MAX && mantissa.len() <= 40)
-    else {
-        return number.to_owned();
-    };
-    let (sign, mantissa) = match mantissa.strip_prefix('-') {
-        Some(rest) => ("-", rest),
-        None => ("", mantissa),
-    };
-    let (whole, decimals) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    // Zeros on both sides, so that the point lands between digits wherever it goes.
-    let zeros = "0".repeat(SHIFT_MAX.unsigned_abs() as usize);
-    let digits = format!("{zeros}{whole}{decimals}{zeros}");
-    let point = (zeros.len() + whole.len()).saturating_add_signed(shift as isize);
-    let (whole, decimals) = digits.split_at(point.min(digits.len()));
-    let (whole, decimals) = (
-        whole.trim_start_matches('0'),
-        decimals.trim_end_matches('0'),
-    );
-    let whole = if whole.is_empty() { "0" } else { whole };
-    let point = if decimals.is_empty() { "" } else { "." };
-    format!("{sign}{whole}{point}{decimals}")
+    fn text(&self) -> &str {
+        match self {
+            Value::Text(text) | Value::Number(text) | Value::Flag(text) => text,
+        }
+    }
+
+    fn digits(&self) -> Result<Digits, Ambiguous> {
+        match self {
+            Value::Text(text) | Value::Flag(text) => Digits::of_text(text),
+            Value::Number(number) => Ok(Digits::typed(number)),
+        }
+    }
 }
 
 /// A JSON object with its members in order and repeated names kept, so that they can be refused.
@@ -272,12 +290,11 @@ mod tests {
     #[track_caller]
     fn check(parameters: Result<Parameters, ApiError>, expected: &str) {
         let found = match parameters {
-            Err(ApiError::Unreadable(why)) => why,
+            Err(ApiError::UnreadableBody { why, .. }) => why,
             Err(other) => format!("{other:?}"),
             Ok(parameters) => {
                 let values = parameters
-                    .values
-                    .iter()
+                    .named()
                     .map(|(name, value)| format!("{name}={value}"));
                 values
                     .chain(
@@ -302,9 +319,12 @@ mod tests {
         );
         check(json(r#"{"a": 1e400, "b": -0}"#), "a=1e400; b=-0");
         check(
-            json(r#"{"a": [1], "b": null}"#),
+            json(r#"{"a": [1], "b": {}}"#),
             "a must be a number or a string; b must be a number or a string",
         );
+        check(json(r#"{"a": null, "b": 1}"#), "b=1");
+        check(json(r#"{"a": null, "a": 1}"#), "a was given twice");
+        check(json(r#"{"c": null}"#), "c is not a parameter here");
         check(json(r#"{"a": 1, "a": 2}"#), "a=1; a was given twice");
         check(json(r#"{"c": 1}"#), "c is not a parameter here");
         check(
@@ -319,26 +339,6 @@ mod tests {
             json(""),
             "the body is not a JSON object: EOF while parsing a value at line 1 column 0",
         );
-    }
-
-    #[test]
-    fn exponents_are_written_out() {
-        for (number, expected) in [
-            ("1.0E7", "10000000"),
-            ("2e-06", "0.000002"),
-            ("-1.50e1", "-15"),
-            ("12345e-2", "123.45"),
-            ("0e5", "0"),
-            ("100000.10", "100000.10"),
-            ("30.0", "30"),
-            ("-0.0", "-0"),
-            ("1e400", "1e400"),
-            ("1e99999999999", "1e99999999999"),
-            ("1e18", "1000000000000000000"),
-            ("1e-18", "0.000000000000000001"),
-        ] {
-            assert_eq!(written_out(number), expected);
-        }
     }
 
     #[test]

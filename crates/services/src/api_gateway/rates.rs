@@ -13,9 +13,10 @@ use super::errors::ApiError;
 use super::lists::{List, Page};
 use super::middleware::Caller;
 use super::moment::Asked;
-use super::parameters::{Parameters, TICKER_RULE, is_ticker, whole};
+use super::parameters::{Parameters, TICKER_RULE, is_ticker};
 use crate::calculation::{Dispersion, RateNow, Supposed, Then};
 use crate::data::Moment;
+use crate::digits::Digits;
 use crate::time::rfc3339;
 
 #[derive(Serialize)]
@@ -144,26 +145,30 @@ pub(super) async fn what_if(
     let mut parameters = Parameters::from_query(query.as_deref(), WHAT_IF);
     let ticker = ticker(path, &mut parameters);
     let supposed = Supposed {
-        base_rate: parameters.maybe(
+        base_rate: parameters.number(
             "base_rate",
             "must be a plain decimal number from 0 to 1000 with at most 8 decimals",
-            |text| {
-                let value: Rate = text.parse().ok()?;
-                within(text, value, Rate::ZERO, Rate::whole(1_000))
+            |digits| {
+                let value: Rate = digits.parse()?;
+                within(digits, value, Rate::ZERO, Rate::whole(1_000))
             },
         ),
-        volatility_index: parameters.maybe(
+        volatility_index: parameters.number(
             "volatility_index",
             "must be a plain decimal number from 0 to 1000 with at most 6 decimals",
-            |text| {
-                let value: Index = text.parse().ok()?;
-                within(text, value, Index::ZERO, Index::whole(1_000))
+            |digits| {
+                let value: Index = digits.parse()?;
+                within(digits, value, Index::ZERO, Index::whole(1_000))
             },
         ),
-        event_risk_factor: parameters.maybe(
+        event_risk_factor: parameters.number(
             "event_risk_factor",
             "must be a whole number from 0 to 10",
-            |text| whole(text).and_then(|factor| u8::try_from(factor).ok().filter(|f| *f <= 10)),
+            |digits| {
+                digits
+                    .whole()
+                    .and_then(|factor| u8::try_from(factor).ok().filter(|f| *f <= 10))
+            },
         ),
     };
     let cacheable = Cacheable::asked(&mut parameters, &headers);
@@ -180,8 +185,8 @@ async fn then(gateway: &Gateway, asked: Asked) -> Result<Then, ApiError> {
 }
 
 /// Minus zero is no number that anybody means.
-fn within<T: PartialOrd>(text: &str, value: T, min: T, max: T) -> Option<T> {
-    (!text.starts_with('-') && value >= min && value <= max).then_some(value)
+fn within<T: PartialOrd>(digits: &Digits, value: T, min: T, max: T) -> Option<T> {
+    (!digits.is_negative() && value >= min && value <= max).then_some(value)
 }
 
 fn ticker(path: Result<Path<String>, PathRejection>, parameters: &mut Parameters) -> String {

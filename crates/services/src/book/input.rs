@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::parquet;
-use super::position::Cells;
+use super::position::{Cell, Cells};
 
 /// Why a file as a whole cannot be priced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,7 +91,7 @@ impl Columns {
         Err(BookError::Columns { found, hint })
     }
 
-    pub(super) fn cells(&self, cell: impl Fn(usize) -> String) -> Cells {
+    pub(super) fn cells(&self, cell: impl Fn(usize) -> Cell) -> Cells {
         let get = |ours: usize| self.at[ours].map(&cell).unwrap_or_default();
         Cells {
             ticker: get(TICKER),
@@ -194,7 +194,7 @@ fn cells(record: &csv::ByteRecord, columns: &Columns, width: usize) -> Result<Ce
     }
     Ok(columns.cells(|index| {
         let text = String::from_utf8_lossy(&record[index]);
-        text.trim().to_owned()
+        Cell::Text(text.trim().to_owned())
     }))
 }
 
@@ -209,12 +209,12 @@ mod tests {
                 Ok(cells) => format!(
                     "{} {} {} {} {} {} {}",
                     line.number,
-                    cells.ticker,
-                    cells.client_id,
-                    cells.loan_days,
-                    cells.position_value,
-                    cells.shares,
-                    cells.share_price
+                    cells.ticker.text(),
+                    cells.client_id.text(),
+                    cells.loan_days.text(),
+                    cells.position_value.text(),
+                    cells.shares.text(),
+                    cells.share_price.text()
                 ),
                 Err(reason) => format!("{} {reason}", line.number),
             });

@@ -5,6 +5,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 
 use super::input::{BookError, Columns, LINES_MAX, Line};
+use super::position::{Cell, Cells};
 
 const MAGIC: &[u8] = b"PAR1";
 
@@ -47,25 +48,24 @@ pub(super) fn read(
     }
 }
 
-fn line(row: &Row, columns: &Columns) -> Result<super::position::Cells, String> {
+fn line(row: &Row, columns: &Columns) -> Result<Cells, String> {
     let fields: Vec<&Field> = row.get_column_iter().map(|(_, field)| field).collect();
     for index in columns.at.iter().copied().flatten() {
-        if let Some(Err(reason)) = fields.get(index).map(|field| text(field)) {
+        if let Some(Err(reason)) = fields.get(index).map(|field| cell(field)) {
             return Err(format!("cell {} {reason}", index + 1));
         }
     }
     Ok(columns.cells(|index| {
-        let text = fields.get(index).and_then(|field| text(field).ok());
-        text.unwrap_or_default().trim().to_owned()
+        let cell = fields.get(index).and_then(|field| cell(field).ok());
+        cell.unwrap_or_default()
     }))
 }
 
-/// A cell as a person would have written it. A binary float counts as the shortest decimal that reads back as it, which is what the
-/// tool that wrote it shows.
-fn text(field: &Field) -> Result<String, &'static str> {
-    Ok(match field {
-        Field::Null => String::new(),
-        Field::Str(text) => text.clone(),
+/// A binary float counts as the shortest decimal that reads back as it, which is what the tool that wrote it shows.
+fn cell(field: &Field) -> Result<Cell, &'static str> {
+    Ok(Cell::Typed(match field {
+        Field::Null => return Ok(Cell::default()),
+        Field::Str(text) => return Ok(Cell::Text(text.trim().to_owned())),
         Field::Byte(number) => number.to_string(),
         Field::Short(number) => number.to_string(),
         Field::Int(number) => number.to_string(),
@@ -78,5 +78,5 @@ fn text(field: &Field) -> Result<String, &'static str> {
         Field::Double(number) => number.to_string(),
         decimal @ Field::Decimal(_) => decimal.to_string(),
         _ => return Err("is neither a number nor text"),
-    })
+    }))
 }

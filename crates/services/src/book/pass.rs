@@ -8,7 +8,7 @@ use bytes::Bytes;
 use pricing::{Convention, Money, Policy};
 
 use super::input::{self, BookError, Line};
-use super::position::Position;
+use super::position::{Cell, Position};
 use super::result::{Answer, Header, Priced, Refused, Status, Trailer, VERSION};
 use crate::calculation::{Calculator, LocateError, Then};
 use crate::time::rfc3339;
@@ -96,7 +96,10 @@ fn answer(book: &Book, line: Line, sums: &mut Sums) -> Answer {
     sums.lines += 1;
     let number = line.number;
     let (ticker, client_id) = match &line.cells {
-        Ok(cells) => (Some(cells.ticker.clone()), Some(cells.client_id.clone())),
+        Ok(cells) => {
+            let owned = |cell: &Cell| Some(cell.text().to_owned());
+            (owned(&cells.ticker), owned(&cells.client_id))
+        }
         Err(_) => (None, None),
     };
     let refused = |(error_code, error): (&str, String)| {

@@ -1,18 +1,55 @@
 //! One line of a book: what it says as text, and what it means.
 
-use pricing::{PerShare, PositionValue, Price};
+use pricing::{PerShare, Worth};
 
-use crate::api_gateway::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker, whole, written_out};
+use crate::api_gateway::{
+    CLIENT_RULE, DAYS_RULE, PRICE_RULE, SHARES_MAX, SHARES_RULE, TICKER_RULE, VALUE_RULE, days,
+    is_client_id, is_ticker, price, shares, value,
+};
+use crate::digits::{Ambiguous, Digits};
+
+/// A cell as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cell {
+    Text(String),
+    /// A number with a type, as its type writes it.
+    Typed(String),
+}
+
+impl Default for Cell {
+    fn default() -> Cell {
+        Cell::Text(String::new())
+    }
+}
+
+impl Cell {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Cell::Text(text) | Cell::Typed(text) => text,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.text().is_empty()
+    }
+
+    fn digits(&self) -> Result<Digits, Ambiguous> {
+        match self {
+            Cell::Text(text) => Digits::of_cell(text),
+            Cell::Typed(number) => Ok(Digits::typed(number)),
+        }
+    }
+}
 
 /// A line's cells under the names of the API.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cells {
-    pub(super) ticker: String,
-    pub(super) client_id: String,
-    pub(super) loan_days: String,
-    pub(super) position_value: String,
-    pub(super) shares: String,
-    pub(super) share_price: String,
+    pub(super) ticker: Cell,
+    pub(super) client_id: Cell,
+    pub(super) loan_days: Cell,
+    pub(super) position_value: Cell,
+    pub(super) shares: Cell,
+    pub(super) share_price: Cell,
 }
 
 /// What is to be priced.
@@ -21,77 +58,83 @@ pub(crate) struct Position {
     pub(crate) ticker: String,
     pub(crate) client_id: String,
     pub(crate) loan_days: u32,
-    pub(crate) position_value: PositionValue,
-    pub(crate) per_share: Option<PerShare>,
+    pub(crate) worth: Worth,
 }
 
-const VALUE_MAX: PositionValue = PositionValue::whole(1_000_000_000);
+/// What is wrong with a line, all of it.
+struct Wrong(Vec<String>);
+
+impl Wrong {
+    fn note(&mut self, name: &str, why: &str) {
+        self.0.push(format!("{name} {why}"));
+    }
+
+    /// The number in a cell that is not empty.
+    fn number<T>(
+        &mut self,
+        name: &str,
+        rule: &str,
+        cell: &Cell,
+        read: impl FnOnce(&Digits) -> Option<T>,
+    ) -> Option<T> {
+        match cell.digits() {
+            Err(ambiguous) => {
+                self.note(name, &ambiguous.to_string());
+                None
+            }
+            Ok(digits) => {
+                let number = read(&digits);
+                if number.is_none() {
+                    self.note(name, rule);
+                }
+                number
+            }
+        }
+    }
+}
 
 impl Cells {
     /// Everything that is wrong with the line, in one sentence.
     pub(super) fn read(&self) -> Result<Position, String> {
-        let mut wrong = Vec::new();
-        let mut refuse = |name: &str, rule: &str| wrong.push(format!("{name} {rule}"));
-        if !is_ticker(&self.ticker) {
-            refuse("ticker", TICKER_RULE);
+        let mut wrong = Wrong(Vec::new());
+        let (ticker, client_id) = (self.ticker.text(), self.client_id.text());
+        if !is_ticker(ticker) {
+            wrong.note("ticker", TICKER_RULE);
         }
-        if !is_client_id(&self.client_id) {
-            refuse("client_id", CLIENT_RULE);
+        if !is_client_id(client_id) {
+            wrong.note("client_id", CLIENT_RULE);
         }
-        let loan_days = whole(&written_out(&self.loan_days))
-            .filter(|days| (1..=365).contains(days))
-            .and_then(|days| u32::try_from(days).ok());
-        if loan_days.is_none() {
-            refuse("loan_days", "must be a whole number from 1 to 365");
-        }
-        let per_share = self.per_share(&mut refuse);
-        let position_value = match (&*self.position_value, &per_share) {
-            ("", Some(per_share)) => worth(per_share),
-            ("", None) => None,
-            (text, _) => written_out(text).parse().ok(),
+        let loan_days = wrong.number("loan_days", DAYS_RULE, &self.loan_days, days);
+        let per_share = self.per_share(&mut wrong);
+        let value = match self.position_value.is_empty() {
+            true => None,
+            false => wrong.number("position_value", VALUE_RULE, &self.position_value, value),
         };
-        let position_value =
-            position_value.filter(|value| *value > PositionValue::ZERO && *value <= VALUE_MAX);
-        if position_value.is_none() && wrong.is_empty() {
-            let rule = match self.position_value.is_empty() && per_share.is_some() {
-                true => "(shares times share_price) must be at least a cent and at most 1000000000",
-                false => {
-                    "must be a plain decimal number above 0, at most 1000000000, with at most 2 decimals (or give shares and share_price)"
-                }
-            };
-            wrong.push(format!("position_value {rule}"));
-        }
-        match (loan_days, position_value) {
-            (Some(loan_days), Some(position_value)) if wrong.is_empty() => Ok(Position {
-                ticker: self.ticker.clone(),
-                client_id: self.client_id.clone(),
+        // What could not be read is said already.
+        let worth = match wrong.0.is_empty() {
+            true => Worth::new(value, per_share)
+                .map_err(|error| wrong.note("position_value", &error.to_string()))
+                .ok(),
+            false => None,
+        };
+        match (loan_days, worth) {
+            (Some(loan_days), Some(worth)) => Ok(Position {
+                ticker: ticker.to_owned(),
+                client_id: client_id.to_owned(),
                 loan_days,
-                position_value,
-                per_share,
+                worth,
             }),
-            _ => Err(wrong.join("; ")),
+            _ => Err(wrong.0.join("; ")),
         }
     }
 
-    fn per_share(&self, refuse: &mut impl FnMut(&str, &str)) -> Option<PerShare> {
+    fn per_share(&self, wrong: &mut Wrong) -> Option<PerShare> {
         if self.shares.is_empty() && self.share_price.is_empty() {
             return None;
         }
-        let shares = whole(&written_out(&self.shares))
-            .filter(|shares| (1..=10_000_000_000).contains(shares));
-        if shares.is_none() {
-            refuse("shares", "must be a whole number from 1 to 10000000000");
-        }
-        let price = written_out(&self.share_price)
-            .parse::<Price>()
-            .ok()
-            .filter(|price| *price > Price::ZERO && *price <= Price::whole(10_000_000));
-        if price.is_none() {
-            refuse(
-                "share_price",
-                "must be a plain decimal number above 0, at most 10000000, with at most 6 decimals",
-            );
-        }
+        let in_bounds = |digits: &Digits| shares(digits, SHARES_MAX);
+        let shares = wrong.number("shares", SHARES_RULE, &self.shares, in_bounds);
+        let price = wrong.number("share_price", PRICE_RULE, &self.share_price, price);
         Some(PerShare {
             shares: shares?,
             price: price?,
@@ -99,25 +142,22 @@ impl Cells {
     }
 }
 
-/// Shares times price, rounded half-up to the cent.
-fn worth(per_share: &PerShare) -> Option<PositionValue> {
-    let millionths = i128::from(per_share.shares) * i128::from(per_share.price.units());
-    let cents = (millionths + 5_000) / 10_000;
-    i64::try_from(cents).ok().map(PositionValue::from_units)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn text(text: &str) -> Cell {
+        Cell::Text(text.to_owned())
+    }
+
     fn cells(value: &str, shares: &str, price: &str) -> Cells {
         Cells {
-            ticker: "GME".into(),
-            client_id: "standard".into(),
-            loan_days: "30".into(),
-            position_value: value.into(),
-            shares: shares.into(),
-            share_price: price.into(),
+            ticker: text("GME"),
+            client_id: text("standard"),
+            loan_days: text("30"),
+            position_value: text(value),
+            shares: text(shares),
+            share_price: text(price),
         }
     }
 
@@ -125,7 +165,7 @@ mod tests {
     fn check(value: &str, shares: &str, price: &str, expected: Result<&str, &str>) {
         match (cells(value, shares, price).read(), expected) {
             (Ok(position), Ok(expected)) => {
-                assert_eq!(position.position_value.to_string(), expected);
+                assert_eq!(position.worth.value().to_string(), expected);
             }
             (Err(reason), Err(part)) => assert!(reason.contains(part), "{reason}"),
             (found, expected) => panic!("{found:?}, expected {expected:?}"),
@@ -138,9 +178,15 @@ mod tests {
         check("1e5", "", "", Ok("100000.00"));
         check("", "100", "12.345678", Ok("1234.57"));
         check("", "1", "0.005", Ok("0.01"));
-        check("1234.56", "100", "12.345678", Ok("1234.56"));
-        check("", "", "", Err("or give shares"));
-        check("", "1", "0.004", Err("at least a cent"));
+        check("1234.56", "100", "12.345678", Ok("1234.57"));
+        check(
+            "1",
+            "100",
+            "12.5",
+            Err("100 shares at 12.500000 are worth 1250.00"),
+        );
+        check("", "", "", Err("or shares and share_price"));
+        check("", "1", "0.004", Err("at least 0.01"));
         check("", "10000000000", "10000000", Err("at most 1000000000"));
         check("", "100", "", Err("share_price must"));
         check("0", "", "", Err("position_value must"));
@@ -155,15 +201,41 @@ mod tests {
     #[test]
     fn everything_that_is_wrong_is_said_at_once() {
         let cells = Cells {
-            ticker: "gme".into(),
-            client_id: "x".into(),
-            loan_days: "366".into(),
-            position_value: "1".into(),
+            ticker: text("gme"),
+            client_id: text("x"),
+            loan_days: text("366"),
+            position_value: text("1"),
             ..Cells::default()
         };
         let reason = cells.read().unwrap_err();
         for name in ["ticker", "client_id", "loan_days"] {
             assert!(reason.contains(name), "{reason}");
         }
+    }
+    #[test]
+    fn text_with_two_readings_is_refused_and_a_type_has_one() {
+        check("250.000", "", "", Err("write 250 or 250000"));
+        check("", "1.000", "2", Err("write 1 or 1000"));
+        check("2500.5000", "", "", Ok("2500.50"));
+        check("30.0", "", "", Ok("30.00"));
+        check("1.5E3", "", "", Ok("1500.00"));
+        let typed = |number: &str| Cell::Typed(number.to_owned());
+        let cells = Cells {
+            position_value: typed("2500.5000"),
+            loan_days: typed("30.000"),
+            ..cells("", "", "")
+        };
+        let position = cells.read().unwrap();
+        assert_eq!(position.worth.value().to_string(), "2500.50");
+        assert_eq!(position.loan_days, 30);
+        let cells = Cells {
+            loan_days: text("30.000"),
+            ..cells
+        };
+        let reason = cells.read().unwrap_err();
+        assert!(
+            reason.starts_with("loan_days was sent as the text 30.000"),
+            "{reason}"
+        );
     }
 }

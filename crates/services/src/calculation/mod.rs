@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use pricing::{PerShare, PositionValue, PricingError, QuoteInputs, RateInputs, Sourced};
+use pricing::{PricingError, QuoteInputs, RateInputs, Sourced, Worth};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -101,9 +101,8 @@ pub(crate) struct LocateRequest {
     pub(crate) client_id: String,
     pub(crate) key_id: String,
     pub(crate) ticker: String,
-    pub(crate) position_value: PositionValue,
+    pub(crate) worth: Worth,
     pub(crate) loan_days: u32,
-    pub(crate) per_share: Option<PerShare>,
     /// Priced as of a moment of the past instead of now.
     #[serde(default)]
     pub(crate) moment: Option<Moment>,
@@ -379,8 +378,7 @@ fn inputs(
         ticker: request.ticker.clone(),
         client_id: request.client_id.clone(),
         loan_days: request.loan_days,
-        position_value: request.position_value,
-        per_share: request.per_share,
+        worth: request.worth,
     };
     inputs_of(view, &position, now)
 }
@@ -394,9 +392,9 @@ fn inputs_of(view: &MarketView, position: &Position, now: i64) -> Result<QuoteIn
         ticker: market.ticker,
         currency: market.currency,
         priced_at_micros: now,
-        position_value: position.position_value,
+        position_value: position.worth.value(),
         loan_days: position.loan_days,
-        per_share: position.per_share,
+        per_share: position.worth.per_share(),
         base_rate: market.base_rate,
         minimum_rate: market.minimum_rate,
         volatility_index: market.volatility_index,

@@ -8,7 +8,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::api::check;
-use crate::harness::{Answer, GME, Instance, SETTLED};
+use crate::harness::{Answer, GME, Instance, SETTLED, http_client, until};
 
 /// Numbers that are none, or none of ours.
 const NUMBERS: &[&str] = &[
@@ -341,4 +341,119 @@ async fn what_the_record_cannot_hold_is_the_callers_fault() {
         .control("POST", "/internal/audit/entries", good.as_bytes())
         .await;
     assert_eq!(status, 200, "{answer}");
+}
+
+/// One fact, two inputs: the value of a position, and the shares and the price that it is made of.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_inputs_for_one_fact_are_compared() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("discount").await;
+    let terms = "UPDATE brokers SET convention = 'us-street-1', fee_type = 'PERCENTAGE', fee_amount = 0.5 WHERE client_id = 'discount'";
+    instance.sql(terms).await;
+    until(
+        "the client's terms are seen",
+        async || instance.get(&key, "/api/v1/config").await.json(),
+        |config| config["caller"]["convention"] == "us-street-1",
+    )
+    .await;
+    let worth = r#"{"ticker":"GME","client_id":"discount","loan_days":30,"shares":10000,"share_price":100}"#;
+    let with = |value: &str| worth.replace('}', &format!(",\"position_value\":{value}}}"));
+    let derived = instance.locate(&key, worth).await;
+    assert_eq!(derived.status, 200, "{}", derived.body);
+    let fee = |answer: &Answer| answer.json()["breakdown"]["transaction_fees"].to_string();
+    assert_eq!(fee(&derived), "5000.0000");
+    for agreeing in ["1000000", "1000000.01", "999999.99"] {
+        let answer = instance.locate(&key, &with(agreeing)).await;
+        assert_eq!(fee(&answer), "5000.0000", "{}", answer.body);
+        assert_eq!(answer.json()["position_value"].to_string(), "1000000.00");
+    }
+    let both = |answer: &Answer| {
+        refused(answer, "they differ");
+        assert!(
+            answer.body.contains("1.00") && answer.body.contains("1000000.00"),
+            "{}",
+            answer.body
+        );
+        assert_eq!(
+            answer.json()["validation_errors"][0]["field"],
+            "position_value"
+        );
+    };
+    both(&instance.locate(&key, &with("1")).await);
+    let query =
+        "ticker=GME&client_id=discount&loan_days=30&shares=10000&share_price=100&position_value=1";
+    both(
+        &instance
+            .get(&key, &format!("/api/v1/calculate-locate?{query}"))
+            .await,
+    );
+    let offer = http_client()
+        .post(instance.url("/api/v1/locates"))
+        .header("X-API-Key", &key)
+        .header("Content-Type", "application/json");
+    both(&Answer::of(offer.body(with("1"))).await);
+    let book = "ticker,client,days,shares,price,value\nGME,discount,30,10000,100,1\nGME,discount,30,10000,100,1000000\n";
+    let (status, body) = instance
+        .control("POST", "/internal/book", book.as_bytes())
+        .await;
+    assert_eq!(status, 200, "{body}");
+    let lines: Vec<&str> = body.lines().collect();
+    assert!(
+        lines[1].contains("is 1.00, but 10000 shares at 100.000000 are worth 1000000.00"),
+        "{}",
+        lines[1]
+    );
+    assert!(
+        lines[2].contains("\"transaction_fee\":5000.0000") || lines[2].contains("5000.0000"),
+        "{}",
+        lines[2]
+    );
+}
+
+/// Text that is one number here and another elsewhere, against numbers whose type leaves nothing open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_in_text_has_one_reading() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    let ask = async |name: &str, value: &str| {
+        let mut members = json!({"ticker": "GME", "client_id": "standard", "loan_days": 30});
+        members["shares"] = json!(100);
+        members["share_price"] = json!(10);
+        members[name] = json!(-77);
+        if name == "position_value" {
+            members
+                .as_object_mut()
+                .unwrap()
+                .retain(|name, _| !name.starts_with("share"));
+        }
+        instance
+            .locate(&key, &members.to_string().replace("-77", value))
+            .await
+    };
+    for name in ["position_value", "loan_days", "shares", "share_price"] {
+        let answer = ask(name, "\"25.000\"").await;
+        refused(&answer, name);
+        assert!(answer.body.contains("write 25 or 25000"), "{}", answer.body);
+        for one in ["25.000", "25.0000", "\"25.0\"", "\"25\"", "2.5e1"] {
+            assert_eq!(ask(name, one).await.status, 200, "{name} {one}");
+        }
+    }
+    for value in ["2500.5000", "\"2500.5000\""] {
+        let answer = ask("position_value", value).await;
+        assert_eq!(
+            answer.json()["position_value"].to_string(),
+            "2500.50",
+            "{}",
+            answer.body
+        );
+    }
+    for path in [
+        "/api/v1/rates/GME/calculate?volatility_index=25.000",
+        "/api/v1/rates/status/HARD?limit=1.000",
+        "/api/v1/calculate-locate?ticker=GME&client_id=standard&loan_days=30&position_value=1.000",
+    ] {
+        let answer = instance.get(&key, path).await;
+        refused(&answer, path);
+        assert!(answer.body.contains("000 to others"), "{}", answer.body);
+    }
 }

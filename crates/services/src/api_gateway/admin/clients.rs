@@ -13,10 +13,11 @@ use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::keys::Tier;
 use super::super::middleware::Caller;
-use super::super::parameters::{CLIENT_RULE, Parameters, is_client_id, whole};
+use super::super::parameters::{CLIENT_RULE, Parameters, is_client_id};
 use super::by;
 use crate::calculation::MarketView;
 use crate::data::{BrokerTerms, Change, read_terms};
+use crate::digits::whole;
 
 const PARAMETERS: &[&str] = &[
     "markup_percent",
@@ -112,11 +113,11 @@ fn read(
     client_id: String,
     view: &MarketView,
 ) -> Result<BrokerTerms, ApiError> {
-    let markup_percent = parameters.required(
+    let markup_percent = parameters.required_number(
         "markup_percent",
         "must be a plain decimal number from 0 to 1000 with at most 6 decimals",
-        |text| {
-            let percent: Percent = text.parse().ok()?;
+        |digits| {
+            let percent: Percent = digits.parse()?;
             (percent >= Percent::ZERO && percent <= Percent::whole(1_000)).then_some(percent)
         },
     );
@@ -124,17 +125,17 @@ fn read(
         matches!(text, "FLAT" | "PERCENTAGE").then(|| text.to_owned())
     });
     let flat = fee_type.as_deref() != Some("PERCENTAGE");
-    let fee_amount = parameters.required(
+    let fee_amount = parameters.required_number(
         "fee_amount",
         "must be a plain decimal number from 0: at most 1000000000 with 4 decimals if FLAT, 100 with 6 decimals if PERCENTAGE",
-        |text| match flat {
+        |digits| match flat {
             true => {
-                let amount: Money = text.parse().ok()?;
+                let amount: Money = digits.parse()?;
                 (amount >= Money::ZERO && amount <= Money::whole(1_000_000_000))
                     .then(|| amount.to_string())
             }
             false => {
-                let percent: Percent = text.parse().ok()?;
+                let percent: Percent = digits.parse()?;
                 (percent >= Percent::ZERO && percent <= Percent::whole(100))
                     .then(|| percent.to_string())
             }

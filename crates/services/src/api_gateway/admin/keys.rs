@@ -12,7 +12,7 @@ use super::super::errors::ApiError;
 use super::super::keys::{Role, StoredKey, Tier, generate, hash};
 use super::super::lists::{List, Page};
 use super::super::middleware::Caller;
-use super::super::parameters::{CLIENT_RULE, Parameters, is_client_id, whole};
+use super::super::parameters::{CLIENT_RULE, Parameters, is_client_id};
 use super::by;
 use crate::data::{Change, read_keys};
 use crate::time::{now_micros, rfc3339};
@@ -135,8 +135,9 @@ pub(crate) fn tier(parameters: &mut Parameters) -> Option<Tier> {
 }
 
 pub(crate) fn days(parameters: &mut Parameters) -> i64 {
-    let days = parameters.maybe("days", "must be a whole number from 1 to 3650", |text| {
-        whole(text)
+    let days = parameters.number("days", "must be a whole number from 1 to 3650", |digits| {
+        digits
+            .whole()
             .filter(|days| (1..=DAYS_MAX).contains(days))
             .and_then(|days| i64::try_from(days).ok())
     });
@@ -193,11 +194,12 @@ pub(crate) async fn rotate_by(
     role: Role,
 ) -> Result<KeyAnswer, ApiError> {
     let days = days(&mut parameters);
-    let overlap = parameters.maybe(
+    let overlap = parameters.number(
         "overlap_hours",
         "must be a whole number from 0 to 720",
-        |text| {
-            whole(text)
+        |digits| {
+            digits
+                .whole()
                 .filter(|hours| *hours <= OVERLAP_HOURS_MAX)
                 .and_then(|hours| i64::try_from(hours).ok())
         },

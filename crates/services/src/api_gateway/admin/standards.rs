@@ -14,10 +14,17 @@ use serde_json::value::RawValue;
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::Caller;
-use super::super::parameters::written_out;
 use super::by;
 use crate::data::{Change, Definition};
+use crate::digits::{Ambiguous, Digits};
 
+const CONVENTION_FIELDS: &[&str] = &[
+    "name",
+    "version",
+    "collateral",
+    "basis_days",
+    "basis_days_of",
+];
 const POLICY_FIELDS: &[&str] = &[
     "name",
     "version",
@@ -43,7 +50,7 @@ pub(in super::super) async fn publish_policy(
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let policy: Policy = read(&gateway, request).await?;
+    let policy: Policy = read(&gateway, request, POLICY_FIELDS).await?;
     let (id, checked) = (policy.id(), policy.check());
     check_bounds(&policy)?;
     publish(&gateway, &caller, "policy", policy, id, checked).await
@@ -83,7 +90,7 @@ pub(in super::super) async fn publish_convention(
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let convention: Convention = read(&gateway, request).await?;
+    let convention: Convention = read(&gateway, request, CONVENTION_FIELDS).await?;
     let (id, checked) = (convention.id(), convention.check());
     publish(&gateway, &caller, "convention", convention, id, checked).await
 }
@@ -91,38 +98,54 @@ pub(in super::super) async fn publish_convention(
 async fn read<T: DeserializeOwned>(
     gateway: &Gateway,
     request: Request<Body>,
+    valid_params: &'static [&'static str],
 ) -> Result<T, ApiError> {
     let body = gateway.json_body(request).await?;
-    let unreadable = |error: serde_json::Error| {
-        ApiError::Unreadable(format!("this is not such a definition: {error}"))
+    let unreadable = |error: &dyn std::fmt::Display| ApiError::UnreadableBody {
+        why: format!("the body is not such a definition: {error}"),
+        valid_params,
     };
     // Rewritten only once it is known to be JSON.
-    let raw: &RawValue = serde_json::from_slice(&body).map_err(unreadable)?;
-    serde_json::from_str(&with_plain_numbers(raw.get())).map_err(unreadable)
+    let raw: &RawValue = serde_json::from_slice(&body).map_err(|error| unreadable(&error))?;
+    let plain = with_plain_numbers(raw.get()).map_err(|error| unreadable(&error))?;
+    serde_json::from_str(&plain).map_err(|error| unreadable(&error))
 }
 
-/// The same JSON with its numbers written out.
-fn with_plain_numbers(json: &str) -> String {
-    let (mut text, mut number) = (String::with_capacity(json.len()), String::new());
-    let (mut quoted, mut escaped) = (false, false);
-    for char in json.chars() {
-        let numeric = char.is_ascii_digit() || matches!(char, '-' | '+' | '.' | 'e' | 'E');
-        // A number begins with a digit or a minus; the letters of `true` and `false` do not.
-        if !quoted && numeric && (!number.is_empty() || !char.is_ascii_alphabetic()) {
-            number.push(char);
-            continue;
+/// The same JSON with its numbers by value. Strings that are numbers are read as text is: two readings are one too many.
+fn with_plain_numbers(json: &str) -> Result<String, Ambiguous> {
+    let mut text = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '"' => string_bytes(rest),
+            '-' | '0'..='9' => rest
+                .find(|char: char| !matches!(char, '-' | '+' | '.' | 'e' | 'E' | '0'..='9'))
+                .unwrap_or(rest.len()),
+            _ => first.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        match first {
+            '"' => {
+                let inner = token.get(1..length - 1).unwrap_or_default();
+                text.push_str(&format!("\"{}\"", Digits::of_text(inner)?));
+            }
+            '-' | '0'..='9' => text.push_str(&Digits::typed(token).to_string()),
+            _ => text.push_str(token),
         }
-        text.push_str(&written_out(&std::mem::take(&mut number)));
-        text.push(char);
-        if quoted {
-            quoted = escaped || char != '"';
-            escaped = char == '\\' && !escaped;
-        } else {
-            quoted = char == '"';
-        }
+        rest = after;
     }
-    text.push_str(&written_out(&number));
-    text
+    Ok(text)
+}
+
+/// Of the string that the JSON begins with, quotes included.
+fn string_bytes(json: &str) -> usize {
+    let mut escaped = false;
+    let end = json.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(json.len(), |end| end + 2)
 }
 
 async fn publish<T: Serialize>(
@@ -198,8 +221,12 @@ mod tests {
 
     #[test]
     fn numbers_are_written_out_and_text_is_not() {
-        let json = r#"{"a": 1.0E2, "b": [true, 1e-2, "1e2 \" 1e2"], "c": 30.0}"#;
-        let plain = r#"{"a": 100, "b": [true, 0.01, "1e2 \" 1e2"], "c": 30}"#;
-        assert_eq!(with_plain_numbers(json), plain);
+        let json = r#"{"a": 1.0E2, "b": [true, 1e-2, "1e2 \" 1e2"], "c": 30.0, "d": "0.2500"}"#;
+        let plain = r#"{"a": 100, "b": [true, 0.01, "1e2 \" 1e2"], "c": 30, "d": "0.25"}"#;
+        assert_eq!(with_plain_numbers(json).unwrap(), plain);
+        let long = r#"{"a": 2500.5000, "b": "é\\", "c": 1.000}"#;
+        let plain = r#"{"a": 2500.5, "b": "é\\", "c": 1}"#;
+        assert_eq!(with_plain_numbers(long).unwrap(), plain);
+        assert!(with_plain_numbers(r#"{"threshold": "20.000"}"#).is_err());
     }
 }

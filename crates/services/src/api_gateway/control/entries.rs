@@ -50,8 +50,8 @@ pub(super) async fn record(
     request: Request<Body>,
 ) -> Result<Json<EntryAnswer>, ApiError> {
     let body = gateway.body(request, gateway.body_bytes_max).await?;
-    let request: EntryRequest =
-        serde_json::from_slice(&body).map_err(|error| ApiError::Unreadable(error.to_string()))?;
+    let request: EntryRequest = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::unreadable_body(error.to_string()))?;
     let kind = KINDS.into_iter().find(|kind| kind.name() == request.kind);
     let kind = kind.ok_or_else(|| {
         ApiError::invalid(

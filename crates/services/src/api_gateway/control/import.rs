@@ -68,7 +68,7 @@ pub(super) async fn import(
     };
     let taken = take(&gateway.keeper, &*gateway.calculator.writer, parcel).await;
     let (report, audit) = taken.map_err(|error| match error {
-        IntakeError::Refused(error) => ApiError::Unreadable(error.to_string()),
+        IntakeError::Refused(error) => ApiError::unreadable_body(error.to_string()),
         IntakeError::Database(error) => error.into(),
         IntakeError::Write(error) => error.into(),
         IntakeError::Broken => ApiError::Calculation("reading the file failed".to_owned()),

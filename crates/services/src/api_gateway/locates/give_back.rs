@@ -8,7 +8,6 @@ use axum::http::Request;
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::{Caller, RequestId};
-use super::super::parameters::whole;
 use super::{Asker, LocateAnswer, idempotency, locate_id, read_step};
 use crate::data::Order;
 
@@ -27,8 +26,10 @@ pub(in super::super) async fn give_back(
     let route = format!("return {locate_id}");
     let idempotency = idempotency(&headers, &route, &parameters)?;
     let rule = "must be a whole number from 1 to 1000000000";
-    let shares = parameters.maybe("shares", rule, |text| {
-        let shares = whole(text).filter(|shares| (1..=1_000_000_000).contains(shares))?;
+    let shares = parameters.number("shares", rule, |digits| {
+        let shares = digits
+            .whole()
+            .filter(|shares| (1..=1_000_000_000).contains(shares))?;
         i64::try_from(shares).ok()
     });
     parameters.finish()?;

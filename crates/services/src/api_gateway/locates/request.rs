@@ -4,23 +4,24 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::Request;
-use pricing::{PerShare, PositionValue, Price, Rate};
+use pricing::Rate;
 use uuid::Uuid;
 
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::{Caller, RequestId};
-use super::super::parameters::{
-    CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker, whole,
-};
+use super::super::parameters::{CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker};
+use super::super::position::shares as read_shares;
 use super::{Asker, LocateAnswer, idempotency};
 use crate::calculation::LocateRequest;
 use crate::data::{LocateKind, Order, made_for};
+use crate::digits::Digits;
 
 pub(super) const PARAMETERS: &[&str] = &[
     "ticker",
     "shares",
     "share_price",
+    "position_value",
     "loan_days",
     "client_id",
     "quote_id",
@@ -31,7 +32,6 @@ pub(super) const PARAMETERS: &[&str] = &[
 
 const ROUTE: &str = "POST /api/v1/locates";
 const SHARES_MAX: u64 = 1_000_000_000;
-const VALUE_MAX: i64 = 1_000_000_000;
 
 /// Which quote the locate is to be made from.
 enum Basis {
@@ -110,12 +110,12 @@ fn validate(
     let quote_id = parameters.maybe("quote_id", "must be a quote's id", |text| {
         text.parse::<Uuid>().ok()
     });
-    let quoted = parameters.optional("quote_id").is_some();
+    let quoted = parameters.is_sent("quote_id");
     let rule = "must be a whole number from 1 to 1000000000";
-    let read_shares = |text: &str| whole(text).filter(|shares| (1..=SHARES_MAX).contains(shares));
+    let in_bounds = |digits: &Digits| read_shares(digits, SHARES_MAX);
     let shares = match quoted {
-        true => parameters.maybe("shares", rule, read_shares),
-        false => parameters.required("shares", rule, read_shares),
+        true => parameters.number("shares", rule, in_bounds),
+        false => parameters.required_number("shares", rule, in_bounds),
     };
     let rule = "must be single_use, reusable or pre_borrow";
     let kind = parameters.maybe("type", rule, LocateKind::parse);
@@ -123,8 +123,8 @@ fn validate(
         text.parse::<bool>().ok()
     });
     let rule = "must be a plain decimal fraction a year from 0 to 1000, with at most 8 decimals";
-    let limit_rate = parameters.maybe("limit_rate", rule, |text| {
-        let rate: Rate = text.parse().ok()?;
+    let limit_rate = parameters.number("limit_rate", rule, |digits| {
+        let rate: Rate = digits.parse()?;
         (rate >= Rate::ZERO && rate <= Rate::whole(1_000)).then_some(rate)
     });
     let client_id = parameters.maybe("client_id", CLIENT_RULE, |text| {
@@ -132,8 +132,8 @@ fn validate(
     });
     let priced = match quoted {
         true => {
-            for name in ["ticker", "share_price", "loan_days"] {
-                if parameters.optional(name).is_some() {
+            for name in ["ticker", "share_price", "position_value", "loan_days"] {
+                if parameters.is_sent(name) {
                     parameters.refuse(name, "is the quote's, where a quote_id is sent");
                 }
             }
@@ -170,64 +170,23 @@ fn validate(
 
 /// What has to be priced; whose it is, is filled in by the caller.
 fn price_terms(parameters: &mut Parameters, shares: Option<u64>) -> Option<LocateRequest> {
-    if parameters.optional("client_id").is_none() {
+    if !parameters.is_sent("client_id") {
         parameters.refuse("client_id", "is required");
     }
     let ticker = parameters.required("ticker", TICKER_RULE, |text| {
         is_ticker(text).then(|| text.to_owned())
     });
-    let rule = "must be a whole number from 1 to 365";
-    let loan_days = parameters.required("loan_days", rule, |text| {
-        let days = whole(text).filter(|days| (1..=365).contains(days))?;
-        u32::try_from(days).ok()
-    });
-    let rule = "must be a plain decimal number above 0, at most 10000000, with at most 6 decimals";
-    let price = parameters.required("share_price", rule, |text| {
-        let price: Price = text.parse().ok()?;
-        (price > Price::ZERO && price <= Price::whole(10_000_000)).then_some(price)
-    });
-    let (ticker, loan_days, price, shares) = (ticker?, loan_days?, price?, shares?);
-    let value = value_of(shares, price);
-    if value.is_none() {
-        let message = "shares times share_price must be at least a cent and at most 1000000000";
-        parameters.refuse("shares", message);
-    }
+    let loan_days = parameters.loan_days();
+    let price = parameters.share_price();
+    parameters.require("share_price");
+    let worth = parameters.worth(shares, price);
     Some(LocateRequest {
         request_id: String::new(),
         client_id: String::new(),
         key_id: String::new(),
-        ticker,
-        position_value: value?,
-        loan_days,
-        per_share: Some(PerShare { shares, price }),
+        ticker: ticker?,
+        worth: worth?,
+        loan_days: loan_days?,
         moment: None,
     })
-}
-
-/// To the cent, half a cent up.
-fn value_of(shares: u64, price: Price) -> Option<PositionValue> {
-    const PRICE_UNITS_IN_A_CENT: i128 = 10_000;
-    let exact = i128::from(shares) * i128::from(price.units());
-    let cents = (exact + PRICE_UNITS_IN_A_CENT / 2) / PRICE_UNITS_IN_A_CENT;
-    let value = PositionValue::from_units(i64::try_from(cents).ok()?);
-    (value > PositionValue::ZERO && value <= PositionValue::whole(VALUE_MAX)).then_some(value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_position_is_worth_its_shares() {
-        let value = |shares, price: &str| value_of(shares, price.parse().unwrap());
-        assert_eq!(value(100, "12.345678").unwrap().to_string(), "1234.57");
-        assert_eq!(value(100, "0.00005").unwrap().to_string(), "0.01");
-        assert_eq!(value(100, "0.000049"), None);
-        assert_eq!(
-            value(100_000_000, "10").unwrap().to_string(),
-            "1000000000.00"
-        );
-        assert_eq!(value(100_000_100, "10"), None);
-        assert_eq!(value(SHARES_MAX, "10000000"), None);
-    }
 }

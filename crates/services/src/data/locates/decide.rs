@@ -343,10 +343,14 @@ fn fee_for(quote: &RecordedQuote, shares: i64, quoted: i64) -> Result<LocateFee,
         return Ok(fee);
     }
     let mut inputs = quote.inputs.clone();
-    inputs.position_value = part_of(inputs.position_value, shares, quoted);
-    if let Some(per_share) = &mut inputs.per_share {
+    // Where shares have a price, the part is worth what it would be by itself.
+    let worth = inputs.per_share.as_mut().and_then(|per_share| {
         per_share.shares = shares.unsigned_abs();
-    }
+        per_share.value()
+    });
+    inputs.position_value = worth
+        .unwrap_or_else(|| part_of(inputs.position_value, shares, quoted))
+        .max(PositionValue::from_units(1));
     let priced = pricing::quote(&inputs).map_err(|error| Refusal::Pricing(error.to_string()))?;
     let outputs = priced.outputs();
     fee.total_fee = outputs.total_fee;
