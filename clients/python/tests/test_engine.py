@@ -6,6 +6,7 @@ import asyncio
 from datetime import datetime, timezone
 from decimal import Decimal
 
+import numpy
 import pytest
 
 import borrow_rate_engine as bre
@@ -26,6 +27,17 @@ def test_a_quote_is_exact_explained_and_on_record(engine: Engine) -> None:
         assert any(Decimal(step.rounded) == quote.total_fee for step in explanation.steps)
         entries = list(client.audit_entries(ticker="GME"))
         assert quote.audit.entry_id in {entry.id for entry in entries}
+
+
+def test_a_position_by_its_shares_and_their_price(engine: Engine) -> None:
+    with bre.Client(engine[0] + "/api/v1", engine[1]) as client:
+        quote = client.quote("GME", None, 30, "standard", shares=numpy.int64(100), share_price=Decimal("25.5000"))
+        assert quote.position_value == 2550 and quote in {quote}
+        assert client.quote("GME", Decimal("2550.000"), 30, "standard", shares=100, share_price="25.5").total_fee == quote.total_fee
+        with pytest.raises(bre.InvalidParameter, match="2550.00"):
+            client.quote("GME", 1, 30, "standard", shares=100, share_price="25.5")
+        with pytest.raises(bre.InvalidParameter, match="250000"):
+            client.quote("GME", "250.000", 30, "standard")
 
 
 def test_rates_of_now_of_then_and_supposed(engine: Engine) -> None:
@@ -64,6 +76,7 @@ def test_a_book_is_answered_line_by_line(engine: Engine) -> None:
         quote = client.quote("GME", 100000, 30, "standard")
         assert book.lines[0].total_fee == quote.total_fee == book.totals["USD"]
         again = client.book(BOOK, as_of=book.as_of)
+        assert client.book(BOOK, as_of=book.as_of.isoformat()).lines == book.lines
         assert (again.lines, again.known_at) == (book.lines, book.known_at)
 
 

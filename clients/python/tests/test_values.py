@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from decimal import Decimal
+from pathlib import Path
 
 import httpx
+import numpy
 import pytest
 
 import borrow_rate_engine as bre
@@ -18,6 +21,14 @@ UNKNOWN = {
     "error": "outcome unknown",
     "error_code": "EXTERNAL_API_UNAVAILABLE",
     "details": {"outcome": "unknown", "request_id": "r-1"},
+}
+
+
+GME = {
+    "ticker": "GME", "current_rate": Decimal("0.19"), "base_rate": Decimal("0.1"), "borrow_status": "HARD",
+    "volatility_index": 20, "volatility_tier": "NORMAL", "event_risk_factor": 0, "currency": "USD", "policy": "standard-1",
+    "available": None, "available_or_more": False, "last_updated": None, "stale": False,
+    "data_sources": {"base_rate": {"source": "sample", "as_of": None, "stale": True, "fallback": False}},
 }
 
 
@@ -33,6 +44,63 @@ def test_numbers_keep_their_digits() -> None:
         _calls.amount("value", 0.1)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         _calls.amount("value", True)
+
+
+def test_numbers_are_taken_as_pandas_has_them() -> None:
+    column = numpy.array([100, 2500], dtype=numpy.int64)
+    assert [_calls.amount("value", number) for number in column] == ["100", "2500"]
+    body = json.loads(_calls.locate("GME", column[0], "25.50", column[1], "standard", "single_use", False, None, None).body or b"")
+    assert (body["shares"], body["loan_days"]) == (100, 2500)
+    for lost in (numpy.float64(0.1), numpy.bool_(True), float("nan")):
+        with pytest.raises(TypeError, match="floats lose digits"):
+            _calls.amount("value", lost)  # type: ignore[arg-type]
+
+
+def test_a_decimal_is_sent_by_its_value() -> None:
+    for value, sent in [("2500.5000", "2500.5"), ("1.000", "1"), ("30", "30"), ("100", "100"), ("0.000", "0"), ("-1.50", "-1.5")]:
+        assert _calls.amount("value", Decimal(value)) == sent
+    # What was written as text is sent as it was written: the engine says what is wrong with it.
+    assert _calls.amount("value", "1.000") == "1.000"
+    with pytest.raises(ValueError, match="NaN"):
+        _calls.amount("value", Decimal("NaN"))
+
+
+def test_a_base_url_may_hold_the_path_of_the_api() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, json={"status": "healthy"})
+
+    for url in ("http://engine", "http://engine/", "http://engine/api/v1", "http://engine/api/v1/", "http://engine/desk/api/v1"):
+        with httpx.Client(transport=httpx.MockTransport(answer)) as http:
+            bre.Client(url, http=http).health()
+    assert asked == ["http://engine/api/v1/health"] * 4 + ["http://engine/desk/api/v1/health"]
+
+
+def test_a_book_is_its_bytes_or_its_path(tmp_path: Path) -> None:
+    text = "ticker,client,days,value\nGME,standard,30,100\n"
+    path = tmp_path / "book.csv"
+    path.write_text(text)
+    for file in (text.encode(), bytearray(text.encode()), path, str(path), text):
+        assert _calls.content(file) == text.encode()  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError):
+        _calls.content(tmp_path / "none.csv")
+    with pytest.raises(TypeError, match="path"):
+        _calls.content(7)  # type: ignore[arg-type]
+
+
+def test_answers_go_into_sets() -> None:
+    first, again = bre.Rate.read(GME), bre.Rate.read(GME)
+    assert {first, again} == {first} and {first: 1}[again] == 1
+    other = bre.Rate.read({**GME, "ticker": "AMC"})
+    assert len({first, other}) == 2
+
+
+def test_a_moment_is_a_value_or_text() -> None:
+    assert _calls.moment("as_of", "2026-04-01T10:31:00-04:00") == "2026-04-01T10:31:00-04:00"
+    with pytest.raises(TypeError, match="as_of"):
+        _calls.moment("as_of", date(2026, 4, 1))  # type: ignore[arg-type]
 
 
 def test_a_moment_needs_its_zone() -> None:

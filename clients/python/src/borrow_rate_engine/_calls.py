@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import operator
+import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, SupportsIndex, TypeVar
 from urllib.parse import quote as escaped
 
 from .models import AuditEntry, Availability, Book, Explanation, Json, Locate, Page, Quote, Rate
 
 T = TypeVar("T")
-Amount = Decimal | int | str
-"""A number with its own digits. A float has others than the ones that were meant, and is refused."""
+Amount = Decimal | SupportsIndex | str
+"""A number with its own digits: a Decimal, a whole number of any type (numpy's too), or text. A float has others than the ones
+that were meant, and is refused."""
+Moment = datetime | str
+"""A time with its zone, as a value (pandas' Timestamp too) or as text such as 2026-04-01T10:31:00-04:00."""
+File = bytes | str | os.PathLike[str]
+"""A book: its bytes, or where it is; text of more than one line is the book itself."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,41 @@ def amount(name: str, value: Amount | None) -> str | None:
     """As text, so that no digit is lost on the way."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (Decimal, int, str)):
-        raise TypeError(f"{name} must be a Decimal, an int or a str, not {type(value).__name__}: floats lose digits")
-    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Decimal):
+        return _by_value(name, value)
+    return str(whole(name, value))
 
 
-def moment(name: str, value: datetime | None) -> str | None:
-    if value is None:
-        return None
+def _by_value(name: str, value: Decimal) -> str:
+    """Without the noughts that only its type put there: `1.000`, as text, is a thousand to some."""
+    if not value.is_finite():
+        raise ValueError(f"{name} must be a number, not {value}")
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    # numpy's truth values are no subclass of bool, and its float64 is one of float.
+    if isinstance(value, float) or type(value).__name__ in ("bool", "bool_"):
+        raise TypeError(_not_a_number(name, value))
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(_not_a_number(name, value)) from None
+
+
+def _not_a_number(name: str, value: object) -> str:
+    kind = type(value).__name__
+    return f"{name} must be a Decimal, a whole number or a str, not {kind}: floats lose digits, Decimal(str(value)) says which are meant"
+
+
+def moment(name: str, value: Moment | None) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, datetime):
+        raise TypeError(f"{name} must be a datetime with a time zone or a str, not {type(value).__name__}")
     if value.tzinfo is None:
         raise ValueError(f"{name} must have a time zone")
     return value.isoformat()
@@ -78,7 +112,7 @@ def _page(read: Callable[[Json], T]) -> Callable[[Json], Page[T]]:
     return page
 
 
-def rate(ticker: str, as_of: datetime | None, known_at: datetime | None) -> Call[Rate]:
+def rate(ticker: str, as_of: Moment | None, known_at: Moment | None) -> Call[Rate]:
     path = f"/api/v1/rates/{_segment(ticker)}"
     return _get(path, Rate.read, as_of=moment("as_of", as_of), known_at=moment("known_at", known_at))
 
@@ -87,9 +121,9 @@ def what_if(
     ticker: str,
     base_rate: Amount | None,
     volatility_index: Amount | None,
-    event_risk_factor: int | None,
-    as_of: datetime | None,
-    known_at: datetime | None,
+    event_risk_factor: SupportsIndex | None,
+    as_of: Moment | None,
+    known_at: Moment | None,
 ) -> Call[Rate]:
     return _get(
         f"/api/v1/rates/{_segment(ticker)}/calculate",
@@ -108,13 +142,13 @@ def rates_of_status(status: str, skip: int, limit: int) -> Call[Page[Rate]]:
 
 def quote(
     ticker: str,
-    position_value: Amount,
-    loan_days: int,
+    position_value: Amount | None,
+    loan_days: SupportsIndex,
     client_id: str,
-    shares: int | None,
+    shares: SupportsIndex | None,
     share_price: Amount | None,
-    as_of: datetime | None,
-    known_at: datetime | None,
+    as_of: Moment | None,
+    known_at: Moment | None,
     request_id: str | None,
 ) -> Call[Quote]:
     body = {
@@ -143,12 +177,12 @@ def explanation(quote_id: str) -> Call[Explanation]:
 
 
 def audit_entries(
-    ticker: str | None, start: date | None, end: date | None, page: int, page_size: int
+    ticker: str | None, start: date | str | None, end: date | str | None, page: int, page_size: int
 ) -> Call[Page[AuditEntry]]:
-    def day(name: str, value: date | None) -> str | None:
-        if isinstance(value, datetime):
+    def day(name: str, value: date | str | None) -> str | None:
+        if value is None or isinstance(value, (datetime, str)):
             return moment(name, value)
-        return None if value is None else value.isoformat()
+        return value.isoformat()
 
     return _get(
         "/api/v1/audit",
@@ -170,9 +204,9 @@ def _order(path: str, body: Mapping[str, Any], key: str | None, request_id: str 
 
 def locate(
     ticker: str,
-    shares: int,
+    shares: SupportsIndex,
     share_price: Amount,
-    loan_days: int,
+    loan_days: SupportsIndex,
     client_id: str,
     kind: str,
     all_or_none: bool,
@@ -181,9 +215,9 @@ def locate(
 ) -> Call[Locate]:
     body = {
         "ticker": ticker,
-        "shares": shares,
+        "shares": whole("shares", shares),
         "share_price": amount("share_price", share_price),
-        "loan_days": loan_days,
+        "loan_days": whole("loan_days", loan_days),
         "client_id": client_id,
         "type": kind,
         "all_or_none": all_or_none,
@@ -192,8 +226,9 @@ def locate(
     return _order("/api/v1/locates", body, key, None)
 
 
-def locate_step(locate_id: str, step: str, shares: int | None, key: str | None) -> Call[Locate]:
-    return _order(f"/api/v1/locates/{_segment(locate_id)}/{step}", {"shares": shares}, key, None)
+def locate_step(locate_id: str, step: str, shares: SupportsIndex | None, key: str | None) -> Call[Locate]:
+    body = {"shares": None if shares is None else whole("shares", shares)}
+    return _order(f"/api/v1/locates/{_segment(locate_id)}/{step}", body, key, None)
 
 
 def locate_by_id(locate_id: str) -> Call[Locate]:
@@ -204,7 +239,19 @@ def availability(ticker: str) -> Call[Availability]:
     return _get(f"/api/v1/availability/{_segment(ticker)}", Availability.read)
 
 
-def book(file: bytes, as_of: datetime | None, known_at: datetime | None) -> Call[Book]:
+def content(file: File) -> bytes:
+    """What a book says. Reads the file where only its place is given."""
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return bytes(file)
+    if isinstance(file, str) and "\n" in file:
+        return file.encode()
+    if not isinstance(file, (str, os.PathLike)):
+        raise TypeError(f"a book is bytes, or the path of a CSV or Parquet file, not {type(file).__name__}")
+    with open(file, "rb") as opened:
+        return opened.read()
+
+
+def book(file: bytes, as_of: Moment | None, known_at: Moment | None) -> Call[Book]:
     params = {"as_of": moment("as_of", as_of), "known_at": moment("known_at", known_at)}
     given = {name: value for name, value in params.items() if value is not None}
     kind = "application/vnd.apache.parquet" if file.startswith(b"PAR1") else "text/csv"

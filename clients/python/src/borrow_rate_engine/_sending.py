@@ -49,13 +49,20 @@ def never_sent(error: httpx.TransportError) -> bool:
     return isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
 
 
-def request(client: httpx.Client | httpx.AsyncClient, call: Call[Any], api_key: str | None) -> httpx.Request:
+def base(url: str) -> str:
+    """Where the engine is, however much of a path was copied with it."""
+    url = str(url).rstrip("/")
+    return url.removesuffix("/api/v1").rstrip("/")
+
+
+def request(client: httpx.Client | httpx.AsyncClient, base: str, call: Call[Any], api_key: str | None) -> httpx.Request:
     headers = {"X-Request-ID": call.request_id, "Accept": "application/json", **call.headers}
     if api_key is not None:
         headers["X-API-Key"] = api_key
     if call.body is not None:
         headers.setdefault("Content-Type", "application/json")
-    return client.build_request(call.method, call.path, params=dict(call.params), content=call.body, headers=headers)
+    url = base + call.path
+    return client.build_request(call.method, url, params=dict(call.params), content=call.body, headers=headers)
 
 
 def answer(call: Call[T], response: httpx.Response) -> T:

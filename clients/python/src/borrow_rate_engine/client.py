@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date
 from types import TracebackType
-from typing import TypeVar
+from typing import SupportsIndex, TypeVar
 
 import httpx
 
 from . import _calls
-from ._calls import Amount, Call
-from ._sending import Retries, answer, broken, request
+from ._calls import Amount, Call, File, Moment
+from ._sending import Retries, answer, base, broken, request
 from .models import AuditEntry, Availability, Book, Explanation, Json, Locate, Page, Quote, Rate
 
 T = TypeVar("T")
@@ -24,6 +24,7 @@ class Client:
 
     `attempts_max`: a request that the engine refused for now (429, 503) or that was never sent is tried again, up to so many
     times in all, after the time that the engine names. A request whose outcome is unknown never is.
+    `base_url`: where the engine is, such as http://127.0.0.1:8000; `/api/v1` may stand behind it.
     """
 
     def __init__(
@@ -37,7 +38,8 @@ class Client:
     ) -> None:
         self._api_key = api_key
         self._retries = Retries(attempts_max)
-        self._http = http or httpx.Client(base_url=base_url, timeout=timeout_seconds)
+        self._base = base(base_url)
+        self._http = http or httpx.Client(timeout=timeout_seconds)
 
     def __enter__(self) -> Client:
         return self
@@ -55,7 +57,7 @@ class Client:
         while True:
             trouble: httpx.Response | httpx.TransportError
             try:
-                response = self._http.send(request(self._http, call, self._api_key))
+                response = self._http.send(request(self._http, self._base, call, self._api_key))
                 if response.is_success:
                     return answer(call, response)
                 trouble = response
@@ -69,7 +71,7 @@ class Client:
             time.sleep(wait_seconds)
             attempt += 1
 
-    def rate(self, ticker: str, *, as_of: datetime | None = None, known_at: datetime | None = None) -> Rate:
+    def rate(self, ticker: str, *, as_of: Moment | None = None, known_at: Moment | None = None) -> Rate:
         """The current rate; or that of a moment of the past, with what was known then."""
         return self._send(_calls.rate(ticker, as_of, known_at))
 
@@ -79,9 +81,9 @@ class Client:
         *,
         base_rate: Amount | None = None,
         volatility_index: Amount | None = None,
-        event_risk_factor: int | None = None,
-        as_of: datetime | None = None,
-        known_at: datetime | None = None,
+        event_risk_factor: SupportsIndex | None = None,
+        as_of: Moment | None = None,
+        known_at: Moment | None = None,
     ) -> Rate:
         """The rate with what is supposed in place of what the market says."""
         call = _calls.what_if(ticker, base_rate, volatility_index, event_risk_factor, as_of, known_at)
@@ -101,17 +103,20 @@ class Client:
     def quote(
         self,
         ticker: str,
-        position_value: Amount,
-        loan_days: int,
+        position_value: Amount | None,
+        loan_days: SupportsIndex,
         client_id: str,
         *,
-        shares: int | None = None,
+        shares: SupportsIndex | None = None,
         share_price: Amount | None = None,
-        as_of: datetime | None = None,
-        known_at: datetime | None = None,
+        as_of: Moment | None = None,
+        known_at: Moment | None = None,
         request_id: str | None = None,
     ) -> Quote:
-        """Prices a locate. It is on record when this returns; `OutcomeUnknown` says that it may be."""
+        """Prices a locate. It is on record when this returns; `OutcomeUnknown` says that it may be.
+
+        With `shares` and `share_price` the position is worth their product, and `position_value` may be None.
+        """
         call = _calls.quote(
             ticker, position_value, loan_days, client_id, shares, share_price, as_of, known_at, request_id
         )
@@ -130,7 +135,7 @@ class Client:
         return self._send(_calls.explanation(quote_id))
 
     def audit_entries(
-        self, *, ticker: str | None = None, start: date | None = None, end: date | None = None
+        self, *, ticker: str | None = None, start: date | str | None = None, end: date | str | None = None
     ) -> Iterator[AuditEntry]:
         """The client's own entries, newest first, a page at a time."""
         number = 1
@@ -149,9 +154,9 @@ class Client:
     def locate(
         self,
         ticker: str,
-        shares: int,
+        shares: SupportsIndex,
         share_price: Amount,
-        loan_days: int,
+        loan_days: SupportsIndex,
         client_id: str,
         *,
         kind: str = "single_use",
@@ -176,7 +181,7 @@ class Client:
         """Lets an offer go."""
         return self._send(_calls.locate_step(locate_id, "decline", None, idempotency_key))
 
-    def return_shares(self, locate_id: str, shares: int, *, idempotency_key: str | None = None) -> Locate:
+    def return_shares(self, locate_id: str, shares: SupportsIndex, *, idempotency_key: str | None = None) -> Locate:
         """Gives back what is not needed."""
         return self._send(_calls.locate_step(locate_id, "return", shares, idempotency_key))
 
@@ -184,9 +189,9 @@ class Client:
         """A locate as it stands."""
         return self._send(_calls.locate_by_id(locate_id))
 
-    def book(self, file: bytes, *, as_of: datetime | None = None, known_at: datetime | None = None) -> Book:
-        """Prices a whole book, CSV or Parquet; every line is answered."""
-        return self._send(_calls.book(file, as_of, known_at))
+    def book(self, file: File, *, as_of: Moment | None = None, known_at: Moment | None = None) -> Book:
+        """Prices a whole book, CSV or Parquet, from its bytes or its path; every line is answered."""
+        return self._send(_calls.book(_calls.content(file), as_of, known_at))
 
     def health(self) -> Json:
         """The state of each part; needs no key."""

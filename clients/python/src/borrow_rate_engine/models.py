@@ -1,9 +1,10 @@
-"""What the engine answers, as values. Rates are fractions a year (0.19 is 19 %); money is in the quote's currency."""
+"""What the engine answers, as values: they compare, and go into sets and dictionaries. Rates are fractions a year (0.19 is 19 %);
+money is in the quote's currency."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
@@ -57,7 +58,7 @@ class Rate:
     available_or_more: bool
     last_updated: datetime | None
     stale: bool
-    data_sources: Mapping[str, Source]
+    data_sources: Mapping[str, Source] = field(hash=False)
     as_of: datetime | None
     known_at: datetime | None
 
@@ -124,7 +125,7 @@ class Quote:
     expires_at: datetime
     audit: Recorded
     stale: bool
-    data_sources: Mapping[str, Source]
+    data_sources: Mapping[str, Source] = field(hash=False)
     as_of: datetime | None
     known_at: datetime | None
 
@@ -297,7 +298,7 @@ class Book:
     lines: tuple[BookLine, ...]
     priced: int
     refused: int
-    totals: Mapping[str, Decimal]
+    totals: Mapping[str, Decimal] = field(hash=False)
     audit_entry: str
 
     @classmethod
@@ -323,7 +324,7 @@ class AuditEntry:
     recorded_at: datetime
     hash: str
     previous_hash: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, Any] = field(hash=False)
 
     @classmethod
     def read(cls, json: Json) -> AuditEntry:
