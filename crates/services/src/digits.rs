@@ -4,19 +4,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::text_number::ambiguity;
+
 /// A number's digits without what changes nothing of its value: the only thing that numbers are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Digits(String);
 
 /// Text that a reader elsewhere takes for another number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "was sent as the text {text}, which is {whole} to some and {whole}000 to others: write {whole} or {whole}000"
-)]
-pub(crate) struct Ambiguous {
-    text: String,
-    whole: String,
-}
+#[error("was sent as text, and {0}")]
+pub(crate) struct Ambiguous(String);
 
 impl Digits {
     /// Of a number with a type: JSON's numbers, a column of decimals.
@@ -24,17 +21,10 @@ impl Digits {
         Digits(without_noughts(&written_out(number)).to_owned())
     }
 
-    /// Of text: cells of CSV, queries, JSON's strings. With a point or a comma for thousands, `1.000` is a thousand in half of the
-    /// world, and one in the other.
+    /// Of text: cells of CSV, queries, JSON's strings. What two people read differently is no number.
     pub(crate) fn of_text(text: &str) -> Result<Digits, Ambiguous> {
-        if let Some((whole, "000")) = text.split_once('.')
-            && is_plain(whole)
-            && whole.trim_start_matches('-') != "0"
-        {
-            return Err(Ambiguous {
-                text: text.to_owned(),
-                whole: whole.to_owned(),
-            });
+        if let Some(reason) = ambiguity(text) {
+            return Err(Ambiguous(reason));
         }
         Ok(Digits(without_noughts(text).to_owned()))
     }
@@ -175,8 +165,8 @@ mod tests {
         for text in ["1.000", "250.000", "-5.000", "1000.000"] {
             let error = Digits::of_text(text).unwrap_err().to_string();
             let whole = text.strip_suffix(".000").unwrap();
-            let both = format!("write {whole} or {whole}000");
-            assert!(error.contains(text) && error.contains(&both), "{error}");
+            let both = format!("{text} can be read as {whole} and as {whole}000");
+            assert!(error.contains(&both), "{error}");
             assert!(Digits::of_cell(text).is_err());
         }
         for (text, expected) in [
@@ -188,9 +178,6 @@ mod tests {
             ("1.250", "1.25"),
             ("1.000.000", "1.000.000"),
             ("1,000", "1,000"),
-            // None either way.
-            ("0.000", "0"),
-            (".000", ".000"),
             ("1e5", "1e5"),
         ] {
             assert_eq!(Digits::of_text(text).unwrap().0, expected, "{text}");

@@ -214,8 +214,13 @@ mod tests {
     }
     #[test]
     fn text_with_two_readings_is_refused_and_a_type_has_one() {
-        check("250.000", "", "", Err("write 250 or 250000"));
-        check("", "1.000", "2", Err("write 1 or 1000"));
+        check(
+            "250.000",
+            "",
+            "",
+            Err("250.000 can be read as 250 and as 250000"),
+        );
+        check("", "1.000", "2", Err("1.000 can be read as 1 and as 1000"));
         check("2500.5000", "", "", Ok("2500.50"));
         check("30.0", "", "", Ok("30.00"));
         check("1.5E3", "", "", Ok("1500.00"));
@@ -234,7 +239,7 @@ mod tests {
         };
         let reason = cells.read().unwrap_err();
         assert!(
-            reason.starts_with("loan_days was sent as the text 30.000"),
+            reason.starts_with("loan_days was sent as text, and 30.000 can be"),
             "{reason}"
         );
     }

@@ -122,6 +122,10 @@ async fn numbers_and_texts_that_nobody_means() {
             if shown != shown.trim() {
                 continue;
             }
+            // As good as not sent: the value is then that of the shares.
+            if shown == "null" && field == "position_value" {
+                continue;
+            }
             // A share's price has six decimals.
             if field == "share_price" && ["0.001", "1.005"].contains(&bad) {
                 continue;
@@ -360,12 +364,13 @@ async fn two_inputs_for_one_fact_are_compared() {
     let with = |value: &str| worth.replace('}', &format!(",\"position_value\":{value}}}"));
     let derived = instance.locate(&key, worth).await;
     assert_eq!(derived.status, 200, "{}", derived.body);
-    let fee = |answer: &Answer| answer.json()["breakdown"]["transaction_fees"].to_string();
-    assert_eq!(fee(&derived), "5000.0000");
+    let fee = r#""transaction_fees":5000.0000"#;
+    assert!(derived.body.contains(fee), "{}", derived.body);
     for agreeing in ["1000000", "1000000.01", "999999.99"] {
         let answer = instance.locate(&key, &with(agreeing)).await;
-        assert_eq!(fee(&answer), "5000.0000", "{}", answer.body);
-        assert_eq!(answer.json()["position_value"].to_string(), "1000000.00");
+        assert!(answer.body.contains(fee), "{}", answer.body);
+        let value = r#""position_value":1000000.00"#;
+        assert!(answer.body.contains(value), "{}", answer.body);
     }
     let both = |answer: &Answer| {
         refused(answer, "they differ");
@@ -403,11 +408,7 @@ async fn two_inputs_for_one_fact_are_compared() {
         "{}",
         lines[1]
     );
-    assert!(
-        lines[2].contains("\"transaction_fee\":5000.0000") || lines[2].contains("5000.0000"),
-        "{}",
-        lines[2]
-    );
+    assert!(lines[2].contains("5000.0000"), "{}", lines[2]);
 }
 
 /// Text that is one number here and another elsewhere, against numbers whose type leaves nothing open.
@@ -433,19 +434,19 @@ async fn a_number_in_text_has_one_reading() {
     for name in ["position_value", "loan_days", "shares", "share_price"] {
         let answer = ask(name, "\"25.000\"").await;
         refused(&answer, name);
-        assert!(answer.body.contains("write 25 or 25000"), "{}", answer.body);
+        assert!(
+            answer.body.contains("as 25 and as 25000"),
+            "{}",
+            answer.body
+        );
         for one in ["25.000", "25.0000", "\"25.0\"", "\"25\"", "2.5e1"] {
             assert_eq!(ask(name, one).await.status, 200, "{name} {one}");
         }
     }
     for value in ["2500.5000", "\"2500.5000\""] {
         let answer = ask("position_value", value).await;
-        assert_eq!(
-            answer.json()["position_value"].to_string(),
-            "2500.50",
-            "{}",
-            answer.body
-        );
+        let read = r#""position_value":2500.50"#;
+        assert!(answer.body.contains(read), "{}", answer.body);
     }
     for path in [
         "/api/v1/rates/GME/calculate?volatility_index=25.000",
@@ -454,6 +455,6 @@ async fn a_number_in_text_has_one_reading() {
     ] {
         let answer = instance.get(&key, path).await;
         refused(&answer, path);
-        assert!(answer.body.contains("000 to others"), "{}", answer.body);
+        assert!(answer.body.contains("can be read as"), "{}", answer.body);
     }
 }
