@@ -33,6 +33,9 @@ python-client: setup ## check and test the Python client against an engine
 schemathesis: setup ## ask the API, by its own description, all that schemathesis can think of
 	@scripts/schemathesis
 
+pages: setup ## open the engine's pages in a headless browser
+	@scripts/pages
+
 drill: setup ## the ten-fold drill whose times are judged
 	cargo build --release --locked -p engine
 	@scripts/drill

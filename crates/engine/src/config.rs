@@ -13,9 +13,9 @@ use repository::{
     retention::{DAY_MICROS, HOUR_MICROS, Rules},
 };
 use serde::Deserialize;
-use services::{FeedSettings, LocateSettings, RequestsPerMinute, Settings};
+use services::{FeedSettings, LocateSettings, MetricsDoor, RequestsPerMinute, Settings};
 
-use crate::{cli::Source, error::Error, location::Location};
+use crate::{cli::Source, error::Error, location::Location, secret_file};
 
 /// `DIR/bre.toml`, or the file that `--config` names. Unknown words are errors: a misspelt setting must not be a silent default.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -37,6 +37,7 @@ pub(crate) struct Config {
     /// Clusters that are not the instance's own, by name.
     pub(crate) clusters: BTreeMap<String, Cluster>,
     pub(crate) limits: Limits,
+    pub(crate) metrics: Metrics,
     pub(crate) log: Log,
     /// The services say what can be set about them.
     pub(crate) feeds: FeedSettings,
@@ -124,6 +125,26 @@ pub(crate) struct Services {
     pub(crate) calculation_service: Option<String>,
     pub(crate) data_service: Option<String>,
     pub(crate) cache_service: Option<String>,
+}
+
+/// Whom the public port tells its metrics, besides whoever is on this machine.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Metrics {
+    /// All.
+    pub(crate) public: bool,
+    /// A file of mode 0600 with what has to be sent as a bearer token.
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+impl Metrics {
+    fn door(&self) -> Result<MetricsDoor, Error> {
+        let read = |path: &PathBuf| secret_file::read("the metrics' token is not usable", path);
+        Ok(MetricsDoor {
+            public: self.public,
+            token: self.token_file.as_ref().map(read).transpose()?,
+        })
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -461,6 +482,7 @@ impl Config {
             locates: self.locates,
             batch_quotes_max: self.database.batch_quotes_max.get(),
             tls: self.server.tls()?,
+            metrics: self.metrics.door()?,
             ..Settings::default()
         })
     }

@@ -23,6 +23,7 @@ mod record;
 mod reload;
 mod restored;
 mod schema;
+mod secret_file;
 mod serve;
 mod spare;
 mod telemetry;

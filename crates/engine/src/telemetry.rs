@@ -1,6 +1,7 @@
 //! Structured logs to standard error: people read lines, machines read JSON. `RUST_LOG` chooses what; without it `[log] level`
 //! does, which can change while the engine runs.
 
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use tracing_subscriber::{
@@ -21,6 +22,7 @@ pub(crate) fn start(json: bool) {
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        .with_ansi(is_coloured())
         .with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if json {
@@ -32,6 +34,12 @@ pub(crate) fn start(json: bool) {
     if started.is_ok() {
         let _ = FILTER.set(handle);
     }
+}
+
+/// For people who look at a terminal: a file keeps the codes, and searching it finds nothing between them.
+fn is_coloured() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
+    std::io::stderr().is_terminal() && !unwanted
 }
 
 /// What `[log] level` says from now on. `RUST_LOG` wins: who set it wants to see that.

@@ -162,6 +162,18 @@ pub struct Settings {
     pub batch_quotes_max: usize,
     pub feeds: crate::FeedSettings,
     pub locates: crate::LocateSettings,
+    pub metrics: MetricsDoor,
+    /// Not ready until `Running::started` is called: whoever starts the services has something to do first.
+    pub starts_later: bool,
+}
+
+/// Whom the public port tells its metrics, besides whoever is on this machine.
+#[derive(Debug, Clone, Default)]
+pub struct MetricsDoor {
+    /// All.
+    pub public: bool,
+    /// Who sends it as a bearer token.
+    pub token: Option<crate::InternalSecret>,
 }
 
 /// Certificate chain and private key, as PEM.
@@ -205,6 +217,8 @@ impl Default for Settings {
             batch_quotes_max: 1024,
             feeds: crate::FeedSettings::default(),
             locates: crate::LocateSettings::default(),
+            metrics: MetricsDoor::default(),
+            starts_later: false,
         }
     }
 }

@@ -32,8 +32,8 @@ pub use book::{
 };
 pub use calculation::{Mismatch, Period, ReplayReport, entry, export, export_from, replay};
 pub use config::{
-    AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, RecoveryFact, RequestsPerMinute,
-    SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport, Tls,
+    AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, MetricsDoor, RecoveryFact,
+    RequestsPerMinute, SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport, Tls,
 };
 pub use data::{
     AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,

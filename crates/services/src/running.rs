@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -174,6 +175,8 @@ impl Services {
             reload: Arc::default(),
             peers: far.peers(),
             shared_limits,
+            metrics: settings.metrics,
+            started: AtomicBool::new(!settings.starts_later),
             body_bytes_max: settings.body_bytes_max,
             patience: settings.quote_deadline,
             request_deadline: settings.request_deadline,
@@ -264,6 +267,11 @@ impl Running {
         let routes = api_gateway::control_routes(self.gateway.clone());
         self.servers
             .push(serve(listener, routes, self.drain.subscribe()));
+    }
+
+    /// What had to be there before anybody is told that this is ready, is.
+    pub fn started(&self) {
+        self.gateway.started.store(true, Ordering::Release);
     }
 
     pub fn writer_state(&self) -> WriterState {

@@ -1,11 +1,14 @@
 //! TCP connections to the routes: with TLS where it is set up, with a limit to how slow a client may be, and drained at the end.
 //! `axum::serve` has no such limits.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,6 +29,10 @@ pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// After an accept that failed: usually for want of file descriptors, which come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who is at the other end of the connection that a request came over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// How connections are treated.
 #[derive(Clone)]
@@ -81,13 +88,13 @@ pub(crate) fn serve(
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     // Small answers are sent at once, not collected.
                     let _ = stream.set_nodelay(true);
                     let (routes, manner) = (routes.clone(), manner.clone());
                     let (drain, open) = (drain.clone(), open.clone());
                     tokio::spawn(async move {
-                        connection(stream, routes, manner, drain).await;
+                        connection((stream, Peer(address)), routes, manner, drain).await;
                         drop(open);
                     });
                 }
@@ -103,27 +110,32 @@ pub(crate) fn serve(
 }
 
 async fn connection(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     routes: Router,
     manner: Manner,
     drain: watch::Receiver<bool>,
 ) {
     let Some(tls) = &manner.tls else {
-        return requests(stream, routes, manner.head_patience, drain).await;
+        return requests((stream, peer), routes, manner.head_patience, drain).await;
     };
     match tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => requests(stream, routes, manner.head_patience, drain).await,
+        Ok(Ok(stream)) => requests((stream, peer), routes, manner.head_patience, drain).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
 async fn requests(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    (stream, peer): (impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Peer),
     routes: Router,
     head_patience: Duration,
     mut drain: watch::Receiver<bool>,
 ) {
+    let routes = TowerToHyperService::new(routes);
+    let with_peer = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        routes.call(request)
+    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_patience)
@@ -131,10 +143,7 @@ async fn requests(
         .half_close(true)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(
-            TokioIo::new(Worded::new(stream)),
-            TowerToHyperService::new(routes),
-        );
+        .serve_connection(TokioIo::new(Worded::new(stream)), with_peer);
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

@@ -234,6 +234,45 @@ fn note_key(opened: &Opened, status: &mut Status) -> Result<(), Error> {
     Ok(())
 }
 
+/// The engine's own words about its stream, as a person reads them.
+fn stream_line(stream: &Value) -> String {
+    let attached = match stream["attached"].as_bool() {
+        Some(true) => "attached",
+        _ => "not attached",
+    };
+    let mut parts = vec![attached.to_owned()];
+    if stream["strict"] == Value::Bool(true) {
+        parts.push("commits wait for it (strict)".to_owned());
+    }
+    if let Some(lsn) = stream["durable_lsn"].as_u64() {
+        parts.push(format!(
+            "in the repository up to {:X}/{:X}",
+            lsn >> 32,
+            lsn & 0xffff_ffff
+        ));
+    }
+    if let Some(permille) = stream["slot_fill_permille"].as_u64() {
+        let percent = format!("{}.{} %", permille / 10, permille % 10);
+        parts.push(format!(
+            "{percent} of the WAL that PostgreSQL keeps for it in use"
+        ));
+    }
+    let ended = |name: &str, what: &str| {
+        let at = stream[name].as_i64()?;
+        Some(format!("{what} {}", time(at)))
+    };
+    parts.extend(ended("last_backup_at_micros", "newest backup ended"));
+    parts.extend(ended("last_proof_at_micros", "newest proof ended"));
+    let mut line = format!("stream      {}\n", parts.join("; "));
+    // The alarm is among the alarms.
+    for name in ["warning", "refuse_locates"] {
+        if let Some(words) = stream[name].as_str() {
+            line.push_str(&format!("            {words}\n"));
+        }
+    }
+    line
+}
+
 fn sentences(status: &Status) -> String {
     let mut text = format!(
         "engine      {}\nrepository  {}\nbackups     {} complete, {} other; newest complete {}\n",
@@ -263,10 +302,7 @@ fn sentences(status: &Status) -> String {
     text.extend(status.window.iter().map(Window::line));
     text.extend(status.holes.iter().map(Hole::line));
     if let Some(engine) = &status.engine {
-        text.push_str(&format!(
-            "stream      {}\n",
-            engine["components"]["wal_stream"]
-        ));
+        text.push_str(&stream_line(&engine["components"]["wal_stream"]));
     }
     if let Some(spare) = &status.spare {
         text.push_str(&format!(
@@ -288,4 +324,33 @@ fn sentences(status: &Status) -> String {
         text.push_str(&format!("ALARM       {alarm}\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_people_read_is_no_json() {
+        let stream = json!({
+            "attached": true, "strict": true, "durable_lsn": 0x1_0300_0028_u64, "slot_fill_permille": 15,
+            "last_backup_at_micros": 0, "warning": "the key is old", "alarm": null,
+        });
+        let line = stream_line(&stream);
+        for part in [
+            "attached; ",
+            "strict",
+            "1/3000028",
+            "1.5 %",
+            "1970-01-01",
+            "\n            the key is old\n",
+        ] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        let line = stream_line(&json!({ "attached": false }));
+        assert_eq!(line, "stream      not attached\n");
+        assert!(!line.contains(['{', '"']));
+    }
 }

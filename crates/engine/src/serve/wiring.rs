@@ -1,10 +1,9 @@
 //! From settings to what the services are given.
 
-use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use services::{
-    AuditConfig, DatabaseConfig, Elsewhere, InternalSecret, Service, ServiceSet, ServicesConfig,
-    StreamHealth,
+    AuditConfig, DatabaseConfig, Elsewhere, Service, ServiceSet, ServicesConfig, StreamHealth,
 };
 use tokio::runtime::Runtime;
 
@@ -14,6 +13,7 @@ use crate::{
     config::{Config, DatabaseUrl},
     error::Error,
     instance::Instance,
+    secret_file,
     up::{heads::LOG, health::StreamMonitor, listen, supervisor::control_listener},
 };
 
@@ -32,7 +32,7 @@ pub(super) fn services_config(
         .internal
         .secret_file
         .as_deref()
-        .map(read_secret)
+        .map(|path| secret_file::read("the internal secret is not usable", path))
         .transpose()?;
     let (public, internal) = listeners(config, args, secret.is_some())?;
     let control = match protection {
@@ -130,55 +130,8 @@ pub(super) fn database_url(url: &Option<DatabaseUrl>, name: &str) -> Result<Stri
     Ok(url.0.clone())
 }
 
-/// Whoever may read it may speak for every service: its mode is checked as strictly as ssh checks a key's.
-fn read_secret(path: &Path) -> Result<InternalSecret, Error> {
-    let refused = |reason: String| Error::Refused {
-        what: "the internal secret is not usable",
-        reason: format!("{}: {reason}", path.display()),
-    };
-    let metadata = std::fs::metadata(path).map_err(Error::file("cannot read", path))?;
-    if metadata.mode() & 0o077 != 0 {
-        return Err(refused(format!(
-            "its mode is {:04o}, so others may read it. Run: chmod 600 {}",
-            metadata.mode() & 0o7777,
-            path.display()
-        )));
-    }
-    let text = std::fs::read_to_string(path).map_err(Error::file("cannot read", path))?;
-    InternalSecret::new(&text).map_err(refused)
-}
-
 fn read_fact(path: &Path) -> Result<services::RecoveryFact, Error> {
     let text = std::fs::read(path).map_err(Error::file("cannot read", path))?;
     serde_json::from_slice(&text)
         .map_err(|error| Error::file("cannot understand", path)(error.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn a_secret_that_others_can_read_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
-        std::fs::write(&path, "0123456789abcdef0123456789abcdef\n").unwrap();
-        let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-        mode(0o640);
-        let error = read_secret(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("0640") && error.contains("chmod 600"),
-            "{error}"
-        );
-        mode(0o600);
-        read_secret(&path).unwrap();
-        std::fs::write(&path, "too short").unwrap();
-        let error = read_secret(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("32") && !error.contains("too short"),
-            "{error}"
-        );
-    }
 }

@@ -243,18 +243,20 @@ impl Supervisor {
 
     /// The first key is made once and kept in a file that only its owner can read.
     fn first_key(&mut self) -> Result<(), Error> {
-        if let Some(key) = self.keys.first_api_key() {
-            self.api_key = key;
-            return Ok(());
-        }
         let Some(services) = &self.services else {
             return Ok(());
         };
-        let key =
-            self.runtime
-                .block_on(services.create_key(FIRST_CLIENT, Tier::Internal, "bre up"))?;
-        self.keys.keep_first_api_key(&key)?;
-        self.api_key = key;
+        self.api_key = match self.keys.first_api_key() {
+            Some(key) => key,
+            None => {
+                let made = services.create_key(FIRST_CLIENT, Tier::Internal, "bre up");
+                let key = self.runtime.block_on(made)?;
+                self.keys.keep_first_api_key(&key)?;
+                key
+            }
+        };
+        // Whoever waits for readiness may look for the file now.
+        services.started();
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::{net::TcpListener, sync::Arc};
 
 use services::{
     AuditConfig, DatabaseConfig, Elsewhere, RecoveryFact, SampleBook, ServiceSet, ServicesConfig,
+    Settings,
 };
 
 use super::{
@@ -45,7 +46,10 @@ pub(super) fn services_config(
         }),
         stream: Arc::new(supervisor.stream.clone()),
         strict: supervisor.config.database.strict,
-        settings: supervisor.config.for_services()?,
+        settings: Settings {
+            starts_later: true,
+            ..supervisor.config.for_services()?
+        },
         sample: Some(sample(book)),
     })
 }

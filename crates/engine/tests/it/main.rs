@@ -8,6 +8,7 @@
 mod audit;
 mod backup;
 mod drills;
+mod first_start;
 mod import;
 mod instance;
 mod kms;

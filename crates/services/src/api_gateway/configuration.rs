@@ -25,10 +25,25 @@ pub(super) struct ConfigAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     reload: Option<Arc<crate::reload::ReloadReport>>,
     cache_seconds: CacheSeconds,
+    config: OlderNames,
     default_policy: String,
     default_convention: String,
     policies: Vec<Named<Policy>>,
     conventions: Vec<Named<Convention>>,
+}
+
+/// As older clients read it.
+#[derive(Debug, Serialize)]
+struct OlderNames {
+    api_version: &'static str,
+    supported_features: [&'static str; 3],
+    rate_limits: OlderLimits,
+}
+
+#[derive(Debug, Serialize)]
+struct OlderLimits {
+    default: u32,
+    premium: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,6 +135,14 @@ pub(super) async fn show(
             broker_settings: crate::cache::BROKERS_SECONDS,
             calculations: super::caching::SECONDS,
             minimum_rates: crate::cache::STOCKS_SECONDS,
+        },
+        config: OlderNames {
+            api_version: "1.0.0",
+            supported_features: ["borrow_rates", "locate_fees", "volatility_adjustment"],
+            rate_limits: OlderLimits {
+                default: limits.standard,
+                premium: limits.premium,
+            },
         },
         default_policy: Policy::standard_1().id(),
         default_convention: Convention::act365_1().id(),

@@ -40,6 +40,8 @@ pub(crate) enum ApiError {
     Conflict(&'static str),
     MethodNotAllowed,
     UnsupportedMediaType,
+    /// Its Content-Encoding.
+    Encoded(String),
     PayloadTooLarge {
         bytes_max: usize,
     },
@@ -164,6 +166,12 @@ impl ApiError {
                     Value::Null,
                 )
             }
+            Encoded(coding) => body(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "UNSUPPORTED_MEDIA_TYPE",
+                "the body must be sent as it is, without a Content-Encoding",
+                json!({ "content_encoding": coding }),
+            ),
             PayloadTooLarge { bytes_max } => body(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "PAYLOAD_TOO_LARGE",
@@ -309,6 +317,10 @@ impl IntoResponse for ApiError {
         match self {
             ApiError::RateLimited { reset_seconds } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(reset_seconds));
+            }
+            ApiError::Encoded(_) => {
+                let plain = HeaderValue::from_static("identity");
+                headers.insert(header::ACCEPT_ENCODING, plain);
             }
             ApiError::Unauthorized(_) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));

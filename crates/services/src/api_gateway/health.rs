@@ -1,11 +1,14 @@
-//! `GET /api/v1/health`, `/health/liveness`, `/health/readiness`: no key needed, nothing secret told.
+//! `GET /api/v1/health` (and `/health`), `/health/liveness`, `/health/readiness`: no key needed, nothing secret told.
+
+use std::sync::atomic::Ordering;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Gateway;
+use super::errors::ApiError;
 use crate::cache::CacheState;
 use crate::time::{now_micros, rfc3339};
 
@@ -30,15 +33,20 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
     };
     let up = |up: bool| if up { "up" } else { "down" };
     let view = market.view().ok();
+    let feeds = feeds(&gateway);
+    let time = rfc3339(now);
     let body = json!({
         "status": word,
         "version": crate::VERSION,
-        "time": rfc3339(now),
+        "time": time,
+        // The same, by the name that older clients know.
+        "timestamp": time,
         "mode": if gateway.strict { "strict" } else { "normal" },
         "locates": match &refusal {
             None => json!({ "served": true }),
             Some(error) => json!({ "served": false, "reason": error.to_string() }),
         },
+        "component_status": component_status(market.database_up(), cache, &feeds),
         "components": {
             "database": { "status": up(market.database_up()) },
             "cache": { "status": match cache { CacheState::Off => "off", CacheState::Up => "up", CacheState::Down => "down" } },
@@ -48,7 +56,7 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
                 "unconfirmed_seconds": market.unconfirmed_seconds(now),
                 "stale": market.is_stale(now),
             },
-            "feeds": feeds(&gateway),
+            "feeds": feeds,
             "audit_log": writer,
             "wal_stream": stream,
             "services": gateway.peers.health(),
@@ -63,6 +71,57 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
         },
         Json(body),
     )
+}
+
+const FORMAT_RULE: &str = "must be flat, or not be sent";
+const PARAMETERS: &[&str] = &["format"];
+
+/// With `?format=flat` the components are the words of `component_status`, as older clients read them.
+pub(super) async fn at_the_door(
+    state: State<Gateway>,
+    RawQuery(query): RawQuery,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let format = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .find_map(|(name, value)| (name == "format").then(|| value.into_owned()));
+    let (status, Json(mut body)) = health(state).await;
+    match format.as_deref() {
+        None => {}
+        Some("flat") => body["components"] = body["component_status"].clone(),
+        Some(_) => {
+            return Err(ApiError::invalid(
+                "format",
+                "query",
+                FORMAT_RULE,
+                PARAMETERS,
+            ));
+        }
+    }
+    Ok((status, Json(body)))
+}
+
+/// In single words what older clients ask for: the database, the cache, and the feeds that are asked over HTTP.
+fn component_status(database: bool, cache: CacheState, feeds: &Value) -> Value {
+    let sources = feeds["sources"].as_object().into_iter().flatten();
+    let breakers = sources.filter_map(|(_, source)| source["breaker"].as_str());
+    let (mut asked, mut closed) = (0, 0);
+    for breaker in breakers {
+        asked += 1;
+        closed += usize::from(breaker == "closed");
+    }
+    json!({
+        "database": if database { "connected" } else { "disconnected" },
+        "cache": match cache {
+            CacheState::Off => "disabled",
+            CacheState::Up => "connected",
+            CacheState::Down => "disconnected",
+        },
+        "external_apis": match (asked, closed) {
+            (0, _) => "not_configured",
+            (_, 0) => "unavailable",
+            _ if asked == closed => "available",
+            _ => "degraded",
+        },
+    })
 }
 
 /// The newest load of every source, and how those do that are asked: here, or in the data-service elsewhere.
@@ -90,7 +149,9 @@ pub(super) async fn liveness() -> Json<Value> {
 
 /// Whether traffic may be sent here: rates are served. Whether locates are too is told beside it.
 pub(super) async fn readiness(State(gateway): State<Gateway>) -> (StatusCode, Json<Value>) {
-    let ready = gateway.calculator.market.is_loaded() && gateway.keeper.keys.load().is_some();
+    let ready = gateway.started.load(Ordering::Acquire)
+        && gateway.calculator.market.is_loaded()
+        && gateway.keeper.keys.load().is_some();
     let locates = gateway.calculator.writer.refusal().is_none();
     let body = json!({ "status": if ready { "ready" } else { "starting" }, "locates": locates });
     (

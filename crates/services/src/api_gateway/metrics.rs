@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use ::metrics::{Counter, Histogram};
-use axum::extract::State;
-use axum::http::{Method, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::Gateway;
+use super::errors::ApiError;
 use crate::cache::CacheState;
+use crate::config::MetricsDoor;
+use crate::server::Peer;
 use crate::time::now_micros;
 
 const SECONDS: &[f64] = &[
@@ -77,6 +80,38 @@ fn known_method(method: &Method) -> &'static str {
     known.copied().unwrap_or("other")
 }
 
+/// On the public port: for whoever is on this machine or shows the token, or for all where the settings say so.
+pub(super) async fn at_the_door(
+    State(gateway): State<Gateway>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+) -> Response {
+    let here = peer.is_none_or(|Extension(Peer(address))| address.ip().is_loopback());
+    if gateway.metrics.admits(here, &headers) {
+        return metrics(State(gateway)).await.into_response();
+    }
+    let why = "the metrics are for this machine, or for who sends the token of [metrics] token_file as a bearer token";
+    let mut response = ApiError::Unauthorized(why).into_response();
+    let challenge = HeaderValue::from_static("Bearer");
+    let headers = response.headers_mut();
+    headers.insert(header::WWW_AUTHENTICATE, challenge);
+    response
+}
+
+impl MetricsDoor {
+    fn admits(&self, here: bool, headers: &HeaderMap) -> bool {
+        // A proxy on this machine speaks for somebody else.
+        let forwarded = || FORWARDED.iter().any(|name| headers.contains_key(*name));
+        let known = || {
+            let token = self.token.as_ref();
+            token.is_some_and(|token| token.is_presented(headers))
+        };
+        self.public || (here && !forwarded()) || known()
+    }
+}
+
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
 pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse {
     let market = &gateway.calculator.market;
     let stream = gateway.stream.report();
@@ -129,4 +164,44 @@ pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
         )],
         text,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::internal::InternalSecret;
+
+    #[test]
+    fn metrics_are_for_this_machine_a_token_or_all_if_so_set() {
+        let token = "0123456789abcdef0123456789abcdef";
+        let shut = MetricsDoor::default();
+        let tokened = MetricsDoor {
+            public: false,
+            token: Some(InternalSecret::new(token).unwrap()),
+        };
+        let open = MetricsDoor {
+            public: true,
+            token: None,
+        };
+        let headers = |named: &[(&'static str, String)]| {
+            let pair = |(name, value): &(&'static str, String)| {
+                (name.parse().unwrap(), HeaderValue::from_str(value).unwrap())
+            };
+            named.iter().map(pair).collect::<HeaderMap>()
+        };
+        let none = headers(&[]);
+        assert!(shut.admits(true, &none) && tokened.admits(true, &none));
+        assert!(!shut.admits(false, &none) && !tokened.admits(false, &none));
+        assert!(open.admits(false, &none));
+        let good = headers(&[("authorization", format!("Bearer {token}"))]);
+        assert!(tokened.admits(false, &good) && !shut.admits(false, &good));
+        for bad in ["Bearer 0123456789abcdef0123456789abcdeF", "Bearer", token] {
+            let bad = headers(&[("authorization", bad.to_owned())]);
+            assert!(!tokened.admits(false, &bad));
+        }
+        for name in FORWARDED {
+            let through_a_proxy = headers(&[(name, "203.0.113.9".to_owned())]);
+            assert!(!shut.admits(true, &through_a_proxy), "{name}");
+        }
+    }
 }

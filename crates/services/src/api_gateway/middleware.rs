@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -74,8 +75,14 @@ pub(super) async fn frame(
         book::ROUTE => book::DEADLINE,
         _ => gateway.request_deadline,
     };
+    let answering = async {
+        match names_one_host(&request) {
+            true => next.run(request).await,
+            false => ApiError::invalid("Host", "header", HOST_RULE, &[]).into_response(),
+        }
+    };
     // A panic is a fault of ours; its words go to the log, never to a client.
-    let answering = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answering = std::panic::AssertUnwindSafe(answering).catch_unwind();
     let mut response = match tokio::time::timeout(deadline, answering).await {
         Ok(Ok(response)) => response,
         Err(_) => too_late(route, &method, &id),
@@ -107,6 +114,23 @@ pub(super) async fn frame(
         }
     }
     response
+}
+
+const HOST_RULE: &str = "must be sent once, and be a host with or without a port";
+
+/// Two parties that read different ones of two hosts, or guess at a missing one, are how requests are smuggled past one of them. Before
+/// HTTP/1.1 none was needed.
+fn names_one_host(request: &Request<Body>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let authority = |text: &str| text.parse::<Authority>().ok();
+            let named = host.to_str().ok().and_then(authority);
+            named.is_some_and(|named| !named.as_str().contains('@') && !named.host().is_empty())
+        }
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    }
 }
 
 /// A deadline is a promise to the client, whatever hangs. What may have been recorded is not denied.

@@ -42,6 +42,7 @@ pub(crate) use shared_limits::SharedLimits;
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -50,7 +51,7 @@ use axum::http::{HeaderMap, Request, header};
 
 use crate::cache::Cache;
 use crate::calculation::{Calculation, Calculator};
-use crate::config::{RequestsPerMinute, StreamHealth};
+use crate::config::{MetricsDoor, RequestsPerMinute, StreamHealth};
 use crate::data::{DatabaseError, HeadKeeper, Keeper};
 use crate::internal::Peers;
 use crate::reload::ReloadReport;
@@ -79,6 +80,10 @@ pub(crate) struct GatewayParts {
     pub(crate) peers: Peers,
     /// Set where several gateways may share one Redis.
     pub(crate) shared_limits: Option<Arc<SharedLimits>>,
+    /// Whom the public port tells its metrics.
+    pub(crate) metrics: MetricsDoor,
+    /// False as long as what a start still has to leave behind is not there.
+    pub(crate) started: AtomicBool,
     pub(crate) body_bytes_max: usize,
     pub(crate) patience: Duration,
     pub(crate) request_deadline: Duration,
@@ -123,6 +128,21 @@ impl Gateway {
         Parameters::from_json(&body, valid)
     }
 
+    /// The same where nothing needs to be said: an empty body is of any type.
+    async fn json_or_nothing(
+        &self,
+        request: Request<Body>,
+        valid: &'static [&'static str],
+    ) -> Result<Parameters, ApiError> {
+        let is_json = is_json(request.headers());
+        let body = self.body(request, self.body_bytes_max).await?;
+        match (body.is_empty(), is_json) {
+            (true, _) => Ok(Parameters::none("body", valid)),
+            (false, true) => Parameters::from_json(&body, valid),
+            (false, false) => Err(ApiError::UnsupportedMediaType),
+        }
+    }
+
     async fn json_body(&self, request: Request<Body>) -> Result<Bytes, ApiError> {
         if !is_json(request.headers()) {
             return Err(ApiError::UnsupportedMediaType);
@@ -141,6 +161,9 @@ impl Gateway {
         bytes_max: usize,
         patience: Duration,
     ) -> Result<Bytes, ApiError> {
+        if let Some(coding) = coding(request.headers()) {
+            return Err(ApiError::Encoded(coding));
+        }
         let read = axum::body::to_bytes(request.into_body(), bytes_max);
         match tokio::time::timeout(patience, read).await {
             Ok(Ok(bytes)) => Ok(bytes),
@@ -149,6 +172,14 @@ impl Gateway {
             Err(_) => Err(ApiError::unreadable_body("the body did not arrive in time")),
         }
     }
+}
+
+/// What has been done to the body, which nobody here undoes.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let coded = codings.find(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))?;
+    let text = String::from_utf8_lossy(coded.as_bytes());
+    Some(text.chars().take(64).collect())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -58,13 +58,18 @@ struct Sent {
 }
 
 impl Parameters {
-    pub(crate) fn from_query(query: Option<&str>, valid: &'static [&'static str]) -> Parameters {
-        let mut parameters = Parameters {
-            location: "query",
+    /// Nothing was sent.
+    pub(crate) fn none(location: &'static str, valid: &'static [&'static str]) -> Parameters {
+        Parameters {
+            location,
             valid,
             values: Vec::new(),
             errors: Vec::new(),
-        };
+        }
+    }
+
+    pub(crate) fn from_query(query: Option<&str>, valid: &'static [&'static str]) -> Parameters {
+        let mut parameters = Parameters::none("query", valid);
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             parameters.add(name.into_owned(), Some(Value::Text(value.into_owned())));
         }
@@ -80,12 +85,7 @@ impl Parameters {
                 why: format!("the body is not a JSON object: {error}"),
                 valid_params: valid,
             })?;
-        let mut parameters = Parameters {
-            location: "body",
-            valid,
-            values: Vec::new(),
-            errors: Vec::new(),
-        };
+        let mut parameters = Parameters::none("body", valid);
         for (name, raw) in object.0 {
             match Value::of(&raw) {
                 Some(Value::Flag(_)) if !FLAGS.contains(&name.as_str()) => {

@@ -78,14 +78,16 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(door(None));
     let open = Router::new()
-        .route("/api/v1/health", get(health::health))
+        .route("/api/v1/health", get(health::at_the_door))
+        .route("/health", get(health::at_the_door))
         .route("/api/v1/health/liveness", get(health::liveness))
         .route("/api/v1/health/readiness", get(health::readiness))
-        .route("/metrics", get(metrics::metrics))
+        .route("/metrics", get(metrics::at_the_door))
         .route("/openapi.json", get(documents::openapi))
         .route("/docs", get(documents::page))
-        .route("/docs/docs.js", get(documents::script))
-        .route("/docs/docs.css", get(documents::style))
+        .route("/docs/page.js", get(documents::script))
+        .route("/docs/swagger-ui-bundle.js", get(documents::viewer))
+        .route("/docs/swagger-ui.css", get(documents::style))
         .method_not_allowed_fallback(method_not_allowed);
     for_clients
         .merge(for_operators)

@@ -95,15 +95,7 @@ async fn authenticate(
     request: Request,
     next: Next,
 ) -> Response {
-    let mut presented = request.headers().get_all(header::AUTHORIZATION).iter();
-    let known = match (presented.next(), presented.next()) {
-        (Some(value), None) => value
-            .as_bytes()
-            .strip_prefix(secret::SCHEME.as_bytes())
-            .is_some_and(|text| ours.is(text)),
-        _ => false,
-    };
-    if known {
+    if ours.is_presented(request.headers()) {
         return next.run(request).await;
     }
     let body = json!({

@@ -1,9 +1,9 @@
-//! The secret that the services of one installation share. It is never printed, and compared without telling by its timing how
+//! The secret that the services of one installation share, or that opens their metrics. It is never printed, and compared without telling by its timing how
 //! much of it was right.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, HeaderValue, header};
 
 #[derive(Clone)]
 pub struct InternalSecret(String);
@@ -32,8 +32,20 @@ impl InternalSecret {
         Ok(InternalSecret(text.to_owned()))
     }
 
+    /// As the one bearer token of a request.
+    pub(crate) fn is_presented(&self, headers: &HeaderMap) -> bool {
+        let mut presented = headers.get_all(header::AUTHORIZATION).iter();
+        match (presented.next(), presented.next()) {
+            (Some(value), None) => value
+                .as_bytes()
+                .strip_prefix(SCHEME.as_bytes())
+                .is_some_and(|text| self.is(text)),
+            _ => false,
+        }
+    }
+
     /// Hashes are compared: they have one length, whatever was presented.
-    pub(super) fn is(&self, presented: &[u8]) -> bool {
+    fn is(&self, presented: &[u8]) -> bool {
         let (ours, theirs) = (
             digest(&SHA256, self.0.as_bytes()),
             digest(&SHA256, presented),
@@ -48,7 +60,7 @@ impl InternalSecret {
     }
 }
 
-pub(super) const SCHEME: &str = "Bearer ";
+const SCHEME: &str = "Bearer ";
 
 #[cfg(test)]
 mod tests {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use services::InternalSecret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use crate::harness::{GME, Instance, Options, SETTLED};
+use crate::harness::{Answer, GME, Instance, Options, SETTLED, http_client};
 
 /// What the other side says until it hangs up. It has to.
 async fn all(stream: &mut (impl AsyncRead + Unpin)) -> String {
@@ -253,4 +254,134 @@ async fn a_certificate_that_does_not_fit_is_refused_at_the_start() {
         assert!(error.contains(says), "{error}");
         assert!(!error.contains("PRIVATE KEY-----"), "{error}");
     }
+}
+
+/// What two readers could take differently is not guessed at: whom a request is for, what its body is, what an empty body's type says.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_leaves_open_is_not_guessed() {
+    let mut options = Options::default();
+    let token = "0123456789abcdef0123456789abcdef";
+    options.settings.metrics.token = Some(InternalSecret::new(token).unwrap());
+    let instance = Instance::with(options).await;
+    let key = instance.key_for("standard").await;
+    let get = async |version: &str, hosts: &str| {
+        let head = format!(
+            "GET /api/v1/health/liveness HTTP/{version}\r\n{hosts}Connection: close\r\n\r\n"
+        );
+        ask(&instance, head.as_bytes()).await
+    };
+    for (version, hosts, expected) in [
+        ("1.1", "Host: bre\r\n", "200"),
+        ("1.1", "Host: bre.example:8000\r\n", "200"),
+        ("1.1", "Host: [::1]:8000\r\n", "200"),
+        ("1.1", "", "400"),
+        ("1.1", "Host:\r\n", "400"),
+        ("1.1", "Host: a\r\nHost: a\r\n", "400"),
+        ("1.1", "Host: a\r\nHost: b\r\n", "400"),
+        ("1.1", "Host: a, b\r\n", "400"),
+        ("1.1", "Host: user@bre\r\n", "400"),
+        ("1.1", "Host: bre/path\r\n", "400"),
+        // Older monitors send none.
+        ("1.0", "", "200"),
+        ("1.0", "Host: a\r\nHost: b\r\n", "400"),
+    ] {
+        let answer = get(version, hosts).await;
+        let status = answer.split(' ').nth(1).unwrap();
+        assert_eq!(status, expected, "{hosts:?}: {answer}");
+        if expected == "400" {
+            has_words(&answer);
+            assert!(answer.contains("\"Host\""), "{answer}");
+        }
+    }
+
+    let post = async |path: &str, headers: &[(&str, &str)], body: &str| {
+        let mut request = http_client()
+            .post(instance.url(path))
+            .header("X-API-Key", &key);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request.body(body.to_owned())).await
+    };
+    let json = ("Content-Type", "application/json");
+    let book = "ticker,client,days,value\nGME,standard,30,1\n";
+    for coding in ["gzip", "br", "identity, gzip", "zstd"] {
+        let coded = ("Content-Encoding", coding);
+        for answer in [
+            post("/api/v1/calculate-locate", &[json, coded], GME).await,
+            post(
+                "/api/v1/locates/0190163d-8694-739b-aea5-966c26f8ad91/accept",
+                &[coded],
+                "",
+            )
+            .await,
+            post("/api/v1/book", &[coded], book).await,
+        ] {
+            assert_eq!(answer.status, 415, "{coding}: {}", answer.body);
+            assert!(answer.body.contains("Content-Encoding"), "{}", answer.body);
+            let takes = ("accept-encoding".to_owned(), "identity".to_owned());
+            assert!(answer.headers.contains(&takes));
+        }
+    }
+    let plain = ("Content-Encoding", "identity");
+    let answer = post("/api/v1/calculate-locate", &[json, plain], GME).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+
+    // Nothing to say has no type: these get as far as that there is no such locate.
+    for kind in ["application/octet-stream", "text/plain", "application/json"] {
+        for step in ["accept", "decline", "return"] {
+            let path = format!("/api/v1/locates/0190163d-8694-739b-aea5-966c26f8ad91/{step}");
+            let answer = post(&path, &[("Content-Type", kind)], "").await;
+            assert_eq!(answer.status, 404, "{step} {kind}: {}", answer.body);
+        }
+    }
+    let path = "/api/v1/locates/0190163d-8694-739b-aea5-966c26f8ad91/accept";
+    let answer = post(path, &[("Content-Type", "text/plain")], "{}").await;
+    assert_eq!(answer.status, 415, "{}", answer.body);
+
+    // The metrics: this machine, or the token; what a proxy passes on comes from elsewhere.
+    let metrics = async |headers: &[(&str, &str)]| {
+        let mut request = http_client().get(instance.url("/metrics"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request).await
+    };
+    let elsewhere = ("X-Forwarded-For", "203.0.113.9");
+    let bearer = format!("Bearer {token}");
+    assert_eq!(metrics(&[]).await.status, 200);
+    assert_eq!(
+        metrics(&[elsewhere, ("Authorization", &bearer)])
+            .await
+            .status,
+        200
+    );
+    for wrong in [
+        &[elsewhere][..],
+        &[elsewhere, ("Authorization", "Bearer no")],
+    ] {
+        let answer = metrics(wrong).await;
+        assert_eq!(answer.status, 401, "{}", answer.body);
+        assert!(
+            answer
+                .headers
+                .contains(&("www-authenticate".to_owned(), "Bearer".to_owned()))
+        );
+        assert!(!answer.body.contains("bre_"), "{}", answer.body);
+    }
+}
+
+/// Whoever starts the services may have something to do before anybody is told that they are ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_is_said_when_the_start_is_over() {
+    let mut options = Options::default();
+    options.settings.starts_later = true;
+    let instance = Instance::with(options).await;
+    let readiness = async || {
+        let request = http_client().get(instance.url("/api/v1/health/readiness"));
+        Answer::of(request).await.status
+    };
+    assert_eq!(readiness().await, 503);
+    instance.services().started();
+    assert_eq!(readiness().await, 200);
 }

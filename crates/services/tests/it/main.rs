@@ -21,6 +21,7 @@ mod harness;
 mod limits;
 mod locates;
 mod locates_under_fire;
+mod older_clients;
 mod operators;
 mod outages;
 mod past;

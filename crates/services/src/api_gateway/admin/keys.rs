@@ -180,7 +180,7 @@ pub(in super::super) async fn rotate(
     Path(id): Path<String>,
     request: Request<Body>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let parameters = gateway.json(request, ROTATE).await?;
+    let parameters = gateway.json_or_nothing(request, ROTATE).await?;
     let answer = rotate_by(&gateway, &id, parameters, Some(by(&caller)), Role::Client).await?;
     Ok((StatusCode::CREATED, Json(answer)))
 }

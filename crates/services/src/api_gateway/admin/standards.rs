@@ -1,5 +1,7 @@
 //! `POST /api/v1/admin/policies` and `/admin/conventions`: a desk's own, as data. A published version never changes.
 
+use std::collections::BTreeSet;
+
 use audit::{Fields, Kind};
 use axum::Json;
 use axum::body::Body;
@@ -92,7 +94,29 @@ pub(in super::super) async fn publish_convention(
 ) -> Result<impl IntoResponse, ApiError> {
     let convention: Convention = read(&gateway, request, CONVENTION_FIELDS).await?;
     let (id, checked) = (convention.id(), convention.check());
+    check_currencies(&convention)?;
     publish(&gateway, &caller, "convention", convention, id, checked).await
+}
+
+/// A currency has one basis: of two, pricing would take the first and nobody would know of the second.
+fn check_currencies(convention: &Convention) -> Result<(), ApiError> {
+    let mut seen = BTreeSet::new();
+    let own = convention.basis_days_of.iter();
+    match own
+        .map(|own| &own.currency)
+        .find(|currency| !seen.insert(*currency))
+    {
+        None => Ok(()),
+        Some(currency) => {
+            let message = format!("names {currency} twice");
+            Err(ApiError::invalid(
+                "basis_days_of",
+                "body",
+                &message,
+                CONVENTION_FIELDS,
+            ))
+        }
+    }
 }
 
 async fn read<T: DeserializeOwned>(
@@ -228,5 +252,19 @@ mod tests {
         let plain = r#"{"a": 2500.5, "b": "é\\", "c": 1}"#;
         assert_eq!(with_plain_numbers(long).unwrap(), plain);
         assert!(with_plain_numbers(r#"{"threshold": "20.000"}"#).is_err());
+    }
+
+    #[test]
+    fn a_currency_has_one_basis() {
+        let mut convention = Convention::act365_1();
+        let of = |currency: &str, basis_days| pricing::CurrencyBasis {
+            currency: currency.to_owned(),
+            basis_days,
+        };
+        convention.basis_days_of = vec![of("GBP", 365), of("EUR", 360)];
+        assert!(check_currencies(&convention).is_ok());
+        convention.basis_days_of.push(of("GBP", 360));
+        let refused = check_currencies(&convention).unwrap_err();
+        assert!(format!("{refused:?}").contains("names GBP twice"));
     }
 }

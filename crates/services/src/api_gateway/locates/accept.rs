@@ -8,7 +8,7 @@ use axum::http::Request;
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::{Caller, RequestId};
-use super::{Asker, LocateAnswer, idempotency, locate_id, read_step};
+use super::{Asker, LocateAnswer, idempotency, locate_id};
 use crate::data::Order;
 
 pub(in super::super) async fn accept(
@@ -20,7 +20,7 @@ pub(in super::super) async fn accept(
 ) -> Result<Json<LocateAnswer>, ApiError> {
     let locate_id = locate_id(&id)?;
     let headers = request.headers().clone();
-    let parameters = read_step(&gateway, request, &[]).await?;
+    let parameters = gateway.json_or_nothing(request, &[]).await?;
     let route = format!("accept {locate_id}");
     let idempotency = idempotency(&headers, &route, &parameters)?;
     parameters.finish()?;

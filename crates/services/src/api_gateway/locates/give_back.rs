@@ -8,7 +8,7 @@ use axum::http::Request;
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::{Caller, RequestId};
-use super::{Asker, LocateAnswer, idempotency, locate_id, read_step};
+use super::{Asker, LocateAnswer, idempotency, locate_id};
 use crate::data::Order;
 
 const PARAMETERS: &[&str] = &["shares"];
@@ -22,7 +22,7 @@ pub(in super::super) async fn give_back(
 ) -> Result<Json<LocateAnswer>, ApiError> {
     let locate_id = locate_id(&id)?;
     let headers = request.headers().clone();
-    let mut parameters = read_step(&gateway, request, PARAMETERS).await?;
+    let mut parameters = gateway.json_or_nothing(request, PARAMETERS).await?;
     let route = format!("return {locate_id}");
     let idempotency = idempotency(&headers, &route, &parameters)?;
     let rule = "must be a whole number from 1 to 1000000000";

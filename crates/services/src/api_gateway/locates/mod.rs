@@ -10,8 +10,7 @@ pub(super) mod request;
 pub(super) mod show;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use axum::body::Body;
-use axum::http::{HeaderMap, Request};
+use axum::http::HeaderMap;
 use jiff::civil::Date;
 use pricing::{Money, Rate};
 use serde::Serialize;
@@ -228,23 +227,6 @@ fn hex(bytes: &[u8]) -> String {
 fn is_key(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
     (1..=128).contains(&text.len()) && text.bytes().all(allowed)
-}
-
-/// Of a step on one locate: its body may be missing.
-async fn read_step(
-    gateway: &Gateway,
-    request: Request<Body>,
-    valid: &'static [&'static str],
-) -> Result<Parameters, ApiError> {
-    let empty = request.headers().get("content-type").is_none();
-    if empty {
-        let body = gateway.body(request, gateway.body_bytes_max).await?;
-        return match body.is_empty() {
-            true => Ok(Parameters::from_query(None, valid)),
-            false => Err(ApiError::UnsupportedMediaType),
-        };
-    }
-    gateway.json(request, valid).await
 }
 
 impl From<Refusal> for ApiError {

@@ -11,7 +11,6 @@ use super::super::Gateway;
 use super::super::admin::by;
 use super::super::errors::ApiError;
 use super::super::middleware::Caller;
-use super::read_step;
 use crate::data::{Change, Recorded};
 
 #[derive(Debug, Serialize)]
@@ -25,7 +24,7 @@ pub(in super::super) async fn reopen(
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
 ) -> Result<Json<Reopened>, ApiError> {
-    read_step(&gateway, request, &[]).await?.finish()?;
+    gateway.json_or_nothing(request, &[]).await?.finish()?;
     let by = by(&caller);
     let fields = Fields::new()
         .with("actor", &by)

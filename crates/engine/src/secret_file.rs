@@ -1,0 +1,54 @@
+//! Secrets in files of their own: what opens the services to each other, and the metrics to whoever reads them.
+
+use std::{os::unix::fs::MetadataExt, path::Path};
+
+use services::InternalSecret;
+
+use crate::error::Error;
+
+/// Whoever may read it may use it: its mode is checked as strictly as ssh checks a key's.
+pub(crate) fn read(what: &'static str, path: &Path) -> Result<InternalSecret, Error> {
+    let refused = |reason: String| Error::Refused {
+        what,
+        reason: format!("{}: {reason}", path.display()),
+    };
+    let metadata = std::fs::metadata(path).map_err(Error::file("cannot read", path))?;
+    if metadata.mode() & 0o077 != 0 {
+        return Err(refused(format!(
+            "its mode is {:04o}, so others may read it. Run: chmod 600 {}",
+            metadata.mode() & 0o7777,
+            path.display()
+        )));
+    }
+    let text = std::fs::read_to_string(path).map_err(Error::file("cannot read", path))?;
+    InternalSecret::new(&text).map_err(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        mode(0o640);
+        let error = read("it is not usable", &path).unwrap_err().to_string();
+        assert!(
+            error.contains("0640") && error.contains("chmod 600"),
+            "{error}"
+        );
+        mode(0o600);
+        read("it is not usable", &path).unwrap();
+        std::fs::write(&path, "too short").unwrap();
+        let error = read("it is not usable", &path).unwrap_err().to_string();
+        assert!(
+            error.contains("32") && !error.contains("too short"),
+            "{error}"
+        );
+    }
+}

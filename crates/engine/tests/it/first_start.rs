@@ -1,0 +1,64 @@
+//! A first start as people and their scripts see it: without `--json`, and with somebody who waits for readiness.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    instance::Folder,
+    process::{PATIENCE, within},
+};
+
+/// The status line of an answer; `None` while nobody answers.
+fn readiness(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let request = "GET /api/v1/health/readiness HTTP/1.1\r\nHost: bre\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.lines().next().map(str::to_owned)
+}
+
+#[test]
+fn who_waits_for_readiness_finds_what_a_start_leaves_and_people_read_no_codes() {
+    let folder = Folder::new();
+    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let data = folder.join("data");
+    let data = data.to_str().unwrap();
+    let engine = folder.start(&["up", "--port", &port.to_string(), "--data", data]);
+    let ready = within(PATIENCE, || {
+        readiness(port).filter(|line| line.starts_with("HTTP/1.1 200"))
+    });
+    // Looked at before anything else: it has to be there by now, not soon.
+    let key = std::fs::read_to_string(folder.join("data/keys/first_api_key"));
+    assert!(ready.is_some(), "it was never ready: {}", engine.err());
+    assert!(key.unwrap().trim().starts_with("bre_"));
+
+    let told = within(PATIENCE, || {
+        Some(engine.out()).filter(|out| !out.is_empty())
+    });
+    assert!(told.is_some());
+    let status = folder.run(&["--data", data, "status"]);
+    status.exits(0);
+    let stream = status.out.lines().find(|line| line.starts_with("stream"));
+    assert!(stream.unwrap().contains("attached; "), "{}", status.out);
+    for (what, text) in [
+        ("the log", engine.err()),
+        ("status", status.out.clone()),
+        ("the start", engine.out()),
+    ] {
+        assert!(
+            !text.contains('\u{1b}'),
+            "{what} has codes for a terminal: {text}"
+        );
+    }
+    assert!(!status.out.contains(['{', '}']), "{}", status.out);
+    assert!(!engine.err().is_empty(), "nothing was logged");
+    engine.signal(Signal::TERM);
+    engine.wait().exits(0);
+}
