@@ -1,6 +1,6 @@
 //! What is to be priced: the parameters that every request with a position has, and their bounds, which a book's lines share.
 
-use pricing::{PerShare, PositionValue, Price, Worth, WorthError};
+use pricing::{PerShare, PositionValue, Price, Worth};
 
 use super::parameters::Parameters;
 use crate::digits::Digits;
@@ -62,11 +62,7 @@ impl Parameters {
         match Worth::new(value, per_share) {
             Ok(worth) => Some(worth),
             Err(error) => {
-                let field = match error {
-                    WorthError::ProductOutOfRange => "shares",
-                    _ => "position_value",
-                };
-                self.refuse(field, &error.to_string());
+                self.refuse("position_value", &error.to_string());
                 None
             }
         }

@@ -130,7 +130,8 @@ mod tests {
             }
         }
         // What it may load and do is the policy's to say, and `scripts/pages` shows that this is enough.
-        let policy = POLICY.to_str().unwrap();
+        let policy = POLICY;
+        let policy = policy.to_str().unwrap();
         for loose in ["unsafe", "http", "*"] {
             assert!(!policy.contains(loose), "{loose}");
         }
