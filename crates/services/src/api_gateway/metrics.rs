@@ -86,7 +86,8 @@ pub(super) async fn at_the_door(
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
 ) -> Response {
-    let here = peer.is_none_or(|Extension(Peer(address))| address.ip().is_loopback());
+    let here =
+        peer.is_none_or(|Extension(Peer(address))| address.ip().to_canonical().is_loopback());
     if gateway.metrics.admits(here, &headers) {
         return metrics(State(gateway)).await.into_response();
     }
