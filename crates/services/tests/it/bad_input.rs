@@ -8,7 +8,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use crate::api::check;
-use crate::harness::{Answer, GME, Instance, SETTLED, http_client, until};
+use crate::harness::{Answer, GME, Instance, SETTLED, http_client};
 
 /// Numbers that are none, or none of ours.
 const NUMBERS: &[&str] = &[
@@ -352,14 +352,12 @@ async fn what_the_record_cannot_hold_is_the_callers_fault() {
 async fn two_inputs_for_one_fact_are_compared() {
     let instance = Instance::start().await;
     let key = instance.key_for("discount").await;
-    let terms = "UPDATE brokers SET convention = 'us-street-1', fee_type = 'PERCENTAGE', fee_amount = 0.5 WHERE client_id = 'discount'";
-    instance.sql(terms).await;
-    until(
-        "the client's terms are seen",
-        async || instance.get(&key, "/api/v1/config").await.json(),
-        |config| config["caller"]["convention"] == "us-street-1",
-    )
-    .await;
+    let terms = "client_id,markup_percent,fee_type,fee_amount,tier,convention,policy,active\n\
+                 discount,2.0,PERCENTAGE,0.5,standard,us-street-1,standard-1,true\n";
+    let (status, answer) = instance
+        .control("POST", "/internal/import?kind=brokers", terms.as_bytes())
+        .await;
+    assert_eq!(status, 200, "{answer}");
     let worth = r#"{"ticker":"GME","client_id":"discount","loan_days":30,"shares":10000,"share_price":100}"#;
     let with = |value: &str| worth.replace('}', &format!(",\"position_value\":{value}}}"));
     let derived = instance.locate(&key, worth).await;

@@ -381,6 +381,7 @@ const REDACTED: &[&str] = &[
     "recorded_at",
     "known_at",
     "time",
+    "timestamp",
     "last_updated",
     "retry_after_seconds",
     "position",
