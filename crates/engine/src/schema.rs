@@ -84,13 +84,39 @@ pub(crate) fn place(instance: &Instance, to: Option<&Remote>) -> String {
 }
 
 pub(crate) fn said(outcome: &SchemaOutcome) -> String {
-    match &outcome.commit {
+    let mut said = match &outcome.commit {
         None => "nothing changed".to_owned(),
         Some(commit) => {
             let short = commit.get(..10).unwrap_or(commit);
             format!("{short}: {}", outcome.changes.join(", "))
         }
+    };
+    for not_read in &outcome.not_read {
+        let word = if not_read.failed {
+            "FAILED"
+        } else {
+            "not read"
+        };
+        said.push_str(&format!("; {word}: {not_read}"));
     }
+    said
+}
+
+/// The definitions of some databases are not backed up; those of the others are committed.
+pub(crate) fn failure(outcome: &SchemaOutcome) -> Option<Error> {
+    let failed: Vec<String> = outcome
+        .not_read
+        .iter()
+        .filter(|not_read| not_read.failed)
+        .map(ToString::to_string)
+        .collect();
+    (!failed.is_empty()).then(|| {
+        Error::Failed(format!(
+            "not all definitions could be read (those of {} databases are backed up): {}",
+            outcome.databases.len(),
+            failed.join("; ")
+        ))
+    })
 }
 
 #[cfg(test)]

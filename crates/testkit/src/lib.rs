@@ -8,6 +8,7 @@
 //! Absent: anything a product path needs; starting servers for real lives in `postgres_physical::server`.
 
 mod kms;
+pub mod odd;
 mod postgres;
 mod redis;
 mod s3;

@@ -25,6 +25,7 @@ pub struct Builder {
     tcp: bool,
     hba: Option<String>,
     binaries: Option<Binaries>,
+    initdb: Option<Vec<String>>,
 }
 
 impl Builder {
@@ -36,6 +37,12 @@ impl Builder {
 
     pub fn wal_segment_bytes(mut self, bytes: u64) -> Builder {
         self.init.wal_segment_bytes = Some(bytes);
+        self
+    }
+
+    /// Made by `initdb` with these arguments instead of the usual ones (checksums, UTF-8, locale C).
+    pub fn initdb(mut self, arguments: &[&str]) -> Builder {
+        self.initdb = Some(arguments.iter().map(|it| (*it).to_owned()).collect());
         self
     }
 
@@ -64,7 +71,10 @@ impl Builder {
         let root = open_folder("pg-");
         user.own(root.path()).expect("owner of the folder");
         let data = root.path().join("data");
-        crate::template::new_cluster(&binaries, &user, &data, &self.init);
+        match &self.initdb {
+            Some(arguments) => initdb(&binaries, &user, &data, (&self.init, arguments)),
+            None => crate::template::new_cluster(&binaries, &user, &data, &self.init),
+        }
         if let Some(hba) = &self.hba {
             postgres_physical::server::write_cluster_file(&data, "pg_hba.conf", hba, &user)
                 .expect("pg_hba.conf");
@@ -85,6 +95,27 @@ impl Builder {
         postgres.start_again();
         postgres
     }
+}
+
+fn initdb(
+    binaries: &Binaries,
+    user: &OsUser,
+    data: &Path,
+    (options, arguments): (&InitOptions, &[String]),
+) {
+    let mut command = user.command(&binaries.program("initdb"));
+    command
+        .arg("--pgdata")
+        .arg(data)
+        .args(["--no-sync", "--no-instructions", "--auth-local=trust"])
+        .arg(format!("--username={}", options.superuser))
+        .args(arguments);
+    if let Some(bytes) = options.wal_segment_bytes {
+        command.arg(format!("--wal-segsize={}", bytes >> 20));
+    }
+    let output = command.output().expect("initdb runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "initdb: {said}");
 }
 
 /// A PostgreSQL that can name the pages that changed; `None` (which is said) when there is none. `scripts/postgresql-18` installs it.
@@ -124,6 +155,7 @@ impl TestPostgres {
             tcp: false,
             hba: None,
             binaries: None,
+            initdb: None,
         };
         builder
             .set("fsync", "off")

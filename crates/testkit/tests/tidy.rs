@@ -57,6 +57,8 @@ const EDGES: [(&str, &[&str]); 13] = [
 const WEB: [&str; 3] = ["services", "engine", "bench"];
 const LINES_MAX: usize = 700;
 const UNRECORDED: &str = "start_unrecorded";
+/// Where client programs of PostgreSQL are told their database. They take a name for a connection string, so it is quoted in one place.
+const NAMES_DATABASES: &str = "crates/postgres_physical/src/";
 
 #[test]
 fn only_the_allowed_edges() {
@@ -151,6 +153,10 @@ fn every_rule_can_fail() {
         ("crates/backup/src/a.rs", unfinished.as_str(), 1),
         ("crates/engine/src/a.rs", "Services::start_unrecorded(c)", 1),
         ("bench/src/a.rs", "Services::start_unrecorded(c)", 0),
+        ("crates/backup/src/a.rs", "command.arg(\"--dbname\")", 1),
+        ("crates/engine/src/a.rs", "format!(\"dbname={name}\")", 1),
+        ("crates/engine/src/a.rs", "env(\"PGDATABASE\", name)", 1),
+        ("crates/postgres_physical/src/a.rs", "\"--dbname\"", 0),
         ("docs/a.md", home.as_str(), 1),
         ("docs/a.md", "the crate axum and f64", 0),
     ] {
@@ -286,6 +292,13 @@ fn text_faults(path: &str, text: &str) -> Vec<String> {
     let benched = path.starts_with("bench/") || path.starts_with("crates/services/src/");
     if !benched && !this && words().any(|word| word == UNRECORDED) {
         found(format!("names {UNRECORDED}: only the benchmark may"));
+    }
+    let shipped = path.contains("/src/") && !path.starts_with("crates/testkit/");
+    let names_database = |word: &str| word == "dbname" || word == "PGDATABASE";
+    if shipped && !path.starts_with(NAMES_DATABASES) && words().any(names_database) {
+        found(
+            "names a database to a client program: client_program and to_url quote it".to_owned(),
+        );
     }
     if !web && !this && words().any(|word| word == "axum" || word == "sqlx") {
         found(format!("names axum or sqlx: only {WEB:?} may"));

@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 
-use postgres_physical::server::client_program;
 use postgres_physical::server::sql::Client;
+use postgres_physical::server::{ClientProgram, ListedDatabase, client_program, databases};
 
-use super::{DATABASES, GLOBALS, SchemaBackup, SchemaError};
+use super::{DATABASES, GLOBALS, NotRead, SchemaBackup, SchemaError};
 use crate::Progress;
 
 /// Path in the repository → content.
@@ -17,62 +17,121 @@ pub(super) type Files = BTreeMap<String, String>;
 pub(super) struct Dump {
     pub(super) files: Files,
     pub(super) databases: Vec<String>,
+    pub(super) not_read: Vec<NotRead>,
 }
 
+/// One database's failure costs that database only. An error when nothing at all could be read.
 pub(super) fn dump(
     request: &SchemaBackup<'_>,
     progress: &dyn Progress,
 ) -> Result<Dump, SchemaError> {
     let mut client = Client::connect(request.connect)?;
-    let names = client.query(
-        "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname",
-    )?;
-    let databases: Vec<String> = names.rows.into_iter().flatten().flatten().collect();
-    let mut files = Files::new();
-    for database in &databases {
-        progress.message(&format!("reading the definitions of {database}"));
-        // Without CREATE DATABASE: so it restores under any name.
-        let connect = request.connect.clone().with_database(database);
-        let mut command = client_program(request.binaries, request.user, "pg_dump", &connect);
-        // Whoever holds a table for long is not queued behind.
-        command.args([
-            "--schema-only",
-            "--lock-wait-timeout=30s",
-            "--dbname",
-            database,
-        ]);
-        let text = output("pg_dump", database, &mut command)?;
-        files.insert(
-            format!("{DATABASES}/{}.sql", file_name(database)),
-            plain(&text),
-        );
+    let listed = databases(&mut client)?;
+    let mut dump = Dump {
+        files: Files::new(),
+        databases: Vec::new(),
+        not_read: Vec::new(),
+    };
+    let mut first_error = None;
+    for ListedDatabase { name, .. } in listed.iter().filter(|it| it.is_open()) {
+        if progress.cancelled() {
+            return Err(SchemaError::Cancelled);
+        }
+        progress.message(&format!("reading the definitions of {name:?}"));
+        match definitions(request, name) {
+            Ok(text) => {
+                dump.files.insert(path_of(name), text);
+                dump.databases.push(name.clone());
+            }
+            Err(error @ SchemaError::ProgramMissing { .. }) => return Err(error),
+            Err(error) => {
+                dump.not_read.push(NotRead::failed(name, &error));
+                first_error.get_or_insert(error);
+            }
+        }
     }
-    let mut command = client_program(
-        request.binaries,
-        request.user,
-        "pg_dumpall",
-        request.connect,
-    );
-    command
-        .args(["--globals-only", "--no-role-passwords", "--database"])
-        .arg(&request.connect.database);
-    let text = output("pg_dumpall", "roles and tablespaces", &mut command)?;
-    files.insert(GLOBALS.to_owned(), plain(&text));
-    Ok(Dump { files, databases })
+    let closed = listed.iter().filter(|it| !it.is_pristine_template());
+    dump.not_read
+        .extend(closed.filter_map(|it| Some(NotRead::closed(&it.name, it.why_closed()?))));
+    match roles(request) {
+        Ok(text) => drop(dump.files.insert(GLOBALS.to_owned(), text)),
+        Err(error) => {
+            dump.not_read.push(NotRead::failed(ROLES, &error));
+            first_error.get_or_insert(error);
+        }
+    }
+    match first_error {
+        Some(error) if dump.files.is_empty() => Err(error),
+        _ => Ok(dump),
+    }
+}
+
+const ROLES: &str = "roles and tablespaces";
+
+/// Without CREATE DATABASE: so it restores under any name.
+fn definitions(request: &SchemaBackup<'_>, database: &str) -> Result<String, SchemaError> {
+    let connect = request.connect.clone().with_database(database);
+    let program = ClientProgram::PgDump;
+    let mut command = client_program(request.binaries, request.user, program, &connect);
+    // Whoever holds a table for long is not queued behind.
+    command.args(["--schema-only", "--lock-wait-timeout=30s"]);
+    Ok(plain(&output(program, database, &mut command)?))
+}
+
+fn roles(request: &SchemaBackup<'_>) -> Result<String, SchemaError> {
+    let program = ClientProgram::PgDumpAll;
+    let mut command = client_program(request.binaries, request.user, program, request.connect);
+    command.args(["--globals-only", "--no-role-passwords"]);
+    Ok(plain(&output(program, ROLES, &mut command)?))
+}
+
+/// Where in the repository a database's definitions lie.
+pub(super) fn path_of(database: &str) -> String {
+    format!("{DATABASES}/{}.sql", file_name(database))
+}
+
+impl NotRead {
+    fn failed(database: &str, error: &SchemaError) -> Self {
+        let why = match error {
+            SchemaError::Dump { program, said, .. } => format!("{program}: {said}"),
+            other => other.to_string(),
+        };
+        Self {
+            database: database.to_owned(),
+            why,
+            failed: true,
+        }
+    }
+
+    fn closed(database: &str, why: String) -> Self {
+        Self {
+            database: database.to_owned(),
+            why,
+            failed: false,
+        }
+    }
+
+    /// Its definitions as they were last read: they are not dropped by not being read.
+    pub(super) fn path(&self) -> String {
+        match self.database.as_str() {
+            ROLES if self.failed => GLOBALS.to_owned(),
+            database => path_of(database),
+        }
+    }
 }
 
 fn output(
-    program: &'static str,
+    program: ClientProgram,
     what: &str,
     command: &mut std::process::Command,
 ) -> Result<String, SchemaError> {
     let missing = |source| SchemaError::ProgramMissing {
-        program,
+        program: program.name(),
         package: "postgresql-client",
         source,
     };
     let failed = |said: String| SchemaError::Dump {
-        program,
+        program: program.name(),
         what: what.to_owned(),
         said,
     };
@@ -82,7 +141,9 @@ fn output(
             String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         ));
     }
-    String::from_utf8(output.stdout).map_err(|error| failed(error.to_string()))
+    // Of an SQL_ASCII database they are whatever bytes somebody put there.
+    let text = String::from_utf8(output.stdout);
+    text.map_err(|error| failed(format!("its definitions are not UTF-8 ({error})")))
 }
 
 /// Without psql's own commands (a random pair of them guards newer dumps), without versions, and without passwords.

@@ -91,7 +91,26 @@ pub struct SchemaOutcome {
     /// What did, one line each, as in the commit's message.
     pub changes: Vec<String>,
     pub pushed: bool,
+    /// Those whose definitions were read.
     pub databases: Vec<String>,
+    /// The others: what was read of them before stays.
+    pub not_read: Vec<NotRead>,
+}
+
+/// A database whose definitions were not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotRead {
+    pub database: String,
+    /// With the statement that mends it, where there is one.
+    pub why: String,
+    /// False where nobody can look into it by its own state: it takes no connections, or is half dropped.
+    pub failed: bool,
+}
+
+impl std::fmt::Display for NotRead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}: {}", self.database, self.why)
+    }
 }
 
 /// Whether both programs are here; for who plans.
@@ -120,11 +139,16 @@ pub fn backup_schema(
     let git = Git::open(request.folder, request.remote)?;
     git.catch_up()?;
     progress.message("reading definitions");
-    let dump = dump::dump(request, progress)?;
+    let mut dump = dump::dump(request, progress)?;
     if progress.cancelled() {
         return Err(SchemaError::Cancelled);
     }
     let before = git.newest_files()?;
+    for path in dump.not_read.iter().map(NotRead::path) {
+        if let Some(text) = before.get(&path) {
+            dump.files.insert(path, text.clone());
+        }
+    }
     let changes = changes::changes(&before, &dump.files);
     dump::write(request.folder, &before, &dump.files)?;
     let commit = match changes.is_empty() {
@@ -137,5 +161,6 @@ pub fn backup_schema(
         changes,
         pushed,
         databases: dump.databases,
+        not_read: dump.not_read,
     })
 }

@@ -69,7 +69,8 @@ fn desk() -> Desk {
 fn one_commit_for_every_change_and_none_without_one() {
     let desk = desk();
     let first = desk.backup("schema");
-    assert_eq!(first.databases, ["Second Desk", "postgres"]);
+    assert_eq!(first.databases, ["Second Desk", "postgres", "template1"]);
+    assert_eq!(first.not_read, []);
     assert!(first.commit.is_some() && !first.pushed);
     let read =
         |name: &str| std::fs::read_to_string(desk.root.path().join("schema").join(name)).unwrap();

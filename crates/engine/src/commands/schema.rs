@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     error::Error,
     instance::Instance,
-    schema::{Schema, is_remote, said},
+    schema::{Schema, failure, is_remote, said},
     terminal,
 };
 
@@ -24,6 +24,14 @@ struct Shown<'a> {
     changes: &'a [String],
     pushed: bool,
     databases: &'a [String],
+    not_read: Vec<NotRead<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct NotRead<'a> {
+    database: &'a str,
+    why: &'a str,
+    failed: bool,
 }
 
 pub(crate) fn run(
@@ -105,10 +113,22 @@ fn back_up(
         changes: &outcome.changes,
         pushed: outcome.pushed,
         databases: &outcome.databases,
+        not_read: outcome
+            .not_read
+            .iter()
+            .map(|it| NotRead {
+                database: &it.database,
+                why: &it.why,
+                failed: it.failed,
+            })
+            .collect(),
     };
     terminal::result(json, &shown, || {
         let pushed = if outcome.pushed { ", pushed" } else { "" };
         format!("{} in {}{pushed}", said(&outcome), shown.folder)
     });
-    Ok(ExitCode::SUCCESS)
+    match failure(&outcome) {
+        Some(error) => Err(error),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 use assurance::verification::Check;
 use postgres_physical::{
     server::{
-        Binaries, Leftover, OsUser, Server, ServerError, StartOptions, sql::Client,
+        Binaries, Leftover, OsUser, Server, ServerError, StartOptions, databases, sql::Client,
         write_cluster_file,
     },
     wire::ConnectOptions,
@@ -176,28 +176,29 @@ impl Scratch {
     }
 
     pub(super) fn url(&self, database: &str) -> String {
-        format!(
-            "postgresql://{SUPERUSER}@/{database}?host={}&port={PORT}",
-            self.sockets.path().display()
-        )
+        self.connect(database).to_url()
+    }
+
+    /// This copy is ours: databases that take no connections take some here, so that they are looked at like the others.
+    pub(super) fn open_databases(&self) -> Result<(), Error> {
+        let mut client = Client::connect(&self.connect("postgres"))?;
+        client.query("UPDATE pg_database SET datallowconn = true WHERE NOT datallowconn AND datconnlimit <> -2")?;
+        Ok(())
     }
 
     /// The engine's database where there is one.
     pub(super) fn engine_database(&self) -> Result<String, Error> {
         let mut client = Client::connect(&self.connect("postgres"))?;
-        let names = client.query("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname = 'bre' DESC, datname")?;
-        for name in names
-            .rows
-            .into_iter()
-            .filter_map(|row| row.into_iter().next().flatten())
-        {
-            let mut client = Client::connect(&self.connect(&name))?;
+        let mut listed = databases(&mut client)?;
+        listed.sort_by_key(|database| database.name != DATABASE);
+        for database in listed.into_iter().filter(|it| it.is_open() && !it.template) {
+            // One that cannot be entered is told by the checks of all databases.
+            let Ok(mut client) = Client::connect(&self.connect(&database.name)) else {
+                continue;
+            };
             let there = "SELECT 1 FROM pg_class WHERE relname = 'audit_log' AND relkind = 'r'";
-            let plain = name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-            if plain && client.value(there)?.is_some() {
-                return Ok(name);
+            if client.value(there)?.is_some() {
+                return Ok(database.name);
             }
         }
         let engines = Client::connect(&self.connect(DATABASE));

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use postgres_physical::server::{Binaries, OsUser};
+use postgres_physical::{
+    server::{Binaries, OsUser},
+    wire::ConnectOptions,
+};
 use recovery::spare::{Conditions, Phase, Settings, Spare, SpareError};
 use repository::RecipientPrivate;
 use services::RecoveryFact;
@@ -31,7 +34,7 @@ use crate::{
     telemetry, terminal,
     up::{
         database::write_fact,
-        postgres::{DATABASE, SUPERUSER, percent_encoded, server_settings},
+        postgres::{DATABASE, SUPERUSER, server_settings},
         sockets,
         supervisor::stop_on_signal,
     },
@@ -233,6 +236,5 @@ fn listen(instance: &Instance) -> Result<UnixListener, Error> {
 
 /// How to reach the promoted cluster while the spare's process keeps it.
 pub(crate) fn database_url(sockets: &std::path::Path) -> String {
-    let host = percent_encoded(sockets.as_os_str().as_encoded_bytes());
-    format!("postgresql://{SUPERUSER}@/{DATABASE}?host={host}&port=5432")
+    ConnectOptions::unix(sockets, 5432, SUPERUSER, DATABASE).to_url()
 }

@@ -291,7 +291,10 @@ impl Plan {
         let steps = Steps::logged().cancelled_by(Arc::clone(&self.cancel));
         Some(std::thread::spawn(move || {
             let outcome = schema.run(&steps)?;
-            Ok(schema::said(&outcome))
+            match schema::failure(&outcome) {
+                Some(error) => Err(error),
+                None => Ok(schema::said(&outcome)),
+            }
         }))
     }
 

@@ -1,6 +1,6 @@
 //! The instance's own PostgreSQL: made once, started as our child, found whole or found missing.
 
-use std::{os::unix::ffi::OsStrExt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use postgres_physical::{
     server::{
@@ -207,8 +207,7 @@ impl Postgres {
 
     /// For clients that take a URL.
     pub(crate) fn url(&self, role: &str) -> String {
-        let host = percent_encoded(self.socket_dir.as_os_str().as_bytes());
-        format!("postgresql://{role}@/{DATABASE}?host={host}&port={PORT}")
+        self.connect_options(role, DATABASE).to_url()
     }
 
     /// Waits for the server to end by itself, at most this long.
@@ -265,28 +264,4 @@ pub(crate) fn server_settings(keep_mb: u32) -> Vec<(String, String)> {
     settings
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
-}
-
-/// Everything that could mean something in a URL is escaped.
-pub(crate) fn percent_encoded(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"/-._~".contains(byte) {
-            text.push(char::from(*byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_folder_of_any_name_fits_into_a_url() {
-        assert_eq!(
-            super::percent_encoded("/srv/a b%&?\\ü".as_bytes()),
-            "/srv/a%20b%25%26%3F%5C%C3%BC"
-        );
-    }
 }

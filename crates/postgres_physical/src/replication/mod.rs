@@ -10,6 +10,7 @@ pub use base_backup::{BackupItem, BackupOptions, BackupStart, BackupStop, BaseBa
 pub use stream::{EndOfTimeline, Event, StatusSender, WalStream};
 
 use crate::lsn::Lsn;
+use crate::server::session;
 use crate::wire::{ConnectOptions, ServerMessage, Wire, WireError, data_row, row_description};
 
 /// SQLSTATE `undefined_file`: the WAL asked for is no longer (or not yet) in the server's `pg_wal`.
@@ -53,8 +54,10 @@ pub struct Connection {
 impl Connection {
     /// Needs a role with REPLICATION and a `replication` line in `pg_hba.conf`.
     pub fn connect(options: &ConnectOptions) -> Result<Connection, WireError> {
+        let session = session::replication_options();
+        let extra = [("replication", "true"), ("options", session.as_str())];
         Ok(Connection {
-            wire: Wire::connect(options, &[("replication", "true")])?,
+            wire: Wire::connect(options, &extra)?,
             notices: Vec::new(),
         })
     }

@@ -3,20 +3,23 @@
 
 mod binaries;
 mod copy;
+mod databases;
 mod initdb;
 mod leftover;
 mod os_user;
 mod process;
 pub mod processes;
 mod program;
+pub(crate) mod session;
 pub mod sql;
 
 pub use binaries::Binaries;
+pub use databases::{Access, ListedDatabase, databases};
 pub use initdb::{InitOptions, initdb, write_cluster_file, write_peer_access};
 pub use leftover::Leftover;
 pub use os_user::{OsUser, check_traversable};
 pub use process::{Exit, Server, StartOptions, StopMode, tail_of};
-pub use program::client_program;
+pub use program::{ClientProgram, client_program};
 
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
 //! A small blocking client for administration: simple queries, text answers. The engine's own tables are not its business.
 
+use super::session;
 use crate::wire::{ConnectOptions, ServerMessage, Wire, WireError, data_row, row_description};
 
 /// One connection. After an error of the server it can still be used; after [`WireError::Lost`] it cannot.
@@ -24,11 +25,14 @@ impl Rows {
 }
 
 impl Client {
+    /// A session of our own making: nothing that is set for role or database ends it or changes how it spells.
     pub fn connect(options: &ConnectOptions) -> Result<Client, WireError> {
-        Ok(Client {
+        let mut client = Client {
             wire: Wire::connect(options, &[])?,
             notices: Vec::new(),
-        })
+        };
+        client.query(&session::statements())?;
+        Ok(client)
     }
 
     /// Runs one or more statements; the rows of the last one that had any.

@@ -4,9 +4,11 @@
 mod options;
 mod socket;
 mod startup;
+mod written;
 
 pub use options::{ConnectOptions, Host, Secret};
 pub(crate) use socket::Socket;
+pub use written::{quote_conninfo, quote_shell};
 
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;

@@ -1,7 +1,7 @@
 //! How a dropped table was made: PostgreSQL's own dump of its definition, taken from the scratch cluster.
 
 use postgres_physical::server::sql::quote_identifier;
-use postgres_physical::server::{Binaries, OsUser, client_program};
+use postgres_physical::server::{Binaries, ClientProgram, OsUser, client_program};
 use postgres_physical::wire::ConnectOptions;
 
 use super::{TableError, TableName};
@@ -25,18 +25,13 @@ impl Dump<'_> {
             table: table.to_string(),
             reason,
         };
-        let mut command = client_program(self.binaries, self.user, "pg_dump", connect);
+        let mut command = client_program(self.binaries, self.user, ClientProgram::PgDump, connect);
         let name = format!(
             "{}.{}",
             quote_identifier(&table.schema),
             quote_identifier(&table.name)
         );
-        command.args(["--schema-only", "--section", section]).args([
-            "--table",
-            &name,
-            "--dbname",
-            &connect.database,
-        ]);
+        command.args(["--schema-only", "--section", section, "--table", &name]);
         let output = command
             .output()
             .map_err(|error| failed(format!("cannot run pg_dump: {error}")))?;

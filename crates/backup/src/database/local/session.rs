@@ -28,11 +28,8 @@ pub(super) struct Stopped {
 impl Session {
     pub(super) fn open(connect: &ConnectOptions) -> Result<Session> {
         let mut client = Client::connect(connect)?;
-        // The session is silent for as long as the copy takes, and its start waits for a checkpoint.
-        client.query(
-            "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0; \
-             SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10",
-        )?;
+        // The session is silent for as long as the copy takes.
+        client.query("SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10")?;
         Ok(Session {
             client,
             user: connect.user.clone(),
