@@ -611,6 +611,9 @@ pub(crate) enum VerifyCommand {
         /// Read this database instead of the running instance's; a superuser's URL, or amcheck is skipped (and said so).
         #[arg(long, value_name = "URL")]
         database: Option<String>,
+        /// A warning, and a check that does not apply here (a cluster without the engine's tables), fail it too.
+        #[arg(long)]
+        strict: bool,
     },
 }
 

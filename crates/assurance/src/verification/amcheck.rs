@@ -30,7 +30,13 @@ fn extension(
             }
         }
     }
-    if found.is_none() {
+    if found.is_none() && database.template {
+        // Nobody works in it, and what is in it was looked at in what was made of it.
+        gathered.left_out.push(format!(
+            "{}, a template without the extension amcheck",
+            database.name
+        ));
+    } else if found.is_none() {
         gathered.skip(format!(
             "database {} has no extension amcheck. As a superuser there: CREATE EXTENSION amcheck",
             database.name

@@ -4,13 +4,15 @@ use postgres_physical::wire::WireError;
 
 use super::{Database, Gathered, INTERRUPTED};
 
-/// Per key: its name, both tables, "no column is null", "the columns are equal".
+/// Per key: its name, both tables, "no column is null", "the columns are equal" by the key's own operators, which may
+/// lie in any schema.
 const KEYS: &str = "SELECT k.conname, cn.nspname || '.' || c.relname, pn.nspname || '.' || p.relname, \
      format('%I.%I', cn.nspname, c.relname), format('%I.%I', pn.nspname, p.relname), \
      (SELECT string_agg(format('child.%I IS NOT NULL', a.attname), ' AND ') FROM unnest(k.conkey) AS u (n) \
         JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.n), \
-     (SELECT string_agg(format('parent.%I = child.%I', b.attname, a.attname), ' AND ') \
-        FROM unnest(k.conkey, k.confkey) AS u (n, m) \
+     (SELECT string_agg(format('parent.%I OPERATOR(%I.%s) child.%I', b.attname, onsp.nspname, o.oprname, a.attname), ' AND ') \
+        FROM unnest(k.conkey, k.confkey, k.conpfeqop) AS u (n, m, op) \
+        JOIN pg_operator AS o ON o.oid = u.op JOIN pg_namespace AS onsp ON onsp.oid = o.oprnamespace \
         JOIN pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = u.n \
         JOIN pg_attribute AS b ON b.attrelid = k.confrelid AND b.attnum = u.m) \
      FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid JOIN pg_class AS p ON p.oid = k.confrelid \

@@ -18,7 +18,7 @@ pub struct Freshness {
 #[must_use]
 pub fn fresh_enough(name: &str, noun: &str, freshness: Freshness) -> Check {
     let Some(every) = freshness.every_seconds else {
-        return Check::skipped(name, format!("the plan has no schedule for a {noun}"));
+        return Check::not_applicable(name, format!("the plan has no schedule for a {noun}"));
     };
     let max = every.saturating_mul(AGE_MAX_PERCENT) / 100;
     let Some(last) = freshness.last_micros else {

@@ -1,7 +1,8 @@
 //! The guide's verification scripts as checks with a verdict each: of a running database, and of one that a restore proof
 //! brought back.
 //!
-//! Entry point: [`cluster`]. A check that could not be made is `skipped` and says why; it never counts as passed.
+//! Entry point: [`cluster`]. A check that could not be made is `skipped` and says why; it never counts as passed, unless there is nothing
+//! here that it could look at (`not_applicable`). What is no fault and wants somebody's attention is a warning of a check that passed.
 
 mod amcheck;
 mod constraints;
@@ -13,6 +14,7 @@ mod sequences;
 pub use freshness::{Freshness, fresh_enough};
 
 use postgres_physical::server::sql::{Client, quote_identifier};
+use postgres_physical::server::{ListedDatabase, databases};
 use postgres_physical::wire::{ConnectOptions, WireError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -34,6 +36,12 @@ pub struct Check {
     /// What is wrong, or why it was not looked at; absent where it passed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub why: Option<String>,
+    /// Skipped because there is nothing here that it could look at, not because it could not.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub not_applicable: bool,
+    /// No faults: unfinished work, and what was not looked at, each with what to do.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
     /// Figures and, of what is wrong, the first few by name.
     pub detail: Map<String, Value>,
 }
@@ -51,6 +59,18 @@ impl Check {
         Self::new(name, Verdict::Skipped, Some(why.into()), Value::Null)
     }
 
+    /// There is nothing here that it could look at.
+    pub fn not_applicable(name: &str, why: impl Into<String>) -> Self {
+        Self {
+            not_applicable: true,
+            ..Self::skipped(name, why)
+        }
+    }
+
+    fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
+    }
+
     fn new(name: &str, verdict: Verdict, why: Option<String>, detail: Value) -> Self {
         let detail = match detail {
             Value::Object(detail) => detail,
@@ -60,11 +80,13 @@ impl Check {
             name: name.to_owned(),
             verdict,
             why,
+            not_applicable: false,
+            warnings: Vec::new(),
             detail,
         }
     }
 
-    /// One line for people.
+    /// One line for people, and one for each warning.
     #[must_use]
     pub fn line(&self) -> String {
         let word = match self.verdict {
@@ -72,23 +94,37 @@ impl Check {
             Verdict::Failed => "FAILED ",
             Verdict::Skipped => "skipped",
         };
-        match &self.why {
+        let mut line = match &self.why {
             Some(why) => format!("{word}  {}: {why}", self.name),
             None => format!("{word}  {}", self.name),
+        };
+        for warning in &self.warnings {
+            line.push_str(&format!("\n         warning: {warning}"));
         }
+        line
     }
 }
 
-/// Every check was made and passed.
+/// Every check was made and passed, as far as there is anything here that it could look at.
 #[must_use]
-pub fn all_passed(checks: &[Check]) -> bool {
-    !checks.is_empty() && checks.iter().all(|check| check.verdict == Verdict::Passed)
+pub fn passed(checks: &[Check]) -> bool {
+    let good = |check: &Check| check.verdict == Verdict::Passed || check.not_applicable;
+    !checks.is_empty() && checks.iter().all(good)
+}
+
+/// Every check was made and passed, and none had a warning.
+#[must_use]
+pub fn passed_strictly(checks: &[Check]) -> bool {
+    let good = |check: &Check| check.verdict == Verdict::Passed && check.warnings.is_empty();
+    !checks.is_empty() && checks.iter().all(good)
 }
 
 /// How hard to look.
 pub struct Options<'a> {
     /// The cluster is a throw-away copy: what is missing may be installed, and locks hurt nobody.
     pub scratch: bool,
+    /// The database that is named must be an engine's.
+    pub engine_expected: bool,
     /// Asked between two statements.
     pub cancelled: &'a dyn Fn() -> bool,
 }
@@ -104,6 +140,9 @@ impl std::fmt::Debug for Options<'_> {
 struct Gathered {
     looked_at: u64,
     wrong: Vec<String>,
+    warnings: Vec<String>,
+    /// Databases that this check passed over for a reason that is nobody's fault.
+    left_out: Vec<String>,
     not_made: Option<String>,
 }
 
@@ -115,15 +154,27 @@ impl Gathered {
         self.wrong.push(what);
     }
 
+    fn warn(&mut self, what: String) {
+        self.warnings.push(what);
+    }
+
     fn skip(&mut self, why: String) {
         self.not_made.get_or_insert(why);
     }
 
     fn into_check(self, name: &str, noun: &str) -> Check {
         let named: Vec<&String> = self.wrong.iter().take(NAMED).collect();
-        let detail =
+        let mut detail =
             json!({ "checked": self.looked_at, "wrong": self.wrong.len(), "named": named });
-        match (self.wrong.first(), self.not_made) {
+        if !self.left_out.is_empty() {
+            detail["left_out"] = json!(self.left_out);
+        }
+        let mut warnings = self.warnings;
+        if let more @ 1.. = warnings.len().saturating_sub(NAMED) {
+            warnings.truncate(NAMED);
+            warnings.push(format!("and {more} more"));
+        }
+        let check = match (self.wrong.first(), self.not_made) {
             (Some(first), _) => {
                 let why = match self.wrong.len() {
                     1 => first.clone(),
@@ -133,7 +184,8 @@ impl Gathered {
             }
             (None, Some(why)) => Check::skipped(name, why),
             (None, None) => Check::passed(name, detail),
-        }
+        };
+        check.with_warnings(warnings)
     }
 }
 
@@ -141,6 +193,7 @@ impl Gathered {
 struct Database<'a> {
     client: Client,
     name: String,
+    template: bool,
     options: &'a Options<'a>,
     in_recovery: bool,
 }
@@ -187,29 +240,26 @@ const EVERYWHERE: [(&str, &str, Checker); 5] = [
 /// Everything that can be asked of a cluster over SQL, in the order of a report. `connect` is a superuser where the amcheck
 /// extension must be installed or used, and names the engine's database.
 pub fn cluster(connect: &ConnectOptions, options: &Options<'_>) -> Vec<Check> {
-    let (mut checks, names) = match connectivity(connect) {
-        Ok((check, names)) => (vec![check], names),
+    let (mut checks, listed) = match connectivity(connect) {
+        Ok((check, listed)) => (vec![check], listed),
         Err(error) => return without_connection(&error),
     };
     let mut gathered: Vec<Gathered> = EVERYWHERE.iter().map(|_| Gathered::default()).collect();
-    for name in &names {
-        let mut database = match open(connect, name, options) {
-            Ok(database) => database,
-            Err(error) => {
-                for gathered in &mut gathered {
-                    gathered.wrong(format!("database {name} cannot be looked at: {error}"));
-                }
-                continue;
-            }
+    let mut entered = Entered::default();
+    for listed in &listed {
+        let mut database = match entered.enter(connect, listed, options) {
+            Some(database) => database,
+            None => continue,
         };
         for ((_, _, checker), gathered) in EVERYWHERE.iter().zip(&mut gathered) {
             if (options.cancelled)() {
                 gathered.skip(INTERRUPTED.to_owned());
             } else if let Err(error) = checker(&mut database, gathered) {
-                gathered.wrong(format!("database {name}: {error}"));
+                gathered.wrong(format!("database {}: {error}", listed.name));
             }
         }
     }
+    checks.push(entered.into_check());
     for ((name, noun, _), gathered) in EVERYWHERE.iter().zip(gathered) {
         checks.push(gathered.into_check(name, noun));
     }
@@ -218,6 +268,63 @@ pub fn cluster(connect: &ConnectOptions, options: &Options<'_>) -> Vec<Check> {
 }
 
 const INTERRUPTED: &str = "interrupted";
+const DATABASES: &str = "databases";
+
+/// Which databases were looked at, and which were not: the other checks speak of the former only.
+#[derive(Default)]
+struct Entered {
+    looked_at: Vec<String>,
+    not_looked_at: Vec<Value>,
+    failed: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Entered {
+    fn enter<'a>(
+        &mut self,
+        connect: &ConnectOptions,
+        listed: &ListedDatabase,
+        options: &'a Options<'a>,
+    ) -> Option<Database<'a>> {
+        let name = &listed.name;
+        let why = match listed.why_closed() {
+            None => match open(connect, name, options) {
+                Ok(database) => {
+                    self.looked_at.push(name.clone());
+                    return Some(Database {
+                        template: listed.template,
+                        ..database
+                    });
+                }
+                Err(error) => {
+                    let why = format!("it cannot be entered: {error}");
+                    self.failed.push(format!("database {name:?}: {why}"));
+                    why
+                }
+            },
+            Some(_) if listed.is_pristine_template() => {
+                "it takes no connections, and nobody can have changed it".to_owned()
+            }
+            Some(why) => {
+                self.warnings
+                    .push(format!("database {name:?} was not looked at: {why}"));
+                why
+            }
+        };
+        self.not_looked_at
+            .push(json!({ "database": name, "why": why }));
+        None
+    }
+
+    fn into_check(self) -> Check {
+        let detail = json!({ "looked_at": self.looked_at, "not_looked_at": self.not_looked_at });
+        let check = match self.failed.is_empty() {
+            true => Check::passed(DATABASES, detail),
+            false => Check::failed(DATABASES, self.failed.join("; "), detail),
+        };
+        check.with_warnings(self.warnings)
+    }
+}
 
 fn without_connection(error: &WireError) -> Vec<Check> {
     let mut checks = vec![Check::failed(
@@ -226,13 +333,17 @@ fn without_connection(error: &WireError) -> Vec<Check> {
         Value::Null,
     )];
     let names = EVERYWHERE.iter().map(|(name, ..)| *name);
-    for name in names.chain(engine_tables::NAMES) {
+    for name in [DATABASES]
+        .into_iter()
+        .chain(names)
+        .chain(engine_tables::NAMES)
+    {
         checks.push(Check::skipped(name, "there is no connection"));
     }
     checks
 }
 
-fn connectivity(connect: &ConnectOptions) -> Result<(Check, Vec<String>), WireError> {
+fn connectivity(connect: &ConnectOptions) -> Result<(Check, Vec<ListedDatabase>), WireError> {
     let mut client = Client::connect(connect)?;
     let rows = client.query(
         "SELECT current_setting('server_version'), pg_is_in_recovery(), current_setting('data_checksums'), \
@@ -245,13 +356,8 @@ fn connectivity(connect: &ConnectOptions) -> Result<(Check, Vec<String>), WireEr
         "data_checksums": field(2),
         "started_at": field(3),
     });
-    let names = client
-        .query("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname")?
-        .rows
-        .into_iter()
-        .filter_map(|row| row.into_iter().next().flatten())
-        .collect();
-    Ok((Check::passed("connectivity", detail), names))
+    let listed = databases(&mut client)?;
+    Ok((Check::passed("connectivity", detail), listed))
 }
 
 fn open<'a>(
@@ -260,15 +366,17 @@ fn open<'a>(
     options: &'a Options<'a>,
 ) -> Result<Database<'a>, WireError> {
     let mut client = Client::connect(&connect.clone().with_database(name))?;
-    // Whatever the server's settings are: a check is long, waits for nobody's commit, and believes no index about a table.
+    // Whatever the server's settings are: a check waits for nobody's commit, and believes no index about a table. What is missing in a
+    // copy is installed there, whoever may write.
     client.query(
-        "SET statement_timeout = 0; SET synchronous_commit = local; SET search_path = pg_catalog; \
+        "SET default_transaction_read_only = off; SET synchronous_commit = local; SET search_path = pg_catalog; \
          SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off",
     )?;
     let in_recovery = client.value("SELECT pg_is_in_recovery()")?.as_deref() == Some("t");
     Ok(Database {
         client,
         name: name.to_owned(),
+        template: false,
         options,
         in_recovery,
     })

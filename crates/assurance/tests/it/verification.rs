@@ -1,10 +1,10 @@
 use std::path::PathBuf;
 
-use assurance::verification::{Check, Options, Verdict, all_passed, cluster};
+use assurance::verification::{Check, Options, Verdict, cluster, passed, passed_strictly};
 use audit::{Chain, EpochOpening, Fields, Kind, SigningKey, hex};
 use postgres_physical::page::{self, PAGE_BYTES};
 use postgres_physical::server::StopMode;
-use testkit::TestPostgres;
+use testkit::{TestPostgres, odd};
 
 const NOW: i64 = 1_795_421_730_000_000;
 
@@ -60,6 +60,7 @@ impl World {
     fn checks(&self, scratch: bool) -> Vec<Check> {
         let options = Options {
             scratch,
+            engine_expected: true,
             cancelled: &|| false,
         };
         cluster(&self.postgres.connect_options(), &options)
@@ -117,12 +118,12 @@ fn a_healthy_database_passes_and_what_is_not_looked_at_is_said() {
             .unwrap()
             .contains("CREATE EXTENSION amcheck")
     );
-    assert!(!all_passed(&live), "what was skipped has not passed");
+    assert!(!passed(&live), "what was skipped has not passed");
 
     world.fails(&[]);
     let checks = world.checks(false);
     assert!(
-        all_passed(&checks),
+        passed_strictly(&checks),
         "the extension is there now: {checks:?}"
     );
     let counts = checks
@@ -145,14 +146,6 @@ fn a_healthy_database_passes_and_what_is_not_looked_at_is_said() {
 fn what_is_wrong_is_found_and_named() {
     let world = World::new();
     let sql = |text: &str| world.postgres.sql(text);
-
-    sql("CREATE TABLE twice (n integer); INSERT INTO twice VALUES (1), (1)");
-    let mut client = world.postgres.client();
-    client
-        .query("CREATE UNIQUE INDEX CONCURRENTLY twice_once ON twice (n)")
-        .unwrap_err();
-    world.fails(&[("invalid_indexes", "postgres.public.twice_once on twice")]);
-    sql("DROP TABLE twice");
 
     sql(
         "CREATE TABLE numbered (id serial); INSERT INTO numbered SELECT FROM generate_series(1, 9); SELECT setval('numbered_id_seq', 5)",
@@ -212,4 +205,116 @@ fn damage_on_disk_is_found_and_named() {
     std::fs::write(&file, bytes).unwrap();
     world.postgres.start_again();
     world.fails(&[("amcheck_tables", "postgres.public.torn: block 3, row 1")]);
+}
+
+/// A cluster of somebody else, in an ordinary state of work.
+#[test]
+fn work_that_is_not_finished_and_what_does_not_apply_here_are_no_faults() {
+    let postgres = TestPostgres::start();
+    // Names that an engine's tables have as well.
+    postgres.sql("CREATE EXTENSION amcheck; CREATE TABLE stocks (n integer); CREATE TABLE brokers (n integer); CREATE TABLE parent (id integer PRIMARY KEY)");
+    odd::unfinished_indexes(&postgres);
+    odd::closed(&postgres, "closed");
+    odd::half_dropped(&postgres, "half dropped");
+    let options = |scratch| Options {
+        scratch,
+        engine_expected: false,
+        cancelled: &|| false,
+    };
+    let checks = cluster(&postgres.connect_options(), &options(false));
+    assert!(passed(&checks) && !passed_strictly(&checks), "{checks:#?}");
+    let named = |checks: &[Check], name: &str| {
+        let check = checks.iter().find(|check| check.name == name);
+        check.cloned().unwrap()
+    };
+    assert!(
+        named(&checks, "row_counts").not_applicable && named(&checks, "orphan_rows").not_applicable
+    );
+
+    let databases = named(&checks, "databases");
+    assert_eq!(
+        databases.detail["looked_at"],
+        serde_json::json!(["postgres", "template1"])
+    );
+    let [closed, half] = &databases.warnings[..] else {
+        panic!("{databases:?}");
+    };
+    assert!(closed.ends_with("ALTER DATABASE \"closed\" ALLOW_CONNECTIONS true"));
+    assert!(half.ends_with("DROP DATABASE \"half dropped\""));
+
+    let indexes = named(&checks, "invalid_indexes");
+    let says = |name: &str, says: &str| {
+        let found = indexes.warnings.iter().find(|it| it.contains(name));
+        assert!(
+            found.is_some_and(|it| it.contains(says)),
+            "{name}: {indexes:?}"
+        );
+    };
+    assert_eq!(indexes.warnings.len(), 4, "{indexes:?}");
+    says(
+        "failed_build",
+        "REINDEX INDEX CONCURRENTLY unfinished.failed_build",
+    );
+    says(
+        "leftover_ccnew",
+        ": DROP INDEX CONCURRENTLY unfinished.leftover_ccnew",
+    );
+    says(
+        "leftover_ccold",
+        ": DROP INDEX CONCURRENTLY unfinished.leftover_ccold",
+    );
+    says("parent_only", "missing: unfinished.part_two");
+    postgres.sql("CREATE INDEX part_two_id ON unfinished.part_two (id); ALTER INDEX unfinished.parent_only ATTACH PARTITION unfinished.part_two_id");
+
+    // Only a copy may be opened; a key that nothing guards is damage.
+    postgres
+        .sql("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'parent_pkey'::regclass");
+    let checks = cluster(&postgres.connect_options(), &options(true));
+    let indexes = named(&checks, "invalid_indexes");
+    assert_eq!(
+        (indexes.verdict, indexes.warnings.len()),
+        (Verdict::Failed, 3)
+    );
+    let why = indexes.why.unwrap();
+    assert!(
+        why.contains("constraint parent_pkey") && why.ends_with("REINDEX INDEX public.parent_pkey"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_database_that_cannot_be_entered_costs_no_other_and_keys_have_their_own_operators() {
+    let postgres = TestPostgres::start();
+    postgres.sql("CREATE EXTENSION amcheck");
+    odd::database(&postgres, "with=sign");
+    odd::database(&postgres, "broken");
+    postgres.sql("ALTER DATABASE broken SET local_preload_libraries = 'nowhere'");
+    odd::settings_of_an_application(&postgres, "postgres");
+    // `=` of a type that lies in a schema which is not searched means something else.
+    odd::client_of(&postgres, "with=sign")
+        .query(
+            "CREATE EXTENSION amcheck; CREATE EXTENSION citext; CREATE TABLE p (name citext PRIMARY KEY); \
+             CREATE TABLE c (name citext REFERENCES p); INSERT INTO p VALUES ('GME'); INSERT INTO c VALUES ('gme')",
+        )
+        .unwrap();
+    let options = Options {
+        scratch: false,
+        engine_expected: false,
+        cancelled: &|| false,
+    };
+    let checks = cluster(&postgres.connect_options(), &options);
+    let failed: Vec<_> = checks
+        .iter()
+        .filter(|check| check.verdict != Verdict::Passed && !check.not_applicable)
+        .collect();
+    let [databases] = &failed[..] else {
+        panic!("{failed:#?}");
+    };
+    assert!(
+        databases
+            .why
+            .as_deref()
+            .unwrap()
+            .contains("database \"broken\": it cannot be entered")
+    );
 }

@@ -7,7 +7,7 @@ use postgres_physical::server::sql::Client;
 use postgres_physical::wal::{Decoder, Step};
 use postgres_physical::wire::ConnectOptions;
 use repository::DamagedPage;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// One page whose checksum is wrong.
@@ -139,22 +139,23 @@ fn repaired(
     }
 }
 
-/// `schema.table of database`; best effort.
+/// `schema.table in database NAME`; best effort. Of a database that nobody can enter only its name is known.
 fn relation_name(connect: &ConnectOptions, relation: Relation) -> Option<String> {
-    let databases = BTreeMap::from([(0, "postgres".to_owned())]);
-    let database = match databases.get(&relation.database) {
-        Some(name) => name.clone(),
-        None => {
-            let mut client = Client::connect(&connect.clone().with_database("postgres")).ok()?;
-            client
-                .value(&format!(
-                    "SELECT datname FROM pg_database WHERE oid = {}",
-                    relation.database
-                ))
-                .ok()??
-        }
+    let mut client = Client::connect(connect).ok()?;
+    let database = match relation.database {
+        // The catalogues that all databases share.
+        0 => connect.database.clone(),
+        oid => client
+            .value(&format!(
+                "SELECT datname FROM pg_database WHERE oid = {oid}"
+            ))
+            .ok()??,
     };
-    let mut client = Client::connect(&connect.clone().with_database(&database)).ok()?;
+    let Ok(mut client) = Client::connect(&connect.clone().with_database(&database)) else {
+        return Some(format!(
+            "a relation of database {database}, which cannot be entered"
+        ));
+    };
     // The default tablespace of the database is written as 0.
     let sql = format!(
         "SELECT c.oid::regclass FROM pg_class c WHERE c.oid = pg_filenode_relation(CASE WHEN {0} = \

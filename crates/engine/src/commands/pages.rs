@@ -89,6 +89,7 @@ fn damaged(page: &LivePage) -> DamagedPage {
         oid: owner.oid,
         kind: owner.kind,
         table: owner.table,
+        unknown_because: owner.unknown_because,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     clusters,
     config::Config,
     error::Error,
+    exit::Exit,
     instance::Instance,
     schema::{Schema, failure, is_remote, said},
     terminal,
@@ -127,8 +128,9 @@ fn back_up(
         let pushed = if outcome.pushed { ", pushed" } else { "" };
         format!("{} in {}{pushed}", said(&outcome), shown.folder)
     });
-    match failure(&outcome) {
-        Some(error) => Err(error),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    let Some(error) = failure(&outcome) else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    terminal::note(&format!("bre: {error}"));
+    Ok(Exit::Partial.into())
 }

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use assurance::verification::{self, Check, Freshness, Options, all_passed, fresh_enough};
+use assurance::verification::{
+    self, Check, Freshness, Options, fresh_enough, passed, passed_strictly,
+};
 use backup::database::{WalStatus, slot_status};
 use backup::schedule::{Cadence, Job};
 use jiff::Timestamp;
@@ -25,8 +27,9 @@ use crate::{
 
 #[derive(Debug, Serialize)]
 struct Report {
-    /// Every check was made and passed.
+    /// Every check was made and passed, as far as it applies here; with `--strict` none is inapplicable and none warns.
     passed: bool,
+    strict: bool,
     checked_at: String,
     checks: Vec<Check>,
 }
@@ -36,7 +39,7 @@ pub(crate) fn run(
     json: bool,
     command: VerifyCommand,
 ) -> Result<ExitCode, Error> {
-    let VerifyCommand::Database { database } = command;
+    let VerifyCommand::Database { database, strict } = command;
     let own = database.is_none();
     let url = match database {
         Some(url) => url,
@@ -47,6 +50,7 @@ pub(crate) fn run(
         .with_application_name("bre-verify");
     let options = Options {
         scratch: false,
+        engine_expected: own,
         cancelled: &|| false,
     };
     let mut checks = verification::cluster(&connect, &options);
@@ -57,7 +61,11 @@ pub(crate) fn run(
         checks.extend(ages(instance));
     }
     let report = Report {
-        passed: all_passed(&checks),
+        passed: match strict {
+            true => passed_strictly(&checks),
+            false => passed(&checks),
+        },
+        strict,
         checked_at: Timestamp::now().to_string(),
         checks,
     };
@@ -75,11 +83,17 @@ fn sentences(report: &Report) -> String {
         .iter()
         .map(|check| check.line() + "\n")
         .collect();
-    text.push_str(match report.passed {
-        true => "every check passed\n",
-        false => "NOT every check passed\n",
+    let warnings: usize = report.checks.iter().map(|it| it.warnings.len()).sum();
+    let apply = report.checks.iter().all(|it| !it.not_applicable);
+    text.push_str(match (report.passed, apply) {
+        (true, true) => "every check passed",
+        (true, false) => "every check that applies here passed",
+        (false, _) => "NOT every check passed",
     });
-    text
+    if warnings > 0 {
+        text.push_str(&format!(", {warnings} warnings"));
+    }
+    text + "\n"
 }
 
 fn slot(connect: &ConnectOptions) -> Check {

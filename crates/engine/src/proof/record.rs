@@ -41,6 +41,9 @@ impl Record {
         if check.verdict == Verdict::Failed {
             tracing::error!(backup = %self.backup_id, check = %check.name, why = ?check.why, "the restore proof found something");
         }
+        for warning in &check.warnings {
+            tracing::warn!(backup = %self.backup_id, check = %check.name, warning, "seen in the restored copy");
+        }
         self.checks.push(check);
     }
 
@@ -83,14 +86,22 @@ impl Record {
         Ok(put_proof(repository, &self.backup_id, &proof_of(self))?)
     }
 
+    /// Databases about which this record says nothing.
+    fn not_looked_at(&self) -> usize {
+        let check = self.checks.iter().find(|check| check.name == "databases");
+        check.map_or(0, |check| check.warnings.len())
+    }
+
     pub(crate) fn sentences(&self) -> String {
         let mut text = format!(
             "backup {} {} in {}.{:03} s\n",
             self.backup_id,
-            if self.passed {
-                "was restored and proved"
-            } else {
-                "FAILED ITS PROOF"
+            match (self.passed, self.not_looked_at()) {
+                (true, 0) => "was restored and proved".to_owned(),
+                (true, databases) => format!(
+                    "was restored and proved but for {databases} databases that nobody can enter"
+                ),
+                (false, _) => "FAILED ITS PROOF".to_owned(),
             },
             self.millis / 1000,
             self.millis % 1000,

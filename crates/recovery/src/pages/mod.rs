@@ -11,8 +11,7 @@ mod held;
 pub use held::{Held, Put};
 
 use postgres_physical::page::Fork;
-use postgres_physical::server::sql::quote_identifier;
-use postgres_physical::wire::WireError;
+use postgres_physical::wire::{WireError, quote_shell};
 
 /// The first oid that is not PostgreSQL's own.
 const FIRST_USER_OID: u32 = 16_384;
@@ -31,6 +30,8 @@ pub struct DamagedPage {
     pub kind: String,
     /// Whose lock keeps everybody from it.
     pub table: Option<String>,
+    /// Why nobody knows which relation of its database it is.
+    pub unknown_because: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,11 @@ pub enum Remedy {
 #[must_use]
 pub fn remedy(page: &DamagedPage) -> Remedy {
     let whole = "bring the whole database back: bre restore --to DIR, or bre restore --delta over the stopped folder";
+    if let (Some(database), Some(why)) = (&page.database, &page.unknown_because) {
+        return Remedy::Elsewhere(format!(
+            "it belongs to a relation of the database {database:?}, and which one cannot be asked: {why}; then look again"
+        ));
+    }
     let (Some(relation), Some(table)) = (&page.relation, &page.table) else {
         return match page.kind.as_str() {
             "S" => Remedy::Elsewhere(format!(
@@ -94,9 +100,10 @@ impl DamagedPage {
     pub fn by_table(&self) -> String {
         match (&self.table, &self.database) {
             (Some(table), Some(database)) => format!(
-                "bring its rows back: bre table restore --database {} --table {table} --time … (a moment before the damage), after \
+                "bring its rows back: bre table restore --database={} --table={} --time … (a moment before the damage), after \
                  moving the damaged table aside",
-                quote_identifier(database)
+                quote_shell(database),
+                quote_shell(table)
             ),
             _ => "bring the whole database back: bre restore --to DIR".to_owned(),
         }
@@ -148,6 +155,7 @@ mod tests {
                 oid,
                 kind: kind.to_owned(),
                 table: named(!kind.is_empty() && kind != "S"),
+                unknown_because: None,
             };
             let found = format!("{:?}", remedy(&page));
             assert!(found.contains(expected), "{kind} {fork:?}: {found}");

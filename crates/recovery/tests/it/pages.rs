@@ -68,6 +68,7 @@ fn damaged(page: LivePage) -> DamagedPage {
         oid: page.owner.oid,
         kind: page.owner.kind,
         table: page.owner.table,
+        unknown_because: page.owner.unknown_because,
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use postgres_physical::page::{Fork, PAGE_BYTES, PageState, Relation, RelationFile, check};
 use postgres_physical::replication::Connection;
 use postgres_physical::server::sql::Client;
+use postgres_physical::server::{ListedDatabase, databases};
 use postgres_physical::wire::ConnectOptions;
 
 use super::reach;
@@ -45,6 +46,8 @@ pub struct Owner {
     pub kind: String,
     /// The table whose lock keeps everybody from it: of an index or of a TOAST table another one.
     pub table: Option<String>,
+    /// Why the server could not say which relation of the database it is.
+    pub unknown_because: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,7 +213,18 @@ fn owner(connect: &ConnectOptions, relation: Relation) -> Option<Owner> {
         database: Some(database.clone()),
         ..Owner::default()
     };
-    let mut client = Client::connect(&connect.clone().with_database(&database)).ok()?;
+    let mut client = match Client::connect(&connect.clone().with_database(&database)) {
+        Ok(client) => client,
+        Err(error) => {
+            let closed = databases(&mut client).ok()?;
+            let closed = closed.iter().find(|listed| listed.name == database);
+            let why = closed.and_then(ListedDatabase::why_closed);
+            return Some(Owner {
+                unknown_because: Some(why.unwrap_or_else(|| error.to_string())),
+                ..named
+            });
+        }
+    };
     // The default tablespace of the database is written as 0.
     let sql = format!(
         "SET search_path = ''; SELECT c.oid::regclass, c.oid, c.relkind, coalesce(i.indrelid::regclass, t.oid::regclass, o.oid::regclass) \
