@@ -8,6 +8,7 @@ mod manifest;
 mod pages;
 mod protocol;
 mod run;
+mod settings_outside;
 mod slot;
 mod source;
 mod strict;

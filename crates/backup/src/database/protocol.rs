@@ -2,13 +2,14 @@
 
 use super::changes::{self, Before, ChangedPages, Limits};
 use super::run::DatabaseBackup;
+use super::settings_outside;
 use super::source::{Begun, Identity, Source, Stopped, Suspects};
 use super::unpack::Unpack;
 use crate::{BackupError, Progress, Result, random_suffix};
 use postgres_physical::replication::{BackupOptions, BaseBackup, Connection};
 use postgres_physical::wire::{ConnectOptions, WireError};
 use repository::{BackupKind, BackupWriter};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The server sends its own label files, and `pg_control` last.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Protocol {
     /// Of a stream that names the pages that changed.
     limits: Option<Limits>,
     bytes_read: u64,
+    /// Files of the stream that are no data.
+    beside: BTreeSet<String>,
 }
 
 /// What MAX_RATE accepts, in kB/s.
@@ -42,6 +45,7 @@ impl Protocol {
             stream: None,
             limits: None,
             bytes_read: 0,
+            beside: BTreeSet::new(),
         }
     }
 
@@ -182,6 +186,7 @@ impl Source for Protocol {
         };
         let unpacked = unpack.all(stream)?;
         self.bytes_read = unpacked.bytes_read;
+        self.beside = unpacked.beside;
         Ok(Suspects(unpacked.suspects))
     }
 
@@ -190,7 +195,11 @@ impl Source for Protocol {
             .stream()?
             .stop()
             .ok_or_else(|| BackupError::Archive("it has no stop position".into()))?;
-        let facts = facts(self.stream()?);
+        let mut facts = facts(self.stream()?);
+        let beside = std::mem::take(&mut self.beside);
+        let connect = self.connect.clone();
+        let notices = self.stream()?.notices();
+        facts.extend(settings_outside::facts(&connect, notices, &beside));
         Ok(Stopped {
             stop: stop.lsn,
             timeline: stop.timeline,

@@ -4,6 +4,7 @@ use super::changes::{Before, ChangedPages};
 use super::local::Local;
 use super::pages::judge;
 use super::protocol::Protocol;
+use super::settings_outside;
 use super::source::{Begun, Identity, Source, Stopped, Suspects};
 use crate::{BackupError, Progress, Result, now_micros};
 use postgres_physical::wire::ConnectOptions;
@@ -94,6 +95,8 @@ pub struct BackupOutcome {
     /// And those that a killed attempt had stored.
     pub bytes_resumed: u64,
     pub damaged: Vec<DamagedPage>,
+    /// What a restore of it will not have.
+    pub warnings: Vec<String>,
     /// `Waiting` when the WAL up to `stop_lsn` had not arrived in time; the catalogue knows when it has.
     pub state: BackupState,
 }
@@ -145,6 +148,10 @@ pub fn backup_from(
     let suspects = source.copy(&writer, progress)?;
     let stopped = source.stop(&writer, progress)?;
     let (stop_lsn, bytes_read) = (stopped.stop.0, stopped.bytes_read);
+    let warnings = settings_outside::warnings(&stopped.facts);
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
     let stop = conclude(request, &identity, &begun, stopped, suspects, progress);
     if progress.cancelled() {
         return Err(BackupError::Cancelled);
@@ -170,6 +177,7 @@ pub fn backup_from(
         bytes_reused: told(|summary| summary.bytes_reused),
         bytes_resumed: told(|summary| summary.bytes_resumed),
         damaged,
+        warnings,
         state: summary.map_or(BackupState::Waiting, |summary| summary.state),
         id,
     })

@@ -9,7 +9,7 @@ use crate::{BackupError, Progress, Result, now_micros};
 use postgres_physical::page::{PAGE_BYTES, RelationFile};
 use postgres_physical::replication::BaseBackup;
 use repository::BackupWriter;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 const LABEL: &str = "backup_label";
@@ -29,6 +29,8 @@ pub(super) struct Unpack<'a> {
 pub(super) struct Unpacked {
     pub(super) suspects: Vec<PageCheck>,
     pub(super) bytes_read: u64,
+    /// Files beside the data: settings, labels, logs.
+    pub(super) beside: BTreeSet<String>,
     /// Files put together, and their sizes.
     combined: BTreeMap<String, u64>,
     /// The label, where it was changed.
@@ -111,6 +113,9 @@ impl Unpack<'_> {
                         .symlink(&path, &target.to_string_lossy(), mtime)?;
                 }
                 tar::EntryType::Regular | tar::EntryType::Continuous => {
+                    if !is_data(&path) {
+                        done.beside.insert(path.clone());
+                    }
                     self.file(&mut entry, &path, (mode, mtime), done)?;
                 }
                 other => return Err(BackupError::Archive(format!("{path} is a {other:?}"))),
@@ -186,6 +191,12 @@ impl Unpack<'_> {
             }
         }
     }
+}
+
+/// In a folder of the server's own.
+fn is_data(path: &str) -> bool {
+    path.split_once('/')
+        .is_some_and(|(top, _)| top == "base" || top == "global" || top.starts_with("pg_"))
 }
 
 const BUFFER_BYTES: usize = 32 * PAGE_BYTES;

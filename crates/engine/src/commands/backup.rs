@@ -172,6 +172,8 @@ struct Taken {
     why_not_named: Option<String>,
     /// From the server, or from its files.
     bytes_read: u64,
+    /// What a restore of it will not have.
+    warnings: Vec<String>,
 }
 
 impl Taken {
@@ -198,6 +200,9 @@ impl Taken {
         }
         if let Some(why) = &self.why_not_named {
             text.push_str(&format!("\n  every page was read: {why}"));
+        }
+        for warning in &self.warnings {
+            text.push_str(&format!("\n  WARNING: {warning}"));
         }
         text
     }
@@ -261,6 +266,7 @@ fn show_taken(
         why_not_named: outcome.changed_pages.why_not_named().map(str::to_owned),
         bytes_read: outcome.bytes_read,
         why_full: outcome.why_full,
+        warnings: outcome.warnings,
     };
     terminal::result(json, &taken, || taken.sentence());
     Ok(if taken.backup.state == BackupState::Complete {

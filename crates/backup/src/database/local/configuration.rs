@@ -19,6 +19,7 @@ const SETTINGS: [(&str, &str); 3] = [
 ];
 /// What Debian's `pg_createcluster` puts beside `postgresql.conf`.
 const BESIDE: [&str; 3] = ["start.conf", "pg_ctl.conf", "environment"];
+const AUTO: &str = "postgresql.auto.conf";
 /// Deeper inclusions are refused by the server, too.
 const DEPTH_MAX: usize = 10;
 
@@ -57,8 +58,8 @@ pub(super) fn outside(session: &mut Session, data: &Path) -> Result<Configuratio
         }
         search.file(&path, 0);
     }
+    search.auto();
     if !search.missing.is_empty() {
-        tracing::warn!(files = ?search.missing, "settings that cannot be read are not in the backup");
         let fact = (
             "configuration.missing".to_owned(),
             search.missing.join(", "),
@@ -94,6 +95,22 @@ impl Search {
         match below.and_then(|folder| path.strip_prefix(folder).ok()) {
             Some(below) => format!("{FOLDER}/{}", below.display()),
             None => format!("{OTHER}{}", path.display()),
+        }
+    }
+
+    /// What ALTER SYSTEM writes always lies in the data folder; where it is a link, what it leads to takes its place.
+    fn auto(&mut self) {
+        let path = self.data.join(AUTO);
+        if !path.is_symlink() {
+            return;
+        }
+        match fs::metadata(&path) {
+            Ok(meta) => self.found.files.push(Found {
+                path: AUTO.to_owned(),
+                place: path,
+                size: meta.len(),
+            }),
+            Err(error) => self.missing.push(format!("{} ({error})", path.display())),
         }
     }
 

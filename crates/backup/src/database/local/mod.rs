@@ -187,11 +187,13 @@ impl Source for Local {
         self.configuration = configuration::outside(self.session()?, &data)?;
         let version = version_folder(self.pg_version, self.reached.control.catalog_version);
         self.tree = walk(&data, &version)?;
+        // Links to settings: what they lead to is in the backup.
+        let followed = &self.configuration.files;
+        self.tree
+            .skipped
+            .retain(|path| !followed.iter().any(|file| file.place == data.join(path)));
         self.tree.files.append(&mut self.configuration.files);
         self.tree.sort_for_threads();
-        if !self.tree.skipped.is_empty() {
-            tracing::warn!(paths = ?self.tree.skipped, "not in the backup: neither files nor folders");
-        }
         let begun = Begun {
             timeline: self.system.timeline,
             start,
