@@ -51,8 +51,8 @@ pub use repository::Repository;
 #[doc(hidden)]
 pub use store::suite;
 pub use store::{
-    Appender, FaultyStore, Lock, LockMode, LockPolicy, MARKER, MemoryStore, ObjectInfo, PosixStore,
-    Store, check_name,
+    Appender, FaultyStore, Lock, LockMode, LockPolicy, MARKER, MemoryStore, NextPiece, ObjectInfo,
+    PosixStore, Store, check_name,
 };
 pub use timelines::{known_timelines, put_history, release, reserve};
 pub use wal::{

@@ -6,6 +6,7 @@ mod blocks;
 mod delete;
 mod location;
 mod locks;
+mod pieces;
 mod put;
 mod read;
 mod remote;
@@ -19,10 +20,13 @@ use std::{
 };
 
 pub use location::{Checksums, LocationError, S3Location};
-use repository::{Appender, Lock, LockPolicy, MARKER, ObjectInfo, Store, StoreError, check_name};
+use repository::{
+    Appender, Lock, LockPolicy, MARKER, NextPiece, ObjectInfo, Store, StoreError, check_name,
+};
 
 use crate::worker::Worker;
 use blocks::{BLOCK, Blocks};
+use pieces::Upload;
 use remote::Remote;
 
 const THREADS: usize = 2;
@@ -68,6 +72,25 @@ impl S3Store {
             (remote.part_bytes, remote.page_names) = (part_bytes, names);
         }
         self
+    }
+
+    /// Begins the upload where there is none yet; one that fails is thrown away.
+    fn put_part(
+        &self,
+        name: &str,
+        upload: Option<Upload>,
+        part: Vec<u8>,
+    ) -> Result<Upload, StoreError> {
+        let upload = match upload {
+            Some(upload) => upload,
+            None => {
+                let name = name.to_owned();
+                self.run(|remote| Upload::begin(remote, name))?
+            }
+        };
+        let begun = upload.clone();
+        self.run(|remote| upload.part(remote, part))
+            .inspect_err(|_| drop(self.run(|remote| begun.abort(remote))))
     }
 
     fn range_of_pack(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
@@ -132,6 +155,37 @@ impl Store for S3Store {
         let refuses = self.refuses_second()?;
         let (name, bytes) = (name.to_owned(), bytes.to_vec());
         self.run(move |remote| async move { put::put_new(&remote, &name, bytes, refuses).await })
+    }
+
+    fn put_pieces(&self, name: &str, next: &mut NextPiece<'_>) -> Result<(), StoreError> {
+        check_name(name)?;
+        self.present()?;
+        let part_bytes = self.remote.part_bytes.min(pieces::PART_BYTES);
+        let (mut upload, mut bytes) = (None, Vec::new());
+        let put = loop {
+            match next() {
+                Ok(Some(mut piece)) => bytes.append(&mut piece),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            while bytes.len() > part_bytes {
+                let rest = bytes.split_off(part_bytes);
+                let part = std::mem::replace(&mut bytes, rest);
+                upload = Some(self.put_part(name, upload, part)?);
+            }
+        };
+        match (put, upload) {
+            (Ok(()), None) => self.put(name, &bytes),
+            (Ok(()), upload) => {
+                let upload = self.put_part(name, upload, bytes)?;
+                self.run(|remote| upload.complete(remote))
+            }
+            (Err(error), Some(upload)) => {
+                let _ = self.run(|remote| upload.abort(remote));
+                Err(error)
+            }
+            (Err(error), None) => Err(error),
+        }
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {

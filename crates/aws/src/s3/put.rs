@@ -32,7 +32,8 @@ pub(super) fn random_hex() -> String {
 }
 
 /// How a put ended.
-enum Sent {
+#[derive(Debug)]
+pub(super) enum Sent {
     Ok,
     /// The server says that the name is taken.
     Taken,
@@ -66,7 +67,11 @@ pub(super) async fn put_new(
 }
 
 /// Ceph forgets the lock of what came in parts.
-async fn locked_whole(remote: &Remote, name: &str, in_parts: bool) -> Result<(), StoreError> {
+pub(super) async fn locked_whole(
+    remote: &Remote,
+    name: &str,
+    in_parts: bool,
+) -> Result<(), StoreError> {
     match remote
         .lock
         .filter(|_| in_parts)
@@ -150,6 +155,19 @@ where
 
 /// Nothing is visible before all parts are there; what was begun and failed is thrown away.
 async fn send_in_parts(remote: &Remote, name: &str, body: &bytes::Bytes, token: &str) -> Sent {
+    let id = match begin_parts(remote, name, token).await {
+        Ok(id) => id,
+        Err(sent) => return sent,
+    };
+    let sent = send_parts(remote, name, body, &id).await;
+    if !matches!(sent, Sent::Ok) {
+        abort_parts(remote, name, &id).await;
+    }
+    sent
+}
+
+/// The upload's id.
+pub(super) async fn begin_parts(remote: &Remote, name: &str, token: &str) -> Result<String, Sent> {
     let mut create = remote
         .client
         .create_multipart_upload()
@@ -162,53 +180,72 @@ async fn send_in_parts(remote: &Remote, name: &str, body: &bytes::Bytes, token: 
             .object_lock_mode(mode)
             .object_lock_retain_until_date(until);
     }
-    let id = match create.send().await {
-        Ok(created) => created.upload_id.unwrap_or_default(),
-        Err(error) => return ended(remote, name, &error),
-    };
-    let sent = send_parts(remote, name, body, &id).await;
-    if !matches!(sent, Sent::Ok) {
-        // What stays behind in spite of it is the bucket's lifecycle rule's to remove: docs/operations/s3.md.
-        let _ = remote
-            .client
-            .abort_multipart_upload()
-            .bucket(&remote.bucket)
-            .key(remote.key(name))
-            .upload_id(&id)
-            .send()
-            .await;
+    match create.send().await {
+        Ok(created) => Ok(created.upload_id.unwrap_or_default()),
+        Err(error) => Err(ended(remote, name, &error)),
     }
-    sent
+}
+
+/// What stays behind in spite of it is the bucket's lifecycle rule's to remove: docs/operations/s3.md.
+pub(super) async fn abort_parts(remote: &Remote, name: &str, id: &str) {
+    let _ = remote
+        .client
+        .abort_multipart_upload()
+        .bucket(&remote.bucket)
+        .key(remote.key(name))
+        .upload_id(id)
+        .send()
+        .await;
 }
 
 async fn send_parts(remote: &Remote, name: &str, body: &bytes::Bytes, id: &str) -> Sent {
     let mut parts = Vec::new();
     for (number, from) in (1..).zip((0..body.len()).step_by(remote.part_bytes)) {
         let part = body.slice(from..body.len().min(from + remote.part_bytes));
-        let sent = remote
-            .client
-            .upload_part()
-            .bucket(&remote.bucket)
-            .key(remote.key(name))
-            .upload_id(id)
-            .part_number(number)
-            .set_checksum_algorithm(remote.checksum_for(name))
-            .body(ByteStream::from(part.clone()))
-            .customize()
-            .config_override(Remote::bounded(part.len()))
-            .send()
-            .await;
-        match sent {
-            Ok(sent) => parts.push(
-                CompletedPart::builder()
-                    .part_number(number)
-                    .set_e_tag(sent.e_tag)
-                    .set_checksum_crc32_c(sent.checksum_crc32_c)
-                    .build(),
-            ),
-            Err(error) => return ended(remote, name, &error),
+        match send_part(remote, name, (id, number), part).await {
+            Ok(part) => parts.push(part),
+            Err(sent) => return sent,
         }
     }
+    complete_parts(remote, name, id, (parts, body.len())).await
+}
+
+/// `number`: from 1.
+pub(super) async fn send_part(
+    remote: &Remote,
+    name: &str,
+    (id, number): (&str, i32),
+    part: bytes::Bytes,
+) -> Result<CompletedPart, Sent> {
+    let sent = remote
+        .client
+        .upload_part()
+        .bucket(&remote.bucket)
+        .key(remote.key(name))
+        .upload_id(id)
+        .part_number(number)
+        .set_checksum_algorithm(remote.checksum_for(name))
+        .body(ByteStream::from(part.clone()))
+        .customize()
+        .config_override(Remote::bounded(part.len()))
+        .send()
+        .await;
+    match sent {
+        Ok(sent) => Ok(CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(sent.e_tag)
+            .set_checksum_crc32_c(sent.checksum_crc32_c)
+            .build()),
+        Err(error) => Err(ended(remote, name, &error)),
+    }
+}
+
+pub(super) async fn complete_parts(
+    remote: &Remote,
+    name: &str,
+    id: &str,
+    (parts, len): (Vec<CompletedPart>, usize),
+) -> Sent {
     let all = CompletedMultipartUpload::builder().set_parts(Some(parts));
     let completed = remote
         .client
@@ -219,7 +256,7 @@ async fn send_parts(remote: &Remote, name: &str, body: &bytes::Bytes, id: &str) 
         .if_none_match(NEW_ONLY)
         .multipart_upload(all.build())
         .customize()
-        .config_override(Remote::bounded(body.len()))
+        .config_override(Remote::bounded(len))
         .send()
         .await;
     match completed {
@@ -240,7 +277,7 @@ fn lock_for(remote: &Remote, name: &str) -> Option<(ObjectLockMode, DateTime)> {
     Some((mode, DateTime::from_secs(until)))
 }
 
-fn taken(name: &str) -> StoreError {
+pub(super) fn taken(name: &str) -> StoreError {
     StoreError::AlreadyExists {
         object: name.to_owned(),
     }

@@ -55,7 +55,7 @@ impl StreamerConfig {
             slot: slot.to_owned(),
             store,
             public,
-            buffer_bytes_max: 64 << 20,
+            buffer_bytes_max: 32 << 20,
             append_patience: Duration::from_secs(5),
             append_interval_min: Duration::ZERO,
             retry_pause_max: Duration::from_secs(1),

@@ -27,6 +27,15 @@ pub struct ObjectInfo {
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// Writes a new object; `AlreadyExists` when the name is taken, and then nothing is changed.
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
+    /// The same for an object that need not fit into memory: `next` gives its pieces in their order, `None` at its end. Nothing of it is
+    /// there when `next` fails.
+    fn put_pieces(&self, name: &str, next: &mut NextPiece<'_>) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        while let Some(mut piece) = next()? {
+            bytes.append(&mut piece);
+        }
+        self.put(name, &bytes)
+    }
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError>;
     /// Exactly `len` bytes; `Damaged` when the object ends earlier.
     fn get_range(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
@@ -64,6 +73,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     }
     fn describe(&self) -> String;
 }
+
+/// The next piece of an object that is being put.
+pub type NextPiece<'a> = dyn FnMut() -> Result<Option<Vec<u8>>, StoreError> + 'a;
 
 /// The open end of one object. After an error it must not be used again: bytes may be there in part.
 pub trait Appender: Send + std::fmt::Debug {

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::{Appender, MARKER, ObjectInfo, Store, check_name};
+use super::{Appender, MARKER, NextPiece, ObjectInfo, Store, check_name};
 use crate::error::StoreError;
 
 mod ahead;
@@ -189,19 +189,41 @@ impl PosixStore {
         }
     }
 
-    pub(super) fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write_new(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
         if path.exists() {
             return Err(io::Error::from(ErrorKind::AlreadyExists));
         }
         let temporary = self.temporary();
         self.make_parents(&temporary)?;
-        let result = write_synced(&temporary, bytes)
+        let result = write_synced(&temporary, write)
             .and_then(|()| self.in_parent(path, || rename_new(&temporary, path)));
         if result.is_err() {
             let _ = fs::remove_file(&temporary);
         }
         result?;
         path.parent().map_or(Ok(()), sync_dir)
+    }
+
+    fn put_written(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let path = self.path(name)?;
+        self.present_for_writing(name)?;
+        let root = || match name {
+            MARKER => self.make_folder(&self.root),
+            _ => Ok(()),
+        };
+        root()
+            .and_then(|()| self.write_new(&path, write))
+            .map_err(|e| self.fault(name, e))?;
+        // Unmounted while it was written: it may lie in the empty folder underneath.
+        self.present_for_writing(name)
     }
 
     fn walk(&self, dir: &Path, prefix: &str, found: &mut Vec<ObjectInfo>) -> io::Result<()> {
@@ -248,17 +270,24 @@ impl PosixStore {
 
 impl Store for PosixStore {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let path = self.path(name)?;
-        self.present_for_writing(name)?;
-        let root = || match name {
-            MARKER => self.make_folder(&self.root),
-            _ => Ok(()),
-        };
-        root()
-            .and_then(|()| self.write_new(&path, bytes))
-            .map_err(|e| self.fault(name, e))?;
-        // Unmounted while it was written: it may lie in the empty folder underneath.
-        self.present_for_writing(name)
+        self.put_written(name, |file| file.write_all(bytes))
+    }
+
+    fn put_pieces(&self, name: &str, next: &mut NextPiece<'_>) -> Result<(), StoreError> {
+        let mut cut_short = None;
+        let put = self.put_written(name, |file| {
+            loop {
+                match next() {
+                    Ok(Some(piece)) => file.write_all(&piece)?,
+                    Ok(None) => return Ok(()),
+                    Err(error) => {
+                        cut_short = Some(error);
+                        return Err(io::Error::from(ErrorKind::Interrupted));
+                    }
+                }
+            }
+        });
+        cut_short.map_or(put, Err)
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>, StoreError> {
@@ -412,13 +441,13 @@ impl PosixAppender {
     }
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_synced(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.write_all(bytes)?;
+    write(&mut file)?;
     file.sync_all()
 }
 

@@ -11,6 +11,7 @@ use crate::error::StoreError;
 pub fn check(store: &dyn Store) {
     store.put(MARKER, b"{}").unwrap();
     write_once(store);
+    pieces(store);
     ranges(store);
     listing(store);
     appending(store);
@@ -38,6 +39,38 @@ fn write_once(store: &dyn Store) {
     ));
     store.put("packs/one", b"").unwrap();
     assert_eq!(store.size("packs/one").unwrap(), 0);
+}
+
+fn pieces(store: &dyn Store) {
+    let put = |name: &str, mut pieces: Vec<Result<Option<Vec<u8>>, StoreError>>| {
+        store.put_pieces(name, &mut || pieces.remove(0))
+    };
+    let piece = |byte: u8, len: usize| Ok(Some(vec![byte; len]));
+    put(
+        "wal/pieces",
+        vec![piece(1, 3), piece(2, 0), piece(3, 2), Ok(None)],
+    )
+    .unwrap();
+    assert_eq!(store.get("wal/pieces").unwrap(), [1, 1, 1, 3, 3]);
+    let refused = put("wal/pieces", vec![piece(4, 1), Ok(None)]);
+    assert!(matches!(refused, Err(StoreError::AlreadyExists { .. })));
+    // Long enough to be on its way when the next piece fails.
+    let cut = || StoreError::NotFound {
+        store: "the source".to_owned(),
+        object: "of pieces".to_owned(),
+    };
+    let failed = put("wal/cut", vec![piece(5, 20 << 20), Err(cut())]);
+    assert!(matches!(failed, Err(StoreError::NotFound { store, .. }) if store == "the source"));
+    assert!(store.get("wal/cut").is_err());
+    put("wal/cut", vec![piece(6, 20 << 20), piece(7, 1), Ok(None)]).unwrap();
+    assert_eq!(store.size("wal/cut").unwrap(), (20 << 20) + 1);
+    assert_eq!(
+        store.get_range("wal/cut", (20 << 20) - 1, 2).unwrap(),
+        [6, 7]
+    );
+    store
+        .delete_all(&["wal/pieces".to_owned(), "wal/cut".to_owned()])
+        .unwrap();
 }
 
 fn ranges(store: &dyn Store) {

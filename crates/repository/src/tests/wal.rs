@@ -366,3 +366,68 @@ fn a_segment_that_will_never_be_whole_does_not_stop_the_tidying_of_others() {
     assert_eq!((report.sealed, report.swept), (1, 1));
     assert_eq!(world.names("tail/"), kept);
 }
+
+/// A segment longer than a box lies in several; memory must not grow with what the server was made with.
+#[test]
+fn a_segment_of_any_size_is_sealed_box_by_box_and_read_as_before() {
+    const LONG: u64 = 32 << 20;
+    let world = World::new();
+    let bytes: Vec<u8> = (0..LONG / 8)
+        .flat_map(|at| (at / 64).to_le_bytes())
+        .collect();
+    let long_writer = |serial: &str| {
+        WalWriter::new(
+            &world.repository,
+            world.private.public(),
+            SYSTEM,
+            1,
+            LONG,
+            serial,
+            LONG,
+        )
+        .unwrap()
+    };
+    let mut writer = long_writer("a");
+    for (at, part) in (LONG..).step_by(9 << 20).zip(bytes.chunks(9 << 20)) {
+        writer.append(at, part, 7).unwrap();
+    }
+    // No tail is longer than what one box holds, so whoever reads one needs no more.
+    let longest = world.memory.list("tail/").unwrap();
+    assert!(
+        longest.iter().all(|tail| tail.size < (16 << 20) + 4096),
+        "{longest:?}"
+    );
+    writer.finish().unwrap();
+    assert_eq!(
+        (world.names("wal/").len(), world.names("tail/").len()),
+        (1, 0)
+    );
+    assert!(world.reader().segment(1, 1).unwrap().unwrap() == bytes);
+
+    // Left in tails by a stream that was killed: compacted the same way, and nothing is lost where one of its boxes is bad.
+    let name = world.names("wal/").remove(0);
+    let mut tails = long_writer("b");
+    let (first, rest) = bytes.split_at(20 << 20);
+    tails.append(LONG, first, 8).unwrap();
+    drop(tails);
+    let mut tails = WalWriter::new(
+        &world.repository,
+        world.private.public(),
+        SYSTEM,
+        1,
+        LONG,
+        "c",
+        LONG + (20 << 20),
+    )
+    .unwrap();
+    tails.append(LONG + (20 << 20), rest, 9).unwrap();
+    tails.finish().unwrap();
+    world.memory.tamper(&name, |object| {
+        let last = object.len() - 3;
+        object[last] ^= 1;
+    });
+    let report = world.reader().compact(world.private.public()).unwrap();
+    assert_eq!((report.sealed, report.swept), (1, 1));
+    assert!(world.reader().segment(1, 1).unwrap().unwrap() == bytes);
+    assert_eq!(world.names("tail/"), [""; 0]);
+}

@@ -8,6 +8,7 @@ mod holes;
 mod inventory;
 mod reader;
 mod sealer;
+mod segment_boxes;
 mod writer;
 
 pub(crate) use closed::closed_stretches;

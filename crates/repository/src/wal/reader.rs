@@ -2,11 +2,11 @@
 
 use super::frames::{Doubt, Tail, read_growing};
 use super::inventory::{Inventory, Look, inventory};
+use super::segment_boxes::SegmentObject;
 use super::{WalFacts, WalName, segment_name, tail_prefix, without_old_heartbeats};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{KeyRing, RecipientPrivate};
-use crate::pipeline::{BoxKind, ObjectKind, open_single};
 use crate::timelines;
 
 const REMEDY_HOLE: &str = "Restore to a point before it, or start from a backup taken after it";
@@ -22,7 +22,6 @@ pub(super) struct SegmentWal {
     pub(super) facts: WalFacts,
     /// From the start of the segment.
     pub(super) wal: Vec<u8>,
-    pub(super) from_object: bool,
 }
 
 impl WalReader {
@@ -192,7 +191,7 @@ impl WalReader {
         ))
     }
 
-    fn names(&self, prefix: &str) -> Result<Vec<String>> {
+    pub(super) fn names(&self, prefix: &str) -> Result<Vec<String>> {
         Ok(self
             .repository()
             .store()
@@ -215,28 +214,18 @@ impl WalReader {
     }
 
     pub(super) fn read_object(&self, name: &str) -> Result<SegmentWal> {
-        let bytes = self.repository().store().get(name)?;
-        let (header, opened) = open_single(
-            &self.keys,
-            name,
-            &bytes,
-            (ObjectKind::WalSegment, BoxKind::WalSegment),
-        )?;
-        let facts = WalFacts::decode(name, &header.clear)?;
-        self.repository()
-            .expect_cluster(facts.system_identifier, name)?;
-        if opened.raw.len() as u64 != facts.segment_bytes {
-            return Err(Error::damaged(
-                name,
-                0,
-                "it does not hold one whole segment",
-            ));
-        }
-        Ok(SegmentWal {
-            facts,
-            wal: opened.raw,
-            from_object: true,
-        })
+        let mut wal = Vec::new();
+        let facts = SegmentObject::whole(&self.keys, name)?.open(|facts, raw| {
+            if raw.len() as u64 == facts.segment_bytes {
+                wal = raw;
+                return;
+            }
+            if wal.is_empty() {
+                wal.reserve_exact(usize::try_from(facts.segment_bytes).unwrap_or(0));
+            }
+            wal.extend_from_slice(&raw);
+        })?;
+        Ok(SegmentWal { facts, wal })
     }
 
     fn read_tails(&self, names: &[String]) -> Result<Option<SegmentWal>> {
@@ -272,11 +261,7 @@ impl WalReader {
             let known = usize::try_from(known).unwrap_or(usize::MAX);
             wal.extend_from_slice(bytes.get(known..).unwrap_or(&[]));
         }
-        Ok(Some(SegmentWal {
-            facts,
-            wal,
-            from_object: false,
-        }))
+        Ok(Some(SegmentWal { facts, wal }))
     }
 
     pub(super) fn later(&self, timeline: u32, segment: u64) -> Result<bool> {

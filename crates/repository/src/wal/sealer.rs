@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
-use super::frames::Tail;
-use super::writer::span;
+use super::segment_boxes::{Wal, seal_segment};
 use super::{WalFacts, segment_name, tail_prefix};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
-use crate::keys::{DataKey, RecipientPublic, new_data_key};
-use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, ObjectOpener, seal_single};
+use crate::keys::{DataKey, DataKeyId, RecipientPublic, new_data_key};
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -23,7 +21,7 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const DELETES: usize = 64;
 const DELETE_RETRY_FIRST: Duration = Duration::from_secs(1);
 const DELETE_RETRY_MAX: Duration = Duration::from_secs(3600);
-const SEGMENT_ZSTD_LEVEL: i32 = 1;
+pub(super) const REMEDY_TAILS: &str = "The segment stays in its tails";
 
 /// How the sealing of finished segments goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -258,30 +256,33 @@ impl Sealer {
 
     fn seal(&self, job: &SealJob) -> Result<()> {
         let facts = &job.facts;
-        let read;
+        let names: Vec<String> = job.tails.iter().map(|(name, _)| name.clone()).collect();
+        let key_of = |name: &str, id: DataKeyId| {
+            let known = job.tails.iter().map(|(_, key)| key);
+            let key = known.into_iter().find(|key| key.id() == id).cloned();
+            key.ok_or_else(|| Error::damaged(name, 8, "it is sealed with another key than it was"))
+        };
         let wal = match &job.wal {
-            Some(kept) => kept,
-            None => match read_tails(&self.repository, &job.tails) {
-                // Another writer saw the segment too and was quicker: its object holds the same bytes.
-                Err(Error::Store(StoreError::NotFound { .. })) if self.is_superseded(facts)? => {
-                    return Ok(());
-                }
-                other => {
-                    read = other?;
-                    &read
-                }
+            Some(kept) => Wal::Kept(kept),
+            None => Wal::Tails {
+                names: &names,
+                key: &key_of,
             },
         };
-        // A job without tails has no WAL either and was refused above.
         let key = match job.tails.last() {
             Some((_, key)) => Arc::clone(key),
             None => new_data_key(&self.repository, &self.public)?,
         };
-        match seal_segment(&self.repository, &key, facts, &job.streamer_id, wal) {
+        let seal =
+            |key: &DataKey| seal_segment(&self.repository, key, facts, &job.streamer_id, wal);
+        match seal(&key) {
+            // Another writer saw the segment too and was quicker: its object holds the same bytes.
+            Err(Error::Store(StoreError::NotFound { .. })) if self.is_superseded(facts)? => {
+                return Ok(());
+            }
             // A name is never written twice: try again under another.
             Err(Error::Damaged { .. }) => {
-                let key = new_data_key(&self.repository, &self.public)?;
-                seal_segment(&self.repository, &key, facts, &job.streamer_id, wal)?;
+                seal(&*new_data_key(&self.repository, &self.public)?)?;
             }
             other => other?,
         }
@@ -292,79 +293,6 @@ impl Sealer {
         let prefix = segment_name(facts.timeline, facts.segment, "");
         Ok(!self.repository.store().list(&prefix)?.is_empty())
     }
-}
-
-/// The bytes of the segment, through the same code that a restore uses.
-fn read_tails(repository: &Repository, tails: &[(String, Arc<DataKey>)]) -> Result<Vec<u8>> {
-    let mut wal = Vec::new();
-    let mut next = None;
-    for (name, key) in tails {
-        let bytes = repository.store().get(name)?;
-        let Some(mut tail) = Tail::scan(name, &bytes)? else {
-            continue;
-        };
-        let opened = tail.open(key)?;
-        let covered = tail.covered();
-        // A tail whose last append failed may hold bytes that its successor repeats.
-        let at = *next.get_or_insert(covered.start);
-        let known = at
-            .checked_sub(covered.start)
-            .and_then(|known| usize::try_from(known).ok());
-        let Some(known) = known else {
-            return Err(Error::damaged(name, 0, "WAL before it is missing"));
-        };
-        wal.extend_from_slice(opened.get(known..).unwrap_or(&[]));
-        next = Some(at.max(covered.end));
-    }
-    Ok(wal)
-}
-
-/// Seals a whole segment, puts it, reads it back and compares.
-pub(super) fn seal_segment(
-    repository: &Repository,
-    key: &DataKey,
-    facts: &WalFacts,
-    streamer_id: &str,
-    wal: &[u8],
-) -> Result<()> {
-    if wal.len() as u64 != facts.segment_bytes {
-        let (from, to) = (
-            facts.segment_start() + wal.len() as u64,
-            facts.segment_end(),
-        );
-        let remedy = "The segment stays in its tails";
-        return Err(Error::WalHole {
-            timeline: facts.timeline,
-            from,
-            to,
-            remedy,
-        });
-    }
-    let name = segment_name(facts.timeline, facts.segment, &span(streamer_id, key));
-    let header = ObjectHeader {
-        kind: ObjectKind::WalSegment,
-        data_key: key.id(),
-        clear: facts.encode(),
-    };
-    let labels = (facts.start_lsn, facts.server_time_micros);
-    let level = Compression::Zstd(SEGMENT_ZSTD_LEVEL);
-    let object = seal_single(key, &name, &header, BoxKind::WalSegment, level, labels, wal)?;
-    match repository.store().put(&name, &object) {
-        // An earlier attempt got further than it could tell; the same bytes under the same key are the same object.
-        Ok(()) | Err(StoreError::AlreadyExists { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let (read, len) = (repository.store().get(&name)?, header.encode().len());
-    let body = read.get(len..).unwrap_or(&[]);
-    let opened = ObjectOpener::new(key, &name, &header)?.open(len as u64, body)?;
-    if read != object || opened.raw != wal {
-        return Err(Error::damaged(
-            &name,
-            0,
-            "read back, it is not what was written",
-        ));
-    }
-    Ok(())
 }
 
 /// Everything that lies in tails of a segment whose whole object was proven.

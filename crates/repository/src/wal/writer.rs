@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::sealer::{SealJob, SealStatus, SealerHandle};
+use super::segment_boxes::BOX_BYTES;
 use super::{WalFacts, tail_prefix};
 use crate::Repository;
 use crate::error::{Error, Result};
@@ -16,7 +17,11 @@ const HEARTBEAT_MICROS: i64 = 1_000_000;
 const HEARTBEAT_OBJECT_MICROS: i64 = 10_000_000;
 const HEARTBEAT_KEPT_MICROS: i64 = 60_000_000;
 /// A longer segment is read from its tails when it is sealed.
-const KEPT_BYTES_MAX: u64 = 64 << 20;
+const KEPT_BYTES_MAX: u64 = 32 << 20;
+/// And of a tail: whoever reads one, reads all of it.
+const TAIL_BYTES_MAX: u64 = BOX_BYTES as u64;
+/// Of WAL in one frame; where each is an object, it is as large as a tail.
+const FRAME_BYTES_MAX: usize = 4 << 20;
 /// A tail that holds WAL is not appended to for longer: what copies the repository takes tails that grow no more.
 const TAIL_MICROS_MAX: i64 = 30_000_000;
 
@@ -51,6 +56,7 @@ struct OpenTail {
     appender: Box<dyn Appender>,
     /// Bytes of the object written so far; 0: not even its header.
     len: u64,
+    wal_bytes: u64,
     /// The server's time with its first WAL.
     since_micros: Option<i64>,
 }
@@ -124,6 +130,10 @@ impl WalWriter {
         while !rest.is_empty() {
             let room = self.facts.segment_end() - self.durable_lsn;
             let room = usize::try_from(room).unwrap_or(usize::MAX);
+            let room = room.min(match self.repository.store().appends() {
+                true => FRAME_BYTES_MAX,
+                false => BOX_BYTES,
+            });
             let (now, later) = rest.split_at(room.min(rest.len()));
             self.put_frame(BoxKind::WalFrame, now, server_time_micros)?;
             rest = later;
@@ -175,8 +185,13 @@ impl WalWriter {
     }
 
     fn write_frame(&mut self, kind: BoxKind, bytes: &[u8], time: i64) -> Result<()> {
-        let since = self.tail.as_ref().and_then(|tail| tail.since_micros);
-        if kind == BoxKind::WalFrame && since.is_some_and(|since| time - since > TAIL_MICROS_MAX) {
+        let is_left = |tail: &OpenTail| {
+            let old = tail
+                .since_micros
+                .is_some_and(|since| time - since > TAIL_MICROS_MAX);
+            old || tail.wal_bytes + bytes.len() as u64 > TAIL_BYTES_MAX
+        };
+        if kind == BoxKind::WalFrame && self.tail.as_ref().is_some_and(is_left) {
             self.tail = None;
         }
         let mut tail = match self.tail.take() {
@@ -202,6 +217,7 @@ impl WalWriter {
         tail.appender.append(&self.frame)?;
         if kind == BoxKind::WalFrame {
             tail.since_micros.get_or_insert(time);
+            tail.wal_bytes += bytes.len() as u64;
         }
         tail.len += self.frame.len() as u64;
         self.tail = Some(tail);
@@ -219,6 +235,7 @@ impl WalWriter {
             sealer,
             appender: appender?,
             len: 0,
+            wal_bytes: 0,
             since_micros: None,
         };
         self.tails.push((name, key));

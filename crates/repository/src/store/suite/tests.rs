@@ -82,7 +82,7 @@ fn a_folder_that_vanishes_while_it_is_written_to_is_not_made_anew() {
     store.put(MARKER, b"marker").unwrap();
     std::fs::remove_dir_all(&root).unwrap();
     // What a write does that looked at the marker just before.
-    let late = store.write_new(&root.join("packs/one"), b"x");
+    let late = store.write_new(&root.join("packs/one"), |_| Ok(()));
     assert_eq!(late.unwrap_err().kind(), std::io::ErrorKind::NotFound);
     assert!(!root.exists());
 }
