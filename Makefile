@@ -24,6 +24,10 @@ run: setup ## build and start everything on this machine
 test: setup ## everything that CI runs
 	@scripts/test
 
+slow-odd-clusters: setup ## clusters of every make backed up and restored; WAL segments of 1, 64 and 1,024 MB streamed, with the memory it takes (minutes, 15 GB)
+	cargo test --locked -p recovery --test it -- --ignored odd:: --nocapture
+	cargo test --locked -p backup --test it -- --ignored --exact odd::segments::a_stream_takes_no_more_memory_for_the_largest_segments --nocapture
+
 generated-client: setup ## a client that a public generator makes from our description prices GME
 	@scripts/generated-client
 

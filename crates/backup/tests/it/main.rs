@@ -4,6 +4,7 @@
 mod full;
 mod gate;
 mod local;
+mod odd;
 mod schema;
 mod streaming;
 

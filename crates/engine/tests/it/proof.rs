@@ -30,6 +30,15 @@ impl Instance {
 fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
     let mut instance = Instance::start();
     instance.quote("GME");
+    // Databases that nobody can enter: the one is opened in the copy, the other is named.
+    for sql in [
+        "CREATE DATABASE \"closed=1\"",
+        "ALTER DATABASE \"closed=1\" ALLOW_CONNECTIONS false",
+        "CREATE DATABASE half_dropped",
+        "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half_dropped'",
+    ] {
+        instance.sql(sql);
+    }
     let id = instance.backup();
     let verified = instance.bre(&["verify", "database"]).exits(1).parsed();
     let failed: Vec<&Value> = verified["checks"]
@@ -76,6 +85,18 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
         check(&proof, "audit_log")["detail"]["heads_agreed"].as_u64() > Some(0),
         "{proof}"
     );
+    let databases = check(&proof, "databases");
+    let looked_at = databases["detail"]["looked_at"].as_array().unwrap();
+    assert!(looked_at.contains(&Value::from("closed=1")), "{databases}");
+    let warnings = databases["warnings"].as_array().unwrap();
+    assert!(
+        warnings.len() == 1
+            && warnings[0]
+                .as_str()
+                .unwrap()
+                .ends_with("DROP DATABASE \"half_dropped\""),
+        "{databases}"
+    );
     assert_ne!(instance.listed(&id)["restored_and_proved_at"], Value::Null);
     // Nothing stays behind: no server, no folder, no timeline.
     assert!(!instance.data().join("proof/scratch").exists());
@@ -99,6 +120,15 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
         .bre(&["verify", "database", "--database", &url])
         .json();
     assert_eq!(elsewhere["passed"], true, "{elsewhere}");
+    let strict = ["verify", "database", "--strict", "--database", &url];
+    let strict = instance.bre(&strict).exits(1).parsed();
+    assert_eq!(
+        check(&strict, "databases")["warnings"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
 
     let plan = instance.bre(&["plan", "show"]).json();
     let jobs: Vec<&str> = plan

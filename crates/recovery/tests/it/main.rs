@@ -6,6 +6,7 @@ mod delta;
 mod faults;
 mod incremental;
 mod named;
+mod odd;
 mod pages;
 mod retention;
 mod spare;
