@@ -36,6 +36,9 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Load a feed file into the running instance.
     Import(ImportArgs),
+    /// What feeds say and prices do not follow yet.
+    #[command(subcommand)]
+    Feed(FeedCommand),
     /// Price one locate.
     Quote(QuoteArgs),
     /// Price a whole book, or see what changed between two.

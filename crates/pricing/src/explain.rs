@@ -30,6 +30,9 @@ pub struct Origin {
     pub age_seconds: Option<i64>,
     pub stale: bool,
     pub fallback: bool,
+    /// What its source said later and is not believed yet: the figure, or the rule alone where a whole delivery was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -186,6 +189,7 @@ fn origins(inputs: &QuoteInputs, quote: &Quote) -> Vec<Origin> {
         at_micros: inputs.fee.at_micros,
         fallback: inputs.fee.fallback,
         stale: inputs.fee.stale,
+        unconfirmed: None,
     };
     let mut origins = vec![
         origin("base_rate", &inputs.base_rate, now, quote),
@@ -209,5 +213,9 @@ fn origin<T: ToString>(name: &'static str, input: &Sourced<T>, now: i64, quote: 
         age_seconds: age_seconds(now, input.at_micros),
         stale: quote.stale.contains(&name),
         fallback: input.fallback,
+        unconfirmed: input.unconfirmed.as_ref().map(|newer| match &newer.value {
+            Some(value) => format!("{} ({})", value.to_string(), newer.reason),
+            None => newer.reason.to_string(),
+        }),
     }
 }

@@ -32,6 +32,27 @@ pub struct Sourced<T> {
     /// Too old for its source, whatever the policy says of its age.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stale: bool,
+    /// What its source said later, and the price does not follow yet. It changes no price.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<Box<Unconfirmed<T>>>,
+}
+
+/// Something newer than an input that is not believed: a figure that nothing has confirmed, or a delivery that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unconfirmed<T> {
+    /// Absent where nothing of it could be read.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub value: Option<T>,
+    /// When it was true, in microseconds since 1970.
+    pub at_micros: i64,
+    /// The rule that it broke.
+    pub reason: Arc<str>,
+}
+
+/// Without asking `T` for a default.
+fn none<T>() -> Option<T> {
+    None
 }
 
 impl<T> Sourced<T> {
@@ -42,7 +63,22 @@ impl<T> Sourced<T> {
             at_micros,
             fallback: false,
             stale: false,
+            unconfirmed: None,
         }
+    }
+
+    /// A newer figure says otherwise.
+    pub fn is_contradicted(&self) -> bool
+    where
+        T: PartialEq,
+    {
+        let newer = self.unconfirmed.as_ref();
+        newer.is_some_and(|newer| {
+            newer
+                .value
+                .as_ref()
+                .is_some_and(|value| *value != self.value)
+        })
     }
 
     pub fn fallback(value: T, source: impl Into<Arc<str>>) -> Sourced<T> {

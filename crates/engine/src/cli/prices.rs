@@ -15,6 +15,22 @@ pub(crate) struct ImportArgs {
     /// Take it although it is further from the batch before it than the limits allow: you have looked, and the market did that. On the record.
     #[arg(long)]
     pub(crate) accept_jumps: bool,
+    /// Take it although it says itself that it is older than what is loaded: it is to complete the past. On the record.
+    #[arg(long)]
+    pub(crate) accept_older: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FeedCommand {
+    /// Figures that jumped and that prices do not follow until a later delivery, or you, confirm them.
+    Held,
+    /// Believe a held figure: you have looked, and the market did that. On the record.
+    Accept {
+        /// The source, as `bre feed held` names it.
+        source: String,
+        /// The ticker, or MARKET for the index of the market.
+        subject: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

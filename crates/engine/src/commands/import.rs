@@ -15,6 +15,8 @@ pub(crate) struct Imported {
     reasons: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     accepted: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    confirmed: Option<u64>,
     #[serde(flatten)]
     more: BTreeMap<String, serde_json::Value>,
 }
@@ -31,8 +33,13 @@ pub(crate) async fn run(instance: &Instance, json: bool, args: &ImportArgs) -> R
             path.push_str(&format!("&{name}={}", encode(value)));
         }
     }
-    if args.accept_jumps {
-        path.push_str("&accept_jumps=true");
+    for (name, given) in [
+        ("accept_jumps", args.accept_jumps),
+        ("accept_older", args.accept_older),
+    ] {
+        if given {
+            path.push_str(&format!("&{name}=true"));
+        }
     }
     let imported: Imported = Control::to(instance)?.upload(&path, bytes).await?;
     terminal::result(json, &imported, || {
@@ -46,6 +53,14 @@ pub(crate) async fn run(instance: &Instance, json: bool, args: &ImportArgs) -> R
         for rule in &imported.accepted {
             text.push_str(&format!("  accepted: {rule}\n"));
         }
+        if let Some(count) = imported.confirmed {
+            text.push_str(&format!(
+                "  confirmed: {count} that the delivery before announced\n"
+            ));
+        }
+        if imported.reasons.contains_key("rate_jumped") {
+            text.push_str("what jumped is held until a later file confirms it: `bre feed held`\n");
+        }
         text
     });
     Ok(())
@@ -58,7 +73,7 @@ pub(crate) fn who() -> String {
 }
 
 /// Percent-encodes all but unreserved characters.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(char::from(byte));

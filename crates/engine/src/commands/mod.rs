@@ -9,6 +9,7 @@ mod book;
 mod detach;
 mod drill;
 mod expire;
+mod feed;
 pub(crate) mod import;
 mod keys;
 pub(crate) mod opened;
@@ -59,6 +60,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Table(command) => return table::run(&instance, json, &command),
         Command::Restore(args) => restore::run(&instance, json, &args)?,
         Command::Detach { yes } => detach::run(&instance, json, yes)?,
+        Command::Feed(command) => wait(feed::run(&instance, json, command))?,
         Command::Import(args) => wait(import::run(&instance, json, &args))?,
         Command::Quote(args) => wait(quote::run(&instance, json, &args))?,
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,

@@ -110,6 +110,9 @@ fn steps(explanation: &Explanation) -> String {
             "  input {:<22} {:<16} from {} ({age}{marks})\n",
             origin.name, origin.value, origin.source
         ));
+        if let Some(newer) = &origin.unconfirmed {
+            text.push_str(&format!("        not believed yet: {newer}\n"));
+        }
     }
     for step in &explanation.steps {
         text.push_str(&format!(

@@ -1,5 +1,6 @@
 //! `GET /api/v1/health` (and `/health`), `/health/liveness`, `/health/readiness`: no key needed, nothing secret told.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use axum::Json;
@@ -8,6 +9,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Gateway;
+use super::concerns::{concerns, feed_states};
 use super::errors::ApiError;
 use crate::cache::CacheState;
 use crate::time::{now_micros, rfc3339};
@@ -21,12 +23,8 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
     let refusal = gateway.calculator.writer.refusal();
     let cache = gateway.cache.state();
     let loaded = market.is_loaded();
-    let well = market.database_up()
-        && refusal.is_none()
-        && cache != CacheState::Down
-        && stream.alarm.is_none()
-        && gateway.peers.are_up();
-    let word = match (loaded, well) {
+    let concerns = concerns(&gateway, now);
+    let word = match (loaded, concerns.is_empty()) {
         (true, true) => "healthy",
         (true, false) => "degraded",
         (false, _) => "unhealthy",
@@ -37,6 +35,7 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
     let time = rfc3339(now);
     let body = json!({
         "status": word,
+        "degraded": concerns,
         "version": crate::VERSION,
         "time": time,
         // The same, by the name that older clients know.
@@ -138,9 +137,25 @@ fn feeds(gateway: &Gateway) -> Value {
             "quarantined": load.quarantined,
         })
     });
-    let mut sources = gateway.calculator.writer.feeds();
-    sources.extend(gateway.keeper.board.all());
-    json!({ "last_loads": loads.collect::<Vec<_>>(), "sources": sources })
+    let refusals = view.iter().flat_map(|view| view.refusals()).map(|refusal| {
+        json!({
+            "feed": refusal.kind,
+            "source": refusal.source,
+            "rule": &*refusal.rule,
+            "refused_at": rfc3339(refusal.known_at_micros),
+        })
+    });
+    let held: BTreeMap<String, usize> = view
+        .iter()
+        .flat_map(|view| view.held())
+        .map(|(source, subjects)| (source.to_owned(), subjects.len()))
+        .collect();
+    json!({
+        "last_loads": loads.collect::<Vec<_>>(),
+        "refused": refusals.collect::<Vec<_>>(),
+        "held": held,
+        "sources": feed_states(gateway),
+    })
 }
 
 pub(super) async fn liveness() -> Json<Value> {

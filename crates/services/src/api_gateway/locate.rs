@@ -210,7 +210,7 @@ impl FeeAnswer {
                     stale("event_risk_factor"),
                 ),
                 markup: DataSource::of(&inputs.markup_percent, false),
-                transaction_fees: DataSource::of(&inputs.fee, false),
+                transaction_fees: DataSource::plain(&inputs.fee),
             },
         }
     }

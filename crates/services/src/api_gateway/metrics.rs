@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::Gateway;
+use super::concerns::{concerns, measure};
 use super::errors::ApiError;
 use crate::cache::CacheState;
 use crate::config::MetricsDoor;
@@ -130,6 +131,26 @@ pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
             .set(u32::try_from(age.max(0)).unwrap_or(u32::MAX));
         ::metrics::gauge!("bre_feed_quarantined_rows", &labels).set(load.quarantined);
     }
+    if let Ok(view) = market.view() {
+        let held = view.held();
+        for source in view.loads().iter().map(|load| load.source.as_str()) {
+            let count = held.get(source).map_or(0, |subjects| subjects.len());
+            ::metrics::gauge!("bre_feed_held_figures", "source" => source.to_owned())
+                .set(u32::try_from(count).unwrap_or(u32::MAX));
+            let refused = view
+                .refusals()
+                .iter()
+                .any(|refusal| refusal.source == source);
+            ::metrics::gauge!("bre_feed_refused", "source" => source.to_owned())
+                .set(u32::from(refused));
+        }
+        if let Some((_, at)) = view.market_index() {
+            let age = now_micros().saturating_sub(at) / 1_000_000;
+            ::metrics::gauge!("bre_market_index_age_seconds")
+                .set(u32::try_from(age.max(0)).unwrap_or(u32::MAX));
+        }
+    }
+    measure(&concerns(&gateway, now_micros()));
     flag("bre_wal_stream_attached", stream.attached);
     flag("bre_alarm", stream.alarm.is_some());
     flag("bre_restore_proof_failed", stream.proof_failed);

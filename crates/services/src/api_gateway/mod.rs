@@ -5,6 +5,7 @@ mod audit;
 mod book;
 mod caching;
 mod calendar;
+mod concerns;
 mod configuration;
 mod control;
 mod documents;

@@ -87,15 +87,42 @@ pub(super) struct DataSource {
     pub(super) as_of: Option<String>,
     pub(super) stale: bool,
     pub(super) fallback: bool,
+    /// Something newer that is not believed yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unconfirmed: Option<Newer>,
+}
+
+/// What a source said later than the figure in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Newer {
+    /// Its exact digits; absent where a whole delivery was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    as_of: String,
+    reason: String,
 }
 
 impl DataSource {
-    pub(super) fn of<T>(input: &Sourced<T>, stale: bool) -> DataSource {
+    /// Of what has no newer figure beside it.
+    pub(super) fn plain<T>(input: &Sourced<T>) -> DataSource {
         DataSource {
             source: input.source.to_string(),
             as_of: input.at_micros.map(rfc3339),
-            stale,
+            stale: false,
             fallback: input.fallback,
+            unconfirmed: None,
+        }
+    }
+
+    pub(super) fn of<T: ToString>(input: &Sourced<T>, stale: bool) -> DataSource {
+        DataSource {
+            stale,
+            unconfirmed: input.unconfirmed.as_deref().map(|newer| Newer {
+                value: newer.value.as_ref().map(T::to_string),
+                as_of: rfc3339(newer.at_micros),
+                reason: newer.reason.to_string(),
+            }),
+            ..DataSource::plain(input)
         }
     }
 }

@@ -154,6 +154,7 @@ impl Cache {
             announced: read(announced).unwrap_or_default(),
             // Only the database tells how feeds are doing.
             loads: Vec::new(),
+            refusals: Vec::new(),
             aliases: read(aliases).unwrap_or_default(),
             read_at_micros: 0,
             policies: read(policies)?,

@@ -1,20 +1,21 @@
 //! The market in memory: what every price is made from, swapped whole when it changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use pricing::{Convention, DEFAULT_INDEX, Fee, Percent, Policy, Rate, Sourced};
+use pricing::{Convention, DEFAULT_INDEX, Fee, Index, Percent, Policy, Rate, Sourced, Unconfirmed};
 use serde::de::DeserializeOwned;
 
 use super::LocateError;
 use super::event_risk::riskiest;
-use super::offers::{Dispersion, Offers};
+use super::offers::{Dispersion, Offers, unconfirmed};
 use crate::data::{
     Announced, BaseRate, BrokerTerms, Calendar, CalendarInForce, Definition, EventRisk,
-    FeedSettings, LastLoad, MarketData, Stock, TickerAlias, Volatility, decimal,
+    FeedSettings, HttpSettings, LastLoad, MarketData, RefusedDelivery, Stock, TickerAlias,
+    Volatility, by_class, class_key, decimal,
 };
 
 /// Subject of the volatility index that counts for every ticker without its own.
@@ -37,12 +38,16 @@ pub(crate) struct MarketView {
     events: HashMap<Arc<str>, EventRisk>,
     announced: HashMap<Arc<str>, Vec<Announced>>,
     loads: Vec<LastLoad>,
+    refusals: Vec<RefusedDelivery>,
+    expected: Expected,
     terms: HashMap<String, Terms>,
     default_policy: Arc<Policy>,
     policies: BTreeMap<String, Arc<Policy>>,
     conventions: BTreeMap<String, Arc<Convention>>,
     aliases: HashMap<String, Vec<TickerAlias>>,
     names: Vec<Arc<str>>,
+    /// Shares with a class, by the spelling with a dot.
+    classes: HashMap<String, Arc<str>>,
     read_at_micros: i64,
 }
 
@@ -54,7 +59,7 @@ pub(crate) struct TickerInputs {
     pub(crate) base_rate: Sourced<Rate>,
     pub(crate) dispersion: Option<Dispersion>,
     pub(crate) minimum_rate: Sourced<Rate>,
-    pub(crate) volatility_index: Sourced<pricing::Index>,
+    pub(crate) volatility_index: Sourced<Index>,
     pub(crate) event_risk_factor: Sourced<u8>,
     pub(crate) feed_status: Option<Sourced<pricing::BorrowStatus>>,
     pub(crate) available: Option<i64>,
@@ -103,9 +108,22 @@ impl MarketView {
         names.dedup();
         let mut announced: HashMap<Arc<str>, Vec<Announced>> = HashMap::new();
         for event in &data.announced {
-            let events = announced.entry(Arc::clone(&event.ticker)).or_default();
+            let events = announced.entry(key_of(&event.ticker)).or_default();
             events.push(event.clone());
         }
+        let stocks = data.stocks.iter().map(|stock| &stock.ticker);
+        // The last one stays: a ticker with a rate, and of those the one that is spelled with a dot.
+        let classes = stocks
+            .chain(&names)
+            .filter_map(|name| Some((by_class(name)?, name)))
+            .chain(
+                names
+                    .iter()
+                    .filter(|name| name.contains('.'))
+                    .map(|name| (name.to_string(), name)),
+            )
+            .map(|(class, name)| (class, Arc::clone(name)))
+            .collect();
         MarketView {
             rates: Offers::by_ticker(&data.rates, feeds),
             stocks: data
@@ -116,21 +134,24 @@ impl MarketView {
             volatility: data
                 .volatility
                 .iter()
-                .map(|row| (Arc::clone(&row.subject), row.clone()))
+                .map(|row| (key_of(&row.subject), row.clone()))
                 .collect(),
             events: data
                 .events
                 .iter()
-                .map(|row| (Arc::clone(&row.subject), row.clone()))
+                .map(|row| (key_of(&row.subject), row.clone()))
                 .collect(),
             announced,
             loads: data.loads.clone(),
+            refusals: data.refusals.clone(),
+            expected: Expected::of(data, feeds),
             terms,
             default_policy: Arc::new(Policy::standard_1()),
             policies,
             conventions,
             aliases,
             names,
+            classes,
             read_at_micros: data.read_at_micros,
         }
     }
@@ -177,7 +198,8 @@ impl MarketView {
             return ticker;
         }
         let Some(aliases) = self.aliases.get(ticker) else {
-            return ticker;
+            let other = by_class(ticker).and_then(|class| self.classes.get(&class));
+            return other.map_or(ticker, |ticker| &**ticker);
         };
         let begun = aliases
             .iter()
@@ -192,6 +214,44 @@ impl MarketView {
         self.read_at_micros
     }
 
+    /// Deliveries that were not believed, and that no later one has followed.
+    pub(crate) fn refusals(&self) -> &[RefusedDelivery] {
+        &self.refusals
+    }
+
+    /// The subjects of each source for which it says something newer than what is believed.
+    pub(crate) fn held(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut held: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let rates = self.rates.values().flat_map(Offers::held);
+        let indices = self.volatility.values().filter(|row| {
+            let held = row.held.as_ref();
+            held.is_some_and(|held| held.value.is_some())
+        });
+        let indices = indices.map(|row| (&*row.source, &*row.subject));
+        for (source, subject) in rates.chain(indices) {
+            held.entry(source).or_default().insert(subject);
+        }
+        held
+    }
+
+    /// The index that counts for every ticker without its own: its source and its time.
+    pub(crate) fn market_index(&self) -> Option<(&str, i64)> {
+        let row = self.volatility.get(MARKET)?;
+        Some((&row.source, row.valid_at_micros))
+    }
+
+    fn refusal<T>(&self, kinds: &[&str], source: &str) -> Option<Box<Unconfirmed<T>>> {
+        let refusal = self
+            .refusals
+            .iter()
+            .find(|refusal| refusal.source == source && kinds.contains(&refusal.kind.as_str()))?;
+        Some(Box::new(Unconfirmed {
+            value: None,
+            at_micros: refusal.valid_at_micros,
+            reason: Arc::clone(&refusal.rule),
+        }))
+    }
+
     /// The newest batch of every source.
     pub(crate) fn loads(&self) -> &[LastLoad] {
         &self.loads
@@ -204,15 +264,15 @@ impl MarketView {
         let rate = chosen.as_ref().map(|chosen| chosen.rate);
         let stock = self.stocks.get(ticker);
         let minimum = stock.map_or(Rate::ZERO, |stock| stock.minimum_rate);
-        let base_rate = match &chosen {
+        let mut base_rate = match &chosen {
             Some(chosen) => chosen.sourced(),
             None if minimum > Rate::ZERO => Sourced::fallback(minimum, "minimum_rate"),
             None => return Err(LocateError::Ticker(asked.to_owned())),
         };
-        let index = self
-            .volatility
-            .get(ticker)
-            .or_else(|| self.volatility.get(MARKET));
+        if base_rate.unconfirmed.is_none() {
+            base_rate.unconfirmed = self.refusal(RATES, &base_rate.source);
+        }
+        base_rate.fallback |= *base_rate.source != *SECLEND && self.expected.rates.contains(ticker);
         Ok(TickerInputs {
             ticker: rate.map_or_else(|| ticker.into(), |rate| Arc::clone(&rate.ticker)),
             currency: rate.map_or_else(|| "USD".into(), |rate| Arc::clone(&rate.currency)),
@@ -222,14 +282,7 @@ impl MarketView {
                 Some(_) => Sourced::new(minimum, "stocks", None),
                 None => Sourced::new(Rate::ZERO, "none", None),
             },
-            volatility_index: match index {
-                Some(row) => Sourced::new(
-                    row.index,
-                    Arc::clone(&row.source),
-                    Some(row.valid_at_micros),
-                ),
-                None => Sourced::fallback(DEFAULT_INDEX, "default"),
-            },
+            volatility_index: self.index(ticker),
             event_risk_factor: self.event_risk(ticker, now),
             feed_status: match (rate, stock) {
                 (
@@ -260,14 +313,29 @@ impl MarketView {
         })
     }
 
+    /// A ticker's own, or the market's.
+    fn index(&self, ticker: &str) -> Sourced<Index> {
+        let own = self.volatility.get(&*class_key(ticker));
+        let Some(row) = own.or_else(|| self.volatility.get(MARKET)) else {
+            return Sourced::fallback(DEFAULT_INDEX, "default");
+        };
+        let source = Arc::clone(&row.source);
+        let held = row.held.as_ref().map(unconfirmed);
+        Sourced {
+            fallback: own.is_none() && self.expected.indices.contains(ticker),
+            unconfirmed: held.or_else(|| self.refusal(INDICES, &source)),
+            ..Sourced::new(row.index, source, Some(row.valid_at_micros))
+        }
+    }
+
     /// The higher of what a feed says and what the calendar's coming days are worth.
     fn event_risk(&self, ticker: &str, now: i64) -> Sourced<u8> {
-        let told = self.events.get(ticker);
+        let told = self.events.get(&*class_key(ticker));
         let coming = self
             .announced
-            .get(ticker)
+            .get(&*class_key(ticker))
             .and_then(|events| riskiest(events, now));
-        match (told, coming) {
+        let mut risk = match (told, coming) {
             (Some(told), Some((factor, _))) if told.factor >= factor => told.sourced(),
             (_, Some((factor, event))) => Sourced::new(
                 factor,
@@ -276,9 +344,58 @@ impl MarketView {
             ),
             (Some(told), None) => told.sourced(),
             (None, None) => Sourced::new(0, "none", None),
+        };
+        risk.fallback = told.is_none() && self.expected.risks.contains(ticker);
+        // What a refused calendar would have said of a ticker without events nobody knows.
+        risk.unconfirmed = match &*risk.source {
+            "none" => self
+                .refusals
+                .iter()
+                .find_map(|refusal| self.refusal(EVENTS, &refusal.source)),
+            source => self.refusal(EVENTS, source),
+        };
+        risk
+    }
+}
+
+/// Feeds spell the class of a share in their own ways; what is said of one of them is said of the share.
+fn key_of(name: &str) -> Arc<str> {
+    class_key(name).into()
+}
+
+/// Tickers for which the settings name a feed that has a figure of their own.
+#[derive(Debug, Default)]
+struct Expected {
+    rates: HashSet<String>,
+    indices: HashSet<String>,
+    risks: HashSet<String>,
+}
+
+impl Expected {
+    fn of(data: &MarketData, feeds: &FeedSettings) -> Expected {
+        let named = |feed: &Option<HttpSettings>| -> HashSet<String> {
+            let tickers = feed.iter().flat_map(|feed| &feed.tickers);
+            tickers.cloned().collect()
+        };
+        let mut risks = named(&feeds.events);
+        // All stocks are asked for; one that the service does not know is told by it to have no event.
+        if feeds.events.is_some() && risks.is_empty() {
+            risks.extend(data.stocks.iter().map(|stock| stock.ticker.to_string()));
+        }
+        Expected {
+            rates: named(&feeds.seclend),
+            indices: named(&feeds.volatility),
+            risks,
         }
     }
 }
+
+/// The source of what is asked of a lender over HTTP.
+const SECLEND: &str = "seclend";
+/// Kinds of deliveries, by what is priced from them.
+const RATES: &[&str] = &["ibkr", "seclend", "clearstreet"];
+const INDICES: &[&str] = &["vix", "volatility"];
+const EVENTS: &[&str] = &["events"];
 
 impl EventRisk {
     fn sourced(&self) -> Sourced<u8> {
@@ -407,3 +524,7 @@ impl Market {
             .is_none_or(|seconds| seconds > age_max)
     }
 }
+
+#[cfg(test)]
+#[path = "market_view_tests.rs"]
+mod tests;

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pricing::{Rate, Sourced};
+use pricing::{Rate, Sourced, Unconfirmed};
 use serde::Serialize;
 
-use crate::data::{BaseRate, FeedSettings};
+use crate::data::{BaseRate, FeedSettings, HeldFigure};
 
 pub(super) const RULE: &str = "precedence-1";
 
@@ -63,6 +63,21 @@ impl Offers {
         all
     }
 
+    /// Source and ticker of those whose source says something newer that is not believed.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&str, &str)> {
+        let held = |offer: &&Offer| {
+            offer
+                .rate
+                .held
+                .as_ref()
+                .is_some_and(|held| held.value.is_some())
+        };
+        self.0
+            .iter()
+            .filter(held)
+            .map(|offer| (&*offer.rate.source, &*offer.rate.ticker))
+    }
+
     pub(super) fn choose(&self, now_micros: i64) -> Option<Chosen<'_>> {
         let fresh = |offer: &&Offer| offer.fresh_until_micros >= now_micros;
         let preferred = self.0.iter().find(fresh);
@@ -99,10 +114,20 @@ impl Offers {
     }
 }
 
+/// As an answer carries it beside the figure in force.
+pub(super) fn unconfirmed<T: Clone>(held: &HeldFigure<T>) -> Box<Unconfirmed<T>> {
+    Box::new(Unconfirmed {
+        value: held.value.clone(),
+        at_micros: held.valid_at_micros,
+        reason: Arc::clone(&held.reason),
+    })
+}
+
 impl Chosen<'_> {
     pub(super) fn sourced(&self) -> Sourced<Rate> {
         Sourced {
             stale: self.stale,
+            unconfirmed: self.rate.held.as_ref().map(unconfirmed),
             ..Sourced::new(
                 self.rate.rate,
                 Arc::clone(&self.rate.source),
@@ -127,6 +152,7 @@ mod tests {
             available: None,
             available_or_more: false,
             status: None,
+            held: None,
         }
     }
 

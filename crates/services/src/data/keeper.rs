@@ -80,6 +80,11 @@ impl Keeper {
         self.last.load().brokers.clone()
     }
 
+    /// What was last read.
+    pub(super) fn data(&self) -> Arc<market::MarketData> {
+        self.last.load_full()
+    }
+
     pub(crate) fn client(&self) -> Result<Arc<Client>, DatabaseError> {
         self.client
             .load_full()

@@ -1,5 +1,6 @@
 //! Reading the newest of everything from the database.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -27,6 +28,28 @@ pub(crate) struct BaseRate {
     pub(crate) available_or_more: bool,
     /// The source's own word.
     pub(crate) status: Option<BorrowStatus>,
+    /// What the source said later and is not believed yet.
+    #[serde(default)]
+    pub(crate) held: Option<HeldFigure<Rate>>,
+}
+
+/// A figure that is not believed yet, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeldFigure<T> {
+    /// Absent where its row could not be read.
+    pub(crate) value: Option<T>,
+    pub(crate) valid_at_micros: i64,
+    pub(crate) reason: Arc<str>,
+}
+
+/// A delivery that was not believed as a whole, after the newest one that was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RefusedDelivery {
+    pub(crate) kind: String,
+    pub(crate) source: String,
+    pub(crate) rule: Arc<str>,
+    pub(crate) valid_at_micros: i64,
+    pub(crate) known_at_micros: i64,
 }
 
 /// A coming event of a ticker.
@@ -63,6 +86,8 @@ pub(crate) struct Volatility {
     pub(crate) index: Index,
     pub(crate) source: Arc<str>,
     pub(crate) valid_at_micros: i64,
+    #[serde(default)]
+    pub(crate) held: Option<HeldFigure<Index>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +126,8 @@ pub(crate) struct MarketData {
     pub(crate) announced: Vec<Announced>,
     #[serde(default)]
     pub(crate) loads: Vec<LastLoad>,
+    #[serde(default)]
+    pub(crate) refusals: Vec<RefusedDelivery>,
     #[serde(default)]
     pub(crate) aliases: Vec<TickerAlias>,
     #[serde(default)]
@@ -144,13 +171,44 @@ pub(crate) async fn load(
     };
     let read = async |query: &'static str| client.query(query, &[]).await.map_err(&failed);
     let known_at = times.map(|(_, known_at)| known_at);
+    let mut rates = keep(newest(newest::RATES).await?, base_rate);
+    let held = newest(newest::HELD_RATES).await?;
+    let mut held: HashMap<_, _> = held.iter().map(held_row).collect();
+    for rate in rates.iter_mut() {
+        let name = (rate.source.to_string(), rate.ticker.to_string());
+        let later = held.remove(&name).filter(|(held, known_at)| {
+            (held.valid_at_micros, *known_at) > (rate.valid_at_micros, rate.known_at_micros)
+        });
+        rate.held = later.map(|(held, _)| held);
+    }
+    let mut volatility = keep(newest(newest::VOLATILITY).await?, volatility_row);
+    let held = newest(newest::HELD_INDICES).await?;
+    let mut held: HashMap<_, _> = held.iter().map(held_row).collect();
+    for index in volatility.iter_mut() {
+        let name = (index.source.to_string(), index.subject.to_string());
+        let later = held.remove(&name);
+        index.held = later
+            .map(|(held, _)| held)
+            .filter(|held| held.valid_at_micros > index.valid_at_micros);
+    }
+    let loads = keep(newest(newest::LOADS).await?, |row| Some(last_load(row)));
+    let mut refusals = keep(newest(newest::REFUSALS).await?, |row| Some(refusal(row)));
+    // One that a later delivery of the same has followed is over.
+    refusals.retain(|refusal| {
+        let same = |load: &&LastLoad| load.source == refusal.source && load.kind == refusal.kind;
+        loads.iter().find(same).is_none_or(|load| {
+            refusal.known_at_micros > load.known_at_micros
+                && refusal.valid_at_micros >= load.valid_at_micros
+        })
+    });
     Ok(MarketData {
-        rates: keep(newest(newest::RATES).await?, base_rate),
+        rates,
         stocks: keep(read(STOCKS).await?, stock),
-        volatility: keep(newest(newest::VOLATILITY).await?, volatility_row),
+        volatility,
         events: keep(newest(newest::RISKS).await?, event_row),
         announced: keep(newest(newest::ANNOUNCED).await?, announced),
-        loads: keep(newest(newest::LOADS).await?, |row| Some(last_load(row))),
+        loads,
+        refusals,
         brokers: keep(
             client.query(BROKERS, &[&known_at]).await.map_err(&failed)?,
             |row| Some(broker(row)),
@@ -184,7 +242,7 @@ pub(crate) async fn first_known_at(client: &Client) -> Result<Option<i64>, Datab
 
 /// When what prices depend on last changed.
 pub(crate) async fn changed_at(client: &Client) -> Result<Option<i64>, DatabaseError> {
-    let sql = "SELECT greatest((SELECT max(known_at) FROM feed_batches), (SELECT max(changed_at) FROM brokers))";
+    let sql = "SELECT greatest((SELECT max(known_at) FROM feed_batches), (SELECT max(changed_at) FROM brokers), (SELECT max(known_at) FROM feed_refusals))";
     let row = client
         .query_one(sql, &[])
         .await
@@ -223,7 +281,31 @@ fn base_rate(row: &Row) -> Option<BaseRate> {
         available: row.get(6),
         available_or_more: row.get(7),
         status: status(row.get(8))?,
+        held: None,
     })
+}
+
+/// Source, and ticker or `MARKET`.
+type Subject = (String, String);
+
+/// By its subject, with when it was known.
+fn held_row<const D: u32>(row: &Row) -> (Subject, (HeldFigure<Fixed<D>>, i64)) {
+    let held = HeldFigure {
+        value: row.get::<_, Option<&str>>(2).and_then(decimal),
+        valid_at_micros: micros(row.get(3)),
+        reason: row.get::<_, &str>(5).into(),
+    };
+    ((row.get(0), row.get(1)), (held, micros(row.get(4))))
+}
+
+fn refusal(row: &Row) -> RefusedDelivery {
+    RefusedDelivery {
+        source: row.get(0),
+        kind: row.get(1),
+        rule: row.get::<_, &str>(2).into(),
+        valid_at_micros: micros(row.get(3)),
+        known_at_micros: micros(row.get(4)),
+    }
 }
 
 /// `Some(None)`: there is none. `None`: it is a word that we do not know.
@@ -266,6 +348,7 @@ fn volatility_row(row: &Row) -> Option<Volatility> {
         index: decimal(row.get(1))?,
         source: row.get::<_, &str>(2).into(),
         valid_at_micros: micros(row.get(3)),
+        held: None,
     })
 }
 

@@ -26,8 +26,11 @@ pub(crate) use database::connect;
 pub(crate) use entries::{
     COUNTED_MAX, EntryFilter, EntryId, StoredEntry, find_entries, find_entry,
 };
+pub(crate) use feeds::{
+    Accept, FeedState, IntakeError, KINDS, Parcel, accept_held, by_class, class_key, held_now,
+    poll, take,
+};
 pub use feeds::{FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport, check_feed};
-pub(crate) use feeds::{FeedState, IntakeError, KINDS, Parcel, poll, take};
 pub(crate) use keeper::Keeper;
 pub use locates::LocateSettings;
 pub(crate) use locates::{
@@ -35,8 +38,8 @@ pub(crate) use locates::{
     Refusal, Status, StoredLocate, available, find_locates, made_for, steps_of, sweep,
 };
 pub(crate) use market::{
-    Announced, BaseRate, Definition, EventRisk, LastLoad, MarketData, Moment, Stock, TickerAlias,
-    Volatility, decimal, keys as read_keys,
+    Announced, BaseRate, Definition, EventRisk, HeldFigure, LastLoad, MarketData, Moment,
+    RefusedDelivery, Stock, TickerAlias, Volatility, decimal, keys as read_keys,
 };
 pub(crate) use migrations::migrate;
 pub use newest::RATES as NEWEST_RATES;
@@ -45,7 +48,7 @@ pub(crate) use quotes::{QuoteFacts, QuoteRecord, RecordedQuote};
 pub(crate) use record::Record;
 pub(crate) use recorded::{Found, find_by_id, find_by_request};
 pub use seed::SeedError;
-pub(crate) use seed::seed;
+pub(crate) use seed::{SAMPLE, seed};
 pub(crate) use terms::{BrokerTerms, read_terms};
 pub use verify::{AuditReport, verify};
 pub(crate) use writer::{Change, HeadKeeper, Writer, WriterConfig, entries_from, entries_of};

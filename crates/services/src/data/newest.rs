@@ -62,6 +62,41 @@ WITH RECURSIVE newest AS ( \
 ) SELECT events.ticker, events.event_date::text, events.source, newest.valid_at \
   FROM newest JOIN events USING (batch_id) WHERE newest.kind = 'events'";
 
+/// What was said and is not believed, of every source and ticker.
+pub(super) const HELD_RATES: &str = "\
+WITH RECURSIVE newest AS ( \
+   (SELECT source, subject, value, valid_at, known_at, reason FROM held_figures WHERE figure = 'rate' /* then */ \
+    ORDER BY source, subject, valid_at DESC, known_at DESC LIMIT 1) \
+ UNION ALL \
+   SELECT next.* FROM newest CROSS JOIN LATERAL \
+     (SELECT source, subject, value, valid_at, known_at, reason FROM held_figures \
+      WHERE figure = 'rate' AND (source, subject) > (newest.source, newest.subject) /* then */ \
+      ORDER BY source, subject, valid_at DESC, known_at DESC LIMIT 1) AS next \
+) SELECT source, subject, value::text, valid_at, known_at, reason FROM newest";
+
+/// The same for indices of volatility.
+pub(super) const HELD_INDICES: &str = "\
+WITH RECURSIVE newest AS ( \
+   (SELECT source, subject, value, valid_at, known_at, reason FROM held_figures WHERE figure = 'volatility_index' /* then */ \
+    ORDER BY source, subject, valid_at DESC, known_at DESC LIMIT 1) \
+ UNION ALL \
+   SELECT next.* FROM newest CROSS JOIN LATERAL \
+     (SELECT source, subject, value, valid_at, known_at, reason FROM held_figures \
+      WHERE figure = 'volatility_index' AND (source, subject) > (newest.source, newest.subject) /* then */ \
+      ORDER BY source, subject, valid_at DESC, known_at DESC LIMIT 1) AS next \
+) SELECT source, subject, value::text, valid_at, known_at, reason FROM newest";
+
+/// The newest delivery of every source and kind that was not believed.
+pub(super) const REFUSALS: &str = "\
+WITH RECURSIVE newest AS ( \
+   (SELECT source, kind, rule, valid_at, known_at FROM feed_refusals \
+    WHERE true /* then */ ORDER BY source, kind, valid_at DESC, known_at DESC LIMIT 1) \
+ UNION ALL \
+   SELECT next.* FROM newest CROSS JOIN LATERAL \
+     (SELECT source, kind, rule, valid_at, known_at FROM feed_refusals WHERE (source, kind) > (newest.source, newest.kind) /* then */ \
+      ORDER BY source, kind, valid_at DESC, known_at DESC LIMIT 1) AS next \
+) SELECT source, kind, rule, valid_at, known_at FROM newest";
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -72,6 +107,9 @@ mod tests {
             super::RISKS,
             super::LOADS,
             super::ANNOUNCED,
+            super::HELD_RATES,
+            super::HELD_INDICES,
+            super::REFUSALS,
         ] {
             assert_eq!(
                 super::at(query).matches("known_at <= $2").count(),

@@ -27,7 +27,7 @@ const STOCKS: [&str; 13] = [
 ];
 
 /// The sample's own name as a source, so that nobody takes its rates for real ones.
-const SAMPLE: &str = "sample";
+pub(crate) const SAMPLE: &str = "sample";
 const SHIPPED: SampleBook = SampleBook::shipped();
 
 /// Adds what is missing; a database that has brokers or a book keeps them.

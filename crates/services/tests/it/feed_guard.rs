@@ -11,6 +11,14 @@ async fn import(instance: &Instance, query: &str, body: &[u8]) -> (u16, serde_js
     (status, serde_json::from_str(&body).unwrap())
 }
 
+/// The answer without its word on the delivery that was refused for `reason`.
+fn but_for_what_is_told(mut rate: serde_json::Value, reason: &str) -> serde_json::Value {
+    let source = rate["data_sources"]["base_rate"].as_object_mut().unwrap();
+    let told = source.remove("unconfirmed").unwrap_or_default();
+    assert_eq!(told["reason"], reason, "{told}");
+    rate
+}
+
 /// A book of forty names whose rebate and fee sum to 4.
 fn book(time: &str, fee: impl Fn(usize) -> i64, names: usize) -> String {
     let mut text =
@@ -50,7 +58,7 @@ async fn a_mad_feed_changes_no_price_and_is_on_the_record() {
     let tomorrow = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(30))
         .strftime("%Y.%m.%d|%H:%M:%S")
         .to_string();
-    let before = instance.get(&key, "/api/v1/rates/GME").await.body;
+    let before = instance.get(&key, "/api/v1/rates/GME").await.json();
     let contents = instance.sql(CONTENTS).await;
     let next = "2026.01.06|15:00:00";
     let mad = [
@@ -69,7 +77,8 @@ async fn a_mad_feed_changes_no_price_and_is_on_the_record() {
         assert_eq!(status, 400, "{rule}: {answer}");
         println!("{rule}: {}", answer["details"]);
     }
-    assert_eq!(instance.get(&key, "/api/v1/rates/GME").await.body, before);
+    let after = instance.get(&key, "/api/v1/rates/GME").await.json();
+    assert_eq!(but_for_what_is_told(after, "count"), before);
     assert_eq!(instance.sql(CONTENTS).await, contents);
     // The bytes of an entry hold its fields as text.
     for (rule, _) in &mad {
@@ -269,7 +278,7 @@ async fn a_real_book_gone_mad_over_the_control_socket_changes_no_price() {
     let instance = Instance::start().await;
     let key = instance.key_for("standard").await;
     assert_eq!(import(&instance, "kind=ibkr", &bytes).await.0, 200);
-    let before = instance.get(&key, "/api/v1/rates/GME").await.body;
+    let before = instance.get(&key, "/api/v1/rates/GME").await.json();
     let text = String::from_utf8(bytes).unwrap();
     let half: Vec<&str> = text
         .lines()
@@ -286,7 +295,8 @@ async fn a_real_book_gone_mad_over_the_control_socket_changes_no_price() {
         report.contains("of the last batch's 16749 names (50.0 %) are missing"),
         "{report}"
     );
-    assert_eq!(instance.get(&key, "/api/v1/rates/GME").await.body, before);
+    let after = instance.get(&key, "/api/v1/rates/GME").await.json();
+    assert_eq!(but_for_what_is_told(after, "names_missing"), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,4 +327,235 @@ async fn the_newest_of_each_is_found_without_reading_the_history() {
     let long: Vec<_> = found.iter().filter(|row| row[3] == "long").collect();
     assert_eq!(long.len(), 100);
     assert!(long.iter().all(|row| row[1] == "0.00002000"), "{long:?}");
+}
+
+/// Thirty-nine steady names and one that moves, as a lender's JSON.
+fn lender(rate: &str) -> String {
+    let row = |ticker: &str, rate: &str| {
+        format!(r#"{{"ticker":"{ticker}","rate":{rate},"available":100000}}"#)
+    };
+    let mut rows: Vec<String> = (1..40)
+        .map(|name| row(&format!("T{name}"), "0.01"))
+        .collect();
+    rows.push(row("GME", rate));
+    format!("[{}]", rows.join(","))
+}
+
+/// So many minutes ago, as a query has it.
+fn minutes_ago(minutes: i64) -> String {
+    let at = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(minutes);
+    at.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guard_withholds_is_told_wherever_it_is_read() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    let take = async |minutes: i64, text: &str| {
+        let query = format!("kind=seclend&valid_at={}", minutes_ago(minutes));
+        import(&instance, &query, text.as_bytes()).await
+    };
+    let gme = async || instance.get(&key, "/api/v1/rates/GME").await.json();
+    let health = async || instance.get(&key, "/api/v1/health").await.json();
+    let wanted = serde_json::json!({
+        "ticker": "GME", "shares": 100, "share_price": "25.50", "loan_days": 1, "client_id": "standard"
+    });
+    let locate = async || {
+        let url = instance.url("/api/v1/locates");
+        crate::locates::post(url, &key, None, &wanted).await.json()
+    };
+    let accept = async |id: &str| {
+        let url = instance.url(&format!("/api/v1/locates/{id}/accept"));
+        let answer = crate::locates::post(url, &key, None, &serde_json::json!({})).await;
+        answer.json()
+    };
+    let metric = async |name: &str| {
+        let text = instance.get(&key, "/metrics").await.body;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .map(str::to_owned);
+        line.unwrap_or_default()
+    };
+    assert_eq!(take(25, &lender("0.0025")).await.0, 200);
+    assert_eq!(health().await["status"], "healthy", "{}", health().await);
+    let offered = locate().await;
+    assert_eq!(offered["locate_status"], "offered", "{offered}");
+
+    // A newer figure that nothing has confirmed: both are told, and nothing is granted by the old one.
+    let (status, report) = take(20, &lender("0.60")).await;
+    assert_eq!(status, 200, "{report}");
+    assert_eq!(report["reasons"]["rate_jumped"], 1, "{report}");
+    let rate = gme().await;
+    assert_eq!(rate["base_rate"].to_string(), "0.0025");
+    let newer = &rate["data_sources"]["base_rate"]["unconfirmed"];
+    assert_eq!(
+        (newer["value"].as_str(), newer["reason"].as_str()),
+        (Some("0.60000000"), Some("rate_jumped")),
+        "{rate}"
+    );
+    assert_eq!(
+        gme().await["data_sources"]["base_rate"]["source"],
+        "seclend"
+    );
+    let quote = instance.locate(&key, GME).await.json();
+    assert_eq!(
+        &quote["data_sources"]["base_rate"]["unconfirmed"], newer,
+        "{quote}"
+    );
+    let id = quote["quote_id"].as_str().unwrap();
+    let explained = instance
+        .get(&key, &format!("/api/v1/quotes/{id}/explanation"))
+        .await
+        .json();
+    assert_eq!(explained["replayed"], true, "{explained}");
+    let origin = &explained["explanation"]["origins"][0];
+    assert_eq!(
+        origin["unconfirmed"], "0.60000000 (rate_jumped)",
+        "{explained}"
+    );
+    let other = instance.get(&key, "/api/v1/rates/T1").await.json();
+    assert!(
+        other["data_sources"]["base_rate"]["unconfirmed"].is_null(),
+        "{other}"
+    );
+    let told = health().await;
+    assert_eq!(told["status"], "degraded", "{told}");
+    assert_eq!(told["degraded"][0]["part"], "feeds.seclend", "{told}");
+    assert_eq!(told["components"]["feeds"]["held"]["seclend"], 1, "{told}");
+    assert_eq!(
+        metric("bre_degraded{part=\"feeds.seclend\"}").await,
+        "bre_degraded{part=\"feeds.seclend\"} 1"
+    );
+    let rejected = locate().await;
+    assert_eq!(
+        (
+            rejected["locate_status"].as_str(),
+            rejected["reason"].as_str()
+        ),
+        (Some("rejected"), Some("rate_unconfirmed")),
+        "{rejected}"
+    );
+    // The offer was made before.
+    let late = accept(offered["locate_id"].as_str().unwrap()).await;
+    assert_eq!(
+        (late["locate_status"].as_str(), late["reason"].as_str()),
+        (Some("rejected"), Some("rate_unconfirmed")),
+        "{late}"
+    );
+
+    // The same bytes again are no second opinion; other bytes are.
+    assert_eq!(take(15, &lender("0.60")).await.0, 200);
+    assert_eq!(gme().await["base_rate"].to_string(), "0.0025");
+    let (status, report) = take(14, &lender("0.61")).await;
+    assert_eq!(
+        (status, &report["confirmed"]),
+        (200, &serde_json::json!(1)),
+        "{report}"
+    );
+    let rate = gme().await;
+    assert_eq!(rate["base_rate"].to_string(), "0.61");
+    assert!(
+        rate["data_sources"]["base_rate"]["unconfirmed"].is_null(),
+        "{rate}"
+    );
+    assert_eq!(health().await["status"], "healthy", "{}", health().await);
+    assert_eq!(locate().await["locate_status"], "offered");
+
+    // Down again, and somebody has looked.
+    assert_eq!(take(10, &lender("0.0024")).await.0, 200);
+    let (_, body) = instance.control("GET", "/internal/feeds/held", b"").await;
+    let held: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (
+            held["items"][0]["in_force"].as_str(),
+            held["items"][0]["held"].as_str()
+        ),
+        (Some("0.61000000"), Some("0.00240000")),
+        "{held}"
+    );
+    let order = "/internal/feeds/held/accept?source=seclend&subject=GME&by=tester";
+    let (status, body) = instance.control("POST", order, b"").await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(gme().await["base_rate"].to_string(), "0.0024");
+    assert_eq!(locate().await["locate_status"], "offered");
+    let (status, body) = instance.control("POST", order, b"").await;
+    assert!(
+        status == 400 && body.contains("bre feed held"),
+        "{status} {body}"
+    );
+    let on_record = "SELECT count(*) FROM audit_log WHERE kind = 3 AND position(convert_to('accepted', 'UTF8') IN canonical) > 0 \
+                     AND position(convert_to('tester', 'UTF8') IN canonical) > 0 AND ticker = 'GME'";
+    assert_eq!(instance.value(on_record).await, "1");
+
+    // A delivery that is refused as a whole is told of every figure that it might have changed, until one is believed.
+    assert_eq!(take(5, "<html>").await.0, 400);
+    let rate = gme().await;
+    let newer = &rate["data_sources"]["base_rate"]["unconfirmed"];
+    assert_eq!(newer["reason"], "answer", "{rate}");
+    assert!(newer["value"].is_null(), "{rate}");
+    let told = health().await;
+    assert_eq!(told["status"], "degraded", "{told}");
+    assert_eq!(
+        told["components"]["feeds"]["refused"][0]["rule"], "answer",
+        "{told}"
+    );
+    assert_eq!(
+        metric("bre_feed_refused{source=\"seclend\"}").await,
+        "bre_feed_refused{source=\"seclend\"} 1"
+    );
+    assert_eq!(take(4, &lender("0.0023")).await.0, 200);
+    assert_eq!(health().await["status"], "healthy", "{}", health().await);
+    assert_eq!(gme().await["base_rate"].to_string(), "0.0023");
+    assert_eq!(
+        metric("bre_feed_refused{source=\"seclend\"}").await,
+        "bre_feed_refused{source=\"seclend\"} 0"
+    );
+    assert_eq!(instance.verify().await.log.first_bad, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_comes_late_is_judged_by_what_was_before_its_own_time() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    let text = |name: &str, fee: i64| {
+        let rows: String = (0..30)
+            .map(|row| format!("{name}{row},USD,N,1,X,{}.0000,{fee}.0000,1\n", 4 - fee))
+            .collect();
+        format!("sym,cur,name,con,isin,rebaterate,feerate,available\n{rows}#EOF,30\n")
+    };
+    let take = async |days: i64, text: String, more: &str| {
+        let query = format!("kind=ibkr&valid_at={}{more}", minutes_ago(days * 24 * 60));
+        import(&instance, &query, text.as_bytes()).await
+    };
+    // Three months ago, and yesterday: everything has moved meanwhile.
+    assert_eq!(take(90, text("T", 1), "").await.0, 200);
+    let (status, answer) = take(1, text("T", 30), "").await;
+    assert!(
+        status == 400
+            && answer["details"]
+                .as_str()
+                .unwrap()
+                .contains("--accept-jumps"),
+        "{answer}"
+    );
+    assert_eq!(take(1, text("T", 30), "&accept_jumps=true").await.0, 200);
+    // What was true a day after the first file moved no rate of it, whatever came later.
+    let (status, answer) = take(89, text("T", 2), "").await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer["accepted"].is_null(), "{answer}");
+    // Against the file before its own time it would have jumped.
+    let (status, answer) = take(88, text("T", 30), "").await;
+    assert_eq!(status, 400, "{answer}");
+    let now = instance.get(&key, "/api/v1/rates/T1").await.json();
+    assert_eq!(now["base_rate"].to_string(), "0.3", "{now}");
+    assert!(
+        now["data_sources"]["base_rate"]["unconfirmed"].is_null(),
+        "{now}"
+    );
+    let as_of = minutes_ago(88 * 24 * 60 + 1);
+    let known = jiff::Timestamp::now();
+    let path = format!("/api/v1/rates/T1?as_of={as_of}&known_at={known}");
+    let then = instance.get(&key, &path).await.json();
+    assert_eq!(then["base_rate"].to_string(), "0.02", "{then}");
 }

@@ -13,6 +13,8 @@ use crate::harness::{Instance, Options, until};
 enum Behaviour {
     /// By the end of the path.
     Answers(Vec<(&'static str, String)>),
+    /// The same, and 422 for these ends of paths.
+    Members(Vec<(&'static str, String)>, &'static [&'static str]),
     Status(&'static str),
     /// Headers, and then nothing.
     Stalls,
@@ -106,7 +108,11 @@ async fn converse(
         )
     };
     match behaviour {
-        Behaviour::Answers(answers) => {
+        Behaviour::Members(_, refused) if refused.iter().any(|end| path.ends_with(end)) => {
+            let answer = whole("422 Unprocessable Content", "{}");
+            stream.write_all(answer.as_bytes()).await
+        }
+        Behaviour::Answers(answers) | Behaviour::Members(answers, _) => {
             let found = answers.iter().find(|(end, _)| path.ends_with(end));
             let answer = match found {
                 Some((_, body)) => whole("200 OK", body),
@@ -388,4 +394,106 @@ async fn a_feed_over_tls_is_believed_by_its_authority_alone() {
         failure.contains("ca.pem") && failure.contains("no certificate")
     };
     until("a file without certificates", &source, named).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_ticker_of_a_feed_costs_the_others_nothing() {
+    let answers = vec![
+        ("/api/market/volatility", r#"{"value":20}"#.to_owned()),
+        // First in the list, and never an answer that can be used.
+        ("/api/market/volatility/AAPL", r#"{"value":0}"#.to_owned()),
+        (
+            "/api/market/volatility/GME",
+            r#"{"volatility_index":45}"#.to_owned(),
+        ),
+        ("/risk-factor/AMC", r#"{"risk_factor":11}"#.to_owned()),
+        ("/risk-factor/GME", r#"{"risk_factor":7}"#.to_owned()),
+        // This server takes no batch, in whatever form.
+        ("/api/borrows/GME", r#"{"rate":0.15}"#.to_owned()),
+    ];
+    let server = Server::start(Behaviour::Members(
+        answers,
+        &["/api/borrows/batch", "/api/borrows/AAPL"],
+    ))
+    .await;
+    let of = |tickers: &[&str]| HttpSettings {
+        tickers: tickers.iter().map(|ticker| (*ticker).to_owned()).collect(),
+        timeout_seconds: 30,
+        ..hurried(&server.address)
+    };
+    let mut options = Options::default();
+    let feeds = &mut options.settings.feeds;
+    feeds.volatility = Some(of(&["AAPL", "GME"]));
+    feeds.events = Some(of(&["AMC", "GME"]));
+    feeds.seclend = Some(of(&["AAPL", "GME"]));
+    let instance = Instance::with(options).await;
+    let key = instance.key_for("standard").await;
+    let rate = async |ticker: &str| {
+        let path = format!("/api/v1/rates/{ticker}");
+        instance.get(&key, &path).await.json()
+    };
+    let figures = |answer: &serde_json::Value| {
+        let figure = |name: &str| answer[name].to_string();
+        [
+            figure("base_rate"),
+            figure("volatility_index"),
+            figure("event_risk_factor"),
+        ]
+    };
+    until(
+        "its own figures for the good one",
+        async || rate("GME").await,
+        |answer| figures(answer) == ["0.15", "45.0", "7"].map(str::to_owned),
+    )
+    .await;
+    let health = async || instance.get(&key, "/api/v1/health").await.json();
+    let told = until("each feed's failing member", &health, |health| {
+        let sources = &health["components"]["feeds"]["sources"];
+        ["volatility", "events", "seclend"]
+            .iter()
+            .all(|source| sources[source]["failing_count"] == 1)
+    })
+    .await;
+    // Many rounds later it is still the member that fails, and not the feed.
+    let before = server.asked.load(Ordering::Relaxed);
+    until(
+        "many more rounds",
+        async || server.asked.load(Ordering::Relaxed),
+        |asked| *asked > before + 60,
+    )
+    .await;
+    let later = health().await;
+    for told in [&told, &later] {
+        assert_eq!(told["status"], "degraded", "{told}");
+        let sources = &told["components"]["feeds"]["sources"];
+        for (source, member) in [
+            ("volatility", "AAPL"),
+            ("events", "AMC"),
+            ("seclend", "AAPL"),
+        ] {
+            assert_eq!(sources[source]["breaker"], "closed", "{sources}");
+            assert_eq!(sources[source]["failing"][0], member, "{sources}");
+        }
+    }
+    // The bad ones say that they have not what they should have.
+    let aapl = rate("AAPL").await;
+    assert_eq!(
+        aapl["data_sources"]["volatility_index"]["source"],
+        "volatility"
+    );
+    for input in ["volatility_index", "base_rate"] {
+        assert_eq!(
+            aapl["data_sources"][input]["fallback"], true,
+            "{input}: {aapl}"
+        );
+    }
+    let amc = rate("AMC").await;
+    assert_eq!(
+        amc["data_sources"]["event_risk_factor"]["fallback"], true,
+        "{amc}"
+    );
+    assert_eq!(
+        rate("GME").await["data_sources"]["volatility_index"]["fallback"],
+        false
+    );
 }

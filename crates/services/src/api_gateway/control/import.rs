@@ -12,9 +12,16 @@ use serde::Serialize;
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::parameters::Parameters;
-use crate::data::{ImportReport, IntakeError, KINDS, Parcel, Recorded, take};
+use crate::data::{Accept, ImportReport, IntakeError, KINDS, Parcel, Recorded, take};
 
-const PARAMETERS: &[&str] = &["kind", "source", "valid_at", "accept_jumps", "by"];
+const PARAMETERS: &[&str] = &[
+    "kind",
+    "source",
+    "valid_at",
+    "accept_jumps",
+    "accept_older",
+    "by",
+];
 const KIND_RULE: &str =
     "must be one of ibkr, seclend, clearstreet, vix, events, brokers, aliases, calendar";
 /// Real files have 1.5 MB.
@@ -22,10 +29,10 @@ const FILE_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Serialize)]
 pub(super) struct ImportAnswer {
-    status: &'static str,
+    pub(super) status: &'static str,
     #[serde(flatten)]
-    report: ImportReport,
-    audit: Recorded,
+    pub(super) report: ImportReport,
+    pub(super) audit: Recorded,
 }
 
 pub(super) async fn import(
@@ -56,6 +63,9 @@ pub(super) async fn import(
     let accept_jumps = parameters.maybe("accept_jumps", "must be true or false", |text| {
         text.parse::<bool>().ok()
     });
+    let accept_older = parameters.maybe("accept_older", "must be true or false", |text| {
+        text.parse::<bool>().ok()
+    });
     let by = parameters.optional("by");
     parameters.finish()?;
     let parcel = Parcel {
@@ -63,19 +73,27 @@ pub(super) async fn import(
         source,
         bytes: Arc::from(&file[..]),
         valid_at,
-        accept_jumps: accept_jumps.unwrap_or_default(),
+        accept: Accept {
+            jumps: accept_jumps.unwrap_or_default(),
+            older: accept_older.unwrap_or_default(),
+        },
         by,
+        now: Timestamp::now(),
     };
     let taken = take(&gateway.keeper, &*gateway.calculator.writer, parcel).await;
-    let (report, audit) = taken.map_err(|error| match error {
-        IntakeError::Refused(error) => ApiError::unreadable_body(error.to_string()),
-        IntakeError::Database(error) => error.into(),
-        IntakeError::Write(error) => error.into(),
-        IntakeError::Broken => ApiError::Calculation("reading the file failed".to_owned()),
-    })?;
+    let (report, audit) = taken.map_err(refused)?;
     Ok(Json(ImportAnswer {
         status: "success",
         report,
         audit,
     }))
+}
+
+pub(super) fn refused(error: IntakeError) -> ApiError {
+    match error {
+        IntakeError::Refused(error) => ApiError::unreadable_body(error.to_string()),
+        IntakeError::Database(error) => error.into(),
+        IntakeError::Write(error) => error.into(),
+        IntakeError::Broken => ApiError::Calculation("reading the file failed".to_owned()),
+    }
 }

@@ -2,6 +2,7 @@
 
 mod book;
 mod entries;
+mod feeds;
 mod head;
 mod import;
 mod keys;
@@ -16,6 +17,8 @@ use super::routes::{method_not_allowed, not_found};
 pub(crate) fn control_routes(gateway: Gateway) -> Router {
     Router::new()
         .route("/internal/book", post(book::price))
+        .route("/internal/feeds/held", get(feeds::held))
+        .route("/internal/feeds/held/accept", post(feeds::accept))
         .route("/internal/import", post(import::import))
         .route("/internal/keys", get(keys::list).post(keys::create))
         .route("/internal/keys/{id}", delete(keys::revoke))

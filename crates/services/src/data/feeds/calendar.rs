@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use jiff::civil::{Date, Time, Weekday};
 
-use super::{FeedError, head, lines, split_csv};
+use super::columns::split;
+use super::{FeedError, head, lines};
 use crate::data::calendar::{Calendar, SpecialDay};
 
 const COLUMNS: &str = "day,trading,settlement,close,session_end,name";
@@ -116,7 +117,7 @@ pub(super) fn importable(bytes: &[u8], now: Timestamp) -> Result<Calendar, FeedE
 }
 
 fn special(line: usize, row: &str, calendar: &Calendar) -> Result<(Date, SpecialDay), FeedError> {
-    let fields = split_csv(row).unwrap_or_default();
+    let fields = split(row, ',').unwrap_or_default();
     let [date, trading, settlement, close, session_end, name] = &fields[..] else {
         return Err(wrong(
             line,

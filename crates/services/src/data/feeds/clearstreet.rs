@@ -3,12 +3,15 @@
 
 use jiff::Timestamp;
 
-use super::{
-    FeedError, FeedLimits, Quarantined, RateRow, head, lines, refuse_mostly_bad, scaled, split_csv,
-};
+use super::columns::{Column, Layout, required};
+use super::{FeedError, FeedLimits, Quarantined, RateRow, lines, names, refuse_mostly_bad, scaled};
 
-const HEADER: &str =
-    "ETF,borrow_rate_pct,rate_id,timestamp,indicative_rate_expiry,raw_security,raw_security_type";
+/// In the order in which a row is taken apart.
+const COLUMNS: [Column; 3] = [
+    required("ETF", &["symbol", "ticker"]),
+    required("borrow_rate_pct", &["borrow_rate_percent"]),
+    required("timestamp", &["time"]),
+];
 
 #[derive(Debug)]
 pub(super) struct Parsed {
@@ -25,27 +28,21 @@ pub(super) fn parse(
 ) -> Result<Parsed, FeedError> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = lines(&text);
-    let (line, header) = lines.next().ok_or(FeedError::Empty)?;
-    if header != HEADER {
-        return Err(FeedError::Header {
-            line,
-            expected: HEADER,
-            found: head(header),
-        });
-    }
+    let layout = Layout::find(&mut lines, &COLUMNS)?;
     let mut newest = None;
     let (mut rows, mut quarantined) = (Vec::new(), Vec::new());
     for (line, row) in lines {
-        match read_row(line, row) {
+        match read_row(&layout, line, row) {
             Ok((rate, at)) => {
                 newest = newest.max(Some(at));
                 rows.push(rate);
             }
-            Err(reason) => quarantined.push(Quarantined {
-                line,
-                reason,
-                row: row.to_owned(),
-            }),
+            Err(reason) => {
+                let symbol = layout.row(row).and_then(|[symbol]: [String; 1]| {
+                    names::symbol(&symbol).ok().map(str::to_owned)
+                });
+                quarantined.push(Quarantined::silent(line, reason, row, symbol));
+            }
         }
     }
     refuse_mostly_bad(rows.len(), &quarantined)?;
@@ -58,22 +55,14 @@ pub(super) fn parse(
     })
 }
 
-fn read_row(line: usize, row: &str) -> Result<(RateRow, Timestamp), &'static str> {
-    let fields = split_csv(row).ok_or("row_malformed")?;
-    let [symbol, percent, _id, time, _expiry, _security, _kind] = &fields[..] else {
-        return Err("row_malformed");
-    };
-    if symbol.is_empty() {
-        return Err("symbol_missing");
-    }
-    if !crate::api_gateway::is_ticker(symbol) {
-        return Err("symbol_malformed");
-    }
+fn read_row(layout: &Layout, line: usize, row: &str) -> Result<(RateRow, Timestamp), &'static str> {
+    let [symbol, percent, time] = layout.row(row).ok_or("row_malformed")?;
+    let symbol = names::symbol(&symbol)?;
     if percent.is_empty() {
         return Err("rate_not_available");
     }
     // Percent with 6 decimals is a fraction with 8: the same integer.
-    let rebate = scaled(percent, 6).ok_or("rate_malformed")?;
+    let rebate = scaled(&percent, 6).ok_or("rate_malformed")?;
     if rebate > 0 {
         return Err("rate_negative");
     }
@@ -81,8 +70,8 @@ fn read_row(line: usize, row: &str) -> Result<(RateRow, Timestamp), &'static str
     let rate = RateRow {
         line,
         row: row.to_owned(),
-        ticker: symbol.clone(),
-        symbol: symbol.clone(),
+        ticker: symbol.to_owned(),
+        symbol: symbol.to_owned(),
         currency: "USD".to_owned(),
         rate: -rebate,
         ..RateRow::default()
@@ -93,6 +82,8 @@ fn read_row(line: usize, row: &str) -> Result<(RateRow, Timestamp), &'static str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HEADER: &str = "ETF,borrow_rate_pct,rate_id,timestamp,indicative_rate_expiry,raw_security,raw_security_type";
 
     #[test]
     fn the_sign_is_turned_and_the_newest_time_counts() {

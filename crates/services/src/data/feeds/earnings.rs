@@ -6,61 +6,63 @@ use std::collections::HashSet;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
-use super::{EventRow, FeedError, Quarantined, head, lines, refuse_mostly_bad, split_csv};
+use super::columns::{Column, Layout, Slashes, date, required};
+use super::{EventRow, FeedError, Quarantined, lines, names, refuse_mostly_bad};
 
-const HEADER: &str = "symbol,name,reportDate,fiscalDateEnding,estimate,currency";
+/// In the order in which a row is taken apart; what else there is (name, estimate …) says nothing of the risk.
+const COLUMNS: [Column; 2] = [
+    required("symbol", &["ticker"]),
+    required("reportDate", &["date", "earningsDate"]),
+];
 /// Nobody announces earlier, and no old calendar is of use.
 const YEARS: i64 = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
-    pub(super) rows: Vec<EventRow>,
+    /// By the feed's own symbols.
+    pub(super) rows: Vec<(usize, EventRow, String)>,
     pub(super) quarantined: Vec<Quarantined>,
 }
 
 pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = lines(&text);
-    let (line, header) = lines.next().ok_or(FeedError::Empty)?;
-    if header != HEADER {
-        return Err(FeedError::Header {
-            line,
-            expected: HEADER,
-            found: head(header),
-        });
-    }
+    let layout = Layout::find(&mut lines, &COLUMNS)?;
+    let rows: Vec<(usize, &str, Option<[String; 2]>)> = lines
+        .map(|(line, row)| (line, row, layout.row(row)))
+        .collect();
+    let dates = rows
+        .iter()
+        .flat_map(|(_, _, cells)| cells)
+        .map(|cells| cells[1].as_str());
+    let slashes = Slashes::of(dates);
     let mut parsed = Parsed::default();
     let mut seen = HashSet::new();
-    for (line, row) in lines {
-        match read_row(row, now) {
-            Ok(event) if seen.insert((event.ticker.clone(), event.date)) => parsed.rows.push(event),
-            other => parsed.quarantined.push(Quarantined {
-                line,
-                reason: other.err().unwrap_or("event_repeated"),
-                row: row.to_owned(),
-            }),
+    for (line, row, cells) in rows {
+        match read_row(cells, slashes, now) {
+            Ok(event) if seen.insert((event.ticker.clone(), event.date)) => {
+                parsed.rows.push((line, event, row.to_owned()));
+            }
+            other => {
+                let reason = other.err().unwrap_or("event_repeated");
+                parsed
+                    .quarantined
+                    .push(Quarantined::unread(line, reason, row));
+            }
         }
     }
     refuse_mostly_bad(parsed.rows.len(), &parsed.quarantined)?;
     Ok(parsed)
 }
 
-fn read_row(row: &str, now: Timestamp) -> Result<EventRow, &'static str> {
-    let fields = split_csv(row).ok_or("row_malformed")?;
-    let [symbol, _name, date, _fiscal, _estimate, _currency] = &fields[..] else {
-        return Err("row_malformed");
-    };
-    let symbol = symbol.trim();
-    if symbol.is_empty() {
-        return Err("symbol_missing");
-    }
-    if !crate::api_gateway::is_ticker(symbol) {
-        return Err("symbol_malformed");
-    }
-    let date: jiff::civil::Date = match date.trim() {
-        text if text.len() == 10 => text.parse().map_err(|_| "date_malformed")?,
-        _ => return Err("date_malformed"),
-    };
+fn read_row(
+    cells: Option<[String; 2]>,
+    slashes: Slashes,
+    now: Timestamp,
+) -> Result<EventRow, &'static str> {
+    let [symbol, day] = cells.ok_or("row_malformed")?;
+    let symbol = names::symbol(&symbol)?;
+    let date = date(&day, slashes).ok_or("date_malformed")?;
     let today = now.to_zoned(TimeZone::UTC).date();
     let years = Span::new().years(YEARS);
     let within = |limit: Result<jiff::civil::Date, jiff::Error>, ahead: bool| {
@@ -79,6 +81,8 @@ fn read_row(row: &str, now: Timestamp) -> Result<EventRow, &'static str> {
 mod tests {
     use super::*;
 
+    const HEADER: &str = "symbol,name,reportDate,fiscalDateEnding,estimate,currency";
+
     #[track_caller]
     fn check(rows: &str, expected: &str) {
         let now = "2025-07-01T12:00:00Z".parse().unwrap();
@@ -88,7 +92,7 @@ mod tests {
             Ok(parsed) => parsed
                 .rows
                 .iter()
-                .map(|row| format!("{} {}", row.ticker, row.date))
+                .map(|(_, row, _)| format!("{} {}", row.ticker, row.date))
                 .chain(
                     parsed
                         .quarantined
@@ -110,5 +114,27 @@ mod tests {
              9: date_malformed",
         );
         check("", "the file is empty; send the feed's own file unchanged");
+    }
+
+    #[test]
+    fn a_calendar_that_was_changed_on_its_way_is_read_all_the_same() {
+        let now = "2025-07-01T12:00:00Z".parse().unwrap();
+        for text in [
+            "A calendar, as is\nticker,earningsDate\nBRK-B,8/2/2025\nBF-B,8/28/2025\n",
+            "reportDate;symbol;more\n2025-08-02;BRK-B;x\n2025-08-28;BF-B;\n;;\n",
+        ] {
+            let parsed = parse(text.as_bytes(), now).unwrap();
+            let found: Vec<String> = parsed
+                .rows
+                .iter()
+                .map(|(_, row, _)| format!("{} {}", row.ticker, row.date))
+                .collect();
+            assert_eq!(found, ["BRK-B 2025-08-02", "BF-B 2025-08-28"], "{text}");
+        }
+        let error = parse(b"symbol,name\nGME,G\n", now).unwrap_err().to_string();
+        assert!(
+            error.starts_with("line 1: the columns reportDate are missing"),
+            "{error}"
+        );
     }
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::data::feeds::KINDS;
+use crate::data::feeds::columns::is_blank;
 
 fn now() -> Timestamp {
     "2025-07-01T12:00:00Z".parse().unwrap()
@@ -78,11 +79,7 @@ fn table() -> impl Strategy<Value = (&'static str, String)> {
             text.push('\n');
         }
         if kind == "ibkr" && ended {
-            let count = text
-                .lines()
-                .skip(1)
-                .filter(|line| !line.trim().is_empty())
-                .count();
+            let count = text.lines().skip(1).filter(|line| !is_blank(line)).count();
             text.push_str(&format!("#EOF,{count}\n"));
         }
         (kind, text)
@@ -153,7 +150,7 @@ proptest! {
     fn tables_account_for_every_line((kind, text) in table()) {
         if let Ok(Some(report)) = check_feed(kind, text.as_bytes(), now()) {
             accounted(&report)?;
-            let lines = text.lines().skip(1).filter(|line| !line.trim().is_empty() && !line.starts_with("#EOF")).count();
+            let lines = text.lines().skip(1).filter(|line| !is_blank(line) && !line.starts_with("#EOF")).count();
             prop_assert_eq!(report.rows, lines, "{:?}", report);
         }
     }

@@ -1,13 +1,11 @@
 //! What was believed last against what comes now. A batch that moved too much is refused as a whole, with a report to decide by; a
-//! single row that moved too much is quarantined, and its ticker keeps the last good rate. An operator may accept a batch's
-//! movement by name; what is no feed at all (empty, cut short, clock ahead) cannot be accepted.
+//! single row that moved too much is held: its ticker keeps the last good rate, and says so, until a later delivery confirms it. An
+//! operator may accept a batch's movement by name; what is no feed at all (empty, cut short, clock ahead) cannot be accepted.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::load::FeedLoad;
-use super::{
-    FeedError, FeedLimits, Quarantined, RateRow, VolatilityRow, eight_decimals, refuse_mostly_bad,
-};
+use super::{FeedError, FeedLimits, Held, Quarantined, RateRow, eight_decimals, refuse_mostly_bad};
 use crate::time::rfc3339;
 
 /// 10^-8 units in one percent.
@@ -15,17 +13,30 @@ const PERCENT: i64 = 1_000_000;
 /// Rates below 0.1 % count as 0.1 % where movements are measured: next to nothing has no meaningful multiple.
 const RATE_FLOOR: i64 = PERCENT / 10;
 const EXAMPLES: usize = 3;
+/// A rate that is not believed until something confirms it.
+const JUMPED: &str = "rate_jumped";
+/// Of so few rows the share that jumped says nothing of the delivery.
+const FEW: usize = 2;
 
-/// What a source said last, as far as it was believed.
+/// What somebody who has looked lets pass. One switch for one meaning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Accept {
+    /// The market did that.
+    pub(crate) jumps: bool,
+    /// It completes the past.
+    pub(crate) older: bool,
+}
+
+/// What a source said last before the time of a delivery, as far as it was believed.
 #[derive(Debug, Default)]
 pub(crate) struct Baseline {
-    /// Of its newest batch.
+    /// Of its newest batch of all.
     pub(crate) valid_at_micros: Option<i64>,
     pub(crate) rates: HashMap<String, LastRate>,
     /// The newest index of the market, in 10^-8.
     pub(crate) index: Option<i64>,
-    /// Of single tickers: their newest index, in 10^-8, and when it was true.
-    pub(crate) indices: HashMap<String, (i64, i64)>,
+    /// Of single tickers.
+    pub(crate) indices: HashMap<String, LastFigure>,
     /// Rows of the newest calendar.
     pub(crate) events: usize,
 }
@@ -38,30 +49,58 @@ pub(crate) struct LastRate {
     pub(crate) status: Option<String>,
     pub(crate) valid_at_micros: i64,
     pub(crate) in_last_batch: bool,
+    /// What was said later, jumped, and was not believed.
+    pub(crate) held: Option<LastHeld>,
+}
+
+/// An index, in 10^-8, and when it was true.
+#[derive(Debug, Clone)]
+pub(crate) struct LastFigure {
+    pub(crate) value: i64,
+    pub(crate) valid_at_micros: i64,
+    pub(crate) held: Option<LastHeld>,
+}
+
+/// A figure in 10^-8 that waits to be confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LastHeld {
+    pub(crate) value: i64,
+    pub(crate) valid_at_micros: i64,
+    /// Of the delivery that said it.
+    pub(crate) sha256: Vec<u8>,
+}
+
+impl LastHeld {
+    /// Another delivery that is true later says about the same. The same bytes again say nothing new.
+    fn is_confirmed_by(&self, value_is_near: bool, valid_at_micros: i64, sha256: &[u8]) -> bool {
+        value_is_near && valid_at_micros > self.valid_at_micros && *sha256 != *self.sha256
+    }
 }
 
 struct Guard<'a> {
     last: &'a Baseline,
     limits: &'a FeedLimits,
-    accept: bool,
+    accept: Accept,
     accepted: Vec<&'static str>,
+    confirmed: usize,
 }
 
 impl FeedLoad {
-    /// Holds a load that passed its own checks against what its source said before. `accept`: an operator has looked.
+    /// Holds a load that passed its own checks against what its source said before its time. `accept`: an operator has looked.
     pub(crate) fn guard(
         &mut self,
         last: &Baseline,
         limits: &FeedLimits,
-        accept: bool,
+        accept: Accept,
     ) -> Result<(), FeedError> {
         let mut guard = Guard {
             last,
             limits,
             accept,
             accepted: Vec::new(),
+            confirmed: 0,
         };
-        guard.clock(self.valid_at_micros)?;
+        guard.order(self)?;
         if !self.rates.is_empty() {
             guard.repeated(self)?;
             if self.whole {
@@ -74,6 +113,7 @@ impl FeedLoad {
         guard.indices(self);
         guard.calendar(self.events.len())?;
         self.accepted = guard.accepted;
+        self.confirmed = guard.confirmed;
         Ok(())
     }
 }
@@ -81,25 +121,27 @@ impl FeedLoad {
 impl Guard<'_> {
     /// A broken rule: an error, or remembered as accepted.
     fn broken(&mut self, rule: &'static str, report: String) -> Result<(), FeedError> {
-        if self.accept {
+        if self.accept.jumps {
             self.accepted.push(rule);
             return Ok(());
         }
         Err(FeedError::Moved { rule, report })
     }
 
-    fn clock(&mut self, valid_at_micros: i64) -> Result<(), FeedError> {
-        match self.last.valid_at_micros {
-            Some(newest) if valid_at_micros < newest => self.broken(
-                "older_than_loaded",
-                format!(
-                    "its time {} lies before the newest loaded batch's, {}",
-                    rfc3339(valid_at_micros),
-                    rfc3339(newest)
-                ),
-            ),
-            _ => Ok(()),
+    /// A file that says itself that it is older than what is loaded was probably sent by mistake. Where somebody named its time, they know.
+    fn order(&mut self, load: &FeedLoad) -> Result<(), FeedError> {
+        let newest = match self.last.valid_at_micros {
+            Some(newest) if load.own_time && load.valid_at_micros < newest => newest,
+            _ => return Ok(()),
+        };
+        if self.accept.older {
+            self.accepted.push("older_than_loaded");
+            return Ok(());
         }
+        Err(FeedError::Older {
+            at: rfc3339(load.valid_at_micros),
+            newest: rfc3339(newest),
+        })
     }
 
     fn repeated(&mut self, load: &FeedLoad) -> Result<(), FeedError> {
@@ -208,35 +250,35 @@ impl Guard<'_> {
     /// Sets single rows aside.
     fn rows(&mut self, load: &mut FeedLoad) -> Result<(), FeedError> {
         let benchmarks = self.benchmarks_moved(&load.benchmarks);
-        let valid_at = load.valid_at_micros;
         let mut kept = Vec::with_capacity(load.rates.len());
         for row in std::mem::take(&mut load.rates) {
-            match self.row_fault(&row, &benchmarks, valid_at) {
+            match self.row_fault(&row, &benchmarks, load) {
                 None => kept.push(row),
                 // Too high is no question of movement.
-                Some(reason) if self.accept && reason != "rate_too_high" => {
+                Some(reason) if self.accept.jumps && reason != "rate_too_high" => {
                     if !self.accepted.contains(&reason) {
                         self.accepted.push(reason);
                     }
                     kept.push(row);
                 }
-                Some(reason) => load.quarantined.push(Quarantined {
-                    line: row.line,
-                    reason,
-                    row: row.row,
-                }),
+                Some(reason) => load.quarantined.push(Quarantined::rate(row, reason)),
             }
         }
         load.rates = kept;
         load.quarantined.sort_by_key(|row| row.line);
+        let rows = load.rates.len() + load.quarantined.len();
+        let only_held = load.quarantined.iter().all(|row| row.reason == JUMPED);
+        if rows <= FEW && only_held {
+            return Ok(());
+        }
         refuse_mostly_bad(load.rates.len(), &load.quarantined)
     }
 
     fn row_fault(
-        &self,
+        &mut self,
         row: &RateRow,
         benchmarks: &BTreeMap<String, &'static str>,
-        valid_at: i64,
+        load: &FeedLoad,
     ) -> Option<&'static str> {
         if row.rate > i64::from(self.limits.rate_max_percent) * PERCENT {
             return Some("rate_too_high");
@@ -245,9 +287,24 @@ impl Guard<'_> {
             return Some(reason);
         }
         let last = self.last.rates.get(&row.ticker)?;
+        let factor = self.limits.row_factor_max;
+        if !self.is_recent(last.valid_at_micros, load.valid_at_micros)
+            || !beyond(last.rate, row.rate, factor)
+        {
+            return None;
+        }
+        let confirmed = last.held.as_ref().is_some_and(|held| {
+            let near = !beyond(held.value, row.rate, factor);
+            held.is_confirmed_by(near, load.valid_at_micros, &load.sha256)
+        });
+        self.confirmed += usize::from(confirmed);
+        (!confirmed).then_some(JUMPED)
+    }
+
+    /// Whether a movement since then is held: after a while it is believed.
+    fn is_recent(&self, then_micros: i64, now_micros: i64) -> bool {
         let held = i64::from(self.limits.row_hold_seconds) * 1_000_000;
-        let recent = valid_at.saturating_sub(last.valid_at_micros) <= held;
-        (recent && beyond(last.rate, row.rate, self.limits.row_factor_max)).then_some("rate_jumped")
+        now_micros.saturating_sub(then_micros) <= held
     }
 
     /// Currencies whose benchmark is not to be believed.
@@ -277,6 +334,7 @@ impl Guard<'_> {
         now.iter().filter_map(verdict).collect()
     }
 
+    /// Of a file that holds the market's history. The market's index among those of a service is one of many.
     fn index(&mut self, load: &mut FeedLoad) -> Result<(), FeedError> {
         let market = load.volatility.iter().filter(|row| row.subject == "MARKET");
         let Some(newest) = market.max_by_key(|row| row.valid_at) else {
@@ -285,9 +343,7 @@ impl Guard<'_> {
         let newest = newest.index;
         let factor = self.limits.index_factor_max.max(1);
         match self.last.index {
-            Some(before)
-                if newest > before * i64::from(factor) || newest * i64::from(factor) < before =>
-            {
+            Some(before) if beyond_exactly(before, newest, factor) => {
                 let report = format!(
                     "the newest index is {}, the last good one {}; the limit is {factor} times either way",
                     eight_decimals(newest),
@@ -299,36 +355,56 @@ impl Guard<'_> {
         }
     }
 
-    /// A single ticker's index that jumped is set aside, and the ticker keeps the last good one; after as long as a rate is held, the
-    /// new one is believed.
+    /// A single index that jumped is set aside, and its subject keeps the last good one; it is believed when another answer says about
+    /// the same, or after as long as a rate is held.
     fn indices(&mut self, load: &mut FeedLoad) {
-        let held = i64::from(self.limits.row_hold_seconds) * 1_000_000;
-        let factor = i64::from(self.limits.index_factor_max.max(1));
-        let jumped = |row: &VolatilityRow| {
-            let last = self.last.indices.get(&row.subject);
-            last.is_some_and(|&(before, at_micros)| {
-                let recent = row.valid_at.as_microsecond().saturating_sub(at_micros) <= held;
-                recent
-                    && (row.index > before.saturating_mul(factor)
-                        || row.index.saturating_mul(factor) < before)
-            })
-        };
-        let (away, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut load.volatility)
-            .into_iter()
-            .partition(jumped);
+        let factor = self.limits.index_factor_max.max(1);
+        let (mut kept, mut away) = (Vec::new(), Vec::new());
+        for row in std::mem::take(&mut load.volatility) {
+            let valid_at = row.valid_at.as_microsecond();
+            let last = self.last.indices.get(&row.subject).filter(|last| {
+                self.is_recent(last.valid_at_micros, valid_at)
+                    && beyond_exactly(last.value, row.index, factor)
+            });
+            let Some(last) = last else {
+                kept.push(row);
+                continue;
+            };
+            let confirmed = last.held.as_ref().is_some_and(|held| {
+                let near = !beyond_exactly(held.value, row.index, factor);
+                held.is_confirmed_by(near, valid_at, &load.sha256)
+            });
+            self.confirmed += usize::from(confirmed);
+            if confirmed {
+                kept.push(row);
+            } else {
+                away.push(row);
+            }
+        }
         load.volatility = kept;
         if away.is_empty() {
             return;
         }
-        if self.accept {
+        if self.accept.jumps {
             self.accepted.push("index_jumped");
             return load.volatility.extend(away);
         }
-        let aside = away.into_iter().map(|row| Quarantined {
-            line: 0,
-            reason: "index_jumped",
-            row: format!("{} {}", row.subject, eight_decimals(row.index)),
-        });
+        // They have no lines; each needs a number of its own.
+        let first = 1 + load
+            .quarantined
+            .iter()
+            .map(|row| row.line)
+            .max()
+            .unwrap_or(0);
+        let aside = away
+            .into_iter()
+            .enumerate()
+            .map(|(index, row)| Quarantined {
+                line: first + index,
+                reason: "index_jumped",
+                row: format!("{} {}", row.subject, eight_decimals(row.index)),
+                held: Some(Held::Index(row)),
+            });
         load.quarantined.extend(aside);
     }
 
@@ -364,6 +440,12 @@ fn beyond(before: i64, now: i64, factor: u32) -> bool {
         i128::from(now.max(RATE_FLOOR)),
     );
     let factor = i128::from(factor.max(1));
+    now > before * factor || now * factor < before
+}
+
+/// The same where next to nothing has a meaning.
+fn beyond_exactly(before: i64, now: i64, factor: u32) -> bool {
+    let (before, now, factor) = (i128::from(before), i128::from(now), i128::from(factor));
     now > before * factor || now * factor < before
 }
 

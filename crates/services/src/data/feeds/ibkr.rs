@@ -1,5 +1,5 @@
 //! The Interactive Brokers short-stock file, raw (`|`, `#BOF`, header, rows, `#EOF|count`) and as a CSV snapshot
-//! (lower-case header, last row `#EOF,count`). Its numbers are percent a year; ours are fractions.
+//! (lower-case header, last row `#EOF,count`); columns by their names. Its numbers are percent a year; ours are fractions.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,9 +7,8 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use super::{
-    FeedError, FeedLimits, Quarantined, RateRow, head, refuse_mostly_bad, scaled, split_csv,
-};
+use super::columns::{Column, Layout, is_blank, optional, required};
+use super::{FeedError, FeedLimits, Quarantined, RateRow, head, names, refuse_mostly_bad, scaled};
 use crate::text_number::ambiguity;
 
 /// Percent with 6 decimals is a fraction with 8: the same integer.
@@ -33,8 +32,20 @@ enum Form {
     Snapshot,
 }
 
-const RAW_HEADER: &str = "#SYM|CUR|NAME|CON|ISIN|REBATERATE|FEERATE|AVAILABLE|";
-const SNAPSHOT_HEADER: &str = "sym,cur,name,con,isin,rebaterate,feerate,available";
+/// In the order in which a row is taken apart. Names are compared without signs: `#SYM` is `sym`.
+const COLUMNS: [Column; 8] = [
+    required("SYM", &["symbol", "ticker"]),
+    required("CUR", &["currency"]),
+    optional("NAME", &[]),
+    optional("ISIN", &[]),
+    required("REBATERATE", &["rebate"]),
+    required("FEERATE", &["fee"]),
+    required("AVAILABLE", &[]),
+    optional("FIGI", &[]),
+];
+const SEPARATOR: char = '|';
+/// So many lines before `#BOF` are passed over.
+const PREAMBLE_LINES_MAX: usize = 20;
 
 pub(super) fn parse(
     bytes: &[u8],
@@ -47,30 +58,31 @@ pub(super) fn parse(
         .lines()
         .enumerate()
         .map(|(index, line)| (index + 1, line.trim_end_matches('\r')))
-        .peekable();
+        .filter(|(_, line)| !is_blank(line));
     let mut parsed = Parsed::default();
-    let form = match lines.peek() {
-        None => return Err(FeedError::Empty),
-        Some((_, line)) if line.starts_with("#BOF") => Form::Raw,
-        Some(_) => Form::Snapshot,
+    let begins = |line: &&(usize, &str)| line.1.starts_with("#BOF");
+    let first = lines
+        .clone()
+        .take(PREAMBLE_LINES_MAX)
+        .find(|line| begins(&line));
+    let (form, layout) = match first {
+        None => (Form::Snapshot, Layout::find(&mut lines, &COLUMNS)?),
+        Some((line, found)) => {
+            parsed.valid_at = Some(file_time(line, found, now, limits)?);
+            let mut lines = lines.by_ref().skip_while(|(at, _)| *at <= line);
+            let layout = Layout::find_with(&mut lines, &COLUMNS, Some(SEPARATOR))?;
+            (Form::Raw, layout)
+        }
     };
-    if form == Form::Raw {
-        let (line, found) = lines.next().unwrap_or_default();
-        parsed.valid_at = Some(file_time(line, found, now, limits)?);
-    }
-    let columns = header(form, lines.next())?;
     let mut end: Option<u64> = None;
     let mut found = 0u64;
     for (line, row) in lines {
-        if row.trim().is_empty() {
-            continue;
-        }
         if end.is_some() {
             return Err(FeedError::AfterEnd { line });
         }
         if row.starts_with("#EOF") {
             let declared = row
-                .split(['|', ','])
+                .split(['|', ',', ';', '\t'])
                 .nth(1)
                 .and_then(|count| count.trim().parse().ok());
             end = Some(declared.ok_or(FeedError::Header {
@@ -81,13 +93,14 @@ pub(super) fn parse(
             continue;
         }
         found += 1;
-        match read_row(form, columns, line, row) {
+        match read_row(form, &layout, line, row) {
             Ok(rate) => parsed.rows.push(rate),
-            Err(reason) => parsed.quarantined.push(Quarantined {
-                line,
-                reason,
-                row: row.to_owned(),
-            }),
+            Err(reason) => {
+                let symbol = symbol_of(form, &layout, row);
+                parsed
+                    .quarantined
+                    .push(Quarantined::silent(line, reason, row, symbol));
+            }
         }
     }
     let declared = end.ok_or(FeedError::NoEnd("#EOF"))?;
@@ -126,71 +139,60 @@ fn file_time(
     Ok(at)
 }
 
-/// The number of columns of a row: older files lack FIGI.
-fn header(form: Form, line: Option<(usize, &str)>) -> Result<usize, FeedError> {
-    let (line, found) = line.unwrap_or_default();
-    let (expected, rest) = match form {
-        Form::Raw => (RAW_HEADER, found.strip_prefix(RAW_HEADER)),
-        Form::Snapshot => (SNAPSHOT_HEADER, found.strip_prefix(SNAPSHOT_HEADER)),
-    };
-    match rest.map(str::trim_end) {
-        Some("") => Ok(8),
-        Some("FIGI|" | ",figi") => Ok(9),
-        _ => Err(FeedError::Header {
-            line,
-            expected,
-            found: head(found),
-        }),
-    }
-}
-
-fn read_row(form: Form, columns: usize, line: usize, row: &str) -> Result<RateRow, &'static str> {
-    let fields = match form {
+fn read_row(form: Form, layout: &Layout, line: usize, row: &str) -> Result<RateRow, &'static str> {
+    let cells = match form {
         Form::Raw => {
-            let mut fields: Vec<String> = row.split('|').map(str::to_owned).collect();
-            if fields.pop().is_none_or(|last| !last.is_empty()) {
+            let cells = split_raw(row);
+            // Every cell is followed by a separator, the last one too.
+            if cells.last().is_none_or(|last| !last.is_empty()) {
                 return Err("row_cut_short");
             }
-            fields
+            layout.cells(cells)
         }
-        Form::Snapshot => split_csv(row).ok_or("row_malformed")?,
+        Form::Snapshot => layout.row(row),
     };
-    if fields.len() != columns {
-        return Err("row_malformed");
-    }
-    let field = |index: usize| fields.get(index).map_or("", |field| field.trim());
-    let symbol = field(0);
-    if symbol.is_empty() {
-        return Err("symbol_missing");
-    }
-    if !crate::api_gateway::is_ticker(symbol) {
-        return Err("symbol_malformed");
-    }
-    let currency = field(1);
+    let [symbol, currency, name, isin, rebate, fee, available, figi] =
+        cells.ok_or("row_malformed")?;
+    let symbol = names::symbol(&symbol)?;
     if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
         return Err("currency_malformed");
     }
-    let rebate = percent(field(5))?;
-    let rate = percent(field(6))?;
+    let rebate = percent(&rebate)?;
+    let rate = percent(&fee)?;
     if rate < 0 {
         return Err("rate_negative");
     }
-    let (available, available_or_more) = availability(field(7))?;
+    let (available, available_or_more) = availability(&available)?;
     Ok(RateRow {
         line,
         row: row.to_owned(),
         ticker: symbol.to_owned(),
         symbol: symbol.to_owned(),
-        currency: currency.to_owned(),
-        name: unescape(field(2)),
-        isin: field(4).to_owned(),
-        figi: field(8).to_owned(),
+        currency,
+        name: unescape(&name),
+        isin,
+        figi,
         rate,
         rebate: Some(rebate),
         available,
         available_or_more,
         status: None,
     })
+}
+
+/// Of a row whose other cells cannot be used.
+fn symbol_of(form: Form, layout: &Layout, row: &str) -> Option<String> {
+    let cells: Option<[String; 1]> = match form {
+        Form::Raw => layout.cells(split_raw(row)),
+        Form::Snapshot => layout.row(row),
+    };
+    let [symbol] = cells?;
+    names::symbol(&symbol).ok().map(str::to_owned)
+}
+
+/// The raw form knows no quotes.
+fn split_raw(row: &str) -> Vec<String> {
+    row.split(SEPARATOR).map(str::to_owned).collect()
 }
 
 fn percent(text: &str) -> Result<i64, &'static str> {
@@ -270,11 +272,7 @@ fn hold_to_benchmark(parsed: &mut Parsed) {
     for row in rows {
         match verdict(&row) {
             None => parsed.rows.push(row),
-            Some(reason) => parsed.quarantined.push(Quarantined {
-                line: row.line,
-                reason,
-                row: row.row,
-            }),
+            Some(reason) => parsed.quarantined.push(Quarantined::rate(row, reason)),
         }
     }
 }

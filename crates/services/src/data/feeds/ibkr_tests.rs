@@ -61,8 +61,8 @@ fn every_trap_of_the_raw_file() {
     check(
         &format!("{HEADER}{}\n#EOF|{}\n", rows.join("\n"), rows.len()),
         "AAA USD ALPHA & SONS 0.00250000 10000000+\nBRK A USD B 0.00250000 1000\nHOT USD H 10.16584800 100\n\
-         OFF USD O 0.00250100 100\nCAN CAD C 0.00250000 ?\nGOOD USD G 0.00500000 5\nFINE USD G 0.00500000 5\nMORE USD G 0.00500000 5\nLAST USD G 0.00500000 5\n\
-         8: rate_not_available\n10: symbol_malformed\n11: symbol_missing\n12: rate_negative\n13: row_cut_short\n14: row_malformed\n\
+         OFF USD O 0.00250100 100\nCAN CAD C 0.00250000 ?\nlow USD C 0.00250000 1\nGOOD USD G 0.00500000 5\nFINE USD G 0.00500000 5\nMORE USD G 0.00500000 5\nLAST USD G 0.00500000 5\n\
+         8: rate_not_available\n11: symbol_missing\n12: rate_negative\n13: row_cut_short\n14: row_malformed\n\
          19: availability_malformed\n7: benchmark_mismatch",
     );
 }
@@ -127,9 +127,26 @@ fn a_currency_whose_rows_disagree_has_no_benchmark() {
 proptest::proptest! {
     #[test]
     fn no_bytes_make_it_panic_and_every_row_is_accounted_for(bytes in "(?s)(#BOF\\|2025.06.30\\|15:14:44\n#SYM\\|CUR\\|NAME\\|CON\\|ISIN\\|REBATERATE\\|FEERATE\\|AVAILABLE\\|FIGI\\|\n)?([A-Z|0-9.,\"\u{e9}-]{0,60}\n){0,8}#EOF\\|[0-8]\n?") {
-        let rows = bytes.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).count();
+        let rows = bytes.lines().filter(|line| !line.starts_with('#') && !is_blank(line)).count();
         if let Ok(parsed) = parse(bytes.as_bytes(), now(), &FeedLimits::default()) {
             proptest::prop_assert_eq!(parsed.rows.len() + parsed.quarantined.len(), rows);
         }
     }
+}
+
+#[test]
+fn columns_that_the_feed_moved_added_or_renamed_are_found_by_name() {
+    let expected = "AAA USD A 0.00250000 7";
+    check(
+        "Not for redistribution.\n#BOF|2025.06.30|15:14:44\n#SYM|NEW|CUR|FEERATE|REBATERATE|AVAILABLE|NAME|\nAAA|x|USD|0.25|3.39|7|A|\n#EOF|1\n",
+        expected,
+    );
+    check(
+        "sep=;\nSymbol;Currency;Name;Fee;Rebate;Available\nAAA;USD;A;0.25;3.39;7\n;;;;;\n#EOF;1;;;;\n",
+        expected,
+    );
+    check(
+        "sym,cur,name,rebaterate,available\nAAA,USD,A,3.39,7\n#EOF,1\n",
+        "line 1: the columns FEERATE are missing; found: \"sym,cur,name,rebaterate,available\". Columns are found by name, in any order, others beside them",
+    );
 }

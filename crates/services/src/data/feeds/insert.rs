@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use tokio_postgres::Transaction;
+use tokio_postgres::types::ToSql;
 
 use super::load::FeedLoad;
-use super::{RateRow, eight_decimals};
+use super::{Held, RateRow, eight_decimals};
 use crate::time::system_time;
 
 type Result = std::result::Result<(), tokio_postgres::Error>;
@@ -61,6 +62,7 @@ impl FeedLoad {
                 )
                 .await?;
         }
+        self.insert_held(transaction, valid_at, known_at).await?;
         let lines: Vec<i32> = self.quarantined.iter().map(|row| count(row.line)).collect();
         let reasons: Vec<&str> = self.quarantined.iter().map(|row| row.reason).collect();
         // A NUL cannot be stored as text; what else a broken row holds can.
@@ -123,6 +125,99 @@ impl FeedLoad {
             )
             .await?;
         Ok(())
+    }
+
+    /// What was said and is not believed. A ticker without a rate of this source has nothing that could be contradicted by silence.
+    async fn insert_held(
+        &self,
+        transaction: &Transaction<'_>,
+        valid_at: SystemTime,
+        known_at: SystemTime,
+    ) -> Result {
+        let batch = self.batch_id.to_string();
+        for row in &self.quarantined {
+            let Some(index) = row.held.as_ref().and_then(Held::index) else {
+                continue;
+            };
+            let sql = "INSERT INTO held_figures (figure, source, subject, valid_at, known_at, reason, value, batch_id) \
+                       VALUES ('volatility_index', $1, $2, $3, $4, $5, $6::text::numeric, $7::text::uuid)";
+            let (at, value) = (
+                system_time(index.valid_at.as_microsecond()),
+                eight_decimals(index.index),
+            );
+            let values: [&(dyn ToSql + Sync); 7] = [
+                &self.source,
+                &index.subject,
+                &at,
+                &known_at,
+                &row.reason,
+                &value,
+                &batch,
+            ];
+            transaction.execute(sql, &values).await?;
+        }
+        let (reasons, tickers): (Vec<&str>, Vec<&str>) = self
+            .quarantined
+            .iter()
+            .filter_map(|row| Some((row.reason, row.held.as_ref()?.silent()?)))
+            .unzip();
+        if !tickers.is_empty() {
+            let sql = "INSERT INTO held_figures (figure, source, subject, valid_at, known_at, reason, batch_id) \
+                       SELECT 'rate', $1, t.ticker, $2, $3, t.reason, $4::text::uuid FROM UNNEST($5::text[], $6::text[]) AS t (reason, ticker) \
+                       WHERE EXISTS (SELECT FROM base_rates AS r WHERE r.source = $1 AND r.ticker = t.ticker)";
+            let values: [&(dyn ToSql + Sync); 6] = [
+                &self.source,
+                &valid_at,
+                &known_at,
+                &batch,
+                &reasons,
+                &tickers,
+            ];
+            transaction.execute(sql, &values).await?;
+        }
+        let (reasons, rows): (Vec<&str>, Vec<&RateRow>) = self
+            .quarantined
+            .iter()
+            .filter_map(|row| Some((row.reason, row.held.as_ref()?.rate()?)))
+            .unzip();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        fn column<'a, T>(rows: &[&'a RateRow], read: impl Fn(&'a RateRow) -> T) -> Vec<T> {
+            rows.iter().copied().map(read).collect()
+        }
+        let text = |read: fn(&RateRow) -> &str| {
+            column(&rows, |row| {
+                // A NUL cannot be stored as text.
+                Some(read(row).replace('\0', "\u{fffd}")).filter(|text| !text.is_empty())
+            })
+        };
+        let sql = "INSERT INTO held_figures (figure, source, subject, valid_at, known_at, reason, value, rebate, currency, available, \
+                       available_or_more, symbol, name, isin, figi, status, batch_id) \
+                   SELECT 'rate', $1, ticker, $2, $3, reason, value::numeric, rebate::numeric, currency, available, or_more, symbol, name, isin, \
+                          figi, status, $4::text::uuid \
+                   FROM UNNEST($5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::boolean[], $12::text[], \
+                               $13::text[], $14::text[], $15::text[], $16::text[]) \
+                        AS t (reason, ticker, value, rebate, currency, available, or_more, symbol, name, isin, figi, status)";
+        let values: [&(dyn ToSql + Sync); 16] = [
+            &self.source,
+            &valid_at,
+            &known_at,
+            &batch,
+            &reasons,
+            &column(&rows, |row| row.ticker.as_str()),
+            &column(&rows, |row| eight_decimals(row.rate)),
+            &column(&rows, |row| row.rebate.map(eight_decimals)),
+            &text(|row| &row.currency),
+            &column(&rows, |row| row.available),
+            &column(&rows, |row| row.available_or_more),
+            &text(|row| &row.symbol),
+            &text(|row| &row.name),
+            &text(|row| &row.isin),
+            &text(|row| &row.figi),
+            &column(&rows, |row| row.status.map(|status| status.as_str())),
+        ];
+        transaction.execute(sql, &values).await.map(drop)
     }
 
     /// Rows that are there already, unchanged, are not stored again: the history comes whole every day.
@@ -226,5 +321,35 @@ impl FeedLoad {
             )
             .await?;
         Ok(())
+    }
+}
+
+/// A delivery that was not believed as a whole: until a later one is, prices rest on what came before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FeedRefusal {
+    pub(super) kind: String,
+    pub(super) source: String,
+    pub(super) rule: &'static str,
+    pub(super) sha256: Vec<u8>,
+    pub(super) valid_at_micros: i64,
+    pub(super) known_at_micros: i64,
+}
+
+impl FeedRefusal {
+    pub(crate) async fn insert(&self, transaction: &Transaction<'_>) -> Result {
+        let sql = "INSERT INTO feed_refusals (source, kind, rule, sha256, valid_at, known_at) VALUES ($1, $2, $3, $4, $5, $6)";
+        let (valid_at, known_at) = (
+            system_time(self.valid_at_micros),
+            system_time(self.known_at_micros),
+        );
+        let values: [&(dyn ToSql + Sync); 6] = [
+            &self.source,
+            &self.kind,
+            &self.rule,
+            &self.sha256,
+            &valid_at,
+            &known_at,
+        ];
+        transaction.execute(sql, &values).await.map(drop)
     }
 }

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use audit::Kind;
+use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 
+use super::insert::FeedRefusal;
 use super::load::refusal_fields;
-use super::{Delivery, FeedError, FeedLoad, ImportReport, known, prepare};
+use super::{Accept, Delivery, FeedError, FeedLoad, ImportReport, known, prepare};
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
 use crate::data::market;
 use crate::data::record::Record;
 use crate::data::writer::{Change, Recorded, WriteError};
+use crate::time::now_micros;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IntakeError {
@@ -32,9 +35,11 @@ pub(crate) struct Parcel {
     pub(crate) source: Option<String>,
     pub(crate) bytes: Arc<[u8]>,
     pub(crate) valid_at: Option<Timestamp>,
-    /// They have looked at what moved, and believe it.
-    pub(crate) accept_jumps: bool,
+    /// They have looked, and believe it.
+    pub(crate) accept: Accept,
     pub(crate) by: Option<String>,
+    /// When it arrived.
+    pub(crate) now: Timestamp,
 }
 
 /// Takes a parcel, or says why not; either is on the record.
@@ -54,7 +59,7 @@ pub(crate) async fn take(
             kind: &reading.kind,
             source: reading.source.as_deref(),
             bytes: &reading.bytes,
-            now: Timestamp::now(),
+            now: reading.now,
             valid_at: reading.valid_at,
             aliases: &aliases,
             limits: &held,
@@ -62,11 +67,14 @@ pub(crate) async fn take(
         })
     });
     let read = read.await.map_err(|_| IntakeError::Broken)?;
+    let mut valid_at = None;
     let guarded = match read {
         Err(error) => Err(error),
         Ok(mut load) => {
-            let last = known::baseline(&client, load.kind(), load.source()).await?;
-            load.guard(&last, &limits, parcel.accept_jumps)
+            let at = load.valid_at_micros();
+            valid_at = Some(at);
+            let last = known::baseline(&client, load.kind(), load.source(), at).await?;
+            load.guard(&last, &limits, parcel.accept)
                 .and_then(|()| terms_exist(keeper, &load))
                 .map(|()| load)
         }
@@ -89,16 +97,15 @@ pub(crate) async fn take(
             Ok((report, recorded))
         }
         Err(error) => {
-            refuse(
-                keeper,
-                record,
-                &parcel.kind,
-                &source,
-                &parcel.bytes,
-                &error,
-                parcel.by.as_deref(),
-            )
-            .await;
+            let delivery = Refused {
+                kind: &parcel.kind,
+                source: &source,
+                bytes: &parcel.bytes,
+                valid_at,
+                whole: true,
+                by: parcel.by.as_deref(),
+            };
+            refuse(keeper, record, &delivery, &error).await;
             Err(error.into())
         }
     }
@@ -123,16 +130,33 @@ pub(super) async fn enter(
     Ok(recorded)
 }
 
+/// What was refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused<'a> {
+    pub(super) kind: &'a str,
+    pub(super) source: &'a str,
+    pub(super) bytes: &'a [u8],
+    /// In microseconds since 1970, where it could be read.
+    pub(super) valid_at: Option<i64>,
+    /// A delivery, and not one answer of many.
+    pub(super) whole: bool,
+    pub(super) by: Option<&'a str>,
+}
+
 /// Records that something was refused. When that cannot be recorded either, the log line is what is left.
 pub(super) async fn refuse(
     keeper: &Keeper,
     record: &dyn Record,
-    kind: &str,
-    source: &str,
-    bytes: &[u8],
+    refused: &Refused<'_>,
     error: &FeedError,
-    by: Option<&str>,
 ) {
+    let Refused {
+        kind,
+        source,
+        bytes,
+        by,
+        ..
+    } = *refused;
     tracing::warn!(feed = kind, source, rule = error.rule(), %error, "a feed was refused");
     metrics::counter!("bre_feed_refusals_total", "feed" => kind.to_owned(), "source" => source.to_owned(), "rule" => error.rule())
         .increment(1);
@@ -141,10 +165,43 @@ pub(super) async fn refuse(
     if let Some(by) = by {
         fields.set("by", by);
     }
-    if let Err(error) = record.entry(Kind::FeedLoaded, fields, Change::None).await {
-        tracing::error!(feed = kind, source, %error, "the refusal is not on the record");
+    let now = now_micros();
+    // What operators write is corrected by them at once, and a file that came late takes no newer figure away.
+    let counts =
+        refused.whole && MARKET_FEEDS.contains(&kind) && error.rule() != "older_than_loaded";
+    let change = match counts {
+        true => Change::FeedRefused(FeedRefusal {
+            kind: kind.to_owned(),
+            source: source.to_owned(),
+            rule: error.rule(),
+            sha256: digest(&SHA256, bytes).as_ref().to_vec(),
+            valid_at_micros: refused.valid_at.unwrap_or(now),
+            known_at_micros: now,
+        }),
+        false => Change::None,
+    };
+    match record.entry(Kind::FeedLoaded, fields, change).await {
+        Err(error) => {
+            tracing::error!(feed = kind, source, %error, "the refusal is not on the record");
+        }
+        Ok(_) if counts => {
+            if let Err(error) = keeper.refresh().await {
+                tracing::warn!(%error, "a refusal is recorded but not read back yet");
+            }
+        }
+        Ok(_) => {}
     }
 }
+
+/// Kinds that prices are made from.
+const MARKET_FEEDS: [&str; 6] = [
+    "ibkr",
+    "seclend",
+    "clearstreet",
+    "vix",
+    "events",
+    "volatility",
+];
 
 /// Terms that name a policy or a convention that is not there would leave their client without prices.
 fn terms_exist(keeper: &Keeper, load: &FeedLoad) -> Result<(), FeedError> {

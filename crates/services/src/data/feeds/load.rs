@@ -7,10 +7,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::names::our_name;
 use super::{
-    EventRow, FeedError, FeedLimits, Quarantined, RateRow, RiskRow, VolatilityRow, clearstreet,
-    count_reasons, earnings, eight_decimals, ibkr, operator, refuse_mostly_bad, seclend, vix,
+    EventRow, FeedError, FeedLimits, Held, Quarantined, RateRow, RiskRow, VolatilityRow,
+    clearstreet, count_reasons, earnings, eight_decimals, ibkr, operator, refuse_mostly_bad,
+    seclend, vix,
 };
+use crate::api_gateway::is_ticker;
 use crate::data::terms::BrokerTerms;
 use crate::time::rfc3339;
 
@@ -25,6 +28,9 @@ pub(crate) const KINDS: [&str; 8] = [
     "aliases",
     "calendar",
 ];
+
+/// It can be no ticker of ours, and no alias says which one it is.
+const UNMAPPED: &str = "symbol_unmapped";
 
 /// A feed's symbol, and ours, for files of certain dates.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +67,8 @@ pub(crate) struct FeedLoad {
     pub(super) sha256: Vec<u8>,
     pub(super) valid_at_micros: i64,
     pub(super) known_at_micros: i64,
+    /// Its time is what it says itself, not what somebody said of it.
+    pub(super) own_time: bool,
     /// It names all that its feed has: what is not in it is gone.
     pub(super) whole: bool,
     pub(super) rates: Vec<RateRow>,
@@ -77,6 +85,8 @@ pub(crate) struct FeedLoad {
     pub(super) benchmarks: BTreeMap<String, i64>,
     /// Rules that it broke and that an operator accepted.
     pub(super) accepted: Vec<&'static str>,
+    /// Figures that jumped, and that a held one had announced.
+    pub(super) confirmed: usize,
 }
 
 /// What an import answers.
@@ -96,6 +106,13 @@ pub struct ImportReport {
     /// Limits that it broke and that whoever imported it accepted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub accepted: Vec<String>,
+    /// Figures that jumped in the delivery before, were held, and are believed now that this one says the same.
+    #[serde(skip_serializing_if = "is_none")]
+    pub confirmed: usize,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Reads a whole delivery. What it says is not yet held against what was said before: see [`FeedLoad::guard`].
@@ -118,6 +135,7 @@ pub(crate) fn prepare(delivery: &Delivery<'_>) -> Result<FeedLoad, FeedError> {
             let parsed = ibkr::parse(bytes, now, limits)?;
             if let Some(at) = parsed.valid_at {
                 load.valid_at_micros = at.as_microsecond();
+                load.own_time = true;
             }
             load.whole = true;
             load.benchmarks = parsed.benchmarks;
@@ -131,24 +149,32 @@ pub(crate) fn prepare(delivery: &Delivery<'_>) -> Result<FeedLoad, FeedError> {
         "clearstreet" => {
             let parsed = clearstreet::parse(bytes, now, limits)?;
             load.whole = true;
+            load.own_time = true;
             load.valid_at_micros = parsed.valid_at.as_microsecond();
             load.take_rates(parsed.rows, parsed.quarantined, delivery.aliases)?;
         }
         "vix" => {
             let parsed = vix::parse(bytes, now, limits)?;
             let newest = parsed.rows.iter().map(|row| row.valid_at).max();
+            load.own_time = newest.is_some();
             load.valid_at_micros = newest.unwrap_or(now).as_microsecond();
             load.volatility = parsed.rows;
             load.quarantined = parsed.quarantined;
         }
         "events" => {
             let parsed = earnings::parse(bytes, now)?;
-            load.events = parsed.rows;
-            for event in &mut load.events {
-                let ours = our_name(kind, load.valid_at_micros, &event.ticker, delivery.aliases);
-                event.ticker = ours.to_owned();
-            }
             load.quarantined = parsed.quarantined;
+            for (line, mut event, row) in parsed.rows {
+                let at = load.valid_at_micros;
+                event.ticker = our_name(kind, at, &event.ticker, delivery.aliases).into_owned();
+                match is_ticker(&event.ticker) {
+                    true => load.events.push(event),
+                    false => load
+                        .quarantined
+                        .push(Quarantined::unread(line, UNMAPPED, row)),
+                }
+            }
+            refuse_mostly_bad(load.events.len(), &load.quarantined)?;
         }
         "brokers" => {
             load.brokers = operator::brokers(bytes)?;
@@ -170,16 +196,6 @@ pub(crate) fn prepare(delivery: &Delivery<'_>) -> Result<FeedLoad, FeedError> {
     Ok(load)
 }
 
-/// Our ticker for a feed's symbol in a file of that time.
-fn our_name<'a>(kind: &str, at_micros: i64, symbol: &'a str, aliases: &'a [Alias]) -> &'a str {
-    let alias = aliases.iter().find(|alias| {
-        alias.source == kind
-            && alias.symbol == symbol
-            && (alias.valid_from_micros..alias.valid_to_micros).contains(&at_micros)
-    });
-    alias.map_or(symbol, |alias| &alias.ticker)
-}
-
 impl FeedLoad {
     pub(super) fn empty(
         kind: &'static str,
@@ -194,6 +210,7 @@ impl FeedLoad {
             sha256: digest(&SHA256, bytes).as_ref().to_vec(),
             valid_at_micros: now.as_microsecond(),
             known_at_micros: now.as_microsecond(),
+            own_time: false,
             whole: false,
             rates: Vec::new(),
             volatility: Vec::new(),
@@ -206,7 +223,24 @@ impl FeedLoad {
             quarantined: Vec::new(),
             benchmarks: BTreeMap::new(),
             accepted: Vec::new(),
+            confirmed: 0,
         }
+    }
+
+    /// Rates that could be read and are not believed.
+    pub(super) fn held_rates(&self) -> impl Iterator<Item = &RateRow> {
+        let rows = self.quarantined.iter();
+        rows.filter_map(|row| row.held.as_ref()?.rate())
+    }
+
+    /// The same for indices of volatility.
+    pub(super) fn held_indices(&self) -> impl Iterator<Item = &VolatilityRow> {
+        let rows = self.quarantined.iter();
+        rows.filter_map(|row| row.held.as_ref()?.index())
+    }
+
+    pub(crate) fn valid_at_micros(&self) -> i64 {
+        self.valid_at_micros
     }
 
     /// One rate a ticker. Rows that say the same are one; of rows that contradict each other none is believed.
@@ -217,10 +251,23 @@ impl FeedLoad {
         aliases: &[Alias],
     ) -> Result<(), FeedError> {
         self.quarantined = quarantined;
+        for row in &mut self.quarantined {
+            let Some(Held::Silent(symbol)) = &mut row.held else {
+                continue;
+            };
+            let ours = our_name(self.kind, self.valid_at_micros, symbol, aliases).into_owned();
+            row.held = is_ticker(&ours).then_some(Held::Silent(ours));
+        }
         let mut places: HashMap<String, usize> = HashMap::with_capacity(rows.len());
         let mut contradicted: BTreeSet<String> = BTreeSet::new();
         for mut row in rows {
-            row.ticker = our_name(self.kind, self.valid_at_micros, &row.symbol, aliases).to_owned();
+            let ours = our_name(self.kind, self.valid_at_micros, &row.symbol, aliases);
+            if !is_ticker(&ours) {
+                self.quarantined
+                    .push(Quarantined::unread(row.line, UNMAPPED, row.row));
+                continue;
+            }
+            row.ticker = ours.into_owned();
             let Some(first) = places.get(&row.ticker).and_then(|at| self.rates.get(*at)) else {
                 places.insert(row.ticker.clone(), self.rates.len());
                 self.rates.push(row);
@@ -230,27 +277,18 @@ impl FeedLoad {
                 && first.currency == row.currency
                 && first.status == row.status;
             if !same {
-                contradicted.insert(row.ticker);
+                contradicted.insert(row.ticker.clone());
             }
-            self.quarantined.push(Quarantined {
-                line: row.line,
-                reason: if same {
-                    "ticker_repeated"
-                } else {
-                    "ticker_contradicted"
-                },
-                row: row.row,
+            self.quarantined.push(match same {
+                true => Quarantined::unread(row.line, "ticker_repeated", row.row),
+                false => Quarantined::rate(row, "ticker_contradicted"),
             });
         }
         let (out, kept) = std::mem::take(&mut self.rates)
             .into_iter()
             .partition(|row| contradicted.contains(&row.ticker));
         self.rates = kept;
-        let aside = |row: RateRow| Quarantined {
-            line: row.line,
-            reason: "ticker_contradicted",
-            row: row.row,
-        };
+        let aside = |row: RateRow| Quarantined::rate(row, "ticker_contradicted");
         let out: Vec<RateRow> = out;
         self.quarantined.extend(out.into_iter().map(aside));
         refuse_mostly_bad(self.rates.len(), &self.quarantined)
@@ -306,6 +344,7 @@ impl FeedLoad {
                 .iter()
                 .map(|rule| (*rule).to_owned())
                 .collect(),
+            confirmed: self.confirmed,
         }
     }
 
@@ -338,6 +377,19 @@ impl FeedLoad {
         }
         if !self.accepted.is_empty() {
             fields.set("accepted", self.accepted.join(","));
+        }
+        if self.kind == "accepted" {
+            for row in &self.rates {
+                fields.set("ticker", &row.ticker);
+                fields.set("rate", eight_decimals(row.rate));
+            }
+            for row in &self.volatility {
+                fields.set("ticker", &row.subject);
+                fields.set("volatility_index", eight_decimals(row.index));
+            }
+        }
+        if self.confirmed > 0 {
+            fields.set("confirmed", self.confirmed.to_string());
         }
         if !self.brokers.is_empty() {
             let json = |terms: &[BrokerTerms]| serde_json::to_string(terms).unwrap_or_default();

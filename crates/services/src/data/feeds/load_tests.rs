@@ -90,6 +90,6 @@ fn a_refusal_says_of_what_and_why() {
     let error = load("ibkr", text, &[]).unwrap_err();
     let fields = refusal_fields("ibkr", "desk", text.as_bytes(), &error);
     assert_eq!(fields.get("outcome"), Some("refused"));
-    assert_eq!(fields.get("rule"), Some("header"));
+    assert_eq!(fields.get("rule"), Some("empty"));
     assert_eq!(fields.get("bytes"), Some("25"));
 }

@@ -5,8 +5,10 @@ mod board;
 mod calendar;
 mod check;
 mod clearstreet;
+mod columns;
 mod earnings;
 mod guard;
+mod held;
 mod http;
 mod ibkr;
 mod insert;
@@ -15,6 +17,7 @@ mod json;
 mod known;
 mod limits;
 mod load;
+mod names;
 mod operator;
 mod seclend;
 mod settings;
@@ -23,12 +26,16 @@ mod vix;
 pub(crate) use board::{FeedBoard, FeedState};
 pub(crate) use calendar::read_calendar;
 pub use check::check_feed;
-use guard::{Baseline, LastRate};
+pub(crate) use guard::Accept;
+use guard::{Baseline, LastFigure, LastRate};
+pub(crate) use held::{accept_held, held_now};
 pub(crate) use http::run as poll;
+pub(crate) use insert::FeedRefusal;
 pub(crate) use intake::{IntakeError, Parcel, take};
 pub use limits::FeedLimits;
 pub use load::ImportReport;
 pub(crate) use load::{Alias, Delivery, FeedLoad, KINDS, prepare};
+pub(crate) use names::{by_class, class_key};
 pub use settings::{FeedSettings, HttpSettings};
 
 use std::collections::BTreeMap;
@@ -47,6 +54,14 @@ pub enum FeedError {
     Header {
         line: usize,
         expected: &'static str,
+        found: String,
+    },
+    #[error(
+        "line {line}: the columns {missing} are missing; found: {found:?}. Columns are found by name, in any order, others beside them"
+    )]
+    Columns {
+        line: usize,
+        missing: String,
         found: String,
     },
     #[error("the file has no {0} line at its end: it was cut short; fetch it again")]
@@ -70,6 +85,17 @@ pub enum FeedError {
         "{report}; the file as a whole is not believed. If this is what the market did, import it again with --accept-jumps"
     )]
     Moved { rule: &'static str, report: String },
+    /// Nothing is wrong with it but its time.
+    #[error(
+        "its time {at} lies before the newest loaded batch's, {newest}: it changes no price of now. If it is to complete the past, import \
+         it again with --accept-older; it is judged against the batch before its own time"
+    )]
+    Older { at: String, newest: String },
+    #[error("no figure of {source_name} for {subject} is held; see `bre feed held`")]
+    NotHeld {
+        source_name: String,
+        subject: String,
+    },
     #[error("line {line}: {message}; correct the file, nothing of it was taken")]
     Line { line: usize, message: String },
     #[error("the answer is not what this feed sends: {0}")]
@@ -83,13 +109,15 @@ impl FeedError {
     pub(crate) fn rule(&self) -> &'static str {
         match self {
             FeedError::Empty => "empty",
-            FeedError::Header { .. } => "header",
+            FeedError::Header { .. } | FeedError::Columns { .. } => "header",
             FeedError::NoEnd(_) => "cut_short",
             FeedError::Count { .. } => "count",
             FeedError::AfterEnd { .. } => "after_end",
             FeedError::Future(_) => "clock_ahead",
             FeedError::MostlyBad { .. } => "mostly_bad",
             FeedError::Moved { rule, .. } => rule,
+            FeedError::Older { .. } => "older_than_loaded",
+            FeedError::NotHeld { .. } => "not_held",
             FeedError::Line { .. } => "line",
             FeedError::Answer(_) => "answer",
             FeedError::Kind(_) => "kind",
@@ -147,6 +175,74 @@ pub(crate) struct Quarantined {
     pub(crate) line: usize,
     pub(crate) reason: &'static str,
     pub(crate) row: String,
+    /// What it says, where it can be read and is only not believed.
+    pub(crate) held: Option<Held>,
+}
+
+/// A figure that is not believed yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Held {
+    Rate(Box<RateRow>),
+    Index(VolatilityRow),
+    /// Its row is there and says no rate that can be used: for this ticker (the feed's symbol, until it is translated).
+    Silent(String),
+}
+
+impl Held {
+    pub(super) fn rate(&self) -> Option<&RateRow> {
+        match self {
+            Held::Rate(row) => Some(row),
+            _ => None,
+        }
+    }
+
+    pub(super) fn index(&self) -> Option<&VolatilityRow> {
+        match self {
+            Held::Index(row) => Some(row),
+            _ => None,
+        }
+    }
+
+    pub(super) fn silent(&self) -> Option<&str> {
+        match self {
+            Held::Silent(ticker) => Some(ticker),
+            _ => None,
+        }
+    }
+}
+
+impl Quarantined {
+    /// It says nothing that could be used.
+    pub(crate) fn unread(line: usize, reason: &'static str, row: impl Into<String>) -> Quarantined {
+        Quarantined {
+            line,
+            reason,
+            row: row.into(),
+            held: None,
+        }
+    }
+
+    /// It is about a stock, and its rate cannot be used.
+    pub(crate) fn silent(
+        line: usize,
+        reason: &'static str,
+        row: impl Into<String>,
+        symbol: Option<String>,
+    ) -> Quarantined {
+        Quarantined {
+            held: symbol.map(Held::Silent),
+            ..Quarantined::unread(line, reason, row)
+        }
+    }
+
+    pub(crate) fn rate(row: RateRow, reason: &'static str) -> Quarantined {
+        Quarantined {
+            line: row.line,
+            reason,
+            row: row.row.clone(),
+            held: Some(Held::Rate(Box::new(row))),
+        }
+    }
 }
 
 pub(crate) fn count_reasons(rows: &[Quarantined]) -> BTreeMap<&'static str, usize> {
@@ -223,32 +319,13 @@ fn not_ahead(at: Timestamp, now: Timestamp, limits: &FeedLimits) -> Result<(), F
     Ok(())
 }
 
-/// One CSV record without line breaks; `None` when a quote is left open.
-fn split_csv(row: &str) -> Option<Vec<String>> {
-    let mut fields = vec![String::new()];
-    let mut chars = row.chars().peekable();
-    let mut quoted = false;
-    while let Some(char) = chars.next() {
-        match char {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                fields.last_mut()?.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            char => fields.last_mut()?.push(char),
-        }
-    }
-    (!quoted).then_some(fields)
-}
-
-/// A file's lines with their numbers from 1, without a byte order mark, line ends and empty lines.
+/// A file's lines with their numbers from 1, without a byte order mark, line ends and rows of nothing.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.trim_start_matches('\u{feff}')
         .lines()
         .enumerate()
         .map(|(index, line)| (index + 1, line.trim_end()))
-        .filter(|(_, line)| !line.is_empty())
+        .filter(|(_, line)| !columns::is_blank(line))
 }
 
 /// 10^-8 units as decimal text with 8 digits.

@@ -6,12 +6,31 @@ use std::collections::{HashMap, HashSet};
 use jiff::civil::Date;
 use pricing::{Money, Percent};
 
-use super::{FeedError, head, lines, split_csv};
+use super::columns::{Column, Layout, required};
+use super::{FeedError, lines, names};
+use crate::api_gateway::is_ticker;
 use crate::data::terms::BrokerTerms;
 use crate::text_number::ambiguity;
 
-const BROKERS: &str = "client_id,markup_percent,fee_type,fee_amount,tier,convention,policy,active";
-const ALIASES: &str = "source,symbol,ticker,valid_from,valid_to";
+const BROKERS: [Column; 8] = [
+    required("client_id", &[]),
+    required("markup_percent", &[]),
+    required("fee_type", &[]),
+    required("fee_amount", &[]),
+    required("tier", &[]),
+    required("convention", &[]),
+    required("policy", &[]),
+    required("active", &[]),
+];
+const ALIASES: [Column; 5] = [
+    required("source", &[]),
+    required("symbol", &[]),
+    required("ticker", &[]),
+    required("valid_from", &[]),
+    required("valid_to", &[]),
+];
+/// Whose names are those that clients may send.
+const REQUESTS: &str = "api";
 const MARKUP_PERCENT_MAX: i64 = 100;
 
 /// As the table takes it; open ends are `-infinity` and `infinity`.
@@ -24,10 +43,10 @@ pub(crate) struct AliasRow {
     pub(super) valid_to: String,
 }
 
-/// The fields of every line below the expected header.
+/// The fields of every line below the header, in the order of `columns`.
 fn table<const N: usize>(
     bytes: &[u8],
-    header: &'static str,
+    columns: [Column; N],
 ) -> Result<Vec<(usize, [String; N])>, FeedError> {
     let text = std::str::from_utf8(bytes).map_err(|error| FeedError::Line {
         line: 1 + bytes[..error.valid_up_to()]
@@ -37,21 +56,23 @@ fn table<const N: usize>(
         message: "it is not UTF-8 text".to_owned(),
     })?;
     let mut lines = lines(text);
-    let (line, found) = lines.next().ok_or(FeedError::Empty)?;
-    if found != header {
-        return Err(FeedError::Header {
-            line,
-            expected: header,
-            found: head(found),
-        });
+    let layout = Layout::find(&mut lines, &columns)?;
+    // A feed adds columns of its own; in a file that a person wrote it is a mistake.
+    if let Some(other) = layout.others.first() {
+        let message = format!("the column {other:?} is not known here");
+        return Err(wrong(layout.line, message));
     }
     let rows: Vec<_> = lines
         .map(|(line, row)| {
-            let fields = split_csv(row).unwrap_or_default();
-            let trimmed: Vec<String> = fields.iter().map(|field| field.trim().to_owned()).collect();
-            <[String; N]>::try_from(trimmed)
-                .map(|fields| (line, fields))
-                .map_err(|_| wrong(line, format!("it does not have the {N} columns {header}")))
+            let fields = layout.row::<N>(row);
+            let named = || {
+                let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
+                wrong(
+                    line,
+                    format!("it does not have the {N} columns {}", names.join(",")),
+                )
+            };
+            fields.map(|fields| (line, fields)).ok_or_else(named)
         })
         .collect::<Result<_, _>>()?;
     if rows.is_empty() {
@@ -75,7 +96,7 @@ fn is_word(text: &str, lengths: std::ops::RangeInclusive<usize>) -> bool {
 pub(super) fn brokers(bytes: &[u8]) -> Result<Vec<BrokerTerms>, FeedError> {
     let mut seen = HashSet::new();
     let mut all = Vec::new();
-    for (line, fields) in table::<8>(bytes, BROKERS)? {
+    for (line, fields) in table(bytes, BROKERS)? {
         let [
             client_id,
             markup_percent,
@@ -152,17 +173,25 @@ pub(super) fn brokers(bytes: &[u8]) -> Result<Vec<BrokerTerms>, FeedError> {
 pub(super) fn aliases(bytes: &[u8]) -> Result<Vec<AliasRow>, FeedError> {
     let mut spans: HashMap<(String, String), Vec<(Date, Date)>> = HashMap::new();
     let mut all = Vec::new();
-    for (line, [source, symbol, ticker, from, to]) in table::<5>(bytes, ALIASES)? {
+    for (line, [source, symbol, ticker, from, to]) in table(bytes, ALIASES)? {
         if !is_word(&source, 1..=32) || source.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(wrong(
                 line,
                 "source must be a feed's name, or api for what clients send",
             ));
         }
-        for (name, value) in [("symbol", &symbol), ("ticker", &ticker)] {
-            if !crate::api_gateway::is_ticker(value) {
-                return Err(wrong(line, format!("{name} {value:?} is not a ticker")));
-            }
+        if !is_ticker(&ticker) {
+            return Err(wrong(line, format!("ticker {ticker:?} is not a ticker")));
+        }
+        // A feed's symbols are its own; what clients send is held to our rule before it is looked up.
+        if source == REQUESTS && !is_ticker(&symbol) {
+            let message =
+                format!("symbol {symbol:?} is not a ticker, and clients may send no other");
+            return Err(wrong(line, message));
+        }
+        if names::symbol(&symbol).is_err() {
+            let message = format!("symbol {symbol:?} is not 1 to 64 bytes of text");
+            return Err(wrong(line, message));
         }
         let date = |name: &str, text: &str, open: Date| match text {
             "" => Ok(open),
@@ -217,6 +246,10 @@ pub(super) fn aliases(bytes: &[u8]) -> Result<Vec<AliasRow>, FeedError> {
 mod tests {
     use super::*;
 
+    const BROKERS: &str =
+        "client_id,markup_percent,fee_type,fee_amount,tier,convention,policy,active";
+    const ALIASES: &str = "source,symbol,ticker,valid_from,valid_to";
+
     #[test]
     fn terms_are_taken_whole_or_not_at_all() {
         let check = |rows: &str, expected: &str| {
@@ -232,6 +265,7 @@ mod tests {
         };
         let good = "desk-1,5.0,FLAT,25.00,standard,act365-1,standard-1,true\n";
         check(good, "desk-1 25.00");
+        check(&format!("{good},,,,,,,\n  \n,,,,,,,\n"), "desk-1 25.00");
         for (bad, expected) in [
             ("", "the file is empty"),
             ("x", "line 2: it does not have the 8 columns"),
@@ -299,7 +333,11 @@ mod tests {
             "ibkr,FB,META,,2022-06-10\nibkr,FB,FBX,2022-06-09,",
             "line 3: FB has another line",
         );
-        check("ibkr,fb,META,,", "line 2: symbol \"fb\" is not a ticker");
+        check("api,fb,META,,", "line 2: symbol \"fb\" is not a ticker");
+        check("ibkr,FB,meta,,", "line 2: ticker \"meta\" is not a ticker");
+        // A feed's own spelling, whatever it is; rows of nothing.
+        check("events,BRK-B,BRK.B,,\n,,,,\n\n", "BRK-B -infinity infinity");
+        check("ibkr,,META,,", "line 2: symbol \"\" is not 1 to 64");
         check(
             "ibkr,FB,META,2022-06-09,2022-06-09",
             "line 2: valid_to must be after",

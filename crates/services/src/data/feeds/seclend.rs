@@ -1,12 +1,12 @@
 //! A SecLend-type answer: `{"rate":0.15,"status":"HARD"}` for one ticker; for many an array of such objects that name their
-//! `ticker`, or an object that holds the array as `borrows`. Rates are fractions a year. Unknown members are passed over.
+//! `ticker`, or an object that holds the array as `borrows`. Other names that such services have for the same are known. Rates are fractions a year. Unknown members are passed over.
 
 use pricing::BorrowStatus;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::json::number;
-use super::{FeedError, Quarantined, RateRow, refuse_mostly_bad};
+use super::{FeedError, Quarantined, RateRow, names, refuse_mostly_bad};
 use crate::text_number::ambiguity;
 
 const CURRENCY: &str = "USD";
@@ -19,15 +19,17 @@ pub(super) struct Parsed {
 
 #[derive(Deserialize)]
 struct Batch<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, alias = "rates", alias = "data", alias = "results")]
     borrows: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Borrow<'a> {
+    #[serde(alias = "symbol")]
     ticker: Option<String>,
-    #[serde(borrow)]
+    #[serde(borrow, alias = "borrow_rate", alias = "current_rate")]
     rate: Option<&'a RawValue>,
+    #[serde(alias = "borrow_status")]
     status: Option<String>,
     currency: Option<String>,
     #[serde(borrow)]
@@ -60,28 +62,42 @@ pub(super) fn parse(bytes: &[u8], ticker: Option<&str>) -> Result<Parsed, FeedEr
                 row: item.get().to_owned(),
                 ..row
             }),
-            Err(reason) => parsed.quarantined.push(Quarantined {
-                line: index + 1,
-                reason,
-                row: item.get().to_owned(),
-            }),
+            Err(reason) => {
+                let symbol = symbol_of(item.get(), ticker);
+                let line = index + 1;
+                parsed
+                    .quarantined
+                    .push(Quarantined::silent(line, reason, item.get(), symbol));
+            }
         }
     }
     refuse_mostly_bad(parsed.rows.len(), &parsed.quarantined)?;
     Ok(parsed)
 }
 
+/// Of a row whose rate cannot be used.
+fn symbol_of(item: &str, asked: Option<&str>) -> Option<String> {
+    let borrow: Borrow<'_> = serde_json::from_str(item).ok()?;
+    let named = borrow.ticker.or_else(|| asked.map(str::to_owned))?;
+    names::symbol(&named).ok().map(str::to_owned)
+}
+
+/// A feed may spell the class of a share in its own way.
+pub(super) fn is_same(named: &str, asked: &str) -> bool {
+    named == asked || names::class_key(named) == names::class_key(asked)
+}
+
 fn read(item: &str, asked: Option<&str>) -> Result<RateRow, &'static str> {
     let borrow: Borrow<'_> = serde_json::from_str(item).map_err(|_| "row_malformed")?;
     let symbol = match (borrow.ticker, asked) {
-        (Some(named), Some(asked)) if named != asked => return Err("ticker_not_asked_for"),
+        (Some(named), Some(asked)) if !is_same(&named, asked) => {
+            return Err("ticker_not_asked_for");
+        }
         (Some(named), _) => named,
         (None, Some(asked)) => asked.to_owned(),
         (None, None) => return Err("symbol_missing"),
     };
-    if !crate::api_gateway::is_ticker(&symbol) {
-        return Err("symbol_malformed");
-    }
+    let symbol = names::symbol(&symbol)?.to_owned();
     let rate = borrow.rate.ok_or("rate_not_available")?;
     if rate.get() == "null" {
         return Err("rate_not_available");
@@ -176,6 +192,25 @@ mod tests {
                 {"rate":0.1}]"#,
             None,
             "GME 0.15000000 None; AMC 0.00100000 None; V 0.10000000 None; 4: rate_malformed; 5: rate_negative; 6: symbol_missing",
+        );
+    }
+
+    #[test]
+    fn other_spellings_of_the_same_answer_are_read() {
+        check(
+            r#"{"rates":[{"symbol":"GME","borrow_rate":0.15,"borrow_status":"HARD"}]}"#,
+            None,
+            "GME 0.15000000 Some(Hard)",
+        );
+        check(
+            r#"{"data":[{"ticker":"GME","current_rate":0.15}]}"#,
+            None,
+            "GME 0.15000000 None",
+        );
+        check(
+            r#"{"rate":0.15,"borrow_rate":15}"#,
+            Some("GME"),
+            "1 of 1 rows failed their checks (row_malformed: 1)",
         );
     }
 

@@ -3,10 +3,18 @@
 use std::collections::HashSet;
 
 use jiff::Timestamp;
-use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::{FeedError, FeedLimits, Quarantined, VolatilityRow, head, refuse_mostly_bad, scaled};
+use super::columns::{Column, Layout, Slashes, date, optional, required};
+use super::{FeedError, FeedLimits, Quarantined, VolatilityRow, lines, refuse_mostly_bad, scaled};
+
+/// In the order in which a row is taken apart.
+const COLUMNS: [Column; 4] = [
+    required("DATE", &["Trade Date"]),
+    optional("HIGH", &["VIX High"]),
+    optional("LOW", &["VIX Low"]),
+    required("CLOSE", &["VIX Close", "Close/Last"]),
+];
 
 // The index closes at 16:15 in New York; 21:15 UTC is never before it.
 #[derive(Debug, Default)]
@@ -21,24 +29,24 @@ pub(super) fn parse(
     limits: &FeedLimits,
 ) -> Result<Parsed, FeedError> {
     let text = String::from_utf8_lossy(bytes);
-    let mut lines = text
-        .trim_start_matches('\u{feff}')
-        .lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line.trim()));
-    let (line, header) = lines.next().ok_or(FeedError::Empty)?;
-    if !header.eq_ignore_ascii_case("DATE,OPEN,HIGH,LOW,CLOSE") {
-        let found = head(header);
-        return Err(FeedError::Header {
-            line,
-            expected: "DATE,OPEN,HIGH,LOW,CLOSE",
-            found,
-        });
-    }
+    let mut lines = lines(&text);
+    let layout = Layout::find(&mut lines, &COLUMNS)?;
+    let rows: Vec<(usize, &str, Option<[String; 4]>)> = lines
+        .map(|(line, row)| (line, row, layout.row(row)))
+        .collect();
+    let dates = rows
+        .iter()
+        .flat_map(|(_, _, cells)| cells)
+        .map(|cells| cells[0].as_str());
+    let slashes = match Slashes::of(dates) {
+        // Cboe's own order.
+        Slashes::Unknown => Slashes::MonthFirst,
+        known => known,
+    };
     let mut parsed = Parsed::default();
     let mut seen = HashSet::new();
-    for (line, row) in lines.filter(|(_, row)| !row.is_empty()) {
-        match read_row(row, now, limits).and_then(|row| {
+    for (line, row, cells) in rows {
+        match read_row(cells, slashes, now, limits).and_then(|row| {
             if seen.insert(row.valid_at) {
                 Ok(row)
             } else {
@@ -46,23 +54,23 @@ pub(super) fn parse(
             }
         }) {
             Ok(row) => parsed.rows.push(row),
-            Err(reason) => parsed.quarantined.push(Quarantined {
-                line,
-                reason,
-                row: row.to_owned(),
-            }),
+            Err(reason) => parsed
+                .quarantined
+                .push(Quarantined::unread(line, reason, row)),
         }
     }
     refuse_mostly_bad(parsed.rows.len(), &parsed.quarantined)?;
     Ok(parsed)
 }
 
-fn read_row(row: &str, now: Timestamp, limits: &FeedLimits) -> Result<VolatilityRow, &'static str> {
-    let fields: Vec<&str> = row.split(',').map(str::trim).collect();
-    let [date, open, high, low, close] = fields[..] else {
-        return Err("row_malformed");
-    };
-    let valid_at = close_time(date).ok_or("date_malformed")?;
+fn read_row(
+    cells: Option<[String; 4]>,
+    slashes: Slashes,
+    now: Timestamp,
+    limits: &FeedLimits,
+) -> Result<VolatilityRow, &'static str> {
+    let [day, high, low, close] = cells.ok_or("row_malformed")?;
+    let valid_at = close_time(&day, slashes).ok_or("date_malformed")?;
     // Today's close may be on its way to us; tomorrow's is not.
     if valid_at.as_second() > now.as_second() + 24 * 3600 {
         return Err("date_in_the_future");
@@ -73,7 +81,13 @@ fn read_row(row: &str, now: Timestamp, limits: &FeedLimits) -> Result<Volatility
             .map(|value| value * 100)
             .ok_or("index_malformed")
     };
-    let (_, high, low, close) = (value(open)?, value(high)?, value(low)?, value(close)?);
+    let close = value(&close)?;
+    // A file that was made for its closes alone has no others.
+    let bound = |text: &str| match text {
+        "" => Ok(close),
+        text => value(text),
+    };
+    let (high, low) = (bound(&high)?, bound(&low)?);
     if close < 0 {
         return Err("index_negative");
     }
@@ -90,18 +104,10 @@ fn read_row(row: &str, now: Timestamp, limits: &FeedLimits) -> Result<Volatility
     })
 }
 
-/// `2025-06-30`, or as Cboe's own download writes it `06/30/2025`.
-fn close_time(text: &str) -> Option<Timestamp> {
-    let date: Date = match text.split('/').collect::<Vec<_>>()[..] {
-        [month, day, year] => format!("{year}-{month}-{day}").parse().ok()?,
-        _ => text.parse().ok()?,
-    };
-    Some(
-        date.at(21, 15, 0, 0)
-            .to_zoned(TimeZone::UTC)
-            .ok()?
-            .timestamp(),
-    )
+/// `2025-06-30`, or as Cboe's own download and spreadsheets write it: `06/30/2025`, `6/30/2025`.
+fn close_time(text: &str, slashes: Slashes) -> Option<Timestamp> {
+    let close = date(text, slashes)?.at(21, 15, 0, 0);
+    Some(close.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
 #[cfg(test)]
@@ -148,6 +154,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_changed_on_its_way_is_read_all_the_same() {
+        let expected = "2025-06-26T21:15:00Z 16.59000000; 2025-07-01T21:15:00Z 16.83000000";
+        for text in [
+            "Provided as is; see the terms.\nDATE,OPEN,HIGH,LOW,CLOSE\n06/26/2025,16.9,17.1,16.4,16.59\n07/01/2025,17,18,16,16.83\n",
+            "DATE,OPEN,HIGH,LOW,CLOSE,VOLUME\n06/26/2025,16.9,17.1,16.4,16.59,0\n07/01/2025,17,18,16,16.83,0\n",
+            "Date,VIX Open,VIX High,VIX Low,VIX Close\n06/26/2025,16.9,17.1,16.4,16.59\n07/01/2025,17,18,16,16.83\n",
+            "DATE,OPEN,HIGH,LOW,CLOSE\n6/26/2025,16.9,17.1,16.4,16.59\n7/1/2025,17,18,16,16.83\n,,,,\n\n,,,,\n",
+            "sep=;\nCLOSE;DATE\n16.59;26/06/2025\n16.83;01/07/2025\n",
+        ] {
+            check(text, expected);
+        }
+        check(
+            "DATE,OPEN,HIGH,LOW\n06/26/2025,1,1,1\n",
+            "line 1: the columns CLOSE are missing; found: \"DATE,OPEN,HIGH,LOW\". Columns are found by name, in any order, others beside them",
+        );
+    }
+
+    #[test]
     fn a_file_that_is_something_else_is_refused() {
         check("", "the file is empty; send the feed's own file unchanged");
         check(
@@ -156,7 +180,7 @@ mod tests {
         );
         check(
             "<html>",
-            "line 1: expected DATE,OPEN,HIGH,LOW,CLOSE, found \"<html>\"; send the feed's own file unchanged",
+            "line 1: the columns DATE, CLOSE are missing; found: \"<html>\". Columns are found by name, in any order, others beside them",
         );
         check(
             "DATE,OPEN,HIGH,LOW,CLOSE\n2025-06-27,16.1,17,16,99\n",

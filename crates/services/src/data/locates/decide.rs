@@ -120,6 +120,8 @@ fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
     locate.availability = room.figure.cloned();
     if limit_rate.is_some_and(|limit| locate.borrow_rate > limit) {
         locate.reject(Reason::RateAboveLimit);
+    } else if desk.is_unconfirmed(quote) {
+        locate.reject(Reason::RateUnconfirmed);
     } else if let Err(reason) = room.shares {
         locate.reject(reason);
     }
@@ -137,6 +139,10 @@ fn accept(desk: &Desk, order: &LocateOrder, locate_id: Uuid) -> Decided {
     match (room.shares, room.figure) {
         (Ok(granted), Some(figure)) => {
             let quote = quote_of(desk, before.quote_id, None)?;
+            if desk.is_unconfirmed(quote) {
+                locate.reject(Reason::RateUnconfirmed);
+                return step(locate);
+            }
             locate.status = Status::Filled;
             locate.granted = granted;
             locate.fee = fee_for(quote, granted, before.shares)?;

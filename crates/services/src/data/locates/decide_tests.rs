@@ -204,6 +204,42 @@ fn a_part_is_priced_for_itself() {
 }
 
 #[test]
+fn nothing_is_granted_by_a_rate_that_its_source_contradicts() {
+    let unconfirmed = (Status::Rejected, 0, Some(Reason::RateUnconfirmed));
+    // Offered before, and contradicted when it is accepted.
+    let mut life = Life::new(1000);
+    let id = life.offer(300, LocateKind::SingleUse, false);
+    life.desk.set_unconfirmed("GME", "another");
+    life.desk.set_unconfirmed("AMC", "test");
+    assert_eq!(life.now(id).0, Status::Offered);
+    life.desk.set_unconfirmed("GME", "test");
+    life.take(&order(Order::Accept { locate_id: id }));
+    assert_eq!(life.now(id), unconfirmed);
+    let id = life.offer(300, LocateKind::SingleUse, false);
+    assert_eq!(life.now(id), unconfirmed);
+    // Priced when it was contradicted already, whatever became of it since.
+    let mut life = Life::new(1000);
+    let id = Uuid::from_u128(7);
+    let mut quote = quote(id, 300, MONDAY);
+    quote.inputs.base_rate.unconfirmed = Some(Box::new(pricing::Unconfirmed {
+        value: Some("0.5".parse().unwrap()),
+        at_micros: MONDAY,
+        reason: "rate_jumped".into(),
+    }));
+    life.desk.set_quote(id, quote);
+    let offer = Order::Offer {
+        locate_id: id,
+        quote_id: id,
+        shares: None,
+        kind: LocateKind::SingleUse,
+        all_or_none: false,
+        limit_rate: None,
+    };
+    life.take(&order(offer));
+    assert_eq!(life.now(id), unconfirmed);
+}
+
+#[test]
 fn a_key_that_is_sent_again_is_answered_again_and_another_request_is_refused() {
     let mut life = Life::new(1000);
     let id = life.offer(300, LocateKind::SingleUse, true);

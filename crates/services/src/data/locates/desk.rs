@@ -31,6 +31,8 @@ pub(crate) struct Desk {
     used: HashSet<Uuid>,
     heads: HashMap<(String, Date), LedgerStep>,
     figures: HashMap<String, Result<Figure, Reason>>,
+    /// Ticker and source of rates that the source itself contradicts since.
+    unconfirmed: HashSet<(String, String)>,
     /// Asked for without an order.
     looked_at: Option<String>,
 }
@@ -66,6 +68,7 @@ impl Desk {
             used: HashSet::new(),
             heads: HashMap::new(),
             figures: HashMap::new(),
+            unconfirmed: HashSet::new(),
             looked_at: None,
         }
     }
@@ -244,6 +247,9 @@ impl Desk {
         let tickers: Vec<String> = self.tickers().into_iter().collect();
         let mut said: HashMap<String, Vec<(Figure, bool)>> = HashMap::new();
         for row in client.query(FIGURES, &[&tickers]).await? {
+            if row.get(7) {
+                self.unconfirmed.insert((row.get(0), row.get(1)));
+            }
             let Some(available) = row.get::<_, Option<i64>>(2) else {
                 continue;
             };
@@ -301,6 +307,18 @@ impl Desk {
         self.used.contains(quote_id)
     }
 
+    /// Its rate, or the index that it was priced with, is contradicted by something newer.
+    pub(super) fn is_unconfirmed(&self, quote: &RecordedQuote) -> bool {
+        let inputs = &quote.inputs;
+        let rate = (
+            inputs.ticker.to_string(),
+            inputs.base_rate.source.to_string(),
+        );
+        inputs.base_rate.is_contradicted()
+            || inputs.volatility_index.is_contradicted()
+            || self.unconfirmed.contains(&rate)
+    }
+
     pub(super) fn is_closed(&self, trade_date: Date) -> bool {
         self.closed == Some(trade_date)
     }
@@ -329,6 +347,11 @@ impl Desk {
         self.figures.insert(ticker.to_owned(), figure);
     }
 
+    pub(super) fn set_unconfirmed(&mut self, ticker: &str, source: &str) {
+        self.unconfirmed
+            .insert((ticker.to_owned(), source.to_owned()));
+    }
+
     pub(super) fn set_quote(&mut self, id: Uuid, quote: RecordedQuote) {
         self.quotes.insert(id, quote);
     }
@@ -342,9 +365,11 @@ WITH RECURSIVE sources AS ( \
      (SELECT source FROM base_rates WHERE source > sources.source ORDER BY source LIMIT 1) AS next \
 ) \
 SELECT wanted.ticker, r.source, r.available, r.available_or_more, r.valid_at, r.known_at, \
-       b.kind <> 'ibkr' OR NOT EXISTS (SELECT FROM feed_batches AS n \
-           WHERE n.source = b.source AND n.kind = b.kind AND (n.valid_at, n.known_at) > (b.valid_at, b.known_at) \
-             AND EXISTS (SELECT FROM base_rates AS o WHERE o.batch_id = n.batch_id AND o.currency = r.currency)) \
+       b.kind NOT IN ('ibkr', 'accepted') OR NOT EXISTS (SELECT FROM feed_batches AS n \
+           WHERE n.source = b.source AND n.kind = 'ibkr' AND (n.valid_at, n.known_at) > (b.valid_at, b.known_at) \
+             AND EXISTS (SELECT FROM base_rates AS o WHERE o.batch_id = n.batch_id AND o.currency = r.currency)), \
+       EXISTS (SELECT FROM held_figures AS h WHERE h.figure = 'rate' AND h.source = r.source AND h.subject = r.ticker AND h.value <> r.rate \
+               AND (h.valid_at, h.known_at) > (r.valid_at, r.known_at)) \
 FROM UNNEST($1::text[]) AS wanted (ticker) CROSS JOIN sources CROSS JOIN LATERAL \
      (SELECT * FROM base_rates AS o WHERE o.source = sources.source AND o.ticker = wanted.ticker \
       ORDER BY o.valid_at DESC, o.known_at DESC LIMIT 1) AS r JOIN feed_batches AS b USING (batch_id)";

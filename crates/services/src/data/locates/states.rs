@@ -97,6 +97,8 @@ pub(crate) enum Reason {
     NotListed,
     /// The borrow rate is above what the client would pay.
     RateAboveLimit,
+    /// The rate's source says something newer that is not believed yet.
+    RateUnconfirmed,
     /// A recovery may have lost grants of this trade date, and no operator has reopened it.
     RecoveryUnsettled,
     OfferLapsed,
@@ -113,6 +115,7 @@ impl Reason {
             Reason::AvailabilityStale => "availability_stale",
             Reason::NotListed => "not_listed",
             Reason::RateAboveLimit => "rate_above_limit",
+            Reason::RateUnconfirmed => "rate_unconfirmed",
             Reason::RecoveryUnsettled => "recovery_unsettled",
             Reason::OfferLapsed => "offer_lapsed",
             Reason::TradeDateEnded => "trade_date_ended",

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Transaction;
 
 use crate::api_gateway::StoredKey;
-use crate::data::feeds::FeedLoad;
+use crate::data::feeds::{FeedLoad, FeedRefusal};
 use crate::data::keeper::{KEYS, MARKET};
 use crate::data::market::Definition;
 use crate::data::terms::BrokerTerms;
@@ -18,6 +18,8 @@ pub(crate) enum Change {
     /// Only where the writer runs.
     #[serde(skip)]
     Feed(Box<FeedLoad>),
+    #[serde(skip)]
+    FeedRefused(FeedRefusal),
     #[serde(with = "whole_key")]
     Key(StoredKey),
     KeyRevoked {
@@ -82,6 +84,10 @@ impl Change {
             Change::None => Ok(()),
             Change::Feed(load) => {
                 load.insert(transaction).await?;
+                tell(transaction, MARKET).await
+            }
+            Change::FeedRefused(refusal) => {
+                refusal.insert(transaction).await?;
                 tell(transaction, MARKET).await
             }
             Change::Key(key) => {

@@ -13,17 +13,22 @@ use super::super::{FeedError, FeedLimits};
 struct Index<'a> {
     #[serde(borrow)]
     value: Option<&'a RawValue>,
-    #[serde(borrow)]
+    /// By the name that the service, or our own answer, has for it.
+    #[serde(borrow, alias = "volatility_index", alias = "index", alias = "vix")]
     volatility: Option<&'a RawValue>,
 }
 
-/// `{"value":18.7}` or `{"volatility":18.7}`: an index in 10^-8.
+/// `{"value":18.7}`, `{"volatility":18.7}` or `{"volatility_index":18.7}`: an index in 10^-8.
 pub(in crate::data::feeds) fn index(bytes: &[u8], limits: &FeedLimits) -> Result<i64, FeedError> {
     let answer: Index<'_> = json(bytes)?;
     let raw = match (answer.value, answer.volatility) {
         (Some(raw), None) | (None, Some(raw)) => raw,
-        (None, None) => return Err(wrong("it has neither value nor volatility")),
-        (Some(_), Some(_)) => return Err(wrong("it has both value and volatility")),
+        (None, None) => {
+            return Err(wrong(
+                "it has none of value, volatility, volatility_index, index and vix",
+            ));
+        }
+        (Some(_), Some(_)) => return Err(wrong("it names its index twice")),
     };
     // Six decimals are what an index holds.
     let index = number(raw, 6).map(|value| value.saturating_mul(100));
@@ -117,11 +122,16 @@ mod tests {
             read(r#"{"volatility":"18.7","more":1}"#),
             Some(1_870_000_000)
         );
+        for name in ["value", "volatility", "volatility_index", "index", "vix"] {
+            let answer = format!(r#"{{"ticker":"GME","{name}":85.7}}"#);
+            assert_eq!(read(&answer), Some(8_570_000_000), "{answer}");
+        }
         for bad in [
             "",
             "{}",
             "18.7",
             r#"{"value":18.7,"volatility":18.7}"#,
+            r#"{"volatility_index":18.7,"volatility":18.7}"#,
             r#"{"value":1e400}"#,
             r#"{"value":-1}"#,
             r#"{"value":0}"#,

@@ -1,7 +1,7 @@
 //! Asking a feed over HTTP: patient three times, never for long, never for much, and never anywhere else than it was told.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
@@ -22,6 +22,12 @@ pub(super) struct FeedClient {
     base: Url,
     http: Client,
     breaker: Mutex<Breaker>,
+    /// What was answered last.
+    good: Mutex<Option<Ask>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -32,13 +38,32 @@ pub(super) enum CallError {
     NotFound,
     #[error("{0}")]
     Failed(String),
+    /// It is there, and takes no request of this form.
+    #[error("it answered {0}")]
+    Rejected(StatusCode),
     /// It answered, and the answer is not believed.
     #[error("{error}")]
     Refused { error: FeedError, answer: Vec<u8> },
 }
 
-/// What is sent: nothing, or a JSON body.
-pub(super) type Body = Option<Vec<u8>>;
+impl CallError {
+    /// The feed is there, and does not take what it was sent.
+    pub(super) fn is_of_form(&self) -> bool {
+        matches!(self, CallError::Rejected(_) | CallError::NotFound)
+    }
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    /// What it is about: a ticker, `MARKET`, or a part of a batch.
+    pub(super) subject: String,
+    pub(super) path: String,
+    /// JSON that is POSTed; without it, a GET.
+    pub(super) body: Option<Vec<u8>>,
+    /// How many different subjects this feed is asked about.
+    pub(super) subjects: usize,
+}
 
 enum Try {
     Done(Vec<u8>),
@@ -46,6 +71,7 @@ enum Try {
     /// Another try may help.
     Again(String),
     Never(String),
+    Rejected(StatusCode),
 }
 
 impl FeedClient {
@@ -83,19 +109,22 @@ impl FeedClient {
             base,
             http,
             breaker: Mutex::new(Breaker::new(rules)),
+            good: Mutex::default(),
         })
     }
 
-    /// One answer, read by `read`. What cannot be read is a failure of the feed like any other.
+    /// One answer, read by `read`, which is told the subject. What cannot be read is a failure like any other.
     pub(super) async fn call<T>(
         &self,
         board: &FeedBoard,
-        path: &str,
-        body: Body,
-        read: impl Fn(&[u8]) -> Result<T, FeedError>,
+        ask: &Ask,
+        read: impl Fn(&str, &[u8]) -> Result<T, FeedError>,
     ) -> Result<(T, Vec<u8>), CallError> {
         let mut failure = String::new();
-        for number in 0..TRIES {
+        // Patience for what failed in the round before would be taken from all the others.
+        let known_to_fail = ask.subjects > 1 && board.is_failing(self.source, &ask.subject);
+        let tries = if known_to_fail { 1 } else { TRIES };
+        for number in 0..tries {
             if !self.with(board, |breaker| breaker.allows(Instant::now())) {
                 return Err(if failure.is_empty() {
                     CallError::Open
@@ -103,23 +132,22 @@ impl FeedClient {
                     CallError::Failed(failure)
                 });
             }
-            let again = match self.attempt(path, body.as_ref()).await {
+            let again = match self.attempt(ask).await {
                 Try::Done(answer) => {
-                    return match read(&answer) {
+                    return match read(&ask.subject, &answer) {
                         Ok(value) => {
-                            self.with(board, Breaker::succeeded);
-                            board.answered(self.source);
+                            self.answered(board, ask);
                             Ok((value, answer))
                         }
                         Err(error) => {
-                            self.with(board, |breaker| breaker.failed(Instant::now()));
+                            board.not_believed(self.source, &ask.subject);
+                            self.failed(board, ask, &read).await;
                             Err(CallError::Refused { error, answer })
                         }
                     };
                 }
                 Try::NotFound => {
-                    self.with(board, Breaker::succeeded);
-                    board.answered(self.source);
+                    self.answered(board, ask);
                     return Err(CallError::NotFound);
                 }
                 Try::Again(why) => {
@@ -130,14 +158,21 @@ impl FeedClient {
                     failure = why;
                     false
                 }
+                Try::Rejected(status) => {
+                    // A batch may be taken in another form: that is no failure yet.
+                    if ask.body.is_none() {
+                        self.note(board, ask, &format!("it answered {status}"));
+                        self.failed(board, ask, &read).await;
+                    }
+                    return Err(CallError::Rejected(status));
+                }
             };
-            self.with(board, |breaker| breaker.failed(Instant::now()));
-            board.failed(self.source, &failure);
-            metrics::counter!("bre_feed_failures_total", "source" => self.source).increment(1);
+            self.note(board, ask, &failure);
+            self.failed(board, ask, &read).await;
             if !again {
                 break;
             }
-            if number + 1 < TRIES {
+            if number + 1 < tries {
                 tokio::time::sleep(self.pause(number)).await;
             }
         }
@@ -145,17 +180,54 @@ impl FeedClient {
     }
 
     pub(super) fn breaker_word(&self) -> &'static str {
-        self.breaker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .word()
+        lock(&self.breaker).word()
     }
 
     fn with<T>(&self, board: &FeedBoard, act: impl FnOnce(&mut Breaker) -> T) -> T {
-        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut breaker = lock(&self.breaker);
         let result = act(&mut breaker);
         board.breaker(self.source, breaker.word());
         result
+    }
+
+    fn note(&self, board: &FeedBoard, ask: &Ask, why: &str) {
+        board.failed(self.source, &ask.subject, why);
+        metrics::counter!("bre_feed_failures_total", "source" => self.source).increment(1);
+    }
+
+    fn answered(&self, board: &FeedBoard, ask: &Ask) {
+        self.with(board, Breaker::answered);
+        board.answered(self.source, &ask.subject);
+        let mut good = lock(&self.good);
+        if good.as_ref().is_none_or(|good| good.subject != ask.subject) {
+            *good = Some(ask.clone());
+        }
+    }
+
+    /// Counts a failed try. Where that opens the breaker, what was answered last is asked once more: as long as it is answered, the feed
+    /// is well and the failures are those of what it was asked for.
+    async fn failed<T>(
+        &self,
+        board: &FeedBoard,
+        ask: &Ask,
+        read: &impl Fn(&str, &[u8]) -> Result<T, FeedError>,
+    ) {
+        let opened = lock(&self.breaker).failed(Instant::now(), &ask.subject, ask.subjects);
+        let good = lock(&self.good).clone();
+        let good = good.filter(|good| opened && good.subject != ask.subject);
+        let well = match &good {
+            Some(good) => match self.attempt(good).await {
+                Try::Done(answer) => read(&good.subject, &answer).is_ok(),
+                Try::NotFound => true,
+                _ => false,
+            },
+            None => false,
+        };
+        self.with(board, |breaker| {
+            if well {
+                breaker.answered();
+            }
+        });
     }
 
     /// Twice as long each time, and up to as much again, so that many of us do not come back at once.
@@ -168,7 +240,8 @@ impl FeedClient {
         Duration::from_millis(step + jitter)
     }
 
-    async fn attempt(&self, path: &str, body: Option<&Vec<u8>>) -> Try {
+    async fn attempt(&self, ask: &Ask) -> Try {
+        let Ask { path, body, .. } = ask;
         let Ok(url) = self.base.join(path) else {
             return Try::Never(format!("{path:?} is no path"));
         };
@@ -238,6 +311,16 @@ async fn take(mut response: reqwest::Response) -> Try {
     }
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return Try::Again(format!("it answered {status}"));
+    }
+    // A key that is not believed, and a request that came too late, say nothing of its form.
+    let elsewhere = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        StatusCode::REQUEST_TIMEOUT,
+    ];
+    if status.is_client_error() && !elsewhere.contains(&status) {
+        return Try::Rejected(status);
     }
     if status != StatusCode::OK {
         return Try::Never(format!("it answered {status}"));

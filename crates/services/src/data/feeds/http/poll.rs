@@ -1,6 +1,6 @@
 //! The loops that ask.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use super::super::intake::{enter, refuse};
+use super::super::guard::Accept;
+use super::super::intake::{Refused, enter, refuse};
 use super::super::load::FeedLoad;
 use super::super::settings::{FeedSettings, HttpSettings};
 use super::super::{FeedError, Quarantined, RateRow, RiskRow, VolatilityRow, known, seclend};
 use super::answers;
 use super::breaker::Rules;
-use super::client::{CallError, FeedClient};
+use super::client::{Ask, CallError, FeedClient};
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
 use crate::data::market;
@@ -56,9 +57,41 @@ struct Poller {
     settings: HttpSettings,
     /// What was recorded last, and when, of feeds that are not rates.
     sent: HashMap<String, (i64, i64)>,
-    /// The answer that was refused last is refused once.
-    refused: Option<(&'static str, Vec<u8>)>,
+    /// By subject, the answer that was refused last: it is refused once.
+    refused: HashMap<String, (&'static str, Vec<u8>)>,
+    /// Where in its list the next round begins, so that what is at the end of it is not always asked last, or never.
+    start: usize,
+    form: BatchForm,
 }
+
+/// How many tickers are asked for at once. A server that does not take one form is asked in the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BatchForm {
+    /// `{"tickers":["GME"]}`
+    Object,
+    /// `["GME"]`
+    Array,
+    /// One ticker a request, until this moment (in microseconds since 1970); then the others are tried again.
+    Single { until: i64 },
+}
+
+impl BatchForm {
+    fn next(self, now: Timestamp) -> BatchForm {
+        match self {
+            BatchForm::Object => BatchForm::Array,
+            BatchForm::Array | BatchForm::Single { .. } => BatchForm::Single {
+                until: now.as_microsecond() + SINGLE_MICROS,
+            },
+        }
+    }
+}
+
+/// A server that takes no batch may have been in the middle of something.
+const SINGLE_MICROS: i64 = 3600 * 1_000_000;
+/// The index that counts for every ticker without its own.
+const MARKET: &str = "MARKET";
+/// What a refusal of a whole round is kept under.
+const ROUND: &str = "";
 
 #[derive(Debug, Clone, Copy)]
 enum Asked {
@@ -95,6 +128,7 @@ fn start(keeper: &Arc<Keeper>, record: &Arc<dyn Record>, feeds: &FeedSettings) -
     ];
     let mut loops = JoinSet::new();
     for (source, settings, rules, asked) in all {
+        keeper.board.begin(source);
         let Some(settings) = settings else { continue };
         match FeedClient::new(source, settings, rules) {
             Ok(client) => {
@@ -104,13 +138,15 @@ fn start(keeper: &Arc<Keeper>, record: &Arc<dyn Record>, feeds: &FeedSettings) -
                     client,
                     settings: settings.clone(),
                     sent: HashMap::new(),
-                    refused: None,
+                    refused: HashMap::new(),
+                    start: 0,
+                    form: BatchForm::Object,
                 };
                 loops.spawn(poller.run(asked));
             }
             Err(reason) => {
                 tracing::error!(feed = source, %reason, "this feed is not asked");
-                keeper.board.failed(source, &reason);
+                keeper.board.failed(source, "all", &reason);
             }
         }
     }
@@ -138,7 +174,7 @@ impl Poller {
                 Asked::Events => self.events().await,
             };
             if let Err(error) = polled {
-                self.note(error).await;
+                self.note(ROUND, error).await;
             }
             let now = self.client.breaker_word();
             let (was_closed, is_closed) = (word == "closed", now == "closed");
@@ -182,26 +218,52 @@ impl Poller {
         }
     }
 
-    async fn note(&mut self, error: PollError) {
+    async fn note(&mut self, subject: &str, error: PollError) {
         match error {
             PollError::Call(CallError::Refused { error, answer }) => {
-                self.refuse(&error, answer).await;
+                self.refuse(subject, &error, answer).await;
             }
-            error => tracing::warn!(feed = self.client.source, %error, "a feed was asked in vain"),
+            error => {
+                tracing::warn!(feed = self.client.source, subject, %error, "a feed was asked in vain");
+            }
         }
     }
 
-    async fn refuse(&mut self, error: &FeedError, answer: Vec<u8>) {
+    async fn refuse(&mut self, subject: &str, error: &FeedError, answer: Vec<u8>) {
         let source = self.client.source;
         let again = self
             .refused
-            .as_ref()
+            .get(subject)
             .is_some_and(|(rule, bytes)| *rule == error.rule() && *bytes == answer);
         if !again {
-            let record = &*self.record;
-            refuse(&self.keeper, record, source, source, &answer, error, None).await;
-            self.refused = Some((error.rule(), answer));
+            let delivery = Refused {
+                kind: source,
+                source,
+                bytes: &answer,
+                valid_at: None,
+                whole: subject == ROUND,
+                by: None,
+            };
+            refuse(&self.keeper, &*self.record, &delivery, error).await;
+            self.refused
+                .insert(subject.to_owned(), (error.rule(), answer));
         }
+    }
+
+    /// Everything in `list`, beginning where the round before stopped.
+    fn round<T: Clone>(&self, list: &[T]) -> Vec<T> {
+        let start = self.start.checked_rem(list.len()).unwrap_or(0);
+        [&list[start..], &list[..start]].concat()
+    }
+
+    /// `asked` of them were asked, in this order.
+    fn end_round(&mut self, subjects: &[String], asked: usize) {
+        self.start = next_start(self.start, subjects.len(), asked);
+        let names: BTreeSet<String> = subjects.iter().cloned().collect();
+        self.refused
+            .retain(|subject, _| subject == ROUND || names.contains(subject));
+        let unasked = subjects.len() - asked.min(subjects.len());
+        self.keeper.board.round(self.client.source, &names, unasked);
     }
 
     async fn tickers(&self, client: &Client) -> Result<Vec<String>, DatabaseError> {
@@ -217,182 +279,237 @@ impl Poller {
 
     fn path(&self, usual: &str, ticker: &str) -> String {
         let path = self.settings.path.as_deref().unwrap_or(usual);
-        let encoded: String = ticker
-            .bytes()
-            .map(|byte| {
-                if byte.is_ascii_alphanumeric() || byte == b'.' {
-                    char::from(byte).to_string()
-                } else {
-                    format!("%{byte:02X}")
-                }
-            })
-            .collect();
-        path.replace("{ticker}", &encoded)
+        path.replace("{ticker}", &encoded(ticker))
     }
 
     async fn rates(&mut self) -> Result<(), PollError> {
         let database = self.keeper.client()?;
         let tickers = self.tickers(&database).await?;
-        let batch = !self.settings.batch_path.is_empty();
-        let (rows, quarantined, answers) = if batch {
-            self.batches(&tickers).await?
+        let now = Timestamp::now();
+        let Answered {
+            rows,
+            quarantined,
+            answers,
+            asked,
+        } = if self.asks_in_batches(now) {
+            self.batches(&tickers, now).await
         } else {
-            self.one_by_one(&tickers).await?
+            self.one_by_one(&tickers).await
         };
         if answers.is_empty() {
             return Ok(());
         }
         let source = self.client.source;
-        let now = Timestamp::now();
         let aliases = market::aliases(&database, None).await?;
-        let mut last = known::baseline(&database, source, source).await?;
-        // The newest batch holds what had changed; what was asked for is what must come back.
-        let asked: HashSet<&str> = tickers.iter().map(String::as_str).collect();
+        let mut last = known::baseline(&database, source, source, now.as_microsecond()).await?;
+        // The newest batch holds what had changed; what was asked for, and answered, is what must come back.
         for (ticker, rate) in &mut last.rates {
             rate.in_last_batch = asked.contains(ticker.as_str());
         }
         let limits = self.keeper.market.feeds().limits(source);
         let mut load = FeedLoad::empty("seclend", source, &answers, now);
-        load.whole = batch;
+        load.whole = self.asks_in_batches(now);
         let checked = load
             .take_rates(rows, quarantined, &aliases)
-            .and_then(|()| load.guard(&last, &limits, false));
+            .and_then(|()| load.guard(&last, &limits, Accept::default()));
         if let Err(error) = checked {
-            self.refuse(&error, answers).await;
+            self.refuse(ROUND, &error, answers).await;
             return Ok(());
         }
-        self.refused = None;
+        // After a refusal all is news: it shows that the feed is believed again.
+        let recovered = self.refused.remove(ROUND).is_some();
         let oldest = now.as_microsecond() - i64::from(self.settings.confirm_seconds) * 1_000_000;
         load.rates.retain(|row| {
             last.rates.get(&row.ticker).is_none_or(|last| {
-                last.rate != row.rate
+                recovered
+                    || last.held.is_some()
+                    || last.rate != row.rate
                     || last.status.as_deref() != row.status.map(|status| status.as_str())
                     || last.valid_at_micros <= oldest
             })
         });
-        if !load.rates.is_empty() {
+        let held_anew = load.held_rates().any(|row| {
+            let before = last.rates.get(&row.ticker);
+            let held = before.and_then(|last| last.held.as_ref());
+            held.is_none_or(|held| held.value != row.rate)
+        });
+        if !load.rates.is_empty() || held_anew {
             enter(&*self.record, load, None).await?;
         }
         Ok(())
     }
 
-    async fn batches(
-        &self,
-        tickers: &[String],
-    ) -> Result<(Vec<RateRow>, Vec<Quarantined>, Vec<u8>), PollError> {
-        let (mut rows, mut quarantined, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-        for chunk in tickers.chunks(self.settings.batch_tickers.max(1)) {
-            let body = serde_json::json!({ "tickers": chunk }).to_string();
-            let path = &self.settings.batch_path;
-            let read = |bytes: &[u8]| seclend::parse(bytes, None);
-            let board = &self.keeper.board;
-            let (parsed, answer) = self
-                .client
-                .call(board, path, Some(body.into_bytes()), read)
-                .await?;
-            let first = rows.len() + quarantined.len();
-            for mut row in parsed.rows {
-                row.line += first;
-                if chunk.contains(&row.symbol) {
-                    rows.push(row);
-                } else {
-                    quarantined.push(Quarantined {
-                        line: row.line,
-                        reason: "ticker_not_asked_for",
-                        row: row.row,
-                    });
-                }
-            }
-            quarantined.extend(parsed.quarantined.into_iter().map(|row| Quarantined {
-                line: row.line + first,
-                ..row
-            }));
-            answers.extend_from_slice(&answer);
+    fn asks_in_batches(&mut self, now: Timestamp) -> bool {
+        if let BatchForm::Single { until } = self.form
+            && until <= now.as_microsecond()
+        {
+            self.form = BatchForm::Object;
         }
-        Ok((rows, quarantined, answers))
+        !self.settings.batch_path.is_empty() && !matches!(self.form, BatchForm::Single { .. })
+    }
+
+    /// In parts. One that fails keeps its last good rates; the others are taken.
+    async fn batches(&mut self, tickers: &[String], now: Timestamp) -> Answered {
+        let parts: Vec<Vec<String>> = tickers
+            .chunks(self.settings.batch_tickers.max(1))
+            .map(<[String]>::to_vec)
+            .collect();
+        let names: Vec<String> = parts.iter().map(|part| name_of(part)).collect();
+        let (mut taken, mut asked) = (Answered::default(), 0);
+        for part in self.round(&parts) {
+            let name = name_of(&part);
+            let parsed = match self.batch(&part, &name, parts.len(), now).await {
+                Ok(parsed) => parsed,
+                Err(CallError::Open) => break,
+                Err(error) if error.is_of_form() => {
+                    tracing::warn!(
+                        feed = self.client.source,
+                        %error,
+                        "it takes no batch in any form; every ticker is asked for by itself"
+                    );
+                    return self.one_by_one(tickers).await;
+                }
+                Err(error) => {
+                    asked += 1;
+                    self.note(&name, error.into()).await;
+                    continue;
+                }
+            };
+            asked += 1;
+            self.refused.remove(&name);
+            taken.add(parsed, &part);
+        }
+        self.end_round(&names, asked);
+        taken
+    }
+
+    /// One part, in the form that the server takes.
+    async fn batch(
+        &mut self,
+        part: &[String],
+        name: &str,
+        subjects: usize,
+        now: Timestamp,
+    ) -> Result<(seclend::Parsed, Vec<u8>), CallError> {
+        loop {
+            let body = match self.form {
+                BatchForm::Object => serde_json::json!({ "tickers": part }),
+                BatchForm::Array | BatchForm::Single { .. } => serde_json::json!(part),
+            };
+            let ask = Ask {
+                subject: name.to_owned(),
+                path: self.settings.batch_path.clone(),
+                body: Some(body.to_string().into_bytes()),
+                subjects,
+            };
+            let read = |_: &str, bytes: &[u8]| seclend::parse(bytes, None);
+            let called = self.client.call(&self.keeper.board, &ask, read).await;
+            match called {
+                Err(error) if error.is_of_form() => {
+                    self.form = self.form.next(now);
+                    if matches!(self.form, BatchForm::Single { .. }) {
+                        return Err(error);
+                    }
+                }
+                called => return called,
+            }
+        }
     }
 
     /// A ticker that fails keeps its last good rate; the others are taken.
-    async fn one_by_one(
-        &mut self,
-        tickers: &[String],
-    ) -> Result<(Vec<RateRow>, Vec<Quarantined>, Vec<u8>), PollError> {
-        let (mut rows, mut answers) = (Vec::new(), Vec::new());
-        for ticker in tickers {
-            let path = self.path(SECLEND_PATH, ticker);
-            let read = |bytes: &[u8]| seclend::parse(bytes, Some(ticker));
-            match self
-                .client
-                .call(&self.keeper.board, &path, None, read)
-                .await
-            {
-                Ok((parsed, answer)) => {
-                    let line = rows.len() + 1;
-                    rows.extend(parsed.rows.into_iter().map(|row| RateRow { line, ..row }));
-                    answers.extend_from_slice(&answer);
+    async fn one_by_one(&mut self, tickers: &[String]) -> Answered {
+        let (mut taken, mut asked) = (Answered::default(), 0);
+        for ticker in self.round(tickers) {
+            let ask = Ask {
+                path: self.path(SECLEND_PATH, &ticker),
+                subject: ticker.clone(),
+                body: None,
+                subjects: tickers.len(),
+            };
+            let read = |ticker: &str, bytes: &[u8]| seclend::parse(bytes, Some(ticker));
+            match self.client.call(&self.keeper.board, &ask, read).await {
+                Ok(parsed) => {
+                    self.refused.remove(&ticker);
+                    taken.add(parsed, std::slice::from_ref(&ticker));
                 }
                 Err(CallError::NotFound) => {}
                 Err(CallError::Open) => break,
-                Err(error) => self.note(error.into()).await,
+                Err(error) => self.note(&ticker, error.into()).await,
             }
+            asked += 1;
         }
-        Ok((rows, Vec::new(), answers))
+        self.end_round(tickers, asked);
+        taken
     }
 
     async fn volatility(&mut self) -> Result<(), PollError> {
         let source = self.client.source;
         let limits = self.keeper.market.feeds().limits(source);
-        let path = self.settings.path.as_deref().unwrap_or(VOLATILITY_PATH);
-        let mut asked = vec![("MARKET".to_owned(), path.to_owned())];
-        for ticker in &self.settings.tickers {
-            let path = format!("{path}/{}", self.path("{ticker}", ticker));
-            asked.push((ticker.clone(), path));
-        }
+        let usual = self.settings.path.as_deref().unwrap_or(VOLATILITY_PATH);
+        let mut subjects = vec![MARKET.to_owned()];
+        subjects.extend(self.settings.tickers.iter().cloned());
+        let path_of = |subject: &str| match subject {
+            MARKET => usual.to_owned(),
+            ticker => format!("{usual}/{}", encoded(ticker)),
+        };
+        let asks: Vec<Ask> = subjects
+            .iter()
+            .map(|subject| Ask {
+                path: path_of(subject),
+                subject: subject.clone(),
+                body: None,
+                subjects: subjects.len(),
+            })
+            .collect();
         let now = Timestamp::now();
-        let (mut rows, mut answers) = (Vec::new(), Vec::new());
-        for (subject, path) in asked {
-            let read = |bytes: &[u8]| answers::index(bytes, &limits);
-            match self
-                .client
-                .call(&self.keeper.board, &path, None, read)
-                .await
-            {
+        let (mut rows, mut answers, mut asked) = (Vec::new(), Vec::new(), 0);
+        for ask in self.round(&asks) {
+            let read = |_: &str, bytes: &[u8]| answers::index(bytes, &limits);
+            match self.client.call(&self.keeper.board, &ask, read).await {
                 Ok((index, answer)) => {
+                    self.refused.remove(&ask.subject);
                     answers.extend_from_slice(&answer);
-                    let valid_at = now;
-                    if self.is_news(&subject, index, now) {
+                    if self.is_news(&ask.subject, index, now) {
                         rows.push(VolatilityRow {
-                            subject,
-                            valid_at,
+                            subject: ask.subject,
+                            valid_at: now,
                             index,
                         });
                     }
                 }
                 Err(CallError::NotFound) => {}
                 Err(CallError::Open) => break,
-                Err(error) => self.note(error.into()).await,
+                Err(error) => self.note(&ask.subject, error.into()).await,
             }
+            asked += 1;
         }
+        self.end_round(&subjects, asked);
         if rows.is_empty() {
             return Ok(());
         }
         let database = self.keeper.client()?;
-        let last = known::baseline(&database, source, source).await?;
+        let last = known::baseline(&database, "volatility", source, now.as_microsecond()).await?;
         let mut load = FeedLoad::empty("volatility", source, &answers, now);
         load.volatility = rows;
-        if let Err(error) = load.guard(&last, &limits, false) {
-            self.refuse(&error, answers).await;
+        if let Err(error) = load.guard(&last, &limits, Accept::default()) {
+            self.refuse(ROUND, &error, answers).await;
             return Ok(());
         }
-        self.refused = None;
-        if load.volatility.is_empty() {
-            return Ok(());
-        }
+        self.refused.remove(ROUND);
+        // What is held is looked at again in the next round: something else may confirm it.
         let sent: Vec<(String, i64)> = load
             .volatility
             .iter()
             .map(|row| (row.subject.clone(), row.index))
             .collect();
+        let held_anew = load.held_indices().any(|row| {
+            let last = last.indices.get(&row.subject);
+            let held = last.and_then(|last| last.held.as_ref());
+            held.is_none_or(|held| held.value != row.index)
+        });
+        if load.volatility.is_empty() && !held_anew {
+            return Ok(());
+        }
         enter(&*self.record, load, None).await?;
         self.remember(sent, now);
         Ok(())
@@ -401,38 +518,44 @@ impl Poller {
     async fn events(&mut self) -> Result<(), PollError> {
         let database = self.keeper.client()?;
         let now = Timestamp::now();
-        let (mut risks, mut answers) = (Vec::new(), Vec::new());
-        for ticker in self.tickers(&database).await? {
-            let path = self.path(EVENTS_PATH, &ticker);
-            let read = |bytes: &[u8]| answers::risk(bytes, now);
-            let factor = match self
-                .client
-                .call(&self.keeper.board, &path, None, read)
-                .await
-            {
+        let (mut risks, mut answers, mut asked) = (Vec::new(), Vec::new(), 0);
+        let tickers = self.tickers(&database).await?;
+        for ticker in self.round(&tickers) {
+            let ask = Ask {
+                path: self.path(EVENTS_PATH, &ticker),
+                subject: ticker.clone(),
+                body: None,
+                subjects: tickers.len(),
+            };
+            let read = |_: &str, bytes: &[u8]| answers::risk(bytes, now);
+            let factor = match self.client.call(&self.keeper.board, &ask, read).await {
                 Ok((factor, answer)) => {
+                    self.refused.remove(&ticker);
                     answers.extend_from_slice(&answer);
-                    factor
+                    Some(factor)
                 }
                 // Nothing is coming for what a calendar does not know.
-                Err(CallError::NotFound) => 0,
+                Err(CallError::NotFound) => Some(0),
                 Err(CallError::Open) => break,
                 Err(error) => {
-                    self.note(error.into()).await;
-                    continue;
+                    self.note(&ticker, error.into()).await;
+                    None
                 }
             };
-            if self.is_news(&ticker, i64::from(factor), now) {
+            asked += 1;
+            if let Some(factor) = factor
+                && self.is_news(&ticker, i64::from(factor), now)
+            {
                 risks.push(RiskRow { ticker, factor });
             }
         }
+        self.end_round(&tickers, asked);
         if risks.is_empty() {
             return Ok(());
         }
         let mut load = FeedLoad::empty("events", self.client.source, &answers, now);
         load.kind = "event_risk";
         load.risks = risks;
-        self.refused = None;
         let sent: Vec<(String, i64)> = load
             .risks
             .iter()
@@ -451,9 +574,100 @@ impl Poller {
             .is_none_or(|(sent, at)| *sent != value || *at <= oldest)
     }
 
-    fn remember(&mut self, sent: Vec<(String, i64)>, now: Timestamp) {
+    fn remember(&mut self, sent: impl IntoIterator<Item = (String, i64)>, now: Timestamp) {
         for (subject, value) in sent {
             self.sent.insert(subject, (value, now.as_microsecond()));
         }
+    }
+}
+
+/// What one round of rates brought.
+#[derive(Debug, Default)]
+struct Answered {
+    rows: Vec<RateRow>,
+    quarantined: Vec<Quarantined>,
+    answers: Vec<u8>,
+    /// Tickers of the requests that were answered.
+    asked: HashSet<String>,
+}
+
+impl Answered {
+    fn add(&mut self, (parsed, answer): (seclend::Parsed, Vec<u8>), part: &[String]) {
+        let first = self.rows.len() + self.quarantined.len();
+        for mut row in parsed.rows {
+            row.line += first;
+            let asked = part
+                .iter()
+                .find(|asked| seclend::is_same(&row.symbol, asked));
+            if let Some(asked) = asked {
+                // By the name that it was asked for: a class may be spelled in another way.
+                row.symbol.clone_from(asked);
+                self.rows.push(row);
+            } else {
+                let (line, reason) = (row.line, "ticker_not_asked_for");
+                self.quarantined
+                    .push(Quarantined::unread(line, reason, row.row));
+            }
+        }
+        let moved = parsed.quarantined.into_iter().map(|row| Quarantined {
+            line: row.line + first,
+            ..row
+        });
+        self.quarantined.extend(moved);
+        self.answers.extend_from_slice(&answer);
+        self.asked.extend(part.iter().cloned());
+    }
+}
+
+/// After a round that asked `asked` of `count`: behind the last one, and one further where all were asked.
+fn next_start(start: usize, count: usize, asked: usize) -> usize {
+    let step = if asked >= count { 1 } else { asked };
+    (start + step).checked_rem(count).unwrap_or(0)
+}
+
+/// A part of a batch by its first ticker and its length.
+fn name_of(part: &[String]) -> String {
+    let first = part.first().map_or("", String::as_str);
+    match part.len() {
+        1 => first.to_owned(),
+        count => format!("{first} and {} more", count - 1),
+    }
+}
+
+/// As a part of a path.
+fn encoded(ticker: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.';
+    ticker
+        .bytes()
+        .map(|byte| match plain(byte) {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_round_begins_elsewhere_and_comes_to_everything() {
+        // All asked: one further each time.
+        assert_eq!([0, 1, 2].map(|start| next_start(start, 3, 3)), [1, 2, 0]);
+        // Stopped by its breaker: what was not asked is next.
+        assert_eq!(next_start(1, 5, 2), 3);
+        assert_eq!(next_start(4, 5, 2), 1);
+        assert_eq!(next_start(4, 5, 0), 4);
+        assert_eq!(next_start(7, 0, 0), 0);
+        assert_eq!(next_start(7, 1, 1), 0);
+    }
+
+    #[test]
+    fn a_server_that_takes_no_form_of_a_batch_is_asked_by_ticker_for_an_hour() {
+        let now: Timestamp = Timestamp::from_second(1_000_000).unwrap();
+        let until = now.as_microsecond() + 3_600_000_000;
+        let array = BatchForm::Object.next(now);
+        assert_eq!(array, BatchForm::Array);
+        assert_eq!(array.next(now), BatchForm::Single { until });
     }
 }

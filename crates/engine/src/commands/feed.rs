@@ -1,0 +1,73 @@
+//! `bre feed`: figures that are held, and how one of them is believed.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::import::{encode, who};
+use crate::{cli::FeedCommand, control::Control, error::Error, instance::Instance, terminal};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct List {
+    items: Vec<Line>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    source: String,
+    subject: String,
+    figure: String,
+    in_force: String,
+    held: String,
+    valid_at: String,
+    reason: String,
+}
+
+pub(crate) async fn run(
+    instance: &Instance,
+    json: bool,
+    command: FeedCommand,
+) -> Result<(), Error> {
+    let control = Control::to(instance)?;
+    match command {
+        FeedCommand::Held => {
+            let list: List = control.get("/internal/feeds/held").await?;
+            terminal::result(json, &list, || table(&list.items));
+        }
+        FeedCommand::Accept { source, subject } => {
+            let path = format!(
+                "/internal/feeds/held/accept?source={}&subject={}&by={}",
+                encode(&source),
+                encode(&subject),
+                encode(&who())
+            );
+            let accepted: Value = control.upload(&path, Vec::new()).await?;
+            terminal::result(json, &accepted, || {
+                format!("{subject} of {source} is believed from now on")
+            });
+        }
+    }
+    Ok(())
+}
+
+fn table(items: &[Line]) -> String {
+    if items.is_empty() {
+        return "nothing is held".to_owned();
+    }
+    let mut text = format!(
+        "{:<12} {:<12} {:<16} {:>14} {:>14}  {:<27}  reason\n",
+        "source", "subject", "figure", "in force", "held", "said at"
+    );
+    for line in items {
+        text.push_str(&format!(
+            "{:<12} {:<12} {:<16} {:>14} {:>14}  {:<27}  {}\n",
+            line.source,
+            line.subject,
+            line.figure,
+            line.in_force,
+            line.held,
+            line.valid_at,
+            line.reason
+        ));
+    }
+    text
+}
