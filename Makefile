@@ -49,6 +49,10 @@ torture: setup ## SIGKILL at seeded moments, again and again; SEED and ROUNDS ch
 	cargo build --release --locked -p engine
 	@scripts/torture
 
+.PHONY: slow-losses
+slow-losses: setup ## every part lost right after every step of a recovery, and once more; SEED and ROUNDS (usually 65: all pairs) choose and repeat
+	ROUNDS="$${ROUNDS:-65}" scripts/in-memory cargo nextest run -p engine --no-capture losses::
+
 torture-locates: setup ## SIGKILL amid locates, again and again; SEED and ROUNDS (usually 2000) choose and repeat a run
 	ROUNDS=$${ROUNDS:-2000} cargo test --locked -p services --test it locates_under_fire::killed -- --nocapture
 

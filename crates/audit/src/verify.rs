@@ -24,8 +24,10 @@ pub struct Report {
     pub covered_to: u64,
     /// Every opening in the log, with what it says was lost.
     pub epochs: Vec<EpochRecord>,
-    /// Heads beyond what a recovery found, and named by it.
+    /// Heads beyond what a recovery found, and named by it: signed ones, and the newest that a recovery with a loss names.
     pub known_losses: Vec<LostHead>,
+    /// Entries that were answered and did not come back, by what the recoveries say. Of some it may not be known.
+    pub lost_entries: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +39,15 @@ pub struct BadEntry {
 impl Report {
     pub fn is_sound(&self) -> bool {
         self.first_bad.is_none()
+    }
+
+    /// In a word: what is there may be sound although something is known not to be there.
+    pub fn verdict(&self) -> &'static str {
+        match (self.is_sound(), self.known_losses.is_empty()) {
+            (false, _) => "not_sound",
+            (true, true) => "sound",
+            (true, false) => "sound_with_losses",
+        }
     }
 }
 
@@ -153,7 +164,24 @@ impl Verifier {
         if self.report.first_bad.is_none() {
             self.report.verified = size;
         }
+        self.note_unsigned_losses();
         self.report
+    }
+
+    /// What was lost before any head of it was signed shows in the recovery's own words alone.
+    fn note_unsigned_losses(&mut self) {
+        for opening in &self.report.epochs {
+            let lost = opening.known_lost.unwrap_or(0);
+            self.report.lost_entries += lost;
+            let is_lost = |old: &&LostHead| lost > 0 && old.size > opening.recovered_size;
+            let Some(old) = opening.old_heads.first().filter(is_lost) else {
+                continue;
+            };
+            let known = &mut self.report.known_losses;
+            if !known.iter().any(|known| known.epoch == old.epoch) {
+                known.push(*old);
+            }
+        }
     }
 
     /// The writer's state at the end of the log, to go on from. `None` after a fault.

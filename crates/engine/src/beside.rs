@@ -66,7 +66,7 @@ impl Maker<'_> {
         let (repository, private) = (&self.opened.repository, self.opened.private()?);
         let scratch = Scratch::claim(&self.work, self.user, repository)?;
         let plan = recovery::database::plan_watched(repository, &private, target, steps)?;
-        if let Some(warning) = restored::beyond(repository, &plan)? {
+        for warning in restored::not_restored(repository, &plan)? {
             crate::terminal::note(&format!("bre: WARNING: {warning}"));
         }
         self.follow(plan, scratch, steps)

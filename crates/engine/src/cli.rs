@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// Price a whole book, or see what changed between two.
     #[command(subcommand)]
     Book(BookCommand),
+    /// Locates.
+    #[command(subcommand)]
+    Locate(LocateCommand),
     /// API keys of the running instance.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -93,8 +96,12 @@ pub(crate) enum Command {
     /// The table of jobs: what runs when, how long it is kept, how it is checked.
     #[command(subcommand)]
     Plan(PlanCommand),
-    /// What runs, how far the stream is, what could be restored.
-    Status,
+    /// What runs, how far the stream is, what could be restored; of the instance and of every cluster that [clusters.NAME] names.
+    Status {
+        /// Of this cluster alone.
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -501,7 +508,11 @@ pub(crate) enum SpareCommand {
         config: Option<PathBuf>,
     },
     /// How far it is behind the repository, what it has replayed, and whether it could be promoted; exit code 0 only when it could.
-    Status,
+    Status {
+        /// Of a cluster that [clusters.NAME] names.
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+    },
     /// Make it the primary: replays all that the repository holds, claims a new timeline, takes writes. Shows what it will do, and asks.
     Promote {
         /// Do it without asking.
@@ -510,12 +521,19 @@ pub(crate) enum SpareCommand {
         /// Promote although the old primary lives: what that one commits from now on is lost.
         #[arg(long)]
         even_if_alive: bool,
+        /// The spare of a cluster that [clusters.NAME] names.
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
         /// Settings file; DIR/bre.toml when it is there.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
     /// Stop the process that keeps it; the next one goes on from there.
-    Stop,
+    Stop {
+        /// Of a cluster that [clusters.NAME] names.
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,12 +4,14 @@
 use backup::database::BackupOutcome;
 use postgres_physical::wire::ConnectOptions;
 use repository::{BackupKind, ChunkIdKey, Repository};
+use serde::{Deserialize, Serialize};
+use services::StreamReport;
 
 use crate::{
     commands::progress::Steps,
     config::{Config, RepositoryKey},
     error::Error,
-    instance::Instance,
+    instance::{Instance, write_whole},
     location::Location,
     up::{
         backups::{OwnedRequest, Reading},
@@ -19,6 +21,7 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct NamedCluster {
+    pub(crate) name: String,
     /// Its folder below ours.
     pub(crate) instance: Instance,
     pub(crate) connect: ConnectOptions,
@@ -53,6 +56,7 @@ pub(crate) fn find(instance: &Instance, name: &str) -> Result<NamedCluster, Erro
         return Err(refused("letters, digits, _ and - make a name".to_owned()));
     }
     Ok(NamedCluster {
+        name: name.to_owned(),
         instance: Instance::at(&instance.root().join("clusters").join(name))?,
         connect: ConnectOptions::from_url(&cluster.url.0)
             .map_err(|error| refused(error.to_string()))?,
@@ -62,7 +66,47 @@ pub(crate) fn find(instance: &Instance, name: &str) -> Result<NamedCluster, Erro
     })
 }
 
+/// The names of all of them.
+pub(crate) fn names(instance: &Instance) -> Vec<String> {
+    Config::load(None, instance.root())
+        .map(|config| config.clusters.into_keys().collect())
+        .unwrap_or_default()
+}
+
+/// How the stream of a named cluster stands, as the process that streams leaves it for other commands: the report that a running engine
+/// gives of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct StreamStanding {
+    #[serde(flatten)]
+    pub(crate) report: StreamReport,
+    pub(crate) timeline: u32,
+    /// When it was last looked at.
+    pub(crate) at_micros: i64,
+}
+
 impl NamedCluster {
+    fn stream_file(&self) -> std::path::PathBuf {
+        self.instance.run().join("stream.json")
+    }
+
+    pub(crate) fn note_stream(&self, standing: &StreamStanding) -> Result<(), Error> {
+        let path = self.stream_file();
+        let text = serde_json::to_vec_pretty(standing)
+            .map_err(|error| Error::file("cannot write", &path)(error.into()))?;
+        self.instance.make_folders()?;
+        write_whole(&path, &text, 0o600)
+    }
+
+    /// `None` when no process on this host streams.
+    pub(crate) fn stream(&self) -> Option<StreamStanding> {
+        if !self.instance.is_locked() {
+            return None;
+        }
+        let text = std::fs::read(self.stream_file()).unwrap_or_default();
+        Some(serde_json::from_slice(&text).unwrap_or_default())
+    }
+
     pub(crate) fn repository(&self) -> Location {
         self.repository
             .clone()

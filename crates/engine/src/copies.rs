@@ -152,8 +152,12 @@ impl Copies {
         }
     }
 
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn cancel(&self) {
         self.stop.stop();
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.cancel();
         let deadline = Instant::now() + STOP_PATIENCE;
         for thread in self.threads.drain(..) {
             // One that hangs on a store that is away writes nothing that a kill could harm.

@@ -22,6 +22,11 @@ pub(crate) enum Error {
     #[error("no engine runs at {path}. Start it with: bre up --data {path}")]
     NotRunning { path: PathBuf },
     #[error(
+        "an engine runs on {path}, but it has not said where it can be reached ({file} is not there): it starts, it stops, or it cannot write there. \
+         Try again; {path} and the engine's log say more"
+    )]
+    NotAnnounced { path: PathBuf, file: PathBuf },
+    #[error(
         "port {port} on {bind} is in use by another program. Stop it, or choose another with --port N (0 takes a free one)"
     )]
     PortTaken { bind: std::net::IpAddr, port: u16 },
@@ -59,6 +64,8 @@ pub(crate) enum Error {
     },
     #[error("{0}")]
     Failed(String),
+    #[error(transparent)]
+    Lost(#[from] crate::up::Lost),
     #[error(transparent)]
     Server(#[from] postgres_physical::server::ServerError),
     #[error(transparent)]
@@ -110,7 +117,9 @@ impl Error {
             | Self::PortTaken { .. }
             | Self::KeysMissing { .. } => Exit::Refused,
             Self::Argument { .. } => Exit::Usage,
-            Self::NotRunning { .. } | Self::Unreachable { .. } => Exit::NotRunning,
+            Self::NotRunning { .. } | Self::NotAnnounced { .. } | Self::Unreachable { .. } => {
+                Exit::NotRunning
+            }
             Self::Database(
                 services::DatabaseError::Connect(_) | services::DatabaseError::Away(_),
             ) => Exit::NotRunning,

@@ -5,6 +5,7 @@ use std::{
     io::Write,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::{error::Error, location::Location, up::sockets};
 
 const CONTROL_SOCKET: &str = "control.sock";
+/// The engine looks once a second whether it can be found.
+const FOUND_PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Paths below `--data DIR`. Everything but `repository` and `keys` may be deleted and comes back.
 #[derive(Clone, Debug)]
@@ -85,12 +89,13 @@ impl Instance {
     pub(crate) fn schema(&self) -> PathBuf {
         self.root.join("schema")
     }
+    /// Locks lie with the keys: a lock whose file is deleted while it is held is taken by two, and the keys are what nobody may delete.
     pub(crate) fn schema_lock(&self) -> PathBuf {
-        self.run().join("schema.lock")
+        self.keys().join("schema.lock")
     }
     /// Held by whoever writes or expires backups of this instance.
     pub(crate) fn backup_lock(&self) -> PathBuf {
-        self.run().join("backup.lock")
+        self.keys().join("backup.lock")
     }
     /// How the jobs of the plan stand, for commands to read.
     pub(crate) fn plan_file(&self) -> PathBuf {
@@ -132,8 +137,8 @@ impl Instance {
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Lock { _folder: folder }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let pid = self.running().map_or_else(
-                    |_| "not known yet".to_owned(),
+                let pid = self.announced().map_or_else(
+                    || "not known yet".to_owned(),
                     |running| running.pid.to_string(),
                 );
                 Err(Error::FolderTaken {
@@ -170,14 +175,34 @@ impl Instance {
         let _ = std::fs::remove_file(self.running_file());
     }
 
-    /// Where the running engine is.
+    /// What an engine that runs, or that was killed, has left here.
+    pub(crate) fn announced(&self) -> Option<Running> {
+        let text = std::fs::read(self.running_file()).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Where the running engine is. One that is found running by its lock and has not said where it is gets a moment: when its folder
+    /// `run` was deleted it makes it again.
     pub(crate) fn running(&self) -> Result<Running, Error> {
-        let path = self.running_file();
-        let not_running = || Error::NotRunning {
-            path: self.root.clone(),
-        };
-        let text = std::fs::read(&path).map_err(|_| not_running())?;
-        serde_json::from_slice(&text).map_err(|_| not_running())
+        let began = Instant::now();
+        loop {
+            if !self.is_locked() {
+                let path = self.root.clone();
+                return Err(Error::NotRunning { path });
+            }
+            if let Some(running) = self.announced()
+                && self.control_socket().exists()
+            {
+                return Ok(running);
+            }
+            if began.elapsed() > FOUND_PATIENCE {
+                return Err(Error::NotAnnounced {
+                    path: self.root.clone(),
+                    file: self.running_file(),
+                });
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 }
 

@@ -36,19 +36,29 @@ pub(crate) struct Outcome {
     pub(crate) recovered: Recovered,
 }
 
+/// What a restore has behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Planned,
+    FilesRestored,
+}
+
 /// Brings a database back into an empty or new folder. When this returns, PostgreSQL starts on the folder like on any other.
 pub(crate) fn bring_back(
     source: &Source<'_>,
     target: Target,
     to: &Path,
     steps: &Steps,
+    passed: &dyn Fn(Stage),
 ) -> Result<Outcome, Error> {
     let plan = find(source, target, steps)?;
-    if let Some(warning) = beyond(source.repository, &plan)? {
-        tracing::warn!("{warning}");
+    passed(Stage::Planned);
+    for missing in not_restored(source.repository, &plan)? {
+        tracing::error!("{missing}");
     }
     let options = RestoreOptions::new(source.user.clone());
     let files = fresh(source, &plan, to, &options, steps)?;
+    passed(Stage::FilesRestored);
     replay(source, plan, files, to, steps)
 }
 
@@ -121,9 +131,25 @@ pub(crate) fn replay(
     })
 }
 
+/// What this restore does not bring back although it was asked for: WAL behind a hole, or WAL that was there once.
+pub(crate) fn not_restored(repository: &Repository, plan: &Plan) -> Result<Vec<String>, Error> {
+    let behind = plan.beyond.as_ref().map(|beyond| {
+        format!(
+            "{}. After the restore take a full backup: bre backup run",
+            beyond.describe()
+        )
+    });
+    // The heads of what lies behind a hole are known to be beyond the end.
+    let gone = match &behind {
+        Some(_) => None,
+        None => beyond(repository, plan)?,
+    };
+    Ok(behind.into_iter().chain(gone).collect())
+}
+
 /// A head of the audit log is signed only when the repository holds the WAL of its last entry. One that lies beyond the end of what
 /// can be restored means that the newest WAL was there and is not any more.
-pub(crate) fn beyond(repository: &Repository, plan: &Plan) -> Result<Option<String>, Error> {
+fn beyond(repository: &Repository, plan: &Plan) -> Result<Option<String>, Error> {
     if plan.target.point != Point::Latest {
         return Ok(None);
     }

@@ -37,8 +37,8 @@ pub use config::{
 };
 pub use data::{
     AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,
-    LocateSettings, NEWEST_RATES, Place, Recorded, SeedError, WriteError, WriterState, check_feed,
-    places, verify,
+    LocateSettings, Loss, NEWEST_RATES, Place, Recorded, SeedError, WriteError, WriterState,
+    check_feed, losses, places, verify,
 };
 pub use internal::InternalSecret;
 pub use reload::ReloadReport;

@@ -82,6 +82,8 @@ enum Readiness {
 }
 
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// For the writer's last commit, and for the last head: each.
+const LAST_PATIENCE: Duration = Duration::from_secs(6);
 const HEAD_PATIENCE: Duration = Duration::from_secs(3);
 const RETRY_EVERY: Duration = Duration::from_millis(200);
 const HOUSE_EVERY: Duration = Duration::from_secs(5);
@@ -381,11 +383,13 @@ impl Running {
         reload::record(writer, report, self.services.clone())
     }
 
-    /// Answers what has been asked, then stops; the last head is published if the repository gets there.
+    /// Answers what has been asked, then stops; the last head is published if the repository gets there. Bounded, whatever hangs.
     pub async fn shutdown(mut self) {
         self.drain.send_replace(true);
+        // All of them at once, and one deadline for them together.
+        let drained = tokio::time::Instant::now() + DRAIN_PATIENCE;
         for server in &mut self.servers {
-            if tokio::time::timeout(DRAIN_PATIENCE, &mut *server)
+            if tokio::time::timeout_at(drained, &mut *server)
                 .await
                 .is_err()
             {
@@ -395,12 +399,20 @@ impl Running {
         if let Some(writer) = &self.writer {
             writer.stop();
         }
-        if let Some(task) = self.writer_task.take() {
-            let _ = task.await;
+        self.stop_heads_after(LAST_PATIENCE).await;
+    }
+
+    async fn stop_heads_after(&mut self, patience: Duration) {
+        if let Some(task) = self.writer_task.take()
+            && tokio::time::timeout(patience, task).await.is_err()
+        {
+            tracing::warn!("the writer of the audit log does not end; it is left to itself");
         }
         self.stop_heads.send_replace(true);
-        if let Some(task) = self.heads_task.take() {
-            let _ = task.await;
+        if let Some(task) = self.heads_task.take()
+            && tokio::time::timeout(patience, task).await.is_err()
+        {
+            tracing::warn!("the last signed head is not published yet; it is left to itself");
         }
     }
 }

@@ -84,4 +84,8 @@ impl Record for Unrecorded {
     fn tip(&self) -> Option<Chain> {
         None
     }
+
+    fn closed(&self) -> Option<String> {
+        None
+    }
 }

@@ -269,6 +269,24 @@ fn a_known_loss_is_reported_and_no_fault() {
 }
 
 #[test]
+fn a_loss_of_entries_that_no_head_was_signed_for_is_reported_all_the_same() {
+    let mut log = log();
+    log.recover(12, 2, Some(6));
+    log.grow(20, &[20]);
+    // The engine that lived on knew its end; the repository never held a head of it.
+    log.heads.retain(|head| head.epoch > 1 || head.size <= 12);
+    let report = log.verify();
+    assert_eq!(report.reason, None);
+    let told = (report.verdict(), report.lost_entries);
+    assert_eq!(told, ("sound_with_losses", 6));
+    let lost = report
+        .known_losses
+        .iter()
+        .map(|lost| (lost.epoch, lost.size));
+    assert_eq!(lost.collect::<Vec<_>>(), [(1, 15)]);
+}
+
+#[test]
 fn a_recovery_without_loss() {
     let mut log = log();
     log.recover(18, 2, Some(0));

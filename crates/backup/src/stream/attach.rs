@@ -10,7 +10,7 @@ use postgres_physical::replication::{
 };
 use postgres_physical::timeline::History;
 use postgres_physical::wire::WireError;
-use repository::{BackupState, Inventory, Repository, WalWriter};
+use repository::{Hole, Inventory, Repository, WalWriter};
 
 /// A stream that flows and a writer that waits at the same position.
 pub(super) struct Attached {
@@ -61,7 +61,7 @@ pub(super) fn attach(config: &StreamerConfig, shared: &Shared) -> Result<Attache
         &streamer_id,
         begin.start.0,
     )?;
-    let needs_full_backup = needs_full_backup(&repository, &ancestry)?;
+    let hole = open_hole(&repository, &ancestry)?;
     tracing::info!(timeline = begin.timeline, start = %begin.start, held = %begin.held, "the stream of WAL is attached");
     shared.update(|state| {
         state.attached = true;
@@ -71,8 +71,9 @@ pub(super) fn attach(config: &StreamerConfig, shared: &Shared) -> Result<Attache
         state.durable_lsn = begin.held.0;
         state.received_lsn = begin.held.0;
         state.server_lsn = identity.lsn.0;
-        (state.error, state.detached_at_micros) = (None, None);
-        state.needs_full_backup = needs_full_backup;
+        (state.error, state.side, state.detached_at_micros) = (None, None, None);
+        state.needs_full_backup = hole.is_some();
+        state.hole = hole;
     });
     Ok(Attached {
         stream,
@@ -270,24 +271,20 @@ fn probe(config: &StreamerConfig, begin: Beginning) -> Result<(), WireError> {
     }
 }
 
-/// True while some hole on the way to the server's present is newer than every backup.
-fn needs_full_backup(repository: &Repository, ancestry: &[(u32, Option<Lsn>)]) -> Result<bool> {
+/// The newest hole on the way to the server's present that no backup makes up for.
+fn open_hole(repository: &Repository, ancestry: &[(u32, Option<Lsn>)]) -> Result<Option<Hole>> {
     let inventory = repository::wal_inventory(repository)?;
-    let holes = holes_on_the_way(&inventory, ancestry);
+    let mut holes = holes_on_the_way(&inventory, ancestry);
     if holes.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
     let backups = repository::catalogue(repository)?.backups;
-    let makes_up = |end: u64| {
-        backups
-            .iter()
-            .any(|backup| backup.state == BackupState::Complete && backup.start_lsn >= end)
-    };
-    Ok(!holes.into_iter().all(makes_up))
+    holes.retain(|hole| !hole.is_made_up_for(&backups));
+    Ok(holes.into_iter().max_by_key(|hole| hole.end))
 }
 
-/// Their ends. A hole behind the point where a timeline was left is on another way.
-fn holes_on_the_way(inventory: &Inventory, ancestry: &[(u32, Option<Lsn>)]) -> Vec<u64> {
+/// A hole behind the point where a timeline was left is on another way.
+fn holes_on_the_way(inventory: &Inventory, ancestry: &[(u32, Option<Lsn>)]) -> Vec<Hole> {
     ancestry
         .iter()
         .filter_map(|(timeline, left_at)| {
@@ -299,7 +296,7 @@ fn holes_on_the_way(inventory: &Inventory, ancestry: &[(u32, Option<Lsn>)]) -> V
             )
         })
         .flatten()
-        .map(|hole| hole.end)
+        .cloned()
         .collect()
 }
 
@@ -408,7 +405,10 @@ mod tests {
             ..TimelineWal::default()
         };
         inventory.timelines.insert(1, wal);
-        let ends = |ancestry: &[(u32, Option<Lsn>)]| holes_on_the_way(&inventory, ancestry);
+        let ends = |ancestry: &[(u32, Option<Lsn>)]| -> Vec<u64> {
+            let holes = holes_on_the_way(&inventory, ancestry);
+            holes.iter().map(|hole| hole.end).collect()
+        };
         assert_eq!(ends(&[(1, None)]), [0x200, 0x900]);
         assert_eq!(ends(&[(2, None), (1, Some(Lsn(0x500)))]), [0x200]);
         assert!(ends(&[(2, None), (1, Some(Lsn(0x80)))]).is_empty());

@@ -9,7 +9,7 @@ mod queue;
 mod session;
 mod state;
 
-pub use state::{StreamState, StreamWatch};
+pub use state::{Side, StreamState, StreamWatch};
 
 use crate::now_micros;
 use attach::attach;
@@ -19,10 +19,12 @@ use session::SessionEnd;
 use state::Shared;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Less than half of the lag that is aimed at.
 const UNHURRIED: Duration = Duration::from_millis(2);
+/// Between two looks whether a stream that was told to stop has ended.
+const LOOK: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone)]
 pub struct StreamerConfig {
@@ -106,6 +108,23 @@ impl Streamer {
         self.end();
     }
 
+    /// The same, but a repository that hangs is not waited for beyond that: the thread ends when it can, and writes nothing that another
+    /// stream could not. False when it was left behind.
+    pub fn stop_within(mut self, patience: Duration) -> bool {
+        self.shared.stop();
+        let began = Instant::now();
+        while let Some(thread) = self.thread.take_if(|thread| !thread.is_finished()) {
+            if began.elapsed() > patience {
+                drop(thread);
+                return false;
+            }
+            self.thread = Some(thread);
+            std::thread::sleep(LOOK);
+        }
+        self.end();
+        true
+    }
+
     fn end(&mut self) {
         self.shared.stop();
         if let Some(thread) = self.thread.take() {
@@ -142,7 +161,7 @@ fn run(config: &StreamerConfig, shared: &Shared) {
         }
         shared.update(|state| {
             state.attached = false;
-            state.error = Some(error.to_string());
+            (state.error, state.side) = (Some(error.to_string()), Some(Side::of(&error)));
             state.detached_at_micros.get_or_insert(now_micros());
         });
         shared.pause(pause);

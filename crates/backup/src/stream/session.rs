@@ -3,7 +3,7 @@
 use super::StreamerConfig;
 use super::attach::Attached;
 use super::queue::{Queue, Work};
-use super::state::{Shared, StreamState};
+use super::state::{Shared, Side, StreamState};
 use crate::{BackupError, Result, now_micros};
 use postgres_physical::lsn::Lsn;
 use postgres_physical::replication::{Event, StatusSender, WalStream};
@@ -234,7 +234,7 @@ impl Session<'_> {
     fn detached(&self, error: String) {
         self.shared.update(|state| {
             state.attached = false;
-            state.error = Some(error);
+            (state.error, state.side) = (Some(error), Some(Side::Repository));
             state.detached_at_micros.get_or_insert(now_micros());
         });
     }
@@ -285,7 +285,8 @@ impl Session<'_> {
 /// The repository takes WAL again.
 fn all_is_well(state: &mut StreamState) {
     if state.error.is_some() {
-        (state.attached, state.error, state.detached_at_micros) = (true, None, None);
+        (state.attached, state.detached_at_micros) = (true, None);
+        (state.error, state.side) = (None, None);
     }
 }
 

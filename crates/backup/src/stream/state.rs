@@ -1,7 +1,29 @@
 //! What the stream is doing, for status, health and whoever waits for a position.
 
+use crate::BackupError;
+use repository::Hole;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Where a trouble of the stream lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The server, or the way to it.
+    Server,
+    Repository,
+    /// Something that is set, here or there: the error says which.
+    Setting,
+}
+
+impl Side {
+    pub(super) fn of(error: &BackupError) -> Side {
+        match error {
+            BackupError::Postgres(_) => Side::Server,
+            BackupError::Repository(_) => Side::Repository,
+            _ => Side::Setting,
+        }
+    }
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StreamState {
@@ -23,10 +45,14 @@ pub struct StreamState {
     pub detached_at_micros: Option<i64>,
     /// The last trouble; `None` when all is well.
     pub error: Option<String>,
+    /// Where that lies.
+    pub side: Option<Side>,
     /// How often the stream was attached.
     pub attachments: u64,
     /// WAL was lost that no later full backup makes up for: take one.
     pub needs_full_backup: bool,
+    /// Where it was lost.
+    pub hole: Option<Hole>,
 }
 
 /// Looks at a stream from elsewhere.
@@ -71,7 +97,8 @@ impl StreamWatch {
 
     /// A full backup was taken after the last hole: nothing is missing any more.
     pub fn full_backup_taken(&self) {
-        self.shared.update(|state| state.needs_full_backup = false);
+        self.shared
+            .update(|state| (state.needs_full_backup, state.hole) = (false, None));
     }
 }
 

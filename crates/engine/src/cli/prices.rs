@@ -134,3 +134,14 @@ pub(crate) struct BookDiffArgs {
     #[arg(long, default_value_t = 10)]
     pub(crate) top: usize,
 }
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocateCommand {
+    /// Serve locates again for a trade date of which a recovery may have lost grants: you have compared them with what clients hold. On the
+    /// record.
+    Reopen {
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+}

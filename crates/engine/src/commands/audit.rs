@@ -89,6 +89,12 @@ fn sentences(report: &services::AuditReport, heads: usize) -> String {
             loss.epoch, loss.size
         ));
     }
+    if log.lost_entries > 0 {
+        text.push_str(&format!(
+            "{} entries that were answered are lost; bre audit prove says of an id or a position whether it is one of them\n",
+            log.lost_entries
+        ));
+    }
     text.push_str(&verdict(log));
     text
 }
@@ -102,6 +108,10 @@ pub(super) fn verdict(log: &audit::Report) -> String {
             bad.position,
             reason.as_deref().unwrap_or("no reason given")
         ),
+        (None, _) if !log.known_losses.is_empty() => {
+            "sound, with known losses: what is there is whole, and what is not there is named above\n"
+                .to_owned()
+        }
         (None, _) => "sound\n".to_owned(),
     }
 }

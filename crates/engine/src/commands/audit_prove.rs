@@ -96,8 +96,13 @@ fn failed(error: ProofError) -> Error {
 async fn place(database: &str, args: &AuditProveArgs) -> Result<(u32, u64), Error> {
     if let Some(position) = args.position {
         let entry = services::entry(database, LOG, position).await?;
-        let entry =
-            entry.ok_or_else(|| refused(format!("the log has no entry {position} (yet)")))?;
+        let Some(entry) = entry else {
+            let losses = services::losses(database, LOG).await?;
+            return Err(match losses.iter().find(|loss| loss.holds(position)) {
+                Some(loss) => refused(format!("entry {position} {}", loss.describe())),
+                None => refused(format!("the log has no entry {position} (yet)")),
+            });
+        };
         return Ok((u32::try_from(entry.epoch).unwrap_or_default(), position));
     }
     let id = args.id.as_deref().unwrap_or_default();
@@ -109,9 +114,18 @@ async fn place(database: &str, args: &AuditProveArgs) -> Result<(u32, u64), Erro
     };
     match places.iter().rfind(of_step) {
         Some(place) => Ok((place.epoch, place.position)),
-        None if places.is_empty() => Err(refused(format!(
-            "nothing is recorded under {id}: it is the id of a quote or of a locate, as it was answered"
-        ))),
+        None if places.is_empty() => {
+            let losses = services::losses(database, LOG).await?;
+            Err(match losses.iter().find(|loss| loss.is_of_text(id)) {
+                Some(loss) => refused(format!(
+                    "nothing is recorded under {id}, and it was made when entries were recorded that are {}",
+                    loss.describe()
+                )),
+                None => refused(format!(
+                    "nothing is recorded under {id}: it is the id of a quote or of a locate, as it was answered"
+                )),
+            })
+        }
         None => Err(refused(format!("{id} has no such step"))),
     }
 }

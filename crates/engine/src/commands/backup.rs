@@ -4,10 +4,12 @@ use std::{path::Path, process::ExitCode};
 
 use ::backup::database::BackupOutcome;
 use postgres_physical::lsn::Lsn;
-use repository::{BackupReader, BackupState, BackupSummary, Catalogue, WalReader, catalogue};
+use repository::{
+    BackupReader, BackupState, BackupSummary, Catalogue, Hole, WalReader, catalogue, wal_inventory,
+};
 use serde::Serialize;
 
-use super::{expire, opened::Opened, pages, progress::Steps, prove};
+use super::{expire, opened::Opened, pages, progress::Steps, prove, stream_told::take_a_backup};
 use crate::{
     cli::{BackupCommand, ReadingArgs, RepositoryArgs},
     clusters,
@@ -17,7 +19,10 @@ use crate::{
     instance::Instance,
     record::{self, Event},
     terminal::{self, time},
-    up::backups::{Reading, backup_of_running},
+    up::{
+        backups::{Reading, backup_of_running},
+        health::hole_words,
+    },
 };
 
 /// Reading back is bound by decompression: one thread a core.
@@ -288,11 +293,26 @@ fn list(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCo
     for damaged in &all.damaged {
         terminal::note(&format!("bre: {damaged}"));
     }
+    // Whoever looks at the list wants to know what can be restored from it.
+    if let Some(hole) = open_hole(&opened, &all)? {
+        let remedy = take_a_backup(args.cluster.as_deref());
+        terminal::note(&format!("bre: ALARM: {}: {remedy}", hole_words(&hole)));
+    }
     Ok(if all.damaged.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The newest hole of the newest timeline that no backup makes up for.
+pub(super) fn open_hole(opened: &Opened, all: &Catalogue) -> Result<Option<Hole>, Error> {
+    let inventory = wal_inventory(&opened.repository)?;
+    let newest = inventory.timelines.into_values().next_back();
+    let holes = newest.into_iter().flat_map(|wal| wal.holes);
+    Ok(holes
+        .filter(|hole| !hole.is_made_up_for(&all.backups))
+        .max_by_key(|hole| hole.end))
 }
 
 fn find<'a>(catalogue: &'a Catalogue, id: &str) -> Result<&'a BackupSummary, Error> {

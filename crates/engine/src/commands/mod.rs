@@ -12,6 +12,7 @@ mod expire;
 mod feed;
 pub(crate) mod import;
 mod keys;
+mod locate;
 pub(crate) mod opened;
 mod pages;
 mod plan;
@@ -26,6 +27,7 @@ mod restore_preview;
 mod schema;
 mod spare;
 mod status;
+mod stream_told;
 mod table;
 mod verify;
 mod wal;
@@ -58,17 +60,20 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Plan(command) => return plan::run(&instance, json, command),
         Command::Schema(command) => return schema::run(&instance, json, &command),
         Command::Table(command) => return table::run(&instance, json, &command),
-        Command::Restore(args) => restore::run(&instance, json, &args)?,
+        Command::Restore(args) => return restore::run(&instance, json, &args),
         Command::Detach { yes } => detach::run(&instance, json, yes)?,
         Command::Feed(command) => wait(feed::run(&instance, json, command))?,
         Command::Import(args) => wait(import::run(&instance, json, &args))?,
         Command::Quote(args) => wait(quote::run(&instance, json, &args))?,
+        Command::Locate(command) => wait(locate::run(&instance, json, command))?,
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,
         Command::Audit(command) => return wait(audit::run(&instance, json, command)),
         Command::Book(command) => return wait(book::run(&instance, json, command)),
         Command::Replay(args) => return wait(replay::run(&instance, json, &args)),
-        Command::Status => return wait(status::run(&instance, json)),
+        Command::Status { cluster } => {
+            return wait(status::run(&instance, json, cluster.as_deref()));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

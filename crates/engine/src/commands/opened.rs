@@ -31,7 +31,7 @@ impl Opened {
             };
             return Self::open(location, None, args, &cluster.instance);
         }
-        let running = || instance.running().ok().map(|running| running.repository);
+        let running = || instance.announced().map(|running| running.repository);
         let settings = Config::load(None, instance.root());
         // Its own repository does not need the settings; what was named in them does.
         let (lock, configured) = match &settings {

@@ -288,7 +288,7 @@ fn outcome(
 }
 
 fn record(instance: &Instance, args: &RepositoryArgs, report: &Report) {
-    if args.cluster.is_some() || instance.running().is_err() || !instance.is_locked() {
+    if args.cluster.is_some() || !instance.is_locked() {
         return;
     }
     // An entry has its limits.

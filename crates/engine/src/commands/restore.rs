@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,6 +23,7 @@ use crate::{
     cli::{RestoreArgs, TargetArgs},
     config::Config,
     error::Error,
+    exit::Exit,
     instance::Instance,
     record::Event,
     restored::{self, Outcome, Source},
@@ -42,10 +44,15 @@ struct Restored<'a> {
     /// WAL and logs of the folder that was restored over.
     aside: Option<&'a Path>,
     damaged_pages: &'a [repository::DamagedPage],
+    /// Its settings in postgresql.auto.conf: the local socket only.
+    listen_addresses: &'static str,
+    port: u16,
+    /// What was asked for and is not there.
+    not_restored: &'a [String],
     warnings: &'a [String],
 }
 
-pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result<(), Error> {
+pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result<ExitCode, Error> {
     let mut target = target(&args.target)?;
     target.timeline = args.timeline;
     let opened = Opened::at(instance, &args.repository)?;
@@ -55,7 +62,7 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
         let points = named_points(&opened.repository, &private, args.timeline, &steps)?;
         drop(steps);
         preview::show_points(json, &points);
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(None, instance.root())?;
     let binaries = Binaries::find(config.database.binaries.as_deref())?;
@@ -76,21 +83,31 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
     let mut options = RestoreOptions::new(user.clone());
     options.locations = mappings(&args.tablespace_mapping)?;
     let plan = restored::find(&source, target, &steps)?;
-    let warnings: Vec<String> = restored::beyond(&opened.repository, &plan)?
-        .into_iter()
-        .collect();
-    for warning in &warnings {
+    let not_restored = restored::not_restored(&opened.repository, &plan)?;
+    for warning in &not_restored {
         terminal::note(&format!("bre: WARNING: {warning}"));
     }
     let Some(files) = files(&source, &plan, &to, &options, args, &steps, json)? else {
-        return Ok(());
+        return Ok(complete(&not_restored));
     };
     let outcome = restored::replay(&source, plan, files, &to, &steps)?;
     drop(steps);
     let _ = std::fs::remove_file(&log);
     record(instance, &outcome);
-    show(json, &to, &user, &outcome, &warnings);
-    Ok(())
+    show(json, &to, &user, &outcome, &not_restored);
+    Ok(complete(&not_restored))
+}
+
+/// A restored cluster keeps to itself until its operator has looked at it.
+const LISTENS: &str = "It will listen on its local socket alone, at port 5432, wherever it listened before: postgresql.auto.conf says so. To let its clients in: \
+    ALTER SYSTEM RESET listen_addresses; ALTER SYSTEM RESET port; and restart it\n";
+
+/// A script must see that there was more.
+fn complete(not_restored: &[String]) -> ExitCode {
+    match not_restored {
+        [] => ExitCode::SUCCESS,
+        _ => Exit::Partial.into(),
+    }
 }
 
 /// Brings the files back; `None` when only a look was asked for.
@@ -126,7 +143,7 @@ fn files(
     restored::over(&found, options, steps).map(Some)
 }
 
-fn show(json: bool, to: &Path, user: &OsUser, outcome: &Outcome, warnings: &[String]) {
+fn show(json: bool, to: &Path, user: &OsUser, outcome: &Outcome, not_restored: &[String]) {
     let Outcome {
         plan,
         files,
@@ -144,7 +161,10 @@ fn show(json: bool, to: &Path, user: &OsUser, outcome: &Outcome, warnings: &[Str
         bytes_written: files.bytes_written,
         aside: files.aside.as_deref(),
         damaged_pages: &files.damaged,
-        warnings,
+        listen_addresses: "",
+        port: 5432,
+        not_restored,
+        warnings: not_restored,
     };
     terminal::result(json, &restored, || {
         let mut text = format!(
@@ -156,6 +176,10 @@ fn show(json: bool, to: &Path, user: &OsUser, outcome: &Outcome, warnings: &[Str
             user.name,
             to.display()
         );
+        text.push_str(LISTENS);
+        for missing in not_restored {
+            text.push_str(&format!("NOT BROUGHT BACK: {missing}\n"));
+        }
         if let Some(aside) = &files.aside {
             text.push_str(&format!(
                 "WAL and logs of the folder as it was lie in {}; delete that when nobody needs them\n",
@@ -177,7 +201,7 @@ fn show(json: bool, to: &Path, user: &OsUser, outcome: &Outcome, warnings: &[Str
 
 /// With an engine running, the restore goes on its record; without one there is no log to write to.
 fn record(instance: &Instance, outcome: &Outcome) {
-    if instance.running().is_err() || !instance.is_locked() {
+    if !instance.is_locked() {
         return;
     }
     let event = Event::by_person("RestoreRun")

@@ -1,7 +1,7 @@
 //! `bre spare`: keep a warm spare, see how it stands, promote it.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::detach::confirmed;
 use crate::{
     cli::SpareCommand,
+    clusters::{self, NamedCluster},
     config::Config,
     error::Error,
     instance::Instance,
@@ -37,18 +38,91 @@ pub(crate) fn run(
             spare::run(instance, json, &repository, config.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
-        SpareCommand::Status => status(instance, json),
-        SpareCommand::Stop => stop(instance, json),
+        SpareCommand::Status { cluster } => status(&home(instance, cluster.as_deref())?, json),
+        SpareCommand::Stop { cluster } => stop(&home(instance, cluster.as_deref())?, json),
         SpareCommand::Promote {
             yes,
             even_if_alive,
+            cluster,
             config,
         } => {
             let began = Instant::now();
             let config = Config::load(config.as_deref(), instance.root())?;
-            promote(instance, json, &config, (yes, even_if_alive), began)
+            let named = cluster.map(|name| clusters::find(instance, &name));
+            let of = Of {
+                instance: instance.clone(),
+                cluster: named.transpose()?,
+            };
+            promote(&of, json, &config, (yes, even_if_alive), began)
         }
     }
+}
+
+/// Whose spare it is.
+struct Of {
+    instance: Instance,
+    cluster: Option<NamedCluster>,
+}
+
+impl Of {
+    fn home(&self) -> &Instance {
+        match &self.cluster {
+            Some(cluster) => &cluster.instance,
+            None => &self.instance,
+        }
+    }
+
+    /// Where the promoted cluster takes connections while the spare's process keeps it. A cluster of somebody else has no database of
+    /// ours: the one of its address is meant.
+    fn address(&self, sockets: &Path) -> String {
+        match &self.cluster {
+            Some(cluster) => spare::url(sockets, &cluster.connect.user, &cluster.connect.database),
+            None => database_url(sockets),
+        }
+    }
+
+    /// How to go on from there.
+    fn next(&self, promoted: &Promoted) -> String {
+        match &self.cluster {
+            Some(cluster) => format!(
+                "It listens on that socket only, and ends with the process that keeps it. To run it as your own service: bre spare stop --cluster {}, then \
+                 start {} with your own listen_addresses and port, and send its clients there. Its WAL is streamed again by: bre wal stream --cluster {} \
+                 (let [clusters.{}] url name the new server first)\n",
+                cluster.name,
+                promoted.folder.display(),
+                cluster.name,
+                cluster.name
+            ),
+            None => format!(
+                "Start the engine on it: bre up --data {} (the old data folder is kept aside)\n",
+                self.instance.root().display()
+            ),
+        }
+    }
+
+    fn signs_of_life(&self, config: &Config) -> Option<String> {
+        match &self.cluster {
+            Some(cluster) => answers_at(cluster.connect.clone()),
+            None => signs_of_life(&self.instance, config),
+        }
+    }
+}
+
+/// The folder below which it lies: each cluster has its own.
+fn home(instance: &Instance, cluster: Option<&str>) -> Result<Instance, Error> {
+    match cluster {
+        Some(name) => Ok(clusters::find(instance, name)?.instance),
+        None => Ok(instance.clone()),
+    }
+}
+
+/// Why it does not follow.
+pub(super) fn trouble(status: &Status) -> Option<String> {
+    let anew = status.restored_anew.as_ref().filter(|_| !status.healthy);
+    status
+        .trouble
+        .clone()
+        .or_else(|| anew.map(|why| format!("restored anew, because {why}")))
 }
 
 fn kept(instance: &Instance) -> Result<Status, Error> {
@@ -74,7 +148,10 @@ fn status(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
 }
 
 pub(crate) fn sentences(status: &Status) -> String {
-    let mut text = format!(
+    // Where it cannot go on, that comes first.
+    let trouble = trouble(status).map(|why| format!("the spare cannot go on: {why}\n"));
+    let mut text = trouble.unwrap_or_default();
+    text.push_str(&format!(
         "the spare is {}, timeline {}\nreplayed    {} of {}: {} behind, {:.1} s\n",
         status.phase.words(),
         status.timeline,
@@ -82,7 +159,7 @@ pub(crate) fn sentences(status: &Status) -> String {
         status.repository_lsn,
         indicatif::HumanBytes(status.lag_bytes),
         status.lag_seconds,
-    );
+    ));
     let mut line = |name: &str, value: Option<&str>| {
         if let Some(value) = value {
             text.push_str(&format!("{name:<11} {value}\n"));
@@ -95,7 +172,6 @@ pub(crate) fn sentences(status: &Status) -> String {
     line("newest", status.newest_commit_at.as_deref());
     line("heard of", status.repository_confirmed_at.as_deref());
     line("anew", status.restored_anew.as_deref());
-    line("ALARM", status.trouble.as_deref());
     text
 }
 
@@ -124,14 +200,14 @@ struct Shown<'a> {
 }
 
 fn promote(
-    instance: &Instance,
+    of: &Of,
     json: bool,
     config: &Config,
     (yes, even_if_alive): (bool, bool),
     began: Instant,
 ) -> Result<ExitCode, Error> {
-    let status = kept(instance)?;
-    let alive = signs_of_life(instance, config);
+    let status = kept(of.home())?;
+    let alive = of.signs_of_life(config);
     if let (Some(sign), false) = (&alive, even_if_alive) {
         return Err(Error::Refused {
             what: "the spare is not promoted",
@@ -151,17 +227,19 @@ fn promote(
     let waited = asked.duration_since(began);
     let request = Request::Promote { even_if_alive };
     let gone = || Error::Failed("the process that keeps the spare went away".to_owned());
-    let promoted = Link::to(instance).promoted(&request)?.ok_or_else(gone)?;
+    let promoted = Link::to(of.home())
+        .promoted(&request, None)?
+        .ok_or_else(gone)?;
     // A person's time to think is not the promotion's.
     let before = if yes { waited } else { Duration::ZERO };
     let shown = Shown {
         promoted: true,
         promotion: &promoted,
         end_lsn: Lsn(promoted.switch_lsn).to_string(),
-        database_url: database_url(&status.sockets),
+        database_url: of.address(&status.sockets),
         seconds: (before + asked.elapsed()).as_secs_f64(),
     };
-    terminal::result(json, &shown, || told(instance, &shown));
+    terminal::result(json, &shown, || told(of, &shown));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -182,7 +260,7 @@ fn question(status: &Status, alive: Option<&str>) -> String {
     text
 }
 
-fn told(instance: &Instance, shown: &Shown<'_>) -> String {
+fn told(of: &Of, shown: &Shown<'_>) -> String {
     let Promoted {
         timeline,
         parent_timeline,
@@ -192,12 +270,11 @@ fn told(instance: &Instance, shown: &Shown<'_>) -> String {
     let step = |step: &StepMillis| format!("  {:>7} ms  {}\n", step.micros / 1000, step.step);
     let steps: String = steps.iter().map(step).collect();
     format!(
-        "promoted in {:.3} s: timeline {timeline}, which leaves {parent_timeline} at {}\n{steps}It takes writes at {}\n\
-         Start the engine on it: bre up --data {} (the old data folder is kept aside)\n",
+        "promoted in {:.3} s: timeline {timeline}, which leaves {parent_timeline} at {}\n{steps}It takes writes at {}\n{}",
         shown.seconds,
         shown.end_lsn,
         shown.database_url,
-        instance.root().display()
+        of.next(shown.promotion)
     )
 }
 
@@ -222,7 +299,10 @@ fn signs_of_life(instance: &Instance, config: &Config) -> Option<String> {
 }
 
 fn answers(url: &str) -> Option<String> {
-    let mut options = ConnectOptions::from_url(url).ok()?;
+    answers_at(ConnectOptions::from_url(url).ok()?)
+}
+
+fn answers_at(mut options: ConnectOptions) -> Option<String> {
     options.patience = ANSWER_PATIENCE;
     let place = options.target();
     let mut client = Client::connect(&options).ok()?;

@@ -1,18 +1,24 @@
 //! `bre status`: what runs, how far the stream is, what could be restored. Works without a running engine, too.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use backup::schedule::Job;
+use ::backup::{database::slot_status, schedule::Job};
 use repository::{BackupState, Repository, archived_to, catalogue, not_sealed_to, wal_inventory};
 use serde::Serialize;
 use serde_json::Value;
+use services::{StreamHealth, StreamReport};
 
 use super::{
+    backup::open_hole,
     opened::Opened,
+    spare,
+    stream_told::take_a_backup,
     window::{self, Hole, Window},
 };
 use crate::{
     cli::RepositoryArgs,
+    clusters::{self, NamedCluster},
+    config::Config,
     control::Control,
     copies,
     error::Error,
@@ -24,14 +30,29 @@ use crate::{
     },
     spare::Link,
     terminal::{self, time},
-    up::{heads::LOG, plan::failed_proof_of},
+    up::{
+        heads::LOG,
+        health::{StreamMonitor, hole_words},
+        plan::failed_proof_of,
+    },
 };
 
-#[derive(Debug, Serialize)]
+/// A server that lives answers sooner.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+/// WAL that was confirmed within this is streamed by somebody.
+const HEARD_MICROS: i64 = 120_000_000;
+
+#[derive(Debug, Default, Serialize)]
 struct Status {
+    /// The named cluster that it is about; the instance's own when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
+    /// An engine; of a named cluster the process that streams its WAL.
     running: bool,
     /// The engine's own words; absent when it does not run.
     engine: Option<Value>,
+    /// Of the WAL into the repository, where it is streamed from this host.
+    stream: Option<StreamReport>,
     repository: String,
     backups_complete: usize,
     backups_other: usize,
@@ -39,6 +60,8 @@ struct Status {
     /// The backup that was restored and proved last, and when.
     newest_proved: Option<String>,
     proof_failed: Option<String>,
+    /// WAL that was lost and that no backup makes up for, and what to do.
+    open_hole: Option<String>,
     /// Intervals of WAL in which a moment can be chosen.
     window: Vec<Window>,
     holes: Vec<Hole>,
@@ -47,13 +70,23 @@ struct Status {
     spare: Option<recovery::spare::Status>,
     /// The key that backups are sealed to.
     repository_key: Option<KeyAge>,
-    audit_archive: Archive,
+    /// Of the instance's own database.
+    audit_archive: Option<Archive>,
     /// Further repositories, by name: how far their copies are.
     copies: BTreeMap<String, copies::Standing>,
     /// Nothing is wrong yet.
     warnings: Vec<String>,
     /// What an operator should look at now.
     alarms: Vec<String>,
+    /// Of each cluster that [clusters.NAME] names, when none is asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    clusters: BTreeMap<String, Status>,
+}
+
+impl Status {
+    fn is_alarming(&self) -> bool {
+        !self.alarms.is_empty() || self.clusters.values().any(Self::is_alarming)
+    }
 }
 
 /// How far the audit log is in its archive.
@@ -87,12 +120,140 @@ impl Archive {
     }
 }
 
-pub(crate) async fn run(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
-    let engine: Option<Value> = match Control::to(instance) {
-        Ok(control) if instance.is_locked() => Some(control.get("/internal/status").await?),
-        _ => None,
+pub(crate) async fn run(
+    instance: &Instance,
+    json: bool,
+    cluster: Option<&str>,
+) -> Result<ExitCode, Error> {
+    let status = match cluster {
+        Some(name) => of_cluster(instance, name)?,
+        None => of_instance(instance).await?,
     };
-    let mut status = of_repository(instance)?;
+    terminal::result(json, &status, || sentences(&status));
+    Ok(if status.is_alarming() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+async fn of_instance(instance: &Instance) -> Result<Status, Error> {
+    let names = clusters::names(instance);
+    let mut status = Status::default();
+    // A folder that only protects clusters of others has no database of its own, and nothing of it is missing.
+    if names.is_empty() || has_own(instance) {
+        let args = RepositoryArgs::default();
+        status = of_repository(instance, Opened::at(instance, &args), None)?;
+        ask_engine(instance, &mut status).await;
+        note_spare(instance, &mut status);
+        finish(&mut status);
+    }
+    for name in names {
+        // One that cannot be looked at is one that an operator has to look at.
+        let of_it = of_cluster(instance, &name).unwrap_or_else(|error| Status {
+            cluster: Some(name.clone()),
+            alarms: vec![error.to_string()],
+            ..Status::default()
+        });
+        status.clusters.insert(name, of_it);
+    }
+    Ok(status)
+}
+
+fn has_own(instance: &Instance) -> bool {
+    let named =
+        Config::load(None, instance.root()).is_ok_and(|config| config.repository.path.is_some());
+    named
+        || instance.is_locked()
+        || instance.repository().exists()
+        || instance.keys().join("repository.id").exists()
+}
+
+async fn ask_engine(instance: &Instance, status: &mut Status) {
+    status.running = instance.is_locked();
+    if !status.running {
+        return;
+    }
+    let asked = async {
+        Control::to(instance)?
+            .get::<Value>("/internal/status")
+            .await
+    };
+    match asked.await {
+        Ok(engine) => {
+            let stream = engine["components"]["wal_stream"].clone();
+            status.stream = serde_json::from_value(stream).ok();
+            let locates = &engine["locates"];
+            if locates["quotes_served"] == Value::Bool(true) {
+                let why = locates["reason"].as_str().map(ToOwned::to_owned);
+                status.alarms.extend(why);
+            }
+            status.engine = Some(engine);
+        }
+        Err(error) => status.alarms.push(error.to_string()),
+    }
+}
+
+/// The same of a cluster that somebody else runs: its stream is a process of its own.
+fn of_cluster(instance: &Instance, name: &str) -> Result<Status, Error> {
+    let cluster = clusters::find(instance, name)?;
+    let args = RepositoryArgs {
+        cluster: Some(name.to_owned()),
+        ..RepositoryArgs::default()
+    };
+    let opened = Opened::at(instance, &args);
+    let heard_micros = opened.as_ref().ok().and_then(last_heard);
+    let mut status = of_repository(&cluster.instance, opened, Some(name))?;
+    let standing = cluster.stream();
+    status.running = standing.is_some();
+    status.stream = standing.map(|standing| standing.report);
+    if !status.stream.as_ref().is_some_and(|stream| stream.attached) {
+        look_at_slot(&cluster, &mut status);
+    }
+    if status.stream.is_none() {
+        let heard = heard_micros.map_or_else(|| "never".to_owned(), time);
+        let nobody = format!(
+            "no process on this host streams its WAL (last confirmed: {heard}): bre wal stream --cluster {name}"
+        );
+        let fresh = |at: i64| jiff::Timestamp::now().as_microsecond() - at < HEARD_MICROS;
+        // Another host may.
+        match heard_micros.is_some_and(fresh) {
+            true => status.warnings.push(nobody),
+            false => status.alarms.push(nobody),
+        }
+    }
+    note_spare(&cluster.instance, &mut status);
+    finish(&mut status);
+    Ok(status)
+}
+
+/// By the server's clock, when the repository last had everything.
+fn last_heard(opened: &Opened) -> Option<i64> {
+    let inventory = wal_inventory(&opened.repository).ok()?;
+    let intervals = inventory.timelines.values().flat_map(|wal| &wal.intervals);
+    let times = intervals.map(|interval| interval.end_time_micros);
+    times.max().filter(|micros| *micros > 0)
+}
+
+/// Where nobody streams, nobody else says how much WAL waits.
+fn look_at_slot(cluster: &NamedCluster, status: &mut Status) {
+    let mut connect = cluster.connect.clone().with_database("postgres");
+    connect.patience = ANSWER_PATIENCE;
+    match slot_status(&connect, &cluster.slot) {
+        Ok(slot) => {
+            let monitor = StreamMonitor::default();
+            monitor.set_slot(slot.as_ref());
+            status.alarms.extend(monitor.report().alarm);
+        }
+        Err(error) => status.alarms.push(format!(
+            "PostgreSQL at {} cannot be asked: {error}",
+            connect.target()
+        )),
+    }
+}
+
+/// What the parts say together.
+fn finish(status: &mut Status) {
     for (name, copy) in &status.copies {
         if let Some(trouble) = &copy.trouble {
             status.warnings.push(format!("the copy {name}: {trouble}"));
@@ -102,10 +263,14 @@ pub(crate) async fn run(instance: &Instance, json: bool) -> Result<ExitCode, Err
             status.warnings.push(warning);
         }
     }
-    status.running = engine.is_some();
-    status.alarms.extend(alarms(engine.as_ref()));
-    note_spare(instance, &mut status);
-    // The running engine says it in more words.
+    if let Some(stream) = &status.stream {
+        status.alarms.extend(stream.alarm.clone());
+        if !stream.attached {
+            let alarm = "WAL does not reach the repository".to_owned();
+            status.alarms.push(alarm);
+        }
+    }
+    // Whoever runs says it in more words.
     if let Some(proof) = status.proof_failed.clone()
         && !status
             .alarms
@@ -114,51 +279,25 @@ pub(crate) async fn run(instance: &Instance, json: bool) -> Result<ExitCode, Err
     {
         status.alarms.push(proof);
     }
-    status.engine = engine;
-    terminal::result(json, &status, || sentences(&status));
-    Ok(if status.alarms.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    // A running engine takes the backup by itself, and says so.
+    let takes_it = status.running && status.cluster.is_none();
+    if let Some(hole) = status.open_hole.clone().filter(|_| !takes_it) {
+        status.alarms.push(hole);
+    }
 }
 
-fn alarms(engine: Option<&Value>) -> Vec<String> {
-    let Some(engine) = engine else {
-        return Vec::new();
-    };
-    let mut alarms = Vec::new();
-    if let Some(alarm) = engine["components"]["wal_stream"]["alarm"].as_str() {
-        alarms.push(alarm.to_owned());
-    }
-    if engine["components"]["wal_stream"]["attached"] == Value::Bool(false) {
-        alarms.push("WAL does not reach the repository".to_owned());
-    }
-    alarms
-}
-
-fn of_repository(instance: &Instance) -> Result<Status, Error> {
+fn of_repository(
+    instance: &Instance,
+    opened: Result<Opened, Error>,
+    cluster: Option<&str>,
+) -> Result<Status, Error> {
     let mut status = Status {
-        running: false,
-        engine: None,
-        repository: String::new(),
-        backups_complete: 0,
-        backups_other: 0,
-        newest_complete: None,
-        newest_proved: None,
-        proof_failed: None,
-        window: Vec::new(),
-        holes: Vec::new(),
-        damaged: Vec::new(),
-        spare: None,
-        repository_key: None,
-        audit_archive: Archive::default(),
+        cluster: cluster.map(ToOwned::to_owned),
         copies: copies::standings(instance),
-        warnings: Vec::new(),
-        alarms: Vec::new(),
+        ..Status::default()
     };
     // A repository that is away is a state to show, not a reason to show nothing.
-    let opened = match Opened::at(instance, &RepositoryArgs::default()) {
+    let opened = match opened {
         Ok(opened) => opened,
         Err(error) => {
             status.alarms.push(error.to_string());
@@ -167,7 +306,9 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
     };
     status.repository = opened.location.to_string();
     note_key(&opened, &mut status)?;
-    status.audit_archive = Archive::of(instance, &opened.repository)?;
+    if cluster.is_none() {
+        status.audit_archive = Some(Archive::of(instance, &opened.repository)?);
+    }
     let backups = catalogue(&opened.repository)?;
     let inventory = wal_inventory(&opened.repository)?;
     let complete: Vec<_> = backups
@@ -194,10 +335,16 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
         .map(ToString::to_string)
         .collect();
     status.alarms.extend(status.damaged.iter().cloned());
+    let hole = open_hole(&opened, &backups)?;
+    status.open_hole = hole.map(|hole| {
+        let remedy = take_a_backup(cluster);
+        format!("{}: {remedy}", hole_words(&hole))
+    });
     if status.backups_complete == 0 {
-        status
-            .alarms
-            .push("there is no complete backup: nothing could be restored".to_owned());
+        status.alarms.push(format!(
+            "there is no complete backup: nothing could be restored; {}",
+            take_a_backup(cluster)
+        ));
     }
     status.proof_failed = failed_proof_of(&backups.backups);
     status.newest_proved = complete
@@ -212,9 +359,9 @@ fn of_repository(instance: &Instance) -> Result<Status, Error> {
 fn note_spare(instance: &Instance, status: &mut Status) {
     status.spare = Link::to(instance).status().ok().flatten();
     if let Some(spare) = status.spare.as_ref().filter(|spare| !spare.healthy) {
-        let why = spare.trouble.as_deref().unwrap_or("it is not there yet");
+        let why = spare::trouble(spare).unwrap_or_else(|| "it is not there yet".to_owned());
         let phase = spare.phase.words();
-        status.warnings.push(format!("the spare is {phase}: {why}"));
+        status.warnings.push(format!("the spare: {why} ({phase})"));
     }
 }
 
@@ -274,8 +421,27 @@ fn stream_line(stream: &Value) -> String {
 }
 
 fn sentences(status: &Status) -> String {
+    let mut text = String::new();
+    // Of a folder that only protects clusters there is nothing of its own to tell.
+    if !status.repository.is_empty() || !status.alarms.is_empty() || status.clusters.is_empty() {
+        text = own_sentences(status);
+    }
+    for (name, cluster) in &status.clusters {
+        text.push_str(&format!("\ncluster {name}\n"));
+        for line in own_sentences(cluster).lines() {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    text
+}
+
+fn own_sentences(status: &Status) -> String {
+    let who = match status.cluster {
+        Some(_) => "bre wal stream",
+        None => "engine",
+    };
     let mut text = format!(
-        "engine      {}\nrepository  {}\nbackups     {} complete, {} other; newest complete {}\n",
+        "{who:<11} {}\nrepository  {}\nbackups     {} complete, {} other; newest complete {}\n",
         if status.running {
             "runs"
         } else {
@@ -290,7 +456,9 @@ fn sentences(status: &Status) -> String {
         "proved      {}\n",
         status.newest_proved.as_deref().unwrap_or("no backup yet")
     ));
-    text.push_str(&status.audit_archive.line());
+    if let Some(archive) = &status.audit_archive {
+        text.push_str(&archive.line());
+    }
     for (name, copy) in &status.copies {
         text.push_str(&format!(
             "copy        {name}: up to {}, {} of WAL behind; {}\n",
@@ -301,12 +469,15 @@ fn sentences(status: &Status) -> String {
     }
     text.extend(status.window.iter().map(Window::line));
     text.extend(status.holes.iter().map(Hole::line));
-    if let Some(engine) = &status.engine {
-        text.push_str(&stream_line(&engine["components"]["wal_stream"]));
+    if let Some(stream) = &status.stream {
+        text.push_str(&stream_line(&serde_json::json!(stream)));
     }
     if let Some(spare) = &status.spare {
+        // The reason first, where it cannot go on.
+        let trouble = spare::trouble(spare).map(|why| format!("{why}; "));
         text.push_str(&format!(
-            "spare       {}, {:.1} s behind\n",
+            "spare       {}{}, {:.1} s behind\n",
+            trouble.unwrap_or_default(),
             spare.phase.words(),
             spare.lag_seconds
         ));

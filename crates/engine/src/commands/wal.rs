@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ::backup::stream::{Streamer, StreamerConfig};
@@ -12,18 +12,22 @@ use postgres_physical::lsn::parse_segment_name;
 use recovery::database::{FetchOutcome, wal_fetch};
 use repository::WalReader;
 
-use super::opened::Opened;
+use super::{
+    opened::Opened,
+    stream_told::{Standing, Teller},
+};
 use crate::{
     cli::{RepositoryArgs, WalCommand},
     clusters,
     error::Error,
     instance::Instance,
     terminal,
-    up::supervisor::stop_on_signal,
+    up::{health::StreamMonitor, supervisor::stop_on_signal},
 };
 
 /// How soon a stop is noticed.
 const LOOK: Duration = Duration::from_millis(200);
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(instance: &Instance, json: bool, command: WalCommand) -> Result<ExitCode, Error> {
     match command {
@@ -37,13 +41,15 @@ pub(crate) fn run(instance: &Instance, json: bool, command: WalCommand) -> Resul
     }
 }
 
-/// Returns when it is stopped from outside, or when the stream ends for good.
+/// Returns when it is stopped from outside. Says at once what it does, what stands in its way, and what was lost.
 fn stream(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error> {
     let failed = |error: std::io::Error| Error::Failed(format!("cannot start: {error}"));
     let runtime = tokio::runtime::Runtime::new().map_err(failed)?;
-    let stop = stop_on_signal(&runtime)?;
+    let stop = stop_on_signal(&runtime, || ())?;
     let cluster = clusters::find(instance, name)?;
     let own = cluster.open()?;
+    // Tells other commands that somebody streams.
+    let _lock = cluster.instance.lock()?;
     let streamer = Streamer::start(StreamerConfig::new(
         cluster.connect.clone().with_application_name(&cluster.slot),
         &cluster.slot,
@@ -51,19 +57,20 @@ fn stream(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error
         own.keys.public.clone(),
     ));
     let watch = streamer.watch();
-    let mut attached = false;
+    let monitor = StreamMonitor::default();
+    monitor.follow(Some(watch.clone()));
+    let mut teller = Teller::new(name, cluster.connect.target(), own.repository.describe());
+    let mut standing = Standing::of(&cluster, &own.repository, &monitor, &watch);
     while !stop.load(Ordering::Relaxed) {
-        let state = watch.wait_until(LOOK, |state| state.attached != attached);
-        if let Some(state) = state {
-            attached = state.attached;
-            let shown = serde_json::json!({"cluster": name, "attached": attached, "timeline": state.timeline});
-            terminal::result(json, &shown, || match attached {
-                true => format!("{name}: streaming into {}", own.repository.describe()),
-                false => format!("{name}: the stream is interrupted; it tries again"),
-            });
+        watch.wait_until(LOOK, |state| teller.is_news(state, Instant::now()));
+        let state = watch.state();
+        if let Some(told) = teller.tell(&state, Instant::now()) {
+            terminal::result(json, &told, || told.sentence());
         }
+        standing.keep();
     }
-    streamer.stop();
+    // A repository that hangs does not hold up the stop; PostgreSQL keeps what it has not got.
+    streamer.stop_within(STOP_PATIENCE);
     Ok(ExitCode::SUCCESS)
 }
 

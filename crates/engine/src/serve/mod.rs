@@ -21,7 +21,7 @@ use crate::{
     instance::{self, Instance},
     reload::Reloader,
     telemetry, terminal,
-    up::supervisor::stop_on_signal,
+    up::{leftovers, reachable::keep_reachable, supervisor::stop_on_signal},
 };
 use protection::Protection;
 
@@ -45,13 +45,14 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &ServeArgs) -> Result<E
     telemetry::set_level(config.log.level.as_deref())?;
     let runtime =
         Runtime::new().map_err(|error| Error::Failed(format!("cannot start threads: {error}")))?;
-    let stop = stop_on_signal(&runtime)?;
+    let stop = stop_on_signal(&runtime, || ())?;
     let mut reloader = Reloader::start(&runtime, Some(&args.config), instance.root())?;
     // The folder belongs to the data-service: the signing key, the command line's socket. The others keep nothing.
     let records = args.services.has(Service::DataService);
     let lock = if records {
         let lock = instance.lock()?;
         instance.make_folders()?;
+        leftovers::end(instance, &config);
         Some(lock)
     } else {
         None
@@ -62,8 +63,8 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &ServeArgs) -> Result<E
     };
     let services_config =
         wiring::services_config(&runtime, instance, &config, args, protection.as_ref())?;
-    let services = runtime.block_on(Services::start(services_config))?;
-    announce(instance, &config, json, args, &services)?;
+    let mut services = runtime.block_on(Services::start(services_config))?;
+    let announced = announce(instance, &config, json, args, &services)?;
     let mut next_look = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep(LOOK);
@@ -71,6 +72,10 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &ServeArgs) -> Result<E
         if let Some(protection) = &mut protection
             && next_look <= Instant::now()
         {
+            let reachable = keep_reachable(instance, &runtime, &mut services, announced.as_ref());
+            if let Err(error) = reachable {
+                tracing::warn!(%error, "commands cannot find the engine");
+            }
             protection.look_after(&runtime, instance);
             next_look = Instant::now() + HOUSEKEEPING;
         }
@@ -83,6 +88,8 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &ServeArgs) -> Result<E
     if let Some(protection) = protection {
         protection.stop();
     }
+    // A request whose work goes on in a thread is not waited for: nobody is there to hear its answer.
+    runtime.shutdown_background();
     tracing::info!("stopped");
     drop(lock);
     Ok(ExitCode::SUCCESS)
@@ -94,7 +101,7 @@ fn announce(
     json: bool,
     args: &ServeArgs,
     services: &Running,
-) -> Result<(), Error> {
+) -> Result<Option<instance::Running>, Error> {
     let http = |address: std::net::SocketAddr| format!("http://{address}");
     let listening = Listening {
         services: args.services.names(),
@@ -104,8 +111,9 @@ fn announce(
         internal_url: services.internal_address().map(http),
         pid: std::process::id(),
     };
+    let mut announced = None;
     if args.services.has(Service::DataService) {
-        instance.announce(&instance::Running {
+        let running = instance::Running {
             url: listening.url.clone().unwrap_or_default(),
             database_url: wiring::database_url(&config.database.url, "url")?,
             cache_url: config.cache.url.clone().unwrap_or_default(),
@@ -116,7 +124,9 @@ fn announce(
                 .clone()
                 .unwrap_or_else(|| instance.repository().into()),
             pid: listening.pid,
-        })?;
+        };
+        instance.announce(&running)?;
+        announced = Some(running);
     }
     terminal::result(json, &listening, || {
         let mut text = format!("{} listening", args.services);
@@ -130,5 +140,5 @@ fn announce(
         }
         text
     });
-    Ok(())
+    Ok(announced)
 }

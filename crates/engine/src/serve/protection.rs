@@ -1,7 +1,7 @@
 //! What protects the log of a data-service: the WAL stream, signed heads and full backups, where a repository is named. Without
 //! one the log is as safe as its database, and health says so.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use audit::{SignedHead, SigningKey};
 use backup::{
@@ -36,6 +36,9 @@ use crate::{
 const UNPROTECTED: &str =
     "no repository protects this log: name one in [repository] path, and [database] backup_url";
 const NO_BACKUP: &str = "no full backup yet: the WAL in the repository restores nothing by itself";
+
+/// How long the last append may take at the stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 const NOT_SEEN: &str = "the WAL stream was not looked at yet";
 
@@ -159,7 +162,8 @@ impl Protection {
             if let Some(plan) = &mut guarded.plan {
                 plan.end();
             }
-            guarded.streamer.stop();
+            // One that hangs on the repository is not waited for; PostgreSQL keeps what it has not got.
+            guarded.streamer.stop_within(STOP_PATIENCE);
         }
     }
 }

@@ -4,17 +4,22 @@ use std::{
     io::{BufRead, BufReader, ErrorKind, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::PathBuf,
-    sync::mpsc::Sender,
-    time::Duration,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
+    time::{Duration, Instant},
 };
 
 use recovery::spare::{Phase, Promoted, Status, Watch};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, instance::Instance};
+use crate::{error::Error, instance::Instance, up::Lost};
 
 /// A promotion first replays what is left, and a hand-over stops a server cleanly.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How soon whoever waits for an answer sees that it has to stop.
+const TURN: Duration = Duration::from_millis(100);
 const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,6 +125,15 @@ impl Link {
 
     /// `None` when no process keeps the spare.
     pub(crate) fn ask(&self, request: &Request) -> Result<Option<Answer>, Error> {
+        self.ask_until(request, None)
+    }
+
+    /// The same until the flag is set. A promotion takes as long as there is WAL to replay, and whoever asked may have to stop.
+    fn ask_until(
+        &self,
+        request: &Request,
+        stop: Option<&AtomicBool>,
+    ) -> Result<Option<Answer>, Error> {
         let failed =
             |error: std::io::Error| Error::file("cannot ask the spare at", &self.socket)(error);
         let mut stream = match UnixStream::connect(&self.socket) {
@@ -133,15 +147,23 @@ impl Link {
             }
             other => other.map_err(failed)?,
         };
-        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        stream.set_read_timeout(Some(TURN)).map_err(failed)?;
         let mut text = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
         stream.write_all(&text).map_err(failed)?;
-        let mut line = String::new();
-        BufReader::new(&stream)
-            .read_line(&mut line)
-            .map_err(failed)?;
-        match serde_json::from_str(&line) {
+        let (mut line, mut reader) = (Vec::new(), BufReader::new(&stream));
+        let began = Instant::now();
+        // What has come stays in the line when the time of a turn is up.
+        while let Err(error) = reader.read_until(b'\n', &mut line) {
+            let waits = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+            if !waits || began.elapsed() > PATIENCE {
+                return Err(failed(error));
+            }
+            if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                return Err(Lost::Stopping.into());
+            }
+        }
+        match serde_json::from_slice(&line) {
             Ok(Answer::Refused(reason)) => Err(Error::Refused {
                 what: "the spare",
                 reason,
@@ -158,8 +180,12 @@ impl Link {
         }
     }
 
-    pub(crate) fn promoted(&self, request: &Request) -> Result<Option<Promoted>, Error> {
-        match self.ask(request)? {
+    pub(crate) fn promoted(
+        &self,
+        request: &Request,
+        stop: Option<&AtomicBool>,
+    ) -> Result<Option<Promoted>, Error> {
+        match self.ask_until(request, stop)? {
             Some(Answer::Promoted(promoted)) => Ok(Some(promoted)),
             _ => Ok(None),
         }

@@ -17,7 +17,7 @@ use postgres_physical::{
     server::{Binaries, OsUser},
     wire::ConnectOptions,
 };
-use recovery::spare::{Conditions, Phase, Settings, Spare, SpareError};
+use recovery::spare::{Conditions, Phase, Settings, Spare, SpareError, Watch};
 use repository::RecipientPrivate;
 use services::RecoveryFact;
 
@@ -25,6 +25,7 @@ pub(crate) use link::{Answer, Link, Request};
 
 use crate::{
     cli::RepositoryArgs,
+    clusters,
     commands::{opened::Opened, progress::Steps},
     config::Config,
     error::Error,
@@ -57,6 +58,11 @@ pub(crate) fn run(
     let config = Config::load(config, instance.root())?;
     telemetry::set_level(config.log.level.as_deref())?;
     let opened = Opened::at(instance, args)?;
+    // Each cluster has a spare of its own, in its own folder.
+    let named = args.cluster.as_deref();
+    let cluster = named.map(|name| clusters::find(instance, name));
+    let home = cluster.transpose()?.map(|cluster| cluster.instance);
+    let instance = home.as_ref().unwrap_or(instance);
     let (private, keys) = (opened.private()?, opened.keys.clone());
     let idle = match opened.location {
         Location::Folder(_) => TURN,
@@ -66,7 +72,7 @@ pub(crate) fn run(
     let settings = settings(instance, &config, opened, private, user)?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Error::Failed(format!("cannot start threads: {error}")))?;
-    let stop = stop_on_signal(&runtime)?;
+    let stop = stop_on_signal(&runtime, || ())?;
     let mut keeper = Keeper {
         json,
         user: settings.user.clone(),
@@ -74,10 +80,13 @@ pub(crate) fn run(
         shown: None,
         trouble: String::new(),
     };
-    let socket = listen(instance)?;
     let (requests, asked) = channel();
-    let watch = keeper.spare.watch();
-    std::thread::spawn(move || link::serve(&socket, &watch, &requests));
+    let serve = |watch: Watch| -> Result<(), Error> {
+        let (socket, requests) = (listen(instance)?, requests.clone());
+        std::thread::spawn(move || link::serve(&socket, &watch, &requests));
+        Ok(())
+    };
+    serve(keeper.spare.watch())?;
     let steps = Steps::logged().cancelled_by(Arc::clone(&stop));
     let mut pause = TURN;
     while !stop.load(Ordering::Relaxed) {
@@ -101,6 +110,11 @@ pub(crate) fn run(
             }
         };
         keeper.tell();
+        // Where it was deleted, nobody would find who keeps the spare.
+        if !control_socket(instance).exists() {
+            tracing::warn!("the spare's socket was deleted; making it again");
+            serve(keeper.spare.watch())?;
+        }
     }
     let _ = std::fs::remove_file(control_socket(instance));
     // Whoever asks from here on is told that it ends.
@@ -236,5 +250,9 @@ fn listen(instance: &Instance) -> Result<UnixListener, Error> {
 
 /// How to reach the promoted cluster while the spare's process keeps it.
 pub(crate) fn database_url(sockets: &std::path::Path) -> String {
-    ConnectOptions::unix(sockets, 5432, SUPERUSER, DATABASE).to_url()
+    url(sockets, SUPERUSER, DATABASE)
+}
+
+pub(crate) fn url(sockets: &std::path::Path, user: &str, database: &str) -> String {
+    ConnectOptions::unix(sockets, 5432, user, database).to_url()
 }

@@ -35,6 +35,9 @@ use crate::{
 const WAL_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts at a backup that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(30);
+/// How long the engine's stop waits for one that was told to end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Everything a backup needs, for a thread of its own.
 pub(crate) struct OwnedRequest {
@@ -100,7 +103,7 @@ impl OwnedRequest {
 /// Goes with the process that holds it, however that ends.
 pub(crate) fn lock(path: &Path) -> Result<File, Error> {
     if let Some(folder) = path.parent() {
-        make_folder(folder, 0o711)?;
+        make_folder(folder, 0o700)?;
     }
     let file = File::options()
         .create(true)
@@ -224,11 +227,28 @@ impl Backups {
             .push(record::backup(Event::by_engine("BackupRun"), outcome));
     }
 
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn cancel(&self) {
         self.cancel.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.cancel();
         if let Some((_, thread)) = self.thread.take() {
-            let _ = thread.join();
+            join_soon(thread);
         }
+    }
+}
+
+/// One that hangs, on a store that is away for instance, leaves nothing that a kill could harm: it is not waited for.
+pub(crate) fn join_soon<T>(thread: JoinHandle<T>) {
+    let began = Instant::now();
+    while !thread.is_finished() && began.elapsed() < END_PATIENCE {
+        std::thread::sleep(LOOK);
+    }
+    if thread.is_finished() {
+        let _ = thread.join();
+    } else {
+        tracing::warn!("a job does not end; it is left to itself");
     }
 }
 

@@ -1,24 +1,29 @@
 //! Bringing the database to life, whatever is left of it: start it, make it, or get it back from the repository.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
-use postgres_physical::server::OsUser;
+use postgres_physical::server::{Leftover, OsUser};
 use recovery::database::Target;
-use repository::{RecipientPrivate, Repository};
+use repository::RecipientPrivate;
 use serde::{Deserialize, Serialize};
 use services::RecoveryFact;
 
-use super::postgres::{Folder, Postgres};
+use super::{observer::Step, postgres::Folder, supervisor::Supervisor};
 use crate::{
     commands::progress::Steps,
     error::Error,
-    instance::{Instance, write_whole},
-    restored::{Source, bring_back},
+    instance::write_whole,
+    restored::{Source, Stage, bring_back},
 };
 
 /// Travels inside a restored data folder until the audit log's new epoch is on record.
 const FACT_FILE: &str = "bre_recovery.json";
+/// Below the instance's folder: a restore that has not come to its end.
+pub(super) const UNFINISHED: &str = "postgres.restoring";
 
 /// What had to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,62 +37,59 @@ pub(crate) enum Came {
 }
 
 /// Starts the database, whatever it takes. What is whole is never thrown away; what is missing is restored.
-pub(crate) fn bring_up(
-    postgres: &mut Postgres,
-    instance: &Instance,
-    repository: &Repository,
-    private: Option<&RecipientPrivate>,
-) -> Result<Came, Error> {
-    let came = match postgres.folder() {
+pub(super) fn bring_up(supervisor: &mut Supervisor) -> Result<Came, Error> {
+    let came = match supervisor.postgres.folder() {
         Folder::Whole => Came::Started,
         Folder::Missing => {
-            move_aside(&postgres.dir())?;
-            make_or_restore(postgres, instance, repository, private)?
+            // What still runs there has no files.
+            supervisor.postgres.abandon();
+            end_leftover(&supervisor.postgres.dir())?;
+            move_aside(&supervisor.postgres.dir())?;
+            let came = make_or_restore(supervisor)?;
+            supervisor.observer.passed(Step::InPlace);
+            came
         }
     };
-    postgres.start()?;
-    if postgres.folder() == Folder::Missing {
-        // Deleted while it was starting: what runs there has no files.
-        postgres.abandon();
-        return Err(Error::Failed(
-            "the data folder vanished while PostgreSQL was starting".into(),
-        ));
-    }
+    supervisor.postgres.start()?;
     Ok(came)
 }
 
-fn make_or_restore(
-    postgres: &Postgres,
-    instance: &Instance,
-    repository: &Repository,
-    private: Option<&RecipientPrivate>,
-) -> Result<Came, Error> {
+fn end_leftover(dir: &Path) -> Result<(), Error> {
+    match Leftover::detect(dir) {
+        Some(left) => Ok(left.kill()?),
+        None => Ok(()),
+    }
+}
+
+fn make_or_restore(supervisor: &Supervisor) -> Result<Came, Error> {
     // Anything of a cluster in the repository means that there was one: making a new one would bury it.
-    if repository.cluster()?.is_none() {
-        postgres.create()?;
+    if supervisor.repository.cluster()?.is_none() {
+        supervisor.postgres.create()?;
         return Ok(Came::New);
     }
-    let private = private.ok_or_else(|| Error::Refused {
-        what: "the database is missing and cannot be restored",
-        reason: format!(
-            "the private key is not in {}. Bring recipient.key and start again",
-            instance.keys().display()
-        ),
-    })?;
-    restore(postgres, instance, repository, private)?;
+    let private = supervisor
+        .keys
+        .private
+        .as_ref()
+        .ok_or_else(|| Error::Refused {
+            what: "the database is missing and cannot be restored",
+            reason: format!(
+                "the private key is not in {}. Bring recipient.key and start again",
+                supervisor.instance.keys().display()
+            ),
+        })?;
+    restore(supervisor, private)?;
     Ok(Came::Restored)
 }
 
 /// Restores beside the final place and moves there when the folder is plain and complete, with the fact of it inside.
-fn restore(
-    postgres: &Postgres,
-    instance: &Instance,
-    repository: &Repository,
-    private: &RecipientPrivate,
-) -> Result<(), Error> {
-    let unfinished = instance.root().join("postgres.restoring");
+fn restore(supervisor: &Supervisor, private: &RecipientPrivate) -> Result<(), Error> {
+    let (postgres, instance) = (&supervisor.postgres, &supervisor.instance);
+    let repository = &supervisor.repository;
+    let unfinished = instance.root().join(UNFINISHED);
     if unfinished.exists() {
         tracing::warn!(folder = %unfinished.display(), "an earlier restore did not finish; starting over");
+        end_leftover(&unfinished)?;
         std::fs::remove_dir_all(&unfinished).map_err(Error::file("cannot clear", &unfinished))?;
     }
     let began = std::time::Instant::now();
@@ -100,7 +102,14 @@ fn restore(
         user: postgres.user(),
         log: &log,
     };
-    let outcome = bring_back(&source, Target::latest(), &unfinished, &Steps::logged())?;
+    let steps = Steps::logged().cancelled_by(Arc::clone(&supervisor.stop));
+    let passed = |stage| {
+        supervisor.observer.passed(match stage {
+            Stage::Planned => Step::Planned,
+            Stage::FilesRestored => Step::FilesRestored,
+        });
+    };
+    let outcome = bring_back(&source, Target::latest(), &unfinished, &steps, &passed)?;
     std::fs::rename(&unfinished, postgres.dir())
         .map_err(Error::file("cannot put in place", postgres.dir()))?;
     sync_folder(instance.root())?;

@@ -6,6 +6,8 @@ use backup::{
     database::{SlotStatus, WalStatus},
     stream::StreamWatch,
 };
+use postgres_physical::lsn::Lsn;
+use repository::Hole;
 use services::{StreamHealth, StreamReport};
 
 /// Alarm when PostgreSQL keeps this share of what it may keep for us.
@@ -138,15 +140,40 @@ impl Inner {
             "the limit was passed and PostgreSQL gave up WAL that the repository has not got: there will be a hole, and a full \
              backup after it as soon as the repository is back",
         );
+        let hole = self.stream.as_ref().and_then(|stream| stream.state().hole);
+        let hole = hole.map(|hole| {
+            format!(
+                "{}: a full backup after it is needed, and asked for",
+                hole_words(&hole)
+            )
+        });
         let proof = self.protected.proof_failed.as_deref();
         let jobs = self.protected.failing.iter().map(String::as_str);
-        let parts: Vec<&str> = [self.problem.as_deref(), error, fill.as_deref(), lost, proof]
-            .into_iter()
-            .flatten()
-            .chain(jobs)
-            .collect();
+        let parts: Vec<&str> = [
+            self.problem.as_deref(),
+            error,
+            fill.as_deref(),
+            lost,
+            hole.as_deref(),
+            proof,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(jobs)
+        .collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
+}
+
+/// What a hole costs, for people.
+pub(crate) fn hole_words(hole: &Hole) -> String {
+    format!(
+        "WAL of timeline {} from {} to {} is missing ({}), and what comes behind it cannot be restored",
+        hole.timeline,
+        Lsn(hole.start),
+        Lsn(hole.end),
+        hole.reason
+    )
 }
 
 impl StreamHealth for StreamMonitor {

@@ -2,11 +2,16 @@
 
 pub(crate) mod backups;
 pub(crate) mod database;
+mod ground;
 pub(crate) mod heads;
 pub(crate) mod health;
+pub(crate) mod leftovers;
+mod observer;
 pub(crate) mod plan;
 pub(crate) mod postgres;
 pub(crate) mod protection;
+pub(crate) mod reachable;
+mod recovery;
 mod redis;
 pub(crate) mod repository;
 pub(crate) mod sockets;
@@ -28,6 +33,7 @@ use crate::{
     instance::{Instance, Running},
     telemetry, terminal,
 };
+pub(crate) use ground::Lost;
 use supervisor::Supervisor;
 
 /// The line that scripts wait for.

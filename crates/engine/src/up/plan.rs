@@ -22,7 +22,7 @@ use repository::{BackupKind, BackupState, BackupSummary, Repository, catalogue};
 use past::past;
 
 use super::{
-    backups::{Backups, Ended, lock},
+    backups::{Backups, Ended, join_soon, lock},
     health::{Protected, StreamMonitor},
 };
 use crate::{
@@ -430,18 +430,24 @@ impl Plan {
         }
     }
 
+    /// The file may have been deleted.
+    pub(crate) fn write_again(&mut self) {
+        self.written = None;
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancel.store(true, Ordering::Relaxed);
+    }
+
     /// The engine stops: what runs is ended cleanly. (Backups have their own end.)
     pub(crate) fn end(&mut self) {
-        self.cancel.store(true, Ordering::Relaxed);
+        self.cancel();
         if let Some(proof) = self.proof.take() {
-            let _ = proof.join();
+            join_soon(proof);
         }
-        for job in [
-            self.expiry.take(),
-            self.schema.take(),
-            self.audit_archive.take(),
-        ] {
-            let _ = job.map(JoinHandle::join);
+        let jobs = [&mut self.expiry, &mut self.schema, &mut self.audit_archive];
+        for job in jobs.into_iter().filter_map(Option::take) {
+            join_soon(job);
         }
     }
 }

@@ -1,16 +1,23 @@
 //! The instance's own PostgreSQL: made once, started as our child, found whole or found missing.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use postgres_physical::{
     server::{
-        Binaries, Exit, InitOptions, Leftover, OsUser, Server, StartOptions, StopMode, initdb,
-        sql::Client, write_peer_access,
+        Binaries, InitOptions, Leftover, OsUser, Server, ServerError, StartOptions, StopMode,
+        initdb, sql::Client, write_peer_access,
     },
     wire::ConnectOptions,
 };
 
-use super::sockets;
+use super::{ground::Lost, sockets};
 use crate::{
     config::Config,
     error::Error,
@@ -22,9 +29,17 @@ pub(crate) const SUPERUSER: &str = "postgres";
 pub(crate) const OWNER: &str = "bre_owner";
 pub(crate) const SERVICE: &str = "bre_service";
 pub(crate) const BACKUP: &str = "bre_backup";
+/// Below the instance's folder: a cluster that is being made.
+pub(super) const UNFINISHED: &str = "postgres.new";
 /// Only names the socket; nothing listens on a network.
 const PORT: u16 = 5432;
-const STOP_PATIENCE: Duration = Duration::from_secs(30);
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// SIGQUIT and SIGKILL are obeyed at once; a process in a system call that hangs is not waited for.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+/// Recovery of much WAL takes time.
+const READY_PATIENCE: Duration = Duration::from_secs(300);
+/// How soon a request to stop is seen while the server starts.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Where the data folder stands before a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +59,15 @@ pub(crate) struct Postgres {
     socket_dir: PathBuf,
     keep_mb: u32,
     server: Option<Server>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Postgres {
-    pub(crate) fn new(instance: &Instance, config: &Config) -> Result<Self, Error> {
+    pub(crate) fn new(
+        instance: &Instance,
+        config: &Config,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, Error> {
         let binaries = Binaries::find(config.database.binaries.as_deref())?;
         Ok(Self {
             instance: instance.clone(),
@@ -56,6 +76,7 @@ impl Postgres {
             socket_dir: sockets::folder(instance, "pg"),
             keep_mb: config.database.max_slot_wal_keep_size_mb,
             server: None,
+            stop,
         })
     }
 
@@ -86,7 +107,7 @@ impl Postgres {
     /// Makes a new cluster beside its final place and moves it there when it is complete: a crash in between leaves
     /// nothing that looks like a database.
     pub(crate) fn create(&self) -> Result<(), Error> {
-        let unfinished = self.instance.root().join("postgres.new");
+        let unfinished = self.instance.root().join(UNFINISHED);
         if unfinished.exists() {
             std::fs::remove_dir_all(&unfinished)
                 .map_err(Error::file("cannot clear", &unfinished))?;
@@ -122,15 +143,48 @@ impl Postgres {
             tracing::warn!(processes = ?left.processes, "an earlier run left PostgreSQL processes; stopping them");
             left.stop(STOP_PATIENCE)?;
         }
-        let server = Server::start(&self.binaries, &self.user, &self.dir(), &self.options())?;
+        let options = self.options();
+        let log_start = std::fs::metadata(&options.log).map_or(0, |meta| meta.len());
+        let server = Server::start(&self.binaries, &self.user, &self.dir(), &options)?;
         self.server = Some(server);
-        self.make_roles()
+        let started = self.wait_ready(log_start).and_then(|()| self.make_roles());
+        if let Err(error) = started {
+            let lost = self.lost();
+            self.abandon();
+            // Of its own end the log says why, and the error quotes it.
+            let is_own_end = matches!(
+                &error,
+                Error::Server(ServerError::StartFailed { status, .. }) if !status.starts_with("killed")
+            );
+            return Err(match lost {
+                Some(lost) if !is_own_end => lost.into(),
+                _ => error,
+            });
+        }
+        Ok(())
+    }
+
+    fn wait_ready(&mut self, log_start: u64) -> Result<(), Error> {
+        let deadline = Instant::now() + READY_PATIENCE;
+        loop {
+            let Some(server) = &mut self.server else {
+                return Ok(());
+            };
+            match server.wait_ready(LOOK, log_start) {
+                Err(ServerError::NotReady { .. }) if self.stop.load(Ordering::Relaxed) => {
+                    return Err(Lost::Stopping.into());
+                }
+                Err(ServerError::NotReady { .. }) if Instant::now() < deadline => {}
+                other => return Ok(other?),
+            }
+        }
     }
 
     fn options(&self) -> StartOptions {
         let log = self.instance.logs().join("postgres.log");
         let mut options = StartOptions::new(&self.socket_dir, PORT, log);
         options.settings = server_settings(self.keep_mb);
+        options.wait_ready = false;
         options
     }
 
@@ -210,15 +264,28 @@ impl Postgres {
         self.connect_options(role, DATABASE).to_url()
     }
 
-    /// Waits for the server to end by itself, at most this long.
-    pub(crate) fn wait_exit(&mut self, patience: Duration) -> Option<Exit> {
-        match &mut self.server {
-            Some(server) => server.wait_exit(patience),
-            None => {
-                std::thread::sleep(patience);
-                None
-            }
+    /// What of the server is gone, if anything.
+    pub(crate) fn lost(&mut self) -> Option<Lost> {
+        let Some(server) = &mut self.server else {
+            return Some(Lost::Server("it was not started".to_owned()));
+        };
+        if let Some(exit) = server.exited() {
+            return Some(Lost::Server(exit.description));
         }
+        if self.folder() == Folder::Missing {
+            return Some(Lost::Folder);
+        }
+        let socket = self.socket_dir.join(format!(".s.PGSQL.{PORT}"));
+        (!socket.exists()).then_some(Lost::Socket)
+    }
+
+    /// The same after a pause, which the end of the process cuts short.
+    pub(crate) fn lost_within(&mut self, pause: Duration) -> Option<Lost> {
+        match &mut self.server {
+            Some(server) => drop(server.wait_exit(pause)),
+            None => std::thread::sleep(pause),
+        }
+        self.lost()
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -236,14 +303,16 @@ impl Postgres {
         // It waits for the stream to confirm, which it cannot while the repository is away. Nothing committed is lost:
         // the next start replays it, and the slot keeps it for the stream.
         tracing::warn!("PostgreSQL waits for the repository; stopping it at once instead");
-        server.stop(StopMode::Immediate, STOP_PATIENCE)?;
+        if server.stop(StopMode::Immediate, END_PATIENCE).is_err() {
+            server.stop(StopMode::Kill, END_PATIENCE)?;
+        }
         Ok(())
     }
 
     /// Ends the server at once and forgets it: its folder is gone or about to be replaced.
     pub(crate) fn abandon(&mut self) {
         if let Some(mut server) = self.server.take() {
-            let _ = server.stop(StopMode::Kill, STOP_PATIENCE);
+            let _ = server.stop(StopMode::Kill, END_PATIENCE);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What protects the database while it runs: the stream, strict mode, and a full backup that the WAL can follow.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use backup::{
     database::{is_strict, set_strict, slot_status},
@@ -19,6 +19,9 @@ use crate::{commands::progress::Steps, error::Error};
 
 /// Name of our slot, and of our stream as a standby.
 pub(crate) const SLOT: &str = "bre";
+/// How long the last append of a stream may take that was told to end.
+const STREAM_PATIENCE: Duration = Duration::from_secs(10);
+
 impl Supervisor {
     pub(super) fn start_streamer(&mut self) {
         let connect = self
@@ -73,7 +76,7 @@ impl Supervisor {
             .set_key_warning(self.keys.age().ok().and_then(|age| age.warning));
     }
 
-    fn note_recipient(&self) {
+    pub(super) fn note_recipient(&self) {
         if let Err(error) = self.instance.note_recipient(&self.keys.public.id()) {
             tracing::warn!(%error, "whose key is in use could not be noted");
         }
@@ -81,8 +84,10 @@ impl Supervisor {
 
     pub(super) fn stop_streamer(&mut self) {
         self.stream.follow(None);
-        if let Some(streamer) = self.streamer.take() {
-            streamer.stop();
+        if let Some(streamer) = self.streamer.take()
+            && !streamer.stop_within(STREAM_PATIENCE)
+        {
+            tracing::warn!("the repository hangs: the stream's last append is left to itself");
         }
     }
 
@@ -90,19 +95,26 @@ impl Supervisor {
     pub(super) fn settle_strict_mode(&mut self) -> Result<(), Error> {
         let superuser = self.postgres.connect_options(SUPERUSER, "postgres");
         let wanted = self.config.database.strict;
-        let is_on = is_strict(&superuser, SLOT)?;
-        if wanted && !is_on {
-            if !self.stream.is_attached() {
-                return Ok(());
+        let may_wait = self.stream.is_attached();
+        let settled = self.ground().during(move |_| -> Result<bool, Error> {
+            let is_on = is_strict(&superuser, SLOT)?;
+            match (wanted, is_on) {
+                (true, false) if !may_wait => return Ok(false),
+                (true, false) => {
+                    set_strict(&superuser, SLOT, true)?;
+                    tracing::info!("strict mode: a commit returns when the repository holds it");
+                }
+                (false, true) => {
+                    set_strict(&superuser, SLOT, false)?;
+                    tracing::warn!("strict mode was left, as this start's settings say");
+                }
+                _ => {}
             }
-            set_strict(&superuser, SLOT, true)?;
-            tracing::info!("strict mode: a commit returns when the repository holds it");
+            Ok(true)
+        })??;
+        if settled {
+            self.stream.set_strict(wanted);
         }
-        if !wanted && is_on {
-            set_strict(&superuser, SLOT, false)?;
-            tracing::warn!("strict mode was left, as this start's settings say");
-        }
-        self.stream.set_strict(wanted);
         Ok(())
     }
 
@@ -111,7 +123,10 @@ impl Supervisor {
         if !self.postgres.is_running() {
             return Ok(());
         }
-        let slot = slot_status(&self.postgres.connect_options(BACKUP, "postgres"), SLOT)?;
+        let connect = self.postgres.connect_options(BACKUP, "postgres");
+        let slot = self
+            .ground()
+            .during(move |_| slot_status(&connect, SLOT))??;
         self.stream.set_slot(slot.as_ref());
         self.keep_strict_mode()?;
         self.keep_to_the_plan();
@@ -134,7 +149,10 @@ impl Supervisor {
         }
         if self.stream.is_strict() {
             let superuser = self.postgres.connect_options(SUPERUSER, "postgres");
-            if is_strict(&superuser, SLOT)? {
+            if self
+                .ground()
+                .during(move |_| is_strict(&superuser, SLOT))??
+            {
                 return Ok(());
             }
             tracing::error!(
@@ -147,7 +165,11 @@ impl Supervisor {
 
     /// Without a complete backup on this timeline WAL alone restores nothing. The first one is waited for.
     pub(super) fn ensure_full_backup(&mut self) -> Result<(), Error> {
-        let backups = catalogue(&self.repository)?.backups;
+        let repository = self.repository.clone();
+        let backups = self
+            .ground()
+            .during(move |_| catalogue(&repository))??
+            .backups;
         if backups
             .iter()
             .any(|backup| backup.state == BackupState::Complete)
@@ -165,7 +187,9 @@ impl Supervisor {
         }
         tracing::info!("no complete backup yet: taking the first one before serving");
         let request = self.backup_request(BackupKind::Full, "first backup");
-        let outcome = request.run(&Steps::logged())?;
+        let outcome = self
+            .ground()
+            .during(move |cancel| request.run(&Steps::logged().cancelled_by(cancel)))??;
         self.backups.note(&outcome);
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::{
 };
 
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The guide's persistence settings: a snapshot an hour, the append-only file synced every second.
 const CONFIG: &str = "save 3600 1\nappendonly yes\nappendfsync everysec\nauto-aof-rewrite-percentage 100\n\
@@ -28,6 +29,9 @@ pub(crate) struct Redis {
     program: PathBuf,
     socket: PathBuf,
     child: Option<Child>,
+    /// Its socket was seen since its start, or must have been there: when it is not there any more, somebody deleted it.
+    listened: bool,
+    started: Instant,
 }
 
 impl Redis {
@@ -43,6 +47,8 @@ impl Redis {
             program,
             socket,
             child: None,
+            listened: false,
+            started: Instant::now(),
         })
     }
 
@@ -83,6 +89,7 @@ impl Redis {
             .spawn()
             .map_err(Error::file("cannot start", &self.program))?;
         self.child = Some(child);
+        (self.listened, self.started) = (false, Instant::now());
         Ok(())
     }
 
@@ -112,6 +119,12 @@ impl Redis {
         }
     }
 
+    pub(crate) fn kill_leftovers(&self) {
+        for pid in self.leftovers() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
     /// By their command lines: the file with its number may have been deleted under it.
     fn leftovers(&self) -> Vec<Pid> {
         let serving = format!("unixsocket:{}", self.socket.display());
@@ -137,7 +150,10 @@ impl Redis {
             None => true,
         };
         // Written before the process starts, so its absence means a deletion, never a slow start.
-        let deleted = !self.config_file().exists();
+        let listens = self.socket.exists();
+        let deleted = !self.config_file().exists() || self.listened && !listens;
+        // It listens before it reads its files.
+        self.listened |= listens || self.started.elapsed() > LISTEN_PATIENCE;
         if !ended && !deleted {
             return;
         }

@@ -4,6 +4,10 @@ use std::{
     fs::File,
     os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,6 +16,7 @@ use recovery::spare::{Phase, Promoted, Status, is_promoted, take_promoted};
 
 use super::{
     database::move_aside,
+    ground::Lost,
     postgres::{Folder, Postgres},
 };
 use crate::{
@@ -26,7 +31,8 @@ const START_AGAIN: Duration = Duration::from_secs(5);
 /// A spare whose process ended with everything else is back within this, or the database is restored the ordinary way.
 const WAKE_PATIENCE: Duration = Duration::from_secs(20);
 const OLD_PATIENCE: Duration = Duration::from_secs(30);
-const STOP_PATIENCE: Duration = Duration::from_secs(70);
+/// Its server writes a checkpoint first.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -37,10 +43,11 @@ pub(crate) struct Companion {
     repository: Option<Location>,
     child: Option<Child>,
     started: Option<Instant>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Companion {
-    pub(crate) fn new(instance: &Instance, config: &Config) -> Self {
+    pub(crate) fn new(instance: &Instance, config: &Config, stop: Arc<AtomicBool>) -> Self {
         Self {
             instance: instance.clone(),
             enabled: config.spare.enabled,
@@ -48,6 +55,7 @@ impl Companion {
             repository: config.repository.path.clone(),
             child: None,
             started: None,
+            stop,
         }
     }
 
@@ -135,6 +143,7 @@ impl Companion {
             ),
             Ok(None) => {}
             // What was promoted holds what nothing else holds: it is not passed over.
+            Err(error @ Error::Lost(_)) => return Err(error),
             Err(error) if self.waiting().unwrap_or(true) => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "the spare could not be taken; the database is restored");
@@ -160,7 +169,7 @@ impl Companion {
         }
         move_aside(&to)?;
         let request = Request::HandOver { to: to.clone() };
-        match self.link().promoted(&request)? {
+        match self.link().promoted(&request, Some(&self.stop))? {
             Some(promoted) => Ok(Some(promoted)),
             None => Ok(take_promoted(&self.instance.spare(), &to)?),
         }
@@ -183,6 +192,7 @@ impl Companion {
                     tracing::warn!(?trouble, "the spare is not where it could be promoted");
                     return Ok(false);
                 }
+                _ if self.stop.load(Ordering::Relaxed) => return Err(Lost::Stopping.into()),
                 _ if Instant::now() > deadline => {
                     tracing::warn!("the spare does not follow");
                     return Ok(false);
@@ -195,7 +205,7 @@ impl Companion {
         let request = Request::Promote {
             even_if_alive: false,
         };
-        Ok(self.link().promoted(&request)?.is_some())
+        Ok(self.link().promoted(&request, Some(&self.stop))?.is_some())
     }
 
     /// Whoever keeps it: it stops with the engine.
@@ -211,6 +221,10 @@ impl Companion {
             std::thread::sleep(LOOK);
         }
         if let Some(mut child) = self.child.take() {
+            if is_folder_locked(&self.instance.spare()) {
+                tracing::warn!("the process that keeps the spare does not stop; ending it");
+                let _ = child.kill();
+            }
             let _ = child.wait();
         }
     }

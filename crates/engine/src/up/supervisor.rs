@@ -12,18 +12,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backup::{BackupError, stream::Streamer};
+use backup::stream::Streamer;
+use postgres_physical::server::Leftover;
 use repository::{Repository, Store};
-use services::{RecoveryFact, Services, Tier, WriterState};
+use services::{Services, Tier};
 use tokio::runtime::Runtime;
 
 use super::{
     FIRST_CLIENT,
     backups::Backups,
     database,
+    ground::Ground,
     health::StreamMonitor,
+    leftovers,
+    observer::Observer,
     plan::Plan,
     postgres::Postgres,
+    reachable,
     redis::Redis,
     repository::{Claim, Own, open_own},
     sockets,
@@ -42,10 +47,6 @@ use crate::{
 /// How long one look at the database's process lasts; also how soon a request to stop is seen.
 const LOOK: Duration = Duration::from_millis(100);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LAST: Duration = Duration::from_secs(10);
-/// How long a start waits for the stream and the first commit; past it the instance is up and says what is missing.
-const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running instance.
 #[derive(Debug)]
@@ -60,17 +61,20 @@ pub(crate) struct Supervisor {
     pub(super) redis: Option<Redis>,
     pub(super) streamer: Option<Streamer>,
     pub(super) stream: StreamMonitor,
-    services: Option<services::Running>,
+    pub(super) services: Option<services::Running>,
     pub(super) runtime: Runtime,
     api_key: String,
     url: String,
-    stop: Arc<AtomicBool>,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) observer: Observer,
+    /// What commands were told.
+    announced: Option<Running>,
     reloader: Option<Reloader>,
     pub(super) backups: Backups,
     /// From the first look on.
     pub(super) plan: Option<Plan>,
     copies: Option<Copies>,
-    companion: Companion,
+    pub(super) companion: Companion,
 }
 
 impl Supervisor {
@@ -83,7 +87,8 @@ impl Supervisor {
     ) -> Result<Self, Error> {
         let runtime = Runtime::new()
             .map_err(|error| Error::Failed(format!("cannot start threads: {error}")))?;
-        let stop = stop_on_signal(&runtime)?;
+        let ours = instance.clone();
+        let stop = stop_on_signal(&runtime, move || end_servers(&ours))?;
         crate::keys::prepare(&instance.keys(), &config.repository_key)?;
         let Own {
             store,
@@ -95,11 +100,9 @@ impl Supervisor {
             config.repository.path.as_ref(),
             config.repository.lock,
         )?;
-        let mut postgres = Postgres::new(instance, &config)?;
-        let mut companion = Companion::new(instance, &config);
-        companion.take_over(&postgres)?;
-        let came = database::bring_up(&mut postgres, instance, &repository, keys.private.as_ref())?;
-        tracing::info!(?came, "the database is up");
+        leftovers::end(instance, &config);
+        let postgres = Postgres::new(instance, &config, Arc::clone(&stop))?;
+        let companion = Companion::new(instance, &config, Arc::clone(&stop));
         let redis = match &config.cache.url {
             Some(_) => None,
             None => Some(started(Redis::new(instance)?)),
@@ -122,6 +125,8 @@ impl Supervisor {
             api_key: String::new(),
             url,
             stop,
+            observer: Observer::of_environment(),
+            announced: None,
             reloader: None,
             backups: Backups::default(),
             plan: None,
@@ -131,7 +136,7 @@ impl Supervisor {
         supervisor
             .stream
             .want_strict(supervisor.config.database.strict);
-        supervisor.attach_stream()?;
+        supervisor.first_recovery()?;
         supervisor.start_services(listener, book)?;
         supervisor.first_key()?;
         supervisor.copies = Some(Copies::start(
@@ -141,44 +146,6 @@ impl Supervisor {
             supervisor.keys.private.as_ref(),
         ));
         Ok(supervisor)
-    }
-
-    /// The stream first, then strict mode: a commit that waits for nobody would wait for ever.
-    fn attach_stream(&mut self) -> Result<(), Error> {
-        self.start_streamer();
-        self.attach_and_settle()?;
-        self.ensure_full_backup()
-    }
-
-    /// A stream that was just attached may go again at once: to follow a timeline that ended, for instance. What does not
-    /// come about here comes about while the instance runs; until then strict mode refuses locates.
-    fn attach_and_settle(&mut self) -> Result<(), Error> {
-        let deadline = Instant::now() + START_PATIENCE;
-        loop {
-            self.wait_for_stream();
-            match self.settle_strict_mode() {
-                Err(Error::Backup(error @ BackupError::Setting(_))) => {
-                    tracing::warn!(%error, "strict mode is not settled yet");
-                }
-                other => return other,
-            }
-            if Instant::now() >= deadline || self.is_stopping() {
-                return Ok(());
-            }
-            std::thread::sleep(RETRY_FIRST);
-        }
-    }
-
-    /// Past its patience the instance goes on and says what is missing.
-    fn wait_for_stream(&self) {
-        if let Some(streamer) = &self.streamer
-            && streamer
-                .watch()
-                .wait_until(START_PATIENCE, |state| state.attached)
-                .is_none()
-        {
-            tracing::error!(state = ?streamer.state(), "WAL does not reach the repository");
-        }
     }
 
     fn start_services(
@@ -191,53 +158,27 @@ impl Supervisor {
         let config = wiring::services_config(self, listener, control, book, recovery.clone())?;
         let services = self.runtime.block_on(Services::start(config))?;
         self.services = Some(services);
-        self.wait_for_writer(recovery.as_ref())
-    }
-
-    /// Waits until the log is open, and until an epoch that a restore demands is on record.
-    fn wait_for_writer(&mut self, recovery: Option<&RecoveryFact>) -> Result<(), Error> {
-        let Some(services) = &self.services else {
-            return Ok(());
-        };
-        let serving = self.runtime.block_on(async {
-            let (mut state, mut refused) = (services.watch_writer(), services.watch_writer());
-            let serving = async {
-                services.wait_ready(START_PATIENCE).await?;
-                let serving = state.wait_for(WriterState::is_serving);
-                let waited = tokio::time::timeout(START_PATIENCE, serving).await;
-                Ok::<bool, services::ServiceError>(matches!(waited, Ok(Ok(_))))
-            };
-            // A log that is refused stays so until a person has looked: there is nothing to wait for.
-            let is_refused = |state: &WriterState| matches!(state, WriterState::Refusing { .. });
-            tokio::select! {
-                serving = serving => serving,
-                _ = refused.wait_for(is_refused) => Ok(false),
-            }
-        });
-        match (serving, recovery) {
-            (Ok(true), Some(_)) => database::forget_fact(&self.postgres.dir()),
-            (Ok(true), None) => Ok(()),
-            (not_serving, _) => {
-                tracing::error!(
-                    state = ?services.writer_state(), result = ?not_serving, "the audit log is not open: locates are refused"
-                );
+        match self.wait_for_writer(recovery.as_ref()) {
+            Err(Error::Lost(lost)) => {
+                tracing::error!(%lost, "lost again while the services started");
+                self.bring_back();
                 Ok(())
             }
+            other => other,
         }
     }
 
-    /// The control socket may have been deleted with everything else; bind it anew.
-    fn serve_control(&mut self) -> Result<(), Error> {
+    pub(super) fn keep_reachable(&mut self) -> Result<(), Error> {
         let Some(services) = &mut self.services else {
             return Ok(());
         };
-        let listener = control_listener(&self.instance)?;
-        let _inside = self.runtime.enter();
-        let listener = tokio::net::UnixListener::from_std(listener).map_err(Error::file(
-            "cannot listen on",
-            self.instance.control_socket(),
-        ))?;
-        services.serve_control(listener);
+        let announced = self.announced.as_ref();
+        if reachable::keep_reachable(&self.instance, &self.runtime, services, announced)? {
+            self.note_recipient();
+            if let Some(plan) = &mut self.plan {
+                plan.write_again();
+            }
+        }
         Ok(())
     }
 
@@ -265,7 +206,7 @@ impl Supervisor {
     }
 
     /// Writes where the engine is for commands to find.
-    pub(crate) fn announce(&self) -> Result<Running, Error> {
+    pub(crate) fn announce(&mut self) -> Result<Running, Error> {
         let running = Running {
             url: self.url.clone(),
             database_url: self.postgres.url(super::postgres::SUPERUSER),
@@ -275,6 +216,7 @@ impl Supervisor {
             pid: std::process::id(),
         };
         self.instance.announce(&running)?;
+        self.announced = Some(running.clone());
         Ok(running)
     }
 
@@ -304,7 +246,14 @@ impl Supervisor {
         Ok(())
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(super) fn ground(&mut self) -> Ground<'_> {
+        Ground {
+            postgres: &mut self.postgres,
+            stop: &self.stop,
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
@@ -312,11 +261,8 @@ impl Supervisor {
     pub(crate) fn watch(&mut self) {
         let mut next_look = Instant::now();
         while !self.is_stopping() {
-            if let Some(exit) = self.postgres.wait_exit(LOOK) {
-                tracing::error!(how = %exit.description, "PostgreSQL ended");
-                self.bring_back();
-            } else if self.postgres.folder() == super::postgres::Folder::Missing {
-                tracing::error!("the data folder is gone although PostgreSQL still runs");
+            if let Some(lost) = self.postgres.lost_within(LOOK) {
+                tracing::error!(%lost, "the database is lost");
                 self.bring_back();
             }
             if let (Some(reloader), Some(services)) = (&mut self.reloader, &self.services) {
@@ -334,66 +280,27 @@ impl Supervisor {
             redis.keep_running();
         }
         self.companion.keep();
+        if let Err(error) = self.keep_reachable() {
+            tracing::warn!(%error, "commands cannot find the engine");
+        }
         self.look_after_keys();
         if let Err(error) = self.look_after_stream() {
             tracing::warn!(%error, "the state of the WAL stream could not be read");
         }
     }
 
-    /// Tries until the database is back or the engine is told to stop. Rates are answered meanwhile.
-    fn bring_back(&mut self) {
-        let mut retry = RETRY_FIRST;
-        while !self.is_stopping() {
-            match self.try_to_bring_back() {
-                Ok(()) => {
-                    self.stream.set_problem(None);
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the database could not be brought back; trying again");
-                    self.stream
-                        .set_problem(Some(format!("the database is away: {error}")));
-                }
-            }
-            std::thread::sleep(retry);
-            retry = (retry * 2).min(RETRY_LAST);
-        }
-    }
-
-    fn try_to_bring_back(&mut self) -> Result<(), Error> {
-        if let Some(services) = &self.services {
-            self.runtime.block_on(services.pause_writer());
-        }
-        self.stop_streamer();
-        self.postgres.abandon();
-        self.instance.make_folders()?;
-        self.companion.take_over(&self.postgres)?;
-        let came = database::bring_up(
-            &mut self.postgres,
-            &self.instance,
-            &self.repository,
-            self.keys.private.as_ref(),
-        )?;
-        tracing::info!(?came, "the database is back");
-        self.start_streamer();
-        self.attach_and_settle()?;
-        let recovery = database::read_fact(&self.postgres.dir())?;
-        if let Some(services) = &self.services {
-            self.runtime
-                .block_on(services.resume_writer(recovery.clone()))?;
-        }
-        self.wait_for_writer(recovery.as_ref())?;
-        if !self.instance.control_socket().exists() {
-            self.serve_control()?;
-        }
-        self.announce()?;
-        self.ensure_full_backup()
-    }
-
-    /// Services first, so that nobody waits for an answer that cannot come; the stream last, so that it gets the last byte.
+    /// Services first, so that nobody waits for an answer that cannot come; the stream last, so that it gets the last byte. What runs in
+    /// the background is told at once and has until then. The whole of it is bounded: see `stop_on_signal`.
     pub(crate) fn stop(mut self) -> Result<(), Error> {
         tracing::info!("stopping");
         self.instance.withdraw();
+        self.backups.cancel();
+        if let Some(plan) = &self.plan {
+            plan.cancel();
+        }
+        if let Some(copies) = &self.copies {
+            copies.cancel();
+        }
         if let Some(services) = self.services.take() {
             self.runtime.block_on(services.shutdown());
         }
@@ -408,12 +315,15 @@ impl Supervisor {
         if !self.stream.is_attached() {
             self.stop_streamer();
         }
-        self.postgres.stop()?;
+        let stopped = self.postgres.stop();
         self.stop_streamer();
         self.companion.stop();
         if let Some(mut redis) = self.redis.take() {
             redis.stop();
         }
+        // A request whose work goes on in a thread is not waited for: nobody is there to hear its answer.
+        self.runtime.shutdown_background();
+        stopped?;
         tracing::info!("stopped");
         Ok(())
     }
@@ -453,8 +363,17 @@ fn reachable(listener: &TcpListener) -> Result<SocketAddr, Error> {
     Ok(address)
 }
 
-/// Ctrl-C and SIGTERM ask for a clean stop; a second one ends the process at once, which loses nothing either.
-pub(crate) fn stop_on_signal(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
+/// A stop takes no longer, whatever runs: what hangs then has nothing that its end could harm.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// What ends a process with a signal ends with this: 128 and the signal's number.
+const INTERRUPTED: i32 = 130;
+
+/// Ctrl-C and SIGTERM ask for a clean stop; a second one, or one that is not done within a minute, ends the process at once, which
+/// loses nothing either. `last` ends what would stay behind.
+pub(crate) fn stop_on_signal(
+    runtime: &Runtime,
+    last: impl FnOnce() + Send + 'static,
+) -> Result<Arc<AtomicBool>, Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stop);
@@ -463,6 +382,7 @@ pub(crate) fn stop_on_signal(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error
     let _inside = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut last = Some(last);
     runtime.spawn(async move {
         loop {
             tokio::select! {
@@ -470,9 +390,31 @@ pub(crate) fn stop_on_signal(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error
                 _ = terminate.recv() => {}
             }
             if seen.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
+                std::process::exit(INTERRUPTED);
+            }
+            if let Some(last) = last.take() {
+                // A thread of its own: those of the runtime may be what hangs.
+                std::thread::spawn(move || {
+                    std::thread::sleep(STOP_TIMEOUT);
+                    tracing::error!(
+                        "the stop was not done within {} s; ending at once",
+                        STOP_TIMEOUT.as_secs()
+                    );
+                    last();
+                    std::process::exit(1);
+                });
             }
         }
     });
     Ok(stop)
+}
+
+/// The servers of an engine that cannot end them itself any more.
+fn end_servers(instance: &Instance) {
+    if let Some(left) = Leftover::detect(&instance.postgres()) {
+        let _ = left.kill();
+    }
+    if let Ok(redis) = Redis::new(instance) {
+        redis.kill_leftovers();
+    }
 }

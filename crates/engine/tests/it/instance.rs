@@ -28,6 +28,8 @@ pub(crate) fn plain_http() -> reqwest::Client {
 pub(crate) struct Folder {
     folder: tempfile::TempDir,
     serial: AtomicU32,
+    /// Variables that `bre` is started with.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Folder {
@@ -40,6 +42,7 @@ impl Folder {
         Self {
             folder,
             serial: AtomicU32::new(0),
+            environment: Vec::new(),
         }
     }
 
@@ -56,6 +59,7 @@ impl Folder {
         let mut command = Command::new(BRE);
         command.args(arguments).current_dir(self.path());
         command.env("TMPDIR", self.path()).env_remove("RUST_LOG");
+        command.envs(self.environment.iter().cloned());
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         Running::start(command, self.path(), &format!("command-{serial}"))
     }

@@ -7,11 +7,13 @@
 
 mod audit;
 mod backup;
+mod clusters;
 mod drills;
 mod first_start;
 mod import;
 mod instance;
 mod kms;
+mod losses;
 mod process;
 mod proof;
 mod quote;

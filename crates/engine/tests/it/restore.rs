@@ -281,6 +281,14 @@ fn an_engine_started_on_repository_and_keys_alone_serves_every_acknowledged_quot
     let located = instance.locate();
     assert_eq!(located.body["audit"]["epoch"], 2, "{}", located.text);
     assert_ne!(quoted["audit"]["epoch"], Value::Null);
+    // This engine did not live through it, so it cannot know what was granted last: it says so until somebody has looked.
+    let alarms = instance.bre(&["status"]).exits(1).parsed()["alarms"].to_string();
+    assert!(
+        alarms.contains("recovery_unsettled") && alarms.contains("bre locate reopen"),
+        "{alarms}"
+    );
+    instance.bre(&["locate", "reopen"]).refused(&["--yes"]);
+    instance.bre(&["locate", "reopen", "--yes"]).exits(0);
     // A backup of the new timeline follows by itself.
     let protected = within(PATIENCE, || {
         let status = instance.bre(&["status"]);

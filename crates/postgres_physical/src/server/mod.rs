@@ -75,6 +75,8 @@ pub enum ServerError {
         log: PathBuf,
         tail: String,
     },
+    #[error("the data folder {dir} vanished while PostgreSQL was starting on it")]
+    FolderGone { dir: PathBuf },
     #[error(
         "PostgreSQL on {dir} did not stop within {seconds} s; stop it harder (immediate) or look at its log"
     )]

@@ -156,6 +156,12 @@ impl Server {
             if matches!(self.status_line().as_deref(), Some("ready" | "standby")) {
                 return Ok(());
             }
+            // One whose folder was deleted never says anything more, and lives on for a minute.
+            if !self.dir.join("global/pg_control").exists() {
+                return Err(ServerError::FolderGone {
+                    dir: self.dir.clone(),
+                });
+            }
             // The wait for the process to end doubles as the pause between two looks at the status line.
             if let Some(exit) = self.wait_exit(Duration::from_millis(5)) {
                 return Err(ServerError::StartFailed {

@@ -27,7 +27,9 @@ pub use delta::{Survey, restore_over, survey};
 pub use export::export;
 pub use fetch::{FetchCommand, FetchOutcome, FetchServer, Scope, wal_fetch};
 pub use path::Piece;
-pub use plan::{Plan, Point, StopPoint, Target, plan, plan_sound, plan_watched};
+pub use plan::{
+    Beyond, Plan, Point, StopPoint, Target, beyond_a_hole, plan, plan_sound, plan_watched,
+};
 pub use points::{NamedPoint, named_points};
 pub use recover::{Recover, Recovered, recover};
 pub use remains::Surplus;

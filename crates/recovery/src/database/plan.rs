@@ -103,6 +103,59 @@ pub struct Plan {
     pub wal_bytes: u64,
     /// The span of the window that holds the target.
     pub span: Span,
+    /// WAL that the repository holds behind a hole, and that this restore does not bring back although everything was asked for.
+    pub beyond: Option<Beyond>,
+}
+
+/// WAL behind a hole after which no backup was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beyond {
+    pub timeline: u32,
+    /// The hole: from where to where WAL is missing.
+    pub hole_from: u64,
+    pub hole_to: u64,
+    pub reason: String,
+    /// Where the WAL behind it ends.
+    pub to: u64,
+    /// The last server time that it confirms; microseconds since 1970, 0 when none is known.
+    pub to_micros: i64,
+}
+
+impl Beyond {
+    /// What is not there, and why, in a sentence.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let until = match self.to_micros {
+            0 => String::new(),
+            micros => format!(" ({})", show_time(micros)),
+        };
+        format!(
+            "WAL of timeline {} from {} to {} is missing ({}), and no complete backup begins behind it: what was committed from there on, up to {}{until}, \
+             cannot be restored",
+            self.timeline,
+            show_lsn(self.hole_from),
+            show_lsn(self.hole_to),
+            self.reason,
+            show_lsn(self.to)
+        )
+    }
+}
+
+/// What of the newest timeline cannot be restored for a hole; without a plan, for status.
+pub fn beyond_a_hole(
+    repository: &Repository,
+    private: &RecipientPrivate,
+) -> Result<Option<Beyond>> {
+    let holdings = Holdings::read(repository, private)?;
+    let Some(newest) = holdings.newest_timeline() else {
+        return Ok(None);
+    };
+    let spans = holdings.spans(&path_to(&holdings.reader, newest)?);
+    let end = spans.last().map_or(0, Span::to_lsn);
+    Ok(match behind(&holdings, end, newest) {
+        Behind::Hole(beyond) => Some(beyond),
+        Behind::Nothing | Behind::Missing { .. } => None,
+    })
 }
 
 /// Refuses a target outside the window and names the nearest moments inside.
@@ -139,6 +192,11 @@ fn plan_from(holdings: Holdings, target: Target, progress: &dyn Progress) -> Res
     let path = path_to(&holdings.reader, newest)?;
     let spans = holdings.spans(&path);
     check_reachable(&holdings, &spans, newest)?;
+    let end = spans.last().map_or(0, Span::to_lsn);
+    let mut beyond = match behind(&holdings, end, newest) {
+        Behind::Hole(beyond) => Some(beyond),
+        Behind::Nothing | Behind::Missing { .. } => None,
+    };
     let (span, link, stop) = match &target.point {
         Point::Name(_) | Point::Xid(_) => {
             let (span, link, lsn) = points::find(&holdings, &spans, &target.point, progress)?;
@@ -149,7 +207,7 @@ fn plan_from(holdings: Holdings, target: Target, progress: &dyn Progress) -> Res
             (&spans[span], link, stop)
         }
         point => {
-            let span = choose_span(&spans, point)?;
+            let span = choose_span(&spans, point, beyond.as_ref())?;
             if *point == Point::Latest {
                 check_newest_wal(&holdings, span, &path, target.timeline)?;
                 check_nothing_beyond(&holdings, span, newest)?;
@@ -158,6 +216,10 @@ fn plan_from(holdings: Holdings, target: Target, progress: &dyn Progress) -> Res
             (span, link, stop)
         }
     };
+    if target.point != Point::Latest {
+        // A moment before the hole is all that was asked for.
+        beyond = None;
+    }
     let backup = choose_backup(&holdings, span, link, stop.lsn)?.clone();
     let timeline = span.links[link].timeline;
     let upto = path
@@ -173,6 +235,7 @@ fn plan_from(holdings: Holdings, target: Target, progress: &dyn Progress) -> Res
         segment_bytes: segment_bytes(&holdings.reader, backup.timeline)?,
         wal_bytes: stop.lsn.saturating_sub(backup.start_lsn),
         span: span.clone(),
+        beyond,
         backup,
     })
 }
@@ -236,28 +299,59 @@ fn check_newest_wal(
     }
 }
 
-/// A gap that nobody put on record is a loss of objects: what lies before it is not "the latest". One on record is known,
-/// and the status shows it.
-fn check_nothing_beyond(holdings: &Holdings, span: &Span, timeline: u32) -> Result<()> {
-    let end = span.to_lsn();
-    let Some(wal) = holdings.inventory.timelines.get(&timeline) else {
-        return Ok(());
-    };
-    let Some(beyond) = wal.intervals.iter().find(|wal| wal.start > end) else {
-        return Ok(());
-    };
-    let on_record = |hole: &repository::Hole| hole.start <= end && beyond.start <= hole.end;
-    if wal.holes.iter().any(on_record) {
-        return Ok(());
-    }
-    Err(Error::MissingWal {
-        timeline,
-        from: show_lsn(end),
-        to: show_lsn(beyond.start),
-    })
+/// What the newest timeline goes on with behind the end of what can be restored.
+enum Behind {
+    Nothing,
+    /// Behind a hole that is on record.
+    Hole(Beyond),
+    /// Behind a gap that nobody put on record.
+    Missing {
+        from: u64,
+        to: u64,
+    },
 }
 
-fn choose_span<'a>(spans: &'a [Span], point: &Point) -> Result<&'a Span> {
+fn behind(holdings: &Holdings, end: u64, timeline: u32) -> Behind {
+    let Some(wal) = holdings.inventory.timelines.get(&timeline) else {
+        return Behind::Nothing;
+    };
+    let Some(next) = wal.intervals.iter().find(|wal| wal.start > end) else {
+        return Behind::Nothing;
+    };
+    let on_record = |hole: &&repository::Hole| hole.start <= end && next.start <= hole.end;
+    match wal.holes.iter().find(on_record) {
+        None => Behind::Missing {
+            from: end,
+            to: next.start,
+        },
+        Some(hole) => {
+            let last = wal.intervals.last().unwrap_or(next);
+            Behind::Hole(Beyond {
+                timeline,
+                hole_from: end,
+                hole_to: next.start,
+                reason: hole.reason.clone(),
+                to: last.end,
+                to_micros: last.end_time_micros.max(0),
+            })
+        }
+    }
+}
+
+/// A gap that nobody put on record is a loss of objects: what lies before it is not "the latest". One on record is known: the plan says
+/// what it costs.
+fn check_nothing_beyond(holdings: &Holdings, span: &Span, timeline: u32) -> Result<()> {
+    match behind(holdings, span.to_lsn(), timeline) {
+        Behind::Nothing | Behind::Hole(_) => Ok(()),
+        Behind::Missing { from, to } => Err(Error::MissingWal {
+            timeline,
+            from: show_lsn(from),
+            to: show_lsn(to),
+        }),
+    }
+}
+
+fn choose_span<'a>(spans: &'a [Span], point: &Point, beyond: Option<&Beyond>) -> Result<&'a Span> {
     // `check_reachable` made sure that there is one.
     let Some(last) = spans.last() else {
         return Err(Error::NothingToRestore("the window is empty".to_owned()));
@@ -271,10 +365,10 @@ fn choose_span<'a>(spans: &'a [Span], point: &Point) -> Result<&'a Span> {
             .find(|span| span.from_lsn() <= *lsn && *lsn <= span.to_lsn()),
         Point::Latest | Point::Name(_) | Point::Xid(_) => Some(last),
     };
-    chosen.ok_or_else(|| outside(spans, point))
+    chosen.ok_or_else(|| outside(spans, point, beyond))
 }
 
-fn outside(spans: &[Span], point: &Point) -> Error {
+fn outside(spans: &[Span], point: &Point, beyond: Option<&Beyond>) -> Error {
     type Bounds = (u64, u64);
     let time_key = |micros: i64| u64::try_from(micros).unwrap_or(0);
     let (wanted, bounds, show): (u64, Vec<Bounds>, fn(u64) -> String) = match point {
@@ -307,10 +401,11 @@ fn outside(spans: &[Span], point: &Point) -> Error {
         .map(|(from, _)| *from)
         .filter(|from| *from > wanted)
         .min();
-    let reason = match (before, after) {
-        (None, _) => "it is earlier than the first complete backup",
-        (_, None) => "it is later than anything that the repository holds",
-        _ => "WAL is missing there",
+    let reason = match (before, after, beyond) {
+        (None, ..) => "it is earlier than the first complete backup".to_owned(),
+        (_, None, Some(beyond)) => beyond.describe(),
+        (_, None, None) => "it is later than anything that the repository holds".to_owned(),
+        _ => "WAL is missing there".to_owned(),
     };
     let nearest = match (before, after) {
         (Some(before), Some(after)) => format!(
@@ -323,7 +418,7 @@ fn outside(spans: &[Span], point: &Point) -> Error {
     };
     Error::OutsideWindow {
         target: show(wanted),
-        reason: reason.to_owned(),
+        reason,
         nearest,
     }
 }
@@ -425,7 +520,7 @@ mod tests {
     fn a_target_outside_names_the_nearest_bounds() {
         let (_, spans) = two_spans();
         let check = |point: Point, expected: Result<u64, &str>| match (
-            choose_span(&spans, &point),
+            choose_span(&spans, &point, None),
             expected,
         ) {
             (Ok(span), Ok(from)) => assert_eq!(span.from_lsn(), from, "{point:?}"),
@@ -486,6 +581,48 @@ mod tests {
         check(vanished(), Some((0x300, 0x400))).unwrap();
         // A backup after it leads on.
         check(two_spans().0, None).unwrap();
+    }
+
+    #[test]
+    fn what_lies_behind_a_hole_is_told_and_is_not_called_later_than_everything() {
+        let backups = vec![backup("a", 1, 0x120, 0x150)];
+        let mut holdings = holdings(&[(1, 0x100, 0x300), (1, 0x400, 0x600)], backups);
+        let wal = holdings.inventory.timelines.get_mut(&1).unwrap();
+        wal.holes.push(repository::Hole {
+            timeline: 1,
+            recorded_at_micros: 0,
+            start: 0x300,
+            end: 0x400,
+            reason: "the server had removed it".to_owned(),
+        });
+        let spans = holdings.spans(&path(&[]));
+        let Behind::Hole(beyond) = behind(&holdings, spans.last().unwrap().to_lsn(), 1) else {
+            panic!("it is not seen");
+        };
+        let bounds = (
+            beyond.hole_from,
+            beyond.hole_to,
+            beyond.to,
+            beyond.to_micros,
+        );
+        assert_eq!(bounds, (0x300, 0x400, 0x600, 0x600));
+        let told = choose_span(&spans, &Point::Time(0x700), Some(&beyond))
+            .unwrap_err()
+            .to_string();
+        for words in [
+            "0/300 to 0/400 is missing",
+            "the server had removed it",
+            "0/600",
+        ] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+        assert!(!told.contains("later than anything"), "{told}");
+        assert!(choose_span(&spans, &Point::Time(0x200), Some(&beyond)).is_ok());
+        // A backup behind it makes up for it.
+        holdings.complete.push(backup("b", 1, 0x420, 0x450));
+        let spans = holdings.spans(&path(&[]));
+        let end = spans.last().unwrap().to_lsn();
+        assert!(matches!(behind(&holdings, end, 1), Behind::Nothing));
     }
 
     #[test]

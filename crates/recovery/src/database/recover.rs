@@ -199,6 +199,10 @@ fn wait_until_open(
                 format!("PostgreSQL ended ({})", exit.description),
             ));
         }
+        if !request.dir.join(CONTROL).exists() {
+            let reason = "the folder vanished while WAL was replayed into it".to_owned();
+            return Err(failed(request, fetch, log_start, reason));
+        }
         let now = fetch.served_bytes();
         if now > served {
             progress.advance(now - served);

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::repository::to_json;
 use crate::store::now_micros;
+use crate::{BackupState, BackupSummary, Repository};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hole {
@@ -14,6 +14,16 @@ pub struct Hole {
     pub end: u64,
     pub reason: String,
     pub recorded_at_micros: i64,
+}
+
+impl Hole {
+    /// A complete backup that begins behind it: from there on everything can be restored again.
+    #[must_use]
+    pub fn is_made_up_for(&self, backups: &[BackupSummary]) -> bool {
+        backups
+            .iter()
+            .any(|backup| backup.state == BackupState::Complete && backup.start_lsn >= self.end)
+    }
 }
 
 /// Records that WAL from `start` to `end` was lost, and why.

@@ -37,6 +37,9 @@ pub(super) fn concerns(gateway: &Gateway, now: i64) -> Vec<Concern> {
     if let Some(refusal) = gateway.calculator.writer.refusal() {
         all.push(Concern::new("locates", refusal.to_string()));
     }
+    if let Some(why) = gateway.calculator.writer.closed() {
+        all.push(Concern::new("locates", why));
+    }
     if gateway.cache.state() == CacheState::Down {
         all.push(Concern::new("cache", "it does not answer"));
     }

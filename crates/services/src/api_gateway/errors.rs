@@ -36,6 +36,8 @@ pub(crate) enum ApiError {
     TickerNotFound(String),
     ClientNotFound(String),
     NotFound(&'static str),
+    /// It was recorded, and a recovery did not bring it back.
+    Lost(Box<crate::data::Loss>),
     /// What is there already, or has ended, does not allow it.
     Conflict(&'static str),
     MethodNotAllowed,
@@ -150,6 +152,12 @@ impl ApiError {
                 json!({ "client_id": client }),
             ),
             NotFound(what) => body(StatusCode::NOT_FOUND, "NOT_FOUND", what, Value::Null),
+            Lost(loss) => body(
+                StatusCode::NOT_FOUND,
+                "NOT_FOUND",
+                "it is not on record any more: it was made when entries were recorded that a recovery lost",
+                json!({ "lost": loss, "reason": loss.describe() }),
+            ),
             Conflict(why) => body(StatusCode::CONFLICT, "CONFLICT", why, Value::Null),
             MethodNotAllowed => body(
                 StatusCode::METHOD_NOT_ALLOWED,

@@ -21,6 +21,7 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
     let stream = gateway.stream.report();
     let writer = gateway.calculator.writer.state();
     let refusal = gateway.calculator.writer.refusal();
+    let closed = gateway.calculator.writer.closed();
     let cache = gateway.cache.state();
     let loaded = market.is_loaded();
     let concerns = concerns(&gateway, now);
@@ -41,9 +42,11 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
         // The same, by the name that older clients know.
         "timestamp": time,
         "mode": if gateway.strict { "strict" } else { "normal" },
-        "locates": match &refusal {
-            None => json!({ "served": true }),
-            Some(error) => json!({ "served": false, "reason": error.to_string() }),
+        "locates": match (&refusal, &closed) {
+            (None, None) => json!({ "served": true }),
+            (Some(error), _) => json!({ "served": false, "reason": error.to_string() }),
+            // Fees are; what they are for is not.
+            (None, Some(why)) => json!({ "served": false, "reason": why, "quotes_served": true }),
         },
         "component_status": component_status(market.database_up(), cache, &feeds),
         "components": {

@@ -12,7 +12,7 @@ use super::lists::{List, Page};
 use super::locate::FeeAnswer;
 use super::middleware::Caller;
 use super::parameters::{Parameters, is_request_id};
-use crate::data::{Found, RecordedQuote, find_by_id, find_by_request};
+use crate::data::{Found, RecordedQuote, find_by_id, find_by_request, losses_in};
 
 const BY_ID: &[&str] = &["id"];
 const BY_REQUEST: &[&str] = &["request_id", "skip", "limit"];
@@ -48,7 +48,23 @@ async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Found, Api
         .map_err(|_| ApiError::invalid("id", "path", "must be a quote's id", BY_ID))?;
     let client = gateway.keeper.client()?;
     let found = find_by_id(&client, &caller.0.stored.client_id, &id.to_string()).await?;
-    found.ok_or(ApiError::NotFound("there is no such quote of yours"))
+    match found {
+        Some(found) => Ok(found),
+        None => Err(missing(&client, id, "there is no such quote of yours").await?),
+    }
+}
+
+/// What is not there was never there, or a recovery lost it: its id says when it was made.
+pub(super) async fn missing(
+    client: &tokio_postgres::Client,
+    id: Uuid,
+    never: &'static str,
+) -> Result<ApiError, ApiError> {
+    let losses = losses_in(client).await?;
+    Ok(match losses.into_iter().find(|loss| loss.is_of(id)) {
+        Some(loss) => ApiError::Lost(Box::new(loss)),
+        None => ApiError::NotFound(never),
+    })
 }
 
 #[derive(Serialize)]

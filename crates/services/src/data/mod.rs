@@ -6,6 +6,7 @@ mod entries;
 mod feeds;
 mod keeper;
 mod locates;
+mod losses;
 mod market;
 mod migrations;
 mod newest;
@@ -37,6 +38,8 @@ pub(crate) use locates::{
     DeskTerms, Idempotency, Locate, LocateFilter, LocateKind, LocateOrder, LocateOutcome, Order,
     Refusal, Status, StoredLocate, available, find_locates, made_for, steps_of, sweep,
 };
+pub(crate) use losses::losses_in;
+pub use losses::{Loss, losses};
 pub(crate) use market::{
     Announced, BaseRate, Definition, EventRisk, HeldFigure, LastLoad, MarketData, Moment,
     RefusedDelivery, Stock, TickerAlias, Volatility, decimal, keys as read_keys,

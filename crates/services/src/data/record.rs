@@ -56,6 +56,9 @@ pub(crate) trait Record: Send + Sync + std::fmt::Debug {
     /// The log's end, where its writer runs.
     fn tip(&self) -> Option<Chain>;
 
+    /// Why locates of a trade date are rejected until an operator has looked at what a recovery lost.
+    fn closed(&self) -> Option<String>;
+
     /// How the feeds do where they are asked, if that is elsewhere.
     fn feeds(&self) -> BTreeMap<String, FeedState> {
         BTreeMap::new()
@@ -98,5 +101,9 @@ impl Record for Writer {
 
     fn tip(&self) -> Option<Chain> {
         Writer::tip(self)
+    }
+
+    fn closed(&self) -> Option<String> {
+        Writer::closed(self)
     }
 }

@@ -16,6 +16,8 @@ use crate::time::rfc3339;
 pub struct AuditReport {
     #[serde(flatten)]
     pub log: audit::Report,
+    /// `sound`, `sound_with_losses` or `not_sound`.
+    pub verdict: &'static str,
     /// Rows of `quotes` that belong to an entry.
     pub quotes: u64,
     /// Steps of locates, each with its rows.
@@ -79,6 +81,7 @@ pub async fn verify(
         report.reason = Some(reason);
     }
     Ok(AuditReport {
+        verdict: report.verdict(),
         log: report,
         quotes,
         locates,

@@ -28,6 +28,9 @@ pub(super) struct DataState {
     pub(super) writer: WriterState,
     pub(super) refusal: Option<WriteFailure>,
     pub(super) stream: StreamReport,
+    /// Why locates of a trade date are rejected; absent in what an older service says.
+    #[serde(default)]
+    pub(super) closed: Option<String>,
     /// Breakers and last answers of the feeds, which are asked there; absent in what an older service says.
     #[serde(default)]
     pub(super) feeds: BTreeMap<String, FeedState>,
@@ -176,6 +179,10 @@ impl Record for RemoteRecord {
 
     fn tip(&self) -> Option<Chain> {
         None
+    }
+
+    fn closed(&self) -> Option<String> {
+        data_state(&self.seen.borrow()).ok()?.closed
     }
 
     fn feeds(&self) -> BTreeMap<String, FeedState> {

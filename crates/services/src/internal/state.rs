@@ -35,6 +35,7 @@ pub(super) async fn data_state(State(host): State<Host>) -> Json<DataState> {
         writer: writer.state(),
         refusal: writer.refusal().map(Into::into),
         stream: host.gateway.stream.report(),
+        closed: writer.closed(),
         feeds: host.gateway.keeper.board.all(),
     })
 }

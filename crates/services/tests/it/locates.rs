@@ -498,6 +498,20 @@ async fn after_a_recovery_that_may_have_lost_grants_an_operator_reopens_the_day(
         desk.take("GME", 100).await,
         ("rejected".into(), 0, "recovery_unsettled".into())
     );
+    let health = async || desk.instance.get(&desk.key, "/api/v1/health").await.json();
+    let told = health().await;
+    let why = told["locates"]["reason"].as_str().unwrap_or_default();
+    assert!(
+        told["status"] == "degraded" && told["locates"]["served"] == false,
+        "{told}"
+    );
+    for words in [
+        "recovery_unsettled",
+        "POST /api/v1/admin/locates/reopen",
+        "bre locate reopen",
+    ] {
+        assert!(why.contains(words), "{words}: {why}");
+    }
     let order = br#"{"role":"operator","client_id":"night-desk","by":"test"}"#;
     let (_, made) = desk.instance.control("POST", "/internal/keys", order).await;
     let made: Value = serde_json::from_str(&made).unwrap();
@@ -510,6 +524,14 @@ async fn after_a_recovery_that_may_have_lost_grants_an_operator_reopens_the_day(
     )
     .await;
     assert_eq!(reopen.status, 200, "{}", reopen.body);
+    let told = health().await;
+    assert_eq!(told["locates"], json!({ "served": true }));
+    // And what `bre locate reopen` asks for.
+    let (status, again) = desk
+        .instance
+        .control("POST", "/internal/locates/reopen", b"{}")
+        .await;
+    assert_eq!(status, 200, "{again}");
     assert_eq!(desk.take("GME", 100).await.0, "filled");
     assert_eq!(desk.remaining("GME").await, 350_000 - 200);
     assert_eq!(desk.instance.verify().await.log.reason, None);

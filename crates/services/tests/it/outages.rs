@@ -135,11 +135,15 @@ async fn a_kill_in_the_middle_loses_no_acknowledged_quote() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_ends_too_early_is_refused_until_a_recovery_is_recorded() {
+async fn a_log_that_ends_too_early_is_refused_until_a_recovery_is_recorded_and_what_it_lost_is_told()
+ {
     let instance = Instance::start().await;
     let key = instance.key_for("standard").await;
+    let mut quotes = Vec::new();
     for _ in 0..5 {
-        assert_eq!(instance.locate(&key, GME).await.status, 200);
+        let answer = instance.locate(&key, GME).await;
+        assert_eq!(answer.status, 200);
+        quotes.push(answer.json()["quote_id"].as_str().unwrap().to_owned());
     }
     instance.services().pause_writer().await;
     let paused = instance.locate(&key, GME).await;
@@ -195,8 +199,33 @@ async fn a_log_that_ends_too_early_is_refused_until_a_recovery_is_recorded() {
         ),
         (Some(2), Some(end - 1))
     );
-    let report = instance.verify().await.log;
+    let verified = instance.verify().await;
+    let report = verified.log;
     assert_eq!(report.first_bad, None, "{report:?}");
+    assert_eq!(
+        (verified.verdict, report.lost_entries),
+        ("sound_with_losses", 3)
+    );
+    let known: Vec<_> = report
+        .known_losses
+        .iter()
+        .map(|lost| (lost.epoch, lost.size))
+        .collect();
+    assert!(known.contains(&(1, end)), "{known:?}");
+    // Of what is lost it is told that it is; the rest is there, and what never was is not called lost.
+    let path = |id: &str| format!("/api/v1/quotes/{id}");
+    let lost = instance.get(&key, &path(&quotes[4])).await;
+    assert_eq!(lost.status, 404, "{}", lost.body);
+    assert!(lost.body.contains("of epoch 1, lost"), "{}", lost.body);
+    assert_eq!(instance.get(&key, &path(&quotes[0])).await.status, 200);
+    let never = instance
+        .get(&key, &path("01900000-0000-7000-8000-000000000000"))
+        .await;
+    assert!(
+        never.status == 404 && !never.body.contains("lost"),
+        "{}",
+        never.body
+    );
     let epoch = report.epochs.last().unwrap();
     assert_eq!(
         (epoch.epoch, epoch.recovered_size, epoch.known_lost),

@@ -266,5 +266,6 @@ fn plan_of(backup: &BackupSummary) -> Plan {
             from_micros: 0,
             to_micros: 0,
         },
+        beyond: None,
     }
 }

@@ -6,6 +6,7 @@ mod feeds;
 mod head;
 mod import;
 mod keys;
+mod reopen;
 mod status;
 
 use axum::Router;
@@ -23,6 +24,7 @@ pub(crate) fn control_routes(gateway: Gateway) -> Router {
         .route("/internal/keys", get(keys::list).post(keys::create))
         .route("/internal/keys/{id}", delete(keys::revoke))
         .route("/internal/keys/{id}/rotate", post(keys::rotate))
+        .route("/internal/locates/reopen", post(reopen::reopen))
         .route("/internal/audit/head", get(head::head))
         .route("/internal/audit/entries", post(entries::record))
         .route("/internal/status", get(status::status))

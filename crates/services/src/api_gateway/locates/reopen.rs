@@ -25,7 +25,13 @@ pub(in super::super) async fn reopen(
     request: Request<Body>,
 ) -> Result<Json<Reopened>, ApiError> {
     gateway.json_or_nothing(request, &[]).await?.finish()?;
-    let by = by(&caller);
+    reopen_by(&gateway, by(&caller)).await
+}
+
+pub(in super::super) async fn reopen_by(
+    gateway: &Gateway,
+    by: String,
+) -> Result<Json<Reopened>, ApiError> {
     let fields = Fields::new()
         .with("actor", &by)
         .with("name", "locates")

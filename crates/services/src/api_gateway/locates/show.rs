@@ -59,7 +59,10 @@ pub(in super::super) async fn show(
     let mut stored = steps_of(&client, &caller.0.stored.client_id, locate_id).await?;
     let steps = stored.iter().map(Step::from).collect();
     let last = stored.pop();
-    let now = last.ok_or(ApiError::NotFound("there is no such locate of yours"))?;
+    let Some(now) = last else {
+        let never = "there is no such locate of yours";
+        return Err(super::super::quotes::missing(&client, locate_id, never).await?);
+    };
     Ok(Json(Life {
         now: now.into(),
         steps,

@@ -373,11 +373,27 @@ impl Unsettled {
         transaction: &Transaction<'_>,
         calendar: &Calendar,
     ) -> Result<Option<Date>, tokio_postgres::Error> {
-        let sql = "SELECT EXISTS (SELECT FROM locate_reopenings WHERE reopened_at >= $1)";
-        let since = system_time(self.opened_at_micros);
-        let reopened: bool = transaction.query_one(sql, &[&since]).await?.get(0);
+        let reopened = self.is_reopened(transaction).await?;
         // Beyond the calendar nothing is granted anyway.
         let trade_date = calendar.trade_date(self.opened_at_micros).ok();
         Ok(trade_date.filter(|_| !reopened))
+    }
+
+    async fn is_reopened(
+        &self,
+        client: &impl GenericClient,
+    ) -> Result<bool, tokio_postgres::Error> {
+        let sql = "SELECT EXISTS (SELECT FROM locate_reopenings WHERE reopened_at >= $1)";
+        let since = system_time(self.opened_at_micros);
+        Ok(client.query_one(sql, &[&since]).await?.get(0))
+    }
+
+    /// When it was opened, as long as nobody has reopened the day.
+    pub(super) async fn closed_since(
+        &self,
+        client: &impl GenericClient,
+    ) -> Result<Option<i64>, tokio_postgres::Error> {
+        let reopened = self.is_reopened(client).await?;
+        Ok((!reopened).then_some(self.opened_at_micros))
     }
 }

@@ -151,6 +151,10 @@ pub(crate) struct Writer {
     orders: watch::Sender<Orders>,
     state: watch::Receiver<WriterState>,
     tip: watch::Receiver<Option<Chain>>,
+    /// Since when.
+    closed: watch::Receiver<Option<i64>>,
+    /// For the calendar in force.
+    market: Arc<Market>,
     stream: Arc<dyn StreamHealth>,
     strict: bool,
     deadline: Duration,
@@ -181,6 +185,8 @@ struct Task {
     orders: watch::Receiver<Orders>,
     state: watch::Sender<WriterState>,
     tip: watch::Sender<Option<Chain>>,
+    /// Since when locates of that moment's trade date are rejected, because a recovery may have lost grants of it.
+    closed: watch::Sender<Option<i64>>,
     recovery: Option<RecoveryFact>,
     /// The restore whose epoch this process has seen opened: its fact is never used again.
     recovery_used: Option<String>,
@@ -201,11 +207,14 @@ impl Writer {
         let (orders, told) = watch::channel(first);
         let (state, seen) = watch::channel(WriterState::Starting);
         let (tip, tip_seen) = watch::channel(None);
+        let (closed, closed_seen) = watch::channel(None);
         let writer = Writer {
             requests,
             orders,
             state: seen,
             tip: tip_seen,
+            closed: closed_seen,
+            market: Arc::clone(&config.market),
             stream: Arc::clone(&config.stream),
             strict: config.strict,
             deadline: config.deadline,
@@ -217,6 +226,7 @@ impl Writer {
             orders: told,
             state,
             tip,
+            closed,
             recovery,
             recovery_used: None,
             in_doubt: Vec::new(),
@@ -303,6 +313,21 @@ impl Writer {
     /// The end of the log as this engine knows it.
     pub(crate) fn tip(&self) -> Option<Chain> {
         self.tip.borrow().clone()
+    }
+
+    /// Why locates of a trade date are rejected until an operator has looked, and what he does then.
+    pub(crate) fn closed(&self) -> Option<String> {
+        let since = (*self.closed.borrow())?;
+        let calendar = self.market.calendar()?;
+        let date = calendar.trade_date(since).ok()?;
+        // The next trade date is open by itself.
+        if calendar.trade_date(crate::time::now_micros()).ok() != Some(date) {
+            return None;
+        }
+        Some(format!(
+            "locates of trade date {date} are rejected (recovery_unsettled): a recovery may have lost grants of it. Compare with what clients hold, \
+             then POST /api/v1/admin/locates/reopen, or: bre locate reopen"
+        ))
     }
 
     /// Lets go of the database; whatever is being committed is answered "outcome unknown". Returns when it is so.

@@ -114,6 +114,11 @@ impl Task {
             self.open_epoch(&mut open, recovery.as_ref()).await?;
         }
         open.unsettled = Unsettled::of(&open).await?;
+        let closed = match &open.unsettled {
+            Some(unsettled) => unsettled.closed_since(&open.session.client).await?,
+            None => None,
+        };
+        self.closed.send_replace(closed);
         self.recovery_used = self
             .recovery
             .take()

@@ -210,7 +210,12 @@ impl Task {
             ran = transact(open, &sealed, &change) => outcome(&open.session, ran),
             _ = self.orders.changed() => Outcome::Lost("told to let go of the database".to_owned()),
         };
-        self.settle(open, before, Waiting::of(&[sealed], vec![answer]), ran)
+        let reopens = matches!(change, Change::LocatesReopened { .. });
+        let settled = self.settle(open, before, Waiting::of(&[sealed], vec![answer]), ran);
+        if reopens && settled.is_ok() {
+            self.closed.send_replace(None);
+        }
+        settled
     }
 
     /// Answers, and keeps in mind, what became of a commit.

@@ -1,0 +1,180 @@
+//! Clusters that `bre` protects and does not run: what it says of them while they cannot be reached, while all is well, with a hole, and
+//! after it; and a spare of one.
+
+use postgres_physical::{server::sql::Client, wire::ConnectOptions};
+use rustix::process::Signal;
+use testkit::{TestPostgres, free_port};
+
+use crate::{
+    instance::Instance,
+    process::{Output, PATIENCE, Running, within},
+};
+
+fn wait_out(stream: &Running, words: &[&str]) {
+    let said = within(PATIENCE, || {
+        let out = stream.out();
+        words.iter().all(|word| out.contains(word)).then_some(())
+    });
+    assert!(
+        said.is_some(),
+        "{words:?} is not said:\n{}\n{}",
+        stream.out(),
+        stream.err()
+    );
+}
+
+fn stopped(stream: Running) -> Output {
+    stream.signal(Signal::TERM);
+    let output = stream.wait();
+    output.exits(0);
+    output
+}
+
+#[test]
+fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_after_it() {
+    let postgres = TestPostgres::builder()
+        .wal_segment_bytes(1 << 20)
+        .set("max_slot_wal_keep_size", "2MB")
+        .set("wal_keep_size", 0)
+        .set("min_wal_size", "2MB")
+        .set("max_wal_size", "4MB")
+        .start();
+    let instance = Instance::prepared(&[]);
+    let data = instance.data();
+    std::fs::create_dir_all(&data).unwrap();
+    let settings = format!(
+        "[clusters.desk]\nurl = \"{}\"\n[clusters.far]\nurl = \"postgres://nobody@127.0.0.1:{}/postgres\"\n",
+        postgres.url(),
+        free_port()
+    );
+    std::fs::write(data.join("bre.toml"), settings).unwrap();
+    let stream = |name: &str| instance.start_command(&["wal", "stream", "--cluster", name]);
+    let desk = |words: &[&str]| instance.bre(&[words, &["--cluster", "desk"]].concat());
+
+    // Why it cannot be reached, at once, and what to do.
+    let far = stream("far");
+    wait_out(&far, &["\"error\"", "[clusters.far] url", "pg_hba.conf"]);
+    stopped(far);
+
+    let running = stream("desk");
+    wait_out(&running, &["\"attached\":true"]);
+    desk(&["backup", "run"]).exits(0);
+    let status = desk(&["status"]).exits(0).parsed();
+    assert_eq!(status["stream"]["attached"], true, "{status}");
+    assert_eq!(status["backups_complete"], 1, "{status}");
+    let all = instance.bre(&["status"]).exits(1).parsed();
+    assert_eq!(
+        all["alarms"],
+        serde_json::json!([]),
+        "there is no repository of its own to miss: {all}"
+    );
+    assert_eq!(all["clusters"]["desk"]["alarms"], serde_json::json!([]));
+    let far = all["clusters"]["far"]["alarms"].to_string();
+    assert!(far.contains("bre wal stream --cluster far"), "{far}");
+
+    // Nobody streams, and PostgreSQL gives up.
+    stopped(running);
+    postgres.sql("CREATE TABLE t (text text)");
+    let lost = within(PATIENCE, || {
+        postgres.sql("INSERT INTO t SELECT repeat('x', 500) FROM generate_series(1, 5000)");
+        postgres.sql("CHECKPOINT");
+        let state = postgres.value("SELECT wal_status FROM pg_replication_slots");
+        (state == "lost").then_some(())
+    });
+    assert!(lost.is_some());
+    let alarms = desk(&["status"]).exits(1).parsed()["alarms"].to_string();
+    assert!(alarms.contains("gave up WAL"), "{alarms}");
+
+    let running = stream("desk");
+    let remedy = "bre backup run --cluster desk";
+    wait_out(&running, &["\"hole\"", "is missing", remedy]);
+    let list = desk(&["backup", "list"]);
+    for words in ["ALARM", "is missing", remedy] {
+        assert!(list.err.contains(words), "{words}: {list:?}");
+    }
+    let alarms = desk(&["status"]).exits(1).parsed()["alarms"].to_string();
+    assert!(
+        alarms.contains("is missing") && alarms.contains(remedy),
+        "{alarms}"
+    );
+
+    // A restore says what it does not bring back.
+    postgres.sql("CREATE TABLE behind_the_hole ()");
+    let to = instance.folder.join("restored");
+    let to = to.to_str().unwrap();
+    let told = within(PATIENCE, || {
+        let look = desk(&["restore", "--dry-run", "--to", to]);
+        (look.code == Some(5)).then_some(())
+    });
+    assert!(
+        told.is_some(),
+        "{:?}",
+        desk(&["restore", "--dry-run", "--to", to])
+    );
+    let restored = desk(&["restore", "--to", to]);
+    let said = restored.exits(5).parsed();
+    assert!(
+        said["not_restored"][0]
+            .as_str()
+            .unwrap()
+            .contains("is missing"),
+        "{said}"
+    );
+    assert_eq!(said["listen_addresses"], "");
+    let now = postgres
+        .value("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+    let elsewhere = instance.folder.join("elsewhere");
+    let refused = desk(&[
+        "restore",
+        "--time",
+        &now,
+        "--to",
+        elsewhere.to_str().unwrap(),
+    ]);
+    assert!(
+        refused.err.contains("is missing") && !refused.err.contains("later than anything"),
+        "{refused:?}"
+    );
+
+    // A backup behind the hole makes up for it.
+    desk(&["backup", "run"]).exits(0);
+    assert!(!desk(&["backup", "list"]).err.contains("ALARM"));
+    let healed = within(PATIENCE, || {
+        (desk(&["restore", "--dry-run", "--to", &format!("{to}.2")]).code == Some(0)).then_some(())
+    });
+    assert!(healed.is_some());
+
+    // A spare of its own.
+    assert_ne!(desk(&["spare", "status"]).code, Some(0), "nobody keeps one");
+    let spare = instance.start_command(&["spare", "run", "--cluster", "desk"]);
+    let follows = within(PATIENCE, || {
+        (desk(&["spare", "status"]).code == Some(0)).then_some(())
+    });
+    assert!(
+        follows.is_some(),
+        "{:?}\n{}",
+        desk(&["spare", "status"]),
+        spare.err()
+    );
+    assert!(
+        !data.join("spare").exists(),
+        "the folder of the instance's own"
+    );
+    let alive = desk(&["spare", "promote", "--yes"]);
+    assert!(alive.err.contains("answers"), "{alive:?}");
+    stopped(running);
+    let promoted = desk(&["spare", "promote", "--yes", "--even-if-alive"]).json();
+    let url = promoted["database_url"].as_str().unwrap();
+    let mut client = Client::connect(&ConnectOptions::from_url(url).unwrap()).unwrap();
+    let rows = client
+        .value("SELECT count(*) FROM behind_the_hole")
+        .unwrap();
+    assert_eq!(
+        rows.as_deref(),
+        Some("0"),
+        "it is the cluster behind the hole"
+    );
+    drop(client);
+    desk(&["spare", "stop"]).exits(0);
+    spare.wait().exits(0);
+}
