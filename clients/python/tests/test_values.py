@@ -46,6 +46,16 @@ def test_numbers_keep_their_digits() -> None:
         _calls.amount("value", True)
 
 
+def test_what_an_answer_does_not_follow_yet_is_told() -> None:
+    newer = {"value": "0.60000000", "as_of": "2026-01-05T15:00:00Z", "reason": "rate_jumped"}
+    source = {"source": "seclend", "as_of": None, "stale": False, "fallback": False}
+    for told, value in [(newer, Decimal("0.6")), ({**newer, "value": None}, None)]:
+        answer = {**GME, "data_sources": {"base_rate": {**source, "unconfirmed": told}}}
+        unconfirmed = bre.Rate.read(answer).data_sources["base_rate"].unconfirmed
+        assert unconfirmed is not None and (unconfirmed.value, unconfirmed.reason) == (value, "rate_jumped")
+    assert bre.Rate.read({**GME, "data_sources": {"base_rate": source}}).data_sources["base_rate"].unconfirmed is None
+
+
 def test_numbers_are_taken_as_pandas_has_them() -> None:
     column = numpy.array([100, 2500], dtype=numpy.int64)
     assert [_calls.amount("value", number) for number in column] == ["100", "2500"]

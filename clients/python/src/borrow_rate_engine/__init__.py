@@ -35,6 +35,7 @@ from .models import (
     Recorded,
     Source,
     Step,
+    Unconfirmed,
 )
 
 __all__ = [
@@ -65,5 +66,6 @@ __all__ = [
     "Step",
     "Unauthorized",
     "Unavailable",
+    "Unconfirmed",
     "ValidationError",
 ]

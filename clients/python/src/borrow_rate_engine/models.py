@@ -26,6 +26,20 @@ def _decimal(value: Any) -> Decimal:
 
 
 @dataclass(frozen=True)
+class Unconfirmed:
+    """Something newer that an answer does not follow yet; without a value where a whole delivery of the feed was refused."""
+
+    value: Decimal | None
+    as_of: datetime
+    reason: str
+
+    @classmethod
+    def read(cls, json: Json) -> Unconfirmed:
+        value = json.get("value")
+        return cls(None if value is None else _decimal(value), _instant(json["as_of"]), json["reason"])
+
+
+@dataclass(frozen=True)
 class Source:
     """Where an input came from, and what is the matter with it."""
 
@@ -33,10 +47,13 @@ class Source:
     as_of: datetime | None
     stale: bool
     fallback: bool
+    unconfirmed: Unconfirmed | None = None
 
     @classmethod
     def read(cls, json: Json) -> Source:
-        return cls(json["source"], _time(json["as_of"]), json["stale"], json["fallback"])
+        newer = json.get("unconfirmed")
+        unconfirmed = None if newer is None else Unconfirmed.read(newer)
+        return cls(json["source"], _time(json["as_of"]), json["stale"], json["fallback"], unconfirmed)
 
 
 def _sources(json: Json) -> Mapping[str, Source]:

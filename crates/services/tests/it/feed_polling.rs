@@ -226,6 +226,11 @@ async fn polled_rates_are_prices_and_a_hostile_server_changes_none() {
         server.behave(behaviour);
         until(word, &state, says(name, word)).await;
         assert!(is("0.15")(&gme().await), "{word}");
+        if word == "open" {
+            let health = instance.get(&key, "/api/v1/health").await.json();
+            assert_eq!(health["status"], "degraded", "{health}");
+            assert_eq!(health["degraded"][0]["part"], "feeds.seclend", "{health}");
+        }
     }
     let jump = r#"[{"ticker":"GME","rate":15},{"ticker":"AMC","rate":0.07}]"#;
     server.behave(json(jump));

@@ -38,10 +38,15 @@ const INDICES: &str = "WITH RECURSIVE newest AS ( \
           ORDER BY subject, valid_at DESC, known_at DESC LIMIT 1) AS next \
      ) SELECT subject, volatility_index::text, valid_at, known_at FROM newest";
 /// What jumped and is not believed; the figures that it is held against are read beside it.
-const HELD: &str = "SELECT DISTINCT ON (h.subject) h.subject, h.value::text, h.valid_at, h.known_at, b.sha256 \
-                    FROM held_figures AS h JOIN feed_batches AS b USING (batch_id) \
-                    WHERE h.figure = $3 AND h.source = $1 AND h.valid_at <= $2 AND h.reason IN ('rate_jumped', 'index_jumped') \
-                    ORDER BY h.subject, h.valid_at DESC, h.known_at DESC";
+const HELD: &str = "WITH RECURSIVE newest AS ( \
+       (SELECT subject, value, valid_at, known_at, batch_id FROM held_figures WHERE figure = $3 AND source = $1 AND valid_at <= $2 \
+          AND reason IN ('rate_jumped', 'index_jumped') ORDER BY subject, valid_at DESC, known_at DESC LIMIT 1) \
+     UNION ALL \
+       SELECT next.* FROM newest CROSS JOIN LATERAL \
+         (SELECT subject, value, valid_at, known_at, batch_id FROM held_figures \
+          WHERE figure = $3 AND source = $1 AND subject > newest.subject AND valid_at <= $2 AND reason IN ('rate_jumped', 'index_jumped') \
+          ORDER BY subject, valid_at DESC, known_at DESC LIMIT 1) AS next \
+     ) SELECT subject, value::text, newest.valid_at, newest.known_at, sha256 FROM newest JOIN feed_batches USING (batch_id)";
 
 /// What the source said last, of what was true by `at_micros`: a file that comes late is judged by what was before it.
 pub(crate) async fn baseline(
