@@ -10,6 +10,8 @@ mod parquet;
 mod pass;
 mod position;
 mod result;
+#[cfg(test)]
+mod typed_tests;
 
 pub use diff::{BookDiff, Change, DiffError, Names, Side, diff};
 pub(crate) use input::BookError;
