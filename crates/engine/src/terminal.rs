@@ -34,6 +34,21 @@ pub(crate) fn line(text: &str) {
     let _ = out.flush();
 }
 
+/// One thing's facts for people, a line each: its name in words, and its value or a dash.
+pub(crate) fn named(facts: &impl Serialize) -> String {
+    let facts = serde_json::to_value(facts).unwrap_or_default();
+    let facts = facts.as_object().into_iter().flatten();
+    let lines = facts.map(|(name, value)| {
+        let value = match value {
+            serde_json::Value::Null => "-".to_owned(),
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        format!("{:24}{value}\n", name.replace('_', " "))
+    });
+    lines.collect()
+}
+
 /// Bytes of a result as they come.
 pub(crate) fn bytes(bytes: &[u8]) {
     let _ = std::io::stdout().lock().write_all(bytes);
@@ -95,5 +110,19 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_read_of_a_thing_is_no_json() {
+        let facts = serde_json::json!({ "id": "a", "bytes_stored": 7, "parent": null, "state": "complete" });
+        let text = named(&facts);
+        assert!(text.contains("bytes stored            7\n"), "{text}");
+        assert!(text.contains("parent                  -\n"), "{text}");
+        assert!(!text.contains(['{', '"', '_']), "{text}");
     }
 }

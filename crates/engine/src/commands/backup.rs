@@ -349,9 +349,7 @@ fn show(
         label: backup.label.clone(),
         wal_segment_bytes: backup.wal_segment_bytes,
     };
-    terminal::result(json, &details, || {
-        serde_json::to_string_pretty(&details).unwrap_or_default()
-    });
+    terminal::result(json, &details, || terminal::named(&details));
     Ok(ExitCode::SUCCESS)
 }
 
