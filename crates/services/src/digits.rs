@@ -31,7 +31,10 @@ impl Digits {
 
     /// The same of a cell of a table, where tools write large numbers with an exponent.
     pub(crate) fn of_cell(text: &str) -> Result<Digits, Ambiguous> {
-        Digits::of_text(text).map(|digits| Digits(written_out(&digits.0)))
+        match text.contains(['e', 'E']) {
+            true => Ok(Digits::typed(text)),
+            false => Digits::of_text(text),
+        }
     }
 
     /// Digits only, without a leading zero.
