@@ -11,6 +11,7 @@ mod load;
 mod prices;
 mod protection;
 mod reference;
+mod secured;
 mod sql;
 mod system;
 mod table;
@@ -27,7 +28,7 @@ use system::Result;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// `all`, `prices`, `http`, `sql`, `durable`, `protection`; `bare-axum`, `bare-pricing` and `unrecorded` are peers.
+    /// `all`, `prices`, `http`, `sql`, `durable`, `secured`, `protection`; `bare-axum`, `bare-pricing` and `unrecorded` are peers.
     #[arg(default_value = "all")]
     what: String,
     /// Rounds of each comparison.
@@ -87,6 +88,11 @@ async fn main() -> Result<()> {
         let settings = "wrk, or pgbench -M prepared -j1, 64 clients, 5 s a round; fsync on, WAL streamed to the encrypted repository; \
              \"without audit\" is our own server with the record step left out (bench/src/unrecorded.rs)";
         keep("durable", settings, durable::run(&bre, rounds)?)?;
+    }
+    if wanted("secured") {
+        let settings = "wrk, 1 thread, 64 clients, 5 s a round; `bre serve`, its database on the same machine over TCP, fsync on, no stream; with \
+             TLS 1.3, verify-full, an ECDSA certificate; printed, not judged";
+        keep("secured", settings, secured::run(&bre, rounds)?)?;
     }
     if wanted("protection") {
         let settings = "one cluster, warm; ours encrypts, pg_basebackup does not";

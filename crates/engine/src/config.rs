@@ -13,7 +13,9 @@ use repository::{
     retention::{DAY_MICROS, HOUR_MICROS, Rules},
 };
 use serde::Deserialize;
-use services::{FeedSettings, LocateSettings, MetricsDoor, RequestsPerMinute, Settings};
+use services::{
+    FeedSettings, LocateSettings, MetricsDoor, Password, RedisSettings, RequestsPerMinute, Settings,
+};
 
 use crate::{cli::Source, error::Error, location::Location, secret_file};
 
@@ -216,6 +218,59 @@ impl Default for Database {
 pub(crate) struct Cache {
     /// A Redis to use instead of the instance's own.
     pub(crate) url: Option<String>,
+    /// Authorities that may have signed its certificate, PEM; the system's when absent.
+    ca_file: Option<PathBuf>,
+    /// Our own certificate and its key, PEM.
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    /// The password of the URL's user; asked for at each connect.
+    password_file: Option<PathBuf>,
+    password_command: Option<String>,
+}
+
+impl Cache {
+    /// Looked at now, so that a wrong path is told at the start.
+    pub(crate) fn redis(&self) -> Result<Option<RedisSettings>, Error> {
+        let refused = |reason: String| Error::Failed(format!("[cache] {reason}"));
+        let Some(url) = &self.url else {
+            return match self.ca_file.is_some()
+                || self.certificate.is_some()
+                || self.key.is_some()
+                || self.password_file.is_some()
+                || self.password_command.is_some()
+            {
+                true => Err(refused(
+                    "names no url; the instance's own Redis needs nothing else".to_owned(),
+                )),
+                false => Ok(None),
+            };
+        };
+        let password = match (&self.password_file, &self.password_command) {
+            (Some(_), Some(_)) => {
+                return Err(refused(
+                    "password_file and password_command exclude each other".to_owned(),
+                ));
+            }
+            (Some(file), None) => Password::File(file.clone()),
+            (None, Some(command)) => Password::Command(command.clone()),
+            (None, None) => Password::None,
+        };
+        let identity = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            (None, None) => None,
+            _ => return Err(refused("certificate and key go together".to_owned())),
+        };
+        let settings = RedisSettings {
+            url: url.clone(),
+            authorities: self.ca_file.clone(),
+            identity,
+            password,
+        };
+        settings
+            .check()
+            .map_err(|error| refused(error.to_string()))?;
+        Ok(Some(settings))
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

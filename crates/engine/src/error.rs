@@ -123,11 +123,14 @@ impl Error {
             Self::Database(
                 services::DatabaseError::Connect(_) | services::DatabaseError::Away(_),
             ) => Exit::NotRunning,
-            Self::Wire(
-                postgres_physical::wire::WireError::Connect { .. }
-                | postgres_physical::wire::WireError::Lost(_)
-                | postgres_physical::wire::WireError::Timeout { .. },
-            ) => Exit::NotRunning,
+            Self::Wire(error) if error.is_away() => Exit::NotRunning,
+            // What answers is not what was demanded.
+            Self::Database(services::DatabaseError::Unfit(_))
+            | Self::Wire(
+                postgres_physical::wire::WireError::Tls { .. }
+                | postgres_physical::wire::WireError::Handshake { .. }
+                | postgres_physical::wire::WireError::Pooler { .. },
+            ) => Exit::Refused,
             Self::Repository(error) if error.is_unavailable() => Exit::NotRunning,
             _ => Exit::Failed,
         }

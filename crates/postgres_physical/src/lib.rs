@@ -4,7 +4,7 @@
 //! streaming replication protocol, [`wal::Records`] reads WAL records out of plain bytes, [`page`] and [`pg_control`]
 //! check what lies on disk.
 //!
-//! Absent on purpose: the engine's own tables and queries (they belong to `services`), TLS, logical decoding, and any
+//! Absent on purpose: the engine's own tables and queries (they belong to `services`), logical decoding, and any
 //! knowledge of where backups are kept.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::cache::RedisSettings;
 use crate::internal::InternalSecret;
 use crate::service::ServiceSet;
 
@@ -16,8 +17,8 @@ pub struct ServicesConfig {
     pub services: ServiceSet,
     pub elsewhere: Elsewhere,
     pub database: DatabaseConfig,
-    /// `redis://…` or `redis+unix:///path`; `None`: no shared cache.
-    pub redis: Option<String>,
+    /// `None`: no shared cache.
+    pub redis: Option<RedisSettings>,
     /// Of the api-gateway.
     pub public: Option<TcpListener>,
     /// Where other services ask, with the shared secret; `None` when nobody does.

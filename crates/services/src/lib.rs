@@ -30,11 +30,13 @@ pub use api_gateway::{Role, Tier};
 pub use book::{
     BookDiff, Change as BookChange, DiffError, Names as CauseNames, Side, diff as diff_books,
 };
+pub use cache::{RedisSettings, RedisSettingsError};
 pub use calculation::{Mismatch, Period, ReplayReport, entry, export, export_from, replay};
 pub use config::{
     AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, MetricsDoor, RecoveryFact,
     RequestsPerMinute, SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport, Tls,
 };
+pub use connection::Password;
 pub use data::{
     AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,
     LocateSettings, Loss, NEWEST_RATES, Place, Recorded, SeedError, WriteError, WriterState,

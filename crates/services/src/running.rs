@@ -149,9 +149,9 @@ impl Services {
         let settings = config.settings;
         let redis = config
             .redis
-            .as_deref()
+            .clone()
             .filter(|_| settings.share_limits && public_address.is_some());
-        let shared_limits = redis.and_then(SharedLimits::start).map(Arc::new);
+        let shared_limits = redis.map(SharedLimits::start).map(Arc::new);
         let cache = Arc::new(Cache::new(config.redis));
         let keeper = Arc::new(Keeper::new(
             config.database.service.clone(),

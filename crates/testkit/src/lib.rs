@@ -7,15 +7,19 @@
 //!
 //! Absent: anything a product path needs; starting servers for real lives in `postgres_physical::server`.
 
+mod authority;
 mod kms;
 pub mod odd;
+mod pgbouncer;
 mod postgres;
 mod redis;
 mod s3;
 mod s3_proxy;
 mod template;
 
+pub use authority::{Authority, Issued, KeyKind, base64};
 pub use kms::{moto_kms, moto_kms_key};
+pub use pgbouncer::TestPgBouncer;
 pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};
 pub use redis::TestRedis;
 pub use s3::{TestS3, moto_server};

@@ -2,7 +2,9 @@
 
 use crate::open_folder;
 use postgres_physical::server::sql::Client;
-use postgres_physical::server::{Binaries, InitOptions, OsUser, Server, StartOptions, StopMode};
+use postgres_physical::server::{
+    Binaries, InitOptions, OsUser, Server, StartOptions, StopMode, write_cluster_file,
+};
 use postgres_physical::wire::ConnectOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -241,6 +243,21 @@ impl TestPostgres {
             .flatten()
             .next()
             .unwrap_or_default()
+    }
+
+    /// Speaks TLS with this certificate from now on; an authority is one that may sign clients' certificates.
+    pub fn show(&self, issued: &crate::Issued, clients: Option<&crate::Authority>) {
+        let write = |name: &str, text: &str| {
+            write_cluster_file(&self.data_dir(), name, text, &self.user).expect("a file for TLS");
+        };
+        write("server.crt", &issued.certificate);
+        write("server.key", &issued.key);
+        if let Some(clients) = clients {
+            write("clients.crt", clients.certificate());
+            self.sql("ALTER SYSTEM SET ssl_ca_file = 'clients.crt'");
+        }
+        self.sql("ALTER SYSTEM SET ssl = on");
+        self.sql("SELECT pg_reload_conf()");
     }
 
     pub fn stop(&mut self, mode: StopMode) {

@@ -16,12 +16,45 @@ pub struct TestRedis {
 
 impl TestRedis {
     pub fn start() -> TestRedis {
-        let root = open_folder("redis-");
         let port = crate::free_port();
+        TestRedis::run(open_folder("redis-"), port, &["--port", &port.to_string()])
+    }
+
+    /// Its port speaks TLS alone; with `clients`, to those that show a certificate of the authority.
+    pub fn secured(
+        issued: &crate::Issued,
+        authority: &crate::Authority,
+        clients: bool,
+    ) -> TestRedis {
+        let root = open_folder("redis-");
+        let file = |name: &str, text: &str| {
+            let path = root.path().join(name);
+            std::fs::write(&path, text).expect("a file for TLS");
+            path.display().to_string()
+        };
+        let port = crate::free_port();
+        let words = [
+            "--port".to_owned(),
+            "0".to_owned(),
+            "--tls-port".to_owned(),
+            port.to_string(),
+            "--tls-cert-file".to_owned(),
+            file("server.crt", &issued.certificate),
+            "--tls-key-file".to_owned(),
+            file("server.key", &issued.key),
+            "--tls-ca-cert-file".to_owned(),
+            file("authority.crt", authority.certificate()),
+            "--tls-auth-clients".to_owned(),
+            if clients { "yes" } else { "no" }.to_owned(),
+        ];
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        TestRedis::run(root, port, &words)
+    }
+
+    fn run(root: tempfile::TempDir, port: u16, ports: &[&str]) -> TestRedis {
         let child = Command::new("redis-server")
+            .args(ports)
             .args([
-                "--port",
-                &port.to_string(),
                 "--bind",
                 "127.0.0.1",
                 "--save",

@@ -6,12 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may depend on which of our crates. `ARCHITECTURE.md` prints the same table.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("pricing", &[]),
     ("audit", &[]),
+    ("connection", &[]),
     ("repository", &[]),
-    ("postgres_physical", &[]),
-    ("services", &["pricing", "audit"]),
+    ("postgres_physical", &["connection"]),
+    ("services", &["pricing", "audit", "connection"]),
     ("backup", &["repository", "postgres_physical"]),
     ("recovery", &["repository", "postgres_physical"]),
     (

@@ -72,7 +72,7 @@ const ROLES: &str = "roles and tablespaces";
 fn definitions(request: &SchemaBackup<'_>, database: &str) -> Result<String, SchemaError> {
     let connect = request.connect.clone().with_database(database);
     let program = ClientProgram::PgDump;
-    let mut command = client_program(request.binaries, request.user, program, &connect);
+    let mut command = client_program(request.binaries, request.user, program, &connect)?;
     // Whoever holds a table for long is not queued behind.
     command.args(["--schema-only", "--lock-wait-timeout=30s"]);
     Ok(plain(&output(program, database, &mut command)?))
@@ -80,7 +80,7 @@ fn definitions(request: &SchemaBackup<'_>, database: &str) -> Result<String, Sch
 
 fn roles(request: &SchemaBackup<'_>) -> Result<String, SchemaError> {
     let program = ClientProgram::PgDumpAll;
-    let mut command = client_program(request.binaries, request.user, program, request.connect);
+    let mut command = client_program(request.binaries, request.user, program, request.connect)?;
     command.args(["--globals-only", "--no-role-passwords"]);
     Ok(plain(&output(program, ROLES, &mut command)?))
 }

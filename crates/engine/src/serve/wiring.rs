@@ -66,7 +66,7 @@ pub(super) fn services_config(
             },
             service: database_url(&config.database.url, "url")?,
         },
-        redis: config.cache.url.clone(),
+        redis: config.cache.redis()?,
         public,
         internal,
         control,

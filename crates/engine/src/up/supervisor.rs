@@ -15,7 +15,7 @@ use std::{
 use backup::stream::Streamer;
 use postgres_physical::server::Leftover;
 use repository::{Repository, Store};
-use services::{Services, Tier};
+use services::{RedisSettings, Services, Tier};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -226,6 +226,11 @@ impl Supervisor {
             (None, Some(redis)) => redis.url(),
             (None, None) => String::new(),
         }
+    }
+
+    pub(super) fn cache(&self) -> Result<Option<RedisSettings>, Error> {
+        let own = || self.redis.as_ref().map(|redis| redis.url().into());
+        Ok(self.config.cache.redis()?.or_else(own))
     }
 
     fn location(&self) -> crate::location::Location {

@@ -31,7 +31,7 @@ pub(super) fn services_config(
             owner: supervisor.postgres.url(OWNER),
             service: supervisor.postgres.url(SERVICE),
         },
-        redis: Some(supervisor.cache_url()).filter(|url| !url.is_empty()),
+        redis: supervisor.cache()?,
         public: Some(tokio::net::TcpListener::from_std(listener).map_err(socket)?),
         control: Some(tokio::net::UnixListener::from_std(control).map_err(socket)?),
         audit: Some(AuditConfig {

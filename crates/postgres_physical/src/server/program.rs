@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::session::program_options;
 use super::{Binaries, OsUser};
-use crate::wire::{ConnectOptions, Host, quote_conninfo};
+use crate::wire::{Address, ConnectOptions, Host, WireError, quote_conninfo};
 
 /// The programs that are run, each with its own way to name a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,8 @@ impl ClientProgram {
     }
 }
 
-/// Run as the server's account, which local authentication lets in; never asks. A password goes through the environment, where only its
-/// own account can see it, never through the arguments. The database is named here and nowhere else: these programs take a name with a `=`
+/// Run as the server's account, which local authentication lets in, and as our own over TCP; never asks. Where to connect, the demands on
+/// TLS and the password go through the environment, where only its own account can see them. The database is named here and nowhere else: these programs take a name with a `=`
 /// in it, or one that begins like an address, for a connection string, and would connect (with our password) to wherever it says. So they
 /// always get a whole connection string, in which the name is quoted.
 pub fn client_program(
@@ -40,24 +40,24 @@ pub fn client_program(
     user: &OsUser,
     program: ClientProgram,
     connect: &ConnectOptions,
-) -> Command {
-    let mut command = user.command(&binaries.program(program.name()));
-    match &connect.host {
-        Host::Unix(folder) => command.arg("--host").arg(folder),
-        Host::Tcp(host) => command.arg("--host").arg(host),
+) -> Result<Command, WireError> {
+    let local = |address: &Address| matches!(address.host, Host::Unix(_));
+    // Local authentication asks who we are; over TCP our own files (certificates, keys) have to be read.
+    let own = match connect.addresses.iter().any(local) {
+        true => None,
+        false => OsUser::current().ok(),
     };
+    let user = own.as_ref().unwrap_or(user);
+    let mut command = user.command(&binaries.program(program.name()));
     let database = format!("dbname={}", quote_conninfo(&connect.database));
+    let said = connect.server_options.iter().cloned();
+    let options: Vec<String> = said.chain([program_options()]).collect();
     command
-        .args(["--port", &connect.port.to_string(), "--username"])
-        .arg(&connect.user)
         .args(["--no-password", program.database_option(), &database])
-        .env("PGAPPNAME", &connect.application_name)
+        .envs(connect.environment(binaries.major())?)
         .env("PGCLIENTENCODING", "UTF8")
-        .env("PGOPTIONS", program_options());
-    if let Some(password) = &connect.password {
-        command.env("PGPASSWORD", password.expose());
-    }
-    command
+        .env("PGOPTIONS", options.join(" "));
+    Ok(command)
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
         let user = OsUser::current().unwrap();
         let check = |program: ClientProgram, name: &str, expected: &str| {
             let connect = ConnectOptions::tcp("db", 5433, "bob", name).with_password("s3cret");
-            let command = client_program(&binaries, &user, program, &connect);
+            let command = client_program(&binaries, &user, program, &connect).unwrap();
             let arguments: Vec<_> = command
                 .get_args()
                 .map(|it| it.to_string_lossy().into_owned())

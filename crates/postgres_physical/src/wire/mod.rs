@@ -1,16 +1,17 @@
 //! One connection to a server in the frontend/backend protocol, version 3: start-up, authentication, frames.
-//! Replication and administrative SQL are built on it.
+//! Replication and administrative SQL are built on it. Where and how to connect is said by the crate `connection`.
 
-mod options;
+mod secure;
 mod socket;
 mod startup;
 mod written;
 
-pub use options::{ConnectOptions, Host, Secret};
+pub use connection::{Address, ConnectOptions, Host, ProgramError, Secret, StringError};
 pub(crate) use socket::Socket;
 pub use written::{quote_conninfo, quote_shell};
 
 use bytes::{Buf, Bytes, BytesMut};
+use connection::{Landing, PasswordError, ServerRole, TlsError, is_away};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,37 @@ pub enum WireError {
         "PostgreSQL at {target} asks for authentication method {method}, which is not supported; allow trust, peer, scram-sha-256 or md5 in pg_hba.conf"
     )]
     Authentication { target: String, method: String },
+    #[error("no TLS with PostgreSQL at {target}: {source}")]
+    Tls {
+        target: String,
+        source: Box<TlsError>,
+    },
+    #[error("no TLS with PostgreSQL at {target}: {reason}")]
+    Handshake { target: String, reason: String },
+    #[error("no password for {user} at {target}: {source}")]
+    Password {
+        target: String,
+        user: String,
+        source: Box<PasswordError>,
+    },
+    #[error("PostgreSQL at {target} will not do: {reason}")]
+    Landing {
+        target: String,
+        reason: &'static str,
+    },
+    #[error(
+        "what answers at {target} is a connection pooler, not PostgreSQL itself: {server}. Name the server's own address: a pooler neither streams WAL nor keeps a session"
+    )]
+    Pooler {
+        target: String,
+        server: Box<ServerMessage>,
+    },
+    /// One of PostgreSQL's own programs cannot be told how to connect.
+    #[error(transparent)]
+    Program(Box<ProgramError>),
+    /// Several addresses were tried; the last one's trouble is kept.
+    #[error("none of several servers will do: {tried}")]
+    NoneWillDo { tried: String, last: Box<WireError> },
     #[error("PostgreSQL answered {what} with: {server}")]
     Server {
         what: String,
@@ -48,21 +80,40 @@ pub enum WireError {
     Timeout { what: String, seconds: u64 },
 }
 
+impl From<ProgramError> for WireError {
+    fn from(error: ProgramError) -> WireError {
+        WireError::Program(Box::new(error))
+    }
+}
+
 impl WireError {
     /// The SQLSTATE, when the server itself reported the error.
     pub fn sqlstate(&self) -> Option<&str> {
-        match self {
-            WireError::Login { server, .. } | WireError::Server { server, .. } => {
-                Some(&server.code)
-            }
-            _ => None,
-        }
+        self.server_message().map(|server| server.code.as_str())
     }
 
     pub fn server_message(&self) -> Option<&ServerMessage> {
         match self {
-            WireError::Login { server, .. } | WireError::Server { server, .. } => Some(server),
+            WireError::Login { server, .. }
+            | WireError::Pooler { server, .. }
+            | WireError::Server { server, .. } => Some(server),
+            WireError::NoneWillDo { last, .. } => last.server_message(),
             _ => None,
+        }
+    }
+
+    /// Whether the server is away, or no longer the one to ask: the same may succeed on another connection, a moment later.
+    pub fn is_away(&self) -> bool {
+        match self {
+            WireError::Connect { .. }
+            | WireError::Lost(_)
+            | WireError::Timeout { .. }
+            | WireError::Landing { .. } => true,
+            WireError::NoneWillDo { last, .. } => last.is_away(),
+            WireError::Login { server, .. } | WireError::Server { server, .. } => {
+                is_away(&server.code)
+            }
+            _ => false,
         }
     }
 }
@@ -130,23 +181,104 @@ const READ_BYTES: usize = 256 << 10;
 pub(crate) struct Wire {
     socket: Socket,
     incoming: BytesMut,
+    /// What the server said of itself at the login.
+    reported: Reported,
+}
+
+#[derive(Debug, Default)]
+struct Reported {
+    in_hot_standby: Option<String>,
+    read_only: Option<String>,
 }
 
 impl Wire {
-    /// Connects and logs in; `extra` are further start-up parameters such as `replication`.
+    /// Connects and logs in, at the first address that will do; `extra` are further start-up parameters such as `replication`.
     pub(crate) fn connect(
         options: &ConnectOptions,
         extra: &[(&str, &str)],
     ) -> Result<Wire, WireError> {
-        let target = options.target();
-        let socket =
-            Socket::connect(options).map_err(|source| WireError::Connect { target, source })?;
+        let several = options.addresses.len() > 1;
+        let mut tried: Vec<String> = Vec::new();
+        let mut last = None;
+        for demand in options.landing.rounds() {
+            for address in &options.addresses {
+                let one;
+                let at = match several {
+                    true => {
+                        one = options.at(address);
+                        &one
+                    }
+                    false => options,
+                };
+                match Wire::connect_one(at, address, extra, *demand) {
+                    Ok(wire) => return Ok(wire),
+                    Err(error) => {
+                        tried.push(error.to_string());
+                        last = Some(error);
+                    }
+                }
+            }
+        }
+        match last {
+            Some(last) if several => Err(WireError::NoneWillDo {
+                tried: tried.join("; "),
+                last: Box::new(last),
+            }),
+            Some(last) => Err(last),
+            None => Err(WireError::Protocol("no address is named".into())),
+        }
+    }
+
+    fn connect_one(
+        options: &ConnectOptions,
+        address: &Address,
+        extra: &[(&str, &str)],
+        demand: Landing,
+    ) -> Result<Wire, WireError> {
+        let (socket, binding) = secure::connect(options, address)?;
         let mut wire = Wire {
             socket,
             incoming: BytesMut::with_capacity(READ_BYTES),
+            reported: Reported::default(),
         };
-        startup::log_in(&mut wire, options, extra)?;
+        startup::log_in(&mut wire, options, address, binding, extra)?;
+        if demand != Landing::Any
+            && let Some(reason) = demand.refusal(wire.role()?)
+        {
+            return Err(WireError::Landing {
+                target: options.target(),
+                reason,
+            });
+        }
         Ok(wire)
+    }
+
+    fn role(&mut self) -> Result<ServerRole, WireError> {
+        let Reported {
+            in_hot_standby,
+            read_only,
+        } = &self.reported;
+        if let Some(role) = ServerRole::reported(in_hot_standby.as_deref(), read_only.as_deref()) {
+            return Ok(role);
+        }
+        const SQL: &str = "SHOW transaction_read_only";
+        self.send_query(SQL)?;
+        let mut read_only = false;
+        loop {
+            let frame = self.answer(SQL, &mut Vec::new())?;
+            match frame.tag {
+                b'D' => {
+                    let row = data_row(frame.body).unwrap_or_default();
+                    read_only = row.first().and_then(Option::as_deref) == Some("on");
+                }
+                b'Z' => break,
+                _ => {}
+            }
+        }
+        Ok(ServerRole {
+            in_recovery: read_only,
+            read_only,
+        })
     }
 
     pub(crate) fn socket(&self) -> &Socket {

@@ -1,42 +1,45 @@
-//! Unix or TCP, the same to the callers.
+//! Unix or TCP, plain or secured, the same to the callers.
 
-use super::options::{ConnectOptions, Host};
+use super::secure::Secured;
+use super::{Address, ConnectOptions, Host};
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug)]
 pub(crate) enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Secured(Arc<Secured>),
 }
 
 impl Socket {
-    pub(super) fn connect(options: &ConnectOptions) -> io::Result<Socket> {
-        let socket = match &options.host {
-            Host::Unix(dir) => Socket::Unix(UnixStream::connect(
-                dir.join(format!(".s.PGSQL.{}", options.port)),
-            )?),
-            Host::Tcp(host) => Socket::Tcp(connect_tcp(host, options.port, options.patience)?),
-        };
-        match &socket {
-            Socket::Unix(stream) => stream.set_write_timeout(Some(options.patience))?,
-            Socket::Tcp(stream) => {
+    pub(super) fn connect(options: &ConnectOptions, address: &Address) -> io::Result<Socket> {
+        Ok(match address.dialled() {
+            Host::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_write_timeout(Some(options.patience))?;
+                Socket::Unix(stream)
+            }
+            Host::Tcp(host) => {
+                let stream = connect_tcp(&host, address.port, options.patience)?;
                 stream.set_nodelay(true)?;
                 stream.set_write_timeout(Some(options.patience))?;
+                Socket::Tcp(stream)
             }
-        }
-        Ok(socket)
+        })
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Socket> {
         Ok(match self {
             Socket::Unix(stream) => Socket::Unix(stream.try_clone()?),
             Socket::Tcp(stream) => Socket::Tcp(stream.try_clone()?),
+            Socket::Secured(secured) => Socket::Secured(Arc::clone(secured)),
         })
     }
 
@@ -44,6 +47,7 @@ impl Socket {
         match self {
             Socket::Unix(stream) => (&*stream).write_all(bytes),
             Socket::Tcp(stream) => (&*stream).write_all(bytes),
+            Socket::Secured(secured) => secured.write_all(bytes),
         }
     }
 
@@ -52,6 +56,7 @@ impl Socket {
         let _ = match self {
             Socket::Unix(stream) => stream.shutdown(std::net::Shutdown::Both),
             Socket::Tcp(stream) => stream.shutdown(std::net::Shutdown::Both),
+            Socket::Secured(secured) => secured.stream().shutdown(std::net::Shutdown::Both),
         };
     }
 
@@ -62,8 +67,16 @@ impl Socket {
         bytes_max: usize,
         patience: Option<Duration>,
     ) -> io::Result<bool> {
+        if let Socket::Secured(secured) = self
+            && secured.take_opened(buffer)?
+        {
+            return Ok(true);
+        }
         if !self.wait_readable(patience)? {
             return Ok(false);
+        }
+        if let Socket::Secured(secured) = self {
+            return secured.read_into(buffer).map(|()| true);
         }
         let filled = buffer.len();
         let spare = buffer.capacity() - filled;
@@ -76,13 +89,11 @@ impl Socket {
         let result = match self {
             Socket::Unix(stream) => (&*stream).read(&mut buffer[filled..]),
             Socket::Tcp(stream) => (&*stream).read(&mut buffer[filled..]),
+            Socket::Secured(_) => Ok(0),
         };
         buffer.truncate(filled + result.as_ref().copied().unwrap_or(0));
         match result {
-            Ok(0) => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the server closed the connection",
-            )),
+            Ok(0) => Err(closed()),
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Err(error) => Err(error),
@@ -108,8 +119,16 @@ impl AsFd for Socket {
         match self {
             Socket::Unix(stream) => stream.as_fd(),
             Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Secured(secured) => secured.stream().as_fd(),
         }
     }
+}
+
+pub(super) fn closed() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the server closed the connection",
+    )
 }
 
 fn connect_tcp(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {

@@ -1,15 +1,20 @@
 //! Start-up and authentication: trust, peer, clear text, MD5 and SCRAM-SHA-256.
 
-use super::{ConnectOptions, Frame, ServerMessage, Wire, WireError, take_cstr};
+use super::{Address, ConnectOptions, Frame, ServerMessage, Wire, WireError, take_cstr};
 use bytes::{Buf, Bytes, BytesMut};
+use connection::{Secret, TlsError};
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
 use postgres_protocol::message::frontend;
 use std::time::Instant;
 
 pub(super) fn log_in(
     wire: &mut Wire,
     options: &ConnectOptions,
+    address: &Address,
+    binding: Option<Vec<u8>>,
     extra: &[(&str, &str)],
 ) -> Result<(), WireError> {
     let mut parameters = vec![
@@ -20,25 +25,61 @@ pub(super) fn log_in(
         ("DateStyle", "ISO"),
         ("TimeZone", "UTC"),
     ];
-    parameters.extend_from_slice(extra);
+    // What the string says, and after it what the session needs.
+    let said = options.server_options.as_deref();
+    let needed = extra.iter().filter(|(name, _)| *name == "options");
+    let server_options: Vec<&str> = said
+        .into_iter()
+        .chain(needed.map(|(_, value)| *value))
+        .collect();
+    let server_options = server_options.join(" ");
+    if !server_options.is_empty() {
+        parameters.push(("options", &server_options));
+    }
+    parameters.extend(extra.iter().filter(|(name, _)| *name != "options"));
     let mut message = BytesMut::new();
     frontend::startup_message(parameters, &mut message)?;
     wire.send(&message)?;
     let mut conversation = Conversation {
         wire,
         options,
+        address,
+        binding,
+        bound: false,
         deadline: Instant::now() + options.patience,
     };
     conversation.authenticate()?;
-    while conversation.next()?.tag != b'Z' {}
-    Ok(())
+    loop {
+        let mut frame = conversation.next()?;
+        match frame.tag {
+            b'Z' => return Ok(()),
+            b'S' => {
+                let reported = &mut conversation.wire.reported;
+                match take_cstr(&mut frame.body).as_deref() {
+                    Some("in_hot_standby") => reported.in_hot_standby = take_cstr(&mut frame.body),
+                    Some("default_transaction_read_only") => {
+                        reported.read_only = take_cstr(&mut frame.body);
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 struct Conversation<'a> {
     wire: &'a mut Wire,
     options: &'a ConnectOptions,
+    address: &'a Address,
+    /// What SCRAM can be bound to.
+    binding: Option<Vec<u8>>,
+    bound: bool,
     deadline: Instant,
 }
+
+/// How PgBouncer begins its word about a start-up parameter that it does not pass on; PostgreSQL says it of none of ours.
+const POOLERS_WORD: &str = "unsupported startup parameter";
 
 impl Conversation<'_> {
     fn next(&mut self) -> Result<Frame, WireError> {
@@ -50,6 +91,12 @@ impl Conversation<'_> {
         };
         if frame.tag == b'E' {
             let server = Box::new(ServerMessage::parse(frame.body));
+            if server.message.starts_with(POOLERS_WORD) {
+                return Err(WireError::Pooler {
+                    target: self.options.target(),
+                    server,
+                });
+            }
             return Err(WireError::Login {
                 target: self.options.target(),
                 user: self.options.user.clone(),
@@ -68,17 +115,25 @@ impl Conversation<'_> {
                 _ => return Err(self.wire.unexpected("the login", &frame)),
             }
             match frame.body.try_get_u32().unwrap_or(u32::MAX) {
-                0 => return Ok(()),
+                0 => {
+                    return self.must_be_bound("the server let us in without SCRAM");
+                }
                 3 => {
+                    self.must_be_bound("the server asks for a password in clear text")?;
                     let password = self.password("password")?;
-                    self.send_password(password.as_bytes())?;
+                    self.send_password(password.expose().as_bytes())?;
                 }
                 5 => {
+                    self.must_be_bound("the server asks for an MD5 password")?;
                     let password = self.password("md5")?;
                     let salt = frame.body.get(..4).and_then(|salt| salt.try_into().ok());
                     let salt = salt
                         .ok_or_else(|| WireError::Protocol("an MD5 request without salt".into()))?;
-                    let hash = md5_hash(self.options.user.as_bytes(), password.as_bytes(), salt);
+                    let hash = md5_hash(
+                        self.options.user.as_bytes(),
+                        password.expose().as_bytes(),
+                        salt,
+                    );
                     self.send_password(hash.as_bytes())?;
                 }
                 10 => self.scram(frame.body)?,
@@ -93,20 +148,34 @@ impl Conversation<'_> {
     }
 
     fn scram(&mut self, mut offered: Bytes) -> Result<(), WireError> {
-        let mut found = false;
+        let (mut plain, mut plus) = (false, false);
         while let Some(mechanism) = take_cstr(&mut offered) {
-            found |= mechanism == SCRAM_SHA_256;
+            plain |= mechanism == SCRAM_SHA_256;
+            plus |= mechanism == SCRAM_SHA_256_PLUS;
         }
-        if !found {
+        let (mechanism, binding) = match self.binding.take() {
+            Some(hash) if plus => {
+                self.bound = true;
+                (
+                    SCRAM_SHA_256_PLUS,
+                    ChannelBinding::tls_server_end_point(hash),
+                )
+            }
+            // Says that we could: a server that could too would notice that somebody took its offer away.
+            Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+            None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+        };
+        if !plain && !self.bound {
             return Err(WireError::Authentication {
                 target: self.options.target(),
                 method: "SASL without SCRAM-SHA-256".into(),
             });
         }
+        self.must_be_bound("the server offers SCRAM without it")?;
         let password = self.password("scram-sha-256")?;
-        let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        let mut scram = ScramSha256::new(password.expose().as_bytes(), binding);
         let mut message = BytesMut::new();
-        frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut message)?;
+        frontend::sasl_initial_response(mechanism, scram.message(), &mut message)?;
         self.wire.send(&message)?;
         let challenge = self.sasl_body(11)?;
         scram.update(&challenge)?;
@@ -128,19 +197,32 @@ impl Conversation<'_> {
         Ok(frame.body)
     }
 
-    fn password(&self, method: &'static str) -> Result<String, WireError> {
-        let missing = || WireError::PasswordMissing {
+    /// Before anything that a password could be read from is sent.
+    fn must_be_bound(&self, why: &'static str) -> Result<(), WireError> {
+        if self.bound || self.options.tls.channel_binding != connection::ChannelBinding::Require {
+            return Ok(());
+        }
+        Err(WireError::Tls {
             target: self.options.target(),
-            user: self.options.user.clone(),
-            method,
-        };
-        Ok(self
-            .options
-            .password
-            .as_ref()
-            .ok_or_else(missing)?
-            .expose()
-            .to_owned())
+            source: Box::new(TlsError::NotBound(why)),
+        })
+    }
+
+    fn password(&self, method: &'static str) -> Result<Secret, WireError> {
+        let (target, user) = (self.options.target(), self.options.user.clone());
+        match self.options.password.ask(self.options, self.address) {
+            Ok(Some(password)) => Ok(password),
+            Ok(None) => Err(WireError::PasswordMissing {
+                target,
+                user,
+                method,
+            }),
+            Err(source) => Err(WireError::Password {
+                target,
+                user,
+                source: Box::new(source),
+            }),
+        }
     }
 
     fn send_password(&mut self, password: &[u8]) -> Result<(), WireError> {

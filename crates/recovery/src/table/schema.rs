@@ -25,7 +25,7 @@ impl Dump<'_> {
             table: table.to_string(),
             reason,
         };
-        let mut command = client_program(self.binaries, self.user, ClientProgram::PgDump, connect);
+        let mut command = client_program(self.binaries, self.user, ClientProgram::PgDump, connect)?;
         let name = format!(
             "{}.{}",
             quote_identifier(&table.schema),

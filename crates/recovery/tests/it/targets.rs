@@ -28,7 +28,7 @@ fn position(connect: &ConnectOptions) -> u64 {
 
 pub(super) fn pg_amcheck(world: &World, cluster: &Restarted) {
     value(&cluster.connect, "CREATE EXTENSION IF NOT EXISTS amcheck");
-    let sockets = match &cluster.connect.host {
+    let sockets = match &cluster.connect.addresses[0].host {
         postgres_physical::wire::Host::Unix(folder) => folder.to_str().unwrap().to_owned(),
         other => panic!("{other:?}"),
     };

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::limits::{Scope, Verdict};
+use crate::cache::{RedisSettings, client};
 
 /// A request waits for Redis no longer than this; then it is counted here.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -58,13 +59,11 @@ impl Drop for SharedLimits {
 }
 
 impl SharedLimits {
-    /// `None`: the URL is not one of a Redis.
-    pub(crate) fn start(url: &str) -> Option<SharedLimits> {
-        let client = redis::Client::open(url).ok()?;
+    pub(crate) fn start(settings: RedisSettings) -> SharedLimits {
         let (asks, waiting) = mpsc::channel(WAITING_MAX);
         let shared = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(run(client, waiting, Arc::clone(&shared)));
-        Some(SharedLimits { asks, shared, task })
+        let task = tokio::spawn(run(settings, waiting, Arc::clone(&shared)));
+        SharedLimits { asks, shared, task }
     }
 
     /// Whether the windows are Redis' right now.
@@ -89,10 +88,14 @@ impl SharedLimits {
 }
 
 /// Connects, serves, and connects again. An ask that is dropped is counted by its gateway.
-async fn run(client: redis::Client, mut waiting: mpsc::Receiver<Ask>, shared: Arc<AtomicBool>) {
+async fn run(settings: RedisSettings, mut waiting: mpsc::Receiver<Ask>, shared: Arc<AtomicBool>) {
     loop {
-        let connecting = client.get_multiplexed_async_connection();
-        if let Ok(Ok(mut connection)) = tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
+        // Why there is none is told by the cache, which is asked the same way.
+        let connecting = async {
+            let client = client(&settings).await.ok()?;
+            client.get_multiplexed_async_connection().await.ok()
+        };
+        if let Ok(Some(mut connection)) = tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
             shared.store(true, Ordering::Relaxed);
             serve(&mut connection, &mut waiting).await;
             if shared.swap(false, Ordering::Relaxed) {

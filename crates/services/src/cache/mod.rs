@@ -2,9 +2,14 @@
 //! database is away at the moment a process starts. What is found there is never priced into a locate: those need the database.
 
 mod boundary;
+#[cfg(test)]
+mod secured_tests;
+mod settings;
 
 pub(crate) use boundary::{CachedMarket, MarketCache};
+pub use settings::{RedisSettings, RedisSettingsError};
 
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -39,14 +44,17 @@ const KINDS: [&str; 10] = [
 ];
 /// Redis is never worth waiting for.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Nor is connecting to it; tests on a busy machine are about the outcome alone.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 30 } else { 1 });
 
 pub(crate) struct Cache {
-    url: Option<String>,
+    settings: Option<RedisSettings>,
     connection: Mutex<Option<ConnectionManager>>,
     up: AtomicBool,
+    /// Why there was no connection at the last try; empty: there was.
+    trouble: std::sync::Mutex<String>,
 }
 
-/// The URL may hold a password.
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cache")
@@ -71,16 +79,17 @@ struct CachedKey {
 }
 
 impl Cache {
-    pub(crate) fn new(url: Option<String>) -> Cache {
+    pub(crate) fn new(settings: Option<RedisSettings>) -> Cache {
         Cache {
-            url,
+            settings,
             connection: Mutex::new(None),
             up: AtomicBool::new(false),
+            trouble: std::sync::Mutex::default(),
         }
     }
 
     pub(crate) fn state(&self) -> CacheState {
-        match (&self.url, self.up.load(Ordering::Relaxed)) {
+        match (&self.settings, self.up.load(Ordering::Relaxed)) {
             (None, _) => CacheState::Off,
             (Some(_), true) => CacheState::Up,
             (Some(_), false) => CacheState::Down,
@@ -185,20 +194,19 @@ impl Cache {
     }
 
     async fn connect(&self) -> Option<ConnectionManager> {
-        let url = self.url.as_deref()?;
+        let settings = self.settings.as_ref()?;
         let mut held = self.connection.lock().await;
         if held.is_none() {
-            let config = ConnectionManagerConfig::new()
-                .set_number_of_retries(1)
-                .set_connection_timeout(Some(PATIENCE));
-            let client = redis::Client::open(url).ok()?;
-            let connected = tokio::time::timeout(
-                2 * PATIENCE,
-                ConnectionManager::new_with_config(client, config),
-            )
-            .await;
-            *held = connected.ok().and_then(Result::ok);
-            self.up.store(held.is_some(), Ordering::Relaxed);
+            let tried = connect(settings).await;
+            self.up.store(tried.is_ok(), Ordering::Relaxed);
+            let trouble = tried.as_ref().err().cloned().unwrap_or_default();
+            let mut last = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            if !trouble.is_empty() && *last != trouble {
+                tracing::warn!(reason = %trouble, "no connection to the cache; the engine goes on without it");
+            }
+            *last = trouble;
+            drop(last);
+            *held = tried.ok();
         }
         held.clone()
     }
@@ -210,6 +218,27 @@ impl Cache {
         if !up {
             *self.connection.lock().await = None;
         }
+    }
+}
+
+/// With what the files and commands of the settings say now.
+pub(crate) async fn client(settings: &RedisSettings) -> Result<redis::Client, String> {
+    let settings = settings.clone();
+    match tokio::task::spawn_blocking(move || settings.client()).await {
+        Ok(client) => client.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn connect(settings: &RedisSettings) -> Result<ConnectionManager, String> {
+    let client = client(settings).await?;
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(1)
+        .set_connection_timeout(Some(CONNECT_PATIENCE));
+    let connecting = ConnectionManager::new_with_config(client, config);
+    match tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
+        Ok(connected) => connected.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use audit::{Entry, Kind, StoredEntry};
+use connection::Landing;
 use futures_util::{TryStreamExt, pin_mut};
 use serde::Serialize;
 
@@ -37,7 +38,7 @@ pub async fn replay(
     mut progress: impl FnMut(u64),
 ) -> Result<ReplayReport, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
-    let session = connect(database, "bre replay").await?;
+    let session = connect(database, "bre replay", Landing::Any).await?;
     let rows = entries_of(&session.client, log, period)
         .await
         .map_err(&failed)?;
@@ -75,7 +76,7 @@ pub async fn entry(
     position: u64,
 ) -> Result<Option<StoredEntry>, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
-    let session = connect(database, "bre audit").await?;
+    let session = connect(database, "bre audit", Landing::Any).await?;
     let rows = entries_from(&session.client, log, position)
         .await
         .map_err(&failed)?;
@@ -105,7 +106,7 @@ pub async fn export_from<B>(
     mut each: impl FnMut(StoredEntry) -> ControlFlow<B>,
 ) -> Result<Option<B>, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
-    let session = connect(database, "bre audit export").await?;
+    let session = connect(database, "bre audit export", Landing::Any).await?;
     let rows = entries_from(&session.client, log, from)
         .await
         .map_err(&failed)?;

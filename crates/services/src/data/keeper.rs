@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use connection::Landing;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
@@ -133,10 +134,11 @@ impl Keeper {
 
     /// One connection, as long as it lasts.
     async fn keep(&self, database: &str) -> DatabaseError {
-        let (client, mut notified, mut driver) = match connect(database, "bre market view").await {
-            Ok(session) => session.share(),
-            Err(error) => return error,
-        };
+        let (client, mut notified, mut driver) =
+            match connect(database, "bre market view", Landing::Primary).await {
+                Ok(session) => session.share(),
+                Err(error) => return error,
+            };
         if let Err(error) = in_time(self.begin(&client)).await {
             return error;
         }

@@ -1,11 +1,13 @@
 //! The schema, embedded and applied by the role that owns it.
 
+use connection::Landing;
+
 use super::database::{DatabaseError, connect};
 
 refinery::embed_migrations!("migrations");
 
 pub(crate) async fn migrate(owner: &str) -> Result<(), DatabaseError> {
-    let mut session = connect(owner, "bre migrations").await?;
+    let mut session = connect(owner, "bre migrations", Landing::ReadWrite).await?;
     let applied = migrations::runner()
         .run_async(&mut session.client)
         .await

@@ -1,5 +1,7 @@
 //! Where in a log something was recorded, whoever's it is: for whoever keeps the record, never for a client.
 
+use connection::Landing;
+
 use super::DatabaseError;
 use super::database::connect;
 
@@ -20,7 +22,7 @@ pub async fn places(database: &str, log: u16, id: &str) -> Result<Vec<Place>, Da
     let Ok(id) = uuid::Uuid::parse_str(id) else {
         return Ok(Vec::new());
     };
-    let session = connect(database, "bre audit prove").await?;
+    let session = connect(database, "bre audit prove", Landing::Any).await?;
     let rows = session
         .client
         .query(SQL, &[&log.cast_signed(), &id.to_string()])

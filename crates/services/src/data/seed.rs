@@ -1,6 +1,7 @@
 //! What a first run starts with: the four brokers, the thirteen stocks, and a sample book if one is given.
 
 use audit::Kind;
+use connection::Landing;
 use jiff::Timestamp;
 
 use super::database::{DatabaseError, connect};
@@ -37,7 +38,7 @@ pub(crate) async fn seed(
     sample: Option<SampleBook>,
 ) -> Result<(), SeedError> {
     let failed = DatabaseError::query("looking for the starting set");
-    let session = connect(database, "bre seed").await?;
+    let session = connect(database, "bre seed", Landing::ReadWrite).await?;
     let client = &session.client;
     let row = client
         .query_one("SELECT (SELECT count(*) FROM brokers), (SELECT count(*) FROM stocks), (SELECT count(*) FROM feed_batches)", &[])

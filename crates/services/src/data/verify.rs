@@ -2,6 +2,7 @@
 //! `quotes` and of the tables of locates against the entry's own bytes, in both directions.
 
 use audit::{Entry, Head, Kind, StoredEntry, Verifier, VerifyingKey};
+use connection::Landing;
 use futures_util::{TryStreamExt, pin_mut};
 use serde::Serialize;
 use tokio_postgres::{Client, Row};
@@ -37,7 +38,7 @@ pub async fn verify(
     keys: &[VerifyingKey],
 ) -> Result<AuditReport, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
-    let session = connect(database, "bre audit verify").await?;
+    let session = connect(database, "bre audit verify", Landing::Any).await?;
     let client = &session.client;
     // One snapshot for both questions: an engine may be writing meanwhile.
     client

@@ -8,7 +8,7 @@ use crate::harness::{Answer, GME, Instance, Options, http_client, until};
 async fn rates_come_from_the_cache_when_the_database_is_away_at_the_start() {
     let mut redis = TestRedis::start();
     let mut instance = Instance::with(Options {
-        redis: Some(redis.url()),
+        redis: Some(redis.url().into()),
         ..Options::default()
     })
     .await;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use audit::{SignedHead, SigningKey};
 use services::{
-    AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, RecoveryFact, Running, SampleBook,
-    ServiceSet, Services, ServicesConfig, Settings, StreamHealth, StreamReport, Tier,
+    AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, RecoveryFact, RedisSettings, Running,
+    SampleBook, ServiceSet, Services, ServicesConfig, Settings, StreamHealth, StreamReport, Tier,
 };
 use testkit::TestPostgres;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,7 +57,7 @@ pub struct Instance {
 #[derive(Clone)]
 pub struct Options {
     pub strict: bool,
-    pub redis: Option<String>,
+    pub redis: Option<RedisSettings>,
     pub sample: Option<SampleBook>,
     pub settings: Settings,
     pub recovery: Option<RecoveryFact>,
@@ -150,7 +150,7 @@ impl Instance {
         self.services().address().unwrap()
     }
 
-    async fn config(&self) -> ServicesConfig {
+    pub async fn config(&self) -> ServicesConfig {
         let socket = self.socket();
         let _ = std::fs::remove_file(&socket);
         ServicesConfig {

@@ -11,7 +11,7 @@ const LIMIT: u32 = 60;
 
 async fn gateway(redis: &TestRedis) -> Instance {
     let mut options = Options {
-        redis: Some(redis.url()),
+        redis: Some(redis.url().into()),
         ..Options::default()
     };
     options.settings.requests_per_minute.standard = LIMIT;

@@ -118,7 +118,7 @@ fn lost(error: WireError) -> BackupError {
     match error {
         WireError::Lost(source) => BackupError::SessionLost(source),
         // Ended by the server: a shutdown, or pg_terminate_backend.
-        error if error.sqlstate().is_some_and(|code| code.starts_with("57P")) => {
+        error if error.is_away() => {
             BackupError::SessionLost(std::io::Error::other(error.to_string()))
         }
         error => error.into(),

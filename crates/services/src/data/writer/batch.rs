@@ -25,6 +25,19 @@ pub(super) enum Outcome {
     Lost(String),
 }
 
+/// An expression that ends the statement, and takes back all of it, where it runs in another session of the server than the one that was
+/// opened (and holds the log's lock): behind a pooler it may. The parameter is [`Session::word`].
+macro_rules! own_session {
+    ($parameter:literal) => {
+        concat!(
+            "CASE WHEN current_setting('bre.session', true) = ",
+            $parameter,
+            "::text THEN pg_backend_pid() ELSE ('this is another session than the one that holds the lock: process ' || pg_backend_pid())::integer END"
+        )
+    };
+}
+pub(super) use own_session;
+
 /// Row by row, as the statement takes them.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -34,9 +47,12 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Names no column: the rows have those of the tables, all of them and in order, which the server checks.
-    pub(super) const SQL: &str = "WITH entries AS (INSERT INTO audit_log SELECT * FROM UNNEST($1::audit_log[])), \
+    pub(super) const SQL: &str = concat!(
+        "WITH entries AS (INSERT INTO audit_log SELECT * FROM UNNEST($1::audit_log[])), \
          priced AS (INSERT INTO quotes SELECT * FROM UNNEST($2::quotes[])) \
-         SELECT current_setting('synchronous_standby_names')";
+         SELECT current_setting('synchronous_standby_names'), ",
+        own_session!("$3")
+    );
 
     /// An entry alone.
     pub(super) fn push(&mut self, sealed: &Sealed) {
@@ -81,7 +97,10 @@ impl Batch {
 
     /// The single statement is its own transaction: one round trip.
     pub(super) async fn commit(&self, open: &Open) -> Outcome {
-        let ran = self.insert(&open.session.client, &open.statement).await;
+        let session = &open.session;
+        let ran = self
+            .insert(&session.client, &open.statement, &session.word)
+            .await;
         outcome(&open.session, ran)
     }
 
@@ -91,9 +110,10 @@ impl Batch {
         &self,
         client: &impl GenericClient,
         statement: &Statement,
+        word: &str,
     ) -> Result<bool, tokio_postgres::Error> {
         let rows = client
-            .query(statement, &[&self.entries, &self.quotes])
+            .query(statement, &[&self.entries, &self.quotes, &word])
             .await?;
         Ok(standby(&rows))
     }
@@ -153,15 +173,13 @@ pub(super) fn outcome(session: &Session, ran: Result<bool, tokio_postgres::Error
     }
 }
 
-/// Whether the server took the statement back. An ERROR does; a session that is ended (class 57P) may have committed before.
+/// Whether the server took the statement back. An ERROR does; a session that is ended (classes 57P and 08) may have committed before. One
+/// that has become read-only (25006) has not: it refused to write.
 fn is_final(error: &tokio_postgres::Error) -> bool {
     let Some(db) = error.as_db_error() else {
         return false;
     };
-    let ended = [
-        SqlState::ADMIN_SHUTDOWN,
-        SqlState::CRASH_SHUTDOWN,
-        SqlState::CANNOT_CONNECT_NOW,
-    ];
-    db.severity() == "ERROR" && !ended.contains(db.code()) && !error.is_closed()
+    let read_only = *db.code() == SqlState::READ_ONLY_SQL_TRANSACTION;
+    let ended = !read_only && connection::is_away(db.code().code());
+    db.severity() == "ERROR" && !ended && !error.is_closed()
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{GenericClient, Statement, Transaction};
 
-use super::batch::{Batch, Outcome, outcome, place};
+use super::batch::{Batch, Outcome, outcome, own_session, place};
 use super::open::Open;
 use super::serve::{Ended, Waiting, hold_back_until_held};
 use super::{Recorded, Request, Task, Work, WriteError, Writer, WriterConfig, log_number};
@@ -252,7 +252,9 @@ async fn run(
         transaction.rollback().await?;
         return Ok(Ran::Nothing);
     }
-    let standby = batch.insert(&transaction, &open.locate_statement).await?;
+    let standby = batch
+        .insert(&transaction, &open.locate_statement, &open.session.word)
+        .await?;
     transaction.commit().await?;
     Ok(Ran::Committed(standby))
 }
@@ -311,10 +313,13 @@ pub(super) struct LocateBatch {
 }
 
 impl LocateBatch {
-    pub(super) const SQL: &str = "WITH entries AS (INSERT INTO audit_log SELECT * FROM UNNEST($1::audit_log[])), \
+    pub(super) const SQL: &str = concat!(
+        "WITH entries AS (INSERT INTO audit_log SELECT * FROM UNNEST($1::audit_log[])), \
          steps AS (INSERT INTO locates SELECT * FROM UNNEST($2::locates[])), \
          moved AS (INSERT INTO availability_ledger SELECT * FROM UNNEST($3::availability_ledger[])) \
-         SELECT current_setting('synchronous_standby_names')";
+         SELECT current_setting('synchronous_standby_names'), ",
+        own_session!("$4")
+    );
 
     fn push(&mut self, sealed: &Sealed, locate: &Locate) {
         self.entries.push(sealed);
@@ -331,11 +336,12 @@ impl LocateBatch {
         &self,
         client: &impl GenericClient,
         statement: &Statement,
+        word: &str,
     ) -> Result<bool, tokio_postgres::Error> {
         let rows = client
             .query(
                 statement,
-                &[&self.entries.entries, &self.locates, &self.ledger],
+                &[&self.entries.entries, &self.locates, &self.ledger, &word],
             )
             .await?;
         Ok(super::batch::standby(&rows))

@@ -3,6 +3,7 @@
 use audit::{
     Chain, ChainError, Entry, EpochOpening, Head, StoredEntry, Verifier, VerifyingKey, expand,
 };
+use connection::Landing;
 use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::{Client, Row};
 
@@ -71,7 +72,7 @@ impl Task {
                 "a signed head is not valid: {reason}"
             )));
         }
-        let session = connect(database, "bre audit writer").await?;
+        let session = connect(database, "bre audit writer", Landing::ReadWrite).await?;
         let client = &session.client;
         client.batch_execute("SET synchronous_commit = on; SET client_min_messages = warning; SET timezone = 'UTC'").await?;
         let row = client

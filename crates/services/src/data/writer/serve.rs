@@ -354,7 +354,9 @@ async fn transact(
     change.apply(&transaction).await?;
     let mut batch = Batch::default();
     batch.push(sealed);
-    let standby = batch.insert(&transaction, &open.statement).await?;
+    let standby = batch
+        .insert(&transaction, &open.statement, &open.session.word)
+        .await?;
     transaction.commit().await?;
     Ok(standby)
 }
