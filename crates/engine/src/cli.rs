@@ -255,6 +255,9 @@ pub(crate) struct ExpireArgs {
     /// Do it without asking.
     #[arg(long)]
     pub(crate) yes: bool,
+    /// Delete WAL that nothing needs without a mark and a grace, for a repository that is full. Packs and wraps keep their grace.
+    #[arg(long)]
+    pub(crate) now: bool,
     /// Settings file with the rules; DIR/bre.toml when it is there.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

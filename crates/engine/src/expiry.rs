@@ -119,6 +119,12 @@ pub(crate) fn sentence(done: &Expired) -> String {
     if done.locked > 0 {
         text.push_str(&format!(", {} locked and left for later", done.locked));
     }
+    if let Some(reason) = &done.refused_reason {
+        text.push_str(&format!(
+            ", {} left because the store refuses to delete them: {reason}",
+            done.refused
+        ));
+    }
     text
 }
 

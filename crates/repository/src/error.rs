@@ -13,8 +13,17 @@ pub enum StoreError {
         "the repository {store} is away: {what}. Mount or reconnect it; nothing was written elsewhere"
     )]
     Away { store: String, what: String },
-    #[error("the repository {store} is full: `{object}` was not written. Free space or extend it")]
-    Full { store: String, object: String },
+    #[error(
+        "the repository {store} is full: `{object}`{} was not written. Free space or extend it; `bre backup expire --now` deletes the WAL \
+         that nothing needs without a grace",
+        room(*wanted)
+    )]
+    Full {
+        store: String,
+        object: String,
+        /// Bytes that found no room, where that is known.
+        wanted: Option<u64>,
+    },
     #[error(
         "the repository {store} cannot be written: `{object}`: {what}. Remount it writable or fix its permissions"
     )]
@@ -42,6 +51,20 @@ pub enum StoreError {
         object: String,
         source: io::Error,
     },
+}
+
+fn room(wanted: Option<u64>) -> String {
+    wanted.map_or_else(String::new, |bytes| format!(" ({bytes} bytes)"))
+}
+
+impl StoreError {
+    /// The same, with how much room was asked for.
+    pub(crate) fn wanting(mut self, bytes: usize) -> Self {
+        if let Self::Full { wanted, .. } = &mut self {
+            *wanted = Some(bytes as u64);
+        }
+        self
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -142,6 +142,7 @@ impl Remote {
                 StoreError::Full {
                     store: self.shown.clone(),
                     object: name.to_owned(),
+                    wanted: None,
                 }
             }
             (403, _) if doing == Doing::Writing => StoreError::ReadOnly {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use postgres_physical::wire::ConnectOptions;
-use repository::retention::{Action, Decision, Expired, Plan};
+use repository::retention::{Action, Decision, Expired, Plan, Rules};
 use serde::Serialize;
 
 use super::{detach::confirmed, opened::Opened, progress::Steps, restore::interrupted};
@@ -11,6 +11,7 @@ use crate::{
     cli::ExpireArgs,
     config::Config,
     error::Error,
+    exit::Exit,
     expiry::{Log, carry_out, decide, sentence},
     instance::Instance,
     keys,
@@ -38,6 +39,10 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
     let rules = match named.and_then(|name| config.repositories.get(name)) {
         Some(further) => further.rules(&config.backup),
         None => config.backup.rules(),
+    };
+    let rules = Rules {
+        wal_at_once: args.now,
+        ..rules
     };
     // A host that cannot read expires what it can judge.
     let private = keys::reading_key_if_here(&opened.keys)?;
@@ -109,7 +114,13 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
         });
         text
     });
-    Ok(ExitCode::SUCCESS)
+    let is_partial = shown.done.as_ref().is_some_and(|done| done.refused > 0);
+    Ok(if is_partial {
+        Exit::Partial
+    } else {
+        Exit::Done
+    }
+    .into())
 }
 
 /// None when the engine does not run: then the store's clock and what is in the repository have to do.

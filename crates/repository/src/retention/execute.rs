@@ -1,4 +1,5 @@
-//! Carries a plan out: tombstones first, then sweeps. Killed at any line it leaves nothing broken, and the next run goes on.
+//! Carries a plan out: what is due is deleted first, then marks are put, which a repository that was full has room for by then.
+//! Killed at any line it leaves nothing broken, and the next run goes on.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use crate::backup::{BackupState, catalogue};
 use crate::error::{Error, Result, StoreError};
 use crate::{Progress, Repository};
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Expired {
     /// Objects that got a tombstone.
     pub buried: u64,
@@ -19,11 +20,19 @@ pub struct Expired {
     pub locked: u64,
     /// Signed heads that were thinned.
     pub heads: u64,
+    /// Objects that were due and are left because the store refuses to delete; after the first refusal no other is tried.
+    pub refused: u64,
+    /// In the store's words.
+    pub refused_reason: Option<String>,
 }
 
 /// A backup that came since the plan was made may refer to what the plan lets go: then nothing is done, and it is to be made anew.
 pub fn execute(repository: &Repository, plan: &Plan, progress: &dyn Progress) -> Result<Expired> {
     let mut done = Expired::default();
+    let goes_on = sweep_all(repository, plan, progress, &mut done)?;
+    if !goes_on {
+        return Ok(done);
+    }
     for burial in &plan.tombstones {
         if progress.cancelled() {
             return Ok(done);
@@ -43,21 +52,64 @@ pub fn execute(repository: &Repository, plan: &Plan, progress: &dyn Progress) ->
         done.buried += burial.objects.len() as u64;
         progress.message(&burial.reason);
     }
-    if !plan.sweeps.is_empty() {
-        check_nothing_new(repository, plan)?;
-    }
-    for sweep in &plan.sweeps {
-        if !sweep_one(repository, sweep, progress, &mut done)? {
-            return Ok(done);
-        }
-    }
-    for head in &plan.heads {
-        if progress.cancelled() {
-            return Ok(done);
-        }
-        done.heads += delete(repository, head)?;
+    // What the marks of a full repository were written into is made again as soon as there is room.
+    if let Err(error) = repository.store().make_reserve() {
+        tracing::debug!(%error, "no room was set aside");
     }
     Ok(done)
+}
+
+/// All that is due. False when it was cancelled.
+fn sweep_all(
+    repository: &Repository,
+    plan: &Plan,
+    progress: &dyn Progress,
+    done: &mut Expired,
+) -> Result<bool> {
+    if !plan.sweeps.is_empty() || !plan.at_once.is_empty() {
+        check_nothing_new(repository, plan)?;
+    }
+    let mut left = plan.sweeps.iter();
+    while let Some(sweep) = left.next() {
+        if !sweep_one(repository, sweep, progress, done)? {
+            return Ok(false);
+        }
+        if done.refused > 0 {
+            done.refused += left.map(|sweep| sweep.objects.len() as u64).sum::<u64>();
+            done.refused += (plan.at_once.len() + plan.heads.len()) as u64;
+            return Ok(true);
+        }
+    }
+    for (names, are_heads) in [(&plan.at_once, false), (&plan.heads, true)] {
+        for (index, name) in names.iter().enumerate() {
+            if progress.cancelled() {
+                return Ok(false);
+            }
+            match delete(repository, name) {
+                Err(error) if is_refusal(&error) => {
+                    done.refuse(&error, names.len() - index);
+                    break;
+                }
+                Err(Error::Store(StoreError::Locked { .. })) => done.locked += 1,
+                deleted if are_heads => done.heads += deleted?,
+                deleted => done.deleted += deleted?,
+            }
+            progress.advance(1);
+        }
+    }
+    Ok(true)
+}
+
+impl Expired {
+    fn refuse(&mut self, error: &Error, objects: usize) {
+        self.refused += objects as u64;
+        self.refused_reason.get_or_insert_with(|| error.to_string());
+    }
+}
+
+/// The store deletes nothing for us: a policy, a gateway that answers 403.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Store(StoreError::ReadOnly { .. }))
 }
 
 fn check_nothing_new(repository: &Repository, plan: &Plan) -> Result<()> {
@@ -88,11 +140,17 @@ fn sweep_one(
     let known: BTreeSet<&str> = sweep.objects.iter().map(String::as_str).collect();
     let late = late.iter().map(|object| object.name.as_str());
     let late: Vec<&str> = late.filter(|name| !known.contains(name)).collect();
-    for name in sweep.objects.iter().map(String::as_str).chain(late) {
+    let names = sweep.objects.iter().map(String::as_str).chain(late);
+    let names: Vec<&str> = names.collect();
+    for (index, name) in names.iter().enumerate() {
         if progress.cancelled() {
             return Ok(false);
         }
         match delete(repository, name) {
+            Err(error) if is_refusal(&error) => {
+                done.refuse(&error, names.len() - index);
+                return Ok(true);
+            }
             Err(Error::Store(StoreError::Locked { object, lock })) => {
                 // Behind our back since it was decided. What is left of it stays marked, and goes when the lock has.
                 progress.message(&format!("{object} is {lock}"));
@@ -103,7 +161,10 @@ fn sweep_one(
         }
         progress.advance(1);
     }
-    delete(repository, &sweep.tombstone)?;
+    match delete(repository, &sweep.tombstone) {
+        Err(error) if is_refusal(&error) => done.refuse(&error, 1),
+        deleted => drop(deleted?),
+    }
     Ok(true)
 }
 

@@ -60,9 +60,11 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// The oldest moment of the newest timeline's present that is promised: from here on every moment can be restored.
     pub window_from_micros: Option<i64>,
-    pub(super) tombstones: Vec<Burial>,
-    pub(super) sweeps: Vec<Sweep>,
-    pub(super) heads: Vec<String>,
+    pub(crate) tombstones: Vec<Burial>,
+    pub(crate) sweeps: Vec<Sweep>,
+    pub(crate) heads: Vec<String>,
+    /// WAL that is deleted without a mark.
+    pub(crate) at_once: Vec<String>,
     pub(super) now_micros: i64,
     pub(super) grace_micros: i64,
     /// Backups that were there when it was decided.
@@ -71,32 +73,36 @@ pub struct Plan {
 
 /// What gets a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Burial {
+pub(crate) struct Burial {
     pub(super) kind: Kind,
     pub(super) backup_id: Option<String>,
     pub(super) reason: String,
-    pub(super) objects: Vec<String>,
+    pub(crate) objects: Vec<String>,
 }
 
 /// What a tombstone's grace being over deletes; the tombstone last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sweep {
+pub(crate) struct Sweep {
     pub(super) tombstone: String,
     pub(super) backup_id: Option<String>,
-    pub(super) objects: Vec<String>,
+    pub(crate) objects: Vec<String>,
 }
 
 impl Plan {
     #[must_use]
     pub fn changes_anything(&self) -> bool {
-        !self.tombstones.is_empty() || !self.sweeps.is_empty() || !self.heads.is_empty()
+        !self.tombstones.is_empty()
+            || !self.sweeps.is_empty()
+            || !self.heads.is_empty()
+            || !self.at_once.is_empty()
     }
 
     /// Names of data that it lets go; locks cover nothing else.
     pub(super) fn goes(&self) -> impl Iterator<Item = &str> {
         let buried = self.tombstones.iter().flat_map(|burial| &burial.objects);
         let swept = self.sweeps.iter().flat_map(|sweep| &sweep.objects);
-        let names = buried.chain(swept).map(String::as_str);
+        let names = buried.chain(swept).chain(&self.at_once);
+        let names = names.map(String::as_str);
         names.filter(|name| LockPolicy::covers(name))
     }
 
@@ -165,7 +171,7 @@ pub fn plan(survey: &Survey, clock: &Clock, rules: &Rules) -> Result<Plan> {
     plan_wraps(survey, now, rules, &mut plan);
     plan_rest(survey, &wal, now, rules, &mut plan);
     super::thinning::plan(survey, window_from, rules, &mut plan);
-    super::sweeping::plan(survey, &wal, referred.as_ref(), &mut plan);
+    super::sweeping::plan(survey, &wal, referred.as_ref(), rules, &mut plan);
     plan.window_from_micros = wal.window_from_micros();
     Ok(plan)
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{Action, Plan, Subject, Sweep, data_key_of, lock_text};
+use super::rules::Rules;
 use super::survey::{Survey, WalObject};
 use super::tombstones::{Found, Kind};
 use super::wal_plan::WalNeeds;
@@ -12,6 +13,7 @@ pub(super) fn plan(
     survey: &Survey,
     wal: &WalNeeds,
     referred: Option<&BTreeSet<String>>,
+    rules: &Rules,
     plan: &mut Plan,
 ) {
     let here = objects_here(survey);
@@ -29,7 +31,9 @@ pub(super) fn plan(
                 Kind::Wal => segments.get(name).is_some_and(|o| wal.reason(o).is_some()),
                 Kind::Rest => is_key_needed(survey, name),
             };
-            one(survey, found, &here, is_needed, plan);
+            let is_due = found.tombstone.sweep_after_micros <= plan.now_micros
+                || (rules.wal_at_once && kind == Kind::Wal);
+            one(survey, found, is_due, &here, is_needed, plan);
         }
     }
 }
@@ -37,6 +41,7 @@ pub(super) fn plan(
 fn one(
     survey: &Survey,
     found: &Found,
+    is_due: bool,
     here: &BTreeMap<&str, &ObjectInfo>,
     is_needed: impl Fn(&str) -> bool,
     plan: &mut Plan,
@@ -46,7 +51,7 @@ fn one(
     let objects: Vec<&ObjectInfo> = named
         .filter_map(|name| here.get(name.as_str()).copied())
         .collect();
-    if found.tombstone.sweep_after_micros > plan.now_micros {
+    if !is_due {
         let reason = format!("{}; its grace is not over", found.tombstone.reason);
         return plan.decide(about, Action::Wait, reason, &objects);
     }

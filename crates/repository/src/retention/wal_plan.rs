@@ -174,6 +174,7 @@ impl WalNeeds {
                     let lock = survey.lock_of(&object.info.name).map(lock_text);
                     (Action::Keep, lock.unwrap_or_default())
                 }
+                None if rules.wal_at_once => (Action::Sweep, NOBODY.to_owned()),
                 None => (Action::Expire, NOBODY.to_owned()),
             };
             match runs.last_mut() {
@@ -197,8 +198,11 @@ impl WalNeeds {
             );
             let infos: Vec<&ObjectInfo> = objects.iter().map(|object| &object.info).collect();
             plan.decide((Subject::Wal, &which), action, reason, &infos);
-            if action == Action::Expire {
-                expired.extend(infos.iter().map(|info| info.name.clone()));
+            let names = infos.iter().map(|info| info.name.clone());
+            match action {
+                Action::Expire => expired.extend(names),
+                Action::Sweep => plan.at_once.extend(names),
+                Action::Keep | Action::Wait => {}
             }
         }
         plan.bury(Kind::Wal, NOBODY, expired);

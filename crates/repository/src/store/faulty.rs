@@ -133,9 +133,18 @@ impl FaultyStore {
         let mut faults = self.faults();
         let number = faults.writes;
         faults.writes += 1;
-        if faults.full {
+        // What takes no room finds it.
+        if faults.full && len > 0 {
             let (store, object) = (self.describe(), name.to_owned());
-            return Err((StoreError::Full { store, object }, len / 2));
+            let wanted = Some(len as u64);
+            return Err((
+                StoreError::Full {
+                    store,
+                    object,
+                    wanted,
+                },
+                len / 2,
+            ));
         }
         if faults.read_only {
             let error = StoreError::ReadOnly {
@@ -205,7 +214,11 @@ impl Store for FaultyStore {
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.before_write(name, 0).map_err(|(error, _)| error)?;
         if self.faults().deny_delete {
-            return Err(self.io(name, "deletion denied"));
+            return Err(StoreError::ReadOnly {
+                store: self.describe(),
+                object: name.to_owned(),
+                what: "deletion denied".to_owned(),
+            });
         }
         self.inner.delete(name)
     }

@@ -53,6 +53,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         }
         Ok(())
     }
+    /// Sets room aside into which marks of expiry can still be written when nothing else finds any (repository.md §11). Does nothing twice,
+    /// and nothing where the store has no end.
+    fn make_reserve(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// A new, empty object that grows at its end; `None` when the store has no such thing.
     fn appender(&self, name: &str) -> Option<Result<Box<dyn Appender>, StoreError>>;
     /// Whether objects may grow after they were listed.

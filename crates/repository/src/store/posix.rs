@@ -15,6 +15,7 @@ use super::{Appender, MARKER, NextPiece, ObjectInfo, Store, check_name};
 use crate::error::StoreError;
 
 mod ahead;
+mod reserve;
 
 use ahead::{Ahead, class_of};
 
@@ -89,7 +90,11 @@ impl PosixStore {
         let store = self.describe();
         let object = object.to_owned();
         match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full { store, object },
+            _ if is_full(&source) => StoreError::Full {
+                store,
+                object,
+                wanted: None,
+            },
             ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => StoreError::ReadOnly {
                 store,
                 object,
@@ -270,7 +275,13 @@ impl PosixStore {
 
 impl Store for PosixStore {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.put_written(name, |file| file.write_all(bytes))
+        match self.put_written(name, |file| file.write_all(bytes)) {
+            Err(StoreError::Full { .. }) if reserve::is_for(name) => self
+                .write_into_reserve(&self.path(name)?, bytes)
+                .map_err(|error| self.fault(name, error).wanting(bytes.len()))
+                .and_then(|()| self.present_for_writing(name)),
+            other => other.map_err(|error| error.wanting(bytes.len())),
+        }
     }
 
     fn put_pieces(&self, name: &str, next: &mut NextPiece<'_>) -> Result<(), StoreError> {
@@ -339,7 +350,7 @@ impl Store for PosixStore {
             return Ok(());
         };
         sync_dir(parent).map_err(|e| self.fault(name, e))?;
-        if parent != self.root {
+        if parent != self.root && !reserve::is_for(name) {
             // Fails, rightly, when something is left in it.
             let _ = fs::remove_dir(parent);
         }
@@ -367,6 +378,12 @@ impl Store for PosixStore {
             }))
         };
         Some(open())
+    }
+
+    fn make_reserve(&self) -> Result<(), StoreError> {
+        self.present_for_writing(".reserve")?;
+        self.fill_reserve()
+            .map_err(|error| self.fault(".reserve", error))
     }
 
     fn appends(&self) -> bool {
@@ -399,7 +416,7 @@ impl Appender for PosixAppender {
         self.file
             .write_all_at(bytes, self.end)
             .and_then(|()| self.file.sync_data())
-            .map_err(|e| self.store.fault(&self.name, e))?;
+            .map_err(|e| self.store.fault(&self.name, e).wanting(bytes.len()))?;
         self.still_findable()?;
         self.end += bytes.len() as u64;
         if class_of(self.end) > self.class {
@@ -439,6 +456,13 @@ impl PosixAppender {
             what: format!("`{}` was open and {how}", self.name),
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }
 
 fn write_synced(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {

@@ -10,6 +10,7 @@ const RULES: Rules = Rules {
     schema_micros: 1,
     grace_micros: 1,
     heads_spacing_micros: 1,
+    wal_at_once: false,
 };
 
 fn options() -> CopyOptions<'static> {

@@ -122,7 +122,7 @@ impl WalReader {
     /// The size of this timeline's segments, from any of its objects.
     pub fn segment_bytes(&self, timeline: u32) -> Result<Option<u64>> {
         let store = self.repository().store();
-        for kind in ["tail", "wal"] {
+        for kind in ["wal", "tail"] {
             for object in store.list(&format!("{kind}/{timeline:08x}/"))? {
                 let header = crate::pipeline::read_header(store, &object.name);
                 if let Ok(facts) =

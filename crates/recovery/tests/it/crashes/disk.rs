@@ -168,6 +168,7 @@ impl Disk {
         StoreError::Full {
             store: self.describe(),
             object: name.to_owned(),
+            wanted: None,
         }
     }
 

@@ -97,6 +97,80 @@ fn the_guides_table() {
     }
 }
 
+/// A full disk takes no mark before something is gone.
+#[test]
+fn a_full_repository_can_be_emptied_what_is_due_goes_before_anything_is_written() {
+    let mut cluster = Cluster::new(3);
+    let ids = fulls(&mut cluster, 33);
+    assert!(run(&cluster).buried > 0);
+    cluster.pass(DAY_MICROS + 1);
+    let plan = decide(&cluster);
+    let count = |plan: &Plan, action| {
+        let all = plan.decisions.iter();
+        all.filter(|decision| decision.action == action).count()
+    };
+    assert!(count(&plan, Action::Sweep) > 0 && count(&plan, Action::Expire) > 0);
+    cluster.world.faults.set_full(true);
+    let refused = execute(&cluster.world.repository, &plan, &()).unwrap_err();
+    assert!(matches!(
+        refused,
+        Error::Store(StoreError::Full {
+            wanted: Some(1..),
+            ..
+        })
+    ));
+    let left = cluster.world.names(&format!("backups/{}", ids[0]));
+    assert_eq!(left, [""; 0]);
+
+    // At once, and with nothing to write: WAL that nothing needs. All else keeps its grace.
+    cluster.rules.wal_at_once = true;
+    cluster.pass(20 * DAY_MICROS);
+    let packs = cluster.world.names("packs/");
+    let wal = cluster.world.names("wal/").len();
+    let mut plan = decide(&cluster);
+    assert!(!plan.at_once.is_empty());
+    plan.tombstones.clear();
+    let done = execute(&cluster.world.repository, &plan, &()).unwrap();
+    assert!(done.deleted as usize >= plan.at_once.len());
+    assert!(cluster.world.names("wal/").len() < wal);
+    let is_kept = |pack: &&String| !plan.sweeps.iter().any(|sweep| sweep.objects.contains(pack));
+    let kept: Vec<&String> = packs.iter().filter(is_kept).collect();
+    assert_eq!(
+        cluster.world.names("packs/").iter().collect::<Vec<_>>(),
+        kept
+    );
+    for id in cluster.live() {
+        cluster.check_backup(&id);
+    }
+}
+
+/// A policy without `s3:DeleteObject`: told once, counted, and what may go is marked all the same.
+#[test]
+fn a_store_that_refuses_to_delete_stops_no_expiry() {
+    let mut cluster = Cluster::new(4);
+    fulls(&mut cluster, 33);
+    run(&cluster);
+    cluster.pass(DAY_MICROS + 1);
+    let plan = decide(&cluster);
+    cluster.world.faults.set_deny_delete(true);
+    let writes = cluster.world.faults.writes();
+    let done = execute(&cluster.world.repository, &plan, &()).unwrap();
+    assert!(done.buried > 0, "{done:?}");
+    assert_eq!(done.deleted, 0);
+    let due: usize = plan.sweeps.iter().map(|sweep| sweep.objects.len()).sum();
+    assert_eq!(done.refused as usize, due + plan.heads.len());
+    let reason = done.refused_reason.unwrap();
+    assert!(reason.contains("deletion denied"), "{reason}");
+    let asked = cluster.world.faults.writes() - writes;
+    assert_eq!(
+        asked as usize,
+        1 + plan.tombstones.len(),
+        "one delete was tried"
+    );
+    cluster.world.faults.set_deny_delete(false);
+    assert!(run(&cluster).deleted > 0);
+}
+
 /// Weeks later nothing lies around that nobody needs: not of killed backups, not of keys, not of tombstones.
 #[test]
 fn nothing_is_left_behind() {
