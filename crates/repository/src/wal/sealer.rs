@@ -244,6 +244,7 @@ impl Sealer {
                 self.pending.pop_front();
                 status.pending -= 1;
                 status.sealed += 1;
+                status.undeleted = self.undeleted.len() as u64;
                 status.last_error = None;
             }
             Err(error) => {
