@@ -97,7 +97,15 @@ impl Loss {
     }
 }
 
-type Planned = Arc<Mutex<VecDeque<(&'static str, Loss)>>>;
+/// What is to be lost next, and right after which step.
+#[derive(Default)]
+struct Plan {
+    losses: VecDeque<(&'static str, Loss)>,
+    /// The last step of a recovery was passed, and nothing was lost at it that begins another.
+    settled: bool,
+}
+
+type Planned = Arc<Mutex<Plan>>;
 
 /// Hears of each step, and strikes where that is planned before the engine goes on.
 fn observe(socket: &Path, data: PathBuf) -> Planned {
@@ -109,17 +117,17 @@ fn observe(socket: &Path, data: PathBuf) -> Planned {
             let mut line = String::new();
             let _ = BufReader::new(&stream).read_line(&mut line);
             let due = {
-                let mut next = next.lock().unwrap();
-                let due = next
-                    .front()
-                    .filter(|(step, _)| *step == line.trim())
-                    .copied();
+                let mut plan = next.lock().unwrap();
+                let is_due = |(step, _): &&(&str, Loss)| *step == line.trim();
+                let due = plan.losses.front().filter(is_due).map(|(_, loss)| *loss);
                 if due.is_some() {
-                    next.pop_front();
+                    plan.losses.pop_front();
                 }
+                let begins_anew = matches!(due, Some(Loss::Database | Loss::Folder));
+                plan.settled = line.trim() == "protected" && !begins_anew;
                 due
             };
-            if let Some((_, loss)) = due {
+            if let Some(loss) = due {
                 loss.strike(&data);
             }
             let _ = stream.write_all(b"\n");
@@ -183,18 +191,19 @@ fn what_is_lost_again_while_it_is_brought_back_comes_back_whatever_it_is_and_whe
         };
         let what = format!("{first:?}, then at {step} {second:?}, then {third:?}");
         println!("{round}: {what}");
-        planned.lock().unwrap().extend([(step, second), third]);
+        {
+            let mut plan = planned.lock().unwrap();
+            plan.losses.extend([(step, second), third]);
+            plan.settled = false;
+        }
         first.strike(&instance.data());
-        // The first must be seen before a locate can mean anything.
-        let seen = within(PATIENCE, || {
-            (planned.lock().unwrap().len() < 2).then_some(())
-        });
+        let settled = within(PATIENCE, || planned.lock().unwrap().settled.then_some(()));
+        assert!(settled.is_some(), "seed {seed}: {what}: never at its end");
+        let left = std::mem::take(&mut planned.lock().unwrap().losses);
         assert!(
-            seen.is_some(),
+            left.len() < 2,
             "seed {seed}: {what}: the step was never passed"
         );
-        acknowledged.push(locate(&instance, &what));
-        planned.lock().unwrap().clear();
         let back = within(PATIENCE, || {
             instance.data().join("repository").exists().then_some(())
         });
