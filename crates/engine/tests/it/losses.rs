@@ -157,7 +157,7 @@ fn of_environment(name: &str, usual: u64) -> u64 {
 fn what_is_lost_again_while_it_is_brought_back_comes_back_whatever_it_is_and_whenever() {
     let seed = of_environment("SEED", 1);
     // One round: a loss, and two more during the recovery. `make slow-losses` makes it every step with every loss.
-    let rounds = of_environment("ROUNDS", 4);
+    let rounds = of_environment("ROUNDS", 3);
     println!("seed {seed}, {rounds} rounds");
     let mut instance = Instance::prepared(&["--strict"]);
     let socket = instance.folder.join("steps.sock");
