@@ -111,7 +111,9 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
         .unwrap();
     let canonical = instance.value("SELECT encode(canonical, 'escape') FROM audit_log WHERE kind = 7 ORDER BY position DESC LIMIT 1");
     // `escape` doubles what JSON escapes by.
-    let kept = std::fs::read_to_string(object).unwrap().replace('\\', r"\\");
+    let kept = std::fs::read_to_string(object)
+        .unwrap()
+        .replace('\\', r"\\");
     assert!(canonical.contains(&kept), "{kept}\n{canonical}");
 
     let verified = instance.bre(&["verify", "database"]).json();

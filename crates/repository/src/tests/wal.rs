@@ -394,7 +394,7 @@ fn a_segment_of_any_size_is_sealed_box_by_box_and_read_as_before() {
     // No tail is longer than what one box holds, so whoever reads one needs no more.
     let longest = world.memory.list("tail/").unwrap();
     assert!(
-        longest.iter().all(|tail| tail.size < (16 << 20) + 4096),
+        longest.iter().all(|tail| tail.size < (4 << 20) + 4096),
         "{longest:?}"
     );
     writer.finish().unwrap();

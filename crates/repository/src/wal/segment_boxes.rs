@@ -1,4 +1,4 @@
-//! The inside of a segment object: boxes of at most [`BOX_BYTES`] each, one after the other, so that memory does not grow with the size of
+//! The inside of a segment object: boxes of [`box_bytes`] each, one after the other, so that memory does not grow with the size of
 //! the server's segments (repository.md §8). [`Wal`] and [`seal_segment`] write them, [`SegmentObject`] reads them.
 
 use std::borrow::Cow;
@@ -17,8 +17,18 @@ use crate::pipeline::{
 };
 use crate::store::Store;
 
-/// Of WAL in one box, and in one tail: a segment of PostgreSQL's usual size is one of either.
-pub(super) const BOX_BYTES: usize = 16 << 20;
+/// A segment of PostgreSQL's usual size is one box, and one tail.
+const WHOLE_BYTES_MAX: u64 = 16 << 20;
+/// Of a larger one.
+const PART_BYTES: u64 = 4 << 20;
+
+/// Of WAL in one box, and in one tail: whoever seals, reads or compares one has all of it in memory, some of them several times.
+pub(super) fn box_bytes(segment_bytes: u64) -> u64 {
+    match segment_bytes {
+        ..=WHOLE_BYTES_MAX => segment_bytes,
+        _ => PART_BYTES,
+    }
+}
 const SEGMENT_ZSTD_LEVEL: i32 = 1;
 
 /// The bytes of one whole segment.
@@ -47,11 +57,12 @@ struct Boxes<'a> {
 impl Boxes<'_> {
     /// `None` behind the end of the segment.
     fn next(&mut self) -> Result<Option<Cow<'_, [u8]>>> {
-        let left = usize::try_from(self.facts.segment_end() - self.at).unwrap_or(usize::MAX);
+        let left = self.facts.segment_end() - self.at;
         if left == 0 {
             return Ok(None);
         }
-        let len = left.min(BOX_BYTES);
+        let len = left.min(box_bytes(self.facts.segment_bytes));
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
         let start = usize::try_from(self.at - self.facts.segment_start()).unwrap_or(usize::MAX);
         if let Wal::Kept(wal) = self.wal {
             let bytes = wal

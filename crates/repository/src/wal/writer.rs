@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::sealer::{SealJob, SealStatus, SealerHandle};
-use super::segment_boxes::BOX_BYTES;
+use super::segment_boxes::box_bytes;
 use super::{WalFacts, tail_prefix};
 use crate::Repository;
 use crate::error::{Error, Result};
@@ -18,10 +18,10 @@ const HEARTBEAT_OBJECT_MICROS: i64 = 10_000_000;
 const HEARTBEAT_KEPT_MICROS: i64 = 60_000_000;
 /// A longer segment is read from its tails when it is sealed.
 const KEPT_BYTES_MAX: u64 = 32 << 20;
-/// And of a tail: whoever reads one, reads all of it.
-const TAIL_BYTES_MAX: u64 = BOX_BYTES as u64;
-/// Of WAL in one frame; where each is an object, it is as large as a tail.
+/// Of WAL in one frame.
 const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Where each is an object.
+const OBJECT_BYTES_MAX: usize = 16 << 20;
 /// A tail that holds WAL is not appended to for longer: what copies the repository takes tails that grow no more.
 const TAIL_MICROS_MAX: i64 = 30_000_000;
 
@@ -132,7 +132,7 @@ impl WalWriter {
             let room = usize::try_from(room).unwrap_or(usize::MAX);
             let room = room.min(match self.repository.store().appends() {
                 true => FRAME_BYTES_MAX,
-                false => BOX_BYTES,
+                false => OBJECT_BYTES_MAX,
             });
             let (now, later) = rest.split_at(room.min(rest.len()));
             self.put_frame(BoxKind::WalFrame, now, server_time_micros)?;
@@ -185,11 +185,12 @@ impl WalWriter {
     }
 
     fn write_frame(&mut self, kind: BoxKind, bytes: &[u8], time: i64) -> Result<()> {
+        let bytes_max = box_bytes(self.facts.segment_bytes);
         let is_left = |tail: &OpenTail| {
             let old = tail
                 .since_micros
                 .is_some_and(|since| time - since > TAIL_MICROS_MAX);
-            old || tail.wal_bytes + bytes.len() as u64 > TAIL_BYTES_MAX
+            old || tail.wal_bytes + bytes.len() as u64 > bytes_max
         };
         if kind == BoxKind::WalFrame && self.tail.as_ref().is_some_and(is_left) {
             self.tail = None;
