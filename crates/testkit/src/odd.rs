@@ -83,9 +83,9 @@ pub fn close(postgres: &TestPostgres, name: &str) {
 pub fn settings_of_an_application(postgres: &TestPostgres, role: &str) {
     let role = quote_identifier(role);
     let settings = [
-        ("statement_timeout", "'1ms'"),
-        ("lock_timeout", "'1ms'"),
-        ("idle_session_timeout", "'20ms'"),
+        ("statement_timeout", "'5s'"),
+        ("lock_timeout", "'5s'"),
+        ("idle_session_timeout", "'5s'"),
         ("quote_all_identifiers", "on"),
         ("standard_conforming_strings", "off"),
         ("bytea_output", "escape"),
