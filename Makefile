@@ -56,6 +56,9 @@ slow-losses: setup ## every part lost right after every step of a recovery, and 
 torture-locates: setup ## SIGKILL amid locates, again and again; SEED and ROUNDS (usually 2000) choose and repeat a run
 	ROUNDS=$${ROUNDS:-2000} cargo test --locked -p services --test it locates_under_fire::killed -- --nocapture
 
+slow-uses: setup ## orders at two gateways with kills; SEED, CLIENTS (500), ORDERS in all (10000) and KILLS (100) choose and repeat a run
+	CLIENTS=$${CLIENTS:-500} ORDERS=$${ORDERS:-10000} KILLS=$${KILLS:-100} cargo test --locked -p services --test it uses_under_fire::orders -- --nocapture
+
 slow-calendars: ## the shipped calendar, every day of it, against PyPI's exchange_calendars
 	@scripts/slow-calendars
 

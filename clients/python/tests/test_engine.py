@@ -92,8 +92,17 @@ def test_a_locate_from_offer_to_return(engine: Engine) -> None:
         filled = client.accept(offer.locate_id)
         assert (filled.locate_status, filled.held) == ("filled", 300)
         assert client.availability("GME").remaining == before - 300
-        assert client.return_shares(filled.locate_id, 300).held == 0
-        assert client.availability("GME").remaining == before
+        used = client.use(filled.locate_id, "o-1", 200)
+        assert (used.available, used.reserved, used.used) == (100, 0, 200)
+        assert client.use(filled.locate_id, "o-1", 200) == used
+        assert client.availability("GME").yours.available == 100
+        with pytest.raises(bre.Conflict) as refused:
+            client.use(filled.locate_id, "o-2", 101)
+        assert refused.value.code == "USE_TOO_LARGE"
+        assert client.return_shares(filled.locate_id, 100).held == 200
+        again = client.accept(client.locate("GME", 300, "25.50", 30, "standard").locate_id)
+        assert client.return_shares(again.locate_id, 300).held == 0
+        assert client.availability("GME").remaining == before - 200
 
 
 def test_many_at_once(engine: Engine) -> None:

@@ -41,12 +41,12 @@ pub(crate) enum Command {
     Feed(FeedCommand),
     /// Price one locate.
     Quote(QuoteArgs),
+    /// Locates of a client, and what its orders do with them.
+    #[command(subcommand)]
+    Locate(LocateCommand),
     /// Price a whole book, or see what changed between two.
     #[command(subcommand)]
     Book(BookCommand),
-    /// Locates.
-    #[command(subcommand)]
-    Locate(LocateCommand),
     /// API keys of the running instance.
     #[command(subcommand)]
     Keys(KeysCommand),

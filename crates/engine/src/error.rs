@@ -115,7 +115,9 @@ impl Error {
             Self::Refused { .. }
             | Self::FolderTaken { .. }
             | Self::PortTaken { .. }
-            | Self::KeysMissing { .. } => Exit::Refused,
+            | Self::KeysMissing { .. }
+            // It conflicts with what is there: a fault of neither side.
+            | Self::Answer { status: 409 | 422, .. } => Exit::Refused,
             Self::Argument { .. } => Exit::Usage,
             Self::NotRunning { .. } | Self::NotAnnounced { .. } | Self::Unreachable { .. } => {
                 Exit::NotRunning

@@ -36,6 +36,7 @@ from .models import (
     Source,
     Step,
     Unconfirmed,
+    Uses,
 )
 
 __all__ = [
@@ -67,5 +68,6 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Unconfirmed",
+    "Uses",
     "ValidationError",
 ]

@@ -231,6 +231,13 @@ def locate_step(locate_id: str, step: str, shares: SupportsIndex | None, key: st
     return _order(f"/api/v1/locates/{_segment(locate_id)}/{step}", body, key, None)
 
 
+def use(locate_id: str, order_id: str, shares: int, side: str, state: str) -> Call[Locate]:
+    body = {"order_id": order_id, "shares": shares, "side": side, "state": state}
+    path = f"/api/v1/locates/{_segment(locate_id)}/uses"
+    # The order's id makes it safe to ask again.
+    return Call("POST", path, Locate.read, {}, json.dumps(body).encode(), _new_id(), False, {})
+
+
 def locate_by_id(locate_id: str) -> Call[Locate]:
     return _get(f"/api/v1/locates/{_segment(locate_id)}", Locate.read)
 

@@ -185,6 +185,15 @@ class Client:
         """Gives back what is not needed."""
         return self._send(_calls.locate_step(locate_id, "return", shares, idempotency_key))
 
+    def use(
+        self, locate_id: str, order_id: str, shares: int, *, side: str = "sell_short", state: str = "used"
+    ) -> Locate:
+        """An order's use of a locate, recorded once for each order id: `sell_short` or `buy_to_cover`.
+
+        `reserved` holds shares for an order at the market; `used` or `released` ends that.
+        """
+        return self._send(_calls.use(locate_id, order_id, shares, side, state))
+
     def locate_by_id(self, locate_id: str) -> Locate:
         """A locate as it stands."""
         return self._send(_calls.locate_by_id(locate_id))

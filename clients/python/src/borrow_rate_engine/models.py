@@ -223,7 +223,10 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Locate:
-    """Shares that were located, or asked for. `held` are the client's now; only a locate that is `filled` holds any."""
+    """Shares that were located, or asked for. `held` are the client's now; only a locate that is `filled` holds any.
+
+    Of these, `available` may be sold short, `reserved` are held by orders at the market, and `used` were sold.
+    """
 
     locate_id: str
     locate_status: str
@@ -236,9 +239,13 @@ class Locate:
     granted: int
     returned: int
     held: int
+    available: int
+    reserved: int
+    used: int
     borrow_rate: Decimal
     total_fee: Decimal
     trade_date: str
+    settlement_date: str | None
     offer_expires_at: datetime
     expires_at: datetime
     quote_id: str
@@ -257,9 +264,13 @@ class Locate:
             granted=json["granted"],
             returned=json["returned"],
             held=json["held"],
+            available=json["available"],
+            reserved=json["reserved"],
+            used=json["used"],
             borrow_rate=_decimal(json["borrow_rate"]),
             total_fee=_decimal(json["fee"]["total_fee"]),
             trade_date=json["trade_date"],
+            settlement_date=json.get("settlement_date"),
             offer_expires_at=_instant(json["offer_expires_at"]),
             expires_at=_instant(json["expires_at"]),
             quote_id=json["quote_id"],
@@ -267,15 +278,34 @@ class Locate:
 
 
 @dataclass(frozen=True)
+class Uses:
+    """Shares of locates in force: what may be sold short, what orders at the market hold, what was sold."""
+
+    held: int
+    available: int
+    reserved: int
+    used: int
+
+    @classmethod
+    def read(cls, json: Json) -> Uses:
+        return cls(json["held"], json["available"], json["reserved"], json["used"])
+
+
+@dataclass(frozen=True)
 class Availability:
+    """How many shares can still be located, and what the client has of the ticker already."""
+
     ticker: str
     trade_date: str
     remaining: int
     reason: str | None
+    yours: Uses
 
     @classmethod
     def read(cls, json: Json) -> Availability:
-        return cls(json["ticker"], json["trade_date"], json["remaining"], json.get("reason"))
+        return cls(
+            json["ticker"], json["trade_date"], json["remaining"], json.get("reason"), Uses.read(json["yours"])
+        )
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,18 @@ pub(crate) struct QuoteArgs {
     #[arg(long)]
     pub(crate) days: String,
     /// Client id; the API key must belong to it.
-    #[arg(long)]
-    pub(crate) client: String,
+    #[arg(long = "client", value_name = "CLIENT")]
+    pub(crate) client_id: String,
     /// Print every input and every step.
     #[arg(long)]
     pub(crate) explain: bool,
+    #[command(flatten)]
+    pub(crate) public: PublicArgs,
+}
+
+/// Asking over the public port, as any client would.
+#[derive(Debug, Args)]
+pub(crate) struct PublicArgs {
     /// File that holds the API key; the instance's first key when absent.
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
@@ -99,6 +106,50 @@ pub(crate) struct QuoteArgs {
     /// Certificates, as PEM, to believe for https instead of the system's own.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocateCommand {
+    /// What may be sold short, what orders at the market reserve, what was sold: of a locate, of a ticker, or of all tickers.
+    Availability {
+        /// A locate's id or a ticker; every ticker with locates in force when absent.
+        of: Option<String>,
+        #[command(flatten)]
+        public: PublicArgs,
+    },
+    /// One locate as it is now.
+    Show {
+        locate: String,
+        #[command(flatten)]
+        public: PublicArgs,
+    },
+    /// Record what an order does with a locate's shares, once for each order.
+    Use(LocateUseArgs),
+    /// Serve locates again for a trade date of which a recovery may have lost grants: you have compared them with what clients hold. On the
+    /// record.
+    Reopen {
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LocateUseArgs {
+    pub(crate) locate: String,
+    /// The order's own id; sent again, it is answered again.
+    #[arg(long, value_name = "ID")]
+    pub(crate) order: String,
+    #[arg(long)]
+    pub(crate) shares: u64,
+    /// sell_short or buy_to_cover.
+    #[arg(long, default_value = "sell_short")]
+    pub(crate) side: String,
+    /// used, reserved while the order is at the market, or released when it ended without an execution.
+    #[arg(long, default_value = "used")]
+    pub(crate) state: String,
+    #[command(flatten)]
+    pub(crate) public: PublicArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,15 +184,4 @@ pub(crate) struct BookDiffArgs {
     /// How many of the largest changes to show; with --json all are printed, one a line.
     #[arg(long, default_value_t = 10)]
     pub(crate) top: usize,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum LocateCommand {
-    /// Serve locates again for a trade date of which a recovery may have lost grants: you have compared them with what clients hold. On the
-    /// record.
-    Reopen {
-        /// Do it without asking.
-        #[arg(long)]
-        yes: bool,
-    },
 }

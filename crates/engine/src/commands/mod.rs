@@ -18,6 +18,7 @@ mod pages;
 mod plan;
 pub(crate) mod progress;
 mod prove;
+mod public;
 mod quote;
 mod replay;
 mod repository;
@@ -65,7 +66,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Feed(command) => wait(feed::run(&instance, json, command))?,
         Command::Import(args) => wait(import::run(&instance, json, &args))?,
         Command::Quote(args) => wait(quote::run(&instance, json, &args))?,
-        Command::Locate(command) => wait(locate::run(&instance, json, command))?,
+        Command::Locate(command) => wait(locate::run(&instance, json, &command))?,
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,
         Command::Audit(command) => return wait(audit::run(&instance, json, command)),

@@ -4,6 +4,7 @@ use audit::Entry;
 use pricing::Explanation;
 use serde_json::{Value, json, value::RawValue};
 
+use super::public::PublicApi;
 use crate::{cli::QuoteArgs, error::Error, instance::Instance, terminal, up::heads::LOG};
 
 pub(crate) async fn run(
@@ -12,39 +13,12 @@ pub(crate) async fn run(
     args: &QuoteArgs,
 ) -> Result<(), Error> {
     let running = instance.running()?;
-    let key_file = args
-        .api_key_file
-        .clone()
-        .unwrap_or_else(|| instance.keys().join("first_api_key"));
-    let key = std::fs::read_to_string(&key_file)
-        .map_err(Error::file("cannot read the API key", &key_file))?;
     let body = json!({
         "ticker": args.ticker, "position_value": args.value, "shares": args.shares,
-        "share_price": args.price, "loan_days": args.days, "client_id": args.client,
+        "share_price": args.price, "loan_days": args.days, "client_id": args.client_id,
     });
-    let url = args.url.as_deref().unwrap_or(&running.url);
-    let url = url.trim_end_matches('/');
-    let failed = |error: reqwest::Error| Error::Failed(unreached(url, &error));
-    let mut client = reqwest::Client::builder().no_proxy();
-    if let Some(file) = &args.ca_file {
-        let pem = std::fs::read(file).map_err(Error::file("cannot read the certificates", file))?;
-        client =
-            client.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem).map_err(failed)?);
-    }
-    let response = client
-        .build()
-        .map_err(failed)?
-        .post(format!("{url}/api/v1/calculate-locate"))
-        .header("X-API-Key", key.trim())
-        .json(&body)
-        .send()
-        .await
-        .map_err(failed)?;
-    let status = response.status();
-    let text = response.text().await.map_err(failed)?;
-    if !status.is_success() {
-        return Err(refusal(&text, status.as_u16()));
-    }
+    let public = PublicApi::open(instance, &args.public)?;
+    let text = public.post("calculate-locate", &body).await?;
     // In JSON the engine's own bytes: parsing them here could change a digit.
     terminal::line(&if print_json {
         text.clone()
@@ -56,20 +30,6 @@ pub(crate) async fn run(
         terminal::result(print_json, &explanation, || steps(&explanation));
     }
     Ok(())
-}
-
-/// With the causes: "error sending request" alone helps nobody. The innermost one is what is wrong with a certificate.
-fn unreached(url: &str, error: &reqwest::Error) -> String {
-    let mut text = format!("cannot reach {url}: {error}");
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    if url.starts_with("https") {
-        text += ". --url names it as its certificate does, --ca-file whom to believe";
-    }
-    text
 }
 
 /// From the record, not from the answer: what is explained is what an auditor will find.
@@ -121,23 +81,6 @@ fn steps(explanation: &Explanation) -> String {
         ));
     }
     text
-}
-
-fn refusal(text: &str, status: u16) -> Error {
-    let value: Value = serde_json::from_str(text).unwrap_or_default();
-    let mut reason = value["error"].as_str().unwrap_or(text).to_owned();
-    for wrong in value["validation_errors"].as_array().into_iter().flatten() {
-        reason.push_str(&format!(
-            "\n  {}: {}",
-            wrong["field"].as_str().unwrap_or_default(),
-            wrong["message"].as_str().unwrap_or_default()
-        ));
-    }
-    Error::Answer {
-        asked: "calculate-locate".into(),
-        status,
-        reason,
-    }
 }
 
 #[derive(serde::Deserialize)]

@@ -64,7 +64,14 @@ pub(crate) enum ApiError {
     LocateExpired,
     ReturnTooLarge {
         held: i64,
+        available: i64,
     },
+    UseTooLarge {
+        available: i64,
+        reserved: i64,
+        used: i64,
+    },
+    OrderIdReused,
     IdempotencyKeyReused,
     /// The step may or may not be recorded; the request id tells.
     LocateUnknown {
@@ -223,11 +230,27 @@ impl ApiError {
                 "this locate has expired",
                 Value::Null,
             ),
-            ReturnTooLarge { held } => body(
+            ReturnTooLarge { held, available } => body(
                 StatusCode::CONFLICT,
                 "RETURN_TOO_LARGE",
-                "more shares than this locate holds cannot be returned",
-                json!({ "held": held }),
+                "more shares than this locate holds, less those that orders reserve or have used, cannot be returned",
+                json!({ "held": held, "available": available }),
+            ),
+            UseTooLarge {
+                available,
+                reserved,
+                used,
+            } => body(
+                StatusCode::CONFLICT,
+                "USE_TOO_LARGE",
+                "an order cannot sell more than is available under this locate, nor cover more than is used",
+                json!({ "available": available, "reserved": reserved, "used": used }),
+            ),
+            OrderIdReused => body(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "ORDER_ID_REUSED",
+                "this order did something else with this locate before",
+                Value::Null,
             ),
             IdempotencyKeyReused => body(
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -45,6 +45,18 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
             post(locates::give_back::give_back),
         )
         .route(
+            "/api/v1/locates/{id}/uses",
+            get(locates::uses::list).post(locates::use_shares::use_shares),
+        )
+        .route(
+            "/api/v1/locates/{id}/availability",
+            get(locates::availability::of_locate),
+        )
+        .route(
+            "/api/v1/locates/availability",
+            get(locates::availability::of_tickers),
+        )
+        .route(
             "/api/v1/availability/{ticker}",
             get(locates::availability::show),
         )

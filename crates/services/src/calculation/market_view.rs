@@ -209,6 +209,11 @@ impl MarketView {
             .map_or(ticker, |alias| &alias.ticker)
     }
 
+    /// Our name for what a client calls a stock.
+    pub(crate) fn own_name(&self, asked: &str, now: i64) -> String {
+        self.resolve(asked, now).to_owned()
+    }
+
     /// When it was read from the database; 0 where that is not known.
     pub(crate) fn read_at_micros(&self) -> i64 {
         self.read_at_micros

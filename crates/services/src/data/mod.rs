@@ -36,7 +36,8 @@ pub(crate) use keeper::Keeper;
 pub use locates::LocateSettings;
 pub(crate) use locates::{
     DeskTerms, Idempotency, Locate, LocateFilter, LocateKind, LocateOrder, LocateOutcome, Order,
-    Refusal, Status, StoredLocate, available, find_locates, made_for, steps_of, sweep,
+    OrderUse, Refusal, Side, Status, StoredLocate, UseRoom, UseState, UseTotals, available,
+    find_locates, find_uses, made_for, steps_of, sweep, use_totals,
 };
 pub(crate) use losses::losses_in;
 pub use losses::{Loss, losses};

@@ -28,6 +28,7 @@ pub(crate) enum Value<'a> {
     Small(i16),
     Integer(i32),
     Big(i64),
+    MaybeBig(Option<i64>),
     Date(Date),
     Bytes(&'a [u8]),
 }
@@ -62,6 +63,7 @@ impl<'a> Value<'a> {
             Value::Small(number) => Some(number.to_string()),
             Value::Integer(number) => Some(number.to_string()),
             Value::Big(number) => Some(number.to_string()),
+            Value::MaybeBig(number) => number.map(|number| number.to_string()),
             Value::Date(date) => Some(date.to_string()),
             Value::Bytes(_) => None,
         }
@@ -75,7 +77,7 @@ impl<'a> Value<'a> {
             Value::Number { .. } => Type::NUMERIC,
             Value::Small(_) => Type::INT2,
             Value::Integer(_) => Type::INT4,
-            Value::Big(_) => Type::INT8,
+            Value::Big(_) | Value::MaybeBig(_) => Type::INT8,
             Value::Date(_) => Type::DATE,
             Value::Bytes(_) => Type::BYTEA,
         }
@@ -83,7 +85,10 @@ impl<'a> Value<'a> {
 
     fn put(&self, into: &mut Vec<u8>) {
         into.extend_from_slice(&self.sql_type().oid().to_be_bytes());
-        if matches!(self, Value::Text(None) | Value::Uuid(None)) {
+        if matches!(
+            self,
+            Value::Text(None) | Value::Uuid(None) | Value::MaybeBig(None)
+        ) {
             into.extend_from_slice(&(-1_i32).to_be_bytes());
             return;
         }
@@ -98,6 +103,9 @@ impl<'a> Value<'a> {
             Value::Small(number) => into.extend_from_slice(&number.to_be_bytes()),
             Value::Integer(number) => into.extend_from_slice(&number.to_be_bytes()),
             Value::Big(number) => into.extend_from_slice(&number.to_be_bytes()),
+            Value::MaybeBig(number) => {
+                into.extend_from_slice(&number.unwrap_or_default().to_be_bytes());
+            }
             Value::Date(date) => into.extend_from_slice(&days_from_2000(*date).to_be_bytes()),
             Value::Bytes(bytes) => into.extend_from_slice(bytes),
         }

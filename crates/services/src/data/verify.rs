@@ -23,6 +23,8 @@ pub struct AuditReport {
     pub quotes: u64,
     /// Steps of locates, each with its rows.
     pub locates: u64,
+    /// Of these, the ones that orders made.
+    pub uses: u64,
 }
 
 /// Columns of `audit_log` before those of `quotes` in the comparison's answer.
@@ -46,7 +48,7 @@ pub async fn verify(
         .await
         .map_err(&failed)?;
     let mut verifier = Verifier::new(log, heads, keys);
-    let (mut quotes, mut locates) = (0, 0);
+    let (mut quotes, mut locates, mut uses) = (0, 0, 0);
     let parameters = [&log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync)];
     let rows = client
         .query_raw(&sql(), parameters)
@@ -64,9 +66,10 @@ pub async fn verify(
             continue;
         };
         match compare(&entry, &row) {
-            Ok((is_quote, is_step)) => {
+            Ok((is_quote, is_step, is_use)) => {
                 quotes += u64::from(is_quote);
                 locates += u64::from(is_step);
+                uses += u64::from(is_use);
             }
             Err(reason) => verifier.reject(stored.epoch, stored.position, reason),
         }
@@ -86,6 +89,7 @@ pub async fn verify(
         log: report,
         quotes,
         locates,
+        uses,
     })
 }
 
@@ -134,8 +138,8 @@ fn sql() -> String {
     sql
 }
 
-/// Whether the entry is a quote, whether it is a step of a locate, or which column disagrees with it.
-fn compare(entry: &Entry, row: &Row) -> Result<(bool, bool), String> {
+/// Whether the entry is a quote, a step of a locate, one that an order made, or which column disagrees with it.
+fn compare(entry: &Entry, row: &Row) -> Result<(bool, bool, bool), String> {
     let same = |table: &str, column: &str, found: Option<&str>, expected: Option<&str>| {
         if found == expected {
             return Ok(());
@@ -193,8 +197,8 @@ fn compare(entry: &Entry, row: &Row) -> Result<(bool, bool), String> {
         }
     }
     let after_quotes = ENTRY_COLUMNS + PLACE_COLUMNS + COLUMNS.len();
-    let is_step = locates::verify::compare(entry, row, after_quotes)?;
-    Ok((is_quote, is_step))
+    let (is_step, is_use) = locates::verify::compare(entry, row, after_quotes)?;
+    Ok((is_quote, is_step, is_use))
 }
 
 /// A row in `quotes` without an entry at its place, in whatever log it claims to be.

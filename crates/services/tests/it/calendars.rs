@@ -1,4 +1,5 @@
 //! Calendars are data: what is shipped counts until another is imported, which counts at once; beyond its range nothing is guessed.
+//! (any day: the dates that are written out are asked about, not lived through; a calendar for today is made from today.)
 
 use jiff::ToSpan;
 use jiff::civil::Date;

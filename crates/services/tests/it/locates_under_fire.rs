@@ -25,7 +25,7 @@ use crate::locates::{IMPORT, file, options, wanted};
 const SHARES: i64 = 10_000;
 
 /// A machine that is busy with other tests is slow; that is not what is looked at here.
-fn patient() -> Options {
+pub fn patient() -> Options {
     let mut options = options();
     options.settings.quote_deadline = Duration::from_secs(60);
     options.settings.request_deadline = Duration::from_secs(60);
@@ -188,14 +188,14 @@ async fn an_engine_to_be_killed() {
 }
 
 /// An engine in a process of its own.
-struct Process {
+pub struct Process {
     log: u16,
     folder: String,
     child: Mutex<Child>,
 }
 
 impl Process {
-    fn start(instance: &Instance, folder: &str, log: u16) -> Process {
+    pub fn start(instance: &Instance, folder: &str, log: u16) -> Process {
         let child = Mutex::new(spawn(instance, folder, log));
         Process {
             log,
@@ -204,7 +204,7 @@ impl Process {
         }
     }
 
-    fn kill(&self, instance: &Instance) {
+    pub fn kill(&self, instance: &Instance) {
         let mut child = self.child.lock().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -217,7 +217,7 @@ impl Process {
     }
 
     /// While it is up.
-    fn address(&self) -> Option<String> {
+    pub fn address(&self) -> Option<String> {
         std::fs::read_to_string(self.address_file()).ok()
     }
 }
@@ -339,10 +339,10 @@ async fn trade(
 }
 
 /// xorshift: the same strikes for the same seed.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -352,12 +352,6 @@ impl Dice {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_availability_locates_and_log_agree() {
-    let setting = |name: &str, usual: u64| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(usual)
-    };
     let seed = setting("SEED", u64::from(std::process::id()) * 7919 + 1);
     let rounds = setting("ROUNDS", 24);
     println!("SEED={seed} ROUNDS={rounds}");
@@ -458,4 +452,9 @@ async fn agrees_with_what_was_told(instance: &Instance, told: &Told, keys: &[&Si
         .map(|(id, held)| (id.clone(), *held, found.get(id).copied()))
         .collect();
     assert!(wrong.is_empty(), "told, and found: {wrong:?}");
+}
+
+pub fn setting(name: &str, usual: u64) -> u64 {
+    let set = std::env::var(name).ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(usual)
 }

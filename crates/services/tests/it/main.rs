@@ -30,3 +30,5 @@ mod poolers;
 mod quotes;
 mod secured;
 mod telling;
+mod uses;
+mod uses_under_fire;

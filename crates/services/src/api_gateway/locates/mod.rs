@@ -8,6 +8,8 @@ pub(super) mod list;
 pub(super) mod reopen;
 pub(super) mod request;
 pub(super) mod show;
+pub(super) mod use_shares;
+pub(super) mod uses;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::HeaderMap;
@@ -21,8 +23,8 @@ use super::errors::ApiError;
 use super::middleware::{Caller, RequestId};
 use super::parameters::Parameters;
 use crate::data::{
-    Idempotency, Locate, LocateOrder, LocateOutcome, Order, Recorded, Refusal, StoredLocate,
-    WriteError,
+    Idempotency, Locate, LocateOrder, LocateOutcome, Order, OrderUse, Recorded, Refusal,
+    StoredLocate, UseRoom, WriteError,
 };
 use crate::time::rfc3339;
 
@@ -46,6 +48,8 @@ pub(super) struct LocateAnswer {
     granted: i64,
     returned: i64,
     held: i64,
+    #[serde(flatten)]
+    room: Room,
     lot: i64,
     all_or_none: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,10 +67,53 @@ pub(super) struct LocateAnswer {
     quote_id: Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
     availability: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<OrderAnswer>,
     request_id: String,
     sequence: i32,
     recorded_at: String,
     audit: Recorded,
+}
+
+/// A locate's shares by what they are for: what may be sold short, what orders hold, what was sold.
+#[derive(Debug, Serialize)]
+struct Room {
+    available: i64,
+    reserved: i64,
+    used: i64,
+}
+
+impl From<UseRoom> for Room {
+    fn from(room: UseRoom) -> Room {
+        Room {
+            available: room.available,
+            reserved: room.reserved,
+            used: room.used,
+        }
+    }
+}
+
+/// What an order did.
+#[derive(Debug, Serialize)]
+struct OrderAnswer {
+    order_id: String,
+    side: &'static str,
+    state: &'static str,
+    shares: i64,
+    /// Shares that are available again because of it.
+    credited: i64,
+}
+
+impl OrderAnswer {
+    fn of(order: OrderUse, credited: i64) -> OrderAnswer {
+        OrderAnswer {
+            order_id: order.order_id,
+            side: order.side.name(),
+            state: order.state.name(),
+            shares: order.shares,
+            credited,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -93,6 +140,9 @@ struct Source {
 impl From<StoredLocate> for LocateAnswer {
     fn from(stored: StoredLocate) -> LocateAnswer {
         let held = stored.locate.held();
+        let room = stored.locate.room().into();
+        let order = stored.locate.order.clone();
+        let credited = stored.locate.credited();
         let Locate {
             fee, availability, ..
         } = stored.locate;
@@ -111,6 +161,7 @@ impl From<StoredLocate> for LocateAnswer {
             granted: stored.locate.granted,
             returned: stored.locate.returned,
             held,
+            room,
             lot: stored.locate.lot,
             all_or_none: stored.locate.all_or_none,
             limit_rate: stored.locate.limit_rate,
@@ -137,6 +188,7 @@ impl From<StoredLocate> for LocateAnswer {
                 known_at: rfc3339(figure.known_at.0),
                 remaining: left,
             }),
+            order: order.map(|order| OrderAnswer::of(order, credited)),
             request_id: stored.locate.request_id,
             sequence: stored.locate.sequence,
             recorded_at: rfc3339(stored.recorded_at_micros),
@@ -252,7 +304,20 @@ impl From<Refusal> for ApiError {
                 locate_status: status.name(),
             },
             Refusal::Expired => ApiError::LocateExpired,
-            Refusal::TooMany(held) => ApiError::ReturnTooLarge { held },
+            Refusal::TooMany { held, available } => ApiError::ReturnTooLarge { held, available },
+            Refusal::UseTooLarge(UseRoom {
+                available,
+                reserved,
+                used,
+            }) => ApiError::UseTooLarge {
+                available,
+                reserved,
+                used,
+            },
+            Refusal::OrderReused => ApiError::OrderIdReused,
+            Refusal::NotReserved => {
+                ApiError::Conflict("this order holds no shares of the locate that it could release")
+            }
             Refusal::KeyReused => ApiError::IdempotencyKeyReused,
             Refusal::Pricing(why) => ApiError::Calculation(why),
             Refusal::BeyondCalendar(detail) => ApiError::Unavailable {

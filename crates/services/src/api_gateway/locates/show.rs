@@ -1,4 +1,4 @@
-//! `GET /api/v1/locates/{id}`: what it is now, and every step that led there.
+//! `GET /api/v1/locates/{id}`: what it is now, and every step that led there but for what orders did: that is under `/uses`.
 
 use axum::Json;
 use axum::extract::{Extension, Path, State};
@@ -26,6 +26,8 @@ struct Step {
     reason: Option<&'static str>,
     granted: i64,
     returned: i64,
+    reserved: i64,
+    used: i64,
     actor: String,
     request_id: String,
     recorded_at: String,
@@ -41,6 +43,8 @@ impl From<&StoredLocate> for Step {
             reason: locate.reason.map(|reason| reason.name()),
             granted: locate.granted,
             returned: locate.returned,
+            reserved: locate.reserved,
+            used: locate.used,
             actor: locate.actor.clone(),
             request_id: locate.request_id.clone(),
             recorded_at: rfc3339(stored.recorded_at_micros),
@@ -57,7 +61,8 @@ pub(in super::super) async fn show(
     let locate_id = locate_id(&id)?;
     let client = gateway.keeper.client()?;
     let mut stored = steps_of(&client, &caller.0.stored.client_id, locate_id).await?;
-    let steps = stored.iter().map(Step::from).collect();
+    let own = stored.iter().filter(|step| step.locate.order.is_none());
+    let steps = own.map(Step::from).collect();
     let last = stored.pop();
     let Some(now) = last else {
         let never = "there is no such locate of yours";

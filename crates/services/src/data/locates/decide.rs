@@ -5,9 +5,9 @@ use pricing::PositionValue;
 use uuid::Uuid;
 
 use super::desk::Desk;
-use super::order::{LocateDecision, LocateOrder, Order, Refusal};
+use super::order::{LocateDecision, LocateOrder, Order, OrderUse, Refusal};
 use super::record::{At, Figure, LedgerStep, Locate, LocateFee};
-use super::states::{LocateKind, Reason, Status};
+use super::states::{LocateKind, Reason, Side, Status, UseState};
 use crate::data::quotes::{RecordedQuote, quote_uuid};
 
 type Decided = Result<LocateDecision, Refusal>;
@@ -30,6 +30,10 @@ pub(crate) fn decide(desk: &Desk, order: &LocateOrder) -> LocateDecision {
         Order::Accept { locate_id } => accept(desk, order, *locate_id),
         Order::Decline { locate_id } => decline(desk, order, *locate_id),
         Order::Return { locate_id, shares } => give_back(desk, order, *locate_id, *shares),
+        Order::Use {
+            locate_id,
+            order: wanted,
+        } => use_shares(desk, order, *locate_id, wanted),
         Order::Expire { locate_id } => expire(desk, *locate_id),
     };
     decided.unwrap_or_else(LocateDecision::Refused)
@@ -101,6 +105,8 @@ fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
         shares,
         granted: 0,
         returned: 0,
+        reserved: 0,
+        used: 0,
         all_or_none: *all_or_none,
         limit_rate: *limit_rate,
         lot: desk.lot,
@@ -114,6 +120,7 @@ fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
         expires_at: At(expires),
         availability: None,
         step: None,
+        order: None,
         idempotency: order.idempotency.clone(),
     };
     let room = room_for(desk, &locate);
@@ -170,12 +177,12 @@ fn give_back(desk: &Desk, order: &LocateOrder, locate_id: Uuid, shares: Option<i
     if let Some(ended) = ended(desk, before, Status::Filled)? {
         return Ok(ended);
     }
-    let held = before.held();
-    let shares = shares.unwrap_or(held);
-    if shares > held {
-        return Err(Refusal::TooMany(held));
+    let (held, available) = (before.held(), before.room().available);
+    let shares = shares.unwrap_or(available);
+    if shares > available || available == 0 {
+        return Err(Refusal::TooMany { held, available });
     }
-    if shares <= 0 || (shares % before.lot != 0 && shares != held) {
+    if shares <= 0 || (shares % before.lot != 0 && shares != available) {
         return Err(Refusal::NotLots(before.lot));
     }
     let mut locate = next(before, order);
@@ -185,6 +192,59 @@ fn give_back(desk: &Desk, order: &LocateOrder, locate_id: Uuid, shares: Option<i
         locate.reason = Some(Reason::AllReturned);
     }
     locate.step = desk.credited(before, shares);
+    step(locate)
+}
+
+/// Idempotent by the order's id: what it did before is answered again, also when the locate has ended since.
+fn use_shares(desk: &Desk, order: &LocateOrder, locate_id: Uuid, wanted: &OrderUse) -> Decided {
+    let before = locate_of(desk, locate_id, order.client_id.as_deref())?;
+    let done = desk.uses_of(locate_id, &wanted.order_id);
+    let same = done
+        .iter()
+        .find(|done| done.locate.order.as_ref() == Some(wanted));
+    if let Some(same) = same {
+        return Ok(LocateDecision::Already(Box::new(same.clone())));
+    }
+    let reserved = match done {
+        [] => 0,
+        [first] => match &first.locate.order {
+            Some(known) if known.state == UseState::Reserved && known.side == wanted.side => {
+                known.shares
+            }
+            _ => return Err(Refusal::OrderReused),
+        },
+        _ => return Err(Refusal::OrderReused),
+    };
+    if let Some(ended) = ended(desk, before, Status::Filled)? {
+        return Ok(ended);
+    }
+    let room = before.room();
+    let mut locate = next(before, order);
+    match (wanted.side, wanted.state) {
+        (Side::SellShort, UseState::Reserved) if reserved > 0 => return Err(Refusal::OrderReused),
+        (Side::SellShort, UseState::Reserved) => locate.reserved += wanted.shares,
+        (Side::SellShort, UseState::Used) => {
+            locate.reserved -= reserved;
+            locate.used += wanted.shares;
+        }
+        (Side::SellShort, UseState::Released) if reserved == 0 => return Err(Refusal::NotReserved),
+        (Side::SellShort, UseState::Released) if reserved != wanted.shares => {
+            return Err(Refusal::OrderReused);
+        }
+        (Side::SellShort, UseState::Released) => locate.reserved -= reserved,
+        (Side::BuyToCover, UseState::Used) if wanted.shares > before.used => {
+            return Err(Refusal::UseTooLarge(room));
+        }
+        (Side::BuyToCover, UseState::Used) => match before.kind {
+            LocateKind::SingleUse => {}
+            LocateKind::Reusable | LocateKind::PreBorrow => locate.used -= wanted.shares,
+        },
+        (Side::BuyToCover, _) => return Err(Refusal::NotReserved),
+    }
+    if wanted.shares <= 0 || locate.room().available < 0 {
+        return Err(Refusal::UseTooLarge(room));
+    }
+    locate.order = Some(wanted.clone());
     step(locate)
 }
 
@@ -231,6 +291,7 @@ fn time_out(desk: &Desk, before: &Locate) -> Option<Locate> {
         engine: crate::VERSION.to_owned(),
         availability: None,
         step: desk.credited(before, before.held()),
+        order: None,
         idempotency: None,
         ..before.clone()
     })
@@ -245,6 +306,7 @@ fn next(before: &Locate, order: &LocateOrder) -> Locate {
         engine: crate::VERSION.to_owned(),
         availability: None,
         step: None,
+        order: None,
         idempotency: order.idempotency.clone(),
         ..before.clone()
     }

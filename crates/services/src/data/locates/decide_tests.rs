@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::data::calendar::Calendar;
-use crate::data::locates::order::{Idempotency, StoredLocate};
+use crate::data::locates::order::{Idempotency, StoredLocate, UseRoom};
 use crate::data::quotes::QuoteFacts;
 use crate::data::writer::Recorded;
 use crate::time::rfc3339;
@@ -191,6 +191,168 @@ fn the_evening_credits_what_was_not_returned_and_the_loans_end_what_was_borrowed
     life.balance();
 }
 
+/// The client's first locate of that kind with 300 shares, and what an order does with it: what is available, reserved and used after.
+struct Traded {
+    life: Life,
+    id: Uuid,
+}
+
+impl Traded {
+    fn new(kind: LocateKind) -> Traded {
+        let mut life = Life::new(1000);
+        let id = life.offer(300, kind, true);
+        life.take(&order(Order::Accept { locate_id: id }));
+        Traded { life, id }
+    }
+
+    fn decide(
+        &mut self,
+        order_id: &str,
+        side: Side,
+        state: UseState,
+        shares: i64,
+    ) -> LocateDecision {
+        let wanted = OrderUse {
+            order_id: order_id.to_owned(),
+            side,
+            state,
+            shares,
+        };
+        self.life.take(&order(Order::Use {
+            locate_id: self.id,
+            order: wanted,
+        }))
+    }
+
+    #[track_caller]
+    fn check(
+        &mut self,
+        order_id: &str,
+        side: Side,
+        state: UseState,
+        shares: i64,
+        expected: (i64, i64, i64),
+    ) {
+        let decision = self.decide(order_id, side, state, shares);
+        assert!(matches!(decision, LocateDecision::Step(_)), "{decision:?}");
+        let room = self.life.desk.locate(self.id).unwrap().room();
+        assert_eq!(
+            (room.available, room.reserved, room.used),
+            expected,
+            "{order_id}"
+        );
+        self.life.balance();
+    }
+
+    #[track_caller]
+    fn refuse(
+        &mut self,
+        order_id: &str,
+        side: Side,
+        state: UseState,
+        shares: i64,
+        expected: Refusal,
+    ) {
+        let decision = self.decide(order_id, side, state, shares);
+        assert_eq!(decision, LocateDecision::Refused(expected), "{order_id}");
+    }
+}
+
+#[test]
+fn a_single_use_share_is_sold_once_and_a_reusable_one_again_after_a_cover() {
+    use {Side::*, UseState::*};
+    for (kind, after_cover) in [
+        (LocateKind::SingleUse, (0, 0, 300)),
+        (LocateKind::Reusable, (200, 0, 100)),
+        (LocateKind::PreBorrow, (200, 0, 100)),
+    ] {
+        let mut traded = Traded::new(kind);
+        traded.check("a", SellShort, Used, 300, (0, 0, 300));
+        traded.check("b", BuyToCover, Used, 200, after_cover);
+        let (available, reserved, used) = after_cover;
+        if available == 0 {
+            let room = UseRoom {
+                available,
+                reserved,
+                used,
+            };
+            traded.refuse("c", SellShort, Used, 1, Refusal::UseTooLarge(room));
+        } else {
+            traded.check("c", SellShort, Used, 150, (50, 0, 250));
+            let room = UseRoom {
+                available: 50,
+                reserved: 0,
+                used: 250,
+            };
+            traded.refuse("d", BuyToCover, Used, 251, Refusal::UseTooLarge(room));
+        }
+    }
+}
+
+#[test]
+fn an_order_reserves_once_ends_once_and_its_id_means_one_thing() {
+    use {Side::*, UseState::*};
+    let mut traded = Traded::new(LocateKind::SingleUse);
+    traded.check("a", SellShort, Reserved, 200, (100, 200, 0));
+    let full = UseRoom {
+        available: 100,
+        reserved: 200,
+        used: 0,
+    };
+    traded.refuse("b", SellShort, Used, 101, Refusal::UseTooLarge(full));
+    traded.refuse("b", SellShort, Released, 100, Refusal::NotReserved);
+    traded.refuse("a", SellShort, Reserved, 100, Refusal::OrderReused);
+    traded.refuse("a", SellShort, Released, 100, Refusal::OrderReused);
+    // A part was executed: the rest of the reservation is free again.
+    traded.check("a", SellShort, Used, 150, (150, 0, 150));
+    for state in [Reserved, Used] {
+        let shares = if state == Used { 150 } else { 200 };
+        let again = traded.decide("a", SellShort, state, shares);
+        assert!(matches!(again, LocateDecision::Already(_)), "{again:?}");
+    }
+    traded.refuse("a", SellShort, Released, 200, Refusal::OrderReused);
+    traded.refuse("a", SellShort, Used, 151, Refusal::OrderReused);
+    traded.refuse("a", BuyToCover, Used, 150, Refusal::OrderReused);
+    traded.check("c", SellShort, Reserved, 150, (0, 150, 150));
+    traded.check("c", SellShort, Released, 150, (150, 0, 150));
+    // What is sold or at the market cannot be given back, and what is given back cannot be sold.
+    traded.check("d", SellShort, Reserved, 50, (100, 50, 150));
+    let give_back = |shares| {
+        order(Order::Return {
+            locate_id: Uuid::from_u128(1),
+            shares,
+        })
+    };
+    let too_many = Refusal::TooMany {
+        held: 300,
+        available: 100,
+    };
+    assert_eq!(
+        traded.life.take(&give_back(Some(200))),
+        LocateDecision::Refused(too_many)
+    );
+    assert!(matches!(
+        traded.life.take(&give_back(None)),
+        LocateDecision::Step(_)
+    ));
+    let none = UseRoom {
+        available: 0,
+        reserved: 50,
+        used: 150,
+    };
+    traded.refuse("e", SellShort, Used, 1, Refusal::UseTooLarge(none));
+    // The order at the market is executed all the same; in the evening nothing more is sold, and what was done is still told.
+    traded.check("d", SellShort, Used, 50, (0, 0, 200));
+    traded.life.desk.now_micros = MONDAY + 10 * HOUR;
+    let late = traded.decide("f", SellShort, Used, 1);
+    assert!(
+        matches!(late, LocateDecision::Ended(_, Refusal::Expired)),
+        "{late:?}"
+    );
+    let again = traded.decide("d", SellShort, Used, 50);
+    assert!(matches!(again, LocateDecision::Already(_)), "{again:?}");
+}
+
 #[test]
 fn a_part_is_priced_for_itself() {
     let mut life = Life::new(300);
@@ -264,7 +426,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_nothing_is_granted_beyond_the_figure(
-        acts in proptest::collection::vec((0..7_u8, 0..64_usize, 1..40_i64), 1..120)
+        acts in proptest::collection::vec((0..10_u8, 0..64_usize, 1..40_i64), 1..120)
     ) {
         let mut life = Life::new(5_000);
         for (act, which, amount) in acts {
@@ -276,6 +438,18 @@ proptest! {
                 3 => Some(life.take(&order(Order::Return { locate_id, shares: Some(amount * 50) }))),
                 4 => Some(life.take(&order(Order::Expire { locate_id }))),
                 5 => { life.desk.set_figure("GME", Ok(figure(amount * 200))); None }
+                7..=9 => {
+                    let side = if act == 9 { Side::BuyToCover } else { Side::SellShort };
+                    let state = [UseState::Used, UseState::Reserved, UseState::Released][which % 3];
+                    // Few ids, so that orders come again.
+                    let wanted = OrderUse { order_id: (amount % 9).to_string(), side, state, shares: amount * 37 };
+                    let before = life.desk.locate(locate_id).cloned();
+                    let decision = life.take(&order(Order::Use { locate_id, order: wanted }));
+                    if let (Some(before), Some(after)) = (before, life.desk.locate(locate_id)) {
+                        prop_assert!(before.kind != LocateKind::SingleUse || after.used >= before.used);
+                    }
+                    Some(decision)
+                }
                 _ => { life.desk.now_micros += amount * HOUR / 8; None }
             };
             if let Some(LocateDecision::Step(locate)) = decision
@@ -283,6 +457,12 @@ proptest! {
             {
                 prop_assert!(step.change < 0 || step.outstanding <= step.available);
                 prop_assert!(locate.granted <= locate.shares && locate.granted % 100 == 0);
+            }
+            for id in &life.ids {
+                if let Some(locate) = life.desk.locate(*id) {
+                    let (reserved, used) = (locate.reserved, locate.used);
+                    prop_assert!(reserved >= 0 && used >= 0 && reserved + used <= locate.granted - locate.returned);
+                }
             }
             life.balance();
         }

@@ -27,6 +27,8 @@ pub(crate) struct Desk {
     locates: HashMap<Uuid, Locate>,
     /// By client and idempotency key.
     made: HashMap<(String, String), StoredLocate>,
+    /// By locate and the client's order.
+    uses: HashMap<(Uuid, String), Vec<StoredLocate>>,
     quotes: HashMap<Uuid, RecordedQuote>,
     used: HashSet<Uuid>,
     heads: HashMap<(String, Date), LedgerStep>,
@@ -64,6 +66,7 @@ impl Desk {
             closed: None,
             locates: HashMap::new(),
             made: HashMap::new(),
+            uses: HashMap::new(),
             quotes: HashMap::new(),
             used: HashSet::new(),
             heads: HashMap::new(),
@@ -86,6 +89,7 @@ impl Desk {
         };
         desk.read_locates(client, orders).await?;
         desk.read_made(client, orders).await?;
+        desk.read_uses(client, orders).await?;
         desk.read_quotes(client, orders).await?;
         desk.read_heads(client).await?;
         desk.read_figures(client, terms.feeds).await?;
@@ -144,6 +148,30 @@ impl Desk {
         );
         for stored in steps(client.query(&sql, &[&clients, &keys]).await?) {
             self.remember(&stored);
+        }
+        Ok(())
+    }
+
+    async fn read_uses(
+        &mut self,
+        client: &impl GenericClient,
+        orders: &[&LocateOrder],
+    ) -> Result<(), tokio_postgres::Error> {
+        let named = orders.iter().filter_map(|order| match &order.order {
+            Order::Use { locate_id, order } => Some((locate_id.to_string(), &order.order_id)),
+            _ => None,
+        });
+        let (ids, names): (Vec<String>, Vec<&String>) = named.unzip();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT {STEP} FROM UNNEST($1::text[], $2::text[]) AS wanted (id, w_order) \
+             JOIN locates AS l ON l.locate_id = wanted.id::uuid AND l.order_id = wanted.w_order \
+             JOIN audit_log AS a USING (log, epoch, position)"
+        );
+        for stored in steps(client.query(&sql, &[&ids, &names]).await?) {
+            self.remember_use(&stored);
         }
         Ok(())
     }
@@ -282,6 +310,28 @@ impl Desk {
         self.used.insert(locate.quote_id);
         self.locates.insert(locate.locate_id, locate.clone());
         self.remember(stored);
+        self.remember_use(stored);
+    }
+
+    fn remember_use(&mut self, stored: &StoredLocate) {
+        let locate = &stored.locate;
+        if let Some(order) = &locate.order {
+            let name = (locate.locate_id, order.order_id.clone());
+            let uses = self.uses.entry(name).or_default();
+            // The same order may be asked about twice in one reading.
+            if uses
+                .iter()
+                .all(|known| known.locate.sequence != locate.sequence)
+            {
+                uses.push(stored.clone());
+            }
+        }
+    }
+
+    /// What an order did with a locate's shares until now.
+    pub(super) fn uses_of(&self, locate_id: Uuid, order_id: &str) -> &[StoredLocate] {
+        let uses = self.uses.get(&(locate_id, order_id.to_owned()));
+        uses.map_or(&[], Vec::as_slice)
     }
 
     fn remember(&mut self, stored: &StoredLocate) {

@@ -10,6 +10,7 @@ use super::order::StoredLocate;
 use super::record::Figure;
 use super::states::Reason;
 use crate::data::database::DatabaseError;
+use crate::time::system_time;
 
 /// Which of a client's locates, by what they are now.
 #[derive(Debug, Clone, Default)]
@@ -22,8 +23,10 @@ pub(crate) struct LocateFilter {
     pub(crate) request_id: Option<String>,
 }
 
-const NEWEST: &str = "FROM locates AS l WHERE l.client_id = $1 \
-     AND NOT EXISTS (SELECT FROM locates AS n WHERE n.locate_id = l.locate_id AND n.sequence > l.sequence) \
+/// From each locate's first step to its newest, however many orders lie between.
+const NEWEST: &str = "FROM locates AS f CROSS JOIN LATERAL \
+       (SELECT * FROM locates WHERE locate_id = f.locate_id ORDER BY sequence DESC LIMIT 1) AS l \
+     WHERE f.client_id = $1 AND f.sequence = 1 \
      AND ($2::text IS NULL OR l.status = $2) AND ($3::text IS NULL OR l.ticker = $3) \
      AND ($4::text IS NULL OR l.trade_date = $4::text::date) \
      AND ($5::text IS NULL OR l.locate_id IN (SELECT r.locate_id FROM locates AS r WHERE r.client_id = $1 AND r.request_id = $5))";
@@ -88,7 +91,70 @@ pub(crate) async fn available(
     Ok((figure, desk.outstanding(ticker, trade_date)))
 }
 
-/// All steps of one locate, the first one first; none when it is somebody else's.
+/// What a client may sell short of a ticker, what its orders hold, what they sold: of all its locates in force together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UseTotals {
+    pub(crate) ticker: String,
+    pub(crate) locates: i64,
+    pub(crate) held: i64,
+    pub(crate) reserved: i64,
+    pub(crate) used: i64,
+}
+
+/// By ticker, in alphabetical order; of one alone where it is named.
+pub(crate) async fn use_totals(
+    client: &Client,
+    client_id: &str,
+    ticker: Option<&str>,
+    now_micros: i64,
+) -> Result<Vec<UseTotals>, DatabaseError> {
+    let sql = "SELECT l.ticker, count(*), sum(l.granted - l.returned)::bigint, sum(l.reserved)::bigint, sum(l.used)::bigint \
+               FROM locates AS o CROSS JOIN LATERAL \
+                 (SELECT * FROM locates WHERE locate_id = o.locate_id ORDER BY sequence DESC LIMIT 1) AS l \
+               WHERE o.client_id = $1 AND o.status = 'filled' AND o.order_id IS NULL AND o.expires_at > $2 \
+                 AND ($3::text IS NULL OR o.ticker = $3) AND l.status = 'filled' \
+                 AND NOT EXISTS (SELECT FROM locates AS n WHERE n.locate_id = o.locate_id AND n.sequence > o.sequence AND n.order_id IS NULL) \
+               GROUP BY l.ticker ORDER BY l.ticker";
+    let rows = client
+        .query(sql, &[&client_id, &system_time(now_micros), &ticker])
+        .await
+        .map_err(DatabaseError::query("reading what orders have used"))?;
+    let totals = |row: &tokio_postgres::Row| UseTotals {
+        ticker: row.get(0),
+        locates: row.get(1),
+        held: row.get(2),
+        reserved: row.get(3),
+        used: row.get(4),
+    };
+    Ok(rows.iter().map(totals).collect())
+}
+
+/// What orders did with a locate's shares, the newest first, and how many there are in all.
+pub(crate) async fn find_uses(
+    client: &Client,
+    locate_id: Uuid,
+    order_id: Option<&str>,
+    offset: i64,
+    rows: i64,
+) -> Result<(Vec<StoredLocate>, i64), DatabaseError> {
+    const WHICH: &str = "FROM locates AS l WHERE l.locate_id = $1::text::uuid AND l.order_id IS NOT NULL AND ($2::text IS NULL OR l.order_id = $2)";
+    let failed = DatabaseError::query("reading the uses of a locate");
+    let parameters: [&(dyn ToSql + Sync); 2] = [&locate_id.to_string(), &order_id];
+    let sql = format!(
+        "SELECT a.log, a.epoch, a.position, a.recorded_at, a.canonical FROM (SELECT l.* {WHICH} \
+         ORDER BY l.sequence DESC OFFSET {offset} LIMIT {rows}) AS l \
+         JOIN audit_log AS a USING (log, epoch, position) ORDER BY l.sequence DESC"
+    );
+    let found = client.query(&sql, &parameters).await.map_err(&failed)?;
+    let total = client
+        .query_one(&format!("SELECT count(*) {WHICH}"), &parameters)
+        .await
+        .map_err(&failed)?
+        .get(0);
+    Ok((steps(found).collect(), total))
+}
+
+/// The steps of one locate that no order made, the first one first, and the newest of all; none when it is somebody else's.
 pub(crate) async fn steps_of(
     client: &Client,
     client_id: &str,
@@ -96,7 +162,9 @@ pub(crate) async fn steps_of(
 ) -> Result<Vec<StoredLocate>, DatabaseError> {
     let sql = "SELECT a.log, a.epoch, a.position, a.recorded_at, a.canonical FROM locates AS l \
                JOIN audit_log AS a USING (log, epoch, position) \
-               WHERE l.locate_id = $1::text::uuid AND l.client_id = $2 ORDER BY l.sequence";
+               WHERE l.locate_id = $1::text::uuid AND l.client_id = $2 \
+                 AND (l.order_id IS NULL OR l.sequence = (SELECT max(n.sequence) FROM locates AS n WHERE n.locate_id = $1::text::uuid)) \
+               ORDER BY l.sequence";
     let rows = client
         .query(sql, &[&locate_id.to_string(), &client_id])
         .await

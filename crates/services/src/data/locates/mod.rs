@@ -14,12 +14,15 @@ pub(crate) mod verify;
 
 pub(crate) use decide::decide;
 pub(crate) use desk::{Desk, DeskTerms};
-pub(crate) use find::{LocateFilter, available, find_locates, made_for, steps_of};
+pub(crate) use find::{
+    LocateFilter, UseTotals, available, find_locates, find_uses, made_for, steps_of, use_totals,
+};
 pub(crate) use order::{
-    Idempotency, LocateDecision, LocateOrder, LocateOutcome, Order, Refusal, StoredLocate,
+    Idempotency, LocateDecision, LocateOrder, LocateOutcome, Order, OrderUse, Refusal,
+    StoredLocate, UseRoom,
 };
 pub(crate) use record::Locate;
-pub(crate) use states::{LocateKind, Status};
+pub(crate) use states::{LocateKind, Side, Status, UseState};
 pub(crate) use sweep::sweep;
 
 use std::num::NonZeroU32;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::record::Locate;
-use super::states::{LocateKind, Status};
+use super::states::{LocateKind, Side, Status, UseState};
 use crate::data::calendar::BeyondCalendar;
 use crate::data::writer::Recorded;
 
@@ -53,6 +53,11 @@ pub(crate) enum Order {
         /// All that are held when absent.
         shares: Option<i64>,
     },
+    /// An order reserves, uses or releases shares.
+    Use {
+        locate_id: Uuid,
+        order: OrderUse,
+    },
     /// Time has passed.
     Expire {
         locate_id: Uuid,
@@ -66,9 +71,21 @@ impl Order {
             | Order::Accept { locate_id }
             | Order::Decline { locate_id }
             | Order::Return { locate_id, .. }
+            | Order::Use { locate_id, .. }
             | Order::Expire { locate_id } => *locate_id,
         }
     }
+}
+
+/// What a client's order did with shares of a locate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrderUse {
+    /// The client's own name for the order; a locate knows it once.
+    pub(crate) order_id: String,
+    pub(crate) side: Side,
+    pub(crate) state: UseState,
+    pub(crate) shares: i64,
 }
 
 /// A step as it stands in the log.
@@ -88,6 +105,14 @@ pub(crate) enum LocateOutcome {
     Refused(Refusal),
 }
 
+/// What there was when an order wanted more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UseRoom {
+    pub(crate) available: i64,
+    pub(crate) reserved: i64,
+    pub(crate) used: i64,
+}
+
 /// Why nothing was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -105,8 +130,17 @@ pub(crate) enum Refusal {
     /// It is something else by now.
     NotOpen(Status),
     Expired,
-    /// More than are held.
-    TooMany(i64),
+    /// More than are held and not used.
+    TooMany {
+        held: i64,
+        available: i64,
+    },
+    /// An order wants more than there is to sell, or to cover.
+    UseTooLarge(UseRoom),
+    /// The same order, with something else.
+    OrderReused,
+    /// An order that reserved nothing releases nothing.
+    NotReserved,
     /// The same key, with another request.
     KeyReused,
     Pricing(String),

@@ -8,8 +8,8 @@ use pricing::{Money, Rate};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-use super::order::Idempotency;
-use super::states::{LocateKind, Reason, Status};
+use super::order::{Idempotency, OrderUse, UseRoom};
+use super::states::{LocateKind, Reason, Side, Status, UseState};
 use crate::data::quotes::{Column, column};
 use crate::data::row::Value;
 use crate::time::rfc3339;
@@ -37,6 +37,12 @@ pub(crate) const LOCATE_COLUMNS: &[Column] = &[
     column("expires_at", "timestamptz"),
     column("idempotency_key", "text"),
     column("idempotency_digest", "text"),
+    column("reserved", "bigint"),
+    column("used", "bigint"),
+    column("order_id", "text"),
+    column("order_side", "text"),
+    column("order_state", "text"),
+    column("order_shares", "bigint"),
 ];
 
 /// In the order of [`Locate::ledger_values`].
@@ -124,6 +130,11 @@ pub(crate) struct Locate {
     pub(crate) shares: i64,
     pub(crate) granted: i64,
     pub(crate) returned: i64,
+    /// Of orders at the market, and of those that were executed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) reserved: i64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) used: i64,
     pub(crate) all_or_none: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) limit_rate: Option<Rate>,
@@ -144,8 +155,15 @@ pub(crate) struct Locate {
     pub(crate) availability: Option<Figure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) step: Option<LedgerStep>,
+    /// The order that made this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) order: Option<OrderUse>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) idempotency: Option<Idempotency>,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 impl Locate {
@@ -154,6 +172,29 @@ impl Locate {
         match self.status {
             Status::Filled => self.granted - self.returned,
             _ => 0,
+        }
+    }
+
+    /// Shares that this step's order made available again.
+    pub(crate) fn credited(&self) -> i64 {
+        match &self.order {
+            Some(order) if order.state == UseState::Released => order.shares,
+            Some(order) if order.side == Side::BuyToCover && self.kind != LocateKind::SingleUse => {
+                order.shares
+            }
+            _ => 0,
+        }
+    }
+
+    /// What may be sold short, what orders hold, what was sold.
+    pub(crate) fn room(&self) -> UseRoom {
+        UseRoom {
+            available: match self.status {
+                Status::Filled => self.held() - self.reserved - self.used,
+                _ => 0,
+            },
+            reserved: self.reserved,
+            used: self.used,
         }
     }
 
@@ -184,6 +225,9 @@ impl Locate {
     /// Of [`LOCATE_COLUMNS`].
     pub(crate) fn values(&self) -> [Value<'_>; LOCATE_COLUMNS.len()] {
         let optional = |text: Option<&'static str>| Value::Text(text.map(Into::into));
+        let order = |read: fn(&OrderUse) -> &str| {
+            Value::Text(self.order.as_ref().map(|order| read(order).into()))
+        };
         let sent = |read: fn(&Idempotency) -> &str| {
             Value::Text(self.idempotency.as_ref().map(|sent| read(sent).into()))
         };
@@ -209,6 +253,12 @@ impl Locate {
             Value::Time(self.expires_at.0),
             sent(|sent| &sent.key),
             sent(|sent| &sent.digest),
+            Value::Big(self.reserved),
+            Value::Big(self.used),
+            order(|order| &order.order_id),
+            order(|order| order.side.name()),
+            order(|order| order.state.name()),
+            Value::MaybeBig(self.order.as_ref().map(|order| order.shares)),
         ]
     }
 
@@ -246,10 +296,11 @@ mod tests {
         assert_eq!((locate.calendar, locate.settlement_date), (None, None));
     }
 
-    /// The migration is text of its own, so that it stays what it was; this holds the two together, in order.
+    /// The migrations are text of their own, so that they stay what they were; this holds them together, in order.
     #[test]
     fn the_migration_has_these_columns() {
         let migration = include_str!("../../../migrations/V5__locates.sql");
+        let later = include_str!("../../../migrations/V10__uses_calendars_minimum_rates.sql");
         for (table, columns) in [
             ("CREATE TABLE locates", LOCATE_COLUMNS),
             ("CREATE TABLE availability_ledger", LEDGER_COLUMNS),
@@ -259,7 +310,12 @@ mod tests {
                 .skip_while(|line| !line.starts_with(table))
                 .skip(5);
             for column in columns {
-                let mut words = lines.next().unwrap().split_whitespace();
+                let added = format!("ADD COLUMN {} ", column.name);
+                let line = match later.lines().find(|line| line.contains(&added)) {
+                    Some(line) => line.trim_start().trim_start_matches("ADD COLUMN "),
+                    None => lines.next().unwrap(),
+                };
+                let mut words = line.split_whitespace();
                 assert_eq!(words.next(), Some(column.name), "{table}");
                 let sql_type = words.next().unwrap().trim_end_matches(',');
                 assert_eq!(sql_type, column.sql_type, "{table}.{}", column.name);

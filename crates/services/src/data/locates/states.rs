@@ -55,9 +55,9 @@ impl Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LocateKind {
-    /// One short sale, until the trade date ends.
+    /// Each share may be sold short once, until the trade date ends: what was used stays used, also when it is bought back.
     SingleUse,
-    /// Sold short, bought back and sold again, until the trade date ends.
+    /// Sold short, bought back and sold again, until the trade date ends: a cover makes what was used available again.
     Reusable,
     /// Borrowed ahead: held until the loan ends.
     PreBorrow,
@@ -80,6 +80,60 @@ impl LocateKind {
 
     pub(crate) fn parse(name: &str) -> Option<LocateKind> {
         LocateKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// What an order does with a locate's shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Side {
+    SellShort,
+    BuyToCover,
+}
+
+impl Side {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Side::SellShort => "sell_short",
+            Side::BuyToCover => "buy_to_cover",
+        }
+    }
+
+    /// By its name, or as order systems shorten it.
+    pub(crate) fn parse(name: &str) -> Option<Side> {
+        match name {
+            "sell_short" | "sell" => Some(Side::SellShort),
+            "buy_to_cover" | "buy" | "cover" => Some(Side::BuyToCover),
+            _ => None,
+        }
+    }
+}
+
+/// How far an order is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum UseState {
+    /// It is at the market: its shares are nobody else's.
+    Reserved,
+    /// It was executed.
+    Used,
+    /// It ended without an execution.
+    Released,
+}
+
+impl UseState {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            UseState::Reserved => "reserved",
+            UseState::Used => "used",
+            UseState::Released => "released",
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Option<UseState> {
+        [UseState::Reserved, UseState::Used, UseState::Released]
+            .into_iter()
+            .find(|state| state.name() == name)
     }
 }
 

@@ -22,8 +22,8 @@ const DUE: &str = "\
 SELECT locate_id::text FROM locates AS l WHERE status = 'offered' AND offer_expires_at > $1 AND offer_expires_at <= $2 \
    AND NOT EXISTS (SELECT FROM locates AS n WHERE n.locate_id = l.locate_id AND n.sequence = l.sequence + 1) \
 UNION ALL \
-SELECT locate_id::text FROM locates AS l WHERE status = 'filled' AND expires_at > $1 AND expires_at <= $2 \
-   AND NOT EXISTS (SELECT FROM locates AS n WHERE n.locate_id = l.locate_id AND n.sequence = l.sequence + 1) \
+SELECT locate_id::text FROM locates AS l WHERE status = 'filled' AND order_id IS NULL AND expires_at > $1 AND expires_at <= $2 \
+   AND NOT EXISTS (SELECT FROM locates AS n WHERE n.locate_id = l.locate_id AND n.sequence > l.sequence AND n.order_id IS NULL) \
 LIMIT $3";
 
 /// Runs where the log is written, until it is dropped.

@@ -88,8 +88,9 @@ pub(crate) fn select() -> String {
     format!("{}{}", LOCATES.select(), LEDGER.select())
 }
 
-/// Whether the entry is a step of a locate, or which column disagrees with it. The columns of [`select`] begin at `at`.
-pub(crate) fn compare(entry: &Entry, row: &Row, at: usize) -> Result<bool, String> {
+/// Whether the entry is a step of a locate, and of an order's making; or which column disagrees with it. The columns of [`select`] begin
+/// at `at`.
+pub(crate) fn compare(entry: &Entry, row: &Row, at: usize) -> Result<(bool, bool), String> {
     let is_step = entry.kind == Kind::LocateChanged;
     let locate = match is_step {
         true => Some(Locate::read(&entry.fields)?),
@@ -110,7 +111,7 @@ pub(crate) fn compare(entry: &Entry, row: &Row, at: usize) -> Result<bool, Strin
         entry,
         values.as_ref().map(|values| values.as_slice()),
     )?;
-    Ok(is_step)
+    Ok((is_step, locate.is_some_and(|locate| locate.order.is_some())))
 }
 
 /// A row without its entry, or a ledger that does not add up: where, and what is wrong.
@@ -133,6 +134,10 @@ pub(crate) async fn stray(client: &Client) -> Result<Option<(i64, i64, String)>,
         let reason = format!("availability_ledger does not add up: {what}");
         return Ok(Some((epoch, position, reason)));
     }
+    if let Some((epoch, position, what)) = first(client, MISUSED).await? {
+        let reason = format!("the uses of a locate do not add up: {what}");
+        return Ok(Some((epoch, position, reason)));
+    }
     Ok(None)
 }
 
@@ -145,8 +150,22 @@ SELECT epoch::bigint, position, ticker || ' on ' || trade_date || ', step ' || s
     WINDOW steps AS (PARTITION BY ticker, trade_date ORDER BY sequence)) AS l \
 WHERE sequence <> number OR outstanding <> before + change OR outstanding < 0 OR (change > 0 AND outstanding > available) \
    OR (last AND outstanding <> (SELECT coalesce(sum(h.granted - h.returned), 0) FROM locates AS h \
-        WHERE h.ticker = l.ticker AND h.trade_date = l.trade_date AND h.status = 'filled' \
-          AND NOT EXISTS (SELECT FROM locates AS n WHERE n.locate_id = h.locate_id AND n.sequence > h.sequence))) \
+        WHERE h.ticker = l.ticker AND h.trade_date = l.trade_date AND h.status = 'filled' AND h.order_id IS NULL \
+          AND NOT EXISTS (SELECT FROM locates AS n WHERE n.locate_id = h.locate_id AND n.sequence > h.sequence AND n.order_id IS NULL))) \
+ORDER BY position LIMIT 1";
+
+/// Steps without gaps, each continuing the one before; never more in orders' hands than is held; what is used is what orders sold, less
+/// what they bought back where that counts.
+const MISUSED: &str = "\
+SELECT epoch::bigint, position, locate_id || ', step ' || sequence FROM ( \
+    SELECT *, lag(reserved, 1, 0::bigint) OVER steps AS reserved_before, lag(used, 1, 0::bigint) OVER steps AS used_before, \
+           row_number() OVER steps AS number, \
+           coalesce(max(order_shares) FILTER (WHERE order_state = 'reserved') OVER (PARTITION BY locate_id, order_id ORDER BY sequence), 0) AS held_by_order \
+    FROM locates WINDOW steps AS (PARTITION BY locate_id ORDER BY sequence)) AS l \
+WHERE sequence <> number OR reserved < 0 OR used < 0 OR reserved + used > granted - returned \
+   OR used <> used_before + CASE WHEN order_id IS NULL OR order_state <> 'used' THEN 0 WHEN order_side = 'sell_short' THEN order_shares \
+                                 WHEN kind = 'single_use' THEN 0 ELSE -order_shares END \
+   OR reserved <> reserved_before + CASE WHEN order_id IS NULL THEN 0 WHEN order_state = 'reserved' THEN order_shares ELSE -held_by_order END \
 ORDER BY position LIMIT 1";
 
 async fn first(client: &Client, sql: &str) -> Result<Option<(i64, i64, String)>, DatabaseError> {

@@ -204,6 +204,13 @@ fn refuse_all(works: Vec<LocateWork>, error: &WriteError) {
 }
 
 fn count(locate: &Locate) {
+    if let Some(order) = &locate.order {
+        metrics::counter!("bre_locate_uses_total", "side" => order.side.name(), "state" => order.state.name())
+            .increment(1);
+        metrics::counter!("bre_locate_use_shares_total", "side" => order.side.name(), "state" => order.state.name())
+            .increment(order.shares.unsigned_abs());
+        return;
+    }
     metrics::counter!("bre_locate_steps_total", "status" => locate.status.name()).increment(1);
     let Some(step) = &locate.step else {
         return;
