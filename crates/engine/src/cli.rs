@@ -41,6 +41,9 @@ pub(crate) enum Command {
     Feed(FeedCommand),
     /// Price one locate.
     Quote(QuoteArgs),
+    /// What is set for a stock.
+    #[command(subcommand)]
+    Stock(StockCommand),
     /// Locates of a client, and what its orders do with them.
     #[command(subcommand)]
     Locate(LocateCommand),

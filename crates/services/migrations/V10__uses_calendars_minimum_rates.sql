@@ -5,9 +5,6 @@ CREATE TABLE calendars (
     known_at   timestamptz NOT NULL,
     definition text NOT NULL
 );
-CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON calendars
-    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-ALTER TABLE calendars ENABLE ALWAYS TRIGGER append_only;
 GRANT SELECT, INSERT ON calendars TO bre_service;
 
 -- What orders have made of a locate. A use is one more step of the locate, so the argument of docs/decisions/0013 holds for it as well: steps have no
@@ -99,3 +96,41 @@ BEGIN
     RETURN NEW;
 END
 $$;
+
+-- Minimum rates with the time for which they are meant. Of a ticker at a moment counts, of the rows whose time it is, the one that began last; of two
+-- that began together, the one that was known last. Where there is none, `stocks.minimum_rate`.
+CREATE TABLE minimum_rates (
+    ticker       text NOT NULL REFERENCES stocks,
+    valid_from   timestamptz NOT NULL,
+    valid_to     timestamptz CHECK (valid_to > valid_from),
+    known_at     timestamptz NOT NULL,
+    minimum_rate numeric(20,8) NOT NULL CHECK (minimum_rate >= 0),
+    PRIMARY KEY (ticker, valid_from, known_at)
+);
+GRANT SELECT, INSERT ON minimum_rates TO bre_service;
+
+-- Whoever changes what prices are made from, and however: every instance reads it again at once. An engine that had to remember to tell would forget.
+CREATE FUNCTION tell_market() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('bre_market', '');
+    RETURN NULL;
+END
+$$;
+CREATE FUNCTION tell_keys() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('bre_keys', '');
+    RETURN NULL;
+END
+$$;
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['stocks', 'minimum_rates', 'brokers', 'feed_batches', 'feed_refusals', 'base_rates', 'held_figures', 'volatility',
+                                'events', 'aliases', 'policies', 'conventions', 'calendars']
+    LOOP
+        EXECUTE format('CREATE TRIGGER told AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION tell_market()', name);
+    END LOOP;
+END
+$$;
+CREATE TRIGGER told AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON api_keys FOR EACH STATEMENT EXECUTE FUNCTION tell_keys();

@@ -49,6 +49,8 @@ pub(crate) enum FeedKind {
     Brokers,
     /// Feeds' and clients' other names for tickers, with dates (CSV).
     Aliases,
+    /// Stocks and their minimum rates, with dates (CSV).
+    Stocks,
     /// Trading and settlement days of the exchange (CSV with its range; docs/formats/calendar.md).
     Calendar,
 }
@@ -63,6 +65,7 @@ impl FeedKind {
             FeedKind::Events => "events",
             FeedKind::Brokers => "brokers",
             FeedKind::Aliases => "aliases",
+            FeedKind::Stocks => "stocks",
             FeedKind::Calendar => "calendar",
         }
     }
@@ -106,6 +109,25 @@ pub(crate) struct PublicArgs {
     /// Certificates, as PEM, to believe for https instead of the system's own.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StockCommand {
+    /// The rate below which a stock is lent to nobody: shown, or set on the record. Many at once, and new stocks: bre import stocks FILE.
+    MinimumRate(MinimumRateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MinimumRateArgs {
+    pub(crate) ticker: String,
+    /// A fraction a year: 0.05 is 5 %. What counts and what was set is shown when absent.
+    pub(crate) rate: Option<String>,
+    /// From when on, for example 2026-12-01T09:30:00-05:00; now when absent.
+    #[arg(long, value_name = "TIME", requires = "rate")]
+    pub(crate) valid_from: Option<String>,
+    /// Until when; without an end when absent.
+    #[arg(long, value_name = "TIME", requires = "rate")]
+    pub(crate) valid_to: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -28,6 +28,7 @@ mod restore_preview;
 mod schema;
 mod spare;
 mod status;
+mod stock;
 mod stream_told;
 mod table;
 mod verify;
@@ -66,6 +67,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Feed(command) => wait(feed::run(&instance, json, command))?,
         Command::Import(args) => wait(import::run(&instance, json, &args))?,
         Command::Quote(args) => wait(quote::run(&instance, json, &args))?,
+        Command::Stock(command) => wait(stock::run(&instance, json, &command))?,
         Command::Locate(command) => wait(locate::run(&instance, json, &command))?,
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,

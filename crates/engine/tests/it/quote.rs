@@ -45,5 +45,29 @@ fn a_quote_over_https_believes_only_the_certificates_it_is_given() {
             "{said}"
         );
     }
+    // A client's locates the same way, and what operators set for a stock by the instance's own socket.
+    let locate = |words: &[&str]| {
+        let public = [&["--url", &by_name][..], &believed].concat();
+        instance.bre(&[&["locate"][..], words, &public].concat())
+    };
+    let none = locate(&["availability", "--json"]).json();
+    assert_eq!(none["items"], serde_json::json!([]), "{none}");
+    let id = "00000000-0000-7000-8000-000000000000";
+    for words in [
+        &["availability", id][..],
+        &["show", id],
+        &["use", id, "--order", "o-1", "--shares", "100"],
+    ] {
+        locate(words).refused(&["404", "no such locate of yours"]);
+    }
+    let minimum =
+        |words: &[&str]| instance.bre(&[&["stock", "minimum-rate", "--json"][..], words].concat());
+    // any day: an end that no clock of a test reaches.
+    let set = minimum(&["GME", "0.5", "--valid-to", "2099-01-01T00:00:00Z"]).json();
+    assert_eq!(set["valid_to"], "2099-01-01T00:00:00.000000Z", "{set}");
+    assert_eq!(minimum(&["GME"]).json()["source"], "minimum_rates");
+    minimum(&["GMEE", "0.5"]).refused(&["404", "GMEE"]);
+    let quote = ask(&by_name, &believed).json();
+    assert_eq!(quote["borrow_rate_used"], 0.5, "{quote}");
     instance.stop_cleanly();
 }

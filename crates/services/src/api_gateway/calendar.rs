@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Gateway;
 use super::errors::ApiError;
 use super::parameters::Parameters;
-use crate::data::{Calendar, CalendarInForce};
+use crate::data::{BeyondCalendar, Calendar, CalendarInForce};
 use crate::time::{now_micros, rfc3339};
 
 #[derive(Debug, Serialize)]
@@ -76,13 +76,15 @@ pub(super) async fn show(
     let calendar = &in_force.calendar;
     let trade_date = calendar.trade_date(now_micros())?;
     let date = asked.unwrap_or(trade_date);
-    let trading = calendar.trades(date)?;
+    // Asked about, not needed: no part of ours is at fault.
+    let beyond = |beyond: BeyondCalendar| ApiError::DayNotFound(beyond.to_string());
+    let trading = calendar.trades(date).map_err(beyond)?;
     let of_session = |micros: i64| trading.then(|| rfc3339(micros));
     Ok(Json(Day {
         status: "success",
         date,
         trading,
-        settlement: calendar.settles(date)?,
+        settlement: calendar.settles(date).map_err(beyond)?,
         name: calendar
             .special(date)
             .map(|day| day.name.clone())

@@ -38,6 +38,8 @@ pub(crate) enum ApiError {
     NotFound(&'static str),
     /// It was recorded, and a recovery did not bring it back.
     Lost(Box<crate::data::Loss>),
+    /// A date that the calendar does not know.
+    DayNotFound(String),
     /// What is there already, or has ended, does not allow it.
     Conflict(&'static str),
     MethodNotAllowed,
@@ -164,6 +166,12 @@ impl ApiError {
                 "NOT_FOUND",
                 "it is not on record any more: it was made when entries were recorded that a recovery lost",
                 json!({ "lost": loss, "reason": loss.describe() }),
+            ),
+            DayNotFound(why) => body(
+                StatusCode::NOT_FOUND,
+                "NOT_FOUND",
+                "the calendar does not go so far",
+                json!(why),
             ),
             Conflict(why) => body(StatusCode::CONFLICT, "CONFLICT", why, Value::Null),
             MethodNotAllowed => body(

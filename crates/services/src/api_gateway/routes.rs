@@ -4,7 +4,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post};
 
-use super::admin::{clients, keys, standards};
+use super::admin::{clients, keys, standards, stocks};
 use super::errors::ApiError;
 use super::keys::Role;
 use super::middleware::Door;
@@ -75,6 +75,10 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .route(
             "/api/v1/admin/locates/reopen",
             post(locates::reopen::reopen),
+        )
+        .route(
+            "/api/v1/admin/stocks/{ticker}/minimum-rate",
+            get(stocks::show).put(stocks::put),
         )
         .route("/api/v1/admin/policies", post(standards::publish_policy))
         .route(

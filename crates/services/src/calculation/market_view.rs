@@ -194,7 +194,7 @@ impl MarketView {
     /// Our name for what a client calls a stock. What is in the book is itself, whatever it was called before; then the alias of
     /// today counts, then the one that ended last.
     fn resolve<'a>(&'a self, ticker: &'a str, now: i64) -> &'a str {
-        if self.rates.contains_key(ticker) || self.stocks.contains_key(ticker) {
+        if self.knows(ticker) {
             return ticker;
         }
         let Some(aliases) = self.aliases.get(ticker) else {
@@ -212,6 +212,18 @@ impl MarketView {
     /// Our name for what a client calls a stock.
     pub(crate) fn own_name(&self, asked: &str, now: i64) -> String {
         self.resolve(asked, now).to_owned()
+    }
+
+    /// Whether it is in the book or on the list of stocks.
+    pub(crate) fn knows(&self, ticker: &str) -> bool {
+        self.rates.contains_key(ticker) || self.stocks.contains_key(ticker)
+    }
+
+    pub(crate) fn minimum_rate(&self, ticker: &str, now: i64) -> Sourced<Rate> {
+        match self.stocks.get(ticker) {
+            Some(stock) => stock.minimum_at(now),
+            None => Sourced::new(Rate::ZERO, "none", None),
+        }
     }
 
     /// When it was read from the database; 0 where that is not known.
@@ -268,7 +280,8 @@ impl MarketView {
         let chosen = offers.and_then(|offers| offers.choose(now));
         let rate = chosen.as_ref().map(|chosen| chosen.rate);
         let stock = self.stocks.get(ticker);
-        let minimum = stock.map_or(Rate::ZERO, |stock| stock.minimum_rate);
+        let minimum_rate = self.minimum_rate(ticker, now);
+        let minimum = minimum_rate.value;
         let mut base_rate = match &chosen {
             Some(chosen) => chosen.sourced(),
             None if minimum > Rate::ZERO => Sourced::fallback(minimum, "minimum_rate"),
@@ -283,10 +296,7 @@ impl MarketView {
             currency: rate.map_or_else(|| "USD".into(), |rate| Arc::clone(&rate.currency)),
             base_rate,
             dispersion: chosen.map(|chosen| chosen.dispersion),
-            minimum_rate: match stock {
-                Some(_) => Sourced::new(minimum, "stocks", None),
-                None => Sourced::new(Rate::ZERO, "none", None),
-            },
+            minimum_rate,
             volatility_index: self.index(ticker),
             event_risk_factor: self.event_risk(ticker, now),
             feed_status: match (rate, stock) {

@@ -11,6 +11,7 @@ use tokio_postgres::{Client, Row};
 use super::database::DatabaseError;
 use super::feeds::Alias;
 use super::newest;
+use super::stocks::{Stock, stocks};
 use super::terms::BrokerTerms;
 use crate::api_gateway::{KeyHash, Role, StoredKey, Tier};
 use crate::time::{micros, now_micros, system_time};
@@ -71,13 +72,6 @@ pub(crate) struct LastLoad {
     pub(crate) rows: i32,
     pub(crate) loaded: i32,
     pub(crate) quarantined: i32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Stock {
-    pub(crate) ticker: Arc<str>,
-    pub(crate) status: Option<BorrowStatus>,
-    pub(crate) minimum_rate: Rate,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,7 +197,7 @@ pub(crate) async fn load(
     });
     Ok(MarketData {
         rates,
-        stocks: keep(read(STOCKS).await?, stock),
+        stocks: stocks(client, known_at).await?,
         volatility,
         events: keep(newest(newest::RISKS).await?, event_row),
         announced: keep(newest(newest::ANNOUNCED).await?, announced),
@@ -242,7 +236,8 @@ pub(crate) async fn first_known_at(client: &Client) -> Result<Option<i64>, Datab
 
 /// When what prices depend on last changed.
 pub(crate) async fn changed_at(client: &Client) -> Result<Option<i64>, DatabaseError> {
-    let sql = "SELECT greatest((SELECT max(known_at) FROM feed_batches), (SELECT max(changed_at) FROM brokers), (SELECT max(known_at) FROM feed_refusals))";
+    let sql = "SELECT greatest((SELECT max(known_at) FROM feed_batches), (SELECT max(changed_at) FROM brokers), \
+                   (SELECT max(known_at) FROM feed_refusals), (SELECT max(known_at) FROM minimum_rates))";
     let row = client
         .query_one(sql, &[])
         .await
@@ -250,7 +245,6 @@ pub(crate) async fn changed_at(client: &Client) -> Result<Option<i64>, DatabaseE
     Ok(row.get::<_, Option<SystemTime>>(0).map(micros))
 }
 
-const STOCKS: &str = "SELECT ticker, status, minimum_rate::text FROM stocks";
 const BROKERS: &str = "\
     SELECT DISTINCT ON (client_id) client_id, markup_percent::text, fee_type, fee_amount::text, tier, convention, policy, active \
     FROM brokers WHERE changed_at <= coalesce($1::timestamptz, 'infinity') ORDER BY client_id, changed_at DESC";
@@ -258,7 +252,7 @@ const POLICIES: &str = "SELECT policy, definition FROM policies ORDER BY policy"
 const CONVENTIONS: &str = "SELECT convention, definition FROM conventions ORDER BY convention";
 
 /// A row whose numbers do not fit our types is left out, and said so: one bad row must not take the market away.
-fn keep<T>(rows: Vec<Row>, read: impl Fn(&Row) -> Option<T>) -> Vec<T> {
+pub(super) fn keep<T>(rows: Vec<Row>, read: impl Fn(&Row) -> Option<T>) -> Vec<T> {
     let count = rows.len();
     let kept: Vec<T> = rows.iter().filter_map(read).collect();
     if kept.len() < count {
@@ -309,7 +303,7 @@ fn refusal(row: &Row) -> RefusedDelivery {
 }
 
 /// `Some(None)`: there is none. `None`: it is a word that we do not know.
-fn status(word: Option<&str>) -> Option<Option<BorrowStatus>> {
+pub(super) fn status(word: Option<&str>) -> Option<Option<BorrowStatus>> {
     word.map_or(Some(None), |word| word.parse().ok().map(Some))
 }
 
@@ -332,14 +326,6 @@ fn last_load(row: &Row) -> LastLoad {
         loaded: row.get(5),
         quarantined: row.get(6),
     }
-}
-
-fn stock(row: &Row) -> Option<Stock> {
-    Some(Stock {
-        ticker: row.get::<_, &str>(0).into(),
-        status: status(row.get(1))?,
-        minimum_rate: decimal(row.get(2))?,
-    })
 }
 
 fn volatility_row(row: &Row) -> Option<Volatility> {

@@ -17,6 +17,7 @@ mod record;
 mod recorded;
 mod row;
 mod seed;
+mod stocks;
 mod terms;
 mod verify;
 mod writer;
@@ -28,8 +29,8 @@ pub(crate) use entries::{
     COUNTED_MAX, EntryFilter, EntryId, StoredEntry, find_entries, find_entry,
 };
 pub(crate) use feeds::{
-    Accept, FeedState, IntakeError, KINDS, Parcel, accept_held, by_class, class_key, held_now,
-    poll, take,
+    Accept, FeedState, IntakeError, KINDS, MINIMUM_RULE, MOMENT_RULE, Parcel, accept_held,
+    by_class, class_key, held_now, minimum, moment, poll, take,
 };
 pub use feeds::{FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport, check_feed};
 pub(crate) use keeper::Keeper;
@@ -43,7 +44,7 @@ pub(crate) use losses::losses_in;
 pub use losses::{Loss, losses};
 pub(crate) use market::{
     Announced, BaseRate, Definition, EventRisk, HeldFigure, LastLoad, MarketData, Moment,
-    RefusedDelivery, Stock, TickerAlias, Volatility, decimal, keys as read_keys,
+    RefusedDelivery, TickerAlias, Volatility, decimal, keys as read_keys,
 };
 pub(crate) use migrations::migrate;
 pub use newest::RATES as NEWEST_RATES;
@@ -53,6 +54,7 @@ pub(crate) use record::Record;
 pub(crate) use recorded::{Found, find_by_id, find_by_request};
 pub use seed::SeedError;
 pub(crate) use seed::{SAMPLE, seed};
+pub(crate) use stocks::{MinimumRate, Stock, StockTerms, minimum_rates};
 pub(crate) use terms::{BrokerTerms, read_terms};
 pub use verify::{AuditReport, verify};
 pub(crate) use writer::{Change, HeadKeeper, Writer, WriterConfig, entries_from, entries_of};

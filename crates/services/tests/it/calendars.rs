@@ -55,7 +55,12 @@ async fn a_calendar_is_imported_like_a_feed_and_counts_at_once() {
         (&json!(true), &json!(false), &json!("2026-10-13"))
     );
     let beyond = instance.get(&key, "/api/v1/calendar?date=2099-01-01").await;
-    refused_by_the_calendar(&beyond);
+    let why = beyond.json()["details"].to_string();
+    assert_eq!(beyond.status, 404, "{why}");
+    assert!(
+        why.contains("beyond the calendar us-equities 4.13-1"),
+        "{why}"
+    );
 
     let ask = async |kind: &str| -> Answer {
         let mut order = wanted("GME", 100);

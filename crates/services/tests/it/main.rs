@@ -29,6 +29,7 @@ mod past;
 mod poolers;
 mod quotes;
 mod secured;
+mod stocks;
 mod telling;
 mod uses;
 mod uses_under_fire;

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use crate::api::check;
 use crate::harness::{Answer, GME, Instance};
 
-struct Operator {
-    token: String,
+pub struct Operator {
+    pub token: String,
 }
 
 impl Operator {
-    async fn of(instance: &Instance) -> Operator {
+    pub async fn of(instance: &Instance) -> Operator {
         let order = br#"{"role":"operator","client_id":"night-desk","by":"test"}"#;
         let (status, body) = instance.control("POST", "/internal/keys", order).await;
         assert_eq!(status, 200, "{body}");

@@ -3,6 +3,7 @@
 pub(crate) mod clients;
 pub(crate) mod keys;
 pub(crate) mod standards;
+pub(crate) mod stocks;
 
 use super::middleware::Caller;
 

@@ -23,7 +23,7 @@ const PARAMETERS: &[&str] = &[
     "by",
 ];
 const KIND_RULE: &str =
-    "must be one of ibkr, seclend, clearstreet, vix, events, brokers, aliases, calendar";
+    "must be one of ibkr, seclend, clearstreet, vix, events, brokers, aliases, calendar, stocks";
 /// Real files have 1.5 MB.
 const FILE_BYTES_MAX: usize = 64 << 20;
 

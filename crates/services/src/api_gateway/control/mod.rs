@@ -8,6 +8,7 @@ mod import;
 mod keys;
 mod reopen;
 mod status;
+mod stocks;
 
 use axum::Router;
 use axum::routing::{delete, get, post};
@@ -27,6 +28,10 @@ pub(crate) fn control_routes(gateway: Gateway) -> Router {
         .route("/internal/locates/reopen", post(reopen::reopen))
         .route("/internal/audit/head", get(head::head))
         .route("/internal/audit/entries", post(entries::record))
+        .route(
+            "/internal/stocks/{ticker}/minimum-rate",
+            get(stocks::show).post(stocks::put),
+        )
         .route("/internal/status", get(status::status))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)

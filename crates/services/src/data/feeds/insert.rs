@@ -53,6 +53,9 @@ impl FeedLoad {
         if !self.aliases.is_empty() {
             self.insert_aliases(transaction, known_at).await?;
         }
+        for terms in &self.stocks {
+            terms.insert(transaction).await?;
+        }
         if let Some((definition, _)) = &self.calendar {
             let sql = "INSERT INTO calendars (batch_id, valid_at, known_at, definition) VALUES ($1::text::uuid, $2, $3, $4)";
             transaction

@@ -14,11 +14,15 @@ use super::{
     seclend, vix,
 };
 use crate::api_gateway::is_ticker;
+use crate::data::stocks::StockTerms;
 use crate::data::terms::BrokerTerms;
 use crate::time::rfc3339;
 
+/// Of a list that is written out in the entry.
+const RECORDED_BYTES_MAX: usize = 256 << 10;
+
 /// What can be imported.
-pub(crate) const KINDS: [&str; 8] = [
+pub(crate) const KINDS: [&str; 9] = [
     "ibkr",
     "seclend",
     "clearstreet",
@@ -27,6 +31,7 @@ pub(crate) const KINDS: [&str; 8] = [
     "brokers",
     "aliases",
     "calendar",
+    "stocks",
 ];
 
 /// It can be no ticker of ours, and no alias says which one it is.
@@ -79,6 +84,7 @@ pub(crate) struct FeedLoad {
     /// The terms that `brokers` replace.
     pub(super) replaced: Vec<BrokerTerms>,
     pub(super) aliases: Vec<operator::AliasRow>,
+    pub(super) stocks: Vec<StockTerms>,
     /// A calendar as it came, and the number of its days.
     pub(super) calendar: Option<(String, usize)>,
     pub(super) quarantined: Vec<Quarantined>,
@@ -185,6 +191,10 @@ pub(crate) fn prepare(delivery: &Delivery<'_>) -> Result<FeedLoad, FeedError> {
             };
             load.replaced = delivery.brokers.iter().filter(named).cloned().collect();
         }
+        "stocks" => {
+            let (valid_at, known_at) = (load.valid_at_micros, load.known_at_micros);
+            load.stocks = super::stocks::stocks(bytes, valid_at, known_at)?;
+        }
         "calendar" => {
             let days = super::calendar::importable(bytes, now)?.days.len();
             let text = String::from_utf8_lossy(bytes).into_owned();
@@ -219,6 +229,7 @@ impl FeedLoad {
             brokers: Vec::new(),
             replaced: Vec::new(),
             aliases: Vec::new(),
+            stocks: Vec::new(),
             calendar: None,
             quarantined: Vec::new(),
             benchmarks: BTreeMap::new(),
@@ -313,6 +324,7 @@ impl FeedLoad {
             + self.risks.len()
             + self.brokers.len()
             + self.aliases.len()
+            + self.stocks.len()
             + self.calendar.as_ref().map_or(0, |(_, days)| *days)
     }
 
@@ -390,6 +402,14 @@ impl FeedLoad {
         }
         if self.confirmed > 0 {
             fields.set("confirmed", self.confirmed.to_string());
+        }
+        if !self.stocks.is_empty() {
+            let words: Vec<_> = self.stocks.iter().map(StockTerms::words).collect();
+            let after = serde_json::Value::Array(words).to_string();
+            // A longer list is in the table, and its bytes are known by their hash.
+            if after.len() <= RECORDED_BYTES_MAX {
+                fields.set("after", after);
+            }
         }
         if !self.brokers.is_empty() {
             let json = |terms: &[BrokerTerms]| serde_json::to_string(terms).unwrap_or_default();

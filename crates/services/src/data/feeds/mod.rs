@@ -21,6 +21,7 @@ mod names;
 mod operator;
 mod seclend;
 mod settings;
+mod stocks;
 mod vix;
 
 pub(crate) use board::{FeedBoard, FeedState};
@@ -37,6 +38,7 @@ pub use load::ImportReport;
 pub(crate) use load::{Alias, Delivery, FeedLoad, KINDS, prepare};
 pub(crate) use names::{by_class, class_key};
 pub use settings::{FeedSettings, HttpSettings};
+pub(crate) use stocks::{MINIMUM_RULE, MOMENT_RULE, minimum, moment};
 
 use std::collections::BTreeMap;
 

@@ -44,7 +44,7 @@ pub(crate) struct AliasRow {
 }
 
 /// The fields of every line below the header, in the order of `columns`.
-fn table<const N: usize>(
+pub(super) fn table<const N: usize>(
     bytes: &[u8],
     columns: [Column; N],
 ) -> Result<Vec<(usize, [String; N])>, FeedError> {
@@ -81,7 +81,7 @@ fn table<const N: usize>(
     Ok(rows)
 }
 
-fn wrong(line: usize, message: impl Into<String>) -> FeedError {
+pub(super) fn wrong(line: usize, message: impl Into<String>) -> FeedError {
     FeedError::Line {
         line,
         message: message.into(),

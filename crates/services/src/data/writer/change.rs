@@ -1,12 +1,13 @@
-//! Changes to other tables that happen in the transaction of their audit entry, or not at all.
+//! Changes to other tables that happen in the transaction of their audit entry, or not at all. The tables themselves tell every instance at
+//! commit (migration V10).
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Transaction;
 
 use crate::api_gateway::StoredKey;
 use crate::data::feeds::{FeedLoad, FeedRefusal};
-use crate::data::keeper::{KEYS, MARKET};
 use crate::data::market::Definition;
+use crate::data::stocks::StockTerms;
 use crate::data::terms::BrokerTerms;
 use crate::internal::whole_key;
 use crate::time::system_time;
@@ -34,19 +35,13 @@ pub(crate) enum Change {
         ends_at_micros: i64,
     },
     Broker(BrokerTerms),
+    Stock(StockTerms),
     Policy(Definition),
     Convention(Definition),
     /// An operator has looked at what a recovery may have lost.
     LocatesReopened {
         by: String,
     },
-}
-
-/// Every instance is told at commit.
-async fn tell(transaction: &Transaction<'_>, channel: &str) -> Result<(), tokio_postgres::Error> {
-    transaction
-        .batch_execute(&format!("NOTIFY {channel}"))
-        .await
 }
 
 async fn insert_key(
@@ -82,18 +77,10 @@ impl Change {
     ) -> Result<(), tokio_postgres::Error> {
         match self {
             Change::None => Ok(()),
-            Change::Feed(load) => {
-                load.insert(transaction).await?;
-                tell(transaction, MARKET).await
-            }
-            Change::FeedRefused(refusal) => {
-                refusal.insert(transaction).await?;
-                tell(transaction, MARKET).await
-            }
-            Change::Key(key) => {
-                insert_key(transaction, key).await?;
-                tell(transaction, KEYS).await
-            }
+            Change::Feed(load) => load.insert(transaction).await,
+            Change::FeedRefused(refusal) => refusal.insert(transaction).await,
+            Change::Key(key) => insert_key(transaction, key).await,
+            Change::Stock(terms) => terms.insert(transaction).await,
             Change::KeyRotated {
                 key,
                 replaced,
@@ -104,40 +91,37 @@ impl Change {
                     "UPDATE api_keys SET expires_at = least(expires_at, $2) WHERE key_id = $1";
                 transaction
                     .execute(sql, &[replaced, &system_time(*ends_at_micros)])
-                    .await?;
-                tell(transaction, KEYS).await
+                    .await
+                    .map(drop)
             }
             Change::Policy(definition) => {
                 let sql = "INSERT INTO policies (policy, definition) VALUES ($1, $2)";
                 transaction
                     .execute(sql, &[&definition.id, &definition.json])
-                    .await?;
-                tell(transaction, MARKET).await
+                    .await
+                    .map(drop)
             }
             Change::Convention(definition) => {
                 let sql = "INSERT INTO conventions (convention, definition) VALUES ($1, $2)";
                 transaction
                     .execute(sql, &[&definition.id, &definition.json])
-                    .await?;
-                tell(transaction, MARKET).await
+                    .await
+                    .map(drop)
             }
             Change::KeyRevoked { key_id, at_micros } => {
                 let sql =
                     "UPDATE api_keys SET revoked_at = $2 WHERE key_id = $1 AND revoked_at IS NULL";
                 transaction
                     .execute(sql, &[key_id, &system_time(*at_micros)])
-                    .await?;
-                tell(transaction, KEYS).await
+                    .await
+                    .map(drop)
             }
             Change::LocatesReopened { by } => {
                 let sql = "INSERT INTO locate_reopenings (reopened_at, actor) VALUES ($1, $2)";
                 let now = system_time(crate::time::now_micros());
                 transaction.execute(sql, &[&now, by]).await.map(drop)
             }
-            Change::Broker(terms) => {
-                terms.insert(transaction).await?;
-                tell(transaction, MARKET).await
-            }
+            Change::Broker(terms) => terms.insert(transaction).await,
         }
     }
 }
