@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Gateway;
 use crate::cache::CacheState;
 use crate::calculation::MarketView;
-use crate::data::{FeedState, SAMPLE};
+use crate::data::{Calendar, FeedState, SAMPLE};
 use crate::time::rfc3339;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,8 +55,32 @@ pub(super) fn concerns(gateway: &Gateway, now: i64) -> Vec<Concern> {
     if let Ok(view) = market.view() {
         all.extend(of_market(&view, now));
     }
+    // Not while none has been read yet: then the database is away, which is said.
+    all.extend(
+        market
+            .calendar()
+            .and_then(|calendar| of_calendar(&calendar, now)),
+    );
     all.extend(of_feeds(&feed_states(gateway)));
     all
+}
+
+/// Before a calendar ends somebody has to find and import another.
+const CALENDAR_DAYS_MIN: i64 = 30;
+
+fn of_calendar(calendar: &Calendar, now: i64) -> Option<Concern> {
+    let days = calendar.days_left(now);
+    let when = match days {
+        ..0 => "ended",
+        0..CALENDAR_DAYS_MIN => "ends",
+        _ => return None,
+    };
+    let reason = format!(
+        "{} {when} on {}; nothing can be located for days after it: bre import calendar FILE",
+        calendar.id(),
+        calendar.last_day
+    );
+    Some(Concern::new("calendar", reason))
 }
 
 /// How the feeds do that are asked: here, or in the data-service elsewhere.

@@ -12,6 +12,7 @@ use super::Gateway;
 use super::concerns::{concerns, feed_states};
 use super::errors::ApiError;
 use crate::cache::CacheState;
+use crate::calculation::Market;
 use crate::time::{now_micros, rfc3339};
 
 /// The state of each part. 200 as long as rates are served; the word says whether all is well.
@@ -61,6 +62,7 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
             "feeds": feeds,
             "audit_log": writer,
             "wal_stream": stream,
+            "calendar": calendar(market),
             "services": gateway.peers.health(),
             "rate_limits": { "status": "up", "shared": gateway.limits_are_shared() },
         },
@@ -73,6 +75,19 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
         },
         Json(body),
     )
+}
+
+/// The calendar in force; concerns say when it is about to end.
+fn calendar(market: &Market) -> Value {
+    let Some(calendar) = market.calendar() else {
+        return json!({ "status": "unknown" });
+    };
+    json!({
+        "status": "in_force",
+        "name": calendar.name,
+        "version": calendar.version,
+        "last_day": calendar.last_day,
+    })
 }
 
 const FORMAT_RULE: &str = "must be flat, or not be sent";

@@ -151,6 +151,12 @@ impl Calendar {
         Ok(day)
     }
 
+    /// Days until it ends; below 0 it has.
+    pub(crate) fn days_left(&self, now_micros: i64) -> i64 {
+        let left = date_of(now_micros).duration_until(self.last_day);
+        left.as_hours().div_euclid(24)
+    }
+
     /// When the regular session of a day closes. A day beyond all clocks has ended.
     pub(crate) fn close(&self, day: Date) -> i64 {
         let special = self.special(day).and_then(|special| special.close);

@@ -104,6 +104,15 @@ async fn a_calendar_is_imported_like_a_feed_and_counts_at_once() {
     // One that ends too early for a loan, and for a sale to settle.
     let (status, body) = import(calendar(2, first, next, &[today])).await;
     assert_eq!(status, 200, "{body}");
+    let health = instance.get(&key, "/api/v1/health").await.json();
+    let parts = health["degraded"].as_array().unwrap();
+    let part = parts
+        .iter()
+        .find(|part| part["part"] == "calendar")
+        .unwrap();
+    let reason = part["reason"].as_str().unwrap();
+    assert!(reason.starts_with("test 2 ends on"), "{reason}");
+    assert_eq!(health["status"], "degraded");
     for kind in ["pre_borrow", "reusable"] {
         refused_by_the_calendar(&ask(kind).await);
     }
