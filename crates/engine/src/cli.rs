@@ -390,6 +390,12 @@ pub(crate) struct RestoreArgs {
     /// With --delta: do it without asking.
     #[arg(long, requires = "delta")]
     pub(crate) yes: bool,
+    /// With --delta: WAL and logs that are kept may be copied where another file system lies between.
+    #[arg(long, requires = "delta")]
+    pub(crate) copy_across: bool,
+    /// Set the copy to this, whatever its own files say, as shared_buffers=1GB on a smaller machine. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
     /// Look and show what would be done; change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -36,6 +36,14 @@ pub(crate) struct Outcome {
     pub(crate) recovered: Recovered,
 }
 
+impl Outcome {
+    /// What to know before the copy is used, in sentences: settings without effect, what this machine has not.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = &String> {
+        let omissions = self.files.omissions.sentences.iter();
+        omissions.chain(&self.recovered.notes)
+    }
+}
+
 /// What a restore has behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -59,7 +67,11 @@ pub(crate) fn bring_back(
     let options = RestoreOptions::new(source.user.clone());
     let files = fresh(source, &plan, to, &options, steps)?;
     passed(Stage::FilesRestored);
-    replay(source, plan, files, to, steps)
+    let outcome = replay(source, plan, files, to, steps)?;
+    for sentence in outcome.notes() {
+        tracing::warn!("{sentence}");
+    }
+    Ok(outcome)
 }
 
 /// The backup and the place in the WAL that the target means.

@@ -62,6 +62,18 @@ pub enum ControlError {
 }
 
 impl ControlFile {
+    /// The settings of which recovery needs as much as the server had, by their names.
+    #[must_use]
+    pub fn needed_settings(&self) -> [(&'static str, u32); 5] {
+        [
+            ("max_connections", self.max_connections),
+            ("max_worker_processes", self.max_worker_processes),
+            ("max_wal_senders", self.max_wal_senders),
+            ("max_prepared_transactions", self.max_prepared_transactions),
+            ("max_locks_per_transaction", self.max_locks_per_transaction),
+        ]
+    }
+
     pub fn parse(bytes: &[u8]) -> Result<ControlFile, ControlError> {
         // Everything read lies within the first 296 bytes.
         let short = || ControlError::Short(bytes.len());

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use postgres_physical::server::ServerError;
+use postgres_physical::server::{Absence, ServerError};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -85,6 +85,32 @@ pub enum Error {
         to: PathBuf,
         source: io::Error,
     },
+    #[error(
+        "{count} files and folders of WAL and logs ({bytes} bytes; the first is {first}) lie on another file system than {aside}, so they cannot be \
+         moved there by their names. Nothing was changed. Give --copy-across to have them copied there, or move them away yourself"
+    )]
+    AcrossFileSystems {
+        first: PathBuf,
+        count: usize,
+        bytes: u64,
+        aside: PathBuf,
+    },
+    #[error(
+        "another file system is mounted at {0}, where the backup has a file or something else: it cannot be replaced. Unmount it first; nothing was changed"
+    )]
+    MountInTheWay(PathBuf),
+    #[error(
+        "{path} belongs to user number {uid} and could not be mended by {user}. Run this as root, or give it to {user} first; nothing was changed"
+    )]
+    NotOwned {
+        path: PathBuf,
+        uid: u32,
+        user: String,
+    },
+    #[error(
+        "{0} lies on a file system that is mounted read-only. Mount it for writing; nothing was changed"
+    )]
+    ReadOnly(PathBuf),
     #[error("the backup has no tablespace at {given}. It has: {known}")]
     NoSuchTablespace { given: String, known: String },
     #[error("a tablespace needs an absolute path, {0} is not one")]
@@ -120,6 +146,15 @@ pub enum Error {
     #[error("{error}\n{folder} is incomplete: delete it and export again")]
     IncompleteExport { folder: PathBuf, error: Box<Error> },
 
+    #[error(
+        "PostgreSQL cannot run on {folder} on this machine: {absence}.\nThe repository and the backup are not at fault. {folder} is half restored: then give the \
+         same command with --delta. PostgreSQL's log is {log}"
+    )]
+    Absent {
+        folder: PathBuf,
+        absence: Absence,
+        log: PathBuf,
+    },
     #[error(
         "recovery in {folder} did not finish: {reason}. {remedy}\nThe end of PostgreSQL's log {log}:\n{tail}"
     )]

@@ -10,11 +10,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
+mod backoff;
 pub mod database;
 mod error;
 pub mod pages;
 pub mod spare;
 pub mod table;
 
+pub use backoff::Backoff;
 pub use error::{Error, Result};
 pub use repository::Progress;

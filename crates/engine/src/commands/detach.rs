@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use backup::database::{drop_slot, set_strict, slot_status};
 use postgres_physical::wire::ConnectOptions;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::{error::Error, instance::Instance, terminal, up::protection::SLOT};
@@ -60,14 +61,41 @@ pub(crate) fn run(instance: &Instance, json: bool, yes: bool) -> Result<(), Erro
     Ok(())
 }
 
+/// Between two looks whether the question is still open.
+const LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
 /// Asks a person; where there is none, only shows the question.
 pub(super) fn confirmed(question: &str) -> bool {
-    if !std::io::stdin().is_terminal() {
+    confirmed_unless(question, &|| false)
+}
+
+/// The same. `gone`: nobody waits for the answer any more, which is no yes.
+pub(super) fn confirmed_unless(question: &str, gone: &dyn Fn() -> bool) -> bool {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
         terminal::note(question);
         return false;
     }
     terminal::note(&format!("{question}\nType yes to go on:"));
     let _ = std::io::stderr().flush();
+    // A terminal hands over whole lines. A signal that we listen to does not end a read.
+    loop {
+        let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
+        let readable = match poll(&mut ready, Some(&LOOK)) {
+            Ok(count) => count > 0,
+            Err(rustix::io::Errno::INTR) => false,
+            Err(_) => return false,
+        };
+        if gone() {
+            return false;
+        }
+        if readable {
+            break;
+        }
+    }
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).is_ok() && answer.trim() == "yes"
+    stdin.read_line(&mut answer).is_ok() && answer.trim() == "yes"
 }

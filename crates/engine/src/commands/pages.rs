@@ -10,7 +10,7 @@ use postgres_physical::{
 use recovery::pages::{DamagedPage, Held, Put, Remedy, remedy};
 use serde::Serialize;
 
-use super::{detach::confirmed, opened::Opened, progress::Steps, restore, table::live};
+use super::{detach::confirmed_unless, opened::Opened, progress::Steps, restore, table::live};
 use crate::{
     beside::Maker,
     cli::{RepositoryArgs, RunningArgs},
@@ -164,7 +164,7 @@ pub(super) fn repair(
          into the running cluster's files.",
         report.sentences()
     );
-    if !yes && !steps.hidden_while(|| confirmed(&question)) {
+    if !yes && !steps.hidden_while(|| confirmed_unless(&question, &|| steps.is_cancelled())) {
         return Err(Error::Refused {
             what: "nothing was changed",
             reason: "give --yes to do it without asking".into(),

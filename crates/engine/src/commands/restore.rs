@@ -15,10 +15,14 @@ use postgres_physical::{
     lsn::Lsn,
     server::{Binaries, OsUser},
 };
-use recovery::database::{Plan, RestoreOptions, Restored as Files, Target, named_points, survey};
+use recovery::database::{
+    Plan, RestoreOptions, Restored as Files, Target, is_occupied, named_points, outlook, survey,
+};
 use serde::Serialize;
 
-use super::{detach::confirmed, opened::Opened, progress::Steps, restore_preview as preview};
+use super::{
+    detach::confirmed_unless, opened::Opened, progress::Steps, restore_preview as preview,
+};
 use crate::{
     cli::{RestoreArgs, TargetArgs},
     config::Config,
@@ -82,6 +86,8 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
     };
     let mut options = RestoreOptions::new(user.clone());
     options.locations = mappings(&args.tablespace_mapping)?;
+    options.copy_across = args.copy_across;
+    options.set = settings(&args.set)?;
     let plan = restored::find(&source, target, &steps)?;
     let not_restored = restored::not_restored(&opened.repository, &plan)?;
     for warning in &not_restored {
@@ -94,7 +100,12 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
     drop(steps);
     let _ = std::fs::remove_file(&log);
     record(instance, &outcome);
-    show(json, &to, &user, &outcome, &not_restored);
+    let mut warnings = not_restored.clone();
+    for note in outcome.notes() {
+        terminal::note(&format!("bre: WARNING: {note}"));
+        warnings.push(note.clone());
+    }
+    show(json, &to, &user, &outcome, &not_restored, &warnings);
     Ok(complete(&not_restored))
 }
 
@@ -120,10 +131,10 @@ fn files(
     steps: &Steps,
     json: bool,
 ) -> Result<Option<Files>, Error> {
-    let is_there = std::fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some());
-    if !(args.delta && is_there) {
+    if !(args.delta && is_occupied(to)?) {
         if args.dry_run {
-            preview::show(json, &preview::Preview::fresh(plan, to));
+            let outlook = outlook(source.repository, source.private, plan, to, options)?;
+            preview::show(json, &preview::Preview::fresh(plan, to, &outlook.rooms));
             return Ok(None);
         }
         return restored::fresh(source, plan, to, options, steps).map(Some);
@@ -134,7 +145,8 @@ fn files(
         preview::show(json, &shown);
         return Ok(None);
     }
-    if !args.yes && !steps.hidden_while(|| confirmed(&shown.question())) {
+    let asked = || confirmed_unless(&shown.question(), &|| steps.is_cancelled());
+    if !args.yes && !steps.hidden_while(asked) {
         return Err(Error::Refused {
             what: "nothing was changed",
             reason: "give --yes to do it without asking, --dry-run to see all of it".into(),
@@ -143,7 +155,14 @@ fn files(
     restored::over(&found, options, steps).map(Some)
 }
 
-fn show(json: bool, to: &Path, user: &OsUser, outcome: &Outcome, not_restored: &[String]) {
+fn show(
+    json: bool,
+    to: &Path,
+    user: &OsUser,
+    outcome: &Outcome,
+    not_restored: &[String],
+    warnings: &[String],
+) {
     let Outcome {
         plan,
         files,
@@ -164,7 +183,7 @@ fn show(json: bool, to: &Path, user: &OsUser, outcome: &Outcome, not_restored: &
         listen_addresses: "",
         port: 5432,
         not_restored,
-        warnings: not_restored,
+        warnings,
     };
     terminal::result(json, &restored, || {
         let mut text = format!(
@@ -248,6 +267,25 @@ pub(super) fn target(args: &TargetArgs) -> Result<Target, Error> {
         .map_or_else(Target::latest, Target::name))
 }
 
+/// `NAME=VALUE`, as PostgreSQL's own `-c` takes it.
+fn settings(given: &[String]) -> Result<Vec<(String, String)>, Error> {
+    let parse = |text: &String| {
+        let (name, value) = text.split_once('=')?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_.".contains(c);
+        let good =
+            !name.is_empty() && name.chars().all(plain) && !value.contains(['\n', '\r', '\0']);
+        good.then(|| (name.to_ascii_lowercase(), value.to_owned()))
+    };
+    let parsed = given.iter().map(|text| {
+        parse(text).ok_or_else(|| Error::Argument {
+            what: "setting",
+            value: text.clone(),
+            reason: "it looks like shared_buffers=1GB".into(),
+        })
+    });
+    parsed.collect()
+}
+
 /// `OLD=NEW`; a `=` in a path is written `\=`, as for pg_basebackup.
 fn mappings(given: &[String]) -> Result<BTreeMap<String, PathBuf>, Error> {
     let mut mappings = BTreeMap::new();
@@ -273,8 +311,10 @@ fn mappings(given: &[String]) -> Result<BTreeMap<String, PathBuf>, Error> {
     Ok(mappings)
 }
 
-/// Set by Ctrl-C: the restore ends between two steps and says what it leaves.
+/// Set by Ctrl-C, SIGTERM, and a terminal that is closed: the work ends between two steps, takes away what it made for itself, and says
+/// what it leaves.
 pub(super) fn interrupted() -> Result<Arc<AtomicBool>, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
     let flag = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&flag);
     let failed =
@@ -283,10 +323,28 @@ pub(super) fn interrupted() -> Result<Arc<AtomicBool>, Error> {
         .enable_all()
         .build()
         .map_err(failed)?;
+    // Before this returns: a signal that comes right after it is heard.
+    let mut heard = {
+        let _inside = runtime.enter();
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ];
+        let heard: std::io::Result<Vec<_>> = kinds.into_iter().map(signal).collect();
+        heard.map_err(failed)?
+    };
     std::thread::spawn(move || {
-        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-            seen.store(true, Ordering::Relaxed);
-        }
+        runtime.block_on(std::future::poll_fn(|context| {
+            let any = heard
+                .iter_mut()
+                .any(|signal| signal.poll_recv(context).is_ready());
+            match any {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        }));
+        seen.store(true, Ordering::Relaxed);
     });
     Ok(flag)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use postgres_physical::lsn::Lsn;
-use recovery::database::{NamedPoint, Plan, Survey};
+use recovery::database::{NamedPoint, Plan, Room, Survey};
 use serde::Serialize;
 
 use crate::terminal::{self, time};
@@ -21,7 +21,26 @@ pub(crate) struct Preview {
     target_lsn: String,
     wal_bytes: u64,
     bytes: u64,
+    rooms: Vec<ShownRoom>,
     over: Option<Over>,
+}
+
+/// Of one file system.
+#[derive(Debug, Serialize)]
+struct ShownRoom {
+    folder: String,
+    needed_bytes: u64,
+    free_bytes: u64,
+}
+
+impl From<&Room> for ShownRoom {
+    fn from(room: &Room) -> Self {
+        Self {
+            folder: room.folder.display().to_string(),
+            needed_bytes: room.needed,
+            free_bytes: room.free,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -34,12 +53,14 @@ struct Over {
     bytes_deleted: u64,
     delete: Vec<String>,
     move_aside: Vec<String>,
+    /// What is not ours: other file systems, and what file systems keep for themselves.
+    stays: Vec<String>,
     aside: Option<String>,
     notes: Vec<String>,
 }
 
 impl Preview {
-    pub(crate) fn fresh(plan: &Plan, to: &Path) -> Self {
+    pub(crate) fn fresh(plan: &Plan, to: &Path, rooms: &[Room]) -> Self {
         Self {
             dry_run: true,
             dir: to.display().to_string(),
@@ -49,6 +70,7 @@ impl Preview {
             target_lsn: Lsn(plan.stop.lsn).to_string(),
             wal_bytes: plan.wal_bytes,
             bytes: plan.backup.bytes_source,
+            rooms: rooms.iter().map(ShownRoom::from).collect(),
             over: None,
         }
     }
@@ -69,12 +91,17 @@ impl Preview {
             bytes_deleted: deleted.map(|it| it.bytes).sum(),
             delete: paths(false),
             move_aside: paths(true),
+            stays: survey
+                .foreign
+                .iter()
+                .map(|it| it.path.display().to_string())
+                .collect(),
             aside: survey.aside.as_ref().map(|it| it.display().to_string()),
             notes: survey.notes.clone(),
         };
         Self {
             over: Some(over),
-            ..Self::fresh(plan, &survey.folder)
+            ..Self::fresh(plan, &survey.folder, &survey.rooms)
         }
     }
 
@@ -91,6 +118,14 @@ impl Preview {
         match &self.over {
             None => text.push_str(&format!("into the empty folder {}\n", self.dir)),
             Some(over) => over.describe(&self.dir, &mut text),
+        }
+        for room in &self.rooms {
+            text.push_str(&format!(
+                "room in {}: {} needed, {} free\n",
+                room.folder,
+                indicatif::HumanBytes(room.needed_bytes),
+                indicatif::HumanBytes(room.free_bytes)
+            ));
         }
         text
     }

@@ -12,7 +12,7 @@ use postgres_physical::{
 };
 use recovery::table::{Dump, Merged, Mode, Preview, Request, TableName, Work};
 
-use super::{detach::confirmed, opened::Opened, progress::Steps, restore};
+use super::{detach::confirmed_unless, opened::Opened, progress::Steps, restore};
 use crate::{
     beside::{Beside, Maker},
     cli::{RepositoryArgs, RunningArgs, TableCommand, TableMode, TableRestoreArgs},
@@ -123,7 +123,7 @@ fn agreed(args: &TableRestoreArgs, preview: &Preview, steps: &Steps) -> Result<b
     let question = format!(
         "{text}This is done in one transaction; until it ends readers read on and writers of these tables wait."
     );
-    match steps.hidden_while(|| confirmed(&question)) {
+    match steps.hidden_while(|| confirmed_unless(&question, &|| steps.is_cancelled())) {
         true => Ok(true),
         false => Err(Error::Refused {
             what: "nothing was changed",

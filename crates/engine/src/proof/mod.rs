@@ -16,7 +16,7 @@ use assurance::verification::{self, Check, Options};
 use audit::VerifyingKey;
 use postgres_physical::{
     lsn::Lsn,
-    server::{Binaries, OsUser},
+    server::{Absence, Binaries, OsUser},
 };
 use recovery::database::{
     FetchCommand, Plan, Recover, Recovered, RestoreOptions, Target, plan, recover, restore,
@@ -170,11 +170,15 @@ impl Prover {
         let server = match scratch.start(&self.binaries, &self.user) {
             Ok(server) => server,
             Err(error) => {
+                if let Some(absence) = Absence::find(&error.to_string()) {
+                    return Err(no_verdict(absence.to_string()));
+                }
                 record.add(Check::failed("start", error.to_string(), json!({})));
                 return Ok(());
             }
         };
         record.add(Check::passed("start", json!({})));
+        record.add(scratch.collations()?);
         steps.step("checking structure and rows");
         let options = Options {
             scratch: true,
@@ -264,14 +268,18 @@ fn verdict<T>(error: recovery::Error, step: &str, record: &mut Record) -> Result
     if says_nothing_of_the_backup(&error) {
         return Err(match error {
             recovery::Error::Cancelled(_) => interrupted(),
-            other => Error::Refused {
-                what: "no proof was made",
-                reason: other.to_string(),
-            },
+            other => no_verdict(other.to_string()),
         });
     }
     record.add(Check::failed(step, error.to_string(), json!({})));
     Ok(None)
+}
+
+fn no_verdict(reason: String) -> Error {
+    Error::Refused {
+        what: "no proof was made",
+        reason,
+    }
 }
 
 fn says_nothing_of_the_backup(error: &recovery::Error) -> bool {
@@ -279,7 +287,13 @@ fn says_nothing_of_the_backup(error: &recovery::Error) -> bool {
     match error {
         E::Repository(error) => error.is_unavailable(),
         E::Incomplete { error, .. } => says_nothing_of_the_backup(error),
-        E::Cancelled(_) | E::NoSpace { .. } | E::NotEmpty(_) | E::Io { .. } | E::Server(_) => true,
+        E::Cancelled(_)
+        | E::NoSpace { .. }
+        | E::ReadOnly(_)
+        | E::NotEmpty(_)
+        | E::Absent { .. }
+        | E::Io { .. }
+        | E::Server(_) => true,
         _ => false,
     }
 }

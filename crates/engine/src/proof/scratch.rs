@@ -10,8 +10,8 @@ use std::{
 use assurance::verification::Check;
 use postgres_physical::{
     server::{
-        Binaries, Leftover, OsUser, Server, ServerError, StartOptions, databases, sql::Client,
-        write_cluster_file,
+        Binaries, Leftover, OsUser, Server, ServerError, StartOptions, databases, remove_tree,
+        sql::Client,         write_cluster_file,
     },
     wire::ConnectOptions,
 };
@@ -167,12 +167,27 @@ impl Scratch {
             .set("autovacuum", "off")
             .set("logging_collector", "off")
             .set("log_destination", "stderr")
+            // We read it.
+            .set("lc_messages", "C")
             .set("huge_pages", "try");
         Server::start(binaries, user, &self.data(), &options)
     }
 
     pub(crate) fn connect(&self, database: &str) -> ConnectOptions {
         ConnectOptions::unix(self.sockets.path(), PORT, SUPERUSER, database)
+    }
+
+    /// Fails when a database cannot be entered for want of something on this machine: that says nothing of the backup.
+    pub(super) fn collations(&self) -> Result<Check, Error> {
+        const NAME: &str = "collation_versions";
+        let here = recovery::database::databases_here(&self.connect("template1"));
+        if let Some(reason) = here.unusable.into_iter().next() {
+            return Err(super::no_verdict(reason));
+        }
+        Ok(match here.ordered_otherwise.is_empty() {
+            true => Check::passed(NAME, json!({})),
+            false => Check::skipped(NAME, here.ordered_otherwise.join("; ")),
+        })
     }
 
     pub(super) fn url(&self, database: &str) -> String {
@@ -272,5 +287,5 @@ fn clear(root: &Path) -> Result<(), Error> {
     }
     // A restored folder may be closed even to its owner.
     let _ = std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o711));
-    std::fs::remove_dir_all(root).map_err(Error::file("cannot clear", root))
+    Ok(remove_tree(root)?)
 }

@@ -17,6 +17,7 @@ use postgres_physical::{
     server::{Binaries, OsUser},
     wire::ConnectOptions,
 };
+use recovery::Backoff;
 use recovery::spare::{Conditions, Phase, Settings, Spare, SpareError, Watch};
 use repository::RecipientPrivate;
 use services::RecoveryFact;
@@ -45,8 +46,9 @@ use crate::{
 const TURN: Duration = Duration::from_millis(40);
 /// Every look at a bucket is a request that is paid for. A promotion looks for itself.
 const TURN_S3: Duration = Duration::from_secs(1);
-/// After a turn that failed.
+/// After a turn that failed, and after many.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MOST: Duration = Duration::from_secs(15);
 
 pub(crate) fn run(
     instance: &Instance,
@@ -89,6 +91,7 @@ pub(crate) fn run(
     serve(keeper.spare.watch())?;
     let steps = Steps::logged().cancelled_by(Arc::clone(&stop));
     let mut pause = TURN;
+    let mut again = Backoff::new(PAUSE, PAUSE_MOST);
     while !stop.load(Ordering::Relaxed) {
         match asked.recv_timeout(pause) {
             Ok((request, reply)) => reply.give(&keeper.act(request, &stop)),
@@ -101,12 +104,15 @@ pub(crate) fn run(
             break;
         }
         pause = match keeper.spare.turn(&steps) {
-            Ok(()) if keeper.shown == Some(Phase::Following) => idle,
+            Ok(()) if keeper.shown == Some(Phase::Following) => {
+                again.succeeded();
+                idle
+            }
             Ok(()) => TURN,
             Err(error) => {
                 keeper.complain(&error);
                 keeper.look_for_key(&keys);
-                PAUSE
+                again.failed(std::time::Instant::now())
             }
         };
         keeper.tell();

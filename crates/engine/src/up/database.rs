@@ -90,7 +90,7 @@ fn restore(supervisor: &Supervisor, private: &RecipientPrivate) -> Result<(), Er
     if unfinished.exists() {
         tracing::warn!(folder = %unfinished.display(), "an earlier restore did not finish; starting over");
         end_leftover(&unfinished)?;
-        std::fs::remove_dir_all(&unfinished).map_err(Error::file("cannot clear", &unfinished))?;
+        postgres_physical::server::remove_tree(&unfinished)?;
     }
     let began = std::time::Instant::now();
     tracing::info!(repository = %repository.describe(), "restoring the database from the repository");

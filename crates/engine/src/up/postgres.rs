@@ -109,8 +109,7 @@ impl Postgres {
     pub(crate) fn create(&self) -> Result<(), Error> {
         let unfinished = self.instance.root().join(UNFINISHED);
         if unfinished.exists() {
-            std::fs::remove_dir_all(&unfinished)
-                .map_err(Error::file("cannot clear", &unfinished))?;
+            postgres_physical::server::remove_tree(&unfinished)?;
         }
         initdb(
             &self.binaries,

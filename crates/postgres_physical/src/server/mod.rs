@@ -1,6 +1,7 @@
 //! A PostgreSQL cluster as a child process: find the programs, create a data folder, start, wait, stop, and deal with
 //! what an earlier run left behind.
 
+mod absence;
 mod binaries;
 mod copy;
 mod databases;
@@ -12,7 +13,9 @@ pub mod processes;
 mod program;
 pub(crate) mod session;
 pub mod sql;
+mod tree;
 
+pub use absence::{Absence, other_collation_version};
 pub use binaries::Binaries;
 pub use databases::{Access, ListedDatabase, databases};
 pub use initdb::{InitOptions, initdb, write_cluster_file, write_peer_access};
@@ -20,6 +23,7 @@ pub use leftover::Leftover;
 pub use os_user::{OsUser, check_traversable};
 pub use process::{Exit, Server, StartOptions, StopMode, tail_of};
 pub use program::{ClientProgram, client_program};
+pub use tree::{is_mount_root, remove_tree};
 
 use std::path::PathBuf;
 
@@ -83,6 +87,10 @@ pub enum ServerError {
     NotStopped { dir: PathBuf, seconds: u64 },
     #[error("another PostgreSQL (pid {pid}) runs on {dir}; stop it first")]
     AlreadyRunning { dir: PathBuf, pid: i32 },
+    #[error(
+        "{top} is not removed: another file system is mounted at {mount}, and what lies there is not ours to delete. Unmount it, then repeat"
+    )]
+    Mounted { top: PathBuf, mount: PathBuf },
     #[error("{what} {path}: {source}")]
     Io {
         what: &'static str,

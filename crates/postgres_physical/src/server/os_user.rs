@@ -80,7 +80,7 @@ impl OsUser {
             .map_err(ServerError::io("change the owner of", path))
     }
 
-    /// Gives a folder and everything in it to this account; symbolic links are not followed.
+    /// Gives a folder and everything in it to this account; symbolic links are not followed, and what is mounted inside stays whose it is.
     pub fn own_tree(&self, path: &Path) -> Result<(), ServerError> {
         if !self.is_other() {
             return Ok(());
@@ -89,7 +89,10 @@ impl OsUser {
             .map_err(ServerError::io("change the owner of", path))?;
         if path.is_dir() && !path.is_symlink() {
             for entry in std::fs::read_dir(path).map_err(ServerError::io("list", path))? {
-                self.own_tree(&entry.map_err(ServerError::io("list", path))?.path())?;
+                let inside = entry.map_err(ServerError::io("list", path))?.path();
+                if !super::is_mount_root(&inside).map_err(ServerError::io("look at", &inside))? {
+                    self.own_tree(&inside)?;
+                }
             }
         }
         Ok(())

@@ -1,7 +1,15 @@
 //! A small blocking client for administration: simple queries, text answers. The engine's own tables are not its business.
 
+use std::time::Duration;
+
 use super::session;
-use crate::wire::{ConnectOptions, ServerMessage, Wire, WireError, data_row, row_description};
+use crate::wire::{
+    Address, ConnectOptions, ServerMessage, Socket, Wire, WireError, data_row, row_description,
+};
+
+/// A request to cancel is one small message.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
+const CANCEL_CODE: u32 = 80_877_102;
 
 /// One connection. After an error of the server it can still be used; after [`WireError::Lost`] it cannot.
 #[derive(Debug)]
@@ -69,9 +77,53 @@ impl Client {
         Ok(self.query(sql)?.first().map(str::to_owned))
     }
 
+    /// The way to end, from another thread, what this connection is at. `options`: those it was made with.
+    pub fn cancel(&self, options: &ConnectOptions) -> Cancel {
+        let mut options = options.clone();
+        options.patience = CANCEL_PATIENCE;
+        Cancel {
+            options,
+            key: self.wire.key.clone(),
+            socket: self.wire.socket().try_clone().ok(),
+        }
+    }
+
     /// What the server remarked since the last call (NOTICE, WARNING ...).
     pub fn take_notices(&mut self) -> Vec<ServerMessage> {
         std::mem::take(&mut self.notices)
+    }
+}
+
+/// Ends what a connection is at.
+#[derive(Debug)]
+pub struct Cancel {
+    options: ConnectOptions,
+    /// As the server named it.
+    key: Option<([u8; 8], Address)>,
+    socket: Option<Socket>,
+}
+
+impl Cancel {
+    /// Asks the server to cancel the statement that it runs for this connection, which then fails with 57014. Of a server that cannot be
+    /// reached, or runs none, nothing comes.
+    pub fn send(&self) {
+        let Some((key, address)) = &self.key else {
+            return;
+        };
+        let mut message = Vec::with_capacity(16);
+        message.extend_from_slice(&16_u32.to_be_bytes());
+        message.extend_from_slice(&CANCEL_CODE.to_be_bytes());
+        message.extend_from_slice(key);
+        if let Ok(socket) = Socket::connect(&self.options, address) {
+            let _ = socket.write_all(&message);
+        }
+    }
+
+    /// Gives the connection up: whoever waits for an answer gets an error now.
+    pub fn abandon(&self) {
+        if let Some(socket) = &self.socket {
+            socket.shutdown();
+        }
     }
 }
 

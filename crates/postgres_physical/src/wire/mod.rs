@@ -183,6 +183,8 @@ pub(crate) struct Wire {
     incoming: BytesMut,
     /// What the server said of itself at the login.
     reported: Reported,
+    /// What a request to cancel has to name, process and secret, and where it has to go.
+    pub(crate) key: Option<([u8; 8], Address)>,
 }
 
 #[derive(Debug, Default)]
@@ -240,6 +242,7 @@ impl Wire {
             socket,
             incoming: BytesMut::with_capacity(READ_BYTES),
             reported: Reported::default(),
+            key: None,
         };
         startup::log_in(&mut wire, options, address, binding, extra)?;
         if demand != Landing::Any

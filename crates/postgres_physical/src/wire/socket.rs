@@ -19,7 +19,7 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    pub(super) fn connect(options: &ConnectOptions, address: &Address) -> io::Result<Socket> {
+    pub(crate) fn connect(options: &ConnectOptions, address: &Address) -> io::Result<Socket> {
         Ok(match address.dialled() {
             Host::Unix(path) => {
                 let stream = UnixStream::connect(path)?;

@@ -53,6 +53,10 @@ pub(super) fn log_in(
         let mut frame = conversation.next()?;
         match frame.tag {
             b'Z' => return Ok(()),
+            b'K' => {
+                let key = frame.body.as_ref().try_into().ok();
+                conversation.wire.key = key.map(|key| (key, address.clone()));
+            }
             b'S' => {
                 let reported = &mut conversation.wire.reported;
                 match take_cstr(&mut frame.body).as_deref() {

@@ -8,15 +8,17 @@ use std::sync::{Mutex, PoisonError};
 use postgres_physical::server::check_traversable;
 use repository::{BackupReader, Entry, EntryKind, RecipientPrivate, Repository};
 
+use super::aside::make_private_folder;
+use super::destination::{Room, Rooms};
 use super::layout::Layout;
 use super::marker::Marker;
 use super::occupied::{check_cluster, check_not_running, check_tablespace_free, lock_holder};
 use super::plan::Plan;
-use super::remains::{Remains, Surplus, make_private_folder, remove};
+use super::remains::{Foreign, Remains, Surplus, remove};
 use super::restore::{CONTROL, RestoreOptions, Restored, half_restored, space_for_wal};
+use super::settings::Omissions;
 use super::writing::{
-    Hand, Job, Patch, Writer, check_space, claim_folder, in_parallel, is_unreadable, open_plain,
-    sync_folder, take_folder,
+    Hand, Job, Patch, Writer, in_parallel, is_unreadable, open_plain, sync_folder, take_folder,
 };
 use crate::{Error, Progress, Result};
 
@@ -31,8 +33,12 @@ pub struct Survey {
     pub bytes_new: u64,
     /// What does not belong to the backup.
     pub surplus: Vec<Surplus>,
+    /// What is not ours, and stays.
+    pub foreign: Vec<Foreign>,
     /// Where the surplus WAL and logs go.
     pub aside: Option<PathBuf>,
+    /// Of every file system that is written to.
+    pub rooms: Vec<Room>,
     /// What a person should know before saying yes.
     pub notes: Vec<String>,
     reader: BackupReader,
@@ -64,16 +70,27 @@ pub fn survey(
     for folder in layout.tablespaces.values() {
         check_tablespace_free(folder)?;
     }
-    let remains = Remains::look(&layout)?;
+    let remains = Remains::look(&layout, &options.user)?;
+    let aside = remains.surplus.iter().any(|surplus| surplus.kept);
+    let aside =
+        aside.then(|| PathBuf::from(format!("{}.before-{}", to.display(), plan.restore_id)));
+    if let Some(aside) = aside.as_ref().filter(|_| !options.copy_across) {
+        check_renames(&remains, aside)?;
+    }
     let (changed, new, compared) = compare(&reader, &layout, &remains, options, progress)?;
     let bytes_of = |entry: &Entry| match entry.kind {
         EntryKind::File { size, .. } => size,
         _ => 0,
     };
-    let aside = remains.surplus.iter().any(|surplus| surplus.kept);
-    let aside =
-        aside.then(|| PathBuf::from(format!("{}.before-{}", to.display(), plan.restore_id)));
-    let survey = Survey {
+    let rooms = rooms(
+        plan,
+        &layout,
+        &remains,
+        aside.as_deref(),
+        &compared.grown,
+        &new,
+    )?;
+    Ok(Survey {
         files_same: compared.files - changed.len() as u64,
         files_changed: changed.len() as u64,
         files_new: new.len() as u64,
@@ -84,23 +101,58 @@ pub fn survey(
             .sum(),
         notes: notes(&to, &layout, &remains),
         surplus: remains.surplus,
+        foreign: remains.foreign,
         aside,
+        rooms,
         folder: to,
         reader,
         layout,
         changed,
         new,
         system_identifier,
+    })
+}
+
+/// What is kept moves by its name alone: that does not reach another file system.
+fn check_renames(remains: &Remains, aside: &Path) -> Result<()> {
+    let across = || remains.surplus.iter().filter(|it| it.kept && it.across);
+    let Some(first) = across().next() else {
+        return Ok(());
     };
-    let freed: u64 = survey
-        .surplus
-        .iter()
-        .filter(|surplus| !surplus.kept)
-        .map(|surplus| surplus.bytes)
-        .sum();
-    let needed = survey.bytes_new + compared.bytes_grown + space_for_wal(plan);
-    check_space(&survey.folder, needed.saturating_sub(freed))?;
-    Ok(survey)
+    Err(Error::AcrossFileSystems {
+        first: first.path.clone(),
+        count: across().count(),
+        bytes: across().map(|it| it.bytes).sum(),
+        aside: aside.to_owned(),
+    })
+}
+
+/// Room for what is new, what grows, the WAL that is replayed, and what is copied aside; less what is deleted first.
+fn rooms(
+    plan: &Plan,
+    layout: &Layout,
+    remains: &Remains,
+    aside: Option<&Path>,
+    grown: &[(usize, u64)],
+    new: &[usize],
+) -> Result<Vec<Room>> {
+    let mut rooms = Rooms::default();
+    layout.need_room(
+        &mut rooms,
+        new.iter().map(|number| &layout.entries[*number]),
+    )?;
+    for (number, bytes) in grown {
+        rooms.need(&layout.place(&layout.entries[*number].path), *bytes)?;
+    }
+    rooms.need(&layout.to.join("pg_wal/wal"), space_for_wal(plan))?;
+    for surplus in &remains.surplus {
+        match (surplus.kept, surplus.across, aside) {
+            (false, ..) => rooms.free(&surplus.path, surplus.bytes)?,
+            (true, true, Some(aside)) => rooms.need(aside, surplus.bytes)?,
+            (true, ..) => {}
+        }
+    }
+    rooms.check()
 }
 
 fn notes(to: &Path, layout: &Layout, remains: &Remains) -> Vec<String> {
@@ -127,6 +179,13 @@ fn notes(to: &Path, layout: &Layout, remains: &Remains) -> Vec<String> {
             link.display()
         ));
     }
+    for foreign in &remains.foreign {
+        notes.push(format!(
+            "{} stays as it is: {}",
+            foreign.path.display(),
+            foreign.why
+        ));
+    }
     notes
 }
 
@@ -134,7 +193,8 @@ fn notes(to: &Path, layout: &Layout, remains: &Remains) -> Vec<String> {
 struct Compared {
     files: u64,
     bytes_changed: u64,
-    bytes_grown: u64,
+    /// Numbers of entries, and by how much each is longer.
+    grown: Vec<(usize, u64)>,
 }
 
 type Changed = Vec<(usize, Vec<usize>)>;
@@ -158,8 +218,8 @@ fn compare(
     }
     progress.total(there.iter().map(|(_, _, found)| found.bytes).sum());
     progress.message("comparing files");
-    let changed = Mutex::new(Vec::new());
-    let (bytes_changed, bytes_grown) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (changed, grown) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let bytes_changed = AtomicU64::new(0);
     in_parallel(
         options.threads,
         &there,
@@ -173,7 +233,10 @@ fn compare(
             let access = (found.mode, found.uid) == (entry.mode & 0o777, options.user.uid);
             if !extents.is_empty() || size != found.bytes || !access {
                 bytes_changed.fetch_add(bytes, Ordering::Relaxed);
-                bytes_grown.fetch_add(size.saturating_sub(found.bytes), Ordering::Relaxed);
+                if size > found.bytes {
+                    let mut grown = grown.lock().unwrap_or_else(PoisonError::into_inner);
+                    grown.push((*number, size - found.bytes));
+                }
                 let mut changed = changed.lock().unwrap_or_else(PoisonError::into_inner);
                 changed.push((*number, extents));
             }
@@ -185,7 +248,7 @@ fn compare(
     let compared = Compared {
         files: there.len() as u64,
         bytes_changed: bytes_changed.into_inner(),
-        bytes_grown: bytes_grown.into_inner(),
+        grown: grown.into_inner().unwrap_or_else(PoisonError::into_inner),
     };
     Ok((changed, new, compared))
 }
@@ -241,12 +304,13 @@ pub fn restore_over(
     let writer = Writer {
         reader: &survey.reader,
         user: Some(&options.user),
+        folder_mode: survey.layout.folder_mode(),
         threads: options.threads,
         progress,
         written: AtomicU64::new(0),
     };
     progress.total(survey.bytes_changed + survey.bytes_new);
-    write(survey, &writer).map_err(|error| half_restored(to, error))?;
+    let omissions = write(survey, &writer).map_err(|error| half_restored(to, error))?;
     let summary = survey.reader.summary();
     Ok(Restored {
         files: summary.files,
@@ -254,12 +318,13 @@ pub fn restore_over(
         bytes_written: writer.written.into_inner(),
         damaged: survey.reader.damaged_pages().to_vec(),
         aside: survey.aside.clone(),
+        omissions,
     })
 }
 
-fn write(survey: &Survey, writer: &Writer<'_>) -> Result<()> {
+fn write(survey: &Survey, writer: &Writer<'_>) -> Result<Omissions> {
     let (to, layout) = (&survey.folder, &survey.layout);
-    take_folder(to, writer.user)?;
+    take_folder(to, writer.user, writer.folder_mode)?;
     if let Some(aside) = &survey.aside {
         make_private_folder(aside)?;
     }
@@ -279,12 +344,9 @@ fn write(survey: &Survey, writer: &Writer<'_>) -> Result<()> {
     if let Some(aside) = &survey.aside {
         sync_folder(aside)?;
     }
-    for folder in layout
-        .tablespaces
-        .values()
-        .filter(|folder| !folder.is_dir())
-    {
-        claim_folder(folder, writer.user)?;
+    layout.claim_tablespaces(writer, |folder| !folder.is_dir())?;
+    for folder in layout.tablespaces.values() {
+        take_folder(folder, writer.user, writer.folder_mode)?;
     }
     layout.make_folders(writer)?;
     writer.progress.message("writing what differs");

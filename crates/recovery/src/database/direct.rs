@@ -1,9 +1,9 @@
 //! New files, written past the page cache where the file system allows it: a restored database is larger than what of it is
 //! read next, and the cache would be filled, flushed and thrown away for nothing.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fcntl_setfl};
@@ -82,6 +82,8 @@ impl<'a> Output<'a> {
                 Err(error) => return Err(error),
             }
         };
+        // Whatever the umask leaves of it.
+        file.set_permissions(Permissions::from_mode(mode))?;
         if size >= DIRECT_FROM {
             // One piece on disk, and a full disk is known at once. Not every file system can.
             if let Err(full @ rustix::io::Errno::NOSPC) =

@@ -6,8 +6,11 @@ use std::path::Path;
 use postgres_physical::lsn::segment_name;
 use repository::{BackupReader, EntryKind, RecipientPrivate, Repository, WalReader};
 
+use super::destination::Rooms;
+use super::layout::folder_mode;
 use super::restore::{CONTROL, MANIFEST, RestoreOptions, Restored};
-use super::writing::{Job, Writer, check_space, claim_folder, sync_filesystem};
+use super::settings::Omissions;
+use super::writing::{Job, Writer, claim_folder, sync_filesystem};
 use crate::{Error, Progress, Result};
 
 /// Writes backup `id` into an empty or new folder, byte for byte, with the WAL segments that make it consistent. No setting is
@@ -31,13 +34,17 @@ pub fn export(
             });
         }
     }
-    check_space(to, summary.bytes_source)?;
-    claim_folder(to, None)?;
+    let mut rooms = Rooms::default();
+    rooms.need(&to.join("global"), summary.bytes_source)?;
+    rooms.check()?;
+    let folder_mode = folder_mode(&entries);
+    claim_folder(to, None, folder_mode)?;
     progress.total(summary.bytes_source);
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let writer = Writer {
         reader: &reader,
         user: None,
+        folder_mode,
         threads,
         progress,
         written: std::sync::atomic::AtomicU64::new(0),
@@ -85,6 +92,7 @@ pub fn export(
         bytes_written: summary.bytes_source,
         damaged: reader.damaged_pages().to_vec(),
         aside: None,
+        omissions: Omissions::default(),
     })
 }
 

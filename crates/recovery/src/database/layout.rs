@@ -7,25 +7,33 @@ use std::path::{Path, PathBuf};
 
 use repository::{BackupReader, Entry, EntryKind};
 
+use super::destination::{Rooms, is_in_kept_by_filesystem, sync_filesystems};
 use super::restore::{CONTROL, LABEL, MANIFEST, RestoreOptions, TABLESPACE_MAP};
-use super::settings;
-use super::writing::{Job, Writer, sync_filesystem};
+use super::settings::{self, Omissions};
+use super::writing::{Job, Writer, claim_folder};
 use crate::{Error, Result};
 
 /// Made whether or not the backup has them.
 pub(super) const FIXED_FOLDERS: [&str; 3] = ["pg_wal", "pg_wal/archive_status", "pg_tblspc"];
 const TABLESPACE_FACT: &str = "tablespace.";
+const SKIPPED_FACT: &str = "skipped";
 
 pub(super) struct Layout {
     pub(super) to: PathBuf,
     pub(super) entries: Vec<Entry>,
     /// By oid.
     pub(super) tablespaces: BTreeMap<u32, PathBuf>,
+    /// What the source could not copy: links, and what is neither file nor folder.
+    skipped: Vec<String>,
+    /// What whoever restores wants the copy to be set to.
+    set: Vec<(String, String)>,
 }
 
 impl Layout {
     pub(super) fn new(reader: &BackupReader, to: &Path, options: &RestoreOptions) -> Result<Self> {
-        let entries = reader.entries()?;
+        let mut entries = reader.entries()?;
+        // The source's file system put it there, and the target's has its own.
+        entries.retain(|entry| !is_in_kept_by_filesystem(&entry.path));
         for path in [CONTROL, LABEL] {
             if !entries.iter().any(|entry| entry.path == path) {
                 return Err(Error::NoSuchFile {
@@ -45,11 +53,57 @@ impl Layout {
                 (oid, place.unwrap_or_else(|| beside(oid)))
             })
             .collect();
+        let skipped = reader.facts().get(SKIPPED_FACT);
+        let skipped = skipped.map_or_else(Vec::new, |paths| {
+            paths.split(", ").map(str::to_owned).collect()
+        });
         Ok(Self {
             to: to.to_owned(),
             entries,
             tablespaces,
+            skipped,
+            set: options.set.clone(),
         })
+    }
+
+    /// Of the data folder and of the tablespaces' folders: the source's, of which PostgreSQL knows two.
+    pub(super) fn folder_mode(&self) -> u32 {
+        folder_mode(&self.entries)
+    }
+
+    /// A folder beside the data folder is made for the tablespaces that were not told where to go.
+    fn beside(&self) -> PathBuf {
+        PathBuf::from(format!("{}.tablespaces", self.to.display()))
+    }
+
+    /// Takes the folder of every tablespace that `free` accepts. Where one cannot be had nothing was written.
+    pub(super) fn claim_tablespaces(
+        &self,
+        writer: &Writer<'_>,
+        free: impl Fn(&Path) -> bool,
+    ) -> Result<()> {
+        for folder in self.tablespaces.values().filter(|folder| free(folder)) {
+            let beside = self.beside();
+            if folder.starts_with(&beside) && !beside.exists() {
+                claim_folder(&beside, writer.user, writer.folder_mode)?;
+            }
+            claim_folder(folder, writer.user, writer.folder_mode)?;
+        }
+        Ok(())
+    }
+
+    /// Room for these entries, each where it goes.
+    pub(super) fn need_room<'a>(
+        &self,
+        rooms: &mut Rooms,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Result<()> {
+        for entry in entries {
+            if let EntryKind::File { size, .. } = entry.kind {
+                rooms.need(&self.place(&entry.path), size)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn place(&self, path: &str) -> PathBuf {
@@ -81,9 +135,11 @@ impl Layout {
     }
 
     /// All that comes after the files; `pg_control` last of all, when everything else is on disk.
-    pub(super) fn finish(&self, writer: &Writer<'_>) -> Result<()> {
+    pub(super) fn finish(&self, writer: &Writer<'_>) -> Result<Omissions> {
         self.link_tablespaces(writer)?;
-        settings::make_private(&self.to, &|path, bytes| writer.text(path, bytes))?;
+        let mut omissions =
+            settings::make_private(&self.to, &self.set, &|path, bytes| writer.text(path, bytes))?;
+        omissions.note_skipped(&self.to, &self.skipped);
         for entry in &self.entries {
             let path = self.place(&entry.path);
             if entry.kind == EntryKind::Directory && path != self.to {
@@ -92,10 +148,16 @@ impl Layout {
             }
         }
         writer.progress.message("waiting for the disk");
-        sync_filesystem(&self.to)?;
-        for folder in self.tablespaces.values() {
-            sync_filesystem(folder)?;
-        }
+        let folders: Vec<PathBuf> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::Directory)
+            .map(|entry| self.place(&entry.path))
+            .chain(FIXED_FOLDERS.map(|name| self.to.join(name)))
+            .chain(self.tablespaces.values().cloned())
+            .collect();
+        let folders = folders.iter().map(PathBuf::as_path);
+        sync_filesystems(folders.chain([self.to.as_path()]))?;
         let control = self.entries.iter().filter(|entry| entry.path == CONTROL);
         let control: Vec<Job<'_>> = control
             .map(|entry| Job {
@@ -104,7 +166,8 @@ impl Layout {
             })
             .collect();
         writer.files(&control)?;
-        sync_filesystem(&self.to)
+        sync_filesystems([self.to.join("global").as_path()])?;
+        Ok(omissions)
     }
 
     fn link_tablespaces(&self, writer: &Writer<'_>) -> Result<()> {
@@ -127,6 +190,15 @@ impl Layout {
             return Ok(());
         }
         writer.text(&self.to.join(TABLESPACE_MAP), map.as_bytes())
+    }
+}
+
+/// `global` is made by initdb, and nobody has a reason to change it alone: its mode tells whether the source lets its group read.
+pub(super) fn folder_mode(entries: &[Entry]) -> u32 {
+    let global = entries.iter().find(|entry| entry.path == "global");
+    match global {
+        Some(entry) if entry.mode & 0o050 == 0o050 => 0o750,
+        _ => 0o700,
     }
 }
 

@@ -1,6 +1,8 @@
 //! The PostgreSQL cluster: plan → restore → recover, and plain exports.
 
+mod aside;
 mod delta;
+mod destination;
 mod direct;
 mod export;
 mod fetch;
@@ -24,6 +26,7 @@ pub(crate) use path::path_to;
 pub(crate) use remains::remove;
 
 pub use delta::{Survey, restore_over, survey};
+pub use destination::{Room, is_occupied};
 pub use export::export;
 pub use fetch::{FetchCommand, FetchOutcome, FetchServer, Scope, wal_fetch};
 pub use path::Piece;
@@ -31,9 +34,10 @@ pub use plan::{
     Beyond, Plan, Point, StopPoint, Target, beyond_a_hole, plan, plan_sound, plan_watched,
 };
 pub use points::{NamedPoint, named_points};
-pub use recover::{Recover, Recovered, recover};
-pub use remains::Surplus;
-pub use restore::{RestoreOptions, Restored, restore};
+pub use recover::{DatabasesHere, Recover, Recovered, databases_here, recover};
+pub use remains::{Foreign, Surplus};
+pub use restore::{Outlook, RestoreOptions, Restored, outlook, restore};
+pub use settings::{Omissions, RECOVERY_OFF};
 pub use window::{Gap, Link, Span, TimelineWindow, Windows, window, windows};
 
 use postgres_physical::lsn::Lsn;

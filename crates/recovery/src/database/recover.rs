@@ -6,18 +6,22 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use postgres_physical::pg_control::{ClusterState, ControlFile};
-use postgres_physical::server::{Binaries, OsUser, Server, StartOptions, StopMode, tail_of};
+use postgres_physical::server::sql::Client;
+use postgres_physical::server::{
+    Absence, Binaries, OsUser, Server, StartOptions, StopMode, other_collation_version, tail_of,
+};
 use postgres_physical::timeline::{History, history_file_name};
+use postgres_physical::wire::ConnectOptions;
 use repository::{RecipientPrivate, Repository, release, reserve};
 
+use super::destination::sync_cluster;
 use super::fetch::{FetchCommand, FetchServer, Scope};
 use super::marker::Marker;
 use super::occupied::check_not_running;
 use super::plan::Plan;
 use super::restore::CONTROL;
-use super::settings::remove_traces;
+use super::settings::{RECOVERY_OFF, remove_traces, set_in_auto};
 use super::work::WorkFolder;
-use super::writing::sync_filesystem;
 use super::{show_lsn, show_time};
 use crate::{Error, Progress, Result};
 
@@ -29,6 +33,10 @@ const PAGE_HEADER_BYTES_MAX: u64 = 40;
 const STAGING: &str = "pg_wal/bre_ahead";
 /// How much replayed WAL PostgreSQL keeps before it writes what it replayed; a restore needs as much space.
 pub(super) const REPLAYED_MAX: u64 = 4 << 30;
+const PORT: u16 = 5432;
+/// Where it has another name, nothing is asked.
+const SUPERUSER: &str = "postgres";
+const PREPARED: &str = "max_prepared_transactions";
 const PREPARED_MIN: u32 = 1000;
 const STOP_PATIENCE: Duration = Duration::from_secs(900);
 
@@ -59,6 +67,8 @@ pub struct Recovered {
     pub wal_bytes: u64,
     /// The new timeline's history file.
     pub history: Vec<u8>,
+    /// What to know before the copy is used: settings that were raised, what it needs and this machine has not.
+    pub notes: Vec<String>,
 }
 
 /// Runs recovery to the plan's target. Afterwards `dir` is a plain data folder that was shut down cleanly; the repository
@@ -116,17 +126,32 @@ fn run(
 
     progress.total(plan.wal_bytes);
     progress.message("replaying WAL");
-    let mut options = options(plan, &command, &sockets, request.log);
-    // Its own settings may lie outside the folder, and WAL with prepared transactions does not replay without room for them.
-    let prepared = read_control(request.dir)
-        .map(|control| control.max_prepared_transactions)
-        .unwrap_or_default();
-    options = options.set("max_prepared_transactions", prepared.max(PREPARED_MIN));
+    let hba = work.join("pg_hba.conf");
+    fs::write(&hba, "local all all trust\n").map_err(Error::io("write", &hba))?;
+    request.user.own(&hba)?;
+    let mut options = options(plan, &command, &sockets, request.log)
+        // Only that account and root reach the socket's folder.
+        .set("hba_file", hba.display());
+    // Its own settings may lie outside the folder, and WAL does not replay without as much room as the source had.
+    let needed = read_control(request.dir).map(|control| control.needed_settings());
+    for (name, value) in needed.iter().flatten() {
+        options = options.set(name, value);
+    }
+    let prepared = needed.iter().flatten();
+    let prepared = prepared.filter(|(name, _)| *name == PREPARED);
+    let prepared = prepared.map(|(_, value)| *value).max().unwrap_or_default();
+    options = options.set(PREPARED, prepared.max(PREPARED_MIN));
     let started = Server::start(request.binaries, request.user, request.dir, &options);
     let mut server =
         started.map_err(|error| failed(request, &fetch, log_start, error.to_string()))?;
     wait_until_open(request, &mut server, &fetch, log_start, progress)?;
     *promoted = true;
+    let here_are = databases_here(&ConnectOptions::unix(
+        &sockets,
+        PORT,
+        SUPERUSER,
+        "template1",
+    ));
 
     progress.message("shutting down cleanly");
     let stopped = server.stop(StopMode::Fast, STOP_PATIENCE);
@@ -138,18 +163,108 @@ fn run(
         );
         return Err(failed(request, &fetch, log_start, reason));
     }
-    let recovered = check_result(request, reserved, fetch.served_bytes())
+    let mut recovered = check_result(request, reserved, fetch.served_bytes())
         .map_err(|reason| failed(request, &fetch, log_start, reason))?;
     drop(fetch);
     remove_traces(request.dir)?;
-    sync_filesystem(request.dir)?;
+    recovered.notes = [here_are.unusable, here_are.ordered_otherwise].concat();
+    if let Ok(needed) = needed {
+        recovered.notes.extend(raise_settings(request, needed)?);
+    }
+    sync_cluster(request.dir)?;
     Ok(recovered)
+}
+
+/// What the databases of a server lack on this machine, in sentences.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DatabasesHere {
+    /// They cannot be entered.
+    pub unusable: Vec<String>,
+    /// Their text was put in order by another version of their collation.
+    pub ordered_otherwise: Vec<String>,
+}
+
+/// Asks a server that runs. What cannot be asked is not known.
+#[must_use]
+pub fn databases_here(connect: &ConnectOptions) -> DatabasesHere {
+    let asked = "SELECT datname, coalesce(datcollversion, ''), coalesce(pg_database_collation_actual_version(oid), '') \
+        FROM pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname";
+    let mut here_are = DatabasesHere::default();
+    let mut client = match Client::connect(connect) {
+        Ok(client) => client,
+        Err(error) => {
+            let absence = Absence::find(&error.to_string());
+            here_are.unusable.extend(absence.map(|it| it.to_string()));
+            return here_are;
+        }
+    };
+    for row in client
+        .query(asked)
+        .map(|rows| rows.rows)
+        .unwrap_or_default()
+    {
+        let mut fields = row.into_iter().map(Option::unwrap_or_default);
+        let mut next = || fields.next().unwrap_or_default();
+        let (name, then, here) = (next(), next(), next());
+        if then != here && !then.is_empty() && !here.is_empty() {
+            let sentence = other_collation_version(&name, &then, &here);
+            here_are.ordered_otherwise.push(sentence);
+        }
+        if let Err(error) = Client::connect(&connect.clone().with_database(&name))
+            && let Some(absence) = Absence::find(&error.to_string())
+        {
+            let sentence = format!("database {name} cannot be used on this machine: {absence}");
+            here_are.unusable.push(sentence);
+        }
+    }
+    here_are
+}
+
+/// Where the copy's files ask for less than the source had, PostgreSQL would not start on it (prepared transactions), or no standby
+/// could follow it: then the source's figure is set.
+fn raise_settings(request: &Recover<'_>, needed: [(&'static str, u32); 5]) -> Result<Vec<String>> {
+    let open = fs::read_dir(request.dir.join("pg_twophase"));
+    let open = open.map_or(0, |entries| entries.flatten().count());
+    let mut raised = Vec::new();
+    for (name, mut value) in needed {
+        if name == PREPARED {
+            value = value.max(u32::try_from(open).unwrap_or(u32::MAX));
+        }
+        if configured(request, name).is_some_and(|found| found < value) {
+            raised.push((name, value));
+        }
+    }
+    if !raised.is_empty() {
+        set_in_auto(request.dir, &raised)?;
+    }
+    let say = |(name, value): &(&str, u32)| {
+        format!(
+            "{name} = {value} is set in postgresql.auto.conf: the source had it, and the settings in the backup ask for less"
+        )
+    };
+    Ok(raised.iter().map(say).collect())
+}
+
+/// What PostgreSQL itself reads from the folder's files. `None`: it does not say.
+fn configured(request: &Recover<'_>, name: &str) -> Option<u32> {
+    let mut command = request.user.command(&request.binaries.program("postgres"));
+    let output = command
+        .arg("-D")
+        .arg(request.dir)
+        .args(["-C", name])
+        .output();
+    let output = output.ok().filter(|output| output.status.success())?;
+    String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
 /// All on the command line: nothing of it stays in a file.
 fn options(plan: &Plan, command: &str, sockets: &Path, log: &Path) -> StartOptions {
-    let mut options = StartOptions::new(sockets, 5432, log);
+    let mut options = StartOptions::new(sockets, PORT, log);
     options.wait_ready = false;
+    // First: what is set here twice is what it was set to last, and of several targets none may stand when the next is set.
+    for (name, value) in RECOVERY_OFF {
+        options = options.set(name, value);
+    }
     let on_off = |on: bool| if on { "on" } else { "off" };
     options
         .set("restore_command", command)
@@ -160,11 +275,12 @@ fn options(plan: &Plan, command: &str, sockets: &Path, log: &Path) -> StartOptio
         .set("hot_standby", "off")
         .set("synchronous_standby_names", "")
         .set("archive_mode", "off")
-        .set("primary_conninfo", "")
         .set("ssl", "off")
         .set("huge_pages", "try")
         .set("logging_collector", "off")
         .set("log_destination", "stderr")
+        // We read it.
+        .set("lc_messages", "C")
         .set("autovacuum", "off")
         // The folder is worthless until we sync it at the end.
         .set("fsync", "off")
@@ -267,6 +383,7 @@ fn check_result(request: &Recover<'_>, reserved: u32, wal_bytes: u64) -> Result<
         switch_lsn: last.switch.0,
         wal_bytes,
         history,
+        notes: Vec::new(),
     })
 }
 
@@ -276,6 +393,14 @@ fn read_control(dir: &Path) -> Result<ControlFile, String> {
 }
 
 fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: String) -> Error {
+    let tail = tail_of(request.log, log_start);
+    if let Some(absence) = Absence::find(&tail).filter(|_| fetch.trouble().is_none()) {
+        return Error::Absent {
+            folder: request.dir.to_owned(),
+            absence,
+            log: request.log.to_owned(),
+        };
+    }
     let (reason, remedy) = match fetch.trouble() {
         Some(trouble) => (
             format!("WAL could not be handed out: {trouble}"),
@@ -288,7 +413,7 @@ fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: St
         reason,
         remedy,
         log: request.log.to_owned(),
-        tail: tail_of(request.log, log_start),
+        tail,
     }
 }
 

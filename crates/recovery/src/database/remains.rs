@@ -1,13 +1,17 @@
-//! What lies in a folder that is to be restored over: files of the backup, and what does not belong. Symbolic links are never
-//! followed; the link itself is what is found, and what is removed.
+//! What lies in a folder that is to be restored over: files of the backup, what does not belong, and what is not ours to judge. Symbolic
+//! links are never followed; the link itself is what is found, and what is removed. Nothing is entered that is mounted there, unless the
+//! backup has a folder of that name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use postgres_physical::server::{OsUser, remove_tree};
 use repository::EntryKind;
 
+use super::aside;
+use super::destination::{is_kept_by_filesystem, mount_root};
 use super::layout::{FIXED_FOLDERS, Layout, tablespace_of};
 use super::marker::MARKER;
 use super::restore::CONTROL;
@@ -34,25 +38,44 @@ pub struct Surplus {
     pub kept: bool,
     /// The backup has something of this name: it is made anew.
     pub replaced: bool,
+    /// On another file system than what lies beside the data folder: it cannot be moved there by renaming.
+    pub across: bool,
 }
+
+/// What is not ours and stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    pub path: PathBuf,
+    pub why: &'static str,
+}
+
+const MOUNTED: &str = "another file system is mounted there";
+const KEPT: &str = "the file system keeps it";
+const SPECIAL: &str = "it is neither a file nor a folder";
 
 #[derive(Debug, Default)]
 pub(super) struct Remains {
     pub(super) files: BTreeMap<PathBuf, Found>,
     pub(super) surplus: Vec<Surplus>,
+    pub(super) foreign: Vec<Foreign>,
     /// Links among the surplus.
     pub(super) links: Vec<PathBuf>,
 }
 
 /// What the backup wants at each place.
-struct Wanted {
+struct Wanted<'a> {
+    root: &'a Path,
+    user: &'a OsUser,
     files: BTreeSet<PathBuf>,
     folders: BTreeSet<PathBuf>,
 }
 
 impl Remains {
-    pub(super) fn look(layout: &Layout) -> Result<Self> {
+    /// Of a folder that is restored over for this account.
+    pub(super) fn look(layout: &Layout, user: &OsUser) -> Result<Self> {
         let mut wanted = Wanted {
+            root: &layout.to,
+            user,
             files: BTreeSet::new(),
             folders: FIXED_FOLDERS
                 .iter()
@@ -70,7 +93,8 @@ impl Remains {
             }
         }
         let mut remains = Self::default();
-        remains.walk(&layout.to, &layout.to, &wanted)?;
+        let across = mount_root(&layout.to)?;
+        remains.walk(&layout.to, across, &wanted)?;
         // Of a tablespace's folder only what this version of PostgreSQL makes there is ours to judge.
         let tops: BTreeSet<PathBuf> = layout
             .entries
@@ -82,12 +106,13 @@ impl Remains {
             })
             .collect();
         for top in tops {
-            remains.item(&layout.to, &top, &wanted)?;
+            remains.item(&top, true, &wanted)?;
         }
         Ok(remains)
     }
 
-    fn walk(&mut self, root: &Path, folder: &Path, wanted: &Wanted) -> Result<()> {
+    /// `across`: on another file system than what lies beside the data folder.
+    fn walk(&mut self, folder: &Path, across: bool, wanted: &Wanted<'_>) -> Result<()> {
         let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
         let mut paths = Vec::new();
         for entry in entries {
@@ -95,43 +120,86 @@ impl Remains {
         }
         paths.sort();
         for path in paths {
-            self.item(root, &path, wanted)?;
+            self.item(&path, across, wanted)?;
         }
         Ok(())
     }
 
-    fn item(&mut self, root: &Path, path: &Path, wanted: &Wanted) -> Result<()> {
+    fn item(&mut self, path: &Path, across: bool, wanted: &Wanted<'_>) -> Result<()> {
         let meta = match path.symlink_metadata() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(Error::io("look at", path))?,
         };
         let (is_file, is_folder) = (wanted.files.contains(path), wanted.folders.contains(path));
+        if is_kept_by_filesystem(path) && !is_file && !is_folder {
+            return self.stays(path, KEPT);
+        }
+        let mounted = mount_root(path)?;
+        let across = across || mounted;
         if meta.is_dir() && is_folder {
-            return self.walk(root, path, wanted);
+            wanted.check_owner(path, &meta)?;
+            return self.walk(path, across, wanted);
+        }
+        if mounted && (is_file || is_folder) {
+            return Err(Error::MountInTheWay(path.to_owned()));
         }
         // A file with a second name is somebody else's, too: writing into it would change both.
         if meta.is_file() && is_file && meta.nlink() == 1 {
+            wanted.check_owner(path, &meta)?;
             let mode = meta.permissions().mode() & 0o777;
             let (bytes, uid) = (meta.len(), meta.uid());
             self.files
                 .insert(path.to_owned(), Found { bytes, mode, uid });
             return Ok(());
         }
-        if is_ours(root, path) {
+        if is_ours(wanted.root, path) {
             return Ok(());
         }
+        let kept = is_kept(wanted.root, path, &meta);
+        if mounted && !kept {
+            return self.stays(path, MOUNTED);
+        }
+        let kind = meta.file_type();
+        if kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
+            return self.stays(path, SPECIAL);
+        }
         // The links of tablespaces are always made anew.
-        if meta.is_symlink() && path.parent() != Some(&root.join(TABLESPACES)) {
+        if meta.is_symlink() && path.parent() != Some(&wanted.root.join(TABLESPACES)) {
             self.links.push(path.to_owned());
         }
-        let kept = is_kept(root, path, &meta);
+        let below = Below::look(path, &meta)?;
+        if below.holds_foreign {
+            // What is mounted inside stays, and the way there with it.
+            return self.walk(path, across, wanted);
+        }
         self.surplus.push(Surplus {
-            bytes: bytes_below(path, &meta)?,
+            bytes: below.bytes,
             path: path.to_owned(),
             kept,
             replaced: is_file || is_folder,
+            across,
         });
         Ok(())
+    }
+
+    fn stays(&mut self, path: &Path, why: &'static str) -> Result<()> {
+        let path = path.to_owned();
+        self.foreign.push(Foreign { path, why });
+        Ok(())
+    }
+}
+
+impl Wanted<'_> {
+    /// Root may give it to whom it belongs; anybody else has to own what he mends.
+    fn check_owner(&self, path: &Path, meta: &fs::Metadata) -> Result<()> {
+        if meta.uid() == self.user.uid || rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        Err(Error::NotOwned {
+            path: path.to_owned(),
+            uid: meta.uid(),
+            user: self.user.name.clone(),
+        })
     }
 }
 
@@ -156,19 +224,38 @@ fn is_kept(root: &Path, path: &Path, meta: &fs::Metadata) -> bool {
     }
 }
 
-fn bytes_below(path: &Path, meta: &fs::Metadata) -> Result<u64> {
-    if !meta.is_dir() {
-        return Ok(meta.len());
+/// All that is in something that does not belong.
+#[derive(Debug, Default)]
+struct Below {
+    bytes: u64,
+    holds_foreign: bool,
+}
+
+impl Below {
+    fn look(path: &Path, meta: &fs::Metadata) -> Result<Self> {
+        if !meta.is_dir() {
+            let bytes = meta.len();
+            return Ok(Self {
+                bytes,
+                holds_foreign: false,
+            });
+        }
+        let mut all = Self::default();
+        for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
+            let path = entry.map_err(Error::io("list", path))?.path();
+            let meta = path
+                .symlink_metadata()
+                .map_err(Error::io("look at", &path))?;
+            if mount_root(&path)? {
+                all.holds_foreign = true;
+                continue;
+            }
+            let below = Self::look(&path, &meta)?;
+            all.bytes += below.bytes;
+            all.holds_foreign |= below.holds_foreign;
+        }
+        Ok(all)
     }
-    let mut bytes = 0;
-    for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
-        let path = entry.map_err(Error::io("list", path))?.path();
-        let meta = path
-            .symlink_metadata()
-            .map_err(Error::io("look at", &path))?;
-        bytes += bytes_below(&path, &meta)?;
-    }
-    Ok(bytes)
 }
 
 impl Surplus {
@@ -179,39 +266,11 @@ impl Surplus {
         let (Some(aside), Some(inside)) = (kept, inside) else {
             return remove(&self.path);
         };
-        let to = aside.join(inside);
-        if let Some(parent) = to.parent() {
-            make_private_folder(parent)?;
-        }
-        match fs::rename(&self.path, &to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::KeepAside {
-                path: self.path.clone(),
-                to,
-                source: error,
-            }),
-            _ => Ok(()),
-        }
+        aside::keep(&self.path, &aside.join(inside), self.across)
     }
 }
 
-/// WAL holds what the tables hold: not for everybody.
-pub(super) fn make_private_folder(path: &Path) -> Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    builder.create(path).map_err(Error::io("create", path))
-}
-
-/// A file, a link (never what it points to), or a folder with all that is in it.
+/// A file, a link (never what it points to), or a folder with all that is in it. Nothing when something is mounted there.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    let removed = match path.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
+    Ok(remove_tree(path)?)
 }

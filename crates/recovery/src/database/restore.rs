@@ -7,11 +7,13 @@ use std::sync::atomic::AtomicU64;
 use postgres_physical::server::{OsUser, check_traversable};
 use repository::{BackupReader, DamagedPage, RecipientPrivate, Repository};
 
+use super::destination::{Room, Rooms};
 use super::layout::Layout;
 use super::marker::Marker;
 use super::plan::Plan;
 use super::recover::REPLAYED_MAX;
-use super::writing::{Job, Writer, check_space, claim_folder};
+use super::settings::Omissions;
+use super::writing::{Job, Writer, check_free, claim_folder};
 use crate::{Error, Progress, Result};
 
 pub(super) const CONTROL: &str = "global/pg_control";
@@ -28,6 +30,10 @@ pub struct RestoreOptions {
     pub tablespaces: BTreeMap<u32, PathBuf>,
     /// The same by where each lay on the source.
     pub locations: BTreeMap<String, PathBuf>,
+    /// Settings of the copy, in the place that PostgreSQL reads last.
+    pub set: Vec<(String, String)>,
+    /// Over a folder that is there: what is kept of it may be copied to another file system.
+    pub copy_across: bool,
 }
 
 impl RestoreOptions {
@@ -39,6 +45,8 @@ impl RestoreOptions {
             user,
             tablespaces: BTreeMap::new(),
             locations: BTreeMap::new(),
+            set: Vec::new(),
+            copy_across: false,
         }
     }
 }
@@ -53,6 +61,43 @@ pub struct Restored {
     pub damaged: Vec<DamagedPage>,
     /// WAL and server logs of the folder that was there, moved aside.
     pub aside: Option<PathBuf>,
+    /// What of the source's settings has no effect in the copy.
+    pub omissions: Omissions,
+}
+
+/// What a restore into an empty or new folder would need. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlook {
+    pub rooms: Vec<Room>,
+}
+
+/// Looks at an empty or new folder, and refuses whatever a restore into it would refuse.
+pub fn outlook(
+    repository: &Repository,
+    private: &RecipientPrivate,
+    plan: &Plan,
+    to: &Path,
+    options: &RestoreOptions,
+) -> Result<Outlook> {
+    let reader = BackupReader::open(repository, private, &plan.backup.id)?;
+    reader.check_packs()?;
+    let to = std::path::absolute(to).map_err(Error::io("resolve", to))?;
+    let layout = Layout::new(&reader, &to, options)?;
+    look(&layout, plan, options)
+}
+
+fn look(layout: &Layout, plan: &Plan, options: &RestoreOptions) -> Result<Outlook> {
+    for folder in layout.tablespaces.values().chain([&layout.to]) {
+        check_free(folder)?;
+        if let Some(above) = folder.parent() {
+            check_traversable(above, &options.user)?;
+        }
+    }
+    let mut rooms = Rooms::default();
+    layout.need_room(&mut rooms, &layout.entries)?;
+    rooms.need(&layout.to.join("pg_wal/wal"), space_for_wal(plan))?;
+    let rooms = rooms.check()?;
+    Ok(Outlook { rooms })
 }
 
 /// Restores the backup of a plan into an empty or new folder. The result needs [`super::recover`] before it can be used;
@@ -70,28 +115,31 @@ pub fn restore(
     let to = std::path::absolute(to).map_err(Error::io("resolve", to))?;
     let layout = Layout::new(&reader, &to, options)?;
     // Everything that can be refused is refused before the first byte.
-    check_space(&to, plan.backup.bytes_source + space_for_wal(plan))?;
+    look(&layout, plan, options)?;
+    let writer = Writer {
+        reader: &reader,
+        user: Some(&options.user),
+        folder_mode: layout.folder_mode(),
+        threads: options.threads,
+        progress,
+        written: AtomicU64::new(0),
+    };
+    layout.claim_tablespaces(&writer, |_| true)?;
+    claim_folder(&to, writer.user, writer.folder_mode)?;
     for folder in layout.tablespaces.values().chain([&to]) {
-        claim_folder(folder, Some(&options.user))?;
         check_traversable(folder, &options.user)?;
     }
     let _marker = Marker::place(&to, plan.backup.system_identifier, &options.user)?;
     progress.total(plan.backup.bytes_source);
     progress.message("writing files");
-    let writer = Writer {
-        reader: &reader,
-        user: Some(&options.user),
-        threads: options.threads,
-        progress,
-        written: AtomicU64::new(0),
-    };
-    write(&layout, &writer).map_err(|error| half_restored(&to, error))?;
+    let omissions = write(&layout, &writer).map_err(|error| half_restored(&to, error))?;
     Ok(Restored {
         files: plan.backup.files,
         bytes: plan.backup.bytes_source,
         bytes_written: writer.written.into_inner(),
         damaged: reader.damaged_pages().to_vec(),
         aside: None,
+        omissions,
     })
 }
 
@@ -110,7 +158,7 @@ pub(super) fn half_restored(to: &Path, error: Error) -> Error {
     }
 }
 
-fn write(layout: &Layout, writer: &Writer<'_>) -> Result<()> {
+fn write(layout: &Layout, writer: &Writer<'_>) -> Result<Omissions> {
     layout.make_folders(writer)?;
     let files = layout
         .entries

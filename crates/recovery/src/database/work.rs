@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use postgres_physical::server::remove_tree;
+
 use crate::{Error, Result};
 
 /// Sockets' paths have a limit of 107 bytes, which a deep target exceeds.
@@ -29,7 +31,7 @@ impl WorkFolder {
 
 impl Drop for WorkFolder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = remove_tree(&self.0);
     }
 }
 
@@ -38,7 +40,7 @@ fn sweep() {
     for entry in fs::read_dir("/tmp").into_iter().flatten().flatten() {
         let path = entry.path();
         if is_abandoned(&path) {
-            let _ = fs::remove_dir_all(&path);
+            let _ = remove_tree(&path);
         }
     }
 }

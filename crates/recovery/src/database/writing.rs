@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use postgres_physical::server::OsUser;
 use repository::{BackupReader, Entry, EntryKind, Extent, ExtentReader};
 
+use super::destination::{is_occupied, make_folders_to};
 use super::direct::{Output, Staging};
 use crate::{Error, Progress, Result};
 
@@ -32,6 +33,8 @@ pub(super) struct Patch<'a> {
 pub(super) struct Writer<'a> {
     pub(super) reader: &'a BackupReader,
     pub(super) user: Option<&'a OsUser>,
+    /// Of the data folder: whether the source lets its group read.
+    pub(super) folder_mode: u32,
     pub(super) threads: usize,
     pub(super) progress: &'a dyn Progress,
     /// Bytes that were really written.
@@ -104,8 +107,16 @@ impl Writer<'_> {
 
     /// A small file made by us.
     pub(super) fn text(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        fs::write(path, bytes).map_err(Error::io("write", path))?;
-        fs::set_permissions(path, Permissions::from_mode(0o600))
+        let mode = 0o600 | (self.folder_mode & 0o040);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(Error::io("write", path))?;
+        std::io::Write::write_all(&mut file, bytes).map_err(Error::io("write", path))?;
+        fs::set_permissions(path, Permissions::from_mode(mode))
             .map_err(Error::io("set the mode of", path))?;
         self.own(path)
     }
@@ -125,9 +136,9 @@ impl Writer<'_> {
         let EntryKind::File { size, extents } = &job.entry.kind else {
             return Ok(());
         };
-        let mut output =
-            Output::create(&job.path, job.entry.mode & 0o777, *size, &mut hand.staging)
-                .map_err(Error::io("create", &job.path))?;
+        let mode = job.entry.mode & 0o777;
+        let mut output = Output::create(&job.path, mode, *size, &mut hand.staging)
+            .map_err(Error::io("create", &job.path))?;
         self.own(&job.path)?;
         for extent in extents {
             self.check_cancelled(&job.path)?;
@@ -242,48 +253,32 @@ pub(super) fn open_plain(path: &Path, write: bool) -> std::io::Result<File> {
         .open(path)
 }
 
-/// Refuses a folder that holds anything; makes it when it is missing.
-pub(super) fn claim_folder(folder: &Path, user: Option<&OsUser>) -> Result<()> {
-    match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
-        Ok(true) => {}
-        Ok(false) if super::marker::is_half_restored(folder) => {
-            return Err(Error::HalfRestored(folder.to_owned()));
-        }
-        Ok(false) => return Err(Error::NotEmpty(folder.to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        }
-        Err(error) => return Err(Error::io("open", folder)(error)),
+/// Refuses a folder that holds anything.
+pub(super) fn check_free(folder: &Path) -> Result<()> {
+    if !is_occupied(folder)? {
+        return Ok(());
     }
-    take_folder(folder, user)
+    Err(match super::marker::is_half_restored(folder) {
+        true => Error::HalfRestored(folder.to_owned()),
+        false => Error::NotEmpty(folder.to_owned()),
+    })
 }
 
-/// For PostgreSQL's account alone.
-pub(super) fn take_folder(folder: &Path, user: Option<&OsUser>) -> Result<()> {
-    fs::set_permissions(folder, Permissions::from_mode(0o700))
+/// The same; makes it when it is missing.
+pub(super) fn claim_folder(folder: &Path, user: Option<&OsUser>, mode: u32) -> Result<()> {
+    check_free(folder)?;
+    make_folders_to(folder, mode)?;
+    take_folder(folder, user, mode)
+}
+
+/// For PostgreSQL's account, and as much for its group as the source allows.
+pub(super) fn take_folder(folder: &Path, user: Option<&OsUser>, mode: u32) -> Result<()> {
+    fs::set_permissions(folder, Permissions::from_mode(mode))
         .map_err(Error::io("set the mode of", folder))?;
     match user {
         Some(user) => Ok(user.own(folder)?),
         None => Ok(()),
     }
-}
-
-pub(super) fn check_space(folder: &Path, needed: u64) -> Result<()> {
-    let existing = folder
-        .ancestors()
-        .find(|path| path.exists())
-        .unwrap_or(Path::new("/"));
-    let stat = rustix::fs::statvfs(existing)
-        .map_err(|error| Error::io("look at", existing)(error.into()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free < needed {
-        return Err(Error::NoSpace {
-            folder: folder.to_owned(),
-            free,
-            needed,
-        });
-    }
-    Ok(())
 }
 
 /// Everything written so far to the file system of `folder` is on disk afterwards.

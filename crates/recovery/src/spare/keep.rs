@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use postgres_physical::server::Server;
 use repository::Progress;
@@ -9,7 +10,7 @@ use repository::Progress;
 use super::error::{SpareError, SpareResult};
 use super::standby::{Standby, end_leftover, options};
 use super::state::{Promoted, State, Step, put_whole, sync};
-use super::{Life, Spare};
+use super::{DEATHS_APART, Life, Spare};
 use crate::database::{
     Marker, RestoreOptions, Target, is_half_restored, plan_watched, remove, restore,
 };
@@ -63,7 +64,10 @@ impl Spare {
         let data = state.data(folder);
         tracing::info!(backup = %state.backup_id, "the spare is restored");
         let options = RestoreOptions::new(settings.user.clone());
-        restore(repository, private, &plan, &data, &options, progress)?;
+        let restored = restore(repository, private, &plan, &data, &options, progress)?;
+        for sentence in &restored.omissions.sentences {
+            tracing::warn!("{sentence}");
+        }
         let marker = Marker::take_up(&data)?;
         // A standby never ends recovery by itself.
         let user = &settings.user;
@@ -95,6 +99,16 @@ impl Spare {
         };
         if let Some(exit) = server.exited() {
             tracing::error!(how = %exit.description, "the promoted PostgreSQL ended");
+            // At once; when that does not last, later each time.
+            if self
+                .died
+                .replace(Instant::now())
+                .is_some_and(|at| at.elapsed() < DEATHS_APART)
+            {
+                self.again.failed(Instant::now());
+            } else {
+                self.again.succeeded();
+            }
             // The folder says that it is promoted.
             self.life = Life::Nothing;
         }

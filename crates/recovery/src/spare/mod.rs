@@ -24,7 +24,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use postgres_physical::server::{Binaries, OsUser, Server};
+use postgres_physical::server::{Absence, Binaries, OsUser, Server};
 use repository::{Progress, RecipientPrivate, Repository};
 use rustix::fs::{FlockOperation, flock};
 
@@ -34,12 +34,16 @@ use standby::{Standby, Turn};
 use state::{State, Step};
 use status::Behind;
 
+use crate::Backoff;
 use crate::database::{Plan, Target, plan};
 
 /// How often it is looked whether a backup has come that leads on.
 const LOOK_FOR_BACKUP: Duration = Duration::from_secs(2);
 /// A standby that ends twice within this is not started a third time.
 const DEATHS_APART: Duration = Duration::from_secs(60);
+/// Between two tries of what failed.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MOST: Duration = Duration::from_secs(300);
 /// After its folder was taken a spare leaves the machine to whoever took it.
 const REST: Duration = Duration::from_secs(10);
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
@@ -93,6 +97,10 @@ pub struct Spare {
     lost: Option<Lost>,
     died: Option<Instant>,
     rest: Option<Instant>,
+    /// Everything that is done again, from a start to a whole restore, waits for its turn.
+    again: Backoff,
+    /// Why nothing runs meanwhile.
+    stopped_by: Option<String>,
     /// Why the folder was last restored anew.
     anew: Option<String>,
     behind: Behind,
@@ -110,6 +118,8 @@ impl Spare {
             lost: None,
             died: None,
             rest: None,
+            again: Backoff::new(PAUSE, PAUSE_MOST),
+            stopped_by: None,
             anew: None,
             behind: Behind::default(),
             watch: Watch::default(),
@@ -126,7 +136,11 @@ impl Spare {
     pub fn turn(&mut self, progress: &dyn Progress) -> SpareResult<()> {
         let result = match &mut self.life {
             Life::Nothing if self.rest.is_some_and(|until| Instant::now() < until) => Ok(()),
-            Life::Nothing => self.begin(progress),
+            Life::Nothing if !self.again.is_due(Instant::now()) => Ok(()),
+            Life::Nothing => self.begin(progress).inspect_err(|error| {
+                self.again.failed(Instant::now());
+                self.stopped_by = Some(reason(error));
+            }),
             Life::Following(..) => self.follow(),
             Life::Promoted(..) => self.keep_promoted(),
         };
@@ -152,6 +166,10 @@ impl Spare {
                 ),
             ),
             Turn::Fed(fed) => {
+                if standby.is_open() && standby.ran_for() > DEATHS_APART {
+                    self.again.succeeded();
+                    self.stopped_by = None;
+                }
                 self.behind.note(fed == Fed::AtEnd, standby)?;
                 if matches!(&self.lost, Some(lost) if matches!(lost.needs, Needs::BackupFrom(_))) {
                     self.lost = None;
@@ -169,13 +187,21 @@ impl Spare {
         }
     }
 
-    /// Once is an accident; twice is a folder that does not work.
+    /// Once is an accident; twice is a folder that does not work, unless it is this machine that lacks something: another restore would
+    /// lack it too.
     fn died(&mut self, error: &SpareError) -> SpareResult<()> {
         let again = self.died.is_some_and(|at| at.elapsed() < DEATHS_APART);
         self.died = Some(Instant::now());
         tracing::warn!(%error, "the spare's PostgreSQL ended");
+        let why = reason(error);
+        if Absence::find(&error.to_string()).is_some() {
+            let wait = self.again.failed(Instant::now());
+            tracing::warn!(seconds = wait.as_secs(), %why, "the spare waits before it starts again");
+            self.stopped_by = Some(why);
+            return self.start_again();
+        }
         if again {
-            return self.replace(format!("its PostgreSQL ended again: {error}"));
+            return self.replace(format!("its PostgreSQL ended again: {why}"));
         }
         self.start_again()
     }
@@ -249,8 +275,14 @@ impl Spare {
             drop(standby);
             keep::discard(&self.settings.folder, &state)?;
         }
+        let wait = self.again.failed(Instant::now());
+        tracing::warn!(
+            seconds = wait.as_secs(),
+            "the next restore of the spare waits"
+        );
         self.lost = None;
         self.died = None;
+        self.stopped_by = Some(why.clone());
         self.anew = Some(why);
         self.show(None);
         Ok(())
@@ -340,6 +372,7 @@ impl Spare {
         }
         tracing::info!("the spare reads with a new key");
         self.settings.private = private;
+        self.again.now();
         self.start_again()
     }
 
@@ -354,6 +387,12 @@ impl Spare {
             Life::Promoted(_, mut server) => standby::stop(&mut server),
         }
     }
+}
+
+/// What stands in the way, and not the last lines of a log where they can be understood.
+fn reason(error: &SpareError) -> String {
+    let text = error.to_string();
+    Absence::find(&text).map_or(text, |absence| absence.to_string())
 }
 
 fn leads_on(plan: &Plan, needs: Needs) -> bool {

@@ -6,13 +6,17 @@ use std::time::{Duration, Instant};
 
 use postgres_physical::pg_control::ControlFile;
 use postgres_physical::server::sql::Client;
-use postgres_physical::server::{Leftover, Server, ServerError, StartOptions, StopMode, tail_of};
+use postgres_physical::server::{
+    Absence, Leftover, Server, ServerError, StartOptions, StopMode, tail_of,
+};
 use postgres_physical::wire::ConnectOptions;
 
 use super::Settings;
 use super::error::{SpareError, SpareResult};
 use super::feed::{Fed, Feeder};
 use super::state::State;
+use crate::Backoff;
+use crate::database::RECOVERY_OFF;
 
 const PORT: u16 = 5432;
 const LOG: &str = "postgres.log";
@@ -23,6 +27,9 @@ const AHEAD_BYTES: u64 = 192 << 20;
 const AHEAD_SEGMENTS: u64 = 4;
 pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(60);
 const TIMELINES_EVERY: Duration = Duration::from_secs(1);
+/// Between two tries to get into one that says it is ready.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+const ASK_AGAIN_MOST: Duration = Duration::from_secs(5);
 /// A standby that has whole segments in front of it and does not move.
 const STUCK: Duration = Duration::from_secs(120);
 pub(super) const SUPERUSER: &str = "postgres";
@@ -65,6 +72,11 @@ pub(super) struct Standby {
     log: PathBuf,
     moved: Instant,
     timelines_asked: Instant,
+    started: Instant,
+    /// Why it lets nobody in although it is ready.
+    refused: Option<String>,
+    /// Between two tries to get in.
+    ask_again: Backoff,
 }
 
 impl Standby {
@@ -85,8 +97,15 @@ impl Standby {
         let opens_at = state.stop_lsn.max(control.min_recovery_point.0);
         // So that it finds something when it looks for the first time.
         feeder.feed(opens_at, false)?;
-        let mut options = options(settings, Some(&control))
+        let mut options = options(settings, Some(&control));
+        // Whatever a file that is included says: it replays without end and without delay.
+        for (name, value) in RECOVERY_OFF {
+            options = options.set(name, value);
+        }
+        options = options
             .set("recovery_target_timeline", state.timeline)
+            // We read what it says.
+            .set("lc_messages", "C")
             .set("wal_retrieve_retry_interval", "50ms")
             .set("hot_standby", "on")
             // Segments that it has replayed must not come back under names that are still to be filled.
@@ -110,6 +129,9 @@ impl Standby {
             segment_bytes: state.segment_bytes,
             moved: Instant::now(),
             timelines_asked: Instant::now(),
+            started: Instant::now(),
+            refused: None,
+            ask_again: Backoff::new(ASK_AGAIN, ASK_AGAIN_MOST),
         })
     }
 
@@ -142,6 +164,15 @@ impl Standby {
 
     pub(super) fn is_open(&self) -> bool {
         self.client.is_some()
+    }
+
+    /// Since its start.
+    pub(super) fn ran_for(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
     }
 
     /// Its own word. Nothing is learned while it does not take connections yet.
@@ -178,14 +209,32 @@ impl Standby {
             }
             .into());
         }
-        if self.client.is_none() {
+        if self.client.is_none() && self.ask_again.is_due(Instant::now()) {
             match self.server.wait_ready(Duration::ZERO, 0) {
-                Ok(()) => self.client = Client::connect(&self.connect).ok(),
+                Ok(()) => self.enter(),
                 Err(ServerError::NotReady { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(self.client.as_mut())
+    }
+
+    fn enter(&mut self) {
+        match Client::connect(&self.connect) {
+            Ok(client) => {
+                self.client = Some(client);
+                self.refused = None;
+                self.ask_again.succeeded();
+            }
+            Err(error) => {
+                // Not ready after all, or gone: that is said by its end.
+                let is_early = error.sqlstate().is_none_or(|state| state == "57P03");
+                let text = error.to_string();
+                let why = Absence::find(&text).map_or(text, |absence| absence.to_string());
+                self.refused = (!is_early).then_some(why);
+                self.ask_again.failed(Instant::now());
+            }
+        }
     }
 
     pub(super) fn log(&self) -> &Path {
@@ -251,19 +300,7 @@ pub(super) fn options(settings: &Settings, control: Option<&ControlFile>) -> Sta
     let Some(control) = control else {
         return options;
     };
-    for (name, value) in [
-        ("max_connections", control.max_connections),
-        ("max_worker_processes", control.max_worker_processes),
-        ("max_wal_senders", control.max_wal_senders),
-        (
-            "max_prepared_transactions",
-            control.max_prepared_transactions,
-        ),
-        (
-            "max_locks_per_transaction",
-            control.max_locks_per_transaction,
-        ),
-    ] {
+    for (name, value) in control.needed_settings() {
         let given = settings.server.iter().find(|(given, _)| given == name);
         let given = given.and_then(|(_, text)| text.parse::<u32>().ok());
         options = options.set(name, value.max(given.unwrap_or_default()));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{SpareError, SpareResult};
 use super::standby::Standby;
 use super::state::Promoted;
-use super::{Life, Spare, show_lsn};
+use super::{Life, Spare, reason, show_lsn};
 use crate::database::show_time;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +138,7 @@ impl Spare {
 
     pub(super) fn show(&self, error: Option<&SpareError>) {
         let mut status = Status {
-            trouble: error.map(ToString::to_string),
+            trouble: error.map(reason).or_else(|| self.stopped_by.clone()),
             restored_anew: self.anew.clone(),
             sockets: self.settings.sockets.clone(),
             ..Status::default()
@@ -153,6 +153,11 @@ impl Spare {
                     None if standby.is_open() && self.behind.at_end => Phase::Following,
                     None => Phase::CatchingUp,
                 };
+                if standby.is_open() {
+                    status.trouble = error.map(reason);
+                } else if let Some(refused) = standby.refused() {
+                    status.trouble = Some(refused.to_owned());
+                }
                 if let Some(lost) = &self.lost {
                     status.trouble = Some(lost.why.clone());
                 }

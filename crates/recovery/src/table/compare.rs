@@ -107,9 +107,56 @@ impl<'a> Sides<'a> {
         keys.collect::<Vec<_>>().join(" AND ")
     }
 
-    /// A row as text, to group whole rows by.
-    fn row(&self, side: &str) -> String {
-        format!("ROW({})::text", self.columns(side))
+    /// What whole rows are told apart by: columns whose equality is that of their bytes as they are, others by the text that they are
+    /// written as. All of it can be hashed, whatever the types.
+    fn whole_row(&self, side: &str) -> Vec<String> {
+        let columns = self.table.columns.iter();
+        let told_apart = columns.map(|name| {
+            let column = format!("{side}.{}", quote_identifier(name));
+            let kind = self.table.shape().column(name).map(|it| it.kind.as_str());
+            match kind.unwrap_or_default() {
+                "boolean" | "smallint" | "integer" | "bigint" | "oid" | "uuid" | "date"
+                | "bytea" => column,
+                "timestamp with time zone" | "timestamp without time zone" => column,
+                // Two texts may be equal to a collation and differ.
+                "text" | "character varying" => format!("{column} COLLATE pg_catalog.\"C\""),
+                // So that NULL is not an empty text.
+                _ => format!("ROW({column})::text"),
+            }
+        });
+        told_apart.collect()
+    }
+
+    /// Whole rows of then that are not there as often now: where one of each lies, and how many are missing. Both sides are gone through
+    /// once and counted in one hash table, which takes to the disk what does not fit.
+    fn missing_whole_rows(&self) -> String {
+        let counted = |side: &str, table: &str, one: &str, place: &str| {
+            let columns = self.whole_row(side).into_iter().enumerate();
+            let columns: Vec<String> = columns
+                .map(|(number, column)| format!("{column} AS bre_{number}"))
+                .collect();
+            format!(
+                "SELECT {}{} AS bre_one, {place} AS bre_place FROM {table} {side}",
+                columns
+                    .iter()
+                    .map(|column| format!("{column}, "))
+                    .collect::<String>(),
+                one
+            )
+        };
+        let keys: Vec<String> = (0..self.table.columns.len())
+            .map(|number| format!("bre_{number}"))
+            .collect();
+        // Of a table without a column all rows are one.
+        let group = match keys.is_empty() {
+            true => String::new(),
+            false => format!("GROUP BY {} ", keys.join(", ")),
+        };
+        format!(
+            "SELECT min(bre_place) AS bre_place, sum(bre_one) AS bre_count FROM ({} UNION ALL {}) bre_both {group}HAVING sum(bre_one) > 0",
+            counted("s", &self.table.staged, "1", "s.ctid"),
+            counted("l", &self.live, "-1", "NULL::pg_catalog.tid")
+        )
     }
 
     pub(super) fn columns(&self, side: &str) -> String {
@@ -136,14 +183,40 @@ impl<'a> Sides<'a> {
                 self.same_key()
             );
         }
-        // Whole rows, each as often as it was there.
+        // Whole rows, each as often as it is missing.
         format!(
-            "SELECT {what} FROM (SELECT s.*, {row} AS bre_row, row_number() OVER (PARTITION BY {row}) AS bre_number FROM {staged} s) s \
-             LEFT JOIN (SELECT {live_row} AS bre_row, count(*) AS bre_count FROM {live} l GROUP BY 1) l ON l.bre_row = s.bre_row \
-             WHERE s.bre_number > coalesce(l.bre_count, 0)",
-            row = self.row("s"),
-            live_row = self.row("l")
+            "SELECT {what} FROM ({}) m JOIN {staged} s ON s.ctid = m.bre_place, LATERAL generate_series(1, m.bre_count)",
+            self.missing_whole_rows()
         )
+    }
+
+    /// How many whole rows are missing, and a few of them, in one pass.
+    fn whole_rows(&self, now: &mut Client) -> Result<(u64, Vec<Sample>), WireError> {
+        let sql = format!(
+            "WITH m AS MATERIALIZED ({}) SELECT (SELECT coalesce(sum(bre_count), 0) FROM m), \
+             (SELECT row_to_json(r) FROM (SELECT {}) r) FROM (SELECT) one \
+             LEFT JOIN (SELECT s.* FROM (SELECT * FROM m LIMIT {SAMPLES}) m JOIN {} s ON s.ctid = m.bre_place, \
+             LATERAL generate_series(1, m.bre_count) LIMIT {SAMPLES}) s ON true",
+            self.missing_whole_rows(),
+            self.columns("s"),
+            self.table.staged
+        );
+        let rows = now.query(&sql)?.rows;
+        let first = rows
+            .first()
+            .and_then(|row| row.first()?.as_deref()?.parse().ok());
+        let missing: u64 =
+            first.ok_or_else(|| WireError::Protocol(format!("no number in answer to {sql}")))?;
+        let samples = rows.into_iter().filter_map(|row| {
+            let then = row.into_iter().nth(1)?;
+            Some(Sample { then, now: None })
+        });
+        let samples = if missing > 0 {
+            samples.collect()
+        } else {
+            Vec::new()
+        };
+        Ok((missing, samples))
     }
 
     /// Of then, not one row is there: all of it can go in by COPY, which asks no row whether it is missing.
@@ -160,24 +233,32 @@ impl<'a> Sides<'a> {
     }
 
     pub(super) fn counts(&self, now: &mut Client, whole: bool) -> Result<Counts, WireError> {
+        Ok(self.counted(now, whole)?.0)
+    }
+
+    /// The figures, and of whole rows a few that are missing: they come with the same pass.
+    fn counted(&self, now: &mut Client, whole: bool) -> Result<(Counts, Vec<Sample>), WireError> {
         let (staged, live) = (&self.table.staged, &self.live);
         let rows_now = number(now, &format!("SELECT count(*) FROM {live}"))?;
+        let mut samples = Vec::new();
         let (rows_then, missing, different) = match self.is_keyed() {
-            false => (
-                number(now, &format!("SELECT count(*) FROM {staged}"))?,
-                number(now, &self.missing("count(*)"))?,
-                0,
-            ),
+            false => {
+                let rows_then = number(now, &format!("SELECT count(*) FROM {staged}"))?;
+                let (missing, some) = self.whole_rows(now)?;
+                samples = some;
+                (rows_then, missing, 0)
+            }
             true => self.compared(now)?,
         };
         let kept = rows_then.saturating_sub(missing);
-        Ok(Counts {
+        let counts = Counts {
             rows_then,
             rows_now,
             missing,
             different,
             only_now: whole.then(|| rows_now.saturating_sub(kept)),
-        })
+        };
+        Ok((counts, samples))
     }
 
     /// In one pass: rows of then, those that are missing, those that differ.
@@ -199,6 +280,8 @@ impl<'a> Sides<'a> {
         Ok((next()?, next()?, next()?))
     }
 
+    /// A few rows of each kind. What differs is found as for the count, and only then a few are taken: a LIMIT on the comparison itself
+    /// would have PostgreSQL go through the other side once for each row.
     fn samples(&self, now: &mut Client, counts: &Counts) -> Result<[Vec<Sample>; 2], WireError> {
         let (staged, live) = (&self.table.staged, &self.live);
         let then = format!(
@@ -206,16 +289,21 @@ impl<'a> Sides<'a> {
             self.columns("s")
         );
         let mut samples = [Vec::new(), Vec::new()];
-        if counts.missing > 0 {
-            let sql = format!("{} LIMIT {SAMPLES}", self.missing(&then));
+        if counts.missing > 0 && self.is_keyed() {
+            let sql = format!(
+                "WITH d AS MATERIALIZED ({}) SELECT {then} FROM (SELECT place FROM d LIMIT {SAMPLES}) d JOIN {staged} s ON s.ctid = d.place",
+                self.missing("s.ctid AS place")
+            );
             samples[0] = sampled(now, &sql)?;
         }
         if counts.different > 0 {
             let sql = format!(
-                "SELECT {then}, (SELECT row_to_json(r) FROM (SELECT {}) r) FROM {staged} s JOIN {live} l ON {} WHERE {} LIMIT {SAMPLES}",
-                self.columns("l"),
-                self.same_key(),
-                self.differs()
+                "WITH d AS MATERIALIZED (SELECT s.ctid AS place FROM {staged} s JOIN {live} l ON {key} WHERE {differs}) \
+                 SELECT {then}, (SELECT row_to_json(r) FROM (SELECT {now}) r) \
+                 FROM (SELECT place FROM d LIMIT {SAMPLES}) d JOIN {staged} s ON s.ctid = d.place JOIN {live} l ON {key}",
+                key = self.same_key(),
+                differs = self.differs(),
+                now = self.columns("l")
             );
             samples[1] = sampled(now, &sql)?;
         }
@@ -266,8 +354,7 @@ pub(super) fn preview(
     table: &Table,
     all: &[Table],
     request: &Request<'_>,
-    then: &mut Client,
-    now: &mut Client,
+    (then, now): (&mut Client, &mut Client),
 ) -> Result<TablePreview, TableError> {
     let sides = Sides::of(table);
     let mut preview = TablePreview {
@@ -292,11 +379,13 @@ pub(super) fn preview(
         consequences::of_dropped(table, then, now, &mut preview)?;
         return Ok(preview);
     }
-    preview.counts = sides.counts(now, request.only.is_none())?;
+    let (counts, whole_rows) = sides.counted(now, request.only.is_none())?;
+    preview.counts = counts;
     if preview.counts.different > 0 {
         preview.changed_columns = sides.changed_columns(now)?;
     }
     [preview.missing, preview.different] = sides.samples(now, &preview.counts)?;
+    preview.missing.extend(whole_rows);
     consequences::of_present(table, all, request, now, &mut preview)?;
     Ok(preview)
 }

@@ -1,12 +1,12 @@
 //! The merge: one transaction under a lock that lets readers read and makes writers wait, proved by the preview's own figures before
 //! its commit.
 
-use postgres_physical::server::sql::{Client, quote_identifier};
+use postgres_physical::server::sql::{Cancel, Client, quote_identifier};
 use postgres_physical::wire::WireError;
 
 use super::compare::{Counts, Preview, Sides};
 use super::consequences::{firing, texts};
-use super::{Mode, Request, Table, TableError, stage};
+use super::{Mode, Request, Table, TableError, stage, watched};
 use crate::Progress;
 
 /// Writers queue behind a lock that is waited for: it is asked for in short turns.
@@ -38,6 +38,7 @@ pub(super) fn merge(
     request: &Request<'_>,
     tables: &[Table],
     (then, now): (&mut Client, &mut Client),
+    cancels: &[Cancel],
     agreed: &Preview,
     progress: &dyn Progress,
 ) -> Result<Merged, TableError> {
@@ -47,9 +48,12 @@ pub(super) fn merge(
             obstacles: table.obstacles.join("; "),
         });
     }
-    begin(tables, now, progress)?;
-    let merged = check(request, tables, now, agreed)
-        .and_then(|()| inside(request, tables, (then, now), progress));
+    // Watched up to the commit: that one is never cancelled, because then nobody would know what came of it.
+    let merged = watched(cancels, progress, || {
+        begin(tables, now, progress)?;
+        check(request, tables, now, agreed)?;
+        inside(request, tables, (then, now), progress)
+    });
     let mut merged = match merged {
         Ok(merged) => merged,
         Err(error) => {

@@ -13,6 +13,7 @@ mod merge;
 mod schema;
 mod shape;
 mod stage;
+mod watched;
 
 pub use compare::{Counts, Preview, Sample, TablePreview};
 pub use error::TableError;
@@ -20,11 +21,12 @@ pub use merge::{Merged, MergedTable};
 pub use schema::Dump;
 pub use shape::{ParseNameError, TableName};
 
-use postgres_physical::server::sql::Client;
+use postgres_physical::server::sql::{Cancel, Client};
 use postgres_physical::wire::{ConnectOptions, WireError};
 
 use crate::Progress;
 use shape::Shape;
+use watched::watched;
 
 /// What a merge does with what it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub struct Work<'a> {
     then: Client,
     now: Client,
     tables: Vec<Table>,
+    /// The way to end what either side is at.
+    cancels: [Cancel; 2],
 }
 
 /// Names mean what they say, text has one form on both sides, and nobody's settings end it early.
@@ -127,37 +131,39 @@ impl<'a> Work<'a> {
             tables.push(shape::look(name, number, &request, &mut then, &mut now)?);
         }
         shape::parents_first(&mut tables, &mut then)?;
+        let cancels = [then.cancel(&request.then), now.cancel(&request.now)];
         Ok(Self {
             request,
             then,
             now,
             tables,
+            cancels,
         })
     }
 
     /// Copies the rows of then beside the tables of now.
     pub fn stage(&mut self, progress: &dyn Progress) -> Result<(), TableError> {
-        for table in &self.tables {
-            progress.message(&format!("copying {} as it was", table.name));
-            let only = self.request.only.as_deref();
-            stage::stage(table, only, &mut self.then, &mut self.now, progress)?;
-        }
-        Ok(())
+        watched(&self.cancels, progress, || {
+            for table in &self.tables {
+                progress.message(&format!("copying {} as it was", table.name));
+                let only = self.request.only.as_deref();
+                stage::stage(table, only, &mut self.then, &mut self.now, progress)?;
+            }
+            Ok(())
+        })
     }
 
     /// What a merge would do now. Takes no lock that a writer would notice.
     pub fn preview(&mut self, progress: &dyn Progress) -> Result<Preview, TableError> {
-        let mut tables = Vec::new();
-        for table in &self.tables {
-            progress.message(&format!("comparing {}", table.name));
-            tables.push(compare::preview(
-                table,
-                &self.tables,
-                &self.request,
-                &mut self.then,
-                &mut self.now,
-            )?);
-        }
+        let tables = watched(&self.cancels, progress, || {
+            let mut tables = Vec::new();
+            for table in &self.tables {
+                progress.message(&format!("comparing {}", table.name));
+                let sides = (&mut self.then, &mut self.now);
+                tables.push(compare::preview(table, &self.tables, &self.request, sides)?);
+            }
+            Ok(tables)
+        })?;
         Ok(Preview {
             mode: self.request.mode,
             tables,
@@ -171,7 +177,8 @@ impl<'a> Work<'a> {
         progress: &dyn Progress,
     ) -> Result<Merged, TableError> {
         let sides = (&mut self.then, &mut self.now);
-        merge::merge(&self.request, &self.tables, sides, agreed, progress)
+        let (request, tables) = (&self.request, &self.tables);
+        merge::merge(request, tables, sides, &self.cancels, agreed, progress)
     }
 }
 

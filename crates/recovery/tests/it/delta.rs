@@ -40,7 +40,7 @@ impl<F: Fn() -> bool + Sync + Send> Progress for Countdown<F> {
     }
 }
 
-fn options(world: &World) -> RestoreOptions {
+pub(super) fn options(world: &World) -> RestoreOptions {
     RestoreOptions::new(world.postgres.os_user().clone())
 }
 
@@ -68,7 +68,7 @@ fn sysid_of_another_cluster(world: &World) -> PathBuf {
 }
 
 /// Every path with its bytes.
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -350,10 +350,10 @@ fn a_full_disk_is_said_and_the_restore_goes_on_when_there_is_room() {
 }
 
 /// Unmounted when dropped.
-struct Mounted(PathBuf);
+pub(super) struct Mounted(PathBuf);
 
 impl Mounted {
-    fn tmpfs(at: &Path, bytes: u64) -> Option<Self> {
+    pub(super) fn tmpfs(at: &Path, bytes: u64) -> Option<Self> {
         let options = format!("size={bytes},mode=0755");
         let mounted = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "tmpfs"])

@@ -5,6 +5,8 @@ mod crashes;
 mod delta;
 mod faults;
 mod incremental;
+mod leftovers;
+mod mounts;
 mod named;
 mod odd;
 mod pages;

@@ -352,3 +352,46 @@ fn a_spare_with_a_wrong_key_or_beside_another_is_refused() {
     assert!(matches!(Spare::open(settings), Err(SpareError::Busy(_))));
     streamer.stop();
 }
+
+/// A standby that this machine cannot run: it says why, keeps what it restored, and tries later and later.
+#[test]
+fn a_standby_that_cannot_run_here_says_why_and_restores_nothing_again() {
+    let world = World::new();
+    let source = world.postgres.connect_options();
+    let streamer = world.stream(source.clone());
+    world.backup(&source);
+    wait_durable(&streamer, &source);
+    let mut settings = Kept::settings(&world, "spare", &world.private);
+    let missing = ("shared_preload_libraries".into(), "no_such_library".into());
+    settings.server.push(missing);
+    let folder = settings.folder.clone();
+    let mut spare = Spare::open(settings).unwrap();
+    let data = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&folder).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let is_data = |path: &PathBuf| path.to_str().unwrap().contains("/data-");
+        paths.filter(is_data).collect()
+    };
+    let said = |spare: &Spare| spare.watch().status().trouble.unwrap_or_default();
+    eventually("it says why", || {
+        let _ = spare.turn(&());
+        said(&spare).contains("no_such_library").then_some(())
+    });
+    let first = data();
+    assert_eq!(first.len(), 1);
+    // It is started again after a while, and what was restored is still there.
+    let log = || std::fs::read_to_string(folder.join("postgres.log")).unwrap_or_default();
+    eventually("a second start", || {
+        let _ = spare.turn(&());
+        (log().matches("could not access file").count() >= 2).then_some(())
+    });
+    assert_eq!(data(), first, "it was restored again");
+    assert!(
+        said(&spare).contains("apt-cache search"),
+        "{}",
+        said(&spare)
+    );
+    assert!(!spare.watch().status().healthy);
+    spare.stop().unwrap();
+    streamer.stop();
+}

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use recovery::table::{Dump, Merged, Mode, Preview, Request, TableError, TablePreview, Work};
+use testkit::eventually;
 
 const LIFE: &str = "
     CREATE TABLE clients (id integer PRIMARY KEY, name text NOT NULL);
@@ -348,4 +349,89 @@ fn changed_shapes(beside: &Beside<'_>, source: &ConnectOptions) {
         "ALTER TABLE bent DROP COLUMN must; ALTER TABLE bent ALTER COLUMN other TYPE integer USING 0",
     );
     beside.refuses("bent", Mode::Missing, &["copying public.bent", "integer"]);
+}
+
+/// Flagged by another thread, as by a signal.
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl recovery::Progress for Flag {
+    fn cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Two databases of one server stand for then and now: what is compared does not care.
+#[test]
+fn whole_rows_are_compared_by_hashing_and_whoever_waits_for_it_can_leave() {
+    let world = World::new();
+    let source = world.postgres.connect_options();
+    let then = source.clone().with_database("moment");
+    value(&source, "CREATE DATABASE moment");
+    let fill = "CREATE TABLE plain (a text, b integer, c numeric, d json, e character(3)); \
+        INSERT INTO plain SELECT 'client ' || n % 10, n, n / 7.0, '{\"n\": 1}', 'x' FROM generate_series(1, 20000) n; \
+        INSERT INTO plain VALUES ('twice', 1, 1.0, NULL, ''), ('twice', 1, 1.0, NULL, ''), (NULL, NULL, NULL, NULL, NULL), ('', NULL, 1.00, NULL, NULL)";
+    value(&then, fill);
+    value(&source, fill);
+    // Four rows, one of a pair, and one that differs in what equality does not see.
+    value(
+        &source,
+        "DELETE FROM plain WHERE b IN (5, 500, 5000, 15000) OR ctid = (SELECT min(ctid) FROM plain WHERE a = 'twice'); \
+         UPDATE plain SET c = 1.0 WHERE a = ''",
+    );
+    let request = || Request {
+        then: then.clone(),
+        now: source.clone(),
+        tables: vec!["plain".parse().unwrap()],
+        mode: Mode::Missing,
+        only: None,
+        fire_triggers: false,
+        notify: Vec::new(),
+        dump: Dump {
+            binaries: world.postgres.binaries(),
+            user: world.postgres.os_user(),
+        },
+    };
+    let mut work = Work::open(request()).unwrap();
+    work.stage(&()).unwrap();
+
+    // Somebody holds the table, and whoever waits gives up: nothing stays behind on the server.
+    let mut holder = Client::connect(&source).unwrap();
+    holder
+        .query("BEGIN; LOCK TABLE plain IN ACCESS EXCLUSIVE MODE")
+        .unwrap();
+    let flag = Flag::default();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bre-table' AND state = 'active'";
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually("it waits", || {
+                (value(&source, waiting) == "1").then_some(())
+            });
+            flag.0.store(true, Ordering::Relaxed);
+        });
+        let error = work.preview(&flag).unwrap_err();
+        assert!(matches!(error, TableError::Interrupted), "{error}");
+    });
+    eventually("nothing runs", || {
+        (value(&source, waiting) == "0").then_some(())
+    });
+    holder.query("ROLLBACK").unwrap();
+    drop(work);
+
+    let mut work = Work::open(request()).unwrap();
+    work.stage(&()).unwrap();
+    let preview = work.preview(&()).unwrap();
+    assert_eq!(figures(&preview.tables[0]), (6, 0, Some(1)));
+    assert_eq!(preview.tables[0].missing.len(), 3);
+    let error = work
+        .merge(&preview, &Flag(AtomicBool::new(true)))
+        .unwrap_err();
+    assert!(matches!(error, TableError::Interrupted), "{error}");
+    let merged = work.merge(&preview, &()).unwrap();
+    assert_eq!(
+        (merged.tables[0].inserted, merged.tables[0].after.missing),
+        (6, 0)
+    );
+    let all = "SELECT md5(string_agg(t, '|' ORDER BY t COLLATE \"C\")) FROM (SELECT p::text AS t FROM plain p WHERE a <> '' OR a IS NULL) x";
+    assert_eq!(value(&source, all), value(&then, all));
 }

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use postgres_physical::lsn::{parse_segment_name, segment_name};
-use postgres_physical::server::OsUser;
+use postgres_physical::server::{OsUser, remove_tree};
 use repository::{RecipientPrivate, Repository, WalReader};
 
 use super::{ABSENT, FOUND, STAGED, TROUBLE};
@@ -87,9 +87,7 @@ impl FetchServer {
         staging: &Path,
         user: &OsUser,
     ) -> Result<Self> {
-        if staging.exists() {
-            std::fs::remove_dir_all(staging).map_err(Error::io("clear", staging))?;
-        }
+        remove_tree(staging)?;
         DirBuilder::new()
             .mode(0o700)
             .create(staging)
@@ -148,7 +146,7 @@ impl Drop for FetchServer {
             let _ = thread.join();
         }
         let _ = std::fs::remove_file(&self.socket);
-        let _ = std::fs::remove_dir_all(&self.shared.staging);
+        let _ = remove_tree(&self.shared.staging);
     }
 }
 
