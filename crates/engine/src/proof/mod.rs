@@ -97,6 +97,7 @@ impl Prover {
         };
         let detail = json!({
             "bytes": restored.bytes, "files": restored.files, "millis": millis(began),
+            "settings_without_effect": restored.omissions.sentences,
         });
         record.add(Check::passed("restore", detail));
         scratch.note_restore(&plan.restore_id)?;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use postgres_physical::server::Leftover;
+use recovery::Backoff;
 use recovery::spare::{Phase, Promoted, Status, is_promoted, take_promoted};
 
 use super::{
@@ -27,7 +28,11 @@ use crate::{
     spare::{Link, Request},
 };
 
+/// Between two starts of a process that ends at once, and at most.
 const START_AGAIN: Duration = Duration::from_secs(5);
+const START_AGAIN_MOST: Duration = Duration::from_secs(300);
+/// One that ran for so long is started again at once.
+const RAN_WELL: Duration = Duration::from_secs(60);
 /// A spare whose process ended with everything else is back within this, or the database is restored the ordinary way.
 const WAKE_PATIENCE: Duration = Duration::from_secs(20);
 const OLD_PATIENCE: Duration = Duration::from_secs(30);
@@ -44,6 +49,7 @@ pub(crate) struct Companion {
     child: Option<Child>,
     started: Option<Instant>,
     stop: Arc<AtomicBool>,
+    again: Backoff,
 }
 
 impl Companion {
@@ -56,6 +62,7 @@ impl Companion {
             child: None,
             started: None,
             stop,
+            again: Backoff::new(START_AGAIN, START_AGAIN_MOST),
         }
     }
 
@@ -73,16 +80,27 @@ impl Companion {
         {
             tracing::warn!(%status, "the process that keeps the spare ended");
             self.child = None;
+            self.ended();
         }
-        let early = self
-            .started
-            .is_some_and(|started| started.elapsed() < START_AGAIN);
-        if self.child.is_none() && !early && !is_folder_locked(&self.instance.spare()) {
+        let due = self.again.is_due(Instant::now());
+        if self.child.is_none() && due && !is_folder_locked(&self.instance.spare()) {
             self.started = Some(Instant::now());
             match self.spawn() {
                 Ok(child) => self.child = Some(child),
-                Err(error) => tracing::error!(%error, "the spare cannot be kept"),
+                Err(error) => {
+                    tracing::error!(%error, "the spare cannot be kept");
+                    self.ended();
+                }
             }
+        }
+    }
+
+    fn ended(&mut self) {
+        let ran = self.started.map(|started| started.elapsed());
+        if ran.is_some_and(|ran| ran > RAN_WELL) {
+            self.again.succeeded();
+        } else {
+            self.again.failed(Instant::now());
         }
     }
 

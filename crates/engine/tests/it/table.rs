@@ -1,12 +1,22 @@
 //! `bre table restore` on a whole engine: emptied by mistake while it works, back with a preview, on the record; the record itself refused.
 
+use std::{
+    io::Read,
+    process::{Command, Stdio},
+};
+
+use postgres_physical::server::sql::Client;
+use rustix::{
+    process::Signal,
+    pty::{OpenptFlags, openpt, ptsname, unlockpt},
+};
 use serde_json::Value;
 
 use testkit::TestPostgres;
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, within},
+    process::{PATIENCE, processes_on, within},
 };
 
 const POSITION: &str = "SELECT pg_current_wal_insert_lsn()";
@@ -36,6 +46,7 @@ fn a_table_emptied_by_mistake_is_back_and_the_engine_goes_on() {
         instance.bre(&[&all, more].concat())
     };
     restore(&[]).refused(&["orders: 1000 rows then, 1 now", "--yes", "{\"id\":"]);
+    whoever_leaves_takes_everything_along(&instance, &place);
     let shown = restore(&["--dry-run"]).json();
     assert_eq!(
         (&shown["merged"], &shown["tables"][0]["missing"]),
@@ -79,6 +90,67 @@ fn a_table_emptied_by_mistake_is_back_and_the_engine_goes_on() {
     the_schema_goes_to_git(&instance);
     a_damaged_page_comes_back(&mut instance);
     instance.stop_cleanly();
+}
+
+/// At the question the terminal is closed; while it waits for a table that somebody holds comes SIGTERM.
+fn whoever_leaves_takes_everything_along(instance: &Instance, place: &str) {
+    let scratch = instance.data().join("beside/scratch");
+    let nothing_stays = || {
+        assert!(!scratch.exists());
+        let left = processes_on(&scratch.join("data"));
+        assert!(left.is_empty(), "{left:?}");
+        let busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bre-table'";
+        let gone = within(PATIENCE, || (instance.value(busy) == "0").then_some(()));
+        assert!(gone.is_some(), "a query is still there");
+    };
+    let all = ["table", "restore", "--table", "orders", "--lsn", place];
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let side = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    // A session of its own, whose terminal this is.
+    let mut command = Command::new("setsid");
+    let mut child = command
+        .args(["--ctty", env!("CARGO_BIN_EXE_bre"), "--data"])
+        .arg(instance.data())
+        .args(all)
+        .stdin(side.try_clone().unwrap())
+        .stdout(Stdio::null())
+        .stderr(side)
+        .spawn()
+        .unwrap();
+    drop(command);
+    let mut screen = std::fs::File::from(terminal);
+    let (mut shown, mut piece) = (String::new(), [0; 4096]);
+    while !shown.contains("Type yes to go on") {
+        let read = screen.read(&mut piece).unwrap_or(0);
+        assert!(read > 0, "it ended early: {shown}");
+        shown.push_str(&String::from_utf8_lossy(&piece[..read]));
+    }
+    assert!(scratch.exists());
+    drop(screen);
+    let ended = within(PATIENCE, || child.try_wait().unwrap());
+    assert!(ended.is_some_and(|status| !status.success()), "{shown}");
+    nothing_stays();
+
+    let mut holder = Client::connect(&instance.options()).unwrap();
+    holder
+        .query("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        .unwrap();
+    let waiting = instance.start_command(&all);
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bre-table' AND wait_event_type = 'Lock'";
+    let seen = within(PATIENCE, || (instance.value(waits) == "1").then_some(()));
+    assert!(seen.is_some());
+    waiting.signal(Signal::TERM);
+    waiting
+        .wait()
+        .refused(&["interrupted; nothing was changed"]);
+    nothing_stays();
+    holder.query("ROLLBACK").unwrap();
 }
 
 fn a_damaged_page_comes_back(instance: &mut Instance) {
