@@ -118,6 +118,7 @@ impl Error {
             | Self::KeysMissing { .. }
             // It conflicts with what is there: a fault of neither side.
             | Self::Answer { status: 409 | 422, .. } => Exit::Refused,
+            Self::Recovery(error) if error.is_refusal() => Exit::Refused,
             Self::Argument { .. } => Exit::Usage,
             Self::NotRunning { .. } | Self::NotAnnounced { .. } | Self::Unreachable { .. } => {
                 Exit::NotRunning

@@ -168,6 +168,29 @@ pub enum Error {
 }
 
 impl Error {
+    /// Something stands against it, and nothing was changed.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::OutsideWindow { .. }
+                | Self::NotEmpty(_)
+                | Self::HalfRestored(_)
+                | Self::Busy(_)
+                | Self::ServerRuns { .. }
+                | Self::OtherCluster { .. }
+                | Self::NoDataFolder(_)
+                | Self::AcrossFileSystems { .. }
+                | Self::MountInTheWay(_)
+                | Self::NotOwned { .. }
+                | Self::ReadOnly(_)
+                | Self::NoSpace { .. }
+                | Self::NoSuchTablespace { .. }
+                | Self::RelativeTablespace(_)
+                | Self::Stopped
+        )
+    }
+
     pub(crate) fn io(what: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| Self::Io { what, path, source }

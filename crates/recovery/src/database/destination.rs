@@ -195,7 +195,8 @@ pub(super) fn sync_filesystems<'a>(places: impl IntoIterator<Item = &'a Path>) -
     Ok(())
 }
 
-/// Every file system that a data folder lies on: its own, those mounted inside, and the tablespaces'.
+/// Every file system that a data folder lies on: its own, those mounted at PostgreSQL's folders, and the tablespaces'. Of others nothing is
+/// waited for.
 pub(super) fn sync_cluster(dir: &Path) -> Result<()> {
     let mut places = vec![dir.to_owned()];
     let folders = |folder: &Path| -> Vec<PathBuf> {
@@ -204,7 +205,11 @@ pub(super) fn sync_cluster(dir: &Path) -> Result<()> {
         let paths = entries.map(|entry| entry.path());
         paths.filter(|path| path.is_dir()).collect()
     };
-    for top in folders(dir) {
+    let is_postgres = |top: &PathBuf| {
+        let name = top.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("pg_") || ["base", "global"].contains(&name.as_ref())
+    };
+    for top in folders(dir).into_iter().filter(is_postgres) {
         if ["base", "pg_tblspc"]
             .iter()
             .any(|name| dir.join(name) == top)

@@ -3,6 +3,7 @@
 use postgres_physical::server::sql::{Client, quote_identifier};
 use postgres_physical::wire::WireError;
 
+use super::compare::PLACE;
 use super::{Table, TableError};
 use crate::Progress;
 
@@ -13,11 +14,14 @@ pub(super) fn stage(
     now: &mut Client,
     progress: &dyn Progress,
 ) -> Result<(), TableError> {
+    let is_keyless = table.shape().key.is_empty();
+    let place = is_keyless.then(|| format!("{PLACE} bigint GENERATED ALWAYS AS IDENTITY"));
     let typed: Vec<String> = table
         .columns
         .iter()
         .filter_map(|name| table.shape().column(name))
         .map(|column| format!("{} {}", quote_identifier(&column.name), column.kind))
+        .chain(place)
         .collect();
     // Its commits need wait for nobody: nothing of it lasts.
     now.query(&format!(

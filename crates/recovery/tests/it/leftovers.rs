@@ -56,9 +56,10 @@ fn leftovers_of_another_recovery_have_no_effect_and_what_is_missing_here_is_name
         &source,
         "UPDATE pg_database SET datcollate = 'xx_XX.utf8' WHERE datname = 'odd'",
     );
+    value(&source, "CREATE TABLE t TABLESPACE other AS SELECT 1 AS n");
     value(
         &source,
-        "CREATE TABLE t TABLESPACE other AS SELECT 1 AS n; BEGIN; INSERT INTO t VALUES (2); PREPARE TRANSACTION 'open'",
+        "BEGIN; INSERT INTO t VALUES (2); PREPARE TRANSACTION 'open'",
     );
     world.backup(&source);
     wait_durable(&streamer, &source);
