@@ -143,7 +143,12 @@ impl Layout {
         for entry in &self.entries {
             let path = self.place(&entry.path);
             if entry.kind == EntryKind::Directory && path != self.to {
-                let mode = Permissions::from_mode(entry.mode & 0o777);
+                // Of a tablespace's own folder a source may know the link only.
+                let mode = match tablespace_of(&entry.path) {
+                    Some((_, "")) => self.folder_mode(),
+                    _ => entry.mode & 0o777,
+                };
+                let mode = Permissions::from_mode(mode);
                 fs::set_permissions(&path, mode).map_err(Error::io("set the mode of", &path))?;
             }
         }

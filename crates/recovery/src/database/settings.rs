@@ -403,7 +403,7 @@ mod tests {
         let check = |line: &str, kept: bool| {
             let folder = folder_of(&[
                 ("postgresql.conf", &format!("{line}\n")),
-                ("pg_hba.conf", ""),
+                ("pg_hba.conf", "local all all peer\n"),
                 ("pg_ident.conf", ""),
                 ("conf.d/a.conf", ""),
             ]);
@@ -448,7 +448,7 @@ mod tests {
                 "postgresql.auto.conf",
                 "primary_conninfo = 'host=prod'\nrestore_command = ''\n",
             ),
-            ("pg_hba.conf", ""),
+            ("pg_hba.conf", "local all all peer\n"),
             ("pg_ident.conf", ""),
         ]);
         let said = made_private(folder.path());
