@@ -104,7 +104,7 @@ fn whoever_leaves_takes_everything_along(instance: &Instance, place: &str) {
         assert!(gone.is_some(), "a query is still there");
     };
     let all = ["table", "restore", "--table", "orders", "--lsn", place];
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap();
     let side = std::fs::File::options()
