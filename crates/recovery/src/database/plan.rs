@@ -258,6 +258,11 @@ fn check_reachable(holdings: &Holdings, spans: &[Span], timeline: u32) -> Result
     }) {
         return Ok(());
     }
+    // What cannot be opened leads nowhere: then the key is what is wrong, not the WAL.
+    let mut damaged = holdings.inventory.damaged.iter();
+    if let Some(wrong) = damaged.find(|it| matches!(it, repository::Error::WrongKey { .. })) {
+        return Err(Error::NothingToRestore(wrong.to_string()));
+    }
     if holdings.complete.is_empty() {
         return Err(Error::NothingToRestore(nothing(holdings)));
     }
