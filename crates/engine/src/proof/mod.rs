@@ -179,7 +179,6 @@ impl Prover {
             }
         };
         record.add(Check::passed("start", json!({})));
-        record.add(scratch.collations()?);
         steps.step("checking structure and rows");
         let options = Options {
             scratch: true,
@@ -187,6 +186,7 @@ impl Prover {
             cancelled: &|| steps.is_cancelled(),
         };
         scratch.open_databases()?;
+        record.add(scratch.collations()?);
         let database = scratch.engine_database()?;
         let checks = verification::cluster(&scratch.connect(&database), &options);
         let is_engine = !checks

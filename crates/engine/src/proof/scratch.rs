@@ -11,7 +11,7 @@ use assurance::verification::Check;
 use postgres_physical::{
     server::{
         Binaries, Leftover, OsUser, Server, ServerError, StartOptions, databases, remove_tree,
-        sql::Client,         write_cluster_file,
+        sql::Client, write_cluster_file,
     },
     wire::ConnectOptions,
 };

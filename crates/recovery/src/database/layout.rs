@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// Made whether or not the backup has them.
 pub(super) const FIXED_FOLDERS: [&str; 3] = ["pg_wal", "pg_wal/archive_status", "pg_tblspc"];
 const TABLESPACE_FACT: &str = "tablespace.";
-const SKIPPED_FACT: &str = "skipped";
+const SKIPPED_FACTS: [&str; 2] = ["skipped", "configuration.missing"];
 
 pub(super) struct Layout {
     pub(super) to: PathBuf,
@@ -53,10 +53,11 @@ impl Layout {
                 (oid, place.unwrap_or_else(|| beside(oid)))
             })
             .collect();
-        let skipped = reader.facts().get(SKIPPED_FACT);
-        let skipped = skipped.map_or_else(Vec::new, |paths| {
-            paths.split(", ").map(str::to_owned).collect()
-        });
+        let facts = SKIPPED_FACTS
+            .iter()
+            .filter_map(|name| reader.facts().get(*name));
+        let skipped = facts.flat_map(|paths| paths.split(", ").map(str::to_owned));
+        let skipped = skipped.collect();
         Ok(Self {
             to: to.to_owned(),
             entries,

@@ -83,9 +83,11 @@ impl Omissions {
     pub(super) fn note_skipped(&mut self, dir: &Path, skipped: &[String]) {
         for path in skipped {
             let is_socket = path.starts_with(".s.PGSQL.");
-            if !is_socket && !dir.join(CONFIGURATION).join(path).exists() {
+            let words = format!("{path} is not in the backup");
+            let is_said = self.sentences.iter().any(|it| it.starts_with(&words));
+            if !is_socket && !is_said && !dir.join(CONFIGURATION).join(path).exists() {
                 self.note(format!(
-                    "{path} is not in the backup: on the source it was a link, or neither a file nor a folder. Bring it from there"
+                    "{words}: on the source it was a link, lay outside the data folder, or could not be read. Bring it from there"
                 ));
             }
         }
