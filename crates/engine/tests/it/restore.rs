@@ -353,7 +353,7 @@ fn damage_in_the_repository_stops_a_restore_and_is_named() {
     let kept = instance.folder.join("kept");
     std::fs::rename(&tails, &kept).unwrap();
     let cut = restore("cut_tail");
-    cut.exits(0);
+    cut.exits(5);
     assert!(cut.err.contains("the newest WAL is gone"), "{}", cut.err);
     std::fs::rename(&kept, &tails).unwrap();
     let whole = restore("whole");
