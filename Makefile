@@ -62,6 +62,9 @@ slow-uses: setup ## orders at two gateways with kills; SEED, CLIENTS (500), ORDE
 slow-calendars: ## the shipped calendar, every day of it, against PyPI's exchange_calendars
 	@scripts/slow-calendars
 
+slow-hostile: setup ## books that are sent to do harm, what each costs; FILES (usually 200) and SEED (1) choose and repeat
+	FILES="$(or $(FILES),200)" SEED="$(or $(SEED),1)" cargo test --locked -p engine --test it -- --ignored --exact hostile::two_hundred_hostile_books --nocapture
+
 torture-spare: setup ## a warm spare promoted after a loss under load, ROUNDS times (usually 20); SEED repeats a run, SECONDS_MAX judges the times
 	@command -v python3 >/dev/null || scripts/setup python3
 	cargo build --release --locked -p engine

@@ -154,6 +154,17 @@ impl SigningKey {
         SignedHead::from_parts(head.clone(), self.key_id(), payload, signature)
     }
 
+    /// A secret that only who holds this key can make, the same every time, one for each purpose. Says nothing of the key itself.
+    pub fn secret_for(&self, purpose: &str) -> [u8; 32] {
+        // No head, entry or proof begins like this: nothing that is published is a signature of it.
+        let signature = self.sign_bytes(format!("bre secret for {purpose}").as_bytes());
+        let mut secret = [0; 32];
+        secret.copy_from_slice(
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &signature).as_ref(),
+        );
+        secret
+    }
+
     pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
         let mut signature = [0; 64];
         signature.copy_from_slice(self.pair.sign(bytes).as_ref());

@@ -88,6 +88,13 @@ pub(crate) enum Command {
     /// One client of a drill; started by `bre drill`.
     #[command(hide = true)]
     DrillClient(DrillClientArgs),
+    /// Decodes a book in Parquet from standard input; started by the engine, under limits.
+    #[command(hide = true)]
+    ReadBook {
+        /// The limits are set already.
+        #[arg(long)]
+        limited: bool,
+    },
     /// The provable record.
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -14,10 +14,11 @@ use repository::{
 };
 use serde::Deserialize;
 use services::{
-    FeedSettings, LocateSettings, MetricsDoor, Password, RedisSettings, RequestsPerMinute, Settings,
+    BookSettings, FeedSettings, LocateSettings, MetricsDoor, Password, RedisSettings,
+    RequestsPerMinute, Settings,
 };
 
-use crate::{cli::Source, error::Error, location::Location, secret_file};
+use crate::{cli::Source, commands::read_book, error::Error, location::Location, secret_file};
 
 /// `DIR/bre.toml`, or the file that `--config` names. Unknown words are errors: a misspelt setting must not be a silent default.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -47,6 +48,9 @@ pub(crate) struct Config {
     /// The file that this was read from.
     #[serde(skip)]
     pub(crate) file: Option<PathBuf>,
+    /// The instance's folder.
+    #[serde(skip)]
+    pub(crate) root: PathBuf,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -538,6 +542,14 @@ impl Config {
             batch_quotes_max: self.database.batch_quotes_max.get(),
             tls: self.server.tls()?,
             metrics: self.metrics.door()?,
+            books: BookSettings {
+                reader: Some(read_book::reader()),
+                // The temporary folder may be in memory; a service that keeps nothing has no other.
+                spool: match self.root.is_dir() {
+                    true => self.root.clone(),
+                    false => std::env::temp_dir(),
+                },
+            },
             ..Settings::default()
         })
     }
@@ -546,13 +558,15 @@ impl Config {
     pub(crate) fn load(named: Option<&Path>, data: &Path) -> Result<Self, Error> {
         let default = data.join("bre.toml");
         let path = named.unwrap_or(&default);
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text, path),
+        let mut config = match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, path)?,
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(Self::default())
+                Self::default()
             }
-            Err(error) => Err(Error::file("cannot read the settings", path)(error)),
-        }
+            Err(error) => return Err(Error::file("cannot read the settings", path)(error)),
+        };
+        config.root = data.to_owned();
+        Ok(config)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {

@@ -29,6 +29,7 @@ mod spare;
 mod telemetry;
 mod terminal;
 mod up;
+mod workers;
 
 use std::process::ExitCode;
 

@@ -166,6 +166,27 @@ pub struct Settings {
     pub metrics: MetricsDoor,
     /// Not ready until `Running::started` is called: whoever starts the services has something to do first.
     pub starts_later: bool,
+    pub books: BookSettings,
+    /// The repository that the log's heads go to, where the log is written: objects of the shared cache carry its name.
+    pub repository_id: Option<String>,
+}
+
+/// How whole books are received and read.
+#[derive(Debug, Clone)]
+pub struct BookSettings {
+    /// What a book is decoded by; `None`: this process, which is for tests (memory and stack are not bounded then).
+    pub reader: Option<crate::BookReader>,
+    /// Where bodies are kept on disk, in files without a name.
+    pub spool: std::path::PathBuf,
+}
+
+impl Default for BookSettings {
+    fn default() -> BookSettings {
+        BookSettings {
+            reader: None,
+            spool: std::env::temp_dir(),
+        }
+    }
 }
 
 /// Whom the public port tells its metrics, besides whoever is on this machine.
@@ -220,6 +241,8 @@ impl Default for Settings {
             locates: crate::LocateSettings::default(),
             metrics: MetricsDoor::default(),
             starts_later: false,
+            books: BookSettings::default(),
+            repository_id: None,
         }
     }
 }

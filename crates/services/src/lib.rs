@@ -16,6 +16,7 @@ mod config;
 mod data;
 mod digits;
 mod internal;
+mod peer;
 mod refusals;
 mod reload;
 mod running;
@@ -28,12 +29,13 @@ mod wiring;
 
 pub use api_gateway::{Role, Tier};
 pub use book::{
-    BookDiff, Change as BookChange, DiffError, Names as CauseNames, Side, diff as diff_books,
+    BookDiff, BookReader, Change as BookChange, DiffError, Names as CauseNames, ReaderLimits, Side,
+    check_book, decode_book, diff as diff_books,
 };
 pub use cache::{RedisSettings, RedisSettingsError};
 pub use calculation::{Mismatch, Period, ReplayReport, entry, export, export_from, replay};
 pub use config::{
-    AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, MetricsDoor, RecoveryFact,
+    AuditConfig, BookSettings, DatabaseConfig, Elsewhere, HeadPublisher, MetricsDoor, RecoveryFact,
     RequestsPerMinute, SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport, Tls,
 };
 pub use connection::Password;

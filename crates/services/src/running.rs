@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use crate::api_gateway::{
     self, DAYS_DEFAULT, Gateway, GatewayParts, KeyOrder, Role, SharedLimits, Tier,
 };
-use crate::cache::Cache;
+use crate::cache::{Cache, Seal};
 use crate::calculation::{Calculator, Market};
 use crate::config::{DatabaseConfig, RecoveryFact, RequestsPerMinute, SampleBook, ServicesConfig};
 use crate::data::{
@@ -102,8 +102,8 @@ impl Services {
             }
         }
         let far = Far::of(&config)?;
-        Services::assemble(config, &far, |config, market| {
-            DataSide::of(config, &far, market)
+        Services::assemble(config, &far, |config, market, seal| {
+            DataSide::of(config, &far, market, seal)
         })
     }
 
@@ -112,7 +112,7 @@ impl Services {
     pub async fn start_unrecorded(config: ServicesConfig) -> Result<Running, ServiceError> {
         api_gateway::recorder();
         let far = Far::of(&config)?;
-        Services::assemble(config, &far, |config, _| {
+        Services::assemble(config, &far, |config, _, _| {
             Ok(DataSide {
                 record: Arc::new(Unrecorded::new()),
                 stream: Arc::clone(&config.stream),
@@ -125,7 +125,11 @@ impl Services {
     fn assemble(
         mut config: ServicesConfig,
         far: &Far,
-        data: impl FnOnce(&mut ServicesConfig, &Arc<Market>) -> Result<DataSide, ServiceError>,
+        data: impl FnOnce(
+            &mut ServicesConfig,
+            &Arc<Market>,
+            &Arc<Seal>,
+        ) -> Result<DataSide, ServiceError>,
     ) -> Result<Running, ServiceError> {
         let (public_address, internal_address) = (
             address_of(config.public.as_ref())?,
@@ -145,14 +149,15 @@ impl Services {
             config.settings.view_age_max,
             config.settings.feeds.clone(),
         ));
-        let data = data(&mut config, &market)?;
+        let seal = Arc::new(seal_of(&config));
+        let data = data(&mut config, &market, &seal)?;
         let settings = config.settings;
         let redis = config
             .redis
             .clone()
             .filter(|_| settings.share_limits && public_address.is_some());
         let shared_limits = redis.map(SharedLimits::start).map(Arc::new);
-        let cache = Arc::new(Cache::new(config.redis));
+        let cache = Arc::new(Cache::new(config.redis, seal));
         let keeper = Arc::new(Keeper::new(
             config.database.service.clone(),
             Arc::clone(&market),
@@ -182,6 +187,8 @@ impl Services {
             body_bytes_max: settings.body_bytes_max,
             patience: settings.quote_deadline,
             request_deadline: settings.request_deadline,
+            books: Arc::default(),
+            book_settings: settings.books,
         });
         let (database, configured) = watch::channel(config.database);
         let (prepared, ready) = watch::channel(Readiness::Waiting("starting".to_owned()));
@@ -383,12 +390,13 @@ impl Running {
         reload::record(writer, report, self.services.clone())
     }
 
-    /// Answers what has been asked, then stops; the last head is published if the repository gets there. Bounded, whatever hangs.
+    /// Answers what has been asked, then stops; the last head is published if the repository gets there. Ends within
+    /// [`Running::STOP_SECONDS_MAX`] whatever runs.
     pub async fn shutdown(mut self) {
         self.drain.send_replace(true);
-        // All of them at once, and one deadline for them together.
         let drained = tokio::time::Instant::now() + DRAIN_PATIENCE;
         for server in &mut self.servers {
+            // One patience for all of them.
             if tokio::time::timeout_at(drained, &mut *server)
                 .await
                 .is_err()
@@ -396,6 +404,7 @@ impl Running {
                 server.abort();
             }
         }
+        self.gateway.books.halt();
         if let Some(writer) = &self.writer {
             writer.stop();
         }
@@ -415,6 +424,9 @@ impl Running {
             tracing::warn!("the last signed head is not published yet; it is left to itself");
         }
     }
+
+    /// How long [`Running::shutdown`] takes at most.
+    pub const STOP_SECONDS_MAX: u64 = DRAIN_PATIENCE.as_secs() + 2 * LAST_PATIENCE.as_secs();
 }
 
 impl Drop for Running {
@@ -426,6 +438,23 @@ impl Drop for Running {
             .chain(&self.writer_task)
             .chain(&self.heads_task);
         tasks.for_each(JoinHandle::abort);
+    }
+}
+
+/// The secret that all services of a system share, or, where one process is all of it, what its signing key can make.
+fn seal_of(config: &ServicesConfig) -> Seal {
+    let audit = config.audit.as_ref();
+    let identity = audit.map(|audit| match &config.settings.repository_id {
+        Some(repository) => format!("{} of {repository}", audit.log),
+        None => format!("{} of key {}", audit.log, audit.signing_key.key_id()),
+    });
+    match (&config.elsewhere.secret, audit) {
+        (Some(secret), _) => Seal::new(secret.bytes(), identity),
+        (None, Some(audit)) => {
+            Seal::new(&audit.signing_key.secret_for("the shared cache"), identity)
+        }
+        // Benchmarks: nobody reads it again.
+        (None, None) => Seal::new(uuid::Uuid::now_v7().as_bytes(), identity),
     }
 }
 
@@ -471,7 +500,7 @@ async fn keep_house(cache: Arc<Cache>) {
     let mut every = tokio::time::interval(HOUSE_EVERY);
     loop {
         every.tick().await;
-        cache.ping().await;
+        cache.probe().await;
         // Measurements pile up between scrapes otherwise.
         if let Some(recorder) = api_gateway::recorder() {
             recorder.run_upkeep();

@@ -21,6 +21,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::Tls;
+use crate::peer::{Connection, Watched};
 use crate::refusals::Worded;
 
 pub(crate) const HEADERS_MAX: usize = 100;
@@ -115,18 +116,36 @@ async fn connection(
     manner: Manner,
     drain: watch::Receiver<bool>,
 ) {
+    let (stream, connection) = Watched::new(stream);
     let Some(tls) = &manner.tls else {
-        return requests((stream, peer), routes, manner.head_patience, drain).await;
+        return requests(
+            (stream, (peer, connection)),
+            routes,
+            manner.head_patience,
+            drain,
+        )
+        .await;
     };
     match tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => requests((stream, peer), routes, manner.head_patience, drain).await,
+        Ok(Ok(stream)) => {
+            requests(
+                (stream, (peer, connection)),
+                routes,
+                manner.head_patience,
+                drain,
+            )
+            .await
+        }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
 async fn requests(
-    (stream, peer): (impl AsyncRead + AsyncWrite + Unpin + Send + 'static, Peer),
+    (stream, (peer, connection)): (
+        impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        (Peer, Connection),
+    ),
     routes: Router,
     head_patience: Duration,
     mut drain: watch::Receiver<bool>,
@@ -134,6 +153,7 @@ async fn requests(
     let routes = TowerToHyperService::new(routes);
     let with_peer = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(connection.clone());
         routes.call(request)
     });
     let serving = http1::Builder::new()

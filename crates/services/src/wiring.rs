@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::cache::{Cache, MarketCache};
+use crate::cache::{Cache, MarketCache, Seal};
 use crate::calculation::{Calculation, Calculator, Market};
 use crate::config::{AuditConfig, ServicesConfig, StreamHealth};
 use crate::data::{HeadKeeper, Record, Writer, WriterConfig};
@@ -113,11 +113,13 @@ impl DataSide {
         config: &mut ServicesConfig,
         far: &Far,
         market: &Arc<Market>,
+        seal: &Arc<Seal>,
     ) -> Result<DataSide, ServiceError> {
         match (&far.data, config.audit.take()) {
             (Some(service), _) => {
                 let patience = config.settings.quote_deadline + HOP;
-                let (record, follow) = RemoteRecord::new(Arc::clone(service), patience);
+                let (record, follow) =
+                    RemoteRecord::new(Arc::clone(service), patience, Arc::clone(seal));
                 let record = Arc::new(record);
                 Ok(DataSide {
                     stream: Arc::clone(&record) as Arc<dyn StreamHealth>,

@@ -20,6 +20,7 @@ pub(crate) mod progress;
 mod prove;
 mod public;
 mod quote;
+pub(crate) mod read_book;
 mod replay;
 mod repository;
 mod repository_keys;
@@ -45,6 +46,9 @@ use crate::{
 };
 
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
+    if let Command::ReadBook { limited } = cli.command {
+        return Ok(read_book::run(limited).into());
+    }
     let instance = Instance::at(&cli.data)?;
     let json = cli.json;
     match cli.command {
@@ -71,6 +75,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Locate(command) => wait(locate::run(&instance, json, &command))?,
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,
+        Command::ReadBook { .. } => {}
         Command::Audit(command) => return wait(audit::run(&instance, json, command)),
         Command::Book(command) => return wait(book::run(&instance, json, command)),
         Command::Replay(args) => return wait(replay::run(&instance, json, &args)),

@@ -43,8 +43,7 @@ pub(crate) fn run(instance: &Instance, json: bool, command: WalCommand) -> Resul
 
 /// Returns when it is stopped from outside. Says at once what it does, what stands in its way, and what was lost.
 fn stream(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error> {
-    let failed = |error: std::io::Error| Error::Failed(format!("cannot start: {error}"));
-    let runtime = tokio::runtime::Runtime::new().map_err(failed)?;
+    let runtime = crate::workers::Workers::start()?;
     let stop = stop_on_signal(&runtime, || ())?;
     let cluster = clusters::find(instance, name)?;
     let own = cluster.open()?;

@@ -12,7 +12,6 @@ use std::{
 
 use serde::Serialize;
 use services::{Running, Service, Services};
-use tokio::runtime::Runtime;
 
 use crate::{
     cli::ServeArgs,
@@ -22,6 +21,7 @@ use crate::{
     reload::Reloader,
     telemetry, terminal,
     up::{leftovers, reachable::keep_reachable, supervisor::stop_on_signal},
+    workers::Workers,
 };
 use protection::Protection;
 
@@ -43,8 +43,7 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &ServeArgs) -> Result<E
     telemetry::start(json);
     let config = Config::load(Some(&args.config), instance.root())?;
     telemetry::set_level(config.log.level.as_deref())?;
-    let runtime =
-        Runtime::new().map_err(|error| Error::Failed(format!("cannot start threads: {error}")))?;
+    let runtime = Workers::start()?;
     let stop = stop_on_signal(&runtime, || ())?;
     let mut reloader = Reloader::start(&runtime, Some(&args.config), instance.root())?;
     // The folder belongs to the data-service: the signing key, the command line's socket. The others keep nothing.

@@ -116,6 +116,11 @@ impl Protection {
         Arc::clone(&self.signing)
     }
 
+    pub(super) fn repository_id(&self) -> Option<String> {
+        let guarded = self.guarded.as_ref()?;
+        Some(guarded.own.repository.id().to_owned())
+    }
+
     pub(super) fn publisher(&self) -> Arc<dyn HeadPublisher> {
         match &self.guarded {
             Some(guarded) => Arc::new(Publisher {

@@ -76,7 +76,10 @@ pub(super) fn services_config(
             None => Arc::new(StreamMonitor::default()) as Arc<dyn StreamHealth>,
         },
         strict: config.database.strict,
-        settings: config.for_services()?,
+        settings: services::Settings {
+            repository_id: protection.and_then(Protection::repository_id),
+            ..config.for_services()?
+        },
         // Invented rates are for a first look at `bre up`, not for a database of somebody's own.
         sample: None,
     })

@@ -72,8 +72,7 @@ pub(crate) fn run(
     };
     let user = OsUser::for_server()?;
     let settings = settings(instance, &config, opened, private, user)?;
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Error::Failed(format!("cannot start threads: {error}")))?;
+    let runtime = crate::workers::Workers::start()?;
     let stop = stop_on_signal(&runtime, || ())?;
     let mut keeper = Keeper {
         json,

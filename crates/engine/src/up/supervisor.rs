@@ -42,6 +42,7 @@ use crate::{
     instance::{Instance, Running},
     keys::Keys,
     reload::Reloader,
+    workers::Workers,
 };
 
 /// How long one look at the database's process lasts; also how soon a request to stop is seen.
@@ -62,7 +63,7 @@ pub(crate) struct Supervisor {
     pub(super) streamer: Option<Streamer>,
     pub(super) stream: StreamMonitor,
     pub(super) services: Option<services::Running>,
-    pub(super) runtime: Runtime,
+    pub(super) runtime: Workers,
     api_key: String,
     url: String,
     pub(super) stop: Arc<AtomicBool>,
@@ -85,8 +86,7 @@ impl Supervisor {
         listener: TcpListener,
         book: Option<Vec<u8>>,
     ) -> Result<Self, Error> {
-        let runtime = Runtime::new()
-            .map_err(|error| Error::Failed(format!("cannot start threads: {error}")))?;
+        let runtime = Workers::start()?;
         let ours = instance.clone();
         let stop = stop_on_signal(&runtime, move || end_servers(&ours))?;
         crate::keys::prepare(&instance.keys(), &config.repository_key)?;

@@ -48,6 +48,7 @@ pub(super) fn services_config(
         strict: supervisor.config.database.strict,
         settings: Settings {
             starts_later: true,
+            repository_id: Some(supervisor.repository.id().to_owned()),
             ..supervisor.config.for_services()?
         },
         sample: Some(sample(book)),

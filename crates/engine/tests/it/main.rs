@@ -10,6 +10,7 @@ mod backup;
 mod clusters;
 mod drills;
 mod first_start;
+mod hostile;
 mod import;
 mod instance;
 mod kms;

@@ -1,5 +1,8 @@
 //! `POST /api/v1/book`: a whole book of positions, CSV or Parquet, answered line by line.
 
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use audit::{Fields, Kind};
@@ -15,22 +18,64 @@ use super::keys::Role;
 use super::middleware::{Caller, RequestId};
 use super::moment::Asked;
 use super::parameters::Parameters;
-use crate::book::{Book, BookError, Summary, price as price_book};
+use super::turns::{Place, Turns};
+use super::upload::{self, Content, PACE, Room};
+use crate::book::{
+    Book, BookError, FILE_BYTES_MAX, Halt, HaltOnDrop, Lines, Summary, decode, decode_csv,
+    is_parquet, price as price_book,
+};
 use crate::data::{Change, Recorded};
+use crate::peer::Connection;
 use crate::time::rfc3339;
 
 pub(super) const ROUTE: &str = "/api/v1/book";
 /// Millions of lines take their time; nothing is answered before all are priced once.
 pub(super) const DEADLINE: Duration = Duration::from_secs(600);
-const UPLOAD_PATIENCE: Duration = Duration::from_secs(120);
-const FILE_BYTES_MAX: usize = 256 << 20;
 pub(super) const PARAMETERS: &[&str] = &["as_of", "known_at"];
 const ENTRY: HeaderName = HeaderName::from_static("x-audit-entry");
 const LINES: HeaderName = HeaderName::from_static("x-book-lines");
 /// Of the answer on its way to the client.
 const PIECE_BYTES: usize = 64 << 10;
-/// Books keep a core busy and their file in memory: few at once, the others wait.
-static TURNS: Semaphore = Semaphore::const_new(2);
+/// A client that does not take a piece in this time is given up.
+const PIECE_PATIENCE: Duration = Duration::from_secs(30);
+/// Books that are decoded and priced at once.
+const TURNS: usize = 2;
+/// Books of one client that are on their way at once: received, waiting, priced or sent.
+const BOOKS_OF_A_CLIENT_MAX: usize = 4;
+
+/// What the books of all clients share.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    turns: Arc<Turns>,
+    room: Arc<Room>,
+    /// Pieces of answers that are being made; a client that reads slowly holds none of it.
+    pieces: Arc<Semaphore>,
+    /// Set when the process ends: work on books ends then.
+    halt_all: Arc<AtomicBool>,
+}
+
+impl Default for Desk {
+    fn default() -> Desk {
+        Desk {
+            turns: Turns::new(TURNS),
+            room: Arc::default(),
+            pieces: Arc::new(Semaphore::new(TURNS)),
+            halt_all: Arc::default(),
+        }
+    }
+}
+
+impl Desk {
+    /// Turns that are taken right now.
+    pub(super) fn turns_in_use(&self) -> usize {
+        self.turns.in_use()
+    }
+
+    pub(crate) fn halt(&self) {
+        self.halt_all
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
 
 /// Who asks, as the entry tells it.
 pub(super) struct Asker {
@@ -49,13 +94,22 @@ pub(super) async fn price(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let key = &caller.0.stored;
+    let peer = request.extensions().get::<Connection>().cloned();
     let asker = Asker {
         by: format!("{} {}", key.role.name(), key.client_id),
         client_id: (key.role == Role::Client).then(|| key.client_id.clone()),
         key_id: Some(key.key_id.clone()),
         request_id: id.0,
     };
-    answer(&gateway, asker, query.as_deref(), request).await
+    let answering = answer(&gateway, asker, query.as_deref(), request);
+    let Some(peer) = peer else {
+        return answering.await;
+    };
+    // Dropping the answer ends all work on it.
+    tokio::select! {
+        answer = answering => answer,
+        () = peer.gone() => Err(ApiError::unreadable_body("the client is gone")),
+    }
 }
 
 pub(super) async fn answer(
@@ -67,19 +121,44 @@ pub(super) async fn answer(
     let mut parameters = Parameters::from_query(query, PARAMETERS);
     let asked = Asked::read(&mut parameters);
     parameters.finish()?;
-    let closed = || ApiError::Calculation("the service is stopping".to_owned());
-    let turn = TURNS.acquire().await.map_err(|_| closed())?;
-    let bytes = gateway
-        .body_within(request, FILE_BYTES_MAX, UPLOAD_PATIENCE)
-        .await?;
+    if let Some(coding) = super::coding(request.headers()) {
+        return Err(ApiError::Encoded(coding));
+    }
+    let desk = &gateway.books;
+    let client: Arc<str> = asker.by.as_str().into();
+    let place = desk.turns.place(&client, BOOKS_OF_A_CLIENT_MAX);
+    let place = place.ok_or(ApiError::BooksUnderWay {
+        max: BOOKS_OF_A_CLIENT_MAX,
+    })?;
+    let settings = &gateway.book_settings;
+    let body = request.into_body();
+    let upload = upload::receive(body, FILE_BYTES_MAX, PACE, &settings.spool, &desk.room).await?;
+    let halt = Halt::of(&desk.halt_all);
+    let guard = HaltOnDrop(halt.clone());
+    // Nobody waits for somebody else's line: a turn begins when the whole file is here.
+    let turn = desk.turns.take(&client).await;
     let moment = asked.settle(gateway).await?;
     let then = match moment {
         Some(_) => gateway.calculator.then(moment).await,
         None => gateway.calculator.settled().await,
     };
     let then = then.map_err(|error| ApiError::from_locate(error, ""))?;
+    let unreadable = |error: BookError| match error {
+        BookError::Halted => ApiError::Unavailable {
+            part: "api-gateway",
+            detail: "the service is stopping".to_owned(),
+        },
+        error => ApiError::unreadable_body(error.to_string()),
+    };
+    let input_sha256 = upload.sha256.clone();
+    let (lines, spent) = lines(gateway, upload.content, &halt)
+        .await
+        .map_err(unreadable)?;
     let book = Book {
-        bytes,
+        lines,
+        input_sha256,
+        halt,
+        spent,
         known_at_micros: moment.map_or(then.micros, |moment| moment.known_at_micros),
         then,
         client_id: asker.client_id.clone(),
@@ -89,33 +168,99 @@ pub(super) async fn answer(
     let summary = tokio::task::spawn_blocking(move || price_book(&first, &mut |_| true))
         .await
         .unwrap_or_else(|_| Err(BookError::unreadable()))
-        .map_err(|error| ApiError::unreadable_body(error.to_string()))?;
+        .map_err(unreadable)?;
+    drop(turn);
     let audit = record(gateway, &asker, &book, &summary).await?;
     metrics::counter!("bre_book_lines_total").increment(summary.lines);
     let (pieces, sent) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);
-    tokio::task::spawn_blocking(move || {
-        send(&book, &pieces);
-        drop(turn);
-    });
-    Ok(respond(&summary, &audit, sent))
+    let sending = Sending {
+        pieces,
+        making: Arc::clone(&desk.pieces),
+        runtime: tokio::runtime::Handle::current(),
+        _place: place,
+    };
+    tokio::task::spawn_blocking(move || sending.run(&book));
+    Ok(respond(&summary, &audit, Answer { sent, guard }))
 }
 
-/// The same again, on its way. A client that went away ends it.
-fn send(book: &Book, pieces: &mpsc::Sender<Result<Bytes, std::io::Error>>) {
-    let mut piece = Vec::with_capacity(PIECE_BYTES + 4096);
-    let sent = price_book(book, &mut |line| {
-        piece.extend_from_slice(line);
-        if piece.len() < PIECE_BYTES {
-            return true;
+/// The lines of a file, and the processor time that decoding it took.
+async fn lines(
+    gateway: &Gateway,
+    content: Content,
+    halt: &Halt,
+) -> Result<(Lines, Duration), BookError> {
+    let failed = |error: std::io::Error| BookError::Broken(error.to_string());
+    let settings = &gateway.book_settings;
+    let parquet = match content {
+        Content::Memory(bytes) if !is_parquet(&bytes) => {
+            return Ok((Lines::Csv(bytes), Duration::ZERO));
         }
-        let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES + 4096));
-        pieces.blocking_send(Ok(full.into())).is_ok()
-    });
-    let last = match sent {
-        Ok(_) => Ok(piece.into()),
-        Err(error) => Err(std::io::Error::other(error)),
+        Content::Memory(bytes) => {
+            let file = tempfile::tempfile_in(&settings.spool).map_err(failed)?;
+            file.write_all_at(&bytes, 0).map_err(failed)?;
+            file
+        }
+        Content::Disk(file) => {
+            let mut begin = [0; 4];
+            file.read_exact_at(&mut begin, 0).map_err(failed)?;
+            if !is_parquet(&begin) {
+                let (file, spent) = decode_csv(file, &settings.spool, halt).await?;
+                return Ok((Lines::Decoded(Arc::new(file)), spent));
+            }
+            file
+        }
     };
-    let _ = pieces.blocking_send(last);
+    let reader = settings.reader.as_ref();
+    let (file, spent) = decode(parquet, reader, &settings.spool, halt).await?;
+    Ok((Lines::Decoded(Arc::new(file)), spent))
+}
+
+/// The same again, on its way. A client that went away, or does not read, ends it.
+struct Sending {
+    pieces: mpsc::Sender<Result<Bytes, std::io::Error>>,
+    making: Arc<Semaphore>,
+    runtime: tokio::runtime::Handle,
+    _place: Place,
+}
+
+impl Sending {
+    fn run(self, book: &Book) {
+        let mut piece = Vec::with_capacity(PIECE_BYTES + 4096);
+        let mut making = self.make();
+        let sent = price_book(book, &mut |line| {
+            piece.extend_from_slice(line);
+            if piece.len() < PIECE_BYTES {
+                return true;
+            }
+            let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES + 4096));
+            making = None;
+            let goes_on = self.send(Ok(full.into()));
+            making = self.make();
+            goes_on && making.is_some()
+        });
+        let last = match sent {
+            Ok(_) => Ok(piece.into()),
+            Err(error) => Err(std::io::Error::other(error)),
+        };
+        drop(making);
+        self.send(last);
+    }
+
+    fn make(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let making = Arc::clone(&self.making);
+        self.runtime.block_on(making.acquire_owned()).ok()
+    }
+
+    fn send(&self, piece: Result<Bytes, std::io::Error>) -> bool {
+        let sending = tokio::time::timeout(PIECE_PATIENCE, self.pieces.send(piece));
+        matches!(self.runtime.block_on(sending), Ok(Ok(())))
+    }
+}
+
+/// The answer's body; the work ends with it.
+struct Answer {
+    sent: mpsc::Receiver<Result<Bytes, std::io::Error>>,
+    guard: HaltOnDrop,
 }
 
 async fn record(
@@ -152,13 +297,13 @@ async fn record(
     Ok(writer.entry(Kind::BookPriced, fields, Change::None).await?)
 }
 
-fn respond(
-    summary: &Summary,
-    audit: &Recorded,
-    sent: mpsc::Receiver<Result<Bytes, std::io::Error>>,
-) -> Response {
-    let stream = futures_util::stream::unfold(sent, |mut sent| async move {
-        sent.recv().await.map(|piece| (piece, sent))
+fn respond(summary: &Summary, audit: &Recorded, answer: Answer) -> Response {
+    let stream = futures_util::stream::unfold(answer, |mut answer| async move {
+        let Some(piece) = answer.sent.recv().await else {
+            drop(answer.guard);
+            return None;
+        };
+        Some((piece, answer))
     });
     let kind = HeaderValue::from_static("application/x-ndjson");
     let mut response = ([(header::CONTENT_TYPE, kind)], Body::from_stream(stream)).into_response();

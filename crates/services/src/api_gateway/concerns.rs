@@ -28,6 +28,9 @@ impl Concern {
 }
 
 /// All of them, at `now` (in microseconds since 1970).
+/// Of a cache that two systems write into.
+pub(super) const DISPUTED: &str = "another system writes into the same Redis; its objects are not read. Give each system a Redis, or a database number, of its own";
+
 pub(super) fn concerns(gateway: &Gateway, now: i64) -> Vec<Concern> {
     let mut all = Vec::new();
     let market = &gateway.calculator.market;
@@ -40,8 +43,16 @@ pub(super) fn concerns(gateway: &Gateway, now: i64) -> Vec<Concern> {
     if let Some(why) = gateway.calculator.writer.closed() {
         all.push(Concern::new("locates", why));
     }
-    if gateway.cache.state() == CacheState::Down {
-        all.push(Concern::new("cache", "it does not answer"));
+    match gateway.cache.state() {
+        CacheState::Off | CacheState::Up => {}
+        CacheState::Down => all.push(Concern::new("cache", "it does not answer")),
+        CacheState::Refused(word) => all.push(Concern::new("cache", word)),
+    }
+    if gateway.cache.is_disputed(now) {
+        all.push(Concern::new("cache", DISPUTED));
+    }
+    if let Some(word) = gateway.limits_trouble() {
+        all.push(Concern::new("rate_limits", word));
     }
     if let Some(alarm) = gateway.stream.report().alarm {
         all.push(Concern::new("wal_stream", alarm.to_string()));

@@ -54,6 +54,10 @@ pub(crate) enum ApiError {
     RateLimited {
         reset_seconds: u64,
     },
+    /// This client has so many on their way already.
+    BooksUnderWay {
+        max: usize,
+    },
     Calculation(String),
     Unavailable {
         part: &'static str,
@@ -86,6 +90,9 @@ pub(crate) enum ApiError {
         request_id: Option<String>,
     },
 }
+
+/// When a client with all its books under way may try again.
+const BUSY_SECONDS: u64 = 10;
 
 struct Body {
     status: StatusCode,
@@ -212,6 +219,12 @@ impl ApiError {
                 "RATE_LIMIT_EXCEEDED",
                 "this key has used up its requests for the current minute",
                 json!({ "retry_after_seconds": reset_seconds }),
+            ),
+            BooksUnderWay { max } => body(
+                StatusCode::TOO_MANY_REQUESTS,
+                "RATE_LIMIT_EXCEEDED",
+                "this client has as many books under way as it may; wait for the answer to one of them",
+                json!({ "books_max": max, "retry_after_seconds": BUSY_SECONDS }),
             ),
             Calculation(why) => body(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -360,6 +373,9 @@ impl IntoResponse for ApiError {
             ApiError::Encoded(_) => {
                 let plain = HeaderValue::from_static("identity");
                 headers.insert(header::ACCEPT_ENCODING, plain);
+            }
+            ApiError::BooksUnderWay { .. } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(BUSY_SECONDS));
             }
             ApiError::Unauthorized(_) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));

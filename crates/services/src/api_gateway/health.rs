@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Gateway;
-use super::concerns::{concerns, feed_states};
+use super::concerns::{DISPUTED, concerns, feed_states};
 use super::errors::ApiError;
 use crate::cache::CacheState;
 use crate::calculation::Market;
@@ -24,6 +24,7 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
     let refusal = gateway.calculator.writer.refusal();
     let closed = gateway.calculator.writer.closed();
     let cache = gateway.cache.state();
+    let limits = gateway.limits_trouble();
     let loaded = market.is_loaded();
     let concerns = concerns(&gateway, now);
     let word = match (loaded, concerns.is_empty()) {
@@ -49,10 +50,10 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
             // Fees are; what they are for is not.
             (None, Some(why)) => json!({ "served": false, "reason": why, "quotes_served": true }),
         },
-        "component_status": component_status(market.database_up(), cache, &feeds),
+        "component_status": component_status(market.database_up(), &cache, &feeds),
         "components": {
             "database": { "status": up(market.database_up()) },
-            "cache": { "status": match cache { CacheState::Off => "off", CacheState::Up => "up", CacheState::Down => "down" } },
+            "cache": of_cache(&cache, &gateway),
             "market_view": {
                 "status": if loaded { "loaded" } else { "empty" },
                 "tickers": view.map_or(0, |view| view.tickers()),
@@ -64,7 +65,7 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
             "wal_stream": stream,
             "calendar": calendar(market),
             "services": gateway.peers.health(),
-            "rate_limits": { "status": "up", "shared": gateway.limits_are_shared() },
+            "rate_limits": of_limits(limits.as_deref(), gateway.limits_are_shared()),
         },
     });
     (
@@ -117,7 +118,7 @@ pub(super) async fn at_the_door(
 }
 
 /// In single words what older clients ask for: the database, the cache, and the feeds that are asked over HTTP.
-fn component_status(database: bool, cache: CacheState, feeds: &Value) -> Value {
+fn component_status(database: bool, cache: &CacheState, feeds: &Value) -> Value {
     let sources = feeds["sources"].as_object().into_iter().flatten();
     let breakers = sources.filter_map(|(_, source)| source["breaker"].as_str());
     let (mut asked, mut closed) = (0, 0);
@@ -131,6 +132,7 @@ fn component_status(database: bool, cache: CacheState, feeds: &Value) -> Value {
             CacheState::Off => "disabled",
             CacheState::Up => "connected",
             CacheState::Down => "disconnected",
+            CacheState::Refused(_) => "degraded",
         },
         "external_apis": match (asked, closed) {
             (0, _) => "not_configured",
@@ -139,6 +141,33 @@ fn component_status(database: bool, cache: CacheState, feeds: &Value) -> Value {
             _ => "degraded",
         },
     })
+}
+
+/// Its own word where it refuses: full, read only, not allowed.
+fn of_cache(state: &CacheState, gateway: &Gateway) -> Value {
+    let mut said = match state {
+        CacheState::Off => json!({ "status": "off" }),
+        CacheState::Up => json!({ "status": "up" }),
+        CacheState::Down => json!({ "status": "down" }),
+        CacheState::Refused(word) => json!({ "status": "degraded", "reason": word }),
+    };
+    let foreign = gateway.cache.foreign();
+    if foreign > 0 {
+        said["foreign_objects"] = foreign.into();
+        if gateway.cache.is_disputed(now_micros()) {
+            said["status"] = "degraded".into();
+            said["reason"] = DISPUTED.into();
+        }
+    }
+    said
+}
+
+/// Each gateway counts for itself while Redis does not: more is let through than the limit says.
+fn of_limits(trouble: Option<&str>, shared: bool) -> Value {
+    match trouble {
+        None => json!({ "status": "up", "shared": shared }),
+        Some(word) => json!({ "status": "degraded", "shared": shared, "reason": word }),
+    }
 }
 
 /// The newest load of every source, and how those do that are asked: here, or in the data-service elsewhere.

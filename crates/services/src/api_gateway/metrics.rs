@@ -165,6 +165,8 @@ pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
     }
     flag("bre_strict", gateway.strict);
     flag("bre_rate_limits_shared", gateway.limits_are_shared());
+    let turns = u32::try_from(gateway.books.turns_in_use()).unwrap_or(u32::MAX);
+    ::metrics::gauge!("bre_book_turns_in_use").set(turns);
     let seconds = market
         .unconfirmed_seconds(now_micros())
         .and_then(|seconds| u32::try_from(seconds).ok())

@@ -25,8 +25,11 @@ mod quotes;
 mod rates;
 mod routes;
 mod shared_limits;
+mod turns;
+mod upload;
 
 pub(crate) use admin::keys::{DAYS_DEFAULT, KeyOrder, issue};
+pub(crate) use book::Desk as BookDesk;
 pub(crate) use control::control_routes;
 pub(crate) use errors::ApiError;
 pub(crate) use health::health;
@@ -52,7 +55,7 @@ use axum::http::{HeaderMap, Request, header};
 
 use crate::cache::Cache;
 use crate::calculation::{Calculation, Calculator};
-use crate::config::{MetricsDoor, RequestsPerMinute, StreamHealth};
+use crate::config::{BookSettings, MetricsDoor, RequestsPerMinute, StreamHealth};
 use crate::data::{DatabaseError, HeadKeeper, Keeper};
 use crate::internal::Peers;
 use crate::reload::ReloadReport;
@@ -88,6 +91,9 @@ pub(crate) struct GatewayParts {
     pub(crate) body_bytes_max: usize,
     pub(crate) patience: Duration,
     pub(crate) request_deadline: Duration,
+    /// What whole books share.
+    pub(crate) books: Arc<BookDesk>,
+    pub(crate) book_settings: BookSettings,
 }
 
 impl From<GatewayParts> for Gateway {
@@ -110,6 +116,11 @@ impl Gateway {
         self.shared_limits
             .as_ref()
             .is_some_and(|shared| shared.is_shared())
+    }
+
+    /// Why they are not, where they should be.
+    fn limits_trouble(&self) -> Option<String> {
+        self.shared_limits.as_ref()?.trouble()
     }
 
     /// After a change of our own: seen here before it is answered. Should it fail now, the notification brings it.
@@ -153,20 +164,11 @@ impl Gateway {
 
     /// The body, unless it is too long or too slow.
     async fn body(&self, request: Request<Body>, bytes_max: usize) -> Result<Bytes, ApiError> {
-        self.body_within(request, bytes_max, self.patience).await
-    }
-
-    async fn body_within(
-        &self,
-        request: Request<Body>,
-        bytes_max: usize,
-        patience: Duration,
-    ) -> Result<Bytes, ApiError> {
         if let Some(coding) = coding(request.headers()) {
             return Err(ApiError::Encoded(coding));
         }
         let read = axum::body::to_bytes(request.into_body(), bytes_max);
-        match tokio::time::timeout(patience, read).await {
+        match tokio::time::timeout(self.patience, read).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) if is_too_long(&error) => Err(ApiError::PayloadTooLarge { bytes_max }),
             Ok(Err(_)) => Err(ApiError::unreadable_body("the body ended early")),

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::limits::{Scope, Verdict};
-use crate::cache::{RedisSettings, client};
+use crate::cache::{RedisSettings, Trouble, client};
 
 /// A request waits for Redis no longer than this; then it is counted here.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -48,8 +49,37 @@ struct Ask {
 #[derive(Debug)]
 pub(crate) struct SharedLimits {
     asks: mpsc::Sender<Ask>,
-    shared: Arc<AtomicBool>,
+    state: Arc<State>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    shared: AtomicBool,
+    /// Why not.
+    trouble: ArcSwapOption<String>,
+}
+
+impl State {
+    fn counts(&self) {
+        self.trouble.store(None);
+        self.shared.store(true, Ordering::Relaxed);
+    }
+
+    fn fails(&self, trouble: &Trouble) {
+        let word = match trouble {
+            Trouble::Away => "Redis does not answer",
+            Trouble::Refused(word) => word,
+        };
+        let was_shared = self.shared.swap(false, Ordering::Relaxed);
+        let before = self.trouble.swap(Some(Arc::new(word.to_owned())));
+        if was_shared || before.is_none_or(|before| *before != word) {
+            tracing::warn!(
+                word,
+                "each gateway holds its own rate limits: Redis does not count"
+            );
+        }
+    }
 }
 
 impl Drop for SharedLimits {
@@ -61,14 +91,19 @@ impl Drop for SharedLimits {
 impl SharedLimits {
     pub(crate) fn start(settings: RedisSettings) -> SharedLimits {
         let (asks, waiting) = mpsc::channel(WAITING_MAX);
-        let shared = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(run(settings, waiting, Arc::clone(&shared)));
-        SharedLimits { asks, shared, task }
+        let state = Arc::<State>::default();
+        let task = tokio::spawn(run(settings, waiting, Arc::clone(&state)));
+        SharedLimits { asks, state, task }
     }
 
     /// Whether the windows are Redis' right now.
     pub(crate) fn is_shared(&self) -> bool {
-        self.shared.load(Ordering::Relaxed)
+        self.state.shared.load(Ordering::Relaxed)
+    }
+
+    /// Why they are not: in Redis' own words, where it has any.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.state.trouble.load().as_deref().cloned()
     }
 
     /// `None`: Redis gave no answer; count here.
@@ -88,19 +123,20 @@ impl SharedLimits {
 }
 
 /// Connects, serves, and connects again. An ask that is dropped is counted by its gateway.
-async fn run(settings: RedisSettings, mut waiting: mpsc::Receiver<Ask>, shared: Arc<AtomicBool>) {
+async fn run(settings: RedisSettings, mut waiting: mpsc::Receiver<Ask>, state: Arc<State>) {
     loop {
-        // Why there is none is told by the cache, which is asked the same way.
         let connecting = async {
-            let client = client(&settings).await.ok()?;
-            client.get_multiplexed_async_connection().await.ok()
+            let client = client(&settings).await.map_err(Trouble::Refused)?;
+            let connected = client.get_multiplexed_async_connection().await;
+            connected.map_err(|error| Trouble::of(&error))
         };
-        if let Ok(Some(mut connection)) = tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
-            shared.store(true, Ordering::Relaxed);
-            serve(&mut connection, &mut waiting).await;
-            if shared.swap(false, Ordering::Relaxed) {
-                tracing::warn!("Redis is away: each gateway holds its own rate limits");
-            }
+        let trouble = match tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
+            Ok(Ok(mut connection)) => serve(&mut connection, &mut waiting, &state).await,
+            Ok(Err(trouble)) => Some(trouble),
+            Err(_) => Some(Trouble::Away),
+        };
+        if let Some(trouble) = trouble {
+            state.fails(&trouble);
         }
         if waiting.is_closed() {
             return;
@@ -110,20 +146,27 @@ async fn run(settings: RedisSettings, mut waiting: mpsc::Receiver<Ask>, shared: 
     }
 }
 
-/// Until Redis does not answer.
-async fn serve(connection: &mut MultiplexedConnection, waiting: &mut mpsc::Receiver<Ask>) {
+/// Until Redis does not count any more; `None`: nobody asks. They are shared from the first time on that it has counted: one that
+/// takes connections and refuses to count would otherwise look shared between two requests.
+async fn serve(
+    connection: &mut MultiplexedConnection,
+    waiting: &mut mpsc::Receiver<Ask>,
+    state: &State,
+) -> Option<Trouble> {
     let mut together = Vec::new();
     loop {
+        let asked = tokio::time::timeout(PATIENCE, ask(connection, &mut together));
+        match asked.await {
+            Ok(Ok(())) => state.counts(),
+            Ok(Err(error)) => return Some(Trouble::of(&error)),
+            Err(_) => return Some(Trouble::Away),
+        }
         let received = waiting.recv_many(&mut together, TOGETHER_MAX);
         match tokio::time::timeout(CHECK_EVERY, received).await {
-            Ok(0) => return,
+            Ok(0) => return None,
             Ok(_) => {}
-            // Nothing to ask: still, an answer is wanted.
+            // Nothing to ask: still, it is wanted that it could.
             Err(_) => together.clear(),
-        }
-        let asked = tokio::time::timeout(PATIENCE, ask(connection, &mut together));
-        if !matches!(asked.await, Ok(Ok(()))) {
-            return;
         }
     }
 }
@@ -137,8 +180,15 @@ async fn ask(
         by_key.entry(Arc::clone(&ask.key_id)).or_default().push(ask);
     }
     let mut pipe = redis::pipe();
+    // With nothing to ask for a count of nothing in particular: only what writes shows that it may.
     if by_key.is_empty() {
-        pipe.cmd("PING").ignore();
+        pipe.cmd("EVAL")
+            .arg(SCRIPT)
+            .arg(1)
+            .arg("bre:1:limit:{probe}")
+            .arg(1)
+            .arg(u32::MAX)
+            .ignore();
     }
     let groups: Vec<(Arc<str>, Vec<Ask>)> = by_key.into_iter().collect();
     for (key_id, asks) in &groups {

@@ -1,8 +1,12 @@
 //! Reading a book: CSV here, Parquet next door; both give the same lines.
 
-use bytes::Bytes;
+use std::cell;
+use std::io::{self, Read};
+use std::rc::Rc;
 
-use super::parquet;
+use super::bounds::{
+    CELL_BYTES_MAX, CPU_SECONDS_MAX, DECODED_BYTES_MAX, LINE_BYTES_MAX, LINES_MAX, MEMORY_BYTES_MAX,
+};
 use super::position::{Cell, Cells};
 
 /// Why a file as a whole cannot be priced.
@@ -23,6 +27,15 @@ pub(crate) enum BookError {
     Broken(String),
     #[error("the file has more than {LINES_MAX} lines; price it in parts")]
     TooLong,
+    /// It would cost more than a book may.
+    #[error("{0}")]
+    Bound(String),
+    /// What the child said that decodes it.
+    #[error("{0}")]
+    Told(String),
+    /// Nobody waits for it any more.
+    #[error("the work on this book was stopped")]
+    Halted,
 }
 
 impl BookError {
@@ -30,9 +43,35 @@ impl BookError {
     pub(crate) fn unreadable() -> BookError {
         BookError::Broken("it is damaged".to_owned())
     }
-}
 
-pub(super) const LINES_MAX: u64 = 5_000_000;
+    pub(super) fn cpu() -> BookError {
+        BookError::Bound(format!(
+            "the book takes more than {CPU_SECONDS_MAX} seconds of processor time; price it in parts"
+        ))
+    }
+
+    pub(super) fn memory() -> BookError {
+        BookError::Bound(format!(
+            "the file is damaged, or decoding it takes more than {} MiB of memory; write it with smaller pages, or as CSV",
+            MEMORY_BYTES_MAX >> 20
+        ))
+    }
+
+    pub(super) fn decoded() -> BookError {
+        BookError::Bound(format!(
+            "the file holds more than {} MiB of text when decoded; price it in parts",
+            DECODED_BYTES_MAX >> 20
+        ))
+    }
+
+    /// `place`: `line 7`, `row 7`.
+    pub(super) fn cell(place: &str, column: &str) -> BookError {
+        BookError::Bound(format!(
+            "{place}: the {column} is longer than {} KiB",
+            CELL_BYTES_MAX >> 10
+        ))
+    }
+}
 
 /// A line as it was found; `Err`: it cannot even be taken apart.
 #[derive(Debug)]
@@ -42,13 +81,11 @@ pub(super) struct Line {
     pub(super) cells: Result<Cells, String>,
 }
 
-pub(super) const TICKER: usize = 0;
-pub(super) const CLIENT: usize = 1;
 pub(super) const DAYS: usize = 2;
 pub(super) const VALUE: usize = 3;
 pub(super) const SHARES: usize = 4;
 pub(super) const PRICE: usize = 5;
-const NAMES: [(&str, &[&str]); 6] = [
+pub(super) const NAMES: [(&str, &[&str]); 6] = [
     ("ticker", &["ticker", "symbol"]),
     ("client_id", &["client_id", "client"]),
     ("loan_days", &["loan_days", "days"]),
@@ -85,37 +122,77 @@ impl Columns {
         }
         let found = found.join(", ").chars().take(200).collect::<String>();
         let hint = match found.contains(';') || found.contains('\t') {
-            true => " (separate the columns by commas)",
+            true => {
+                " (separate the columns by commas, or name the separator in a first line: sep=;)"
+            }
             false => "",
         };
         Err(BookError::Columns { found, hint })
     }
 
     pub(super) fn cells(&self, cell: impl Fn(usize) -> Cell) -> Cells {
-        let get = |ours: usize| self.at[ours].map(&cell).unwrap_or_default();
-        Cells {
-            ticker: get(TICKER),
-            client_id: get(CLIENT),
-            loan_days: get(DAYS),
-            position_value: get(VALUE),
-            shares: get(SHARES),
-            share_price: get(PRICE),
+        Cells::of(self.at.map(|at| at.map(&cell).unwrap_or_default()))
+    }
+}
+
+impl Line {
+    /// Every cell that is ours is empty.
+    pub(super) fn is_empty(&self) -> bool {
+        self.cells.as_ref().is_ok_and(Cells::is_empty)
+    }
+}
+
+/// The separator, and the rest, when the first line does nothing but name it: `sep=;`.
+fn separator(bytes: &[u8]) -> (u8, u64, &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let (first, rest) = match end {
+        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+        None => (bytes, &[][..]),
+    };
+    match first.trim_ascii_end().trim_ascii_start() {
+        [s, e, p, b'=', mark]
+            if [*s, *e, *p].eq_ignore_ascii_case(b"sep") && mark.is_ascii_punctuation() =>
+        {
+            (*mark, 1, rest)
         }
+        // A tabulator is white space.
+        [s, e, p, b'='] if [*s, *e, *p].eq_ignore_ascii_case(b"sep") && first.contains(&b'\t') => {
+            (b'\t', 1, rest)
+        }
+        _ => (b',', 0, bytes),
+    }
+}
+
+/// Stops a line that does not end: its reader would go on collecting it.
+struct Bounded<'a> {
+    rest: &'a [u8],
+    /// Bytes that may still come before the line has to end.
+    left: Rc<cell::Cell<usize>>,
+}
+
+/// What the reader takes at once, beyond the line that it is at.
+const AHEAD_BYTES: usize = 16 << 10;
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 && !self.rest.is_empty() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let mut part = self.rest;
+        part = &part[..part.len().min(left)];
+        let read = part.read(buffer)?;
+        self.rest = &self.rest[read..];
+        self.left.set(left - read);
+        Ok(read)
     }
 }
 
 /// Hands every line to `each` until it says to stop. Returns the names of columns that mean nothing here.
-pub(super) fn read(
-    bytes: &Bytes,
+pub(super) fn csv(
+    bytes: &[u8],
     each: &mut dyn FnMut(Line) -> bool,
 ) -> Result<Vec<String>, BookError> {
-    if parquet::is_one(bytes) {
-        return parquet::read(bytes, each);
-    }
-    csv(bytes, each)
-}
-
-fn csv(bytes: &[u8], each: &mut dyn FnMut(Line) -> bool) -> Result<Vec<String>, BookError> {
     let bytes = match bytes {
         [] => return Err(BookError::Empty),
         [0xef, 0xbb, 0xbf, rest @ ..] => rest,
@@ -126,39 +203,79 @@ fn csv(bytes: &[u8], each: &mut dyn FnMut(Line) -> bool) -> Result<Vec<String>, 
         }
         bytes => bytes,
     };
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
-    let header = reader
-        .byte_headers()
-        .map_err(|error| BookError::Broken(error.to_string()))?;
-    let header: Vec<String> = header
-        .iter()
-        .map(|name| std::str::from_utf8(name).map(str::to_owned))
-        .collect::<Result<_, _>>()
-        .map_err(|_| BookError::Encoding("its header has other bytes"))?;
-    let columns = Columns::of(header.iter().map(String::as_str))?;
+    let (separator, passed, bytes) = separator(bytes);
+    let left = Rc::new(cell::Cell::new(LINE_BYTES_MAX));
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .has_headers(false)
+        .delimiter(separator)
+        .buffer_capacity(AHEAD_BYTES)
+        .from_reader(Bounded {
+            rest: bytes,
+            left: Rc::clone(&left),
+        });
     let mut record = csv::ByteRecord::new();
     let mut lines = 0;
-    let mut numbers = Numbers { at: 0, number: 1 };
+    let mut columns: Option<(Columns, usize)> = None;
+    let mut numbers = Numbers {
+        at: 0,
+        number: 1 + passed,
+    };
     loop {
+        left.set(LINE_BYTES_MAX);
+        let start = usize::try_from(reader.position().byte()).unwrap_or(usize::MAX);
         match reader.read_byte_record(&mut record) {
             Ok(false) => break,
             Ok(true) => {}
-            Err(error) => return Err(BookError::Broken(error.to_string())),
+            Err(error) => {
+                let number = numbers.of(bytes, start);
+                return Err(BookError::line(number, &error));
+            }
         }
+        if record.iter().all(|cell| cell.trim_ascii().is_empty()) {
+            continue;
+        }
+        let start = record.position().map_or(0, csv::Position::byte);
+        let number = numbers.of(bytes, usize::try_from(start).unwrap_or(usize::MAX));
+        let Some((columns, width)) = &columns else {
+            columns = Some((header(&record)?, record.len()));
+            continue;
+        };
         lines += 1;
         if lines > LINES_MAX {
             return Err(BookError::TooLong);
         }
-        let start = record.position().map_or(0, csv::Position::byte);
-        let number = numbers.of(bytes, usize::try_from(start).unwrap_or(usize::MAX));
-        let cells = cells(&record, &columns, header.len());
+        let cells = cells(&record, number, columns, *width)?;
         if !each(Line { number, cells }) {
             break;
         }
     }
-    match lines {
-        0 => Err(BookError::Empty),
-        _ => Ok(columns.ignored),
+    match columns {
+        Some((columns, _)) if lines > 0 => Ok(columns.ignored),
+        _ => Err(BookError::Empty),
+    }
+}
+
+fn header(record: &csv::ByteRecord) -> Result<Columns, BookError> {
+    let header: Vec<&str> = record
+        .iter()
+        .map(std::str::from_utf8)
+        .collect::<Result<_, _>>()
+        .map_err(|_| BookError::Encoding("its header has other bytes"))?;
+    Columns::of(header.into_iter())
+}
+
+impl BookError {
+    fn line(number: u64, error: &csv::Error) -> BookError {
+        match error.kind() {
+            csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                BookError::Bound(format!(
+                    "line {number} is longer than {} KiB; is a quotation mark not closed?",
+                    LINE_BYTES_MAX >> 10
+                ))
+            }
+            _ => BookError::Broken(error.to_string()),
+        }
     }
 }
 
@@ -180,22 +297,32 @@ impl Numbers {
     }
 }
 
-fn cells(record: &csv::ByteRecord, columns: &Columns, width: usize) -> Result<Cells, String> {
+fn cells(
+    record: &csv::ByteRecord,
+    number: u64,
+    columns: &Columns,
+    width: usize,
+) -> Result<Result<Cells, String>, BookError> {
     if record.len() != width {
-        return Err(format!(
+        return Ok(Err(format!(
             "has {} cells where the header has {width}",
             record.len()
-        ));
+        )));
     }
-    for index in columns.at.iter().copied().flatten() {
+    for (ours, index) in columns.at.iter().enumerate() {
+        let Some(index) = *index else { continue };
+        if record[index].len() > CELL_BYTES_MAX {
+            let place = format!("line {number}");
+            return Err(BookError::cell(&place, NAMES[ours].0));
+        }
         if std::str::from_utf8(&record[index]).is_err() {
-            return Err(format!("cell {} is not UTF-8", index + 1));
+            return Ok(Err(format!("cell {} is not UTF-8", index + 1)));
         }
     }
-    Ok(columns.cells(|index| {
+    Ok(Ok(columns.cells(|index| {
         let text = String::from_utf8_lossy(&record[index]);
         Cell::Text(text.trim().to_owned())
-    }))
+    })))
 }
 
 #[cfg(test)]
@@ -204,7 +331,7 @@ mod tests {
 
     fn lines(bytes: &[u8]) -> Result<Vec<String>, BookError> {
         let mut lines = Vec::new();
-        read(&Bytes::copy_from_slice(bytes), &mut |line| {
+        csv(bytes, &mut |line| {
             lines.push(match line.cells {
                 Ok(cells) => format!(
                     "{} {} {} {} {} {} {}",
@@ -234,6 +361,81 @@ mod tests {
         );
         let found = lines(b"ticker,client,days,shares,price\nGME,standard,30,100,12.5\n");
         assert_eq!(found.unwrap(), ["2 GME standard 30  100 12.5"]);
+    }
+
+    #[test]
+    fn a_first_line_that_names_the_separator_is_obeyed() {
+        for (mark, name) in [
+            (";", "sep=;"),
+            (",", "SEP=,"),
+            ("|", " sep=| "),
+            ("\t", "sep=\t"),
+        ] {
+            let lines_of = ["ticker,client,days,value", "GME,standard,30,1.5", "A,x", ""];
+            let book = lines_of.map(|line| line.replace(',', mark)).join("\r\n");
+            let book = format!("\u{feff}{name}\r\n{book}");
+            assert_eq!(
+                lines(book.as_bytes()).unwrap(),
+                [
+                    "3 GME standard 30 1.5  ",
+                    "4 has 2 cells where the header has 4"
+                ],
+                "{name}"
+            );
+        }
+        // A column may be called so.
+        let found = lines(b"ticker,client,days,value,sep=\nGME,standard,30,1,x\n");
+        assert_eq!(found.unwrap(), ["2 GME standard 30 1  "]);
+    }
+
+    #[test]
+    fn empty_rows_are_no_rows() {
+        let book =
+            b",,,\n \nticker,client,days,value\n,,,\nGME,standard,30,1\n\n , ,,\n;\n,,,,,,\n";
+        assert_eq!(
+            lines(book).unwrap(),
+            [
+                "5 GME standard 30 1  ",
+                "8 has 1 cells where the header has 4"
+            ]
+        );
+        let blank = [&b"ticker,client,days,value\n"[..], &b",,,\n".repeat(998)].concat();
+        assert_eq!(lines(&blank), Err(BookError::Empty));
+        assert_eq!(lines(b"\n\n\n"), Err(BookError::Empty));
+    }
+
+    #[test]
+    fn a_cell_or_a_line_without_an_end_is_refused_with_its_place() {
+        let begin = b"ticker,client,days,value\nGME,standard,30,1\n";
+        let wrong = |rest: Vec<u8>, part: &str| {
+            let error = lines(&[&begin[..], &rest].concat())
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        let long = |bytes: usize| [b"\"", &b"x".repeat(bytes)[..], b"\",y,1,1\n"].concat();
+        wrong(
+            long(CELL_BYTES_MAX + 1),
+            "line 3: the ticker is longer than 64 KiB",
+        );
+        assert_eq!(
+            lines(&[&begin[..], &long(CELL_BYTES_MAX)].concat())
+                .unwrap()
+                .len(),
+            2
+        );
+        // A quotation mark that is not closed takes all the rest into one cell.
+        wrong(
+            [&b"\""[..], &b"GME,standard,30,1\n".repeat(70_000)].concat(),
+            "line 3 is longer than 1024 KiB",
+        );
+        wrong(
+            b",".repeat(2 * LINE_BYTES_MAX),
+            "line 3 is longer than 1024 KiB",
+        );
+        // Many short ones are no long one.
+        let many = [&begin[..], &b"GME,standard,30,1\n".repeat(70_000)].concat();
+        assert_eq!(lines(&many).unwrap().len(), 70_001);
     }
 
     #[test]
@@ -276,7 +478,9 @@ mod tests {
         wrong(b"\x1f\x8b\x08\0", "gzip");
         wrong(b"PK\x03\x04", "spreadsheet");
         wrong(b"tick\xe4r,client,days,value\nGME,standard,1,1\n", "header");
-        wrong(b"PAR1", "cannot be read");
-        wrong(b"PAR1 cut short in the middle PAR1", "cannot be read");
+        for file in [&b"PAR1"[..], b"PAR1 cut short in the middle PAR1"] {
+            let error = super::super::check_book(file).unwrap_err();
+            assert!(error.contains("cannot be read"), "{error}");
+        }
     }
 }

@@ -1,12 +1,16 @@
 //! Going through a book with one market: every line answered, and the sums of it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use pricing::{Convention, Money, Policy};
 
+use super::bounds::{CPU_SECONDS_MAX, Halt, Meter};
+use super::flat;
 use super::input::{self, BookError, Line};
 use super::position::{Cell, Position};
 use super::result::{Answer, Header, Priced, Refused, Status, Trailer, VERSION};
@@ -16,11 +20,33 @@ use crate::time::rfc3339;
 /// A book and everything that its prices are made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Book {
-    pub(crate) bytes: Bytes,
+    pub(crate) lines: Lines,
+    /// Of the file as it was sent.
+    pub(crate) input_sha256: String,
+    pub(crate) halt: Halt,
+    /// What decoding it cost.
+    pub(crate) spent: Duration,
     pub(crate) then: Then,
     pub(crate) known_at_micros: i64,
     /// The only client whose lines are priced; every client's when absent.
     pub(crate) client_id: Option<String>,
+}
+
+/// As they can be read again and again.
+#[derive(Debug, Clone)]
+pub(crate) enum Lines {
+    Csv(Bytes),
+    /// What a decoder wrote.
+    Decoded(Arc<File>),
+}
+
+impl Lines {
+    fn read(&self, each: &mut dyn FnMut(Line) -> bool) -> Result<Vec<String>, BookError> {
+        match self {
+            Lines::Csv(bytes) => input::csv(bytes, each),
+            Lines::Decoded(file) => flat::read(file, each),
+        }
+    }
 }
 
 /// What a pass found.
@@ -42,7 +68,10 @@ pub(crate) fn price(
     book: &Book,
     emit: &mut dyn FnMut(&[u8]) -> bool,
 ) -> Result<Summary, BookError> {
-    let input_sha256 = hex(digest(&SHA256, &book.bytes).as_ref());
+    // The second pass costs as much as the first: half of what is left is for each.
+    let left = Duration::from_secs(CPU_SECONDS_MAX).saturating_sub(book.spent);
+    let meter = Meter::new(&book.halt, left / 2);
+    let mut stopped = None;
     let mut out = Out {
         emit,
         hash: Context::new(&SHA256),
@@ -54,13 +83,20 @@ pub(crate) fn price(
         as_of: rfc3339(book.then.micros),
         known_at: rfc3339(book.known_at_micros),
         engine_version: crate::VERSION.to_owned(),
-        input_sha256: input_sha256.clone(),
+        input_sha256: book.input_sha256.clone(),
     });
     let mut sums = Sums::default();
-    let ignored_columns = input::read(&book.bytes, &mut |line| {
+    let ignored_columns = book.lines.read(&mut |line| {
+        if let Err(error) = meter.line() {
+            stopped = Some(error);
+            return false;
+        }
         let answer = answer(book, line, &mut sums);
         out.write(&answer)
     })?;
+    if let Some(error) = stopped {
+        return Err(error);
+    }
     let totals: BTreeMap<String, String> = sums
         .totals
         .iter()
@@ -81,7 +117,7 @@ pub(crate) fn price(
         refused: sums.lines - sums.priced,
         totals,
         policies: sums.policies.into_keys().collect(),
-        input_sha256,
+        input_sha256: book.input_sha256.clone(),
         result_bytes: out.bytes,
         results_sha256: hex(out.hash.finish().as_ref()),
     })
@@ -218,7 +254,7 @@ impl Out<'_> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

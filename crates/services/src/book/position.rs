@@ -94,6 +94,51 @@ impl Wrong {
 }
 
 impl Cells {
+    /// What a spreadsheet leaves behind is no line.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all().into_iter().all(Cell::is_empty)
+    }
+
+    /// In the order of `input::NAMES`.
+    pub(super) fn all(&self) -> [&Cell; 6] {
+        let Cells {
+            ticker,
+            client_id,
+            loan_days,
+            position_value,
+            shares,
+            share_price,
+        } = self;
+        [
+            ticker,
+            client_id,
+            loan_days,
+            position_value,
+            shares,
+            share_price,
+        ]
+    }
+
+    /// In the order of `input::NAMES`.
+    pub(super) fn of(cells: [Cell; 6]) -> Cells {
+        let [
+            ticker,
+            client_id,
+            loan_days,
+            position_value,
+            shares,
+            share_price,
+        ] = cells;
+        Cells {
+            ticker,
+            client_id,
+            loan_days,
+            position_value,
+            shares,
+            share_price,
+        }
+    }
+
     /// Everything that is wrong with the line, in one sentence.
     pub(super) fn read(&self) -> Result<Position, String> {
         let mut wrong = Wrong(Vec::new());

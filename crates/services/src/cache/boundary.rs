@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, CachedKey, KINDS, PATIENCE, PREFIX};
+use super::{Asked, Cache, CachedKey, KINDS, PATIENCE, PREFIX};
 use crate::api_gateway::StoredKey;
 use crate::data::MarketData;
 
@@ -98,7 +98,6 @@ impl Cache {
     async fn ask<T: redis::FromRedisValue>(&self, pipe: &redis::Pipeline) -> Option<T> {
         let mut connection = self.connect().await?;
         let asked = tokio::time::timeout(PATIENCE, pipe.query_async::<T>(&mut connection)).await;
-        self.note(matches!(asked, Ok(Ok(_)))).await;
-        asked.ok()?.ok()
+        self.heard(asked, Asked::Read).await
     }
 }

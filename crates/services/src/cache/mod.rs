@@ -2,16 +2,22 @@
 //! database is away at the moment a process starts. What is found there is never priced into a locate: those need the database.
 
 mod boundary;
+mod seal;
 #[cfg(test)]
 mod secured_tests;
 mod settings;
+mod trouble;
 
 pub(crate) use boundary::{CachedMarket, MarketCache};
+pub(crate) use seal::Seal;
 pub use settings::{RedisSettings, RedisSettingsError};
+pub(crate) use trouble::Trouble;
 
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use serde::Serialize;
@@ -20,9 +26,10 @@ use tokio::sync::Mutex;
 
 use crate::api_gateway::StoredKey;
 use crate::data::MarketData;
+use crate::time::now_micros;
 
 /// Part of every key, so that engines of different versions never read each other's.
-const PREFIX: &str = "bre:1:";
+const PREFIX: &str = "bre:2:";
 pub(crate) const RATES_SECONDS: u64 = 300;
 pub(crate) const VOLATILITY_SECONDS: u64 = 900;
 pub(crate) const EVENTS_SECONDS: u64 = 3600;
@@ -42,33 +49,53 @@ const KINDS: [&str; 10] = [
     "conventions",
     "announced",
 ];
+/// Says whose the cache is, beside the data.
+const OWNER: &str = "owner";
+const OWNER_SECONDS: u64 = 300;
+/// Written to see whether it may be.
+const PROBE: &str = "probe";
+const PROBE_SECONDS: u64 = 60;
 /// Redis is never worth waiting for.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Nor is connecting to it; tests on a busy machine are about the outcome alone.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 30 } else { 1 });
+/// How long a stranger's object is told of after it was last seen.
+const FOREIGN_MICROS: i64 = 120_000_000;
 
 pub(crate) struct Cache {
     settings: Option<RedisSettings>,
     connection: Mutex<Option<ConnectionManager>>,
-    up: AtomicBool,
-    /// Why there was no connection at the last try; empty: there was.
-    trouble: std::sync::Mutex<String>,
+    /// Until the first answer nothing is known: not up either.
+    trouble: ArcSwapOption<Trouble>,
+    seal: Arc<Seal>,
+    /// Objects under our names that are not ours.
+    foreign: AtomicU64,
+    foreign_seen_at_micros: AtomicI64,
 }
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cache")
-            .field("up", &self.up)
+            .field("trouble", &self.trouble)
             .finish_non_exhaustive()
     }
 }
 
 /// For health.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CacheState {
     Off,
     Up,
     Down,
+    /// It answers, and does not do what it is asked; its own word.
+    Refused(String),
+}
+
+/// Of one that may be read, and not written, reading says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Read,
+    Wrote,
 }
 
 /// What is kept of an API key; its hash, never the key.
@@ -79,21 +106,57 @@ struct CachedKey {
 }
 
 impl Cache {
-    pub(crate) fn new(settings: Option<RedisSettings>) -> Cache {
+    pub(crate) fn new(settings: Option<RedisSettings>, seal: Arc<Seal>) -> Cache {
         Cache {
             settings,
             connection: Mutex::new(None),
-            up: AtomicBool::new(false),
-            trouble: std::sync::Mutex::default(),
+            trouble: ArcSwapOption::from_pointee(Trouble::Away),
+            seal,
+            foreign: AtomicU64::new(0),
+            foreign_seen_at_micros: AtomicI64::new(0),
         }
     }
 
     pub(crate) fn state(&self) -> CacheState {
-        match (&self.settings, self.up.load(Ordering::Relaxed)) {
+        match (&self.settings, self.trouble.load().as_deref()) {
             (None, _) => CacheState::Off,
-            (Some(_), true) => CacheState::Up,
-            (Some(_), false) => CacheState::Down,
+            (Some(_), None) => CacheState::Up,
+            (Some(_), Some(Trouble::Away)) => CacheState::Down,
+            (Some(_), Some(Trouble::Refused(word))) => CacheState::Refused(word.clone()),
         }
+    }
+
+    pub(crate) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    /// How many objects of somebody else were found under our names since the start.
+    pub(crate) fn foreign(&self) -> u64 {
+        self.foreign.load(Ordering::Relaxed)
+    }
+
+    /// Somebody else writes into this cache as well, or did a moment ago.
+    pub(crate) fn is_disputed(&self, now_micros: i64) -> bool {
+        let seen = self.foreign_seen_at_micros.load(Ordering::Relaxed);
+        seen > 0 && now_micros - seen < FOREIGN_MICROS
+    }
+
+    /// The text, if this system put it there.
+    fn own<'a>(&self, kind: &str, sealed: &'a str) -> Option<&'a str> {
+        let own = self.seal.open(kind, sealed);
+        if own.is_none() {
+            if !self.is_disputed(now_micros()) {
+                tracing::warn!(
+                    kind,
+                    "the cache holds an object of another system; it is not read. Give each system a Redis, or a database number, of its own"
+                );
+            }
+            self.foreign.fetch_add(1, Ordering::Relaxed);
+            self.foreign_seen_at_micros
+                .store(now_micros(), Ordering::Relaxed);
+            metrics::counter!("bre_cache_foreign_objects_total").increment(1);
+        }
+        own
     }
 
     pub(crate) async fn put(&self, data: &MarketData, keys: &[StoredKey]) {
@@ -105,6 +168,8 @@ impl Cache {
             })
             .collect();
         let mut pipe = redis::pipe();
+        // Looked at before it is written over: a second system on the same Redis is told of while both run.
+        pipe.get(format!("{PREFIX}{OWNER}"));
         for (name, value, seconds) in [
             ("rates", text(&data.rates), RATES_SECONDS),
             ("volatility", text(&data.volatility), VOLATILITY_SECONDS),
@@ -116,15 +181,20 @@ impl Cache {
             ("policies", text(&data.policies), BROKERS_SECONDS),
             ("conventions", text(&data.conventions), BROKERS_SECONDS),
             ("keys", text(&keys), KEYS_SECONDS),
+            (OWNER, String::new(), OWNER_SECONDS),
         ] {
-            pipe.set_ex(format!("{PREFIX}{name}"), value, seconds)
+            let sealed = self.seal.close(name, &value);
+            pipe.set_ex(format!("{PREFIX}{name}"), sealed, seconds)
                 .ignore();
         }
         let Some(mut connection) = self.connect().await else {
             return;
         };
-        let put = tokio::time::timeout(PATIENCE, pipe.query_async::<()>(&mut connection)).await;
-        self.note(matches!(put, Ok(Ok(())))).await;
+        let asking = pipe.query_async::<(Option<String>,)>(&mut connection);
+        let put = tokio::time::timeout(PATIENCE, asking).await;
+        if let Some((Some(owner),)) = self.heard(put, Asked::Wrote).await {
+            self.own(OWNER, &owner);
+        }
     }
 
     /// All kinds, or nothing: half a market is none. Kinds that may be empty may also be missing.
@@ -139,8 +209,15 @@ impl Cache {
             pipe.query_async::<Vec<Option<String>>>(&mut connection),
         )
         .await;
-        self.note(matches!(got, Ok(Ok(_)))).await;
-        let texts = got.ok()?.ok()?;
+        let texts = self.heard(got, Asked::Read).await?;
+        let mut own = Vec::with_capacity(KINDS.len());
+        for (kind, sealed) in KINDS.into_iter().zip(texts) {
+            own.push(match sealed {
+                // One that is not ours: the others are not enough either.
+                Some(sealed) => Some(self.own(kind, &sealed)?.to_owned()),
+                None => None,
+            });
+        }
         let [
             rates,
             volatility,
@@ -152,7 +229,7 @@ impl Cache {
             policies,
             conventions,
             announced,
-        ] = <[Option<String>; KINDS.len()]>::try_from(texts).ok()?;
+        ] = <[Option<String>; KINDS.len()]>::try_from(own).ok()?;
         let keys: Vec<CachedKey> = read(keys)?;
         let data = MarketData {
             rates: read(rates)?,
@@ -180,43 +257,68 @@ impl Cache {
         ))
     }
 
-    /// Asks whether it still answers.
-    pub(crate) async fn ping(&self) {
+    /// Asks whether it still does what it is for: a full one, or one that may only be read, answers a PING as well.
+    pub(crate) async fn probe(&self) {
         let Some(mut connection) = self.connect().await else {
             return;
         };
-        let pong = tokio::time::timeout(
-            PATIENCE,
-            redis::cmd("PING").query_async::<String>(&mut connection),
-        )
-        .await;
-        self.note(matches!(pong, Ok(Ok(_)))).await;
+        let mut probe = redis::cmd("SET");
+        probe.arg(format!("{PREFIX}{PROBE}")).arg("");
+        probe.arg("EX").arg(PROBE_SECONDS);
+        let asking = probe.query_async::<()>(&mut connection);
+        let written = tokio::time::timeout(PATIENCE, asking).await;
+        self.heard(written, Asked::Wrote).await;
     }
 
     async fn connect(&self) -> Option<ConnectionManager> {
         let settings = self.settings.as_ref()?;
         let mut held = self.connection.lock().await;
         if held.is_none() {
-            let tried = connect(settings).await;
-            self.up.store(tried.is_ok(), Ordering::Relaxed);
-            let trouble = tried.as_ref().err().cloned().unwrap_or_default();
-            let mut last = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            if !trouble.is_empty() && *last != trouble {
-                tracing::warn!(reason = %trouble, "no connection to the cache; the engine goes on without it");
+            match connect(settings).await {
+                Ok(connection) => *held = Some(connection),
+                Err(trouble) => self.note(Some(trouble)),
             }
-            *last = trouble;
-            drop(last);
-            *held = tried.ok();
         }
         held.clone()
     }
 
-    async fn note(&self, up: bool) {
-        if self.up.swap(up, Ordering::Relaxed) && !up {
-            tracing::warn!("the cache is away; the engine goes on without it");
-        }
-        if !up {
+    /// What it answered, and what that says of its state.
+    async fn heard<T>(
+        &self,
+        answer: Result<redis::RedisResult<T>, tokio::time::error::Elapsed>,
+        asked: Asked,
+    ) -> Option<T> {
+        let trouble = match answer {
+            Ok(Ok(answer)) => {
+                let away = self.trouble.load().as_deref() == Some(&Trouble::Away);
+                if asked == Asked::Wrote || away {
+                    self.note(None);
+                }
+                return Some(answer);
+            }
+            Ok(Err(error)) => Trouble::of(&error),
+            Err(_) => Trouble::Away,
+        };
+        if trouble == Trouble::Away {
             *self.connection.lock().await = None;
+        }
+        self.note(Some(trouble));
+        None
+    }
+
+    fn note(&self, trouble: Option<Trouble>) {
+        let before = self.trouble.swap(trouble.clone().map(Arc::new));
+        if before.as_deref() == trouble.as_ref() {
+            return;
+        }
+        match trouble {
+            None => tracing::info!("the cache is in use"),
+            Some(Trouble::Away) => {
+                tracing::warn!("the cache is away; the engine goes on without it");
+            }
+            Some(Trouble::Refused(word)) => {
+                tracing::warn!(word, "the cache refuses; the engine goes on without it");
+            }
         }
     }
 }
@@ -230,15 +332,16 @@ pub(crate) async fn client(settings: &RedisSettings) -> Result<redis::Client, St
     }
 }
 
-async fn connect(settings: &RedisSettings) -> Result<ConnectionManager, String> {
-    let client = client(settings).await?;
+/// A login that is refused, a certificate that is not good, a file that cannot be read: each in its own words.
+async fn connect(settings: &RedisSettings) -> Result<ConnectionManager, Trouble> {
+    let client = client(settings).await.map_err(Trouble::Refused)?;
     let config = ConnectionManagerConfig::new()
         .set_number_of_retries(1)
         .set_connection_timeout(Some(CONNECT_PATIENCE));
     let connecting = ConnectionManager::new_with_config(client, config);
     match tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
-        Ok(connected) => connected.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer in time".to_owned()),
+        Ok(connected) => connected.map_err(|error| Trouble::of_login(&error)),
+        Err(_) => Err(Trouble::Away),
     }
 }
 

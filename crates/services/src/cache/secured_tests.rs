@@ -20,7 +20,8 @@ impl Files {
 }
 
 async fn answer(settings: &RedisSettings) -> Result<String, String> {
-    let mut connection = connect(settings).await?;
+    let connected = connect(settings).await;
+    let mut connection = connected.map_err(|trouble| trouble.to_string())?;
     let mut who = redis::cmd("ACL");
     let asked = who.arg("WHOAMI").query_async(&mut connection).await;
     asked.map_err(|error| error.to_string())

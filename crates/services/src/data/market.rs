@@ -245,6 +245,46 @@ pub(crate) async fn changed_at(client: &Client) -> Result<Option<i64>, DatabaseE
     Ok(row.get::<_, Option<SystemTime>>(0).map(micros))
 }
 
+/// All that was known at a moment, as far as a view of then depends on it: the newest change of each kind, and how many came within
+/// an hour before it, since one of them may have been committed after a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Knowledge {
+    changes: [(Option<i64>, i64); 4],
+    /// Of policies and conventions, which never change.
+    definitions: i64,
+}
+
+/// Quick, whatever the past holds: it looks at the ends of indexes and at small tables. Those of [`changed_at`].
+pub(crate) async fn knowledge(
+    client: &Client,
+    known_at_micros: i64,
+) -> Result<Knowledge, DatabaseError> {
+    let row = client
+        .query_one(KNOWLEDGE, &[&system_time(known_at_micros)])
+        .await
+        .map_err(DatabaseError::query("reading what was known then"))?;
+    let change = |index: usize| {
+        let at = row.get::<_, Option<SystemTime>>(index).map(micros);
+        (at, row.get(index + 1))
+    };
+    Ok(Knowledge {
+        changes: [0, 2, 4, 6].map(change),
+        definitions: row.get(8),
+    })
+}
+
+const KNOWLEDGE: &str = "\
+    WITH batch AS (SELECT max(known_at) AS at FROM feed_batches WHERE known_at <= $1), \
+         terms AS (SELECT max(changed_at) AS at FROM brokers WHERE changed_at <= $1), \
+         refusal AS (SELECT max(known_at) AS at FROM feed_refusals WHERE known_at <= $1), \
+         minimum AS (SELECT max(known_at) AS at FROM minimum_rates WHERE known_at <= $1) \
+    SELECT batch.at, (SELECT count(*) FROM feed_batches WHERE known_at <= $1 AND known_at > batch.at - interval '1 hour'), \
+           terms.at, (SELECT count(*) FROM brokers WHERE changed_at <= $1 AND changed_at > terms.at - interval '1 hour'), \
+           refusal.at, (SELECT count(*) FROM feed_refusals WHERE known_at <= $1 AND known_at > refusal.at - interval '1 hour'), \
+           minimum.at, (SELECT count(*) FROM minimum_rates WHERE known_at <= $1 AND known_at > minimum.at - interval '1 hour'), \
+           (SELECT count(*) FROM policies) + (SELECT count(*) FROM conventions) \
+    FROM batch, terms, refusal, minimum";
+
 const BROKERS: &str = "\
     SELECT DISTINCT ON (client_id) client_id, markup_percent::text, fee_type, fee_amount::text, tier, convention, policy, active \
     FROM brokers WHERE changed_at <= coalesce($1::timestamptz, 'infinity') ORDER BY client_id, changed_at DESC";

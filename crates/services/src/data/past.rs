@@ -5,34 +5,47 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::database::DatabaseError;
 use super::keeper::Keeper;
-use super::market::{self, Moment};
+use super::market::{self, Knowledge, Moment};
 use crate::calculation::MarketView;
 use crate::time::now_micros;
 
 /// A view of the whole real market takes some 20 MB.
 const VIEWS_MAX: usize = 6;
 
+/// A view, and what it was read for.
+#[derive(Debug)]
+struct PastView {
+    moment: Moment,
+    /// Whoever asks later with nothing new known asks for the same.
+    knowledge: Knowledge,
+    view: Arc<MarketView>,
+}
+
 /// The views last asked for, the newest at the end.
 #[derive(Debug, Default)]
 pub(super) struct PastViews {
-    views: Mutex<VecDeque<(Moment, Arc<MarketView>)>>,
+    views: Mutex<VecDeque<PastView>>,
     /// One is read at a time: a crowd that asks for the same moment waits for one reading.
     reading: tokio::sync::Mutex<()>,
 }
 
 impl PastViews {
-    fn find(&self, moment: Moment) -> Option<Arc<MarketView>> {
+    fn find(&self, is_it: impl Fn(&PastView) -> bool) -> Option<Arc<MarketView>> {
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = views.iter().position(|(known, _)| *known == moment)?;
+        let at = views.iter().position(is_it)?;
         let found = views.remove(at)?;
-        let view = Arc::clone(&found.1);
+        let view = Arc::clone(&found.view);
         views.push_back(found);
         Some(view)
     }
 
-    fn put(&self, moment: Moment, view: Arc<MarketView>) {
+    fn find_known(&self, as_of_micros: i64, knowledge: Knowledge) -> Option<Arc<MarketView>> {
+        self.find(|past| past.moment.as_of_micros == as_of_micros && past.knowledge == knowledge)
+    }
+
+    fn put(&self, view: PastView) {
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        views.push_back((moment, view));
+        views.push_back(view);
         if views.len() > VIEWS_MAX {
             views.pop_front();
         }
@@ -75,16 +88,27 @@ impl Keeper {
     }
 
     pub(crate) async fn view_at(&self, moment: Moment) -> Result<Arc<MarketView>, DatabaseError> {
-        if let Some(view) = self.past.find(moment) {
+        if let Some(view) = self.past.find(|past| past.moment == moment) {
+            return Ok(view);
+        }
+        // `known_at` is another one at every request when it is now: what was known by then seldom is.
+        let client = self.client()?;
+        let knowledge = market::knowledge(&client, moment.known_at_micros).await?;
+        let as_of = moment.as_of_micros;
+        if let Some(view) = self.past.find_known(as_of, knowledge) {
             return Ok(view);
         }
         let _turn = self.past.reading.lock().await;
-        if let Some(view) = self.past.find(moment) {
+        if let Some(view) = self.past.find_known(as_of, knowledge) {
             return Ok(view);
         }
-        let data = market::load(&*self.client()?, Some(moment)).await?;
+        let data = market::load(&client, Some(moment)).await?;
         let view = Arc::new(MarketView::new(&data, &self.market.feeds()));
-        self.past.put(moment, Arc::clone(&view));
+        self.past.put(PastView {
+            moment,
+            knowledge,
+            view: Arc::clone(&view),
+        });
         Ok(view)
     }
 }

@@ -17,7 +17,11 @@ pub(super) async fn market(State(host): State<Host>) -> Json<Option<CachedMarket
 
 pub(super) async fn stats(State(host): State<Host>) -> Response {
     match host.gateway.cache.stats().await {
-        Some(kinds) => Json(json!({ "status": "success", "kinds": kinds })).into_response(),
+        Some(kinds) => {
+            let foreign = host.gateway.cache.foreign();
+            Json(json!({ "status": "success", "kinds": kinds, "foreign_objects": foreign }))
+                .into_response()
+        }
         None => away(),
     }
 }

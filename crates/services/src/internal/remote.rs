@@ -13,7 +13,7 @@ use super::client::CallError;
 use super::peers::{Seen, Watched};
 use super::wire::{EntryOrder, LocateFailure, QuoteOrder, WriteFailure};
 use crate::api_gateway::StoredKey;
-use crate::cache::{CachedMarket, MarketCache};
+use crate::cache::{CachedMarket, MarketCache, Seal};
 use crate::calculation::{Calculation, LocateError, LocateRequest, Located};
 use crate::config::{StreamHealth, StreamReport};
 use crate::data::{
@@ -34,6 +34,9 @@ pub(super) struct DataState {
     /// Breakers and last answers of the feeds, which are asked there; absent in what an older service says.
     #[serde(default)]
     pub(super) feeds: BTreeMap<String, FeedState>,
+    /// Of log and repository: whose the objects of the shared cache are.
+    #[serde(default)]
+    pub(super) identity: Option<String>,
 }
 
 /// Changes wait for their turn; nobody waits for them under a deadline of a quote.
@@ -77,13 +80,19 @@ impl RemoteRecord {
     pub(crate) fn new(
         service: Arc<Watched>,
         patience: Duration,
+        seal: Arc<Seal>,
     ) -> (RemoteRecord, tokio::task::JoinHandle<()>) {
         let (told, state) = watch::channel(WriterState::Starting);
         let mut looks = service.seen();
         let follow = tokio::spawn(async move {
             while looks.changed().await.is_ok() {
                 let now = match data_state(&looks.borrow_and_update()) {
-                    Ok(state) => state.writer,
+                    Ok(state) => {
+                        if let Some(identity) = &state.identity {
+                            seal.learn(identity);
+                        }
+                        state.writer
+                    }
                     Err(reason) => WriterState::Away { reason },
                 };
                 told.send_replace(now);
@@ -289,7 +298,8 @@ mod tests {
         let secret = InternalSecret::new("0123456789abcdef0123456789abcdef").unwrap();
         let peer = Peer::new(Service::DataService, url, &secret).unwrap();
         let watched = Arc::new(Watched::new(peer));
-        let (record, follow) = RemoteRecord::new(watched, Duration::from_millis(200));
+        let seal = Arc::new(Seal::new(b"a secret", None));
+        let (record, follow) = RemoteRecord::new(watched, Duration::from_millis(200), seal);
         let order = QuoteOrder {
             fields: Default::default(),
         };

@@ -53,6 +53,11 @@ impl InternalSecret {
         verify_slices_are_equal(ours.as_ref(), theirs.as_ref()).is_ok()
     }
 
+    /// To derive others from.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     pub(super) fn header(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&format!("{SCHEME}{}", self.0)).ok()?;
         value.set_sensitive(true);

@@ -37,6 +37,7 @@ pub(super) async fn data_state(State(host): State<Host>) -> Json<DataState> {
         stream: host.gateway.stream.report(),
         closed: writer.closed(),
         feeds: host.gateway.keeper.board.all(),
+        identity: host.gateway.cache.seal().identity(),
     })
 }
 

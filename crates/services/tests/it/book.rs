@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use sha2_of::sha256;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::feeds::real;
-use crate::harness::{Answer, Instance, http_client};
+use crate::harness::{Answer, Instance, http_client, until};
 
 /// SHA-256 in hexadecimal, by the tool of the system: another implementation than the one that is tested.
 mod sha2_of {
@@ -112,6 +114,113 @@ async fn a_file_that_is_no_book_is_refused_whole_and_leaves_no_entry() {
     assert_eq!(answer.status, 400, "{}", answer.body);
     let after = instance.value("SELECT count(*) FROM audit_log").await;
     assert_eq!(before, after);
+}
+
+impl Instance {
+    /// The head of a book, and this much of its body.
+    async fn begin_book(&self, key: &str, length: usize, body: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address()).await.unwrap();
+        let head = format!(
+            "POST /api/v1/book HTTP/1.1\r\nHost: bre\r\nX-API-Key: {key}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
+        stream
+    }
+
+    async fn turns_in_use(&self, key: &str, count: u32) {
+        let line = format!("bre_book_turns_in_use {count}\n");
+        let ask = async || self.get(key, "/metrics").await.body;
+        until(&line, ask, |metrics| metrics.contains(&line)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_still_coming_keep_nobody_waiting() {
+    let instance = Instance::start().await;
+    let slow = instance.key_for("premium").await;
+    let mut bodies = Vec::new();
+    for _ in 0..4 {
+        bodies.push(instance.begin_book(&slow, 200_000_000, b"ticker").await);
+    }
+    let key = instance.key_for("standard").await;
+    let answer = instance.book(&key, "", BOOK.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    // Whoever has so many books on their way gets no fifth.
+    let full = async || instance.book(&slow, "", BOOK.as_bytes()).await;
+    let refused = until("a fifth is refused", full, |answer| answer.status == 429).await;
+    assert!(
+        refused
+            .headers
+            .iter()
+            .any(|(name, _)| name == "retry-after")
+    );
+    drop(bodies.pop());
+    let taken = async || instance.book(&slow, "", BOOK.as_bytes()).await;
+    until("a place is free again", taken, |answer| {
+        answer.status == 200
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_for_a_client_that_is_gone_ends_and_leaves_no_entry() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    let entries = "SELECT count(*) FROM audit_log";
+    let before = instance.value(entries).await;
+    // Pricing waits for what it must know.
+    let (client, connection) =
+        tokio_postgres::connect(&instance.login("postgres"), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    client
+        .batch_execute("BEGIN; LOCK TABLE brokers IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let mut books = Vec::new();
+    for _ in 0..2 {
+        books.push(instance.begin_book(&key, BOOK.len(), BOOK.as_bytes()).await);
+    }
+    instance.turns_in_use(&key, 2).await;
+    for book in books {
+        // As when a program is killed with an answer still to come.
+        book.set_zero_linger().unwrap();
+        drop(book);
+    }
+    instance.turns_in_use(&key, 0).await;
+    client.batch_execute("ROLLBACK").await.unwrap();
+    let answer = instance.book(&key, "", BOOK.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let new: i64 = instance.value(entries).await.parse().unwrap();
+    let before: i64 = before.parse().unwrap();
+    assert_eq!(new - before, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_client_that_reads_nothing() {
+    let mut instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    let mut book = String::from("ticker,client,days,value\n");
+    for days in 1..=10_000 {
+        book.push_str(&format!("GME,standard,{},100\n", 1 + days % 365));
+    }
+    // Its answer is longer than what the connection holds.
+    let stream = instance.begin_book(&key, book.len(), book.as_bytes()).await;
+    let priced = "SELECT count(*) FROM audit_log WHERE kind = 11";
+    until(
+        "it is priced",
+        async || instance.value(priced).await,
+        |count| count == "1",
+    )
+    .await;
+    let stopping = tokio::time::timeout(
+        std::time::Duration::from_secs(services::Running::STOP_SECONDS_MAX),
+        instance.stop(),
+    );
+    assert!(stopping.await.is_ok(), "it does not stop");
+    drop(stream);
 }
 
 fn write(folder: &Path, name: &str, answer: &(u16, String)) -> std::path::PathBuf {

@@ -10,6 +10,7 @@ mod api;
 mod audit_log;
 mod bad_input;
 mod book;
+mod bounds;
 mod cache;
 mod calendars;
 mod clients;

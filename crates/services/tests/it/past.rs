@@ -278,3 +278,36 @@ async fn what_cannot_be_asked_of_the_past_is_refused() {
     let old = "/api/v1/rates/GME?as_of=2026-04-01T10:31:00Z&known_at=1999-01-01T00:00:00Z";
     assert_eq!(instance.get(&key, old).await.status, 404);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nothing_new_is_known_about_is_not_read_again() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    // History that is loaded later: then, nothing was known yet.
+    let day = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(40 * 24);
+    let date = day.strftime("%Y.%m.%d").to_string();
+    take(&instance, "ibkr", &book(&date, "50.0000", "-46.0000")).await;
+    let as_of = day + jiff::SignedDuration::from_hours(24);
+    let path = format!("/api/v1/rates/GME?as_of={as_of}");
+    let first = instance.get(&key, &path).await;
+    assert_eq!(first.status, 200, "{}", first.body);
+    // Whoever had to read the rates would wait for this lock for ever.
+    let (client, connection) =
+        tokio_postgres::connect(&instance.login("postgres"), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let lock = "BEGIN; LOCK TABLE base_rates IN ACCESS EXCLUSIVE MODE";
+    client.batch_execute(lock).await.unwrap();
+    for _ in 0..3 {
+        let again = instance.get(&key, &path).await;
+        assert_eq!(again.status, 200, "{}", again.body);
+        assert_eq!(base_rate(&again), base_rate(&first));
+        assert_ne!(again.json()["known_at"], first.json()["known_at"]);
+    }
+    client.batch_execute("ROLLBACK").await.unwrap();
+    // A correction of that day is something new.
+    take(&instance, "ibkr", &book(&date, "70.0000", "-66.0000")).await;
+    let corrected = instance.get(&key, &path).await;
+    assert_ne!(base_rate(&corrected), base_rate(&first));
+}

@@ -1,0 +1,192 @@
+//! The other end of a connection: whether anybody is still there while an answer is being worked on. HTTP/1.1 itself does not tell:
+//! a client that has closed its side of the connection may still be reading, and hyper looks no further until it has an answer.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// How soon it is noticed that a client is gone.
+const LOOK: Duration = Duration::from_millis(250);
+/// A client that has closed its side is waited for this long: it may have said all it wants to say (`nc -N`), and still listen.
+pub(crate) const CLOSED_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Handed on with every request of its connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection(Arc<TcpStream>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    There,
+    /// It sends nothing more.
+    Closed,
+    /// The connection is broken.
+    Gone,
+}
+
+impl Connection {
+    fn look(&self) -> Seen {
+        let mut polled = [PollFd::new(&*self.0, PollFlags::RDHUP)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // Interrupted: the next look tells.
+        if poll(&mut polled, Some(&now)).is_err() {
+            return Seen::There;
+        }
+        let seen = polled[0].revents();
+        if seen.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
+            Seen::Gone
+        } else if seen.contains(PollFlags::RDHUP) {
+            Seen::Closed
+        } else {
+            Seen::There
+        }
+    }
+
+    /// Returns when nobody waits for the answer any more.
+    pub(crate) async fn gone(&self) {
+        let mut closed_at = None;
+        loop {
+            match self.look() {
+                Seen::There => {}
+                Seen::Closed => {
+                    let since = *closed_at.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= CLOSED_PATIENCE {
+                        return;
+                    }
+                }
+                Seen::Gone => return,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// A TCP connection that others may look at while it is used.
+#[derive(Debug)]
+pub(crate) struct Watched(Arc<TcpStream>);
+
+impl Watched {
+    pub(crate) fn new(stream: TcpStream) -> (Watched, Connection) {
+        let stream = Arc::new(stream);
+        (Watched(Arc::clone(&stream)), Connection(stream))
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(context))?;
+            match self.0.try_read_buf(buffer) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Watched {
+    fn poll_writing(
+        &self,
+        context: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(context))?;
+            match write(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_writing(context, |stream| stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_writing(context, |stream| stream.try_write_vectored(parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// There is no buffer of ours.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Write) {
+            Ok(()) | Err(rustix::io::Errno::NOTCONN) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    async fn until(peer: &Connection, expected: Seen) {
+        while peer.look() != expected {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_seen_whether_a_client_closed_its_side_or_is_gone() {
+        let (mut client, server) = pair().await;
+        let (mut watched, peer) = Watched::new(server);
+        assert_eq!(peer.look(), Seen::There);
+        client.write_all(b"ask").await.unwrap();
+        let mut read = [0; 3];
+        watched.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"ask");
+        client.shutdown().await.unwrap();
+        until(&peer, Seen::Closed).await;
+        // It still listens.
+        watched.write_all(b"answer").await.unwrap();
+        let mut read = [0; 6];
+        client.read_exact(&mut read).await.unwrap();
+        // Now it does not: what is sent to it comes back refused.
+        drop(client);
+        let _ = watched.write_all(b"more").await;
+        until(&peer, Seen::Gone).await;
+        peer.gone().await;
+    }
+}
