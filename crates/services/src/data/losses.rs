@@ -1,6 +1,7 @@
 //! What recoveries did not bring back: stretches of the log whose entries were acknowledged and are lost.
 
 use audit::{Entry, expand};
+use connection::Landing;
 use serde::Serialize;
 use tokio_postgres::Client;
 
@@ -120,7 +121,7 @@ pub(crate) async fn losses_in(client: &Client) -> Result<Vec<Loss>, DatabaseErro
 
 /// The same, for a command.
 pub async fn losses(database: &str, log: u16) -> Result<Vec<Loss>, DatabaseError> {
-    let session = connect(database, "bre audit").await?;
+    let session = connect(database, "bre audit", Landing::Any).await?;
     let mut losses = losses_in(&session.client).await?;
     losses.retain(|loss| loss.log == log);
     Ok(losses)
