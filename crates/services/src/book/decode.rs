@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 
 use super::bounds::{CPU_SECONDS_MAX, DECODED_BYTES_MAX, Halt, LINES_MAX, MEMORY_BYTES_MAX, Meter};
 use super::flat;
-use super::input::BookError;
+use super::input::{BookError, Line};
 use super::parquet;
 
 /// The program that decodes a book: the file is its standard input, the lines are its standard output, and words on standard
@@ -57,30 +57,29 @@ pub fn decode_book(file: &File, out: File) -> Result<(), String> {
 
 /// For fuzzing: decodes these bytes in this process. Returns how many lines there are; the error is for whoever sent them.
 pub fn check_book(bytes: &[u8]) -> Result<u64, String> {
-    let check = || -> Result<u64, BookError> {
-        if !parquet::is_one(bytes) {
-            let mut lines = 0;
-            super::input::csv(bytes, &mut |_| {
-                lines += 1;
-                true
-            })?;
-            return Ok(lines);
-        }
-        use std::io::Write;
-        let failed = |error: std::io::Error| BookError::Broken(error.to_string());
-        let mut file = tempfile::tempfile().map_err(failed)?;
-        file.write_all(bytes).map_err(failed)?;
-        let out = tempfile::tempfile().map_err(failed)?;
-        let own = out.try_clone().map_err(failed)?;
-        decode_here(&file, own, &Halt::default())?;
-        let mut lines = 0;
-        flat::read(&out, &mut |_| {
-            lines += 1;
-            true
-        })?;
-        Ok(lines)
-    };
-    check().map_err(|error| error.to_string())
+    let mut lines = 0;
+    let read = read_here(bytes, &mut |_| {
+        lines += 1;
+        true
+    });
+    read.map(|_| lines).map_err(|error| error.to_string())
+}
+
+/// The lines of a file in any form, read in this process. Returns the names of columns that mean nothing here.
+pub(super) fn read_here(
+    bytes: &[u8],
+    each: &mut dyn FnMut(Line) -> bool,
+) -> Result<Vec<String>, BookError> {
+    if !parquet::is_one(bytes) {
+        return super::input::csv(bytes, each);
+    }
+    let failed = |error: std::io::Error| BookError::Broken(error.to_string());
+    let file = tempfile::tempfile().map_err(failed)?;
+    file.write_all_at(bytes, 0).map_err(failed)?;
+    let out = tempfile::tempfile().map_err(failed)?;
+    let own = out.try_clone().map_err(failed)?;
+    decode_here(&file, own, &Halt::default())?;
+    flat::read(&out, each)
 }
 
 fn decode_here(file: &File, out: File, halt: &Halt) -> Result<(), BookError> {

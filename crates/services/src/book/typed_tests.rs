@@ -8,7 +8,7 @@ use parquet::data_type::{DoubleType, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use super::input;
+use super::decode::read_here;
 
 /// Two positions: shares as a whole number, price as a decimal of six places, value as one of four, days as a double.
 fn book(values: [i128; 2]) -> Bytes {
@@ -62,7 +62,7 @@ fn a_typed_number_is_its_value_and_its_pair_is_compared() {
     // 2500.5000 with four places; then a value that its shares and price are not worth.
     let book = book([25_005_000, 10_000]);
     let mut read = Vec::new();
-    input::read(&book, &mut |line| {
+    read_here(&book, &mut |line| {
         let position = line.cells.and_then(|cells| cells.read());
         read.push(
             position.map(|position| (position.loan_days, position.worth.value().to_string())),
