@@ -224,8 +224,8 @@ fn decoded(
             integer(kind, scale, *number, 64)
         }),
         // A binary float counts as the shortest decimal that reads back as it, which is what the tool that wrote it shows.
-        R::FloatColumnReader(reader) => cells(reader, column, count, into, |number| typed(number)),
-        R::DoubleColumnReader(reader) => cells(reader, column, count, into, |number| typed(number)),
+        R::FloatColumnReader(reader) => cells(reader, column, count, into, typed),
+        R::DoubleColumnReader(reader) => cells(reader, column, count, into, typed),
         R::ByteArrayColumnReader(reader) => cells(reader, column, count, into, |value| {
             bytes(column, value.data())
         }),
