@@ -45,6 +45,7 @@ pub(super) const RULES: Rules = Rules {
     schema_micros: 3 * DAY_MICROS,
     grace_micros: 6 * HOUR_MICROS,
     heads_spacing_micros: HOUR_MICROS,
+    wal_at_once: false,
 };
 
 #[derive(Debug, Default, Clone, Copy)]
