@@ -482,6 +482,7 @@ impl Backup {
             schema_micros: micros(self.schema_days),
             grace_micros: i64::from(self.grace_hours.get()) * HOUR_MICROS,
             heads_spacing_micros: i64::from(self.heads_minutes.get()) * HOUR_MICROS / 60,
+            wal_at_once: false,
         }
     }
 

@@ -87,8 +87,8 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &ServeArgs) -> Result<E
     if let Some(protection) = protection {
         protection.stop();
     }
-    // A request whose work goes on in a thread is not waited for: nobody is there to hear its answer.
-    runtime.shutdown_background();
+    // A request whose work goes on in a thread is not waited for long: nobody is there to hear its answer.
+    drop(runtime);
     tracing::info!("stopped");
     drop(lock);
     Ok(ExitCode::SUCCESS)

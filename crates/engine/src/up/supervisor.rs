@@ -326,8 +326,8 @@ impl Supervisor {
         if let Some(mut redis) = self.redis.take() {
             redis.stop();
         }
-        // A request whose work goes on in a thread is not waited for: nobody is there to hear its answer.
-        self.runtime.shutdown_background();
+        // A request whose work goes on in a thread is not waited for long: nobody is there to hear its answer.
+        drop(self.runtime);
         stopped?;
         tracing::info!("stopped");
         Ok(())

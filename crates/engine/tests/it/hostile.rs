@@ -137,12 +137,7 @@ fn hostile(index: u64, random: &mut Seeded, big: bool) -> Hostile {
         }
         8 => {
             let size = if big { 200 << 20 } else { 3 << 20 };
-            let bytes = [
-                &HEADER[..],
-                b"\"",
-                &b"GME,standard,30,1\n".repeat(size / 18),
-            ]
-            .concat();
+            let bytes = [HEADER, b"\"", &b"GME,standard,30,1\n".repeat(size / 18)].concat();
             (
                 "a quotation mark without an end".to_owned(),
                 bytes,
@@ -151,7 +146,7 @@ fn hostile(index: u64, random: &mut Seeded, big: bool) -> Hostile {
         }
         9 => {
             let size = if big { 200 << 20 } else { 3 << 20 };
-            let bytes = [&HEADER[..], &b",".repeat(size)].concat();
+            let bytes = [HEADER, &b",".repeat(size)].concat();
             (
                 "a line of commas".to_owned(),
                 bytes,
@@ -291,6 +286,7 @@ fn cost(folder: &Folder, bytes: &[u8]) -> Cost {
         .split_whitespace()
         .collect();
     let ticks = |at: usize| fields[at].parse::<u32>().unwrap();
+    #[expect(clippy::float_arithmetic, reason = "a figure to print, no money")]
     let cpu_seconds = f64::from(ticks(11) + ticks(12)) / 100.0;
     Cost {
         cpu_seconds,

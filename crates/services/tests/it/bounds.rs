@@ -45,7 +45,7 @@ async fn no_body_of_any_endpoint_costs_more_than_its_bound() {
             if operation.get("requestBody").is_some() && path != "/api/v1/book" {
                 let method: Method = method.to_uppercase().parse().unwrap();
                 // What stands for an id is one that is not there.
-                let named = path.replace('{', "").replace('}', "");
+                let named = path.replace(['{', '}'], "");
                 endpoints.push((method, named, path.contains('{')));
             }
         }

@@ -70,7 +70,7 @@ async fn health(instance: &Instance) -> Value {
 async fn what_another_system_left_in_the_cache_is_not_read_and_is_told_of() {
     let redis = TestRedis::start();
     let options = Options {
-        redis: Some(redis.url()),
+        redis: Some(redis.url().into()),
         ..Options::default()
     };
     let other = Instance::with(options.clone()).await;
@@ -112,7 +112,7 @@ async fn what_another_system_left_in_the_cache_is_not_read_and_is_told_of() {
 async fn a_redis_that_refuses_is_told_of_in_its_own_words() {
     let redis = TestRedis::start();
     let instance = Instance::with(Options {
-        redis: Some(redis.url()),
+        redis: Some(redis.url().into()),
         ..Options::default()
     })
     .await;
