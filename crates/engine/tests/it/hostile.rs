@@ -141,7 +141,7 @@ fn hostile(index: u64, random: &mut Seeded, big: bool) -> Hostile {
             (
                 "a quotation mark without an end".to_owned(),
                 bytes,
-                Some("is not closed"),
+                Some("not closed"),
             )
         }
         9 => {

@@ -24,6 +24,7 @@ fn leftovers_of_another_recovery_have_no_effect_and_what_is_missing_here_is_name
     let ran = world.folder("ran");
     std::fs::create_dir(data.join("conf.d")).unwrap();
     let leftovers = data.join("conf.d/90-restore.conf");
+    // any day: before everything that is there.
     std::fs::write(
         &leftovers,
         format!(

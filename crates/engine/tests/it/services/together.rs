@@ -63,7 +63,7 @@ fn internal_routes(fleet: &Fleet) {
     );
 
     let order = json!({ "request_id": "direct", "client_id": "standard", "key_id": "key_test", "ticker": "NOSUCH",
-                        "position_value": 1000, "loan_days": 1, "per_share": null });
+                        "worth": { "position_value": 1000, "per_share": null }, "loan_days": 1 });
     let refused = fleet.order(CALCULATION, "/internal/calculate", &order);
     assert_eq!(
         (refused.status, &refused.body["ticker"]),
