@@ -3,10 +3,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{INCOMING, PosixStore, is_full, rename_new, sync_dir};
+use super::{INCOMING, PosixStore, is_full, rename_new, sync_dir, write_synced};
 
 const FOLDER: &str = ".reserve";
 /// A mark names 10,000 objects at most, of some 70 bytes each.
@@ -88,13 +88,7 @@ fn full_of_bytes(path: &Path) -> io::Result<()> {
             state.to_le_bytes()
         })
         .collect();
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(&bytes)?;
-    file.sync_all()
+    write_synced(path, |file| file.write_all(&bytes))
 }
 
 /// Its blocks hold these bytes now, and are as many as these need.
