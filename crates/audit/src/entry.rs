@@ -39,6 +39,12 @@ pub enum Kind {
     DrillRun,
     LocateChanged,
     BookPriced,
+    EntryRecovered,
+    JobRun,
+    RunbookStep,
+    ApprovalGiven,
+    AlertChanged,
+    RoleChanged,
     /// Written by a later version: verified like the others, not understood.
     Other(u8),
 }
@@ -280,7 +286,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-const KINDS: [(Kind, u8, &str); 11] = [
+const KINDS: [(Kind, u8, &str); 17] = [
     (Kind::Quote, 1, "Quote"),
     (Kind::EpochOpened, 2, "EpochOpened"),
     (Kind::FeedLoaded, 3, "FeedLoaded"),
@@ -292,6 +298,12 @@ const KINDS: [(Kind, u8, &str); 11] = [
     (Kind::DrillRun, 9, "DrillRun"),
     (Kind::LocateChanged, 10, "LocateChanged"),
     (Kind::BookPriced, 11, "BookPriced"),
+    (Kind::EntryRecovered, 12, "EntryRecovered"),
+    (Kind::JobRun, 13, "JobRun"),
+    (Kind::RunbookStep, 14, "RunbookStep"),
+    (Kind::ApprovalGiven, 15, "ApprovalGiven"),
+    (Kind::AlertChanged, 16, "AlertChanged"),
+    (Kind::RoleChanged, 17, "RoleChanged"),
 ];
 
 impl Kind {
