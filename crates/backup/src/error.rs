@@ -24,6 +24,11 @@ pub enum BackupError {
         server: postgres_physical::lsn::Lsn,
         repository: postgres_physical::lsn::Lsn,
     },
+    #[error(
+        "what PostgreSQL sends from {0} on is no WAL ({1}); nothing of it is kept or confirmed. Its files in pg_wal were removed or replaced \
+         while it runs, and what it commits is in no file: stop it and restore it from the repository"
+    )]
+    NotWal(postgres_physical::lsn::Lsn, String),
     #[error("{0}")]
     Setting(String),
     #[error(

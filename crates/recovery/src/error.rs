@@ -156,6 +156,20 @@ pub enum Error {
         log: PathBuf,
     },
     #[error(
+        "the WAL of timeline {timeline} in the repository goes on to {goes_on_to}, but at {at} there is no record: a server whose files were removed \
+         while it ran sent what is no WAL. What was committed before can be restored: delete {folder}, and restore to the last record, --lsn {} \
+         --timeline {timeline}",
+        crate::database::show_lsn(*last_record)
+    )]
+    BrokenWal {
+        folder: PathBuf,
+        timeline: u32,
+        at: String,
+        goes_on_to: String,
+        /// LSN of the last record that can be replayed.
+        last_record: u64,
+    },
+    #[error(
         "recovery in {folder} did not finish: {reason}. {remedy}\nThe end of PostgreSQL's log {log}:\n{tail}"
     )]
     Recovery {

@@ -16,6 +16,7 @@ use repository::{Hole, Inventory, Repository, WalWriter};
 pub(super) struct Attached {
     pub(super) stream: WalStream,
     pub(super) writer: WalWriter,
+    pub(super) segment_bytes: u64,
     pub(super) start: Lsn,
     /// What earlier streams made durable; never less is confirmed.
     pub(super) held: Lsn,
@@ -78,6 +79,7 @@ pub(super) fn attach(config: &StreamerConfig, shared: &Shared) -> Result<Attache
     Ok(Attached {
         stream,
         writer,
+        segment_bytes,
         start: begin.start,
         held: begin.held,
     })

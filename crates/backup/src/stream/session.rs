@@ -7,6 +7,7 @@ use super::state::{Shared, Side, StreamState};
 use crate::{BackupError, Result, now_micros};
 use postgres_physical::lsn::Lsn;
 use postgres_physical::replication::{Event, StatusSender, WalStream};
+use postgres_physical::wal::Follower;
 use postgres_physical::wire::WireError;
 use repository::WalWriter;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,9 +51,11 @@ pub(super) fn run(
     let Attached {
         mut stream,
         writer,
+        segment_bytes,
         start,
         held,
     } = attached;
+    let follower = Follower::new(start, segment_bytes);
     let session = Session {
         shared,
         queue: Queue::new(start.0, config.buffer_bytes_max),
@@ -71,7 +74,7 @@ pub(super) fn run(
             let _done = done;
             session.flush(writer)
         });
-        let received = session.receive(&mut stream);
+        let received = session.receive(&mut stream, follower);
         // Whatever was received is still made durable, also after the server is gone.
         session.queue.close();
         // A server that ended the stream first leaves nobody else to see that the repository hangs.
@@ -88,7 +91,7 @@ pub(super) fn run(
 }
 
 impl Session<'_> {
-    fn receive(&self, stream: &mut WalStream) -> Result<SessionEnd> {
+    fn receive(&self, stream: &mut WalStream, mut follower: Follower) -> Result<SessionEnd> {
         self.send_status(true)?;
         let mut last_status = Instant::now();
         let mut idle = Idle::default();
@@ -123,7 +126,16 @@ impl Session<'_> {
                     sent_at_micros,
                     data,
                 }) => {
-                    self.take_wal(start, &data, server_end, sent_at_micros)?;
+                    let whole = follower.take(&data);
+                    let sound = match &whole {
+                        Ok(()) => &data[..],
+                        // What is whole was perhaps answered for.
+                        Err(end) => {
+                            &data[..data.len().min(end.at.0.saturating_sub(start.0) as usize)]
+                        }
+                    };
+                    self.take_wal(start, sound, server_end, sent_at_micros)?;
+                    whole.map_err(|end| BackupError::NotWal(end.at, end.reason))?;
                 }
                 Some(Event::KeepAlive {
                     server_end,

@@ -18,7 +18,7 @@ pub enum Side {
 impl Side {
     pub(super) fn of(error: &BackupError) -> Side {
         match error {
-            BackupError::Postgres(_) => Side::Server,
+            BackupError::Postgres(_) | BackupError::NotWal(..) => Side::Server,
             BackupError::Repository(_) => Side::Repository,
             _ => Side::Setting,
         }

@@ -109,7 +109,22 @@ fn restore(supervisor: &Supervisor, private: &RecipientPrivate) -> Result<(), Er
             Stage::FilesRestored => Step::FilesRestored,
         });
     };
-    let outcome = bring_back(&source, Target::latest(), &unfinished, &steps, &passed)?;
+    let outcome = match bring_back(&source, Target::latest(), &unfinished, &steps, &passed) {
+        // Trying the same again would fail the same way.
+        Err(Error::Recovery(recovery::Error::BrokenWal {
+            timeline,
+            last_record,
+            at,
+            goes_on_to,
+            ..
+        })) => {
+            tracing::error!(timeline, %at, %goes_on_to, "the repository holds bytes that are no WAL; restoring what comes before them");
+            postgres_physical::server::remove_tree(&unfinished)?;
+            let whole = Target::lsn(last_record).on_timeline(timeline);
+            bring_back(&source, whole, &unfinished, &steps, &passed)?
+        }
+        outcome => outcome?,
+    };
     std::fs::rename(&unfinished, postgres.dir())
         .map_err(Error::file("cannot put in place", postgres.dir()))?;
     sync_folder(instance.root())?;

@@ -55,9 +55,8 @@ const LOSSES: [Loss; 5] = [
 const AWAY: Duration = Duration::from_millis(300);
 
 impl Loss {
-    /// `alive`: the folder goes while its server lives. Such a server may make a WAL segment anew and stream its zeros, behind which a
-    /// recovery to the end of what was streamed finds no record: open, and met by the long form.
-    fn strike(self, data: &Path, alive: bool) {
+    /// The folder goes while its server lives: such a server makes WAL segments anew and streams their zeros.
+    fn strike(self, data: &Path) {
         let postgres = data.join("postgres");
         match self {
             Self::Database => {
@@ -66,9 +65,6 @@ impl Loss {
                 }
             }
             Self::Folder => {
-                if let Some(left) = Leftover::detect(&postgres).filter(|_| !alive) {
-                    let _ = left.kill();
-                }
                 drop(std::fs::remove_dir_all(&postgres));
             }
             Self::Stream => {
@@ -115,7 +111,7 @@ struct Plan {
 type Planned = Arc<Mutex<Plan>>;
 
 /// Hears of each step, and strikes where that is planned before the engine goes on.
-fn observe(socket: &Path, data: PathBuf, alive: bool) -> Planned {
+fn observe(socket: &Path, data: PathBuf) -> Planned {
     let listener = UnixListener::bind(socket).unwrap();
     let planned = Planned::default();
     let next = Arc::clone(&planned);
@@ -135,7 +131,7 @@ fn observe(socket: &Path, data: PathBuf, alive: bool) -> Planned {
                 due
             };
             if let Some(loss) = due {
-                loss.strike(&data, alive);
+                loss.strike(&data);
             }
             let _ = stream.write_all(b"\n");
         }
@@ -170,8 +166,7 @@ fn what_is_lost_again_while_it_is_brought_back_comes_back_whatever_it_is_and_whe
     let socket = instance.folder.join("steps.sock");
     let variable = ("BRE_STEP_OBSERVER".to_owned(), socket.display().to_string());
     instance.folder.environment.push(variable);
-    let alive = rounds >= 65;
-    let planned = observe(&socket, instance.data(), alive);
+    let planned = observe(&socket, instance.data());
     instance.up();
 
     let (mut dice, mut acknowledged) = (Dice(seed), Vec::new());
@@ -204,7 +199,7 @@ fn what_is_lost_again_while_it_is_brought_back_comes_back_whatever_it_is_and_whe
             plan.losses.extend([(step, second), third]);
             plan.settled = false;
         }
-        first.strike(&instance.data(), alive);
+        first.strike(&instance.data());
         let settled = within(PATIENCE, || planned.lock().unwrap().settled.then_some(()));
         assert!(settled.is_some(), "seed {seed}: {what}: never at its end");
         let left = std::mem::take(&mut planned.lock().unwrap().losses);

@@ -4,16 +4,16 @@ use super::record::Record;
 use super::{RM_XLOG, XLOG_SWITCH};
 use crate::lsn::Lsn;
 
-const PAGE: u64 = 8192;
-const SHORT_HEADER: u64 = 24;
-const LONG_HEADER: u64 = 40;
-const RECORD_HEADER: usize = 24;
+pub(super) const PAGE: u64 = 8192;
+pub(super) const SHORT_HEADER: u64 = 24;
+pub(super) const LONG_HEADER: u64 = 40;
+pub(super) const RECORD_HEADER: usize = 24;
 /// PostgreSQL refuses to write larger records.
-const RECORD_BYTES_MAX: u32 = 1020 << 20;
+pub(super) const RECORD_BYTES_MAX: u32 = 1020 << 20;
 
-const FIRST_IS_CONTINUATION: u16 = 0x1;
+pub(super) const FIRST_IS_CONTINUATION: u16 = 0x1;
 const HAS_LONG_HEADER: u16 = 0x2;
-const FIRST_OVERWRITES_CONTINUATION: u16 = 0x8;
+pub(super) const FIRST_OVERWRITES_CONTINUATION: u16 = 0x8;
 
 /// What [`Decoder::step`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]

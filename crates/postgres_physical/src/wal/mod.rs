@@ -2,13 +2,15 @@
 //!
 //! [`Decoder`] takes bytes as they arrive and gives records; [`records`] reads a whole slice. Where records stop being
 //! valid, WAL ends: [`Step::End`] says where and why. Whether that is the true end or damage, only the caller can know,
-//! by comparing with the end it expects.
+//! by comparing with the end it expects. [`Follower`] only judges, and keeps no record: it is for whoever takes WAL as it is written.
 
 mod decoder;
+mod follower;
 mod record;
 mod transaction;
 
 pub use decoder::{Decoder, Step, WalEnd, records};
+pub use follower::Follower;
 pub use record::{BlockReference, Record, RecordError, resource_manager_name};
 pub use transaction::{RestorePoint, TransactionEnd};
 

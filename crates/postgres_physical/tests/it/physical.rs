@@ -4,7 +4,9 @@ use postgres_physical::lsn::{Lsn, segment_name};
 use postgres_physical::page::{Fork, PAGE_BYTES, PageState, RelationFile, check, page_lsn};
 use postgres_physical::pg_control::{ClusterState, ControlError, ControlFile};
 use postgres_physical::server::StopMode;
-use postgres_physical::wal::{Decoder, Record, Step, records, resource_manager_name};
+use postgres_physical::wal::{
+    Decoder, Follower, Record, Step, WalEnd, records, resource_manager_name,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use testkit::TestPostgres;
@@ -289,6 +291,7 @@ fn records_are_those_of_pg_waldump() {
     assert!(wal_end.at >= end, "{wal_end:?}, the server says {end}");
     check_pieces(&bytes, start, &found);
     check_damage(&bytes, start, &found);
+    check_followed(&bytes, start, &found);
     postgres.stop(StopMode::Immediate);
 }
 
@@ -309,6 +312,55 @@ fn check_pieces(bytes: &[u8], start: Lsn, expected: &[Record]) {
     assert_eq!(found.len(), expected.len());
     assert!(found == expected);
     assert!(decoder.system_identifier().is_some() && decoder.timeline() == 1);
+}
+
+/// Whoever only follows says of WAL what whoever reads it says, in pieces of any size, and is not deceived by zeros that stand where a
+/// server whose files are gone makes them anew: from a page on, in a page, for a whole segment.
+fn check_followed(bytes: &[u8], start: Lsn, found: &[Record]) {
+    const SEGMENT: u64 = 1 << 20;
+    let follow = |bytes: &[u8], start: Lsn, piece: usize| -> (Lsn, Result<(), WalEnd>) {
+        let mut follower = Follower::new(start, SEGMENT);
+        let taken = bytes
+            .chunks(piece)
+            .try_for_each(|piece| follower.take(piece));
+        (follower.whole_to(), taken)
+    };
+    let offset = |lsn: u64| (lsn - start.0) as usize;
+    let last = found.last().unwrap();
+    let whole = &bytes[..offset(last.end.0)];
+    for piece in [1, 7, 4096, 8192, 77_777, whole.len()] {
+        let (whole_to, taken) = follow(whole, start, piece);
+        assert_eq!(taken, Ok(()), "{piece}");
+        assert_eq!(whole_to.0, last.end.0.next_multiple_of(8), "{piece}");
+    }
+    // From any segment on, in the middle of a record of several segments too.
+    for begin in (start.0..last.end.0).step_by(SEGMENT as usize) {
+        let (_, taken) = follow(&whole[offset(begin)..], Lsn(begin), 5000);
+        assert_eq!(taken, Ok(()), "{begin:x}");
+    }
+    let middle = found[found.len() / 2].end.0;
+    for (from, to) in [
+        (
+            middle.next_multiple_of(8192),
+            middle.next_multiple_of(8192) + 8192,
+        ),
+        (middle + 100, middle.next_multiple_of(8192)),
+        (
+            middle.next_multiple_of(SEGMENT),
+            middle.next_multiple_of(SEGMENT) + SEGMENT,
+        ),
+    ] {
+        let mut zeroed = whole.to_vec();
+        let end = offset(to).min(zeroed.len());
+        zeroed[offset(from)..end].fill(0);
+        let (decoded, _) = records(start, SEGMENT, &zeroed);
+        for piece in [1, 6000, zeroed.len()] {
+            let (whole_to, taken) = follow(&zeroed, start, piece);
+            assert!(taken.is_err(), "{from:x} to {to:x}");
+            let decoded_to = decoded.last().unwrap().end.0.next_multiple_of(8);
+            assert_eq!(whole_to.0, decoded_to, "{from:x} to {to:x}");
+        }
+    }
 }
 
 /// Records end before a flipped bit, and starting at a record in the middle works.

@@ -12,13 +12,14 @@ use postgres_physical::server::{
 };
 use postgres_physical::timeline::{History, history_file_name};
 use postgres_physical::wire::ConnectOptions;
-use repository::{RecipientPrivate, Repository, release, reserve};
+use repository::{RecipientPrivate, Repository, WalReader, release, reserve};
 
 use super::destination::sync_cluster;
 use super::fetch::{FetchCommand, FetchServer, Scope};
 use super::marker::Marker;
 use super::occupied::check_not_running;
 use super::plan::Plan;
+use super::resolve::find_break;
 use super::restore::CONTROL;
 use super::settings::{RECOVERY_OFF, remove_traces, set_in_auto};
 use super::work::WorkFolder;
@@ -28,7 +29,7 @@ use crate::{Error, Progress, Result};
 /// Replay may take long; without any new WAL asked for it is stuck after this.
 const STALL: Duration = Duration::from_secs(900);
 const LOOK: Duration = Duration::from_millis(10);
-const PAGE_HEADER_BYTES_MAX: u64 = 40;
+pub(super) const PAGE_HEADER_BYTES_MAX: u64 = 40;
 /// WAL that was read ahead lies here until PostgreSQL takes it.
 const STAGING: &str = "pg_wal/bre_ahead";
 /// How much replayed WAL PostgreSQL keeps before it writes what it replayed; a restore needs as much space.
@@ -401,6 +402,9 @@ fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: St
             log: request.log.to_owned(),
         };
     }
+    if let Some(broken) = wal_broken(request, &tail) {
+        return broken;
+    }
     let (reason, remedy) = match fetch.trouble() {
         Some(trouble) => (
             format!("WAL could not be handed out: {trouble}"),
@@ -417,6 +421,25 @@ fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: St
     }
 }
 
+/// The target was named by a record that is there: where PostgreSQL does not come to it, something between is no WAL.
+fn wal_broken(request: &Recover<'_>, tail: &str) -> Option<Error> {
+    if !tail.contains(TARGET_NOT_REACHED) {
+        return None;
+    }
+    let reader = WalReader::new(request.repository, request.private);
+    // Where that cannot be found out, PostgreSQL's own words are told.
+    let found = find_break(&reader, request.plan).ok().flatten()?;
+    Some(Error::BrokenWal {
+        folder: request.dir.to_owned(),
+        timeline: found.timeline,
+        at: show_lsn(found.at),
+        goes_on_to: show_lsn(request.plan.stop.lsn),
+        last_record: found.last_record,
+    })
+}
+
+/// PostgreSQL's words, as `lc_messages = C` has them.
+const TARGET_NOT_REACHED: &str = "recovery ended before configured recovery target was reached";
 const REMEDY_WAL: &str =
     "Mend the repository or choose an earlier target, delete the folder and restore again";
 const REMEDY: &str = "The log says why; the repository is untouched: delete the folder and restore again, or use an earlier backup";

@@ -4,6 +4,8 @@ use postgres_physical::lsn::Lsn;
 use postgres_physical::wal::{Decoder, Record, Step};
 use repository::WalReader;
 
+use super::plan::Plan;
+use super::recover::PAGE_HEADER_BYTES_MAX;
 use super::window::{Link, Span};
 use crate::{Error, Result};
 
@@ -78,6 +80,58 @@ pub(super) fn last_record(reader: &WalReader, span: &Span) -> Result<Option<(usi
                 _ if segment * segment_bytes <= link.from => break,
                 _ => segment -= 1,
             }
+        }
+    }
+    Ok(None)
+}
+
+/// WAL that ends before the plan's end although the repository holds more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Break {
+    pub(super) timeline: u32,
+    /// Where the next record should be.
+    pub(super) at: u64,
+    /// The start of the last record that can be replayed.
+    pub(super) last_record: u64,
+}
+
+/// Reads all that a plan replays. `None` where every record of it is there.
+pub(super) fn find_break(reader: &WalReader, plan: &Plan) -> Result<Option<Break>> {
+    let (mut last_record, mut entered) = (None, false);
+    for link in &plan.span.links {
+        entered |= link.timeline == plan.backup.timeline;
+        if !entered || link.to == link.wal_from {
+            continue;
+        }
+        let segment_bytes = segment_bytes(reader, link.timeline)?;
+        let is_first = link.timeline == plan.backup.timeline;
+        let from = if is_first {
+            plan.backup.start_lsn
+        } else {
+            link.from
+        };
+        let segment = from / segment_bytes;
+        let mut records = Records::from_segment(reader, *link, segment, segment_bytes);
+        let is_last = link.timeline == plan.timeline;
+        let stop = if is_last { plan.stop.lsn } else { link.to };
+        let mut reached = records.decoder.position().0;
+        while let Some(record) = records.next()? {
+            reached = records.decoder.position().0;
+            last_record = Some(record.lsn.0);
+            if record.lsn.0 >= stop {
+                return Ok(None);
+            }
+        }
+        // Between the last record and the next there may be the header of a page.
+        if reached + PAGE_HEADER_BYTES_MAX < stop {
+            return Ok(last_record.map(|last_record| Break {
+                timeline: link.timeline,
+                at: reached,
+                last_record,
+            }));
+        }
+        if is_last {
+            break;
         }
     }
     Ok(None)

@@ -1,6 +1,6 @@
 use super::*;
 use recovery::Error;
-use repository::BackupState;
+use repository::{BackupState, WalWriter};
 
 /// A world with one complete backup and some WAL after it, its server gone.
 fn lost() -> World {
@@ -212,4 +212,67 @@ fn a_fetch_without_a_server_is_trouble_and_not_the_end() {
     let outcome = wal_fetch(&dir.path().join("nobody"), "000000010000000000000001", &to);
     assert!(matches!(outcome, FetchOutcome::Trouble(_)) && outcome.exit_code() > 125);
     assert!(!to.exists());
+}
+
+/// A server whose files were removed under it streams the zeros of a segment that it makes anew, and goes on behind them. What comes before
+/// them comes back, and the way there is named instead of one that fails again and again.
+#[test]
+fn bytes_that_are_no_wal_end_what_can_be_restored_and_are_named() {
+    let mut world = World::new();
+    let source = world.postgres.connect_options();
+    let streamer = world.stream(source.clone());
+    assert_eq!(world.backup(&source).state, BackupState::Complete);
+    value(&source, "CREATE TABLE t AS SELECT 1 AS n");
+    wait_durable(&streamer, &source);
+    let held = streamer.state();
+    streamer.stop();
+    value(
+        &source,
+        "INSERT INTO t SELECT 2 FROM generate_series(1, 30000)",
+    );
+    let end = lsn(&value(&source, "SELECT pg_current_wal_flush_lsn()"));
+    let data = world.postgres.data_dir().join("pg_wal");
+    world
+        .postgres
+        .stop(postgres_physical::server::StopMode::Kill);
+
+    // As it would have come from such a server: one page of zeros, and sound WAL behind it.
+    let (system, start) = (
+        held.system_identifier.unwrap(),
+        held.durable_lsn / SEGMENT * SEGMENT,
+    );
+    let public = world.private.public();
+    let mut writer =
+        WalWriter::new(&world.repository, public, system, 1, SEGMENT, "w", start).unwrap();
+    let zeros = held.durable_lsn.next_multiple_of(8192) + 8192;
+    for segment in start / SEGMENT..=end / SEGMENT {
+        let from = segment * SEGMENT;
+        let name = postgres_physical::lsn::segment_name(1, segment, SEGMENT);
+        let mut bytes = std::fs::read(data.join(name)).unwrap();
+        bytes.truncate(usize::try_from((end - from).min(SEGMENT)).unwrap());
+        if (from..from + SEGMENT).contains(&zeros) {
+            let at = usize::try_from(zeros - from).unwrap();
+            bytes[at..at + 8192].fill(0);
+        }
+        writer
+            .append(from, &bytes, held.confirmed_at_micros.unwrap())
+            .unwrap();
+    }
+    writer.finish().unwrap();
+
+    let error = world.bring_back(Target::latest(), "latest").unwrap_err();
+    let Error::BrokenWal {
+        timeline,
+        last_record,
+        ..
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    assert!((held.durable_lsn..zeros).contains(last_record), "{error}");
+    assert!(error.to_string().contains("--lsn"), "{error}");
+    let whole = Target::lsn(*last_record).on_timeline(*timeline);
+    world.bring_back(whole, "whole").unwrap();
+    let restored = world.start("whole");
+    assert_eq!(restored.value("SELECT count(*) FROM t WHERE n = 1"), "1");
 }
