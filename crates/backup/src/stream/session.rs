@@ -200,7 +200,13 @@ impl Session<'_> {
 
     fn flush_until_closed(&self, writer: &mut WalWriter) -> Result<()> {
         let mut next = Instant::now();
+        let mut looked_at_sealing = next;
         loop {
+            if looked_at_sealing.elapsed() >= STATUS_INTERVAL {
+                looked_at_sealing = Instant::now();
+                let sealing = writer.seal_status();
+                self.shared.update(|state| state.sealing = sealing);
+            }
             match self.queue.take(next) {
                 Work::Closed => return Ok(()),
                 Work::Append {

@@ -1,7 +1,7 @@
 //! What the stream is doing, for status, health and whoever waits for a position.
 
 use crate::BackupError;
-use repository::Hole;
+use repository::{Hole, SealStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,8 @@ pub struct StreamState {
     pub needs_full_backup: bool,
     /// Where it was lost.
     pub hole: Option<Hole>,
+    /// How finished segments are put away.
+    pub sealing: SealStatus,
 }
 
 /// Looks at a stream from elsewhere.

@@ -7,12 +7,14 @@ use backup::{
     stream::StreamWatch,
 };
 use postgres_physical::lsn::Lsn;
-use repository::Hole;
+use repository::{Hole, SealStatus};
 use services::{StreamHealth, StreamReport};
 
 /// Alarm when PostgreSQL keeps this share of what it may keep for us.
 const ALARM_PERMILLE: u32 = 800;
 const FULL_PERMILLE: u32 = 1000;
+/// Alarm when as many finished segments lie in their tails: a restore lists and opens each of those.
+const UNSEALED_SEGMENTS_MAX: usize = 16;
 
 /// Shared between the supervisor, which knows, and the services, which ask at every locate.
 #[derive(Clone, Debug, Default)]
@@ -147,6 +149,10 @@ impl Inner {
                 hole_words(&hole)
             )
         });
+        let unsealed = self.stream.as_ref().and_then(|stream| {
+            let sealing = stream.state().sealing;
+            unsealed_words(&sealing)
+        });
         let proof = self.protected.proof_failed.as_deref();
         let jobs = self.protected.failing.iter().map(String::as_str);
         let parts: Vec<&str> = [
@@ -155,6 +161,7 @@ impl Inner {
             fill.as_deref(),
             lost,
             hole.as_deref(),
+            unsealed.as_deref(),
             proof,
         ]
         .into_iter()
@@ -163,6 +170,28 @@ impl Inner {
         .collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
+}
+
+fn unsealed_words(sealing: &SealStatus) -> Option<String> {
+    let why = sealing
+        .last_error
+        .as_deref()
+        .unwrap_or("it takes longer than PostgreSQL takes to write them");
+    (sealing.pending >= UNSEALED_SEGMENTS_MAX).then(|| {
+        format!(
+            "{} finished WAL segments wait to be sealed ({why}); nothing is lost, restores take longer",
+            sealing.pending
+        )
+    })
+}
+
+/// It costs room and nothing else, and may go on for as long as a store keeps what it was given.
+fn undeleted_words(sealing: &SealStatus) -> Option<String> {
+    let why = sealing.undeleted_reason.as_deref()?;
+    Some(format!(
+        "the store keeps {} objects that nothing needs any more ({why}); they are asked for again, and nothing waits for it",
+        sealing.undeleted
+    ))
 }
 
 /// What a hole costs, for people.
@@ -192,13 +221,23 @@ impl StreamHealth for StreamMonitor {
                 last_backup_at_micros: inner.protected.last_backup_micros,
                 last_proof_at_micros: inner.protected.last_proof_micros,
                 proof_failed: inner.protected.proof_failed.is_some(),
-                warning: inner.key_warning.clone(),
+                warning: warning(
+                    inner.key_warning.clone(),
+                    state
+                        .as_ref()
+                        .and_then(|state| undeleted_words(&state.sealing)),
+                ),
                 alarm: inner.alarm(state.as_ref().and_then(|state| state.error.as_deref())),
                 refuse_locates: refusal(inner.strict_wanted, full, after_hole)
                     .map(ToOwned::to_owned),
             }
         })
     }
+}
+
+fn warning(key: Option<String>, undeleted: Option<String>) -> Option<String> {
+    let parts: Vec<String> = key.into_iter().chain(undeleted).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Strict mode promises that what is acknowledged can be restored. Behind a hole WAL alone restores nothing.
@@ -227,6 +266,27 @@ mod tests {
             limit_bytes: Some(1000),
             safe_bytes: None,
         }
+    }
+
+    #[test]
+    fn what_a_store_does_not_let_go_is_a_warning_and_a_backlog_of_sealing_an_alarm() {
+        let sealing = |pending, undeleted| SealStatus {
+            pending,
+            undeleted,
+            undeleted_reason: (undeleted > 0).then(|| "AccessDenied".to_owned()),
+            ..SealStatus::default()
+        };
+        assert_eq!(unsealed_words(&sealing(UNSEALED_SEGMENTS_MAX - 1, 0)), None);
+        let told = unsealed_words(&sealing(UNSEALED_SEGMENTS_MAX, 0)).unwrap();
+        assert!(told.starts_with("16 finished WAL segments"), "{told}");
+        assert_eq!(undeleted_words(&sealing(0, 0)), None);
+        let told = undeleted_words(&sealing(0, 28)).unwrap();
+        assert!(
+            told.contains("28 objects") && told.contains("AccessDenied"),
+            "{told}"
+        );
+        let both = warning(Some("a key".to_owned()), Some(told)).unwrap();
+        assert!(both.starts_with("a key; the store keeps"), "{both}");
     }
 
     #[test]
