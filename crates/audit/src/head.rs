@@ -56,6 +56,16 @@ pub enum HeadError {
         key_id: KeyId,
     },
     #[error(
+        "the head of log {log}, epoch {epoch}, size {size} is signed by key {key_id}, which is revoked from position {from} on"
+    )]
+    Revoked {
+        log: u16,
+        epoch: u32,
+        size: u64,
+        key_id: KeyId,
+        from: u64,
+    },
+    #[error(
         "the signature of the head of log {log}, epoch {epoch}, size {size} is false: the head was not signed by key {key_id}"
     )]
     Signature {

@@ -183,12 +183,43 @@ impl fmt::Debug for SigningKey {
 pub struct VerifyingKey {
     bytes: [u8; 32],
     id: KeyId,
+    /// It vouches for nothing at or above this position: it was revoked from there on.
+    until: u64,
 }
 
 impl VerifyingKey {
     pub fn from_bytes(bytes: [u8; 32]) -> VerifyingKey {
         let id = KeyId::of(&bytes);
-        VerifyingKey { bytes, id }
+        let until = u64::MAX;
+        VerifyingKey { bytes, id, until }
+    }
+
+    /// The same key, revoked from that position on; of several revocations the earliest counts.
+    #[must_use]
+    pub fn until(mut self, position: u64) -> VerifyingKey {
+        self.until = self.until.min(position);
+        self
+    }
+
+    /// The same key, as if it had not been revoked.
+    #[must_use]
+    pub fn for_ever(self) -> VerifyingKey {
+        VerifyingKey::from_bytes(self.bytes)
+    }
+
+    /// Whether its signature counts for a log of that size, or for the entry at that position.
+    pub fn vouches_for(&self, position: u64) -> bool {
+        position < self.until
+    }
+
+    /// From which position on it is revoked.
+    pub fn revoked_from(&self) -> Option<u64> {
+        (self.until < u64::MAX).then_some(self.until)
+    }
+
+    /// Whether the two are one key, revoked or not.
+    pub fn is_same(&self, other: &VerifyingKey) -> bool {
+        self.bytes == other.bytes
     }
 
     pub fn as_bytes(&self) -> &[u8; 32] {

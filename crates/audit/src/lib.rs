@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 mod chain;
+mod checkpoint;
 mod encoded;
 mod entry;
 mod fields;
@@ -16,18 +17,23 @@ mod follow;
 mod hash;
 mod head;
 pub mod hex;
+mod key_statement;
 mod keys;
 mod merkle;
+mod note;
 mod opening;
 mod proof;
 mod signed_head;
 mod stored;
+mod tiles;
 mod verify;
+mod witness;
 
 #[cfg(test)]
 mod tests;
 
 pub use chain::{Chain, ChainError, Placed, Sealed};
+pub use checkpoint::{Checkpoint, LeftBehind, Origin, is_origin_name};
 pub use encoded::{EncodedFields, ValueWriter};
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError, Kind};
 pub use fields::{FIELDS_MAX, Fields, NAME_BYTES_MAX};
@@ -35,10 +41,20 @@ pub use follow::StoredEntry;
 pub use hash::Hash;
 pub use head::{Head, HeadError};
 pub use hex::HexError;
+pub use key_statement::{KeyStatement, Says, StatementError, trust};
 pub use keys::{KeyError, KeyId, SigningKey, VerifyingKey};
 pub use merkle::Frontier;
+pub use note::{
+    NOTE_BYTES_MAX, Note, NoteError, NoteKey, NoteKeyId, NoteSignature, SignatureKind, Signed,
+};
 pub use opening::{EpochOpening, EpochRecord, LostHead, OpeningError, Reason};
 pub use proof::{InclusionProof, ProofError, Proved, Prover};
 pub use signed_head::SignedHead;
 pub use stored::expand;
+pub use tiles::{
+    TILE_WIDTH, Tile, TileId, TileTree, TiledTree, TreeError, is_consistent, read_tile, tile_bytes,
+};
 pub use verify::{BadEntry, Report, Verifier, verify};
+pub use witness::{
+    ANSWER_BYTES_MAX, AddCheckpoint, Judgement, KnownLog, REQUEST_BYTES_MAX, Seen, judge,
+};

@@ -69,6 +69,8 @@ pub enum OpeningError {
     Field(&'static str),
     #[error("it is signed by key {0}, which is not among the trusted keys")]
     UnknownKey(KeyId),
+    #[error("it is signed by key {0}, which is revoked from position {1} on")]
+    Revoked(KeyId, u64),
     #[error("its signature is false: nobody with key {0} opened this epoch")]
     Signature(KeyId),
     #[error("its {0} is not what precedes it in the log")]
@@ -178,6 +180,13 @@ pub(crate) fn sign(entry: &mut Entry, key: &SigningKey) -> Result<(), EntryError
     Ok(())
 }
 
+impl EpochRecord {
+    /// What an opening says, its signature checked; whether it fits the log before it is the chain's affair.
+    pub fn of(entry: &Entry, keys: &[VerifyingKey]) -> Result<EpochRecord, OpeningError> {
+        check(entry, keys)
+    }
+}
+
 /// Reads an opening and checks its signature and what it says of the log before it.
 pub(crate) fn check(entry: &Entry, keys: &[VerifyingKey]) -> Result<EpochRecord, OpeningError> {
     let fields = &entry.fields;
@@ -263,6 +272,12 @@ fn check_signature(
     let key = key.ok_or(OpeningError::UnknownKey(key_id))?;
     if !key.signed(&unsigned.to_bytes()?, &signature) {
         return Err(OpeningError::Signature(key_id));
+    }
+    if let Some(from) = key
+        .revoked_from()
+        .filter(|_| !key.vouches_for(entry.position))
+    {
+        return Err(OpeningError::Revoked(key_id, from));
     }
     Ok(())
 }

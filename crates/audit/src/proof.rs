@@ -94,6 +94,23 @@ impl InclusionProof {
         &self.head
     }
 
+    /// Of an entry and the path to it that somebody has, from tiles for one. It holds, but for the signature, or it is not made.
+    pub fn assemble(
+        entry: Vec<u8>,
+        path: Vec<Hash>,
+        head: SignedHead,
+    ) -> Result<InclusionProof, ProofError> {
+        let claimed = Entry::parse(&entry).map_err(ProofError::Entry)?;
+        let proof = InclusionProof {
+            claimed,
+            entry,
+            path,
+            head,
+        };
+        proof.leads_to(proof.head.claimed())?;
+        Ok(proof)
+    }
+
     /// With the public keys that are trusted, and nothing else.
     pub fn verify(&self, keys: &[VerifyingKey]) -> Result<Proved, ProofError> {
         let head = self.head.verify(keys)?;
@@ -297,14 +314,7 @@ impl Prover {
         let smaller = smaller.get(1..).unwrap_or_default().iter().rev();
         path.extend(smaller.copied().reduce(|right, left| join(left, right)));
         path.extend(larger.iter().rev());
-        let proof = InclusionProof {
-            claimed: Entry::parse(&entry).map_err(ProofError::Entry)?,
-            entry,
-            path,
-            head: self.head,
-        };
-        proof.leads_to(&head)?;
-        Ok(proof)
+        InclusionProof::assemble(entry, path, self.head)
     }
 }
 

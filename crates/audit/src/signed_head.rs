@@ -83,6 +83,15 @@ impl SignedHead {
                 key_id,
             });
         }
+        if let Some(from) = key.revoked_from().filter(|_| !key.vouches_for(size)) {
+            return Err(HeadError::Revoked {
+                log,
+                epoch,
+                size,
+                key_id,
+                from,
+            });
+        }
         Ok(self.claimed.clone())
     }
 

@@ -2,12 +2,17 @@ mod chain;
 mod document;
 mod entries;
 mod heads;
+mod key_statements;
 mod keys;
 mod merkle;
+mod notes;
 mod proof;
+mod python;
 mod stored;
 mod tampering;
 mod thinning;
+mod tiles;
+mod witness;
 
 use crate::*;
 
