@@ -50,7 +50,7 @@ pub enum ChainError {
     )]
     Exists { log: u16, epoch: u32, position: u64 },
     #[error(
-        "log {0} has no entry, so there is nothing that a recovery could go on from: create the log instead"
+        "log {0} has no entry, so there is nothing that a recovery could go on from: create or continue the log instead"
     )]
     NothingRecovered(u16),
     #[error("epoch {epoch}, position {position}: {reason}. Run `bre audit verify`")]
@@ -209,6 +209,22 @@ impl Chain {
         opening: &EpochOpening<'_>,
         key: &SigningKey,
     ) -> Result<Sealed, ChainError> {
+        self.open_epoch_above(0, at_micros, opening, key)
+    }
+
+    /// The number that an opening would get, above `claimed`.
+    pub fn next_epoch(&self, claimed: u32, opening: &EpochOpening<'_>) -> u32 {
+        opening.epoch(self.state.epoch, claimed)
+    }
+
+    /// The same in an epoch above `claimed`, of which it is not known whether anything of it came into being.
+    pub fn open_epoch_above(
+        &mut self,
+        claimed: u32,
+        at_micros: i64,
+        opening: &EpochOpening<'_>,
+        key: &SigningKey,
+    ) -> Result<Sealed, ChainError> {
         let State {
             log,
             epoch,
@@ -216,19 +232,24 @@ impl Chain {
             last_hash,
             ..
         } = self.state;
-        match (opening, position) {
-            (EpochOpening::Created { .. }, 1..) => {
+        match opening.fits(position) {
+            true => {}
+            false if position == 0 => return Err(ChainError::NothingRecovered(log)),
+            false => {
                 return Err(ChainError::Exists {
                     log,
                     epoch,
                     position,
                 });
             }
-            (EpochOpening::Recovery { .. }, 0) => return Err(ChainError::NothingRecovered(log)),
-            _ => {}
         }
         let fields = opening.fields(epoch, position, last_hash);
-        let mut entry = self.next(opening.epoch(epoch), Kind::EpochOpened, at_micros, fields);
+        let mut entry = self.next(
+            opening.epoch(epoch, claimed),
+            Kind::EpochOpened,
+            at_micros,
+            fields,
+        );
         opening::sign(&mut entry, key)?;
         self.seal(entry)
     }

@@ -32,6 +32,8 @@ pub(crate) struct Fault {
     pub(crate) epoch: i64,
     pub(crate) position: i64,
     pub(crate) reason: String,
+    /// It is not there at all.
+    pub(crate) missing: bool,
 }
 
 /// An entry that passed; when it opens an epoch, what it says.
@@ -111,6 +113,7 @@ impl State {
                 epoch: i64::from(self.epoch.max(1)),
                 position: expected as i64,
                 reason: format!("it is missing: the next entry found is at position {found}"),
+                missing: true,
             });
         }
         if found < expected {
@@ -149,5 +152,6 @@ fn fault_at(stored: &StoredEntry, reason: String) -> Fault {
         epoch: stored.epoch,
         position: stored.position,
         reason,
+        missing: false,
     }
 }

@@ -25,7 +25,9 @@ mod opening;
 mod proof;
 mod signed_head;
 mod stored;
+mod thinning;
 mod tiles;
+mod verdict;
 mod verify;
 mod witness;
 
@@ -47,14 +49,18 @@ pub use merkle::Frontier;
 pub use note::{
     NOTE_BYTES_MAX, Note, NoteError, NoteKey, NoteKeyId, NoteSignature, SignatureKind, Signed,
 };
-pub use opening::{EpochOpening, EpochRecord, LostHead, OpeningError, Reason};
+pub use opening::{EpochOpening, EpochRecord, HeadRange, LostHead, OpeningError, Reason};
 pub use proof::{InclusionProof, ProofError, Proved, Prover};
 pub use signed_head::SignedHead;
 pub use stored::expand;
+pub use thinning::{
+    Dated, KEPT_MAX, Thinning, ThinningError, missing_heads, staying, unexplained, was_thinned,
+};
 pub use tiles::{
     TILE_WIDTH, Tile, TileId, TileTree, TiledTree, TreeError, is_consistent, read_tile, tile_bytes,
 };
-pub use verify::{BadEntry, Report, Verifier, verify};
+pub use verdict::{Anchoring, UNSIGNED_MICROS_MAX, Verdict};
+pub use verify::{BadEntry, Fault, Report, Verifier, verify};
 pub use witness::{
     ANSWER_BYTES_MAX, AddCheckpoint, Judgement, KnownLog, REQUEST_BYTES_MAX, Seen, judge,
 };

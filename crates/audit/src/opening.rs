@@ -28,6 +28,23 @@ pub enum EpochOpening<'a> {
         /// Acknowledged entries that did not come back, when that is known.
         known_lost: Option<u64>,
     },
+    /// All of the log is lost, and another takes its place: positions count from 1 again, in an epoch above all that are known.
+    Continued {
+        timeline: u32,
+        known_heads: &'a [Head],
+        restore_id: &'a str,
+        target_lsn: u64,
+        known_lost: Option<u64>,
+    },
+    /// Something of the log or of its heads disappeared while nobody restored anything, and a person lets writing go on.
+    Reopened {
+        timeline: u32,
+        known_heads: &'a [Head],
+        known_lost: Option<u64>,
+        why: &'a str,
+        actor: &'a str,
+        missing_heads: &'a [HeadRange],
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,6 +52,59 @@ pub enum EpochOpening<'a> {
 pub enum Reason {
     Created,
     Recovery,
+    Continued,
+    Reopened,
+}
+
+impl Reason {
+    const ALL: [(Reason, &'static str); 4] = [
+        (Reason::Created, "created"),
+        (Reason::Recovery, "recovery"),
+        (Reason::Continued, "continued"),
+        (Reason::Reopened, "reopened"),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|row| row.0 == self)
+            .map_or("", |row| row.1)
+    }
+
+    fn of(name: &str) -> Option<Reason> {
+        Self::ALL.iter().find(|row| row.1 == name).map(|row| row.0)
+    }
+}
+
+/// Heads of one epoch with sizes from one to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct HeadRange {
+    pub epoch: u32,
+    pub from: u64,
+    pub to: u64,
+}
+
+impl HeadRange {
+    pub fn holds(&self, epoch: u32, size: u64) -> bool {
+        epoch == self.epoch && (self.from..=self.to).contains(&size)
+    }
+
+    fn parse(item: &str) -> Option<HeadRange> {
+        let (epoch, sizes) = item.split_once(':')?;
+        let (from, to) = sizes.split_once('-')?;
+        let range = HeadRange {
+            epoch: epoch.parse().ok()?,
+            from: from.parse().ok()?,
+            to: to.parse().ok()?,
+        };
+        (range.to_string() == item && range.from <= range.to).then_some(range)
+    }
+}
+
+impl std::fmt::Display for HeadRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}-{}", self.epoch, self.from, self.to)
+    }
 }
 
 /// A head that a recovery left behind.
@@ -61,6 +131,14 @@ pub struct EpochRecord {
     pub target_lsn: Option<String>,
     /// `None`: unknown, or a new log.
     pub known_lost: Option<u64>,
+    /// Of a reopening: what the person said, and who it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// Heads that are gone, and known to be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_heads: Vec<HeadRange>,
 }
 
 #[derive(Debug, Error, PartialEq, Eq, Clone)]
@@ -75,70 +153,151 @@ pub enum OpeningError {
     Signature(KeyId),
     #[error("its {0} is not what precedes it in the log")]
     Recovered(&'static str),
-    #[error("'created' may stand at position 1 only, in epoch 1, and 'recovery' only after it")]
+    #[error(
+        "'created' may stand at position 1 of epoch 1 only, 'continued' at position 1 of a later one, and other reasons only after it"
+    )]
     Place,
     #[error(transparent)]
     Entry(#[from] EntryError),
 }
 
-impl EpochOpening<'_> {
-    /// The number of the epoch to open after `last_epoch` (0: the log is new).
-    pub(crate) fn epoch(&self, last_epoch: u32) -> u32 {
-        match self {
-            EpochOpening::Created { .. } => 1,
-            EpochOpening::Recovery {
-                timeline,
-                known_heads,
-                ..
-            } => {
-                let newest = known_heads.iter().map(|head| head.epoch).max().unwrap_or(0);
-                last_epoch.max(newest).saturating_add(1).max(*timeline)
-            }
-        }
-    }
+/// What all openings but the first of a log say.
+struct After<'a> {
+    reason: Reason,
+    timeline: u32,
+    known_heads: &'a [Head],
+    restore_id: &'a str,
+    target_lsn: u64,
+    known_lost: Option<u64>,
+}
 
-    /// The entry's fields but for the signature.
-    pub(crate) fn fields(&self, last_epoch: u32, size: u64, last_hash: Hash) -> Fields {
-        let mut fields = Fields::new();
-        match self {
-            EpochOpening::Created { timeline } => {
-                fields
-                    .set("reason", "created")
-                    .set("timeline", timeline.to_string());
-            }
+impl<'a> EpochOpening<'a> {
+    fn after(&self) -> Option<After<'a>> {
+        Some(match *self {
+            EpochOpening::Created { .. } => return None,
             EpochOpening::Recovery {
                 timeline,
                 known_heads,
                 restore_id,
                 target_lsn,
                 known_lost,
-            } => {
-                let (old, abandoned) = left_behind(known_heads, last_epoch, size);
+            } => After {
+                reason: Reason::Recovery,
+                timeline,
+                known_heads,
+                restore_id,
+                target_lsn,
+                known_lost,
+            },
+            EpochOpening::Continued {
+                timeline,
+                known_heads,
+                restore_id,
+                target_lsn,
+                known_lost,
+            } => After {
+                reason: Reason::Continued,
+                timeline,
+                known_heads,
+                restore_id,
+                target_lsn,
+                known_lost,
+            },
+            EpochOpening::Reopened {
+                timeline,
+                known_heads,
+                known_lost,
+                ..
+            } => After {
+                reason: Reason::Reopened,
+                timeline,
+                known_heads,
+                restore_id: "",
+                target_lsn: 0,
+                known_lost,
+            },
+        })
+    }
+
+    /// The number of the epoch to open after `last_epoch` (0: the log is new), above every one that was claimed.
+    pub(crate) fn epoch(&self, last_epoch: u32, claimed: u32) -> u32 {
+        let Some(after) = self.after() else { return 1 };
+        let newest = after.known_heads.iter().map(|head| head.epoch).max();
+        last_epoch
+            .max(newest.unwrap_or(0))
+            .max(claimed)
+            .max(1)
+            .saturating_add(1)
+            .max(after.timeline)
+    }
+
+    /// Whether it may stand after so many entries.
+    pub(crate) fn fits(&self, size: u64) -> bool {
+        match self {
+            EpochOpening::Created { .. } | EpochOpening::Continued { .. } => size == 0,
+            EpochOpening::Recovery { .. } | EpochOpening::Reopened { .. } => size > 0,
+        }
+    }
+
+    /// The entry's fields but for the signature.
+    pub(crate) fn fields(&self, last_epoch: u32, size: u64, last_hash: Hash) -> Fields {
+        let mut fields = Fields::new();
+        let Some(after) = self.after() else {
+            if let EpochOpening::Created { timeline } = self {
                 fields
-                    .set("reason", "recovery")
-                    .set("timeline", timeline.to_string())
-                    .set("old_epoch", old.epoch.to_string())
-                    .set("old_head_size", old.size.to_string())
-                    .set("old_head_hash", old.hash.to_string())
-                    .set("recovered_size", size.to_string())
-                    .set("recovered_hash", last_hash.to_string())
-                    .set("restore_id", *restore_id)
-                    .set("target_lsn", lsn_text(*target_lsn))
-                    .set(
-                        "known_lost",
-                        known_lost.map_or("unknown".to_owned(), |n| n.to_string()),
-                    );
-                if !abandoned.is_empty() {
-                    let list: Vec<String> = abandoned
+                    .set("reason", Reason::Created.name())
+                    .set("timeline", timeline.to_string());
+            }
+            return fields;
+        };
+        let (old, abandoned) = left_behind(after.known_heads, last_epoch, size);
+        fields
+            .set("reason", after.reason.name())
+            .set("timeline", after.timeline.to_string())
+            .set("old_epoch", old.epoch.to_string())
+            .set("old_head_size", old.size.to_string())
+            .set("old_head_hash", old.hash.to_string())
+            .set("recovered_size", size.to_string())
+            .set("recovered_hash", last_hash.to_string())
+            .set("restore_id", after.restore_id)
+            .set("target_lsn", lsn_text(after.target_lsn))
+            .set(
+                "known_lost",
+                after
+                    .known_lost
+                    .map_or("unknown".to_owned(), |n| n.to_string()),
+            );
+        if !abandoned.is_empty() {
+            fields.set(
+                "abandoned",
+                joined(
+                    abandoned
                         .iter()
-                        .map(|h| format!("{}:{}:{}", h.epoch, h.size, h.hash))
-                        .collect();
-                    fields.set("abandoned", list.join(" "));
-                }
+                        .map(|h| format!("{}:{}:{}", h.epoch, h.size, h.hash)),
+                ),
+            );
+        }
+        if let EpochOpening::Reopened {
+            why,
+            actor,
+            missing_heads,
+            ..
+        } = self
+        {
+            fields.set("why", *why).set("actor", *actor);
+            if !missing_heads.is_empty() {
+                fields.set(
+                    "missing_heads",
+                    joined(missing_heads.iter().map(HeadRange::to_string)),
+                );
             }
         }
         fields
     }
+}
+
+fn joined(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(" ")
 }
 
 /// The newest head known, and each further epoch's newest head that the recovered log does not hold.
@@ -203,22 +362,41 @@ pub(crate) fn check(entry: &Entry, keys: &[VerifyingKey]) -> Result<EpochRecord,
         restore_id: None,
         target_lsn: None,
         known_lost: None,
+        why: None,
+        actor: None,
+        missing_heads: Vec::new(),
     };
-    match (fields.get("reason"), entry.position, entry.epoch) {
-        (Some("created"), 1, 1) => Ok(record),
-        (Some("recovery"), 2.., _) => {
-            read_recovery(entry, &mut record)?;
-            Ok(record)
+    let reason = fields.get("reason").and_then(Reason::of);
+    record.reason = reason.ok_or(OpeningError::Field("reason"))?;
+    match (record.reason, entry.position, entry.epoch) {
+        (Reason::Created, 1, 1) => {}
+        (Reason::Continued, 1, 2..) | (Reason::Recovery, 2.., _) => {
+            read_after(entry, &mut record)?;
         }
-        (Some("created" | "recovery"), ..) => Err(OpeningError::Place),
-        _ => Err(OpeningError::Field("reason")),
+        (Reason::Reopened, 2.., _) => {
+            read_after(entry, &mut record)?;
+            read_reopening(fields, &mut record)?;
+        }
+        _ => return Err(OpeningError::Place),
     }
+    Ok(record)
 }
 
-fn read_recovery(entry: &Entry, record: &mut EpochRecord) -> Result<(), OpeningError> {
+fn read_reopening(fields: &Fields, record: &mut EpochRecord) -> Result<(), OpeningError> {
+    let text = |name: &'static str| fields.get(name).ok_or(OpeningError::Field(name));
+    record.why = Some(text("why")?.to_owned());
+    record.actor = Some(text("actor")?.to_owned());
+    let list = fields.get("missing_heads").into_iter();
+    for item in list.flat_map(|list| list.split(' ')) {
+        let range = HeadRange::parse(item).ok_or(OpeningError::Field("missing_heads"))?;
+        record.missing_heads.push(range);
+    }
+    Ok(())
+}
+
+fn read_after(entry: &Entry, record: &mut EpochRecord) -> Result<(), OpeningError> {
     let fields = &entry.fields;
     let text = |name: &'static str| fields.get(name).ok_or(OpeningError::Field(name));
-    record.reason = Reason::Recovery;
     record.recovered_size = number(fields, "recovered_size")?;
     if record.recovered_size != entry.position - 1 {
         return Err(OpeningError::Recovered("recovered_size"));

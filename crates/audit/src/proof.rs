@@ -168,7 +168,8 @@ impl InclusionProof {
             claimed: Entry::parse(&entry).map_err(ProofError::Entry)?,
             entry,
             path: json.path,
-            head: SignedHead::from_fields(json.head)?,
+            // A link is not part of a proof: one that is there is not what the content is written as.
+            head: SignedHead::from_fields(json.head)?.without_link(),
         };
         // What stands there for people's eyes only is right as well.
         match proof.to_json() == bytes {
@@ -256,7 +257,7 @@ impl Prover {
     pub fn new(head: SignedHead, position: u64) -> Option<Prover> {
         let (peak, from, to) = below_peak(head.claimed().size, position)?;
         Some(Prover {
-            head,
+            head: head.without_link(),
             position,
             peak,
             from,

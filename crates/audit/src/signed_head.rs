@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hash::Hash;
 use crate::head::{Head, HeadError};
 use crate::hex;
-use crate::keys::{KeyId, VerifyingKey};
+use crate::keys::{KeyId, SigningKey, VerifyingKey};
+use crate::opening::LostHead;
 
 const FORMAT: &str = "bre-audit-head-1";
 
@@ -15,6 +17,23 @@ pub struct SignedHead {
     key_id: KeyId,
     payload: Vec<u8>,
     signature: [u8; 64],
+    link: Option<Link>,
+}
+
+/// The head that was published before this one, and that its signer says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Link {
+    previous: LostHead,
+    signature: [u8; 64],
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkJson {
+    epoch: u32,
+    size: u64,
+    last_hash: String,
+    signature: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -31,6 +50,20 @@ pub(crate) struct Json {
     key_id: String,
     payload: String,
     signature: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<LinkJson>,
+}
+
+/// What is signed of a link (format §5).
+fn link_bytes(payload: &[u8], previous: &LostHead) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(82);
+    bytes.extend_from_slice(b"BREL");
+    bytes.extend_from_slice(&1_u16.to_be_bytes());
+    bytes.extend_from_slice(Hash::of(&[payload]).as_bytes());
+    bytes.extend_from_slice(&previous.epoch.to_be_bytes());
+    bytes.extend_from_slice(&previous.size.to_be_bytes());
+    bytes.extend_from_slice(previous.hash.as_bytes());
+    bytes
 }
 
 impl SignedHead {
@@ -45,7 +78,31 @@ impl SignedHead {
             key_id,
             payload,
             signature,
+            link: None,
         }
+    }
+
+    /// With a link to the head that was published before it, by the key that signed this one.
+    #[must_use]
+    pub fn after(mut self, previous: LostHead, key: &SigningKey) -> SignedHead {
+        let signature = key.sign_bytes(&link_bytes(&self.payload, &previous));
+        self.link = Some(Link {
+            previous,
+            signature,
+        });
+        self
+    }
+
+    /// As it stands in a proof.
+    #[must_use]
+    pub fn without_link(mut self) -> SignedHead {
+        self.link = None;
+        self
+    }
+
+    /// The head that was published before it, as its link says; of older engines there is none.
+    pub fn previous(&self) -> Option<LostHead> {
+        self.link.as_ref().map(|link| link.previous)
     }
 
     /// What the payload says, not verified: for choosing names and for messages.
@@ -75,7 +132,10 @@ impl SignedHead {
             .iter()
             .find(|key| key.key_id() == key_id)
             .ok_or(unknown)?;
-        if !key.signed(&self.payload, &self.signature) {
+        let is_linked =
+            |link: &Link| key.signed(&link_bytes(&self.payload, &link.previous), &link.signature);
+        let linked = self.link.as_ref().is_none_or(is_linked);
+        if !linked || !key.signed(&self.payload, &self.signature) {
             return Err(HeadError::Signature {
                 log,
                 epoch,
@@ -118,10 +178,25 @@ impl SignedHead {
         let signature =
             hex::decode_array(&json.signature).map_err(|source| bad_hex("signature", source))?;
         let (claimed, key_id) = Head::parse(&payload)?;
-        let signed = SignedHead::from_parts(claimed, key_id, payload, signature);
+        let mut signed = SignedHead::from_parts(claimed, key_id, payload, signature);
+        signed.link = json.previous.as_ref().map(read_link).transpose()?;
         json.agree_with(&Json::of(&signed))?;
         Ok(signed)
     }
+}
+
+fn read_link(json: &LinkJson) -> Result<Link, HeadError> {
+    let hash = hex::decode_array(&json.last_hash).map_err(|source| bad_hex("previous", source))?;
+    let signature =
+        hex::decode_array(&json.signature).map_err(|source| bad_hex("previous", source))?;
+    Ok(Link {
+        previous: LostHead {
+            epoch: json.epoch,
+            size: json.size,
+            hash: Hash::from_bytes(hash),
+        },
+        signature,
+    })
 }
 
 fn bad_hex(field: &'static str, source: hex::HexError) -> HeadError {
@@ -143,6 +218,12 @@ impl Json {
             key_id: signed.key_id.to_string(),
             payload: hex::encode(&signed.payload),
             signature: hex::encode(&signed.signature),
+            previous: signed.link.as_ref().map(|link| LinkJson {
+                epoch: link.previous.epoch,
+                size: link.previous.size,
+                last_hash: link.previous.hash.to_string(),
+                signature: hex::encode(&link.signature),
+            }),
         }
     }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::chain::Chain;
 use crate::entry::Entry;
-use crate::follow::{Fault, State, StoredEntry};
+use crate::follow::{Fault as Found, State, StoredEntry};
 use crate::head::Head;
 use crate::keys::VerifyingKey;
 use crate::opening::{EpochRecord, LostHead};
@@ -18,16 +18,29 @@ pub struct Report {
     pub verified: u64,
     pub first_bad: Option<BadEntry>,
     pub reason: Option<String>,
+    #[serde(skip)]
+    pub fault: Option<Fault>,
     /// Heads that agreed with the log.
     pub heads_agreed: u64,
     /// Size of the newest head that agreed: entries above it are chained, but not yet signed for.
     pub covered_to: u64,
+    /// When the first entry above that was recorded.
+    pub uncovered_since_micros: Option<i64>,
     /// Every opening in the log, with what it says was lost.
     pub epochs: Vec<EpochRecord>,
     /// Heads beyond what a recovery found, and named by it: signed ones, and the newest that a recovery with a loss names.
     pub known_losses: Vec<LostHead>,
     /// Entries that were answered and did not come back, by what the recoveries say. Of some it may not be known.
     pub lost_entries: u64,
+}
+
+/// What kind of fault the first one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Entries or heads that were signed are missing.
+    Cut,
+    /// What is there is not what was there.
+    Rewritten,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -41,13 +54,9 @@ impl Report {
         self.first_bad.is_none()
     }
 
-    /// In a word: what is there may be sound although something is known not to be there.
+    /// [`Report::plain_verdict`] by name.
     pub fn verdict(&self) -> &'static str {
-        match (self.is_sound(), self.known_losses.is_empty()) {
-            (false, _) => "not_sound",
-            (true, true) => "sound",
-            (true, false) => "sound_with_losses",
-        }
+        self.plain_verdict().name()
     }
 }
 
@@ -116,19 +125,23 @@ impl Verifier {
         };
         if self.state.position == self.report.covered_to + 1 {
             self.epoch_uncovered = self.state.epoch;
+            self.report.uncovered_since_micros = Some(step.entry.recorded_at_micros);
         }
         self.report.epochs.extend(step.opening);
         self.meet_heads();
+        if self.report.covered_to == self.state.position {
+            self.report.uncovered_since_micros = None;
+        }
         self.report.first_bad.is_none().then_some(step.entry)
     }
 
     /// Declares an entry bad for a reason that only the caller can see.
     pub fn reject(&mut self, epoch: i64, position: i64, reason: impl Into<String>) {
-        let reason = reason.into();
-        let fault = Fault {
+        let fault = Found {
             epoch,
             position,
-            reason,
+            reason: reason.into(),
+            missing: false,
         };
         self.fail(
             u64::try_from(position).unwrap_or(1).saturating_sub(1),
@@ -154,10 +167,11 @@ impl Verifier {
             let (epoch, position) = (1, 1);
             self.fail(
                 0,
-                Fault {
+                Found {
                     epoch,
                     position,
                     reason,
+                    missing: true,
                 },
             );
         }
@@ -215,16 +229,17 @@ impl Verifier {
         }
     }
 
-    fn disagreement(&self, head: &Head) -> Fault {
+    fn disagreement(&self, head: &Head) -> Found {
         let first = self.report.covered_to + 1;
         let reason = format!(
             "rewritten: the head signed for epoch {} at size {} does not fit the entries {first} to {}",
             head.epoch, head.size, head.size
         );
-        Fault {
+        Found {
             epoch: i64::from(self.epoch_uncovered),
             position: first as i64,
             reason,
+            missing: false,
         }
     }
 
@@ -250,7 +265,8 @@ impl Verifier {
         }
         let size = self.state.position;
         let (epoch, signed) = (head.epoch, head.size);
-        let (verified, reason) = if signed > size || epoch > self.state.epoch {
+        let missing = signed > size || epoch > self.state.epoch;
+        let (verified, reason) = if missing {
             let reason = format!(
                 "the tail was cut: a head of epoch {epoch} was signed at size {signed}, the log ends at {size} in epoch {}, \
                  and no recovery accounts for the difference",
@@ -264,17 +280,18 @@ impl Verifier {
             );
             (signed - 1, reason)
         };
-        let fault = Fault {
+        let fault = Found {
             epoch: i64::from(epoch),
             position: verified as i64 + 1,
             reason,
+            missing,
         };
         self.fail(verified, fault);
         false
     }
 
     /// The first fault counts.
-    fn fail(&mut self, verified: u64, fault: Fault) {
+    fn fail(&mut self, verified: u64, fault: Found) {
         if self.report.first_bad.is_some() {
             return;
         }
@@ -284,5 +301,9 @@ impl Verifier {
             position: fault.position,
         });
         self.report.reason = Some(fault.reason);
+        self.report.fault = Some(match fault.missing {
+            true => Fault::Cut,
+            false => Fault::Rewritten,
+        });
     }
 }

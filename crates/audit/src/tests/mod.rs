@@ -1,3 +1,4 @@
+mod anchors;
 mod chain;
 mod document;
 mod entries;

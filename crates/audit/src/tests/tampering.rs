@@ -278,7 +278,7 @@ fn a_loss_of_entries_that_no_head_was_signed_for_is_reported_all_the_same() {
     let report = log.verify();
     assert_eq!(report.reason, None);
     let told = (report.verdict(), report.lost_entries);
-    assert_eq!(told, ("sound_with_losses", 6));
+    assert_eq!(told, ("known_loss", 6));
     let lost = report
         .known_losses
         .iter()
@@ -555,7 +555,7 @@ fn an_opening_that_does_not_fit_what_precedes_it() {
         (
             "reason",
             "created",
-            "'created' may stand at position 1 only",
+            "may stand at position 1 of epoch 1 only",
         ),
         ("reason", "boredom", "no valid field 'reason'"),
     ] {

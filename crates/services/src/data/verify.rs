@@ -17,7 +17,7 @@ use crate::time::rfc3339;
 pub struct AuditReport {
     #[serde(flatten)]
     pub log: audit::Report,
-    /// `sound`, `sound_with_losses` or `not_sound`.
+    /// One of `audit::Verdict`: of the entries and the heads that were given; whoever knows what else there should be, says more.
     pub verdict: &'static str,
     /// Rows of `quotes` that belong to an entry.
     pub quotes: u64,
