@@ -59,6 +59,9 @@ torture-locates: setup ## SIGKILL amid locates, again and again; SEED and ROUNDS
 slow-uses: setup ## orders at two gateways with kills; SEED, CLIENTS (500), ORDERS in all (10000) and KILLS (100) choose and repeat a run
 	CLIENTS=$${CLIENTS:-500} ORDERS=$${ORDERS:-10000} KILLS=$${KILLS:-100} cargo test --locked -p services --test it uses_under_fire::orders -- --nocapture
 
+slow-many-rates: setup ## how long a verification takes with a million rates, and its memory; ROWS, and BATCH (20000) of a delivery, choose
+	ROWS="$(or $(ROWS),1000000)" BATCH="$(or $(BATCH),20000)" cargo test --release --locked -p services --test it -- --ignored --exact many_rates::a_verification_with_many_rates_is_measured --nocapture
+
 slow-calendars: ## the shipped calendar, every day of it, against PyPI's exchange_calendars
 	@scripts/slow-calendars
 

@@ -23,6 +23,7 @@ mod merkle;
 mod note;
 mod opening;
 mod proof;
+mod rows;
 mod signed_head;
 mod stored;
 mod thinning;
@@ -51,6 +52,7 @@ pub use note::{
 };
 pub use opening::{EpochOpening, EpochRecord, HeadRange, LostHead, OpeningError, Reason};
 pub use proof::{InclusionProof, ProofError, Proved, Prover};
+pub use rows::{RowBytes, RowDigest, RowDigestError, RowLeaves};
 pub use signed_head::SignedHead;
 pub use stored::expand;
 pub use thinning::{

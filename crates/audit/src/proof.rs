@@ -194,7 +194,7 @@ fn check_covered(entry: &Entry, head: &Head) -> Result<(), ProofError> {
 }
 
 /// RFC 9162 §2.1.3.2: the root that a leaf and its path lead to in a tree of that size. `None`: the path has not the length that it must have.
-fn root(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
+pub(crate) fn root(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
     let (mut index, mut last) = (index, size.checked_sub(1)?);
     let mut node = leaf;
     for sibling in path {

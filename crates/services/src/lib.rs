@@ -40,9 +40,9 @@ pub use config::{
 };
 pub use connection::Password;
 pub use data::{
-    AuditReport, DatabaseError, FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport,
-    LocateSettings, Loss, NEWEST_RATES, Place, Recorded, SeedError, WriteError, WriterState,
-    check_feed, losses, places, verify,
+    AuditReport, CoverageStart, DatabaseError, Difference, FeedError, FeedLimits, FeedSettings,
+    HttpSettings, ImportReport, LocateSettings, Loss, NEWEST_RATES, Place, Recorded, SeedError,
+    TablesReport, WriteError, WriterState, check_feed, losses, places, verify,
 };
 pub use internal::InternalSecret;
 pub use reload::ReloadReport;

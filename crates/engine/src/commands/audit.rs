@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use audit::{Head, SignedHead};
 use serde::Serialize;
 
-use super::{audit_archive, audit_keys, audit_prove, opened::Opened};
+use super::{audit_archive, audit_keys, audit_prove, audit_tables, opened::Opened};
 use crate::{
     cli::{AuditArgs, AuditCommand, RepositoryArgs},
     control::Control,
@@ -95,6 +95,7 @@ fn sentences(report: &services::AuditReport, heads: usize) -> String {
             log.lost_entries
         ));
     }
+    text.push_str(&audit_tables::sentences(&report.tables));
     text.push_str(&verdict(log));
     text
 }

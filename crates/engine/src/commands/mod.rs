@@ -4,6 +4,7 @@ mod audit;
 pub(crate) mod audit_archive;
 mod audit_keys;
 mod audit_prove;
+mod audit_tables;
 mod backup;
 mod book;
 mod detach;

@@ -69,7 +69,7 @@ impl Audited<'_> {
         let detail = json!({
             "entries": log.entries, "verified": log.verified, "quotes": report.quotes, "heads": heads.len(),
             "heads_agreed": log.heads_agreed, "covered_to": log.covered_to, "known_losses": log.known_losses.len(),
-            "heads_of_later": all.len() - heads.len(),
+            "heads_of_later": all.len() - heads.len(), "tables": report.tables.verdict,
         });
         let check = match (log.is_sound(), log.heads_agreed) {
             (false, _) => {

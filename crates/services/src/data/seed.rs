@@ -1,12 +1,13 @@
 //! What a first run starts with: the four brokers, the thirteen stocks, and a sample book if one is given.
 
-use audit::Kind;
+use audit::{Fields, Kind};
 use connection::Landing;
 use jiff::Timestamp;
 
 use super::database::{DatabaseError, connect};
 use super::feeds::{Delivery, FeedLimits, prepare};
 use super::market;
+use super::stocks::StockTerms;
 use super::terms::BrokerTerms;
 use super::writer::{Change, Writer};
 use super::{FeedError, WriteError};
@@ -31,6 +32,18 @@ const STOCKS: [&str; 13] = [
 pub(crate) const SAMPLE: &str = "sample";
 const SHIPPED: SampleBook = SampleBook::shipped();
 
+fn starting_stocks() -> Vec<StockTerms> {
+    let stock = |ticker: &str| StockTerms {
+        ticker: ticker.to_owned(),
+        minimum: None,
+    };
+    STOCKS.into_iter().map(stock).collect()
+}
+
+fn own_fields(name: &'static str) -> Fields {
+    Fields::new().with("actor", "engine").with("name", name)
+}
+
 /// Adds what is missing; a database that has brokers or a book keeps them.
 pub(crate) async fn seed(
     database: &str,
@@ -44,21 +57,38 @@ pub(crate) async fn seed(
         .query_one("SELECT (SELECT count(*) FROM brokers), (SELECT count(*) FROM stocks), (SELECT count(*) FROM feed_batches)", &[])
         .await
         .map_err(&failed)?;
+    let mut stocks = match row.get::<_, i64>(1) {
+        0 => starting_stocks(),
+        _ => Vec::new(),
+    };
     if row.get::<_, i64>(0) == 0 {
         for terms in BrokerTerms::starting_set() {
             let fields = terms.fields().with("reason", "starting_set");
-            writer
-                .entry(Kind::BrokerChanged, fields, Change::Broker(terms))
-                .await?;
+            let change = Change::Start {
+                terms: Some(terms),
+                stocks: std::mem::take(&mut stocks),
+            };
+            writer.entry(Kind::BrokerChanged, fields, change).await?;
         }
     }
-    if row.get::<_, i64>(1) == 0 {
-        let sql =
-            "INSERT INTO stocks (ticker) SELECT * FROM UNNEST($1::text[]) ON CONFLICT DO NOTHING";
-        client
-            .execute(sql, &[&STOCKS.as_slice()])
-            .await
-            .map_err(&failed)?;
+    if !stocks.is_empty() {
+        let change = Change::Start {
+            terms: None,
+            stocks,
+        };
+        let fields = own_fields("stocks").with("reason", "starting_set");
+        writer
+            .entry(Kind::ConfigurationChanged, fields, change)
+            .await?;
+    }
+    // The first start after an upgrade: what an older engine put into the tables is stated once, as it stands now.
+    let due = "SELECT EXISTS (SELECT FROM baseline_due)";
+    let due = client.query_one(due, &[]).await.map_err(&failed)?;
+    if due.get(0) {
+        let fields = own_fields("tables").with("reason", "upgrade");
+        writer
+            .entry(Kind::ConfigurationChanged, fields, Change::Baseline)
+            .await?;
     }
     if let Some(sample) = sample
         && row.get::<_, i64>(2) == 0

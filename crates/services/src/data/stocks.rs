@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Row, Transaction};
 
 use super::database::DatabaseError;
 use super::market::decimal;
+use super::tables::{Statement, covered};
 use crate::time::{micros, rfc3339, system_time};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,15 +68,20 @@ impl StockTerms {
     pub(crate) async fn insert(
         &self,
         transaction: &Transaction<'_>,
+        statement: &mut Statement,
     ) -> Result<(), tokio_postgres::Error> {
         let sql = "INSERT INTO stocks (ticker) VALUES ($1) ON CONFLICT DO NOTHING";
-        transaction.execute(sql, &[&self.ticker]).await?;
+        statement
+            .run(transaction, &covered::STOCKS, sql, &[&self.ticker])
+            .await?;
         let Some(minimum) = &self.minimum else {
             return Ok(());
         };
         let sql = "INSERT INTO minimum_rates (ticker, valid_from, valid_to, known_at, minimum_rate) VALUES ($1, $2, $3, $4, $5::text::numeric)";
-        transaction
-            .execute(
+        statement
+            .run(
+                transaction,
+                &covered::MINIMUM_RATES,
                 sql,
                 &[
                     &self.ticker,
@@ -85,8 +91,7 @@ impl StockTerms {
                     &minimum.minimum_rate.to_string(),
                 ],
             )
-            .await?;
-        Ok(())
+            .await
     }
 
     /// For the record: as a person reads it.

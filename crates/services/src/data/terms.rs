@@ -3,6 +3,7 @@
 use tokio_postgres::{Client, Transaction};
 
 use super::database::DatabaseError;
+use super::tables::{Statement, covered};
 
 /// One row of `brokers`; decimals as exact text.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -57,11 +58,14 @@ impl BrokerTerms {
     pub(crate) async fn insert(
         &self,
         transaction: &Transaction<'_>,
+        statement: &mut Statement,
     ) -> Result<(), tokio_postgres::Error> {
         let sql = "INSERT INTO brokers (client_id, markup_percent, fee_type, fee_amount, tier, convention, policy, active, changed_at) \
                    VALUES ($1, $2::text::numeric, $3, $4::text::numeric, $5, $6, $7, $8, now())";
-        transaction
-            .execute(
+        statement
+            .run(
+                transaction,
+                &covered::BROKERS,
                 sql,
                 &[
                     &self.client_id,
@@ -74,8 +78,7 @@ impl BrokerTerms {
                     &self.active,
                 ],
             )
-            .await?;
-        Ok(())
+            .await
     }
 }
 

@@ -10,7 +10,8 @@ use tokio_postgres::{Client, Row};
 use super::database::{DatabaseError, connect};
 use super::locates;
 use super::quotes::{COLUMNS, REPEATED, RecordedQuote, text_of, timestamp_text};
-use super::writer::log_number;
+use super::tables::{Followed, TablesReport};
+use super::writer::{entries_from, log_number};
 use crate::time::rfc3339;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,6 +26,8 @@ pub struct AuditReport {
     pub locates: u64,
     /// Of these, the ones that orders made.
     pub uses: u64,
+    /// The tables that decide prices and access.
+    pub tables: TablesReport,
 }
 
 /// Columns of `audit_log` before those of `quotes` in the comparison's answer.
@@ -47,6 +50,8 @@ pub async fn verify(
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         .await
         .map_err(&failed)?;
+    let mut followed = Followed::default();
+    let others = follow_others(client, log, heads, keys, &mut followed).await?;
     let mut verifier = Verifier::new(log, heads, keys);
     let (mut quotes, mut locates, mut uses) = (0, 0, 0);
     let parameters = [&log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync)];
@@ -65,7 +70,7 @@ pub async fn verify(
         let Some(entry) = verifier.push(&stored) else {
             continue;
         };
-        match compare(&entry, &row) {
+        match compare(&entry, &row).and_then(|found| followed.take(&entry).map(|()| found)) {
             Ok((is_quote, is_step, is_use)) => {
                 quotes += u64::from(is_quote);
                 locates += u64::from(is_step);
@@ -84,13 +89,63 @@ pub async fn verify(
         report.first_bad = Some(audit::BadEntry { epoch, position });
         report.reason = Some(reason);
     }
+    let mut tables = TablesReport::not_compared();
+    if report.is_sound() {
+        tables = followed.compare(client).await?;
+        if let Some((epoch, position, reason)) = others.or_else(|| tables.first()) {
+            report.first_bad = Some(audit::BadEntry { epoch, position });
+            report.reason = Some(reason);
+        }
+    }
     Ok(AuditReport {
         verdict: report.verdict(),
         log: report,
         quotes,
         locates,
         uses,
+        tables,
     })
+}
+
+/// What other logs of the same database say of its tables. They must be opened by a key that is trusted here, or anybody could open one and
+/// say whatever he likes; where one is not sound: where, and why.
+async fn follow_others(
+    client: &Client,
+    log: u16,
+    heads: &[Head],
+    keys: &[VerifyingKey],
+    followed: &mut Followed,
+) -> Result<Option<(i64, i64, String)>, DatabaseError> {
+    let failed = DatabaseError::query("reading the other logs");
+    // From one number to the next along the index: the log may have millions of entries.
+    let sql = "WITH RECURSIVE logs AS (SELECT min(log) AS log FROM audit_log \
+                   UNION ALL SELECT (SELECT min(a.log) FROM audit_log AS a WHERE a.log > l.log) FROM logs AS l WHERE l.log IS NOT NULL) \
+               SELECT log FROM logs WHERE log IS NOT NULL AND log <> $1";
+    let logs = client
+        .query(sql, &[&log_number(log)])
+        .await
+        .map_err(&failed)?;
+    for row in logs {
+        let other = row.get::<_, i16>(0).cast_unsigned();
+        let mut verifier = Verifier::new(other, heads, keys);
+        let rows = entries_from(client, other, 1).await.map_err(&failed)?;
+        pin_mut!(rows);
+        while let Some(stored) = rows.try_next().await.map_err(&failed)? {
+            let Some(entry) = verifier.push(&stored) else {
+                break;
+            };
+            if let Err(reason) = followed.take_of_another(&entry) {
+                verifier.reject(stored.epoch, stored.position, reason);
+                break;
+            }
+        }
+        let report = verifier.finish();
+        if let (Some(bad), Some(reason)) = (report.first_bad, report.reason) {
+            let reason = format!("log {other} of the same database: {reason}");
+            return Ok(Some((bad.epoch, bad.position, reason)));
+        }
+    }
+    Ok(None)
 }
 
 /// A row that belongs to nothing in the log: where it stands, and what is wrong with it.

@@ -389,7 +389,6 @@ const REDACTED: &[&str] = &[
     "locate_id",
     "offer_expires_at",
     "trade_date",
-    "settlement_date",
     "actor",
     "created_at",
     "detail",

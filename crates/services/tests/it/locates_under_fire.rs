@@ -64,8 +64,9 @@ async fn engine(database: DatabaseConfig, log: u16, control: Option<UnixListener
 
 /// What the tables, the ledger and the log say was granted and given back; all three must say the same.
 async fn account(instance: &Instance, keys: &[&SigningKey]) -> i64 {
-    for (log, key) in keys.iter().enumerate() {
-        let trusted = [key.verifying_key().clone()];
+    // The logs share the tables of terms and feeds: each is verified with the keys of all.
+    let trusted: Vec<_> = keys.iter().map(|key| key.verifying_key().clone()).collect();
+    for log in 0..keys.len() {
         let report = services::verify(&instance.login("bre_service"), log as u16, &[], &trusted)
             .await
             .unwrap();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Gateway;
 use super::super::errors::ApiError;
-use crate::data::{Change, Recorded};
+use crate::data::{Change, Recorded, is_own_field};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +63,10 @@ pub(super) async fn record(
     })?;
     if let Some(name) = request.fields.keys().find(|name| !is_field_name(name)) {
         let rule = "field names must be 1 to 64 of a-z, 0-9, '_' and '.'";
+        return Err(ApiError::invalid(name, "body", rule, VALID));
+    }
+    if let Some(name) = request.fields.keys().find(|name| is_own_field(name)) {
+        let rule = "says what is in the engine's tables: only the writer of the log sets it";
         return Err(ApiError::invalid(name, "body", rule, VALID));
     }
     let bytes: usize = request.fields.iter().map(|(n, v)| n.len() + v.len()).sum();

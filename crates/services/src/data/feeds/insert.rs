@@ -7,19 +7,26 @@ use tokio_postgres::types::ToSql;
 
 use super::load::FeedLoad;
 use super::{Held, RateRow, eight_decimals};
+use crate::data::tables::{Statement, covered};
 use crate::time::system_time;
 
 type Result = std::result::Result<(), tokio_postgres::Error>;
 
 impl FeedLoad {
-    pub(crate) async fn insert(&self, transaction: &Transaction<'_>) -> Result {
+    pub(crate) async fn insert(
+        &self,
+        transaction: &Transaction<'_>,
+        statement: &mut Statement,
+    ) -> Result {
         let (valid_at, known_at) = (
             system_time(self.valid_at_micros),
             system_time(self.known_at_micros),
         );
         let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-        transaction
-            .execute(
+        statement
+            .run(
+                transaction,
+                &covered::FEED_BATCHES,
                 "INSERT INTO feed_batches (batch_id, kind, source, sha256, rows, loaded, quarantined, valid_at, known_at) \
                  VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, $8, $9)",
                 &[
@@ -36,36 +43,43 @@ impl FeedLoad {
             )
             .await?;
         if !self.rates.is_empty() {
-            self.insert_rates(transaction, valid_at, known_at).await?;
+            self.insert_rates(transaction, statement, valid_at, known_at)
+                .await?;
         }
         if !self.volatility.is_empty() {
-            self.insert_volatility(transaction, known_at).await?;
+            self.insert_volatility(transaction, statement, known_at)
+                .await?;
         }
         if !self.risks.is_empty() {
-            self.insert_risks(transaction, valid_at, known_at).await?;
+            self.insert_risks(transaction, statement, valid_at, known_at)
+                .await?;
         }
         if !self.events.is_empty() {
-            self.insert_events(transaction).await?;
+            self.insert_events(transaction, statement).await?;
         }
         for terms in &self.brokers {
-            terms.insert(transaction).await?;
+            terms.insert(transaction, statement).await?;
         }
         if !self.aliases.is_empty() {
-            self.insert_aliases(transaction, known_at).await?;
+            self.insert_aliases(transaction, statement, known_at)
+                .await?;
         }
         for terms in &self.stocks {
-            terms.insert(transaction).await?;
+            terms.insert(transaction, statement).await?;
         }
         if let Some((definition, _)) = &self.calendar {
             let sql = "INSERT INTO calendars (batch_id, valid_at, known_at, definition) VALUES ($1::text::uuid, $2, $3, $4)";
-            transaction
-                .execute(
+            statement
+                .run(
+                    transaction,
+                    &covered::CALENDARS,
                     sql,
                     &[&self.batch_id.to_string(), &valid_at, &known_at, definition],
                 )
                 .await?;
         }
-        self.insert_held(transaction, valid_at, known_at).await?;
+        self.insert_held(transaction, statement, valid_at, known_at)
+            .await?;
         let lines: Vec<i32> = self.quarantined.iter().map(|row| count(row.line)).collect();
         let reasons: Vec<&str> = self.quarantined.iter().map(|row| row.reason).collect();
         // A NUL cannot be stored as text; what else a broken row holds can.
@@ -74,8 +88,10 @@ impl FeedLoad {
             .iter()
             .map(|row| row.row.replace('\0', "\u{fffd}"))
             .collect();
-        transaction
-            .execute(
+        statement
+            .run(
+                transaction,
+                &covered::QUARANTINE,
                 "INSERT INTO quarantine (batch_id, line_number, reason, row) \
                  SELECT $1::text::uuid, * FROM UNNEST($2::integer[], $3::text[], $4::text[])",
                 &[&self.batch_id.to_string(), &lines, &reasons, &rows],
@@ -87,6 +103,7 @@ impl FeedLoad {
     async fn insert_rates(
         &self,
         transaction: &Transaction<'_>,
+        statement: &mut Statement,
         valid_at: SystemTime,
         known_at: SystemTime,
     ) -> Result {
@@ -99,8 +116,10 @@ impl FeedLoad {
                 Some(read(row).replace('\0', "\u{fffd}")).filter(|text| !text.is_empty())
             })
         };
-        transaction
-            .execute(
+        statement
+            .run(
+                transaction,
+                &covered::BASE_RATES,
                 "INSERT INTO base_rates (ticker, valid_at, known_at, rate, rebate, currency, available, available_or_more, source, symbol, \
                                          name, isin, figi, status, batch_id) \
                  SELECT ticker, $1, $2, rate::numeric, rebate::numeric, currency, available, or_more, $3, symbol, name, isin, figi, status, \
@@ -134,6 +153,7 @@ impl FeedLoad {
     async fn insert_held(
         &self,
         transaction: &Transaction<'_>,
+        statement: &mut Statement,
         valid_at: SystemTime,
         known_at: SystemTime,
     ) -> Result {
@@ -157,7 +177,9 @@ impl FeedLoad {
                 &value,
                 &batch,
             ];
-            transaction.execute(sql, &values).await?;
+            statement
+                .run(transaction, &covered::HELD_FIGURES, sql, &values)
+                .await?;
         }
         let (reasons, tickers): (Vec<&str>, Vec<&str>) = self
             .quarantined
@@ -176,7 +198,9 @@ impl FeedLoad {
                 &reasons,
                 &tickers,
             ];
-            transaction.execute(sql, &values).await?;
+            statement
+                .run(transaction, &covered::HELD_FIGURES, sql, &values)
+                .await?;
         }
         let (reasons, rows): (Vec<&str>, Vec<&RateRow>) = self
             .quarantined
@@ -220,13 +244,16 @@ impl FeedLoad {
             &text(|row| &row.figi),
             &column(&rows, |row| row.status.map(|status| status.as_str())),
         ];
-        transaction.execute(sql, &values).await.map(drop)
+        statement
+            .run(transaction, &covered::HELD_FIGURES, sql, &values)
+            .await
     }
 
     /// Rows that are there already, unchanged, are not stored again: the history comes whole every day.
     async fn insert_volatility(
         &self,
         transaction: &Transaction<'_>,
+        statement: &mut Statement,
         known_at: SystemTime,
     ) -> Result {
         let subjects: Vec<&str> = self
@@ -244,8 +271,10 @@ impl FeedLoad {
             .iter()
             .map(|row| eight_decimals(row.index))
             .collect();
-        transaction
-            .execute(
+        statement
+            .run(
+                transaction,
+                &covered::VOLATILITY,
                 "INSERT INTO volatility (subject, valid_at, known_at, volatility_index, source, batch_id) \
                  SELECT t.subject, t.valid_at, $1, t.value::numeric, $2, $3::text::uuid \
                  FROM UNNEST($4::text[], $5::timestamptz[], $6::text[]) AS t (subject, valid_at, value) \
@@ -267,13 +296,16 @@ impl FeedLoad {
     async fn insert_risks(
         &self,
         transaction: &Transaction<'_>,
+        statement: &mut Statement,
         valid_at: SystemTime,
         known_at: SystemTime,
     ) -> Result {
         let tickers: Vec<&str> = self.risks.iter().map(|row| row.ticker.as_str()).collect();
         let factors: Vec<i16> = self.risks.iter().map(|row| i16::from(row.factor)).collect();
-        transaction
-            .execute(
+        statement
+            .run(
+                transaction,
+                &covered::VOLATILITY,
                 "INSERT INTO volatility (subject, valid_at, known_at, event_risk_factor, source, batch_id) \
                  SELECT t.subject, $1, $2, t.factor, $3, $4::text::uuid FROM UNNEST($5::text[], $6::smallint[]) AS t (subject, factor)",
                 &[
@@ -289,12 +321,18 @@ impl FeedLoad {
         Ok(())
     }
 
-    async fn insert_events(&self, transaction: &Transaction<'_>) -> Result {
+    async fn insert_events(
+        &self,
+        transaction: &Transaction<'_>,
+        statement: &mut Statement,
+    ) -> Result {
         let tickers: Vec<&str> = self.events.iter().map(|row| row.ticker.as_str()).collect();
         let dates: Vec<String> = self.events.iter().map(|row| row.date.to_string()).collect();
         // Two symbols of a calendar may be one ticker of ours.
-        transaction
-            .execute(
+        statement
+            .run(
+                transaction,
+                &covered::EVENTS,
                 "INSERT INTO events (batch_id, ticker, event_date, kind, source) \
                  SELECT $1::text::uuid, t.ticker, t.event_date::date, 'earnings', $2 FROM UNNEST($3::text[], $4::text[]) AS t (ticker, event_date) \
                  ON CONFLICT DO NOTHING",
@@ -304,12 +342,19 @@ impl FeedLoad {
         Ok(())
     }
 
-    async fn insert_aliases(&self, transaction: &Transaction<'_>, known_at: SystemTime) -> Result {
+    async fn insert_aliases(
+        &self,
+        transaction: &Transaction<'_>,
+        statement: &mut Statement,
+        known_at: SystemTime,
+    ) -> Result {
         let column = |read: fn(&super::operator::AliasRow) -> &str| -> Vec<&str> {
             self.aliases.iter().map(read).collect()
         };
-        transaction
-            .execute(
+        statement
+            .run(
+                transaction,
+                &covered::ALIASES,
                 "INSERT INTO aliases (source, symbol, ticker, valid_from, valid_to, known_at) \
                  SELECT source, symbol, ticker, valid_from::date, valid_to::date, $6 \
                  FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS t (source, symbol, ticker, valid_from, valid_to)",
@@ -339,7 +384,11 @@ pub(crate) struct FeedRefusal {
 }
 
 impl FeedRefusal {
-    pub(crate) async fn insert(&self, transaction: &Transaction<'_>) -> Result {
+    pub(crate) async fn insert(
+        &self,
+        transaction: &Transaction<'_>,
+        statement: &mut Statement,
+    ) -> Result {
         let sql = "INSERT INTO feed_refusals (source, kind, rule, sha256, valid_at, known_at) VALUES ($1, $2, $3, $4, $5, $6)";
         let (valid_at, known_at) = (
             system_time(self.valid_at_micros),
@@ -353,6 +402,8 @@ impl FeedRefusal {
             &valid_at,
             &known_at,
         ];
-        transaction.execute(sql, &values).await.map(drop)
+        statement
+            .run(transaction, &covered::FEED_REFUSALS, sql, &values)
+            .await
     }
 }

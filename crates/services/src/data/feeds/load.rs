@@ -309,6 +309,10 @@ impl FeedLoad {
         self.kind
     }
 
+    pub(crate) fn batch_id(&self) -> Uuid {
+        self.batch_id
+    }
+
     pub(crate) fn source(&self) -> &str {
         &self.source
     }

@@ -3,11 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Transaction;
+use uuid::Uuid;
 
 use crate::api_gateway::StoredKey;
 use crate::data::feeds::{FeedLoad, FeedRefusal};
 use crate::data::market::Definition;
 use crate::data::stocks::StockTerms;
+use crate::data::tables::{Statement, covered};
 use crate::data::terms::BrokerTerms;
 use crate::internal::whole_key;
 use crate::time::system_time;
@@ -36,6 +38,15 @@ pub(crate) enum Change {
     },
     Broker(BrokerTerms),
     Stock(StockTerms),
+    /// What a first run starts with: a client's terms, and stocks that have none of their own.
+    #[serde(skip)]
+    Start {
+        terms: Option<BrokerTerms>,
+        stocks: Vec<StockTerms>,
+    },
+    /// Nothing, but that everything be stated.
+    #[serde(skip)]
+    Baseline,
     Policy(Definition),
     Convention(Definition),
     /// An operator has looked at what a recovery may have lost.
@@ -46,6 +57,7 @@ pub(crate) enum Change {
 
 async fn insert_key(
     transaction: &Transaction<'_>,
+    statement: &mut Statement,
     key: &StoredKey,
 ) -> Result<(), tokio_postgres::Error> {
     let sql = "INSERT INTO api_keys (key_id, hash, client_id, tier, created_at, expires_at, role) VALUES ($1, $2, $3, $4, $5, $6, $7)";
@@ -53,8 +65,10 @@ async fn insert_key(
         system_time(key.created_at_micros),
         system_time(key.expires_at_micros),
     );
-    transaction
-        .execute(
+    statement
+        .run(
+            transaction,
+            &covered::API_KEYS,
             sql,
             &[
                 &key.key_id,
@@ -66,62 +80,98 @@ async fn insert_key(
                 &key.role.name(),
             ],
         )
-        .await?;
-    Ok(())
+        .await
 }
 
 impl Change {
+    /// The delivery that it brings.
+    pub(super) fn batch(&self) -> Option<Uuid> {
+        match self {
+            Change::Feed(load) => Some(load.batch_id()),
+            _ => None,
+        }
+    }
+
+    /// Makes it; what it left in the tables is what the entry will say.
     pub(super) async fn apply(
         &self,
         transaction: &Transaction<'_>,
+        statement: &mut Statement,
     ) -> Result<(), tokio_postgres::Error> {
         match self {
-            Change::None => Ok(()),
-            Change::Feed(load) => load.insert(transaction).await,
-            Change::FeedRefused(refusal) => refusal.insert(transaction).await,
-            Change::Key(key) => insert_key(transaction, key).await,
-            Change::Stock(terms) => terms.insert(transaction).await,
+            Change::None | Change::Baseline => Ok(()),
+            Change::Feed(load) => load.insert(transaction, statement).await,
+            Change::FeedRefused(refusal) => refusal.insert(transaction, statement).await,
+            Change::Key(key) => insert_key(transaction, statement, key).await,
+            Change::Stock(terms) => terms.insert(transaction, statement).await,
+            Change::Start { terms, stocks } => {
+                for stock in stocks {
+                    stock.insert(transaction, statement).await?;
+                }
+                match terms {
+                    Some(terms) => terms.insert(transaction, statement).await,
+                    None => Ok(()),
+                }
+            }
             Change::KeyRotated {
                 key,
                 replaced,
                 ends_at_micros,
             } => {
-                insert_key(transaction, key).await?;
+                insert_key(transaction, statement, key).await?;
                 let sql =
                     "UPDATE api_keys SET expires_at = least(expires_at, $2) WHERE key_id = $1";
-                transaction
-                    .execute(sql, &[replaced, &system_time(*ends_at_micros)])
+                statement
+                    .run(
+                        transaction,
+                        &covered::API_KEYS,
+                        sql,
+                        &[replaced, &system_time(*ends_at_micros)],
+                    )
                     .await
-                    .map(drop)
             }
             Change::Policy(definition) => {
                 let sql = "INSERT INTO policies (policy, definition) VALUES ($1, $2)";
-                transaction
-                    .execute(sql, &[&definition.id, &definition.json])
+                statement
+                    .run(
+                        transaction,
+                        &covered::POLICIES,
+                        sql,
+                        &[&definition.id, &definition.json],
+                    )
                     .await
-                    .map(drop)
             }
             Change::Convention(definition) => {
                 let sql = "INSERT INTO conventions (convention, definition) VALUES ($1, $2)";
-                transaction
-                    .execute(sql, &[&definition.id, &definition.json])
+                statement
+                    .run(
+                        transaction,
+                        &covered::CONVENTIONS,
+                        sql,
+                        &[&definition.id, &definition.json],
+                    )
                     .await
-                    .map(drop)
             }
             Change::KeyRevoked { key_id, at_micros } => {
                 let sql =
                     "UPDATE api_keys SET revoked_at = $2 WHERE key_id = $1 AND revoked_at IS NULL";
-                transaction
-                    .execute(sql, &[key_id, &system_time(*at_micros)])
+                statement
+                    .run(
+                        transaction,
+                        &covered::API_KEYS,
+                        sql,
+                        &[key_id, &system_time(*at_micros)],
+                    )
                     .await
-                    .map(drop)
             }
             Change::LocatesReopened { by } => {
                 let sql = "INSERT INTO locate_reopenings (reopened_at, actor) VALUES ($1, $2)";
                 let now = system_time(crate::time::now_micros());
-                transaction.execute(sql, &[&now, by]).await.map(drop)
+                statement
+                    .run(transaction, &covered::LOCATE_REOPENINGS, sql, &[&now, by])
+                    .await
             }
-            Change::Broker(terms) => terms.insert(transaction).await,
+            Change::Broker(terms) => terms.insert(transaction, statement).await,
         }
     }
 }

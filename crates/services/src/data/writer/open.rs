@@ -23,6 +23,8 @@ pub(super) struct Open {
     pub(super) statement: tokio_postgres::Statement,
     pub(super) locate_statement: tokio_postgres::Statement,
     pub(super) unsettled: Option<Unsettled>,
+    /// Whether entries are known to say what is in the tables.
+    pub(super) covered: bool,
     /// Whether the server was last seen to wait for a standby.
     pub(super) standby: bool,
 }
@@ -109,6 +111,7 @@ impl Task {
             statement,
             locate_statement,
             unsettled: None,
+            covered: false,
             standby: false,
         };
         if open.chain.position() == 0 || recovery.is_some() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use audit::{ChainError, Kind, Placed, Sealed};
+use audit::{ChainError, Fields, Kind, Placed, Sealed};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -10,6 +10,7 @@ use super::batch::{Batch, Outcome, outcome};
 use super::open::Open;
 use super::{Change, Mode, Recorded, Request, Task, Work, WriteError, WriterConfig, WriterState};
 use crate::data::database::describe;
+use crate::data::tables::{Statement, is_own_field};
 
 /// A head at most this often.
 const HEAD_EVERY: Duration = Duration::from_secs(1);
@@ -197,21 +198,37 @@ impl Task {
         change: Change,
         answer: Answer,
     ) -> Result<(), Ended> {
+        if let Some(name) = fields
+            .iter()
+            .map(|(name, _)| name)
+            .find(|name| is_own_field(name))
+        {
+            let why = format!(
+                "the field {name} says what is in the tables: only the writer of the log sets it"
+            );
+            drop(answer.send(Err(WriteError::refused("audit_log", why))));
+            return Ok(());
+        }
         let before = open.chain.clone();
-        let sealed = match open.chain.append(kind, crate::time::now_micros(), fields) {
-            Ok(sealed) => sealed,
-            Err(error) => {
-                refuse(answer, &error);
-                return Ok(());
-            }
-        };
+        let mut sealed = Vec::new();
         let ran = tokio::select! {
             biased;
-            ran = transact(open, &sealed, &change) => outcome(&open.session, ran),
+            ran = transact(open, kind, fields, &change, &mut sealed) => match ran {
+                Ok((standby, covered)) => {
+                    open.covered = covered;
+                    outcome(&open.session, Ok(standby))
+                }
+                Err(Stopped::Server(error)) => outcome(&open.session, Err(error)),
+                Err(Stopped::Entry(error)) => {
+                    open.chain = before;
+                    refuse(answer, &error);
+                    return Ok(());
+                }
+            },
             _ = self.orders.changed() => Outcome::Lost("told to let go of the database".to_owned()),
         };
         let reopens = matches!(change, Change::LocatesReopened { .. });
-        let settled = self.settle(open, before, Waiting::of(&[sealed], vec![answer]), ran);
+        let settled = self.settle(open, before, Waiting::of(&sealed, vec![answer]), ran);
         if reopens && settled.is_ok() {
             self.closed.send_replace(None);
         }
@@ -345,18 +362,59 @@ fn refuse(answer: Answer, error: &ChainError) {
     drop(answer.send(Err(WriteError::refused("audit_log", error.to_string()))));
 }
 
+/// Why a change was not recorded.
+enum Stopped {
+    /// The log takes no such entry: nothing was changed.
+    Entry(ChainError),
+    Server(tokio_postgres::Error),
+}
+
+impl From<ChainError> for Stopped {
+    fn from(error: ChainError) -> Stopped {
+        Stopped::Entry(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for Stopped {
+    fn from(error: tokio_postgres::Error) -> Stopped {
+        Stopped::Server(error)
+    }
+}
+
+/// Makes a change and records what it left in the tables, in one transaction: whether a standby was waited for, and whether entries say
+/// what is in the tables. In `sealed` is what was on its way when it ends, however it ends.
 async fn transact(
     open: &mut Open,
-    sealed: &Sealed,
+    kind: Kind,
+    fields: Fields,
     change: &Change,
-) -> Result<bool, tokio_postgres::Error> {
+    sealed: &mut Vec<Sealed>,
+) -> Result<(bool, bool), Stopped> {
     let transaction = open.session.client.transaction().await?;
-    change.apply(&transaction).await?;
+    let mut statement = Statement::default();
+    change.apply(&transaction, &mut statement).await?;
+    let mut covered = open.covered;
+    if !covered && !matches!(change, Change::None) {
+        covered = statement
+            .begin_coverage(&transaction, change.batch())
+            .await?;
+    }
+    let own = (open.chain.position() + 1).to_string();
+    let (fields, following) = statement.complete(fields);
+    let following = following.into_iter().map(|fields| {
+        let fields = fields.with("actor", "engine").with("name", "rows");
+        (Kind::ConfigurationChanged, fields.with("of", own.clone()))
+    });
     let mut batch = Batch::default();
-    batch.push(sealed);
+    for (kind, fields) in std::iter::once((kind, fields)).chain(following) {
+        let now = crate::time::now_micros();
+        let entry = open.chain.append(kind, now, fields)?;
+        batch.push(&entry);
+        sealed.push(entry);
+    }
     let standby = batch
         .insert(&transaction, &open.statement, &open.session.word)
         .await?;
     transaction.commit().await?;
-    Ok(standby)
+    Ok((standby, covered))
 }

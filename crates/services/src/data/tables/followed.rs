@@ -1,0 +1,211 @@
+//! What the entries of a log say of the tables, taken in as they come.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use audit::{Entry, Hash, Kind, RowDigest};
+use uuid::Uuid;
+
+use super::batches::Before;
+use super::covered::{API_KEYS, BATCHED, STATED, batched, stated};
+use super::keys::Keys;
+use super::row::{Values, from_json, hash_of, name_of};
+
+/// Where an entry stands, for messages and for reading it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    pub(super) log: u16,
+    pub(super) epoch: u32,
+    pub(super) position: u64,
+    kind: u8,
+}
+
+impl Place {
+    pub(super) fn of(entry: &Entry) -> Place {
+        Place {
+            log: entry.log,
+            epoch: entry.epoch,
+            position: entry.position,
+            kind: entry.kind.number(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = Kind::from_number(self.kind);
+        write!(f, "entry {} ({kind})", self.position)
+    }
+}
+
+/// A row that an entry stated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StatedRow {
+    pub(super) hash: Hash,
+    pub(super) place: Place,
+}
+
+/// What an entry says of a delivery's rows in one table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    /// Its place in [`BATCHED`].
+    pub(super) table: usize,
+    pub(super) batch: Uuid,
+    pub(super) digest: RowDigest,
+    pub(super) place: Place,
+}
+
+/// The entry that states everything that was there before it.
+#[derive(Debug)]
+pub(super) struct Baseline {
+    pub(super) place: Place,
+    recorded_at_micros: i64,
+    /// Of deliveries before it, by the place in [`BATCHED`].
+    pub(super) before: [Option<Before>; BATCHED.len()],
+}
+
+/// Memory grows with what is in the tables of terms, and with the number of deliveries; not with quotes, nor with rates.
+#[derive(Debug, Default)]
+pub(crate) struct Followed {
+    /// By the place in [`STATED`] and the row's name.
+    pub(super) rows: HashMap<(usize, String), StatedRow>,
+    pub(super) keys: Keys,
+    pub(super) claims: Vec<Claim>,
+    pub(super) baseline: Option<Baseline>,
+    /// The newest entry that was taken.
+    pub(super) end: Place,
+    /// When the first change of all was recorded.
+    first_at_micros: Option<i64>,
+}
+
+impl Followed {
+    /// The next entry of a log, which is verified so far; or what it says that cannot be.
+    pub(crate) fn take(&mut self, entry: &Entry) -> Result<(), String> {
+        self.end = Place::of(entry);
+        match entry.kind {
+            Kind::Quote | Kind::BookPriced => match entry.fields.get("key_id") {
+                Some(key_id) => self.asked_by(entry, key_id),
+                None => Ok(()),
+            },
+            Kind::LocateChanged => match entry.fields.get("actor") {
+                Some(actor) if actor.starts_with("key_") => self.asked_by(entry, actor),
+                _ => Ok(()),
+            },
+            Kind::FeedLoaded
+            | Kind::KeyChanged
+            | Kind::BrokerChanged
+            | Kind::ConfigurationChanged => self.change(entry),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next entry of another log in the same database: who asked there is looked at when that log is verified.
+    pub(crate) fn take_of_another(&mut self, entry: &Entry) -> Result<(), String> {
+        match entry.kind {
+            Kind::FeedLoaded
+            | Kind::KeyChanged
+            | Kind::BrokerChanged
+            | Kind::ConfigurationChanged => self.change(entry),
+            _ => Ok(()),
+        }
+    }
+
+    /// The first entry from which on everything is stated, if something was recorded before it.
+    pub(super) fn not_covered_before(&self) -> Option<Place> {
+        let baseline = self.baseline.as_ref()?;
+        let is_late = self.first_at_micros? < baseline.recorded_at_micros;
+        is_late.then_some(baseline.place)
+    }
+
+    fn asked_by(&self, entry: &Entry, key_id: &str) -> Result<(), String> {
+        match self.keys.may_ask(key_id, entry.recorded_at_micros) {
+            Some(answer) => answer,
+            None if !self.covers(entry) => Ok(()),
+            None => Err(format!(
+                "it was asked for with {key_id}, and no entry before it made such a key"
+            )),
+        }
+    }
+
+    /// Whether what is not said before an entry was not there.
+    fn covers(&self, entry: &Entry) -> bool {
+        self.baseline.as_ref().is_some_and(|baseline| {
+            baseline.place.log == entry.log
+                || baseline.recorded_at_micros <= entry.recorded_at_micros
+        })
+    }
+
+    fn change(&mut self, entry: &Entry) -> Result<(), String> {
+        let place = Place::of(entry);
+        self.begin(entry, place)?;
+        let first = self.first_at_micros.unwrap_or(i64::MAX);
+        self.first_at_micros = Some(first.min(entry.recorded_at_micros));
+        if entry.kind == Kind::KeyChanged {
+            self.keys.note(entry);
+        }
+        for (name, value) in entry.fields.iter() {
+            let Some(table) = name.strip_prefix("rows.") else {
+                continue;
+            };
+            let unreadable = || format!("its field {name} is not as the engine writes it");
+            if let Some(index) = stated(table) {
+                let rows: Vec<serde_json::Value> =
+                    serde_json::from_str(value).map_err(|_| unreadable())?;
+                for row in &rows {
+                    let row = from_json(STATED[index], row).ok_or_else(unreadable)?;
+                    self.state(index, row, place)?;
+                }
+            }
+            if let Some(index) = batched(table) {
+                let batch = entry.fields.get("batch_id").map(Uuid::parse_str);
+                let (Some(Ok(batch)), Ok(digest)) = (batch, value.parse()) else {
+                    return Err(unreadable());
+                };
+                self.claims.push(Claim {
+                    table: index,
+                    batch,
+                    digest,
+                    place,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The statement of everything comes once: a second one could call rows right that nobody entered.
+    fn begin(&mut self, entry: &Entry, place: Place) -> Result<(), String> {
+        if entry.fields.get("baseline").is_none() {
+            return Ok(());
+        }
+        if let Some(first) = &self.baseline {
+            return Err(format!(
+                "it states all tables a second time, after {}: what changed between is on no record",
+                first.place
+            ));
+        }
+        let before = BATCHED.map(|table| entry.fields.get(&table.field_before())?.parse().ok());
+        self.baseline = Some(Baseline {
+            place,
+            recorded_at_micros: entry.recorded_at_micros,
+            before,
+        });
+        Ok(())
+    }
+
+    fn state(&mut self, index: usize, row: Values, place: Place) -> Result<(), String> {
+        let table = STATED[index];
+        if std::ptr::eq(table, &API_KEYS) {
+            self.keys.state(row, place);
+            return Ok(());
+        }
+        let (name, hash) = (name_of(table, &row), hash_of(table, &row));
+        let stated = StatedRow { hash, place };
+        match self.rows.insert((index, name.clone()), stated) {
+            Some(before) if before.hash != hash => Err(format!(
+                "it says another thing of {}: {name} than {}",
+                table.name, before.place
+            )),
+            _ => Ok(()),
+        }
+    }
+}
