@@ -172,6 +172,12 @@ fn every_rule_can_fail() {
     let dotted = ["20", "26.11.23"].concat();
     for (path, text, count) in [
         ("crates/a/tests/it/a.rs", format!("file(\"{dotted}\")"), 1),
+        ("crates/a/tests/it/snapshots/a.snap", day.clone(), 1),
+        (
+            "crates/a/tests/it/snapshots/a.snap",
+            "2025-06-30".to_owned(),
+            0,
+        ),
         (
             "crates/a/tests/it/a.rs",
             format!("// any day: judged by order alone\nfile(\"{dotted}\")\nfile(\"{day}\")"),
@@ -271,6 +277,14 @@ fn text_faults(path: &str, text: &str) -> Vec<String> {
             found(format!("holds a path of one machine ({start}…)"));
         }
     }
+    if path.ends_with(".snap") {
+        let dates = text.lines().filter_map(date_in);
+        for date in dates.filter(|date| !SNAPSHOT_DATES.contains(date)) {
+            found(format!(
+                "shows {date}: where it follows from the day of the run it is another tomorrow, so replace it by its name; else list it in SNAPSHOT_DATES of the tidy test"
+            ));
+        }
+    }
     if !path.ends_with(".rs") {
         return faults;
     }
@@ -323,6 +337,8 @@ fn text_faults(path: &str, text: &str) -> Vec<String> {
 
 /// Allows the fixed dates of its paragraph: up to the next empty line. In the head of a file (`//!`): all of them.
 const ANY_DAY: &str = "any day:";
+/// Dates that stand in snapshots whatever the day: of the fixtures, of the shipped calendar, of the words of an error.
+const SNAPSHOT_DATES: [&str; 3] = ["2025-06-30", "2050-12-31", "2026-04-01"];
 const CLOCKS: [&str; 4] = [
     "Timestamp::now",
     "SystemTime::now",
@@ -414,7 +430,7 @@ fn is_text(path: &Path, name: &str) -> bool {
         .extension()
         .and_then(|e| e.to_str())
         .unwrap_or_default();
-    ["rs", "toml", "md", "sql", "sh", "yml", "yaml"].contains(&extension)
+    ["rs", "toml", "md", "sql", "sh", "yml", "yaml", "snap"].contains(&extension)
         || ["Makefile", "run"].contains(&name)
 }
 

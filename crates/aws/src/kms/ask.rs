@@ -206,6 +206,7 @@ async fn connect(access: KmsAccess, region: Option<String>) -> Client {
     }
     let shared = loader.load().await;
     let mut config = aws_sdk_kms::config::Builder::from(&shared);
+    config.set_retry_partition(Some(crate::own_retries()));
     if access.endpoint.is_some() {
         config.set_endpoint_url(access.endpoint.clone());
     }

@@ -16,6 +16,7 @@ use aws_sdk_s3::{
 use repository::{LockPolicy, MARKER, StoreError};
 
 use super::{Checksums, S3Location};
+use crate::own_retries;
 
 const CONNECT: Duration = Duration::from_secs(3);
 /// Of one attempt, besides what its bytes take at [`SLOWEST_BYTES_PER_SECOND`].
@@ -45,6 +46,7 @@ impl Remote {
     pub(super) async fn connect(location: &S3Location, lock: Option<LockPolicy>) -> Self {
         let shared = shared_config(location).await;
         let mut config = aws_sdk_s3::config::Builder::from(&shared);
+        config.set_retry_partition(Some(own_retries()));
         config.set_force_path_style(Some(location.path_style));
         config.set_endpoint_url(location.endpoint.clone());
         let checksums = checksums(location, &shared);

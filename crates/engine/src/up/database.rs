@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use postgres_physical::server::{Leftover, OsUser};
+use postgres_physical::server::{Leftover, OsUser, is_mount_root};
 use recovery::database::Target;
 use repository::RecipientPrivate;
 use serde::{Deserialize, Serialize};
@@ -142,6 +142,16 @@ fn sync_folder(path: &Path) -> Result<(), Error> {
 pub(super) fn move_aside(dir: &Path) -> Result<(), Error> {
     if dir.symlink_metadata().is_err() {
         return Ok(());
+    }
+    if is_mount_root(dir).unwrap_or(false) {
+        return Err(Error::Refused {
+            what: "the database cannot be brought back",
+            reason: format!(
+                "another file system is mounted at {0}, and a restored folder takes that place by its name. Unmount it (umount {0}) and mount a \
+                 file system at the folder above it if the database is to have one of its own; then this goes on by itself",
+                dir.display()
+            ),
+        });
     }
     let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let aside: PathBuf = dir.with_file_name(format!("postgres.broken-{stamp}"));

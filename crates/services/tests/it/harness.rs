@@ -389,6 +389,7 @@ const REDACTED: &[&str] = &[
     "locate_id",
     "offer_expires_at",
     "trade_date",
+    "settlement_date",
     "actor",
     "created_at",
     "detail",
