@@ -62,6 +62,10 @@ slow-uses: setup ## orders at two gateways with kills; SEED, CLIENTS (500), ORDE
 slow-many-rates: setup ## how long a verification takes with a million rates, and its memory; ROWS, and BATCH (20000) of a delivery, choose
 	ROWS="$(or $(ROWS),1000000)" BATCH="$(or $(BATCH),20000)" cargo test --release --locked -p services --test it -- --ignored --exact many_rates::a_verification_with_many_rates_is_measured --nocapture
 
+slow-tamper: setup ## every way to tamper that the suite knows; CASES (all; a number, or a part of a name) and SEED choose and repeat
+	CASES="$${CASES:-all}" cargo test --locked -p services --test it -- tamper:: --nocapture
+	CASES="$${CASES:-all}" cargo test --locked -p engine --test it -- tamper:: --nocapture
+
 slow-calendars: ## the shipped calendar, every day of it, against PyPI's exchange_calendars
 	@scripts/slow-calendars
 

@@ -41,8 +41,9 @@ pub use config::{
 pub use connection::Password;
 pub use data::{
     AuditReport, CoverageStart, DatabaseError, Difference, FeedError, FeedLimits, FeedSettings,
-    HttpSettings, ImportReport, LocateSettings, Loss, NEWEST_RATES, Place, Recorded, SeedError,
-    TablesReport, WriteError, WriterState, check_feed, losses, places, verify,
+    Finding, HttpSettings, ImportReport, LocateSettings, Loss, NEWEST_RATES, Place, Recorded,
+    SchemaReport, SeedError, TablesReport, WriteError, WriterState, check_feed, check_schema,
+    losses, openings, periods, places, verify,
 };
 pub use internal::InternalSecret;
 pub use reload::ReloadReport;

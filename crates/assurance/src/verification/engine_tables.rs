@@ -58,7 +58,7 @@ fn schema(database: &mut Database<'_>) -> Result<Option<String>, WireError> {
     database.client.value(&format!(
         "SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
          WHERE c.relkind = 'r' AND c.relname IN ({}) AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
-         GROUP BY n.nspname HAVING count(*) >= {enough} ORDER BY count(*) DESC LIMIT 1",
+         GROUP BY n.nspname HAVING count(*) >= {enough} ORDER BY n.nspname <> 'public', count(*) DESC, n.nspname LIMIT 1",
         names.join(", ")
     ))
 }
@@ -66,7 +66,7 @@ fn schema(database: &mut Database<'_>) -> Result<Option<String>, WireError> {
 /// An engine may be writing meanwhile: all figures are of one moment.
 fn in_one_snapshot(database: &mut Database<'_>, schema: &str) -> Vec<Check> {
     let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL search_path = {}, pg_catalog",
+        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL search_path = pg_catalog, {}, pg_temp",
         postgres_physical::server::sql::quote_identifier(schema)
     );
     let checked = database.client.query(&begin).and_then(|_| {

@@ -369,7 +369,8 @@ fn open<'a>(
     // Whatever the server's settings are: a check waits for nobody's commit, and believes no index about a table. What is missing in a
     // copy is installed there, whoever may write.
     client.query(
-        "SET default_transaction_read_only = off; SET synchronous_commit = local; SET search_path = pg_catalog; \
+        "SET default_transaction_read_only = off; SET synchronous_commit = local; SET search_path = pg_catalog, pg_temp; \
+         SET ROLE NONE; SET row_security = off; SET DateStyle = 'ISO, YMD'; SET TimeZone = 'UTC'; SET transform_null_equals = off; \
          SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off",
     )?;
     let in_recovery = client.value("SELECT pg_is_in_recovery()")?.as_deref() == Some("t");

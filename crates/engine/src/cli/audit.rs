@@ -6,9 +6,8 @@ use super::*;
 pub(crate) enum AuditCommand {
     /// Walk the chain against the signed heads; names the first bad entry.
     Verify {
-        /// Of what `bre audit archive` put into the repository, with the archive's key alone.
-        #[arg(long, conflicts_with = "database")]
-        archive: bool,
+        #[command(flatten)]
+        road: AuditRoad,
         #[command(flatten)]
         args: AuditArgs,
     },
@@ -31,6 +30,23 @@ pub(crate) enum AuditCommand {
     /// The audit archive's own key: who can read the archive; a new key beside the old one, and the old one let go.
     #[command(subcommand)]
     Key(AuditKeyCommand),
+}
+
+/// Which way to the entries; the running server's own answers when none is named.
+#[derive(Debug, Args)]
+pub(crate) struct AuditRoad {
+    /// From the repository alone: the newest backup and all WAL, in a scratch folder.
+    #[arg(long, conflicts_with_all = ["database", "from_backup", "archive"])]
+    pub(crate) from_wal: bool,
+    /// The same to the end of a backup; of the newest complete one when none is named.
+    #[arg(long, value_name = "ID", num_args = 0..=1, conflicts_with_all = ["database", "archive"])]
+    pub(crate) from_backup: Option<Option<String>>,
+    /// From what `bre audit archive` put into the repository, or into another folder, with the archive's key alone; or from a file that `bre audit export` wrote.
+    #[arg(long, value_name = "FOLDER|FILE", num_args = 0..=1, conflicts_with = "database")]
+    pub(crate) archive: Option<Option<String>>,
+    /// Where the scratch folder is made; DIR/proof when absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -5,13 +5,19 @@ use std::process::ExitCode;
 use audit::{Head, SignedHead};
 use serde::Serialize;
 
-use super::{audit_archive, audit_keys, audit_prove, audit_tables, opened::Opened};
+use postgres_physical::server::{Binaries, OsUser};
+
+use super::{
+    audit_archive, audit_keys, audit_prove, audit_tables, opened::Opened, progress::Steps,
+};
 use crate::{
-    cli::{AuditArgs, AuditCommand, RepositoryArgs},
+    cli::{AuditArgs, AuditCommand, AuditRoad, RepositoryArgs},
+    config::Config,
     control::Control,
     error::Error,
     instance::Instance,
     keys::verifying_key,
+    proof::{Copied, Prover, Reach},
     terminal::{self, time},
     up::heads::{self, LOG},
 };
@@ -22,10 +28,7 @@ pub(crate) async fn run(
     command: AuditCommand,
 ) -> Result<ExitCode, Error> {
     match command {
-        AuditCommand::Verify {
-            archive: true,
-            args,
-        } => audit_archive::verify(instance, json, &args.repository),
+        // What brings a copy back waits by itself, and was asked before: `run_apart`.
         AuditCommand::Verify { args, .. } => verify(instance, json, &args).await,
         AuditCommand::Archive(args) => {
             let database = database(instance, &args)?;
@@ -46,6 +49,51 @@ pub(super) fn database(instance: &Instance, args: &AuditArgs) -> Result<String, 
     )
 }
 
+/// Verification on a road that asks no running server; `None`: the command is another one.
+pub(crate) fn run_apart(
+    instance: &Instance,
+    json: bool,
+    command: &AuditCommand,
+) -> Option<Result<ExitCode, Error>> {
+    let AuditCommand::Verify { road, args } = command else {
+        return None;
+    };
+    let reach = match road {
+        AuditRoad { from_wal: true, .. } => Reach::NewestWal,
+        AuditRoad {
+            from_backup: Some(id),
+            ..
+        } => Reach::Backup(id.clone()),
+        AuditRoad {
+            archive: Some(place),
+            ..
+        } => {
+            let place = place.as_deref();
+            return Some(audit_archive::verify(
+                instance,
+                json,
+                place,
+                &args.repository,
+            ));
+        }
+        _ => return None,
+    };
+    Some(verify_copy(instance, json, road, &reach, &args.repository))
+}
+
+/// The report of a log, and by which road it was reached.
+#[derive(Debug, Serialize)]
+struct Verified {
+    /// `server`, `wal` or `backup`; of an archive `archive` or `export`.
+    road: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed_to: Option<String>,
+    #[serde(flatten)]
+    report: services::AuditReport,
+}
+
 async fn verify(instance: &Instance, json: bool, args: &AuditArgs) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, &args.repository)?;
     let key = verifying_key(&opened.keys)?;
@@ -59,12 +107,69 @@ async fn verify(instance: &Instance, json: bool, args: &AuditArgs) -> Result<Exi
         .map(|head| head.verify(&keys))
         .collect::<Result<_, _>>()?;
     let report = services::verify(&database(instance, args)?, LOG, &heads, &keys).await?;
-    terminal::result(json, &report, || sentences(&report, heads.len()));
-    Ok(if report.log.is_sound() {
+    let verified = Verified {
+        road: "server",
+        backup_id: None,
+        replayed_to: None,
+        report,
+    };
+    let road = "road: the running server's own answers (bre audit verify --from-wal asks the repository alone)\n";
+    Ok(show(json, &verified, road, heads.len()))
+}
+
+fn verify_copy(
+    instance: &Instance,
+    json: bool,
+    road: &AuditRoad,
+    reach: &Reach,
+    args: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, args)?;
+    let config = Config::load(None, instance.root())?;
+    let prover = Prover {
+        repository: opened.repository.clone(),
+        private: opened.private()?,
+        verifying: verifying_key(&opened.keys)?,
+        binaries: Binaries::find(config.database.binaries.as_deref())?,
+        user: OsUser::for_server()?,
+        work: road.work.clone().unwrap_or_else(|| instance.proofs()),
+    };
+    let steps = Steps::shown(json, "verify").cancelled_by(super::restore::interrupted()?);
+    let copied = prover.audit(reach, &steps)?;
+    drop(steps);
+    let Copied {
+        report,
+        heads,
+        backup,
+        replayed_to,
+        seconds,
+    } = copied;
+    let name = match reach {
+        Reach::NewestWal => "wal",
+        Reach::Backup(_) => "backup",
+    };
+    let words = format!(
+        "road: {name}; backup {backup} and its WAL to {replayed_to}, brought back in {seconds:.1} s; the running server was not asked\n"
+    );
+    let verified = Verified {
+        road: name,
+        backup_id: Some(backup),
+        replayed_to: Some(replayed_to),
+        report,
+    };
+    Ok(show(json, &verified, &words, heads))
+}
+
+fn show(json: bool, verified: &Verified, road: &str, heads: usize) -> ExitCode {
+    let report = &verified.report;
+    terminal::result(json, verified, || {
+        format!("{road}{}", sentences(report, heads))
+    });
+    if report.is_sound() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 /// The head that the running engine has in memory: it vouches for entries whose WAL is still on its way to the repository.
@@ -96,7 +201,20 @@ fn sentences(report: &services::AuditReport, heads: usize) -> String {
         ));
     }
     text.push_str(&audit_tables::sentences(&report.tables));
-    text.push_str(&verdict(log));
+    let schema = &report.schema;
+    for note in &schema.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    for finding in &schema.findings {
+        text.push_str(&format!("schema: {finding}\n"));
+    }
+    text.push_str(&match (schema.is_sound(), log.is_sound()) {
+        (false, true) => format!(
+            "NOT SOUND: the log hangs together, but {} things around it are not as the migrations make them\n",
+            schema.findings.len()
+        ),
+        _ => verdict(log),
+    });
     text
 }
 

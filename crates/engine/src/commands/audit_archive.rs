@@ -293,6 +293,7 @@ impl Destination<'_> {
 
 #[derive(Debug, Serialize)]
 struct ArchiveReport {
+    road: &'static str,
     #[serde(flatten)]
     log: Report,
     parts: usize,
@@ -300,13 +301,30 @@ struct ArchiveReport {
     parts_left_behind: usize,
 }
 
-/// From repository, archive key and the public half of the signing key alone.
+/// From an archive, its key and the public half of the signing key alone, or from what was exported. `place`: a folder or bucket that holds the
+/// archive, or a file of `bre audit export`; the instance's own repository when absent.
 pub(super) fn verify(
     instance: &Instance,
     json: bool,
+    place: Option<&str>,
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    if let Some(file) = place.map(Path::new).filter(|path| path.is_file()) {
+        return verify_export(instance, json, file, args);
+    }
+    if place.is_some() && args.repository.is_some() {
+        return Err(Error::Argument {
+            what: "place of the archive",
+            value: place.unwrap_or_default().to_owned(),
+            reason: "--repository names another one; name one of the two".to_owned(),
+        });
+    }
+    let args = RepositoryArgs {
+        repository: place.map(str::to_owned).or_else(|| args.repository.clone()),
+        keys: args.keys.clone(),
+        cluster: args.cluster.clone(),
+    };
+    let opened = Opened::at(instance, &args)?;
     let private = audit_reading_key(&opened.keys)?;
     let keys = [verifying_key(&opened.keys)?];
     let all = archive_parts(&opened.repository, LOG)?;
@@ -332,6 +350,7 @@ pub(super) fn verify(
         }
     }
     let report = ArchiveReport {
+        road: "archive",
         log: verifier.finish(),
         parts_left_behind: all.len() - parts.len(),
         parts: parts.len(),
@@ -341,6 +360,82 @@ pub(super) fn verify(
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct ExportReport {
+    road: &'static str,
+    #[serde(flatten)]
+    log: Report,
+}
+
+/// One line of `bre audit export`.
+#[derive(Debug, serde::Deserialize)]
+struct Exported {
+    epoch: i64,
+    position: i64,
+    hash: String,
+    canonical: String,
+}
+
+/// Entries from a file, heads from the repository: no server has a part in it.
+fn verify_export(
+    instance: &Instance,
+    json: bool,
+    file: &Path,
+    args: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, args)?;
+    let keys = [verifying_key(&opened.keys)?];
+    let signed: Vec<Head> = heads::stored(&opened.repository)?
+        .iter()
+        .map(|head| head.verify(&keys))
+        .collect::<Result<_, _>>()?;
+    let mut verifier = Verifier::new(LOG, &signed, &keys);
+    let lines = std::fs::File::open(file).map_err(Error::file("cannot read", file))?;
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(lines));
+    for (number, line) in lines.enumerate() {
+        let line = line.map_err(Error::file("cannot read", file))?;
+        let entry = exported(&line).map_err(|reason| Error::Argument {
+            what: "file of bre audit export",
+            value: file.display().to_string(),
+            reason: format!("line {}: {reason}", number + 1),
+        })?;
+        verifier.push(&entry);
+    }
+    let report = ExportReport {
+        road: "export",
+        log: verifier.finish(),
+    };
+    let log = &report.log;
+    terminal::result(json, &report, || {
+        format!(
+            "road: the file {} and the heads of {}; no server was asked\n{} entries, {} verified, {} signed heads agreed, the newest at {}\n{}",
+            file.display(),
+            opened.location,
+            log.entries,
+            log.verified,
+            log.heads_agreed,
+            log.covered_to,
+            verdict(log)
+        )
+    });
+    Ok(if log.is_sound() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn exported(line: &str) -> Result<StoredEntry, String> {
+    let line: Exported = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let bytes = |hex: &str| audit::hex::decode(hex).map_err(|error| error.to_string());
+    Ok(StoredEntry {
+        epoch: line.epoch,
+        position: line.position,
+        bytes: bytes(&line.canonical)?,
+        hash: bytes(&line.hash)?,
     })
 }
 
@@ -382,7 +477,7 @@ impl ArchiveReport {
     fn sentences(&self) -> String {
         let log = &self.log;
         let mut text = format!(
-            "{} entries in {} parts, {} verified, {} signed heads agreed, the newest at {}\n",
+            "road: the archive, with its own key; no server was asked\n{} entries in {} parts, {} verified, {} signed heads agreed, the newest at {}\n",
             log.entries, self.parts, log.verified, log.heads_agreed, log.covered_to
         );
         if self.parts_left_behind > 0 {

@@ -77,7 +77,12 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,
         Command::ReadBook { .. } => {}
-        Command::Audit(command) => return wait(audit::run(&instance, json, command)),
+        Command::Audit(command) => {
+            return match audit::run_apart(&instance, json, &command) {
+                Some(ended) => ended,
+                None => wait(audit::run(&instance, json, command)),
+            };
+        }
         Command::Book(command) => return wait(book::run(&instance, json, command)),
         Command::Replay(args) => return wait(replay::run(&instance, json, &args)),
         Command::Status { cluster } => {
@@ -85,6 +90,35 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) const SCHEMA: &str = "schema";
+/// How many findings are named in a sentence.
+const NAMED: usize = 20;
+
+/// The comparison of the engine's tables as a check among others.
+pub(crate) fn schema_check(report: &services::SchemaReport) -> assurance::verification::Check {
+    use assurance::verification::Check;
+    let named: Vec<String> = report
+        .findings
+        .iter()
+        .take(NAMED)
+        .map(ToString::to_string)
+        .collect();
+    let detail = serde_json::json!({
+        "version": report.version, "newest": report.newest, "compared": report.compared, "wrong": report.findings.len(), "named": named,
+    });
+    let mut check = match report.findings.len() {
+        0 => Check::passed(SCHEMA, detail),
+        1 => Check::failed(SCHEMA, named.join("; "), detail),
+        all => Check::failed(
+            SCHEMA,
+            format!("{all} findings: {}", named.join("; ")),
+            detail,
+        ),
+    };
+    check.warnings.clone_from(&report.notes);
+    check
 }
 
 /// Commands talk to one thing at a time: one thread is enough.

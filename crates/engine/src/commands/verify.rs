@@ -13,7 +13,7 @@ use repository::{BackupState, catalogue};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::opened::Opened;
+use super::{SCHEMA, opened::Opened, schema_check};
 use crate::{
     cli::{RepositoryArgs, VerifyCommand},
     config::Config,
@@ -47,13 +47,14 @@ pub(crate) fn run(
     };
     let connect = ConnectOptions::from_url(&url)
         .map_err(|error| Error::Failed(error.to_string()))?
-        .with_application_name("bre-verify");
+        .with_application_name("bre");
     let options = Options {
         scratch: false,
         engine_expected: own,
         cancelled: &|| false,
     };
     let mut checks = verification::cluster(&connect, &options);
+    checks.push(schema(&url, &checks));
     // What is around a database belongs to the instance that runs it.
     if own {
         checks.push(slot(&connect));
@@ -94,6 +95,23 @@ fn sentences(report: &Report) -> String {
         text.push_str(&format!(", {warnings} warnings"));
     }
     text + "\n"
+}
+
+/// The engine's tables against what the migrations make, and what the serving role may do to them.
+fn schema(url: &str, checks: &[Check]) -> Check {
+    let engines = checks.iter().find(|check| check.name == "row_counts");
+    if let Some(Check {
+        not_applicable: true,
+        why: Some(why),
+        ..
+    }) = engines
+    {
+        return Check::not_applicable(SCHEMA, why);
+    }
+    match super::wait(async { Ok(services::check_schema(url).await?) }) {
+        Ok(report) => schema_check(&report),
+        Err(error) => Check::failed(SCHEMA, error.to_string(), Value::Null),
+    }
 }
 
 fn slot(connect: &ConnectOptions) -> Check {

@@ -1,20 +1,19 @@
 //! The restored audit log against the signed heads that lie outside the database, and its quotes priced again.
 
 use assurance::verification::Check;
-use audit::{Entry, Head, Kind, SignedHead, VerifyingKey, hex};
-use postgres_physical::server::sql::Client;
+use audit::{Head, SignedHead, VerifyingKey};
 use recovery::database::{Plan, Recovered};
 use serde_json::{Value, json};
-use services::Period;
+use services::{AuditReport, Period};
 
 use super::scratch::Scratch;
-use crate::{error::Error, up::heads::LOG};
+use crate::{commands::schema_check, error::Error, up::heads::LOG};
 
 /// Quotes that are priced again: windows of so many entries, spread evenly over the log.
 const WINDOWS: u64 = 8;
 const WINDOW_ENTRIES: u64 = 250;
 
-const NAMES: [&str; 2] = ["audit_log", "replayed_quotes"];
+const NAMES: [&str; 3] = ["schema", "audit_log", "replayed_quotes"];
 
 pub(super) fn not_an_engine() -> Vec<Check> {
     let why = "the cluster holds no tables of the engine";
@@ -43,33 +42,47 @@ impl Audited<'_> {
             }
         };
         let url = self.scratch.url(self.database);
-        let (log, entries) = runtime.block_on(self.verify(&url, signed));
+        let (schema, log, entries) = runtime.block_on(self.verify(&url, signed));
         let quotes = runtime.block_on(self.replay(&url, entries));
-        vec![log, quotes]
+        vec![schema, log, quotes]
     }
 
-    /// The check, and how many entries there are.
-    async fn verify(&self, url: &str, signed: &[SignedHead]) -> (Check, u64) {
-        const NAME: &str = NAMES[0];
+    /// What a verification of this copy finds, and how many heads it was held against.
+    pub(super) async fn report(
+        &self,
+        url: &str,
+        signed: &[SignedHead],
+    ) -> Result<(AuditReport, usize), Error> {
         let keys = [self.verifying.clone()];
-        let all: Result<Vec<Head>, _> = signed.iter().map(|head| head.verify(&keys)).collect();
-        let all = match all {
-            Ok(all) => all,
-            Err(error) => return (Check::failed(NAME, error.to_string(), Value::Null), 0),
-        };
-        let heads = match self.epochs() {
-            Ok(epochs) => within(&all, &self.stretches(), &epochs),
-            Err(error) => return (Check::failed(NAME, error.to_string(), Value::Null), 0),
-        };
-        let report = match services::verify(url, LOG, &heads, &keys).await {
+        let all: Vec<Head> = signed
+            .iter()
+            .map(|head| head.verify(&keys))
+            .collect::<Result<_, _>>()?;
+        let heads = within(
+            &all,
+            &self.stretches(),
+            &services::openings(url, LOG).await?,
+        );
+        let report = services::verify(url, LOG, &heads, &keys).await?;
+        Ok((report, heads.len()))
+    }
+
+    /// The checks of schema and log, and how many entries there are.
+    async fn verify(&self, url: &str, signed: &[SignedHead]) -> (Check, Check, u64) {
+        const NAME: &str = NAMES[1];
+        let (report, heads) = match self.report(url, signed).await {
             Ok(report) => report,
-            Err(error) => return (Check::failed(NAME, error.to_string(), Value::Null), 0),
+            Err(error) => {
+                let failed = |name| Check::failed(name, error.to_string(), Value::Null);
+                return (failed(NAMES[0]), failed(NAME), 0);
+            }
         };
+        let schema = schema_check(&report.schema);
         let log = &report.log;
         let detail = json!({
-            "entries": log.entries, "verified": log.verified, "quotes": report.quotes, "heads": heads.len(),
+            "entries": log.entries, "verified": log.verified, "quotes": report.quotes, "heads": heads,
             "heads_agreed": log.heads_agreed, "covered_to": log.covered_to, "known_losses": log.known_losses.len(),
-            "heads_of_later": all.len() - heads.len(), "tables": report.tables.verdict,
+            "heads_of_later": signed.len() - heads, "tables": report.tables.verdict,
         });
         let check = match (log.is_sound(), log.heads_agreed) {
             (false, _) => {
@@ -86,13 +99,13 @@ impl Audited<'_> {
             ),
             (true, _) => Check::passed(NAME, detail),
         };
-        (check, log.entries)
+        (schema, check, log.entries)
     }
 
     async fn replay(&self, url: &str, entries: u64) -> Check {
-        const NAME: &str = NAMES[1];
+        const NAME: &str = NAMES[2];
         let failed = |why: String| Check::failed(NAME, why, Value::Null);
-        let periods = match self.periods(entries) {
+        let periods = match self.periods(url, entries).await {
             Ok(periods) => periods,
             Err(error) => return failed(error.to_string()),
         };
@@ -122,26 +135,12 @@ impl Audited<'_> {
     }
 
     /// When the entries of each window were recorded.
-    fn periods(&self, entries: u64) -> Result<Vec<Period>, Error> {
+    async fn periods(&self, url: &str, entries: u64) -> Result<Vec<Period>, Error> {
         let windows = windows(entries);
         if windows.len() == 1 {
             return Ok(vec![Period::default()]);
         }
-        let mut client = Client::connect(&self.scratch.connect(self.database))?;
-        let mut periods = Vec::new();
-        for (from, to) in windows {
-            let sql = format!(
-                "SELECT (extract(epoch FROM min(recorded_at)) * 1000000)::bigint, (extract(epoch FROM max(recorded_at)) * 1000000)::bigint \
-                 FROM audit_log WHERE log = {LOG} AND position BETWEEN {from} AND {to}"
-            );
-            let rows = client.query(&sql)?.rows;
-            let at = |column: usize| rows.first()?.get(column)?.as_deref()?.parse().ok();
-            periods.push(Period {
-                from_micros: at(0),
-                to_micros: at(1),
-            });
-        }
-        Ok(periods)
+        Ok(services::periods(url, LOG, &windows).await?)
     }
 
     /// The timelines that the replay ran through, and where it left each.
@@ -150,22 +149,6 @@ impl Audited<'_> {
         let path = self.plan.path.iter();
         path.map(|piece| (piece.timeline, piece.end.unwrap_or(end).min(end)))
             .collect()
-    }
-
-    /// Epoch and timeline of every opening in the restored log.
-    fn epochs(&self) -> Result<Vec<(u32, u32)>, Error> {
-        let mut client = Client::connect(&self.scratch.connect(self.database))?;
-        let sql = format!(
-            "SELECT encode(canonical, 'hex') FROM audit_log WHERE log = {LOG} AND kind = {} ORDER BY position",
-            Kind::EpochOpened.number()
-        );
-        let rows = client.query(&sql)?.rows;
-        let openings = rows.into_iter().filter_map(|row| {
-            let bytes = hex::decode(row.first()?.as_deref()?).ok()?;
-            let entry = Entry::parse(&audit::expand(&bytes)).ok()?;
-            Some((entry.epoch, entry.fields.get("timeline")?.parse().ok()?))
-        });
-        Ok(openings.collect())
     }
 }
 

@@ -6,9 +6,11 @@ mod audited;
 mod priority;
 mod record;
 pub(crate) mod scratch;
+mod second_road;
 
 pub(crate) use record::{Record, event};
 pub(crate) use scratch::sweep;
+pub(crate) use second_road::{Copied, Reach};
 
 use std::time::Instant;
 
@@ -76,20 +78,20 @@ impl Prover {
         record: &mut Record,
     ) -> (Claim, Result<Option<(Plan, Recovered)>, Error>) {
         let mut claim = Claim::default();
-        let outcome = self.try_to_bring_back(backup, all, scratch, steps, record, &mut claim);
+        let target = target(backup, all);
+        let outcome = self.try_to_bring_back(backup, target, scratch, steps, record, &mut claim);
         (claim, outcome)
     }
 
     fn try_to_bring_back(
         &self,
         backup: &BackupSummary,
-        all: &[BackupSummary],
+        target: Target,
         scratch: &Scratch,
         steps: &Steps,
         record: &mut Record,
         claim: &mut Claim,
     ) -> Result<Option<(Plan, Recovered)>, Error> {
-        let target = target(backup, all);
         let began = Instant::now();
         let (plan, restored) = match self.restore(backup, target, scratch, steps) {
             Ok(done) => done,
@@ -278,7 +280,7 @@ fn verdict<T>(error: recovery::Error, step: &str, record: &mut Record) -> Result
 
 fn no_verdict(reason: String) -> Error {
     Error::Refused {
-        what: "no proof was made",
+        what: "there is no verdict",
         reason,
     }
 }

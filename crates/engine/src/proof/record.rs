@@ -39,7 +39,7 @@ impl Record {
 
     pub(super) fn add(&mut self, check: Check) {
         if check.verdict == Verdict::Failed {
-            tracing::error!(backup = %self.backup_id, check = %check.name, why = ?check.why, "the restore proof found something");
+            tracing::error!(backup = %self.backup_id, check = %check.name, why = check.why.as_deref().unwrap_or_default(), "the restore proof found something");
         }
         for warning in &check.warnings {
             tracing::warn!(backup = %self.backup_id, check = %check.name, warning, "seen in the restored copy");

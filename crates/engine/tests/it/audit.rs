@@ -7,11 +7,22 @@ use crate::{instance::Instance, process::PATIENCE, process::within};
 const TABLES: [&str; 2] = ["audit_log", "quotes"];
 
 impl Instance {
-    /// Lets a superuser change what nobody may change, and keeps a copy of how it was.
-    fn unlock_the_record(&self) {
-        for table in TABLES {
-            self.sql(&format!("ALTER TABLE {table} DISABLE TRIGGER ALL"));
-        }
+    /// As a superuser can, past the triggers, which are then as they were: only the rows tell of it.
+    fn sql_past_triggers(&self, sql: &str) {
+        let all = |what: &str| {
+            TABLES
+                .map(|table| format!("ALTER TABLE {table} {what} TRIGGER append_only; "))
+                .concat()
+        };
+        self.sql(&format!(
+            "{}{sql}; {}",
+            all("DISABLE"),
+            all("ENABLE ALWAYS")
+        ));
+    }
+
+    /// Keeps a copy of how it was.
+    fn keep_the_record(&self) {
         self.sql("CREATE SCHEMA copy");
         for table in TABLES {
             self.sql(&format!("CREATE TABLE copy.{table} AS TABLE {table}"));
@@ -20,7 +31,7 @@ impl Instance {
 
     fn put_the_record_back(&self) {
         for table in TABLES {
-            self.sql(&format!(
+            self.sql_past_triggers(&format!(
                 "TRUNCATE {table}; INSERT INTO {table} SELECT * FROM copy.{table}"
             ));
         }
@@ -45,7 +56,7 @@ impl Instance {
 
     /// Runs it; how many rows of the record are gone or not as they were.
     fn change(&self, sql: &str) -> usize {
-        self.sql(sql);
+        self.sql_past_triggers(sql);
         let differ =
             |table| format!("SELECT 1 FROM (TABLE copy.{table} EXCEPT TABLE {table}) AS gone");
         TABLES
@@ -84,7 +95,7 @@ fn every_change_to_the_record_is_found_and_named() {
         (&json!(last), &json!(3))
     );
 
-    instance.unlock_the_record();
+    instance.keep_the_record();
     let at = |position: u64| format!("WHERE position = {position}");
     instance.found(
         &format!(
@@ -145,8 +156,7 @@ fn a_cut_tail_is_found_after_a_restart_too_and_no_locate_is_added_to_it() {
     instance.quote("GME");
     let cut = position_of(&instance.quote("GME"));
     for table in TABLES {
-        instance.sql(&format!("ALTER TABLE {table} DISABLE TRIGGER ALL"));
-        instance.sql(&format!("DELETE FROM {table} WHERE position = {cut}"));
+        instance.sql_past_triggers(&format!("DELETE FROM {table} WHERE position = {cut}"));
     }
     instance.stop();
     instance.up();

@@ -26,3 +26,4 @@ mod services;
 mod spare;
 mod start_and_stop;
 mod table;
+mod tamper;

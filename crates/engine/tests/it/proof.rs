@@ -71,6 +71,7 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
         "amcheck_indexes",
         "amcheck_tables",
         "row_counts",
+        "schema",
         "audit_log",
         "replayed_quotes",
     ] {

@@ -3,11 +3,10 @@
 use std::ops::ControlFlow;
 
 use audit::{Entry, Kind, StoredEntry};
-use connection::Landing;
 use futures_util::{TryStreamExt, pin_mut};
 use serde::Serialize;
 
-use crate::data::{DatabaseError, connect, entries_from, entries_of};
+use crate::data::{DatabaseError, Verifying, entries_from, entries_of};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ReplayReport {
@@ -38,8 +37,9 @@ pub async fn replay(
     mut progress: impl FnMut(u64),
 ) -> Result<ReplayReport, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
-    let session = connect(database, "bre replay", Landing::Any).await?;
-    let rows = entries_of(&session.client, log, period)
+    let session = Verifying::begin(database).await?;
+    let table = session.table("audit_log");
+    let rows = entries_of(session.client(), &table, log, period)
         .await
         .map_err(&failed)?;
     pin_mut!(rows);
@@ -76,8 +76,9 @@ pub async fn entry(
     position: u64,
 ) -> Result<Option<StoredEntry>, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
-    let session = connect(database, "bre audit", Landing::Any).await?;
-    let rows = entries_from(&session.client, log, position)
+    let session = Verifying::begin(database).await?;
+    let table = session.table("audit_log");
+    let rows = entries_from(session.client(), &table, log, position)
         .await
         .map_err(&failed)?;
     pin_mut!(rows);
@@ -106,8 +107,9 @@ pub async fn export_from<B>(
     mut each: impl FnMut(StoredEntry) -> ControlFlow<B>,
 ) -> Result<Option<B>, DatabaseError> {
     let failed = DatabaseError::query("reading the audit log");
-    let session = connect(database, "bre audit export", Landing::Any).await?;
-    let rows = entries_from(&session.client, log, from)
+    let session = Verifying::begin(database).await?;
+    let table = session.table("audit_log");
+    let rows = entries_from(session.client(), &table, log, from)
         .await
         .map_err(&failed)?;
     pin_mut!(rows);

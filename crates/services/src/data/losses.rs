@@ -1,11 +1,13 @@
 //! What recoveries did not bring back: stretches of the log whose entries were acknowledged and are lost.
 
+use std::time::SystemTime;
+
 use audit::{Entry, expand};
-use connection::Landing;
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use super::database::{DatabaseError, connect};
+use super::database::DatabaseError;
+use super::verifying::Verifying;
 use crate::time::{micros, rfc3339};
 
 /// A recovery that lost entries, or that cannot tell.
@@ -77,33 +79,43 @@ impl Loss {
 }
 
 /// The first entry of each epoch, by the primary key alone, and when the entry before it was recorded.
-const SQL: &str = "WITH RECURSIVE first AS (
-     (SELECT log, epoch, position FROM audit_log ORDER BY log, epoch, position LIMIT 1)
+fn sql(table: &str) -> String {
+    format!(
+        "WITH RECURSIVE first AS (
+     (SELECT log, epoch, position FROM {table} ORDER BY log, epoch, position LIMIT 1)
      UNION ALL
      SELECT n.log, n.epoch, n.position FROM first AS f CROSS JOIN LATERAL (
-         SELECT a.log, a.epoch, a.position FROM audit_log AS a WHERE (a.log, a.epoch) > (f.log, f.epoch)
+         SELECT a.log, a.epoch, a.position FROM {table} AS a WHERE (a.log, a.epoch) > (f.log, f.epoch)
          ORDER BY a.log, a.epoch, a.position LIMIT 1) AS n
    )
-   SELECT a.canonical, a.recorded_at, coalesce(p.recorded_at, a.recorded_at) FROM first JOIN audit_log AS a USING (log, epoch, position)
-   LEFT JOIN LATERAL (SELECT b.recorded_at FROM audit_log AS b WHERE b.log = a.log AND b.epoch < a.epoch
+   SELECT a.canonical, a.recorded_at, coalesce(p.recorded_at, a.recorded_at) FROM first JOIN {table} AS a USING (log, epoch, position)
+   LEFT JOIN LATERAL (SELECT b.recorded_at FROM {table} AS b WHERE b.log = a.log AND b.epoch < a.epoch
        AND b.position < a.position ORDER BY b.epoch DESC, b.position DESC LIMIT 1) AS p ON true
-   WHERE a.kind = 2 ORDER BY a.log, a.epoch";
+   WHERE a.kind = 2 ORDER BY a.log, a.epoch"
+    )
+}
 
 /// Of all logs, oldest first.
 pub(crate) async fn losses_in(client: &Client) -> Result<Vec<Loss>, DatabaseError> {
-    let rows = client
-        .query(SQL, &[])
-        .await
-        .map_err(DatabaseError::query("looking for what recoveries lost"))?;
-    let loss = |row: &tokio_postgres::Row| {
-        let entry = Entry::parse(&expand(row.get(0))).ok()?;
+    losses_of(client, "audit_log").await
+}
+
+async fn losses_of(client: &Client, table: &str) -> Result<Vec<Loss>, DatabaseError> {
+    let failed = DatabaseError::query("looking for what recoveries lost");
+    let rows = client.query(&sql(table), &[]).await.map_err(&failed)?;
+    let opening = |row: &tokio_postgres::Row| {
+        let bytes: Vec<u8> = row.try_get(0)?;
+        Ok((bytes, row.try_get(1)?, row.try_get(2)?))
+    };
+    let loss = |(bytes, until, since): (Vec<u8>, SystemTime, SystemTime)| {
+        let entry = Entry::parse(&expand(&bytes)).ok()?;
         let number = |name: &str| entry.fields.get(name)?.parse::<u64>().ok();
         let is_recovery = entry.fields.get("reason") == Some("recovery");
         let entries = number("known_lost");
         if !is_recovery || entries == Some(0) {
             return None;
         }
-        let (until_micros, since_micros) = (micros(row.get(1)), micros(row.get(2)));
+        let (until_micros, since_micros) = (micros(until), micros(since));
         Some(Loss {
             log: entry.log,
             epoch: u32::try_from(number("old_epoch")?).ok()?,
@@ -116,13 +128,15 @@ pub(crate) async fn losses_in(client: &Client) -> Result<Vec<Loss>, DatabaseErro
             until_micros,
         })
     };
-    Ok(rows.iter().filter_map(loss).collect())
+    let openings: Result<Vec<_>, tokio_postgres::Error> = rows.iter().map(opening).collect();
+    let openings = openings.map_err(&failed)?;
+    Ok(openings.into_iter().filter_map(loss).collect())
 }
 
 /// The same, for a command.
 pub async fn losses(database: &str, log: u16) -> Result<Vec<Loss>, DatabaseError> {
-    let session = connect(database, "bre audit", Landing::Any).await?;
-    let mut losses = losses_in(&session.client).await?;
+    let session = Verifying::begin(database).await?;
+    let mut losses = losses_of(session.client(), &session.table("audit_log")).await?;
     losses.retain(|loss| loss.log == log);
     Ok(losses)
 }

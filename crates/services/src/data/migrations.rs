@@ -3,6 +3,7 @@
 use connection::Landing;
 
 use super::database::{DatabaseError, connect};
+use super::schema::Finding;
 
 refinery::embed_migrations!("migrations");
 
@@ -16,6 +17,83 @@ pub(crate) async fn migrate(owner: &str) -> Result<(), DatabaseError> {
         tracing::info!(migration = %migration, "schema migrated");
     }
     Ok(())
+}
+
+/// For tests: only up to a version.
+#[cfg(test)]
+pub(crate) async fn migrate_to(owner: &str, version: i64) {
+    let mut session = connect(owner, "bre migrations", Landing::ReadWrite)
+        .await
+        .unwrap();
+    let target = refinery::Target::Version(version.try_into().unwrap());
+    let runner = migrations::runner().set_target(target);
+    runner.run_async(&mut session.client).await.unwrap();
+}
+
+/// A migration that this program has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) version: i64,
+    name: String,
+    checksum: String,
+}
+
+/// One that a database says it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) version: i64,
+    pub(crate) name: String,
+    pub(crate) checksum: String,
+}
+
+/// In order.
+pub(crate) fn known() -> Vec<Known> {
+    let runner = migrations::runner();
+    let known = runner.get_migrations().iter();
+    let mut known: Vec<Known> = known
+        .map(|migration| Known {
+            version: migration.version().into(),
+            name: migration.name().to_owned(),
+            checksum: migration.checksum().to_string(),
+        })
+        .collect();
+    known.sort_by_key(|migration| migration.version);
+    known
+}
+
+/// What the database's list says that this program cannot confirm. Of later versions than the newest known nothing can be said.
+pub(crate) fn compared(known: &[Known], applied: &[Applied]) -> Vec<Finding> {
+    let newest = applied.iter().map(|row| row.version).max().unwrap_or(0);
+    let mut findings = Vec::new();
+    let mut finding = |version: i64, what: &str| {
+        findings.push(Finding {
+            object: format!("migration {version}"),
+            what: what.to_owned(),
+        });
+    };
+    for migration in known.iter().filter(|known| known.version <= newest) {
+        match applied.iter().find(|row| row.version == migration.version) {
+            None => finding(
+                migration.version,
+                "the database does not say that it was applied, but later ones are",
+            ),
+            Some(row) if row.name != migration.name || row.checksum != migration.checksum => {
+                finding(
+                    migration.version,
+                    "the database names another one than this program's",
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    let last = known.last().map_or(0, |migration| migration.version);
+    let unknown = |row: &&Applied| {
+        row.version <= last && !known.iter().any(|known| known.version == row.version)
+    };
+    for row in applied.iter().filter(unknown) {
+        finding(row.version, "this program has none of this number");
+    }
+    findings
 }
 
 fn sources(error: &dyn std::error::Error) -> String {

@@ -1,6 +1,7 @@
 //! What is kept: the schema, the market data, the API keys, the record of every quote. The only module that knows SQL.
 
 mod calendar;
+mod cell;
 mod database;
 mod entries;
 mod feeds;
@@ -10,22 +11,24 @@ mod losses;
 mod market;
 mod migrations;
 mod newest;
+mod openings;
 mod past;
 mod placed;
 mod quotes;
 mod record;
 mod recorded;
 mod row;
+mod schema;
 mod seed;
 mod stocks;
 mod tables;
 mod terms;
 mod verify;
+mod verifying;
 mod writer;
 
 pub(crate) use calendar::{BeyondCalendar, Calendar, CalendarInForce};
 pub use database::DatabaseError;
-pub(crate) use database::connect;
 pub(crate) use entries::{
     COUNTED_MAX, EntryFilter, EntryId, StoredEntry, find_entries, find_entry,
 };
@@ -49,10 +52,12 @@ pub(crate) use market::{
 };
 pub(crate) use migrations::migrate;
 pub use newest::RATES as NEWEST_RATES;
+pub use openings::{openings, periods};
 pub use placed::{Place, places};
 pub(crate) use quotes::{QuoteFacts, QuoteRecord, RecordedQuote};
 pub(crate) use record::Record;
 pub(crate) use recorded::{Found, find_by_id, find_by_request};
+pub use schema::{Finding, SchemaReport, check_schema};
 pub use seed::SeedError;
 pub(crate) use seed::{SAMPLE, seed};
 pub(crate) use stocks::{MinimumRate, Stock, StockTerms, minimum_rates};
@@ -60,5 +65,6 @@ pub(crate) use tables::is_own_field;
 pub use tables::{CoverageStart, Difference, TablesReport};
 pub(crate) use terms::{BrokerTerms, read_terms};
 pub use verify::{AuditReport, verify};
+pub(crate) use verifying::Verifying;
 pub(crate) use writer::{Change, HeadKeeper, Writer, WriterConfig, entries_from, entries_of};
 pub use writer::{Recorded, WriteError, WriterState};

@@ -1,9 +1,7 @@
 //! Where in a log something was recorded, whoever's it is: for whoever keeps the record, never for a client.
 
-use connection::Landing;
-
 use super::DatabaseError;
-use super::database::connect;
+use super::verifying::Verifying;
 
 /// An entry that an id leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,27 +12,39 @@ pub struct Place {
     pub step: Option<(u32, String)>,
 }
 
-const SQL: &str = "SELECT epoch, position, NULL::integer AS step, NULL::text AS status FROM quotes WHERE log = $1 AND quote_id = $2::text::uuid \
-     UNION ALL SELECT epoch, position, sequence, status FROM locates WHERE log = $1 AND locate_id = $2::text::uuid ORDER BY step";
+fn sql(session: &Verifying) -> String {
+    format!(
+        "SELECT epoch, position, NULL::integer AS step, NULL::text AS status FROM {} WHERE log = $1 AND quote_id = $2::text::uuid \
+         UNION ALL SELECT epoch, position, sequence, status FROM {} WHERE log = $1 AND locate_id = $2::text::uuid ORDER BY step",
+        session.table("quotes"),
+        session.table("locates")
+    )
+}
 
 /// The entry of a quote, or every step of a locate, oldest first. Empty: nothing is recorded under this id.
 pub async fn places(database: &str, log: u16, id: &str) -> Result<Vec<Place>, DatabaseError> {
     let Ok(id) = uuid::Uuid::parse_str(id) else {
         return Ok(Vec::new());
     };
-    let session = connect(database, "bre audit prove", Landing::Any).await?;
+    let failed = DatabaseError::query("looking an id up");
+    let session = Verifying::begin(database).await?;
     let rows = session
-        .client
-        .query(SQL, &[&log.cast_signed(), &id.to_string()])
+        .client()
+        .query(&sql(&session), &[&log.cast_signed(), &id.to_string()])
         .await
-        .map_err(DatabaseError::query("looking an id up"))?;
-    let step = |row: &tokio_postgres::Row| {
-        Some((row.get::<_, Option<i32>>(2)?.cast_unsigned(), row.get(3)))
+        .map_err(&failed)?;
+    let place = |row: &tokio_postgres::Row| {
+        let (epoch, position): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let step = match row.try_get::<_, Option<i32>>(2)? {
+            Some(step) => Some((step.cast_unsigned(), row.try_get(3)?)),
+            None => None,
+        };
+        Ok(Place {
+            epoch: epoch.cast_unsigned(),
+            position: position.cast_unsigned(),
+            step,
+        })
     };
-    let place = |row: &tokio_postgres::Row| Place {
-        epoch: row.get::<_, i32>(0).cast_unsigned(),
-        position: row.get::<_, i64>(1).cast_unsigned(),
-        step: step(row),
-    };
-    Ok(rows.iter().map(place).collect())
+    let places: Result<Vec<Place>, tokio_postgres::Error> = rows.iter().map(place).collect();
+    places.map_err(&failed)
 }

@@ -11,6 +11,7 @@ use pricing::Fixed;
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
+use super::cell::Numeric;
 use crate::time::rfc3339;
 
 /// A value in the type of its column.
@@ -34,7 +35,7 @@ pub(crate) enum Value<'a> {
 }
 
 /// From 1970 to 2000, where PostgreSQL begins to count.
-const EPOCH_MICROS: i64 = 946_684_800_000_000;
+pub(super) const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 impl<'a> Value<'a> {
     pub(crate) fn text_of(text: impl Into<Cow<'a, str>>) -> Value<'a> {
@@ -69,7 +70,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    fn sql_type(&self) -> Type {
+    pub(super) fn sql_type(&self) -> Type {
         match self {
             Value::Text(_) => Type::TEXT,
             Value::Uuid(_) => Type::UUID,
@@ -81,6 +82,37 @@ impl<'a> Value<'a> {
             Value::Date(_) => Type::DATE,
             Value::Bytes(_) => Type::BYTEA,
         }
+    }
+
+    /// Whether a value that the server sent, in its type's binary form, is this one.
+    pub(super) fn is(&self, sent: Option<&[u8]>) -> bool {
+        match (self, sent) {
+            (Value::Text(None) | Value::Uuid(None) | Value::MaybeBig(None), sent) => sent.is_none(),
+            (_, None) => false,
+            (Value::Text(Some(text)), Some(sent)) => sent == text.as_bytes(),
+            (Value::Uuid(Some(uuid)), Some(sent)) => sent == uuid.as_bytes(),
+            (Value::Time(micros), Some(sent)) => {
+                sent == micros.saturating_sub(EPOCH_MICROS).to_be_bytes()
+            }
+            (Value::Number { units, decimals }, Some(sent)) => {
+                Numeric::read(sent).is_some_and(|number| number.is(*units, *decimals))
+            }
+            (Value::Small(number), Some(sent)) => sent == number.to_be_bytes(),
+            (Value::Integer(number), Some(sent)) => sent == number.to_be_bytes(),
+            (Value::Big(number) | Value::MaybeBig(Some(number)), Some(sent)) => {
+                sent == number.to_be_bytes()
+            }
+            (Value::Date(date), Some(sent)) => sent == days_from_2000(*date).to_be_bytes(),
+            (Value::Bytes(bytes), Some(sent)) => sent == *bytes,
+        }
+    }
+
+    /// Its binary form alone.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.put(&mut bytes);
+        bytes.split_off(8)
     }
 
     fn put(&self, into: &mut Vec<u8>) {

@@ -1,25 +1,32 @@
 //! `bre audit verify` against a database: the chain and its heads by `audit`, and here every column of `audit_log`, of
 //! `quotes` and of the tables of locates against the entry's own bytes, in both directions.
 
+use std::fmt::Display;
+
 use audit::{Entry, Head, Kind, StoredEntry, Verifier, VerifyingKey};
-use connection::Landing;
 use futures_util::{TryStreamExt, pin_mut};
 use serde::Serialize;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
-use super::database::{DatabaseError, connect};
+use super::cell::Cell;
+use super::database::{DatabaseError, describe};
 use super::locates;
-use super::quotes::{COLUMNS, REPEATED, RecordedQuote, text_of, timestamp_text};
+use super::quotes::{COLUMNS, REPEATED, RecordedQuote, repeated};
+use super::row::Value;
+use super::schema::{self, SchemaReport};
 use super::tables::{Followed, TablesReport};
+use super::verifying::{Verifying, quoted};
 use super::writer::{entries_from, log_number};
-use crate::time::rfc3339;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AuditReport {
     #[serde(flatten)]
     pub log: audit::Report,
-    /// One of `audit::Verdict`: of the entries and the heads that were given; whoever knows what else there should be, says more.
+    /// One of `audit::Verdict`: of the entries, the heads that were given and what the tables are; whoever knows what else there should be, says more.
     pub verdict: &'static str,
+    /// The engine's tables, and whoever may change them, against what the migrations make.
+    pub schema: SchemaReport,
     /// Rows of `quotes` that belong to an entry.
     pub quotes: u64,
     /// Steps of locates, each with its rows.
@@ -28,6 +35,14 @@ pub struct AuditReport {
     pub uses: u64,
     /// The tables that decide prices and access.
     pub tables: TablesReport,
+}
+
+impl AuditReport {
+    /// The log as well as what it stands in.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.log.is_sound() && self.schema.is_sound()
+    }
 }
 
 /// Columns of `audit_log` before those of `quotes` in the comparison's answer.
@@ -42,95 +57,174 @@ pub async fn verify(
     heads: &[Head],
     keys: &[VerifyingKey],
 ) -> Result<AuditReport, DatabaseError> {
-    let failed = DatabaseError::query("reading the audit log");
-    let session = connect(database, "bre audit verify", Landing::Any).await?;
-    let client = &session.client;
-    // One snapshot for both questions: an engine may be writing meanwhile.
-    client
+    let session = Verifying::begin(database).await?;
+    // One snapshot for all questions: an engine may be writing meanwhile.
+    session
+        .client()
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         .await
-        .map_err(&failed)?;
-    let mut followed = Followed::default();
-    let others = follow_others(client, log, heads, keys, &mut followed).await?;
+        .map_err(DatabaseError::query("reading the audit log"))?;
+    let schema = schema::compare(&session).await?;
     let mut verifier = Verifier::new(log, heads, keys);
-    let (mut quotes, mut locates, mut uses) = (0, 0, 0);
-    let parameters = [&log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync)];
-    let rows = client
-        .query_raw(&sql(), parameters)
-        .await
-        .map_err(&failed)?;
-    pin_mut!(rows);
-    while let Some(row) = rows.try_next().await.map_err(&failed)? {
-        let stored = StoredEntry {
-            epoch: row.get(0),
-            position: row.get(1),
-            bytes: audit::expand(row.get(2)).into_owned(),
-            hash: row.get(3),
-        };
-        let Some(entry) = verifier.push(&stored) else {
-            continue;
-        };
-        match compare(&entry, &row).and_then(|found| followed.take(&entry).map(|()| found)) {
-            Ok((is_quote, is_step, is_use)) => {
-                quotes += u64::from(is_quote);
-                locates += u64::from(is_step);
-                uses += u64::from(is_use);
-            }
-            Err(reason) => verifier.reject(stored.epoch, stored.position, reason),
-        }
+    let mut walk = Walk::default();
+    let mut others = None;
+    let walked = async {
+        others = follow_others(&session, log, heads, keys, &mut walk.followed).await?;
+        walk.along(&session, log, &mut verifier).await
+    }
+    .await;
+    if let Err(error) = walked {
+        let reason = unreadable(error).map_err(failed)?;
+        verifier.reject(walk.epoch, walk.position + 1, reason);
     }
     let mut report = verifier.finish();
-    if report.is_sound()
-        && let Some((epoch, position, reason)) = stray(client, log).await?
-    {
-        report.verified = report
-            .verified
-            .min(u64::try_from(position).unwrap_or(1).saturating_sub(1));
-        report.first_bad = Some(audit::BadEntry { epoch, position });
-        report.reason = Some(reason);
+    if report.is_sound() {
+        let stray = match stray(&session, log).await {
+            Ok(stray) => stray,
+            Err(error) => {
+                let reason = unreadable(error).map_err(failed)?;
+                Some((walk.epoch, walk.position, reason))
+            }
+        };
+        if let Some((epoch, position, reason)) = stray {
+            let before = u64::try_from(position).unwrap_or(1).saturating_sub(1);
+            report.verified = report.verified.min(before);
+            report.first_bad = Some(audit::BadEntry { epoch, position });
+            report.reason = Some(reason);
+        }
     }
     let mut tables = TablesReport::not_compared();
     if report.is_sound() {
-        tables = followed.compare(client).await?;
+        tables = match compare_tables(&session, walk.followed).await {
+            // The schema's findings say why.
+            Err(DatabaseError::Query { .. }) if !schema.is_sound() => tables,
+            compared => compared?,
+        };
         if let Some((epoch, position, reason)) = others.or_else(|| tables.first()) {
             report.first_bad = Some(audit::BadEntry { epoch, position });
             report.reason = Some(reason);
         }
     }
     Ok(AuditReport {
-        verdict: report.verdict(),
+        verdict: match schema.is_sound() {
+            true => report.verdict(),
+            false => audit::Verdict::Rewritten.name(),
+        },
         log: report,
-        quotes,
-        locates,
-        uses,
+        schema,
         tables,
+        quotes: walk.quotes,
+        locates: walk.locates,
+        uses: walk.uses,
+    })
+}
+
+fn failed(error: tokio_postgres::Error) -> DatabaseError {
+    DatabaseError::query("reading the audit log")(error)
+}
+
+/// What the server will not or cannot answer about its own tables is a finding, in its own words; that it is away, full or stopped is none.
+fn unreadable(error: tokio_postgres::Error) -> Result<String, tokio_postgres::Error> {
+    /// Classes of SQLSTATE: no connection, no resources, somebody stopped it, the machine.
+    const NOT_ABOUT_TABLES: [&str; 4] = ["08", "53", "57", "58"];
+    let about_tables = error.code().is_some_and(|code| {
+        !NOT_ABOUT_TABLES
+            .iter()
+            .any(|class| code.code().starts_with(class))
+    });
+    match about_tables {
+        true => Ok(format!("the server does not show it: {}", describe(&error))),
+        false => Err(error),
+    }
+}
+
+/// One way through the log, and what it met.
+#[derive(Default)]
+struct Walk {
+    epoch: i64,
+    position: i64,
+    quotes: u64,
+    locates: u64,
+    uses: u64,
+    followed: Followed,
+}
+
+impl Walk {
+    async fn along(
+        &mut self,
+        session: &Verifying,
+        log: u16,
+        verifier: &mut Verifier,
+    ) -> Result<(), tokio_postgres::Error> {
+        self.epoch = 1;
+        let parameters = [&log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync)];
+        let rows = session
+            .client()
+            .query_raw(&sql(session), parameters)
+            .await?;
+        pin_mut!(rows);
+        while let Some(row) = rows.try_next().await? {
+            let stored = match stored(&row) {
+                Ok(stored) => stored,
+                Err(reason) => {
+                    verifier.reject(self.epoch, self.position + 1, reason);
+                    return Ok(());
+                }
+            };
+            (self.epoch, self.position) = (stored.epoch, stored.position);
+            let Some(entry) = verifier.push(&stored) else {
+                continue;
+            };
+            let compared =
+                compare(&entry, &row).and_then(|found| self.followed.take(&entry).map(|()| found));
+            match compared {
+                Ok((is_quote, is_step, is_use)) => {
+                    self.quotes += u64::from(is_quote);
+                    self.locates += u64::from(is_step);
+                    self.uses += u64::from(is_use);
+                }
+                Err(reason) => verifier.reject(stored.epoch, stored.position, reason),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An entry's place, bytes and hash: the first four columns.
+fn stored(row: &Row) -> Result<StoredEntry, String> {
+    let bytes = Cell::of(row, 2)?.bytes(&"audit_log.canonical", &Type::BYTEA)?;
+    let hash = Cell::of(row, 3)?.bytes(&"audit_log.hash", &Type::BYTEA)?;
+    Ok(StoredEntry {
+        epoch: Cell::of(row, 0)?.integer(&"audit_log.epoch")?.into(),
+        position: Cell::of(row, 1)?.big(&"audit_log.position")?,
+        bytes: audit::expand(bytes).into_owned(),
+        hash: hash.to_vec(),
     })
 }
 
 /// What other logs of the same database say of its tables. They must be opened by a key that is trusted here, or anybody could open one and
 /// say whatever he likes; where one is not sound: where, and why.
 async fn follow_others(
-    client: &Client,
+    session: &Verifying,
     log: u16,
     heads: &[Head],
     keys: &[VerifyingKey],
     followed: &mut Followed,
-) -> Result<Option<(i64, i64, String)>, DatabaseError> {
-    let failed = DatabaseError::query("reading the other logs");
+) -> Result<Option<(i64, i64, String)>, tokio_postgres::Error> {
+    let table = session.table("audit_log");
     // From one number to the next along the index: the log may have millions of entries.
-    let sql = "WITH RECURSIVE logs AS (SELECT min(log) AS log FROM audit_log \
-                   UNION ALL SELECT (SELECT min(a.log) FROM audit_log AS a WHERE a.log > l.log) FROM logs AS l WHERE l.log IS NOT NULL) \
-               SELECT log FROM logs WHERE log IS NOT NULL AND log <> $1";
-    let logs = client
-        .query(sql, &[&log_number(log)])
-        .await
-        .map_err(&failed)?;
+    let sql = format!(
+        "WITH RECURSIVE logs AS (SELECT min(log) AS log FROM {table} \
+             UNION ALL SELECT (SELECT min(a.log) FROM {table} AS a WHERE a.log > l.log) FROM logs AS l WHERE l.log IS NOT NULL) \
+         SELECT log FROM logs WHERE log IS NOT NULL AND log <> $1"
+    );
+    let logs = session.client().query(&sql, &[&log_number(log)]).await?;
     for row in logs {
-        let other = row.get::<_, i16>(0).cast_unsigned();
+        let other = row.try_get::<_, i16>(0)?.cast_unsigned();
         let mut verifier = Verifier::new(other, heads, keys);
-        let rows = entries_from(client, other, 1).await.map_err(&failed)?;
+        let rows = entries_from(session.client(), &table, other, 1).await?;
         pin_mut!(rows);
-        while let Some(stored) = rows.try_next().await.map_err(&failed)? {
+        while let Some(stored) = rows.try_next().await? {
             let Some(entry) = verifier.push(&stored) else {
                 break;
             };
@@ -148,19 +242,37 @@ async fn follow_others(
     Ok(None)
 }
 
+/// The tables that entries speak of. They are named without their schema there, as a session that serves names them: PostgreSQL's own names come
+/// first all the same.
+async fn compare_tables(
+    session: &Verifying,
+    followed: Followed,
+) -> Result<TablesReport, DatabaseError> {
+    let path = format!(
+        "SET LOCAL search_path = pg_catalog, {}, pg_temp",
+        quoted(session.schema())
+    );
+    let set = session.client().batch_execute(&path).await;
+    set.map_err(failed)?;
+    followed.compare(session.client()).await
+}
+
 /// A row that belongs to nothing in the log: where it stands, and what is wrong with it.
-async fn stray(client: &Client, log: u16) -> Result<Option<(i64, i64, String)>, DatabaseError> {
-    let quote = stray_quote(client).await?.map(|(epoch, position, quote_id)| {
+async fn stray(
+    session: &Verifying,
+    log: u16,
+) -> Result<Option<(i64, i64, String)>, tokio_postgres::Error> {
+    let quote = stray_quote(session).await?.map(|(epoch, position, quote_id)| {
         (epoch, position, format!("quote {quote_id} stands in quotes for this place, but the log has no such quote"))
     });
     if quote.is_some() {
         return Ok(quote);
     }
-    let locate = locates::verify::stray(client).await?;
+    let locate = locates::verify::stray(session).await?;
     if locate.is_some() {
         return Ok(locate);
     }
-    let entry = stray_entry(client, log).await?;
+    let entry = stray_entry(session, log).await?;
     Ok(entry.map(|(epoch, position, other)| {
         (
             epoch,
@@ -170,61 +282,45 @@ async fn stray(client: &Client, log: u16) -> Result<Option<(i64, i64, String)>, 
     }))
 }
 
-fn sql() -> String {
-    let mut sql = format!(
-        "SELECT a.epoch::bigint, a.position, a.canonical, a.hash, a.kind, {}",
-        timestamp_text("a.recorded_at")
-    );
+fn sql(session: &Verifying) -> String {
+    let mut sql =
+        "SELECT a.epoch, a.position, a.canonical, a.hash, a.kind, a.recorded_at".to_owned();
     for name in REPEATED {
-        sql.push_str(&format!(", a.{name}::text"));
+        sql.push_str(&format!(", a.{name}"));
     }
-    sql.push_str(&format!(
-        ", q.position IS NOT NULL, {}",
-        timestamp_text("q.recorded_at")
-    ));
+    sql.push_str(", q.position IS NOT NULL, q.recorded_at");
     for column in COLUMNS {
-        sql.push_str(&format!(", {}", text_of("q", column)));
+        sql.push_str(&format!(", q.{}", column.name));
     }
     sql.push_str(&format!(
-        "{} FROM audit_log AS a LEFT JOIN quotes AS q USING (log, epoch, position){} WHERE a.log = $1 ORDER BY a.position, a.epoch",
+        "{} FROM {} AS a LEFT JOIN {} AS q USING (log, epoch, position){} WHERE a.log = $1 ORDER BY a.position, a.epoch",
         locates::verify::select(),
-        locates::verify::JOINS,
+        session.table("audit_log"),
+        session.table("quotes"),
+        locates::verify::joins(session),
     ));
     sql
 }
 
 /// Whether the entry is a quote, a step of a locate, one that an order made, or which column disagrees with it.
 fn compare(entry: &Entry, row: &Row) -> Result<(bool, bool, bool), String> {
-    let same = |table: &str, column: &str, found: Option<&str>, expected: Option<&str>| {
-        if found == expected {
-            return Ok(());
-        }
-        let show =
-            |text: Option<&str>| text.map_or("nothing".to_owned(), |text| format!("{text:?}"));
-        Err(format!(
-            "{table}.{column} is {}, but the entry says {}",
-            show(found),
-            show(expected)
-        ))
+    let same = |name: &dyn Display, index: usize, expected: &Value<'_>| {
+        Cell::of(row, index)?.compare(name, expected)
     };
-    let kind: i16 = row.get(4);
+    let recorded_at = Value::Time(entry.recorded_at_micros);
     same(
-        "audit_log",
-        "kind",
-        Some(&kind.to_string()),
-        Some(&entry.kind.number().to_string()),
+        &"audit_log.kind",
+        4,
+        &Value::Small(entry.kind.number().into()),
     )?;
-    let recorded_at = rfc3339(entry.recorded_at_micros);
-    same("audit_log", "recorded_at", row.get(5), Some(&recorded_at))?;
-    for (index, name) in REPEATED.iter().enumerate() {
-        same(
-            "audit_log",
-            name,
-            row.get(6 + index),
-            entry.fields.get(name),
-        )?;
+    same(&"audit_log.recorded_at", 5, &recorded_at)?;
+    let expected = repeated(|name| entry.fields.get(name));
+    for (index, (name, expected)) in REPEATED.iter().zip(&expected).enumerate() {
+        same(&format_args!("audit_log.{name}"), 6 + index, expected)?;
     }
-    let has_row: bool = row.get(ENTRY_COLUMNS);
+    let has_row: bool = row
+        .try_get(ENTRY_COLUMNS)
+        .map_err(|error| error.to_string())?;
     let is_quote = entry.kind == Kind::Quote;
     if has_row != is_quote {
         let reason = if is_quote {
@@ -235,20 +331,11 @@ fn compare(entry: &Entry, row: &Row) -> Result<(bool, bool, bool), String> {
         return Err(reason.to_owned());
     }
     if is_quote {
-        same(
-            "quotes",
-            "recorded_at",
-            row.get(ENTRY_COLUMNS + 1),
-            Some(&recorded_at),
-        )?;
+        same(&"quotes.recorded_at", ENTRY_COLUMNS + 1, &recorded_at)?;
         let expected = RecordedQuote::read(&entry.fields)?;
         for (index, (column, expected)) in COLUMNS.iter().zip(expected.values()).enumerate() {
-            same(
-                "quotes",
-                column.name,
-                row.get(ENTRY_COLUMNS + PLACE_COLUMNS + index),
-                expected.printed().as_deref(),
-            )?;
+            let cell = Cell::of(row, ENTRY_COLUMNS + PLACE_COLUMNS + index)?;
+            cell.compare(&format_args!("quotes.{}", column.name), &expected)?;
         }
     }
     let after_quotes = ENTRY_COLUMNS + PLACE_COLUMNS + COLUMNS.len();
@@ -257,24 +344,38 @@ fn compare(entry: &Entry, row: &Row) -> Result<(bool, bool, bool), String> {
 }
 
 /// A row in `quotes` without an entry at its place, in whatever log it claims to be.
-async fn stray_quote(client: &Client) -> Result<Option<(i64, i64, String)>, DatabaseError> {
-    let sql = "SELECT q.epoch::bigint, q.position, q.quote_id::text FROM quotes AS q \
-               WHERE NOT EXISTS (SELECT FROM audit_log AS a WHERE (a.log, a.epoch, a.position) = (q.log, q.epoch, q.position)) \
-               ORDER BY q.position, q.epoch LIMIT 1";
-    let row = client
-        .query_opt(sql, &[])
-        .await
-        .map_err(DatabaseError::query("looking for quotes without an entry"))?;
-    Ok(row.map(|row| (row.get(0), row.get(1), row.get(2))))
+async fn stray_quote(
+    session: &Verifying,
+) -> Result<Option<(i64, i64, String)>, tokio_postgres::Error> {
+    let sql = format!(
+        "SELECT q.epoch::bigint, q.position, q.quote_id::text FROM {} AS q \
+         WHERE NOT EXISTS (SELECT FROM {} AS a WHERE (a.log, a.epoch, a.position) = (q.log, q.epoch, q.position)) \
+         ORDER BY q.position, q.epoch LIMIT 1",
+        session.table("quotes"),
+        session.table("audit_log"),
+    );
+    let row = session.client().query_opt(&sql, &[]).await?;
+    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+        .transpose()
 }
 
 /// A row of `audit_log` in a log that has no beginning.
-async fn stray_entry(client: &Client, log: u16) -> Result<Option<(i64, i64, u16)>, DatabaseError> {
-    let sql = "SELECT a.epoch::bigint, a.position, a.log FROM audit_log AS a WHERE a.log <> $1 \
-               AND NOT EXISTS (SELECT FROM audit_log AS first WHERE first.log = a.log AND first.position = 1) ORDER BY 2, 1 LIMIT 1";
-    let row = client
-        .query_opt(sql, &[&log_number(log)])
-        .await
-        .map_err(DatabaseError::query("looking for entries without a log"))?;
-    Ok(row.map(|row| (row.get(0), row.get(1), row.get::<_, i16>(2).cast_unsigned())))
+async fn stray_entry(
+    session: &Verifying,
+    log: u16,
+) -> Result<Option<(i64, i64, u16)>, tokio_postgres::Error> {
+    let table = session.table("audit_log");
+    let sql = format!(
+        "SELECT a.epoch::bigint, a.position, a.log FROM {table} AS a WHERE a.log <> $1 \
+         AND NOT EXISTS (SELECT FROM {table} AS first WHERE first.log = a.log AND first.position = 1) ORDER BY 2, 1 LIMIT 1"
+    );
+    let row = session
+        .client()
+        .query_opt(&sql, &[&log_number(log)])
+        .await?;
+    row.map(|row| {
+        let other: i16 = row.try_get(2)?;
+        Ok((row.try_get(0)?, row.try_get(1)?, other.cast_unsigned()))
+    })
+    .transpose()
 }

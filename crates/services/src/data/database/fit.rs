@@ -45,7 +45,7 @@ async fn first_row(client: &Client, sql: &str) -> Result<Vec<String>, tokio_post
 
 /// Refuses engines on which a lock is none.
 pub(super) async fn check_engine(client: &Client) -> Result<(), DatabaseError> {
-    let row = first_row(client, "SELECT version()").await;
+    let row = first_row(client, "SELECT pg_catalog.version()").await;
     let row = row.map_err(DatabaseError::query("asking for the server's version"))?;
     let version = row.first().map(String::as_str).unwrap_or_default();
     match STUBS.iter().find(|(_, sign)| version.contains(sign)) {
@@ -58,7 +58,8 @@ pub(super) async fn check_engine(client: &Client) -> Result<(), DatabaseError> {
 
 pub(super) async fn ask(client: &Client) -> Result<Said, tokio_postgres::Error> {
     let sql = format!(
-        "SELECT coalesce(current_setting('{SETTING}', true), ''), pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only')"
+        "SELECT coalesce(pg_catalog.current_setting('{SETTING}', true), ''), pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(), \
+         pg_catalog.current_setting('transaction_read_only')"
     );
     let mut row = first_row(client, &sql).await?.into_iter();
     let mut next = || row.next().unwrap_or_default();
@@ -78,7 +79,7 @@ pub(super) async fn keeps_sessions(
     options: &ConnectOptions,
     address: &Address,
 ) -> Result<bool, DatabaseError> {
-    let set = format!("SELECT set_config('{SETTING}', '{word}', false)");
+    let set = format!("SELECT pg_catalog.set_config('{SETTING}', '{word}', false)");
     let failed = DatabaseError::query("looking at a pooler");
     client.simple_query(&set).await.map_err(&failed)?;
     let own = ask(client).await.map_err(&failed)?;

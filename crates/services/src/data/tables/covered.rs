@@ -37,9 +37,9 @@ impl CoveredTable {
             match form {
                 Text | Time | Flag => column,
                 Plain => format!("{column}::text"),
-                Hex => format!("encode({column}, 'hex')"),
+                Hex => format!("pg_catalog.encode({column}, 'hex')"),
                 Date => format!(
-                    "CASE WHEN isfinite({column}) THEN to_char({column}, 'YYYY-MM-DD') ELSE {column}::text END"
+                    "CASE WHEN pg_catalog.isfinite({column}) THEN pg_catalog.to_char({column}, 'YYYY-MM-DD') ELSE {column}::text END"
                 ),
             }
         };

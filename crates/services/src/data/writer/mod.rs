@@ -388,6 +388,13 @@ impl Task {
                         self.idle(WriterState::Away { reason }, Some(retry)).await;
                         retry = (retry * 2).min(RETRY_LAST);
                     }
+                    Err(open::OpenError::Overprivileged(reason)) => {
+                        let state = WriterState::Refusing { reason };
+                        if *self.state.borrow() != state {
+                            tracing::error!(reason = %state.explain(), "the audit log is refused");
+                        }
+                        self.idle(state, Some(RETRY_LAST)).await;
+                    }
                     Err(open::OpenError::Refusing(reason)) => {
                         tracing::error!(%reason, "the audit log is refused");
                         self.idle(WriterState::Refusing { reason }, None).await;

@@ -4,7 +4,7 @@ use audit::{
     Chain, ChainError, Entry, EpochOpening, Head, StoredEntry, Verifier, VerifyingKey, expand,
 };
 use connection::Landing;
-use futures_util::{TryStreamExt, pin_mut};
+use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use tokio_postgres::{Client, Row};
 
 use super::Task;
@@ -13,6 +13,7 @@ use super::locates::{LocateBatch, Unsettled};
 use crate::calculation::Period;
 use crate::config::RecoveryFact;
 use crate::data::database::{DatabaseError, Session, connect, describe};
+use crate::data::schema::rights::{APPEND_ONLY as RECORDED, Rights};
 use crate::time::system_time;
 
 /// A connection that holds the log's lock, and the log's end.
@@ -35,6 +36,8 @@ pub(super) enum OpenError {
     Interrupted,
     Away(String),
     Refusing(String),
+    /// The role that serves may do what it must not; looked at again, for a grant is soon mended.
+    Overprivileged(String),
 }
 
 impl From<tokio_postgres::Error> for OpenError {
@@ -54,6 +57,9 @@ impl From<ChainError> for OpenError {
         OpenError::Refusing(error.to_string())
     }
 }
+
+/// The log's table, as a session that serves finds it.
+const TABLE: &str = "audit_log";
 
 /// Marks our advisory locks among others of the same database: "breA" and the log's number.
 const LOCK_SPACE: i32 = 0x6272_6541;
@@ -77,6 +83,7 @@ impl Task {
         let session = connect(database, "bre audit writer", Landing::ReadWrite).await?;
         let client = &session.client;
         client.batch_execute("SET synchronous_commit = on; SET client_min_messages = warning; SET timezone = 'UTC'").await?;
+        check_rights(client).await?;
         let row = client
             .query_one(
                 "SELECT pg_is_in_recovery(), pg_try_advisory_lock($1, $2)",
@@ -184,7 +191,7 @@ impl Task {
     /// Beyond the tip there may be the whole commit whose outcome was unknown, and nothing else.
     async fn only_in_doubt(&self, client: &Client, tip: &Head) -> Result<(), OpenError> {
         let mut beyond = Vec::new();
-        let rows = entries_from(client, self.config.log, tip.size + 1).await?;
+        let rows = entries_from(client, TABLE, self.config.log, tip.size + 1).await?;
         pin_mut!(rows);
         while let Some(stored) = rows.try_next().await? {
             beyond.push(Entry::hash_of(&stored.bytes));
@@ -252,6 +259,33 @@ impl Task {
     }
 }
 
+/// Invariant 7 of the role that this session is, each time a log is taken up: whoever finds a way into this process must not find with it a way to
+/// change what is recorded.
+async fn check_rights(client: &Client) -> Result<(), OpenError> {
+    let sql = "SELECT session_user::text, n.nspname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+               WHERE c.oid = to_regclass($1)";
+    // Before the first migration there is nothing to own.
+    let Some(row) = client.query_opt(sql, &[&TABLE]).await? else {
+        return Ok(());
+    };
+    let (role, schema): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    let rights = Rights {
+        client,
+        schema: &schema,
+        tables: &RECORDED,
+    };
+    let findings = rights.findings(&role).await?;
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let said: Vec<&str> = findings.iter().map(|finding| &*finding.what).collect();
+    Err(OpenError::Overprivileged(format!(
+        "the serving role {role} may do what it must not: {}. Nothing is recorded by it: take that away (REVOKE, ALTER TABLE … OWNER TO), or name \
+         a role of its own in [database] url, apart from owner_url: docs/operations/settings.md",
+        said.join("; ")
+    )))
+}
+
 fn not_as_left(tip: &Head, error: &ChainError) -> OpenError {
     OpenError::Refusing(format!(
         "the database does not hold the log as this engine left it (epoch {}, position {}): {error}. Without a recorded recovery this is \
@@ -275,7 +309,7 @@ async fn follow_from(
     keys: &[VerifyingKey],
 ) -> Result<Result<Chain, ChainError>, OpenError> {
     let from = head.map_or(1, |head| head.size);
-    let rows = entries_from(client, log, from).await?;
+    let rows = entries_from(client, TABLE, log, from).await?;
     pin_mut!(rows);
     let first = match head {
         Some(_) => rows.try_next().await?,
@@ -300,7 +334,7 @@ async fn verify_whole(
     keys: &[VerifyingKey],
 ) -> Result<Chain, OpenError> {
     let mut verifier = Verifier::new(log, heads, keys);
-    let rows = entries_from(client, log, 1).await?;
+    let rows = entries_from(client, TABLE, log, 1).await?;
     pin_mut!(rows);
     while let Some(stored) = rows.try_next().await? {
         verifier.push(&stored);
@@ -335,46 +369,53 @@ async fn entry_at(
     Ok(client
         .query_opt(sql, &[&log_number(log), &stored_position(position)])
         .await?
-        .map(stored))
+        .map(|row| stored(&row))
+        .transpose()?)
 }
 
 /// The log's rows from a position on, in order.
 pub(crate) async fn entries_from(
     client: &Client,
+    table: &str,
     log: u16,
     position: u64,
 ) -> Result<
     impl futures_util::Stream<Item = Result<StoredEntry, tokio_postgres::Error>> + use<>,
     tokio_postgres::Error,
 > {
-    let sql = "SELECT epoch::bigint, position, canonical, hash FROM audit_log WHERE log = $1 AND position >= $2 ORDER BY position, epoch";
+    let sql = format!(
+        "SELECT epoch::bigint, position, canonical, hash FROM {table} WHERE log = $1 AND position >= $2 ORDER BY position, epoch"
+    );
     let rows = client
         .query_raw(
-            sql,
+            &sql,
             [
                 &log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync),
                 &stored_position(position),
             ],
         )
         .await?;
-    Ok(rows.map_ok(stored))
+    Ok(rows.map(|row| row.and_then(|row| stored(&row))))
 }
 
 /// Entries recorded in a period, in the order of positions.
 pub(crate) async fn entries_of(
     client: &Client,
+    table: &str,
     log: u16,
     period: Period,
 ) -> Result<
     impl futures_util::Stream<Item = Result<StoredEntry, tokio_postgres::Error>> + use<>,
     tokio_postgres::Error,
 > {
-    let sql = "SELECT epoch::bigint, position, canonical, hash FROM audit_log WHERE log = $1 \
-               AND recorded_at >= coalesce($2::timestamptz, '-infinity') AND recorded_at <= coalesce($3::timestamptz, 'infinity') \
-               ORDER BY position, epoch";
+    let sql = format!(
+        "SELECT epoch::bigint, position, canonical, hash FROM {table} WHERE log = $1 \
+         AND recorded_at >= coalesce($2::timestamptz, '-infinity') AND recorded_at <= coalesce($3::timestamptz, 'infinity') \
+         ORDER BY position, epoch"
+    );
     let rows = client
         .query_raw(
-            sql,
+            &sql,
             [
                 &log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync),
                 &period.from_micros.map(system_time),
@@ -382,16 +423,17 @@ pub(crate) async fn entries_of(
             ],
         )
         .await?;
-    Ok(rows.map_ok(stored))
+    Ok(rows.map(|row| row.and_then(|row| stored(&row))))
 }
 
-fn stored(row: Row) -> StoredEntry {
-    StoredEntry {
-        epoch: row.get(0),
-        position: row.get(1),
-        bytes: expand(row.get(2)).into_owned(),
-        hash: row.get(3),
-    }
+/// A column of another type is an error that names it.
+fn stored(row: &Row) -> Result<StoredEntry, tokio_postgres::Error> {
+    Ok(StoredEntry {
+        epoch: row.try_get(0)?,
+        position: row.try_get(1)?,
+        bytes: expand(row.try_get(2)?).into_owned(),
+        hash: row.try_get(3)?,
+    })
 }
 
 /// smallint is signed; a log's number is not. Both are the same 16 bits.
