@@ -80,8 +80,8 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "a policy that waits for row security",
-        "CREATE POLICY some ON audit_log USING (position < 10)",
-        "policy some of audit_log",
+        "CREATE POLICY a_few ON audit_log USING (position < 10)",
+        "policy a_few of audit_log",
     ),
     // Triggers.
     case(
@@ -367,7 +367,7 @@ pub const CASES: &[Case] = &[
     case(
         "a version taken back",
         "DELETE FROM refinery_schema_history WHERE version >= 5",
-        "trigger continues of locates",
+        "trigger told of stocks: the migrations make no such thing",
     ),
     case(
         "a migration that was another",

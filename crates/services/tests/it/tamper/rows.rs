@@ -26,7 +26,7 @@ pub const CASES: &[Case] = &[
         behind!(
             "UPDATE audit_log SET canonical = convert_to('BREA', 'UTF8') || substr(canonical, 5), hash = sha256('x') WHERE position = 10"
         ),
-        "position 10",
+        "its bytes are not an entry",
     ),
     case(
         "an entry's time",
