@@ -24,6 +24,12 @@ const SETTINGS: &str = "SELECT CASE WHEN s.setdatabase = 0 THEN '' ELSE 'databas
 /// What the server's file, or the session's own role and database, bring where nothing above does.
 const IN_FORCE: &str = "SELECT s.name::text, s.reset_val FROM pg_settings AS s WHERE s.name IN ('search_path', 'session_replication_role')";
 
+/// Of types that the engine's columns have: what prints them instead of PostgreSQL.
+const CASTS: &str = "SELECT format_type(c.castsource, NULL), c.castfunc::regproc::text FROM pg_cast AS c \
+     WHERE c.oid >= 16384 AND c.casttarget = 'text'::regtype AND c.castmethod = 'f' \
+       AND c.castsource IN ('numeric'::regtype, 'uuid'::regtype, 'smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'date'::regtype) \
+     ORDER BY 1";
+
 /// Which of the engine's names a schema holds. Of functions, those that stand in for ours whatever their arguments are.
 const HELD: &str = "SELECT c.relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
        WHERE n.nspname = $1 AND c.relname::text = ANY ($2) AND c.relkind NOT IN ('i', 'I') \
@@ -43,6 +49,15 @@ pub(super) async fn findings(
             what: format!(
                 "it holds {}, which every session finds before the engine's own",
                 held.join(", ")
+            ),
+        });
+    }
+    for row in catalog.client.query(CASTS, &[]).await? {
+        let (of, function): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        findings.push(Finding {
+            object: format!("cast of {of} to text"),
+            what: format!(
+                "it goes through {function}, which is not PostgreSQL's: values may print as others"
             ),
         });
     }

@@ -358,6 +358,12 @@ pub const CASES: &[Case] = &[
          UPDATE quotes SET total_fee = 1 WHERE position = 10; ALTER TABLE quotes ENABLE ALWAYS TRIGGER append_only",
         "quotes.total_fee is \"1.0000\"",
     ),
+    case(
+        "a cast that prints another number",
+        "CREATE FUNCTION dear(numeric) RETURNS text LANGUAGE sql AS $$SELECT '5.00000000'$$; CREATE CAST (numeric AS text) WITH FUNCTION dear(numeric); \
+         UPDATE brokers SET markup_percent = 0",
+        "cast of numeric to text: it goes through public.dear",
+    ),
     // The list of migrations.
     case(
         "a version that nobody has",
