@@ -168,7 +168,7 @@ fn converse(mut stream: TcpStream, version: &str) -> std::io::Result<()> {
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
         let mut body = vec![0; length as usize - 4];
         stream.read_exact(&mut body)?;
-        let answer = if head[0] == b'Q' && body.starts_with(b"SELECT version()") {
+        let answer = if head[0] == b'Q' && body.starts_with(b"SELECT pg_catalog.version()") {
             let name = [
                 &b"\0\x01version\0"[..],
                 &[0; 6],
