@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import datetime, timezone
 from decimal import Decimal
 
@@ -10,6 +11,7 @@ import numpy
 import pytest
 
 import borrow_rate_engine as bre
+from borrow_rate_engine.check_proof import read_key
 
 Engine = tuple[str, str]
 
@@ -103,6 +105,29 @@ def test_a_locate_from_offer_to_return(engine: Engine) -> None:
         again = client.accept(client.locate("GME", 300, "25.50", 30, "standard").locate_id)
         assert client.return_shares(again.locate_id, 300).held == 0
         assert client.availability("GME").remaining == before - 200
+
+
+def test_an_entry_is_proved_under_the_logs_key_and_no_other(engine: Engine) -> None:
+    public = os.environ.get("BRE_AUDIT_KEY")
+    if not public:
+        pytest.skip("no key of the log: run scripts/python-client")
+    with open(public, encoding="ascii") as file:
+        key = read_key(file.read())
+    with bre.Client(*engine, attempts_max=60) as client:
+        quote = client.quote("GME", 100000, 30, "standard")
+        proved = client.proof(quote.audit.entry_id, [bytes(32), key])
+        assert proved.fields["quote_id"] == quote.quote_id
+        assert client.proof(quote.quote_id, [key]).entry_hash == proved.entry_hash
+        with pytest.raises(bre.NotProved):
+            client.proof(quote.quote_id, [bytes(32)])
+        with pytest.raises(bre.NotFound):
+            client.proof("1-1-999999999", [key])
+
+    async def run() -> bre.Proved:
+        async with bre.AsyncClient(*engine, attempts_max=60) as client:
+            return await client.proof(quote.quote_id, [key])
+
+    assert asyncio.run(run()).position == proved.position
 
 
 def test_many_at_once(engine: Engine) -> None:

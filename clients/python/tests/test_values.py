@@ -166,6 +166,21 @@ def test_a_connection_that_breaks_leaves_a_quote_unknown_and_a_rate_untouched() 
         client(breaks).rate("GME")
 
 
+def test_a_proof_is_waited_for_and_never_believed() -> None:
+    answers = [202, 202, 200]
+    pending = {"status": "pending", "entry_id": "1-1-7", "covered_to": 6, "detail": "no published head covers this entry yet; ask again"}
+
+    def soon(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(answers.pop(0) if answers else 202, json=pending, headers={"Retry-After": "0"})
+
+    with pytest.raises(bre.NotProved):
+        client(soon).proof("1-1-7", [bytes(32)])
+    assert not answers
+    with pytest.raises(bre.ProofPending) as caught:
+        client(soon).proof("1-1-7", [bytes(32)])
+    assert "ask again" in str(caught.value)
+
+
 def test_a_request_that_was_never_sent_is_tried_again() -> None:
     count = 0
 

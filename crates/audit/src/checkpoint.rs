@@ -68,7 +68,8 @@ impl Origin {
             let left = |head: &crate::LostHead| {
                 head.size > 0 && (head.size > opening.recovered_size || head.epoch > epoch)
             };
-            if opening.old_heads.iter().any(left) {
+            // A log that begins again from its first entry is another tree, whatever is known of the one before.
+            if opening.position == 1 || opening.old_heads.iter().any(left) {
                 began = opening.epoch;
             }
             epoch = opening.epoch;
@@ -165,7 +166,12 @@ impl Checkpoint {
     pub fn verify(note: &Note, keys: &[VerifyingKey]) -> Result<Checkpoint, NoteError> {
         let checkpoint = Checkpoint::read(note)?;
         let mut signed = false;
-        for key in keys.iter().filter(|key| key.vouches_for(checkpoint.size)) {
+        // A checkpoint does not say its epoch.
+        let vouches = |key: &&VerifyingKey| {
+            key.revoked_from()
+                .is_none_or(|(_, position)| checkpoint.size < position)
+        };
+        for key in keys.iter().filter(vouches) {
             let key = NoteKey::new(&checkpoint.origin, SignatureKind::Plain, key.clone())?;
             signed |= key.signed(note)?.is_some();
         }

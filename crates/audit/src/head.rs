@@ -56,14 +56,14 @@ pub enum HeadError {
         key_id: KeyId,
     },
     #[error(
-        "the head of log {log}, epoch {epoch}, size {size} is signed by key {key_id}, which is revoked from position {from} on"
+        "the head of log {log}, epoch {epoch}, size {size} is signed by key {key_id}, which is revoked from epoch {}, position {} on", .from.0, .from.1
     )]
     Revoked {
         log: u16,
         epoch: u32,
         size: u64,
         key_id: KeyId,
-        from: u64,
+        from: (u32, u64),
     },
     #[error(
         "the signature of the head of log {log}, epoch {epoch}, size {size} is false: the head was not signed by key {key_id}"

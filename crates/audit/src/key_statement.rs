@@ -32,11 +32,11 @@ pub enum Says {
         new: VerifyingKey,
         after: u64,
     },
-    /// `key` ends: what it signs for a size or position at or above `from` is refused.
+    /// `key` ends: what it signs for a place at or above `from` (epoch, position) is refused.
     Revocation {
         key: VerifyingKey,
         by: VerifyingKey,
-        from: u64,
+        from: (u32, u64),
     },
 }
 
@@ -86,7 +86,7 @@ impl KeyStatement {
         log: u16,
         key: &VerifyingKey,
         by: &SigningKey,
-        from: u64,
+        from: (u32, u64),
         at_micros: i64,
     ) -> Result<KeyStatement, StatementError> {
         let says = Says::Revocation {
@@ -141,17 +141,18 @@ impl KeyStatement {
         let at_micros = at_micros.ok_or(form("its last line is not: at MICROSECONDS"))?;
         let keys = key(first, names[0]).zip(key(second, names[1]));
         let (first, second) = keys.ok_or(form("a key is not 64 hex digits"))?;
-        let size = number(size, names[2]).ok_or(form("its fifth line is not a number"))?;
+        let size = field(size, names[2]).ok_or(form("its fifth line has not the right name"))?;
+        let numbers = form("its fifth line has not the numbers that it must have");
         let says = match is_rotation {
             true => Says::Rotation {
                 old: first.clone(),
                 new: second.clone(),
-                after: size,
+                after: whole(size).ok_or(numbers)?,
             },
             false => Says::Revocation {
                 key: first.clone(),
                 by: second.clone(),
-                from: size,
+                from: place(size).ok_or(numbers)?,
             },
         };
         let signers: &[&VerifyingKey] = match is_rotation {
@@ -173,6 +174,29 @@ impl KeyStatement {
     }
 }
 
+impl KeyStatement {
+    /// The statements of a published `keys` file: verifier keys, then notes, empty lines between.
+    pub fn parse_all(bytes: &[u8]) -> Result<Vec<KeyStatement>, StatementError> {
+        let text = str::from_utf8(bytes).map_err(|_| StatementError::Form("it is no UTF-8"))?;
+        let blocks: Vec<&str> = text.trim_end_matches('\n').split("\n\n").skip(1).collect();
+        let note = |pair: &[&str]| match pair {
+            [text, signatures] => {
+                KeyStatement::parse(format!("{text}\n\n{signatures}\n").as_bytes())
+            }
+            _ => Err(StatementError::Form(
+                "a text stands there without signatures",
+            )),
+        };
+        blocks.chunks(2).map(note).collect()
+    }
+}
+
+/// Epoch and position.
+fn place(text: &str) -> Option<(u32, u64)> {
+    let (epoch, position) = text.split_once(' ')?;
+    Some((u32::try_from(whole(epoch)?).ok()?, whole(position)?))
+}
+
 fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line.strip_prefix(name)?.strip_prefix(' ')
 }
@@ -186,9 +210,11 @@ fn text(log: u16, says: &Says, at_micros: i64) -> String {
             hex(new)
         ),
         Says::Revocation { key, by, from } => format!(
-            "{REVOCATION}\nlog {log}\nkey {}\nby {}\nfrom {from}",
+            "{REVOCATION}\nlog {log}\nkey {}\nby {}\nfrom {} {}",
             hex(key),
-            hex(by)
+            hex(by),
+            from.0,
+            from.1
         ),
     };
     format!("{middle}\nat {at_micros}\n")
@@ -206,8 +232,10 @@ impl fmt::Display for KeyStatement {
             ),
             Says::Revocation { key, by, from } => write!(
                 f,
-                "key {} ends at position {from} of log {}, says key {}",
+                "key {} ends at epoch {}, position {} of log {}, says key {}",
                 key.key_id(),
+                from.0,
+                from.1,
                 self.log,
                 by.key_id()
             ),
@@ -270,7 +298,7 @@ pub fn trust(
             && descends(by, key, &rotations)
             && let Some(ended) = trusted.iter_mut().find(|known| known.is_same(key))
         {
-            *ended = ended.clone().until(*from);
+            *ended = ended.clone().until(from.0, from.1);
         }
     }
     Ok(trusted)

@@ -18,7 +18,7 @@ use crate::hex::{self, HexError};
 use crate::signed_head::SignedHead;
 
 const SIGNING_LABEL: &str = "bre-audit-signing-key-1";
-const VERIFYING_LABEL: &str = "bre-audit-verifying-key-1";
+pub const VERIFYING_LABEL: &str = "bre-audit-verifying-key-1";
 
 #[derive(Debug, Error)]
 pub enum KeyError {
@@ -178,26 +178,29 @@ impl fmt::Debug for SigningKey {
     }
 }
 
+/// Beyond every place in a log.
+const NEVER: (u32, u64) = (u32::MAX, u64::MAX);
+
 /// The public half: no secret, but whoever verifies must have it from a place that the writer's host does not rule.
 #[derive(Clone, PartialEq, Eq)]
 pub struct VerifyingKey {
     bytes: [u8; 32],
     id: KeyId,
-    /// It vouches for nothing at or above this position: it was revoked from there on.
-    until: u64,
+    /// It vouches for nothing at or above this epoch and position: it was revoked from there on.
+    until: (u32, u64),
 }
 
 impl VerifyingKey {
     pub fn from_bytes(bytes: [u8; 32]) -> VerifyingKey {
         let id = KeyId::of(&bytes);
-        let until = u64::MAX;
+        let until = NEVER;
         VerifyingKey { bytes, id, until }
     }
 
-    /// The same key, revoked from that position on; of several revocations the earliest counts.
+    /// The same key, revoked from that epoch and position on; of several revocations the earliest counts.
     #[must_use]
-    pub fn until(mut self, position: u64) -> VerifyingKey {
-        self.until = self.until.min(position);
+    pub fn until(mut self, epoch: u32, position: u64) -> VerifyingKey {
+        self.until = self.until.min((epoch, position));
         self
     }
 
@@ -207,14 +210,15 @@ impl VerifyingKey {
         VerifyingKey::from_bytes(self.bytes)
     }
 
-    /// Whether its signature counts for a log of that size, or for the entry at that position.
-    pub fn vouches_for(&self, position: u64) -> bool {
-        position < self.until
+    /// Whether its signature counts for a log of that epoch and size, or for the entry at that place. Epochs come first: what a
+    /// recovery left behind was signed before.
+    pub fn vouches_for(&self, epoch: u32, position: u64) -> bool {
+        (epoch, position) < self.until
     }
 
-    /// From which position on it is revoked.
-    pub fn revoked_from(&self) -> Option<u64> {
-        (self.until < u64::MAX).then_some(self.until)
+    /// From which epoch and position on it is revoked.
+    pub fn revoked_from(&self) -> Option<(u32, u64)> {
+        (self.until < NEVER).then_some(self.until)
     }
 
     /// Whether the two are one key, revoked or not.

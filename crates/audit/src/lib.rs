@@ -45,7 +45,7 @@ pub use hash::Hash;
 pub use head::{Head, HeadError};
 pub use hex::HexError;
 pub use key_statement::{KeyStatement, Says, StatementError, trust};
-pub use keys::{KeyError, KeyId, SigningKey, VerifyingKey};
+pub use keys::{KeyError, KeyId, SigningKey, VERIFYING_LABEL, VerifyingKey};
 pub use merkle::Frontier;
 pub use note::{
     NOTE_BYTES_MAX, Note, NoteError, NoteKey, NoteKeyId, NoteSignature, SignatureKind, Signed,

@@ -147,8 +147,8 @@ pub enum OpeningError {
     Field(&'static str),
     #[error("it is signed by key {0}, which is not among the trusted keys")]
     UnknownKey(KeyId),
-    #[error("it is signed by key {0}, which is revoked from position {1} on")]
-    Revoked(KeyId, u64),
+    #[error("it is signed by key {0}, which is revoked from epoch {1}, position {2} on")]
+    Revoked(KeyId, u32, u64),
     #[error("its signature is false: nobody with key {0} opened this epoch")]
     Signature(KeyId),
     #[error("its {0} is not what precedes it in the log")]
@@ -451,11 +451,11 @@ fn check_signature(
     if !key.signed(&unsigned.to_bytes()?, &signature) {
         return Err(OpeningError::Signature(key_id));
     }
-    if let Some(from) = key
+    if let Some((epoch, position)) = key
         .revoked_from()
-        .filter(|_| !key.vouches_for(entry.position))
+        .filter(|_| !key.vouches_for(entry.epoch, entry.position))
     {
-        return Err(OpeningError::Revoked(key_id, from));
+        return Err(OpeningError::Revoked(key_id, epoch, position));
     }
     Ok(())
 }

@@ -105,7 +105,7 @@ impl InclusionProof {
             claimed,
             entry,
             path,
-            head,
+            head: head.without_link(),
         };
         proof.leads_to(proof.head.claimed())?;
         Ok(proof)

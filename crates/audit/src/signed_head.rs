@@ -143,7 +143,7 @@ impl SignedHead {
                 key_id,
             });
         }
-        if let Some(from) = key.revoked_from().filter(|_| !key.vouches_for(size)) {
+        if let Some(from) = key.revoked_from().filter(|_| !key.vouches_for(epoch, size)) {
             return Err(HeadError::Revoked {
                 log,
                 epoch,

@@ -82,6 +82,9 @@ pub(crate) enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Watch logs from another site: sign that they only grew.
+    #[command(subcommand)]
+    Witness(WitnessCommand),
     /// Prove a recovery on a throw-away system under load.
     #[command(subcommand)]
     Drill(DrillCommand),

@@ -1,5 +1,7 @@
 //! Settings of an instance: few, with defaults that suit one machine. `bre.toml` holds what differs.
 
+mod audit;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -18,6 +20,8 @@ use services::{
     RequestsPerMinute, Settings,
 };
 
+pub(crate) use audit::{Audit, Witness};
+
 use crate::{cli::Source, commands::read_book, error::Error, location::Location, secret_file};
 
 /// `DIR/bre.toml`, or the file that `--config` names. Unknown words are errors: a misspelt setting must not be a silent default.
@@ -33,6 +37,7 @@ pub(crate) struct Config {
     /// Further ones, by name: copies of the first.
     pub(crate) repositories: BTreeMap<String, Further>,
     pub(crate) repository_key: RepositoryKey,
+    pub(crate) audit: Audit,
     /// Of the audit archive, as its rotation takes the next one.
     pub(crate) audit_key: RepositoryKey,
     pub(crate) backup: Backup,
@@ -551,6 +556,7 @@ impl Config {
                     false => std::env::temp_dir(),
                 },
             },
+            public_folder: Some(crate::up::public_log::folder(self)),
             ..Settings::default()
         })
     }

@@ -3,6 +3,8 @@
 pub(crate) mod age;
 mod providers;
 pub(crate) mod rotation;
+pub(crate) mod signing;
+pub(crate) mod statements;
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +12,7 @@ use std::{
 };
 
 use audit::{SigningKey, VerifyingKey};
-use repository::{ChunkIdKey, RecipientPrivate, RecipientPublic};
+use repository::{ChunkIdKey, RecipientPrivate, RecipientPublic, Repository};
 
 use crate::{
     config::{KeyProvider, RepositoryKey},
@@ -76,6 +78,20 @@ impl Keys {
         self.private = private_key(&self.folder)?;
         self.public = public;
         Ok(true)
+    }
+
+    /// True when the key that signs the log is another one since: it was rotated.
+    pub(crate) fn take_new_signing_key(&mut self) -> Result<bool, Error> {
+        let public = verifying_key(&self.folder)?;
+        if public.key_id() == self.signing.key_id() {
+            return Ok(false);
+        }
+        let key = SigningKey::load(self.folder.join(SIGNING))?;
+        let is_whole = key.key_id() == public.key_id();
+        if is_whole {
+            self.signing = Arc::new(key);
+        }
+        Ok(is_whole)
     }
 
     pub(crate) fn age(&self) -> Result<age::KeyAge, Error> {
@@ -258,6 +274,12 @@ pub(crate) fn signing_key(folder: &Path) -> Result<Arc<SigningKey>, Error> {
 /// The key that vouches for the audit log.
 pub(crate) fn verifying_key(folder: &Path) -> Result<VerifyingKey, Error> {
     Ok(VerifyingKey::load(folder.join(SIGNING_PUBLIC))?)
+}
+
+/// The keys that the log is verified with: the one here, those that rotations lead to from it and those that it followed, each as far
+/// as no revocation ends it.
+pub(crate) fn trusted(folder: &Path, repository: &Repository) -> Result<Vec<VerifyingKey>, Error> {
+    statements::trusted(&[verifying_key(folder)?], repository)
 }
 
 #[cfg(test)]

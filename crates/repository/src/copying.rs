@@ -100,7 +100,14 @@ impl Copy<'_> {
         let heads = self.from.store().list("heads/")?;
         let backups = self.chosen()?;
         // Keys and histories before anything that needs them; the audit archive, which has keys of its own, whole.
-        for prefix in ["wraps/", "timelines/", "audit/wraps/", "audit/entries/"] {
+        for prefix in [
+            "wraps/",
+            "timelines/",
+            "audit/wraps/",
+            "audit/entries/",
+            "signing-keys/",
+            "cosigned/",
+        ] {
             let all = self.from.store().list(prefix)?;
             let lasting = |o: &ObjectInfo| prefix != "timelines/" || o.name.ends_with(".history");
             self.bring(&all.into_iter().filter(lasting).collect::<Vec<_>>())?;

@@ -25,6 +25,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod timelines;
+mod transparency;
 mod wal;
 
 pub use archive::{
@@ -55,6 +56,10 @@ pub use store::{
     PosixStore, Store, check_name,
 };
 pub use timelines::{known_timelines, put_history, release, reserve};
+pub use transparency::{
+    cosigned_heads, key_statements, published_origins, put_cosigned, put_first_checkpoint,
+    put_key_statement, put_tile, tile,
+};
 pub use wal::{
     CompactReport, Grown, Hole, Interval, Inventory, SealStatus, Seen, TimelineWal, WalReader,
     WalWriter, record_hole, segment_file_name, wal_inventory, wal_inventory_to_go_on,

@@ -68,6 +68,10 @@ pub struct AuditConfig {
     pub publisher: Arc<dyn HeadPublisher>,
     /// Every signed head of this log that the repository holds.
     pub heads: Vec<audit::SignedHead>,
+    /// The public keys that vouch for the log: the signing key's, and those that it followed.
+    pub trusted: Vec<audit::VerifyingKey>,
+    /// The log is published, for outsiders to watch.
+    pub public: Option<crate::PublicLogConfig>,
     /// Set when the database was restored since the newest of `heads`.
     pub recovery: Option<RecoveryFact>,
 }
@@ -167,6 +171,8 @@ pub struct Settings {
     /// Not ready until `Running::started` is called: whoever starts the services has something to do first.
     pub starts_later: bool,
     pub books: BookSettings,
+    /// What the gateway shows of the log at `/log/`, where another process writes it.
+    pub public_folder: Option<std::path::PathBuf>,
     /// The repository that the log's heads go to, where the log is written: objects of the shared cache carry its name.
     pub repository_id: Option<String>,
 }
@@ -242,6 +248,7 @@ impl Default for Settings {
             metrics: MetricsDoor::default(),
             starts_later: false,
             books: BookSettings::default(),
+            public_folder: None,
             repository_id: None,
         }
     }

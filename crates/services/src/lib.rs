@@ -17,6 +17,7 @@ mod data;
 mod digits;
 mod internal;
 mod peer;
+mod public_log;
 mod refusals;
 mod reload;
 mod running;
@@ -26,6 +27,7 @@ mod text_number;
 mod time;
 mod unrecorded;
 mod wiring;
+mod witness;
 
 pub use api_gateway::{Role, Tier};
 pub use book::{
@@ -46,8 +48,10 @@ pub use data::{
     losses, openings, periods, places, verify,
 };
 pub use internal::InternalSecret;
+pub use public_log::{PublicLogConfig, PublicLogStore, WitnessConfig};
 pub use reload::ReloadReport;
 pub use running::{Running, ServiceError, Services};
 pub use service::{Service, ServiceSet};
+pub use witness::{Witness, WitnessError};
 
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

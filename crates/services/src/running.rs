@@ -22,6 +22,7 @@ use crate::data::{
     self, DatabaseError, FeedSettings, Keeper, Record, SeedError, Writer, WriterState,
 };
 use crate::internal;
+use crate::public_log::PublicFolder;
 use crate::reload::{self, ReloadReport};
 use crate::server;
 use crate::unrecorded::Unrecorded;
@@ -170,12 +171,25 @@ impl Services {
             quote_valid: settings.quote_valid,
         };
         let (local, mut background) = (data.local, data.tasks);
+        let public_log = local.as_ref().and_then(|local| local.public_log.clone());
+        if let Some(log) = &public_log {
+            background.push(tokio::spawn(Arc::clone(log).run(Arc::clone(&keeper))));
+            let asked = log
+                .witnesses()
+                .map(|witness| tokio::spawn(Arc::clone(log).ask(witness)));
+            background.extend(asked);
+        }
         let gateway = Gateway::from(GatewayParts {
             calculation: far.calculation(&calculator, settings.quote_deadline),
             calculator,
             keeper: Arc::clone(&keeper),
             cache: Arc::clone(&cache),
             heads: local.as_ref().map(|local| Arc::clone(&local.heads)),
+            public_folder: match &public_log {
+                Some(log) => Some(log.folder()),
+                None => settings.public_folder.map(PublicFolder::new),
+            },
+            public_log,
             stream: data.stream,
             strict: config.strict,
             limits: Arc::new(ArcSwap::from_pointee(settings.requests_per_minute)),
@@ -366,6 +380,13 @@ impl Running {
         let head = self.writer.as_ref()?.tip()?;
         let head = head.head(crate::time::now_micros(), 0)?;
         Some(self.gateway.heads.as_ref()?.signing_key().sign(&head))
+    }
+
+    /// The signing key was rotated: heads and openings from now on are signed by this one.
+    pub fn set_signing_key(&self, key: Arc<audit::SigningKey>, trusted: Vec<audit::VerifyingKey>) {
+        if let Some(heads) = &self.gateway.heads {
+            heads.set_signing_key(key, trusted);
+        }
     }
 
     /// In force for the next request.

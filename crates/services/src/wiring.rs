@@ -12,6 +12,7 @@ use crate::data::{HeadKeeper, Record, Writer, WriterConfig};
 use crate::internal::{
     InternalSecret, Peer, Peers, RemoteCache, RemoteCalculation, RemoteRecord, Watched,
 };
+use crate::public_log::PublicLog;
 use crate::running::ServiceError;
 use crate::service::Service;
 
@@ -39,6 +40,7 @@ pub(crate) struct LocalData {
     pub(crate) writer: Writer,
     pub(crate) writer_task: JoinHandle<()>,
     pub(crate) heads: Arc<HeadKeeper>,
+    pub(crate) public_log: Option<Arc<PublicLog>>,
 }
 
 impl Far {
@@ -134,7 +136,7 @@ impl DataSide {
     }
 
     fn local(config: &ServicesConfig, audit: AuditConfig, market: &Arc<Market>) -> DataSide {
-        let keys = vec![audit.signing_key.verifying_key().clone()];
+        let keys = audit.trusted;
         let heads = Arc::new(HeadKeeper::new(
             audit.log,
             audit.signing_key,
@@ -142,10 +144,13 @@ impl DataSide {
             &audit.heads,
             &keys,
         ));
+        let public_log = audit.public.map(|public| {
+            let log = PublicLog::new(audit.log, public, Arc::clone(&heads));
+            Arc::new(log)
+        });
         let settings = &config.settings;
         let (writer, writer_task) = Writer::start(WriterConfig {
             log: audit.log,
-            keys,
             heads: Arc::clone(&heads),
             recovery: audit.recovery,
             database: config.database.service.clone(),
@@ -164,6 +169,7 @@ impl DataSide {
                 writer,
                 writer_task,
                 heads,
+                public_log,
             }),
             tasks: Vec::new(),
         }

@@ -5,6 +5,7 @@ is a `decimal.Decimal`, read from the answer's own digits; floats are not taken.
 """
 
 from .aclient import AsyncClient
+from .check_proof import NotProved, Proved
 from .client import Client
 from .errors import (
     ApiError,
@@ -15,6 +16,7 @@ from .errors import (
     InvalidParameter,
     NotFound,
     OutcomeUnknown,
+    ProofPending,
     RateLimited,
     Unauthorized,
     Unavailable,
@@ -56,9 +58,12 @@ __all__ = [
     "InvalidParameter",
     "Locate",
     "NotFound",
+    "NotProved",
     "Origin",
     "OutcomeUnknown",
     "Page",
+    "ProofPending",
+    "Proved",
     "Quote",
     "Rate",
     "RateLimited",

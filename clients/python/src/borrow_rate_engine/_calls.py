@@ -6,13 +6,14 @@ import json
 import operator
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Generic, SupportsIndex, TypeVar
 from urllib.parse import quote as escaped
 
+from .check_proof import Proved, check
 from .models import AuditEntry, Availability, Book, Explanation, Json, Locate, Page, Quote, Rate
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ class Call(Generic[T]):
     records: bool
     """Whether the engine writes something: then a lost answer is not simply asked for again."""
     headers: Mapping[str, str]
+    raw: Callable[[bytes], T] | None = None
+    """Where the answer's very bytes count."""
 
 
 def _get(path: str, read: Callable[[Json], T], **params: str | None) -> Call[T]:
@@ -193,6 +196,16 @@ def audit_entries(
         page=str(page),
         page_size=str(page_size),
     )
+
+
+def proof(entry_or_quote_id: str, keys: Sequence[bytes]) -> Call[Proved]:
+    """Checked under the keys before it is handed out."""
+
+    def read(json: Json) -> Proved:
+        raise AssertionError("read from its bytes")
+
+    path = f"/api/v1/audit/{_segment(entry_or_quote_id)}/proof"
+    return Call("GET", path, read, {}, None, _new_id(), False, {}, lambda data: check(data, keys))
 
 
 def _order(path: str, body: Mapping[str, Any], key: str | None, request_id: str | None) -> Call[Locate]:

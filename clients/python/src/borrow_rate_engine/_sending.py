@@ -33,7 +33,8 @@ class Retries:
         if isinstance(trouble, httpx.TransportError):
             # One that was never sent changed nothing.
             return pause if never_sent(trouble) or not call.records else None
-        if trouble.status_code == 429:
+        # Not there yet: no head covers what is to be proved.
+        if trouble.status_code in (202, 429):
             return _told(trouble, pause)
         if trouble.status_code == 503 and not (call.records and isinstance(failure(trouble), errors.OutcomeUnknown)):
             return _told(trouble, pause)
@@ -66,8 +67,8 @@ def request(client: httpx.Client | httpx.AsyncClient, base: str, call: Call[Any]
 
 
 def answer(call: Call[T], response: httpx.Response) -> T:
-    if response.is_success:
-        return call.read(_json(response))
+    if response.is_success and response.status_code != 202:
+        return call.raw(response.content) if call.raw is not None else call.read(_json(response))
     raise failure(response)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import date
 from types import TracebackType
 from typing import SupportsIndex, TypeVar
@@ -13,6 +13,7 @@ import httpx
 from . import _calls
 from ._calls import Amount, Call, File, Moment
 from ._sending import Retries, answer, base, broken, request
+from .check_proof import Proved
 from .models import AuditEntry, Availability, Book, Explanation, Json, Locate, Page, Quote, Rate
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ class AsyncClient:
             trouble: httpx.Response | httpx.TransportError
             try:
                 response = await self._http.send(request(self._http, self._base, call, self._api_key))
-                if response.is_success:
+                if response.is_success and response.status_code != 202:
                     return answer(call, response)
                 trouble = response
             except httpx.TransportError as error:
@@ -129,6 +130,14 @@ class AsyncClient:
     async def quotes_of_request(self, request_id: str) -> Page[Quote]:
         """What a request left on record: how to learn an unknown outcome."""
         return await self._send(_calls.quotes_of_request(request_id, 0, PAGE))
+
+    async def proof(self, entry_or_quote_id: str, keys: Sequence[bytes]) -> Proved:
+        """That an entry of the client's own is in the log: proved under one of the log's public keys, or `NotProved`.
+
+        `keys`: 32 bytes each, from whom the log belongs to; `check_proof.read_key` reads a file. Waits, within the attempts, until a
+        signed head covers the entry; after the last one `ProofPending`.
+        """
+        return await self._send(_calls.proof(entry_or_quote_id, keys))
 
     async def explanation(self, quote_id: str) -> Explanation:
         """Every input and every step of a quote, from the record."""

@@ -144,8 +144,8 @@ def read_entry(data: bytes) -> dict[str, Any]:
         except UnicodeDecodeError:
             raise NotProved("a value is not UTF-8") from None
     r.end()
-    name = KINDS[kind - 1] if kind <= len(KINDS) else "Other"
-    return {"log": log, "epoch": epoch, "position": position, "kind": name, "at_micros": at, "fields": fields}
+    what = KINDS[kind - 1] if kind <= len(KINDS) else "Other"
+    return {"log": log, "epoch": epoch, "position": position, "kind": what, "at_micros": at, "fields": fields}
 
 
 def read_head(payload: bytes) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class ApiError(BreError):
 
     def __init__(self, status: int, body: Mapping[str, Any], request_id: str | None) -> None:
         self.status = status
-        self.error = str(body.get("error", "an answer without a reason"))
+        self.error = str(body.get("error", body.get("detail", "an answer without a reason")))
         self.code = str(body.get("error_code", ""))
         self.details: Any = body.get("details")
         self.request_id = request_id
@@ -62,6 +62,10 @@ class Conflict(ApiError):
     """What is there already, or has ended, does not allow it."""
 
 
+class ProofPending(ApiError):
+    """No published head covers the entry yet, also after waiting as often as was allowed."""
+
+
 class RateLimited(ApiError):
     """Too many requests in this minute, also after waiting as often as was allowed."""
 
@@ -79,6 +83,7 @@ class OutcomeUnknown(BreError):
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {
+    202: ProofPending,
     400: InvalidParameter,
     401: Unauthorized,
     403: Forbidden,

@@ -14,7 +14,7 @@ fn rotation(old: u8, new: u8) -> KeyStatement {
 }
 
 fn revocation(of: u8, by: u8, from: u64) -> KeyStatement {
-    KeyStatement::revocation(1, &public(of), &key(by), from, 5).unwrap()
+    KeyStatement::revocation(1, &public(of), &key(by), (1, from), 5).unwrap()
 }
 
 /// Which keys, and until where.
@@ -24,7 +24,7 @@ fn trusted(given: &[u8], statements: &[KeyStatement]) -> Vec<(u8, Option<u64>)> 
     keys.iter()
         .map(|found| {
             let seed = (1..=9).find(|seed| public(*seed).is_same(found)).unwrap();
-            (seed, found.revoked_from())
+            (seed, found.revoked_from().map(|(_, position)| position))
         })
         .collect()
 }
@@ -104,20 +104,32 @@ fn a_revoked_key_vouches_for_what_came_before_and_for_nothing_after() {
     let mut log = Log::with(12, &[6, 12]);
     let old = log.key.verifying_key().clone();
     let signed: Vec<SignedHead> = log.heads.iter().map(|head| log.key.sign(head)).collect();
-    let keys = [old.clone().until(12)];
+    let keys = [old.clone().until(1, 12)];
     assert!(signed[0].verify(&keys).is_ok());
     assert!(matches!(
         signed[1].verify(&keys),
         Err(HeadError::Revoked {
             size: 12,
-            from: 12,
+            from: (1, 12),
             ..
         })
     ));
     // An opening by it after the position is none either, whatever it says.
     log.recover(12, 5, Some(0));
-    let report = verify(1, log.rows.clone(), &[], &[old.clone().until(13)]);
+    let report = verify(1, log.rows.clone(), &[], &[old.clone().until(5, 13)]);
     assert_eq!(report.first_bad.map(|bad| bad.position), Some(13));
-    assert!(report.reason.unwrap().contains("revoked from position 13"));
-    assert!(verify(1, log.rows.clone(), &[], &[old.until(14)]).is_sound());
+    assert!(
+        report
+            .reason
+            .unwrap()
+            .contains("revoked from epoch 5, position 13")
+    );
+    assert!(verify(1, log.rows.clone(), &[], &[old.until(5, 14)]).is_sound());
+    // What a recovery left behind was signed before, whatever its size.
+    let head = &signed[1];
+    assert!(head.verify(&[old_key().until(2, 3)]).is_ok());
+}
+
+fn old_key() -> VerifyingKey {
+    super::key().verifying_key().clone()
 }

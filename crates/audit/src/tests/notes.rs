@@ -61,7 +61,7 @@ fn any_changed_byte_of_a_checkpoint_is_found() {
         ),
         Err(NoteError::Unsigned)
     );
-    let revoked = [key().verifying_key().clone().until(2)];
+    let revoked = [key().verifying_key().clone().until(1, 2)];
     assert_eq!(
         Checkpoint::verify(&Note::parse(&good).unwrap(), &revoked),
         Err(NoteError::Unsigned)

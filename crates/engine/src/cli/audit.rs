@@ -26,7 +26,13 @@ pub(crate) enum AuditCommand {
         /// The log's public key (audit_signing.pub), as got from whom the log belongs to; several may be trusted. DIR/keys/audit_signing.pub when absent.
         #[arg(long, value_name = "FILE")]
         key: Vec<PathBuf>,
+        /// What was published of the log's keys (log-<n>/keys of its public folder): proofs by keys that those given vouch for hold too.
+        #[arg(long, value_name = "FILE")]
+        statements: Option<PathBuf>,
     },
+    /// The keys that sign the log: which there are, a new one that the old one vouches for, one that ends.
+    #[command(subcommand)]
+    SigningKey(SigningKeyCommand),
     /// The audit archive's own key: who can read the archive; a new key beside the old one, and the old one let go.
     #[command(subcommand)]
     Key(AuditKeyCommand),
@@ -65,6 +71,58 @@ pub(crate) struct AuditProveArgs {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) audit: AuditArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SigningKeyCommand {
+    /// The key that signs now, all that verifications trust, and every statement about them.
+    Show(RepositoryArgs),
+    /// Make a new key, let the old one vouch for it, and sign with it from now on; finishes what was interrupted. The engine must run.
+    Rotate {
+        /// The old key ends as well: what it signs from here on is refused. For a key that may have been stolen.
+        #[arg(long)]
+        revoke_old: bool,
+        /// From which position on the old key counts no more; the first that it has not signed when absent.
+        #[arg(long, value_name = "N", requires = "revoke_old")]
+        from: Option<u64>,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// End a key that was replaced: heads and openings at or above that position, signed by it, are refused. The engine must run.
+    Revoke {
+        /// Its id, as `show` prints it.
+        id: String,
+        #[arg(long, value_name = "N")]
+        from: u64,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+}
+
+/// Signs, at another site, that a log only grew.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WitnessCommand {
+    /// Serve tlog-witness; ends on SIGTERM.
+    Run {
+        /// Its own folder: its key, and what it signed last.
+        #[arg(long, value_name = "DIR")]
+        folder: PathBuf,
+        /// The name that it signs by, such as witness.example/one.
+        #[arg(long)]
+        name: String,
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8010")]
+        listen: std::net::SocketAddr,
+        /// The verifier key of a log to watch (a line of log-<n>/keys of its public folder); several for several logs, or keys of one.
+        #[arg(long, value_name = "KEY", required = true)]
+        log: Vec<String>,
+    },
+    /// Its verifier key, for [[audit.witnesses]] of the engine.
+    Key {
+        #[arg(long, value_name = "DIR")]
+        folder: PathBuf,
+        #[arg(long)]
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@ use postgres_physical::server::{Binaries, OsUser};
 
 use super::{
     audit_archive, audit_keys, audit_prove, audit_tables, opened::Opened, progress::Steps,
+    signing_keys,
 };
 use crate::{
     cli::{AuditArgs, AuditCommand, AuditRoad, RepositoryArgs},
@@ -16,7 +17,7 @@ use crate::{
     control::Control,
     error::Error,
     instance::Instance,
-    keys::verifying_key,
+    keys::trusted,
     proof::{Copied, Prover, Reach},
     terminal::{self, time},
     up::heads::{self, LOG},
@@ -37,7 +38,12 @@ pub(crate) async fn run(
         AuditCommand::Heads(args) => list_heads(instance, json, &args),
         AuditCommand::Export(args) => export(instance, &args).await,
         AuditCommand::Prove(args) => audit_prove::prove(instance, json, &args).await,
-        AuditCommand::CheckProof { file, key } => audit_prove::check(instance, json, &file, &key),
+        AuditCommand::CheckProof {
+            file,
+            key,
+            statements,
+        } => audit_prove::check(instance, json, &file, &key, statements.as_deref()),
+        AuditCommand::SigningKey(command) => signing_keys::run(instance, json, command).await,
         AuditCommand::Key(command) => audit_keys::run(instance, json, command),
     }
 }
@@ -96,8 +102,7 @@ struct Verified {
 
 async fn verify(instance: &Instance, json: bool, args: &AuditArgs) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, &args.repository)?;
-    let key = verifying_key(&opened.keys)?;
-    let keys = [key];
+    let keys = trusted(&opened.keys, &opened.repository)?;
     let mut signed = heads::stored(&opened.repository)?;
     if args.database.is_none() {
         signed.extend(newest_of_running(instance).await);
@@ -129,7 +134,7 @@ fn verify_copy(
     let prover = Prover {
         repository: opened.repository.clone(),
         private: opened.private()?,
-        verifying: verifying_key(&opened.keys)?,
+        trusted: trusted(&opened.keys, &opened.repository)?,
         binaries: Binaries::find(config.database.binaries.as_deref())?,
         user: OsUser::for_server()?,
         work: road.work.clone().unwrap_or_else(|| instance.proofs()),
@@ -248,7 +253,7 @@ struct ShownHead {
 
 fn list_heads(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, args)?;
-    let keys = [verifying_key(&opened.keys)?];
+    let keys = trusted(&opened.keys, &opened.repository)?;
     let shown: Vec<ShownHead> = heads::stored(&opened.repository)?
         .iter()
         .map(|signed| {

@@ -21,7 +21,7 @@ use crate::{
     cli::{AuditArgs, RepositoryArgs},
     error::Error,
     instance::Instance,
-    keys::{audit_reading_key, audit_writing_key, lacks_audit_writing_key, verifying_key},
+    keys::{audit_reading_key, audit_writing_key, lacks_audit_writing_key, trusted},
     terminal,
     up::heads::{self, LOG},
 };
@@ -105,7 +105,7 @@ pub(crate) async fn pass(
         }
     }
     let (recipient, key_made) = audit_writing_key(keys)?;
-    let head = signed.verify(&[verifying_key(keys)?])?;
+    let head = signed.verify(&trusted(keys, repository)?)?;
     let (from, previous) = begin(repository, database).await?;
     let mut archived = Archived {
         recipient_id: recipient.id(),
@@ -326,7 +326,7 @@ pub(super) fn verify(
     };
     let opened = Opened::at(instance, &args)?;
     let private = audit_reading_key(&opened.keys)?;
-    let keys = [verifying_key(&opened.keys)?];
+    let keys = trusted(&opened.keys, &opened.repository)?;
     let all = archive_parts(&opened.repository, LOG)?;
     let (parts, begins_at) = main_chain(&all);
     let read = |part: &ArchivePart| read_archive(&opened.repository, &private, part);
@@ -387,7 +387,7 @@ fn verify_export(
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, args)?;
-    let keys = [verifying_key(&opened.keys)?];
+    let keys = trusted(&opened.keys, &opened.repository)?;
     let signed: Vec<Head> = heads::stored(&opened.repository)?
         .iter()
         .map(|head| head.verify(&keys))

@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use audit::{InclusionProof, ProofError, Proved, Prover, SignedHead, VerifyingKey};
+use audit::{InclusionProof, KeyStatement, ProofError, Proved, Prover, SignedHead, VerifyingKey};
 use repository::Repository;
 use serde::Serialize;
 use services::Place;
@@ -19,7 +19,7 @@ use crate::{
     cli::AuditProveArgs,
     error::Error,
     instance::Instance,
-    keys::verifying_key,
+    keys::{trusted, verifying_key},
     terminal::{self, time},
     up::heads::{LOG, log_name},
 };
@@ -52,7 +52,7 @@ pub(super) async fn prove(
     args: &AuditProveArgs,
 ) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, &args.audit.repository)?;
-    let keys = [verifying_key(&opened.keys)?];
+    let keys = trusted(&opened.keys, &opened.repository)?;
     let database = database(instance, &args.audit)?;
     let place = place(&database, args).await?;
     let proof = proof_of(&opened.repository, &database, place, &keys).await?;
@@ -229,17 +229,24 @@ pub(super) fn check(
     instance: &Instance,
     json: bool,
     file: &Path,
-    trusted: &[PathBuf],
+    given: &[PathBuf],
+    statements: Option<&Path>,
 ) -> Result<ExitCode, Error> {
-    let keys = match trusted {
+    let given = match given {
         [] => vec![verifying_key(&instance.keys())?],
         files => files
             .iter()
             .map(|file| Ok(VerifyingKey::load(file)?))
             .collect::<Result<Vec<_>, Error>>()?,
     };
+    let statements = match statements {
+        Some(file) => KeyStatement::parse_all(&read(file)?).map_err(unread)?,
+        None => Vec::new(),
+    };
     let bytes = read(file)?;
     let proof = InclusionProof::from_json(&bytes);
+    let log = proof.as_ref().map_or(LOG, |proof| proof.claimed().log);
+    let keys = audit::trust(log, &given, &statements).map_err(unread)?;
     let proved = proof.and_then(|proof| Ok((proof.verify(&keys)?, proof)));
     let checked = match proved {
         Ok((proved, proof)) => Checked {
@@ -258,6 +265,13 @@ pub(super) fn check(
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+fn unread(error: audit::StatementError) -> Error {
+    Error::Refused {
+        what: "it is not known whose signatures count",
+        reason: error.to_string(),
+    }
 }
 
 /// Longer than any entry in hex with its path and head.

@@ -28,6 +28,7 @@ mod repository_keys;
 mod restore;
 mod restore_preview;
 mod schema;
+mod signing_keys;
 mod spare;
 mod status;
 mod stock;
@@ -36,6 +37,7 @@ mod table;
 mod verify;
 mod wal;
 mod window;
+mod witness;
 
 use std::{future::Future, process::ExitCode};
 
@@ -77,6 +79,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Keys(command) => wait(keys::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,
         Command::ReadBook { .. } => {}
+        Command::Witness(command) => return wait(witness::run(json, command)),
         Command::Audit(command) => {
             return match audit::run_apart(&instance, json, &command) {
                 Some(ended) => ended,

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     error::Error,
     instance::Instance,
-    keys::verifying_key,
+    keys::trusted,
     proof::{self, Prover},
     record::Event,
     terminal,
@@ -34,7 +34,7 @@ pub(super) fn run(
     let prover = Prover {
         repository: opened.repository.clone(),
         private,
-        verifying: verifying_key(&opened.keys)?,
+        trusted: trusted(&opened.keys, &opened.repository)?,
         binaries: Binaries::find(config.database.binaries.as_deref())?,
         user: OsUser::for_server()?,
         work: work.unwrap_or_else(|| instance.proofs()),

@@ -24,7 +24,7 @@ pub(super) fn not_an_engine() -> Vec<Check> {
 pub(super) struct Audited<'a> {
     pub(super) database: &'a str,
     pub(super) scratch: &'a Scratch,
-    pub(super) verifying: &'a VerifyingKey,
+    pub(super) trusted: &'a [VerifyingKey],
     pub(super) plan: &'a Plan,
     pub(super) recovered: &'a Recovered,
 }
@@ -53,17 +53,17 @@ impl Audited<'_> {
         url: &str,
         signed: &[SignedHead],
     ) -> Result<(AuditReport, usize), Error> {
-        let keys = [self.verifying.clone()];
+        let keys = self.trusted;
         let all: Vec<Head> = signed
             .iter()
-            .map(|head| head.verify(&keys))
+            .map(|head| head.verify(keys))
             .collect::<Result<_, _>>()?;
         let heads = within(
             &all,
             &self.stretches(),
             &services::openings(url, LOG).await?,
         );
-        let report = services::verify(url, LOG, &heads, &keys).await?;
+        let report = services::verify(url, LOG, &heads, keys).await?;
         Ok((report, heads.len()))
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct Prover {
     pub(crate) repository: Repository,
     pub(crate) private: RecipientPrivate,
     /// Whose signatures count on heads and openings.
-    pub(crate) verifying: VerifyingKey,
+    pub(crate) trusted: Vec<VerifyingKey>,
     pub(crate) binaries: Binaries,
     pub(crate) user: OsUser,
     /// Where the scratch folder is made.
@@ -199,7 +199,7 @@ impl Prover {
         let audited = audited::Audited {
             database: &database,
             scratch,
-            verifying: &self.verifying,
+            trusted: &self.trusted,
             plan,
             recovered,
         };

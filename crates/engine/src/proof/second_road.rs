@@ -97,7 +97,7 @@ impl Prover {
         let audited = Audited {
             database: &database,
             scratch,
-            verifying: &self.verifying,
+            trusted: &self.trusted,
             plan: &plan,
             recovered: &recovered,
         };

@@ -75,7 +75,7 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &ServeArgs) -> Result<E
             if let Err(error) = reachable {
                 tracing::warn!(%error, "commands cannot find the engine");
             }
-            protection.look_after(&runtime, instance);
+            protection.look_after(&runtime, instance, &services);
             next_look = Instant::now() + HOUSEKEEPING;
         }
     }

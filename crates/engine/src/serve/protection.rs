@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use audit::{SignedHead, SigningKey};
+use audit::{SignedHead, SigningKey, VerifyingKey};
 use backup::{
     database::{is_strict, slot_status},
     stream::{Streamer, StreamerConfig},
@@ -13,7 +13,7 @@ use postgres_physical::{
     wire::ConnectOptions,
 };
 use repository::{BackupKind, BackupState, catalogue};
-use services::{HeadPublisher, StreamHealth};
+use services::{HeadPublisher, PublicLogConfig, StreamHealth};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
         health::StreamMonitor,
         plan::{Host, Plan},
         protection::SLOT,
+        public_log,
         repository::{Own, open_own},
     },
 };
@@ -131,6 +132,22 @@ impl Protection {
         }
     }
 
+    /// The public keys that vouch for the log.
+    pub(super) fn trusted(&self, instance: &Instance) -> Result<Vec<VerifyingKey>, Error> {
+        match &self.guarded {
+            Some(guarded) => keys::trusted(&instance.keys(), &guarded.own.repository),
+            None => Ok(vec![self.signing.verifying_key().clone()]),
+        }
+    }
+
+    /// Without a repository nothing outlives this process that could be published.
+    pub(super) fn public_log(&self, config: &Config) -> Result<Option<PublicLogConfig>, Error> {
+        let guarded = self.guarded.as_ref();
+        guarded
+            .map(|guarded| public_log::config(config, &guarded.own.repository))
+            .transpose()
+    }
+
     pub(super) fn heads(&self) -> Result<Vec<SignedHead>, Error> {
         match &self.guarded {
             Some(guarded) => heads::newest(&guarded.own.repository),
@@ -143,11 +160,17 @@ impl Protection {
     }
 
     /// Once a second.
-    pub(super) fn look_after(&mut self, runtime: &Runtime, instance: &Instance) {
+    pub(super) fn look_after(
+        &mut self,
+        runtime: &Runtime,
+        instance: &Instance,
+        services: &services::Running,
+    ) {
         let Some(guarded) = &mut self.guarded else {
             return;
         };
         guarded.look_after_keys(&self.monitor, instance);
+        guarded.look_after_signing(instance, services);
         match guarded.look(&self.monitor) {
             Ok(problem) => self.monitor.set_problem(problem),
             Err(error) => {
@@ -189,6 +212,21 @@ impl Guarded {
             Err(error) => tracing::warn!(%error, "the repository's key could not be looked at"),
         }
         monitor.set_key_warning(self.own.keys.age().ok().and_then(|age| age.warning));
+    }
+
+    fn look_after_signing(&mut self, instance: &Instance, services: &services::Running) {
+        let taken = self.own.keys.take_new_signing_key().and_then(|new| {
+            let trusted = keys::trusted(&instance.keys(), &self.own.repository);
+            new.then_some(trusted).transpose()
+        });
+        match taken {
+            Ok(None) => {}
+            Ok(Some(trusted)) => {
+                tracing::info!(key = %self.own.keys.signing.key_id(), "the log's signing key was rotated");
+                services.set_signing_key(Arc::clone(&self.own.keys.signing), trusted);
+            }
+            Err(error) => tracing::warn!(%error, "the log's signing key could not be looked at"),
+        }
     }
 
     /// What an operator should look at, if anything.

@@ -48,6 +48,8 @@ pub(super) fn services_config(
             signing_key: protection.signing_key(),
             publisher: protection.publisher(),
             heads: protection.heads()?,
+            trusted: protection.trusted(instance)?,
+            public: protection.public_log(config)?,
             recovery: args.restored.as_deref().map(read_fact).transpose()?,
         })
     });

@@ -10,6 +10,7 @@ mod observer;
 pub(crate) mod plan;
 pub(crate) mod postgres;
 pub(crate) mod protection;
+pub(crate) mod public_log;
 pub(crate) mod reachable;
 mod recovery;
 mod redis;

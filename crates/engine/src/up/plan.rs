@@ -32,6 +32,7 @@ use crate::{
     expiry,
     instance::Instance,
     jobs::{JobState, Ran, Standing},
+    keys,
     keys::Keys,
     proof::{self, Prover, Record},
     record::Event,
@@ -93,7 +94,7 @@ impl Host<'_> {
         Some(Prover {
             repository: self.repository.clone(),
             private: self.keys.private.clone()?,
-            verifying: self.keys.signing.verifying_key().clone(),
+            trusted: keys::trusted(&self.instance.keys(), self.repository).ok()?,
             binaries: self.binaries?.clone(),
             user: self.user?.clone(),
             work: self.instance.proofs(),

@@ -72,8 +72,25 @@ impl Supervisor {
             }
             Err(error) => tracing::warn!(%error, "the repository's key could not be looked at"),
         }
+        match self.keys.take_new_signing_key() {
+            Ok(false) => {}
+            Ok(true) => self.sign_with_the_new_key(),
+            Err(error) => tracing::warn!(%error, "the log's signing key could not be looked at"),
+        }
         self.stream
             .set_key_warning(self.keys.age().ok().and_then(|age| age.warning));
+    }
+
+    fn sign_with_the_new_key(&self) {
+        let trusted = crate::keys::trusted(&self.instance.keys(), &self.repository);
+        match (trusted, &self.services) {
+            (Ok(trusted), Some(services)) => {
+                tracing::info!(key = %self.keys.signing.key_id(), "the log's signing key was rotated");
+                services.set_signing_key(Arc::clone(&self.keys.signing), trusted);
+            }
+            (Ok(_), None) => {}
+            (Err(error), _) => tracing::error!(%error, "the log is signed with the old key still"),
+        }
     }
 
     pub(super) fn note_recipient(&self) {

@@ -10,9 +10,10 @@ use services::{
 use super::{
     heads::{self, LOG, Publisher},
     postgres::{OWNER, SERVICE},
+    public_log,
     supervisor::Supervisor,
 };
-use crate::error::Error;
+use crate::{error::Error, keys};
 
 pub(super) fn services_config(
     supervisor: &Supervisor,
@@ -42,6 +43,11 @@ pub(super) fn services_config(
                 stream: supervisor.stream.clone(),
             }),
             heads: heads::newest(&supervisor.repository)?,
+            trusted: keys::trusted(&supervisor.instance.keys(), &supervisor.repository)?,
+            public: Some(public_log::config(
+                &supervisor.config,
+                &supervisor.repository,
+            )?),
             recovery,
         }),
         stream: Arc::new(supervisor.stream.clone()),

@@ -17,6 +17,7 @@ mod kms;
 mod losses;
 mod process;
 mod proof;
+mod public_log;
 mod quote;
 mod repository_away;
 mod repository_keys;

@@ -28,9 +28,9 @@ const LIST: &[&str] = &[
     "page",
     "page_size",
 ];
-const BY_ID: &[&str] = &["id"];
+pub(super) const BY_ID: &[&str] = &["id"];
 const DATE_RULE: &str = "must be a date such as 2026-04-01, or a time such as 2026-04-01T10:31:00Z";
-const ID_RULE: &str = "must be an entry's id such as 0-1-42, or a quote's id";
+pub(super) const ID_RULE: &str = "must be an entry's id such as 0-1-42, or a quote's id";
 
 #[derive(Debug, Serialize)]
 pub(super) struct EntryItem {
@@ -205,7 +205,7 @@ pub(super) async fn by_id(
     }))
 }
 
-fn entry_id(text: &str) -> Option<EntryId> {
+pub(super) fn entry_id(text: &str) -> Option<EntryId> {
     let mut parts = text.split('-');
     let place = (parts.next()?, parts.next()?, parts.next());
     if let (log, epoch, Some(position)) = place

@@ -57,6 +57,10 @@ pub(super) fn concerns(gateway: &Gateway, now: i64) -> Vec<Concern> {
     if let Some(alarm) = gateway.stream.report().alarm {
         all.push(Concern::new("wal_stream", alarm.to_string()));
     }
+    let public = gateway.public_log.as_ref().map(|log| log.troubles());
+    for (part, why) in public.into_iter().flatten() {
+        all.push(Concern::new(part, why));
+    }
     if !gateway.peers.are_up() {
         all.push(Concern::new(
             "services",

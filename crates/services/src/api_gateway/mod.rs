@@ -2,6 +2,7 @@
 
 mod admin;
 mod audit;
+mod audit_proof;
 mod book;
 mod caching;
 mod calendar;
@@ -21,6 +22,7 @@ mod middleware;
 mod moment;
 mod parameters;
 mod position;
+mod public_log;
 mod quotes;
 mod rates;
 mod routes;
@@ -58,6 +60,7 @@ use crate::calculation::{Calculation, Calculator};
 use crate::config::{BookSettings, MetricsDoor, RequestsPerMinute, StreamHealth};
 use crate::data::{DatabaseError, HeadKeeper, Keeper};
 use crate::internal::Peers;
+use crate::public_log::{PublicFolder, PublicLog};
 use crate::reload::ReloadReport;
 use parameters::Parameters;
 
@@ -75,6 +78,10 @@ pub(crate) struct GatewayParts {
     pub(crate) cache: Arc<Cache>,
     /// Where the log is written.
     pub(crate) heads: Option<Arc<HeadKeeper>>,
+    /// Where the log is published from.
+    pub(crate) public_log: Option<Arc<PublicLog>>,
+    /// What is shown at `/log/`.
+    pub(crate) public_folder: Option<PublicFolder>,
     pub(crate) stream: Arc<dyn StreamHealth>,
     pub(crate) strict: bool,
     pub(crate) limits: Arc<ArcSwap<RequestsPerMinute>>,

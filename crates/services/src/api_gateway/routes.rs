@@ -9,8 +9,8 @@ use super::errors::ApiError;
 use super::keys::Role;
 use super::middleware::Door;
 use super::{
-    Gateway, audit, book, calendar, configuration, documents, health, locate, locates, metrics,
-    middleware, quotes, rates,
+    Gateway, audit, audit_proof, book, calendar, configuration, documents, health, locate, locates,
+    metrics, middleware, public_log, quotes, rates,
 };
 
 pub(crate) fn public_routes(gateway: Gateway) -> Router {
@@ -62,6 +62,7 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         )
         .route("/api/v1/audit", get(audit::list))
         .route("/api/v1/audit/{id}", get(audit::by_id))
+        .route("/api/v1/audit/{id}/proof", get(audit_proof::proof))
         .method_not_allowed_fallback(method_not_allowed)
         .route_layer(door(Some(Role::Client)));
     let for_operators = Router::new()
@@ -99,6 +100,7 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .route("/api/v1/health/liveness", get(health::liveness))
         .route("/api/v1/health/readiness", get(health::readiness))
         .route("/metrics", get(metrics::at_the_door))
+        .route("/log/{*path}", get(public_log::show))
         .route("/openapi.json", get(documents::openapi))
         .route("/docs", get(documents::page))
         .route("/docs/page.js", get(documents::script))

@@ -92,6 +92,11 @@ impl Keeper {
             .ok_or(DatabaseError::Away("it is being connected to again"))
     }
 
+    /// The database that is read now.
+    pub(crate) fn target(&self) -> String {
+        self.database.borrow().clone()
+    }
+
     pub(crate) fn set_database(&self, database: String) {
         self.database.send_replace(database);
     }

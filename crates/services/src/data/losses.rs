@@ -133,7 +133,31 @@ async fn losses_of(client: &Client, table: &str) -> Result<Vec<Loss>, DatabaseEr
     Ok(openings.into_iter().filter_map(loss).collect())
 }
 
-/// The same, for a command.
+/// The entries that opened the epochs of a log, oldest first.
+pub(crate) async fn openings_in(client: &Client, log: u16) -> Result<Vec<Entry>, DatabaseError> {
+    let failed = DatabaseError::query("looking for what opened the epochs");
+    let rows = client
+        .query(&sql("audit_log"), &[])
+        .await
+        .map_err(&failed)?;
+    let damaged = |error: audit::EntryError| DatabaseError::Query {
+        what: "an opening is damaged",
+        detail: error.to_string(),
+    };
+    let entries = rows
+        .iter()
+        .map(|row| {
+            let bytes: Vec<u8> = row.try_get(0).map_err(&failed)?;
+            Entry::parse(&expand(&bytes)).map_err(damaged)
+        })
+        .collect::<Result<Vec<Entry>, _>>()?;
+    Ok(entries
+        .into_iter()
+        .filter(|entry| entry.log == log)
+        .collect())
+}
+
+/// What recoveries lost of one log, for a command.
 pub async fn losses(database: &str, log: u16) -> Result<Vec<Loss>, DatabaseError> {
     let session = Verifying::begin(database).await?;
     let mut losses = losses_of(session.client(), &session.table("audit_log")).await?;

@@ -29,6 +29,7 @@ mod writer;
 
 pub(crate) use calendar::{BeyondCalendar, Calendar, CalendarInForce};
 pub use database::DatabaseError;
+pub(crate) use database::{Session, connect, describe};
 pub(crate) use entries::{
     COUNTED_MAX, EntryFilter, EntryId, StoredEntry, find_entries, find_entry,
 };
@@ -44,8 +45,8 @@ pub(crate) use locates::{
     OrderUse, Refusal, Side, Status, StoredLocate, UseRoom, UseState, UseTotals, available,
     find_locates, find_uses, made_for, steps_of, sweep, use_totals,
 };
-pub(crate) use losses::losses_in;
 pub use losses::{Loss, losses};
+pub(crate) use losses::{losses_in, openings_in};
 pub(crate) use market::{
     Announced, BaseRate, Definition, EventRisk, HeldFigure, LastLoad, MarketData, Moment,
     RefusedDelivery, TickerAlias, Volatility, decimal, keys as read_keys,

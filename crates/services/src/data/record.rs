@@ -8,6 +8,8 @@ use futures_util::future::BoxFuture;
 use pricing::Quote;
 use tokio::sync::watch;
 
+use crate::public_log::Inclusion;
+
 use super::feeds::FeedState;
 use super::locates::{LocateOrder, LocateOutcome};
 use super::quotes::{QuoteRecord, RecordedQuote};
@@ -58,6 +60,13 @@ pub(crate) trait Record: Send + Sync + std::fmt::Debug {
 
     /// Why locates of a trade date are rejected until an operator has looked at what a recovery lost.
     fn closed(&self) -> Option<String>;
+
+    /// Where an entry is in the published tree, for a gateway beside which it is not published.
+    fn inclusion(&self, epoch: u32, position: u64) -> BoxFuture<'_, Result<Inclusion, String>> {
+        let _ = (epoch, position);
+        let why = "this log is not published: no repository keeps its signed heads";
+        Box::pin(std::future::ready(Err(why.to_owned())))
+    }
 
     /// How the feeds do where they are asked, if that is elsewhere.
     fn feeds(&self) -> BTreeMap<String, FeedState> {

@@ -10,6 +10,7 @@ mod wire;
 
 mod cache;
 mod calculate;
+mod inclusion;
 mod rates;
 mod record;
 mod state;
@@ -42,6 +43,7 @@ const RATES: &str = "/internal/rates/{ticker}";
 const RECORD_QUOTE: &str = "/internal/record/quote";
 const RECORD_ENTRY: &str = "/internal/record/entry";
 const RECORD_LOCATE: &str = "/internal/record/locate";
+const INCLUSION: &str = "/internal/audit/inclusion/{epoch}/{position}";
 const CALCULATE: &str = "/internal/calculate";
 const CACHE_MARKET: &str = "/internal/cache/market";
 const CACHE_STATS: &str = "/internal/cache/stats";
@@ -68,6 +70,7 @@ pub(crate) fn routes(
         routes = routes
             .route(STATE, get(state::data_state))
             .route(RATES, get(rates::rates))
+            .route(INCLUSION, get(inclusion::inclusion))
             .route(RECORD_QUOTE, post(record::quote))
             .route(RECORD_ENTRY, post(record::entry))
             .route(RECORD_LOCATE, post(record::locate));

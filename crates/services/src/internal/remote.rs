@@ -20,6 +20,7 @@ use crate::data::{
     Change, FeedState, LocateOrder, LocateOutcome, MarketData, QuoteRecord, Record, Recorded,
     WriteError, WriterState,
 };
+use crate::public_log::Inclusion;
 
 /// What a data-service says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -192,6 +193,15 @@ impl Record for RemoteRecord {
 
     fn closed(&self) -> Option<String> {
         data_state(&self.seen.borrow()).ok()?.closed
+    }
+
+    fn inclusion(&self, epoch: u32, position: u64) -> BoxFuture<'_, Result<Inclusion, String>> {
+        Box::pin(async move {
+            let path = format!("/internal/audit/inclusion/{epoch}/{position}");
+            let answer: Result<Result<Inclusion, String>, CallError> =
+                self.service.peer.get(&path, self.patience).await;
+            answer.unwrap_or_else(|error| Err(error.to_string()))
+        })
     }
 
     fn feeds(&self) -> BTreeMap<String, FeedState> {

@@ -61,6 +61,7 @@ pub struct Options {
     pub sample: Option<SampleBook>,
     pub settings: Settings,
     pub recovery: Option<RecoveryFact>,
+    pub public: Option<crate::public_log::Public>,
 }
 
 impl Default for Options {
@@ -75,6 +76,7 @@ impl Default for Options {
             sample,
             settings,
             recovery: None,
+            public: None,
         }
     }
 }
@@ -166,6 +168,12 @@ impl Instance {
                 signing_key: Arc::clone(&self.key),
                 publisher: Arc::clone(&self.outside) as Arc<dyn HeadPublisher>,
                 heads: self.outside.heads.lock().unwrap().clone(),
+                trusted: vec![self.key.verifying_key().clone()],
+                public: self
+                    .options
+                    .public
+                    .as_ref()
+                    .map(|public| public.config(&self.outside)),
                 recovery: self.options.recovery.clone(),
             }),
             stream: Arc::clone(&self.outside) as Arc<dyn StreamHealth>,

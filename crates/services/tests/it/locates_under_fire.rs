@@ -52,6 +52,8 @@ async fn engine(database: DatabaseConfig, log: u16, control: Option<UnixListener
             signing_key: Arc::new(SigningKey::from_seed(&[log as u8 + 7; 32]).unwrap()),
             publisher: Arc::clone(&outside) as _,
             heads: Vec::new(),
+            trusted: Vec::new(),
+            public: None,
             recovery: None,
         }),
         stream: outside as Arc<dyn StreamHealth>,

@@ -29,6 +29,7 @@ mod operators;
 mod outages;
 mod past;
 mod poolers;
+mod public_log;
 mod quotes;
 mod secured;
 mod stocks;

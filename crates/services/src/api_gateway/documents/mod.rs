@@ -89,6 +89,9 @@ mod tests {
         for path in undescribed {
             assert!(routed.remove(&format!("get {path}")), "{path}");
         }
+        // One route with a grammar of its own; what it shows is described file by file.
+        let of_the_log = "get /log/";
+        assert!(routed.remove(&format!("{of_the_log}{{*path}}")));
         let document: Value = serde_json::from_str(OPENAPI).unwrap();
         let mut described = BTreeSet::new();
         for (path, operations) in document["paths"].as_object().unwrap() {
@@ -96,6 +99,7 @@ mod tests {
                 described.insert(format!("{method} {path}"));
             }
         }
+        described.retain(|route: &String| !route.starts_with(of_the_log));
         assert_eq!(described, routed);
         assert_eq!(document["info"]["version"], crate::VERSION);
     }

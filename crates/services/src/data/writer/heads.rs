@@ -11,7 +11,10 @@ use crate::config::HeadPublisher;
 
 #[derive(Debug)]
 pub(crate) struct HeadKeeper {
-    key: Arc<SigningKey>,
+    /// Replaced when the key is rotated.
+    key: Mutex<Arc<SigningKey>>,
+    /// Whose signatures count on this log.
+    trusted: Mutex<Vec<VerifyingKey>>,
     /// Heads of this log whose signatures were checked, and those signed since.
     verified: Mutex<Vec<Head>>,
     invalid: Option<String>,
@@ -19,6 +22,8 @@ pub(crate) struct HeadKeeper {
     /// Counts withdrawals: an offer from before the last one is void.
     withdrawals: AtomicU64,
     publisher: Arc<dyn HeadPublisher>,
+    /// The newest head that is kept outside the database.
+    published: watch::Sender<Option<SignedHead>>,
 }
 
 /// How often the repository's progress is asked for while something waits for it.
@@ -57,6 +62,10 @@ impl HeadKeeper {
         keys: &[VerifyingKey],
     ) -> HeadKeeper {
         let ours = heads.iter().filter(|head| head.claimed().log == log);
+        let newest = ours
+            .clone()
+            .max_by_key(|head| (head.claimed().epoch, head.claimed().size));
+        let newest = newest.filter(|head| head.verify(keys).is_ok()).cloned();
         let verified = ours
             .map(|head| head.verify(keys))
             .collect::<Result<Vec<_>, _>>();
@@ -65,7 +74,9 @@ impl HeadKeeper {
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
         HeadKeeper {
-            key,
+            key: Mutex::new(key),
+            trusted: Mutex::new(keys.to_vec()),
+            published: watch::channel(newest).0,
             verified: Mutex::new(verified),
             invalid,
             offered: watch::channel(None).0,
@@ -79,8 +90,27 @@ impl HeadKeeper {
         self.invalid.as_deref()
     }
 
-    pub(crate) fn signing_key(&self) -> &SigningKey {
-        &self.key
+    pub(crate) fn signing_key(&self) -> Arc<SigningKey> {
+        Arc::clone(&self.key.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn trusted(&self) -> Vec<VerifyingKey> {
+        self.trusted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// What is signed from now on is signed by this one; whose signatures count is said anew.
+    pub(crate) fn set_signing_key(&self, key: Arc<SigningKey>, trusted: Vec<VerifyingKey>) {
+        // Trusted before it signs.
+        *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) = trusted;
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    /// The newest head that is kept outside the database, now and from now on.
+    pub(crate) fn published(&self) -> watch::Receiver<Option<SignedHead>> {
+        self.published.subscribe()
     }
 
     pub(crate) fn verified(&self) -> Vec<Head> {
@@ -175,9 +205,15 @@ impl HeadKeeper {
         let keeper = Arc::clone(self);
         // Known from here on, whether or not the store confirms it: a recovery has to account for it either way.
         self.remember(head.clone());
-        let done =
-            tokio::task::spawn_blocking(move || keeper.publisher.publish(&keeper.key.sign(&head)))
-                .await;
+        let done = tokio::task::spawn_blocking(move || {
+            let signed = keeper.signing_key().sign(&head);
+            let done = keeper.publisher.publish(&signed);
+            if done.is_ok() {
+                keeper.published.send_replace(Some(signed));
+            }
+            done
+        })
+        .await;
         match done {
             Ok(Ok(())) => metrics::counter!("bre_heads_published_total").increment(1),
             Ok(Err(error)) => {

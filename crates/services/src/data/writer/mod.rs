@@ -15,7 +15,7 @@ pub(crate) use open::{entries_from, entries_of, log_number};
 use std::sync::Arc;
 use std::time::Duration;
 
-use audit::{Chain, Fields, Hash, Kind, VerifyingKey};
+use audit::{Chain, Fields, Hash, Kind};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -164,7 +164,6 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 pub(crate) struct WriterConfig {
     pub(crate) log: u16,
-    pub(crate) keys: Vec<VerifyingKey>,
     pub(crate) heads: Arc<HeadKeeper>,
     pub(crate) recovery: Option<RecoveryFact>,
     pub(crate) database: String,

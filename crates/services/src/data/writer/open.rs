@@ -142,7 +142,7 @@ impl Task {
 
     /// The log as this process, or else the newest signed head, left it.
     async fn take_up(&self, client: &Client) -> Result<Chain, OpenError> {
-        let (log, keys) = (self.config.log, &self.config.keys);
+        let (log, keys) = (self.config.log, &self.config.heads.trusted());
         let known = self.tip.borrow().as_ref().and_then(|tip| tip.head(0, 0));
         if let Some(tip) = known {
             let chain = follow_from(client, log, Some(&tip), keys)
@@ -162,7 +162,7 @@ impl Task {
 
     /// The log as a restore left it: it may end before heads that are known, but must agree with those it reaches.
     async fn take_up_recovered(&self, client: &Client) -> Result<Chain, OpenError> {
-        let (log, keys) = (self.config.log, &self.config.keys);
+        let (log, keys) = (self.config.log, &self.config.heads.trusted());
         let mut heads = self.config.heads.verified();
         heads.extend(self.tip.borrow().as_ref().and_then(|tip| tip.head(0, 0)));
         heads.sort_by_key(|head| std::cmp::Reverse((head.size, head.epoch)));
@@ -239,7 +239,7 @@ impl Task {
         let sealed = chain.open_epoch(
             crate::time::now_micros(),
             &opening,
-            self.config.heads.signing_key(),
+            &self.config.heads.signing_key(),
         )?;
         let mut batch = Batch::default();
         batch.push(&sealed);

@@ -1,0 +1,482 @@
+//! From published heads to checkpoints: the hashes of new entries are read, the root is computed again, and only then anything is shown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use audit::{
+    Checkpoint, Entry, EpochRecord, Hash, LeftBehind, Origin, SignedHead, TILE_WIDTH, TileId,
+    TileTree, VerifyingKey, tile_bytes,
+};
+use connection::Landing;
+use tokio_postgres::Client;
+
+use super::folder::Resource;
+use super::{PublicLog, Published};
+use crate::data::{Keeper, Session, connect};
+
+/// Between two checkpoints, and before what failed is tried again.
+const EVERY: Duration = Duration::from_secs(1);
+/// So many hashes are held until their root is checked; more are read twice.
+const HELD_MAX: u64 = 1 << 16;
+/// Hashes asked for at once.
+const ROWS: u64 = 8192;
+
+/// The tree as far as it was written, and what its log says of itself.
+struct Grown {
+    origin: Origin,
+    extensions: Vec<String>,
+    openings: Vec<EpochRecord>,
+    epoch: u32,
+    tree: TileTree,
+    /// The origin's first checkpoint is in the repository.
+    first_is_kept: bool,
+    /// As they are shown.
+    keys: Vec<VerifyingKey>,
+}
+
+impl PublicLog {
+    /// Follows until it is dropped.
+    pub(crate) async fn run(self: Arc<Self>, keeper: Arc<Keeper>) {
+        let mut heads = self.heads.published();
+        heads.mark_changed();
+        let mut session = None;
+        let mut grown = None;
+        while heads.changed().await.is_ok() {
+            let head = heads.borrow_and_update().clone();
+            let Some(head) = head else { continue };
+            match self.publish(&keeper, &mut session, &mut grown, &head).await {
+                Ok(()) => self.set_trouble(None),
+                Err(why) => {
+                    (session, grown) = (None, None);
+                    self.set_trouble(Some(why));
+                    // Tried again although no newer head came.
+                    heads.mark_changed();
+                }
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    async fn publish(
+        self: &Arc<Self>,
+        keeper: &Keeper,
+        session: &mut Option<Session>,
+        grown: &mut Option<Grown>,
+        head: &SignedHead,
+    ) -> Result<(), String> {
+        let claimed = head.claimed();
+        if session.is_none() {
+            let target = keeper.target();
+            let opened = connect(&target, "bre public log", Landing::Any).await;
+            *session = Some(opened.map_err(|error| error.to_string())?);
+        }
+        let Some(open) = session.as_ref() else {
+            return Ok(());
+        };
+        let client = &open.client;
+        // One look at the database, however often it is asked.
+        let query = |error: tokio_postgres::Error| crate::data::describe(&error);
+        client
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            .await
+            .map_err(query)?;
+        let done = self.publish_in(client, grown, head).await;
+        client.batch_execute("ROLLBACK").await.map_err(query)?;
+        if done? {
+            self.told.send_replace(claimed.size);
+        }
+        Ok(())
+    }
+
+    /// False: the head is none of the log that is here, which a recovery left behind.
+    async fn publish_in(
+        self: &Arc<Self>,
+        client: &Client,
+        grown: &mut Option<Grown>,
+        head: &SignedHead,
+    ) -> Result<bool, String> {
+        let claimed = head.claimed();
+        if grown
+            .as_ref()
+            .is_none_or(|grown| grown.epoch != claimed.epoch)
+        {
+            let Some(openings) = self.openings(client, claimed.epoch).await? else {
+                return Ok(false);
+            };
+            let began = Origin::began_by(&openings);
+            *grown = match grown.take() {
+                Some(before)
+                    if before.origin.began == began && before.tree.size() <= claimed.size =>
+                {
+                    Some(Grown {
+                        openings,
+                        epoch: claimed.epoch,
+                        ..before
+                    })
+                }
+                _ => Some(
+                    self.resume(openings, claimed.epoch, began, claimed.size)
+                        .await?,
+                ),
+            };
+        }
+        let Some(grown) = grown.as_mut() else {
+            return Ok(false);
+        };
+        if grown.tree.size() > claimed.size {
+            return Ok(false);
+        }
+        let tree = self.grow(client, grown, head).await?;
+        let Some(tree) = tree else {
+            return Ok(false);
+        };
+        let note = Checkpoint {
+            origin: grown.origin.to_string(),
+            size: claimed.size,
+            root: claimed.root,
+            extensions: grown.extensions.clone(),
+        };
+        let note = note
+            .sign(&self.heads.signing_key())
+            .map_err(|error| error.to_string())?;
+        let published = Arc::new(Published {
+            origin: grown.origin.clone(),
+            head: head.clone(),
+            partial: tree.partial().map(|tile| (tile.id, tile.hashes)).collect(),
+            note,
+        });
+        let (log, shown) = (Arc::clone(self), Arc::clone(&published));
+        let first_is_kept = grown.first_is_kept;
+        on_a_thread(move || log.show_checkpoint(&shown, first_is_kept)).await?;
+        grown.first_is_kept = true;
+        let keys = self.heads.trusted();
+        if keys != grown.keys {
+            let log = Arc::clone(self);
+            on_a_thread(move || log.show_keys()).await?;
+            grown.keys = keys;
+        }
+        grown.tree = tree;
+        self.published.store(Some(published));
+        Ok(true)
+    }
+
+    /// What opened the epochs of this log, to the given one. `None`: that is not in it.
+    async fn openings(
+        &self,
+        client: &Client,
+        epoch: u32,
+    ) -> Result<Option<Vec<EpochRecord>>, String> {
+        let entries = crate::data::openings_in(client, self.log)
+            .await
+            .map_err(|error| error.to_string())?;
+        let keys = self.heads.trusted();
+        let read = |entry: &Entry| {
+            EpochRecord::of(entry, &keys)
+                .map_err(|error| format!("the opening of epoch {}: {error}", entry.epoch))
+        };
+        let mut openings = entries
+            .iter()
+            .filter(|entry| entry.epoch <= epoch)
+            .map(read)
+            .collect::<Result<Vec<_>, _>>()?;
+        openings.sort_by_key(|opening| opening.position);
+        let is_here = openings.last().is_some_and(|last| last.epoch == epoch);
+        Ok(is_here.then_some(openings))
+    }
+
+    async fn resume(
+        self: &Arc<Self>,
+        openings: Vec<EpochRecord>,
+        epoch: u32,
+        began: u32,
+        size: u64,
+    ) -> Result<Grown, String> {
+        let log = Arc::clone(self);
+        on_a_thread(move || {
+            let origin = Origin {
+                name: log.name.clone(),
+                log: log.log,
+                began,
+            };
+            let published = log.store.origins()?;
+            let extensions = log.left_behind(&openings, began, &published)?;
+            let tree = log.resume_tree(began, size)?;
+            log.refill(began, tree.size())?;
+            log.show_origins(&published, began)?;
+            log.show_keys()?;
+            Ok(Grown {
+                origin,
+                extensions: extensions.iter().map(ToString::to_string).collect(),
+                openings,
+                epoch,
+                tree,
+                first_is_kept: published.contains(&began),
+                keys: log.heads.trusted(),
+            })
+        })
+        .await
+    }
+
+    /// What an origin that is not the first says of the one before.
+    fn left_behind(
+        &self,
+        openings: &[EpochRecord],
+        began: u32,
+        published: &[u32],
+    ) -> Result<Option<LeftBehind>, String> {
+        let opening = openings.iter().find(|opening| opening.epoch == began);
+        let Some(opening) = opening.filter(|_| began > 1) else {
+            return Ok(None);
+        };
+        // The one before is of the newest epoch that was left.
+        let newest = opening
+            .old_heads
+            .iter()
+            .max_by_key(|head| (head.epoch, head.size));
+        let Some(newest) = newest.filter(|head| head.size > 0) else {
+            return Ok(None);
+        };
+        let before = published
+            .iter()
+            .rfind(|k| **k <= newest.epoch)
+            .copied()
+            .unwrap_or(1);
+        let head = self.store.head(newest.epoch, newest.size)?;
+        let head = head.filter(|head| head.claimed().last_hash == newest.hash);
+        Ok(Some(LeftBehind {
+            origin: Origin {
+                name: self.name.clone(),
+                log: self.log,
+                began: before,
+            }
+            .to_string(),
+            size: newest.size,
+            root: head.map(|head| head.claimed().root),
+        }))
+    }
+
+    /// The tree as far as its full tiles are kept. Those of one level are put in order, and above before below, so the ones that are
+    /// there are the first ones.
+    fn resume_tree(&self, began: u32, size: u64) -> Result<TileTree, String> {
+        let tile = |id: TileId| -> Result<Option<Vec<Hash>>, String> {
+            let bytes = self.store.tile(began, id)?;
+            Ok(bytes.and_then(|bytes| audit::read_tile(id, &bytes)))
+        };
+        let (mut kept, mut missing) = (0, size / TILE_WIDTH);
+        while kept < missing {
+            let middle = kept + (missing - kept) / 2;
+            match tile(TileId::full(0, middle))? {
+                Some(_) => kept = middle + 1,
+                None => missing = middle,
+            }
+        }
+        let resumed = TileTree::resume(kept * TILE_WIDTH, Vec::new(), |id| {
+            tile(id)?.ok_or_else(|| format!("{} is missing from the repository", id.path()))
+        })?;
+        resumed.ok_or_else(|| "a tree of full tiles has no rest".to_owned())
+    }
+
+    /// Full tiles that the folder has not got.
+    fn refill(&self, began: u32, size: u64) -> Result<(), String> {
+        let mut hashes = size;
+        for level in 0u8.. {
+            let full = hashes / TILE_WIDTH;
+            for index in (0..full).rev() {
+                let id = TileId::full(level, index);
+                if self.folder.has(&Resource::tile(self.log, began, id)) {
+                    break;
+                }
+                self.full_tile(began, id)?;
+            }
+            hashes = full;
+            if hashes == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn show_origins(&self, published: &[u32], began: u32) -> Result<(), String> {
+        let mut all = published.to_vec();
+        all.push(began);
+        all.sort_unstable();
+        all.dedup();
+        let lines: String = all
+            .iter()
+            .map(|began| {
+                let origin = Origin {
+                    name: self.name.clone(),
+                    log: self.log,
+                    began: *began,
+                };
+                format!("{origin}\n")
+            })
+            .collect();
+        self.folder
+            .put(&Resource::origins(self.log), lines.as_bytes())
+    }
+
+    /// The keys that sign, and what was said of them.
+    fn show_keys(&self) -> Result<(), String> {
+        let name = Origin::all(&self.name, self.log);
+        let mut text = String::new();
+        for key in self.heads.trusted() {
+            let key = audit::NoteKey::new(&name, audit::SignatureKind::Plain, key)
+                .map_err(|error| error.to_string())?;
+            text.push_str(&format!("{key}\n"));
+        }
+        text.push('\n');
+        for statement in self.store.statements()? {
+            text.push_str(&String::from_utf8_lossy(&statement));
+            text.push('\n');
+        }
+        self.folder.put(&Resource::keys(self.log), text.as_bytes())
+    }
+
+    /// The tree at the head, its new full tiles written. `None`: the head is none of this log.
+    async fn grow(
+        self: &Arc<Self>,
+        client: &Client,
+        grown: &Grown,
+        head: &SignedHead,
+    ) -> Result<Option<TileTree>, String> {
+        let claimed = head.claimed();
+        let (from, to) = (grown.tree.size(), claimed.size);
+        let stretches = stretches(&grown.openings, from, to);
+        let began = grown.origin.began;
+        let mut tree = grown.tree.clone();
+        let mut held = Vec::new();
+        let hold = to - from <= HELD_MAX;
+        for (epoch, first, last) in &stretches {
+            let hashes = self.hashes(client, *epoch, *first, *last).await?;
+            for hash in &hashes {
+                tree.push(*hash);
+            }
+            if hold {
+                held.extend(hashes);
+            }
+        }
+        if tree.root() != claimed.root {
+            return Err(format!(
+                "the entries in the database up to position {to} do not lead to the root of the signed head: run bre audit verify"
+            ));
+        }
+        if hold {
+            let mut writing = grown.tree.clone();
+            self.write(began, &mut writing, held).await?;
+            return Ok(Some(writing));
+        }
+        let mut writing = grown.tree.clone();
+        for (epoch, first, last) in stretches {
+            let hashes = self.hashes(client, epoch, first, last).await?;
+            self.write(began, &mut writing, hashes).await?;
+        }
+        Ok(Some(writing))
+    }
+
+    async fn hashes(
+        &self,
+        client: &Client,
+        epoch: u32,
+        first: u64,
+        last: u64,
+    ) -> Result<Vec<Hash>, String> {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let sql = "SELECT hash FROM audit_log WHERE log = $1 AND epoch = $2 AND position BETWEEN $3 AND $4 ORDER BY position";
+        let rows = client
+            .query(
+                sql,
+                &[
+                    &self.log.cast_signed(),
+                    &epoch.cast_signed(),
+                    &number(first),
+                    &number(last),
+                ],
+            )
+            .await
+            .map_err(|error| crate::data::describe(&error))?;
+        let read = |row: &tokio_postgres::Row| {
+            let bytes: Vec<u8> = row.try_get(0).ok()?;
+            Hash::try_from(bytes.as_slice()).ok()
+        };
+        let hashes: Option<Vec<Hash>> = rows.iter().map(read).collect();
+        hashes
+            .filter(|hashes| hashes.len() as u64 == last - first + 1)
+            .ok_or_else(|| {
+                format!("entries {first} to {last} of epoch {epoch} are not all in the database: run bre audit verify")
+            })
+    }
+
+    /// Full tiles: into the repository, above before below, then into the folder.
+    async fn write(
+        self: &Arc<Self>,
+        began: u32,
+        tree: &mut TileTree,
+        hashes: Vec<Hash>,
+    ) -> Result<(), String> {
+        let mut made = Vec::new();
+        for hash in hashes {
+            let mut tiles = tree.push(hash);
+            tiles.reverse();
+            made.extend(tiles);
+        }
+        if made.is_empty() {
+            return Ok(());
+        }
+        let log = Arc::clone(self);
+        on_a_thread(move || {
+            for tile in made {
+                let bytes = tile_bytes(&tile.hashes);
+                log.store.put_tile(began, tile.id, &bytes)?;
+                let resource = Resource::tile(log.log, began, tile.id);
+                log.folder.put(&resource, &bytes)?;
+                log.folder.drop_partial(&resource);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Partial tiles before the checkpoint that needs them.
+    fn show_checkpoint(&self, published: &Published, first_is_kept: bool) -> Result<(), String> {
+        let began = published.origin.began;
+        for (id, hashes) in &published.partial {
+            let resource = Resource::tile(self.log, began, *id);
+            if !self.folder.has(&resource) {
+                self.folder.put(&resource, &tile_bytes(hashes))?;
+            }
+        }
+        let bytes = published.note.to_bytes();
+        if !first_is_kept {
+            self.store.put_first(began, &bytes)?;
+        }
+        self.folder
+            .put(&Resource::checkpoint(self.log, began), &bytes)
+    }
+}
+
+/// Positions from after `from` to `to`, cut by epochs and into pieces: epoch, first, last.
+fn stretches(openings: &[EpochRecord], from: u64, to: u64) -> Vec<(u32, u64, u64)> {
+    let mut stretches = Vec::new();
+    for (at, opening) in openings.iter().enumerate() {
+        let end = openings
+            .get(at + 1)
+            .map_or(to, |next| next.position - 1)
+            .min(to);
+        let mut first = opening.position.max(from + 1);
+        while first <= end {
+            let last = end.min(first + ROWS - 1);
+            stretches.push((opening.epoch, first, last));
+            first = last + 1;
+        }
+    }
+    stretches
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| error.to_string())?
+}
