@@ -42,10 +42,10 @@ pub use config::{
 };
 pub use connection::Password;
 pub use data::{
-    AuditReport, CoverageStart, DatabaseError, Difference, FeedError, FeedLimits, FeedSettings,
-    Finding, HttpSettings, ImportReport, LocateSettings, Loss, NEWEST_RATES, Place, Recorded,
-    SchemaReport, SeedError, TablesReport, WriteError, WriterState, check_feed, check_schema,
-    losses, openings, periods, places, verify,
+    AuditReport, ConfigurationChange, CoverageStart, DatabaseError, Difference, FeedError,
+    FeedLimits, FeedSettings, Finding, HttpSettings, ImportReport, LocateSettings, Loss,
+    NEWEST_RATES, Place, Recorded, SchemaReport, SeedError, TablesReport, WriteError, WriterState,
+    check_feed, check_schema, configuration_changes, losses, openings, periods, places, verify,
 };
 pub use internal::InternalSecret;
 pub use public_log::{PublicLogConfig, PublicLogStore, WitnessConfig};

@@ -30,6 +30,8 @@ pub(crate) enum AuditCommand {
         #[arg(long, value_name = "FILE")]
         statements: Option<PathBuf>,
     },
+    /// As an outsider: whether a published log continues what it was at the last look. Exit code 0 only when it does.
+    Follow(AuditFollowArgs),
     /// The keys that sign the log: which there are, a new one that the old one vouches for, one that ends.
     #[command(subcommand)]
     SigningKey(SigningKeyCommand),
@@ -71,6 +73,21 @@ pub(crate) struct AuditProveArgs {
     pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) audit: AuditArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditFollowArgs {
+    /// Where one origin of the log is shown: https://ENGINE/log/log-1/1, or that folder below its public folder.
+    pub(crate) at: String,
+    /// The log's public key (audit_signing.pub), as got from whom the log belongs to; several may be trusted.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) key: Vec<PathBuf>,
+    /// The checkpoint of the last look: compared, and replaced when all is well. Made at the first look.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// Verifier keys of witnesses whose signatures are looked for.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) witness: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

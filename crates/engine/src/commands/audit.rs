@@ -8,8 +8,8 @@ use serde::Serialize;
 use postgres_physical::server::{Binaries, OsUser};
 
 use super::{
-    audit_archive, audit_keys, audit_prove, audit_tables, opened::Opened, progress::Steps,
-    signing_keys,
+    audit_archive, audit_follow, audit_keys, audit_prove, audit_statements, audit_tables,
+    opened::Opened, progress::Steps, signing_keys,
 };
 use crate::{
     cli::{AuditArgs, AuditCommand, AuditRoad, RepositoryArgs},
@@ -43,6 +43,7 @@ pub(crate) async fn run(
             key,
             statements,
         } => audit_prove::check(instance, json, &file, &key, statements.as_deref()),
+        AuditCommand::Follow(args) => audit_follow::run(json, &args).await,
         AuditCommand::SigningKey(command) => signing_keys::run(instance, json, command).await,
         AuditCommand::Key(command) => audit_keys::run(instance, json, command),
     }
@@ -111,7 +112,16 @@ async fn verify(instance: &Instance, json: bool, args: &AuditArgs) -> Result<Exi
         .iter()
         .map(|head| head.verify(&keys))
         .collect::<Result<_, _>>()?;
-    let report = services::verify(&database(instance, args)?, LOG, &heads, &keys).await?;
+    let database = database(instance, args)?;
+    let mut report = services::verify(&database, LOG, &heads, &keys).await?;
+    if report.is_sound()
+        && let Some((bad, reason)) =
+            audit_statements::taken_away(&database, &opened.repository).await?
+    {
+        report.log.first_bad = Some(bad);
+        report.log.reason = Some(reason);
+        report.verdict = report.log.verdict();
+    }
     let verified = Verified {
         road: "server",
         backup_id: None,

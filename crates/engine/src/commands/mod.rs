@@ -2,8 +2,10 @@
 
 mod audit;
 pub(crate) mod audit_archive;
+mod audit_follow;
 mod audit_keys;
 mod audit_prove;
+mod audit_statements;
 mod audit_tables;
 mod backup;
 mod book;

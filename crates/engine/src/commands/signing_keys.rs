@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use audit::{KeyId, KeyStatement, SignedHead, VerifyingKey};
 use serde::Serialize;
 
-use super::opened::Opened;
+use super::{audit_statements::NAME, opened::Opened};
 use crate::{
     cli::SigningKeyCommand,
     control::Control,
@@ -280,7 +280,7 @@ async fn end(
 async fn record(instance: &Instance, statement: &KeyStatement, before: KeyId) -> Result<(), Error> {
     let note = String::from_utf8_lossy(&statement.to_bytes()).into_owned();
     Event::by_person("ConfigurationChanged")
-        .with("name", "audit_signing_key")
+        .with("name", NAME)
         .with("before", before)
         .with("after", note)
         .record(instance)

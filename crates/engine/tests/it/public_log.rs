@@ -123,6 +123,33 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
     });
     assert_eq!(shown.unwrap().0.origin, "log.example/log-1/1");
 
+    // Somebody with the key and the address follows it, and a checkpoint of another log convicts it.
+    let (kept, key) = (
+        instance.folder.join("kept"),
+        instance.data().join("keys/audit_signing.pub"),
+    );
+    let follow = |kept: &Path| {
+        let at = format!("{}/log/log-1/1", instance.ready("url"));
+        let (kept, key) = (kept.to_str().unwrap(), key.to_str().unwrap());
+        instance.bre(&["audit", "follow", &at, "--key", key, "--checkpoint", kept])
+    };
+    assert_eq!(follow(&kept).exits(0).parsed()["before"], Value::Null);
+    let seen = follow(&kept).exits(0).parsed();
+    assert!(seen["before"].as_u64().unwrap() >= covered, "{seen}");
+    let other = audit::SigningKey::load(instance.data().join("keys/audit_signing.key")).unwrap();
+    let claim = |size: u64| Checkpoint {
+        origin: "log.example/log-1/1".to_owned(),
+        size,
+        root: proved.hash,
+        extensions: Vec::new(),
+    };
+    for (size, why) in [(covered, "rewritten"), (1 << 40, "cut")] {
+        let forged = instance.folder.join("forged");
+        std::fs::write(&forged, claim(size).sign(&other).unwrap().to_bytes()).unwrap();
+        let told = follow(&forged).exits(1).parsed();
+        assert!(told["reason"].as_str().unwrap().contains(why), "{told}");
+    }
+
     // Until it is there the witness is told in health; then it signs.
     let silent = within(PATIENCE, || {
         let health = instance.get("/health").body;
@@ -215,4 +242,20 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
     instance.up();
     instance.quote("GME");
     instance.audit_is_sound();
+    // A revocation that somebody takes away is missed.
+    let folder = instance.repository().join("signing-keys/1");
+    let said = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let ended = said.filter(|file| {
+        std::fs::read_to_string(file)
+            .unwrap()
+            .contains("revocation-1")
+    });
+    ended.for_each(|file| std::fs::remove_file(file).unwrap());
+    let told = instance.bre(&["audit", "verify"]).parsed();
+    assert!(
+        told["reason"].as_str().unwrap().contains("took it away"),
+        "{told}"
+    );
 }

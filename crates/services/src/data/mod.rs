@@ -2,6 +2,7 @@
 
 mod calendar;
 mod cell;
+mod configured;
 mod database;
 mod entries;
 mod feeds;
@@ -28,6 +29,7 @@ mod verifying;
 mod writer;
 
 pub(crate) use calendar::{BeyondCalendar, Calendar, CalendarInForce};
+pub use configured::{ConfigurationChange, configuration_changes};
 pub use database::DatabaseError;
 pub(crate) use database::{Session, connect, describe};
 pub(crate) use entries::{

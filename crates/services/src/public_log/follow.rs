@@ -44,7 +44,13 @@ impl PublicLog {
         while heads.changed().await.is_ok() {
             let head = heads.borrow_and_update().clone();
             let Some(head) = head else { continue };
-            match self.publish(&keeper, &mut session, &mut grown, &head).await {
+            let mut done = self.publish(&keeper, &mut session, &mut grown, &head).await;
+            if done.is_err() {
+                // From the beginning, on a new connection: the database may be another one since.
+                (session, grown) = (None, None);
+                done = self.publish(&keeper, &mut session, &mut grown, &head).await;
+            }
+            match done {
                 Ok(()) => self.set_trouble(None),
                 Err(why) => {
                     (session, grown) = (None, None);

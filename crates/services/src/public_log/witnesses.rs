@@ -177,6 +177,13 @@ impl PublicLog {
                     format!("{} answers 409 without the size that it is at", witness.url)
                 })
             }
+            422 => {
+                let said: String = text.trim_end().chars().take(200).collect();
+                Err(format!(
+                    "it signs nothing: {}. The log was rewritten, or left behind more than it says. Run: bre audit verify",
+                    said.escape_debug()
+                ))
+            }
             _ => {
                 let said: String = text.chars().take(200).collect();
                 Err(format!(
