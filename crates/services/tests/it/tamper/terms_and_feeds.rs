@@ -197,9 +197,7 @@ fn other_value(column: &str, data_type: &str) -> String {
         "text" => format!("coalesce({column}, '') || 'x'"),
         "boolean" => format!("NOT {column}"),
         "bytea" => "sha256('evil')".to_owned(),
-        "date" => {
-            format!("CASE {column} WHEN '2020-02-02' THEN '2020-02-03'::date ELSE '2020-02-02' END")
-        }
+        "date" => format!("CASE WHEN isfinite({column}) THEN {column} + 1 ELSE current_date END"),
         "timestamp with time zone" => format!(
             "CASE WHEN isfinite({column}) THEN {column} + interval '1 microsecond' ELSE now() END"
         ),
