@@ -209,3 +209,154 @@ impl Followed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use audit::Fields;
+
+    use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+
+    fn entry(position: u64, kind: Kind, fields: &[(&'static str, &str)]) -> Entry {
+        Entry {
+            log: 1,
+            epoch: 1,
+            position,
+            previous: Hash::ZERO,
+            recorded_at_micros: i64::try_from(position).unwrap() * HOUR,
+            kind,
+            fields: fields
+                .iter()
+                .map(|(name, value)| (*name, *value))
+                .collect::<Fields>(),
+        }
+    }
+
+    fn key(id: &str, expires_at: &str, revoked_at: &str) -> String {
+        let revoked = match revoked_at {
+            "" => String::new(),
+            at => format!(r#","revoked_at":"1970-01-01T{at}:00:00.000000Z""#),
+        };
+        format!(
+            r#"[{{"key_id":"{id}","expires_at":"1970-01-01T{expires_at}:00:00.000000Z"{revoked}}}]"#
+        )
+    }
+
+    #[test]
+    fn a_key_may_ask_from_its_entry_to_its_end() {
+        let mut followed = Followed::default();
+        let check =
+            |followed: &mut Followed, position, fields: &[(&'static str, &str)], expected: &str| {
+                let kind = match fields[0].0 {
+                    "key_id" if fields.len() == 1 => Kind::Quote,
+                    "actor" => Kind::LocateChanged,
+                    _ => Kind::KeyChanged,
+                };
+                let found = followed.take(&entry(position, kind, fields));
+                let found = found.err().unwrap_or_default();
+                let same = found.contains(expected) && found.is_empty() == expected.is_empty();
+                assert!(same, "{position}: {found}");
+            };
+        // Before anything is stated, older engines' entries are enough, and what they leave open is left open.
+        check(&mut followed, 1, &[("key_id", "key_before")], "");
+        check(
+            &mut followed,
+            2,
+            &[("change", "created"), ("key_id", "key_old")],
+            "",
+        );
+        let stated = key("key_a", "09", "");
+        check(
+            &mut followed,
+            3,
+            &[
+                ("baseline", "all"),
+                ("key_id", "key_a"),
+                ("rows.api_keys", &stated),
+            ],
+            "",
+        );
+        check(&mut followed, 4, &[("key_id", "key_a")], "");
+        check(&mut followed, 4, &[("actor", "key_a")], "");
+        check(&mut followed, 4, &[("actor", "engine")], "");
+        check(&mut followed, 4, &[("key_id", "key_old")], "");
+        let nobody = "asked for with key_b, and no entry before it made such a key";
+        check(&mut followed, 5, &[("key_id", "key_b")], nobody);
+        check(&mut followed, 5, &[("actor", "key_b")], nobody);
+        // Ended at six o'clock; whoever was let in a moment before is still recorded.
+        let stated = key("key_a", "09", "06");
+        check(
+            &mut followed,
+            6,
+            &[
+                ("change", "revoked"),
+                ("key_id", "key_a"),
+                ("rows.api_keys", &stated),
+            ],
+            "",
+        );
+        check(&mut followed, 6, &[("key_id", "key_a")], "");
+        let ended = "which had ended before, as entry 6 (KeyChanged) says";
+        check(&mut followed, 7, &[("key_id", "key_a")], ended);
+        // No later entry, of whichever log, makes it live again.
+        let stated = key("key_a", "23", "");
+        check(
+            &mut followed,
+            8,
+            &[
+                ("change", "rotated"),
+                ("key_id", "key_a"),
+                ("rows.api_keys", &stated),
+            ],
+            "",
+        );
+        check(
+            &mut followed,
+            9,
+            &[("key_id", "key_a")],
+            "which had ended before",
+        );
+    }
+
+    #[test]
+    fn what_is_stated_is_stated_once_and_never_otherwise() {
+        let mut followed = Followed::default();
+        let change = |position, fields: &[(&'static str, &str)]| {
+            entry(position, Kind::ConfigurationChanged, fields)
+        };
+        let stocks = r#"[{"ticker":"GME","minimum_rate":"0.00000000"}]"#;
+        let first = change(1, &[("baseline", "all"), ("rows.stocks", stocks)]);
+        assert_eq!(followed.take(&first), Ok(()));
+        assert_eq!(followed.not_covered_before(), None);
+        assert_eq!(
+            followed.take(&change(2, &[("rows.stocks", stocks)])),
+            Ok(())
+        );
+        let other = stocks.replace("0.00", "0.50");
+        let said = followed
+            .take(&change(3, &[("rows.stocks", &other)]))
+            .unwrap_err();
+        assert_eq!(
+            said,
+            "it says another thing of stocks: ticker GME than entry 2 (ConfigurationChanged)"
+        );
+        let said = followed
+            .take(&change(4, &[("baseline", "all")]))
+            .unwrap_err();
+        assert!(said.contains("a second time, after entry 1"), "{said}");
+        for (name, value) in [
+            ("rows.stocks", "{}"),
+            ("rows.stocks", r#"[{"price":"1"}]"#),
+            ("rows.base_rates", "3 abc"),
+        ] {
+            let said = followed.take(&change(5, &[(name, value)])).unwrap_err();
+            assert!(
+                said.contains(&format!("its field {name} is not as the engine writes it")),
+                "{said}"
+            );
+        }
+        // A table of a newer engine is its affair.
+        assert_eq!(followed.take(&change(6, &[("rows.lenders", "[]")])), Ok(()));
+    }
+}
