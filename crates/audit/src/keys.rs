@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
@@ -28,10 +28,8 @@ pub enum KeyError {
         "the key file {path} exists already; a key is never overwritten. Move it away to make a new one"
     )]
     Exists { path: PathBuf },
-    #[error(
-        "the key file {path} has mode {mode:04o}: others than its owner could read it. Run: chmod 600 {path}"
-    )]
-    LooseMode { path: PathBuf, mode: u32 },
+    #[error("the key file {0}")]
+    Secret(#[from] secrets::SecretFileError),
     #[error(
         "{path} is not a file of the kind '{label}' (one line: the kind, a space, 64 hex digits)"
     )]
@@ -126,17 +124,11 @@ impl SigningKey {
         Ok(key)
     }
 
-    /// Reads a key file; one that others than its owner may read is refused.
+    /// Reads a key file; one that others can reach is refused.
     pub fn load(path: impl AsRef<Path>) -> Result<SigningKey, KeyError> {
         let path = path.as_ref();
-        let mut file = File::open(path).map_err(|e| io_error(path, e))?;
-        let metadata = file.metadata().map_err(|e| io_error(path, e))?;
-        let mode = metadata.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            let path = path.to_owned();
-            return Err(KeyError::LooseMode { path, mode });
-        }
-        let seed = Zeroizing::new(read_key(&mut file, path, SIGNING_LABEL)?);
+        let bytes = secrets::read(path)?;
+        let seed = Zeroizing::new(read_key(&mut &bytes[..], path, SIGNING_LABEL)?);
         SigningKey::from_seed(&seed)
     }
 
@@ -305,7 +297,7 @@ fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-fn read_key(file: &mut File, path: &Path, label: &'static str) -> Result<[u8; 32], KeyError> {
+fn read_key(file: &mut impl Read, path: &Path, label: &'static str) -> Result<[u8; 32], KeyError> {
     let mut text = Zeroizing::new(String::new());
     let not_a_key = || KeyError::NotAKey {
         path: path.to_owned(),

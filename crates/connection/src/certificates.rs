@@ -1,6 +1,5 @@
 //! Certificates and keys from files, and how a server's certificate is judged.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,21 +13,6 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::tls::{Roots, TlsError, TlsMode};
-
-/// A file that holds a secret must be its owner's alone: mode 0600 or less, or 0640 when root owns it. `Err`: what is wrong, and the
-/// command that mends it.
-pub fn check_private(path: &Path) -> Result<(), String> {
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    let mode = metadata.mode() & 0o7777;
-    let others = if metadata.uid() == 0 { 0o037 } else { 0o077 };
-    if metadata.is_file() && mode & others != 0 {
-        return Err(format!(
-            "its mode is {mode:04o}, so others may read it. Run: chmod 600 {}",
-            path.display()
-        ));
-    }
-    Ok(())
-}
 
 /// The authorities to trust, and their certificates as they stand in the file.
 pub(crate) fn read_roots(
@@ -81,9 +65,7 @@ pub(crate) fn read_identity(
     key: &Path,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let chain = read_certificates(certificate, "sslcert")?;
-    check_private(key).map_err(|reason| TlsError::file("sslkey", key, reason))?;
-    let text =
-        std::fs::read(key).map_err(|error| TlsError::file("sslkey", key, error.to_string()))?;
+    let text = secrets::read(key).map_err(|error| TlsError::file("sslkey", key, error.reason()))?;
     if text.windows(9).any(|window| window == b"ENCRYPTED") {
         let reason = "it is encrypted, which is not supported. Decrypt it: openssl pkey -in KEY -out PLAIN, mode 0600";
         return Err(TlsError::file("sslkey", key, reason));

@@ -13,7 +13,6 @@ mod programs;
 mod tls;
 
 pub use binding::server_end_point;
-pub use certificates::check_private;
 pub use landing::{Landing, ServerRole, is_away};
 pub use options::{Address, ConnectOptions, Host};
 pub use parse::StringError;

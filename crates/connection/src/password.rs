@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use zeroize::Zeroizing;
 
-use crate::certificates::check_private;
 use crate::options::{Address, ConnectOptions, Host};
 
 /// A password; never printed.
@@ -137,17 +137,11 @@ impl Password {
     }
 }
 
-fn read_private(path: &Path) -> Result<String, PasswordError> {
-    let fail = |reason: String| PasswordError::File {
+fn read_private(path: &Path) -> Result<Zeroizing<String>, PasswordError> {
+    secrets::read_text(path).map_err(|error| PasswordError::File {
         path: path.to_owned(),
-        reason,
-    };
-    check_private(path).map_err(fail)?;
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text))
-        .map_err(|error| fail(error.to_string()))?;
-    Ok(text)
+        reason: error.reason(),
+    })
 }
 
 fn first_line(path: &Path) -> Result<Secret, PasswordError> {

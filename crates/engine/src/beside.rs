@@ -18,8 +18,8 @@ use recovery::database::{
 use crate::{
     commands::{opened::Opened, progress::Steps},
     error::Error,
+    missing::{self, Missing},
     proof::scratch::Scratch,
-    restored,
 };
 
 /// How long the stream may take to bring the WAL of a moment that was just now.
@@ -33,6 +33,8 @@ pub(crate) struct Beside {
     pub(crate) scratch: Scratch,
     pub(crate) plan: Plan,
     pub(crate) recovered: Recovered,
+    /// What was asked for and is not in it.
+    pub(crate) missing: Vec<Missing>,
     claim: Claim,
 }
 
@@ -65,11 +67,15 @@ impl Maker<'_> {
     pub(crate) fn bring_back(&self, target: Target, steps: &Steps) -> Result<Beside, Error> {
         let (repository, private) = (&self.opened.repository, self.opened.private()?);
         let scratch = Scratch::claim(&self.work, self.user, repository)?;
+        let known = missing::known(repository, &target, Vec::new())?;
         let plan = recovery::database::plan_watched(repository, &private, target, steps)?;
-        for warning in restored::not_restored(repository, &plan)? {
-            crate::terminal::note(&format!("bre: WARNING: {warning}"));
+        let missing = missing::from(repository, &plan, &known)?;
+        for it in &missing {
+            crate::terminal::note(&format!("bre: WARNING: {}", it.sentence));
         }
-        self.follow(plan, scratch, steps)
+        let mut beside = self.follow(plan, scratch, steps)?;
+        beside.missing = missing;
+        Ok(beside)
     }
 
     /// From a backup without a damaged page, to a place that the stream may still be bringing.
@@ -130,6 +136,7 @@ impl Maker<'_> {
             scratch,
             plan,
             recovered,
+            missing: Vec::new(),
             claim,
         })
     }

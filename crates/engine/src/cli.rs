@@ -2,6 +2,7 @@
 
 mod audit;
 mod prices;
+mod verify;
 
 use assurance::drills::Fault;
 use std::{num::NonZeroU32, path::PathBuf};
@@ -13,6 +14,7 @@ use services::ServiceSet;
 use crate::{exit::Exit, location::Location};
 pub(crate) use audit::*;
 pub(crate) use prices::*;
+pub(crate) use verify::*;
 
 /// Prices every short-sale borrow and locate exactly, keeps a provable record of each answer, and gets all of it back after any failure.
 #[derive(Debug, Parser)]
@@ -103,7 +105,7 @@ pub(crate) enum Command {
     Audit(AuditCommand),
     /// Price recorded quotes again from their recorded inputs and compare the bytes.
     Replay(ReplayArgs),
-    /// Check what runs, as after a recovery: every check by name, and exit code 0 only when all of them passed.
+    /// Check what runs, as after a recovery, or read back all that the repository holds.
     #[command(subcommand)]
     Verify(VerifyCommand),
     /// The table of jobs: what runs when, how long it is kept, how it is checked.
@@ -135,6 +137,9 @@ pub(crate) struct UpArgs {
     /// Settings file; DIR/bre.toml when it is there.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Print the first API key. Without this only the start that makes it does, and later ones name its file.
+    #[arg(long)]
+    pub(crate) show_key: bool,
 }
 
 #[derive(Debug, Args)]
@@ -645,19 +650,6 @@ pub(crate) struct ReplayArgs {
     /// Read this database instead of the running instance's.
     #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum VerifyCommand {
-    /// Connectivity, invalid indexes, amcheck, row counts, orphan rows, sequences, the slot, the stream, the ages of backup and proof.
-    Database {
-        /// Read this database instead of the running instance's; a superuser's URL, or amcheck is skipped (and said so).
-        #[arg(long, value_name = "URL")]
-        database: Option<String>,
-        /// A warning, and a check that does not apply here (a cluster without the engine's tables), fail it too.
-        #[arg(long)]
-        strict: bool,
-    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -3,7 +3,7 @@
 
 use backup::database::BackupOutcome;
 use postgres_physical::wire::ConnectOptions;
-use repository::{BackupKind, ChunkIdKey, Repository};
+use repository::{BackupKind, ChunkIdKey, Evidence, EvidenceSource, Repository};
 use serde::{Deserialize, Serialize};
 use services::StreamReport;
 
@@ -96,6 +96,21 @@ impl NamedCluster {
             .map_err(|error| Error::file("cannot write", &path)(error.into()))?;
         self.instance.make_folders()?;
         write_whole(&path, &text, 0o600)
+    }
+
+    /// How far the repository held WAL when a process on this host last streamed.
+    pub(crate) fn last_stream(&self) -> Option<Evidence> {
+        let file = self.stream_file();
+        let text = std::fs::read(&file).ok()?;
+        let standing: StreamStanding = serde_json::from_slice(&text).ok()?;
+        Some(Evidence {
+            source: EvidenceSource::Stream,
+            object: Some(file.display().to_string()),
+            timeline: Some(standing.timeline).filter(|timeline| *timeline > 0),
+            epoch: 0,
+            lsn: standing.report.durable_lsn?,
+            at_micros: standing.at_micros,
+        })
     }
 
     /// `None` when no process on this host streams.

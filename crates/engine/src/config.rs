@@ -17,12 +17,14 @@ use repository::{
 use serde::Deserialize;
 use services::{
     BookSettings, FeedSettings, LocateSettings, MetricsDoor, Password, RedisSettings,
-    RequestsPerMinute, Settings,
+    RequestsPerMinute, Settings, TrustedProxies,
 };
 
 pub(crate) use audit::{Audit, Witness};
 
-use crate::{cli::Source, commands::read_book, error::Error, location::Location, secret_file};
+use crate::{
+    cli::Source, commands::read_book, error::Error, location::Location, secret_file, settings_file,
+};
 
 /// `DIR/bre.toml`, or the file that `--config` names. Unknown words are errors: a misspelt setting must not be a silent default.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -67,19 +69,19 @@ pub(crate) struct Server {
     /// Certificate chain and key as PEM files: the public API speaks TLS only.
     pub(crate) tls_certificate: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
+    /// Whose `X-Forwarded-For` says who sent a request: addresses and networks.
+    pub(crate) trusted_proxies: TrustedProxies,
 }
 
 impl Server {
     /// What the public port is to show, read now so that a wrong path is told at the start.
     pub(crate) fn tls(&self) -> Result<Option<services::Tls>, Error> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(Error::file("cannot read the TLS file", path))
-        };
         match (&self.tls_certificate, &self.tls_key) {
             (None, None) => Ok(None),
             (Some(certificate), Some(key)) => Ok(Some(services::Tls {
-                certificate: read(certificate)?,
-                key: read(key)?,
+                certificate: std::fs::read(certificate)
+                    .map_err(Error::file("cannot read the TLS file", certificate))?,
+                key: secrets::read(key)?.to_vec(),
             })),
             _ => Err(Error::Failed(
                 "[server] tls_certificate and tls_key go together".to_owned(),
@@ -102,6 +104,7 @@ impl Default for Server {
             port: 8000,
             tls_certificate: None,
             tls_key: None,
+            trusted_proxies: TrustedProxies::default(),
         }
     }
 }
@@ -548,6 +551,7 @@ impl Config {
             batch_quotes_max: self.database.batch_quotes_max.get(),
             tls: self.server.tls()?,
             metrics: self.metrics.door()?,
+            trusted_proxies: self.server.trusted_proxies.clone(),
             books: BookSettings {
                 reader: Some(read_book::reader()),
                 // The temporary folder may be in memory; a service that keeps nothing has no other.
@@ -565,12 +569,13 @@ impl Config {
     pub(crate) fn load(named: Option<&Path>, data: &Path) -> Result<Self, Error> {
         let default = data.join("bre.toml");
         let path = named.unwrap_or(&default);
-        let mut config = match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text, path)?,
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                Self::default()
+        let mut config = match settings_file::read(path)? {
+            Some(text) => Self::parse(&text, path)?,
+            None if named.is_none() => Self::default(),
+            None => {
+                let absent = std::io::ErrorKind::NotFound.into();
+                return Err(Error::file("cannot read the settings", path)(absent));
             }
-            Err(error) => return Err(Error::file("cannot read the settings", path)(error)),
         };
         config.root = data.to_owned();
         Ok(config)

@@ -65,6 +65,8 @@ pub(crate) enum Error {
     #[error("{0}")]
     Failed(String),
     #[error(transparent)]
+    SecretFile(#[from] secrets::SecretFileError),
+    #[error(transparent)]
     Lost(#[from] crate::up::Lost),
     #[error(transparent)]
     Server(#[from] postgres_physical::server::ServerError),
@@ -119,6 +121,16 @@ impl Error {
             // It conflicts with what is there: a fault of neither side.
             | Self::Answer { status: 409 | 422, .. } => Exit::Refused,
             Self::Recovery(error) if error.is_refusal() => Exit::Refused,
+            Self::SecretFile(error)
+            | Self::Repository(
+                repository::Error::SecretFile(error)
+                | repository::Error::Store(repository::StoreError::SecretFile(error)),
+            )
+            | Self::Key(audit::KeyError::Secret(error))
+                if error.is_exposed() =>
+            {
+                Exit::Refused
+            }
             Self::Argument { .. } => Exit::Usage,
             Self::NotRunning { .. } | Self::NotAnnounced { .. } | Self::Unreachable { .. } => {
                 Exit::NotRunning

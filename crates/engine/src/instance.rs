@@ -33,6 +33,9 @@ pub(crate) struct Running {
     pub(crate) data_dir: PathBuf,
     pub(crate) repository: Location,
     pub(crate) pid: u32,
+    /// Where the first API key is kept; of `bre up` alone.
+    #[serde(default)]
+    pub(crate) api_key_file: Option<PathBuf>,
 }
 
 /// Held as long as the engine runs; the lock goes with the process, however it ends.
@@ -260,6 +263,7 @@ mod tests {
             data_dir: folder.path().into(),
             repository: folder.path().to_owned().into(),
             pid: 4711,
+            api_key_file: None,
         };
         instance.announce(&running).unwrap();
         assert!(instance.is_locked());

@@ -98,10 +98,17 @@ impl Keys {
         age::of(&self.folder)
     }
 
-    pub(crate) fn first_api_key(&self) -> Option<String> {
-        std::fs::read_to_string(self.folder.join(FIRST_API_KEY))
-            .ok()
-            .map(|text| text.trim().to_owned())
+    pub(crate) fn first_api_key_file(&self) -> PathBuf {
+        first_api_key_file(&self.folder)
+    }
+
+    /// `None` before it was made.
+    pub(crate) fn first_api_key(&self) -> Result<Option<String>, Error> {
+        let path = self.first_api_key_file();
+        match path.exists() {
+            true => Ok(Some(secrets::read_text(&path)?.trim().to_owned())),
+            false => Ok(None),
+        }
     }
 
     pub(crate) fn keep_first_api_key(&self, key: &str) -> Result<(), Error> {
@@ -111,6 +118,10 @@ impl Keys {
             0o600,
         )
     }
+}
+
+pub(crate) fn first_api_key_file(keys: &Path) -> PathBuf {
+    keys.join(FIRST_API_KEY)
 }
 
 /// Each file by itself, so that a crash between two of them is mended by the next start.
@@ -255,6 +266,22 @@ pub(crate) fn audit_reading_key(folder: &Path) -> Result<RecipientPrivate, Error
         key = key.and(&old);
     }
     Ok(key)
+}
+
+/// The same, where it is here.
+pub(crate) fn audit_reading_key_if_here(folder: &Path) -> Result<Option<RecipientPrivate>, Error> {
+    match folder.join(AUDIT_RECIPIENT).exists() {
+        true => audit_reading_key(folder).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// The key that vouches for the log, where it is here.
+pub(crate) fn verifying_key_if_here(folder: &Path) -> Result<Option<VerifyingKey>, Error> {
+    match folder.join(SIGNING_PUBLIC).exists() {
+        true => verifying_key(folder).map(Some),
+        false => Ok(None),
+    }
 }
 
 /// The key that signs the log, made on the first start, for a data-service without a repository of its own.

@@ -16,7 +16,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{config::Config, error::Error, telemetry};
+use crate::{config::Config, error::Error, settings_file, telemetry};
 
 /// Settings by their dotted names, as they stand in the file.
 type Named = BTreeMap<String, String>;
@@ -127,11 +127,7 @@ fn show(value: Option<&String>) -> &str {
 }
 
 fn read(path: &Path) -> Result<Named, Error> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(Error::file("cannot read the settings", path)(error)),
-    };
+    let text = settings_file::read(path)?.unwrap_or_default();
     let table: toml::Table = toml::from_str(&text).map_err(|error| Error::Settings {
         path: path.into(),
         reason: error.to_string(),

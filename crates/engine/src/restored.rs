@@ -2,19 +2,16 @@
 
 use std::path::Path;
 
-use postgres_physical::{
-    lsn::Lsn,
-    server::{Binaries, OsUser},
-};
+use postgres_physical::server::{Binaries, OsUser};
 use recovery::database::{
-    FetchCommand, Plan, Point, Recover, Recovered, RestoreOptions, Restored, Survey, Target,
-    plan_watched, recover, restore, restore_over,
+    FetchCommand, Plan, Recover, Recovered, RestoreOptions, Restored, Survey, Target, plan_watched,
+    recover, restore, restore_over,
 };
 use repository::{RecipientPrivate, Repository};
 use services::RecoveryFact;
 
 use crate::{
-    commands::progress::Steps, error::Error, terminal::time, up::database::write_fact, up::heads,
+    commands::progress::Steps, error::Error, missing, terminal::time, up::database::write_fact,
 };
 
 /// Where to restore from, and with what.
@@ -59,10 +56,11 @@ pub(crate) fn bring_back(
     steps: &Steps,
     passed: &dyn Fn(Stage),
 ) -> Result<Outcome, Error> {
+    let known = missing::known_by_heads(source.repository, &target)?;
     let plan = find(source, target, steps)?;
     passed(Stage::Planned);
-    for missing in not_restored(source.repository, &plan)? {
-        tracing::error!("{missing}");
+    for missing in missing::from(source.repository, &plan, &known)? {
+        tracing::error!(seconds = missing.seconds, "{}", missing.sentence);
     }
     let options = RestoreOptions::new(source.user.clone());
     let files = fresh(source, &plan, to, &options, steps)?;
@@ -141,46 +139,4 @@ pub(crate) fn replay(
         files,
         recovered,
     })
-}
-
-/// What this restore does not bring back although it was asked for: WAL behind a hole, or WAL that was there once.
-pub(crate) fn not_restored(repository: &Repository, plan: &Plan) -> Result<Vec<String>, Error> {
-    let behind = plan.beyond.as_ref().map(|beyond| {
-        format!(
-            "{}. After the restore take a full backup: bre backup run",
-            beyond.describe()
-        )
-    });
-    // The heads of what lies behind a hole are known to be beyond the end.
-    let gone = match &behind {
-        Some(_) => None,
-        None => beyond(repository, plan)?,
-    };
-    Ok(behind.into_iter().chain(gone).collect())
-}
-
-/// A head of the audit log is signed only when the repository holds the WAL of its last entry. One that lies beyond the end of what
-/// can be restored means that the newest WAL was there and is not any more.
-fn beyond(repository: &Repository, plan: &Plan) -> Result<Option<String>, Error> {
-    if plan.target.point != Point::Latest {
-        return Ok(None);
-    }
-    let heads = heads::newest(repository)?;
-    let Some(newest) = heads.last().map(audit::SignedHead::claimed) else {
-        return Ok(None);
-    };
-    let end = plan.span.to_lsn();
-    if newest.lsn <= end {
-        return Ok(None);
-    }
-    Ok(Some(format!(
-        "the newest WAL is gone: on {} the audit log was signed at {} entries (epoch {}), when the repository held WAL up to {}; now it ends \
-         at {}. What was committed between is lost unless the missing `wal/` or `tail/` objects come back. Compare `bre audit heads` and \
-         `bre status`; after the restore `bre audit verify` says how many entries are missing",
-        time(newest.at_micros),
-        newest.size,
-        newest.epoch,
-        Lsn(newest.lsn),
-        Lsn(end)
-    )))
 }

@@ -1,26 +1,18 @@
-//! Secrets in files of their own: what opens the services to each other, and the metrics to whoever reads them.
+//! Secrets that both sides know: what opens the services to each other, and the metrics to whoever reads them.
 
-use std::{os::unix::fs::MetadataExt, path::Path};
+use std::path::Path;
 
 use services::InternalSecret;
 
 use crate::error::Error;
 
-/// Whoever may read it may use it: its mode is checked as strictly as ssh checks a key's.
+/// Whoever may read it may use it.
 pub(crate) fn read(what: &'static str, path: &Path) -> Result<InternalSecret, Error> {
     let refused = |reason: String| Error::Refused {
         what,
         reason: format!("{}: {reason}", path.display()),
     };
-    let metadata = std::fs::metadata(path).map_err(Error::file("cannot read", path))?;
-    if metadata.mode() & 0o077 != 0 {
-        return Err(refused(format!(
-            "its mode is {:04o}, so others may read it. Run: chmod 600 {}",
-            metadata.mode() & 0o7777,
-            path.display()
-        )));
-    }
-    let text = std::fs::read_to_string(path).map_err(Error::file("cannot read", path))?;
+    let text = secrets::read_text(path).map_err(|error| refused(error.reason()))?;
     InternalSecret::new(&text).map_err(refused)
 }
 
@@ -36,10 +28,10 @@ mod tests {
         let path = folder.path().join("secret");
         std::fs::write(&path, "0123456789abcdef0123456789abcdef\n").unwrap();
         let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-        mode(0o640);
+        mode(0o644);
         let error = read("it is not usable", &path).unwrap_err().to_string();
         assert!(
-            error.contains("0640") && error.contains("chmod 600"),
+            error.contains("0644") && error.contains("chmod 600"),
             "{error}"
         );
         mode(0o600);

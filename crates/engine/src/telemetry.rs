@@ -1,14 +1,16 @@
 //! Structured logs to standard error: people read lines, machines read JSON. `RUST_LOG` chooses what; without it `[log] level`
 //! does, which can change while the engine runs.
 
-use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    terminal::{LogWriter, are_logs_coloured},
+};
 
 const DEFAULT: &str = "info";
 /// One tells each migration that it considers, the others from where they have credentials.
@@ -21,8 +23,8 @@ pub(crate) fn start(json: bool) {
         .unwrap_or_else(|_| EnvFilter::new(format!("{DEFAULT},{QUIET}")));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(is_coloured())
+        .with_writer(|| LogWriter)
+        .with_ansi(are_logs_coloured())
         .with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if json {
@@ -34,12 +36,6 @@ pub(crate) fn start(json: bool) {
     if started.is_ok() {
         let _ = FILTER.set(handle);
     }
-}
-
-/// For people who look at a terminal: a file keeps the codes, and searching it finds nothing between them.
-fn is_coloured() -> bool {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
-    std::io::stderr().is_terminal() && !unwanted
 }
 
 /// What `[log] level` says from now on. `RUST_LOG` wins: who set it wants to see that.

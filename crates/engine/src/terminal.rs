@@ -4,7 +4,12 @@
     reason = "the one room that speaks to standard output"
 )]
 
-use std::io::{IsTerminal, Write};
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+    os::unix::fs::MetadataExt,
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -27,10 +32,110 @@ pub(crate) fn time(micros: i64) -> String {
         .map_or_else(|_| micros.to_string(), |at| at.to_string())
 }
 
+/// Names come from outside (restore points, tables, files), and a terminal obeys what they hold. All that is printed or logged passes
+/// here: control characters, and those that turn the direction of writing, become `\u001b`, which JSON reads back as what it was. Line
+/// breaks and tabs stay, because the layout is made of them; of a name alone see [`word`].
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| is_obeyed(c) && c != '\n' && c != '\t')
+}
+
+/// A name within a sentence or a table: it cannot begin a line of its own.
+pub(crate) fn word(text: &str) -> Cow<'_, str> {
+    escaped(text, is_obeyed)
+}
+
+/// C0, DEL, C1, separators of lines and paragraphs, and marks of direction.
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let Some(first) = text.find(&is_escaped) else {
+        return Cow::Borrowed(text);
+    };
+    let mut safe = text[..first].to_owned();
+    for c in text[first..].chars() {
+        match (is_escaped(c), c) {
+            (true, '\n') => safe.push_str("\\n"),
+            (true, '\t') => safe.push_str("\\t"),
+            (true, c) => {
+                let _ = write!(safe, "\\u{:04x}", u32::from(c));
+            }
+            (false, c) => safe.push(c),
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// Where logs go: an event is one line, whatever the names in it hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let (text, end) = match text.strip_suffix('\n') {
+            Some(text) => (text, "\n"),
+            None => (&*text, ""),
+        };
+        let mut safe = escaped(text, |c| is_obeyed(c) && c != ESCAPE).into_owned();
+        if safe.contains(ESCAPE) {
+            safe = only_colours(&safe);
+        }
+        safe.push_str(end);
+        io::stderr().lock().write_all(safe.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+const ESCAPE: char = '\u{1b}';
+
+/// The log's own colours (`ESC [ 2 m`) on a terminal. In values the log escapes them itself.
+fn only_colours(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(ESCAPE) {
+        safe.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        let code = rest.strip_prefix('[').and_then(|code| code.split_once('m'));
+        let code = code.filter(|(code, _)| code.bytes().all(|b| b.is_ascii_digit() || b == b';'));
+        match code {
+            Some((code, after)) if are_logs_coloured() => {
+                let _ = write!(safe, "{ESCAPE}[{code}m");
+                rest = after;
+            }
+            _ => safe.push_str("\\u001b"),
+        }
+    }
+    safe.push_str(rest);
+    safe
+}
+
+/// For people who look at a terminal: a file keeps the codes, and searching it finds nothing between them.
+pub(crate) fn are_logs_coloured() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|text| !text.is_empty());
+    io::stderr().is_terminal() && !unwanted
+}
+
+/// True where a service manager writes down what is printed: its journal is read by many, and kept.
+pub(crate) fn is_kept() -> bool {
+    // As systemd says it: device and inode of what it listens to.
+    let Ok(journal) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let out = std::fs::metadata("/proc/self/fd/1");
+    out.is_ok_and(|out| journal == format!("{}:{}", out.dev(), out.ino()))
+}
+
 /// One line to standard output. A reader that went away (a closed pipe) is no error of ours.
 pub(crate) fn line(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}");
+    let _ = writeln!(out, "{}", shown(text));
     let _ = out.flush();
 }
 
@@ -41,7 +146,7 @@ pub(crate) fn named(facts: &impl Serialize) -> String {
     let lines = facts.map(|(name, value)| {
         let value = match value {
             serde_json::Value::Null => "-".to_owned(),
-            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::String(text) => word(text).into_owned(),
             other => other.to_string(),
         };
         format!("{:24}{value}\n", name.replace('_', " "))
@@ -49,14 +154,19 @@ pub(crate) fn named(facts: &impl Serialize) -> String {
     lines.collect()
 }
 
-/// Bytes of a result as they come.
+/// Bytes of a result as they come, but for what a terminal would obey.
 pub(crate) fn bytes(bytes: &[u8]) {
-    let _ = std::io::stdout().lock().write_all(bytes);
+    let mut out = std::io::stdout().lock();
+    let _ = match (out.is_terminal(), std::str::from_utf8(bytes)) {
+        (true, Ok(text)) => out.write_all(shown(text).as_bytes()),
+        (true, Err(_)) => out.write_all(shown(&String::from_utf8_lossy(bytes)).as_bytes()),
+        (false, _) => out.write_all(bytes),
+    };
 }
 
 /// One line to standard error: for the person who waits, never part of the result.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", shown(text));
 }
 
 /// A bar on a terminal, JSON events otherwise when JSON was asked for, silence into a file.
@@ -69,7 +179,7 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(json: bool, what: &'static str) -> Self {
         let bar = ProgressBar::no_length();
-        if json || !std::io::stderr().is_terminal() {
+        if json || !io::stderr().is_terminal() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
         let style = "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} {wide_msg}";
@@ -102,7 +212,7 @@ impl Progress {
     }
 
     pub(crate) fn message(&self, text: &str) {
-        self.bar.set_message(text.to_owned());
+        self.bar.set_message(word(text).into_owned());
         self.event("step", text);
     }
 }
@@ -116,6 +226,40 @@ impl Drop for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown_instead() {
+        let red = "point\u{1b}[31m\u{9b}2J\u{7f}\r\u{7}";
+        assert_eq!(shown(red), r"point\u001b[31m\u009b2J\u007f\u000d\u0007");
+        assert_eq!(
+            shown("a\u{202e}b\u{2066}c\u{2028}d"),
+            r"a\u202eb\u2066c\u2028d"
+        );
+        // The layout is ours, and other languages are no control characters.
+        let layout = "name\tvalue\n  Größe 東京 👍\n";
+        assert!(matches!(shown(layout), Cow::Borrowed(text) if text == layout));
+        assert_eq!(word("a\nb\tc"), r"a\nb\tc");
+        // JSON stays JSON, and reads back as what it was.
+        let value = serde_json::json!({ "name": format!("{red}\u{202e}\n") });
+        let text = value.to_string();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&shown(&text)).unwrap(),
+            value
+        );
+        assert!(!named(&value).trim_end().contains(|c: char| c.is_control()));
+    }
+
+    #[test]
+    fn colours_of_a_log_are_for_a_terminal_alone() {
+        // Tests have none on standard error, or NO_COLOR would say so.
+        if !are_logs_coloured() {
+            assert_eq!(
+                only_colours("\u{1b}[2mx\u{1b}]0;t"),
+                r"\u001b[2mx\u001b]0;t"
+            );
+        }
+        assert_eq!(only_colours("\u{1b}[2Jx\u{1b}"), r"\u001b[2Jx\u001b");
+    }
 
     #[test]
     fn what_people_read_of_a_thing_is_no_json() {

@@ -125,10 +125,8 @@ impl Token {
             return Err(self.locked(what.clone()));
         }
         let session = self.session()?;
-        let pin = std::fs::read_to_string(&self.pin_file).map_err(|error| {
-            self.failed(format!("its PIN: {}: {error}", self.pin_file.display()))
-        })?;
-        let pin = Zeroizing::new(pin);
+        let pin = secrets::read_text(&self.pin_file)
+            .map_err(|error| self.failed(format!("its PIN: {error}")))?;
         let pin = AuthPin::from(pin.trim_end_matches(['\r', '\n']).to_owned());
         match session.login(UserType::User, Some(&pin)) {
             // Another key of this token is in use in this process.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -79,7 +80,9 @@ fn with_token(name: &str, scenario: fn(&Path)) {
         ),
     )
     .unwrap();
-    std::fs::write(folder.path().join("pin"), format!("{PIN}\n")).unwrap();
+    let pin = folder.path().join("pin");
+    std::fs::write(&pin, format!("{PIN}\n")).unwrap();
+    std::fs::set_permissions(&pin, PermissionsExt::from_mode(0o600)).unwrap();
     let made = Command::new("softhsm2-util")
         .args([
             "--init-token",

@@ -144,7 +144,7 @@ fn read_part(repository: &Repository, name: &str) -> Result<ArchivePart> {
     part_of(name, &header)
 }
 
-fn part_of(name: &str, header: &ObjectHeader) -> Result<ArchivePart> {
+pub(crate) fn part_of(name: &str, header: &ObjectHeader) -> Result<ArchivePart> {
     let part: ArchivePart = serde_json::from_slice(&header.clear)
         .map_err(|error| Error::damaged(name, 28, error.to_string()))?;
     if part.archive_version != VERSION {
@@ -172,10 +172,14 @@ pub fn read_archive(
     if part_of(&name, &header)? != *part {
         return Err(Error::damaged(&name, 28, "it changed while it was read"));
     }
-    let content = decode(&opened.raw).filter(|content| {
+    content_of(&name, part, &opened.raw)
+}
+
+pub(crate) fn content_of(name: &str, part: &ArchivePart, raw: &[u8]) -> Result<ArchivedEntries> {
+    let content = decode(raw).filter(|content| {
         part.to.checked_sub(part.from).map(|count| count + 1) == Some(content.entries.len() as u64)
     });
-    content.ok_or_else(|| Error::damaged(&name, 0, "its entries cannot be told apart"))
+    content.ok_or_else(|| Error::damaged(name, 0, "its entries cannot be told apart"))
 }
 
 /// The head, then the entries, each with its length before it.

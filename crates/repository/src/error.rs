@@ -51,6 +51,14 @@ pub enum StoreError {
         object: String,
         source: io::Error,
     },
+    #[error(
+        "`{object}` lies in an archive storage class of {store}, which hands it out only after a restore that takes hours. Ask the store \
+         for it (of S3: aws s3api restore-object), and try again then"
+    )]
+    Cold { store: String, object: String },
+    /// Its credentials.
+    #[error(transparent)]
+    SecretFile(#[from] secrets::SecretFileError),
 }
 
 fn room(wanted: Option<u64>) -> String {
@@ -71,6 +79,9 @@ impl StoreError {
 pub enum Error {
     #[error(transparent)]
     Store(#[from] StoreError),
+
+    #[error(transparent)]
+    SecretFile(#[from] secrets::SecretFileError),
 
     #[error("`{object}` is damaged at byte {offset}: {what}. {remedy}")]
     Damaged {
@@ -232,12 +243,13 @@ impl StoreError {
     #[must_use]
     pub fn object(&self) -> Option<&str> {
         match self {
-            Self::Away { .. } => None,
+            Self::Away { .. } | Self::SecretFile(_) => None,
             Self::Full { object, .. }
             | Self::ReadOnly { object, .. }
             | Self::NotFound { object, .. }
             | Self::AlreadyExists { object }
             | Self::Locked { object, .. }
+            | Self::Cold { object, .. }
             | Self::Damaged { object, .. }
             | Self::Io { object, .. } => Some(object),
         }

@@ -19,6 +19,7 @@ mod manifest;
 mod pack;
 mod pipeline;
 mod progress;
+mod read_back;
 mod repository;
 pub mod retention;
 mod store;
@@ -48,12 +49,16 @@ pub use keys::{
 };
 pub use manifest::Extent;
 pub use progress::Progress;
+pub use read_back::{
+    AuditReader, ClassReport, Evidence, EvidenceSource, Finding, Gap, GapCause, ObjectClass,
+    ReadBack, ReadBackOptions, Shortfall, TimelineContinuity, newest_known, read_back, shortfall,
+};
 pub use repository::Repository;
 #[doc(hidden)]
 pub use store::suite;
 pub use store::{
-    Appender, FaultyStore, Lock, LockMode, LockPolicy, MARKER, MemoryStore, NextPiece, ObjectInfo,
-    PosixStore, Store, check_name,
+    Appender, ColdObject, FaultyStore, Lock, LockMode, LockPolicy, MARKER, MemoryStore, NextPiece,
+    ObjectInfo, PosixStore, Store, check_name,
 };
 pub use timelines::{known_timelines, put_history, release, reserve};
 pub use transparency::{

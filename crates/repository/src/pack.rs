@@ -11,6 +11,7 @@ use crate::pipeline::{
     BoxHeader, BoxKind, Compression, ObjectHeader, ObjectKind, ObjectOpener, ObjectSealer,
     OpenedBox, read_header,
 };
+use crate::read_back::boxes_of;
 
 pub(crate) const PACK_BYTES_MAX: usize = 32 << 20;
 const ENTRY: usize = 48;
@@ -312,6 +313,63 @@ impl PackSet {
             },
         }
     }
+}
+
+/// Reads a whole pack: its trailer leads to its index, boxes follow each other up to it, and the index lists exactly those. With its data
+/// key each box opens, and holds what its id says under one of `identifiers` (any, where there are none).
+pub(crate) fn check_pack(
+    name: &str,
+    bytes: &[u8],
+    key: Option<&DataKey>,
+    identifiers: &[Identifier],
+) -> Result<()> {
+    let damaged = |at: usize, what: &str| Error::damaged(name, at as u64, what);
+    let (header, header_len) = ObjectHeader::decode(name, bytes)?;
+    if header.kind != ObjectKind::Pack {
+        return Err(damaged(6, "it is no pack"));
+    }
+    let end = bytes
+        .len()
+        .checked_sub(TRAILER)
+        .filter(|end| *end > header_len);
+    let end = end.ok_or_else(|| damaged(bytes.len(), "it ends too early"))?;
+    let found = &bytes[end..];
+    let offset = crate::wal::u64_be(found);
+    let start = usize::try_from(offset).ok().filter(|start| *start < end);
+    let start = start.filter(|start| found == trailer(offset) && *start >= header_len);
+    let start = start.ok_or_else(|| {
+        damaged(
+            end,
+            "its last bytes do not lead to its index: it was cut or changed",
+        )
+    })?;
+    let boxes = boxes_of(name, &bytes[header_len..start], header_len as u64)?;
+    let index = boxes_of(name, &bytes[start..end], start as u64)?;
+    if !matches!(index.as_slice(), [only] if only.kind == BoxKind::PackIndex) {
+        return Err(damaged(start, "its index is of another kind"));
+    }
+    let Some(key) = key else { return Ok(()) };
+    let opener = ObjectOpener::new(key, name, &header)?;
+    let opened = opener.open(offset, &bytes[start..end])?;
+    let entries = parse_index(&opened.raw, 0).ok_or_else(|| damaged(start, "bad index"))?;
+    if entries.len() != boxes.len() {
+        return Err(damaged(start, "its index does not list its boxes"));
+    }
+    let mut at = header_len;
+    for ((id, location), header) in entries.iter().zip(&boxes) {
+        let next = at + header.box_len();
+        let listed = at as u64..next as u64;
+        if location.range != listed || location.raw_len != u64::from(header.raw_len) {
+            return Err(damaged(start, "its index does not list its boxes"));
+        }
+        let opened = opener.open(at as u64, &bytes[at..next])?;
+        let is = |it: &Identifier| it.id(opened.header.kind, &opened.raw) == *id;
+        if !identifiers.is_empty() && !identifiers.iter().any(is) {
+            return Err(damaged(at, "a box holds something else than its id says"));
+        }
+        at = next;
+    }
+    Ok(())
 }
 
 fn parse_index(raw: &[u8], pack: usize) -> Option<Vec<(BlobId, Location)>> {

@@ -82,7 +82,7 @@ fn clear(history: &[u8]) -> Vec<u8> {
 }
 
 /// `<timeline> TAB <X/X> TAB <reason>`, oldest first; empty lines and comments aside.
-fn parse(history: &[u8]) -> Option<Vec<Switch>> {
+pub(crate) fn parse(history: &[u8]) -> Option<Vec<Switch>> {
     let text = std::str::from_utf8(history).ok()?;
     let lines = text.lines().map(str::trim_start);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));

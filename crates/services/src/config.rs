@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::cache::RedisSettings;
 use crate::internal::InternalSecret;
 use crate::service::ServiceSet;
+pub use crate::trusted_proxies::TrustedProxies;
 
 /// All that [`crate::Services::start`] needs.
 #[derive(Debug)]
@@ -168,6 +169,8 @@ pub struct Settings {
     pub feeds: crate::FeedSettings,
     pub locates: crate::LocateSettings,
     pub metrics: MetricsDoor,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
     /// Not ready until `Running::started` is called: whoever starts the services has something to do first.
     pub starts_later: bool,
     pub books: BookSettings,
@@ -246,6 +249,7 @@ impl Default for Settings {
             feeds: crate::FeedSettings::default(),
             locates: crate::LocateSettings::default(),
             metrics: MetricsDoor::default(),
+            trusted_proxies: TrustedProxies::default(),
             starts_later: false,
             books: BookSettings::default(),
             public_folder: None,

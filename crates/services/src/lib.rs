@@ -25,6 +25,7 @@ mod server;
 mod service;
 mod text_number;
 mod time;
+mod trusted_proxies;
 mod unrecorded;
 mod wiring;
 mod witness;
@@ -39,6 +40,7 @@ pub use calculation::{Mismatch, Period, ReplayReport, entry, export, export_from
 pub use config::{
     AuditConfig, BookSettings, DatabaseConfig, Elsewhere, HeadPublisher, MetricsDoor, RecoveryFact,
     RequestsPerMinute, SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport, Tls,
+    TrustedProxies,
 };
 pub use connection::Password;
 pub use data::{

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use arc_swap::ArcSwap;
 
 use crate::api_gateway::{
-    self, DAYS_DEFAULT, Gateway, GatewayParts, KeyOrder, Role, SharedLimits, Tier,
+    self, DAYS_DEFAULT, Gateway, GatewayParts, KeyOrder, Role, SharedLimits, Tier, WrongKeys,
 };
 use crate::cache::{Cache, Seal};
 use crate::calculation::{Calculator, Market};
@@ -197,6 +197,7 @@ impl Services {
             peers: far.peers(),
             shared_limits,
             metrics: settings.metrics,
+            wrong_keys: WrongKeys::new(settings.trusted_proxies),
             started: AtomicBool::new(!settings.starts_later),
             body_bytes_max: settings.body_bytes_max,
             patience: settings.quote_deadline,

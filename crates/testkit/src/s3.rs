@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -28,11 +29,13 @@ impl TestS3 {
             return None;
         }
         let root = open_folder("s3-");
+        let credentials = root.path().join("credentials");
         std::fs::write(
-            root.path().join("credentials"),
+            &credentials,
             "[default]\naws_access_key_id = test\naws_secret_access_key = test\n",
         )
         .expect("a credentials file");
+        std::fs::set_permissions(&credentials, PermissionsExt::from_mode(0o600)).expect("its mode");
         let port = crate::free_port();
         let child = Command::new(program)
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
@@ -68,6 +71,14 @@ impl TestS3 {
             .ask("PUT", &format!("/{name}"), headers)
             .expect("moto answers");
         assert_eq!(status, 200, "bucket {name}");
+    }
+
+    /// Moves an object into a storage class that hands nothing out, as a lifecycle rule does.
+    pub fn freeze(&self, bucket: &str, key: &str) {
+        let path = format!("/{bucket}/{key}");
+        let headers = format!("x-amz-copy-source: {path}\r\nx-amz-storage-class: DEEP_ARCHIVE\r\n");
+        let status = self.ask("PUT", &path, &headers).expect("moto answers");
+        assert_eq!(status, 200, "{path}");
     }
 
     /// Where a repository lies below this bucket, as `--repository` takes it.

@@ -6,18 +6,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may depend on which of our crates. `ARCHITECTURE.md` prints the same table.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("pricing", &[]),
-    ("audit", &[]),
-    ("connection", &[]),
-    ("repository", &[]),
+    ("secrets", &[]),
+    ("audit", &["secrets"]),
+    ("connection", &["secrets"]),
+    ("repository", &["secrets"]),
     ("postgres_physical", &["connection"]),
-    ("services", &["pricing", "audit", "connection"]),
+    ("services", &["pricing", "audit", "connection", "secrets"]),
     ("backup", &["repository", "postgres_physical"]),
     ("recovery", &["repository", "postgres_physical"]),
     (
         "assurance",
-        &["pricing", "audit", "repository", "postgres_physical"],
+        &[
+            "pricing",
+            "audit",
+            "repository",
+            "postgres_physical",
+            "secrets",
+        ],
     ),
     (
         "engine",
@@ -32,10 +39,11 @@ const EDGES: [(&str, &[&str]); 14] = [
             "assurance",
             "aws",
             "pkcs11",
+            "secrets",
         ],
     ),
-    ("aws", &["repository"]),
-    ("pkcs11", &["repository"]),
+    ("aws", &["repository", "secrets"]),
+    ("pkcs11", &["repository", "secrets"]),
     ("testkit", &["postgres_physical"]),
     (
         "bench",
@@ -65,6 +73,18 @@ const NAMES_DATABASES: [&str; 3] = [
     "crates/postgres_physical/src/",
     "crates/services/src/data/database.rs",
 ];
+
+/// How a file is read, and what the name of one that holds a secret has in it. Such files are read by `secrets`, which looks first who
+/// else can reach them.
+const READS: [&str; 6] = [
+    "fs::read(",
+    "read_to_string(",
+    "file::open(",
+    "pem_file_iter(",
+    "from_pem_file(",
+    "profile_files(",
+];
+const SECRETS: [&str; 6] = ["key", "secret", "token", "password", "credentials", "pin"];
 
 #[test]
 fn only_the_allowed_edges() {
@@ -163,6 +183,16 @@ fn every_rule_can_fail() {
         ("crates/engine/src/a.rs", "format!(\"dbname={name}\")", 1),
         ("crates/engine/src/a.rs", "env(\"PGDATABASE\", name)", 1),
         ("crates/postgres_physical/src/a.rs", "\"--dbname\"", 0),
+        ("crates/a/src/a.rs", "let x = fs::read(&key_file)?;", 1),
+        ("crates/a/src/a.rs", "File::open(self.tls.key)", 1),
+        ("crates/a/src/a.rs", "read_to_string(&credentials)", 1),
+        ("crates/a/src/a.rs", "secrets::read(&key_file)", 0),
+        ("crates/a/src/a.rs", "fs::read(&pinned)", 0),
+        (
+            "crates/a/src/a.rs",
+            "\n#[cfg(test)]\nmod tests {\nfs::read(&key)",
+            0,
+        ),
         ("docs/a.md", home.as_str(), 1),
         ("docs/a.md", "the crate axum and f64", 0),
     ] {
@@ -321,6 +351,13 @@ fn text_faults(path: &str, text: &str) -> Vec<String> {
             "names a database to a client program: client_program and to_url quote it".to_owned(),
         );
     }
+    if shipped {
+        for (number, line) in secrets_read(text) {
+            found(format!(
+                "line {number} reads a secret unchecked: secrets::read, read_text or check ({line})"
+            ));
+        }
+    }
     if !web && !this && words().any(|word| word == "axum" || word == "sqlx") {
         found(format!("names axum or sqlx: only {WEB:?} may"));
     }
@@ -333,6 +370,25 @@ fn text_faults(path: &str, text: &str) -> Vec<String> {
         }
     }
     faults
+}
+
+/// Lines before the tests that read a file by a name such as `key_file`. A word that only begins so (`pinned`, `keys`: a folder) is none.
+fn secrets_read(text: &str) -> Vec<(usize, &str)> {
+    let shipped = text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text);
+    let reads = |line: &str| {
+        let argument = READS.iter().find_map(|read| line.split_once(read));
+        let (_, argument) = argument?;
+        let argument = argument.split(')').next()?;
+        let mut words = argument.split(|c: char| !c.is_ascii_alphanumeric());
+        words.any(|word| SECRETS.contains(&word)).then_some(())
+    };
+    let lines = shipped.lines().enumerate();
+    let found = lines.filter(|(_, line)| reads(&line.to_lowercase()).is_some());
+    let known = |line: &str| line.contains("secrets::") || line.contains("public");
+    found
+        .filter(|(_, line)| !known(line))
+        .map(|(number, line)| (number + 1, line.trim()))
+        .collect()
 }
 
 /// Allows the fixed dates of its paragraph: up to the next empty line. In the head of a file (`//!`): all of them.

@@ -53,10 +53,10 @@ impl Client {
             .append(true)
             .open(&self.ledger)
             .map_err(DrillError::file("cannot open the ledger", &self.ledger))?;
-        let key = std::fs::read_to_string(&self.api_key_file).map_err(DrillError::file(
-            "cannot read the API key",
-            &self.api_key_file,
-        ))?;
+        let key = secrets::read_text(&self.api_key_file).map_err(|error| {
+            let error = std::io::Error::other(error.reason());
+            DrillError::file("cannot read the API key", &self.api_key_file)(error)
+        })?;
         let http = reqwest::Client::builder()
             .timeout(ANSWER_TIMEOUT)
             .no_proxy()

@@ -1,7 +1,7 @@
 //! Drill "database-loss": under load, the database is killed and everything but the repository and its keys deleted.
 
 use std::{
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -184,16 +184,6 @@ impl<'a> Run<'a> {
     }
 
     fn start_clients(&mut self) -> Result<(), DrillError> {
-        let key = self.folder.join("api_key");
-        let write = |path: &Path| -> std::io::Result<()> {
-            let mut file = std::fs::OpenOptions::new()
-                .create_new(true)
-                .write(true)
-                .mode(0o600)
-                .open(path)?;
-            std::io::Write::write_all(&mut file, self.ready.api_key.as_bytes())
-        };
-        write(&key).map_err(DrillError::file("cannot write", &key))?;
         let ledgers = self.ledgers();
         std::fs::DirBuilder::new()
             .mode(0o700)
@@ -204,7 +194,7 @@ impl<'a> Run<'a> {
                 .arg("drill-client")
                 .args(["--url", &self.ready.url, "--client", &self.ready.client_id])
                 .arg("--api-key-file")
-                .arg(&key)
+                .arg(&self.ready.api_key_file)
                 .arg("--ledger")
                 .arg(ledgers.join(format!("{number}.jsonl")))
                 .args(["--seed", &self.random.random::<u64>().to_string()])

@@ -22,7 +22,7 @@ const SPARE: &str = "spare";
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Ready {
     pub(crate) url: String,
-    pub(crate) api_key: String,
+    pub(crate) api_key_file: PathBuf,
     pub(crate) client_id: String,
 }
 

@@ -146,6 +146,14 @@ impl Asker {
         if let Some(client) = self.clients().get(&name) {
             return Ok(client.clone());
         }
+        if let Some(file) = &self.access.credentials_file {
+            secrets::check(file).map_err(|error| KeyError {
+                key: key.to_owned(),
+                trouble: KeyTrouble::Failed {
+                    what: error.to_string(),
+                },
+            })?;
+        }
         let access = self.access.clone();
         let client = self.run(key, connect(access, region))?;
         self.clients().insert(name, client.clone());

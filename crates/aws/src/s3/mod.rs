@@ -21,7 +21,8 @@ use std::{
 
 pub use location::{Checksums, LocationError, S3Location};
 use repository::{
-    Appender, Lock, LockPolicy, MARKER, NextPiece, ObjectInfo, Store, StoreError, check_name,
+    Appender, ColdObject, Lock, LockPolicy, MARKER, NextPiece, ObjectInfo, Store, StoreError,
+    check_name,
 };
 
 use crate::worker::Worker;
@@ -49,6 +50,9 @@ impl S3Store {
             store: location.to_string(),
             what,
         };
+        if let Some(file) = &location.credentials_file {
+            secrets::check(file)?;
+        }
         let worker = Worker::start("s3", THREADS)
             .map_err(|error| failed(format!("cannot start threads: {error}")))?;
         let asked = location.clone();
@@ -247,6 +251,12 @@ impl Store for S3Store {
         check_name(name)?;
         let name = name.to_owned();
         self.run(|remote| async move { locks::lock_of(&remote, &name).await })
+    }
+
+    fn cold(&self, name: &str) -> Result<Option<ColdObject>, StoreError> {
+        check_name(name)?;
+        let name = name.to_owned();
+        self.run(|remote| async move { read::cold(&remote, &name).await })
     }
 
     fn set_hold(&self, names: &[String], on: bool) -> Result<(), StoreError> {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::{operation::get_object::GetObjectOutput, primitives::DateTime};
-use repository::{ObjectInfo, StoreError, check_name};
+use aws_sdk_s3::{
+    operation::get_object::GetObjectOutput, primitives::DateTime, types::ChecksumMode,
+};
+use repository::{ColdObject, ObjectInfo, StoreError, check_name};
 
 use super::{
     put::TOKEN,
@@ -54,6 +56,42 @@ async fn look(
             version: head.version_id,
         })),
         // A delete marker answers 405 when its version is asked for.
+        Err(error) if matches!(status_of(&error), Some(404 | 405)) => Ok(None),
+        Err(error) => Err(remote.fault(name, Doing::Reading, &error)),
+    }
+}
+
+/// What the store says of an object that it hands out only after a restore.
+pub(super) async fn cold(remote: &Remote, name: &str) -> Result<Option<ColdObject>, StoreError> {
+    let head = remote
+        .client
+        .head_object()
+        .bucket(&remote.bucket)
+        .key(remote.key(name))
+        .checksum_mode(ChecksumMode::Enabled);
+    match head.send().await {
+        Ok(head) => {
+            let kept = [
+                ("CRC32C", head.checksum_crc32_c()),
+                ("CRC32", head.checksum_crc32()),
+                ("CRC64NVME", head.checksum_crc64_nvme()),
+                ("SHA-256", head.checksum_sha256()),
+                ("SHA-1", head.checksum_sha1()),
+            ];
+            let checksum = kept
+                .into_iter()
+                .find_map(|(kind, value)| Some(format!("{kind} {}", value?)));
+            Ok(Some(ColdObject {
+                storage_class: head
+                    .storage_class()
+                    .map_or_else(|| "unnamed".to_owned(), |class| class.as_str().to_owned()),
+                bytes: head
+                    .content_length
+                    .and_then(|n| u64::try_from(n).ok())
+                    .unwrap_or(0),
+                checksum,
+            }))
+        }
         Err(error) if matches!(status_of(&error), Some(404 | 405)) => Ok(None),
         Err(error) => Err(remote.fault(name, Doing::Reading, &error)),
     }

@@ -140,6 +140,10 @@ impl Remote {
         match (status, code) {
             (_, "NoSuchBucket") => self.away(format!("there is no bucket {}", self.bucket)),
             (404, _) => self.not_found(name),
+            (_, "InvalidObjectState") => StoreError::Cold {
+                store: self.shown.clone(),
+                object: name.to_owned(),
+            },
             (507, _) | (_, "QuotaExceeded" | "InsufficientCapacity" | "StorageFull") => {
                 StoreError::Full {
                     store: self.shown.clone(),

@@ -1,11 +1,13 @@
 //! The store suite on S3 (moto), and what S3 does besides.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use aws::s3::S3Store;
 use repository::{
-    LockMode, LockPolicy, MARKER, RecipientPrivate, Repository, Store, StoreError, WalReader,
-    WalWriter, suite,
+    ArchivePart, ArchivedEntries, AuditReader, Evidence, LockMode, LockPolicy, MARKER, ObjectClass,
+    ReadBackOptions, RecipientPrivate, Repository, Store, StoreError, WalReader, WalWriter,
+    read_back, suite,
 };
 use testkit::{S3Proxy, TestS3, Weather};
 
@@ -206,6 +208,67 @@ fn where_deletes_are_denied_wal_is_sealed_and_the_clock_is_read() {
     assert!(reader.inventory().unwrap().covers(1, segment, 4 * segment));
 }
 
+/// Heads are of no concern here.
+#[derive(Debug)]
+struct NoHeads;
+
+impl AuditReader for NoHeads {
+    fn head(&self, _: &str, _: u32, _: u64, _: &[u8]) -> Result<Option<Evidence>, String> {
+        Err("there is none".to_owned())
+    }
+    fn record(&self, _: ObjectClass, _: &str, _: &[u8]) -> Result<(), String> {
+        Err("there is none".to_owned())
+    }
+    fn stretch(&self, _: &ArchivePart, _: &ArchivedEntries) -> Result<(), String> {
+        Err("there is none".to_owned())
+    }
+}
+
+#[test]
+fn a_bucket_is_read_back_and_an_object_in_an_archive_class_is_no_damage() {
+    let Some(s3) = TestS3::start() else { return };
+    s3.make_bucket("plain");
+    let repository = Repository::init(Arc::new(store(&s3, "plain", "p"))).unwrap();
+    let private = RecipientPrivate::generate().unwrap();
+    let segment = 1 << 20;
+    let mut writer =
+        WalWriter::new(&repository, private.public(), 7, 1, segment, "s1", segment).unwrap();
+    for number in 1..4 {
+        let bytes = vec![number as u8; usize::try_from(segment).unwrap()];
+        writer.append(number * segment, &bytes, 1).unwrap();
+    }
+    while writer.seal_status().pending > 0 {
+        std::thread::yield_now();
+    }
+    writer.finish().unwrap();
+    let options = ReadBackOptions {
+        private: Some(&private),
+        archive: None,
+        rules: repository::retention::Rules::default(),
+        now_micros: 0,
+        repository_id: Some(repository.id()),
+        audit: &NoHeads,
+        evidence: Vec::new(),
+        threads: 2,
+    };
+    let read = || read_back(&repository, &options, &()).unwrap();
+    let sound = read();
+    assert!(sound.is_sound() && sound.not_opened() == 0, "{sound:?}");
+    let name = repository.store().list("wal/").unwrap()[0].name.clone();
+    s3.freeze("plain", &format!("p/{name}"));
+    let cold = read();
+    assert!(cold.is_sound(), "{:?}", cold.findings);
+    let note = cold.notes.iter().find(|note| note.object == name).unwrap();
+    assert!(note.what.contains("DEEP_ARCHIVE"), "{note:?}");
+    // Others are found as ever.
+    repository
+        .store()
+        .delete(&repository.store().list("wal/").unwrap()[1].name)
+        .unwrap();
+    let lost = read();
+    assert!(lost.timelines[0].gaps.len() == 1, "{lost:?}");
+}
+
 /// `make s3-ceph`: the suite, and locks that a server really holds, on Ceph. It heeds no `If-None-Match`.
 #[test]
 #[ignore = "needs CEPH_S3: make s3-ceph"]
@@ -219,6 +282,7 @@ fn on_ceph() {
         "[default]\naws_access_key_id = test\naws_secret_access_key = test\n",
     )
     .unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     let location = |bucket: &str| {
         let file = file.display();
         format!("s3://{bucket}/p?region=default&endpoint={endpoint}&credentials-file={file}")

@@ -37,6 +37,7 @@ mod stock;
 mod stream_told;
 mod table;
 mod verify;
+mod verify_repository;
 mod wal;
 mod window;
 mod witness;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{cli::PublicArgs, error::Error, instance::Instance};
+use crate::{cli::PublicArgs, error::Error, instance::Instance, keys};
 
 pub(super) struct PublicApi {
     http: reqwest::Client,
@@ -16,9 +16,8 @@ impl PublicApi {
         let key_file = args
             .api_key_file
             .clone()
-            .unwrap_or_else(|| instance.keys().join("first_api_key"));
-        let key = std::fs::read_to_string(&key_file)
-            .map_err(Error::file("cannot read the API key", &key_file))?;
+            .unwrap_or_else(|| keys::first_api_key_file(&instance.keys()));
+        let key = secrets::read_text(&key_file)?;
         let url = args.url.as_deref().unwrap_or(&running.url);
         let url = url.trim_end_matches('/').to_owned();
         let failed = |error: reqwest::Error| Error::Failed(unreached(&url, &error));

@@ -16,7 +16,8 @@ use postgres_physical::{
     server::{Binaries, OsUser},
 };
 use recovery::database::{
-    Plan, RestoreOptions, Restored as Files, Target, is_occupied, named_points, outlook, survey,
+    Plan, Point, RestoreOptions, Restored as Files, Target, is_occupied, named_points, outlook,
+    survey,
 };
 use serde::Serialize;
 
@@ -29,6 +30,7 @@ use crate::{
     error::Error,
     exit::Exit,
     instance::Instance,
+    missing::{self, Missing},
     record::Event,
     restored::{self, Outcome, Source},
     terminal,
@@ -52,7 +54,11 @@ struct Restored<'a> {
     listen_addresses: &'static str,
     port: u16,
     /// What was asked for and is not there.
-    not_restored: &'a [String],
+    not_restored: Vec<&'a str>,
+    /// For how long, of the server's time; null when nothing is missing or nobody can tell.
+    missing_seconds: Option<u64>,
+    /// Who knows that there was more.
+    missing_known_by: Option<&'a str>,
     warnings: &'a [String],
 }
 
@@ -88,8 +94,14 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
     options.locations = mappings(&args.tablespace_mapping)?;
     options.copy_across = args.copy_across;
     options.set = settings(&args.set)?;
+    let elsewhere = match target.point {
+        Point::Latest => missing::known_elsewhere(instance, &args.repository),
+        _ => Vec::new(),
+    };
+    let known = missing::known(&opened.repository, &target, elsewhere)?;
     let plan = restored::find(&source, target, &steps)?;
-    let not_restored = restored::not_restored(&opened.repository, &plan)?;
+    let missing = missing::from(&opened.repository, &plan, &known)?;
+    let not_restored: Vec<String> = missing.iter().map(|it| it.sentence.clone()).collect();
     for warning in &not_restored {
         terminal::note(&format!("bre: WARNING: {warning}"));
     }
@@ -105,7 +117,7 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
         terminal::note(&format!("bre: WARNING: {note}"));
         warnings.push(note.clone());
     }
-    show(json, &to, &user, &outcome, &not_restored, &warnings);
+    show(json, &to, &user, &outcome, &missing, &warnings);
     Ok(complete(&not_restored))
 }
 
@@ -160,7 +172,7 @@ fn show(
     to: &Path,
     user: &OsUser,
     outcome: &Outcome,
-    not_restored: &[String],
+    missing: &[Missing],
     warnings: &[String],
 ) {
     let Outcome {
@@ -182,7 +194,9 @@ fn show(
         damaged_pages: &files.damaged,
         listen_addresses: "",
         port: 5432,
-        not_restored,
+        not_restored: missing.iter().map(|it| it.sentence.as_str()).collect(),
+        missing_seconds: missing.iter().find_map(|it| it.seconds),
+        missing_known_by: missing.first().map(|it| it.known_by.as_str()),
         warnings,
     };
     terminal::result(json, &restored, || {
@@ -196,8 +210,8 @@ fn show(
             to.display()
         );
         text.push_str(LISTENS);
-        for missing in not_restored {
-            text.push_str(&format!("NOT BROUGHT BACK: {missing}\n"));
+        for missing in missing {
+            text.push_str(&format!("NOT BROUGHT BACK: {}\n", missing.sentence));
         }
         if let Some(aside) = &files.aside {
             text.push_str(&format!(

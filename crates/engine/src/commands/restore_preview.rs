@@ -206,7 +206,10 @@ pub(crate) fn show_points(json: bool, points: &[NamedPoint]) {
         let line = |point: &Shown<'_>| {
             format!(
                 "{}  {}  timeline {}  {}\n",
-                point.time, point.lsn, point.timeline, point.name
+                point.time,
+                point.lsn,
+                point.timeline,
+                terminal::word(point.name)
             )
         };
         shown.iter().map(line).collect()

@@ -19,6 +19,7 @@ use crate::{
     clusters,
     config::Config,
     error::Error,
+    exit::Exit,
     instance::Instance,
     record::Event,
     terminal,
@@ -100,9 +101,11 @@ pub(crate) fn run(
         .tables
         .iter()
         .all(|table| table.obstacles.is_empty());
-    Ok(match sure && possible {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(match (sure && possible, beside.missing.is_empty()) {
+        (true, true) => ExitCode::SUCCESS,
+        // The rows are of an earlier moment than was asked for.
+        (true, false) => Exit::Partial.into(),
+        (false, _) => ExitCode::FAILURE,
     })
 }
 

@@ -13,7 +13,7 @@ use repository::{BackupState, catalogue};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{SCHEMA, opened::Opened, schema_check};
+use super::{SCHEMA, opened::Opened, schema_check, verify_repository};
 use crate::{
     cli::{RepositoryArgs, VerifyCommand},
     config::Config,
@@ -39,7 +39,10 @@ pub(crate) fn run(
     json: bool,
     command: VerifyCommand,
 ) -> Result<ExitCode, Error> {
-    let VerifyCommand::Database { database, strict } = command;
+    let (database, strict) = match command {
+        VerifyCommand::Database { database, strict } => (database, strict),
+        VerifyCommand::Repository(args) => return verify_repository::run(instance, json, &args),
+    };
     let own = database.is_none();
     let url = match database {
         Some(url) => url,

@@ -13,7 +13,9 @@ use crate::{
 
 /// The public half in a file.
 pub(super) fn load_public(path: &Path) -> Result<RecipientPublic, Error> {
-    match kept_elsewhere(path)? {
+    // Whoever reads it as a file of ours says what is wrong with it.
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    match kept_elsewhere(path, &text)? {
         Some(key) => Ok(key.public().clone()),
         None => Ok(RecipientPublic::load(path)?),
     }
@@ -21,18 +23,16 @@ pub(super) fn load_public(path: &Path) -> Result<RecipientPublic, Error> {
 
 /// The private half in a file, or the way to it.
 pub(super) fn load_private(path: &Path) -> Result<RecipientPrivate, Error> {
-    match kept_elsewhere(path)? {
+    // One that says where the key is kept holds no secret; who changes it changes the key all the same.
+    let text = secrets::read_text(path)?;
+    match kept_elsewhere(path, &text)? {
         Some(key) => Ok(key),
         None => Ok(RecipientPrivate::load(path)?),
     }
 }
 
 /// Nobody is asked yet.
-fn kept_elsewhere(path: &Path) -> Result<Option<RecipientPrivate>, Error> {
-    let Ok(text) = std::fs::read_to_string(path) else {
-        // Whoever reads it as a file of ours says what is wrong with it.
-        return Ok(None);
-    };
+fn kept_elsewhere(path: &Path, text: &str) -> Result<Option<RecipientPrivate>, Error> {
     let unreadable = |error: String| Error::Refused {
         what: "a key file cannot be read",
         reason: format!("{}: {error}", path.display()),

@@ -123,6 +123,7 @@ fn announce(
                 .clone()
                 .unwrap_or_else(|| instance.repository().into()),
             pid: listening.pid,
+            api_key_file: None,
         };
         instance.announce(&running)?;
         announced = Some(running);

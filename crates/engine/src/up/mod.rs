@@ -22,6 +22,7 @@ mod wiring;
 
 use std::{
     net::{IpAddr, TcpListener},
+    path::Path,
     process::ExitCode,
 };
 
@@ -38,11 +39,12 @@ pub(crate) use ground::Lost;
 use supervisor::Supervisor;
 
 /// The line that scripts wait for.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Ready<'a> {
     #[serde(flatten)]
     running: &'a Running,
-    api_key: &'a str,
+    /// At the start that made it, or when it was asked for; `api_key_file` is always there.
+    api_key: Option<&'a str>,
     client_id: &'a str,
 }
 
@@ -60,19 +62,22 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<Exit
     let book = args.book.as_deref().map(read_book).transpose()?;
 
     let mut supervisor = Supervisor::start(instance, config, listener, book)?;
-    let ready = supervisor.announce()?;
+    let mut ready = supervisor.announce()?;
+    // What is printed may be kept by whoever listens.
+    ready.cache_url = without_password(&ready.cache_url);
+    let key = supervisor.api_key_to_show(args.show_key)?;
     if json {
         terminal::result(
             true,
             &Ready {
                 running: &ready,
-                api_key: supervisor.api_key(),
+                api_key: key.as_deref(),
                 client_id: FIRST_CLIENT,
             },
             String::new,
         );
     } else {
-        terminal::line(&welcome(&ready, supervisor.api_key()));
+        terminal::line(&welcome(&ready, key.as_deref()));
     }
     supervisor.follow_settings(args.config.as_deref())?;
     supervisor.watch();
@@ -95,21 +100,83 @@ pub(crate) fn listen(bind: IpAddr, port: u16) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-fn read_book(path: &std::path::Path) -> Result<Vec<u8>, Error> {
+fn read_book(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(Error::file("cannot read the book", path))
 }
 
-fn welcome(running: &Running, key: &str) -> String {
+/// `redis://user:password@host` with `…` for the password.
+fn without_password(url: &str) -> String {
+    let hidden = || {
+        let (scheme, rest) = url.split_once("://")?;
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (user, host) = rest[..end].rsplit_once('@')?;
+        let (user, _) = user.split_once(':')?;
+        Some(format!("{scheme}://{user}:…@{host}{}", &rest[end..]))
+    };
+    hidden().unwrap_or_else(|| url.to_owned())
+}
+
+fn welcome(running: &Running, key: Option<&str>) -> String {
+    let file = running.api_key_file.as_deref().unwrap_or(Path::new(""));
+    let shown = match key {
+        Some(key) => key.to_owned(),
+        None => format!("in {}", file.display()),
+    };
     format!(
         "The Borrow Rate Engine is up.\n\
-         \n  API         {url}\n  API key     {key}   (client {FIRST_CLIENT})\n  database    {database}\n  repository  {repository}\n\
+         \n  API         {url}\n  API key     {shown}   (client {FIRST_CLIENT})\n  database    {database}\n  repository  {repository}\n\
          \nPrice a locate:\n\
-         \n  curl -s -H 'X-API-Key: {key}' -H 'Content-Type: application/json' \\\n    \
+         \n  curl -s -H \"X-API-Key: $(cat {file})\" -H 'Content-Type: application/json' \\\n    \
          -d '{{\"ticker\":\"GME\",\"position_value\":100000,\"loan_days\":30,\"client_id\":\"{FIRST_CLIENT}\"}}' \\\n    \
          {url}/api/v1/calculate-locate\n\
          \nCtrl-C stops everything cleanly.",
         url = running.url,
+        file = secrets::shell_word(file),
         database = running.database_url,
         repository = running.repository,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_at_a_start_holds_no_live_password_or_key_unless_asked() {
+        for (url, shown) in [
+            (
+                "redis://bob:hush@cache:6379/1",
+                "redis://bob:…@cache:6379/1",
+            ),
+            ("rediss://:hu@sh@cache", "rediss://:…@cache"),
+            (
+                "redis+unix:///run/redis.sock",
+                "redis+unix:///run/redis.sock",
+            ),
+            ("redis://cache/?a=b:c@d", "redis://cache/?a=b:c@d"),
+            ("", ""),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+        let running = Running {
+            url: "http://127.0.0.1:1".into(),
+            database_url: String::new(),
+            cache_url: String::new(),
+            data_dir: "/d".into(),
+            repository: std::path::PathBuf::from("/r").into(),
+            pid: 1,
+            api_key_file: Some("/d/my keys/first".into()),
+        };
+        let later = welcome(&running, None);
+        assert!(
+            later.contains("API key     in /d/my keys/first "),
+            "{later}"
+        );
+        assert!(
+            later.contains("-H \"X-API-Key: $(cat '/d/my keys/first')\""),
+            "{later}"
+        );
+        let first = welcome(&running, Some("bre_1"));
+        assert_eq!(first.matches("bre_1").count(), 1, "{first}");
+    }
 }

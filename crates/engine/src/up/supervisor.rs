@@ -42,6 +42,7 @@ use crate::{
     instance::{Instance, Running},
     keys::Keys,
     reload::Reloader,
+    terminal,
     workers::Workers,
 };
 
@@ -64,7 +65,8 @@ pub(crate) struct Supervisor {
     pub(super) stream: StreamMonitor,
     pub(super) services: Option<services::Running>,
     pub(super) runtime: Workers,
-    api_key: String,
+    /// The first one, if this start made it.
+    api_key_made: Option<String>,
     url: String,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) observer: Observer,
@@ -122,7 +124,7 @@ impl Supervisor {
             streamer: None,
             services: None,
             runtime,
-            api_key: String::new(),
+            api_key_made: None,
             url,
             stop,
             observer: Observer::of_environment(),
@@ -187,22 +189,23 @@ impl Supervisor {
         let Some(services) = &self.services else {
             return Ok(());
         };
-        self.api_key = match self.keys.first_api_key() {
-            Some(key) => key,
-            None => {
-                let made = services.create_key(FIRST_CLIENT, Tier::Internal, "bre up");
-                let key = self.runtime.block_on(made)?;
-                self.keys.keep_first_api_key(&key)?;
-                key
-            }
-        };
+        if self.keys.first_api_key()?.is_none() {
+            let made = services.create_key(FIRST_CLIENT, Tier::Internal, "bre up");
+            let key = self.runtime.block_on(made)?;
+            self.keys.keep_first_api_key(&key)?;
+            self.api_key_made = Some(key);
+        }
         // Whoever waits for readiness may look for the file now.
         services.started();
         Ok(())
     }
 
-    pub(crate) fn api_key(&self) -> &str {
-        &self.api_key
+    /// The first API key, at the start that made it, or when it is asked for.
+    pub(crate) fn api_key_to_show(&self, asked: bool) -> Result<Option<String>, Error> {
+        match (asked, &self.api_key_made) {
+            (true, _) => self.keys.first_api_key(),
+            (false, made) => Ok(made.clone().filter(|_| !terminal::is_kept())),
+        }
     }
 
     /// Writes where the engine is for commands to find.
@@ -214,6 +217,7 @@ impl Supervisor {
             data_dir: self.instance.root().to_owned(),
             repository: self.location(),
             pid: std::process::id(),
+            api_key_file: Some(self.keys.first_api_key_file()),
         };
         self.instance.announce(&running)?;
         self.announced = Some(running.clone());

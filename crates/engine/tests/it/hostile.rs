@@ -302,7 +302,7 @@ impl Instance {
         let request = match public {
             true => plain_http()
                 .post(format!("{}/api/v1/book", self.ready("url")))
-                .header("X-API-Key", self.ready("api_key")),
+                .header("X-API-Key", self.api_key()),
             false => {
                 let socket = self.data().join("run/control.sock");
                 let client = reqwest::Client::builder().unix_socket(socket).no_proxy();

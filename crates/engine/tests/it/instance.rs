@@ -164,6 +164,16 @@ impl Instance {
             .unwrap_or_else(|| panic!("no {field} in {}", self.ready))
     }
 
+    pub(crate) fn is_null(&self, field: &str) -> bool {
+        self.ready.get(field).is_some_and(Value::is_null)
+    }
+
+    /// The first API key, from its file: only the start that makes it prints it.
+    pub(crate) fn api_key(&self) -> String {
+        let key = std::fs::read_to_string(self.ready("api_key_file")).unwrap();
+        key.trim().to_owned()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.engine.as_ref().unwrap().child.id()
     }
@@ -234,7 +244,7 @@ impl Instance {
         let http = plain_http();
         let mut request = http
             .request(method.parse().unwrap(), &url)
-            .header("X-API-Key", self.ready("api_key"))
+            .header("X-API-Key", self.api_key())
             .timeout(PATIENCE);
         if let Some(body) = body {
             request = request.json(body);

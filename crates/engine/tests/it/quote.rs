@@ -1,6 +1,6 @@
 //! `bre quote` where the public port speaks TLS.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use crate::instance::Instance;
 
@@ -14,8 +14,15 @@ fn a_quote_over_https_believes_only_the_certificates_it_is_given() {
     let (chain, key) = (data.join("chain.pem"), data.join("key.pem"));
     fs::write(&chain, made.cert.pem()).unwrap();
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
     let settings = format!("[server]\ntls_certificate = {chain:?}\ntls_key = {key:?}\n");
     fs::write(data.join("bre.toml"), settings).unwrap();
+    // A key that everybody on the machine can read is no secret.
+    let path = data.to_str().unwrap();
+    let exposed = ["up", "--port", "0", "--data", path];
+    let exposed = instance.folder.run(&exposed);
+    exposed.refused(&["key.pem", "0644", "chmod 600"]).exits(3);
+    fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
     instance.up();
 
     let (_, port) = instance.ready("url").rsplit_once(':').unwrap();

@@ -129,6 +129,7 @@ fn a_restore_holds_exactly_what_was_there_at_its_end_at_a_moment_and_at_a_positi
     let first = instance.sql(QUOTES);
     let moment = instance.moment();
     instance.value("SELECT pg_create_restore_point('after one')");
+    instance.value("SELECT pg_create_restore_point(E'red\\x1b[31m\\nnext')");
     instance.quote("AAPL");
     let second = instance.sql(QUOTES);
     let lsn = instance.value("SELECT pg_current_wal_insert_lsn()");
@@ -179,6 +180,15 @@ fn a_restore_holds_exactly_what_was_there_at_its_end_at_a_moment_and_at_a_positi
 fn named_points_are_shown_and_restored(instance: &Instance, first: &[Vec<String>]) {
     let points = instance.bre(&["restore", "--list-points"]).json();
     assert_eq!(points[0]["name"], "after one", "{points}");
+    // A terminal obeys no name, and a name begins no line.
+    assert_eq!(points[1]["name"], "red\u{1b}[31m\nnext", "{points}");
+    let data = instance.data();
+    let lines = ["--data", data.to_str().unwrap(), "restore", "--list-points"];
+    let lines = instance.folder.run(&lines).exits(0).out.clone();
+    assert!(
+        lines.contains(r"red\u001b[31m\nnext") && !lines.contains('\u{1b}'),
+        "{lines}"
+    );
     drop(instance.restores("by_name", &["--name", "after one"], first));
     let nowhere = instance.folder.join("nowhere");
     let to = nowhere.to_str().unwrap();
@@ -307,6 +317,39 @@ fn damage_in_the_repository_stops_a_restore_and_is_named() {
         let to = instance.folder.join(name);
         instance.bre(&["restore", "--to", to.to_str().unwrap(), "--latest"])
     };
+    let verify = || instance.bre(&["verify", "repository"]);
+    let sound = verify();
+    let report = sound.exits(0).parsed();
+    assert_eq!(report["verdict"], "sound", "{report}");
+    assert!(
+        !report["classes"].to_string().contains("foreign"),
+        "{report}"
+    );
+    assert_eq!(report["newest"]["is_missing"], false, "{report}");
+    // A host that only writes says what it could not open, and calls nothing damaged.
+    let writing = instance.folder.join("writing");
+    std::fs::create_dir(&writing).unwrap();
+    for name in [
+        "recipient.pub",
+        "chunk_id.key",
+        "audit_signing.pub",
+        "repository.id",
+    ] {
+        std::fs::copy(instance.data().join("keys").join(name), writing.join(name)).unwrap();
+    }
+    let closed = instance.bre(&["verify", "repository", "--keys", writing.to_str().unwrap()]);
+    let report = closed.exits(5).parsed();
+    assert_eq!(report["verdict"], "sound_as_far_as_opened", "{report}");
+    assert!(report["not_opened"].as_u64().unwrap() > 0, "{report}");
+    let found = |output: crate::process::Output, object: &str, says: &str| {
+        let report = output.exits(1).parsed();
+        let findings = report["findings"].as_array().unwrap();
+        let named = findings.iter().any(|it| {
+            it["object"].as_str().unwrap().contains(object)
+                && it["what"].as_str().unwrap().contains(says)
+        });
+        assert!(named, "{object}: {report}");
+    };
     let packs = instance.repository().join("packs");
     let pack = std::fs::read_dir(&packs)
         .unwrap()
@@ -322,6 +365,7 @@ fn damage_in_the_repository_stops_a_restore_and_is_named() {
     flipped[middle] ^= 1;
     std::fs::write(&pack, flipped).unwrap();
     restore("flipped").refused(&[&object, "damaged"]);
+    found(verify(), &object, "damaged");
     assert!(
         !instance.folder.join("flipped/global/pg_control").exists(),
         "it could be started"
@@ -355,6 +399,10 @@ fn damage_in_the_repository_stops_a_restore_and_is_named() {
     let cut = restore("cut_tail");
     cut.exits(5);
     assert!(cut.err.contains("the newest WAL is gone"), "{}", cut.err);
+    assert!(cut.err.contains("signed head"), "{}", cut.err);
+    let report = cut.parsed();
+    assert!(report["missing_seconds"].as_u64() > Some(0), "{report}");
+    found(verify(), "tail/", "the newest WAL is missing");
     std::fs::rename(&kept, &tails).unwrap();
     let whole = restore("whole");
     whole.exits(0);

@@ -164,7 +164,7 @@ pub fn put_proof(
 }
 
 /// `state` is `Waiting` until the inventory was asked.
-pub(super) fn read_summary(
+pub(crate) fn read_summary(
     repository: &Repository,
     name: &str,
     clear: &[u8],

@@ -60,6 +60,18 @@ impl BackupReader {
         Ok(report(damaged, totals))
     }
 
+    /// A file of which a chunk lies in none of the packs that can be read; `None` when each is where the tree says. Reads no chunk.
+    pub(crate) fn unindexed_chunk(&self) -> Result<Option<String>> {
+        for entry in self.entries()? {
+            if let EntryKind::File { extents, .. } = &entry.kind
+                && extents.iter().any(|extent| self.is_beyond(extent))
+            {
+                return Ok(Some(entry.path));
+            }
+        }
+        Ok(None)
+    }
+
     fn is_beyond(&self, extent: &Extent) -> bool {
         u64::from(extent.chunk_offset) + u64::from(extent.length) > self.chunk_len(extent.chunk)
     }

@@ -7,7 +7,7 @@ use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 
 use super::provider::{DataKeySecret, Vault, WrapBinding};
-use super::{RecipientPublic, fill_random, hex};
+use super::{RecipientPublic, fill_random, from_hex, hex};
 use crate::Repository;
 use crate::error::{Error, Result};
 
@@ -75,6 +75,12 @@ pub(crate) fn new_data_key_in(
         put(&other.recipient_id(), &other.wrap(&binding, &secret)?)?;
     }
     Ok(Arc::new(DataKey { id, secret }))
+}
+
+impl DataKeyId {
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        from_hex(text)?.try_into().ok().map(Self)
+    }
 }
 
 impl fmt::Display for DataKeyId {

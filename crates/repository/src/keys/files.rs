@@ -10,13 +10,25 @@ use zeroize::Zeroizing;
 use super::{from_hex, hex};
 use crate::error::{Error, Result};
 
+/// A secret: refused where others can reach the file.
 pub(super) fn load(path: &Path, prefix: &str) -> Result<Zeroizing<[u8; 32]>> {
+    parse(path, &secrets::read_text(path)?, prefix)
+}
+
+/// What everybody may know.
+pub(super) fn load_public(path: &Path, prefix: &str) -> Result<Zeroizing<[u8; 32]>> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::Key {
+        what: path.display().to_string(),
+        reason: error.to_string(),
+    })?;
+    parse(path, &text, prefix)
+}
+
+fn parse(path: &Path, text: &str, prefix: &str) -> Result<Zeroizing<[u8; 32]>> {
     let fail = |reason: String| Error::Key {
         what: path.display().to_string(),
         reason,
     };
-    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-    let text = Zeroizing::new(text);
     let digits = text.trim_end().strip_prefix(prefix).map(str::trim);
     let bytes = digits.and_then(from_hex).map(Zeroizing::new);
     bytes

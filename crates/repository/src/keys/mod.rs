@@ -15,7 +15,7 @@ pub(crate) use data_key::{DataKey, DataKeyId, new_data_key, new_data_key_in};
 pub use outlook::{KeyOutlook, KeyState, Reach, WalReach, key_outlook};
 pub use provider::{DataKeySecret, KeyError, KeyTrouble, UnwrapKeys, Vault, WrapBinding, WrapKeys};
 pub use recipient::{RecipientPrivate, RecipientPublic};
-pub(crate) use ring::KeyRing;
+pub(crate) use ring::{KeyRing, SealedTo};
 pub use rotation::{
     Rewrapped, not_sealed_to, not_sealed_to_in, recipients, recipients_in, retire, retire_in,
     rewrap, rewrap_in, seal_also,

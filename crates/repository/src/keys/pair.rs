@@ -32,7 +32,7 @@ pub(super) struct PairPrivate {
 
 impl PairPublic {
     pub(super) fn load(path: &Path) -> Result<Self> {
-        files::load(path, PUBLIC_PREFIX).map(|bytes| Self(*bytes))
+        files::load_public(path, PUBLIC_PREFIX).map(|bytes| Self(*bytes))
     }
 
     fn id(&self) -> String {

@@ -154,7 +154,7 @@ impl RecipientPrivate {
     }
 
     /// The key to try a wrap with: the one that it was sealed to, or one of the same provider.
-    pub(super) fn opener(&self, wrap: &WrapHeader) -> Option<&dyn UnwrapKeys> {
+    pub(crate) fn opener(&self, wrap: &WrapHeader) -> Option<&dyn UnwrapKeys> {
         let own = self
             .all()
             .find(|key| key.recipient_id() == wrap.recipient_id && key.opens(wrap));

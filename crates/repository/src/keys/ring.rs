@@ -53,6 +53,31 @@ impl KeyRing {
         }
     }
 
+    /// The same for whoever goes on without the key. What else is closed is not looked up.
+    pub(crate) fn try_key(&self, object: &str, id: DataKeyId) -> Result<SealedTo> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.contains_key(&id) {
+            return Ok(SealedTo::Us);
+        }
+        match open_data_key(&self.repository, Vault::of(object), &self.private, id)? {
+            Opening::Opened(key) => {
+                opened.insert(id, Arc::new(key));
+                Ok(SealedTo::Us)
+            }
+            Opening::NotForUs(wraps) if wraps.is_empty() => {
+                self.not_for_us(object, id, &wraps).and_then(Err)
+            }
+            Opening::NotForUs(wraps) => {
+                let to: Vec<String> = wraps.iter().map(WrapHeader::describe).collect();
+                Ok(SealedTo::Others(to.join(", ")))
+            }
+            Opening::Closed(troubles) => {
+                let told: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+                Ok(SealedTo::ClosedKey(told.join("; ")))
+            }
+        }
+    }
+
     fn not_for_us(&self, object: &str, id: DataKeyId, wraps: &[WrapHeader]) -> Result<Error> {
         let given = self.private.public().id();
         if wraps.is_empty() {
@@ -95,6 +120,15 @@ impl KeyRing {
             consequences: consequences.clone(),
         }))
     }
+}
+
+/// Whether the keys at hand open a data key.
+pub(crate) enum SealedTo {
+    Us,
+    /// By name.
+    Others(String),
+    /// It is ours, and its provider does not open it: what it says.
+    ClosedKey(String),
 }
 
 /// What came of trying every wrap of a data key that the keys at hand may open.

@@ -19,13 +19,14 @@ mod wal_plan;
 pub use clock::Clock;
 pub use execute::{Expired, execute};
 pub use holds::{Held, Hold, clear_hold, holds, set_hold};
-pub(crate) use pack_list::listed as listed_packs;
 #[cfg(test)]
 pub(crate) use pack_list::listed;
+pub(crate) use pack_list::{listed as listed_packs, read_list};
 pub use pack_list::{refer, still_there};
 pub use plan::{Action, Decision, Plan, Subject, decide, plan};
 pub use rules::{DAY_MICROS, HOUR_MICROS, Rules};
 pub use survey::Survey;
 pub(crate) use survey::packs_of;
 pub use tombstones::doomed_packs;
-pub(crate) use tombstones::expiring;
+pub(crate) use tombstones::{check_tombstone, expiring};
+pub(crate) use wal_plan::{WalDemand, wal_demand};

@@ -72,6 +72,13 @@ pub(crate) fn listed(repository: &Repository, backup_id: &str) -> Result<Option<
     Ok(packs)
 }
 
+/// The packs of one list; `None` when it is damaged or not what its name promises.
+pub(crate) fn read_list(backup_id: &str, object: &str, bytes: &[u8]) -> Option<Vec<String>> {
+    (name(backup_id, bytes) == object)
+        .then(|| decode(bytes))
+        .flatten()
+}
+
 /// From the manifest itself, for backups that were written before there were lists.
 pub(super) fn sealed(
     repository: &Repository,

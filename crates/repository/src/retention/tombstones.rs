@@ -150,6 +150,22 @@ pub(super) fn read_all(repository: &Repository, prefix: &str) -> Result<(Vec<Fou
     Ok((found, damaged))
 }
 
+/// Whether it can be read, without acting on it.
+pub(crate) fn check_tombstone(name: &str, bytes: &[u8]) -> Result<()> {
+    let bad = |what: &str| Error::damaged(name, 0, what);
+    if Kind::of(name).is_none() {
+        return Err(bad("its name is of no kind of mark"));
+    }
+    match serde_json::from_slice::<Tombstone>(bytes) {
+        Ok(tombstone) if tombstone.version == VERSION => Ok(()),
+        Ok(tombstone) => Err(Error::Version {
+            object: name.to_owned(),
+            found: tombstone.version,
+        }),
+        Err(_) => Err(bad("it cannot be parsed")),
+    }
+}
+
 pub(super) fn all(repository: &Repository) -> Result<(Vec<Found>, Vec<Error>)> {
     read_all(repository, PREFIX)
 }

@@ -7,8 +7,12 @@ use super::rules::{Rules, span_text};
 use super::stretches::Stretch;
 use super::survey::{Survey, WalObject};
 use super::tombstones::Kind;
+use crate::Repository;
 use crate::backup::BackupSummary;
+use crate::error::Result;
+use crate::keys::RecipientPrivate;
 use crate::store::ObjectInfo;
+use crate::timelines::Switch;
 use crate::wal::Hole;
 
 /// Segments of a timeline, both ends included.
@@ -32,6 +36,36 @@ pub(super) struct WalNeeds {
     /// Per timeline, where the WAL of the window begins.
     floors: BTreeMap<u32, u64>,
     window_from_micros: Option<i64>,
+}
+
+/// What WAL must be here, for whoever looks whether it is.
+pub(crate) struct WalDemand {
+    /// Per timeline, from where on the window needs all of it.
+    pub(crate) floors: BTreeMap<u32, u64>,
+    /// Of each timeline that is not the first, oldest first: which was left, and where; `None` where nobody can tell here.
+    pub(crate) ancestors: BTreeMap<u32, Option<Vec<(u32, u64)>>>,
+    /// Without those that expire.
+    pub(crate) backups: Vec<BackupSummary>,
+}
+
+pub(crate) fn wal_demand(
+    repository: &Repository,
+    private: Option<&RecipientPrivate>,
+    rules: &Rules,
+    now_micros: i64,
+) -> Result<WalDemand> {
+    let survey = Survey::read(repository, private)?;
+    let needs = WalNeeds::new(&survey, now_micros - rules.wal_micros, rules);
+    let pairs = |switches: &Vec<Switch>| switches.iter().map(|it| (it.timeline, it.lsn)).collect();
+    Ok(WalDemand {
+        floors: needs.floors,
+        ancestors: survey
+            .ancestors
+            .iter()
+            .map(|(timeline, switches)| (*timeline, switches.as_ref().map(pairs)))
+            .collect(),
+        backups: survey.backups,
+    })
 }
 
 impl WalNeeds {

@@ -23,6 +23,15 @@ pub struct ObjectInfo {
     pub modified_micros: i64,
 }
 
+/// An object in a storage class that hands nothing out before it was restored, which takes hours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColdObject {
+    pub storage_class: String,
+    pub bytes: u64,
+    /// As the store keeps it, with its kind.
+    pub checksum: Option<String>,
+}
+
 /// Named write-once objects. All calls block; a call that returns `Ok` is durable.
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// Writes a new object; `AlreadyExists` when the name is taken, and then nothing is changed.
@@ -70,6 +79,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     }
     /// What the store itself would say against deleting it now.
     fn lock_of(&self, _name: &str) -> Result<Option<Lock>, StoreError> {
+        Ok(None)
+    }
+    /// What the store says of an object that it does not hand out ([`StoreError::Cold`]).
+    fn cold(&self, _name: &str) -> Result<Option<ColdObject>, StoreError> {
         Ok(None)
     }
     /// Sets or clears the store's own legal hold, where it has such a thing; what is on record is below `holds/`.

@@ -53,6 +53,11 @@ fn key_files_come_back_and_are_not_replaced() {
         &RecipientPublic::load(&public_path).unwrap(),
         private.public()
     );
+    // Whatever is in it: what others can read is no secret.
+    let error = RecipientPrivate::load(&public_path).unwrap_err();
+    assert!(error.to_string().contains("0644"), "{error}");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&public_path, mode).unwrap();
     let error = RecipientPrivate::load(&public_path).unwrap_err();
     assert!(
         error.to_string().contains("bre-recipient-private-1"),

@@ -1,5 +1,6 @@
 //! WAL: tails that grow while the server writes, whole segments that supersede them, holes that are known.
 
+mod check;
 mod closed;
 mod compact;
 mod follow;
@@ -11,6 +12,7 @@ mod sealer;
 mod segment_boxes;
 mod writer;
 
+pub(crate) use check::{check_clear_segment, check_segment, check_tail};
 pub(crate) use closed::closed_stretches;
 pub use compact::CompactReport;
 pub use follow::{Grown, Seen};

@@ -61,6 +61,9 @@ pub(super) fn concerns(gateway: &Gateway, now: i64) -> Vec<Concern> {
     for (part, why) in public.into_iter().flatten() {
         all.push(Concern::new(part, why));
     }
+    if let Some(alarm) = gateway.wrong_keys.alarm(now) {
+        all.push(Concern::new("api_keys", alarm));
+    }
     if !gateway.peers.are_up() {
         all.push(Concern::new(
             "services",

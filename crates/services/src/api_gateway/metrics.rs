@@ -87,10 +87,13 @@ pub(super) async fn at_the_door(
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
 ) -> Response {
-    let here =
-        peer.is_none_or(|Extension(Peer(address))| address.ip().to_canonical().is_loopback());
+    let peer = peer.map(|Extension(peer)| peer);
+    let here = peer.is_none_or(|Peer(address)| address.ip().to_canonical().is_loopback());
     if gateway.metrics.admits(here, &headers) {
         return metrics(State(gateway)).await.into_response();
+    }
+    if headers.contains_key(header::AUTHORIZATION) {
+        gateway.slow("metrics", peer, &headers).await;
     }
     let why = "the metrics are for this machine, or for who sends the token of [metrics] token_file as a bearer token";
     let mut response = ApiError::Unauthorized(why).into_response();

@@ -170,7 +170,14 @@ pub(super) async fn authenticate(
     let now = now_micros();
     let key = match known_key(&gateway, request.headers(), now) {
         Ok(key) => key,
-        Err(error) => return error.into_response(),
+        Err(error) => {
+            let is_guess = request.headers().contains_key(API_KEY);
+            if matches!(error, ApiError::Unauthorized(_)) && is_guess {
+                let peer = request.extensions().get().copied();
+                gateway.slow("public", peer, request.headers()).await;
+            }
+            return error.into_response();
+        }
     };
     let verdict = count(&gateway, &key, now).await;
     let mut response = if !verdict.allowed {

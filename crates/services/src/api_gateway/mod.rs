@@ -29,6 +29,7 @@ mod routes;
 mod shared_limits;
 mod turns;
 mod upload;
+mod wrong_keys;
 
 pub(crate) use admin::keys::{DAYS_DEFAULT, KeyOrder, issue};
 pub(crate) use book::Desk as BookDesk;
@@ -45,6 +46,7 @@ pub(crate) use position::{
 };
 pub(crate) use routes::{method_not_allowed, not_found, public_routes};
 pub(crate) use shared_limits::SharedLimits;
+pub(crate) use wrong_keys::WrongKeys;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -62,6 +64,8 @@ use crate::data::{DatabaseError, HeadKeeper, Keeper};
 use crate::internal::Peers;
 use crate::public_log::{PublicFolder, PublicLog};
 use crate::reload::ReloadReport;
+use crate::server::Peer;
+use crate::time::now_micros;
 use parameters::Parameters;
 
 /// What every handler may use. Cloned for every request: one count to keep, not ten.
@@ -93,6 +97,7 @@ pub(crate) struct GatewayParts {
     pub(crate) shared_limits: Option<Arc<SharedLimits>>,
     /// Whom the public port tells its metrics.
     pub(crate) metrics: MetricsDoor,
+    pub(crate) wrong_keys: WrongKeys,
     /// False as long as what a start still has to leave behind is not there.
     pub(crate) started: AtomicBool,
     pub(crate) body_bytes_max: usize,
@@ -118,6 +123,14 @@ impl Deref for Gateway {
 }
 
 impl Gateway {
+    /// Takes note of a wrong key or secret, and returns when it may be answered.
+    pub(crate) async fn slow(&self, door: &'static str, peer: Option<Peer>, headers: &HeaderMap) {
+        let peer = peer.map(|Peer(address)| address.ip());
+        let delay = self.wrong_keys.note(door, peer, headers, now_micros());
+        // The answer still comes before the request's own deadline.
+        tokio::time::sleep(delay.min(self.request_deadline / 2)).await;
+    }
+
     /// Whether every gateway counts in the same windows right now.
     fn limits_are_shared(&self) -> bool {
         self.shared_limits

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use connection::{Password, PasswordError, check_private};
+use connection::{Password, PasswordError};
 use redis::{Client, ClientTlsConfig, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 
 use super::PATIENCE;
@@ -44,6 +44,8 @@ pub enum RedisSettingsError {
     Plain,
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
+    #[error(transparent)]
+    SecretFile(#[from] secrets::SecretFileError),
     #[error("the cache's password: {0}")]
     Password(#[from] PasswordError),
     #[error("TLS with the cache cannot be set up: {0}")]
@@ -97,13 +99,10 @@ impl RedisSettings {
             return Client::open(info).map_err(failed);
         }
         let identity = |(certificate, key): &(PathBuf, PathBuf)| {
-            check_private(key).map_err(|reason| RedisSettingsError::File {
-                path: key.clone(),
-                reason,
-            })?;
+            let client_key = secrets::read(key)?.to_vec();
             Ok::<_, RedisSettingsError>(ClientTlsConfig {
                 client_cert: read(certificate)?,
-                client_key: read(key)?,
+                client_key,
             })
         };
         let certificates = TlsCertificates {

@@ -89,17 +89,21 @@ pub(crate) fn routes(
         .method_not_allowed_fallback(api_gateway::method_not_allowed)
         .fallback(api_gateway::not_found)
         // Around everything: what is not authenticated does not even learn which paths there are.
-        .layer(from_fn_with_state(secret, authenticate))
+        .layer(from_fn_with_state((secret, gateway.clone()), authenticate))
         .with_state(Host { gateway, services })
 }
 
 async fn authenticate(
-    State(ours): State<Arc<InternalSecret>>,
+    State((ours, gateway)): State<(Arc<InternalSecret>, Gateway)>,
     request: Request,
     next: Next,
 ) -> Response {
     if ours.is_presented(request.headers()) {
         return next.run(request).await;
+    }
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        let peer = request.extensions().get().copied();
+        gateway.slow("internal", peer, request.headers()).await;
     }
     let body = json!({
         "status": "error",

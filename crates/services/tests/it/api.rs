@@ -186,12 +186,29 @@ async fn keys_and_limits() {
         &std::fs::metadata(instance.socket()).unwrap().permissions(),
     );
     assert_eq!(mode & 0o777, 0o600);
+    // Who goes on with a key that opens nothing is counted, slowed and told of; others from the same place are served.
+    for number in 0..21 {
+        let wrong = format!("bre_{number:064}");
+        let answer = instance.get(&wrong, "/api/v1/rates/GME").await;
+        assert_eq!(answer.status, 401, "{}", answer.body);
+    }
+    let right = instance.key_for("standard").await;
+    let served = instance.get(&right, "/api/v1/rates/GME").await;
+    assert_eq!(served.status, 200, "{}", served.body);
+    let health = instance.get("", "/api/v1/health").await;
+    let health: serde_json::Value = serde_json::from_str(&health.body).unwrap();
+    let concerns = health["degraded"].to_string();
+    assert!(
+        concerns.contains("api_keys") && concerns.contains("127.0.0.1"),
+        "{concerns}"
+    );
     let metrics = Answer::of(Client::new().get(instance.url("/metrics"))).await;
     for name in [
         "bre_requests_total{",
         "bre_database_up 1",
         "bre_locates_served 1",
         "bre_audit_position",
+        "bre_wrong_keys_total{door=\"public\"} 22",
     ] {
         assert!(metrics.body.contains(name), "{name} in {}", metrics.body);
     }

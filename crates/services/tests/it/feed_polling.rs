@@ -1,5 +1,6 @@
 //! Feeds over HTTP, asked of a real server in this process that answers, lies, stalls and floods as it is told.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -169,6 +170,7 @@ async fn polled_rates_are_prices_and_a_hostile_server_changes_none() {
     let folder = tempfile::tempdir().unwrap();
     let key_file = folder.path().join("key");
     std::fs::write(&key_file, "secret-of-the-feed\n").unwrap();
+    std::fs::set_permissions(&key_file, PermissionsExt::from_mode(0o600)).unwrap();
     let mut options = Options::default();
     options.settings.feeds.seclend = Some(HttpSettings {
         api_key_file: Some(key_file),

@@ -1,6 +1,6 @@
 //! Asking a feed over HTTP: patient three times, never for long, never for much, and never anywhere else than it was told.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -259,14 +259,10 @@ impl FeedClient {
         };
         if let Some(file) = &self.settings.api_key_file {
             // Read every time: a key that is replaced is used at once.
-            let key = tokio::fs::read_to_string(file).await;
-            let Some(key) = key
-                .ok()
-                .and_then(|key| HeaderValue::from_str(key.trim()).ok())
-            else {
-                return Try::Never(format!("its key cannot be read from {}", file.display()));
+            let mut key = match key_in(file.clone()).await {
+                Ok(key) => key,
+                Err(why) => return Try::Never(format!("its key cannot be used: {why}")),
             };
-            let mut key = key;
             key.set_sensitive(true);
             request = request.header("X-API-Key", key);
         }
@@ -275,6 +271,16 @@ impl FeedClient {
             Ok(response) => take(response).await,
         }
     }
+}
+
+async fn key_in(file: PathBuf) -> Result<HeaderValue, String> {
+    let shown = file.display().to_string();
+    let read = tokio::task::spawn_blocking(move || secrets::read_text(&file)).await;
+    let text = read
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
+    HeaderValue::from_str(text.trim())
+        .map_err(|_| format!("{shown}: it cannot be sent as a header"))
 }
 
 /// Said at the start, rather than at every request. What the address holds beside a host may be a secret, and is not repeated.

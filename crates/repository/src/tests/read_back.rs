@@ -1,0 +1,407 @@
+//! Every object is read back: damage to any, and the loss of any that something needs, is named; the rest is left in peace.
+
+use serde_json::json;
+
+use super::*;
+use crate::retention::Rules;
+
+const FIRST: &str = "20261123T081530Z-00000001";
+const SECOND: &str = "20261123T091530Z-00000002";
+/// Server time of the last frame.
+const LAST_MICROS: i64 = 60_000_000;
+
+/// Heads are the text of their own name here.
+#[derive(Debug)]
+struct Heads;
+
+impl AuditReader for Heads {
+    fn head(
+        &self,
+        log: &str,
+        epoch: u32,
+        size: u64,
+        bytes: &[u8],
+    ) -> Result<Option<Evidence>, String> {
+        let text = std::str::from_utf8(bytes).ok();
+        let lsn: Option<u64> = text.and_then(|text| text.strip_suffix('.')?.parse().ok());
+        let lsn = lsn.ok_or_else(|| format!("head {log} {epoch} {size} is none"))?;
+        Ok(Some(Evidence {
+            source: EvidenceSource::SignedHead,
+            object: None,
+            timeline: None,
+            epoch,
+            lsn,
+            at_micros: i64::MAX / 2,
+        }))
+    }
+
+    fn record(&self, _: ObjectClass, name: &str, bytes: &[u8]) -> Result<(), String> {
+        match bytes == name.as_bytes() {
+            true => Ok(()),
+            false => Err("it is another".to_owned()),
+        }
+    }
+
+    fn stretch(&self, _: &ArchivePart, _: &ArchivedEntries) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+struct Whole {
+    world: World,
+    archive: RecipientPrivate,
+}
+
+impl Whole {
+    /// One object of every class: segments 1 to 3 whole, segment 4 in a tail.
+    fn new() -> Self {
+        let world = World::new();
+        let archive = RecipientPrivate::generate().unwrap();
+        for (id, seed) in [(FIRST, 1), (SECOND, 2)] {
+            let backup = world.begin(id).unwrap();
+            backup.dir("base", 0o700, 5).unwrap();
+            backup
+                .blob("base/1259", 0o600, 7, &noise(20_000, seed))
+                .unwrap();
+            backup.finish(stop(SEGMENT + 5000)).unwrap();
+        }
+        let end = 4 * SEGMENT + 300;
+        let mut writer = world.writer(SEGMENT).unwrap();
+        for (number, from) in (SEGMENT..end).step_by(9000).enumerate() {
+            let to = (from + 9000).min(end);
+            // Frames stay inside a segment.
+            let cut = (from / SEGMENT + 1) * SEGMENT;
+            let at = LAST_MICROS - 1_000_000 + i64::try_from(number).unwrap();
+            for (from, to) in [(from, to.min(cut)), (cut, to)] {
+                if from < to {
+                    writer.append(from, &wal(from, to), at).unwrap();
+                }
+            }
+        }
+        writer.heartbeat(LAST_MICROS).unwrap();
+        writer.finish().unwrap();
+        let put = |name: &str, value: serde_json::Value| {
+            let bytes = serde_json::to_vec(&value).unwrap();
+            world.memory.put(name, &bytes).unwrap();
+        };
+        put_history(
+            &world.repository,
+            world.private.public(),
+            2,
+            b"1\t0/40010\twhy\n",
+        )
+        .unwrap();
+        reserve(&world.repository, "r-1").unwrap();
+        put_head(
+            &world.repository,
+            "1",
+            1,
+            20,
+            format!("{}.", end - 5).as_bytes(),
+        )
+        .unwrap();
+        let record = Proof {
+            proved_at_micros: 9,
+            passed: true,
+            details: json!({"backup_id": FIRST, "checks": []})
+                .as_object()
+                .unwrap()
+                .clone(),
+        };
+        put_proof(&world.repository, FIRST, &record).unwrap();
+        let none = String::from_utf8(vec![b'0'; 64]).unwrap();
+        let part = ArchivePart::new(1, 1, (1, 2), none.clone(), none);
+        let content = ArchivedEntries {
+            signed_head: b"head".to_vec(),
+            entries: vec![b"one".to_vec(), b"two".to_vec()],
+        };
+        put_archive(&world.repository, archive.public(), &part, &content).unwrap();
+        let hold = json!({"version": 1, "backup_id": FIRST, "reason": "so"});
+        put(&format!("holds/{FIRST}/0000000000000007-set"), hold);
+        let mark = json!({"version": 1, "written_at_micros": 1, "sweep_after_micros": 2, "reason": "so", "objects": []});
+        put("tombstones/rest.0000000000000001-0a0b0c0d", mark);
+        put("probes/0123456789abcdef", json!({}));
+        for name in [
+            "thinned/1/00000001-0000000000000001-0000000000000002.0000000000000003",
+            "tlog/1/00000001/00-0000000000000000",
+            "origins/1/00000001",
+            "cosigned/1/00000001-0000000000000014.0a0b0c0d",
+            "signing-keys/1/0123456789abcdef0123456789abcdef",
+        ] {
+            world.memory.put(name, name.as_bytes()).unwrap();
+        }
+        let head = "1/00000001-0000000000000014";
+        world.memory.put(&format!("anchors/{head}"), b"7.").unwrap();
+        world.memory.put(&format!("kept/{head}"), b"").unwrap();
+        put("probes/claim-0123456789abcdef0123456789abcdef", json!({}));
+        record_hole(
+            &world.repository,
+            1,
+            SEGMENT / 2,
+            SEGMENT / 2 + 8,
+            "s1",
+            "so",
+        )
+        .unwrap();
+        Self { world, archive }
+    }
+
+    fn read(&self, known_id: Option<&str>) -> ReadBack {
+        self.read_with(Some(&self.world.private), Some(&self.archive), known_id)
+    }
+
+    fn read_with(
+        &self,
+        private: Option<&RecipientPrivate>,
+        archive: Option<&RecipientPrivate>,
+        known_id: Option<&str>,
+    ) -> ReadBack {
+        let options = ReadBackOptions {
+            private,
+            archive,
+            rules: Rules::default(),
+            now_micros: 3_600_000_000,
+            repository_id: known_id,
+            audit: &Heads,
+            evidence: Vec::new(),
+            threads: 2,
+        };
+        // The marker was read when the repository was opened.
+        let opened = Repository::open(Arc::new(self.world.memory.clone()));
+        let repository = opened.unwrap_or_else(|_| self.world.repository.clone());
+        read_back(&repository, &options, &()).unwrap()
+    }
+
+    fn objects(&self) -> Vec<(ObjectClass, String, u64)> {
+        let all = self.world.memory.list("").unwrap();
+        all.into_iter()
+            .map(|object| (ObjectClass::of(&object.name), object.name, object.size))
+            .collect()
+    }
+
+    fn delete(&self, name: &str) -> Vec<u8> {
+        let bytes = self.world.memory.get(name).unwrap();
+        self.world.memory.delete(name).unwrap();
+        bytes
+    }
+}
+
+fn names(all: &[Finding]) -> Vec<&str> {
+    all.iter().map(|finding| finding.object.as_str()).collect()
+}
+
+#[test]
+fn every_class_is_read_and_damage_in_any_object_is_named() {
+    let whole = Whole::new();
+    let id = whole.world.repository.id().to_owned();
+    let sound = whole.read(Some(&id));
+    assert!(sound.is_sound(), "{:#?}", sound.findings);
+    assert_eq!(sound.not_opened(), 0, "{:?}", sound.classes);
+    let read: Vec<ObjectClass> = sound.classes.iter().map(|class| class.class).collect();
+    assert_eq!(read, ObjectClass::KNOWN, "one object of every class");
+    assert!(!sound.newest.unwrap().is_missing);
+    for (class, name, size) in whole.objects() {
+        let size = usize::try_from(size).unwrap();
+        // What is sealed, hashed, or known by its name and form shows any change; of the others a change of form does.
+        let places = match class {
+            ObjectClass::Probe | ObjectClass::Claim | ObjectClass::Kept => continue,
+            ObjectClass::Format
+            | ObjectClass::Cluster
+            | ObjectClass::RestoreTest
+            | ObjectClass::Reservation
+            | ObjectClass::Head
+            | ObjectClass::Anchor
+            | ObjectClass::Tombstone
+            | ObjectClass::Hold
+            | ObjectClass::Hole => vec![0, size - 1],
+            _ => vec![0, 20.min(size - 1), size / 3, size / 2, size - 1],
+        };
+        for at in places {
+            whole.world.memory.tamper(&name, |bytes| bytes[at] ^= 0x10);
+            let found = whole.read(Some(&id));
+            assert!(
+                names(&found.findings).contains(&name.as_str()),
+                "byte {at} of {name}: {:#?}",
+                found.findings
+            );
+            whole.world.memory.tamper(&name, |bytes| bytes[at] ^= 0x10);
+        }
+        let cut = whole.delete(&name);
+        whole.world.memory.put(&name, &cut[..size / 2]).unwrap();
+        let found = whole.read(Some(&id));
+        // A tail that ends early is what a crash leaves: the end of the WAL says it.
+        let named = names(&found.findings)
+            .into_iter()
+            .any(|it| name.starts_with(it) && (it == name || class == ObjectClass::WalTail));
+        assert!(named, "half of {name}: {:#?}", found.findings);
+        whole.delete(&name);
+        whole.world.memory.put(&name, &cut).unwrap();
+    }
+    let found = whole.read(Some("00000000000000000000000000000000"));
+    assert_eq!(
+        names(&found.findings),
+        ["format"],
+        "the keys belong to another"
+    );
+}
+
+#[test]
+fn what_is_missing_and_needed_is_named_with_its_class() {
+    let whole = Whole::new();
+    let check = |name: &str, class: ObjectClass, says: &str| {
+        let bytes = whole.delete(name);
+        let found = whole.read(None);
+        let named = found
+            .findings
+            .iter()
+            .any(|it| it.class == class && it.what.contains(says) && !it.remedy.is_empty());
+        assert!(named, "{name}: {:#?}", found.findings);
+        whole.world.memory.put(name, &bytes).unwrap();
+    };
+    let of = |class: ObjectClass| {
+        let mut all = whole.objects();
+        all.retain(|(it, ..)| *it == class);
+        all.into_iter().map(|(_, name, _)| name).collect::<Vec<_>>()
+    };
+    let segments = of(ObjectClass::WalSegment);
+    assert_eq!(segments.len(), 3);
+    check(
+        &segments[1],
+        ObjectClass::WalSegment,
+        "nobody put that on record",
+    );
+    check(&segments[0], ObjectClass::Manifest, "is not all here");
+    check(
+        &of(ObjectClass::WalTail)[0],
+        ObjectClass::WalTail,
+        "the newest WAL is missing",
+    );
+    for pack in of(ObjectClass::Pack) {
+        check(&pack, ObjectClass::Pack, "it is missing");
+    }
+    check(
+        &of(ObjectClass::PackList)[1],
+        ObjectClass::PackList,
+        "it is missing",
+    );
+    // No wrap, and its object cannot be opened by anybody.
+    let wraps = of(ObjectClass::Wrap);
+    let bytes = whole.delete(&wraps[0]);
+    let found = whole.read(None);
+    assert!(
+        found.findings.iter().any(|it| it.what.contains("wraps/")),
+        "{:#?}",
+        found.findings
+    );
+    whole.world.memory.put(&wraps[0], &bytes).unwrap();
+    // On record and made up for by no backup: told as well, as what it is.
+    let hole = &segments[1];
+    let bytes = whole.delete(hole);
+    record_hole(
+        &whole.world.repository,
+        1,
+        2 * SEGMENT,
+        3 * SEGMENT,
+        "s1",
+        "the slot was lost",
+    )
+    .unwrap();
+    let found = whole.read(None);
+    let known = found
+        .findings
+        .iter()
+        .find(|it| it.class == ObjectClass::Hole)
+        .unwrap();
+    assert!(known.what.contains("the slot was lost"), "{known:?}");
+    assert_eq!(
+        found.timelines[0].gaps[0].cause,
+        GapCause::KnownHole {
+            reason: "the slot was lost".to_owned(),
+            is_made_up_for: false
+        }
+    );
+    whole.world.memory.put(hole, &bytes).unwrap();
+}
+
+#[test]
+fn a_host_that_cannot_read_says_so_and_finds_what_needs_no_key() {
+    let whole = Whole::new();
+    let closed = whole.read_with(None, None, None);
+    assert!(closed.is_sound(), "{:#?}", closed.findings);
+    let sealed = |class: ObjectClass| closed.classes.iter().find(|it| it.class == class).unwrap();
+    for class in [
+        ObjectClass::Pack,
+        ObjectClass::Manifest,
+        ObjectClass::WalSegment,
+        ObjectClass::WalTail,
+        ObjectClass::History,
+        ObjectClass::AuditEntries,
+    ] {
+        let report = sealed(class);
+        assert_eq!(report.not_opened, report.objects, "{class:?}");
+    }
+    assert_eq!(closed.closed, ["the private key is not here"]);
+    // Another's key opens nothing either, and is no damage.
+    let stranger = RecipientPrivate::generate().unwrap();
+    let closed = whole.read_with(Some(&stranger), None, None);
+    assert!(closed.is_sound(), "{:#?}", closed.findings);
+    assert!(
+        closed.closed.iter().any(|it| it.contains("sealed for")),
+        "{:?}",
+        closed.closed
+    );
+    // Headers, lengths and the order of boxes need no key.
+    for prefix in ["packs/", "wal/", "tail/"] {
+        let name = whole.world.names(prefix)[0].clone();
+        whole
+            .world
+            .memory
+            .tamper(&name, |bytes| bytes.truncate(bytes.len() - 1));
+        let found = whole.read_with(None, None, None);
+        let is_tail = prefix == "tail/";
+        // A tail may end anywhere: a crash cuts it.
+        assert!(
+            is_tail || names(&found.findings).contains(&name.as_str()),
+            "{name}"
+        );
+        whole.world.memory.tamper(&name, |bytes| bytes.push(0));
+    }
+}
+
+#[test]
+fn a_foreign_object_is_named_and_breaks_nothing() {
+    let whole = Whole::new();
+    whole.world.memory.put("backups/readme", b"x").unwrap();
+    let found = whole.read(None);
+    assert!(found.is_sound(), "{:#?}", found.findings);
+    assert!(names(&found.notes).contains(&"backups/readme"));
+}
+
+/// Stops after a few objects.
+struct Impatient(std::sync::atomic::AtomicU64);
+
+impl Progress for Impatient {
+    fn advance(&self, _: u64) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    fn cancelled(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Relaxed) > 3
+    }
+}
+
+#[test]
+fn what_was_stopped_half_way_is_not_called_sound() {
+    let whole = Whole::new();
+    let options = ReadBackOptions {
+        private: None,
+        archive: None,
+        rules: Rules::default(),
+        now_micros: 0,
+        repository_id: None,
+        audit: &Heads,
+        evidence: Vec::new(),
+        threads: 1,
+    };
+    let found = read_back(&whole.world.repository, &options, &Impatient(0.into())).unwrap();
+    assert!(found.cancelled && !found.is_sound());
+}
