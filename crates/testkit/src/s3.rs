@@ -73,14 +73,6 @@ impl TestS3 {
         assert_eq!(status, 200, "bucket {name}");
     }
 
-    /// Moves an object into a storage class that hands nothing out, as a lifecycle rule does.
-    pub fn freeze(&self, bucket: &str, key: &str) {
-        let path = format!("/{bucket}/{key}");
-        let headers = format!("x-amz-copy-source: {path}\r\nx-amz-storage-class: DEEP_ARCHIVE\r\n");
-        let status = self.ask("PUT", &path, &headers).expect("moto answers");
-        assert_eq!(status, 200, "{path}");
-    }
-
     /// Where a repository lies below this bucket, as `--repository` takes it.
     pub fn location(&self, bucket: &str, prefix: &str) -> String {
         self.location_through(&self.endpoint(), bucket, prefix)

@@ -255,7 +255,7 @@ fn a_bucket_is_read_back_and_an_object_in_an_archive_class_is_no_damage() {
     let sound = read();
     assert!(sound.is_sound() && sound.not_opened() == 0, "{sound:?}");
     let name = repository.store().list("wal/").unwrap()[0].name.clone();
-    s3.freeze("plain", &format!("p/{name}"));
+    freeze(&s3.endpoint(), "plain", &format!("p/{name}"));
     let cold = read();
     assert!(cold.is_sound(), "{:?}", cold.findings);
     let note = cold.notes.iter().find(|note| note.object == name).unwrap();
@@ -356,8 +356,19 @@ fn two_at_once(store: S3Store, versions: bool) {
     }
 }
 
-fn make_bucket(endpoint: &str, name: &str, locking: bool) {
+/// Into a storage class that hands nothing out, as a lifecycle rule does.
+fn freeze(endpoint: &str, bucket: &str, key: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let copied = client(endpoint)
+        .copy_object()
+        .bucket(bucket)
+        .key(key)
+        .copy_source(format!("{bucket}/{key}"))
+        .storage_class(aws_sdk_s3::types::StorageClass::DeepArchive);
+    runtime.block_on(copied.send()).unwrap();
+}
+
+fn client(endpoint: &str) -> aws_sdk_s3::Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
         .region(aws_sdk_s3::config::Region::new("default"))
@@ -367,8 +378,12 @@ fn make_bucket(endpoint: &str, name: &str, locking: bool) {
             "test", "test", None, None, "test",
         ))
         .build();
-    let client = aws_sdk_s3::Client::from_conf(config);
-    let made = client
+    aws_sdk_s3::Client::from_conf(config)
+}
+
+fn make_bucket(endpoint: &str, name: &str, locking: bool) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let made = client(endpoint)
         .create_bucket()
         .bucket(name)
         .object_lock_enabled_for_bucket(locking);
