@@ -108,6 +108,19 @@ pub fn cosigned_heads(repository: &Repository, log: &str) -> Result<BTreeSet<(u3
         .collect())
 }
 
+/// A proof was made with this head: it is never thinned (audit_log.md §5).
+pub fn keep_head_of_proof(
+    repository: &Repository,
+    log: &str,
+    (epoch, size): (u32, u64),
+) -> Result<()> {
+    put(
+        repository,
+        &format!("kept/{log}/{epoch:08x}-{size:016x}"),
+        &[],
+    )
+}
+
 /// What was said of signing keys, named by its digest.
 pub fn put_key_statement(
     repository: &Repository,
@@ -151,6 +164,12 @@ mod tests {
         assert_eq!(published_origins(&repository, "1").unwrap(), [7]);
         let cosigned = cosigned_heads(&repository, "1").unwrap();
         assert_eq!(cosigned, BTreeSet::from([(2, 300)]));
+        for _ in 0..2 {
+            keep_head_of_proof(&repository, "1", (2, 300)).unwrap();
+        }
+        let kept = repository.store().list("kept/").unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].name, "kept/1/00000002-000000000000012c");
         put_key_statement(&repository, "1", "ab", b"said").unwrap();
         assert_eq!(key_statements(&repository, "1").unwrap(), [b"said"]);
     }

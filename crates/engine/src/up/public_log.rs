@@ -76,6 +76,14 @@ impl PublicLogStore for Kept {
         read.transpose().map_err(|error| error.to_string())
     }
 
+    fn keep_head(&self, epoch: u32, size: u64) -> Result<(), String> {
+        told(repository::keep_head_of_proof(
+            &self.0,
+            &log_name(),
+            (epoch, size),
+        ))
+    }
+
     fn statements(&self) -> Result<Vec<Vec<u8>>, String> {
         told(repository::key_statements(&self.0, &log_name()))
     }

@@ -58,6 +58,8 @@ pub trait PublicLogStore: Send + Sync + fmt::Debug {
     ) -> Result<(), String>;
     /// A signed head, for what a new origin says of the one before.
     fn head(&self, epoch: u32, size: u64) -> Result<Option<SignedHead>, String>;
+    /// A proof is made with this head: it is kept for ever.
+    fn keep_head(&self, epoch: u32, size: u64) -> Result<(), String>;
     /// Statements about the keys that sign, as they are published.
     fn statements(&self) -> Result<Vec<Vec<u8>>, String>;
 }
@@ -84,6 +86,11 @@ impl Published {
     fn size(&self) -> u64 {
         self.head.claimed().size
     }
+
+    fn covers(&self, epoch: u32, position: u64) -> bool {
+        let head = self.head.claimed();
+        position <= head.size && epoch <= head.epoch
+    }
 }
 
 #[derive(Debug)]
@@ -94,6 +101,8 @@ pub(crate) struct PublicLog {
     folder: PublicFolder,
     heads: Arc<HeadKeeper>,
     published: ArcSwapOption<Published>,
+    /// What proofs were made from last; its head is kept, so proofs use it as long as it covers what is asked for.
+    proved: ArcSwapOption<Published>,
     /// The size that was published last.
     told: watch::Sender<u64>,
     trouble: Mutex<Option<String>>,
@@ -114,6 +123,7 @@ impl PublicLog {
             folder: PublicFolder::new(config.folder),
             heads,
             published: ArcSwapOption::empty(),
+            proved: ArcSwapOption::empty(),
             told: watch::channel(0).0,
             trouble: Mutex::default(),
             witnesses: witnesses.map(|one| Arc::new(Witness::new(one))).collect(),
@@ -160,14 +170,26 @@ impl PublicLog {
                 None => Ok(Inclusion::Pending { covered_to: 0 }),
             };
         };
-        let claimed = published.head.claimed();
-        if position > claimed.size || epoch > claimed.epoch {
+        if !published.covers(epoch, position) {
             return Ok(Inclusion::Pending {
-                covered_to: claimed.size,
+                covered_to: published.size(),
             });
         }
+        let proved = self.proved.load_full();
+        let proved = proved
+            .filter(|proved| proved.origin == published.origin && proved.covers(epoch, position));
         let log = Arc::clone(self);
         let made = tokio::task::spawn_blocking(move || {
+            let published = match proved {
+                Some(proved) => proved,
+                None => {
+                    // Before the proof is handed out.
+                    let head = published.head.claimed();
+                    log.store.keep_head(head.epoch, head.size)?;
+                    log.proved.store(Some(Arc::clone(&published)));
+                    published
+                }
+            };
             let leaf = position.saturating_sub(1);
             let path = log.tree(&published).inclusion(leaf);
             let path = path.map_err(|error| error.to_string())?;

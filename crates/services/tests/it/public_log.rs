@@ -63,6 +63,9 @@ impl PublicLogStore for Kept {
             |head: &&SignedHead| (head.claimed().epoch, head.claimed().size) == (epoch, size);
         Ok(heads.iter().find(is_it).cloned())
     }
+    fn keep_head(&self, epoch: u32, size: u64) -> Result<(), String> {
+        self.put(format!("kept/{epoch}-{size}"), &[])
+    }
     fn statements(&self) -> Result<Vec<Vec<u8>>, String> {
         Ok(Vec::new())
     }
@@ -263,6 +266,10 @@ async fn outsiders_watch_clients_prove_and_witnesses_sign() {
         .await
         .json();
     assert_eq!(entry["hash"], said.hash.to_string());
+    // The head that it was made with is kept, and serves as long as it covers what is asked for.
+    assert_eq!(instance.get(&key, &path).await.body, proved.body);
+    let head = format!("kept/{}-{}", said.head.epoch, said.head.size);
+    assert_eq!(public.kept.names("kept/"), [head]);
     // Of another client's nothing is told.
     let other = instance.key_for("premium").await;
     assert_eq!(instance.get(&other, &path).await.status, 404);
