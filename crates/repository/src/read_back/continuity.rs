@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::evidence::{End, EvidenceSource, Shortfall, against};
 use super::{ObjectClass, REMEDY_COPY, Reading, is_of_all, locked};
 use crate::backup::{BackupState, BackupSummary};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::retention::{WalDemand, wal_demand};
 use crate::store::ObjectInfo;
 use crate::wal::{Inventory, TimelineWal, WalReader, segment_name, tail_prefix, wal_inventory};
@@ -84,8 +84,12 @@ pub(super) fn prove(
     };
     for error in &inventory.damaged {
         let object = error.object().unwrap_or("wal/").to_owned();
-        let is_closed = matches!(error, Error::WrongKey { .. } | Error::KeyClosed(_));
-        if !is_closed && !is_found(reading, &object) {
+        // Neither says anything of the object; each was noted when it was read.
+        let is_no_damage = matches!(
+            error,
+            Error::WrongKey { .. } | Error::KeyClosed(_) | Error::Store(StoreError::Cold { .. })
+        );
+        if !is_no_damage && !is_found(reading, &object) {
             reading.found(ObjectClass::of(&object), &object, error);
         }
     }
