@@ -156,7 +156,7 @@ const HEADS: &[RepositoryCase] = &[
 const COPIES: &[RepositoryCase] = &[
     RepositoryCase {
         name: "a backup's manifest",
-        how: |root| flip_middle(&first_of(root, "backups", "manifest")),
+        how: |root| flip_middle(&newest_manifest(root)),
         road: &["--from-backup"],
         finds: "manifest",
     },
@@ -176,7 +176,7 @@ const COPIES: &[RepositoryCase] = &[
         name: "all WAL gone",
         how: |root| std::fs::remove_dir_all(root.join("wal")).unwrap(),
         road: &["--from-wal"],
-        finds: "WAL",
+        finds: "no complete backup",
     },
     RepositoryCase {
         name: "the newest WAL gone",
@@ -210,9 +210,9 @@ fn last(root: &Path, part: &str) -> PathBuf {
     files(&root.join(part)).pop().unwrap()
 }
 
-fn first_of(root: &Path, part: &str, name: &str) -> PathBuf {
-    let mut files = files(&root.join(part)).into_iter();
-    files.find(|path| path.ends_with(name)).unwrap()
+fn newest_manifest(root: &Path) -> PathBuf {
+    let files = files(&root.join("backups")).into_iter();
+    files.rev().find(|path| path.ends_with("manifest")).unwrap()
 }
 
 /// Changes the character after these words in the last file.
