@@ -155,20 +155,18 @@ const HEADS: &[RepositoryCase] = &[
 /// What a copy is brought back from: each takes a restore.
 const COPIES: &[RepositoryCase] = &[
     RepositoryCase {
-        name: "a backup's manifest",
-        how: |root| flip_middle(&newest_manifest(root)),
-        road: &["--from-backup"],
-        finds: "manifest",
-    },
-    RepositoryCase {
-        name: "a pack gone",
-        how: |root| std::fs::remove_file(last(root, "packs")).unwrap(),
+        name: "packs gone",
+        how: |root| std::fs::remove_dir_all(root.join("packs")).unwrap(),
         road: &["--from-backup"],
         finds: "packs/",
     },
     RepositoryCase {
-        name: "a pack's bytes",
-        how: |root| flip_middle(&last(root, "packs")),
+        name: "bytes of packs",
+        how: |root| {
+            files(&root.join("packs"))
+                .iter()
+                .for_each(|pack| flip_middle(pack))
+        },
         road: &["--from-wal"],
         finds: "packs/",
     },
@@ -208,11 +206,6 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 fn last(root: &Path, part: &str) -> PathBuf {
     files(&root.join(part)).pop().unwrap()
-}
-
-fn newest_manifest(root: &Path) -> PathBuf {
-    let files = files(&root.join("backups")).into_iter();
-    files.rev().find(|path| path.ends_with("manifest")).unwrap()
 }
 
 /// Changes the character after these words in the last file.
