@@ -23,7 +23,7 @@ impl World {
 
     fn url(&self, role: &str) -> String {
         format!(
-            "host={} port={} user={role} dbname=bre",
+            "postgres://{role}@/bre?host={}&port={}",
             self.postgres.socket_dir().display(),
             self.postgres.port()
         )
