@@ -27,6 +27,8 @@ pub enum EpochOpening<'a> {
         target_lsn: u64,
         /// Acknowledged entries that did not come back, when that is known.
         known_lost: Option<u64>,
+        /// Heads that are gone from the repository.
+        missing_heads: &'a [HeadRange],
     },
     /// All of the log is lost, and another takes its place: positions count from 1 again, in an epoch above all that are known.
     Continued {
@@ -35,6 +37,7 @@ pub enum EpochOpening<'a> {
         restore_id: &'a str,
         target_lsn: u64,
         known_lost: Option<u64>,
+        missing_heads: &'a [HeadRange],
     },
     /// Something of the log or of its heads disappeared while nobody restored anything, and a person lets writing go on.
     Reopened {
@@ -136,9 +139,16 @@ pub struct EpochRecord {
     pub why: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
-    /// Heads that are gone, and known to be.
+    /// Heads that are gone from the repository, and known to be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_heads: Vec<HeadRange>,
+}
+
+impl EpochRecord {
+    /// Of an entry that opens an epoch, its signature checked.
+    pub fn read(entry: &Entry, keys: &[VerifyingKey]) -> Result<EpochRecord, OpeningError> {
+        check(entry, keys)
+    }
 }
 
 #[derive(Debug, Error, PartialEq, Eq, Clone)]
@@ -169,6 +179,7 @@ struct After<'a> {
     restore_id: &'a str,
     target_lsn: u64,
     known_lost: Option<u64>,
+    missing_heads: &'a [HeadRange],
 }
 
 impl<'a> EpochOpening<'a> {
@@ -181,6 +192,7 @@ impl<'a> EpochOpening<'a> {
                 restore_id,
                 target_lsn,
                 known_lost,
+                missing_heads,
             } => After {
                 reason: Reason::Recovery,
                 timeline,
@@ -188,6 +200,7 @@ impl<'a> EpochOpening<'a> {
                 restore_id,
                 target_lsn,
                 known_lost,
+                missing_heads,
             },
             EpochOpening::Continued {
                 timeline,
@@ -195,6 +208,7 @@ impl<'a> EpochOpening<'a> {
                 restore_id,
                 target_lsn,
                 known_lost,
+                missing_heads,
             } => After {
                 reason: Reason::Continued,
                 timeline,
@@ -202,11 +216,13 @@ impl<'a> EpochOpening<'a> {
                 restore_id,
                 target_lsn,
                 known_lost,
+                missing_heads,
             },
             EpochOpening::Reopened {
                 timeline,
                 known_heads,
                 known_lost,
+                missing_heads,
                 ..
             } => After {
                 reason: Reason::Reopened,
@@ -215,6 +231,7 @@ impl<'a> EpochOpening<'a> {
                 restore_id: "",
                 target_lsn: 0,
                 known_lost,
+                missing_heads,
             },
         })
     }
@@ -277,20 +294,12 @@ impl<'a> EpochOpening<'a> {
                 ),
             );
         }
-        if let EpochOpening::Reopened {
-            why,
-            actor,
-            missing_heads,
-            ..
-        } = self
-        {
+        if !after.missing_heads.is_empty() {
+            let ranges = after.missing_heads.iter().map(HeadRange::to_string);
+            fields.set("missing_heads", joined(ranges));
+        }
+        if let EpochOpening::Reopened { why, actor, .. } = self {
             fields.set("why", *why).set("actor", *actor);
-            if !missing_heads.is_empty() {
-                fields.set(
-                    "missing_heads",
-                    joined(missing_heads.iter().map(HeadRange::to_string)),
-                );
-            }
         }
         fields
     }
@@ -386,11 +395,6 @@ fn read_reopening(fields: &Fields, record: &mut EpochRecord) -> Result<(), Openi
     let text = |name: &'static str| fields.get(name).ok_or(OpeningError::Field(name));
     record.why = Some(text("why")?.to_owned());
     record.actor = Some(text("actor")?.to_owned());
-    let list = fields.get("missing_heads").into_iter();
-    for item in list.flat_map(|list| list.split(' ')) {
-        let range = HeadRange::parse(item).ok_or(OpeningError::Field("missing_heads"))?;
-        record.missing_heads.push(range);
-    }
     Ok(())
 }
 
@@ -431,6 +435,11 @@ fn read_after(entry: &Entry, record: &mut EpochRecord) -> Result<(), OpeningErro
         "unknown" => None,
         _ => Some(number(fields, "known_lost")?),
     };
+    let list = fields.get("missing_heads").into_iter();
+    for item in list.flat_map(|list| list.split(' ')) {
+        let range = HeadRange::parse(item).ok_or(OpeningError::Field("missing_heads"))?;
+        record.missing_heads.push(range);
+    }
     Ok(())
 }
 

@@ -185,7 +185,10 @@ impl Verifier {
     /// What was lost before any head of it was signed shows in the recovery's own words alone.
     fn note_unsigned_losses(&mut self) {
         for opening in &self.report.epochs {
-            let lost = opening.known_lost.unwrap_or(0);
+            let signed = opening.old_heads.first().map_or(0, |old| old.size);
+            // Where nobody knows, at least what was signed for.
+            let at_least = signed.saturating_sub(opening.recovered_size);
+            let lost = opening.known_lost.unwrap_or(at_least);
             self.report.lost_entries += lost;
             let is_lost = |old: &&LostHead| lost > 0 && old.size > opening.recovered_size;
             let Some(old) = opening.old_heads.first().filter(is_lost) else {

@@ -140,6 +140,12 @@ pub(crate) struct UpArgs {
     /// Print the first API key. Without this only the start that makes it does, and later ones name its file.
     #[arg(long)]
     pub(crate) show_key: bool,
+    /// All of the audit log is truly lost: let another take its place, in an epoch above every one that is known, with the loss signed for. Asks again.
+    #[arg(long)]
+    pub(crate) continue_log: bool,
+    /// With --continue-log, where there is no terminal to ask at: yes, all of it is lost.
+    #[arg(long, requires = "continue_log")]
+    pub(crate) yes_all_is_lost: bool,
 }
 
 #[derive(Debug, Args)]

@@ -419,8 +419,9 @@ pub(crate) struct Backup {
     pub(crate) schema_days: NonZeroU16,
     /// Between the mark that something expires and its deletion. Longer than any backup takes.
     pub(crate) grace_hours: NonZeroU16,
-    /// Of signed heads older than the WAL one in so many minutes is kept.
-    pub(crate) heads_minutes: NonZeroU16,
+    /// Of older engines: signed heads are thinned by one rule now (audit_log.md §5). Read, and without effect.
+    #[serde(rename = "heads_minutes")]
+    _heads_minutes: Option<NonZeroU16>,
     pub(crate) source: Source,
     /// Most MiB a second that a backup reads; none: as fast as it can.
     pub(crate) throttle_mib: Option<NonZeroU32>,
@@ -462,7 +463,7 @@ impl Default for Backup {
             wal_days: days(7),
             schema_days: days(90),
             grace_hours: days(24),
-            heads_minutes: days(15),
+            _heads_minutes: None,
             source: Source::Auto,
             throttle_mib: None,
         }
@@ -489,7 +490,6 @@ impl Backup {
             wal_micros: micros(self.wal_days),
             schema_micros: micros(self.schema_days),
             grace_micros: i64::from(self.grace_hours.get()) * HOUR_MICROS,
-            heads_spacing_micros: i64::from(self.heads_minutes.get()) * HOUR_MICROS / 60,
             wal_at_once: false,
         }
     }

@@ -220,6 +220,8 @@ impl Copier {
             now_micros: jiff::Timestamp::now().as_microsecond(),
         };
         let copied = copy(&self.first, &other.repository, &options, &steps)?;
+        let keys = crate::keys::trusted(&self.instance.keys(), &self.first)?;
+        crate::up::thinning::follow(&other.repository, &keys)?;
         if *expire_at > Instant::now() || self.stop.is_stopped() {
             let expiry = Expiry::NotDue;
             return Ok(Round { copied, expiry });

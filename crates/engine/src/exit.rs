@@ -17,6 +17,16 @@ pub(crate) enum Exit {
     NotRunning = 4,
     /// A part of it was done, or it still waits.
     Partial = 5,
+    /// Of an audit log: sound to a place, and from there on no head vouches for it.
+    SoundUpTo = 6,
+    /// Of an audit log: nothing outside the database vouches for it.
+    Unanchored = 7,
+    /// Of an audit log: entries or heads that were signed are missing.
+    Cut = 8,
+    /// Of an audit log: something is not what it was.
+    Rewritten = 9,
+    /// Of an audit log: whole, and signed openings name what is lost.
+    KnownLoss = 10,
 }
 
 impl Exit {
@@ -28,7 +38,25 @@ Exit codes:
   2  usage: the command line cannot be read
   3  refused: something stands against it, nothing was changed
   4  not running, or unreachable
-  5  partial, or still waiting";
+  5  partial, or still waiting
+bre audit verify, beside them:
+  6  sound up to a place: what follows is older than a minute, and no signed head covers it
+  7  unanchored: no signed head and no anchor vouches for the log
+  8  cut: entries or heads that were signed are missing
+  9  rewritten: something is not what it was
+ 10  known loss: what is there is whole, and what was lost is named";
+
+    /// What a verification of an audit log ends with.
+    pub(crate) fn of(verdict: audit::Verdict) -> Exit {
+        match verdict {
+            audit::Verdict::Sound => Exit::Done,
+            audit::Verdict::SoundUpTo => Exit::SoundUpTo,
+            audit::Verdict::Unanchored => Exit::Unanchored,
+            audit::Verdict::Cut => Exit::Cut,
+            audit::Verdict::Rewritten => Exit::Rewritten,
+            audit::Verdict::KnownLoss => Exit::KnownLoss,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -53,10 +81,15 @@ mod tests {
             (Exit::Refused, "refused"),
             (Exit::NotRunning, "not running"),
             (Exit::Partial, "partial"),
+            (Exit::SoundUpTo, "sound up to"),
+            (Exit::Unanchored, "unanchored"),
+            (Exit::Cut, "cut"),
+            (Exit::Rewritten, "rewritten"),
+            (Exit::KnownLoss, "known loss"),
         ];
         for (number, (exit, word)) in all.into_iter().enumerate() {
             assert_eq!(exit as usize, number);
-            let line = format!("  {number}  {word}");
+            let line = format!("{number:>3}  {word}");
             assert!(help.contains(&line), "{line:?} is not in:\n{help}");
         }
     }

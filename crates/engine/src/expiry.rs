@@ -79,8 +79,7 @@ pub(crate) fn carry_out(
         Ok(done) => event()
             .with("state", "complete")
             .with("marked", done.buried)
-            .with("deleted", done.deleted)
-            .with("heads", done.heads),
+            .with("deleted", done.deleted),
         Err(error) => event().with("state", "failed").with("why", error),
     };
     // What was begun is on record; that it ended is worth less than what it did.
@@ -113,8 +112,8 @@ fn backups(plan: &Plan, action: Action) -> String {
 
 pub(crate) fn sentence(done: &Expired) -> String {
     let mut text = format!(
-        "{} objects marked to go, {} deleted, {} signed heads thinned",
-        done.buried, done.deleted, done.heads
+        "{} objects marked to go, {} deleted",
+        done.buried, done.deleted
     );
     if done.locked > 0 {
         text.push_str(&format!(", {} locked and left for later", done.locked));

@@ -4,6 +4,7 @@
 //! Absent on purpose: pricing, SQL, formats. They live in the library crates.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod anchors;
 mod beside;
 mod cli;
 mod clusters;

@@ -126,6 +126,16 @@ pub fn archive_parts(repository: &Repository, log: u16) -> Result<Vec<ArchivePar
         .collect()
 }
 
+/// The newest stretch of a log that is archived. Needs no key.
+pub fn newest_archived(repository: &Repository, log: u16) -> Result<Option<ArchivePart>> {
+    // Epoch and positions are of fixed width in the names, and these are listed in order.
+    let objects = repository.store().list(&prefix(log))?;
+    let newest = objects.last();
+    newest
+        .map(|object| read_part(repository, &object.name))
+        .transpose()
+}
+
 /// How far a log is archived, from names alone: the last position of the newest stretch.
 pub fn archived_to(repository: &Repository, log: u16) -> Result<Option<u64>> {
     let prefix = prefix(log);

@@ -130,6 +130,8 @@ impl Copy<'_> {
         let proven = |head: &ObjectInfo| {
             oldest_open.is_none_or(|open| head.modified_micros < open - CLOCKS_MICROS)
         };
+        // Which heads were let go of, before those that name them.
+        self.bring(&self.from.store().list("thinned/")?)?;
         self.bring(&heads.into_iter().filter(proven).collect::<Vec<_>>())?;
         done.superseded = self.drop_superseded()?;
         (done.wal_end_lsn, done.until_micros) = end_of(self.to)?;

@@ -74,6 +74,158 @@ fn object(log: &str, epoch: u32, size: u64) -> String {
     format!("heads/{log}/{epoch:08x}-{size:016x}")
 }
 
+/// Which heads there are, and the store's time of each.
+pub fn dated_heads(repository: &Repository, log: &str) -> Result<Vec<((u32, u64), i64)>> {
+    let objects = repository.store().list(&format!("heads/{log}/"))?;
+    let dated = objects.iter().filter_map(|object| {
+        let name = HeadName::parse(&object.name)?;
+        Some(((name.epoch, name.size), object.modified_micros))
+    });
+    Ok(dated.collect())
+}
+
+/// Lets go of one; one that is gone already is none. What the store keeps locked stays.
+pub fn drop_head(repository: &Repository, log: &str, (epoch, size): (u32, u64)) -> Result<()> {
+    dropped(repository, &object(log, epoch, size))
+}
+
+/// A record beside the heads, by its place: `anchors` and `kept` are named like heads.
+fn beside(kind: &str, log: &str, (epoch, size): (u32, u64)) -> String {
+    format!("{kind}/{log}/{epoch:08x}-{size:016x}")
+}
+
+/// Puts the newest head of another repository, and lets go of older ones of its epoch. One that is there stays.
+pub fn put_anchor(
+    repository: &Repository,
+    log: &str,
+    (epoch, size): (u32, u64),
+    bytes: &[u8],
+) -> Result<()> {
+    let name = beside("anchors", log, (epoch, size));
+    put_once(repository, &name, bytes)?;
+    for (other, older) in named(repository, "anchors", log)? {
+        if other == epoch && older < size {
+            dropped(repository, &beside("anchors", log, (other, older)))?;
+        }
+    }
+    Ok(())
+}
+
+/// The newest anchor of each epoch, oldest first.
+pub fn anchors(repository: &Repository, log: &str) -> Result<Vec<StoredHead>> {
+    let newest: std::collections::BTreeMap<u32, u64> =
+        named(repository, "anchors", log)?.into_iter().collect();
+    let mut anchors = Vec::new();
+    for (epoch, size) in newest {
+        match repository
+            .store()
+            .get(&beside("anchors", log, (epoch, size)))
+        {
+            Ok(bytes) => anchors.push(StoredHead {
+                log: log.to_owned(),
+                epoch,
+                size,
+                bytes,
+            }),
+            // A newer one took its place.
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(anchors)
+}
+
+/// From now on this head is never thinned.
+pub fn keep_head(repository: &Repository, log: &str, place: (u32, u64)) -> Result<()> {
+    put_once(repository, &beside("kept", log, place), b"")
+}
+
+/// Heads that are never thinned: a proof names them, or a witness cosigned them.
+pub fn kept_heads(repository: &Repository, log: &str) -> Result<Vec<(u32, u64)>> {
+    let mut kept = named(repository, "kept", log)?;
+    kept.extend(named(repository, "cosigned", log)?);
+    Ok(kept)
+}
+
+/// Ascending.
+fn named(repository: &Repository, kind: &str, log: &str) -> Result<Vec<(u32, u64)>> {
+    let prefix = format!("{kind}/{log}/");
+    let objects = repository.store().list(&prefix)?;
+    let places = objects.iter().filter_map(|object| {
+        let name = object.name.strip_prefix(&prefix)?.split('.').next()?;
+        let (epoch, size) = name.split_once('-')?;
+        let epoch = u32::from_str_radix(epoch, 16).ok()?;
+        Some((epoch, u64::from_str_radix(size, 16).ok()?))
+    });
+    Ok(places.collect())
+}
+
+/// The range that a record of thinned heads is about, and its object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThinnedName {
+    pub epoch: u32,
+    pub from: u64,
+    pub to: u64,
+    pub object: String,
+}
+
+pub fn put_thinned(
+    repository: &Repository,
+    log: &str,
+    epoch: u32,
+    (from, to): (u64, u64),
+    at_micros: i64,
+    bytes: &[u8],
+) -> Result<()> {
+    let name = format!("thinned/{log}/{epoch:08x}-{from:016x}-{to:016x}.{at_micros:016x}");
+    put_once(repository, &name, bytes)
+}
+
+pub fn thinned_names(repository: &Repository, log: &str) -> Result<Vec<ThinnedName>> {
+    let prefix = format!("thinned/{log}/");
+    let objects = repository.store().list(&prefix)?;
+    let names = objects.into_iter().filter_map(|object| {
+        let range = object.name.strip_prefix(&prefix)?.split('.').next()?;
+        let mut parts = range.split('-');
+        let mut next = || u64::from_str_radix(parts.next()?, 16).ok();
+        let (epoch, from, to) = (next()?, next()?, next()?);
+        Some(ThinnedName {
+            epoch: u32::try_from(epoch).ok()?,
+            from,
+            to,
+            object: object.name,
+        })
+    });
+    Ok(names.collect())
+}
+
+/// `None` when a newer one took its place.
+pub fn thinned(repository: &Repository, name: &ThinnedName) -> Result<Option<Vec<u8>>> {
+    match repository.store().get(&name.object) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub fn drop_thinned(repository: &Repository, name: &ThinnedName) -> Result<()> {
+    dropped(repository, &name.object)
+}
+
+fn put_once(repository: &Repository, name: &str, bytes: &[u8]) -> Result<()> {
+    match repository.store().put(name, bytes) {
+        Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn dropped(repository: &Repository, name: &str) -> Result<()> {
+    match repository.store().delete(name) {
+        Ok(()) | Err(StoreError::NotFound { .. } | StoreError::Locked { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// What the name of a head says.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HeadName {

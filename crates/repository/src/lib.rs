@@ -30,7 +30,8 @@ mod transparency;
 mod wal;
 
 pub use archive::{
-    ArchivePart, ArchivedEntries, archive_parts, archived_to, put_archive, read_archive,
+    ArchivePart, ArchivedEntries, archive_parts, archived_to, newest_archived, put_archive,
+    read_archive,
 };
 pub use backup::{
     BackupFacts, BackupKind, BackupOptions, BackupReader, BackupState, BackupStop, BackupSummary,
@@ -39,7 +40,10 @@ pub use backup::{
 };
 pub use copying::{Copied, CopyOptions, copy};
 pub use error::{ClosedKey, Error, Result, StoreError};
-pub use heads::{StoredHead, head, head_sizes, heads, put_head};
+pub use heads::{
+    StoredHead, ThinnedName, anchors, dated_heads, drop_head, drop_thinned, head, head_sizes,
+    heads, keep_head, kept_heads, put_anchor, put_head, put_thinned, thinned, thinned_names,
+};
 pub use keys::{
     ChunkIdKey, DataKeySecret, KeyError, KeyOutlook, KeyState, KeyTrouble, NamedWrap, Reach,
     RecipientPrivate, RecipientPublic, Rewrapped, UnwrapKeys, Vault, WalReach, WrapBinding,

@@ -81,8 +81,33 @@ pub struct AuditConfig {
 pub trait HeadPublisher: Send + Sync + fmt::Debug {
     /// The WAL position up to which the repository holds everything.
     fn durable_lsn(&self) -> Option<u64>;
-    /// Called from a thread of its own; may take as long as a store takes.
+    /// Called from a thread of its own; may take as long as a store takes. So are all that follow.
     fn publish(&self, head: &audit::SignedHead) -> Result<(), String>;
+
+    /// What is known outside the database. Asked for once, when the services start.
+    fn known(&self) -> crate::KnownLog {
+        crate::KnownLog::default()
+    }
+    /// From here on no other epoch has this number, whatever becomes of this one. Durable when it returns.
+    fn claim(&self, _: &crate::Claim) -> Result<(), String> {
+        Ok(())
+    }
+    /// What has disappeared since it was published, in words.
+    fn look(&self) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+    /// Heads that should be there and are not. `whole`: all of them are looked at; otherwise the one that the anchor names.
+    fn missing(&self, _whole: bool) -> Result<Vec<audit::HeadRange>, String> {
+        Ok(Vec::new())
+    }
+    /// Writes down what was found damaged, or that a person has looked at it: it holds across starts.
+    fn note_damage(&self, _: Option<&str>) -> Result<(), String> {
+        Ok(())
+    }
+    /// Lets go of old heads (audit_log.md §5). `named`: epochs and sizes that openings name.
+    fn thin(&self, _named: &[(u32, u64)]) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// What the WAL stream is doing, asked for at every locate: answer from memory.

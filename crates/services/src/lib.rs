@@ -16,6 +16,7 @@ mod config;
 mod data;
 mod digits;
 mod internal;
+mod known;
 mod peer;
 mod public_log;
 mod refusals;
@@ -50,6 +51,7 @@ pub use data::{
     check_feed, check_schema, configuration_changes, losses, openings, periods, places, verify,
 };
 pub use internal::InternalSecret;
+pub use known::{Claim, Evidence, KnownLog};
 pub use public_log::{PublicLogConfig, PublicLogStore, WitnessConfig};
 pub use reload::ReloadReport;
 pub use running::{Running, ServiceError, Services};

@@ -233,6 +233,9 @@ impl Services {
         }
         let looks = gateway.peers.iter().cloned();
         background.extend(looks.map(|peer| tokio::spawn(peer.look())));
+        if let Some(local) = &local {
+            background.push(tokio::spawn(Arc::clone(&local.heads).watch_over()));
+        }
         let heads_task = local.as_ref().map(|local| {
             let heads = Arc::clone(&local.heads);
             tokio::spawn(heads.publish_all(stop_heads.subscribe(), HEAD_PATIENCE))

@@ -52,6 +52,7 @@ fn a_log_that_is_lost_whole_is_continued_in_an_epoch_above_all_that_are_known() 
         restore_id: "r-1",
         target_lsn: 0,
         known_lost: Some(40),
+        missing_heads: &[],
     };
     assert_eq!(after.chain.next_epoch(6, &opening), 7);
     let opened = after

@@ -82,6 +82,7 @@ fn epochs_are_opened_in_one_way_only() {
         restore_id: "r",
         target_lsn: 0,
         known_lost: None,
+        missing_heads: &[],
     };
     assert_eq!(
         chain.open_epoch(1, &recovery, &key),

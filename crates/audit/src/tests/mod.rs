@@ -100,6 +100,7 @@ impl Log {
             restore_id: "r-7",
             target_lsn: 0x1_0000_2000,
             known_lost,
+            missing_heads: &[],
         };
         let sealed = self
             .chain

@@ -385,6 +385,7 @@ fn a_forged_opening() {
             restore_id: "r-1",
             target_lsn: 1,
             known_lost: None,
+            missing_heads: &[],
         };
         let sealed = log.chain.open_epoch(1, &opening, key).unwrap();
         let mut entry = sealed.entry;

@@ -35,6 +35,8 @@ pub(crate) enum AuditCommand {
     /// The keys that sign the log: which there are, a new one that the old one vouches for, one that ends.
     #[command(subcommand)]
     SigningKey(SigningKeyCommand),
+    /// Let the log be written again after damage was found (health: audit_log); what is missing and why goes on record, signed. Restore instead wherever you can.
+    Reopen(AuditReopenArgs),
     /// The audit archive's own key: who can read the archive; a new key beside the old one, and the old one let go.
     #[command(subcommand)]
     Key(AuditKeyCommand),
@@ -55,6 +57,13 @@ pub(crate) struct AuditRoad {
     /// Where the scratch folder is made; DIR/proof when absent.
     #[arg(long, value_name = "DIR")]
     pub(crate) work: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditReopenArgs {
+    /// What happened and why it is accepted; stands in the log for ever.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
 }
 
 #[derive(Debug, Args)]

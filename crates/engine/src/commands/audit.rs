@@ -2,20 +2,25 @@
 
 use std::process::ExitCode;
 
-use audit::{Head, SignedHead};
+use audit::{BadEntry, SignedHead, Verdict};
 use serde::Serialize;
 
 use postgres_physical::server::{Binaries, OsUser};
 
 use super::{
-    audit_archive, audit_follow, audit_keys, audit_prove, audit_statements, audit_tables,
-    opened::Opened, progress::Steps, signing_keys,
+    audit_archive, audit_follow, audit_keys,
+    audit_outside::{self, Outside},
+    audit_prove, audit_statements, audit_tables,
+    opened::Opened,
+    progress::Steps,
+    signing_keys,
 };
 use crate::{
-    cli::{AuditArgs, AuditCommand, AuditRoad, RepositoryArgs},
+    cli::{AuditArgs, AuditCommand, AuditReopenArgs, AuditRoad, RepositoryArgs},
     config::Config,
     control::Control,
     error::Error,
+    exit::Exit,
     instance::Instance,
     keys::trusted,
     proof::{Copied, Prover, Reach},
@@ -45,6 +50,10 @@ pub(crate) async fn run(
         } => audit_prove::check(instance, json, &file, &key, statements.as_deref()),
         AuditCommand::Follow(args) => audit_follow::run(json, &args).await,
         AuditCommand::SigningKey(command) => signing_keys::run(instance, json, command).await,
+        AuditCommand::Reopen(args) => {
+            reopen(instance, json, &args).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         AuditCommand::Key(command) => audit_keys::run(instance, json, command),
     }
 }
@@ -99,37 +108,45 @@ struct Verified {
     replayed_to: Option<String>,
     #[serde(flatten)]
     report: services::AuditReport,
+    /// Where else the newest head is kept, and which.
+    anchors: Vec<audit_outside::Anchor>,
 }
 
 async fn verify(instance: &Instance, json: bool, args: &AuditArgs) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, &args.repository)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
-    let mut signed = heads::stored(&opened.repository)?;
-    if args.database.is_none() {
-        signed.extend(newest_of_running(instance).await);
+    let mut outside = Outside::gather(instance, &opened, &keys)?;
+    if args.database.is_none()
+        && let Some(newest) = newest_of_running(instance).await
+    {
+        outside.heads.push(newest.verify(&keys)?);
     }
-    let heads: Vec<Head> = signed
-        .iter()
-        .map(|head| head.verify(&keys))
-        .collect::<Result<_, _>>()?;
-    let database = database(instance, args)?;
-    let mut report = services::verify(&database, LOG, &heads, &keys).await?;
+    let (heads, database) = (&outside.heads, database(instance, args)?);
+    let mut report = services::verify(&database, LOG, heads, &keys).await?;
     if report.is_sound()
         && let Some((bad, reason)) =
             audit_statements::taken_away(&database, &opened.repository).await?
     {
         report.log.first_bad = Some(bad);
         report.log.reason = Some(reason);
-        report.verdict = report.log.verdict();
+    }
+    let word = outside.judge(&mut report.log);
+    // A fault of what stands around the log is said by whoever compared it.
+    if report.schema.is_sound() {
+        report.verdict = word.name();
     }
     let verified = Verified {
         road: "server",
         backup_id: None,
         replayed_to: None,
         report,
+        anchors: outside.anchors.clone(),
     };
-    let road = "road: the running server's own answers (bre audit verify --from-wal asks the repository alone)\n";
-    Ok(show(json, &verified, road, heads.len()))
+    let road = format!(
+        "road: the running server's own answers (bre audit verify --from-wal asks the repository alone)\n{}",
+        outside.sentences()
+    );
+    Ok(show(json, &verified, &road, heads.len(), word))
 }
 
 fn verify_copy(
@@ -171,20 +188,35 @@ fn verify_copy(
         backup_id: Some(backup),
         replayed_to: Some(replayed_to),
         report,
+        anchors: Vec::new(),
     };
-    Ok(show(json, &verified, &words, heads))
+    let word = verified.report.log.plain_verdict();
+    Ok(show(json, &verified, &words, heads, word))
 }
 
-fn show(json: bool, verified: &Verified, road: &str, heads: usize) -> ExitCode {
+fn show(json: bool, verified: &Verified, road: &str, heads: usize, word: Verdict) -> ExitCode {
     let report = &verified.report;
     terminal::result(json, verified, || {
-        format!("{road}{}", sentences(report, heads))
+        format!("{road}{}", sentences(report, heads, word))
     });
-    if report.is_sound() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match report.schema.is_sound() {
+        true => Exit::of(word).into(),
+        false => Exit::Rewritten.into(),
     }
+}
+
+/// A person has looked at what was found damaged, and lets writing go on.
+async fn reopen(instance: &Instance, json: bool, args: &AuditReopenArgs) -> Result<(), Error> {
+    let order = serde_json::json!({ "reason": args.reason, "by": super::import::who() });
+    let control = Control::to(instance)?;
+    let answer: serde_json::Value = control.post("/internal/audit/reopen", &order).await?;
+    terminal::result(json, &answer, || {
+        format!(
+            "the log is written again; entry {} of epoch {} says so, and why",
+            answer["audit"]["position"], answer["audit"]["epoch"]
+        )
+    });
+    Ok(())
 }
 
 /// The head that the running engine has in memory: it vouches for entries whose WAL is still on its way to the repository.
@@ -197,12 +229,20 @@ async fn newest_of_running(instance: &Instance) -> Option<SignedHead> {
     SignedHead::from_json(&serde_json::to_vec(&head).ok()?).ok()
 }
 
-fn sentences(report: &services::AuditReport, heads: usize) -> String {
+fn sentences(report: &services::AuditReport, heads: usize, word: Verdict) -> String {
     let log = &report.log;
     let mut text = format!(
         "{} entries, {} verified against {heads} signed heads ({} agreed, the newest at {}); {} quotes\n",
         log.entries, log.verified, log.heads_agreed, log.covered_to, report.quotes
     );
+    for opening in log.epochs.iter().filter(|opening| opening.why.is_some()) {
+        text.push_str(&format!(
+            "reopened after damage as epoch {} by {}: {}\n",
+            opening.epoch,
+            opening.actor.as_deref().unwrap_or("nobody"),
+            opening.why.as_deref().unwrap_or_default()
+        ));
+    }
     for loss in &log.known_losses {
         text.push_str(&format!(
             "known loss, declared by a later epoch: epoch {} had {} entries\n",
@@ -228,25 +268,39 @@ fn sentences(report: &services::AuditReport, heads: usize) -> String {
             "NOT SOUND: the log hangs together, but {} things around it are not as the migrations make them\n",
             schema.findings.len()
         ),
-        _ => verdict(log),
+        _ => verdict(log, word),
     });
     text
 }
 
 /// Of a log that was walked, wherever it lies.
-pub(super) fn verdict(log: &audit::Report) -> String {
-    match (&log.first_bad, &log.reason) {
-        (Some(bad), reason) => format!(
-            "NOT SOUND: first bad entry is epoch {} position {}: {}\n",
+pub(super) fn verdict(log: &audit::Report, word: Verdict) -> String {
+    let bad = |what: &str| {
+        let bad = log.first_bad.unwrap_or(BadEntry {
+            epoch: 0,
+            position: 0,
+        });
+        format!(
+            "NOT SOUND, {what}: first bad entry is epoch {} position {}: {}\n",
             bad.epoch,
             bad.position,
-            reason.as_deref().unwrap_or("no reason given")
+            log.reason.as_deref().unwrap_or("no reason given")
+        )
+    };
+    match word {
+        Verdict::Rewritten => bad("rewritten"),
+        Verdict::Cut => bad("cut"),
+        Verdict::Unanchored => "NOT SOUND, unanchored: there is no signed head and no anchor, so nothing outside the database vouches for it\n".to_owned(),
+        Verdict::SoundUpTo => format!(
+            "sound up to {}: no signed head covers what follows, the first of it recorded at {}\n",
+            log.covered_to,
+            log.uncovered_since_micros.map_or_else(String::new, time)
         ),
-        (None, _) if !log.known_losses.is_empty() => {
+        Verdict::KnownLoss => {
             "sound, with known losses: what is there is whole, and what is not there is named above\n"
                 .to_owned()
         }
-        (None, _) => "sound\n".to_owned(),
+        Verdict::Sound => "sound\n".to_owned(),
     }
 }
 

@@ -20,6 +20,7 @@ use super::{audit::verdict, opened::Opened};
 use crate::{
     cli::{AuditArgs, RepositoryArgs},
     error::Error,
+    exit::Exit,
     instance::Instance,
     keys::{audit_reading_key, audit_writing_key, lacks_audit_writing_key, trusted},
     terminal,
@@ -356,11 +357,7 @@ pub(super) fn verify(
         parts: parts.len(),
     };
     terminal::result(json, &report, || report.sentences());
-    Ok(if report.log.is_sound() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(Exit::of(report.log.plain_verdict()).into())
 }
 
 #[derive(Debug, Serialize)]
@@ -418,14 +415,10 @@ fn verify_export(
             log.verified,
             log.heads_agreed,
             log.covered_to,
-            verdict(log)
+            verdict(log, log.plain_verdict())
         )
     });
-    Ok(if log.is_sound() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(Exit::of(log.plain_verdict()).into())
 }
 
 fn exported(line: &str) -> Result<StoredEntry, String> {
@@ -486,7 +479,7 @@ impl ArchiveReport {
                 self.parts_left_behind
             ));
         }
-        text.push_str(&verdict(log));
+        text.push_str(&verdict(log, log.plain_verdict()));
         text
     }
 }

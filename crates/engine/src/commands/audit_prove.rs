@@ -10,7 +10,7 @@ use std::{
 };
 
 use audit::{InclusionProof, KeyStatement, ProofError, Proved, Prover, SignedHead, VerifyingKey};
-use repository::Repository;
+use repository::{Repository, keep_head};
 use serde::Serialize;
 use services::Place;
 
@@ -56,6 +56,15 @@ pub(super) async fn prove(
     let database = database(instance, &args.audit)?;
     let place = place(&database, args).await?;
     let proof = proof_of(&opened.repository, &database, place, &keys).await?;
+    let named = proof.head().claimed();
+    // Whoever gets the proof may look for its head here. A repository that is only read has an engine that thins no head of the last hour.
+    if let Err(error) = keep_head(
+        &opened.repository,
+        &LOG.to_string(),
+        (named.epoch, named.size),
+    ) {
+        tracing::warn!(%error, "the proof's head may be thinned later; the proof itself holds all that it needs");
+    }
     let Some(file) = &args.out else {
         // The very bytes: a proof is checked byte for byte.
         terminal::bytes(&proof.to_json());

@@ -68,7 +68,7 @@ const LOOK: Timespec = Timespec {
 };
 
 /// Asks a person; where there is none, only shows the question.
-pub(super) fn confirmed(question: &str) -> bool {
+pub(crate) fn confirmed(question: &str) -> bool {
     confirmed_unless(question, &|| false)
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &ServeArgs) -> Result<E
         false => None,
     };
     let services_config =
-        wiring::services_config(&runtime, instance, &config, args, protection.as_ref())?;
+        wiring::services_config(&runtime, instance, &config, args, protection.as_mut())?;
     let mut services = runtime.block_on(Services::start(services_config))?;
     let announced = announce(instance, &config, json, args, &services)?;
     let mut next_look = Instant::now();

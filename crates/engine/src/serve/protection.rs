@@ -13,10 +13,11 @@ use postgres_physical::{
     wire::ConnectOptions,
 };
 use repository::{BackupKind, BackupState, catalogue};
-use services::{HeadPublisher, PublicLogConfig, StreamHealth};
+use services::{Claim, HeadPublisher, KnownLog, PublicLogConfig, StreamHealth};
 use tokio::runtime::Runtime;
 
 use crate::{
+    anchors::{self, Anchors, Carriers},
     cli::ReadingArgs,
     config::Config,
     copies::Copies,
@@ -58,6 +59,7 @@ struct Guarded {
     backups: Backups,
     plan: Option<Plan>,
     copies: Copies,
+    carriers: Option<Carriers>,
     binaries: Option<Binaries>,
     user: Option<OsUser>,
     settings: crate::config::Backup,
@@ -100,6 +102,7 @@ impl Protection {
                 backups: Backups::default(),
                 plan: None,
                 copies,
+                carriers: None,
                 // Only proofs need them; without them they are not made, and the plan says so.
                 binaries: Binaries::find(config.database.binaries.as_deref()).ok(),
                 user: OsUser::for_server().ok(),
@@ -122,14 +125,32 @@ impl Protection {
         Some(guarded.own.repository.id().to_owned())
     }
 
-    pub(super) fn publisher(&self) -> Arc<dyn HeadPublisher> {
-        match &self.guarded {
-            Some(guarded) => Arc::new(Publisher {
-                repository: guarded.own.repository.clone(),
-                stream: self.monitor.clone(),
-            }),
-            None => Arc::new(InMemory),
-        }
+    pub(super) fn publisher(
+        &mut self,
+        instance: &Instance,
+        config: &Config,
+        recovering: bool,
+    ) -> Result<Arc<dyn HeadPublisher>, Error> {
+        let Some(guarded) = &mut self.guarded else {
+            return Ok(Arc::new(InMemory {
+                anchors: Anchors::open(&instance.keys(), "")?,
+                damage: anchors::noted_damage(&instance.keys()),
+            }));
+        };
+        let publisher = Arc::new(Publisher::prepare(
+            &guarded.own.repository,
+            self.monitor.clone(),
+            &instance.keys(),
+            config,
+            None,
+            recovering,
+        )?);
+        guarded.carriers = Some(Carriers::start(
+            config,
+            &publisher.anchors,
+            self.signing.verifying_key(),
+        ));
+        Ok(publisher)
     }
 
     /// The public keys that vouch for the log.
@@ -185,6 +206,9 @@ impl Protection {
     pub(super) fn stop(self) {
         self.monitor.follow(None);
         if let Some(mut guarded) = self.guarded {
+            if let Some(carriers) = &mut guarded.carriers {
+                carriers.end();
+            }
             guarded.backups.end();
             guarded.copies.end();
             if let Some(plan) = &mut guarded.plan {
@@ -328,16 +352,41 @@ fn backup_connection(config: &Config) -> Result<ConnectOptions, Error> {
         .map_err(|error| Error::Failed(format!("[database] backup_url: {error}")))
 }
 
-/// Heads that nobody outside keeps: they hold as long as this process does.
+/// Heads that no repository keeps: the newest of them lies beside the keys.
 #[derive(Debug)]
-struct InMemory;
+struct InMemory {
+    anchors: Anchors,
+    damage: Option<String>,
+}
 
 impl HeadPublisher for InMemory {
     fn durable_lsn(&self) -> Option<u64> {
         Some(u64::MAX)
     }
 
-    fn publish(&self, _: &SignedHead) -> Result<(), String> {
-        Ok(())
+    fn publish(&self, head: &SignedHead) -> Result<(), String> {
+        self.anchors
+            .keep("", head)
+            .map_err(|error| error.to_string())
+    }
+
+    fn known(&self) -> KnownLog {
+        let file = self.anchors.file();
+        KnownLog {
+            anchors: file.head().ok().flatten().into_iter().collect(),
+            claimed: file.claim(),
+            damage: self.damage.clone(),
+            ..KnownLog::default()
+        }
+    }
+
+    fn claim(&self, claim: &Claim) -> Result<(), String> {
+        self.anchors.claim(claim).map_err(|error| error.to_string())
+    }
+
+    fn note_damage(&self, reason: Option<&str>) -> Result<(), String> {
+        self.anchors
+            .note_damage(reason)
+            .map_err(|error| error.to_string())
     }
 }

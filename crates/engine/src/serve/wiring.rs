@@ -25,7 +25,7 @@ pub(super) fn services_config(
     instance: &Instance,
     config: &Config,
     args: &ServeArgs,
-    protection: Option<&Protection>,
+    mut protection: Option<&mut Protection>,
 ) -> Result<ServicesConfig, Error> {
     let _inside = runtime.enter();
     let secret = config
@@ -35,18 +35,18 @@ pub(super) fn services_config(
         .map(|path| secret_file::read("the internal secret is not usable", path))
         .transpose()?;
     let (public, internal) = listeners(config, args, secret.is_some())?;
-    let control = match protection {
+    let control = match &protection {
         Some(_) => {
             let control = tokio::net::UnixListener::from_std(control_listener(instance)?);
             Some(control.map_err(Error::file("cannot listen on", instance.control_socket()))?)
         }
         None => None,
     };
-    let audit = protection.map(|protection| {
+    let audit = protection.as_deref_mut().map(|protection| {
         Ok::<_, Error>(AuditConfig {
             log: LOG,
             signing_key: protection.signing_key(),
-            publisher: protection.publisher(),
+            publisher: protection.publisher(instance, config, args.restored.is_some())?,
             heads: protection.heads()?,
             trusted: protection.trusted(instance)?,
             public: protection.public_log(config)?,
@@ -62,7 +62,7 @@ pub(super) fn services_config(
             cache: config.services.cache_service.clone(),
         },
         database: DatabaseConfig {
-            owner: match protection {
+            owner: match &protection {
                 Some(_) => database_url(&config.database.owner_url, "owner_url")?,
                 None => String::new(),
             },
@@ -73,13 +73,13 @@ pub(super) fn services_config(
         internal,
         control,
         audit: audit.transpose()?,
-        stream: match protection {
+        stream: match &protection {
             Some(protection) => protection.stream(),
             None => Arc::new(StreamMonitor::default()) as Arc<dyn StreamHealth>,
         },
         strict: config.database.strict,
         settings: services::Settings {
-            repository_id: protection.and_then(Protection::repository_id),
+            repository_id: protection.as_deref().and_then(Protection::repository_id),
             ..config.for_services()?
         },
         // Invented rates are for a first look at `bre up`, not for a database of somebody's own.

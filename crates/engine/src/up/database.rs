@@ -14,6 +14,7 @@ use services::RecoveryFact;
 
 use super::{observer::Step, postgres::Folder, supervisor::Supervisor};
 use crate::{
+    anchors::AnchorFile,
     commands::progress::Steps,
     error::Error,
     instance::write_whole,
@@ -64,6 +65,7 @@ fn end_leftover(dir: &Path) -> Result<(), Error> {
 fn make_or_restore(supervisor: &Supervisor) -> Result<Came, Error> {
     // Anything of a cluster in the repository means that there was one: making a new one would bury it.
     if supervisor.repository.cluster()?.is_none() {
+        refuse_to_bury(supervisor)?;
         supervisor.postgres.create()?;
         return Ok(Came::New);
     }
@@ -80,6 +82,23 @@ fn make_or_restore(supervisor: &Supervisor) -> Result<Came, Error> {
         })?;
     restore(supervisor, private)?;
     Ok(Came::Restored)
+}
+
+/// A new database holds no log. Where an anchor says that there was one, a person has to have said that it is lost.
+fn refuse_to_bury(supervisor: &Supervisor) -> Result<(), Error> {
+    let anchor = AnchorFile::read(&supervisor.instance.keys())?;
+    let head = anchor.as_ref().map(AnchorFile::head).transpose()?.flatten();
+    let Some(head) = head.filter(|_| !supervisor.continue_log) else {
+        return Ok(());
+    };
+    let (epoch, size) = (head.claimed().epoch, head.claimed().size);
+    Err(Error::Refused {
+        what: "the database is missing, and the repository holds nothing of it",
+        reason: format!(
+            "the anchor beside the keys says that the audit log had {size} entries in epoch {epoch}. Bring back the repository that holds them, or a further one; \
+             only if all of it is truly lost, let another log take its place: bre up --continue-log"
+        ),
+    })
 }
 
 /// Restores beside the final place and moves there when the folder is plain and complete, with the fact of it inside.

@@ -18,6 +18,7 @@ pub(crate) mod repository;
 pub(crate) mod sockets;
 mod spare;
 pub(crate) mod supervisor;
+pub(crate) mod thinning;
 mod wiring;
 
 use std::{
@@ -61,7 +62,8 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<Exit
     let listener = listen(config.server.bind, args.port.unwrap_or(config.server.port))?;
     let book = args.book.as_deref().map(read_book).transpose()?;
 
-    let mut supervisor = Supervisor::start(instance, config, listener, book)?;
+    let continue_log = args.continue_log && asked_again(args.yes_all_is_lost)?;
+    let mut supervisor = Supervisor::start(instance, config, listener, book, continue_log)?;
     let mut ready = supervisor.announce()?;
     // What is printed may be kept by whoever listens.
     ready.cache_url = without_password(&ready.cache_url);
@@ -84,6 +86,19 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<Exit
     supervisor.stop()?;
     drop(lock);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The first time is the flag.
+fn asked_again(yes: bool) -> Result<bool, Error> {
+    let question = "All of the audit log is lost, then: every quote and locate that it held. Another takes its place, in an epoch of its own, and says so, signed. \
+                    Whatever is brought back later is not taken up again. If a disk, a repository or a copy could still be found, find it first.";
+    if yes || crate::commands::detach::confirmed(question) {
+        return Ok(true);
+    }
+    Err(Error::Refused {
+        what: "no other log takes the place of this one",
+        reason: "give --yes-all-is-lost as well to do it without asking".to_owned(),
+    })
 }
 
 /// The client that the first key belongs to.

@@ -23,6 +23,7 @@ use super::{
     backups::Backups,
     database,
     ground::Ground,
+    heads::Publisher,
     health::StreamMonitor,
     leftovers,
     observer::Observer,
@@ -36,6 +37,7 @@ use super::{
     wiring,
 };
 use crate::{
+    anchors::Carriers,
     config::Config,
     copies::Copies,
     error::Error,
@@ -77,6 +79,9 @@ pub(crate) struct Supervisor {
     /// From the first look on.
     pub(super) plan: Option<Plan>,
     copies: Option<Copies>,
+    carriers: Option<Carriers>,
+    /// A person has said that all of the audit log is lost.
+    pub(super) continue_log: bool,
     pub(super) companion: Companion,
 }
 
@@ -87,6 +92,7 @@ impl Supervisor {
         config: Config,
         listener: TcpListener,
         book: Option<Vec<u8>>,
+        continue_log: bool,
     ) -> Result<Self, Error> {
         let runtime = Workers::start()?;
         let ours = instance.clone();
@@ -133,6 +139,8 @@ impl Supervisor {
             backups: Backups::default(),
             plan: None,
             copies: None,
+            carriers: None,
+            continue_log,
             companion,
         };
         supervisor
@@ -157,7 +165,14 @@ impl Supervisor {
     ) -> Result<(), Error> {
         let recovery = database::read_fact(&self.postgres.dir())?;
         let control = control_listener(&self.instance)?;
-        let config = wiring::services_config(self, listener, control, book, recovery.clone())?;
+        let publisher = Arc::new(self.publisher(recovery.is_some())?);
+        self.carriers = Some(Carriers::start(
+            &self.config,
+            &publisher.anchors,
+            self.keys.signing.verifying_key(),
+        ));
+        let config =
+            wiring::services_config(self, listener, control, book, recovery.clone(), publisher)?;
         let services = self.runtime.block_on(Services::start(config))?;
         self.services = Some(services);
         match self.wait_for_writer(recovery.as_ref()) {
@@ -168,6 +183,19 @@ impl Supervisor {
             }
             other => other,
         }
+    }
+
+    fn publisher(&self, recovering: bool) -> Result<Publisher, Error> {
+        let made = "the first API key was made, which is recorded in it".to_owned();
+        let publisher = Publisher::prepare(
+            &self.repository,
+            self.stream.clone(),
+            &self.instance.keys(),
+            &self.config,
+            self.keys.first_api_key()?.map(|_| made),
+            recovering,
+        )?;
+        Ok(publisher.continuing(self.continue_log))
     }
 
     pub(super) fn keep_reachable(&mut self) -> Result<(), Error> {
@@ -312,6 +340,10 @@ impl Supervisor {
         }
         if let Some(services) = self.services.take() {
             self.runtime.block_on(services.shutdown());
+        }
+        // The last head was signed.
+        if let Some(carriers) = &mut self.carriers {
+            carriers.end();
         }
         self.backups.end();
         if let Some(copies) = &mut self.copies {

@@ -21,6 +21,7 @@ pub(super) fn services_config(
     control: std::os::unix::net::UnixListener,
     book: Option<Vec<u8>>,
     recovery: Option<RecoveryFact>,
+    publisher: Arc<Publisher>,
 ) -> Result<ServicesConfig, Error> {
     let _inside = supervisor.runtime.enter();
     let socket = |error: std::io::Error| Error::Failed(format!("cannot listen: {error}"));
@@ -38,10 +39,7 @@ pub(super) fn services_config(
         audit: Some(AuditConfig {
             log: LOG,
             signing_key: Arc::clone(&supervisor.keys.signing),
-            publisher: Arc::new(Publisher {
-                repository: supervisor.repository.clone(),
-                stream: supervisor.stream.clone(),
-            }),
+            publisher,
             heads: heads::newest(&supervisor.repository)?,
             trusted: keys::trusted(&supervisor.instance.keys(), &supervisor.repository)?,
             public: Some(public_log::config(

@@ -5,6 +5,7 @@
     reason = "a test has nothing better to do with an error than to stop, and may say what it skips"
 )]
 
+mod anchors;
 mod audit;
 mod backup;
 mod clusters;

@@ -18,8 +18,6 @@ pub struct Expired {
     pub deleted: u64,
     /// Objects that the store would not let go: they wait with their tombstone.
     pub locked: u64,
-    /// Signed heads that were thinned.
-    pub heads: u64,
     /// Objects that were due and are left because the store refuses to delete; after the first refusal no other is tried.
     pub refused: u64,
     /// In the store's words.
@@ -76,26 +74,23 @@ fn sweep_all(
         }
         if done.refused > 0 {
             done.refused += left.map(|sweep| sweep.objects.len() as u64).sum::<u64>();
-            done.refused += (plan.at_once.len() + plan.heads.len()) as u64;
+            done.refused += plan.at_once.len() as u64;
             return Ok(true);
         }
     }
-    for (names, are_heads) in [(&plan.at_once, false), (&plan.heads, true)] {
-        for (index, name) in names.iter().enumerate() {
-            if progress.cancelled() {
-                return Ok(false);
-            }
-            match delete(repository, name) {
-                Err(error) if is_refusal(&error) => {
-                    done.refuse(&error, names.len() - index);
-                    break;
-                }
-                Err(Error::Store(StoreError::Locked { .. })) => done.locked += 1,
-                deleted if are_heads => done.heads += deleted?,
-                deleted => done.deleted += deleted?,
-            }
-            progress.advance(1);
+    for (index, name) in plan.at_once.iter().enumerate() {
+        if progress.cancelled() {
+            return Ok(false);
         }
+        match delete(repository, name) {
+            Err(error) if is_refusal(&error) => {
+                done.refuse(&error, plan.at_once.len() - index);
+                break;
+            }
+            Err(Error::Store(StoreError::Locked { .. })) => done.locked += 1,
+            deleted => done.deleted += deleted?,
+        }
+        progress.advance(1);
     }
     Ok(true)
 }

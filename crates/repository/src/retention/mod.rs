@@ -12,7 +12,6 @@ mod rules;
 mod stretches;
 mod survey;
 mod sweeping;
-mod thinning;
 mod tombstones;
 mod wal_plan;
 

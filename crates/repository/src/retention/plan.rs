@@ -23,7 +23,6 @@ pub enum Subject {
     Wal,
     Packs,
     Wraps,
-    Heads,
     Holes,
     Leftovers,
     Tombstone,
@@ -62,7 +61,6 @@ pub struct Plan {
     pub window_from_micros: Option<i64>,
     pub(crate) tombstones: Vec<Burial>,
     pub(crate) sweeps: Vec<Sweep>,
-    pub(crate) heads: Vec<String>,
     /// WAL that is deleted without a mark.
     pub(crate) at_once: Vec<String>,
     pub(super) now_micros: i64,
@@ -91,10 +89,7 @@ pub(crate) struct Sweep {
 impl Plan {
     #[must_use]
     pub fn changes_anything(&self) -> bool {
-        !self.tombstones.is_empty()
-            || !self.sweeps.is_empty()
-            || !self.heads.is_empty()
-            || !self.at_once.is_empty()
+        !self.tombstones.is_empty() || !self.sweeps.is_empty() || !self.at_once.is_empty()
     }
 
     /// Names of data that it lets go; locks cover nothing else.
@@ -170,7 +165,6 @@ pub fn plan(survey: &Survey, clock: &Clock, rules: &Rules) -> Result<Plan> {
     let referred = plan_packs(survey, &kept, now, rules, &mut plan);
     plan_wraps(survey, now, rules, &mut plan);
     plan_rest(survey, &wal, now, rules, &mut plan);
-    super::thinning::plan(survey, window_from, rules, &mut plan);
     super::sweeping::plan(survey, &wal, referred.as_ref(), rules, &mut plan);
     plan.window_from_micros = wal.window_from_micros();
     Ok(plan)

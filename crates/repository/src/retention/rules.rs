@@ -15,8 +15,6 @@ pub struct Rules {
     pub schema_micros: i64,
     /// Between tombstone and sweep. Longer than any backup takes.
     pub grace_micros: i64,
-    /// Of signed heads older than the window one in so long is kept.
-    pub heads_spacing_micros: i64,
     /// WAL that nothing needs goes without a mark and without a grace: for a repository that is full. Packs and wraps keep theirs,
     /// a backup that runs may refer to them.
     pub wal_at_once: bool,
@@ -30,7 +28,6 @@ impl Default for Rules {
             wal_micros: 7 * DAY_MICROS,
             schema_micros: 90 * DAY_MICROS,
             grace_micros: DAY_MICROS,
-            heads_spacing_micros: HOUR_MICROS / 4,
             wal_at_once: false,
         }
     }

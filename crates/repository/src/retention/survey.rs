@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::pack_list;
 use super::plan::Plan;
 use super::tombstones::{self, Found, Kind};
+use crate::Repository;
 use crate::backup::{BackupState, BackupSummary, catalogue};
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{KeyRing, RecipientPrivate};
@@ -13,7 +14,6 @@ use crate::pipeline::read_header;
 use crate::store::{Lock, ObjectInfo};
 use crate::timelines::{Switch, ancestors};
 use crate::wal::{Hole, Inventory, WalName, wal_inventory};
-use crate::{Repository, heads::HeadName};
 
 /// Everything that a plan is made from.
 #[derive(Debug, Default)]
@@ -33,7 +33,6 @@ pub struct Survey {
     /// Data keys whose objects are here; `None` when an object does not tell its own.
     pub(super) keys_in_use: Option<KeysInUse>,
     pub(super) holes: Vec<(ObjectInfo, Hole)>,
-    pub(super) heads: Vec<(ObjectInfo, HeadName)>,
     /// Below `backups/` without a manifest, and probes.
     pub(super) leftovers: Vec<ObjectInfo>,
     /// All objects below `backups/`, by backup.
@@ -83,11 +82,6 @@ impl Survey {
         survey.packs = repository.store().list("packs/")?;
         survey.wraps = repository.store().list("wraps/")?;
         survey.read_keys_in_use(repository)?;
-        for object in repository.store().list("heads/")? {
-            if let Some(head) = HeadName::parse(&object.name) {
-                survey.heads.push((object, head));
-            }
-        }
         Ok(survey)
     }
 

@@ -114,7 +114,6 @@ const RULES: Rules = Rules {
     wal_micros: DAY_MICROS,
     schema_micros: DAY_MICROS,
     grace_micros: HOUR_MICROS,
-    heads_spacing_micros: HOUR_MICROS,
     wal_at_once: false,
 };
 

@@ -9,7 +9,6 @@ const RULES: Rules = Rules {
     wal_micros: i64::MAX / 4,
     schema_micros: 1,
     grace_micros: 1,
-    heads_spacing_micros: 1,
     wal_at_once: false,
 };
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Gateway;
 use crate::cache::CacheState;
 use crate::calculation::MarketView;
-use crate::data::{Calendar, FeedState, SAMPLE};
+use crate::data::{Calendar, FeedState, LOG_DAMAGED, SAMPLE, WriteError};
 use crate::time::rfc3339;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,8 +37,12 @@ pub(super) fn concerns(gateway: &Gateway, now: i64) -> Vec<Concern> {
     if !market.database_up() {
         all.push(Concern::new("database", "it does not answer"));
     }
-    if let Some(refusal) = gateway.calculator.writer.refusal() {
-        all.push(Concern::new("locates", refusal.to_string()));
+    match gateway.calculator.writer.refusal() {
+        Some(WriteError::Refused { part, reason }) if part == LOG_DAMAGED => {
+            all.push(Concern::new("audit_log", reason));
+        }
+        Some(refusal) => all.push(Concern::new("locates", refusal.to_string())),
+        None => {}
     }
     if let Some(why) = gateway.calculator.writer.closed() {
         all.push(Concern::new("locates", why));

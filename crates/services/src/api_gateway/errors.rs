@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::calculation::LocateError;
-use crate::data::{BeyondCalendar, DatabaseError, WriteError};
+use crate::data::{BeyondCalendar, DatabaseError, LOG_DAMAGED, WriteError};
 use crate::server::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// One parameter that was refused.
@@ -42,6 +42,8 @@ pub(crate) enum ApiError {
     DayNotFound(String),
     /// What is there already, or has ended, does not allow it.
     Conflict(&'static str),
+    /// The audit log stays closed.
+    NotReopened(String),
     MethodNotAllowed,
     UnsupportedMediaType,
     /// Its Content-Encoding.
@@ -181,6 +183,12 @@ impl ApiError {
                 json!(why),
             ),
             Conflict(why) => body(StatusCode::CONFLICT, "CONFLICT", why, Value::Null),
+            NotReopened(why) => body(
+                StatusCode::CONFLICT,
+                "CONFLICT",
+                "the audit log was not reopened",
+                json!({ "reason": why }),
+            ),
             MethodNotAllowed => body(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "METHOD_NOT_ALLOWED",
@@ -231,6 +239,12 @@ impl ApiError {
                 "CALCULATION_ERROR",
                 "the price cannot be calculated",
                 json!(why),
+            ),
+            Unavailable { part, detail } if *part == LOG_DAMAGED => body(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "LOG_DAMAGED",
+                "the audit log is not what it should be; nothing is recorded until somebody has looked",
+                json!({ "part": "audit_log", "reason": LOG_DAMAGED, "detail": detail, "outcome": "not_recorded" }),
             ),
             Unavailable { part, detail } => body(
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -110,7 +110,7 @@ async fn losses_of(client: &Client, table: &str) -> Result<Vec<Loss>, DatabaseEr
     let loss = |(bytes, until, since): (Vec<u8>, SystemTime, SystemTime)| {
         let entry = Entry::parse(&expand(&bytes)).ok()?;
         let number = |name: &str| entry.fields.get(name)?.parse::<u64>().ok();
-        let is_recovery = entry.fields.get("reason") == Some("recovery");
+        let is_recovery = entry.fields.get("reason") != Some("created");
         let entries = number("known_lost");
         if !is_recovery || entries == Some(0) {
             return None;

@@ -69,5 +69,7 @@ pub use tables::{CoverageStart, Difference, TablesReport};
 pub(crate) use terms::{BrokerTerms, read_terms};
 pub use verify::{AuditReport, verify};
 pub(crate) use verifying::Verifying;
-pub(crate) use writer::{Change, HeadKeeper, Writer, WriterConfig, entries_from, entries_of};
+pub(crate) use writer::{
+    Change, HeadKeeper, LOG_DAMAGED, Writer, WriterConfig, entries_from, entries_of,
+};
 pub use writer::{Recorded, WriteError, WriterState};

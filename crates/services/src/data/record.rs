@@ -68,6 +68,12 @@ pub(crate) trait Record: Send + Sync + std::fmt::Debug {
         Box::pin(std::future::ready(Err(why.to_owned())))
     }
 
+    /// Lets writing go on after damage; where the log is written only.
+    fn reopen(&self, _why: String, _actor: String) -> BoxFuture<'_, Result<Recorded, String>> {
+        let elsewhere = "the log is written in another process: ask there".to_owned();
+        Box::pin(std::future::ready(Err(elsewhere)))
+    }
+
     /// How the feeds do where they are asked, if that is elsewhere.
     fn feeds(&self) -> BTreeMap<String, FeedState> {
         BTreeMap::new()
@@ -114,5 +120,9 @@ impl Record for Writer {
 
     fn closed(&self) -> Option<String> {
         Writer::closed(self)
+    }
+
+    fn reopen(&self, why: String, actor: String) -> BoxFuture<'_, Result<Recorded, String>> {
+        Box::pin(Writer::reopen(self, why, actor))
     }
 }

@@ -44,7 +44,6 @@ pub(super) const RULES: Rules = Rules {
     wal_micros: DAY_MICROS,
     schema_micros: 3 * DAY_MICROS,
     grace_micros: 6 * HOUR_MICROS,
-    heads_spacing_micros: HOUR_MICROS,
     wal_at_once: false,
 };
 

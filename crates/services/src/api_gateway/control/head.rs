@@ -10,7 +10,9 @@ use super::super::errors::ApiError;
 use crate::time::now_micros;
 
 pub(super) async fn head(State(gateway): State<Gateway>) -> Result<impl IntoResponse, ApiError> {
-    let tip = gateway.calculator.writer.tip();
+    let writer = &gateway.calculator.writer;
+    // Of a log that is damaged nothing is signed.
+    let tip = writer.tip().filter(|_| writer.state().is_serving());
     let durable = gateway.stream.report().durable_lsn.unwrap_or(0);
     let head = tip.and_then(|tip| tip.head(now_micros(), durable));
     let signed = head

@@ -1,6 +1,7 @@
 //! What the command line on this machine may ask, over a unix socket that only its owner may open. Never on the public port.
 
 mod book;
+mod damage;
 mod entries;
 mod feeds;
 mod head;
@@ -27,6 +28,7 @@ pub(crate) fn control_routes(gateway: Gateway) -> Router {
         .route("/internal/keys/{id}/rotate", post(keys::rotate))
         .route("/internal/locates/reopen", post(reopen::reopen))
         .route("/internal/audit/head", get(head::head))
+        .route("/internal/audit/reopen", post(damage::reopen))
         .route("/internal/audit/entries", post(entries::record))
         .route(
             "/internal/stocks/{ticker}/minimum-rate",

@@ -1,13 +1,14 @@
 //! Signed heads: what is known of this log outside the database, and the thread of work that adds to it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use audit::{Head, SignedHead, SigningKey, VerifyingKey};
+use audit::{Head, HeadRange, LostHead, SignedHead, SigningKey, VerifyingKey};
 use tokio::sync::watch;
 
 use crate::config::HeadPublisher;
+use crate::known::{Claim, KnownLog};
 
 #[derive(Debug)]
 pub(crate) struct HeadKeeper {
@@ -18,6 +19,14 @@ pub(crate) struct HeadKeeper {
     /// Heads of this log whose signatures were checked, and those signed since.
     verified: Mutex<Vec<Head>>,
     invalid: Option<String>,
+    pub(super) known: KnownLog,
+    /// By this process.
+    claimed: Mutex<Option<Claim>>,
+    opened: AtomicBool,
+    /// What was found damaged. Nothing is signed until a person has looked, or a restore has brought it back.
+    damage: watch::Sender<Option<String>>,
+    /// Heads that openings of the log name.
+    named: Mutex<Vec<(u32, u64)>>,
     offered: watch::Sender<Option<Head>>,
     /// Counts withdrawals: an offer from before the last one is void.
     withdrawals: AtomicU64,
@@ -29,6 +38,17 @@ pub(crate) struct HeadKeeper {
 /// How often the repository's progress is asked for while something waits for it.
 const ASK_FIRST: Duration = Duration::from_millis(1);
 const ASK_LAST: Duration = Duration::from_millis(50);
+
+/// Well within a minute, by which a head that disappeared is told.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
+
+fn lost(head: &Head) -> LostHead {
+    LostHead {
+        epoch: head.epoch,
+        size: head.size,
+        hash: head.last_hash,
+    }
+}
 
 async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
@@ -61,15 +81,27 @@ impl HeadKeeper {
         heads: &[SignedHead],
         keys: &[VerifyingKey],
     ) -> HeadKeeper {
-        let ours = heads.iter().filter(|head| head.claimed().log == log);
-        let newest = ours
-            .clone()
+        let known = publisher.known();
+        let verified = |heads: &[SignedHead]| {
+            let ours = heads.iter().filter(|head| head.claimed().log == log);
+            ours.map(|head| head.verify(keys))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let found = verified(heads).and_then(|published| {
+            let mut all = published;
+            for anchor in verified(&known.anchors)? {
+                if !all.iter().any(|head| lost(head) == lost(&anchor)) {
+                    all.push(anchor);
+                }
+            }
+            Ok(all)
+        });
+        let newest = heads
+            .iter()
+            .filter(|head| head.claimed().log == log)
             .max_by_key(|head| (head.claimed().epoch, head.claimed().size));
         let newest = newest.filter(|head| head.verify(keys).is_ok()).cloned();
-        let verified = ours
-            .map(|head| head.verify(keys))
-            .collect::<Result<Vec<_>, _>>();
-        let (verified, invalid) = match verified {
+        let (verified, invalid) = match found {
             Ok(verified) => (verified, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
@@ -79,6 +111,11 @@ impl HeadKeeper {
             published: watch::channel(newest).0,
             verified: Mutex::new(verified),
             invalid,
+            damage: watch::channel(known.damage.clone()).0,
+            known,
+            claimed: Mutex::default(),
+            opened: AtomicBool::new(false),
+            named: Mutex::default(),
             offered: watch::channel(None).0,
             withdrawals: AtomicU64::new(0),
             publisher,
@@ -118,6 +155,134 @@ impl HeadKeeper {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What was found damaged and nobody has looked at yet.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.damage.borrow().clone()
+    }
+
+    pub(super) fn watch_damage(&self) -> watch::Receiver<Option<String>> {
+        self.damage.subscribe()
+    }
+
+    /// From here on nothing is signed. The first thing found counts, also at the next start.
+    pub(super) fn note_damage(&self, reason: &str) {
+        let is_first = self.damage.send_if_modified(|damage| {
+            let is_first = damage.is_none();
+            damage.get_or_insert_with(|| reason.to_owned());
+            is_first
+        });
+        self.withdraw();
+        if !is_first {
+            return;
+        }
+        tracing::error!(%reason, "the audit log is damaged: nothing is recorded or signed until somebody has looked");
+        metrics::gauge!("bre_log_damaged").set(1);
+        self.outside("noting the damage", |publisher| {
+            publisher.note_damage(Some(reason))
+        });
+    }
+
+    /// A person has looked, or a restore has brought back what was gone.
+    pub(super) fn forget_damage(&self) {
+        let was = self.damage.send_replace(None);
+        if was.is_some() {
+            metrics::gauge!("bre_log_damaged").set(0);
+            self.outside("forgetting the damage", |publisher| {
+                publisher.note_damage(None)
+            });
+        }
+    }
+
+    fn outside(
+        &self,
+        what: &'static str,
+        act: impl FnOnce(&dyn HeadPublisher) -> Result<(), String>,
+    ) {
+        let act = || act(&*self.publisher);
+        // A small file on this host: not worth a thread of its own.
+        if let Err(error) = act() {
+            tracing::error!(%error, what, "failed: after a restart of the engine it would not be known");
+        }
+    }
+
+    /// The epoch that was last claimed on this host, by this process or one before.
+    pub(super) fn last_claim(&self) -> Option<Claim> {
+        let ours = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        ours.clone().or_else(|| self.known.claimed.clone())
+    }
+
+    /// A person has asked for a log in the place of one that is lost whole. Holds until a log was opened.
+    pub(super) fn may_continue(&self) -> bool {
+        self.known.continue_log && !self.opened.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn note_opened(&self) {
+        self.opened.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn set_named(&self, named: Vec<(u32, u64)>) {
+        *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
+    }
+
+    /// Durable when it returns.
+    pub(super) async fn claim(self: &Arc<Self>, claim: Claim) -> Result<(), String> {
+        let ours = claim.clone();
+        self.elsewhere(move |keeper| keeper.publisher.claim(&claim))
+            .await?;
+        *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(ours);
+        Ok(())
+    }
+
+    pub(super) async fn missing(self: &Arc<Self>, whole: bool) -> Result<Vec<HeadRange>, String> {
+        self.elsewhere(move |keeper| keeper.publisher.missing(whole))
+            .await
+    }
+
+    /// In a thread that may wait for a store.
+    async fn elsewhere<T: Send + 'static>(
+        self: &Arc<Self>,
+        act: impl FnOnce(&HeadKeeper) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let keeper = Arc::clone(self);
+        tokio::task::spawn_blocking(move || act(&keeper))
+            .await
+            .unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// Looks for heads that have disappeared, and lets go of old ones, until it is ended.
+    pub(crate) async fn watch_over(self: Arc<Self>) {
+        let mut turns = tokio::time::interval(LOOK_EVERY);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // At once there is nothing to see: a start looks by itself.
+        turns.tick().await;
+        loop {
+            turns.tick().await;
+            if self.damage().is_some() {
+                continue;
+            }
+            match self.elsewhere(|keeper| keeper.publisher.look()).await {
+                Ok(None) => {}
+                Ok(Some(reason)) => {
+                    self.note_damage(&reason);
+                    continue;
+                }
+                // The store is away; that it is is told elsewhere.
+                Err(error) => {
+                    tracing::debug!(%error, "the signed heads could not be looked at");
+                    continue;
+                }
+            }
+            let thinned = self.elsewhere(|keeper| {
+                let named = keeper.named.lock().unwrap_or_else(PoisonError::into_inner);
+                let named = named.clone();
+                keeper.publisher.thin(&named)
+            });
+            if let Err(error) = thinned.await {
+                tracing::warn!(%error, "old signed heads were not thinned; it is tried again");
+            }
+        }
     }
 
     /// A newer offer replaces one that nobody took up yet; one that was taken up is published.
@@ -202,11 +367,25 @@ impl HeadKeeper {
     }
 
     async fn publish(self: &Arc<Self>, head: Head) {
+        if self.damage().is_some() {
+            return;
+        }
         let keeper = Arc::clone(self);
         // Known from here on, whether or not the store confirms it: a recovery has to account for it either way.
         self.remember(head.clone());
+        // The last one that the repository is known to hold: this one names it.
+        let before = self
+            .published
+            .borrow()
+            .as_ref()
+            .map(|head| lost(head.claimed()));
         let done = tokio::task::spawn_blocking(move || {
-            let signed = keeper.signing_key().sign(&head);
+            let key = keeper.signing_key();
+            let signed = key.sign(&head);
+            let signed = match before.filter(|before| *before != lost(&head)) {
+                Some(before) => signed.after(before, &key),
+                None => signed,
+            };
             let done = keeper.publisher.publish(&signed);
             if done.is_ok() {
                 keeper.published.send_replace(Some(signed));
@@ -215,7 +394,9 @@ impl HeadKeeper {
         })
         .await;
         match done {
-            Ok(Ok(())) => metrics::counter!("bre_heads_published_total").increment(1),
+            Ok(Ok(())) => {
+                metrics::counter!("bre_heads_published_total").increment(1);
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a signed head could not be published; the next one will")
             }

@@ -372,7 +372,7 @@ impl Unsettled {
         let opening = row.and_then(|row| Entry::parse(&audit::expand(row.get(0))).ok());
         let may_have_lost = |entry: &Entry| {
             entry.kind == Kind::EpochOpened
-                && entry.fields.get("reason") == Some("recovery")
+                && entry.fields.get("reason") != Some("created")
                 && entry.fields.get("known_lost") != Some("0")
         };
         Ok(opening.filter(may_have_lost).map(|entry| Unsettled {

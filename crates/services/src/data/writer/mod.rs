@@ -3,6 +3,7 @@
 
 mod batch;
 mod change;
+mod guard;
 mod heads;
 mod locates;
 mod open;
@@ -12,7 +13,7 @@ pub(crate) use change::Change;
 pub(crate) use heads::HeadKeeper;
 pub(crate) use open::{entries_from, entries_of, log_number};
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit::{Chain, Fields, Hash, Kind};
@@ -88,7 +89,18 @@ impl WriterState {
             WriterState::Stopped => "the service is shutting down".to_owned(),
         }
     }
+
+    fn refusal(&self) -> WriteError {
+        let part = match self {
+            WriterState::Refusing { .. } => LOG_DAMAGED,
+            _ => "database",
+        };
+        WriteError::refused(part, self.explain())
+    }
 }
+
+/// The part that is named when the log is not what it should be, and the word for it in answers.
+pub(crate) const LOG_DAMAGED: &str = "log_damaged";
 
 /// The place of an entry that is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -121,7 +133,7 @@ pub(crate) struct Request {
 
 impl Request {
     fn refuse(self, state: &WriterState) {
-        let refused = WriteError::refused("database", state.explain());
+        let refused = state.refusal();
         if let Work::Locate(work) = self.work {
             return drop(work.reply.send(Err(refused)));
         }
@@ -142,6 +154,16 @@ struct Orders {
     mode: Mode,
     recovery: Option<RecoveryFact>,
     database: String,
+    reopening: Option<Arc<Reopening>>,
+}
+
+/// A person lets writing go on after damage.
+#[derive(Debug)]
+struct Reopening {
+    why: String,
+    actor: String,
+    /// Taken once.
+    answer: Mutex<Option<oneshot::Sender<Result<Recorded, String>>>>,
 }
 
 /// What callers hold.
@@ -202,6 +224,7 @@ impl Writer {
             mode: Mode::Run,
             recovery: config.recovery.clone(),
             database: config.database.clone(),
+            reopening: None,
         };
         let (orders, told) = watch::channel(first);
         let (state, seen) = watch::channel(WriterState::Starting);
@@ -238,7 +261,7 @@ impl Writer {
     pub(crate) fn refusal(&self) -> Option<WriteError> {
         let state = self.state.borrow();
         if !state.is_serving() {
-            return Some(WriteError::refused("database", state.explain()));
+            return Some(state.refusal());
         }
         drop(state);
         let stream = self.stream.report();
@@ -279,7 +302,7 @@ impl Writer {
         fields: Fields,
         change: Change,
     ) -> Result<Recorded, WriteError> {
-        let refused = |state: &WriterState| WriteError::refused("database", state.explain());
+        let refused = WriterState::refusal;
         if !self.state.borrow().is_serving() {
             return Err(refused(&self.state.borrow()));
         }
@@ -346,6 +369,29 @@ impl Writer {
         });
     }
 
+    /// Lets writing go on after damage: a new epoch says what is missing, why, and who said so. Returns the opening's place.
+    pub(crate) async fn reopen(&self, why: String, actor: String) -> Result<Recorded, String> {
+        if !matches!(self.state(), WriterState::Refusing { .. }) {
+            return Err(format!(
+                "nothing stands against the audit log: {}",
+                self.state().explain()
+            ));
+        }
+        let (answer, answered) = oneshot::channel();
+        let reopening = Arc::new(Reopening {
+            why,
+            actor,
+            answer: Mutex::new(Some(answer)),
+        });
+        self.orders.send_modify(|orders| {
+            orders.mode = Mode::Run;
+            orders.reopening = Some(reopening);
+        });
+        answered
+            .await
+            .unwrap_or_else(|_| Err("the writer was told something else meanwhile".to_owned()))
+    }
+
     pub(crate) fn set_database(&self, database: String) {
         self.orders.send_modify(|orders| orders.database = database);
     }
@@ -365,11 +411,15 @@ impl Task {
             let orders = self.orders.borrow_and_update().clone();
             let unused =
                 |fact: &RecoveryFact| Some(&fact.restore_id) != self.recovery_used.as_ref();
-            self.recovery = orders.recovery.or(self.recovery.take()).filter(unused);
+            self.recovery = orders
+                .recovery
+                .clone()
+                .or(self.recovery.take())
+                .filter(unused);
             match orders.mode {
                 Mode::Stop => break,
                 Mode::Pause => self.idle(WriterState::Paused, None).await,
-                Mode::Run => match self.open(&orders.database).await {
+                Mode::Run => match self.open(&orders).await {
                     Ok(session) => {
                         retry = RETRY_FIRST;
                         let ended = self.serve(session).await;
@@ -377,9 +427,17 @@ impl Task {
                             // What comes back may be another timeline, on which the same position means something else.
                             self.config.heads.withdraw();
                         }
-                        if let serve::Ended::Lost(reason) = ended {
-                            tracing::warn!(%reason, "the audit log's connection is lost");
-                            self.idle(WriterState::Away { reason }, Some(retry)).await;
+                        match ended {
+                            serve::Ended::Ordered => {}
+                            serve::Ended::Lost(reason) => {
+                                tracing::warn!(%reason, "the audit log's connection is lost");
+                                self.idle(WriterState::Away { reason }, Some(retry)).await;
+                            }
+                            serve::Ended::Damaged(reason) => {
+                                self.config.heads.note_damage(&reason);
+                                let reason = open::damaged(&reason);
+                                self.idle(WriterState::Refusing { reason }, None).await;
+                            }
                         }
                     }
                     Err(open::OpenError::Interrupted) => {}

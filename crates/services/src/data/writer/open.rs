@@ -1,19 +1,22 @@
 //! Taking up a log: connect, hold the lock, read the tail, and believe it only as far as it agrees with what is known.
 
 use audit::{
-    Chain, ChainError, Entry, EpochOpening, Head, StoredEntry, Verifier, VerifyingKey, expand,
+    Chain, ChainError, Entry, EpochOpening, EpochRecord, Head, HeadRange, StoredEntry, Verifier,
+    VerifyingKey, expand,
 };
 use connection::Landing;
 use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use tokio_postgres::{Client, Row};
 
-use super::Task;
 use super::batch::{Batch, Outcome};
+use super::guard::Guard;
 use super::locates::{LocateBatch, Unsettled};
+use super::{Orders, Recorded, Reopening, Task};
 use crate::calculation::Period;
 use crate::config::RecoveryFact;
 use crate::data::database::{DatabaseError, Session, connect, describe};
 use crate::data::schema::rights::{APPEND_ONLY as RECORDED, Rights};
+use crate::known::Claim;
 use crate::time::system_time;
 
 /// A connection that holds the log's lock, and the log's end.
@@ -28,6 +31,7 @@ pub(super) struct Open {
     pub(super) covered: bool,
     /// Whether the server was last seen to wait for a standby.
     pub(super) standby: bool,
+    pub(super) guard: Guard,
 }
 
 #[derive(Debug)]
@@ -65,20 +69,58 @@ const TABLE: &str = "audit_log";
 const LOCK_SPACE: i32 = 0x6272_6541;
 
 impl Task {
-    pub(super) async fn open(&mut self, database: &str) -> Result<Open, OpenError> {
+    pub(super) async fn open(&mut self, ordered: &Orders) -> Result<Open, OpenError> {
         let mut orders = self.orders.clone();
-        tokio::select! {
+        let reopening = ordered.reopening.as_deref();
+        // Once: whatever came of it, the next attempt is none.
+        let answer = reopening.and_then(|reopening| {
+            let mut answer = reopening.answer.lock();
+            answer
+                .as_mut()
+                .map_or_else(|poisoned| poisoned.get_mut().take(), |answer| answer.take())
+        });
+        let reopening = reopening.filter(|_| answer.is_some());
+        let opened = tokio::select! {
             biased;
             _ = orders.changed() => Err(OpenError::Interrupted),
-            opened = self.open_now(database) => opened,
+            opened = self.open_now(&ordered.database, reopening) => opened,
+        };
+        if let Some(answer) = answer {
+            drop(answer.send(match &opened {
+                Ok(open) => Ok(Recorded {
+                    log: open.chain.log(),
+                    epoch: open.chain.epoch(),
+                    position: open.chain.position(),
+                }),
+                Err(OpenError::Interrupted) => {
+                    Err("the writer was told something else meanwhile".to_owned())
+                }
+                Err(
+                    OpenError::Away(reason)
+                    | OpenError::Refusing(reason)
+                    | OpenError::Overprivileged(reason),
+                ) => Err(reason.clone()),
+            }));
         }
+        opened
     }
 
-    async fn open_now(&mut self, database: &str) -> Result<Open, OpenError> {
+    async fn open_now(
+        &mut self,
+        database: &str,
+        reopening: Option<&Reopening>,
+    ) -> Result<Open, OpenError> {
         if let Some(reason) = self.config.heads.invalid() {
             return Err(OpenError::Refusing(format!(
                 "a signed head is not valid: {reason}"
             )));
+        }
+        let damage = self.config.heads.damage();
+        let may_continue = self.config.heads.may_continue();
+        if let (Some(damage), None, None, false) =
+            (&damage, &self.recovery, reopening, may_continue)
+        {
+            return Err(OpenError::Refusing(damaged(damage)));
         }
         let session = connect(database, "bre audit writer", Landing::ReadWrite).await?;
         let client = &session.client;
@@ -105,9 +147,18 @@ impl Task {
             Some(fact) if !is_opened(client, self.config.log, &fact).await? => Some(fact),
             _ => None,
         };
-        let chain = match &recovery {
-            None => self.take_up(client).await?,
-            Some(_) => self.take_up_recovered(client).await?,
+        let chain = match (&recovery, reopening, &damage) {
+            _ if may_continue && end_of(client, self.config.log).await? == 0 => {
+                Chain::new(self.config.log)
+            }
+            (None, None, None) => self.take_up(client).await?,
+            // What was damaged is whole again, or it is not: only the whole log tells.
+            (Some(_), None, Some(damage)) => self
+                .whole_again(client)
+                .await
+                .map_err(|error| still_damaged(damage, error))?,
+            (None, None, Some(damage)) => return Err(OpenError::Refusing(damaged(damage))),
+            _ => self.take_up_recovered(client).await?,
         };
         let statement = client.prepare(Batch::SQL).await?;
         let locate_statement = client.prepare(LocateBatch::SQL).await?;
@@ -120,10 +171,19 @@ impl Task {
             unsettled: None,
             covered: false,
             standby: false,
+            guard: Guard::default(),
         };
-        if open.chain.position() == 0 || recovery.is_some() {
-            self.open_epoch(&mut open, recovery.as_ref()).await?;
+        if open.chain.position() > 0 && reopening.is_none() {
+            self.look_at_once(&mut open).await?;
         }
+        if open.chain.position() == 0 || recovery.is_some() || reopening.is_some() {
+            self.open_epoch(&mut open, recovery.as_ref(), reopening)
+                .await?;
+            self.config.heads.forget_damage();
+        }
+        self.config.heads.note_opened();
+        let openings = openings(&open.session.client, self.config.log).await?;
+        self.config.heads.set_named(self.named_by(&openings));
         open.unsettled = Unsettled::of(&open).await?;
         let closed = match &open.unsettled {
             Some(unsettled) => unsettled.closed_since(&open.session.client).await?,
@@ -153,10 +213,25 @@ impl Task {
         }
         let heads = self.config.heads.verified();
         let newest = heads.iter().max_by_key(|head| (head.epoch, head.size));
-        match follow_from(client, log, newest, keys).await? {
+        let chain = match follow_from(client, log, newest, keys).await? {
             // The newest head may lie on an epoch that a recovery left behind, before the new epoch's first head was published.
-            Err(ChainError::BehindHead { .. }) => verify_whole(client, log, &heads, keys).await,
-            followed => Ok(followed?),
+            Err(ChainError::BehindHead { .. }) if end_of(client, log).await? > 0 => {
+                verify_whole(client, log, &heads, keys).await?
+            }
+            // Of an empty log the opening says more.
+            Err(ChainError::BehindHead { .. }) => Chain::new(log),
+            followed => followed?,
+        };
+        let evidence = &self.config.heads.known.evidence;
+        let beyond = |it: &&crate::known::Evidence| it.is_beyond(chain.epoch(), chain.position());
+        match evidence.iter().find(beyond) {
+            Some(it) if chain.position() > 0 => Err(OpenError::Refusing(format!(
+                "{} says that the log had {} entries, and it ends at {}. Without a recorded recovery this is tampering or a restore by hand",
+                it.what,
+                it.size,
+                chain.position()
+            ))),
+            _ => Ok(chain),
         }
     }
 
@@ -207,39 +282,107 @@ impl Task {
         Err(OpenError::Refusing(reason))
     }
 
+    /// After damage a restore must have brought back all of the log, and of its heads.
+    async fn whole_again(&self, client: &Client) -> Result<Chain, OpenError> {
+        let (log, keys) = (self.config.log, &self.config.heads.trusted());
+        self.take_up_recovered(client).await?;
+        let missing = self
+            .config
+            .heads
+            .missing(true)
+            .await
+            .map_err(OpenError::Away)?;
+        if let Some(range) = missing.first() {
+            return Err(OpenError::Refusing(format!(
+                "heads of epoch {} between the sizes {} and {} are not in the repository",
+                range.epoch, range.from, range.to
+            )));
+        }
+        verify_whole(client, log, &[], keys).await
+    }
+
+    /// At the start, and wherever the log was taken up: what is gone is told before anything is written.
+    async fn look_at_once(&self, open: &mut Open) -> Result<(), OpenError> {
+        let heads = self.config.heads.verified();
+        let looked = open
+            .guard
+            .look(&open.session.client, &open.chain, &heads)
+            .await;
+        match looked {
+            Ok(None) => Ok(()),
+            Ok(Some(reason)) => {
+                self.config.heads.note_damage(&reason);
+                Err(OpenError::Refusing(damaged(&reason)))
+            }
+            Err(reason) => Err(OpenError::Away(reason)),
+        }
+    }
+
     async fn open_epoch(
         &self,
         open: &mut Open,
         recovery: Option<&RecoveryFact>,
+        reopening: Option<&Reopening>,
     ) -> Result<(), OpenError> {
-        let client = &open.session.client;
-        let timeline: i32 = client
-            .query_one("SELECT timeline_id FROM pg_control_checkpoint()", &[])
-            .await?
-            .get(0);
-        let timeline = u32::try_from(timeline).unwrap_or(1);
-        let mut known_heads = self.config.heads.verified();
+        let heads = &self.config.heads;
+        let server = Server::of(&open.session.client).await?;
         let tip = self.tip.borrow().clone();
-        known_heads.extend(tip.as_ref().and_then(|tip| tip.head(0, 0)));
-        if open.chain.position() == 0 && !known_heads.is_empty() {
-            let reason = "the log is empty, but signed heads of it are known: restore a backup that holds it, or run `bre audit verify`";
-            return Err(OpenError::Refusing(reason.to_owned()));
-        }
-        let opening = match recovery {
-            Some(fact) if open.chain.position() > 0 => EpochOpening::Recovery {
-                timeline: fact.timeline,
-                known_heads: &known_heads,
-                restore_id: &fact.restore_id,
-                target_lsn: fact.target_lsn,
-                known_lost: tip.map(|tip| tip.position().saturating_sub(open.chain.position())),
-            },
-            _ => EpochOpening::Created { timeline },
+        let known_heads = self.known_heads(tip.as_ref());
+        let end = open.chain.position();
+        // How far the log is known to have gone, less what is there.
+        let lost = known_heads
+            .iter()
+            .map(|head| head.size)
+            .max()
+            .map(|size| size.saturating_sub(end));
+        let missing = heads.missing(reopening.is_some()).await;
+        let missing = missing.map_err(OpenError::Away)?;
+        let (by, opening) = match (reopening, recovery) {
+            (Some(_), _) if end == 0 => {
+                return Err(OpenError::Refusing(format!(
+                    "nothing of the log is left; {CONTINUE}"
+                )));
+            }
+            (Some(reopening), _) => (
+                format!("reopened {}", crate::time::now_micros()),
+                EpochOpening::Reopened {
+                    timeline: server.timeline,
+                    known_heads: &known_heads,
+                    known_lost: Some(lost.unwrap_or(0)),
+                    why: &reopening.why,
+                    actor: &reopening.actor,
+                    missing_heads: &missing,
+                },
+            ),
+            (None, Some(fact)) if end > 0 => (
+                fact.restore_id.clone(),
+                EpochOpening::Recovery {
+                    timeline: fact.timeline,
+                    known_heads: &known_heads,
+                    restore_id: &fact.restore_id,
+                    target_lsn: fact.target_lsn,
+                    known_lost: tip.as_ref().map(|tip| tip.position().saturating_sub(end)),
+                    missing_heads: &missing,
+                },
+            ),
+            (None, _) => self.first_opening(&server, (&known_heads, &missing), recovery, lost)?,
         };
+        let claimed = match heads.last_claim() {
+            // What was begun for the same thing may be ended under the same number.
+            Some(claim) if claim.by == by => claim.epoch.saturating_sub(1),
+            Some(claim) => claim.epoch,
+            None => 0,
+        };
+        let epoch = open.chain.next_epoch(claimed, &opening);
+        heads.claim(Claim { epoch, by }).await.map_err(|reason| {
+            OpenError::Away(format!("the epoch could not be claimed: {reason}"))
+        })?;
         let mut chain = open.chain.clone();
-        let sealed = chain.open_epoch(
+        let sealed = chain.open_epoch_above(
+            claimed,
             crate::time::now_micros(),
             &opening,
-            &self.config.heads.signing_key(),
+            &heads.signing_key(),
         )?;
         let mut batch = Batch::default();
         batch.push(&sealed);
@@ -257,6 +400,134 @@ impl Task {
             Outcome::RolledBack(reason) | Outcome::Lost(reason) => Err(OpenError::Away(reason)),
         }
     }
+
+    /// Of a log without entries: a new one, or one that another was before and that is lost whole.
+    fn first_opening<'a>(
+        &self,
+        server: &Server,
+        (known_heads, missing_heads): (&'a [Head], &'a [HeadRange]),
+        recovery: Option<&'a RecoveryFact>,
+        lost: Option<u64>,
+    ) -> Result<(String, EpochOpening<'a>), OpenError> {
+        let known = &self.config.heads.known;
+        let says = known.says(known_heads);
+        if let Some(says) = says
+            .as_deref()
+            .filter(|_| !self.config.heads.may_continue())
+        {
+            return Err(OpenError::Refusing(format!(
+                "the log is empty, but {says}: it is lost whole. Bring back what is missing (the WAL and tails of the repository, the database, \
+                 or a further repository) and start again; {CONTINUE}"
+            )));
+        }
+        let created = format!("created in cluster {}", server.system);
+        let was_before = says.is_some()
+            || recovery.is_some()
+            || known.existed.is_some()
+            || self
+                .config
+                .heads
+                .last_claim()
+                .is_some_and(|claim| claim.by != created);
+        if !was_before {
+            let timeline = server.timeline;
+            return Ok((created, EpochOpening::Created { timeline }));
+        }
+        tracing::error!(
+            says,
+            existed = known.existed,
+            "the log is empty and was not always so: another takes its place, in an epoch of its own"
+        );
+        let (restore_id, target_lsn) =
+            recovery.map_or(("", 0), |fact| (&*fact.restore_id, fact.target_lsn));
+        let by = match recovery {
+            Some(fact) => fact.restore_id.clone(),
+            None => format!("continued in cluster {}", server.system),
+        };
+        Ok((
+            by,
+            EpochOpening::Continued {
+                timeline: recovery.map_or(server.timeline, |fact| fact.timeline),
+                known_heads,
+                restore_id,
+                target_lsn,
+                known_lost: lost,
+                missing_heads,
+            },
+        ))
+    }
+
+    /// All heads that are known of, and what is known without one.
+    fn known_heads(&self, tip: Option<&Chain>) -> Vec<Head> {
+        let heads = &self.config.heads;
+        let mut known = heads.verified();
+        known.extend(tip.and_then(|tip| tip.head(0, 0)));
+        let evidence = heads.known.evidence.iter();
+        known.extend(evidence.filter_map(|it| it.as_head(self.config.log)));
+        known
+    }
+
+    /// Epochs and sizes of the heads that the log's openings name.
+    fn named_by(&self, openings: &[Entry]) -> Vec<(u32, u64)> {
+        let read = |entry: &Entry| EpochRecord::read(entry, &self.config.heads.trusted()).ok();
+        let records = openings.iter().filter_map(read);
+        records
+            .flat_map(|record| record.old_heads)
+            .map(|head| (head.epoch, head.size))
+            .collect()
+    }
+}
+
+/// What a writer says that does not go on after damage.
+pub(super) fn damaged(reason: &str) -> String {
+    format!(
+        "{reason}. Restore the database, or the repository's heads, to before it (bre restore); or, when you know what happened and \
+         accept it: bre audit reopen --reason TEXT"
+    )
+}
+
+const CONTINUE: &str = "only if all of it is truly lost, stop the engine and let another take its place: bre up --continue-log";
+
+fn still_damaged(damage: &str, error: OpenError) -> OpenError {
+    match error {
+        OpenError::Refusing(reason) => OpenError::Refusing(format!(
+            "{} (what was restored is damaged too: {reason})",
+            damaged(damage)
+        )),
+        other => other,
+    }
+}
+
+/// Whose log it is in.
+struct Server {
+    timeline: u32,
+    system: String,
+}
+
+impl Server {
+    async fn of(client: &Client) -> Result<Server, OpenError> {
+        let sql = "SELECT timeline_id, (SELECT system_identifier::text FROM pg_control_system()) FROM pg_control_checkpoint()";
+        let row = client.query_one(sql, &[]).await?;
+        Ok(Server {
+            timeline: u32::try_from(row.get::<_, i32>(0)).unwrap_or(1),
+            system: row.get(1),
+        })
+    }
+}
+
+/// The first entry of each epoch, by the primary key alone.
+async fn openings(client: &Client, log: u16) -> Result<Vec<Entry>, OpenError> {
+    let sql = "WITH RECURSIVE first AS (
+         (SELECT epoch, position FROM audit_log WHERE log = $1 ORDER BY epoch, position LIMIT 1)
+         UNION ALL
+         SELECT n.epoch, n.position FROM first AS f CROSS JOIN LATERAL (SELECT a.epoch, a.position FROM audit_log AS a
+             WHERE a.log = $1 AND a.epoch > f.epoch ORDER BY a.epoch, a.position LIMIT 1) AS n)
+       SELECT a.canonical FROM first AS f JOIN audit_log AS a ON (a.log, a.epoch, a.position) = ($1, f.epoch, f.position)";
+    let rows = client.query(sql, &[&log_number(log)]).await?;
+    let parsed = rows
+        .iter()
+        .filter_map(|row| Entry::parse(&expand(row.get(0))).ok());
+    Ok(parsed.collect())
 }
 
 /// Invariant 7 of the role that this session is, each time a log is taken up: whoever finds a way into this process must not find with it a way to

@@ -21,7 +21,12 @@ pub(super) enum Ended {
     /// New orders.
     Ordered,
     Lost(String),
+    /// Something of the log has disappeared.
+    Damaged(String),
 }
+
+/// Between two looks whether all of it is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 pub(super) type Answer = oneshot::Sender<Result<Recorded, WriteError>>;
 
@@ -59,6 +64,8 @@ impl Task {
         });
         // What was recovered or opened is signed for as soon as the repository holds it.
         let mut head_due = Some(Instant::now());
+        let mut look_due = Instant::now() + LOOK_EVERY;
+        let mut damage = self.config.heads.watch_damage();
         loop {
             let head_timer = async {
                 match head_due {
@@ -75,6 +82,14 @@ impl Task {
                     return Ended::Ordered;
                 }
                 () = open.session.closed() => return Ended::Lost("the server closed the connection".to_owned()),
+                reason = found_damaged(&mut damage) => return Ended::Damaged(reason),
+                () = tokio::time::sleep_until(look_due) => {
+                    if let Err(ended) = self.look(&mut open).await {
+                        return ended;
+                    }
+                    look_due = Instant::now() + LOOK_EVERY;
+                    continue;
+                }
                 () = head_timer => {
                     self.offer_head(&open).await;
                     head_due = None;
@@ -93,6 +108,22 @@ impl Task {
                 self.offer_head(&open).await;
                 head_due = None;
             }
+        }
+    }
+
+    /// Whether all that was written is still there.
+    async fn look(&mut self, open: &mut Open) -> Result<(), Ended> {
+        let heads = self.config.heads.verified();
+        let looked = open.guard.look(&open.session.client, &open.chain, &heads);
+        let looked = tokio::select! {
+            biased;
+            looked = looked => looked,
+            _ = self.orders.changed() => return Err(Ended::Lost("told to let go of the database".to_owned())),
+        };
+        match looked {
+            Ok(None) => Ok(()),
+            Ok(Some(reason)) => Err(Ended::Damaged(reason)),
+            Err(reason) => Err(Ended::Lost(reason)),
         }
     }
 
@@ -316,6 +347,16 @@ impl Task {
         {
             self.config.heads.offer(head);
         }
+    }
+}
+
+/// Returns when there is damage.
+async fn found_damaged(damage: &mut tokio::sync::watch::Receiver<Option<String>>) -> String {
+    let found = damage.wait_for(Option::is_some).await;
+    let reason = found.ok().and_then(|damage| damage.clone());
+    match reason {
+        Some(reason) => reason,
+        None => std::future::pending().await,
     }
 }
 

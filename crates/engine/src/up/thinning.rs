@@ -1,0 +1,281 @@
+//! Old signed heads are let go of by whoever signs them (audit_log.md §5): first it is put on record which stay, then the others go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use audit::{Dated, KEPT_MAX, SigningKey, Thinning, VerifyingKey, staying};
+use repository::{Repository, ThinnedName};
+
+use super::heads::{LOG, Place, log_name, thinnings};
+use crate::error::Error;
+
+/// Fewer are not worth a record.
+const YOUNG_MIN: usize = 30;
+const OLD_MIN: usize = 300;
+/// So many go with one record.
+const GOING_MAX: usize = 20_000;
+/// A record that lists more is not written again with the next one.
+const TAKEN_UP_MAX: usize = 2_000;
+const DAY_MICROS: i64 = 86_400_000_000;
+
+pub(crate) struct Thinner<'a> {
+    pub(crate) repository: &'a Repository,
+    pub(crate) signing: &'a SigningKey,
+    /// Whose earlier records count.
+    pub(crate) trusted: &'a [VerifyingKey],
+    pub(crate) now_micros: i64,
+}
+
+impl Thinner<'_> {
+    /// All that is due, of heads with the times of their signing. Says how many went, and which as they go.
+    pub(crate) fn pass(
+        &self,
+        there: &BTreeMap<Place, i64>,
+        named: &[Place],
+        gone: &mut dyn FnMut(Place),
+    ) -> Result<u64, Error> {
+        let mut pinned: BTreeSet<Place> = named.iter().copied().collect();
+        let mut left = there.clone();
+        let mut dropped = 0;
+        let mut asked = false;
+        for epoch in epochs(there) {
+            loop {
+                let of_epoch: Vec<(u64, i64)> = left
+                    .range((epoch, 0)..=(epoch, u64::MAX))
+                    .map(|((_, size), at)| (*size, *at))
+                    .collect();
+                let Some(going) = due(&of_epoch, epoch, &pinned, self.now_micros) else {
+                    break;
+                };
+                // Only where something is due is it asked what must stay.
+                if !asked {
+                    pinned.extend(repository::kept_heads(self.repository, &log_name())?);
+                    asked = true;
+                    continue;
+                }
+                self.record(epoch, &of_epoch, &going)?;
+                for size in going {
+                    repository::drop_head(self.repository, &log_name(), (epoch, size))?;
+                    left.remove(&(epoch, size));
+                    gone((epoch, size));
+                    dropped += 1;
+                }
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Before anything goes. A record that lies within the new one has done its work.
+    fn record(&self, epoch: u32, heads: &[(u64, i64)], going: &BTreeSet<u64>) -> Result<(), Error> {
+        let (Some(&first), Some(&last)) = (going.first(), going.last()) else {
+            return Ok(());
+        };
+        let names = repository::thinned_names(self.repository, &log_name())?;
+        let records = thinnings(self.repository, self.trusted)?;
+        let is_small = |name: &ThinnedName| {
+            let same = |record: &&Thinning| {
+                (record.epoch, record.from, record.to) == (name.epoch, name.from, name.to)
+            };
+            records
+                .iter()
+                .filter(same)
+                .all(|record| record.kept.len() <= TAKEN_UP_MAX)
+        };
+        let touching =
+            |name: &&ThinnedName| name.epoch == epoch && name.from <= last && name.to >= first;
+        let taken_up: Vec<&ThinnedName> = names
+            .iter()
+            .filter(touching)
+            .filter(|name| is_small(name))
+            .collect();
+        let from = taken_up
+            .iter()
+            .map(|name| name.from)
+            .min()
+            .unwrap_or(first)
+            .min(first);
+        let to = taken_up
+            .iter()
+            .map(|name| name.to)
+            .max()
+            .unwrap_or(last)
+            .max(last);
+        let stays = |size: &u64| (from..=to).contains(size) && !going.contains(size);
+        let kept: Vec<u64> = heads.iter().map(|(size, _)| *size).filter(stays).collect();
+        if kept.len() > KEPT_MAX {
+            return Err(Error::Failed(format!(
+                "{} heads of epoch {epoch} would have to be listed in one record",
+                kept.len()
+            )));
+        }
+        let record = Thinning {
+            log: LOG,
+            epoch,
+            from,
+            to,
+            at_micros: self.now_micros,
+            kept,
+        };
+        repository::put_thinned(
+            self.repository,
+            &log_name(),
+            epoch,
+            (from, to),
+            self.now_micros,
+            &record.sign(self.signing),
+        )?;
+        let newest = |name: &ThinnedName| {
+            (name.from, name.to) == (from, to)
+                && name.object.ends_with(&format!("{:016x}", self.now_micros))
+        };
+        for name in taken_up.into_iter().filter(|name| !newest(name)) {
+            repository::drop_thinned(self.repository, name)?;
+        }
+        Ok(())
+    }
+}
+
+fn epochs(there: &BTreeMap<Place, i64>) -> BTreeSet<u32> {
+    there.keys().map(|(epoch, _)| *epoch).collect()
+}
+
+/// Sizes that go next: those older than a day once there are many, then those older than an hour.
+fn due(
+    heads: &[(u64, i64)],
+    epoch: u32,
+    pinned: &BTreeSet<Place>,
+    now_micros: i64,
+) -> Option<BTreeSet<u64>> {
+    let newest = heads.last()?.0;
+    let dated: Vec<Dated> = heads
+        .iter()
+        .map(|(size, at_micros)| Dated {
+            size: *size,
+            at_micros: *at_micros,
+            pinned: *size == newest || pinned.contains(&(epoch, *size)),
+        })
+        .collect();
+    let stays: BTreeSet<u64> = staying(&dated, now_micros).into_iter().collect();
+    let going = dated.iter().filter(|head| !stays.contains(&head.size));
+    let (old, young): (Vec<&Dated>, Vec<&Dated>) =
+        going.partition(|head| now_micros.saturating_sub(head.at_micros) >= DAY_MICROS);
+    let chosen = match (old.len() >= OLD_MIN, young.len() >= YOUNG_MIN) {
+        (true, _) => old,
+        (false, true) => young,
+        (false, false) => return None,
+    };
+    Some(
+        chosen
+            .iter()
+            .take(GOING_MAX)
+            .map(|head| head.size)
+            .collect(),
+    )
+}
+
+/// A further repository lets go of what the first has let go of, once it has the record.
+pub(crate) fn follow(repository: &Repository, keys: &[VerifyingKey]) -> Result<u64, Error> {
+    let records = thinnings(repository, keys)?;
+    if records.is_empty() {
+        return Ok(0);
+    }
+    let there = repository::head_sizes(repository, &log_name())?;
+    let mut dropped = 0;
+    for (epoch, size) in there {
+        if audit::was_thinned(&records, epoch, size) {
+            repository::drop_head(repository, &log_name(), (epoch, size))?;
+            dropped += 1;
+        }
+    }
+    Ok(dropped)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use audit::{Chain, EpochOpening, Fields, Kind, LostHead, SignedHead, missing_heads};
+    use repository::MemoryStore;
+
+    use super::*;
+    use crate::up::heads::stored;
+
+    const SECOND: i64 = 1_000_000;
+
+    /// A head every ten seconds for three days, each with a link to the one before.
+    fn three_days(now: i64) -> (Repository, SigningKey, BTreeMap<Place, i64>) {
+        let repository = Repository::init(Arc::new(MemoryStore::default())).unwrap();
+        let key = SigningKey::generate().unwrap();
+        let mut chain = Chain::new(LOG);
+        chain
+            .open_epoch(0, &EpochOpening::Created { timeline: 1 }, &key)
+            .unwrap();
+        let (mut there, mut before) = (BTreeMap::new(), None);
+        for at in (now - 3 * DAY_MICROS..now).step_by(10_000_000) {
+            chain.append(Kind::BackupRun, at, Fields::new()).unwrap();
+            let head = chain.head(at, 0).unwrap();
+            let mut signed = key.sign(&head);
+            if let Some(before) = before {
+                signed = signed.after(before, &key);
+            }
+            before = Some(LostHead {
+                epoch: head.epoch,
+                size: head.size,
+                hash: head.last_hash,
+            });
+            repository::put_head(&repository, "1", head.epoch, head.size, &signed.to_json())
+                .unwrap();
+            there.insert((head.epoch, head.size), at);
+        }
+        (repository, key, there)
+    }
+
+    #[test]
+    fn days_of_heads_become_hundreds_and_one_that_is_taken_away_is_still_missed() {
+        let now = 1_000_000 * 60 * SECOND;
+        let (repository, key, mut there) = three_days(now);
+        let all = there.len();
+        repository::keep_head(&repository, "1", (1, 1001)).unwrap();
+        let keys = [key.verifying_key().clone()];
+        let thinner = |now_micros| Thinner {
+            repository: &repository,
+            signing: &key,
+            trusted: &keys,
+            now_micros,
+        };
+        let missing = || {
+            let heads: Vec<SignedHead> = stored(&repository).unwrap();
+            missing_heads(&heads, &thinnings(&repository, &keys).unwrap(), &[])
+        };
+        // A day passes, with a pass every quarter of an hour.
+        for quarter in 0..96 {
+            let at = now + quarter * 900 * SECOND;
+            let before = there.clone();
+            thinner(at)
+                .pass(&before, &[(1, 2002)], &mut |place| {
+                    there.remove(&place);
+                })
+                .unwrap();
+            assert!(quarter % 32 != 0 || missing().is_empty(), "{:?}", missing());
+        }
+        let sizes: BTreeSet<Place> = repository::head_sizes(&repository, "1")
+            .unwrap()
+            .into_iter()
+            .collect();
+        assert_eq!(sizes, there.keys().copied().collect());
+        // Three days of quarters, at most a few hundred that wait for their number, and the minutes of the last day.
+        assert!(
+            sizes.len() < 3 * 96 + OLD_MIN + 2,
+            "{} of {all}",
+            sizes.len()
+        );
+        assert!(sizes.contains(&(1, 1001)) && sizes.contains(&(1, 2002)));
+        let records = repository::thinned_names(&repository, "1").unwrap();
+        assert!(records.len() < 12, "{}", records.len());
+        assert_eq!(missing(), []);
+        let taken = *sizes.iter().nth(100).unwrap();
+        repository::drop_head(&repository, "1", taken).unwrap();
+        assert_eq!(missing(), [taken]);
+        // A copy that has the records lets go of the same.
+        assert_eq!(follow(&repository, &keys).unwrap(), 0);
+    }
+}
