@@ -235,7 +235,11 @@ fn copy_folder(from: &Path, to: &Path) {
         let target = to.join(path.file_name().unwrap());
         match path.is_dir() {
             true => copy_folder(&path, &target),
-            false => drop(std::fs::copy(&path, &target).unwrap()),
+            // The stream takes its tails away while it is copied.
+            false => match std::fs::copy(&path, &target) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            },
         }
     }
 }
