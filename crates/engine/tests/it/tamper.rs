@@ -186,7 +186,7 @@ const COPIES: &[RepositoryCase] = &[
         name: "the keys to the data gone",
         how: |root| std::fs::remove_dir_all(root.join("wraps")).unwrap(),
         road: &["--from-wal"],
-        finds: "key",
+        finds: "wraps/",
     },
 ];
 
