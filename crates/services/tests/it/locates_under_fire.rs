@@ -39,6 +39,7 @@ async fn engine(database: DatabaseConfig, log: u16, control: Option<UnixListener
         durable: u64::MAX.into(),
         attached: true.into(),
     });
+    let signing_key = Arc::new(SigningKey::from_seed(&[log as u8 + 7; 32]).unwrap());
     let config = ServicesConfig {
         services: ServiceSet::all(),
         elsewhere: Elsewhere::default(),
@@ -49,10 +50,10 @@ async fn engine(database: DatabaseConfig, log: u16, control: Option<UnixListener
         control,
         audit: Some(AuditConfig {
             log,
-            signing_key: Arc::new(SigningKey::from_seed(&[log as u8 + 7; 32]).unwrap()),
+            trusted: vec![signing_key.verifying_key().clone()],
+            signing_key,
             publisher: Arc::clone(&outside) as _,
             heads: Vec::new(),
-            trusted: Vec::new(),
             public: None,
             recovery: None,
         }),
