@@ -217,7 +217,8 @@ impl Supervisor {
         let Some(services) = &self.services else {
             return Ok(());
         };
-        if self.keys.first_api_key()?.is_none() {
+        // A log in the place of one that is lost knows no key of before.
+        if self.continue_log || self.keys.first_api_key()?.is_none() {
             let made = services.create_key(FIRST_CLIENT, Tier::Internal, "bre up");
             let key = self.runtime.block_on(made)?;
             self.keys.keep_first_api_key(&key)?;

@@ -7,6 +7,7 @@ mod guard;
 mod heads;
 mod locates;
 mod open;
+mod openings;
 mod serve;
 
 pub(crate) use change::Change;
