@@ -170,11 +170,13 @@ fn on_hangup(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instance::write_whole;
 
     fn named(text: &str) -> Named {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bre.toml");
-        std::fs::write(&path, text).unwrap();
+        // Some hold passwords.
+        write_whole(&path, text.as_bytes(), 0o600).unwrap();
         read(&path).unwrap()
     }
 
