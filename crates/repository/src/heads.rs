@@ -2,6 +2,7 @@
 
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
+use crate::transparency::put_same;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredHead {
@@ -19,11 +20,7 @@ pub fn put_head(
     size: u64,
     bytes: &[u8],
 ) -> Result<()> {
-    let name = object(log, epoch, size);
-    match repository.store().put(&name, bytes) {
-        Err(StoreError::AlreadyExists { .. }) if repository.store().get(&name)? == bytes => Ok(()),
-        other => Ok(other?),
-    }
+    put_same(repository, &object(log, epoch, size), bytes)
 }
 
 /// All heads of one log, by epoch and size.
@@ -90,7 +87,7 @@ pub fn drop_head(repository: &Repository, log: &str, (epoch, size): (u32, u64)) 
 }
 
 /// A record beside the heads, by its place: `anchors` and `kept` are named like heads.
-fn beside(kind: &str, log: &str, (epoch, size): (u32, u64)) -> String {
+pub(crate) fn beside(kind: &str, log: &str, (epoch, size): (u32, u64)) -> String {
     format!("{kind}/{log}/{epoch:08x}-{size:016x}")
 }
 
@@ -135,9 +132,9 @@ pub fn anchors(repository: &Repository, log: &str) -> Result<Vec<StoredHead>> {
     Ok(anchors)
 }
 
-/// From now on this head is never thinned.
+/// A proof was made with this head: it is never thinned (audit_log.md §5).
 pub fn keep_head(repository: &Repository, log: &str, place: (u32, u64)) -> Result<()> {
-    put_once(repository, &beside("kept", log, place), b"")
+    put_same(repository, &beside("kept", log, place), b"")
 }
 
 /// Heads that are never thinned: a proof names them, or a witness cosigned them.
@@ -212,7 +209,7 @@ pub fn drop_thinned(repository: &Repository, name: &ThinnedName) -> Result<()> {
     dropped(repository, &name.object)
 }
 
-fn put_once(repository: &Repository, name: &str, bytes: &[u8]) -> Result<()> {
+pub(crate) fn put_once(repository: &Repository, name: &str, bytes: &[u8]) -> Result<()> {
     match repository.store().put(name, bytes) {
         Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
         Err(error) => Err(error.into()),

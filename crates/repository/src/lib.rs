@@ -66,8 +66,8 @@ pub use store::{
 };
 pub use timelines::{known_timelines, put_history, release, reserve};
 pub use transparency::{
-    cosigned_heads, keep_head_of_proof, key_statements, published_origins, put_cosigned,
-    put_first_checkpoint, put_key_statement, put_tile, tile,
+    cosigned_heads, key_statements, published_origins, put_cosigned, put_first_checkpoint,
+    put_key_statement, put_tile, tile,
 };
 pub use wal::{
     CompactReport, Grown, Hole, Interval, Inventory, SealStatus, Seen, TimelineWal, WalReader,

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 
 use crate::Repository;
 use crate::error::{Result, StoreError};
+use crate::heads::{beside, put_once};
 
 /// Cosigned checkpoints stand below it, beside the signed heads in `heads/`.
 const COSIGNED: &str = "cosigned/";
 
 /// Puts an object of these, whose bytes follow from its name: one that is there is no error when it is the same.
-fn put(repository: &Repository, name: &str, bytes: &[u8]) -> Result<()> {
+pub(crate) fn put_same(repository: &Repository, name: &str, bytes: &[u8]) -> Result<()> {
     match repository.store().put(name, bytes) {
         Err(StoreError::AlreadyExists { .. }) if repository.store().get(name)? == bytes => Ok(()),
         other => Ok(other?),
@@ -37,7 +38,7 @@ pub fn put_tile(
     (level, index): (u8, u64),
     bytes: &[u8],
 ) -> Result<()> {
-    put(repository, &tile_name(log, began, level, index), bytes)
+    put_same(repository, &tile_name(log, began, level, index), bytes)
 }
 
 pub fn tile(
@@ -81,15 +82,12 @@ pub fn published_origins(repository: &Repository, log: &str) -> Result<Vec<u32>>
 pub fn put_cosigned(
     repository: &Repository,
     log: &str,
-    (epoch, size): (u32, u64),
+    place: (u32, u64),
     witness: &str,
     bytes: &[u8],
 ) -> Result<()> {
-    let name = format!("{COSIGNED}{log}/{epoch:08x}-{size:016x}.{witness}");
-    match repository.store().put(&name, bytes) {
-        Err(StoreError::AlreadyExists { .. }) => Ok(()),
-        other => Ok(other?),
-    }
+    let head = beside("cosigned", log, place);
+    put_once(repository, &format!("{head}.{witness}"), bytes)
 }
 
 /// Which heads of a log a witness cosigned, by epoch and size: these are never thinned.
@@ -108,19 +106,6 @@ pub fn cosigned_heads(repository: &Repository, log: &str) -> Result<BTreeSet<(u3
         .collect())
 }
 
-/// A proof was made with this head: it is never thinned (audit_log.md §5).
-pub fn keep_head_of_proof(
-    repository: &Repository,
-    log: &str,
-    (epoch, size): (u32, u64),
-) -> Result<()> {
-    put(
-        repository,
-        &format!("kept/{log}/{epoch:08x}-{size:016x}"),
-        &[],
-    )
-}
-
 /// What was said of signing keys, named by its digest.
 pub fn put_key_statement(
     repository: &Repository,
@@ -128,7 +113,7 @@ pub fn put_key_statement(
     digest: &str,
     bytes: &[u8],
 ) -> Result<()> {
-    put(repository, &format!("signing-keys/{log}/{digest}"), bytes)
+    put_same(repository, &format!("signing-keys/{log}/{digest}"), bytes)
 }
 
 /// All of it, in no order that means something.
@@ -144,6 +129,7 @@ mod tests {
 
     use super::*;
     use crate::MemoryStore;
+    use crate::keep_head;
 
     #[test]
     fn what_was_written_once_stands_and_is_found() {
@@ -165,7 +151,7 @@ mod tests {
         let cosigned = cosigned_heads(&repository, "1").unwrap();
         assert_eq!(cosigned, BTreeSet::from([(2, 300)]));
         for _ in 0..2 {
-            keep_head_of_proof(&repository, "1", (2, 300)).unwrap();
+            keep_head(&repository, "1", (2, 300)).unwrap();
         }
         let kept = repository.store().list("kept/").unwrap();
         assert_eq!(kept.len(), 1);

@@ -77,11 +77,7 @@ impl PublicLogStore for Kept {
     }
 
     fn keep_head(&self, epoch: u32, size: u64) -> Result<(), String> {
-        told(repository::keep_head_of_proof(
-            &self.0,
-            &log_name(),
-            (epoch, size),
-        ))
+        told(repository::keep_head(&self.0, &log_name(), (epoch, size)))
     }
 
     fn statements(&self) -> Result<Vec<Vec<u8>>, String> {
