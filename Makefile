@@ -17,9 +17,9 @@ setup: ## install PostgreSQL and Redis when they are missing
 	@scripts/setup
 
 run: setup ## build and start everything on this machine
-	cargo build --release --locked -p engine
+	cargo build --profile quick --locked -p engine
 	@echo "Starting; Ctrl-C stops everything cleanly."
-	exec "$$CARGO_TARGET_DIR/release/bre" up --data "$(DATA)" --port "$(PORT)"
+	exec "$$CARGO_TARGET_DIR/quick/bre" up --data "$(DATA)" --port "$(PORT)"
 
 test: setup ## everything that CI runs
 	@scripts/test
@@ -41,12 +41,12 @@ pages: setup ## open the engine's pages in a headless browser
 	@scripts/pages
 
 drill: setup ## the ten-fold drill whose times are judged
-	cargo build --release --locked -p engine
+	cargo build --profile quick --locked -p engine
 	@scripts/drill
 
 torture: setup ## SIGKILL at seeded moments, again and again; SEED and ROUNDS choose and repeat a run
 	@command -v python3 >/dev/null || scripts/setup python3
-	cargo build --release --locked -p engine
+	cargo build --profile quick --locked -p engine
 	@scripts/torture
 
 .PHONY: slow-losses
@@ -60,7 +60,7 @@ slow-uses: setup ## orders at two gateways with kills; SEED, CLIENTS (500), ORDE
 	CLIENTS=$${CLIENTS:-500} ORDERS=$${ORDERS:-10000} KILLS=$${KILLS:-100} cargo test --locked -p services --test it uses_under_fire::orders -- --nocapture
 
 slow-many-rates: setup ## how long a verification takes with a million rates, and its memory; ROWS, and BATCH (20000) of a delivery, choose
-	ROWS="$(or $(ROWS),1000000)" BATCH="$(or $(BATCH),20000)" cargo test --release --locked -p services --test it -- --ignored --exact many_rates::a_verification_with_many_rates_is_measured --nocapture
+	ROWS="$(or $(ROWS),1000000)" BATCH="$(or $(BATCH),20000)" cargo test --profile quick --locked -p services --test it -- --ignored --exact many_rates::a_verification_with_many_rates_is_measured --nocapture
 
 slow-tamper: setup ## every way to tamper that the suite knows; CASES (all; a number, or a part of a name) and SEED choose and repeat
 	CASES="$${CASES:-all}" cargo test --locked -p services --test it -- tamper:: --nocapture
@@ -74,19 +74,19 @@ slow-hostile: setup ## books that are sent to do harm, what each costs; FILES (u
 
 torture-spare: setup ## a warm spare promoted after a loss under load, ROUNDS times (usually 20); SEED repeats a run, SECONDS_MAX judges the times
 	@command -v python3 >/dev/null || scripts/setup python3
-	cargo build --release --locked -p engine
+	cargo build --profile quick --locked -p engine
 	@scripts/torture-spare
 
 table-back: setup ## a table emptied by mistake under load, and the seconds of each step until it is back; ROWS (usually 2000000), WRITERS, SECONDS_MAX
 	@command -v python3 >/dev/null || scripts/setup python3
-	cargo build --release --locked -p engine
+	cargo build --profile quick --locked -p engine
 	@scripts/table-back
 
 retention: ## expiry against a model, over many seeds; SEED and SEEDS (usually 10000) choose
-	BRE_RETENTION_SEED=$(or $(SEED),1) BRE_RETENTION_SEEDS=$(or $(SEEDS),10000) cargo test -p repository --release --lib retention::property -- --nocapture
+	BRE_RETENTION_SEED=$(or $(SEED),1) BRE_RETENTION_SEEDS=$(or $(SEEDS),10000) cargo test -p repository --profile quick --lib retention::property -- --nocapture
 
 crash-seeds: ## machines stopped at any write; SEEDS (500) and SEED (1) choose and repeat them, LOG=1 tells one's life
-	SEED="$(SEED)" SEEDS="$(SEEDS)" cargo test --release --locked -p recovery --test it -- --nocapture --exact crashes::stopped_at_any_write
+	SEED="$(SEED)" SEEDS="$(SEEDS)" cargo test --profile quick --locked -p recovery --test it -- --nocapture --exact crashes::stopped_at_any_write
 
 s3-ceph: ## the store suite and object lock on Ceph's S3 server (minutes and 2 GB at the first time, as root)
 	cargo test --locked -p aws --test it --no-run
