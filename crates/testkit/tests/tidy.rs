@@ -1,6 +1,11 @@
 //! The house rules that a machine can check: who may depend on whom, and what may stand in a file.
 #![allow(clippy::unwrap_used)]
 
+#[path = "tidy/documents.rs"]
+mod documents;
+#[path = "tidy/guide.rs"]
+mod guide;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -241,6 +246,8 @@ fn every_rule_can_fail() {
     ] {
         assert_eq!(text_faults(path, &text).len(), count, "{path}: {text}");
     }
+    documents::rules_can_fail();
+    guide::rules_can_fail();
     assert_eq!(
         text_faults("crates/a/src/a.rs", &"\n".repeat(LINES_MAX)).len(),
         0
