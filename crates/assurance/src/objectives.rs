@@ -1,4 +1,4 @@
-//! The figures a recovery is judged by. The guide's are outer limits; a drill's own are tighter.
+//! The figures by which a recovery is judged. The guide's are outer limits; a drill's own are tighter.
 
 use std::time::Duration;
 

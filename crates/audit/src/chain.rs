@@ -1,4 +1,4 @@
-//! The writer's side: what is needed to add the next entry.
+//! The writer's side: the state that is needed to add the next entry.
 
 use thiserror::Error;
 

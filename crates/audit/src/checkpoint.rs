@@ -1,4 +1,5 @@
-//! Heads for outsiders: the size and root of a tree under the name of its log (C2SP tlog-checkpoint; `docs/formats/audit_transparency.md` §2, §3).
+//! Heads for outsiders: the size and root of a tree under the name of its log (C2SP tlog-checkpoint;
+//! `docs/formats/audit_transparency.md` §2, §3).
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! An entry's fields in their canonical bytes, before its place is known. Whoever has something to record encodes it; the one
-//! writer of the log only puts the head in front.
+//! An entry's fields in their canonical bytes, before the entry has its position. Callers encode what they record; the
+//! log's one writer only adds the front.
 
 use std::io;
 use std::ops::Range;

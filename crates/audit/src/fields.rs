@@ -1,4 +1,4 @@
-//! An entry's fields: names and text, kept in the order of the names' bytes.
+//! An entry's fields: names and text, in the order of the names' bytes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! One step along a stored log: every check that an entry alone, and its place after the one before, allow.
-//! Writers that resume and readers that verify take the same step.
+//! One step along a stored log: each check that an entry alone, and its place after the previous one, allow. Writers
+//! that resume and readers that verify take the same step.
 
 use crate::entry::{Entry, Kind};
 use crate::hash::Hash;

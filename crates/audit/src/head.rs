@@ -1,4 +1,4 @@
-//! What a head says and the bytes that are signed (format §5).
+//! The content of a head, and the bytes that are signed (format §5).
 
 use serde::Serialize;
 use thiserror::Error;

@@ -1,4 +1,4 @@
-//! Lower-case hex, exactly: upper case is refused so that one value has one text.
+//! Lower-case hex only: upper case is refused, so that one value has one text.
 
 use thiserror::Error;
 

@@ -1,4 +1,5 @@
-//! How the log's signing key is replaced and ended, and which keys a verifier trusts then (`docs/formats/audit_transparency.md` §6).
+//! How the log's signing key is replaced and revoked, and which keys a verifier then trusts
+//! (`docs/formats/audit_transparency.md` §6).
 
 use std::fmt;
 

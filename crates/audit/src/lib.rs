@@ -1,11 +1,12 @@
-//! The audit log as bytes: canonical entries, the hash chain, the Merkle tree, signed heads, and the verification of all of it.
-//! The format is `docs/formats/audit_log.md`; where page and code differ, the page is right.
+//! The audit log as bytes: canonical entries, the hash chain, the Merkle tree, signed heads, and the verification of
+//! all of it. The format is `docs/formats/audit_log.md`; where page and code differ, the page is right.
 //!
-//! Entry points: a writer holds a [`Chain`], appends to it and lets a [`SigningKey`] sign its heads; a reader feeds stored entries
-//! to a [`Verifier`] (or to [`verify`] in one go) and gets a [`Report`].
+//! Entry points: a writer holds a [`Chain`], appends to it and lets a [`SigningKey`] sign its heads; a reader feeds
+//! stored entries to a [`Verifier`] (or to [`verify`] in one go) and gets a [`Report`].
 //!
-//! Absent: databases, clocks and threads. Times come in as numbers, entries go out as bytes, and whoever calls decides where both
-//! live. Key files are the only files touched. What a field means is its writer's affair: here fields are names and text.
+//! Absent: databases, clocks and threads. Times come in as numbers, entries go out as bytes, and the caller decides
+//! where both are kept. Key files are the only files touched. A field is a name and a text here; its meaning belongs to
+//! its writer.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 mod chain;

@@ -1,4 +1,5 @@
-//! Signed notes (C2SP signed-note, tlog-cosignature): a text and the signatures under it. Our use of them: `docs/formats/audit_transparency.md` §3.
+//! Signed notes (C2SP signed-note, tlog-cosignature): a text and the signatures under it. How they are used here:
+//! `docs/formats/audit_transparency.md` §3.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! The entry that opens an epoch: written by a recovery, signed, and the only excuse for a loss (format §4).
+//! The entry that opens an epoch: written by a recovery, signed, and the only valid reason for a loss (format §4).
 
 use serde::Serialize;
 use thiserror::Error;

@@ -1,5 +1,5 @@
-//! That one entry is in the log, for somebody who has neither the log nor the repository: its bytes, the way from its leaf to the root,
-//! and a signed head (format §11).
+//! Inclusion proofs: that one entry is in the log, for a reader who has neither the log nor the repository. A proof
+//! holds the entry's bytes, the path from its leaf to the root, and a signed head (format §11).
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

@@ -1,5 +1,5 @@
-//! Rows of a table as leaves of a tree (format §12): what an entry says of rows that are too many to repeat, so that all of them can be
-//! compared with it, and one of them proved.
+//! Rows of a table as leaves of a tree (format §12): an entry's digest of rows that are too many to repeat, so that all
+//! of them can be compared with it, and a single one proved.
 
 use std::fmt;
 use std::str::FromStr;

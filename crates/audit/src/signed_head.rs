@@ -1,4 +1,4 @@
-//! A head with its signature, and the JSON object it is kept as (format §5).
+//! A head with its signature, and the JSON object that stores it (format §5).
 
 use serde::{Deserialize, Serialize};
 

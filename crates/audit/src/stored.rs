@@ -1,6 +1,6 @@
-//! How a database keeps an entry's bytes (format §10): as they are, or with their fields compressed against a dictionary that is
-//! part of the format. A quote repeats the terms it was priced by, so that it can be priced again from itself alone; compressed
-//! against a quote they take next to nothing.
+//! How a database stores an entry's bytes (format §10): as they are, or with their fields compressed against a
+//! dictionary that is part of the format. A quote repeats its terms, so that it can be priced again from itself alone;
+//! compressed against it they take almost no room.
 
 use std::borrow::Cow;
 use std::cell::RefCell;

@@ -1,4 +1,4 @@
-//! Which heads stay when old ones are let go of, and the signed record of it (format §5).
+//! Which heads stay when old ones are deleted, and the signed record of it (format §5).
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

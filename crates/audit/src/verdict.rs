@@ -1,4 +1,4 @@
-//! What came of a verification, in one word (format §6).
+//! The result of a verification, in one word (format §6).
 
 use serde::Serialize;
 

@@ -1,5 +1,5 @@
-//! What a log asks a witness, and what a witness answers (C2SP tlog-witness; `docs/formats/audit_transparency.md` §5). Who keeps the state
-//! and speaks HTTP is elsewhere.
+//! What a log asks a witness, and what the witness answers (C2SP tlog-witness; `docs/formats/audit_transparency.md`
+//! §5). State and HTTP are elsewhere.
 
 use crate::checkpoint::{Checkpoint, whole};
 use crate::hash::Hash;

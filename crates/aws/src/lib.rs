@@ -1,4 +1,5 @@
-//! Amazon's services, and servers that speak as they do, behind the repository's traits: S3 as a store, KMS as a key provider.
+//! Amazon's services, and servers with the same API, behind the repository's traits: S3 as a store, KMS as a key
+//! provider.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

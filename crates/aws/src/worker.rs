@@ -1,5 +1,5 @@
-//! The SDK is async; a store and a key provider block: threads of their own do the waiting, so that they work from any thread, one that
-//! runs another runtime included.
+//! Runs the async SDK for a store and a key provider that block: threads of their own do the waiting, so that they work
+//! from any thread, also from one that runs another runtime.
 
 use std::{future::Future, io, sync::mpsc};
 

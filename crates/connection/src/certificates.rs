@@ -1,4 +1,4 @@
-//! Certificates and keys from files, and how a server's certificate is judged.
+//! Certificates and keys from files, and the check of a server's certificate.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which server a session may have landed on, and what a server says when it is going away.
+//! Which server a session reached, and what a server says when it shuts down or becomes read-only.
 
 /// `target_session_attrs`, as libpq names them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

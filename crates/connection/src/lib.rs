@@ -1,6 +1,6 @@
-//! How a PostgreSQL is reached: one form of connection string for every client of ours, TLS and its certificates, passwords that are
-//! asked for at each connect, and which of several servers will do. No sockets: the clients (SQL in `services`, replication in
-//! `postgres_physical`) have their own.
+//! How to reach a PostgreSQL: one form of connection string for all our clients, TLS and its certificates, passwords
+//! that are read at each connect, and which of several servers to take. No sockets: the clients (SQL in `services`,
+//! replication in `postgres_physical`) have their own.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod binding;

@@ -1,4 +1,4 @@
-//! Where, as whom and how to connect.
+//! The parts of a connection: host, user, database and the rest.
 
 use std::fmt::Write;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! Passwords: given, or asked for at each connect from a file or a command, for those that expire or rotate.
+//! Passwords: fixed, or read at each connect from a file or a command, for those that expire or rotate.
 
 use std::fmt;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! The same demands, said to programs that are built on libpq (`pg_dump`, `psql`).
+//! The same connection for programs that are built on libpq (`pg_dump`, `psql`).
 
 use std::ffi::OsString;
 use std::path::PathBuf;

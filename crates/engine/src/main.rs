@@ -1,7 +1,8 @@
-//! `bre`: the one binary. Reads the command line, does what it says, and turns errors into words and exit codes.
+//! `bre`: the one binary. Reads the command line, does what it says, and turns errors into texts and exit codes.
 //!
-//! Entry point: [`cli::Cli`]; `up/` runs an instance, `commands/` holds one short file a command.
-//! Absent on purpose: pricing, SQL, formats. They live in the library crates.
+//! Entry point: [`cli::Cli`]; `up/` runs an instance, `serve/` the services in several processes, `commands/` holds the
+//! commands. Absent on purpose: pricing, formats, and SQL on the engine's own tables. They live in the library crates.
+//! SQL for administration (roles, slots, settings) is here.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod anchors;

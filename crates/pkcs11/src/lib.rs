@@ -1,9 +1,10 @@
-//! A key inside a hardware token (smart card, HSM) as a key provider, by PKCS#11. Why it is as it is: `docs/decisions/0056-hardware-tokens-by-pkcs11.md`.
+//! A key inside a hardware token (smart card, HSM) as a key provider, by PKCS#11. Why it is built this way:
+//! `docs/decisions/0056-hardware-tokens-by-pkcs11.md`.
 //!
-//! Entry points: [`TokenKey::open`], which asks nothing; [`look`], which finds a key in a token. Sealing takes the public half alone and no token; opening
-//! takes the token and its PIN, which comes from a file.
+//! Entry points: [`TokenKey::open`], which does not touch the token; [`look`], which finds a key in a token. Sealing
+//! needs the public half alone and no token; opening needs the token and its PIN, which comes from a file.
 //!
-//! Absent: making keys, and anything that changes a token.
+//! Absent: to create keys, and anything that changes a token.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

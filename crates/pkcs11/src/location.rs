@@ -1,4 +1,4 @@
-//! The line of a key file that stands for a key in a token: where it is, and its public half. It holds no secret.
+//! The line of a key file that names a key in a token: where it is, and its public half. It holds no secret.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 

@@ -1,5 +1,5 @@
-//! Speaking to the token. One session at a time, opened when it is needed. A PIN that was refused is not tried a second time: tokens lock for
-//! good after a few.
+//! Sessions with the token: one at a time, opened when needed. A refused PIN is not tried again: tokens lock for good
+//! after a few.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! `global/pg_control`: what a cluster says about itself, readable while it is stopped.
+//! `global/pg_control`: a cluster's state, readable while it is stopped.
 
 use crate::lsn::Lsn;
 use crate::page::PAGE_BYTES;

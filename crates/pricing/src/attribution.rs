@@ -1,5 +1,6 @@
-//! Why two quotes for the same position differ, cause by cause: one input after the other is changed from what it was to what it
-//! is, in one fixed order, and priced. The parts add up to the difference, to the last printed digit.
+//! Explains the difference between two quotes for the same position, cause by cause: the inputs change from old to new
+//! one at a time, in one fixed order, and each step is priced. The parts add up to the difference, to the last printed
+//! digit.
 
 use std::sync::Arc;
 

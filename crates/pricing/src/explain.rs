@@ -1,5 +1,5 @@
-//! A quote's explanation: the inputs with their ages, and each step with its exact and its rounded value.
-//! It shows the very steps that [`quote`] went through and computes nothing of its own.
+//! A quote's explanation: the inputs with their ages, and each step with its exact and its rounded value. It shows the
+//! steps that [`quote`] took and computes nothing of its own.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! Numbers in JSON: written as JSON numbers with exactly their digits, read from numbers or strings without passing a float.
+//! Numbers in JSON: written as JSON numbers with exactly their digits, read from numbers or strings without a float.
 
 use serde::de::{self, Deserializer};
 use serde::ser::{Error, Serializer};

@@ -1,11 +1,11 @@
-//! Borrow rates and locate fees (the formulas under "Pricing" in the engine's facts), exact to the last printed digit.
+//! Borrow rates and locate fees, exact to the last printed digit.
 //!
-//! Entry points: [`quote`] prices a [`QuoteInputs`]; [`explain`] tells how, from the same computation; [`replay`] prices recorded
-//! inputs again and gives the same bytes. [`rate`] and [`locate_fee`] are the two halves. Numbers are [`Fixed`]: they parse exactly,
-//! print exactly and travel as JSON numbers with exactly those digits.
+//! Entry points: [`quote`] prices a [`QuoteInputs`]; [`explain`] shows how, from the same computation; [`replay`]
+//! prices recorded inputs again and gives the same bytes. [`rate`] and [`locate_fee`] are the two halves. Numbers are
+//! [`Fixed`]: they parse exactly, print exactly and travel as JSON numbers with exactly those digits.
 //!
-//! Absent: input and output, async, clocks ("now" comes in with the inputs) and binary floating point. Where inputs come from,
-//! and who may price what, is decided elsewhere.
+//! Absent: input and output, async, clocks ("now" is one of the inputs) and binary floating point. Where inputs come
+//! from, and who may price what, is decided elsewhere.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 mod attribution;

@@ -1,4 +1,4 @@
-//! Fixed-point numbers: an integer and a number of decimals that the type knows.
+//! Fixed-point numbers: an integer, with a number of decimals that is part of the type.
 
 use std::fmt;
 use std::str::FromStr;

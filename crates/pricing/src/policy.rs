@@ -1,4 +1,4 @@
-//! Adjustment policies: how a lending market's rate becomes ours. Data, so that a desk can add its own.
+//! Adjustment policies: how a lending market's rate becomes ours. They are data, so that a desk can add its own.
 
 use serde::{Deserialize, Serialize};
 

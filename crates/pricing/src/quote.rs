@@ -1,4 +1,4 @@
-//! A quote: rate and fee from one set of inputs, each of which says where it came from and how old it is.
+//! A quote: rate and fee from one set of inputs. Each input names its source and its age.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The borrow rate: combine(base, v, e), not below the floor, rounded half-even to 8 decimals.
+//! The borrow rate: combine(base, v, e), at least the floor, rounded half-even to 8 decimals.
 
 use crate::error::{PricingError, check_range};
 use crate::number::{Index, Rate};

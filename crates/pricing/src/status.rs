@@ -1,4 +1,4 @@
-//! How hard a stock is to borrow, and how stirred the market is: words for display.
+//! How hard a stock is to borrow, and how volatile the market is: words for display.
 
 use serde::{Deserialize, Serialize};
 

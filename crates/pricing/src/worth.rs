@@ -1,4 +1,4 @@
-//! What a position is worth: a value, or the shares and the price that it is made of. One fact, however it is given.
+//! What a position is worth: a value, or shares times a price. One fact, whichever way the client gives it.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

@@ -1,4 +1,4 @@
-//! How long to wait before something that failed is tried again: twice as long each time, up to a bound.
+//! Pauses between retries: twice as long each time, up to a bound.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Why a restore did not happen, and what to do next.
+//! Why a restore failed, and what to do next.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,13 @@
-//! Brings things back from the repository, by the headings of the recovery guide. A restore needs the repository and its
-//! private key, nothing else.
+//! Restores from the repository, by mechanism: [`database`], [`table`], [`pages`], [`spare`] (the standby). Which
+//! heading of the recovery guide each answers to: `docs/guide.md`. A restore needs the repository and its private key,
+//! nothing else.
 //!
-//! Entry points, in the order in which they are used: [`database::plan`], [`database::restore`], [`database::recover`]; beside them
-//! [`database::window`] (what can be restored), [`database::export`] (a plain copy for other tools) and
+//! Entry points, in the order in which they are used: [`database::plan`], [`database::restore`], [`database::recover`];
+//! beside them [`database::window`] (what can be restored), [`database::export`] (a plain copy for other tools) and
 //! [`database::wal_fetch`] (what PostgreSQL's `restore_command` calls). [`spare`] keeps a restored cluster following.
-//! [`table`] brings back one table, or a few of its rows, into a database that runs.
+//! [`table`] restores one table, or a few of its rows, into a running database.
 //!
-//! Absent: taking backups; deciding when to restore; the audit log's view of a recovery.
+//! Absent: to take backups; to decide when to restore; the audit log's view of a recovery.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 

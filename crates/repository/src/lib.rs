@@ -1,10 +1,12 @@
-//! Bytes at rest: an encrypted, authenticated, compressed, write-once repository of one PostgreSQL cluster's backups and WAL.
-//! The format is `docs/formats/repository.md`.
+//! Bytes at rest: an encrypted, authenticated, compressed, write-once repository of one PostgreSQL cluster's backups
+//! and WAL. The format is `docs/formats/repository.md`.
 //!
 //! Entry points: [`Repository`], then [`BackupWriter`] and [`WalWriter`] to write (a public key is enough),
-//! [`BackupReader`] and [`WalReader`] to read (needs the private key), [`catalogue`] and [`wal_inventory`] to look (needs no key), [`retention`] to let go of what is old.
+//! [`BackupReader`] and [`WalReader`] to read (needs the private key), [`catalogue`] and [`wal_inventory`] to look
+//! (needs no key), [`retention`] to delete what is old.
 //!
-//! Absent: anything that speaks to PostgreSQL or knows what its files mean; async; S3 (the format has room for it).
+//! Absent: anything that speaks to PostgreSQL or knows the meaning of its files; async; S3 and KMS (crate `aws`) and
+//! hardware tokens (crate `pkcs11`), which implement this crate's traits.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 

@@ -1,12 +1,13 @@
-//! Files that hold a secret: a key, a password, a token, a PIN. The one way by which the product reads them, so that the next such file
-//! cannot be read unchecked.
+//! Files that hold a secret: a key, a password, a token, a PIN. All secrets are read through this crate, so that a new
+//! such file cannot be read unchecked.
 //!
-//! Refused is a file that others, or a group that this process is not in, can read or write, and one that any group can write. A link
-//! is followed: what counts is the file behind it. A group that this process is in may read (Kubernetes hands secrets out as 0440 with
-//! the pod's group). What is no ordinary file (a pipe of a shell's `<(…)`) has no readers besides us.
+//! A file is refused when others, or a group that this process is not in, can read or write it, and when any group can
+//! write it. A link is followed: the file behind it counts. A group that this process is in may read (Kubernetes
+//! provides secrets as 0440 with the pod's group). What is not an ordinary file (the pipe of a shell's `<(…)`) has no
+//! other readers.
 //!
-//! Entry points: [`read`], [`read_text`]; [`check`] for a library that opens the file itself; [`open`] for what is a secret only by
-//! what it says.
+//! Entry points: [`read`], [`read_text`]; [`check`] for a library that opens the file itself; [`open`] for a file that
+//! is a secret only because of its content.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 use std::fs::{File, Metadata};

@@ -1,11 +1,11 @@
-//! The engine's online services: api-gateway, calculation, data, cache, in one process.
+//! The engine's online services: api-gateway, calculation, data, cache; all in one process, or apart (`wiring`).
 //!
-//! Entry point: [`Services::start`]. A quote runs from `api_gateway` (key, limit, validation) through `calculation` (market view,
-//! `pricing`) to `data` (one group-committed transaction for quote and audit entry) before it is answered. [`verify`] and
-//! [`replay`] read a log back, for the command line and for drills.
+//! Entry point: [`Services::start`]. A quote runs from `api_gateway` (key, limit, validation) through `calculation`
+//! (market view, `pricing`) to `data` (one group-committed transaction for quote and audit entry) before it is
+//! answered. [`verify`] and [`replay`] read a log back, for the command line and for drills.
 //!
-//! Absent: starting or restoring PostgreSQL, the WAL stream and the repository. They are somebody else's; what is needed of them
-//! comes in as [`HeadPublisher`], [`StreamHealth`] and [`RecoveryFact`].
+//! Absent: starting or restoring PostgreSQL, the WAL stream and the repository. What is needed of them comes in as
+//! [`HeadPublisher`], [`StreamHealth`] and [`RecoveryFact`].
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 mod api_gateway;

@@ -1,4 +1,4 @@
-//! One client of a drill, as a process of its own: prices over HTTP until its standard input is closed.
+//! One client of a drill, as a process of its own: prices over HTTP until its standard input closes.
 
 use std::{
     fs::{File, OpenOptions},

@@ -1,4 +1,4 @@
-//! Drill "database-loss": under load, the database is killed and everything but the repository and its keys deleted.
+//! Drill "database-loss": under load, the database is killed and everything except the repository and its keys deleted.
 
 use std::{
     os::unix::fs::DirBuilderExt,

@@ -1,4 +1,5 @@
-//! What else goes wrong around the loss: it begins under load, and a fault of the store is still there when the recovery begins.
+//! Further faults around the loss: each begins under load, and a fault of the store still lasts when the recovery
+//! begins.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,4 @@
-//! The verdict: what the clients were promised against what is there afterwards.
+//! The verdict: the answers that clients got, compared with what is there afterwards.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,4 +1,4 @@
-//! What a client saw, one JSON line a request, written only after the whole answer was read.
+//! What a client saw: one JSON line a request, written only after the whole answer was read.
 
 use std::{
     fs::File,

@@ -1,4 +1,4 @@
-//! Stands between the throw-away system and the S3 server of its repository, and misbehaves when told to.
+//! A proxy between the throw-away system and the S3 server of its repository, which misbehaves on request.
 
 use std::{
     io::{Read, Write},

@@ -1,4 +1,4 @@
-//! The throw-away system: a real `bre up` in a folder of its own, started, hit and asked from outside.
+//! The throw-away system: a real `bre up` in a folder of its own, started, harmed and queried from outside.
 
 use std::{
     fs::File,

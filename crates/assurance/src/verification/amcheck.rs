@@ -1,4 +1,4 @@
-//! Structure: every B-tree against itself and its table, every table's rows against each other and their TOAST.
+//! Structure: each B-tree against itself and its table, each table's rows against each other and their TOAST.
 
 use postgres_physical::server::sql::quote_literal;
 use postgres_physical::wire::WireError;

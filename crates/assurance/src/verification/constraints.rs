@@ -1,4 +1,5 @@
-//! References that lead nowhere, in any schema: a foreign key is enforced row by row, so damage can break it silently.
+//! References that lead nowhere, in any schema: a foreign key is checked row by row on writes, so damage breaks it
+//! silently.
 
 use postgres_physical::wire::WireError;
 

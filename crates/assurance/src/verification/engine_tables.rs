@@ -1,4 +1,5 @@
-//! What the guide counts after a recovery, and what the engine's own tables say of each other and of the audit log: reads only.
+//! The guide's row counts after a recovery, and the engine's own tables against each other and against the audit log.
+//! Reads only.
 
 use audit::{Entry, Kind, hex};
 use postgres_physical::wire::WireError;

@@ -1,5 +1,6 @@
-//! The guide's first question after every recovery: are there invalid indexes? Damage and unfinished work are told apart: an index that
-//! is still being built, or whose building was given up, harms nobody, and each such state has a statement of its own that ends it.
+//! The guide's first check after each recovery: are there invalid indexes? Damage and unfinished work are told apart:
+//! an index that is still being built, or whose build was abandoned, does no harm, and each such state has a statement
+//! that ends it.
 
 use postgres_physical::wire::WireError;
 

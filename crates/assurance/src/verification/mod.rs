@@ -1,8 +1,9 @@
-//! The guide's verification scripts as checks with a verdict each: of a running database, and of one that a restore proof
-//! brought back.
+//! The guide's verification scripts as checks with a verdict each: for a running database, and for one that a restore
+//! test restored.
 //!
-//! Entry point: [`cluster`]. A check that could not be made is `skipped` and says why; it never counts as passed, unless there is nothing
-//! here that it could look at (`not_applicable`). What is no fault and wants somebody's attention is a warning of a check that passed.
+//! Entry point: [`cluster`]. A check that could not be made is `skipped` with a reason; it never counts as passed,
+//! unless there is nothing to check (`not_applicable`). What is no fault but needs attention is a warning of a check
+//! that passed.
 
 mod amcheck;
 mod constraints;

@@ -1,4 +1,4 @@
-//! A sequence behind its column hands out numbers that are taken.
+//! Sequences behind their column: they would hand out numbers that are in use.
 
 use postgres_physical::wire::WireError;
 

@@ -1,4 +1,4 @@
-//! What stands around the chain: openings that continue or reopen a log, links between heads, thinnings, and the verdict.
+//! What surrounds the chain: openings that continue or reopen a log, links between heads, thinnings, and the verdict.
 
 use super::Log;
 use crate::thinning::Dated;

@@ -1,4 +1,4 @@
-//! The verifier that needs Python alone, beside ours.
+//! The verifier in Python, which needs nothing else, compared with ours.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

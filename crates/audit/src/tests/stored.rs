@@ -1,4 +1,4 @@
-//! Entries as a database keeps them: whatever the form, the same entry comes back, or none.
+//! Entries in their stored forms: each form gives the same entry back, or none.
 
 use super::Log;
 use crate::stored::{PACKED_MAGIC, compress};

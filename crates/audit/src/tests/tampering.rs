@@ -1,4 +1,5 @@
-//! Each way of falsifying a log, done to one with heads at 5, 10 and 15 of 18 entries, and what verification says.
+//! Each way to falsify a log, done to one with heads at 5, 10 and 15 of 18 entries, and the verdict of the
+//! verification.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Heads may be thinned (format §5): what is left finds all that all of them found.
+//! Heads may be thinned (format §5): the remaining heads find all that all of them found.
 
 use super::Log;
 use crate::*;

@@ -1,4 +1,4 @@
-//! The calls. Every one is bounded: whoever waits for a data key may be a stream that commits wait for.
+//! The calls. Each has a bound: a stream that commits wait for may wait for the data key.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Which key, and how its KMS is reached: the line that stands for it in a key file. It holds no secret.
+//! Which key, and how to reach its KMS: the line that names it in a key file. It holds no secret.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 

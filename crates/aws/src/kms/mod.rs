@@ -1,9 +1,10 @@
-//! Keys that never leave AWS KMS, or a server that speaks as it does. Why it is as it is: `docs/decisions/0055-kms-as-a-key-provider.md`.
+//! Keys that never leave AWS KMS, or a server with the same API. Why it is built this way:
+//! `docs/decisions/0055-kms-as-a-key-provider.md`.
 //!
-//! Entry points: [`KmsKey::open`], which asks nothing; [`resolve`], which finds the ARN behind an alias. A host that writes needs
-//! `kms:GenerateDataKey`, one that reads `kms:Decrypt`, a rotation also `kms:Encrypt` on the new key.
+//! Entry points: [`KmsKey::open`], which makes no call; [`resolve`], which finds the ARN behind an alias. A host that
+//! writes needs `kms:GenerateDataKey`, one that reads `kms:Decrypt`, a rotation also `kms:Encrypt` on the new key.
 //!
-//! Absent: making, rotating, disabling or deleting keys: those belong to whoever administers them.
+//! Absent: to create, rotate, disable or delete keys: that belongs to the keys' administrator.
 
 mod ask;
 mod location;

@@ -1,4 +1,4 @@
-//! What KMS's answers mean.
+//! The meaning of KMS's errors.
 
 use aws_sdk_kms::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use repository::{KeyError, KeyTrouble};

@@ -1,5 +1,5 @@
-//! Packs are read chunk by chunk, one after the other: a request for each would take longer than its bytes. What comes with the
-//! first is kept for a moment. Packs never change.
+//! A cache for reads of packs, which go chunk by chunk: a request for each chunk would take longer than its bytes. What
+//! arrives with the first chunk is kept for a moment. Packs never change.
 
 use std::{
     collections::VecDeque,

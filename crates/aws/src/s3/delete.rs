@@ -1,4 +1,4 @@
-//! Deleting means the bytes: in a bucket that keeps versions a plain deletion would only hide them.
+//! Deletion removes the bytes: in a bucket that keeps versions a plain deletion would only hide them.
 
 use std::sync::Arc;
 

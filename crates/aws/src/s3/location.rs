@@ -1,4 +1,4 @@
-//! `s3://bucket/prefix?region=…&endpoint=…`: where, and never with what secret.
+//! `s3://bucket/prefix?region=…&endpoint=…`: a place, never a secret.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! Retention dates and legal holds. They are read, set and made longer; nothing here shortens one.
+//! Retention dates and legal holds. They are read, set and extended; nothing here shortens one.
 
 use std::{sync::Arc, time::SystemTime};
 

@@ -1,6 +1,6 @@
-//! A store in S3, or in a server that speaks as it does. Why it is as it is: `docs/decisions/0053-s3-as-a-store.md`.
+//! A store in S3, or in a server with the same API. Why it is built this way: `docs/decisions/0053-s3-as-a-store.md`.
 //!
-//! Entry point: [`S3Store::open`]. Absent: making buckets, and anything that lifts a lock.
+//! Entry point: [`S3Store::open`]. Absent: to create buckets, and anything that lifts a lock.
 
 mod blocks;
 mod delete;

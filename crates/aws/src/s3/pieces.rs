@@ -1,5 +1,5 @@
-//! An object that does not fit into memory: it is put part by part, and nothing is visible before the last one is there. Its name cannot
-//! collide with another writer's (`wal/`), see 0053.
+//! An object that does not fit into memory: it is put part by part, and becomes visible with the last part. Its name
+//! cannot collide with another writer's (`wal/`), see 0053.
 
 use std::sync::Arc;
 

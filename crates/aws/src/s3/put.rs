@@ -1,4 +1,4 @@
-//! Write once. An answer that was lost does not count as a failure when the bytes arrived, and a name that is taken is told.
+//! Create-only writes. A lost answer is no failure when the bytes arrived; a name that exists already is reported.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},

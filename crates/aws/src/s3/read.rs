@@ -1,4 +1,4 @@
-//! Whole objects, parts of them, and listings: exactly what was asked for, or an error.
+//! Whole objects, ranges of them, and listings: exactly what was requested, or an error.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One bucket and prefix on a server: names, bounds of time, and what the server's errors mean.
+//! One bucket and prefix on a server: names, timeouts, and the meaning of the server's errors.
 
 use std::{io, time::Duration};
 

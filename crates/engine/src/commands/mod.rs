@@ -1,4 +1,4 @@
-//! One short file a command: read the arguments, call a library, print.
+//! The commands, one file each: read the arguments, call a library, print.
 
 mod audit;
 pub(crate) mod audit_archive;

@@ -1,7 +1,7 @@
 //! The streaming replication protocol of a physical WAL sender (PostgreSQL 15 and newer).
 //!
-//! [`Connection`] runs commands; [`Connection::start_streaming`] turns it into a [`WalStream`], whose results after the
-//! end (next timeline, or the server's error) are kept, and which gives the connection back.
+//! [`Connection`] runs commands; [`Connection::start_streaming`] turns it into a [`WalStream`], which keeps its results
+//! after the end (next timeline, or the server's error) and gives the connection back.
 
 mod base_backup;
 mod stream;

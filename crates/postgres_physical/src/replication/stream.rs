@@ -1,4 +1,4 @@
-//! WAL as it is written.
+//! The stream of WAL while the server writes it.
 
 use super::{Connection, Row, now_postgres_micros, unix_micros};
 use crate::lsn::Lsn;

@@ -1,5 +1,5 @@
-//! What a cluster asks of the machine that it runs on, and does not find there: told by PostgreSQL's own words (in English: whoever starts
-//! a server to read them sets `lc_messages`).
+//! What a cluster needs of its machine and does not find there, recognised by PostgreSQL's own messages (in English:
+//! the caller that starts the server sets `lc_messages`).
 
 use std::fmt;
 

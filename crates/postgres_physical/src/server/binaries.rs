@@ -1,4 +1,4 @@
-//! Where PostgreSQL is installed.
+//! Finds PostgreSQL's programs.
 
 use super::{MAJOR_VERSION_MIN, ServerError};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Statements that move rows: how many, and from one server into another in COPY's own text: what is on its way is never more than a buffer.
+//! Statements that move rows, with their counts; and rows from one server into another in COPY's own text, with at most
+//! one buffer in memory.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The databases of a cluster, and which of them nobody can look into.
+//! The databases of a cluster, and which of them cannot be entered.
 
 use super::sql::{Client, quote_identifier};
 use crate::wire::WireError;

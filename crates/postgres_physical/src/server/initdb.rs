@@ -1,4 +1,4 @@
-//! A new data folder, and who may log in.
+//! Creates a new data folder and says who may log in.
 
 use super::{Binaries, OsUser, ServerError, check_traversable};
 use std::os::unix::fs::PermissionsExt;

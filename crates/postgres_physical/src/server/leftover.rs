@@ -1,5 +1,5 @@
 //! Processes of an earlier run that still hold a data folder: a server whose parent was killed, or backends whose
-//! postmaster was. They are recognised by their working directory, which PostgreSQL sets to its data folder.
+//! postmaster was. PostgreSQL sets their working directory to the data folder; this identifies them.
 
 use super::ServerError;
 use super::processes::{parent_of, running_pids, state_of};

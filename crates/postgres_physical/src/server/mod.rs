@@ -1,4 +1,4 @@
-//! A PostgreSQL cluster as a child process: find the programs, create a data folder, start, wait, stop, and deal with
+//! A PostgreSQL cluster as a child process: find the programs, create a data folder, start, wait, stop, and clean up
 //! what an earlier run left behind.
 
 mod absence;

@@ -1,4 +1,4 @@
-//! PostgreSQL's own client programs, told where to connect and how their session is.
+//! PostgreSQL's own client programs, with their connection and session settings.
 
 use std::process::Command;
 

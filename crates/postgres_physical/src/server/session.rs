@@ -1,5 +1,6 @@
-//! How every session of ours is, whatever `postgresql.conf`, ALTER DATABASE and ALTER ROLE say: those settings are made for the
-//! applications of a cluster. A timeout ends a backup, and another spelling of the same definition is a change that is none.
+//! The settings of each session of ours, which override `postgresql.conf`, ALTER DATABASE and ALTER ROLE: those are
+//! made for the applications of a cluster. A timeout would end a backup, and another spelling of the same definition
+//! would look like a change.
 
 /// Setting and value, in the order in which they are set: first what could end the session meanwhile.
 type Settings = &'static [(&'static str, &'static str)];

@@ -1,4 +1,4 @@
-//! A small blocking client for administration: simple queries, text answers. The engine's own tables are not its business.
+//! A small blocking client for administration: simple queries, text answers. Not for the engine's own tables.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A folder and all that is in it, up to where another file system begins: what is mounted there is somebody else's, and nothing that
-//! works by recursion goes into it.
+//! A folder with all its content, up to where another file system begins: what is mounted there is not ours, and
+//! nothing recursive enters it.
 
 use std::fs;
 use std::io::{self, ErrorKind};

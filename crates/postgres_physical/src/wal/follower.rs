@@ -1,4 +1,4 @@
-//! Whether WAL that arrives is WAL, at the speed at which it arrives.
+//! Checks that arriving WAL is valid, at the speed at which it arrives.
 
 use super::decoder::{
     FIRST_IS_CONTINUATION, FIRST_OVERWRITES_CONTINUATION, LONG_HEADER, PAGE, RECORD_BYTES_MAX,

@@ -1,8 +1,8 @@
-//! WAL records out of plain WAL bytes, wherever they came from.
+//! WAL records out of plain WAL bytes, from any source.
 //!
 //! [`Decoder`] takes bytes as they arrive and gives records; [`records`] reads a whole slice. Where records stop being
-//! valid, WAL ends: [`Step::End`] says where and why. Whether that is the true end or damage, only the caller can know,
-//! by comparing with the end it expects. [`Follower`] only judges, and keeps no record: it is for whoever takes WAL as it is written.
+//! valid, WAL ends: [`Step::End`] says where and why. Only the caller can know whether that is the true end or damage,
+//! by comparing with the end it expects. [`Follower`] only checks and keeps no record: it is for receivers of WAL.
 
 mod decoder;
 mod follower;

@@ -1,4 +1,4 @@
-//! The records at which a recovery can be told to stop: ends of transactions, and named restore points.
+//! The records at which a recovery can stop: ends of transactions, and named restore points.
 
 use super::record::Record;
 use super::{RM_XACT, RM_XLOG};

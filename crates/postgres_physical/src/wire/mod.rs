@@ -1,5 +1,5 @@
 //! One connection to a server in the frontend/backend protocol, version 3: start-up, authentication, frames.
-//! Replication and administrative SQL are built on it. Where and how to connect is said by the crate `connection`.
+//! Replication and administrative SQL are built on it. The crate `connection` says where and how to connect.
 
 mod secure;
 mod socket;

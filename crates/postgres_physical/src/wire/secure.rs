@@ -1,4 +1,4 @@
-//! TLS on a socket: asked for before anything else is said, and shared by whoever reads and whoever confirms.
+//! TLS on a socket: requested before anything else is sent, and shared by the reader and the thread that confirms.
 
 use super::socket::{Socket, closed};
 use super::{Address, ConnectOptions, WireError};

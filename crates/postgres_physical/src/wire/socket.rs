@@ -1,4 +1,4 @@
-//! Unix or TCP, plain or secured, the same to the callers.
+//! Unix or TCP, plain or TLS, with one interface.
 
 use super::secure::Secured;
 use super::{Address, ConnectOptions, Host};

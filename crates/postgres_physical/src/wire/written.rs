@@ -1,4 +1,4 @@
-//! Connection parameters written down for somebody else's parser: what is a name here stays a name there.
+//! Connection parameters written for another program's parser: a name here stays a name there.
 
 /// One value of a connection string (`dbname=…`) as libpq reads it.
 pub fn quote_conninfo(value: &str) -> String {

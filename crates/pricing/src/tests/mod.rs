@@ -1,4 +1,5 @@
-//! Every number that the engine's facts promise, the numbers' own rules, and the formulas once more in another arithmetic.
+//! Each number that the specification promises, the rules of the number types, and the formulas once more in other
+//! arithmetic.
 
 mod attribution;
 mod golden;

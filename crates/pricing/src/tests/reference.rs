@@ -1,4 +1,4 @@
-//! The formulas once more, in fractions of big integers and without sharing a line with the code under test.
+//! The formulas once more, in fractions of big integers. Shares no line with the code under test.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;

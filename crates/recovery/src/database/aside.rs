@@ -1,5 +1,5 @@
-//! Moves what is kept of a folder that is restored over out of the way: by its name, or, where another file system lies between, by a
-//! copy that is on disk before the original goes.
+//! Moves aside what is kept of a folder that a restore overwrites: by rename, or, across file systems, by a copy that
+//! is on disk before the original is deleted.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;

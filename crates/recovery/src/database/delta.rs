@@ -1,5 +1,5 @@
-//! Restores over a folder that is there: looks at all of it first, then writes only what differs. Contents are compared with
-//! what the backup says, never times.
+//! Restores over an existing folder: reads all of it first, then writes only what differs. It compares contents with
+//! the backup, never times.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! The folders that a restore writes into, looked at before anything is touched: what a file system keeps there for itself, where other
-//! file systems begin, and how much room each has.
+//! The folders that a restore writes into, checked before anything is touched: what a file system keeps there for
+//! itself, where other file systems begin, and how much room each has.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};

@@ -1,5 +1,5 @@
-//! New files, written past the page cache where the file system allows it: a restored database is larger than what of it is
-//! read next, and the cache would be filled, flushed and thrown away for nothing.
+//! New files, written past the page cache where the file system allows it: a restored database is larger than what is
+//! read of it next, so the cache would be filled, flushed and thrown away for nothing.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};

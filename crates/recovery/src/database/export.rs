@@ -1,4 +1,4 @@
-//! The way out: a backup as plain files with its `backup_manifest` and WAL, as `pg_verifybackup` accepts them.
+//! Exports a backup as plain files with its `backup_manifest` and WAL, as `pg_verifybackup` accepts them.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What of a backup goes where.
+//! Which part of a backup goes where.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};

@@ -1,5 +1,5 @@
-//! `bre_half_restored`: the file that says that a folder is being restored. It is there from before the first change until the
-//! folder is whole, and its lock keeps two restores out of each other's way.
+//! `bre_half_restored`: the file that marks a folder as being restored. It exists from before the first change until
+//! the folder is whole, and its lock keeps two restores apart.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

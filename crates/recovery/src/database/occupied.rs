@@ -1,4 +1,4 @@
-//! Whose folder is it, and does anything run on it? Asked before a single byte of an existing folder is touched.
+//! Whose folder is it, and does a server run on it? Checked before a byte of an existing folder is touched.
 
 use std::fs;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! The way to a timeline: which part of which ancestor belongs to it.
+//! The path to a timeline: which part of which ancestor belongs to it.
 
 use postgres_physical::timeline::History;
 use repository::WalReader;

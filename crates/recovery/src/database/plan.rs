@@ -1,4 +1,4 @@
-//! Which backup, which WAL, and where to stop. Nothing is written.
+//! Chooses the backup, the WAL, and where to stop. Writes nothing.
 
 use repository::{BackupSummary, Progress, RecipientPrivate, Repository};
 

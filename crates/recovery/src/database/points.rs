@@ -1,5 +1,5 @@
-//! Targets that only the WAL itself knows: named restore points and ends of transactions. All WAL of the window is read, by
-//! several threads, so that a second point of the same name is no surprise.
+//! Targets that only the WAL itself knows: named restore points and ends of transactions. Several threads read all WAL
+//! of the window, so that a second point of the same name is found too.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! What lies in a folder that is to be restored over: files of the backup, what does not belong, and what is not ours to judge. Symbolic
-//! links are never followed; the link itself is what is found, and what is removed. Nothing is entered that is mounted there, unless the
+//! The content of a folder that a restore overwrites: files of the backup, files that do not belong, and what is not
+//! ours. Symbolic links are never followed; the link itself is found and removed. A mount is not entered unless the
 //! backup has a folder of that name.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! From a moment to a place in the WAL. PostgreSQL refuses a time after the last commit, so every target becomes an LSN here.
+//! From a moment to an LSN. PostgreSQL refuses a time after the last commit, so each target becomes an LSN here.
 
 use postgres_physical::lsn::Lsn;
 use postgres_physical::wal::{Decoder, Record, Step};

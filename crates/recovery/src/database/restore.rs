@@ -1,4 +1,4 @@
-//! Writes a data folder from a backup. `global/pg_control` comes last: without it nothing starts.
+//! Writes a data folder from a backup. `global/pg_control` comes last: without it no server starts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Keeps a restored cluster to itself: before its first start nothing in its configuration reaches another server, waits for a standby,
-//! archives over somebody's WAL, or reads files outside its folder.
+//! Isolates a restored cluster: before its first start nothing in its configuration reaches another server, waits for a
+//! standby, archives over other WAL, or reads files outside its folder.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The recoverable window: spans in which every moment can be restored, with holes between them.
+//! The recoverable window: spans in which each moment can be restored, with holes between them.
 
 use repository::{
     BackupState, BackupSummary, Inventory, RecipientPrivate, Repository, WalReader, catalogue,

@@ -1,4 +1,4 @@
-//! Writes the files of a backup with several threads, each file by one of them. Every chunk was verified before its bytes
+//! Writes the files of a backup with several threads, each file by one of them. Each chunk is verified before its bytes
 //! are written.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};

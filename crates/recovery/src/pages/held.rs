@@ -1,4 +1,4 @@
-//! Relations that nobody but us can reach, and their pages on disk.
+//! Relations under our lock, and their pages on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};

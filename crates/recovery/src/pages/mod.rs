@@ -1,10 +1,11 @@
-//! Damaged pages of a running cluster, one by one. docs/decisions/0052-page-repair.md says why each step is right.
+//! Repairs damaged pages of a running cluster, one by one. docs/decisions/0052-page-repair.md says why each step is
+//! right.
 //!
-//! [`remedy`] says what heals a page. Where that is the page itself: [`Held::lock`] keeps everybody from the relations, [`Held::settle`] makes
-//! the server write what it still holds of them and names a place in the WAL after which nothing changed them; a restore to that place has
-//! the page as it must be; [`Held::put`] writes it; [`Held::release`] lets go.
+//! [`remedy`] says what repairs a page. If that is the page itself: [`Held::lock`] locks the relations,
+//! [`Held::settle`] makes the server write what it still holds of them and names an LSN after which nothing changed
+//! them; a restore to that LSN has the right page; [`Held::put`] writes it; [`Held::release`] unlocks.
 //!
-//! Absent: finding damaged pages (`backup::database::verify_live`), the restore, the question.
+//! Absent: to find damaged pages (`backup::database::verify_live`), the restore, the question to the operator.
 
 mod held;
 

@@ -1,4 +1,4 @@
-//! Why a spare does not follow, or was not promoted, and what to do next.
+//! Why a standby does not follow, or was not promoted, and what to do next.
 
 use std::io;
 use std::path::{Path, PathBuf};

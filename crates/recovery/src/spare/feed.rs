@@ -1,6 +1,6 @@
-//! Puts the repository's WAL into the standby's `pg_wal`, where PostgreSQL looks for it several times a second. Segments appear
-//! whole; the newest one is filled in place as its tail grows, as a WAL receiver does. Nothing is handed out twice, and no
-//! process is started for it.
+//! Puts the repository's WAL into the standby's `pg_wal`, where PostgreSQL looks for it several times a second.
+//! Segments appear whole; the newest one is filled in place as its tail grows, as a WAL receiver does. Nothing is
+//! written twice, and no process is started for it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

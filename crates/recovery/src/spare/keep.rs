@@ -1,4 +1,4 @@
-//! The spare's folder: what is begun, resumed, thrown away, and handed over.
+//! The standby's folder: created, resumed, thrown away, or handed over.
 
 use std::fs;
 use std::path::{Path, PathBuf};

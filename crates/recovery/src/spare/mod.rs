@@ -1,8 +1,8 @@
-//! A warm spare: a restored cluster that replays from the repository for ever, and is promoted when it is needed. That it follows
-//! proves that every WAL object replays; what a promotion takes does not depend on the size of the database.
+//! A warm standby: a restored cluster that replays from the repository until it is promoted. While it follows, it
+//! proves that each WAL object replays. The time of a promotion does not depend on the size of the database.
 //!
-//! Entry point: [`Spare`], which one process keeps and turns; [`Watch`] tells others how it stands; [`take_promoted`] puts a
-//! promoted cluster where it is to stay. Reads the repository; all that it ever writes there is the claim on its new timeline.
+//! Entry point: [`Spare`], which one process keeps and drives; [`Watch`] shows its state to others; [`take_promoted`]
+//! puts a promoted cluster into its final place. It reads the repository and writes only the claim on its new timeline.
 //!
 //! Absent: who asks for a promotion and whether the old primary is dead (the engine), the audit log's view of it.
 

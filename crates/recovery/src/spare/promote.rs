@@ -1,5 +1,5 @@
-//! From a standby to a primary. Nothing is promoted before the standby has replayed every whole record that a complete listing
-//! of the repository shows, and before the new timeline is claimed there.
+//! From a standby to a primary. Before promotion, the standby has replayed each whole record that a complete listing of
+//! the repository shows, and the new timeline is claimed there.
 
 use std::time::{Duration, Instant};
 

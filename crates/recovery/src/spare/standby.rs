@@ -1,4 +1,4 @@
-//! The standby: a PostgreSQL that replays what the feeder puts in front of it, and answers how far it is.
+//! The standby server: a PostgreSQL that replays what the feeder writes, and says how far it is.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What a spare remembers of itself over a restart, in one small file that is replaced whole.
+//! A standby's state over a restart, in one small file that is replaced whole.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

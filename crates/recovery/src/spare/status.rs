@@ -1,4 +1,4 @@
-//! How a spare stands, for people and machines.
+//! A standby's status, for people and machines.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,5 @@
-//! Then against now, by key, or by whole rows where there is no key. The same figures are the preview and, after the merge, its proof.
+//! Rows of then against rows of now, by key, or by whole rows without a key. The preview and the check after the merge
+//! use the same figures.
 
 use postgres_physical::server::sql::{Client, quote_identifier};
 use postgres_physical::wire::WireError;

@@ -1,4 +1,4 @@
-//! What else a merge touches, and what will stand in its way: named before anybody says yes.
+//! What else a merge touches, and what prevents it: named before an operator says yes.
 
 use postgres_physical::server::sql::{Client, quote_identifier};
 use postgres_physical::wire::WireError;

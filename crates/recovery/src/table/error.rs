@@ -1,4 +1,4 @@
-//! Why a table did not come back, and what to do next. Nothing was changed in any of these cases but the last ones that say so.
+//! Why a table was not restored, and what to do next. Nothing was changed, except where the last cases say so.
 
 use postgres_physical::server::ServerError;
 use postgres_physical::wire::WireError;

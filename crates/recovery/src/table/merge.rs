@@ -1,5 +1,5 @@
-//! The merge: one transaction under a lock that lets readers read and makes writers wait, proved by the preview's own figures before
-//! its commit.
+//! The merge: one transaction under a lock that lets readers read and makes writers wait. The preview's figures are
+//! checked again before its commit.
 
 use postgres_physical::server::sql::{Cancel, Client, quote_identifier};
 use postgres_physical::wire::WireError;

@@ -1,10 +1,11 @@
-//! Table-level recovery: one table, or a few of its rows, from any moment into the database that runs.
+//! Table-level recovery: one table, or a few of its rows, from any moment into a running database.
 //!
-//! The moment is a scratch cluster that somebody restored and started. Its rows are copied into temporary tables of the running database,
-//! which go with the session, whatever happens; everything after that is SQL over two tables that lie side by side, so nothing grows with
-//! the table but files. [`Work::open`] → [`Work::stage`] → [`Work::preview`] → a person says yes → [`Work::merge`], one transaction.
+//! The moment is a scratch cluster that the caller restored and started. Its rows are copied into temporary tables of
+//! the running database, which end with the session; the rest is SQL over two tables in one database, so that only
+//! files grow with the table. [`Work::open`] → [`Work::stage`] → [`Work::preview`] → an operator says yes →
+//! [`Work::merge`], one transaction.
 //!
-//! Absent: the scratch cluster; what a table means; the question.
+//! Absent: the scratch cluster; the meaning of a table; the question to the operator.
 
 mod compare;
 mod consequences;

@@ -1,4 +1,4 @@
-//! How a dropped table was made: PostgreSQL's own dump of its definition, taken from the scratch cluster.
+//! How a dropped table is created again: PostgreSQL's own dump of its definition, taken from the scratch cluster.
 
 use postgres_physical::server::sql::quote_identifier;
 use postgres_physical::server::{Binaries, ClientProgram, OsUser, client_program};

@@ -1,4 +1,4 @@
-//! What a table looks like on one side, and what both sides share.
+//! A table's shape on one side, and what both sides share.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,5 @@
-//! The rows of then, beside the table of now: a temporary table, which is in no backup and no WAL and goes with the session.
+//! The old rows beside the present table: a temporary table, which is in no backup and no WAL and ends with the
+//! session.
 
 use postgres_physical::server::sql::{Client, quote_identifier};
 use postgres_physical::wire::WireError;

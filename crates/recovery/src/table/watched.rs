@@ -1,4 +1,4 @@
-//! Waiting for a server that may take long: when nobody waits any more, what it is at is cancelled there.
+//! Waits for a long statement of a server; when the caller stops waiting, the statement is cancelled there.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};

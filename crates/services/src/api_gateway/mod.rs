@@ -1,4 +1,6 @@
-//! HTTP: what clients see (`routes`), and what the command line on this machine may ask (`control`). Only this module knows axum.
+//! HTTP: what clients see (`routes`), and what the command line on this machine may ask (`control`). axum is known
+//! here, in `internal` (HTTP between services), `witness`, and in `server`, `refusals` and `running`, which carry all
+//! of them.
 
 mod admin;
 mod audit;

@@ -1,4 +1,4 @@
-//! The other end: what runs as `restore_command`.
+//! The other end: the program that runs as `restore_command`.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};

@@ -1,4 +1,4 @@
-//! Hands WAL to a recovering PostgreSQL over a unix socket, so that its account needs neither key nor repository.
+//! Gives WAL to a recovering PostgreSQL over a unix socket, so that its account needs neither key nor repository.
 
 mod client;
 mod server;

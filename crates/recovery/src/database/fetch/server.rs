@@ -1,5 +1,5 @@
-//! Answers requests and reads ahead: the next segments are opened by several threads while PostgreSQL replays this one, and lie
-//! as files beside its WAL, where a move hands them over.
+//! Answers requests and reads ahead: several threads open the next segments while PostgreSQL replays this one. They
+//! wait as files beside its WAL, where a move hands them over.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
