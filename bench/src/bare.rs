@@ -1,4 +1,5 @@
-//! Peers that are servers, each in a process of its own: axum with nothing to do, and axum that prices but records nothing.
+//! Peers that are servers, each in a process of its own: axum with nothing to do, and axum that prices but records
+//! nothing.
 
 use std::{
     collections::HashMap,

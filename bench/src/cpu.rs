@@ -1,5 +1,5 @@
-//! What a program and everything it started has cost in processor time: on a machine that does other work as well, the steadier
-//! figure.
+//! What a program and everything it started has cost in processor time: on a machine that does other work as well, the
+//! steadier figure.
 
 use std::{collections::HashMap, fs};
 

@@ -1,6 +1,6 @@
-//! Durable quotes over HTTP: against the same server with one quote a commit, against the same server without audit (see
-//! `unrecorded.rs` for what is left out), against a bare handler that prices and records nothing, and against single-row inserts
-//! committed one by one on the same cluster by pgbench.
+//! Durable quotes over HTTP: against the same server with one quote a commit, against the same server without audit
+//! (see `unrecorded.rs` for what is left out), against a bare handler that prices and records nothing, and against
+//! single-row inserts committed one by one on the same cluster by pgbench.
 
 use std::path::{Path, PathBuf};
 

@@ -28,7 +28,8 @@ use system::Result;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// `all`, `prices`, `http`, `sql`, `durable`, `secured`, `protection`; `bare-axum`, `bare-pricing` and `unrecorded` are peers.
+    /// `all`, `prices`, `http`, `sql`, `durable`, `secured`, `protection`; `bare-axum`, `bare-pricing` and `unrecorded`
+    /// are peers.
     #[arg(default_value = "all")]
     what: String,
     /// Rounds of each comparison.

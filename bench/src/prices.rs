@@ -1,5 +1,5 @@
-//! Prices alone: against the same quote in rust_decimal, a million on two cores, every one of them compared with exact fractions,
-//! and a whole book for four clients.
+//! Prices alone: against the same quote in rust_decimal, a million on two cores, every one of them compared with exact
+//! fractions, and a whole book for four clients.
 
 use std::{hint::black_box, path::PathBuf, sync::Arc, time::Instant};
 
@@ -255,8 +255,8 @@ impl Numbers {
     }
 }
 
-/// As a desk sees them: rates in 0.0001 %, an index with two decimals, values to the cent, markups of half a percent, and one in
-/// eight with every decimal in use.
+/// As a desk sees them: rates in 0.0001 %, an index with two decimals, values to the cent, markups of half a percent,
+/// and one in eight with every decimal in use.
 fn cases(policies: i64, conventions: i64) -> Vec<Case> {
     let mut n = Numbers(0x9e37_79b9_7f4a_7c15);
     let case = |_| {

@@ -37,7 +37,8 @@ pub(crate) async fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
     let url = &system.ready.database_url;
     let position = Arc::new(AtomicI64::new(0));
     let (mut rates, mut tails, mut costs) = (Vec::new(), Vec::new(), Vec::new());
-    // Not counted: a cluster that has been running has segments of WAL to use again, and does not write each as zeros first.
+    // Not counted: a cluster that has been running has segments of WAL to use again, and does not write each as zeros
+    // first.
     grouped(url, &position).await?;
     one_by_one(url, &position).await?;
     for round in 0..rounds {

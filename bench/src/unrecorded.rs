@@ -1,7 +1,8 @@
-//! The peer "same server without audit": our own gateway, calculation and settings as `bre up` runs them (HTTP server, middleware,
-//! key, limit, validation, market view, price, JSON answer of the same fields), in a process of its own, reading keys and market
-//! from the database of the instance it is compared with. Left out is the record and nothing else: no canonical entry is made, there is
-//! no writer, no commit, no WAL, and so no stream. What is left out is `services::Services::start_unrecorded`.
+//! The peer "same server without audit": our own gateway, calculation and settings as `bre up` runs them (HTTP server,
+//! middleware, key, limit, validation, market view, price, JSON answer of the same fields), in a process of its own,
+//! reading keys and market from the database of the instance it is compared with. Left out is the record and nothing
+//! else: no canonical entry is made, there is no writer, no commit, no WAL, and so no stream. What is left out is
+//! `services::Services::start_unrecorded`.
 
 use std::{sync::Arc, time::Duration};
 

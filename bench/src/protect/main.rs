@@ -1,5 +1,6 @@
-//! Our side of `make bench-backup`: one operation on an external cluster as one process, so that its time, processor time and memory
-//! are measured from outside like any peer's. Also the floor: a bare read-compress-seal-write loop with nothing around it.
+//! Our side of `make bench-backup`: one operation on an external cluster as one process, so that its time, processor
+//! time and memory are measured from outside like any peer's. Also the floor: a bare read-compress-seal-write loop with
+//! nothing around it.
 
 mod floor;
 mod spare;
@@ -90,7 +91,8 @@ enum Command {
         #[arg(long)]
         to: PathBuf,
     },
-    /// Keeps a warm spare, says `following`, promotes it when it is told to, and says how long that took and where it lies.
+    /// Keeps a warm spare, says `following`, promotes it when it is told to, and says how long that took and where it
+    /// lies.
     Spare {
         #[command(flatten)]
         place: Place,

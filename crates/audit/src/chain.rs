@@ -78,8 +78,8 @@ impl Chain {
         }
     }
 
-    /// From a verified head and the stored entries from the head's own position on (that one included, so that a log which
-    /// ends before its head, or differs from it, is refused); without a head, from all entries.
+    /// From a verified head and the stored entries from the head's own position on (that one included, so that a log
+    /// which ends before its head, or differs from it, is refused); without a head, from all entries.
     pub fn resume(
         log: u16,
         head: Option<&Head>,

@@ -94,7 +94,8 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// An entry whose fields are encoded already, as it is kept, at the end of `into`; and its hash. On an error nothing is added.
+    /// An entry whose fields are encoded already, as it is kept, at the end of `into`; and its hash. On an error
+    /// nothing is added.
     pub(crate) fn put_entry(
         &self,
         fields: &EncodedFields,

@@ -10,7 +10,8 @@ pub const FIELDS_MAX: usize = 1024;
 /// Longest name of a field, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// Names are checked when the entry is written (see [`crate::EntryError`]), so that filling in fields needs no error handling.
+/// Names are checked when the entry is written (see [`crate::EntryError`]), so that filling in fields needs no error
+/// handling.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Fields(BTreeMap<Cow<'static, str>, String>);

@@ -7,7 +7,8 @@ use crate::keys::VerifyingKey;
 use crate::merkle::Frontier;
 use crate::opening::{self, EpochRecord};
 
-/// A row as the database holds it. Wider types than an entry's, so that whatever somebody wrote into the columns can be shown.
+/// A row as the database holds it. Wider types than an entry's, so that whatever somebody wrote into the columns can be
+/// shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEntry {
     pub epoch: i64,

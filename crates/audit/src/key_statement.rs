@@ -244,8 +244,8 @@ impl fmt::Display for KeyStatement {
     }
 }
 
-/// The keys to verify a log with: those given, those that rotations lead to from them and those that they followed, each as far as no
-/// revocation ends it. In the order in which they were found, the given ones first.
+/// The keys to verify a log with: those given, those that rotations lead to from them and those that they followed,
+/// each as far as no revocation ends it. In the order in which they were found, the given ones first.
 pub fn trust(
     log: u16,
     given: &[VerifyingKey],

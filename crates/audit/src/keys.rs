@@ -146,7 +146,8 @@ impl SigningKey {
         SignedHead::from_parts(head.clone(), self.key_id(), payload, signature)
     }
 
-    /// A secret that only who holds this key can make, the same every time, one for each purpose. Says nothing of the key itself.
+    /// A secret that only who holds this key can make, the same every time, one for each purpose. Says nothing of the
+    /// key itself.
     pub fn secret_for(&self, purpose: &str) -> [u8; 32] {
         // No head, entry or proof begins like this: nothing that is published is a signature of it.
         let signature = self.sign_bytes(format!("bre secret for {purpose}").as_bytes());
@@ -202,8 +203,8 @@ impl VerifyingKey {
         VerifyingKey::from_bytes(self.bytes)
     }
 
-    /// Whether its signature counts for a log of that epoch and size, or for the entry at that place. Epochs come first: what a
-    /// recovery left behind was signed before.
+    /// Whether its signature counts for a log of that epoch and size, or for the entry at that place. Epochs come
+    /// first: what a recovery left behind was signed before.
     pub fn vouches_for(&self, epoch: u32, position: u64) -> bool {
         (epoch, position) < self.until
     }
@@ -265,7 +266,8 @@ fn io_error(path: &Path, source: io::Error) -> KeyError {
     KeyError::Io { path, source }
 }
 
-/// Temporary file, fsync, hard link (which refuses an existing name), fsync of the folder: the name never shows half a key.
+/// Temporary file, fsync, hard link (which refuses an existing name), fsync of the folder: the name never shows half a
+/// key.
 fn write_new(path: &Path, label: &str, digits: &str, mode: u32) -> Result<(), KeyError> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -127,7 +127,8 @@ impl NoteKey {
         NoteKeyId(id)
     }
 
-    /// Whether it signed the note; of a cosigner, when, in seconds since 1970. A false signature under its name and id is an error.
+    /// Whether it signed the note; of a cosigner, when, in seconds since 1970. A false signature under its name and id
+    /// is an error.
     pub fn signed(&self, note: &Note) -> Result<Option<Signed>, NoteError> {
         let id = self.id();
         let mut ours = note

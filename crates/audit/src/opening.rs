@@ -30,7 +30,8 @@ pub enum EpochOpening<'a> {
         /// Heads that are gone from the repository.
         missing_heads: &'a [HeadRange],
     },
-    /// All of the log is lost, and another takes its place: positions count from 1 again, in an epoch above all that are known.
+    /// All of the log is lost, and another takes its place: positions count from 1 again, in an epoch above all that
+    /// are known.
     Continued {
         timeline: u32,
         known_heads: &'a [Head],
@@ -39,7 +40,8 @@ pub enum EpochOpening<'a> {
         known_lost: Option<u64>,
         missing_heads: &'a [HeadRange],
     },
-    /// Something of the log or of its heads disappeared while nobody restored anything, and a person lets writing go on.
+    /// Something of the log or of its heads disappeared while nobody restored anything, and a person lets writing go
+    /// on.
     Reopened {
         timeline: u32,
         known_heads: &'a [Head],

@@ -94,7 +94,8 @@ impl InclusionProof {
         &self.head
     }
 
-    /// Of an entry and the path to it that somebody has, from tiles for one. It holds, but for the signature, or it is not made.
+    /// Of an entry and the path to it that somebody has, from tiles for one. It holds, but for the signature, or it is
+    /// not made.
     pub fn assemble(
         entry: Vec<u8>,
         path: Vec<Hash>,
@@ -193,7 +194,8 @@ fn check_covered(entry: &Entry, head: &Head) -> Result<(), ProofError> {
     })
 }
 
-/// RFC 9162 §2.1.3.2: the root that a leaf and its path lead to in a tree of that size. `None`: the path has not the length that it must have.
+/// RFC 9162 §2.1.3.2: the root that a leaf and its path lead to in a tree of that size. `None`: the path has not the
+/// length that it must have.
 pub(crate) fn root(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
     let (mut index, mut last) = (index, size.checked_sub(1)?);
     let mut node = leaf;
@@ -214,7 +216,8 @@ pub(crate) fn root(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<H
     (last == 0).then_some(node)
 }
 
-/// Makes one. The peaks of the head stand for most of the tree, so only the entries of the perfect subtree around the entry are asked for.
+/// Makes one. The peaks of the head stand for most of the tree, so only the entries of the perfect subtree around the
+/// entry are asked for.
 #[derive(Debug)]
 pub struct Prover {
     head: SignedHead,

@@ -99,7 +99,8 @@ impl RowLeaves {
         }
     }
 
-    /// Where a leaf stands in the tree, and the way from its sibling up to the one below the root. `None`: it is not among them.
+    /// Where a leaf stands in the tree, and the way from its sibling up to the one below the root. `None`: it is not
+    /// among them.
     pub fn path(&mut self, leaf: Hash) -> Option<(u64, Vec<Hash>)> {
         self.0.sort_unstable();
         let index = self.0.binary_search(&leaf).ok()?;

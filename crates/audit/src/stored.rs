@@ -43,7 +43,8 @@ pub(crate) fn compress(fields: &[u8]) -> Option<Vec<u8>> {
     (compressed.len() < fields.len()).then_some(compressed)
 }
 
-/// The entry whose canonical bytes begin with the `HEADER_BYTES` of `entry` at `at`, as it is kept: with `compressed` in place of its fields.
+/// The entry whose canonical bytes begin with the `HEADER_BYTES` of `entry` at `at`, as it is kept: with `compressed`
+/// in place of its fields.
 pub(crate) fn pack(entry: &mut Vec<u8>, at: usize, compressed: &[u8]) {
     entry.truncate(at + HEADER_BYTES);
     entry[at..at + MAGIC.len()].copy_from_slice(PACKED_MAGIC);
@@ -51,8 +52,8 @@ pub(crate) fn pack(entry: &mut Vec<u8>, at: usize, compressed: &[u8]) {
     entry.extend_from_slice(compressed);
 }
 
-/// The canonical bytes of an entry that was read from where it is kept. What cannot be expanded is given as it is, and is no entry:
-/// [`crate::Entry::parse`] says why.
+/// The canonical bytes of an entry that was read from where it is kept. What cannot be expanded is given as it is, and
+/// is no entry: [`crate::Entry::parse`] says why.
 pub fn expand(kept: &[u8]) -> Cow<'_, [u8]> {
     expanded(kept).map_or(Cow::Borrowed(kept), Cow::Owned)
 }

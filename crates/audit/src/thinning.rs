@@ -225,8 +225,8 @@ pub struct Dated {
     pub pinned: bool,
 }
 
-/// Of the heads of one epoch, ascending, those that stay at this moment: all of the last hour, then the newest of each minute, and of
-/// each quarter of an hour where they are older than a day.
+/// Of the heads of one epoch, ascending, those that stay at this moment: all of the last hour, then the newest of each
+/// minute, and of each quarter of an hour where they are older than a day.
 pub fn staying(heads: &[Dated], now_micros: i64) -> Vec<u64> {
     let stretch = |head: &Dated| match now_micros.saturating_sub(head.at_micros) {
         ..HOUR_MICROS => None,

@@ -1,4 +1,5 @@
-//! The tree cut into tiles of 256 hashes (C2SP tlog-tiles), and the proofs that follow from them (RFC 6962 §2.1.1, §2.1.2).
+//! The tree cut into tiles of 256 hashes (C2SP tlog-tiles), and the proofs that follow from them (RFC 6962 §2.1.1,
+//! §2.1.2).
 
 use crate::hash::Hash;
 use crate::merkle::join;
@@ -30,7 +31,8 @@ impl TileId {
         u64::from(self.width) == TILE_WIDTH
     }
 
-    /// The tile that holds a hash of its level, as wide as a tree of that size makes it. `None` when the tree has no such hash.
+    /// The tile that holds a hash of its level, as wide as a tree of that size makes it. `None` when the tree has no
+    /// such hash.
     pub fn holding(level: u8, hash: u64, size: u64) -> Option<TileId> {
         let hashes = hashes_of(level, size);
         let index = hash / TILE_WIDTH;
@@ -280,7 +282,8 @@ impl<E, F: FnMut(TileId) -> Result<Vec<Hash>, E>> TiledTree<F> {
         Ok(path)
     }
 
-    /// RFC 6962 §2.1.2: that the tree of the first `old` leaves is the beginning of this one. Empty for 0 and for all of them.
+    /// RFC 6962 §2.1.2: that the tree of the first `old` leaves is the beginning of this one. Empty for 0 and for all
+    /// of them.
     pub fn consistency(&mut self, old: u64) -> Result<Vec<Hash>, TreeError<E>> {
         if old > self.size {
             return Err(TreeError::Beyond { size: self.size });
@@ -357,7 +360,8 @@ fn left_of(leaves: u64) -> u64 {
     1 << (leaves - 1).ilog2()
 }
 
-/// RFC 9162 §2.1.4.2: whether the tree of `old` leaves with its root is the beginning of the one of `new` leaves with its.
+/// RFC 9162 §2.1.4.2: whether the tree of `old` leaves with its root is the beginning of the one of `new` leaves with
+/// its.
 #[must_use]
 pub fn is_consistent(old: (u64, Hash), new: (u64, Hash), proof: &[Hash]) -> bool {
     let ((old, old_root), (new, new_root)) = (old, new);

@@ -28,7 +28,8 @@ pub struct Report {
     pub uncovered_since_micros: Option<i64>,
     /// Every opening in the log, with what it says was lost.
     pub epochs: Vec<EpochRecord>,
-    /// Heads beyond what a recovery found, and named by it: signed ones, and the newest that a recovery with a loss names.
+    /// Heads beyond what a recovery found, and named by it: signed ones, and the newest that a recovery with a loss
+    /// names.
     pub known_losses: Vec<LostHead>,
     /// Entries that were answered and did not come back, by what the recoveries say. Of some it may not be known.
     pub lost_entries: u64,

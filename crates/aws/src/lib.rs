@@ -9,9 +9,9 @@ mod worker;
 
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 
-/// Retries that are nobody else's. By itself the SDK draws the retries of all clients of one service and region from one purse: a
-/// repository that is away would empty it, and another that answers at the second attempt would fail at the first. Attempts and time
-/// bound each request as it is.
+/// Retries that are nobody else's. By itself the SDK draws the retries of all clients of one service and region from
+/// one purse: a repository that is away would empty it, and another that answers at the second attempt would fail at
+/// the first. Attempts and time bound each request as it is.
 fn own_retries() -> RetryPartition {
     RetryPartition::custom("bre")
         .token_bucket(TokenBucket::unlimited())

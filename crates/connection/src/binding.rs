@@ -4,8 +4,8 @@ use aws_lc_rs::digest::{self, Algorithm, SHA224, SHA256, SHA384, SHA512};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 
-/// What both ends hash of the server's certificate (DER): with the digest of the certificate's own signature, SHA-256 in place of MD5
-/// and SHA-1. `None`: the signature has no digest of its own (Ed25519), and no binding is defined.
+/// What both ends hash of the server's certificate (DER): with the digest of the certificate's own signature, SHA-256
+/// in place of MD5 and SHA-1. `None`: the signature has no digest of its own (Ed25519), and no binding is defined.
 pub fn server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     let digest = signature_digest(certificate)?;
     Some(digest::digest(digest, certificate).as_ref().to_vec())

@@ -85,7 +85,8 @@ pub(crate) fn read_identity(
 pub(crate) struct Judge {
     pub(crate) mode: TlsMode,
     pub(crate) roots: RootCertStore,
-    /// The certificates of the file: one that a server shows itself is trusted as it is, as libpq does with self-signed ones.
+    /// The certificates of the file: one that a server shows itself is trusted as it is, as libpq does with self-signed
+    /// ones.
     pub(crate) named: Vec<CertificateDer<'static>>,
     pub(crate) provider: Arc<CryptoProvider>,
 }

@@ -23,8 +23,8 @@ pub struct ServerRole {
 }
 
 impl ServerRole {
-    /// From the values of `in_hot_standby` and `default_transaction_read_only`, which PostgreSQL 14 and newer report unasked. `None`:
-    /// the server did not report them.
+    /// From the values of `in_hot_standby` and `default_transaction_read_only`, which PostgreSQL 14 and newer report
+    /// unasked. `None`: the server did not report them.
     pub fn reported(in_hot_standby: Option<&str>, read_only: Option<&str>) -> Option<ServerRole> {
         let in_recovery = in_hot_standby? == "on";
         Some(ServerRole {
@@ -94,9 +94,9 @@ impl Landing {
     }
 }
 
-/// Whether a server that reports this SQLSTATE is going away, or is no longer the one that takes writes: the same may succeed on another
-/// connection. 25006 read_only_sql_transaction; 57P01 to 57P03 admin_shutdown, crash_shutdown, cannot_connect_now; class 08 connection
-/// exceptions.
+/// Whether a server that reports this SQLSTATE is going away, or is no longer the one that takes writes: the same may
+/// succeed on another connection. 25006 read_only_sql_transaction; 57P01 to 57P03 admin_shutdown, crash_shutdown,
+/// cannot_connect_now; class 08 connection exceptions.
 pub fn is_away(sqlstate: &str) -> bool {
     matches!(sqlstate, "25006" | "57P01" | "57P02" | "57P03") || sqlstate.starts_with("08")
 }

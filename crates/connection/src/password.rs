@@ -43,8 +43,8 @@ pub enum Password {
     File(PathBuf),
     /// A file in the form of libpq's `.pgpass`; read at each connect.
     PassFile(PathBuf),
-    /// A command of the shell whose first line is the password; run at each connect, with `PGHOST`, `PGPORT`, `PGUSER` and `PGDATABASE`
-    /// telling for whom.
+    /// A command of the shell whose first line is the password; run at each connect, with `PGHOST`, `PGPORT`, `PGUSER`
+    /// and `PGDATABASE` telling for whom.
     Command(String),
 }
 

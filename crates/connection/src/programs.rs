@@ -23,8 +23,8 @@ pub enum ProgramError {
 const NO_FILE: &str = "/dev/null/none";
 
 impl ConnectOptions {
-    /// Environment variables of libpq in place of a connection string: no name in them is read as anything but a value. The password is
-    /// asked for now. `major`: of the programs.
+    /// Environment variables of libpq in place of a connection string: no name in them is read as anything but a value.
+    /// The password is asked for now. `major`: of the programs.
     pub fn environment(&self, major: u32) -> Result<Vec<(&'static str, OsString)>, ProgramError> {
         let mut list: Vec<(&'static str, OsString)> = Vec::new();
         let joined = |parts: Vec<OsString>| parts.join(&OsString::from(","));

@@ -15,8 +15,8 @@ use crate::options::{Address, ConnectOptions, Host};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TlsMode {
     Disable,
-    /// TLS where the server offers it. Also what `allow` means here: it promises nothing that this does not give. A handshake that
-    /// fails is an error all the same, and no reason for plain text.
+    /// TLS where the server offers it. Also what `allow` means here: it promises nothing that this does not give. A
+    /// handshake that fails is an error all the same, and no reason for plain text.
     #[default]
     Prefer,
     /// TLS or nothing; whose certificate it is, is not looked at unless `sslrootcert` names who may have signed it.
@@ -159,8 +159,8 @@ pub struct Tls {
 const PROTOCOL: &[u8] = b"postgresql";
 
 impl ConnectOptions {
-    /// Reads the files, at each connect, so that renewed ones are seen. `None`: plain text is what was asked for, or there is nothing
-    /// but unix sockets, which never leave the machine.
+    /// Reads the files, at each connect, so that renewed ones are seen. `None`: plain text is what was asked for, or
+    /// there is nothing but unix sockets, which never leave the machine.
     pub fn tls(&self) -> Result<Option<Tls>, TlsError> {
         let local = |address: &Address| matches!(address.host, Host::Unix(_));
         if self.tls.mode == TlsMode::Disable || self.addresses.iter().all(local) {

@@ -1,5 +1,5 @@
-//! Against SoftHSM 2. It reads its settings from the environment when it is loaded, so each scenario is a process of its own: the test starts
-//! itself again with a token made for it.
+//! Against SoftHSM 2. It reads its settings from the environment when it is loaded, so each scenario is a process of
+//! its own: the test starts itself again with a token made for it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::{

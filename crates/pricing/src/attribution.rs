@@ -71,8 +71,8 @@ pub struct Attribution {
     pub causes: Vec<(Cause, Money)>,
 }
 
-/// Both must be priceable. A mixture of them that is not (a policy that refuses an old input, say) passes its part on to the next
-/// cause.
+/// Both must be priceable. A mixture of them that is not (a policy that refuses an old input, say) passes its part on
+/// to the next cause.
 pub fn attribute(from: &QuoteInputs, to: &QuoteInputs) -> Result<Attribution, PricingError> {
     let total = |inputs: &QuoteInputs| quote(inputs).map(|quote| quote.fee.total_fee);
     let (first, last) = (total(from)?, total(to)?);

@@ -111,7 +111,8 @@ impl Convention {
         own.map_or(self.basis_days, |own| own.basis_days)
     }
 
-    /// Whether the numbers are ones that can be computed with. To be asked when a convention is loaded; pricing asks again.
+    /// Whether the numbers are ones that can be computed with. To be asked when a convention is loaded; pricing asks
+    /// again.
     pub fn check(&self) -> Result<(), PricingError> {
         check_range("convention.basis_days", self.basis_days, 1, 1_000)?;
         for own in &self.basis_days_of {

@@ -30,7 +30,8 @@ pub struct Origin {
     pub age_seconds: Option<i64>,
     pub stale: bool,
     pub fallback: bool,
-    /// What its source said later and is not believed yet: the figure, or the rule alone where a whole delivery was refused.
+    /// What its source said later and is not believed yet: the figure, or the rule alone where a whole delivery was
+    /// refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unconfirmed: Option<String>,
 }

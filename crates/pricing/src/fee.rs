@@ -113,10 +113,12 @@ pub fn locate_fee(
     })
 }
 
-/// Borrow cost and markup, both rounded half up, where nothing on the way passes 64 bits, which is usual and several times quicker.
+/// Borrow cost and markup, both rounded half up, where nothing on the way passes 64 bits, which is usual and several
+/// times quicker.
 ///
-/// With cost = q × yearly + r, the markup is (q × percent + r × percent ÷ yearly) ÷ one. Half of one is whole, so adding it and
-/// rounding down rounds half up; and rounding the inner division down first changes nothing, because the rest of the sum is whole.
+/// With cost = q × yearly + r, the markup is (q × percent + r × percent ÷ yearly) ÷ one. Half of one is whole, so
+/// adding it and rounding down rounds half up; and rounding the inner division down first changes nothing, because the
+/// rest of the sum is whole.
 #[inline]
 fn within_64_bits(cost: u128, yearly: u128, percent: u128, one: u128) -> Option<(u64, u64)> {
     let [cost, yearly, percent] = [
@@ -207,7 +209,8 @@ fn collateral(
     }
 }
 
-/// The same percentage in units as large as keep it exact: with two decimals, which is usual, everything stays within 64 bits.
+/// The same percentage in units as large as keep it exact: with two decimals, which is usual, everything stays within
+/// 64 bits.
 fn shortened(percent_units: u128) -> (u128, u128) {
     match u64::try_from(percent_units) {
         Ok(units) if units % 10_000 == 0 => (u128::from(units / 10_000), PERCENT_ONE_SHORT),

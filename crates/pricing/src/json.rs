@@ -32,7 +32,8 @@ impl<const D: u32> Serialize for Fixed<D> {
     }
 }
 
-/// Through serde_json only, and not below `flatten` or an untagged enum; elsewhere (query strings, columns) parse the text.
+/// Through serde_json only, and not below `flatten` or an untagged enum; elsewhere (query strings, columns) parse the
+/// text.
 impl<'de, const D: u32> Deserialize<'de> for Fixed<D> {
     fn deserialize<T: Deserializer<'de>>(deserializer: T) -> Result<Fixed<D>, T::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;

@@ -44,8 +44,8 @@ pub enum Combine {
     AbsoluteEvent,
 }
 
-/// From `from` (included) to `to` (not included; open when absent): `slope_percent` % of the slope for each point above `from`,
-/// on top of the policy's own line.
+/// From `from` (included) to `to` (not included; open when absent): `slope_percent` % of the slope for each point above
+/// `from`, on top of the policy's own line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Band {

@@ -37,7 +37,8 @@ pub struct Sourced<T> {
     pub unconfirmed: Option<Box<Unconfirmed<T>>>,
 }
 
-/// Something newer than an input that is not believed: a figure that nothing has confirmed, or a delivery that was refused.
+/// Something newer than an input that is not believed: a figure that nothing has confirmed, or a delivery that was
+/// refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unconfirmed<T> {

@@ -127,7 +127,8 @@ fn overflow() -> PricingError {
     }
 }
 
-/// base × factor, where the factor is in units of 10⁻¹⁶; with eight of its decimals zero, which is usual, everything stays within 64 bits.
+/// base × factor, where the factor is in units of 10⁻¹⁶; with eight of its decimals zero, which is usual, everything
+/// stays within 64 bits.
 fn scale(base: u128, factor: u128) -> Adjusted {
     const EIGHT: u64 = 10_u64.pow(8);
     if let Ok(short) = u64::try_from(factor)

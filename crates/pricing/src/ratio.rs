@@ -69,7 +69,8 @@ impl fmt::Display for Ratio {
             f.write_str(".")?;
         }
         while rest != 0 {
-            // The rest is below the denominator, which is at most 10³⁸: times ten may pass 2¹²⁸, so take out a factor first.
+            // The rest is below the denominator, which is at most 10³⁸: times ten may pass 2¹²⁸, so take out a factor
+            // first.
             let (digit, next) = next_digit(rest, denominator);
             write!(f, "{digit}")?;
             rest = next;

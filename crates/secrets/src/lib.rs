@@ -76,7 +76,8 @@ impl Exposed {
 pub const BYTES_MAX: u64 = 4 << 20;
 const ACL: &str = "system.posix_acl_access";
 
-/// A file that is open, with who else can reach it as it was then: nobody can put another in its place between the look and the read.
+/// A file that is open, with who else can reach it as it was then: nobody can put another in its place between the look
+/// and the read.
 #[derive(Debug)]
 pub struct Opened {
     path: PathBuf,

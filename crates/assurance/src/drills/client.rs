@@ -46,7 +46,8 @@ struct AuditPosition {
 }
 
 impl Client {
-    /// Prices until standard input ends. Every answer is on disk (as far as a process can promise) before the next request.
+    /// Prices until standard input ends. Every answer is on disk (as far as a process can promise) before the next
+    /// request.
     pub async fn run(&self) -> Result<(), DrillError> {
         let mut ledger = OpenOptions::new()
             .create(true)

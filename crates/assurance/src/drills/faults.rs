@@ -24,7 +24,8 @@ const KILL_PAUSE_MILLIS: std::ops::Range<u64> = 150..900;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// A process that the engine started, or a child of one, gets SIGKILL, drawn at random, again and again until the loss.
+    /// A process that the engine started, or a child of one, gets SIGKILL, drawn at random, again and again until the
+    /// loss.
     Kills,
     /// The repository cannot be reached.
     RepositoryAway,

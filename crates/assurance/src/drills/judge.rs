@@ -274,8 +274,9 @@ impl Evidence {
 }
 
 impl Evidence {
-    /// Normal mode may lose what it acknowledged within the last second. A database that is being killed commits until it is
-    /// dead, and an answer may be read a little later still; one to a request after that, or of a later epoch, has no excuse.
+    /// Normal mode may lose what it acknowledged within the last second. A database that is being killed commits until
+    /// it is dead, and an answer may be read a little later still; one to a request after that, or of a later epoch,
+    /// has no excuse.
     fn is_in_loss_window(&self, record: &Record) -> bool {
         let limit = i64::try_from(LOSS_WINDOW_NORMAL.as_micros()).unwrap_or(i64::MAX);
         let of_old_epoch = epoch_of(record).is_some_and(|epoch| epoch <= self.epoch_before);

@@ -78,7 +78,8 @@ impl Proxy {
     }
 }
 
-/// With errors every other connection is answered 503 and the rest are cut soon, so that none lives for ever on an old one.
+/// With errors every other connection is answered 503 and the rest are cut soon, so that none lives for ever on an old
+/// one.
 fn serve(
     mut client: TcpStream,
     number: usize,

@@ -134,8 +134,8 @@ impl System {
         Ok(pids)
     }
 
-    /// Deletes everything but the repository and its keys, and the spare if it is to survive, as a burnt disk would. Only ever
-    /// called on the drill's own folder.
+    /// Deletes everything but the repository and its keys, and the spare if it is to survive, as a burnt disk would.
+    /// Only ever called on the drill's own folder.
     pub(crate) fn destroy(&self, but_the_spare: bool) -> Result<(), DrillError> {
         let read =
             std::fs::read_dir(&self.data).map_err(DrillError::file("cannot list", &self.data))?;

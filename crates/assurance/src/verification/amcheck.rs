@@ -45,7 +45,8 @@ fn extension(
     Ok(found)
 }
 
-/// `bt_index_check` with every row of the table looked up; in a scratch cluster also parents against children, which locks.
+/// `bt_index_check` with every row of the table looked up; in a scratch cluster also parents against children, which
+/// locks.
 pub(super) fn indexes(
     database: &mut Database<'_>,
     gathered: &mut Gathered,

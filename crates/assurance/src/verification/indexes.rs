@@ -9,8 +9,8 @@ use super::{Database, Gathered};
 /// The first oid that is not PostgreSQL's own.
 const FIRST_USER_OID: u32 = 16_384;
 
-/// Per index: name for people, name and table for SQL, relkind, alive, constraint on a plain table, oid of the table, who works on it, and of
-/// a partitioned table the partitions that have no index attached.
+/// Per index: name for people, name and table for SQL, relkind, alive, constraint on a plain table, oid of the table,
+/// who works on it, and of a partitioned table the partitions that have no index attached.
 const NOT_VALID: &str = "SELECT n.nspname || '.' || c.relname, format('%I.%I', n.nspname, c.relname), format('%I.%I', tn.nspname, t.relname), \
      c.relkind, i.indislive, (SELECT min(k.conname) FROM pg_constraint AS k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')), \
      i.indrelid, \
@@ -59,7 +59,8 @@ struct NotValid<'a> {
     table: &'a str,
     partitioned: bool,
     live: bool,
-    /// A key or an exclusion constraint that nothing guards without it; of a partitioned table each partition has its own.
+    /// A key or an exclusion constraint that nothing guards without it; of a partitioned table each partition has its
+    /// own.
     constraint: Option<&'a str>,
     system: bool,
     /// The process that builds or drops it just now.

@@ -83,8 +83,8 @@ proptest! {
         prop_assert_eq!(report.verified, row as u64);
     }
 
-    /// The same with the hash mended: the next entry, or the next head, still shows it, unless no head covers the entry yet
-    /// and nothing follows it.
+    /// The same with the hash mended: the next entry, or the next head, still shows it, unless no head covers the entry
+    /// yet and nothing follows it.
     #[test]
     fn a_changed_entry_with_its_hash_mended(row in 1_usize..17) {
         let mut log = log();
@@ -352,7 +352,8 @@ fn heads_of_several_epochs_left_behind_are_all_named() {
     assert_eq!(abandoned, format!("1:15:{}", log.heads[2].last_hash));
 }
 
-/// Two short lives are given up for the first, longer one: their heads are smaller than what is recovered, and named all the same.
+/// Two short lives are given up for the first, longer one: their heads are smaller than what is recovered, and named
+/// all the same.
 #[test]
 fn heads_of_shorter_epochs_left_behind_are_named_too() {
     let mut log = log();

@@ -5,8 +5,8 @@ use std::{fmt, path::PathBuf, str::FromStr};
 /// What a line of a key file begins with.
 pub const KMS_LINE: &str = "bre-recipient-kms-1";
 
-/// A key by its full name (ARN). Credentials come from the SDK's usual places (environment, profile, the machine's role); this names a
-/// profile or a file at most.
+/// A key by its full name (ARN). Credentials come from the SDK's usual places (environment, profile, the machine's
+/// role); this names a profile or a file at most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KmsLocation {
     pub arn: String,
@@ -118,8 +118,8 @@ fn endpoint(url: &str) -> Result<String, LocationError> {
     }
 }
 
-/// The region of a key's ARN; `None` when it is none. Names come out of wraps too, which whoever writes to the store could have made:
-/// nothing else than a region may reach the name of a host.
+/// The region of a key's ARN; `None` when it is none. Names come out of wraps too, which whoever writes to the store
+/// could have made: nothing else than a region may reach the name of a host.
 pub(super) fn region_of(arn: &str) -> Option<&str> {
     let mut parts = arn.splitn(6, ':');
     let mut next = || parts.next();

@@ -68,8 +68,8 @@ impl KmsKey {
     }
 }
 
-/// The ARN of the key that an id, an alias or an ARN means now. It takes `kms:GenerateDataKey`, which a writer needs anyway, so that a
-/// missing permission is told here and not by the first backup.
+/// The ARN of the key that an id, an alias or an ARN means now. It takes `kms:GenerateDataKey`, which a writer needs
+/// anyway, so that a missing permission is told here and not by the first backup.
 pub fn resolve(
     key: &str,
     region: Option<&str>,

@@ -9,8 +9,8 @@ use super::{
     remote::{Doing, Remote, code_of, status_of},
 };
 
-/// What an object is called that lies in a bucket without versions. Named by it, it is deleted or nothing is: in a bucket that keeps
-/// versions since a moment ago, nothing is hidden.
+/// What an object is called that lies in a bucket without versions. Named by it, it is deleted or nothing is: in a
+/// bucket that keeps versions since a moment ago, nothing is hidden.
 const ONLY_VERSION: &str = "null";
 /// The stream's own puts go through the same server.
 const AT_ONCE: usize = 4;
@@ -62,8 +62,8 @@ pub(super) async fn versions(remote: &Remote, name: &str) -> Result<Vec<Version>
 }
 
 pub(super) async fn delete(remote: &Remote, name: &str) -> Result<(), StoreError> {
-    // A look at one name is cheap everywhere. A listing of versions costs as much as a put, and some servers walk the whole bucket
-    // for it, which the stream would wait for.
+    // A look at one name is cheap everywhere. A listing of versions costs as much as a put, and some servers walk the
+    // whole bucket for it, which the stream would wait for.
     if let Some(seen) = read::seen(remote, name).await?
         && seen.version.is_none()
     {

@@ -67,8 +67,8 @@ impl S3Store {
         })
     }
 
-    /// From how many bytes on an object goes in parts (servers take none below 5 MiB), and how many names a listing brings at a
-    /// time: for tests, which have neither the bytes nor the names.
+    /// From how many bytes on an object goes in parts (servers take none below 5 MiB), and how many names a listing
+    /// brings at a time: for tests, which have neither the bytes nor the names.
     #[doc(hidden)]
     #[must_use]
     pub fn in_steps_of(mut self, part_bytes: usize, names: i32) -> Self {

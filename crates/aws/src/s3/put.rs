@@ -306,8 +306,8 @@ pub(super) async fn refuses_second(remote: &Remote) -> Result<bool, StoreError> 
     Ok(refuses)
 }
 
-/// Where the server keeps versions, both of two writers' puts are there, in their order: the first has won, and every other
-/// takes its own away again. Without versions only names that cannot collide come here; see 0053.
+/// Where the server keeps versions, both of two writers' puts are there, in their order: the first has won, and every
+/// other takes its own away again. Without versions only names that cannot collide come here; see 0053.
 async fn first_wins(remote: &Remote, name: &str, token: &str) -> Result<(), StoreError> {
     if ["packs/", "wal/", "tail/", "probes/"]
         .iter()
@@ -337,8 +337,8 @@ async fn first_wins(remote: &Remote, name: &str, token: &str) -> Result<(), Stor
     Err(taken(name))
 }
 
-/// The marker makes a repository: two writers that do so at once, on a server that neither refuses nor keeps versions, each
-/// put a claim first and go on only where they see no other's. Whoever comes later sees the claim, or the marker.
+/// The marker makes a repository: two writers that do so at once, on a server that neither refuses nor keeps versions,
+/// each put a claim first and go on only where they see no other's. Whoever comes later sees the claim, or the marker.
 async fn put_claimed(remote: &Remote, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
     let token = random_hex();
     let claim = format!("{CLAIMS}{token}");

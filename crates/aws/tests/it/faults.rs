@@ -1,4 +1,5 @@
-//! The store on a bad line: requests that fail, arrive or not, take effect without an answer. `make s3-faults` runs more seeds.
+//! The store on a bad line: requests that fail, arrive or not, take effect without an answer. `make s3-faults` runs
+//! more seeds.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +40,8 @@ struct Line {
 
 impl Line {
     fn to(s3: &TestS3, what: &'static str, seed: u64) -> Line {
-        // Odd seeds go to a bucket that keeps versions; each to one of its own, because moto goes through all of a bucket for every listing.
+        // Odd seeds go to a bucket that keeps versions; each to one of its own, because moto goes through all of a
+        // bucket for every listing.
         let bucket = format!("{what}-{seed}");
         match seed % 2 {
             1 => s3.make_locking_bucket(&bucket),
@@ -97,8 +99,9 @@ fn the_suite_passes_on_a_rough_line() {
     assert!(faults.into_inner() > 0, "it was no test");
 }
 
-/// Operations drawn from the seed, some of which fail for good. What was acknowledged is there and stays; what is not there was
-/// never acknowledged, or was deleted; nothing is overwritten; in spite of everything every answer is one that can be true.
+/// Operations drawn from the seed, some of which fail for good. What was acknowledged is there and stays; what is not
+/// there was never acknowledged, or was deleted; nothing is overwritten; in spite of everything every answer is one
+/// that can be true.
 #[test]
 fn every_answer_in_a_storm_is_true() {
     let Some(s3) = TestS3::start() else { return };
@@ -301,7 +304,8 @@ impl Model {
     }
 }
 
-/// Many requests to a repository that is away take nothing from one on a bad line: its requests are repeated as often as ever.
+/// Many requests to a repository that is away take nothing from one on a bad line: its requests are repeated as often
+/// as ever.
 #[test]
 fn a_store_that_is_away_takes_no_retries_from_another() {
     let Some(s3) = TestS3::start() else { return };
@@ -330,8 +334,8 @@ fn a_store_that_is_away_takes_no_retries_from_another() {
     );
 }
 
-/// The stream's way to a whole segment: a put a flush, then the segment; what lies in tails is not read again, and a deletion looks at
-/// one name only. Each of these was a request that the next flush waited for.
+/// The stream's way to a whole segment: a put a flush, then the segment; what lies in tails is not read again, and a
+/// deletion looks at one name only. Each of these was a request that the next flush waited for.
 #[test]
 fn tidying_up_after_a_segment_costs_few_requests() {
     const SEGMENT: u64 = 1 << 20;

@@ -136,8 +136,8 @@ fn a_wrap_opens_for_its_data_key_of_its_repository_with_its_key() {
         ..binding('a')
     };
     assert_eq!(key.unwrap(&copy, &wrap).unwrap(), secret);
-    // KMS itself refuses what was changed, the repository that it was made in included; what was moved to another data key does not
-    // get that far.
+    // KMS itself refuses what was changed, the repository that it was made in included; what was moved to another data
+    // key does not get that far.
     let wrong = |for_key, at: usize| {
         let mut wrap = wrap.clone();
         wrap[at] ^= u8::from(at > 0);
@@ -285,7 +285,8 @@ fn from_a_file_to_kms_and_back_rewrites_wraps_only() {
     assert_eq!(before, data());
 }
 
-/// KMS away: what is open goes on, what is new waits and can be tried again; the second recipient, kept offline, opens everything.
+/// KMS away: what is open goes on, what is new waits and can be tried again; the second recipient, kept offline, opens
+/// everything.
 #[test]
 fn while_kms_is_away_an_open_span_goes_on_and_the_spare_key_opens_all() {
     let Some(mut world) = World::start() else {

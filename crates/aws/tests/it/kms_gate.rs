@@ -1,5 +1,6 @@
-//! Stands between a client and moto's KMS. moto does not refuse what a disabled key, or one that will be deleted, is asked for, and asks no
-//! policy: the gate looks the key's state up in moto and answers as AWS documents. It can also refuse calls, keep silent, and fail.
+//! Stands between a client and moto's KMS. moto does not refuse what a disabled key, or one that will be deleted, is
+//! asked for, and asks no policy: the gate looks the key's state up in moto and answers as AWS documents. It can also
+//! refuse calls, keep silent, and fail.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,5 @@
-//! A database whose repository in S3 goes away, within the bound and beyond it, and a warm spare that knows nothing but that bucket.
-//! `make s3-outage MINUTES=3` makes the first outage that long.
+//! A database whose repository in S3 goes away, within the bound and beyond it, and a warm spare that knows nothing but
+//! that bucket. `make s3-outage MINUTES=3` makes the first outage that long.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -19,7 +19,8 @@ use testkit::{S3Proxy, TestPostgres, TestS3, Weather, eventually};
 
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What PostgreSQL may keep for us, and what it keeps in any case (`max_wal_size`, and a segment or two that are being made).
+/// What PostgreSQL may keep for us, and what it keeps in any case (`max_wal_size`, and a segment or two that are being
+/// made).
 const KEEP_MIB: u64 = 8;
 const USUAL_MIB: u64 = 5;
 const SUM: &str = "SELECT count(*) || ' ' || coalesce(sum(n), 0) FROM t";

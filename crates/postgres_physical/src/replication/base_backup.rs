@@ -14,7 +14,8 @@ pub struct BackupOptions {
     pub verify_checksums: bool,
     /// Largest rate in kB/s.
     pub rate_kb_max: Option<u32>,
-    /// Only what changed since the backup whose manifest was sent with [`Connection::upload_manifest`] (PostgreSQL 17 and newer).
+    /// Only what changed since the backup whose manifest was sent with [`Connection::upload_manifest`] (PostgreSQL 17
+    /// and newer).
     pub incremental: bool,
 }
 

@@ -135,8 +135,8 @@ impl Connection {
         row.text(1).map(str::to_owned)
     }
 
-    /// Gives the server the manifest of an earlier backup, for [`BackupOptions::incremental`] on this connection. An error of the
-    /// server leaves the connection unusable.
+    /// Gives the server the manifest of an earlier backup, for [`BackupOptions::incremental`] on this connection. An
+    /// error of the server leaves the connection unusable.
     pub fn upload_manifest(&mut self, manifest: &[u8]) -> Result<(), WireError> {
         const COMMAND: &str = "UPLOAD_MANIFEST";
         self.wire.send_query(COMMAND)?;

@@ -24,7 +24,8 @@ pub enum Event {
         /// Answer at once with a status.
         reply_requested: bool,
     },
-    /// The timeline ends here (a promotion); the stream is over and [`WalStream::into_connection`] gives the connection back.
+    /// The timeline ends here (a promotion); the stream is over and [`WalStream::into_connection`] gives the connection
+    /// back.
     EndOfTimeline(EndOfTimeline),
 }
 
@@ -236,8 +237,8 @@ pub struct StatusSender {
 }
 
 impl StatusSender {
-    /// `flushed` is the promise: everything before it is durable with us. A synchronous commit waits for it, and the slot
-    /// lets go of WAL before it. `written` is only shown in `pg_stat_replication`.
+    /// `flushed` is the promise: everything before it is durable with us. A synchronous commit waits for it, and the
+    /// slot lets go of WAL before it. `written` is only shown in `pg_stat_replication`.
     pub fn send(&self, written: Lsn, flushed: Lsn, reply_requested: bool) -> Result<(), WireError> {
         let mut message = BytesMut::with_capacity(39);
         message.extend_from_slice(&[b'd', 0, 0, 0, 38, b'r']);

@@ -13,8 +13,9 @@ const BUFFER_BYTES: usize = 1 << 20;
 const LOOK: Duration = Duration::from_micros(1);
 
 impl Client {
-    /// Runs `out` (COPY … TO STDOUT) here and `into` (COPY … FROM STDIN) there; how many rows arrived. `watch` hears how many bytes went
-    /// and ends it by saying false. After an error this connection cannot be used any more; the other one can, unless it was lost.
+    /// Runs `out` (COPY … TO STDOUT) here and `into` (COPY … FROM STDIN) there; how many rows arrived. `watch` hears
+    /// how many bytes went and ends it by saying false. After an error this connection cannot be used any more; the
+    /// other one can, unless it was lost.
     pub fn copy_to(
         &mut self,
         out: &str,

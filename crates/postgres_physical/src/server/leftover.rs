@@ -78,8 +78,8 @@ impl Leftover {
 }
 
 /// Removes lock files that only seem to be held: by a process that ended and was never waited for (in a container whose
-/// first process does not do that), or by another program that got its number. PostgreSQL would take either for a running
-/// server. Call it when nothing runs on the folder; the lock of a server that is alive stays.
+/// first process does not do that), or by another program that got its number. PostgreSQL would take either for a
+/// running server. Call it when nothing runs on the folder; the lock of a server that is alive stays.
 pub(super) fn remove_dead_locks(dir: &Path, socket_dir: &Path, port: u16) {
     for lock in [
         dir.join("postmaster.pid"),

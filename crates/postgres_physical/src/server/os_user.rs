@@ -80,7 +80,8 @@ impl OsUser {
             .map_err(ServerError::io("change the owner of", path))
     }
 
-    /// Gives a folder and everything in it to this account; symbolic links are not followed, and what is mounted inside stays whose it is.
+    /// Gives a folder and everything in it to this account; symbolic links are not followed, and what is mounted inside
+    /// stays whose it is.
     pub fn own_tree(&self, path: &Path) -> Result<(), ServerError> {
         if !self.is_other() {
             return Ok(());

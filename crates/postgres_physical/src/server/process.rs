@@ -182,7 +182,8 @@ impl Server {
         }
     }
 
-    /// The eighth line of `postmaster.pid`: `starting`, `stopping`, `ready` or `standby`; only if the file is this server's.
+    /// The eighth line of `postmaster.pid`: `starting`, `stopping`, `ready` or `standby`; only if the file is this
+    /// server's.
     fn status_line(&self) -> Option<String> {
         let text = std::fs::read_to_string(self.dir.join("postmaster.pid")).ok()?;
         let mut lines = text.lines();

@@ -31,10 +31,11 @@ impl ClientProgram {
     }
 }
 
-/// Run as the server's account, which local authentication lets in, and as our own over TCP; never asks. Where to connect, the demands on
-/// TLS and the password go through the environment, where only its own account can see them. The database is named here and nowhere else: these programs take a name with a `=`
-/// in it, or one that begins like an address, for a connection string, and would connect (with our password) to wherever it says. So they
-/// always get a whole connection string, in which the name is quoted.
+/// Run as the server's account, which local authentication lets in, and as our own over TCP; never asks. Where to
+/// connect, the demands on TLS and the password go through the environment, where only its own account can see them.
+/// The database is named here and nowhere else: these programs take a name with a `=` in it, or one that begins like an
+/// address, for a connection string, and would connect (with our password) to wherever it says. So they always get a
+/// whole connection string, in which the name is quoted.
 pub fn client_program(
     binaries: &Binaries,
     user: &OsUser,

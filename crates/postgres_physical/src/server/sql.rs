@@ -104,8 +104,8 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Asks the server to cancel the statement that it runs for this connection, which then fails with 57014. Of a server that cannot be
-    /// reached, or runs none, nothing comes.
+    /// Asks the server to cancel the statement that it runs for this connection, which then fails with 57014. Of a
+    /// server that cannot be reached, or runs none, nothing comes.
     pub fn send(&self) {
         let Some((key, address)) = &self.key else {
             return;

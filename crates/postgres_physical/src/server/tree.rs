@@ -10,8 +10,9 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 use super::ServerError;
 
-/// Whether another file system (or another part of the same one, as with `mount --bind`) begins at this place. Symbolic links are not
-/// followed. What a kernel before 5.8 does not say is judged by the device, which does not tell `mount --bind` of the same disk.
+/// Whether another file system (or another part of the same one, as with `mount --bind`) begins at this place. Symbolic
+/// links are not followed. What a kernel before 5.8 does not say is judged by the device, which does not tell `mount
+/// --bind` of the same disk.
 pub fn is_mount_root(path: &Path) -> io::Result<bool> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     match statx(CWD, path, flags, StatxFlags::BASIC_STATS) {
@@ -77,8 +78,8 @@ fn names(folder: &Path) -> Result<Vec<PathBuf>, ServerError> {
         .collect()
 }
 
-/// Removes a file, a link (never what it leads to), or a folder with all that is in it. What is gone already is no error. When
-/// something is mounted at or below the place, nothing of it is removed.
+/// Removes a file, a link (never what it leads to), or a folder with all that is in it. What is gone already is no
+/// error. When something is mounted at or below the place, nothing of it is removed.
 pub fn remove_tree(top: &Path) -> Result<(), ServerError> {
     match mount_within(top)? {
         Some(mount) => Err(ServerError::Mounted {

@@ -7,10 +7,12 @@ use super::decoder::{
 use super::{RM_XLOG, XLOG_SWITCH};
 use crate::lsn::Lsn;
 
-/// Goes over the bytes of WAL in order, from the start of a segment, and checks each page's place and each record's checksum. It keeps
-/// a header at most, whatever the length of a record, so that a stream can ask it before it promises anything.
+/// Goes over the bytes of WAL in order, from the start of a segment, and checks each page's place and each record's
+/// checksum. It keeps a header at most, whatever the length of a record, so that a stream can ask it before it promises
+/// anything.
 ///
-/// A server whose files are removed under it goes on: it makes a segment anew, and its sender reads the zeros of it. They are no WAL.
+/// A server whose files are removed under it goes on: it makes a segment anew, and its sender reads the zeros of it.
+/// They are no WAL.
 #[derive(Debug)]
 pub struct Follower {
     segment_bytes: u64,
@@ -96,7 +98,8 @@ impl Follower {
         Lsn(self.whole_to)
     }
 
-    /// Takes the next bytes. After an error no byte from its position on is worth keeping, and nothing more can be taken.
+    /// Takes the next bytes. After an error no byte from its position on is worth keeping, and nothing more can be
+    /// taken.
     pub fn take(&mut self, mut bytes: &[u8]) -> Result<(), WalEnd> {
         while !bytes.is_empty() {
             let before = bytes.len();

@@ -102,7 +102,8 @@ impl WireError {
         }
     }
 
-    /// Whether the server is away, or no longer the one to ask: the same may succeed on another connection, a moment later.
+    /// Whether the server is away, or no longer the one to ask: the same may succeed on another connection, a moment
+    /// later.
     pub fn is_away(&self) -> bool {
         match self {
             WireError::Connect { .. }
@@ -194,7 +195,8 @@ struct Reported {
 }
 
 impl Wire {
-    /// Connects and logs in, at the first address that will do; `extra` are further start-up parameters such as `replication`.
+    /// Connects and logs in, at the first address that will do; `extra` are further start-up parameters such as
+    /// `replication`.
     pub(crate) fn connect(
         options: &ConnectOptions,
         extra: &[(&str, &str)],

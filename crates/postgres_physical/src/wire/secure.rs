@@ -97,7 +97,8 @@ fn begin(
     Ok((Socket::Secured(Arc::new(secured)), binding))
 }
 
-/// One end of a TLS session. The lock is held while bytes are opened or sealed, never while anybody waits for the server to say more.
+/// One end of a TLS session. The lock is held while bytes are opened or sealed, never while anybody waits for the
+/// server to say more.
 #[derive(Debug)]
 pub(crate) struct Secured {
     stream: TcpStream,
@@ -129,7 +130,8 @@ impl Secured {
         take_opened(&mut self.lock().tls, buffer)
     }
 
-    /// Reads once from a socket that is ready, and opens all that came. Nothing may come of it: half a record, or a word between the ends.
+    /// Reads once from a socket that is ready, and opens all that came. Nothing may come of it: half a record, or a
+    /// word between the ends.
     pub(super) fn read_into(&self, buffer: &mut BytesMut) -> io::Result<()> {
         let mut session = self.lock();
         let Session { tls, sealed } = &mut *session;

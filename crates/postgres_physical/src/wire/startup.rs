@@ -82,7 +82,8 @@ struct Conversation<'a> {
     deadline: Instant,
 }
 
-/// How PgBouncer begins its word about a start-up parameter that it does not pass on; PostgreSQL says it of none of ours.
+/// How PgBouncer begins its word about a start-up parameter that it does not pass on; PostgreSQL says it of none of
+/// ours.
 const POOLERS_WORD: &str = "unsupported startup parameter";
 
 impl Conversation<'_> {

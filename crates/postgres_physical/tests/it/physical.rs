@@ -245,8 +245,8 @@ fn records_are_those_of_pg_waldump() {
     postgres.sql("SELECT pg_logical_emit_message(true, 'big', repeat('z', 3000000))");
     postgres.sql("BEGIN; DELETE FROM t WHERE n > 7000; ROLLBACK");
     postgres.sql("VACUUM t");
-    // A record that is there whole when its transaction has committed. What the server has flushed may end inside a record that it is
-    // writing just then.
+    // A record that is there whole when its transaction has committed. What the server has flushed may end inside a
+    // record that it is writing just then.
     let end: Lsn = postgres
         .value("SELECT pg_logical_emit_message(true, 'end', '')")
         .parse()
@@ -316,8 +316,8 @@ fn check_pieces(bytes: &[u8], start: Lsn, expected: &[Record]) {
     assert!(decoder.system_identifier().is_some() && decoder.timeline() == 1);
 }
 
-/// Whoever only follows says of WAL what whoever reads it says, in pieces of any size, and is not deceived by zeros that stand where a
-/// server whose files are gone makes them anew: from a page on, in a page, for a whole segment.
+/// Whoever only follows says of WAL what whoever reads it says, in pieces of any size, and is not deceived by zeros
+/// that stand where a server whose files are gone makes them anew: from a page on, in a page, for a whole segment.
 fn check_followed(bytes: &[u8], start: Lsn, found: &[Record]) {
     const SEGMENT: u64 = 1 << 20;
     let follow = |bytes: &[u8], start: Lsn, piece: usize| -> (Lsn, Result<(), WalEnd>) {

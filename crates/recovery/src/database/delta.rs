@@ -49,8 +49,8 @@ pub struct Survey {
     system_identifier: u64,
 }
 
-/// Looks at a folder that is to be restored over. Refuses one on which a server runs, and one that is not a data folder of the
-/// same cluster.
+/// Looks at a folder that is to be restored over. Refuses one on which a server runs, and one that is not a data folder
+/// of the same cluster.
 pub fn survey(
     repository: &Repository,
     private: &RecipientPrivate,
@@ -290,8 +290,8 @@ fn differing(
     Ok((found, bytes))
 }
 
-/// Does what the survey found. Interrupted at any moment, it is repeated by surveying again; until it is done nothing starts on
-/// the folder. Like [`super::restore`], it needs [`super::recover`] afterwards.
+/// Does what the survey found. Interrupted at any moment, it is repeated by surveying again; until it is done nothing
+/// starts on the folder. Like [`super::restore`], it needs [`super::recover`] afterwards.
 pub fn restore_over(
     survey: &Survey,
     options: &RestoreOptions,

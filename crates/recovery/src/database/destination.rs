@@ -43,8 +43,9 @@ pub(super) fn mount_root(path: &Path) -> Result<bool> {
     }
 }
 
-/// Whether a folder holds anything that a restore would have to go over. What a file system keeps for itself does not count, nor does
-/// an empty file system that is mounted inside, as one prepared for `pg_wal` is. A folder that is not there holds nothing.
+/// Whether a folder holds anything that a restore would have to go over. What a file system keeps for itself does not
+/// count, nor does an empty file system that is mounted inside, as one prepared for `pg_wal` is. A folder that is not
+/// there holds nothing.
 pub fn is_occupied(folder: &Path) -> Result<bool> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -162,8 +163,8 @@ fn existing(path: &Path) -> &Path {
     found.unwrap_or(Path::new("/"))
 }
 
-/// Makes a folder that is missing, with those above it. `mode` is the folder's, whatever the umask; those above it are never writable
-/// for others.
+/// Makes a folder that is missing, with those above it. `mode` is the folder's, whatever the umask; those above it are
+/// never writable for others.
 pub(super) fn make_folders_to(folder: &Path, mode: u32) -> Result<()> {
     if let Some(parent) = folder.parent().filter(|parent| !parent.exists()) {
         let mut builder = DirBuilder::new();
@@ -195,8 +196,8 @@ pub(super) fn sync_filesystems<'a>(places: impl IntoIterator<Item = &'a Path>) -
     Ok(())
 }
 
-/// Every file system that a data folder lies on: its own, those mounted at PostgreSQL's folders, and the tablespaces'. Of others nothing is
-/// waited for.
+/// Every file system that a data folder lies on: its own, those mounted at PostgreSQL's folders, and the tablespaces'.
+/// Of others nothing is waited for.
 pub(super) fn sync_cluster(dir: &Path) -> Result<()> {
     let mut places = vec![dir.to_owned()];
     let folders = |folder: &Path| -> Vec<PathBuf> {

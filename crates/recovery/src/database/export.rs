@@ -13,8 +13,8 @@ use super::settings::Omissions;
 use super::writing::{Job, Writer, claim_folder, sync_filesystem};
 use crate::{Error, Progress, Result};
 
-/// Writes backup `id` into an empty or new folder, byte for byte, with the WAL segments that make it consistent. No setting is
-/// changed: see the files before you start PostgreSQL on it. Tablespaces stay below `pg_tblspc`.
+/// Writes backup `id` into an empty or new folder, byte for byte, with the WAL segments that make it consistent. No
+/// setting is changed: see the files before you start PostgreSQL on it. Tablespaces stay below `pg_tblspc`.
 pub fn export(
     repository: &Repository,
     private: &RecipientPrivate,

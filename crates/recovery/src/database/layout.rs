@@ -199,7 +199,8 @@ impl Layout {
     }
 }
 
-/// `global` is made by initdb, and nobody has a reason to change it alone: its mode tells whether the source lets its group read.
+/// `global` is made by initdb, and nobody has a reason to change it alone: its mode tells whether the source lets its
+/// group read.
 pub(super) fn folder_mode(entries: &[Entry]) -> u32 {
     let global = entries.iter().find(|entry| entry.path == "global");
     match global {

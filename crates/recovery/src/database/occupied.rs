@@ -99,7 +99,8 @@ fn is_alive(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// A server that replays for a restore has its socket in the restore's work folder, whose name holds the restore's process.
+/// A server that replays for a restore has its socket in the restore's work folder, whose name holds the restore's
+/// process.
 fn is_of_dead_restore(postmaster: i32) -> bool {
     let Ok(line) = fs::read(format!("/proc/{postmaster}/cmdline")) else {
         return false;

@@ -103,7 +103,8 @@ pub struct Plan {
     pub wal_bytes: u64,
     /// The span of the window that holds the target.
     pub span: Span,
-    /// WAL that the repository holds behind a hole, and that this restore does not bring back although everything was asked for.
+    /// WAL that the repository holds behind a hole, and that this restore does not bring back although everything was
+    /// asked for.
     pub beyond: Option<Beyond>,
 }
 
@@ -343,8 +344,8 @@ fn behind(holdings: &Holdings, end: u64, timeline: u32) -> Behind {
     }
 }
 
-/// A gap that nobody put on record is a loss of objects: what lies before it is not "the latest". One on record is known: the plan says
-/// what it costs.
+/// A gap that nobody put on record is a loss of objects: what lies before it is not "the latest". One on record is
+/// known: the plan says what it costs.
 fn check_nothing_beyond(holdings: &Holdings, span: &Span, timeline: u32) -> Result<()> {
     match behind(holdings, span.to_lsn(), timeline) {
         Behind::Nothing | Behind::Hole(_) => Ok(()),

@@ -72,8 +72,8 @@ pub struct Recovered {
     pub notes: Vec<String>,
 }
 
-/// Runs recovery to the plan's target. Afterwards `dir` is a plain data folder that was shut down cleanly; the repository
-/// holds the claim on its new timeline.
+/// Runs recovery to the plan's target. Afterwards `dir` is a plain data folder that was shut down cleanly; the
+/// repository holds the claim on its new timeline.
 pub fn recover(request: &Recover<'_>, progress: &dyn Progress) -> Result<Recovered> {
     let plan = request.plan;
     // Held until the folder is whole: no other restore comes between.
@@ -221,8 +221,8 @@ pub fn databases_here(connect: &ConnectOptions) -> DatabasesHere {
     here_are
 }
 
-/// Where the copy's files ask for less than the source had, PostgreSQL would not start on it (prepared transactions), or no standby
-/// could follow it: then the source's figure is set.
+/// Where the copy's files ask for less than the source had, PostgreSQL would not start on it (prepared transactions),
+/// or no standby could follow it: then the source's figure is set.
 fn raise_settings(request: &Recover<'_>, needed: [(&'static str, u32); 5]) -> Result<Vec<String>> {
     let open = fs::read_dir(request.dir.join("pg_twophase"));
     let open = open.map_or(0, |entries| entries.flatten().count());
@@ -262,7 +262,8 @@ fn configured(request: &Recover<'_>, name: &str) -> Option<u32> {
 fn options(plan: &Plan, command: &str, sockets: &Path, log: &Path) -> StartOptions {
     let mut options = StartOptions::new(sockets, PORT, log);
     options.wait_ready = false;
-    // First: what is set here twice is what it was set to last, and of several targets none may stand when the next is set.
+    // First: what is set here twice is what it was set to last, and of several targets none may stand when the next is
+    // set.
     for (name, value) in RECOVERY_OFF {
         options = options.set(name, value);
     }

@@ -270,7 +270,8 @@ impl Surplus {
     }
 }
 
-/// A file, a link (never what it points to), or a folder with all that is in it. Nothing when something is mounted there.
+/// A file, a link (never what it points to), or a folder with all that is in it. Nothing when something is mounted
+/// there.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     Ok(remove_tree(path)?)
 }

@@ -100,8 +100,8 @@ fn look(layout: &Layout, plan: &Plan, options: &RestoreOptions) -> Result<Outloo
     Ok(Outlook { rooms })
 }
 
-/// Restores the backup of a plan into an empty or new folder. The result needs [`super::recover`] before it can be used;
-/// interrupted or failed, it cannot be started.
+/// Restores the backup of a plan into an empty or new folder. The result needs [`super::recover`] before it can be
+/// used; interrupted or failed, it cannot be started.
 pub fn restore(
     repository: &Repository,
     private: &RecipientPrivate,

@@ -23,8 +23,8 @@ const OVERRIDES: &[(&str, &str)] = &[
 ];
 
 /// Recovery is driven from outside: every setting of it, and what it is where it has no effect. It is put into
-/// `postgresql.auto.conf`, which PostgreSQL reads last, whatever a file that is included says; a server that we start is told on its
-/// command line too, which wins over all files.
+/// `postgresql.auto.conf`, which PostgreSQL reads last, whatever a file that is included says; a server that we start
+/// is told on its command line too, which wins over all files.
 pub const RECOVERY_OFF: [(&str, &str); 14] = [
     ("restore_command", ""),
     ("archive_cleanup_command", ""),

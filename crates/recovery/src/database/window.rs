@@ -399,7 +399,8 @@ pub(super) mod tests {
     #[test]
     fn spans_go_on_over_timelines_where_no_wal_is_missing() {
         let first = || vec![backup("a", 1, 0x120, 0x150)];
-        // The child's WAL starts with the segment in which it branched off; what the parent wrote later is not on the way.
+        // The child's WAL starts with the segment in which it branched off; what the parent wrote later is not on the
+        // way.
         let joined = [(1, 0x100, 0x300), (2, 0x200, 0x500)];
         check(
             &joined,

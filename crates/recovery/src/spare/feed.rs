@@ -118,7 +118,8 @@ impl Feeder {
         found.map_or(1, |piece| piece.timeline)
     }
 
-    /// Places what there is, up to `limit` or a little beyond. `sure`: an end is proved by a complete listing now, not a while ago.
+    /// Places what there is, up to `limit` or a little beyond. `sure`: an end is proved by a complete listing now, not
+    /// a while ago.
     pub(super) fn feed(&mut self, limit: u64, sure: bool) -> SpareResult<Fed> {
         let stop = self.at + AT_ONCE * self.segment_bytes;
         while self.at <= limit && self.at < stop {
@@ -204,8 +205,8 @@ impl Feeder {
         sync(&self.wal)
     }
 
-    /// Nothing new: the end, or a hole. The stream writes in order, so whatever lies behind this place was written after all
-    /// before it; one more look decides.
+    /// Nothing new: the end, or a hole. The stream writes in order, so whatever lies behind this place was written
+    /// after all before it; one more look decides.
     fn at_end(&mut self, sure: bool) -> SpareResult<Fed> {
         let due = self
             .later_asked
@@ -228,7 +229,8 @@ impl Feeder {
         })
     }
 
-    /// Where the last whole record begins that is in place behind `from`, which is the end of another; `None` when there is none.
+    /// Where the last whole record begins that is in place behind `from`, which is the end of another; `None` when
+    /// there is none.
     pub(super) fn last_record(&self, from: u64) -> SpareResult<Option<u64>> {
         let mut decoder = Decoder::new(Lsn(from), self.segment_bytes);
         let mut last = None;

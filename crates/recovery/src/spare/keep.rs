@@ -130,8 +130,8 @@ pub fn is_promoted(folder: &Path) -> SpareResult<bool> {
     Ok(State::read(folder)?.is_some_and(|state| state.step == Step::Promoted))
 }
 
-/// For a folder that no process keeps: ends what runs on a promoted cluster and moves it to `to`, which must not be there. `None`
-/// when nothing in the folder was promoted.
+/// For a folder that no process keeps: ends what runs on a promoted cluster and moves it to `to`, which must not be
+/// there. `None` when nothing in the folder was promoted.
 pub fn take_promoted(folder: &Path, to: &Path) -> SpareResult<Option<Promoted>> {
     match State::read(folder)? {
         Some(state) if state.step == Step::Promoted => {

@@ -131,8 +131,8 @@ impl Spare {
         self.watch.clone()
     }
 
-    /// Goes on a little: restores what is missing, feeds and looks. To be called again and again, several times a second; an error is
-    /// what stands in the way now, and in [`Status`] too.
+    /// Goes on a little: restores what is missing, feeds and looks. To be called again and again, several times a
+    /// second; an error is what stands in the way now, and in [`Status`] too.
     pub fn turn(&mut self, progress: &dyn Progress) -> SpareResult<()> {
         let result = match &mut self.life {
             Life::Nothing if self.rest.is_some_and(|until| Instant::now() < until) => Ok(()),
@@ -187,8 +187,8 @@ impl Spare {
         }
     }
 
-    /// Once is an accident; twice is a folder that does not work, unless it is this machine that lacks something: another restore would
-    /// lack it too.
+    /// Once is an accident; twice is a folder that does not work, unless it is this machine that lacks something:
+    /// another restore would lack it too.
     fn died(&mut self, error: &SpareError) -> SpareResult<()> {
         let again = self.died.is_some_and(|at| at.elapsed() < DEATHS_APART);
         self.died = Some(Instant::now());
@@ -288,8 +288,9 @@ impl Spare {
         Ok(())
     }
 
-    /// Replays everything that the repository holds, claims a timeline, opens it, and proves that it can be written to. `note` is
-    /// called when that is certain and before it counts. Refused while something still streams, unless the conditions allow it.
+    /// Replays everything that the repository holds, claims a timeline, opens it, and proves that it can be written to.
+    /// `note` is called when that is certain and before it counts. Refused while something still streams, unless the
+    /// conditions allow it.
     pub fn promote(
         &mut self,
         conditions: Conditions,
@@ -350,7 +351,8 @@ impl Spare {
         Ok(promoted)
     }
 
-    /// Stops the promoted cluster and moves its folder to `to`, which must not be there. Afterwards the spare begins anew.
+    /// Stops the promoted cluster and moves its folder to `to`, which must not be there. Afterwards the spare begins
+    /// anew.
     pub fn hand_over(&mut self, to: &std::path::Path) -> SpareResult<Promoted> {
         let Life::Promoted(..) = &self.life else {
             return Err(SpareError::NotPromoted(self.settings.folder.clone()));

@@ -154,8 +154,8 @@ impl Promotion<'_> {
         }
     }
 
-    /// PostgreSQL takes the first number without a history for its new timeline: those before the reserved one count as taken.
-    /// From here on a crash leaves a folder that nobody uses.
+    /// PostgreSQL takes the first number without a history for its new timeline: those before the reserved one count as
+    /// taken. From here on a crash leaves a folder that nobody uses.
     fn prepare(&mut self, reserved: u32) -> SpareResult<Vec<String>> {
         let mut markers = Vec::new();
         for taken in self.standby.feeder.timeline() + 1..reserved {
@@ -184,7 +184,8 @@ impl Promotion<'_> {
         }
         self.mark("opened");
         let client = self.standby.client()?.ok_or_else(gone)?;
-        // A commit of its own that is flushed, and touches nobody's tables. Nobody waits for a stream that is not attached yet.
+        // A commit of its own that is flushed, and touches nobody's tables. Nobody waits for a stream that is not
+        // attached yet.
         client.query("SET synchronous_commit = local")?;
         client.query("SELECT pg_logical_emit_message(true, 'bre', 'promoted')")?;
         let segment = client.value("SELECT pg_walfile_name(pg_current_wal_flush_lsn())")?;

@@ -17,7 +17,8 @@ pub(super) enum Step {
     /// Files are being written: worthless after a crash.
     Restoring,
     Following,
-    /// From before the promotion until it is certain: after a crash nobody knows on which timeline the folder would come up.
+    /// From before the promotion until it is certain: after a crash nobody knows on which timeline the folder would
+    /// come up.
     Promoting,
     Promoted,
 }

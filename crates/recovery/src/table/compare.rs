@@ -110,8 +110,8 @@ impl<'a> Sides<'a> {
         keys.collect::<Vec<_>>().join(" AND ")
     }
 
-    /// What whole rows are told apart by: columns whose equality is that of their bytes as they are, others by the text that they are
-    /// written as. All of it can be hashed, whatever the types.
+    /// What whole rows are told apart by: columns whose equality is that of their bytes as they are, others by the text
+    /// that they are written as. All of it can be hashed, whatever the types.
     fn whole_row(&self, side: &str) -> Vec<String> {
         let columns = self.table.columns.iter();
         let told_apart = columns.map(|name| {
@@ -134,8 +134,8 @@ impl<'a> Sides<'a> {
         told_apart.collect()
     }
 
-    /// Whole rows of then that are not there as often now: where one of each lies, and how many are missing. Both sides are gone through
-    /// once and counted in one hash table, which takes to the disk what does not fit.
+    /// Whole rows of then that are not there as often now: where one of each lies, and how many are missing. Both sides
+    /// are gone through once and counted in one hash table, which takes to the disk what does not fit.
     fn missing_whole_rows(&self) -> String {
         let one_side = |side: &str, table: &str, place: &str| {
             let columns = self.whole_row(side).into_iter().enumerate();
@@ -281,8 +281,8 @@ impl<'a> Sides<'a> {
         Ok((next()?, next()?, next()?))
     }
 
-    /// A few rows of each kind. What differs is found as for the count, and only then a few are taken: a LIMIT on the comparison itself
-    /// would have PostgreSQL go through the other side once for each row.
+    /// A few rows of each kind. What differs is found as for the count, and only then a few are taken: a LIMIT on the
+    /// comparison itself would have PostgreSQL go through the other side once for each row.
     fn samples(&self, now: &mut Client, counts: &Counts) -> Result<[Vec<Sample>; 2], WireError> {
         let (staged, live) = (&self.table.staged, &self.live);
         let then = format!(

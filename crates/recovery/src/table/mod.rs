@@ -114,7 +114,8 @@ const SESSION: &str = "SET search_path = ''; SET intervalstyle = 'postgres'; SET
     SET idle_in_transaction_session_timeout = 0; SET default_transaction_read_only = off; SET default_transaction_isolation = 'read committed'; \
     SET work_mem = '128MB'; SET jit = off";
 
-/// A merge writes index pages again and again: whoever may choose packs them by the quickest way there is, where they are packed at all.
+/// A merge writes index pages again and again: whoever may choose packs them by the quickest way there is, where they
+/// are packed at all.
 const QUICK_WAL: &str = "SELECT set_config('wal_compression', 'lz4', false) FROM pg_settings WHERE name = 'wal_compression' \
     AND setting IN ('on', 'pglz') AND 'lz4' = ANY (enumvals) AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)";
 
@@ -171,7 +172,8 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// Does what the preview showed, in one transaction. With rows to change or to delete that the preview did not show, nothing happens.
+    /// Does what the preview showed, in one transaction. With rows to change or to delete that the preview did not
+    /// show, nothing happens.
     pub fn merge(
         &mut self,
         agreed: &Preview,

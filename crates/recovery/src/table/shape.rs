@@ -94,7 +94,8 @@ pub(super) struct Column {
     pub(super) generated: bool,
     /// GENERATED ALWAYS AS IDENTITY: it can be inserted, not updated.
     pub(super) fixed: bool,
-    /// Of a type whose binary form means the same on both sides: PostgreSQL's own, and no name of something that may be another one since.
+    /// Of a type whose binary form means the same on both sides: PostgreSQL's own, and no name of something that may be
+    /// another one since.
     pub(super) plain: bool,
 }
 

@@ -40,7 +40,8 @@ pub(super) fn stage(
     Ok(())
 }
 
-/// Straight from the one server into the other: COPY to COPY, in binary where that means the same on both sides. How many rows.
+/// Straight from the one server into the other: COPY to COPY, in binary where that means the same on both sides. How
+/// many rows.
 pub(super) fn copy(
     table: &Table,
     only: Option<&str>,

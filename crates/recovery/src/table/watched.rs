@@ -10,7 +10,8 @@ use crate::Progress;
 
 /// Between two looks, and between two requests: one that comes between two statements is lost.
 const LOOK: Duration = Duration::from_millis(100);
-/// A server that does not react within this is not waited for any more. It ends the work itself when it misses the connection.
+/// A server that does not react within this is not waited for any more. It ends the work itself when it misses the
+/// connection.
 const REACTION: Duration = Duration::from_millis(1500);
 
 /// Does the work. Once `progress` is cancelled it is an interruption, whatever came of it: the caller rolls back.

@@ -82,8 +82,8 @@ pub(super) fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// One story: a server is lost, its folder spoiled in every way, and mended in place: after refusals, after cancelled attempts, after
-/// attempts that were killed at any step.
+/// One story: a server is lost, its folder spoiled in every way, and mended in place: after refusals, after cancelled
+/// attempts, after attempts that were killed at any step.
 #[test]
 fn a_broken_folder_is_mended_in_place() {
     let mut world = World::new();
@@ -231,7 +231,8 @@ fn spoil_everything(world: &World, dir: &Path, table: &Path, dropped: &Path) -> 
     outside
 }
 
-/// Another process restores and replays, and kills itself at its nth sign of life. The server that it leaves behind is no hindrance.
+/// Another process restores and replays, and kills itself at its nth sign of life. The server that it leaves behind is
+/// no hindrance.
 fn killed_at_any_step(world: &World, dir: &Path) {
     let keys = world.folder("recipient.key");
     world.private.store(&keys).unwrap();

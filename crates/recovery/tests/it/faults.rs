@@ -214,8 +214,8 @@ fn a_fetch_without_a_server_is_trouble_and_not_the_end() {
     assert!(!to.exists());
 }
 
-/// A server whose files were removed under it streams the zeros of a segment that it makes anew, and goes on behind them. What comes before
-/// them comes back, and the way there is named instead of one that fails again and again.
+/// A server whose files were removed under it streams the zeros of a segment that it makes anew, and goes on behind
+/// them. What comes before them comes back, and the way there is named instead of one that fails again and again.
 #[test]
 fn bytes_that_are_no_wal_end_what_can_be_restored_and_are_named() {
     let mut world = World::new();

@@ -1,4 +1,5 @@
-//! Incremental backups of a real cluster that does everything a database may do to its files, restored from the last one alone.
+//! Incremental backups of a real cluster that does everything a database may do to its files, restored from the last
+//! one alone.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,4 +1,5 @@
-//! Targets that other file systems are mounted at and in: what is not ours stays, what cannot work is refused before anything is touched.
+//! Targets that other file systems are mounted at and in: what is not ours stays, what cannot work is refused before
+//! anything is touched.
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use super::delta::{Mounted, contents, options};
@@ -18,7 +19,8 @@ fn get(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// A new disk for the data folder and one for its WAL, as `mkfs.ext4` leaves them; then what else is mounted there when it is restored over.
+/// A new disk for the data folder and one for its WAL, as `mkfs.ext4` leaves them; then what else is mounted there when
+/// it is restored over.
 #[test]
 fn other_file_systems_in_a_target_are_used_or_left_alone_and_never_emptied() {
     let mut world = World::new();

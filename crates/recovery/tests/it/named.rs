@@ -1,5 +1,5 @@
-//! PostgreSQL 17 and newer names the pages that changed (`scripts/postgresql-18` installs such a server): every incremental must be what a
-//! full backup at the same moment is, page by page, and come up.
+//! PostgreSQL 17 and newer names the pages that changed (`scripts/postgresql-18` installs such a server): every
+//! incremental must be what a full backup at the same moment is, page by page, and come up.
 //!
 //! `SEED=7 ROUNDS=40 cargo nextest run -p recovery named` goes on for longer.
 
@@ -212,8 +212,8 @@ fn number_of(connect: &ConnectOptions, sql: &str) -> u64 {
     value(connect, sql).parse().unwrap()
 }
 
-/// Adds rows that fit no page that is there. The table grows by many pages at once, of which the last stay empty: no record of the WAL
-/// names them.
+/// Adds rows that fit no page that is there. The table grows by many pages at once, of which the last stay empty: no
+/// record of the WAL names them.
 fn lengthen(table: &str, from: u64, to: u64) -> String {
     let filler = "y".repeat(190);
     format!("COPY {table} FROM PROGRAM 'seq -f \"%.0f|{filler}\" {from} {to}' (DELIMITER '|')")

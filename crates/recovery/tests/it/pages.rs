@@ -1,4 +1,5 @@
-//! Bytes flipped on disk under a running PostgreSQL with checksums: found by name, brought back, and nothing else touched.
+//! Bytes flipped on disk under a running PostgreSQL with checksums: found by name, brought back, and nothing else
+//! touched.
 
 use std::os::unix::fs::FileExt;
 

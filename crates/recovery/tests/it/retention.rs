@@ -48,8 +48,8 @@ fn wait_confirmed(world: &World, micros: i64) {
     }
 }
 
-/// Backups A, B, C with moments between them; a window that begins just after B. A and its WAL go; every moment from then on still
-/// comes back, out of B or C, without the key having been near the expiry.
+/// Backups A, B, C with moments between them; a window that begins just after B. A and its WAL go; every moment from
+/// then on still comes back, out of B or C, without the key having been near the expiry.
 #[test]
 fn what_expiry_leaves_restores_to_any_moment_of_the_window() {
     let world = World::new();

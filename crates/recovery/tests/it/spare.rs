@@ -1,4 +1,5 @@
-//! A warm spare: it follows a primary through the repository alone, is promoted, and gives way to nothing but the truth.
+//! A warm spare: it follows a primary through the repository alone, is promoted, and gives way to nothing but the
+//! truth.
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -143,8 +144,8 @@ fn primary() -> (World, Streamer) {
     (world, streamer)
 }
 
-/// One story: followed, stopped and resumed, refused while the primary streams, promoted when it is gone; a second spare follows
-/// the promoted one over the change of timeline, and is promoted in its turn.
+/// One story: followed, stopped and resumed, refused while the primary streams, promoted when it is gone; a second
+/// spare follows the promoted one over the change of timeline, and is promoted in its turn.
 #[test]
 fn a_spare_follows_is_promoted_and_followed_by_another() {
     let (mut world, streamer) = primary();
@@ -261,7 +262,8 @@ fn refused_while_the_primary_streams(spare: &Kept, source: &ConnectOptions) {
     assert_eq!(spare.value("SELECT pg_is_in_recovery()::text"), "true");
 }
 
-/// WAL that is gone stops the spare where it is. It says so, cannot be promoted, and is restored anew as soon as a backup leads on.
+/// WAL that is gone stops the spare where it is. It says so, cannot be promoted, and is restored anew as soon as a
+/// backup leads on.
 #[test]
 fn a_hole_is_told_and_bridged_by_the_next_backup() {
     let (world, streamer) = primary();
@@ -296,7 +298,8 @@ fn a_hole_is_told_and_bridged_by_the_next_backup() {
     streamer.stop();
 }
 
-/// What could not be noted was never promoted: the folder is thrown away, its number stays taken, and the next promotion gets another.
+/// What could not be noted was never promoted: the folder is thrown away, its number stays taken, and the next
+/// promotion gets another.
 #[test]
 fn a_promotion_that_did_not_come_to_its_end_is_thrown_away() {
     let (mut world, streamer) = primary();

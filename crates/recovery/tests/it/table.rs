@@ -161,7 +161,8 @@ fn an_emptied_table_comes_back_under_load_and_every_other_case_is_handled_or_ref
         let merged_at = told();
         testkit::eventually("the writer goes on", || (told() > merged_at).then_some(()));
         stop.store(true, Ordering::Relaxed);
-        // Every order that was ever acknowledged is there once, whoever wrote it; its trigger fired once, by its writer.
+        // Every order that was ever acknowledged is there once, whoever wrote it; its trigger fired once, by its
+        // writer.
         let written = writer.join().unwrap() + 3000;
         assert_eq!(
             value(&source, "SELECT count(*) FROM orders"),

@@ -139,7 +139,8 @@ fn everything_comes_back() {
     second_life(&world, &cluster, second_stream, first_time);
 }
 
-/// A point that is there twice, a transaction that was prepared, and one with a subtransaction; each on record in a table.
+/// A point that is there twice, a transaction that was prepared, and one with a subtransaction; each on record in a
+/// table.
 fn points_and_transactions(source: &ConnectOptions) {
     value(source, "SELECT pg_create_restore_point('twice')");
     value(source, "SELECT pg_create_restore_point('twice')");

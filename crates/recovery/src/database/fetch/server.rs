@@ -77,8 +77,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl FetchServer {
-    /// Only `user` may connect. `staging` is a folder of ours, best in the file system to which the segments will go; it is made, and
-    /// removed in the end.
+    /// Only `user` may connect. `staging` is a folder of ours, best in the file system to which the segments will go;
+    /// it is made, and removed in the end.
     pub fn start(
         repository: &Repository,
         private: &RecipientPrivate,
@@ -252,8 +252,8 @@ impl Shared {
         }
     }
 
-    /// Of the target's timeline nothing behind the stop is needed; a hole there must not keep the WAL before it from being
-    /// restored.
+    /// Of the target's timeline nothing behind the stop is needed; a hole there must not keep the WAL before it from
+    /// being restored.
     fn read(&self, (timeline, segment): Segment) -> Content {
         let Scope {
             timeline: last,

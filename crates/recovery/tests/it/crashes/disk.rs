@@ -1,6 +1,7 @@
-//! A store whose machine stops at a chosen write. What was acknowledged is on it; of the write that was under way there may be all,
-//! nothing, or what a file system may keep of an append: a part, or its length with sectors that never arrived. What another thread was
-//! writing may have arrived even so. Before that it may be full for a while, refuse calls that it carried out, or list what was.
+//! A store whose machine stops at a chosen write. What was acknowledged is on it; of the write that was under way there
+//! may be all, nothing, or what a file system may keep of an append: a part, or its length with sectors that never
+//! arrived. What another thread was writing may have arrived even so. Before that it may be full for a while, refuse
+//! calls that it carried out, or list what was.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,7 +20,8 @@ const LATE: usize = 3;
 /// What goes wrong in a life besides its end.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trouble {
-    /// Of a hundred calls so many end as a store's 500, 503 or cut connection does: nobody knows whether the write arrived.
+    /// Of a hundred calls so many end as a store's 500, 503 or cut connection does: nobody knows whether the write
+    /// arrived.
     pub(super) refused_percent: usize,
     /// Writes that find no space.
     pub(super) full: Range<u64>,
@@ -389,7 +391,8 @@ impl Appender for DiskAppender {
             return self.inner.append(bytes);
         }
         let mut left = torn(bytes, self.end, &self.disk.dice());
-        // Into zeros that lie ahead whole sectors are written, or pages, when a process is killed: no frame misses a few bytes only.
+        // Into zeros that lie ahead whole sectors are written, or pages, when a process is killed: no frame misses a
+        // few bytes only.
         let ahead = self.disk.inner.size(&self.name).unwrap_or(0) > self.end as u64;
         if ahead && (1..4).contains(&(bytes.len() - left.len())) {
             left = bytes.to_vec();

@@ -1,5 +1,6 @@
-//! Lives of one machine, told by a seed: it streams, backs up, expires, rotates its key, restores and stops at some write; then the
-//! next life opens what is left and goes on. Meanwhile its store is full for a while, refuses calls, lists what was; its clock jumps.
+//! Lives of one machine, told by a seed: it streams, backs up, expires, rotates its key, restores and stops at some
+//! write; then the next life opens what is left and goes on. Meanwhile its store is full for a while, refuses calls,
+//! lists what was; its clock jumps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -229,7 +230,8 @@ impl World {
         self.disk.settle();
     }
 
-    /// Until it has done enough, or the machine stops. As a supervisor does it, what the store's trouble ended is begun again.
+    /// Until it has done enough, or the machine stops. As a supervisor does it, what the store's trouble ended is begun
+    /// again.
     fn live(&mut self, disk: &Disk) -> Result<()> {
         let mut stream = None;
         for _ in 0..8 + self.dice.below(12) {
@@ -297,8 +299,8 @@ impl World {
         self.send(stream)
     }
 
-    /// All that the server has, in pieces. A segment is sealed by another thread: waiting for it keeps the order of writes, and with it
-    /// the moment of the crash, the same in every run.
+    /// All that the server has, in pieces. A segment is sealed by another thread: waiting for it keeps the order of
+    /// writes, and with it the moment of the crash, the same in every run.
     fn send(&mut self, stream: &mut WalWriter) -> Result<()> {
         while stream.durable_lsn() < self.written {
             let from = stream.durable_lsn();

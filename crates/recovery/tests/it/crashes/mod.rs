@@ -1,6 +1,8 @@
-//! Seeded crashes: a machine that backs up, streams, expires, rotates keys and restores is stopped at any write, again and again; its
-//! store is a folder or grows no object (S3), is full for a while, refuses calls that it may have carried out, lists what was, and
-//! the clock jumps; some lock what they hold, and all of it is copied to a second one now and then. Afterwards every backup that was called complete comes back byte for byte, all acknowledged WAL is there, and nothing is damaged.
+//! Seeded crashes: a machine that backs up, streams, expires, rotates keys and restores is stopped at any write, again
+//! and again; its store is a folder or grows no object (S3), is full for a while, refuses calls that it may have
+//! carried out, lists what was, and the clock jumps; some lock what they hold, and all of it is copied to a second one
+//! now and then. Afterwards every backup that was called complete comes back byte for byte, all acknowledged WAL is
+//! there, and nothing is damaged.
 //!
 //! By hand: `SEEDS=10000 make crash-seeds`; one again: `SEED=17 SEEDS=1 make crash-seeds`.
 

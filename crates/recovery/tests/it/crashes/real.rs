@@ -1,5 +1,5 @@
-//! The same with a real PostgreSQL: its stream and its backups are stopped at a seeded write, twice; what the repository then holds is
-//! restored, started, and has every row whose commit was durable in it.
+//! The same with a real PostgreSQL: its stream and its backups are stopped at a seeded write, twice; what the
+//! repository then holds is restored, started, and has every row whose commit was durable in it.
 
 use std::sync::Arc;
 
