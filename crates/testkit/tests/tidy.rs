@@ -5,6 +5,8 @@
 mod documents;
 #[path = "tidy/guide.rs"]
 mod guide;
+#[path = "tidy/style.rs"]
+mod style;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -248,6 +250,7 @@ fn every_rule_can_fail() {
     }
     documents::rules_can_fail();
     guide::rules_can_fail();
+    style::rules_can_fail();
     assert_eq!(
         text_faults("crates/a/src/a.rs", &"\n".repeat(LINES_MAX)).len(),
         0

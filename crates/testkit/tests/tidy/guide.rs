@@ -1,71 +1,99 @@
-//! `docs/guide.md`: each heading of the backup and recovery guide, and what of it exists here. The page is made from the table below;
-//! `RENEW_GUIDE=1 cargo test -p testkit the_guide_page` writes it. What is missing says so until it exists.
+//! `docs/guide.md`: each heading of the backup and recovery guide, and what of it exists here. The page is made from
+//! `guide.toml`; `RENEW_GUIDE=1 cargo test -p testkit the_guide_page` writes it. What is missing says so.
 
-use std::fmt::Write as _;
 use std::fs;
 
 use super::documents::dead_links;
 use super::root;
 
-/// What answers to a row of the guide.
-#[derive(Clone, Copy)]
+const ROWS: &str = include_str!("guide.toml");
+
+/// What answers to a row of the guide: `guide.toml` explains each.
+#[derive(Clone)]
 enum Does {
-    /// A job of the plan, by its name.
-    Job(&'static str),
-    /// No job runs it: a person runs this.
-    Command(&'static str),
-    /// Both: the job covers a part of the row, and the text says which.
-    Part(&'static str, &'static str),
-    /// The engine does it by itself, without a job: the text says how.
-    Itself(&'static str),
-    /// The heading asks for nothing that runs.
-    Text(&'static str),
-    /// With what there is instead, where there is something.
-    NotYet(&'static str),
+    Job(String),
+    Command(String),
+    Itself(String),
+    Part(String),
+    NotYet(String),
 }
-use Does::{Command, Itself, Job, NotYet, Part, Text};
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Row {
-    heading: &'static str,
-    /// The part of the heading that this row is about.
-    asks: &'static str,
+    heading: String,
+    asks: String,
     does: Does,
-    /// `table.key` of bre.toml.
-    settings: &'static [&'static str],
-    /// Pages of `docs/operations`.
-    pages: &'static [&'static str],
-    /// A recovery procedure: it gets a runbook. Until then the commands stand here that a person runs.
-    by_hand: Option<&'static [&'static str]>,
+    settings: Vec<String>,
+    pages: Vec<String>,
+    by_hand: Option<Vec<String>>,
 }
 
-const fn row(
-    heading: &'static str,
-    asks: &'static str,
-    does: Does,
-    pages: &'static [&'static str],
-) -> Row {
-    Row {
-        heading,
-        asks,
-        does,
-        settings: &[],
-        pages,
+/// Rows of `guide.toml`. A word that is not known is a fault.
+fn rows_of(text: &str) -> Result<Vec<Row>, String> {
+    let table: toml::Table = text.parse().map_err(|e| format!("{e}"))?;
+    let rows = table
+        .get("row")
+        .and_then(toml::Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    rows.iter()
+        .filter_map(toml::Value::as_table)
+        .map(row_of)
+        .collect()
+}
+
+fn row_of(table: &toml::Table) -> Result<Row, String> {
+    let mut row = Row {
+        heading: String::new(),
+        asks: String::new(),
+        does: Does::NotYet(String::new()),
+        settings: Vec::new(),
+        pages: Vec::new(),
         by_hand: None,
-    }
-}
-
-impl Row {
-    const fn set_by(self, settings: &'static [&'static str]) -> Row {
-        Row { settings, ..self }
-    }
-
-    const fn by_hand(self, commands: &'static [&'static str]) -> Row {
-        Row {
-            by_hand: Some(commands),
-            ..self
+    };
+    let mut answers = 0;
+    for (key, value) in table {
+        let text = || value.as_str().unwrap_or_default().to_owned();
+        let texts = || -> Vec<String> {
+            let values = value.as_array().into_iter().flatten();
+            values
+                .filter_map(toml::Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        };
+        let does: Option<fn(String) -> Does> = match key.as_str() {
+            "job" => Some(Does::Job),
+            "command" => Some(Does::Command),
+            "itself" => Some(Does::Itself),
+            "part" => Some(Does::Part),
+            "not_yet" => Some(Does::NotYet),
+            _ => None,
+        };
+        if let Some(does) = does {
+            row.does = does(text());
+            answers += 1;
+            continue;
+        }
+        match key.as_str() {
+            "heading" => row.heading = text(),
+            "asks" => row.asks = text(),
+            "settings" => row.settings = texts(),
+            "pages" => row.pages = texts(),
+            "by_hand" => row.by_hand = Some(texts()),
+            other => return Err(format!("{}: {other} is not known", row.heading)),
         }
     }
+    match answers {
+        1 => Ok(row),
+        _ => Err(format!(
+            "{}: one of job, command, itself, part, not_yet",
+            row.heading
+        )),
+    }
+}
+
+fn rows() -> Vec<Row> {
+    rows_of(ROWS).unwrap()
 }
 
 /// All headings of the guide, in its order, with their level.
@@ -112,92 +140,6 @@ const HEADINGS: [(u8, &str); 40] = [
     (3, "Recovery Test Documentation"),
 ];
 
-const ROWS: &[Row] = &[
-    row("Purpose and Scope", "", Text("this page"), &["README.md"]),
-    row("Recovery Objectives", "RPO < 5 minutes", Itself("strict mode loses nothing that was acknowledged; the drill counts it"), &["database_loss.md#what-can-be-lost", "drills.md"])
-        .set_by(&["database.strict"]),
-    row("Recovery Objectives", "RTO < 15 minutes", Command("bre drill database-loss"), &["drills.md#measured"]),
-    row("Recovery Objectives", "backup success > 99.9 %, recovery success 100 %", NotYet("failures are alarms; no rate is computed"), &["backups.md"]),
-    row("Roles and Responsibilities", "five roles", NotYet("operators' tokens exist, roles do not"), &["settings.md"]),
-    row("Database Backup Strategy", "full, daily, 30 days", Job("full"), &["backups.md", "retention.md"])
-        .set_by(&["backup.full", "backup.full_days"]),
-    row("Database Backup Strategy", "incremental, hourly, 7 days", Job("incremental"), &["backups.md#incremental-backups", "retention.md"])
-        .set_by(&["backup.incremental", "backup.incremental_days"]),
-    row("Database Backup Strategy", "transaction logs, continuous, 7 days", Job("wal"), &["backups.md", "retention.md"])
-        .set_by(&["backup.wal_days", "database.max_slot_wal_keep_size_mb"]),
-    row("Database Backup Strategy", "schema, on change, 90 days, version control", Job("schema"), &["schema_backup.md"])
-        .set_by(&["backup.schema", "backup.schema_to"]),
-    row("Database Backup Strategy", "what is too old goes", Job("expire"), &["retention.md"])
-        .set_by(&["backup.expire", "backup.grace_hours"]),
-    row("Database Backup Strategy", "encryption, KMS, a new key every 90 days, access", Command("bre repository-key rotate"), &["keys.md", "s3.md"])
-        .set_by(&["repository_key.provider", "repository_key.kms_key"]),
-    row("Database Backup Strategy", "integrity check after each backup", Job("proof"), &["backups.md#restore-tests"])
-        .set_by(&["backup.proof"]),
-    row("Database Backup Strategy", "RDS automated backup, snapshots", NotYet(""), &[]),
-    row("Application State Backup", "Kubernetes configuration", NotYet(""), &[]),
-    row("Application State Backup", "Secrets", NotYet(""), &[]),
-    row("Application State Backup", "ConfigMaps", NotYet(""), &[]),
-    row("Application State Backup", "Helm values", NotYet(""), &[]),
-    row("Cache Backup Strategy", "RDB snapshot", NotYet("the cache is filled again from the database"), &["settings.md"])
-        .set_by(&["cache.url"]),
-    row("Cache Backup Strategy", "AOF log", NotYet(""), &[]),
-    row("Audit Log Backup", "database audit logs, daily, 7 years, WORM", Job("audit_archive"), &["audit.md#the-archive", "s3.md#object-lock"])
-        .set_by(&["backup.audit_archive", "audit_key.provider", "repository.lock"]),
-    row("Audit Log Backup", "application audit logs", NotYet(""), &[]),
-    row("Audit Log Backup", "system audit logs", NotYet(""), &[]),
-    row("Infrastructure Backup", "Terraform state", NotYet(""), &[]),
-    row("Infrastructure Backup", "CloudFormation stacks", NotYet(""), &[]),
-    row("Infrastructure Backup", "IAM policies", NotYet(""), &[]),
-    row("Infrastructure Backup", "network configuration", NotYet(""), &[]),
-    row("Complete Database Failure", "", Itself("`bre up` restores the newest backup and replays all WAL"), &["database_loss.md", "restore.md"])
-        .by_hand(&["bre restore --to DIR"]),
-    row("Partial Data Corruption", "tables out of a scratch restore", Command("bre table restore"), &["table_recovery.md", "data_corruption.md"])
-        .by_hand(&["bre table restore", "bre backup repair-pages"]),
-    row("Multi-AZ Failover", "", Itself("`bre up` promotes its standby; RDS failover: not yet"), &["spare.md"])
-        .set_by(&["spare.enabled"])
-        .by_hand(&["bre spare promote"]),
-    row("Complete Application Failure", "", NotYet("`bre up` starts its own services in the guide's order"), &["settings.md#services-in-several-processes"])
-        .by_hand(&[]),
-    row("Partial Application Failure", "", NotYet("`bre up` restarts its own database and cache"), &["database_loss.md"]).by_hand(&[]),
-    row("Configuration Recovery", "", NotYet(""), &[]).by_hand(&[]),
-    row("Redis Cache Failure", "", Itself("`bre up` starts its Redis again and fills it from the database; from RDB or AOF: not yet"), &["database_loss.md"])
-        .by_hand(&[]),
-    row("ElastiCache Recovery", "", NotYet(""), &[]).by_hand(&[]),
-    row("Complete System Failure", "", Part("on another machine with repository and keys", "infrastructure and application: not yet"), &["database_loss.md"])
-        .by_hand(&["bre up --data DIR"]),
-    row("Region Failure", "", Part("from a copy of the repository in another region", "the rest: not yet"), &["repositories.md#several-repositories", "s3.md"])
-        .set_by(&["repositories.far.path"])
-        .by_hand(&["bre restore --repository NAME"]),
-    row("Data Center Evacuation", "", Part("`bre repository copy`, then a restore elsewhere", "the rest: not yet"), &["repositories.md#several-repositories"])
-        .by_hand(&["bre repository copy --to NAME"]),
-    row("Accidental Data Deletion", "point in time, table, rows", Command("bre table restore"), &["table_recovery.md", "restore.md"])
-        .by_hand(&["bre restore --to DIR --time TIME", "bre table restore --table NAME --time TIME"]),
-    row("Data Corruption", "", Command("bre backup verify --live"), &["data_corruption.md", "table_recovery.md"])
-        .by_hand(&["bre backup repair-pages"]),
-    row("Audit Log Recovery", "", Command("bre audit verify"), &["audit.md#damage-while-it-runs", "audit.md#all-of-it-is-lost"])
-        .by_hand(&["bre audit verify", "bre audit reopen --reason TEXT"]),
-    row("Monitoring Metrics", "success rate, duration, size", NotYet("`bre status` shows each job's last run"), &["backups.md#the-plan"]),
-    row("Monitoring Metrics", "age > 125 % of schedule", Command("bre verify database"), &["backups.md#bre-verify-database"]),
-    row("Monitoring Implementation", "custom metrics", Itself("`/metrics`"), &["settings.md"]).set_by(&["metrics.token_file"]),
-    row("Monitoring Implementation", "CloudWatch alarms", NotYet(""), &[]),
-    row("Monitoring Implementation", "dashboard", NotYet(""), &[]),
-    row("Monitoring Implementation", "alerting", Itself("alarms in `bre status`, health and `/metrics`; escalation: not yet"), &["README.md"]),
-    row("Verification Procedures", "weekly: restore to a test environment", Job("proof"), &["backups.md#restore-tests"])
-        .set_by(&["backup.proof"]),
-    row("Verification Procedures", "monthly: application-level validation", Job("proof"), &["backups.md#restore-tests"])
-        .set_by(&["backup.proof"]),
-    row("Verification Procedures", "quarterly: recovery test with timing", Command("bre drill database-loss"), &["drills.md"]),
-    row("Automated Verification", "weekly integrity check", Command("bre verify repository"), &["repositories.md#is-all-of-it-readable"]),
-    row("Automated Verification", "monthly restoration test", Job("proof"), &["backups.md#restore-tests"])
-        .set_by(&["backup.proof"]),
-    row("Automated Verification", "quarterly full recovery test", NotYet("`bre drill database-loss` by hand"), &["drills.md"]),
-    row("Recovery Test Types", "tabletop exercises", NotYet(""), &[]),
-    row("Recovery Test Types", "functional tests, monthly", Part("the database, after every backup", "other components: not yet"), &["backups.md#restore-tests"])
-        .set_by(&["backup.proof"]),
-    row("Recovery Test Types", "full recovery tests, semi-annual", Command("bre drill database-loss"), &["drills.md"]),
-    row("Recovery Test Documentation", "plan, results, improvement actions", NotYet("the drill prints its results as JSON"), &["drills.md"]),
-];
-
 const PAGE: &str = "docs/guide.md";
 
 #[test]
@@ -216,25 +158,42 @@ fn the_guide_page_is_what_the_table_makes() {
 
 #[test]
 fn the_guide_page_speaks_of_every_heading_job_and_setting() {
-    assert_eq!(row_faults(ROWS), Vec::<String>::new());
+    let rows = rows();
+    assert_eq!(row_faults(&rows), Vec::<String>::new());
     let settings = read("docs/operations/settings.md");
     let plan = read("docs/operations/backups.md");
-    assert_eq!(setting_faults(ROWS, &settings), Vec::<String>::new());
-    assert_eq!(job_faults(ROWS, &plan), Vec::<String>::new());
+    assert_eq!(setting_faults(&rows, &settings), Vec::<String>::new());
+    assert_eq!(job_faults(&rows, &plan), Vec::<String>::new());
     assert_eq!(dead_links(PAGE, &page()), Vec::<String>::new());
 }
 
 /// Called by `every_rule_can_fail`.
 pub(super) fn rules_can_fail() {
-    let some = row("Redis Cache Failure", "", Job("full"), &[]).set_by(&["backup.full"]);
-    let all: Vec<Row> = ROWS.to_vec();
+    let one = |text: &str| rows_of(&format!("[[row]]\n{text}\n")).map(|rows| rows[0].clone());
+    let some =
+        [
+            one("heading = \"Redis Cache Failure\"\njob = \"full\"\nsettings = [\"backup.full\"]")
+                .unwrap(),
+        ];
+    for wrong in [
+        "heading = \"A\"",
+        "job = \"a\"\npart = \"b\"",
+        "job = \"a\"\nextra = \"b\"",
+    ] {
+        assert!(one(wrong).is_err(), "{wrong}");
+    }
+    let all = rows();
     let without: Vec<Row> = all
         .iter()
         .filter(|row| row.heading != "Region Failure")
-        .copied()
+        .cloned()
         .collect();
     assert_eq!(row_faults(&without), ["Region Failure: no row"]);
-    let unknown = [all.as_slice(), &[row("Region Loss", "", NotYet(""), &[])]].concat();
+    let unknown = [
+        all.as_slice(),
+        &[one("heading = \"Region Loss\"\njob = \"full\"").unwrap()],
+    ]
+    .concat();
     assert_eq!(
         row_faults(&unknown),
         ["Region Loss: no heading of the guide"]
@@ -245,24 +204,24 @@ pub(super) fn rules_can_fail() {
         ["Purpose and Scope: out of the guide's order"]
     );
     let page = "## The plan\n| `full` | daily |\n\n## Else\n| `other` | |\n";
-    assert_eq!(job_faults(&[some], page), Vec::<String>::new());
+    assert_eq!(job_faults(&some, page), Vec::<String>::new());
     assert_eq!(
         job_faults(&[], page),
         ["full: a job of the plan without a row"]
     );
     assert_eq!(
-        job_faults(&[some], "## The plan\n"),
+        job_faults(&some, "## The plan\n"),
         ["full: no job of the plan"]
     );
     let known = "```toml\n[backup]\nfull = 1\n```";
-    assert_eq!(setting_faults(&[some], known), Vec::<String>::new());
+    assert_eq!(setting_faults(&some, known), Vec::<String>::new());
     for settings in [
         "[backup]\nfull = 1",
         "```toml\n[cache]\nfull = 1\n```",
         "```toml\n[backup]\nfull_days = 1\n```",
     ] {
         assert_eq!(
-            setting_faults(&[some], settings),
+            setting_faults(&some, settings),
             ["[backup] full: no such setting"]
         );
     }
@@ -321,8 +280,8 @@ fn job_faults(rows: &[Row], page: &str) -> Vec<String> {
     let named: Vec<&str> = rows
         .iter()
         .filter_map(|row| {
-            if let Job(name) = row.does {
-                Some(name)
+            if let Does::Job(name) = &row.does {
+                Some(name.as_str())
             } else {
                 None
             }
@@ -357,8 +316,8 @@ fn setting_faults(rows: &[Row], page: &str) -> Vec<String> {
             }
         }
     }
-    let settings = rows.iter().flat_map(|row| row.settings);
-    let unknown = settings.filter(|setting| !known.iter().any(|known| known == *setting));
+    let settings = rows.iter().flat_map(|row| &row.settings);
+    let unknown = settings.filter(|setting| !known.contains(setting));
     unknown
         .map(|setting| format!("{}: no such setting", setting_shown(setting)))
         .collect()
@@ -369,28 +328,36 @@ fn setting_shown(setting: &str) -> String {
     format!("[{table}] {key}")
 }
 
+const HEAD: &str = "\
+# The guide's headings
+
+Each heading of the backup and recovery guide, and what of it exists here: the job that runs it, its settings in
+`bre.toml`, the page for operators, the runbook. **Not yet** means that it is missing.
+
+This page is made by `RENEW_GUIDE=1 cargo test -p testkit the_guide_page`; a test compares it with the plan, the
+settings and the pages.
+";
+const TABLE_HEAD: &str = "
+| heading | asks for | job, or what answers to it | settings | operations page | runbook |
+|---|---|---|---|---|---|
+";
+
 fn page() -> String {
-    let mut page = String::from(
-        "# The guide's headings\n\n\
-         Each heading of the backup and recovery guide, and what of it exists here: the job that runs it, its settings in\n\
-         `bre.toml`, the page for operators, the runbook. **Not yet** means that it is missing.\n\n\
-         This page is made by `RENEW_GUIDE=1 cargo test -p testkit the_guide_page`; a test compares it with the plan, the settings\n\
-         and the pages.\n",
-    );
+    let mut page = HEAD.to_owned();
+    let rows = rows();
     for (level, heading) in HEADINGS {
         if level == 2 {
-            write!(page, "\n## {heading}\n").unwrap();
+            page.push_str(&format!("\n## {heading}\n"));
             continue;
         }
         if GROUPS.iter().any(|(group, _)| *group == heading) {
-            write!(page, "\n### {heading}\n").unwrap();
+            page.push_str(&format!("\n### {heading}\n"));
             continue;
         }
-        let rows: Vec<&Row> = ROWS.iter().filter(|row| row.heading == heading).collect();
         if !page.ends_with("|\n") {
-            page.push_str("\n| heading | asks for | job, or what answers to it | settings | operations page | runbook |\n|---|---|---|---|---|---|\n");
+            page.push_str(TABLE_HEAD);
         }
-        for row in rows {
+        for row in rows.iter().filter(|row| row.heading == heading) {
             page.push_str(&row.line());
         }
     }
@@ -399,50 +366,50 @@ fn page() -> String {
 
 impl Row {
     fn line(&self) -> String {
-        let does = match self.does {
-            Job(name) => format!("job `{name}`"),
-            Command(command) => format!("`{command}`, by hand"),
-            Part(done, missing) => format!("{done}; {missing}"),
-            Itself(text) | Text(text) => text.to_owned(),
-            NotYet("") => "**not yet**".to_owned(),
-            NotYet(instead) => format!("**not yet**; {instead}"),
+        let does = match &self.does {
+            Does::Job(name) => format!("job `{name}`"),
+            Does::Command(command) => format!("`{command}`, by hand"),
+            Does::Part(text) | Does::Itself(text) => text.clone(),
+            Does::NotYet(instead) if instead.is_empty() => "**not yet**".to_owned(),
+            Does::NotYet(instead) => format!("**not yet**; {instead}"),
         };
-        let settings: Vec<String> = self
-            .settings
-            .iter()
-            .map(|setting| format!("`{}`", setting_shown(setting)))
-            .collect();
-        let link = |page: &&str| {
-            let name = page
-                .split('#')
-                .next()
-                .unwrap_or_default()
-                .trim_end_matches(".md");
-            let name = if name == "README" { "index" } else { name };
-            format!("[{}](operations/{page})", name.replace('_', " "))
-        };
-        let pages: Vec<String> = self.pages.iter().map(link).collect();
-        let runbook = match self.by_hand {
+        let runbook = match &self.by_hand {
             None => String::new(),
-            Some([]) => "**not yet**".to_owned(),
-            Some(commands) => {
-                let commands: Vec<String> = commands
-                    .iter()
-                    .map(|command| format!("`{command}`"))
-                    .collect();
-                format!("**not yet**; by hand: {}", commands.join(", "))
-            }
+            Some(commands) if commands.is_empty() => "**not yet**".to_owned(),
+            Some(commands) => format!(
+                "**not yet**; by hand: {}",
+                listed(commands, |c| format!("`{c}`"))
+            ),
         };
+        let settings = listed(&self.settings, |setting| {
+            format!("`{}`", setting_shown(setting))
+        });
+        let pages = listed(&self.pages, page_link);
         let cells = [
-            self.heading,
-            self.asks,
+            &self.heading,
+            &self.asks,
             &does,
-            &settings.join(", "),
-            &pages.join(", "),
+            &settings,
+            &pages,
             &runbook,
         ];
-        format!("| {} |\n", cells.join(" | "))
+        format!("| {} |\n", cells.map(String::as_str).join(" | "))
     }
+}
+
+fn listed(items: &[String], show: fn(&str) -> String) -> String {
+    let shown: Vec<String> = items.iter().map(|item| show(item)).collect();
+    shown.join(", ")
+}
+
+fn page_link(page: &str) -> String {
+    let name = page
+        .split('#')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".md");
+    let name = if name == "README" { "index" } else { name };
+    format!("[{}](operations/{page})", name.replace('_', " "))
 }
 
 fn read(path: &str) -> String {
