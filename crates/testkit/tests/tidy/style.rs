@@ -93,7 +93,7 @@ fn style_gets_no_worse() {
     let mut faults = Vec::new();
     for (rule, found) in &found {
         faults.extend(allowance_faults(rule, found, &allowed[*rule]));
-        println!(
+        eprintln!(
             "{rule}: {} lines break the rule, {} are allowed",
             sum(&found.counts),
             sum(&allowed[*rule])
@@ -169,7 +169,7 @@ fn allowance_faults(rule: &str, found: &Found, allowed: &Counts) -> Vec<String> 
         if *count > most {
             let places = found.places[area].join("\n  ");
             faults.push(format!(
-                "{rule}: {count} in {area}, {most} are allowed. Write the new ones otherwise (git diff shows them); where text \
+                "{rule}: {count} in {area}, {most} are allowed. Write the new ones otherwise (git diff shows them); if text \
                  moved here from elsewhere: RENEW_ALLOWANCE=1 cargo test -p testkit style\n  {places}"
             ));
         }
