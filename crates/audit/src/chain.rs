@@ -50,7 +50,7 @@ pub enum ChainError {
     )]
     Exists { log: u16, epoch: u32, position: u64 },
     #[error(
-        "log {0} has no entry, so there is nothing that a recovery could go on from: create or continue the log instead"
+        "log {0} has no entry, so a recovery has nothing to continue from: create or continue the log instead"
     )]
     NothingRecovered(u16),
     #[error("epoch {epoch}, position {position}: {reason}. Run `bre audit verify`")]

@@ -130,7 +130,7 @@ impl Checkpoint {
         let origin = lines.next().filter(|origin| !origin.is_empty());
         let origin = origin.ok_or(wrong("it has no origin"))?;
         let size = lines.next().and_then(whole);
-        let size = size.ok_or(wrong("its size is no whole number"))?;
+        let size = size.ok_or(wrong("its size is not a whole number"))?;
         let root = lines.next().and_then(decode_hash);
         let root = root.ok_or(wrong("its root is not 32 bytes in base64"))?;
         let extensions: Vec<String> = lines.map(ToOwned::to_owned).collect();

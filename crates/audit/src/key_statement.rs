@@ -43,7 +43,7 @@ pub enum Says {
 
 #[derive(Debug, Error, PartialEq, Eq, Clone)]
 pub enum StatementError {
-    #[error("this is no statement about a signing key: {0}")]
+    #[error("this is not a statement about a signing key: {0}")]
     Form(&'static str),
     #[error("it is not signed by key {0}, which it needs")]
     Unsigned(KeyId),

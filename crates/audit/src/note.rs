@@ -70,19 +70,19 @@ impl SignatureKind {
 
 #[derive(Debug, Error, PartialEq, Eq, Clone)]
 pub enum NoteError {
-    #[error("this is no signed note: {0}")]
+    #[error("this is not a signed note: {0}")]
     Form(&'static str),
-    #[error("this is no checkpoint: {0}")]
+    #[error("this is not a checkpoint: {0}")]
     Checkpoint(&'static str),
-    #[error("{0:?} is no name of a key or an origin: no spaces, no '+', not empty")]
+    #[error("{0:?} is not a name of a key or an origin: without spaces and '+', and not empty")]
     Name(String),
     #[error(
-        "{0:?} is no verifier key (NAME+8 hex digits+base64) of an Ed25519 key or an Ed25519 cosigner"
+        "{0:?} is not a verifier key (NAME+8 hex digits+base64) of an Ed25519 key or an Ed25519 cosigner"
     )]
     VerifierKey(String),
     #[error("the signature by {name} (key {id}) is false")]
     False { name: String, id: NoteKeyId },
-    #[error("nobody who is trusted signed it")]
+    #[error("no trusted key signed it")]
     Unsigned,
 }
 

@@ -161,7 +161,7 @@ pub enum OpeningError {
     UnknownKey(KeyId),
     #[error("it is signed by key {0}, which is revoked from epoch {1}, position {2} on")]
     Revoked(KeyId, u32, u64),
-    #[error("its signature is false: nobody with key {0} opened this epoch")]
+    #[error("its signature is false: key {0} did not sign this opening")]
     Signature(KeyId),
     #[error("its {0} is not what precedes it in the log")]
     Recovered(&'static str),

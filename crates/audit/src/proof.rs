@@ -34,12 +34,12 @@ pub struct Proved {
 
 #[derive(Debug, Error, PartialEq, Eq, Clone)]
 pub enum ProofError {
-    #[error("this is no proof of the form bre-audit-proof-1: {0}")]
+    #[error("this is not a proof of the form bre-audit-proof-1: {0}")]
     Json(String),
     #[error("the proof's entry is not hex as it should be: {0}")]
     Hex(HexError),
     #[error(
-        "the proof's bytes are not those that its content is written as: the file was edited, or it was printed anew"
+        "the proof's bytes are not those that its content is written as: the file was edited, or it was printed again"
     )]
     Edited,
     #[error("the proof's entry cannot be read: {0}")]

@@ -120,7 +120,7 @@ pub enum TlsError {
         "sslrootcert=system: this system has no certificates of authorities; install ca-certificates, or name a file"
     )]
     NoSystemRoots,
-    #[error("{0:?} is no name that a certificate can be for")]
+    #[error("{0:?} is not a name that a certificate can have")]
     Name(String),
     #[error("the server offers no TLS, and sslmode={0} demands it; nothing was sent in plain text")]
     NotOffered(&'static str),

@@ -155,7 +155,7 @@ impl UnwrapKeys for TokenKey {
         match (secret.try_into(), found == proof(&wrap.binding)) {
             (Ok(secret), true) => Ok(Zeroizing::new(secret)),
             _ => Err(self.trouble(KeyTrouble::Wrong {
-                what: "it was sealed for another data key, or is no data key".to_owned(),
+                what: "it was sealed for another data key, or is not a data key".to_owned(),
             })),
         }
     }

@@ -20,7 +20,7 @@ pub struct TokenLocation {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this names no key in a token: {0}. A line reads `{TOKEN_LINE} module=PATH token=LABEL object=LABEL pin-file=PATH modulus=HEX exponent=HEX`, \
+    "this does not name a key in a token: {0}. A line reads `{TOKEN_LINE} module=PATH token=LABEL object=LABEL pin-file=PATH modulus=HEX exponent=HEX`, \
      without spaces in any of them"
 )]
 pub struct LocationError(String);
@@ -58,7 +58,7 @@ impl FromStr for TokenLocation {
         let number = |name: &str| {
             let bytes = from_hex(&value(name)?);
             let bytes = bytes.filter(|bytes| bytes.first().is_some_and(|first| *first != 0));
-            bytes.ok_or_else(|| LocationError(format!("{name} is no number in hex")))
+            bytes.ok_or_else(|| LocationError(format!("{name} is not a number in hex")))
         };
         Ok(Self {
             module: value("module")?.into(),

@@ -34,11 +34,11 @@ pub enum Error {
     Ambiguous { what: String, found: String },
     #[error(
         "timeline {timeline} has WAL up to {end}, but no complete backup leads there without a hole. \
-         Name an older timeline to do without it, or take a new full backup"
+         Name an older timeline to restore without it, or take a new full backup"
     )]
     Unreachable { timeline: u32, end: String },
     #[error(
-        "the newest WAL cannot be read: {damage}\nTo do without it, name the place to restore to: the last one before it is LSN {last_good}"
+        "the newest WAL cannot be read: {damage}\nTo restore without it, name the LSN to restore to: the last one before it is {last_good}"
     )]
     DamagedWal { damage: String, last_good: String },
     #[error(
@@ -55,19 +55,19 @@ pub enum Error {
     Timeline { timeline: u32, what: String },
 
     #[error(
-        "the folder {0} is not empty and nothing of it is touched. Choose another, or move it aside first (a restore can go over it: --delta)"
+        "the folder {0} is not empty and was not touched. Choose another, move it aside first, or restore over it with --delta"
     )]
     NotEmpty(PathBuf),
     #[error(
-        "the folder {0} was left half restored. Go on from there with --delta, or delete it first"
+        "the folder {0} was left half restored. Continue with --delta, or delete it first"
     )]
     HalfRestored(PathBuf),
-    #[error("another restore is at work in {0}. Wait for it, or end it first")]
+    #[error("another restore runs in {0}. Wait for it, or stop it first")]
     Busy(PathBuf),
     #[error("a server (process {pid}) runs on {folder}. Stop it first; nothing was changed")]
     ServerRuns { folder: PathBuf, pid: i32 },
     #[error(
-        "{folder} is the data folder of cluster {found}, the backup is of cluster {expected}: nothing of it is touched. Choose another folder"
+        "{folder} is the data folder of cluster {found}, the backup is of cluster {expected}: the folder was not touched. Choose another one"
     )]
     OtherCluster {
         folder: PathBuf,
@@ -75,7 +75,7 @@ pub enum Error {
         expected: u64,
     },
     #[error(
-        "{0} cannot be recognised as a data folder (no readable global/pg_control, no WAL in pg_wal), and nothing of it is touched. \
+        "{0} cannot be recognised as a data folder (no readable global/pg_control, no WAL in pg_wal), and was not touched. \
          Restore into an empty folder instead"
     )]
     NoDataFolder(PathBuf),
@@ -86,8 +86,8 @@ pub enum Error {
         source: io::Error,
     },
     #[error(
-        "{count} files and folders of WAL and logs ({bytes} bytes; the first is {first}) lie on another file system than {aside}, so they cannot be \
-         moved there by their names. Nothing was changed. Give --copy-across to have them copied there, or move them away yourself"
+        "{count} files and folders of WAL and logs ({bytes} bytes; the first is {first}) are on another file system than {aside}, so they cannot be \
+         renamed to there. Nothing was changed. Give --copy-across to copy them there, or move them away yourself"
     )]
     AcrossFileSystems {
         first: PathBuf,
@@ -100,7 +100,7 @@ pub enum Error {
     )]
     MountInTheWay(PathBuf),
     #[error(
-        "{path} belongs to user number {uid} and could not be mended by {user}. Run this as root, or give it to {user} first; nothing was changed"
+        "{path} belongs to user number {uid} and could not be repaired by {user}. Run this as root, or give it to {user} first; nothing was changed"
     )]
     NotOwned {
         path: PathBuf,
@@ -108,7 +108,7 @@ pub enum Error {
         user: String,
     },
     #[error(
-        "{0} lies on a file system that is mounted read-only. Mount it for writing; nothing was changed"
+        "{0} is on a file system that is mounted read-only. Mount it for writing; nothing was changed"
     )]
     ReadOnly(PathBuf),
     #[error("the backup has no tablespace at {given}. It has: {known}")]
@@ -136,18 +136,18 @@ pub enum Error {
     #[error("interrupted; nothing was written")]
     Stopped,
     #[error(
-        "interrupted. {0} is half restored and will not start: go on from there with --delta, or delete it and restore again"
+        "interrupted. {0} is half restored and will not start: continue with --delta, or delete it and restore again"
     )]
     Cancelled(PathBuf),
     #[error(
-        "{error}\n{folder} is half restored and will not start: go on from there with --delta, or delete it and restore again"
+        "{error}\n{folder} is half restored and will not start: continue with --delta, or delete it and restore again"
     )]
     Incomplete { folder: PathBuf, error: Box<Error> },
     #[error("{error}\n{folder} is incomplete: delete it and export again")]
     IncompleteExport { folder: PathBuf, error: Box<Error> },
 
     #[error(
-        "PostgreSQL cannot run on {folder} on this machine: {absence}.\nThe repository and the backup are not at fault. {folder} is half restored: then give the \
+        "PostgreSQL cannot run on {folder} on this machine: {absence}.\nThe repository and the backup are not at fault. {folder} is half restored: once it can run, give the \
          same command with --delta. PostgreSQL's log is {log}"
     )]
     Absent {
@@ -156,7 +156,7 @@ pub enum Error {
         log: PathBuf,
     },
     #[error(
-        "the WAL of timeline {timeline} in the repository goes on to {goes_on_to}, but at {at} there is no record: a server whose files were removed \
+        "the WAL of timeline {timeline} in the repository continues to {goes_on_to}, but at {at} there is no record: a server whose files were removed \
          while it ran sent what is no WAL. What was committed before can be restored: delete {folder}, and restore to the last record, --lsn {} \
          --timeline {timeline}",
         crate::database::show_lsn(*last_record)

@@ -23,9 +23,9 @@ use zeroize::Zeroizing;
 pub enum SecretFileError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{}: it is longer than {BYTES_MAX} bytes, so it is no file with a secret", path.display())]
+    #[error("{}: it is longer than {BYTES_MAX} bytes, so it is not a file with a secret", path.display())]
     TooLong { path: PathBuf },
-    #[error("{}: it is no text", path.display())]
+    #[error("{}: it is not text", path.display())]
     NotText { path: PathBuf },
     #[error("{}: {exposed}", path.display())]
     Exposed { path: PathBuf, exposed: Exposed },

@@ -188,7 +188,7 @@ def check(proof: bytes, keys: Sequence[bytes]) -> Proved:
         data, head, path = unhex(said["entry"]), said["head"], [unhex(node, 32) for node in said["path"]]
         payload, signature = unhex(head["payload"]), unhex(head["signature"], 64)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise NotProved("this is no proof of the form bre-audit-proof-1") from None
+        raise NotProved("this is not a proof of the form bre-audit-proof-1") from None
     entry, covers = read_entry(data), read_head(payload)
     leaf = sha(b"\x00", data)
     content: dict[str, Any] = {"format": "bre-audit-proof-1"} | {name: entry[name] for name in ("log", "epoch", "position", "kind", "at_micros")}
@@ -208,7 +208,7 @@ def check(proof: bytes, keys: Sequence[bytes]) -> Proved:
 def read_key(line: str) -> bytes:
     """The public key of a file such as audit_signing.pub."""
     label, _, digits = line.rstrip("\n").partition(" ")
-    need(label == "bre-audit-verifying-key-1", "this is no public key of an audit log")
+    need(label == "bre-audit-verifying-key-1", "this is not a public key of an audit log")
     return unhex(digits, 32)
 
 

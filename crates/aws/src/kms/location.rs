@@ -25,7 +25,7 @@ pub struct KmsAccess {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this names no KMS key: {reason}. A line reads `{KMS_LINE} arn:aws:kms:REGION:ACCOUNT:key/ID`, with endpoint=URL, profile=NAME or \
+    "this does not name a KMS key: {reason}. A line reads `{KMS_LINE} arn:aws:kms:REGION:ACCOUNT:key/ID`, with endpoint=URL, profile=NAME or \
      credentials-file=PATH behind it where needed"
 )]
 pub struct LocationError {
@@ -88,7 +88,7 @@ impl KmsAccess {
         }
         let file = self.credentials_file.as_ref().map(|file| file.to_str());
         if file == Some(None) {
-            return Err(wrong("the path of the credentials file is no text"));
+            return Err(wrong("the path of the credentials file is not UTF-8"));
         }
         for value in [
             self.endpoint.as_deref(),

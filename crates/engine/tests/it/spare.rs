@@ -49,7 +49,7 @@ fn a_spare_is_promoted_by_hand_and_taken_by_the_next_start() {
     instance
         .start_command(&["spare", "run"])
         .wait()
-        .refused(&["another process keeps the spare"]);
+        .refused(&["another process keeps the standby"]);
 
     instance.kill();
     let postgres = instance.data().join("postgres");

@@ -37,7 +37,7 @@ pub enum ServerError {
         min = MAJOR_VERSION_MIN
     )]
     NotInstalled { looked_in: String },
-    #[error("{program} in {dir} is version {found}, needed is {min} or newer", min = MAJOR_VERSION_MIN)]
+    #[error("{program} in {dir} is version {found}; {min} or newer is needed", min = MAJOR_VERSION_MIN)]
     TooOld {
         program: String,
         dir: PathBuf,
@@ -82,13 +82,13 @@ pub enum ServerError {
     #[error("the data folder {dir} vanished while PostgreSQL was starting on it")]
     FolderGone { dir: PathBuf },
     #[error(
-        "PostgreSQL on {dir} did not stop within {seconds} s; stop it harder (immediate) or look at its log"
+        "PostgreSQL on {dir} did not stop within {seconds} s; stop it in the mode immediate, or look at its log"
     )]
     NotStopped { dir: PathBuf, seconds: u64 },
     #[error("another PostgreSQL (pid {pid}) runs on {dir}; stop it first")]
     AlreadyRunning { dir: PathBuf, pid: i32 },
     #[error(
-        "{top} is not removed: another file system is mounted at {mount}, and what lies there is not ours to delete. Unmount it, then repeat"
+        "{top} is not removed: another file system is mounted at {mount}, and its content is not ours to delete. Unmount it, then repeat"
     )]
     Mounted { top: PathBuf, mount: PathBuf },
     #[error("{what} {path}: {source}")]

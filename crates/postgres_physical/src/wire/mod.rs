@@ -49,7 +49,7 @@ pub enum WireError {
         user: String,
         source: Box<PasswordError>,
     },
-    #[error("PostgreSQL at {target} will not do: {reason}")]
+    #[error("PostgreSQL at {target} cannot be used: {reason}")]
     Landing {
         target: String,
         reason: &'static str,
@@ -65,7 +65,7 @@ pub enum WireError {
     #[error(transparent)]
     Program(Box<ProgramError>),
     /// Several addresses were tried; the last one's trouble is kept.
-    #[error("none of several servers will do: {tried}")]
+    #[error("none of the servers can be used: {tried}")]
     NoneWillDo { tried: String, last: Box<WireError> },
     #[error("PostgreSQL answered {what} with: {server}")]
     Server {

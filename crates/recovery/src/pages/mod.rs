@@ -122,7 +122,7 @@ pub enum PageError {
         error: WireError,
     },
     #[error(
-        "{place} was rewritten meanwhile and lies elsewhere now. Nothing was changed; look again: bre backup verify --live"
+        "{place} was rewritten meanwhile and is elsewhere now. Nothing was changed; look again: bre backup verify --live"
     )]
     Moved { place: String },
     #[error(

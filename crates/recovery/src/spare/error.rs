@@ -16,7 +16,7 @@ pub enum SpareError {
     Repository(#[from] repository::Error),
     #[error(transparent)]
     Server(#[from] ServerError),
-    #[error("the spare's PostgreSQL: {0}")]
+    #[error("the standby's PostgreSQL: {0}")]
     Wire(#[from] WireError),
     #[error("{what} {path}: {source}")]
     Io {
@@ -25,21 +25,21 @@ pub enum SpareError {
         source: io::Error,
     },
 
-    #[error("another process keeps the spare in {0}. Stop that one first")]
+    #[error("another process keeps the standby in {0}. Stop that one first")]
     Busy(PathBuf),
     #[error(
-        "the spare cannot be promoted: it is {phase}{why}. Wait until `bre spare status` says that it follows, or restore with `bre restore`"
+        "the standby cannot be promoted: it is {phase}{why}. Wait until `bre spare status` says that it follows, or restore with `bre restore`"
     )]
     NotFollowing { phase: &'static str, why: String },
-    #[error("the spare cannot be promoted: {0}. `bre restore` decides what can be done without it")]
+    #[error("the standby cannot be promoted: {0}. `bre restore` decides what can be done without it")]
     Behind(String),
     #[error(
-        "WAL still arrives in the repository (from {from} to {to} while the spare was being promoted): the old primary is alive and what it commits from now on would \
-         be lost. Stop it, or say that it may be left behind with --even-if-alive"
+        "WAL still arrives in the repository (from {from} to {to} while the standby was being promoted): the old primary is alive and what it commits from now on would \
+         be lost. Stop it, or promote without what it commits: --even-if-alive"
     )]
     StillStreams { from: String, to: String },
     #[error(
-        "the spare replayed up to {replayed} and no further although the repository holds whole records up to {end}; nothing was promoted.\nThe end of PostgreSQL's log {log}:\n{tail}"
+        "the standby replayed up to {replayed} and no further although the repository holds whole records up to {end}; nothing was promoted.\nThe end of PostgreSQL's log {log}:\n{tail}"
     )]
     NotReplayed {
         replayed: String,
@@ -48,14 +48,14 @@ pub enum SpareError {
         tail: String,
     },
     #[error(
-        "the promotion did not come to its end: {what}. The folder {folder} is not to be used; the spare restores itself anew when it starts again, or use `bre restore`.\nThe end of PostgreSQL's log:\n{tail}"
+        "the promotion did not finish: {what}. Do not use the folder {folder}; the standby restores itself again at its next start, or use `bre restore`.\nThe end of PostgreSQL's log:\n{tail}"
     )]
     Promotion {
         what: String,
         folder: PathBuf,
         tail: String,
     },
-    #[error("{0} holds no promoted spare")]
+    #[error("{0} holds no promoted standby")]
     NotPromoted(PathBuf),
     #[error("{0} is there already. Move it aside first; nothing was moved")]
     Taken(PathBuf),

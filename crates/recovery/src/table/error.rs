@@ -11,15 +11,15 @@ pub enum TableError {
         database: String,
         hint: String,
     },
-    #[error("{table} cannot be brought back row by row: {reason}")]
+    #[error("{table} cannot be restored row by row: {reason}")]
     Unfit { table: String, reason: String },
     #[error(
         "{table} has no primary key and no unique index of columns that are never null, so rows cannot be told apart for the mode {mode}. \
-         Use the mode missing (whole rows are compared), or bring it back beside the table: bre restore --to DIR, then copy by hand"
+         Use the mode missing (whole rows are compared), or restore it beside the table: bre restore --to DIR, then copy by hand"
     )]
     NoKey { table: String, mode: &'static str },
     #[error(
-        "--where names a part of the rows of then; the mode exact would delete all others. Use the mode missing or changed"
+        "--where names a part of the rows of that moment; the mode exact would delete all others. Use the mode missing or changed"
     )]
     ExactPart,
     #[error("interrupted; nothing was changed")]
@@ -27,7 +27,7 @@ pub enum TableError {
     #[error("{table} stays as it is: {obstacles}")]
     Obstacles { table: String, obstacles: String },
     #[error(
-        "{table} was dropped or made again meanwhile. Nothing was changed; give the command again"
+        "{table} was dropped or created again meanwhile. Nothing was changed; give the command again"
     )]
     Moved { table: String },
     #[error(
@@ -51,11 +51,11 @@ pub enum TableError {
     },
     #[error(
         "after the merge {table} still differed ({left}), so it was rolled back and nothing was changed. A trigger, rule or type of this table changes what is \
-         written: bring it back beside the table (bre restore --to DIR) and copy by hand"
+         written: restore it beside the table (bre restore --to DIR) and copy by hand"
     )]
     NotProved { table: String, left: String },
     #[error(
-        "the connection broke at the commit ({0}): whether the merge took place is not known. Give the command again: what is back already is not brought back twice"
+        "the connection broke at the commit ({0}): whether the merge was committed is not known. Give the command again: restored rows are not restored twice"
     )]
     Unknown(WireError),
     #[error("how the dropped table {table} was made could not be read: {reason}")]

@@ -16,7 +16,7 @@ pub struct TableName {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no table: it looks like orders, sales.orders or \"Sales\".\"Order.Lines\"")]
+#[error("{0:?} is not the name of a table, which looks like orders, sales.orders or \"Sales\".\"Order.Lines\"")]
 pub struct ParseNameError(String);
 
 impl TableName {
@@ -246,7 +246,7 @@ fn shape(name: &TableName, client: &mut Client) -> Result<Option<Shape>, TableEr
             "it is a materialised view. Bring back the tables that it shows, then REFRESH MATERIALIZED VIEW",
         ),
         ("f", _) => Some("it is a foreign table: its rows lie on another server"),
-        _ => Some("it is no table"),
+        _ => Some("it is not a table"),
     };
     if let Some(what) = what {
         return Err(unfit(name, what));
