@@ -58,9 +58,7 @@ pub enum Error {
         "the folder {0} is not empty and was not touched. Choose another, move it aside first, or restore over it with --delta"
     )]
     NotEmpty(PathBuf),
-    #[error(
-        "the folder {0} was left half restored. Continue with --delta, or delete it first"
-    )]
+    #[error("the folder {0} was left half restored. Continue with --delta, or delete it first")]
     HalfRestored(PathBuf),
     #[error("another restore runs in {0}. Wait for it, or stop it first")]
     Busy(PathBuf),

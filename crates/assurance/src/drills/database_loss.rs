@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
             let status = self.system.spare().unwrap_or_default();
             if status.healthy {
                 let seconds = began.elapsed().as_secs_f64();
-                say(&format!("the spare follows after {seconds:.1} s"));
+                say(&format!("the standby follows after {seconds:.1} s"));
                 self.spare = status.restore_id;
                 return Ok(());
             }
@@ -312,7 +312,7 @@ impl<'a> Run<'a> {
         say(match self.drill.spare {
             false => "killed PostgreSQL and deleted everything but the repository and its keys",
             true => {
-                "killed PostgreSQL and deleted everything but the repository, its keys and the spare"
+                "killed PostgreSQL and deleted everything but the repository, its keys and the standby"
             }
         });
         if self.drill.and_engine {

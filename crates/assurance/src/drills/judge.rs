@@ -254,7 +254,9 @@ impl Evidence {
             Some(_) => {}
         }
         if !self.spare_was_taken() {
-            failures.push("the database that came back is not the spare: it was restored".into());
+            failures.push(
+                "the database was restored from a backup instead of the standby's promotion".into(),
+            );
         }
         if !self.audit.is_sound() {
             let reason = self.audit.reason.as_deref().unwrap_or("no reason given");

@@ -309,7 +309,7 @@ impl Entered {
                 }
             },
             Some(_) if listed.is_pristine_template() => {
-                "it takes no connections, and nobody can have changed it".to_owned()
+                "it takes no connections, so it cannot have changed".to_owned()
             }
             Some(why) => {
                 self.warnings

@@ -34,7 +34,7 @@ pub(super) fn behind(
         ))?;
         if let Some(found) = wrong.first() {
             gathered.wrong(format!(
-                "sequence {} stands at {}, {table}.{column} holds {}: setval it",
+                "sequence {} is at {}, {table}.{column} holds {}: setval it",
                 database.named(name),
                 found[1],
                 found[0]

@@ -150,7 +150,7 @@ fn what_is_wrong_is_found_and_named() {
     sql(
         "CREATE TABLE numbered (id serial); INSERT INTO numbered SELECT FROM generate_series(1, 9); SELECT setval('numbered_id_seq', 5)",
     );
-    world.fails(&[("sequences", "numbered_id_seq stands at 5")]);
+    world.fails(&[("sequences", "numbered_id_seq is at 5")]);
     sql("DROP TABLE numbered");
 
     sql("SET session_replication_role = replica; \

@@ -56,7 +56,7 @@ pub(super) async fn versions(remote: &Remote, name: &str) -> Result<Vec<Version>
         }
         (key_from, version_from) = (page.next_key_marker, page.next_version_id_marker);
         if key_from.is_none() {
-            return Err(remote.io(name, "the listing of its versions does not go on"));
+            return Err(remote.io(name, "the listing of its versions does not continue"));
         }
     }
 }

@@ -249,7 +249,7 @@ pub(super) async fn list(remote: &Remote, prefix: &str) -> Result<Vec<ObjectInfo
         match (page.is_truncated.unwrap_or(false), next) {
             (false, _) => break,
             (true, Some(next)) if Some(&next) != from.as_ref() => from = Some(next),
-            (true, _) => return Err(remote.io(prefix, "its listing does not go on")),
+            (true, _) => return Err(remote.io(prefix, "its listing does not continue")),
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));

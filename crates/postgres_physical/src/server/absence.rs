@@ -41,14 +41,14 @@ fn of_line(line: &str) -> Option<Absence> {
         if LOCALES.contains(&name) {
             let mut absence = locale(value, &format!("the setting {name}"));
             absence.remedy.push_str(&format!(
-                ". Or go on without it: --set {name}=C for a restore, the setting itself elsewhere"
+                ". Or continue without it: --set {name}=C for a restore, the setting itself elsewhere"
             ));
             return Some(absence);
         }
         return ZONES.contains(&name).then(|| Absence {
             what: format!("the time zone {value} of the setting {name} is not on this machine"),
             remedy: format!(
-                "Install it (Debian: apt-get install tzdata tzdata-legacy), or go on without it: --set {name}=UTC for a restore"
+                "Install it (Debian: apt-get install tzdata tzdata-legacy), or continue without it: --set {name}=UTC for a restore"
             ),
         });
     }
@@ -101,7 +101,7 @@ fn library(file: &str) -> Absence {
              local_preload_libraries, or an extension)"
         ),
         remedy: format!(
-            "Install the package that has {name}.so (Debian: apt-cache search postgresql | grep -i {name}). Or go on without it: name the \
+            "Install the package that has {name}.so (Debian: apt-cache search postgresql | grep -i {name}). Or continue without it: name the \
              others only, as --set shared_preload_libraries='' for a restore, the setting itself elsewhere"
         ),
     }

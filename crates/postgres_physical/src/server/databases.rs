@@ -62,7 +62,7 @@ impl ListedDatabase {
                 "it takes no connections; to have it looked at too: ALTER DATABASE {name} ALLOW_CONNECTIONS true"
             )),
             Access::HalfDropped => Some(format!(
-                "its DROP DATABASE ended half way, and nobody can connect to it any more: DROP DATABASE {name}"
+                "its DROP DATABASE ended half way, and it takes no connections any more: DROP DATABASE {name}"
             )),
         }
     }

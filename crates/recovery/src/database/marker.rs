@@ -50,7 +50,7 @@ impl Marker {
         user.own(&path)?;
         let text = format!(
             "This folder is half restored: PostgreSQL must not be started on it.\n\
-             Repeat the restore with --delta to go on from here, or delete the folder.\n\
+             Repeat the restore with --delta to continue from here, or delete the folder.\n\
              {SYSTEM}{system_identifier}\n"
         );
         if marked_system(folder) != Some(system_identifier) {

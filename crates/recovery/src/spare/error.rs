@@ -31,7 +31,9 @@ pub enum SpareError {
         "the standby cannot be promoted: it is {phase}{why}. Wait until `bre spare status` says that it follows, or restore with `bre restore`"
     )]
     NotFollowing { phase: &'static str, why: String },
-    #[error("the standby cannot be promoted: {0}. `bre restore` decides what can be done without it")]
+    #[error(
+        "the standby cannot be promoted: {0}. `bre restore` decides what can be done without it"
+    )]
     Behind(String),
     #[error(
         "WAL still arrives in the repository (from {from} to {to} while the standby was being promoted): the old primary is alive and what it commits from now on would \

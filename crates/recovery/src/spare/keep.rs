@@ -35,7 +35,7 @@ impl Spare {
                     return Ok(());
                 }
                 step => {
-                    tracing::warn!(?step, folder = %data.display(), "what an earlier spare left is thrown away");
+                    tracing::warn!(?step, folder = %data.display(), "deleting what an earlier standby left");
                     discard(&folder, &state)?;
                 }
             }
@@ -62,7 +62,7 @@ impl Spare {
         };
         state.write(folder)?;
         let data = state.data(folder);
-        tracing::info!(backup = %state.backup_id, "the spare is restored");
+        tracing::info!(backup = %state.backup_id, "the standby is restored");
         let options = RestoreOptions::new(settings.user.clone());
         let restored = restore(repository, private, &plan, &data, &options, progress)?;
         for sentence in &restored.omissions.sentences {

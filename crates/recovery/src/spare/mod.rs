@@ -192,11 +192,11 @@ impl Spare {
     fn died(&mut self, error: &SpareError) -> SpareResult<()> {
         let again = self.died.is_some_and(|at| at.elapsed() < DEATHS_APART);
         self.died = Some(Instant::now());
-        tracing::warn!(%error, "the spare's PostgreSQL ended");
+        tracing::warn!(%error, "the standby's PostgreSQL ended");
         let why = reason(error);
         if Absence::find(&error.to_string()).is_some() {
             let wait = self.again.failed(Instant::now());
-            tracing::warn!(seconds = wait.as_secs(), %why, "the spare waits before it starts again");
+            tracing::warn!(seconds = wait.as_secs(), %why, "the standby waits before it starts again");
             self.stopped_by = Some(why);
             return self.start_again();
         }
@@ -222,14 +222,14 @@ impl Spare {
         let left_at = standby.feeder.way_to(newer)?.and_then(|piece| piece.end);
         let replayed = standby.replay.lsn;
         if left_at.is_some_and(|end| replayed <= end) {
-            tracing::info!(timeline = newer, "the spare follows a new timeline");
+            tracing::info!(timeline = newer, "the standby follows a new timeline");
             state.timeline = newer;
             state.write(&self.settings.folder)?;
             self.lost = None;
             return self.start_again();
         }
         let why = format!(
-            "the repository goes on on timeline {newer}, which left before {}, up to where the spare has replayed",
+            "the repository continues on timeline {newer}, which branches off before {}, up to where the standby has replayed",
             show_lsn(replayed)
         );
         self.lose(Needs::Timeline(newer), why)
@@ -245,7 +245,7 @@ impl Spare {
                 true
             }
             None => {
-                tracing::warn!(%why, "the spare cannot go on");
+                tracing::warn!(%why, "the standby cannot continue");
                 true
             }
         };
@@ -269,7 +269,7 @@ impl Spare {
 
     /// Another restore, from the newest backup.
     fn replace(&mut self, why: String) -> SpareResult<()> {
-        tracing::warn!(%why, "the spare is restored anew");
+        tracing::warn!(%why, "the standby is restored again");
         let life = std::mem::replace(&mut self.life, Life::Nothing);
         if let Life::Following(state, standby) = life {
             drop(standby);
@@ -278,7 +278,7 @@ impl Spare {
         let wait = self.again.failed(Instant::now());
         tracing::warn!(
             seconds = wait.as_secs(),
-            "the next restore of the spare waits"
+            "the next restore of the standby waits"
         );
         self.lost = None;
         self.died = None;
@@ -372,7 +372,7 @@ impl Spare {
         if private.public().id() == self.settings.private.public().id() {
             return Ok(());
         }
-        tracing::info!("the spare reads with a new key");
+        tracing::info!("the standby reads with a new key");
         self.settings.private = private;
         self.again.now();
         self.start_again()

@@ -44,14 +44,14 @@ fn columns(table: &Table, preview: &mut TablePreview) {
                 column.name, column.kind, there.kind
             )),
             Some(there) if there.generated => preview.notes.push(format!(
-                "the column {} is generated: it is computed anew",
+                "the column {} is generated: it is computed again",
                 column.name
             )),
             Some(_) => {}
         }
         if column.kind == "oid" {
             preview.notes.push(format!(
-                "the column {} may name large objects: those themselves are not brought back",
+                "the column {} may name large objects: the objects themselves are not restored",
                 column.name
             ));
         }

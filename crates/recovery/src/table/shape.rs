@@ -16,7 +16,9 @@ pub struct TableName {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not the name of a table, which looks like orders, sales.orders or \"Sales\".\"Order.Lines\"")]
+#[error(
+    "{0:?} is not the name of a table, which looks like orders, sales.orders or \"Sales\".\"Order.Lines\""
+)]
 pub struct ParseNameError(String);
 
 impl TableName {
@@ -190,7 +192,7 @@ fn check_columns(table: &Table) -> Result<(), TableError> {
     if table.columns.is_empty() {
         return Err(unfit(
             &table.name,
-            "none of its columns of then is there now",
+            "none of the columns that it had at that moment is there now",
         ));
     }
     let Some(now) = &table.now else {
@@ -213,7 +215,7 @@ fn check_columns(table: &Table) -> Result<(), TableError> {
     Err(unfit(
         &table.name,
         format!(
-            "the columns {} were added since, must not be null and have no default, so rows of then cannot have them. Give them a default: \
+            "the columns {} were added since, must not be null and have no default, so the old rows cannot have them. Give them a default: \
              ALTER TABLE {} ALTER COLUMN {} SET DEFAULT …",
             missing.join(", "),
             table.name.sql(),
@@ -241,9 +243,9 @@ fn shape(name: &TableName, client: &mut Client) -> Result<Option<Shape>, TableEr
         ("r" | "p", "p") => None,
         ("r" | "p", "u") => Some("it is unlogged: no WAL and no backup has its rows"),
         ("r" | "p", _) => Some("it is a temporary table"),
-        ("v", _) => Some("it is a view. Bring back the tables that it shows"),
+        ("v", _) => Some("it is a view. Restore the tables that it shows"),
         ("m", _) => Some(
-            "it is a materialised view. Bring back the tables that it shows, then REFRESH MATERIALIZED VIEW",
+            "it is a materialised view. Restore the tables that it shows, then REFRESH MATERIALIZED VIEW",
         ),
         ("f", _) => Some("it is a foreign table: its rows lie on another server"),
         _ => Some("it is not a table"),
