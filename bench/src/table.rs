@@ -72,7 +72,8 @@ impl Section {
 #[allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 pub(crate) fn print(sections: &[Section], rounds: usize) {
     println!(
-        "`make bench`, {}, {}; ours and the peer alternate in one run of {rounds} rounds, the ratio is of the medians.\n",
+        "`make bench`, {}, {}; ours and the peer alternate in one run of {rounds} rounds, the ratio is of the \
+         medians.\n",
         today(),
         machine()
     );

@@ -60,8 +60,8 @@ pub enum ChainError {
         reason: String,
     },
     #[error(
-        "a signed head says that log {log} has {size} entries in epoch {epoch}, but the database ends before that or holds another entry there. \
-         Run `bre audit verify`; after a restore, open a new epoch"
+        "a signed head says that log {log} has {size} entries in epoch {epoch}, but the database ends before that or \
+         holds another entry there. Run `bre audit verify`; after a restore, open a new epoch"
     )]
     BehindHead { log: u16, epoch: u32, size: u64 },
     #[error("the head of log {log} at size {size} has {peaks} peaks, which do not fit")]

@@ -47,7 +47,8 @@ pub enum HeadError {
         payload: String,
     },
     #[error(
-        "the head of log {log}, epoch {epoch}, size {size} is signed by key {key_id}, which is not among the trusted keys"
+        "the head of log {log}, epoch {epoch}, size {size} is signed by key {key_id}, which is not among the trusted \
+         keys"
     )]
     UnknownKey {
         log: u16,
@@ -66,7 +67,8 @@ pub enum HeadError {
         from: (u32, u64),
     },
     #[error(
-        "the signature of the head of log {log}, epoch {epoch}, size {size} is false: the head was not signed by key {key_id}"
+        "the signature of the head of log {log}, epoch {epoch}, size {size} is false: the head was not signed by key \
+         {key_id}"
     )]
     Signature {
         log: u16,

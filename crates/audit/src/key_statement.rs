@@ -50,7 +50,8 @@ pub enum StatementError {
     #[error(transparent)]
     Note(#[from] NoteError),
     #[error(
-        "key {old} vouches for two keys, {one} and {other}: one of them is a thief's. Trust the right one by its file, and not the old one"
+        "key {old} vouches for two keys, {one} and {other}: one of them is a thief's. Trust the right one by its \
+         file, and not the old one"
     )]
     Fork {
         old: KeyId,

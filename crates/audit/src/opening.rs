@@ -166,7 +166,8 @@ pub enum OpeningError {
     #[error("its {0} is not what precedes it in the log")]
     Recovered(&'static str),
     #[error(
-        "'created' may stand at position 1 of epoch 1 only, 'continued' at position 1 of a later one, and other reasons only after it"
+        "'created' may stand at position 1 of epoch 1 only, 'continued' at position 1 of a later one, and other \
+         reasons only after it"
     )]
     Place,
     #[error(transparent)]

@@ -47,7 +47,8 @@ pub enum ProofError {
     #[error(transparent)]
     Head(#[from] HeadError),
     #[error(
-        "the entry of log {log}, epoch {epoch}, position {position} is not covered by the head of log {head_log}, epoch {head_epoch}, size {size}"
+        "the entry of log {log}, epoch {epoch}, position {position} is not covered by the head of log {head_log}, \
+         epoch {head_epoch}, size {size}"
     )]
     NotCovered {
         log: u16,
@@ -58,7 +59,8 @@ pub enum ProofError {
         size: u64,
     },
     #[error(
-        "the entry of epoch {epoch}, position {position} is not in the log that the head of size {size} signs: its hash does not lead to the signed root"
+        "the entry of epoch {epoch}, position {position} is not in the log that the head of size {size} signs: its \
+         hash does not lead to the signed root"
     )]
     NotIncluded {
         epoch: u32,

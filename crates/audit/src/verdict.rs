@@ -58,8 +58,8 @@ impl Report {
                 position: i64::try_from(*size).unwrap_or(i64::MAX),
             });
             self.reason = Some(format!(
-                "a head was taken away: the one signed for epoch {epoch} at size {size} is not in the repository, and neither a thinning nor an \
-                 opening accounts for it{}. Everything that is left agrees",
+                "a head was taken away: the one signed for epoch {epoch} at size {size} is not in the repository, and \
+                 neither a thinning nor an opening accounts for it{}. Everything that is left agrees",
                 match gone.len() {
                     1 => String::new(),
                     more => format!("; {more} are missing in all"),

@@ -272,8 +272,8 @@ impl Verifier {
         let missing = signed > size || epoch > self.state.epoch;
         let (verified, reason) = if missing {
             let reason = format!(
-                "the tail was cut: a head of epoch {epoch} was signed at size {signed}, the log ends at {size} in epoch {}, \
-                 and no recovery accounts for the difference",
+                "the tail was cut: a head of epoch {epoch} was signed at size {signed}, the log ends at {size} in \
+                 epoch {}, and no recovery accounts for the difference",
                 self.state.epoch
             );
             (size, reason)

@@ -249,7 +249,8 @@ mod tests {
     #[test]
     fn demands_survive_the_way_through_a_url() {
         for text in [
-            "host=one,two hostaddr=10.0.0.1,::1 port=1,2 user=a dbname=b sslmode=verify-full sslrootcert='/a b' sslcert=/c sslkey=/k channel_binding=require",
+            "host=one,two hostaddr=10.0.0.1,::1 port=1,2 user=a dbname=b sslmode=verify-full sslrootcert='/a b' \
+             sslcert=/c sslkey=/k channel_binding=require",
             "host=one user=a dbname=b sslrootcert=system target_session_attrs=read-write sslnegotiation=direct",
         ] {
             let options = ConnectOptions::from_url(text).unwrap();

@@ -225,7 +225,8 @@ impl Words {
         };
         if mode.verifies() && self.roots.is_none() {
             return Err(fail(format!(
-                "sslmode={} needs sslrootcert: a file with the certificates of the authorities that you trust, or system",
+                "sslmode={} needs sslrootcert: a file with the certificates of the authorities that you trust, or \
+                 system",
                 mode.name()
             )));
         }

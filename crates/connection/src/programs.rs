@@ -14,7 +14,8 @@ pub enum ProgramError {
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error(
-        "sslrootcert=system: PostgreSQL's own programs know it from version 16 on, and this system keeps its certificates in no single file; name a file"
+        "sslrootcert=system: PostgreSQL's own programs know it from version 16 on, and this system keeps its \
+         certificates in no single file; name a file"
     )]
     NoSystemFile,
 }
@@ -107,7 +108,8 @@ mod tests {
     #[test]
     fn every_demand_is_said() {
         let options = ConnectOptions::from_url(
-            "host=one,/run/pg port=1,2 user=bob password=pw dbname='a=b' sslmode=verify-full sslrootcert=/ca sslcert=/c sslkey=/k channel_binding=require target_session_attrs=read-write",
+            "host=one,/run/pg port=1,2 user=bob password=pw dbname='a=b' sslmode=verify-full sslrootcert=/ca \
+             sslcert=/c sslkey=/k channel_binding=require target_session_attrs=read-write",
         )
         .unwrap();
         let said = options.environment(15).unwrap();

@@ -127,7 +127,8 @@ pub enum TlsError {
     #[error("the server answered the request for TLS with something else")]
     Answer,
     #[error(
-        "channel_binding=require: the signature of the server's certificate (Ed25519, for one) has no digest to bind with; give the server an RSA or ECDSA certificate"
+        "channel_binding=require: the signature of the server's certificate (Ed25519, for one) has no digest to bind \
+         with; give the server an RSA or ECDSA certificate"
     )]
     NoBinding,
     #[error("no channel binding, which channel_binding=require demands: {0}; no password was sent")]

@@ -20,8 +20,8 @@ pub struct TokenLocation {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this does not name a key in a token: {0}. A line reads `{TOKEN_LINE} module=PATH token=LABEL object=LABEL pin-file=PATH modulus=HEX exponent=HEX`, \
-     without spaces in any of them"
+    "this does not name a key in a token: {0}. A line reads `{TOKEN_LINE} module=PATH token=LABEL object=LABEL \
+     pin-file=PATH modulus=HEX exponent=HEX`, without spaces in any of them"
 )]
 pub struct LocationError(String);
 

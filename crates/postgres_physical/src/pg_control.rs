@@ -50,11 +50,13 @@ pub enum ControlError {
     #[error("pg_control has {0} bytes; a whole one has 8192: restore it from a backup")]
     Short(usize),
     #[error(
-        "pg_control is of format {0}; known are 1300 (PostgreSQL 13 to 16), 1700 and 1800: use a newer version of this program"
+        "pg_control is of format {0}; known are 1300 (PostgreSQL 13 to 16), 1700 and 1800: use a newer version of \
+         this program"
     )]
     UnknownVersion(u32),
     #[error(
-        "pg_control fails its checksum (stored {stored:08x}, computed {computed:08x}): it is damaged or was read while being written; read it again or restore it"
+        "pg_control fails its checksum (stored {stored:08x}, computed {computed:08x}): it is damaged or was read \
+         while being written; read it again or restore it"
     )]
     Checksum { stored: u32, computed: u32 },
     #[error("pg_control holds {field} = {value}, which is not possible or not supported")]

@@ -18,7 +18,8 @@ pub struct History {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "line {line} of the timeline history file is damaged: {text:?}; fetch the file again from the server or the repository"
+    "line {line} of the timeline history file is damaged: {text:?}; fetch the file again from the server or the \
+     repository"
 )]
 pub struct HistoryError {
     pub line: usize,

@@ -38,13 +38,14 @@ pub enum Error {
     )]
     Unreachable { timeline: u32, end: String },
     #[error(
-        "the newest WAL cannot be read: {damage}\nTo restore without it, name the LSN to restore to: the last one before it is {last_good}"
+        "the newest WAL cannot be read: {damage}\nTo restore without it, name the LSN to restore to: the last one \
+         before it is {last_good}"
     )]
     DamagedWal { damage: String, last_good: String },
     #[error(
-        "WAL of timeline {timeline} from {from} to {to} is missing, and there is no backup after it that leads to the newest WAL. \
-         Bring the missing `wal/` or `tail/` objects back. To do without what is newer, name the place to restore to: the last \
-         one before it is LSN {from}"
+        "WAL of timeline {timeline} from {from} to {to} is missing, and there is no backup after it that leads to the \
+         newest WAL. Bring the missing `wal/` or `tail/` objects back. To do without what is newer, name the place to \
+         restore to: the last one before it is LSN {from}"
     )]
     MissingWal {
         timeline: u32,
@@ -55,7 +56,8 @@ pub enum Error {
     Timeline { timeline: u32, what: String },
 
     #[error(
-        "the folder {0} is not empty and was not touched. Choose another, move it aside first, or restore over it with --delta"
+        "the folder {0} is not empty and was not touched. Choose another, move it aside first, or restore over it \
+         with --delta"
     )]
     NotEmpty(PathBuf),
     #[error("the folder {0} was left half restored. Continue with --delta, or delete it first")]
@@ -65,7 +67,8 @@ pub enum Error {
     #[error("a server (process {pid}) runs on {folder}. Stop it first; nothing was changed")]
     ServerRuns { folder: PathBuf, pid: i32 },
     #[error(
-        "{folder} is the data folder of cluster {found}, the backup is of cluster {expected}: the folder was not touched. Choose another one"
+        "{folder} is the data folder of cluster {found}, the backup is of cluster {expected}: the folder was not \
+         touched. Choose another one"
     )]
     OtherCluster {
         folder: PathBuf,
@@ -73,8 +76,8 @@ pub enum Error {
         expected: u64,
     },
     #[error(
-        "{0} cannot be recognised as a data folder (no readable global/pg_control, no WAL in pg_wal), and was not touched. \
-         Restore into an empty folder instead"
+        "{0} cannot be recognised as a data folder (no readable global/pg_control, no WAL in pg_wal), and was not \
+         touched. Restore into an empty folder instead"
     )]
     NoDataFolder(PathBuf),
     #[error("{path} cannot be moved aside to {to}: {source}. Move it away yourself, then repeat")]
@@ -84,8 +87,9 @@ pub enum Error {
         source: io::Error,
     },
     #[error(
-        "{count} files and folders of WAL and logs ({bytes} bytes; the first is {first}) are on another file system than {aside}, so they cannot be \
-         renamed to there. Nothing was changed. Give --copy-across to copy them there, or move them away yourself"
+        "{count} files and folders of WAL and logs ({bytes} bytes; the first is {first}) are on another file system \
+         than {aside}, so they cannot be renamed to there. Nothing was changed. Give --copy-across to copy them \
+         there, or move them away yourself"
     )]
     AcrossFileSystems {
         first: PathBuf,
@@ -94,11 +98,13 @@ pub enum Error {
         aside: PathBuf,
     },
     #[error(
-        "another file system is mounted at {0}, where the backup has a file or something else: it cannot be replaced. Unmount it first; nothing was changed"
+        "another file system is mounted at {0}, where the backup has a file or something else: it cannot be replaced. \
+         Unmount it first; nothing was changed"
     )]
     MountInTheWay(PathBuf),
     #[error(
-        "{path} belongs to user number {uid} and could not be repaired by {user}. Run this as root, or give it to {user} first; nothing was changed"
+        "{path} belongs to user number {uid} and could not be repaired by {user}. Run this as root, or give it to \
+         {user} first; nothing was changed"
     )]
     NotOwned {
         path: PathBuf,
@@ -154,9 +160,9 @@ pub enum Error {
         log: PathBuf,
     },
     #[error(
-        "the WAL of timeline {timeline} in the repository continues to {goes_on_to}, but at {at} there is no record: a server whose files were removed \
-         while it ran sent what is no WAL. What was committed before can be restored: delete {folder}, and restore to the last record, --lsn {} \
-         --timeline {timeline}",
+        "the WAL of timeline {timeline} in the repository continues to {goes_on_to}, but at {at} there is no record: \
+         a server whose files were removed while it ran sent what is no WAL. What was committed before can be \
+         restored: delete {folder}, and restore to the last record, --lsn {} --timeline {timeline}",
         crate::database::show_lsn(*last_record)
     )]
     BrokenWal {

@@ -110,24 +110,26 @@ impl<'a> NotValid<'a> {
         if self.partitioned {
             return Found::Unfinished(match self.partitions_without {
                 Some(partitions) => format!(
-                    "index {name} on the partitioned table {table} was made ON ONLY it, and is valid once each partition has its own \
-                     (missing: {partitions}): CREATE INDEX CONCURRENTLY there, then ALTER INDEX {index} ATTACH PARTITION each of them"
+                    "index {name} on the partitioned table {table} was made ON ONLY it, and is valid once each \
+                     partition has its own (missing: {partitions}): CREATE INDEX CONCURRENTLY there, then ALTER INDEX \
+                     {index} ATTACH PARTITION each of them"
                 ),
                 None => format!(
-                    "index {name} on the partitioned table {table} is not marked as valid although each partition has its own: \
-                     ALTER INDEX {index} ATTACH PARTITION one of them once more"
+                    "index {name} on the partitioned table {table} is not marked as valid although each partition has \
+                     its own: ALTER INDEX {index} ATTACH PARTITION one of them once more"
                 ),
             });
         }
         if !self.live {
             return Found::Unfinished(format!(
-                "index {name} on {table} is half dropped, its DROP INDEX CONCURRENTLY did not end: DROP INDEX CONCURRENTLY {index}"
+                "index {name} on {table} is half dropped, its DROP INDEX CONCURRENTLY did not end: DROP INDEX \
+                 CONCURRENTLY {index}"
             ));
         }
         if is_leftover(self.name) {
             return Found::Unfinished(format!(
-                "index {name} on {table} was left behind by a REINDEX CONCURRENTLY that did not end, the index that it was to replace is in \
-                 use: DROP INDEX CONCURRENTLY {index}"
+                "index {name} on {table} was left behind by a REINDEX CONCURRENTLY that did not end, the index that \
+                 it was to replace is in use: DROP INDEX CONCURRENTLY {index}"
             ));
         }
         if self.system {
@@ -137,11 +139,12 @@ impl<'a> NotValid<'a> {
         }
         match self.constraint {
             Some(constraint) => Found::Damage(format!(
-                "index {name} is invalid, so nothing guards the constraint {constraint} of {table}: REINDEX INDEX {index}"
+                "index {name} is invalid, so nothing guards the constraint {constraint} of {table}: REINDEX INDEX \
+                 {index}"
             )),
             None => Found::Unfinished(format!(
-                "index {name} on {table} was not finished, its CREATE INDEX CONCURRENTLY failed or was interrupted; no query uses it: \
-                 REINDEX INDEX CONCURRENTLY {index}, or DROP INDEX CONCURRENTLY {index}"
+                "index {name} on {table} was not finished, its CREATE INDEX CONCURRENTLY failed or was interrupted; \
+                 no query uses it: REINDEX INDEX CONCURRENTLY {index}, or DROP INDEX CONCURRENTLY {index}"
             )),
         }
     }

@@ -25,8 +25,8 @@ pub struct KmsAccess {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this does not name a KMS key: {reason}. A line reads `{KMS_LINE} arn:aws:kms:REGION:ACCOUNT:key/ID`, with endpoint=URL, profile=NAME or \
-     credentials-file=PATH behind it where needed"
+    "this does not name a KMS key: {reason}. A line reads `{KMS_LINE} arn:aws:kms:REGION:ACCOUNT:key/ID`, with \
+     endpoint=URL, profile=NAME or credentials-file=PATH behind it where needed"
 )]
 pub struct LocationError {
     reason: String,

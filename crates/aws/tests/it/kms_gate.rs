@@ -104,7 +104,8 @@ fn serve(stream: TcpStream, port: u16, rules: &Mutex<Rules>) {
     let mut stream = &stream;
     let _ = write!(
         stream,
-        "HTTP/1.1 {status} x\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        "HTTP/1.1 {status} x\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\nConnection: \
+         close\r\n\r\n{text}",
         text.len()
     );
 }

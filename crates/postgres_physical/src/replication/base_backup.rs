@@ -36,7 +36,8 @@ impl BackupOptions {
             .map(|rate| format!(", MAX_RATE {rate}"))
             .unwrap_or_default();
         format!(
-            "BASE_BACKUP ( LABEL '{}', PROGRESS true, CHECKPOINT '{}', WAL false, MANIFEST 'yes', WAIT false, TABLESPACE_MAP true, VERIFY_CHECKSUMS {}{rate}{} )",
+            "BASE_BACKUP ( LABEL '{}', PROGRESS true, CHECKPOINT '{}', WAL false, MANIFEST 'yes', WAIT false, \
+             TABLESPACE_MAP true, VERIFY_CHECKSUMS {}{rate}{} )",
             self.label.replace('\'', "''"),
             if self.fast_checkpoint {
                 "fast"

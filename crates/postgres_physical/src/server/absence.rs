@@ -48,7 +48,8 @@ fn of_line(line: &str) -> Option<Absence> {
         return ZONES.contains(&name).then(|| Absence {
             what: format!("the time zone {value} of the setting {name} is not on this machine"),
             remedy: format!(
-                "Install it (Debian: apt-get install tzdata tzdata-legacy), or continue without it: --set {name}=UTC for a restore"
+                "Install it (Debian: apt-get install tzdata tzdata-legacy), or continue without it: --set {name}=UTC \
+                 for a restore"
             ),
         });
     }
@@ -97,12 +98,13 @@ fn library(file: &str) -> Absence {
     let name = name.trim_end_matches(".so");
     Absence {
         what: format!(
-            "the library {name} is not on this machine, and the cluster loads it (shared_preload_libraries, session_preload_libraries, \
-             local_preload_libraries, or an extension)"
+            "the library {name} is not on this machine, and the cluster loads it (shared_preload_libraries, \
+             session_preload_libraries, local_preload_libraries, or an extension)"
         ),
         remedy: format!(
-            "Install the package that has {name}.so (Debian: apt-cache search postgresql | grep -i {name}). Or continue without it: name the \
-             others only, as --set shared_preload_libraries='' for a restore, the setting itself elsewhere"
+            "Install the package that has {name}.so (Debian: apt-cache search postgresql | grep -i {name}). Or \
+             continue without it: name the others only, as --set shared_preload_libraries='' for a restore, the \
+             setting itself elsewhere"
         ),
     }
 }
@@ -127,8 +129,9 @@ fn locale(value: &str, whose: &str) -> Absence {
 pub fn other_collation_version(database: &str, then: &str, here: &str) -> String {
     let name = quote_identifier(database);
     format!(
-        "database {database} was ordered by version {then} of its collation, and this machine has {here}: indexes of text may find less than \
-         there is. After a restore here: REINDEX DATABASE {name}; ALTER DATABASE {name} REFRESH COLLATION VERSION"
+        "database {database} was ordered by version {then} of its collation, and this machine has {here}: indexes of \
+         text may find less than there is. After a restore here: REINDEX DATABASE {name}; ALTER DATABASE {name} \
+         REFRESH COLLATION VERSION"
     )
 }
 
@@ -144,23 +147,27 @@ mod tests {
             assert!(found.remedy.contains(remedy), "{found}");
         };
         check(
-            "LOG:  starting\n2026-11-29 FATAL:  could not access file \"pg_hint_plan\": No such file or directory\nLOG:  database system is shut down",
+            "LOG:  starting\n2026-11-29 FATAL:  could not access file \"pg_hint_plan\": No such file or \
+             directory\nLOG:  database system is shut down",
             "library pg_hint_plan",
             "--set shared_preload_libraries=",
         );
         check(
-            "FATAL:  could not load library \"/usr/lib/postgresql/15/lib/x.so\": libfoo.so.1: cannot open shared object file",
+            "FATAL:  could not load library \"/usr/lib/postgresql/15/lib/x.so\": libfoo.so.1: cannot open shared \
+             object file",
             "library x",
             "x.so",
         );
         check(
-            "LOG:  invalid value for parameter \"lc_messages\": \"de_DE.utf8\"\nFATAL:  configuration file \"/d/postgresql.conf\" contains errors",
+            "LOG:  invalid value for parameter \"lc_messages\": \"de_DE.utf8\"\nFATAL:  configuration file \
+             \"/d/postgresql.conf\" contains errors",
             "locale de_DE.utf8 of the setting lc_messages",
             "localedef -i de_DE -f UTF-8 de_DE.utf8",
         );
         check(
-            "PostgreSQL at x refused the login of postgres: FATAL: database locale is incompatible with operating system (XX000); The database was \
-             initialized with LC_COLLATE \"sv_SE.ISO-8859-1\",  which is not recognized by setlocale().",
+            "PostgreSQL at x refused the login of postgres: FATAL: database locale is incompatible with operating \
+             system (XX000); The database was initialized with LC_COLLATE \"sv_SE.ISO-8859-1\",  which is not \
+             recognized by setlocale().",
             "locale sv_SE.ISO-8859-1 of a database",
             "-f ISO-8859-1",
         );

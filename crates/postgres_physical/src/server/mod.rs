@@ -33,7 +33,8 @@ pub const MAJOR_VERSION_MIN: u32 = 15;
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error(
-        "no PostgreSQL {min} or newer found (looked in {looked_in}); install it (Debian: apt-get install postgresql) or set the folder that holds `postgres`",
+        "no PostgreSQL {min} or newer found (looked in {looked_in}); install it (Debian: apt-get install postgresql) \
+         or set the folder that holds `postgres`",
         min = MAJOR_VERSION_MIN
     )]
     NotInstalled { looked_in: String },
@@ -44,7 +45,8 @@ pub enum ServerError {
         found: String,
     },
     #[error(
-        "operating-system user {name} does not exist; PostgreSQL never runs as root, so create it (it comes with the PostgreSQL package)"
+        "operating-system user {name} does not exist; PostgreSQL never runs as root, so create it (it comes with the \
+         PostgreSQL package)"
     )]
     NoSuchUser { name: String },
     #[error(
@@ -88,7 +90,8 @@ pub enum ServerError {
     #[error("another PostgreSQL (pid {pid}) runs on {dir}; stop it first")]
     AlreadyRunning { dir: PathBuf, pid: i32 },
     #[error(
-        "{top} is not removed: another file system is mounted at {mount}, and its content is not ours to delete. Unmount it, then repeat"
+        "{top} is not removed: another file system is mounted at {mount}, and its content is not ours to delete. \
+         Unmount it, then repeat"
     )]
     Mounted { top: PathBuf, mount: PathBuf },
     #[error("{what} {path}: {source}")]

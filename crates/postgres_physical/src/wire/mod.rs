@@ -33,7 +33,8 @@ pub enum WireError {
         method: &'static str,
     },
     #[error(
-        "PostgreSQL at {target} asks for authentication method {method}, which is not supported; allow trust, peer, scram-sha-256 or md5 in pg_hba.conf"
+        "PostgreSQL at {target} asks for authentication method {method}, which is not supported; allow trust, peer, \
+         scram-sha-256 or md5 in pg_hba.conf"
     )]
     Authentication { target: String, method: String },
     #[error("no TLS with PostgreSQL at {target}: {source}")]
@@ -55,7 +56,8 @@ pub enum WireError {
         reason: &'static str,
     },
     #[error(
-        "what answers at {target} is a connection pooler, not PostgreSQL itself: {server}. Name the server's own address: a pooler neither streams WAL nor keeps a session"
+        "what answers at {target} is a connection pooler, not PostgreSQL itself: {server}. Name the server's own \
+         address: a pooler neither streams WAL nor keeps a session"
     )]
     Pooler {
         target: String,

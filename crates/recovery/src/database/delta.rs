@@ -159,7 +159,8 @@ fn notes(to: &Path, layout: &Layout, remains: &Remains) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(pid) = lock_holder(to) {
         notes.push(format!(
-            "postmaster.pid names process {pid}, which is not a server on this folder here. If one runs in a container or on another host, stop it first"
+            "postmaster.pid names process {pid}, which is not a server on this folder here. If one runs in a \
+             container or on another host, stop it first"
         ));
     }
     for (oid, place) in &layout.tablespaces {

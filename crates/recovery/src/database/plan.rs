@@ -131,8 +131,8 @@ impl Beyond {
             micros => format!(" ({})", show_time(micros)),
         };
         format!(
-            "WAL of timeline {} from {} to {} is missing ({}), and no complete backup begins behind it: what was committed from there on, up to {}{until}, \
-             cannot be restored",
+            "WAL of timeline {} from {} to {} is missing ({}), and no complete backup begins behind it: what was \
+             committed from there on, up to {}{until}, cannot be restored",
             self.timeline,
             show_lsn(self.hole_from),
             show_lsn(self.hole_to),

@@ -240,7 +240,8 @@ fn raise_settings(request: &Recover<'_>, needed: [(&'static str, u32); 5]) -> Re
     }
     let say = |(name, value): &(&str, u32)| {
         format!(
-            "{name} = {value} is set in postgresql.auto.conf: the source had it, and the settings in the backup ask for less"
+            "{name} = {value} is set in postgresql.auto.conf: the source had it, and the settings in the backup ask \
+             for less"
         )
     };
     Ok(raised.iter().map(say).collect())

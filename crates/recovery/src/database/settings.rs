@@ -87,7 +87,8 @@ impl Omissions {
             let is_said = self.sentences.iter().any(|it| it.starts_with(&words));
             if !is_socket && !is_said && !dir.join(CONFIGURATION).join(path).exists() {
                 self.note(format!(
-                    "{words}: on the source it was a link, lay outside the data folder, or could not be read. Bring it from there"
+                    "{words}: on the source it was a link, lay outside the data folder, or could not be read. Bring \
+                     it from there"
                 ));
             }
         }
@@ -110,8 +111,8 @@ pub(super) fn make_private(
         write(&main, text.as_bytes())?;
     } else if read(&main)?.trim().is_empty() {
         omissions.note(format!(
-            "{MAIN} is not in the backup: on the source it was a link or lay outside the data folder. The copy has PostgreSQL's defaults: \
-             bring the source's settings before it is used"
+            "{MAIN} is not in the backup: on the source it was a link or lay outside the data folder. The copy has \
+             PostgreSQL's defaults: bring the source's settings before it is used"
         ));
         write(&main, b"# The source's own is not in the backup.\n")?;
     }
@@ -144,7 +145,8 @@ pub(super) fn make_private(
             let kept = read(&elsewhere.join(name))?;
             if kept.is_empty() {
                 omissions.note(format!(
-                    "{name} is not in the backup: on the source it was a link or lay outside the data folder. Bring it from there"
+                    "{name} is not in the backup: on the source it was a link or lay outside the data folder. Bring \
+                     it from there"
                 ));
             }
             let text = if kept.is_empty() { otherwise } else { &kept };
@@ -238,7 +240,8 @@ impl Files<'_> {
             !outside && name != "include_if_exists" && !path.with_file_name(value).exists();
         if outside || missing {
             self.omissions.note(format!(
-                "{name} '{value}' in {shown} leads to what is not in the backup: what it sets has no effect in the copy. Bring it from the source"
+                "{name} '{value}' in {shown} leads to what is not in the backup: what it sets has no effect in the \
+                 copy. Bring it from the source"
             ));
         }
         outside || missing

@@ -52,7 +52,8 @@ pub fn remedy(page: &DamagedPage) -> Remedy {
     let whole = "bring the whole database back: bre restore --to DIR, or bre restore --delta over the stopped folder";
     if let (Some(database), Some(why)) = (&page.database, &page.unknown_because) {
         return Remedy::Elsewhere(format!(
-            "it belongs to a relation of the database {database:?}, and which one cannot be asked: {why}; then look again"
+            "it belongs to a relation of the database {database:?}, and which one cannot be asked: {why}; then look \
+             again"
         ));
     }
     let (Some(relation), Some(table)) = (&page.relation, &page.table) else {
@@ -101,8 +102,8 @@ impl DamagedPage {
     pub fn by_table(&self) -> String {
         match (&self.table, &self.database) {
             (Some(table), Some(database)) => format!(
-                "bring its rows back: bre table restore --database={} --table={} --time … (a moment before the damage), after \
-                 moving the damaged table aside",
+                "bring its rows back: bre table restore --database={} --table={} --time … (a moment before the \
+                 damage), after moving the damaged table aside",
                 quote_shell(database),
                 quote_shell(table)
             ),
@@ -114,7 +115,8 @@ impl DamagedPage {
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
     #[error(
-        "{table} in {database} could not be locked within 30 s; nothing was changed. End the transactions that use it, then give the command again ({error})"
+        "{table} in {database} could not be locked within 30 s; nothing was changed. End the transactions that use \
+         it, then give the command again ({error})"
     )]
     Locked {
         table: String,
@@ -122,7 +124,8 @@ pub enum PageError {
         error: WireError,
     },
     #[error(
-        "{place} was rewritten meanwhile and is elsewhere now. Nothing was changed; look again: bre backup verify --live"
+        "{place} was rewritten meanwhile and is elsewhere now. Nothing was changed; look again: bre backup verify \
+         --live"
     )]
     Moved { place: String },
     #[error(

@@ -28,7 +28,8 @@ pub enum SpareError {
     #[error("another process keeps the standby in {0}. Stop that one first")]
     Busy(PathBuf),
     #[error(
-        "the standby cannot be promoted: it is {phase}{why}. Wait until `bre spare status` says that it follows, or restore with `bre restore`"
+        "the standby cannot be promoted: it is {phase}{why}. Wait until `bre spare status` says that it follows, or \
+         restore with `bre restore`"
     )]
     NotFollowing { phase: &'static str, why: String },
     #[error(
@@ -36,12 +37,14 @@ pub enum SpareError {
     )]
     Behind(String),
     #[error(
-        "WAL still arrives in the repository (from {from} to {to} while the standby was being promoted): the old primary is alive and what it commits from now on would \
-         be lost. Stop it, or promote without what it commits: --even-if-alive"
+        "WAL still arrives in the repository (from {from} to {to} while the standby was being promoted): the old \
+         primary is alive and what it commits from now on would be lost. Stop it, or promote without what it commits: \
+         --even-if-alive"
     )]
     StillStreams { from: String, to: String },
     #[error(
-        "the standby replayed up to {replayed} and no further although the repository holds whole records up to {end}; nothing was promoted.\nThe end of PostgreSQL's log {log}:\n{tail}"
+        "the standby replayed up to {replayed} and no further although the repository holds whole records up to \
+         {end}; nothing was promoted.\nThe end of PostgreSQL's log {log}:\n{tail}"
     )]
     NotReplayed {
         replayed: String,
@@ -50,7 +53,8 @@ pub enum SpareError {
         tail: String,
     },
     #[error(
-        "the promotion did not finish: {what}. Do not use the folder {folder}; the standby restores itself again at its next start, or use `bre restore`.\nThe end of PostgreSQL's log:\n{tail}"
+        "the promotion did not finish: {what}. Do not use the folder {folder}; the standby restores itself again at \
+         its next start, or use `bre restore`.\nThe end of PostgreSQL's log:\n{tail}"
     )]
     Promotion {
         what: String,

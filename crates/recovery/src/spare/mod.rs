@@ -229,7 +229,8 @@ impl Spare {
             return self.start_again();
         }
         let why = format!(
-            "the repository continues on timeline {newer}, which branches off before {}, up to where the standby has replayed",
+            "the repository continues on timeline {newer}, which branches off before {}, up to where the standby has \
+             replayed",
             show_lsn(replayed)
         );
         self.lose(Needs::Timeline(newer), why)

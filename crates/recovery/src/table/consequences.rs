@@ -75,7 +75,8 @@ fn rows(mode: Mode, preview: &mut TablePreview) {
     let counts = preview.counts;
     if preview.key.is_empty() {
         preview.notes.push(
-            "no key tells its rows apart, so whole rows are compared: a row that was changed since comes back beside its newer form"
+            "no key tells its rows apart, so whole rows are compared: a row that was changed since comes back beside \
+             its newer form"
                 .to_owned(),
         );
     }
@@ -132,10 +133,12 @@ fn triggers(
             "its triggers fire for every row that is merged: {names}"
         )),
         (false, Some("p")) => preview.obstacles.push(format!(
-            "it is partitioned and has triggers ({names}), which cannot be switched off for all partitions at once: say --fire-triggers, or name the partitions"
+            "it is partitioned and has triggers ({names}), which cannot be switched off for all partitions at once: \
+             say --fire-triggers, or name the partitions"
         )),
         (false, _) => preview.notes.push(format!(
-            "its triggers do not fire for what is merged, and are on again when it is committed: {names} (--fire-triggers lets them)"
+            "its triggers do not fire for what is merged, and are on again when it is committed: {names} \
+             (--fire-triggers lets them)"
         )),
     }
     Ok(())
@@ -218,7 +221,8 @@ fn children(
         }
         if mode == Mode::Exact && preview.counts.only_now.unwrap_or(0) > 0 {
             preview.obstacles.push(format!(
-                "deleting the {} rows written since would reach into {child} (its foreign key deletes or changes what refers to them): delete them by hand, or use --mode changed",
+                "deleting the {} rows written since would reach into {child} (its foreign key deletes or changes what \
+                 refers to them): delete them by hand, or use --mode changed",
                 preview.counts.only_now.unwrap_or(0)
             ));
         }
@@ -262,7 +266,8 @@ fn unique(table: &Table, now: &mut Client, preview: &mut TablePreview) -> Result
         let count = number(now, &sql)?;
         if count > 0 {
             preview.obstacles.push(format!(
-                "{count} rows cannot come back because rows written since hold their value in {index} ({}): leave them out with --where, or change the newer rows",
+                "{count} rows cannot come back because rows written since hold their value in {index} ({}): leave \
+                 them out with --where, or change the newer rows",
                 columns.join(", ")
             ));
         }

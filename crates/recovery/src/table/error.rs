@@ -14,12 +14,14 @@ pub enum TableError {
     #[error("{table} cannot be restored row by row: {reason}")]
     Unfit { table: String, reason: String },
     #[error(
-        "{table} has no primary key and no unique index of columns that are never null, so rows cannot be told apart for the mode {mode}. \
-         Use the mode missing (whole rows are compared), or restore it beside the table: bre restore --to DIR, then copy by hand"
+        "{table} has no primary key and no unique index of columns that are never null, so rows cannot be told apart \
+         for the mode {mode}. Use the mode missing (whole rows are compared), or restore it beside the table: bre \
+         restore --to DIR, then copy by hand"
     )]
     NoKey { table: String, mode: &'static str },
     #[error(
-        "--where names a part of the rows of that moment; the mode exact would delete all others. Use the mode missing or changed"
+        "--where names a part of the rows of that moment; the mode exact would delete all others. Use the mode \
+         missing or changed"
     )]
     ExactPart,
     #[error("interrupted; nothing was changed")]
@@ -31,8 +33,9 @@ pub enum TableError {
     )]
     Moved { table: String },
     #[error(
-        "{table} is being written to: what was shown ({shown}) is not what would happen now ({found}). Nothing was changed. Stop the writers, \
-         or use the mode missing, which keeps everything written since; then give the command again"
+        "{table} is being written to: what was shown ({shown}) is not what would happen now ({found}). Nothing was \
+         changed. Stop the writers, or use the mode missing, which keeps everything written since; then give the \
+         command again"
     )]
     NotAgreed {
         table: String,
@@ -40,7 +43,8 @@ pub enum TableError {
         found: String,
     },
     #[error(
-        "{table} could not be locked: other transactions hold it ({holders}). Nothing was changed. Wait for them or end them, then give the command again"
+        "{table} could not be locked: other transactions hold it ({holders}). Nothing was changed. Wait for them or \
+         end them, then give the command again"
     )]
     Locked { table: String, holders: String },
     #[error("{doing}: {error}\nNothing was changed{hint}")]
@@ -50,12 +54,14 @@ pub enum TableError {
         hint: &'static str,
     },
     #[error(
-        "after the merge {table} still differed ({left}), so it was rolled back and nothing was changed. A trigger, rule or type of this table changes what is \
-         written: restore it beside the table (bre restore --to DIR) and copy by hand"
+        "after the merge {table} still differed ({left}), so it was rolled back and nothing was changed. A trigger, \
+         rule or type of this table changes what is written: restore it beside the table (bre restore --to DIR) and \
+         copy by hand"
     )]
     NotProved { table: String, left: String },
     #[error(
-        "the connection broke at the commit ({0}): whether the merge was committed is not known. Give the command again: restored rows are not restored twice"
+        "the connection broke at the commit ({0}): whether the merge was committed is not known. Give the command \
+         again: restored rows are not restored twice"
     )]
     Unknown(WireError),
     #[error("how the dropped table {table} was made could not be read: {reason}")]
@@ -76,7 +82,8 @@ impl TableError {
                     ": a row refers to another one that is gone too. Name both tables: --table PARENT,CHILD"
                 }
                 Some("23505") => {
-                    ": a row written since holds the same unique value. Leave the old one out with --where, or change the newer one"
+                    ": a row written since holds the same unique value. Leave the old one out with --where, or change \
+                     the newer one"
                 }
                 Some("42501") => ". The role may not do that: use a role that owns the table",
                 _ => "",

@@ -215,8 +215,8 @@ fn check_columns(table: &Table) -> Result<(), TableError> {
     Err(unfit(
         &table.name,
         format!(
-            "the columns {} were added since, must not be null and have no default, so the old rows cannot have them. Give them a default: \
-             ALTER TABLE {} ALTER COLUMN {} SET DEFAULT …",
+            "the columns {} were added since, must not be null and have no default, so the old rows cannot have them. \
+             Give them a default: ALTER TABLE {} ALTER COLUMN {} SET DEFAULT …",
             missing.join(", "),
             table.name.sql(),
             quote_identifier(missing[0])

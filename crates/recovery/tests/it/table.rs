@@ -122,8 +122,8 @@ fn an_emptied_table_comes_back_under_load_and_every_other_case_is_handled_or_ref
         // The mistake, and the place in the WAL just before it.
         let before = value(
             &source,
-            "BEGIN; LOCK TABLE orders; CREATE TEMP TABLE place AS SELECT pg_current_wal_insert_lsn() AS lsn, (SELECT count(*) FROM orders) AS rows; \
-             DELETE FROM orders; COMMIT; SELECT lsn || ' ' || rows FROM place",
+            "BEGIN; LOCK TABLE orders; CREATE TEMP TABLE place AS SELECT pg_current_wal_insert_lsn() AS lsn, (SELECT \
+             count(*) FROM orders) AS rows; DELETE FROM orders; COMMIT; SELECT lsn || ' ' || rows FROM place",
         );
         let (place, rows) = before.split_once(' ').unwrap();
         let rows: u64 = rows.parse().unwrap();
