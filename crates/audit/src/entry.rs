@@ -83,7 +83,7 @@ pub enum EntryError {
     TooLong(usize),
 }
 
-/// What stands before the fields.
+/// What is before the fields.
 pub(crate) struct Head {
     pub(crate) log: u16,
     pub(crate) epoch: u32,

@@ -17,7 +17,7 @@ pub struct StoredEntry {
     pub hash: Vec<u8>,
 }
 
-/// Where a log stands after its last entry. Epoch and position are 0 for a log without entries.
+/// Where a log is after its last entry. Epoch and position are 0 for a log without entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) log: u16,

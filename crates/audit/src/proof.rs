@@ -174,7 +174,7 @@ impl InclusionProof {
             // A link is not part of a proof: one that is there is not what the content is written as.
             head: SignedHead::from_fields(json.head)?.without_link(),
         };
-        // What stands there for people's eyes only is right as well.
+        // Written again and compared, so that the fields for people cannot disagree with the entry.
         match proof.to_json() == bytes {
             true => Ok(proof),
             false => Err(ProofError::Edited),
@@ -324,7 +324,7 @@ impl Prover {
     }
 }
 
-/// The perfect subtree that a position lies in: which one from the left, its first position and its last.
+/// The perfect subtree that a position is in: which one from the left, its first position and its last.
 fn below_peak(size: u64, position: u64) -> Option<(usize, u64, u64)> {
     if position == 0 || position > size {
         return None;

@@ -99,7 +99,7 @@ impl RowLeaves {
         }
     }
 
-    /// Where a leaf stands in the tree, and the way from its sibling up to the one below the root. `None`: it is not
+    /// Where a leaf is in the tree, and the way from its sibling up to the one below the root. `None`: it is not
     /// among them.
     pub fn path(&mut self, leaf: Hash) -> Option<(u64, Vec<Hash>)> {
         self.0.sort_unstable();

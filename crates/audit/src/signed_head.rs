@@ -93,7 +93,7 @@ impl SignedHead {
         self
     }
 
-    /// As it stands in a proof.
+    /// As it is in a proof.
     #[must_use]
     pub fn without_link(mut self) -> SignedHead {
         self.link = None;

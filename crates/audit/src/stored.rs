@@ -19,7 +19,7 @@ pub(crate) const DICTIONARY: &[u8] = include_bytes!("dictionary_1.bin");
 const DICTIONARY_NUMBER: u8 = 1;
 /// The quick end: with the dictionary it finds nearly all that slower levels find.
 const LEVEL: i32 = -5;
-/// What stands before the compressed fields: the entry's own head with the other magic, and the dictionary's number.
+/// What is before the compressed fields: the entry's own head with the other magic, and the dictionary's number.
 const PACKED_HEAD: usize = HEADER_BYTES + 1;
 
 static ENCODER: LazyLock<EncoderDictionary<'static>> =

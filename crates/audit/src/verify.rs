@@ -202,7 +202,7 @@ impl Verifier {
         }
     }
 
-    /// The writer's state at the end of the log, to go on from. `None` after a fault.
+    /// The writer's state at the end of the log, to continue from. `None` after a fault.
     pub fn chain(&self) -> Option<Chain> {
         self.report
             .first_bad

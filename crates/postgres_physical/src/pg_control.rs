@@ -77,7 +77,7 @@ impl ControlFile {
     }
 
     pub fn parse(bytes: &[u8]) -> Result<ControlFile, ControlError> {
-        // Everything read lies within the first 296 bytes.
+        // Everything read is within the first 296 bytes.
         let short = || ControlError::Short(bytes.len());
         let head = bytes.get(..296).ok_or_else(short)?;
         let word =

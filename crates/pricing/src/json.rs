@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::number::{DIGITS_BYTES, Fixed, NumberError};
 
 impl<const D: u32> Fixed<D> {
-    /// From one JSON value as it stands in a document: `12.5` or `"12.5"`.
+    /// From one JSON value as it is in a document: `12.5` or `"12.5"`.
     pub fn from_json(raw: &RawValue) -> Result<Fixed<D>, NumberError> {
         let text = raw.get();
         match text

@@ -22,7 +22,7 @@ use super::{
 
 /// How long a recovery may take before the drill stops waiting: the guide's own limit.
 const GIVE_UP: Duration = crate::objectives::RTO_GUIDE;
-/// Clients go on for a while on the recovered system, so that its new epoch is loaded too.
+/// Clients continue for a while on the recovered system, so that its new epoch is loaded too.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// A fault of the store is still there for so long when the recovery begins.
 const LINGERS: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ pub struct DatabaseLoss {
     pub strict: bool,
     /// Kill the engine (and with it the streamer) in the same instant.
     pub and_engine: bool,
-    /// Keep a warm spare, whose folder survives, and see it take the place of the database.
+    /// Keep a warm standby, whose folder survives, and see it take the place of the database.
     pub spare: bool,
     /// What goes wrong besides.
     pub fault: Option<Fault>,
@@ -115,7 +115,7 @@ struct Run<'a> {
     ready: Ready,
     clients: Vec<Child>,
     random: StdRng,
-    /// The restore that the spare came from.
+    /// The restore that the standby came from.
     spare: Option<String>,
 }
 
@@ -264,7 +264,7 @@ impl<'a> Run<'a> {
         Ok(Some(trouble))
     }
 
-    /// Kills end before the loss, so that there is a database to lose; faults of the store go on.
+    /// Kills end before the loss, so that there is a database to lose; faults of the store continue.
     fn end_kills(&mut self, trouble: Option<Trouble>) -> Result<Option<Trouble>, DrillError> {
         if self.drill.fault != Some(Fault::Kills) {
             return Ok(trouble);

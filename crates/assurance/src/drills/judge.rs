@@ -21,7 +21,7 @@ pub struct Report {
     pub scenario: String,
     pub mode: String,
     pub and_engine: bool,
-    /// A warm spare took the place of the database.
+    /// A warm standby took the place of the database.
     pub spare: bool,
     /// What went wrong besides.
     pub fault: Option<Fault>,
@@ -81,7 +81,7 @@ pub(crate) struct Evidence {
     pub(crate) clients: usize,
     pub(crate) strict: bool,
     pub(crate) and_engine: bool,
-    /// The restore that the spare came from, when it was to take the place.
+    /// The restore that the standby came from, when it was to take the place.
     pub(crate) spare: Option<String>,
     pub(crate) fault: Option<Fault>,
     pub(crate) rto_max: Duration,

@@ -134,7 +134,7 @@ impl System {
         Ok(pids)
     }
 
-    /// Deletes everything but the repository and its keys, and the spare if it is to survive, as a burnt disk would.
+    /// Deletes everything but the repository and its keys, and the standby if it is to survive, as a burnt disk would.
     /// Only ever called on the drill's own folder.
     pub(crate) fn destroy(&self, but_the_spare: bool) -> Result<(), DrillError> {
         let read =

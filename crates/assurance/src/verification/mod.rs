@@ -372,8 +372,8 @@ fn open<'a>(
     options: &'a Options<'a>,
 ) -> Result<Database<'a>, WireError> {
     let mut client = Client::connect(&connect.clone().with_database(name))?;
-    // Whatever the server's settings are: a check waits for nobody's commit, and believes no index about a table. What
-    // is missing in a copy is installed there, whoever may write.
+    // Regardless of the server's settings: a check does not wait for any commit, and does not trust an index about a
+    // table. What is missing in a copy is installed there, whoever may write.
     client.query(
         "SET default_transaction_read_only = off; SET synchronous_commit = local; SET search_path = pg_catalog, pg_temp; \
          SET ROLE NONE; SET row_security = off; SET DateStyle = 'ISO, YMD'; SET TimeZone = 'UTC'; SET transform_null_equals = off; \

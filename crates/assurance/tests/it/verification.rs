@@ -290,7 +290,7 @@ fn a_database_that_cannot_be_entered_costs_no_other_and_keys_have_their_own_oper
     odd::database(&postgres, "broken");
     postgres.sql("ALTER DATABASE broken SET local_preload_libraries = 'nowhere'");
     odd::settings_of_an_application(&postgres, "postgres");
-    // `=` of a type that lies in a schema which is not searched means something else.
+    // `=` of a type that is in a schema which is not searched means something else.
     odd::client_of(&postgres, "with=sign")
         .query(
             "CREATE EXTENSION amcheck; CREATE EXTENSION citext; CREATE TABLE p (name citext PRIMARY KEY); \

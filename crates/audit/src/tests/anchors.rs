@@ -16,7 +16,7 @@ fn lost(head: &Head) -> LostHead {
 }
 
 impl Log {
-    /// Every head as it lies in a repository, each with a link to the one before.
+    /// Every head as it is in a repository, each with a link to the one before.
     fn linked(&self) -> Vec<SignedHead> {
         let mut previous = None;
         let mut all = Vec::new();

@@ -4,7 +4,7 @@ use super::Log;
 use crate::stored::{PACKED_MAGIC, compress};
 use crate::*;
 
-/// Like a quote's: most of it stands in the dictionary.
+/// Like a quote's: most of it is in the dictionary.
 fn quote() -> Fields {
     let policy = r#"{"name":"standard","version":1,"combine":"additive","threshold":0.000000,"slope":0.01000000,"weight":0.05000000,"minimum_rate":0.00010000,"status":{"easy_max":0.00500000,"medium_max":0.03000000},"freshness":{"base_rate_age_seconds_max":86400,"volatility_age_seconds_max":345600,"event_age_seconds_max":604800,"refuse_stale":false}}"#;
     Fields::new()

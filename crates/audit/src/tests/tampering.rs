@@ -24,7 +24,7 @@ fn check(log: &Log, epoch: i64, position: i64, says: &str) {
     assert!(!report.is_sound());
 }
 
-/// Writes the rows from `from` on anew, so that chain and hashes are right again.
+/// Writes the rows from `from` on again, so that chain and hashes are right again.
 fn rechain(log: &mut Log, from: usize) {
     let mut previous = Hash::try_from(&log.rows[from - 1].hash[..]).unwrap();
     for (index, row) in log.rows.iter_mut().enumerate().skip(from) {

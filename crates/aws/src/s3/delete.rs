@@ -9,7 +9,7 @@ use super::{
     remote::{Doing, Remote, code_of, status_of},
 };
 
-/// What an object is called that lies in a bucket without versions. Named by it, it is deleted or nothing is: in a
+/// What an object is called that is in a bucket without versions. Named by it, it is deleted or nothing is: in a
 /// bucket that keeps versions since a moment ago, nothing is hidden.
 const ONLY_VERSION: &str = "null";
 /// The stream's own puts go through the same server.

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-/// A bucket, what stands before all names in it, and how it is reached. Credentials come from the SDK's usual places
+/// A bucket, what is before all names in it, and how it is reached. Credentials come from the SDK's usual places
 /// (environment, profile, the machine's role); a location names a profile or a file at most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Location {

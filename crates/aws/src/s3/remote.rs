@@ -200,7 +200,7 @@ pub(super) fn status_of<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|answer| answer.status().as_u16())
 }
 
-/// A failure to connect or to answer, in few words; the SDK's own text goes on for lines.
+/// A failure to connect or to answer, in few words; the SDK's own text continues for lines.
 fn said<E: std::error::Error + 'static>(error: &SdkError<E, HttpResponse>) -> String {
     let text = DisplayErrorContext(error).to_string();
     let text = text.split(" (").next().unwrap_or_default();

@@ -334,7 +334,7 @@ fn a_store_that_is_away_takes_no_retries_from_another() {
     );
 }
 
-/// The stream's way to a whole segment: a put a flush, then the segment; what lies in tails is not read again, and a
+/// The stream's way to a whole segment: a put a flush, then the segment; what is in tails is not read again, and a
 /// deletion looks at one name only. Each of these was a request that the next flush waited for.
 #[test]
 fn tidying_up_after_a_segment_costs_few_requests() {

@@ -285,8 +285,8 @@ fn from_a_file_to_kms_and_back_rewrites_wraps_only() {
     assert_eq!(before, data());
 }
 
-/// KMS away: what is open goes on, what is new waits and can be tried again; the second recipient, kept offline, opens
-/// everything.
+/// KMS away: what is open continues, what is new waits and can be tried again; the second recipient, kept offline,
+/// opens everything.
 #[test]
 fn while_kms_is_away_an_open_span_goes_on_and_the_spare_key_opens_all() {
     let Some(mut world) = World::start() else {

@@ -1,5 +1,5 @@
-//! A database whose repository in S3 goes away, within the bound and beyond it, and a warm spare that knows nothing but
-//! that bucket. `make s3-outage MINUTES=3` makes the first outage that long.
+//! A database whose repository in S3 goes away, within the bound and beyond it, and a warm standby that knows nothing
+//! but that bucket. `make s3-outage MINUTES=3` makes the first outage that long.
 
 use std::{
     os::unix::fs::PermissionsExt,

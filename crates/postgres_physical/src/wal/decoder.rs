@@ -53,7 +53,7 @@ pub struct Decoder {
 enum Trouble {
     NeedMore,
     End(String),
-    /// The continued record was abandoned by a crash; go on at this page.
+    /// The continued record was abandoned by a crash; continue at this page.
     Abandoned(u64),
 }
 

@@ -8,10 +8,10 @@ use super::{RM_XLOG, XLOG_SWITCH};
 use crate::lsn::Lsn;
 
 /// Goes over the bytes of WAL in order, from the start of a segment, and checks each page's place and each record's
-/// checksum. It keeps a header at most, whatever the length of a record, so that a stream can ask it before it promises
-/// anything.
+/// checksum. It keeps a header at most, regardless of the length of a record, so that a stream can ask it before it
+/// promises anything.
 ///
-/// A server whose files are removed under it goes on: it makes a segment anew, and its sender reads the zeros of it.
+/// A server whose files are removed under it continues: it makes a segment again, and its sender reads the zeros of it.
 /// They are no WAL.
 #[derive(Debug)]
 pub struct Follower {

@@ -317,7 +317,7 @@ fn check_pieces(bytes: &[u8], start: Lsn, expected: &[Record]) {
 }
 
 /// Whoever only follows says of WAL what whoever reads it says, in pieces of any size, and is not deceived by zeros
-/// that stand where a server whose files are gone makes them anew: from a page on, in a page, for a whole segment.
+/// that stand where a server whose files are gone makes them again: from a page on, in a page, for a whole segment.
 fn check_followed(bytes: &[u8], start: Lsn, found: &[Record]) {
     const SEGMENT: u64 = 1 << 20;
     let follow = |bytes: &[u8], start: Lsn, piece: usize| -> (Lsn, Result<(), WalEnd>) {

@@ -163,8 +163,8 @@ fn existing(path: &Path) -> &Path {
     found.unwrap_or(Path::new("/"))
 }
 
-/// Makes a folder that is missing, with those above it. `mode` is the folder's, whatever the umask; those above it are
-/// never writable for others.
+/// Makes a folder that is missing, with those above it. `mode` is the folder's, regardless of the umask; those above it
+/// are never writable for others.
 pub(super) fn make_folders_to(folder: &Path, mode: u32) -> Result<()> {
     if let Some(parent) = folder.parent().filter(|parent| !parent.exists()) {
         let mut builder = DirBuilder::new();
@@ -196,7 +196,7 @@ pub(super) fn sync_filesystems<'a>(places: impl IntoIterator<Item = &'a Path>) -
     Ok(())
 }
 
-/// Every file system that a data folder lies on: its own, those mounted at PostgreSQL's folders, and the tablespaces'.
+/// Every file system that a data folder is on: its own, those mounted at PostgreSQL's folders, and the tablespaces'.
 /// Of others nothing is waited for.
 pub(super) fn sync_cluster(dir: &Path) -> Result<()> {
     let mut places = vec![dir.to_owned()];

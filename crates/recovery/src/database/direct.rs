@@ -82,7 +82,7 @@ impl<'a> Output<'a> {
                 Err(error) => return Err(error),
             }
         };
-        // Whatever the umask leaves of it.
+        // With the bits that the umask leaves.
         file.set_permissions(Permissions::from_mode(mode))?;
         if size >= DIRECT_FROM {
             // One piece on disk, and a full disk is known at once. Not every file system can.

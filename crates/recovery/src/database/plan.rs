@@ -103,7 +103,7 @@ pub struct Plan {
     pub wal_bytes: u64,
     /// The span of the window that holds the target.
     pub span: Span,
-    /// WAL that the repository holds behind a hole, and that this restore does not bring back although everything was
+    /// WAL that the repository holds behind a hole, and that this restore leaves out although everything was
     /// asked for.
     pub beyond: Option<Beyond>,
 }
@@ -305,7 +305,7 @@ fn check_newest_wal(
     }
 }
 
-/// What the newest timeline goes on with behind the end of what can be restored.
+/// What the newest timeline continues with behind the end of what can be restored.
 enum Behind {
     Nothing,
     /// Behind a hole that is on record.
@@ -344,7 +344,7 @@ fn behind(holdings: &Holdings, end: u64, timeline: u32) -> Behind {
     }
 }
 
-/// A gap that nobody put on record is a loss of objects: what lies before it is not "the latest". One on record is
+/// A gap that nobody put on record is a loss of objects: what is before it is not "the latest". One on record is
 /// known: the plan says what it costs.
 fn check_nothing_beyond(holdings: &Holdings, span: &Span, timeline: u32) -> Result<()> {
     match behind(holdings, span.to_lsn(), timeline) {

@@ -30,7 +30,7 @@ use crate::{Error, Progress, Result};
 const STALL: Duration = Duration::from_secs(900);
 const LOOK: Duration = Duration::from_millis(10);
 pub(super) const PAGE_HEADER_BYTES_MAX: u64 = 40;
-/// WAL that was read ahead lies here until PostgreSQL takes it.
+/// WAL that was read ahead is here until PostgreSQL takes it.
 const STAGING: &str = "pg_wal/bre_ahead";
 /// How much replayed WAL PostgreSQL keeps before it writes what it replayed; a restore needs as much space.
 pub(super) const REPLAYED_MAX: u64 = 4 << 30;

@@ -36,9 +36,9 @@ pub struct Surplus {
     pub bytes: u64,
     /// Moved aside instead of deleted.
     pub kept: bool,
-    /// The backup has something of this name: it is made anew.
+    /// The backup has something of this name: it is created again.
     pub replaced: bool,
-    /// On another file system than what lies beside the data folder: it cannot be moved there by renaming.
+    /// On another file system than what is beside the data folder: it cannot be moved there by renaming.
     pub across: bool,
 }
 
@@ -111,7 +111,7 @@ impl Remains {
         Ok(remains)
     }
 
-    /// `across`: on another file system than what lies beside the data folder.
+    /// `across`: on another file system than what is beside the data folder.
     fn walk(&mut self, folder: &Path, across: bool, wanted: &Wanted<'_>) -> Result<()> {
         let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
         let mut paths = Vec::new();
@@ -163,7 +163,7 @@ impl Remains {
         if kind.is_fifo() || kind.is_block_device() || kind.is_char_device() {
             return self.stays(path, SPECIAL);
         }
-        // The links of tablespaces are always made anew.
+        // The links of tablespaces are always created again.
         if meta.is_symlink() && path.parent() != Some(&wanted.root.join(TABLESPACES)) {
             self.links.push(path.to_owned());
         }

@@ -17,7 +17,7 @@ pub struct Span {
     pub to_micros: i64,
 }
 
-/// The part of a span that lies on one timeline.
+/// The part of a span that is on one timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     pub timeline: u32,

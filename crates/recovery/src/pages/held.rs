@@ -114,8 +114,8 @@ impl Held {
     }
 
     /// Makes the server write whatever it holds in memory of these relations: afterwards none of their buffers is
-    /// dirty, and none becomes so while we hold the lock. The position that is returned lies after every change of
-    /// them; WAL goes on behind it.
+    /// dirty, and none becomes so while we hold the lock. The position that is returned is after every change of
+    /// them; WAL continues behind it.
     pub fn settle(&mut self, pages: &[&DamagedPage]) -> Result<Lsn, PageError> {
         let mut client = Client::connect(&self.connect)?;
         client.query("SET statement_timeout = 0; CHECKPOINT")?;
@@ -140,7 +140,7 @@ impl Held {
     }
 
     /// Writes the page as the restored folder has it. Not unless it is whole there, older than the lock, the lock is
-    /// still ours, and what lies on disk is what we saw.
+    /// still ours, and what is on disk is what we saw.
     pub fn put(&mut self, page: &DamagedPage, restored: &Path) -> Result<Put, PageError> {
         let from = restored.join(&page.path);
         let good = read_page(&from, page.block)?;

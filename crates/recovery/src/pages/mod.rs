@@ -97,7 +97,7 @@ impl DamagedPage {
         format!("{database}: {relation}{fork}, block {}", self.block)
     }
 
-    /// What to do when the page itself cannot be brought back.
+    /// What to do when the page itself cannot be restored.
     #[must_use]
     pub fn by_table(&self) -> String {
         match (&self.table, &self.database) {

@@ -205,7 +205,7 @@ impl Feeder {
         sync(&self.wal)
     }
 
-    /// Nothing new: the end, or a hole. The stream writes in order, so whatever lies behind this place was written
+    /// Nothing new: the end, or a hole. The stream writes in order, so whatever is behind this place was written
     /// after all before it; one more look decides.
     fn at_end(&mut self, sure: bool) -> SpareResult<Fed> {
         let due = self

@@ -44,7 +44,7 @@ const DEATHS_APART: Duration = Duration::from_secs(60);
 /// Between two tries of what failed.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(300);
-/// After its folder was taken a spare leaves the machine to whoever took it.
+/// After its folder was taken a standby leaves the machine to whoever took it.
 const REST: Duration = Duration::from_secs(10);
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -54,7 +54,7 @@ pub(crate) use crate::database::show_lsn;
 pub struct Settings {
     pub repository: Repository,
     pub private: RecipientPrivate,
-    /// The spare's own; PostgreSQL's account must be able to pass through.
+    /// The standby's own; PostgreSQL's account must be able to pass through.
     pub folder: PathBuf,
     /// For the sockets of its PostgreSQL; short, and that account's.
     pub sockets: PathBuf,
@@ -71,7 +71,7 @@ enum Life {
     Promoted(State, Server),
 }
 
-/// Why replay cannot go on, and what would help.
+/// Why replay cannot continue, and what would help.
 #[derive(Debug)]
 struct Lost {
     why: String,
@@ -87,7 +87,7 @@ enum Needs {
     Timeline(u32),
 }
 
-/// One spare in one folder, kept by one process.
+/// One standby in one folder, kept by one process.
 #[derive(Debug)]
 pub struct Spare {
     settings: Settings,
@@ -101,7 +101,7 @@ pub struct Spare {
     again: Backoff,
     /// Why nothing runs meanwhile.
     stopped_by: Option<String>,
-    /// Why the folder was last restored anew.
+    /// Why the folder was last restored again.
     anew: Option<String>,
     behind: Behind,
     watch: Watch,
@@ -352,8 +352,8 @@ impl Spare {
         Ok(promoted)
     }
 
-    /// Stops the promoted cluster and moves its folder to `to`, which must not be there. Afterwards the spare begins
-    /// anew.
+    /// Stops the promoted cluster and moves its folder to `to`, which must not be there. Afterwards the standby begins
+    /// again.
     pub fn hand_over(&mut self, to: &std::path::Path) -> SpareResult<Promoted> {
         let Life::Promoted(..) = &self.life else {
             return Err(SpareError::NotPromoted(self.settings.folder.clone()));
@@ -379,7 +379,7 @@ impl Spare {
         self.start_again()
     }
 
-    /// Cleanly; the next one goes on from here.
+    /// Cleanly; the next one continues from here.
     pub fn stop(mut self) -> SpareResult<()> {
         match std::mem::replace(&mut self.life, Life::Nothing) {
             Life::Nothing => Ok(()),

@@ -270,7 +270,7 @@ pub(super) fn stop(server: &mut Server) -> SpareResult<()> {
     Ok(())
 }
 
-/// Ours alone is the folder: what still runs there was left by a spare that was killed.
+/// Ours alone is the folder: what still runs there was left by a standby that was killed.
 pub(super) fn end_leftover(data: &Path) -> SpareResult<()> {
     if let Some(left) = Leftover::detect(data) {
         left.stop(STOP_PATIENCE)?;

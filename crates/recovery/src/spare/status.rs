@@ -22,7 +22,7 @@ pub enum Phase {
     CatchingUp,
     /// It has replayed what the repository held a moment ago.
     Following,
-    /// WAL is missing, or the repository goes on without it.
+    /// WAL is missing, or the repository continues without it.
     Lost,
     Promoted,
 }
@@ -52,7 +52,7 @@ pub struct Status {
     pub backup_id: Option<String>,
     pub timeline: u32,
     pub replayed_lsn: String,
-    /// The newest that the repository holds, as far as the spare knows.
+    /// The newest that the repository holds, as far as the standby knows.
     pub repository_lsn: String,
     pub lag_bytes: u64,
     pub lag_seconds: f64,
@@ -64,7 +64,7 @@ pub struct Status {
     pub newest_commit_at: Option<String>,
     /// When the old primary was last heard of in the repository, by its own clock.
     pub repository_confirmed_at: Option<String>,
-    /// Why it was last restored anew.
+    /// Why it was last restored again.
     pub restored_anew: Option<String>,
     pub sockets: PathBuf,
     pub promoted: Option<Promoted>,

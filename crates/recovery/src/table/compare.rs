@@ -1,5 +1,5 @@
-//! Rows of then against rows of now, by key, or by whole rows without a key. The preview and the check after the merge
-//! use the same figures.
+//! Rows of that moment against rows of now, by key, or by whole rows without a key. The preview and the check after the
+//! merge use the same figures.
 
 use postgres_physical::server::sql::{Client, quote_identifier};
 use postgres_physical::wire::WireError;
@@ -60,7 +60,7 @@ pub struct Counts {
     pub missing: u64,
     /// There then and now, with another content.
     pub different: u64,
-    /// There now, not then: written since. Not counted when only a part of then was asked for.
+    /// There now, not then: written since. Not counted when only a part of that moment was asked for.
     pub only_now: Option<u64>,
 }
 
@@ -84,7 +84,7 @@ impl Counts {
     }
 }
 
-/// SQL about one table that is there on both sides: `s` is a row of then, `l` a row of now.
+/// SQL about one table that is there on both sides: `s` is a row of that moment, `l` a row of now.
 pub(super) struct Sides<'a> {
     pub(super) table: &'a Table,
     pub(super) live: String,
@@ -134,8 +134,8 @@ impl<'a> Sides<'a> {
         told_apart.collect()
     }
 
-    /// Whole rows of then that are not there as often now: where one of each lies, and how many are missing. Both sides
-    /// are gone through once and counted in one hash table, which takes to the disk what does not fit.
+    /// Whole rows of that moment that are not there as often now: where one of each lies, and how many are missing.
+    /// Both sides are gone through once and counted in one hash table, which takes to the disk what does not fit.
     fn missing_whole_rows(&self) -> String {
         let one_side = |side: &str, table: &str, place: &str| {
             let columns = self.whole_row(side).into_iter().enumerate();
@@ -151,7 +151,7 @@ impl<'a> Sides<'a> {
             true => String::new(),
             false => format!("GROUP BY {} ", keys.join(", ")),
         };
-        // Only rows of then have a place: as many rows without one are there now.
+        // Only rows of that moment have a place: as many rows without one are there now.
         format!(
             "SELECT max(bre_place) AS bre_place, 2 * count(bre_place) - count(*) AS bre_count \
              FROM ({} UNION ALL {}) bre_both {group}HAVING 2 * count(bre_place) > count(*)",
@@ -175,7 +175,7 @@ impl<'a> Sides<'a> {
         )
     }
 
-    /// The rows of then that are missing, as a query over `s`.
+    /// The rows of that moment that are missing, as a query over `s`.
     pub(super) fn missing(&self, what: &str) -> String {
         let (staged, live) = (&self.table.staged, &self.live);
         if self.is_keyed() {
@@ -262,7 +262,7 @@ impl<'a> Sides<'a> {
         Ok((counts, samples))
     }
 
-    /// In one pass: rows of then, those that are missing, those that differ.
+    /// In one pass: rows of that moment, those that are missing, those that differ.
     fn compared(&self, now: &mut Client) -> Result<(u64, u64, u64), WireError> {
         let sql = format!(
             "SELECT count(*), count(*) FILTER (WHERE l.tableoid IS NULL), count(*) FILTER (WHERE l.tableoid IS NOT NULL AND {}) \

@@ -313,7 +313,7 @@ fn delete(table: &Table, now: &mut Client) -> Result<u64, TableError> {
     counted(now, &sql, &format!("deleting rows of {}", table.name))
 }
 
-/// A sequence that was set back, or made anew, must not hand out what came back.
+/// A sequence that was set back, or created again, must not hand out what came back.
 fn move_sequences(table: &Table, now: &mut Client) -> Result<Vec<String>, TableError> {
     let literal = postgres_physical::server::sql::quote_literal(&table.name.sql());
     let sql = format!(

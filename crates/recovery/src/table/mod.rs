@@ -59,7 +59,7 @@ pub struct Request<'a> {
     pub now: ConnectOptions,
     pub tables: Vec<TableName>,
     pub mode: Mode,
-    /// An SQL condition on rows of then; runs on the scratch cluster only.
+    /// An SQL condition on rows of that moment; runs on the scratch cluster only.
     pub only: Option<String>,
     /// User triggers fire for what is merged. Otherwise they are off for this transaction.
     pub fire_triggers: bool,
@@ -143,7 +143,7 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// Copies the rows of then beside the tables of now.
+    /// Copies the rows of that moment beside the tables of now.
     pub fn stage(&mut self, progress: &dyn Progress) -> Result<(), TableError> {
         watched(&self.cancels, progress, || {
             for table in &self.tables {

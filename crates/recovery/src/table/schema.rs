@@ -14,7 +14,8 @@ pub struct Dump<'a> {
 }
 
 impl Dump<'_> {
-    /// `pre-data`: the table itself; `post-data`: indexes, constraints and triggers, which go on when its rows are in.
+    /// `pre-data`: the table itself; `post-data`: indexes, constraints and triggers, which are added when its rows are
+    /// in.
     pub(super) fn section(
         &self,
         connect: &ConnectOptions,

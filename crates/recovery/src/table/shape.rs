@@ -187,7 +187,7 @@ fn unfit(name: &TableName, reason: impl Into<String>) -> TableError {
     }
 }
 
-/// What was added since must have a value for rows of then.
+/// What was added since must have a value for rows of that moment.
 fn check_columns(table: &Table) -> Result<(), TableError> {
     if table.columns.is_empty() {
         return Err(unfit(

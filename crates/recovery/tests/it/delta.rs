@@ -298,7 +298,7 @@ fn delta_child() {
     let _ = recover(&request, &progress);
 }
 
-/// The disk fills up while files are written: that is said, and once there is room the restore goes on.
+/// The disk fills up while files are written: that is said, and once there is room the restore continues.
 #[test]
 fn a_full_disk_is_said_and_the_restore_goes_on_when_there_is_room() {
     if !rustix::process::geteuid().is_root() {

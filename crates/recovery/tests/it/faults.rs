@@ -143,7 +143,7 @@ fn damaged_wal_ends_recovery_with_its_name() {
         matches!(&error, Error::Recovery { .. }) && error.to_string().contains(name),
         "{error}"
     );
-    // Mended, the same folder can go on from where it was.
+    // Mended, the same folder can continue from where it was.
     spoil(last);
     let recovered = world.recover(&plan, &to).unwrap();
     assert_eq!(
@@ -214,7 +214,7 @@ fn a_fetch_without_a_server_is_trouble_and_not_the_end() {
     assert!(!to.exists());
 }
 
-/// A server whose files were removed under it streams the zeros of a segment that it makes anew, and goes on behind
+/// A server whose files were removed under it streams the zeros of a segment that it makes again, and continues behind
 /// them. What comes before them comes back, and the way there is named instead of one that fails again and again.
 #[test]
 fn bytes_that_are_no_wal_end_what_can_be_restored_and_are_named() {

@@ -1,4 +1,4 @@
-//! A real PostgreSQL backed up, streamed, lost and brought back.
+//! A real PostgreSQL backed up, streamed, lost and restored.
 #![allow(clippy::unwrap_used)]
 
 mod crashes;

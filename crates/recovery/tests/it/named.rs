@@ -1,7 +1,7 @@
 //! PostgreSQL 17 and newer names the pages that changed (`scripts/postgresql-18` installs such a server): every
 //! incremental must be what a full backup at the same moment is, page by page, and come up.
 //!
-//! `SEED=7 ROUNDS=40 cargo nextest run -p recovery named` goes on for longer.
+//! `SEED=7 ROUNDS=40 cargo nextest run -p recovery named` continues for longer.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;

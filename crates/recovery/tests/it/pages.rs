@@ -1,4 +1,4 @@
-//! Bytes flipped on disk under a running PostgreSQL with checksums: found by name, brought back, and nothing else
+//! Bytes flipped on disk under a running PostgreSQL with checksums: found by name, restored, and nothing else
 //! touched.
 
 use std::os::unix::fs::FileExt;
@@ -211,7 +211,7 @@ fn damaged_pages_are_found_by_name_and_come_back() {
     let pages = world.damaged();
     assert_eq!(pages.len(), 1, "{pages:?}");
     let put = world.repair(&streamer, &pages, "second");
-    // Held in memory, written by the checkpoint when it was dirty, brought back when it was not: good either way.
+    // Held in memory, written by the checkpoint when it was dirty, restored when it was not: good either way.
     assert!(
         [Put::GoodAlready, Put::Written].contains(&put[0]),
         "{put:?}"

@@ -1,4 +1,4 @@
-//! A warm spare: it follows a primary through the repository alone, is promoted, and gives way to nothing but the
+//! A warm standby: it follows a primary through the repository alone, is promoted, and gives way to nothing but the
 //! truth.
 
 use std::sync::mpsc::{Sender, channel};
@@ -21,7 +21,7 @@ const AT_ONCE: Conditions = Conditions {
 
 type Order = Box<dyn FnOnce(&mut Spare) + Send>;
 
-/// A spare that is turned by a thread of its own, as its process does.
+/// A standby that is turned by a thread of its own, as its process does.
 struct Kept {
     orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
@@ -170,7 +170,7 @@ fn a_spare_follows_is_promoted_and_followed_by_another() {
     world.postgres.stop(StopMode::Fast);
     world.postgres.start_again();
     insert(&source, 10);
-    // A spare that was stopped goes on from its folder; it is not restored again.
+    // A standby that was stopped continues from its folder; it is not restored again.
     let since = first.watch.status().since;
     drop(first);
     insert(&source, 3000);
@@ -262,7 +262,7 @@ fn refused_while_the_primary_streams(spare: &Kept, source: &ConnectOptions) {
     assert_eq!(spare.value("SELECT pg_is_in_recovery()::text"), "true");
 }
 
-/// WAL that is gone stops the spare where it is. It says so, cannot be promoted, and is restored anew as soon as a
+/// WAL that is gone stops the standby where it is. It says so, cannot be promoted, and is restored again as soon as a
 /// backup leads on.
 #[test]
 fn a_hole_is_told_and_bridged_by_the_next_backup() {

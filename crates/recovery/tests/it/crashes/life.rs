@@ -1,5 +1,5 @@
 //! Lives of one machine, told by a seed: it streams, backs up, expires, rotates its key, restores and stops at some
-//! write; then the next life opens what is left and goes on. Meanwhile its store is full for a while, refuses calls,
+//! write; then the next life opens what is left and continues. Meanwhile its store is full for a while, refuses calls,
 //! lists what was; its clock jumps.
 
 use std::sync::Arc;

@@ -173,7 +173,7 @@ impl Model {
         }
     }
 
-    /// From the backup that must bring back the oldest moment of the window, to the last byte that was acknowledged.
+    /// From the backup that must restore the oldest moment of the window, to the last byte that was acknowledged.
     fn check_wal(
         &self,
         reader: &WalReader,

@@ -44,7 +44,7 @@ fn answers(connect: &ConnectOptions, names: &[&str]) -> Vec<String> {
     answers
 }
 
-/// Backed up from `source` and brought back to the end of its WAL.
+/// Backed up from `source` and restored to the end of its WAL.
 fn comes_back(world: &World, source: SourceChoice, names: &[&str], to: &str) {
     let connect = world.postgres.connect_options();
     let streamer = world.stream(connect.clone());
