@@ -9,7 +9,7 @@ use std::{
 
 pub(super) const BLOCK: u64 = 2 << 20;
 const KEPT: usize = 24;
-/// Who reads to find damage is not to be told what was there long ago.
+/// A verification that reads later than this asks the store again.
 const FRESH: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]

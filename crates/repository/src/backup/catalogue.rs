@@ -59,7 +59,7 @@ pub struct BackupSummary {
 pub struct Catalogue {
     /// By start time.
     pub backups: Vec<BackupSummary>,
-    /// Manifests that cannot be read; they hide nobody else.
+    /// Manifests that cannot be read; the others are listed all the same.
     pub damaged: Vec<Error>,
 }
 

@@ -153,7 +153,10 @@ impl Worker {
         }
         let all = known.and_then(|known| Some((known, with_kept(known, kept, given)?)));
         let (known, all) = all.ok_or_else(|| {
-            Error::Input(format!("`{}`: its parent has not what is kept", file.path))
+            Error::Input(format!(
+                "`{}`: the parent backup has no copy of a page that the source skipped",
+                file.path
+            ))
         })?;
         let store = changed(known, &all);
         Ok((all, store))

@@ -1,4 +1,4 @@
-//! Whether the clock may be believed. A clock that jumped would let go of everything.
+//! Checks the clock before anything expires: after a jump forward everything would.
 
 use serde::Serialize;
 

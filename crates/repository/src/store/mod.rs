@@ -1,4 +1,4 @@
-//! Where objects lie. A store exists when it passes `suite`; faults are a wrapper.
+//! Object stores. Each implementation must pass `suite`; `FaultyStore` wraps one and injects faults.
 
 mod faulty;
 mod lock;

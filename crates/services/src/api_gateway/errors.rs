@@ -370,7 +370,9 @@ impl ApiError {
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => {
                 ApiError::HeadTooLarge(status)
             }
-            _ => ApiError::Unreadable("its first lines are no HTTP/1.1 request".to_owned()),
+            _ => ApiError::Unreadable(
+                "its first lines are not a well-formed HTTP/1.1 request".to_owned(),
+            ),
         }
     }
 }

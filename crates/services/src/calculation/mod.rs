@@ -154,7 +154,7 @@ impl Supposed {
                 *into = Sourced::new(value, "request", None);
             }
         }
-        // A feed's word is on the market as it is.
+        // The feed's status describes the real market, so overridden inputs do not use it.
         if *self != Supposed::default() {
             inputs.feed_status = None;
         }

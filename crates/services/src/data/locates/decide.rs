@@ -12,7 +12,7 @@ use crate::data::quotes::{RecordedQuote, quote_uuid};
 
 type Decided = Result<LocateDecision, Refusal>;
 
-/// What time does is nobody's request.
+/// The actor on record for transitions that expiry causes.
 const ENGINE: &str = "engine";
 
 pub(crate) fn decide(desk: &Desk, order: &LocateOrder) -> LocateDecision {

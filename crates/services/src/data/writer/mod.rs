@@ -64,7 +64,7 @@ pub enum WriterState {
     Away {
         reason: String,
     },
-    /// Told to keep its hands off.
+    /// Paused by the supervisor, during a recovery.
     Paused,
     /// The log in the database is not the one this engine knows: nothing is written until an operator has looked.
     Refusing {

@@ -1,4 +1,4 @@
-//! Asking a feed over HTTP: patient three times, never for long, never for much, and never anywhere else than it was told.
+//! Fetches from a feed over HTTP: three tries, bounded time and size, no redirects to other hosts.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
