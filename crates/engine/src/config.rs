@@ -417,6 +417,8 @@ pub(crate) struct Backup {
     pub(crate) wal_days: NonZeroU16,
     /// Of schema dumps. git keeps its history for longer; nothing is deleted there.
     pub(crate) schema_days: NonZeroU16,
+    /// Of components other than the database.
+    pub(crate) snapshot_days: NonZeroU16,
     /// Between the mark that something expires and its deletion. Longer than any backup takes.
     pub(crate) grace_hours: NonZeroU16,
     /// Of older engines: signed heads are thinned by one rule now (audit_log.md §5). Read, and without effect.
@@ -462,6 +464,7 @@ impl Default for Backup {
             incremental_days: days(7),
             wal_days: days(7),
             schema_days: days(90),
+            snapshot_days: days(90),
             grace_hours: days(24),
             _heads_minutes: None,
             source: Source::Auto,
@@ -489,6 +492,7 @@ impl Backup {
             incremental_micros: micros(self.incremental_days),
             wal_micros: micros(self.wal_days),
             schema_micros: micros(self.schema_days),
+            snapshot_micros: micros(self.snapshot_days),
             grace_micros: i64::from(self.grace_hours.get()) * HOUR_MICROS,
             wal_at_once: false,
         }

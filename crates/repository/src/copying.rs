@@ -4,6 +4,8 @@
 //! What the other repository's rules would let go at once is not brought there. Proofs are not copied: a copy counts as proved when it
 //! was restored itself.
 
+mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +32,7 @@ const CLOCKS_MICROS: i64 = 10_000_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Copied {
     pub backups: u64,
+    pub snapshots: u64,
     pub objects: u64,
     pub bytes: u64,
     /// Tails that their segments stand for now.
@@ -127,6 +130,7 @@ impl Copy<'_> {
                 Err(error) => return Err(error),
             }
         }
+        self.bring_snapshots(&mut done)?;
         let proven = |head: &ObjectInfo| {
             oldest_open.is_none_or(|open| head.modified_micros < open - CLOCKS_MICROS)
         };
@@ -231,17 +235,7 @@ impl Copy<'_> {
                 remedy: "Copy it where the private key is: the manifest says it too",
             }
         })?;
-        let wanted: BTreeSet<String> = packs.iter().map(|id| pack_name(id)).collect();
-        let mut infos = self.from.store().list("packs/")?;
-        infos.retain(|info| wanted.contains(&info.name));
-        if infos.len() < wanted.len() {
-            return Err(StoreError::NotFound {
-                store: self.from.describe(),
-                object: format!("a pack of backup {}", backup.id),
-            }
-            .into());
-        }
-        self.bring(&infos)?;
+        self.bring_packs(&packs, &format!("backup {}", backup.id))?;
         if self.progress.cancelled() {
             return Ok(false);
         }
@@ -249,6 +243,21 @@ impl Copy<'_> {
         retention::refer(self.to, &backup.id, &packs.into_iter().collect::<Vec<_>>())?;
         self.one(&manifest, None)?;
         Ok(true)
+    }
+
+    /// All of these packs, before the manifest that refers to them.
+    fn bring_packs(&self, packs: &BTreeSet<String>, of: &str) -> Result<()> {
+        let wanted: BTreeSet<String> = packs.iter().map(|id| pack_name(id)).collect();
+        let mut infos = self.from.store().list("packs/")?;
+        infos.retain(|info| wanted.contains(&info.name));
+        if infos.len() < wanted.len() {
+            return Err(StoreError::NotFound {
+                store: self.from.describe(),
+                object: format!("a pack of {of}"),
+            }
+            .into());
+        }
+        self.bring(&infos)
     }
 
     /// What is not there yet.
@@ -349,7 +358,7 @@ impl Copy<'_> {
 }
 
 fn is_of_backup(name: &str) -> bool {
-    name.starts_with("packs/") || name.starts_with("backups/")
+    name.starts_with("packs/") || name.starts_with("backups/") || name.starts_with("snapshots/")
 }
 
 /// Sealed objects say themselves whether their first bytes are whole; damage is not spread.

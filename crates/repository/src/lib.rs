@@ -3,7 +3,8 @@
 //!
 //! Entry points: [`Repository`], then [`BackupWriter`] and [`WalWriter`] to write (a public key is enough),
 //! [`BackupReader`] and [`WalReader`] to read (needs the private key), [`catalogue`] and [`wal_inventory`] to look
-//! (needs no key), [`retention`] to delete what is old.
+//! (needs no key), [`retention`] to delete what is old; [`snapshot`] for documents of other components than the
+//! database.
 //!
 //! Absent: anything that speaks to PostgreSQL or knows the meaning of its files; async; S3 and KMS (crate `aws`) and
 //! hardware tokens (crate `pkcs11`), which implement this crate's traits.
@@ -24,6 +25,7 @@ mod progress;
 mod read_back;
 mod repository;
 pub mod retention;
+pub mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;

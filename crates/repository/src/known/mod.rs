@@ -3,12 +3,14 @@
 //!
 //! [`Parent`] is read and [`KnownWriter`] writes (mirrors); [`Journal`] remembers the packs of a backup that never ended.
 
+mod documents;
 mod journal;
 mod parent;
 mod records;
 mod window;
 mod writer;
 
+pub(crate) use documents::{DocumentHasher, DocumentTable, KnownSnapshot, SnapshotSubject};
 pub(crate) use journal::{CompletedPack, Journal, Unfinished, unfinished};
 pub(crate) use parent::Parent;
 pub(crate) use window::{

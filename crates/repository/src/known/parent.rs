@@ -223,7 +223,7 @@ fn read(folder: &CacheFolder) -> io::Result<std::result::Result<Parent, Reason>>
             Kind::Packs => parse_packs(&records.body, &mut packs),
             Kind::Blobs => parse_blobs(&records.body, &mut blobs),
             Kind::End => break serde_json::from_slice::<Subject>(&records.body).ok(),
-            Kind::JournalHead | Kind::CompletedPack => None,
+            Kind::JournalHead | Kind::CompletedPack | Kind::Documents => None,
         };
         if parsed.is_none() {
             return damaged();
@@ -257,7 +257,7 @@ fn read(folder: &CacheFolder) -> io::Result<std::result::Result<Parent, Reason>>
     }))
 }
 
-fn parse_packs(body: &[u8], packs: &mut Vec<PackRef>) -> Option<()> {
+pub(super) fn parse_packs(body: &[u8], packs: &mut Vec<PackRef>) -> Option<()> {
     let mut fields = Fields(body);
     while !fields.0.is_empty() {
         packs.push(PackRef {
@@ -268,7 +268,7 @@ fn parse_packs(body: &[u8], packs: &mut Vec<PackRef>) -> Option<()> {
     Some(())
 }
 
-fn parse_blobs(body: &[u8], blobs: &mut Vec<(BlobId, u32, u32)>) -> Option<()> {
+pub(super) fn parse_blobs(body: &[u8], blobs: &mut Vec<(BlobId, u32, u32)>) -> Option<()> {
     let mut fields = Fields(body);
     while !fields.0.is_empty() {
         blobs.push((BlobId(fields.array()?), fields.u32()?, fields.u32()?));

@@ -6,6 +6,7 @@ use crate::keys::ChunkIdKey;
 
 pub(super) const MAGIC_KNOWN: &[u8; 4] = b"BREK";
 pub(super) const MAGIC_JOURNAL: &[u8; 4] = b"BREJ";
+pub(super) const MAGIC_SNAPSHOT: &[u8; 4] = b"BRES";
 pub(super) const FILE_HEADER: usize = 8;
 const RECORD_HEADER: usize = 21;
 const VERSION: u16 = 1;
@@ -23,6 +24,7 @@ pub(super) enum Kind {
     End = 4,
     JournalHead = 5,
     CompletedPack = 6,
+    Documents = 7,
 }
 
 impl Kind {
@@ -34,6 +36,7 @@ impl Kind {
             Self::End,
             Self::JournalHead,
             Self::CompletedPack,
+            Self::Documents,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

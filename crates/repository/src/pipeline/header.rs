@@ -21,6 +21,7 @@ pub(crate) enum ObjectKind {
     WalTail = 4,
     History = 5,
     AuditArchive = 6,
+    Snapshot = 7,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +106,7 @@ impl ObjectHeader {
             4 => ObjectKind::WalTail,
             5 => ObjectKind::History,
             6 => ObjectKind::AuditArchive,
+            7 => ObjectKind::Snapshot,
             other => {
                 return Err(Error::damaged(
                     name,
@@ -135,6 +137,7 @@ pub(crate) enum BoxKind {
     WalHeartbeat = 7,
     History = 8,
     AuditEntries = 9,
+    Snapshot = 10,
 }
 
 impl BoxKind {
@@ -149,6 +152,7 @@ impl BoxKind {
             7 => Self::WalHeartbeat,
             8 => Self::History,
             9 => Self::AuditEntries,
+            10 => Self::Snapshot,
             _ => return None,
         })
     }

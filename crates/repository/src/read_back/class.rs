@@ -16,6 +16,9 @@ pub enum ObjectClass {
     Manifest,
     RestoreTest,
     PackList,
+    Snapshot,
+    SnapshotPackList,
+    SnapshotVerification,
     WalSegment,
     WalTail,
     History,
@@ -41,7 +44,7 @@ pub enum ObjectClass {
 
 impl ObjectClass {
     /// All that repository.md lists.
-    pub const KNOWN: [Self; 26] = [
+    pub const KNOWN: [Self; 29] = [
         Self::Format,
         Self::Cluster,
         Self::Wrap,
@@ -51,6 +54,9 @@ impl ObjectClass {
         Self::Manifest,
         Self::RestoreTest,
         Self::PackList,
+        Self::Snapshot,
+        Self::SnapshotPackList,
+        Self::SnapshotVerification,
         Self::WalSegment,
         Self::WalTail,
         Self::History,
@@ -83,6 +89,9 @@ impl ObjectClass {
             Self::Manifest => "backups/<name>/manifest",
             Self::RestoreTest => "backups/<name>/proof-<hex 16>",
             Self::PackList => "backups/<name>/packs-<hex 32>",
+            Self::Snapshot => "snapshots/<name>/<name>/manifest",
+            Self::SnapshotPackList => "snapshots/<name>/<name>/packs-<hex 32>",
+            Self::SnapshotVerification => "snapshots/<name>/<name>/verified-<hex 16>",
             Self::WalSegment => "wal/<hex 8>/<hex 16>.<name>",
             Self::WalTail => "tail/<hex 8>/<hex 16>/<hex 16>.<name>",
             Self::History => "timelines/<hex 8>.history",
@@ -117,6 +126,9 @@ impl ObjectClass {
             Self::Manifest => "manifests",
             Self::RestoreTest => "restore tests",
             Self::PackList => "pack lists",
+            Self::Snapshot => "manifests of snapshots",
+            Self::SnapshotPackList => "pack lists of snapshots",
+            Self::SnapshotVerification => "verifications of snapshots",
             Self::WalSegment => "WAL segments",
             Self::WalTail => "WAL tails",
             Self::History => "timeline histories",
@@ -246,6 +258,13 @@ mod tests {
         check("backups/x/proof-0123456789abcdef", ObjectClass::RestoreTest);
         check(&format!("wraps/{hex}/{hex}"), ObjectClass::Wrap);
         check(&format!("wraps/{hex}"), ObjectClass::Foreign);
+        let snapshot = "snapshots/configuration/20261123T081530Z-00000001";
+        check(&format!("{snapshot}/manifest"), ObjectClass::Snapshot);
+        check(
+            &format!("{snapshot}/packs-{hex}"),
+            ObjectClass::SnapshotPackList,
+        );
+        check(&format!("{snapshot}/part-1"), ObjectClass::Foreign);
         check(
             "wal/00000001/0000000000000001.s1-0a0b0c0d",
             ObjectClass::WalSegment,

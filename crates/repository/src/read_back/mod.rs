@@ -8,6 +8,7 @@ mod continuity;
 mod evidence;
 mod plain;
 mod sealed;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -145,7 +146,7 @@ pub fn read_back(
         .collect();
     progress.total(all.iter().map(|(_, object)| object.size).sum());
     // Manifests know the key of the chunks' ids and how long packs are.
-    let is_first = |class: ObjectClass| class == ObjectClass::Manifest;
+    let is_first = |class| matches!(class, ObjectClass::Manifest | ObjectClass::Snapshot);
     let (first, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(class, _)| is_first(*class));
     reading.read_all(&first, progress)?;
     progress.message("reading every object");
@@ -153,6 +154,7 @@ pub fn read_back(
     if !progress.cancelled() {
         progress.message("comparing backups with their packs");
         reading.compare_backups(&objects, progress)?;
+        reading.compare_snapshots(&objects, progress)?;
     }
     let mut timelines = Vec::new();
     let mut newest = None;
@@ -187,6 +189,7 @@ struct Reading<'a> {
     /// Of each key under which chunks have their ids.
     identifiers: Mutex<Vec<(String, Identifier)>>,
     manifests: Mutex<Vec<ManifestFacts>>,
+    snapshots: Mutex<Vec<snapshots::SnapshotFacts>>,
     evidence: Mutex<Vec<Evidence>>,
     counts: Mutex<BTreeMap<ObjectClass, Counts>>,
     findings: Mutex<Vec<Finding>>,
@@ -230,6 +233,7 @@ impl<'a> Reading<'a> {
             closed: Mutex::default(),
             identifiers: Mutex::default(),
             manifests: Mutex::default(),
+            snapshots: Mutex::default(),
             evidence: Mutex::new(options.evidence.clone()),
             counts: Mutex::default(),
             findings: Mutex::default(),
@@ -279,6 +283,9 @@ impl<'a> Reading<'a> {
             ObjectClass::Manifest => self.manifest(name),
             ObjectClass::RestoreTest => self.restore_test(name),
             ObjectClass::PackList => self.pack_list(name),
+            ObjectClass::Snapshot => self.snapshot(name),
+            ObjectClass::SnapshotPackList => self.snapshot_pack_list(name),
+            ObjectClass::SnapshotVerification => self.snapshot_verification(name),
             ObjectClass::WalSegment => self.segment(name),
             ObjectClass::WalTail => self.tail(name),
             ObjectClass::History => self.history(name),

@@ -14,7 +14,7 @@ use crate::wal::{check_clear_segment, check_segment, check_tail};
 
 impl Reading<'_> {
     /// The ring that opens this object; `None` when none does.
-    fn ring<'s>(
+    pub(super) fn ring<'s>(
         &'s self,
         ring: Option<&'s KeyRing>,
         name: &str,
@@ -27,7 +27,11 @@ impl Reading<'_> {
     }
 
     /// One box to the end of the object, for which there is no key.
-    fn clear_box(name: &str, bytes: &[u8], kinds: (ObjectKind, BoxKind)) -> Result<ObjectHeader> {
+    pub(super) fn clear_box(
+        name: &str,
+        bytes: &[u8],
+        kinds: (ObjectKind, BoxKind),
+    ) -> Result<ObjectHeader> {
         let (header, len) = ObjectHeader::decode(name, bytes)?;
         let boxes = boxes_of(name, &bytes[len..], len as u64)?;
         match (header.kind == kinds.0, boxes.as_slice()) {
@@ -73,14 +77,7 @@ impl Reading<'_> {
             serde_json::from_slice(&raw).map_err(|_| bad("its body cannot be parsed"))?;
         let key = ChunkIdKey::from_hex(&body.chunk_id_key)
             .ok_or_else(|| bad("its chunk id key is none"))?;
-        let mut identifiers = super::locked(&self.identifiers);
-        if !identifiers
-            .iter()
-            .any(|(known, _)| *known == *body.chunk_id_key)
-        {
-            identifiers.push((body.chunk_id_key.to_string(), Identifier::new(&key)));
-        }
-        drop(identifiers);
+        self.identify_by(&body.chunk_id_key, &key);
         super::locked(&self.manifests).push(ManifestFacts {
             backup_id: summary.id,
             packs: body
@@ -90,6 +87,14 @@ impl Reading<'_> {
                 .collect(),
         });
         Ok(Outcome::Read)
+    }
+
+    /// Packs hold what its ids say under one of the keys that manifests name.
+    pub(super) fn identify_by(&self, hex: &str, key: &ChunkIdKey) {
+        let mut identifiers = super::locked(&self.identifiers);
+        if !identifiers.iter().any(|(known, _)| known == hex) {
+            identifiers.push((hex.to_owned(), Identifier::new(key)));
+        }
     }
 
     pub(super) fn segment(&self, name: &str) -> Result<Outcome> {

@@ -58,10 +58,10 @@ impl Clock {
                 ));
             }
         }
-        let newest_backup = survey.newest_backup_micros();
+        let newest_manifest = survey.newest_manifest_micros();
         let newest_tombstone = survey.newest_tombstone_micros();
         for (what, at) in [
-            ("the newest manifest", newest_backup),
+            ("the newest manifest", newest_manifest),
             ("the newest tombstone", newest_tombstone),
         ] {
             if at.is_some_and(|at| at > self.now_micros) {

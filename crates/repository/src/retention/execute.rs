@@ -44,7 +44,7 @@ pub fn execute(repository: &Repository, plan: &Plan, progress: &dyn Progress) ->
         tombstones::put(
             repository,
             burial.kind,
-            burial.backup_id.as_deref(),
+            burial.subject.as_deref(),
             &tombstone,
         )?;
         done.buried += burial.objects.len() as u64;
@@ -113,7 +113,7 @@ fn check_nothing_new(repository: &Repository, plan: &Plan) -> Result<()> {
         .iter()
         .filter(|backup| backup.state != BackupState::Expiring);
     match live.find(|backup| !plan.seen.contains(&backup.id)) {
-        None => Ok(()),
+        None => super::snapshots::check_nothing_new(repository, plan),
         Some(backup) => Err(Error::PlanIsOld {
             backup: backup.id.clone(),
         }),
@@ -127,10 +127,10 @@ fn sweep_one(
     progress: &dyn Progress,
     done: &mut Expired,
 ) -> Result<bool> {
-    // What came below the backup after its tombstone, a proof for instance, goes with it.
-    let late = match &sweep.backup_id {
+    // What came below it after its tombstone, a proof for instance, goes with it.
+    let late = match &sweep.folder {
         None => Vec::new(),
-        Some(id) => repository.store().list(&format!("backups/{id}/"))?,
+        Some(folder) => repository.store().list(folder)?,
     };
     let known: BTreeSet<&str> = sweep.objects.iter().map(String::as_str).collect();
     let late = late.iter().map(|object| object.name.as_str());

@@ -43,7 +43,15 @@ pub struct Held {
     pub bytes: u64,
 }
 
-/// Backups that are held, with the name of the record that says so. From names only: a record that cannot be read holds too.
+/// What a hold covers.
+#[derive(Debug)]
+pub(super) struct HeldObjects {
+    pub(super) is_expiring: bool,
+    pub(super) names: BTreeSet<String>,
+}
+
+/// Backups and snapshots that are held, with the name of the record that says so. From names only: a record that
+/// cannot be read holds too.
 pub(crate) fn held(repository: &Repository) -> Result<BTreeMap<String, (i64, String)>> {
     let mut newest: BTreeMap<String, (i64, bool, String)> = BTreeMap::new();
     for object in repository.store().list(PREFIX)? {
@@ -88,14 +96,13 @@ pub fn set_hold(
     backup_id: &str,
     reason: &str,
 ) -> Result<Held> {
-    let backup = backup(repository, backup_id)?;
-    if backup.state == BackupState::Expiring {
+    if all_of(repository, private, backup_id)?.is_expiring {
         return Err(Error::Input(format!(
-            "backup {backup_id} expires already: parts of it may be gone. Hold one that does not"
+            "{backup_id} expires already: parts of it may be gone. Hold one that does not"
         )));
     }
     record(repository, backup_id, SET, reason)?;
-    let names = all_of(repository, private, &backup)?;
+    let names = all_of(repository, private, backup_id)?.names;
     repository
         .store()
         .set_hold(&names.iter().cloned().collect::<Vec<_>>(), true)?;
@@ -113,9 +120,9 @@ pub fn clear_hold(
     if others.remove(backup_id).is_none() {
         return Err(Error::Input(format!("backup {backup_id} is not on hold")));
     }
-    let mut names = all_of(repository, private, &backup(repository, backup_id)?)?;
+    let mut names = all_of(repository, private, backup_id)?.names;
     for other in others.keys() {
-        for name in all_of(repository, private, &backup(repository, other)?)? {
+        for name in all_of(repository, private, other)?.names {
             names.remove(&name);
         }
     }
@@ -126,10 +133,21 @@ pub fn clear_hold(
     count(repository, &names)
 }
 
-fn backup(repository: &Repository, backup_id: &str) -> Result<BackupSummary> {
+/// Of a backup, or of a snapshot: their ids are alike and never the same.
+fn all_of(
+    repository: &Repository,
+    private: Option<&RecipientPrivate>,
+    id: &str,
+) -> Result<HeldObjects> {
     let all = catalogue(repository)?.backups;
-    let found = all.into_iter().find(|backup| backup.id == backup_id);
-    found.ok_or_else(|| Error::Input(format!("there is no backup {backup_id}")))
+    if let Some(backup) = all.iter().find(|backup| backup.id == id) {
+        return Ok(HeldObjects {
+            is_expiring: backup.state == BackupState::Expiring,
+            names: all_of_backup(repository, private, backup)?,
+        });
+    }
+    let snapshot = super::snapshots::held_objects(repository, private, id)?;
+    snapshot.ok_or_else(|| Error::Input(format!("there is no backup and no snapshot {id}")))
 }
 
 fn record(repository: &Repository, backup_id: &str, what: &str, reason: &str) -> Result<()> {
@@ -156,7 +174,7 @@ fn record(repository: &Repository, backup_id: &str, what: &str, reason: &str) ->
 }
 
 /// Its own objects, the packs that it refers to, and the WAL that makes it consistent.
-fn all_of(
+fn all_of_backup(
     repository: &Repository,
     private: Option<&RecipientPrivate>,
     backup: &BackupSummary,
@@ -192,7 +210,7 @@ fn count(repository: &Repository, names: &BTreeSet<String>) -> Result<Held> {
         objects: 0,
         bytes: 0,
     };
-    for prefix in ["backups/", "packs/", "wal/"] {
+    for prefix in ["backups/", "snapshots/", "packs/", "wal/"] {
         for object in repository.store().list(prefix)? {
             if names.contains(&object.name) {
                 held.objects += 1;

@@ -15,19 +15,29 @@ const VERSION: u16 = 1;
 const HEADER: usize = 8;
 const ID: usize = 16;
 
-fn prefix(backup_id: &str) -> String {
-    format!("backups/{backup_id}/packs-")
+/// Below the folder of a backup or of a snapshot.
+fn prefix(folder: &str) -> String {
+    format!("{folder}/packs-")
+}
+
+fn folder_of_backup(id: &str) -> String {
+    format!("backups/{id}")
 }
 
 /// To be called just before a manifest is put: every pack that it refers to, in whichever backup it was written, is here and
 /// stays; and the list of them is on record for expiry.
 pub fn refer(repository: &Repository, backup_id: &str, packs: &[String]) -> Result<()> {
+    refer_below(repository, &folder_of_backup(backup_id), packs)
+}
+
+/// The same for a backup or a snapshot that has its manifest in this folder.
+pub(crate) fn refer_below(repository: &Repository, folder: &str, packs: &[String]) -> Result<()> {
     still_there(repository, packs)?;
     // Before anything says that the backup exists: none refers to what may be deleted earlier than it itself.
     let names: Vec<String> = packs.iter().map(|id| pack_name(id)).collect();
     repository.store().keep_longer(&names)?;
     let bytes = encode(packs)?;
-    let name = name(backup_id, &bytes);
+    let name = name(folder, &bytes);
     match repository.store().put(&name, &bytes) {
         // The name holds the hash of the bytes: it is the same list.
         Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
@@ -50,21 +60,26 @@ pub fn still_there(repository: &Repository, packs: &[String]) -> Result<()> {
         None => Ok(()),
         Some(id) => Err(Error::Missing {
             object: pack_name(id),
-            needed_by: "the backup that is being taken".to_owned(),
-            remedy: "It expired meanwhile. Take the backup again; nothing else is harmed",
+            needed_by: "what is being taken".to_owned(),
+            remedy: "It expired meanwhile. Take it again; nothing else is harmed",
         }),
     }
 }
 
 /// Mirror of [`refer`]: the union of all lists of this backup; `None` when there is none, or one that is damaged.
 pub(crate) fn listed(repository: &Repository, backup_id: &str) -> Result<Option<BTreeSet<String>>> {
+    listed_below(repository, &folder_of_backup(backup_id))
+}
+
+/// Mirror of [`refer_below`].
+pub(crate) fn listed_below(
+    repository: &Repository,
+    folder: &str,
+) -> Result<Option<BTreeSet<String>>> {
     let mut packs = None;
-    for object in repository.store().list(&prefix(backup_id))? {
+    for object in repository.store().list(&prefix(folder))? {
         let bytes = repository.store().get(&object.name)?;
-        if name(backup_id, &bytes) != object.name {
-            return Ok(None);
-        }
-        let Some(more) = decode(&bytes) else {
+        let Some(more) = read_list_below(folder, &object.name, &bytes) else {
             return Ok(None);
         };
         packs.get_or_insert_with(BTreeSet::new).extend(more);
@@ -74,7 +89,11 @@ pub(crate) fn listed(repository: &Repository, backup_id: &str) -> Result<Option<
 
 /// The packs of one list; `None` when it is damaged or not what its name promises.
 pub(crate) fn read_list(backup_id: &str, object: &str, bytes: &[u8]) -> Option<Vec<String>> {
-    (name(backup_id, bytes) == object)
+    read_list_below(&folder_of_backup(backup_id), object, bytes)
+}
+
+pub(crate) fn read_list_below(folder: &str, object: &str, bytes: &[u8]) -> Option<Vec<String>> {
+    (name(folder, bytes) == object)
         .then(|| decode(bytes))
         .flatten()
 }
@@ -95,9 +114,9 @@ pub(super) fn sealed(
     Ok(body.packs.iter().map(|pack| pack.id.clone()).collect())
 }
 
-fn name(backup_id: &str, bytes: &[u8]) -> String {
+fn name(folder: &str, bytes: &[u8]) -> String {
     let hash = blake3::hash(bytes);
-    format!("{}{}", prefix(backup_id), hex(&hash.as_bytes()[..16]))
+    format!("{}{}", prefix(folder), hex(&hash.as_bytes()[..16]))
 }
 
 fn encode(packs: &[String]) -> Result<Vec<u8>> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::clock::Clock;
 use super::rules::{Rules, span_text};
+use super::snapshots::Place;
 use super::survey::Survey;
 use super::tombstones::Kind;
 use super::wal_plan::WalNeeds;
@@ -20,6 +21,8 @@ use crate::store::{Lock, LockPolicy, ObjectInfo};
 #[serde(rename_all = "lowercase")]
 pub enum Subject {
     Backup,
+    /// `which` is component/id.
+    Snapshot,
     Wal,
     Packs,
     Wraps,
@@ -67,13 +70,15 @@ pub struct Plan {
     pub(super) grace_micros: i64,
     /// Backups that were there when it was decided.
     pub(super) seen: BTreeSet<String>,
+    pub(super) seen_snapshots: BTreeSet<Place>,
 }
 
 /// What gets a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Burial {
     pub(super) kind: Kind,
-    pub(super) backup_id: Option<String>,
+    /// The second part of its name, of a backup or a snapshot.
+    pub(super) subject: Option<String>,
     pub(super) reason: String,
     pub(crate) objects: Vec<String>,
 }
@@ -82,7 +87,8 @@ pub(crate) struct Burial {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sweep {
     pub(super) tombstone: String,
-    pub(super) backup_id: Option<String>,
+    /// All that is below it is deleted too.
+    pub(super) folder: Option<String>,
     pub(crate) objects: Vec<String>,
 }
 
@@ -122,7 +128,7 @@ impl Plan {
         for part in objects.chunks(super::tombstones::OBJECTS_MAX) {
             self.tombstones.push(Burial {
                 kind,
-                backup_id: None,
+                subject: None,
                 reason: reason.to_owned(),
                 objects: part.to_vec(),
             });
@@ -155,14 +161,16 @@ pub fn plan(survey: &Survey, clock: &Clock, rules: &Rules) -> Result<Plan> {
         now_micros: now,
         grace_micros: rules.grace_micros,
         seen: survey.references.keys().cloned().collect(),
+        seen_snapshots: survey.snapshots.references.keys().cloned().collect(),
         ..Plan::default()
     };
     let window_from = survey.until_micros(now) - rules.wal_micros;
     let needs = WalNeeds::new(survey, window_from, rules);
     let kept = plan_backups(survey, &needs, now, rules, &mut plan);
+    let kept_snapshots = super::snapshots::plan_snapshots(survey, now, rules, &mut plan);
     let wal = needs.pinned_by(survey, &kept);
     wal.plan(survey, rules, &mut plan);
-    let referred = plan_packs(survey, &kept, now, rules, &mut plan);
+    let referred = plan_packs(survey, (&kept, &kept_snapshots), now, rules, &mut plan);
     plan_wraps(survey, now, rules, &mut plan);
     plan_rest(survey, &wal, now, rules, &mut plan);
     super::sweeping::plan(survey, &wal, referred.as_ref(), rules, &mut plan);
@@ -217,7 +225,7 @@ fn plan_backups(
                 plan.decide(about, Action::Expire, &reason, &objects);
                 plan.tombstones.push(Burial {
                     kind: Kind::Backup,
-                    backup_id: Some(backup.id.clone()),
+                    subject: Some(backup.id.clone()),
                     reason,
                     objects: manifest_first(&objects),
                 });
@@ -248,7 +256,7 @@ pub(super) fn lock_text(lock: &Lock) -> String {
     }
 }
 
-fn day(micros: i64) -> String {
+pub(super) fn day(micros: i64) -> String {
     let time = jiff::Timestamp::from_microsecond(micros).unwrap_or_default();
     time.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
 }
@@ -285,25 +293,34 @@ fn below<'a>(survey: &'a Survey, id: &str) -> Vec<&'a ObjectInfo> {
 }
 
 /// So that a backup is gone, not broken, after its first deletion.
-fn manifest_first(objects: &[&ObjectInfo]) -> Vec<String> {
+pub(super) fn manifest_first(objects: &[&ObjectInfo]) -> Vec<String> {
     let mut names: Vec<String> = objects.iter().map(|object| object.name.clone()).collect();
     names.sort_by_key(|name| !name.ends_with("/manifest"));
     names
 }
 
-/// Returns the ids that kept backups refer to, where that is known.
+/// Returns the ids that kept backups and snapshots refer to, where that is known.
 fn plan_packs(
     survey: &Survey,
-    kept: &BTreeSet<String>,
+    (backups, snapshots): (&BTreeSet<String>, &BTreeSet<Place>),
     now: i64,
     rules: &Rules,
     plan: &mut Plan,
 ) -> Option<BTreeSet<String>> {
     let mut referred = BTreeSet::new();
-    for id in kept {
-        let Some(packs) = survey.references.get(id).and_then(Option::as_ref) else {
+    let of_backups = backups.iter().map(|id| {
+        let packs = survey.references.get(id).and_then(Option::as_ref);
+        (format!("backup {id}"), packs)
+    });
+    let of_snapshots = snapshots.iter().map(|place| {
+        let packs = survey.snapshots.references.get(place);
+        let what = format!("snapshot {}/{}", place.0, place.1);
+        (what, packs.and_then(Option::as_ref))
+    });
+    for (what, packs) in of_backups.chain(of_snapshots) {
+        let Some(packs) = packs else {
             let reason = format!(
-                "nobody can tell here what backup {id} refers to: expire once where the private key is"
+                "nobody can tell here what {what} refers to: expire once where the private key is"
             );
             let all: Vec<&ObjectInfo> = survey.packs.iter().collect();
             plan.decide((Subject::Packs, ""), Action::Keep, reason, &all);
@@ -324,9 +341,19 @@ fn plan_packs(
         groups.entry(group).or_default().push(pack);
     }
     let about = (Subject::Packs, "");
+    let (refer, none) = match snapshots.is_empty() {
+        true => (
+            "kept backups refer to them",
+            "no kept backup refers to them",
+        ),
+        false => (
+            "kept backups and snapshots refer to them",
+            "no kept backup or snapshot refers to them",
+        ),
+    };
     for (group, packs) in groups {
         match group {
-            0 => plan.decide(about, Action::Keep, "kept backups refer to them", &packs),
+            0 => plan.decide(about, Action::Keep, refer, &packs),
             1 => {
                 let reason = "younger than the grace: a backup that runs may refer to them";
                 plan.decide(about, Action::Keep, reason, &packs);
@@ -335,13 +362,12 @@ fn plan_packs(
                 let locks = packs.iter().filter_map(|pack| survey.lock_of(&pack.name));
                 let last = locks.max_by_key(|lock| (lock.hold, lock.until_micros));
                 let last = last.map(lock_text).unwrap_or_default();
-                let reason = format!("no kept backup refers to them; the last is {last}");
+                let reason = format!("{none}; the last is {last}");
                 plan.decide(about, Action::Keep, reason, &packs);
             }
             _ => {
-                let reason = "no kept backup refers to them";
-                plan.decide(about, Action::Expire, reason, &packs);
-                plan.bury(Kind::Packs, reason, names(&packs));
+                plan.decide(about, Action::Expire, none, &packs);
+                plan.bury(Kind::Packs, none, names(&packs));
             }
         }
     }
@@ -396,6 +422,7 @@ fn plan_rest(survey: &Survey, wal: &WalNeeds, now: i64, rules: &Rules, plan: &mu
     let leftovers: Vec<&ObjectInfo> = survey
         .leftovers
         .iter()
+        .chain(&survey.snapshots.leftovers)
         .filter(|object| is_new(object) && object.modified_micros < now - rules.grace_micros)
         .collect();
     if !leftovers.is_empty() {

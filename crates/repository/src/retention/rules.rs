@@ -13,6 +13,8 @@ pub struct Rules {
     pub wal_micros: i64,
     /// Of schema dumps; the repository has no objects of theirs yet.
     pub schema_micros: i64,
+    /// Of snapshots of all components: what was in force at any moment of it can be restored.
+    pub snapshot_micros: i64,
     /// Between tombstone and sweep. Longer than any backup takes.
     pub grace_micros: i64,
     /// WAL that nothing needs goes without a mark and without a grace: for a repository that is full. Packs and wraps keep theirs,
@@ -27,6 +29,7 @@ impl Default for Rules {
             incremental_micros: 7 * DAY_MICROS,
             wal_micros: 7 * DAY_MICROS,
             schema_micros: 90 * DAY_MICROS,
+            snapshot_micros: 90 * DAY_MICROS,
             grace_micros: DAY_MICROS,
             wal_at_once: false,
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::pack_list;
 use super::plan::Plan;
+use super::snapshots::SnapshotSurvey;
 use super::tombstones::{self, Found, Kind};
 use crate::Repository;
 use crate::backup::{BackupState, BackupSummary, catalogue};
@@ -37,6 +38,7 @@ pub struct Survey {
     pub(super) leftovers: Vec<ObjectInfo>,
     /// All objects below `backups/`, by backup.
     pub(super) below_backups: BTreeMap<String, Vec<ObjectInfo>>,
+    pub(super) snapshots: SnapshotSurvey,
     pub(super) tombstones: Vec<Found>,
     /// Backups on legal hold, and since when.
     pub(super) held: BTreeMap<String, i64>,
@@ -78,6 +80,12 @@ impl Survey {
         let held = super::holds::held(repository)?;
         survey.held = held.into_iter().map(|(id, (at, _))| (id, at)).collect();
         survey.read_backups(repository, private)?;
+        survey.snapshots = SnapshotSurvey::read(
+            repository,
+            private,
+            &survey.tombstones,
+            &mut survey.warnings,
+        )?;
         survey.read_wal(repository, private)?;
         survey.packs = repository.store().list("packs/")?;
         survey.wraps = repository.store().list("wraps/")?;
@@ -202,7 +210,8 @@ impl Survey {
                 .extend(span.split('-').skip(1).map(str::to_owned));
         }
         let histories = repository.store().list("timelines/")?;
-        let manifests = self.below_backups.values().flatten();
+        let below = self.below_backups.values().flatten();
+        let manifests = below.chain(self.snapshots.below.values().flatten());
         let sealed = self
             .packs
             .iter()
@@ -222,8 +231,10 @@ impl Survey {
         Ok(())
     }
 
-    pub(super) fn newest_backup_micros(&self) -> Option<i64> {
-        self.backups.iter().map(|b| b.finished_at_micros).max()
+    /// Of a backup or a snapshot.
+    pub(super) fn newest_manifest_micros(&self) -> Option<i64> {
+        let newest = self.backups.iter().map(|b| b.finished_at_micros).max();
+        newest.max(self.snapshots.newest_micros())
     }
 
     pub(super) fn newest_tombstone_micros(&self) -> Option<i64> {

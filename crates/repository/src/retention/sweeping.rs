@@ -25,7 +25,7 @@ pub(super) fn plan(
     for kind in Kind::SWEPT_IN_THIS_ORDER {
         for found in survey.tombstones.iter().filter(|found| found.kind == kind) {
             let is_needed = |name: &str| match kind {
-                Kind::Backup => false,
+                Kind::Backup | Kind::Snapshot => false,
                 // Where nobody can tell what is referred to, nothing goes.
                 Kind::Packs => referred.is_none_or(|packs| packs.contains(name)),
                 Kind::Wal => segments.get(name).is_some_and(|o| wal.reason(o).is_some()),
@@ -57,7 +57,7 @@ fn one(
     }
     // Its manifest is what the tombstone stands against: while one of them stays, so does the other.
     let mut locks = objects.iter().filter_map(|o| survey.lock_of(&o.name));
-    if found.kind == Kind::Backup
+    if matches!(found.kind, Kind::Backup | Kind::Snapshot)
         && let Some(lock) = locks.next()
     {
         return plan.decide(about, Action::Wait, lock_text(lock), &objects);
@@ -75,16 +75,18 @@ fn one(
     plan.decide(about, Action::Sweep, &found.tombstone.reason, &swept);
     plan.sweeps.push(Sweep {
         tombstone: found.name.clone(),
-        backup_id: found.backup_id().map(str::to_owned),
+        folder: found.folder(),
         objects: swept.iter().map(|object| object.name.clone()).collect(),
     });
 }
 
 fn objects_here(survey: &Survey) -> BTreeMap<&str, &ObjectInfo> {
     let below = survey.below_backups.values().flatten();
+    let snapshots = survey.snapshots.below.values().flatten();
     let holes = survey.holes.iter().map(|(object, _)| object);
     let wal = survey.wal.iter().map(|object| &object.info);
     below
+        .chain(snapshots)
         .chain(&survey.packs)
         .chain(&survey.wraps)
         .chain(&survey.leftovers)

@@ -8,10 +8,12 @@ use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::random_hex;
 use crate::repository::to_json;
+use crate::snapshot::prefix_of;
 use crate::store::now_micros;
 
 const PREFIX: &str = "tombstones/";
 const BACKUP: &str = "tombstones/backup.";
+const SNAPSHOT: &str = "tombstones/snapshot.";
 const VERSION: u64 = 1;
 /// So many names a tombstone: a first expiry of years of WAL stays readable.
 pub(super) const OBJECTS_MAX: usize = 10_000;
@@ -20,18 +22,25 @@ pub(super) const OBJECTS_MAX: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Backup,
+    Snapshot,
     Packs,
     Wal,
     Rest,
 }
 
 impl Kind {
-    pub(super) const SWEPT_IN_THIS_ORDER: [Self; 4] =
-        [Self::Backup, Self::Packs, Self::Wal, Self::Rest];
+    pub(super) const SWEPT_IN_THIS_ORDER: [Self; 5] = [
+        Self::Backup,
+        Self::Snapshot,
+        Self::Packs,
+        Self::Wal,
+        Self::Rest,
+    ];
 
     fn word(self) -> &'static str {
         match self {
             Self::Backup => "backup",
+            Self::Snapshot => "snapshot",
             Self::Packs => "packs",
             Self::Wal => "wal",
             Self::Rest => "rest",
@@ -68,6 +77,20 @@ impl Found {
     pub(super) fn backup_id(&self) -> Option<&str> {
         self.name.strip_prefix(BACKUP)
     }
+
+    /// Component and id.
+    pub(super) fn snapshot(&self) -> Option<(&str, &str)> {
+        self.name.strip_prefix(SNAPSHOT)?.split_once('.')
+    }
+
+    /// All objects of its subject lie below this.
+    pub(super) fn folder(&self) -> Option<String> {
+        match (self.backup_id(), self.snapshot()) {
+            (Some(id), _) => Some(format!("backups/{id}/")),
+            (_, Some((component, id))) => Some(prefix_of(component, id)),
+            _ => None,
+        }
+    }
 }
 
 impl Tombstone {
@@ -93,15 +116,16 @@ impl Tombstone {
     }
 }
 
-/// Durable when it returns. A backup has one tombstone, whoever writes it first; others get names of their own.
+/// Durable when it returns. A backup or a snapshot (its `subject`) has one tombstone, whoever writes it first; others
+/// get names of their own.
 pub(super) fn put(
     repository: &Repository,
     kind: Kind,
-    backup_id: Option<&str>,
+    subject: Option<&str>,
     tombstone: &Tombstone,
 ) -> Result<()> {
-    let name = match backup_id {
-        Some(id) => format!("{BACKUP}{id}"),
+    let name = match subject {
+        Some(subject) => format!("{PREFIX}{}.{subject}", kind.word()),
         None => {
             let at = u64::try_from(tombstone.written_at_micros).unwrap_or(0);
             format!("{PREFIX}{}.{at:016x}-{}", kind.word(), random_hex(4)?)
@@ -120,6 +144,16 @@ pub(crate) fn expiring(repository: &Repository) -> Result<BTreeSet<String>> {
         .into_iter()
         .filter_map(|object| object.name.strip_prefix(BACKUP).map(str::to_owned))
         .collect())
+}
+
+/// Snapshots that have a tombstone: component and id. From names only.
+pub(crate) fn expiring_snapshots(repository: &Repository) -> Result<BTreeSet<(String, String)>> {
+    let objects = repository.store().list(SNAPSHOT)?;
+    let places = objects.iter().filter_map(|object| {
+        let (component, id) = object.name.strip_prefix(SNAPSHOT)?.split_once('.')?;
+        Some((component.to_owned(), id.to_owned()))
+    });
+    Ok(places.collect())
 }
 
 /// All of them, and those that cannot be read. What a damaged one names is never swept by it, and is found anew.

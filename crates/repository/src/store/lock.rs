@@ -49,14 +49,15 @@ impl LockPolicy {
         Self::covers(name).then_some(self)
     }
 
-    /// Data is locked: packs, manifests, whole WAL segments, the audit archive with its wraps. What is replaced soon (tails, wraps) or says what may go
-    /// (tombstones, probes) is not.
+    /// Data is locked: packs, manifests of backups and snapshots, whole WAL segments, the audit archive with its
+    /// wraps. What is replaced soon (tails, wraps) or says what may go (tombstones, probes) is not.
     #[must_use]
     pub fn covers(name: &str) -> bool {
         name.starts_with("packs/")
             || name.starts_with("wal/")
             || name.starts_with("audit/")
-            || (name.starts_with("backups/") && name.ends_with("/manifest"))
+            || ((name.starts_with("backups/") || name.starts_with("snapshots/"))
+                && name.ends_with("/manifest"))
     }
 }
 

@@ -113,6 +113,7 @@ const RULES: Rules = Rules {
     incremental_micros: DAY_MICROS,
     wal_micros: DAY_MICROS,
     schema_micros: DAY_MICROS,
+    snapshot_micros: DAY_MICROS,
     grace_micros: HOUR_MICROS,
     wal_at_once: false,
 };

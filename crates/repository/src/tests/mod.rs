@@ -10,6 +10,7 @@ mod keys;
 mod read_back;
 mod retention;
 mod rotation;
+mod snapshots;
 mod timelines_and_heads;
 mod wal;
 mod wal_faults;

@@ -1,9 +1,12 @@
 //! Every object is read back: damage to any, and the loss of any that something needs, is named; the rest is left in peace.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::*;
 use crate::retention::Rules;
+use crate::snapshot::{SnapshotOptions, SnapshotWriter, put_verification, verify};
 
 const FIRST: &str = "20261123T081530Z-00000001";
 const SECOND: &str = "20261123T091530Z-00000002";
@@ -109,6 +112,23 @@ impl Whole {
                 .clone(),
         };
         put_proof(&world.repository, FIRST, &record).unwrap();
+        let (repository, public) = (&world.repository, world.private.public());
+        let mut writer = SnapshotWriter::begin(
+            repository,
+            public,
+            &world.chunk_key,
+            "configuration",
+            5,
+            SnapshotOptions::default(),
+        )
+        .unwrap();
+        let bytes = noise(20_000, 3);
+        writer
+            .document("bre.toml", BTreeMap::new(), &mut bytes.as_slice())
+            .unwrap();
+        let snapshot = writer.finish(BTreeMap::new(), 6).unwrap().id;
+        let record = verify(repository, &world.private, "configuration", &snapshot, 7).unwrap();
+        put_verification(repository, "configuration", &snapshot, &record).unwrap();
         let none = String::from_utf8(vec![b'0'; 64]).unwrap();
         let part = ArchivePart::new(1, 1, (1, 2), none.clone(), none);
         let content = ArchivedEntries {
@@ -213,6 +233,7 @@ fn every_class_is_read_and_damage_in_any_object_is_named() {
             | ObjectClass::Anchor
             | ObjectClass::Tombstone
             | ObjectClass::Hold
+            | ObjectClass::SnapshotVerification
             | ObjectClass::Hole => vec![0, size - 1],
             _ => vec![0, 20.min(size - 1), size / 3, size / 2, size - 1],
         };
@@ -284,6 +305,8 @@ fn what_is_missing_and_needed_is_named_with_its_class() {
         ObjectClass::PackList,
         "it is missing",
     );
+    let list = &of(ObjectClass::SnapshotPackList)[0];
+    check(list, ObjectClass::SnapshotPackList, "it is missing");
     // No wrap, and its object cannot be opened by anybody.
     let wraps = of(ObjectClass::Wrap);
     let bytes = whole.delete(&wraps[0]);
@@ -336,6 +359,7 @@ fn a_host_that_cannot_read_says_so_and_finds_what_needs_no_key() {
         ObjectClass::WalTail,
         ObjectClass::History,
         ObjectClass::AuditEntries,
+        ObjectClass::Snapshot,
     ] {
         let report = sealed(class);
         assert_eq!(report.not_opened, report.objects, "{class:?}");

@@ -3,3 +3,4 @@
 mod model;
 mod property;
 mod rules;
+mod snapshots;

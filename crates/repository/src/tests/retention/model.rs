@@ -47,7 +47,7 @@ pub(super) struct Cluster {
     pub(super) world: World,
     pub(super) dice: Dice,
     pub(super) rules: Rules,
-    cache: tempfile::TempDir,
+    pub(super) cache: tempfile::TempDir,
     pub(super) now: i64,
     timeline: u32,
     lsn: u64,
@@ -60,6 +60,7 @@ pub(super) struct Cluster {
     pub(super) taken: BTreeMap<String, Taken>,
     files: BTreeMap<String, Vec<u8>>,
     pub(super) proven: BTreeMap<String, i64>,
+    pub(super) snapshots: super::snapshots::Snapshots,
 }
 
 /// The WAL of a timeline: a function of the place, and of the timeline on which it was written.
@@ -98,6 +99,7 @@ impl Cluster {
             taken: BTreeMap::new(),
             files: BTreeMap::new(),
             proven: BTreeMap::new(),
+            snapshots: Default::default(),
         };
         cluster.world.memory.set_clock(Some(cluster.now));
         for number in 0..4 {

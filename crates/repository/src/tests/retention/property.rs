@@ -43,6 +43,11 @@ fn no_restore_is_ever_broken() {
     );
     assert!(seen.objects_deleted > 10 * many, "{seen:?}");
     assert!(seen.crashes > 0 && seen.shared > 0, "{seen:?}");
+    assert!(
+        seen.snapshots_expired > many && seen.snapshots_shared > many,
+        "{seen:?}"
+    );
+    assert!(seen.snapshots_unchanged > 0, "{seen:?}");
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +61,10 @@ struct Seen {
     backups_read: u64,
     /// Backups that refer to packs of others.
     shared: u64,
+    snapshots_expired: u64,
+    snapshots_read: u64,
+    snapshots_shared: u64,
+    snapshots_unchanged: u64,
 }
 
 impl Seen {
@@ -68,12 +77,18 @@ impl Seen {
         self.moments_read += other.moments_read;
         self.backups_read += other.backups_read;
         self.shared += other.shared;
+        self.snapshots_expired += other.snapshots_expired;
+        self.snapshots_read += other.snapshots_read;
+        self.snapshots_shared += other.snapshots_shared;
+        self.snapshots_unchanged += other.snapshots_unchanged;
     }
 }
 
 /// Fifty days or so of a cluster's life.
 fn history(seed: u64) -> Seen {
     let mut cluster = Cluster::new(seed);
+    // Other than those of backups, so that neither hides behind the other's packs.
+    cluster.rules.snapshot_micros = 10 * DAY_MICROS;
     let mut seen = Seen::default();
     // The same private key everywhere, or none: a host that only writes expires as well.
     let with_key = seed.is_multiple_of(2);
@@ -84,7 +99,7 @@ fn history(seed: u64) -> Seen {
         cluster.pass(hours * HOUR_MICROS);
         let len = 1 + cluster.dice.below(SEGMENT_THIRD);
         cluster.write(len);
-        let happens = cluster.dice.below(40);
+        let happens = cluster.dice.below(48);
         if rare && happens < 24 && cluster.dice.below(12) > 0 {
             cluster.write(3 * SEGMENT_THIRD);
             continue;
@@ -105,6 +120,9 @@ fn history(seed: u64) -> Seen {
             30..=31 => cluster.prove(),
             32 => wrong_clocks(&cluster),
             33..=38 => expire(&mut cluster, with_key, &mut seen),
+            39..=44 => cluster.snapshot(),
+            45 => cluster.killed_snapshot(),
+            46 => cluster.verify_snapshot(),
             // Nothing happens for a while: the engine was off.
             _ => {
                 let days = i64::try_from(cluster.dice.below(6)).unwrap();
@@ -113,6 +131,8 @@ fn history(seed: u64) -> Seen {
         }
     }
     expire(&mut cluster, with_key, &mut seen);
+    seen.snapshots_shared = cluster.snapshots.shared;
+    seen.snapshots_unchanged = cluster.snapshots.unchanged;
     seen
 }
 
@@ -141,6 +161,7 @@ fn expire(cluster: &mut Cluster, with_key: bool, seen: &mut Seen) {
         if decision.action == Action::Expire {
             match decision.subject {
                 crate::retention::Subject::Backup => seen.backups_expired += 1,
+                crate::retention::Subject::Snapshot => seen.snapshots_expired += 1,
                 crate::retention::Subject::Wal => seen.wal_expired += decision.objects,
                 _ => {}
             }
@@ -180,6 +201,7 @@ fn check(cluster: &mut Cluster, seen: &mut Seen, backups_max: usize) {
     if let Some((id, _)) = newest_proven {
         assert!(live.contains(id), "{id} is the newest proven one and gone");
     }
+    seen.snapshots_read += cluster.check_snapshots();
     check_moments(cluster, &live, seen);
 }
 
