@@ -32,7 +32,10 @@ pub use explain::{Explanation, Origin, Step, explain, replay};
 pub use fee::{Fee, FeeInputs, FeeSteps, PerShare, locate_fee};
 pub use number::{Factor, Fixed, Index, Money, NumberError, Percent, PositionValue, Price, Rate};
 pub use policy::{Band, Combine, Freshness, Policy};
-pub use quote::{DEFAULT_INDEX, Outputs, Quote, QuoteInputs, Sourced, Unconfirmed, quote};
+pub use quote::{
+    DEFAULT_INDEX, Outputs, Quote, QuoteInputs, Sourced, StaleInput, Unconfirmed, quote,
+    stale_inputs,
+};
 pub use rate::{RateInputs, RateSteps, rate};
 pub use ratio::Ratio;
 pub use status::{

@@ -233,48 +233,72 @@ fn text(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
 /// More than most have.
 const JSON_BYTES: usize = 1536;
 
-/// The inputs whose age the policy limits.
-fn stale(inputs: &QuoteInputs) -> Result<Vec<&'static str>, PricingError> {
-    let limits = &inputs.policy.freshness;
+/// An input that is older than the policy allows, or that its source calls stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaleInput {
+    pub field: &'static str,
+    pub age_seconds: i64,
+    pub age_seconds_max: i64,
+}
+
+/// The rule of staleness, for a quote and for a rate alike. What has no time has no age.
+pub fn stale_inputs(
+    policy: &Policy,
+    priced_at_micros: i64,
+    base_rate: &Sourced<Rate>,
+    volatility_index: &Sourced<Index>,
+    event_risk_factor: &Sourced<u8>,
+) -> Vec<StaleInput> {
+    let limits = &policy.freshness;
     let aged = [
         (
             "base_rate",
-            inputs.base_rate.at_micros,
-            inputs.base_rate.stale,
+            base_rate.at_micros,
+            base_rate.stale,
             limits.base_rate_age_seconds_max,
         ),
         (
             "volatility_index",
-            inputs.volatility_index.at_micros,
-            inputs.volatility_index.stale,
+            volatility_index.at_micros,
+            volatility_index.stale,
             limits.volatility_age_seconds_max,
         ),
         (
             "event_risk_factor",
-            inputs.event_risk_factor.at_micros,
-            inputs.event_risk_factor.stale,
+            event_risk_factor.at_micros,
+            event_risk_factor.stale,
             limits.event_age_seconds_max,
         ),
     ];
-    let mut stale = Vec::new();
-    for (field, at_micros, known_stale, age_seconds_max) in aged {
-        let Some(age_seconds) = age_seconds(inputs.priced_at_micros, at_micros) else {
-            continue;
-        };
-        if age_seconds <= age_seconds_max && !known_stale {
-            continue;
-        }
-        if limits.refuse_stale {
-            return Err(PricingError::Stale {
-                field,
-                policy: inputs.policy.id(),
-                age_seconds,
-                age_seconds_max,
-            });
-        }
-        stale.push(field);
+    let judge = |(field, at_micros, is_stale, age_seconds_max)| {
+        let age_seconds = age_seconds(priced_at_micros, at_micros)?;
+        (age_seconds > age_seconds_max || is_stale).then_some(StaleInput {
+            field,
+            age_seconds,
+            age_seconds_max,
+        })
+    };
+    aged.into_iter().filter_map(judge).collect()
+}
+
+/// Names of the inputs that are stale, unless the policy refuses such.
+fn stale(inputs: &QuoteInputs) -> Result<Vec<&'static str>, PricingError> {
+    let found = stale_inputs(
+        &inputs.policy,
+        inputs.priced_at_micros,
+        &inputs.base_rate,
+        &inputs.volatility_index,
+        &inputs.event_risk_factor,
+    );
+    match found.first() {
+        Some(first) if inputs.policy.freshness.refuse_stale => Err(PricingError::Stale {
+            field: first.field,
+            policy: inputs.policy.id(),
+            age_seconds: first.age_seconds,
+            age_seconds_max: first.age_seconds_max,
+        }),
+        _ => Ok(found.into_iter().map(|input| input.field).collect()),
     }
-    Ok(stale)
 }
 
 /// Whole seconds, rounded down; negative for what is true only later.

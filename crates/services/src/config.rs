@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::cache::RedisSettings;
-use crate::internal::InternalSecret;
+use crate::data::SampleBook;
+use crate::domain::keys::Tier;
+use crate::domain::protection::{HeadPublisher, RecoveryFact, StreamHealth};
+use crate::secret::InternalSecret;
 use crate::service::ServiceSet;
 pub use crate::trusted_proxies::TrustedProxies;
 
@@ -72,100 +75,9 @@ pub struct AuditConfig {
     /// The public keys that vouch for the log: the signing key's, and those that it followed.
     pub trusted: Vec<audit::VerifyingKey>,
     /// The log is published, for outsiders to watch.
-    pub public: Option<crate::PublicLogConfig>,
+    pub public: Option<crate::public_log::PublicLogConfig>,
     /// Set when the database was restored since the newest of `heads`.
     pub recovery: Option<RecoveryFact>,
-}
-
-/// Keeps signed heads outside the database.
-pub trait HeadPublisher: Send + Sync + fmt::Debug {
-    /// The WAL position up to which the repository holds everything.
-    fn durable_lsn(&self) -> Option<u64>;
-    /// Called from a thread of its own; may take as long as a store takes. So are all that follow.
-    fn publish(&self, head: &audit::SignedHead) -> Result<(), String>;
-
-    /// What is known outside the database. Asked for once, when the services start.
-    fn known(&self) -> crate::KnownLog {
-        crate::KnownLog::default()
-    }
-    /// From here on no other epoch has this number, whatever becomes of this one. Durable when it returns.
-    fn claim(&self, _: &crate::Claim) -> Result<(), String> {
-        Ok(())
-    }
-    /// What has disappeared since it was published, in words.
-    fn look(&self) -> Result<Option<String>, String> {
-        Ok(None)
-    }
-    /// Heads that should be there and are not. `whole`: all of them are looked at; otherwise the one that the anchor names.
-    fn missing(&self, _whole: bool) -> Result<Vec<audit::HeadRange>, String> {
-        Ok(Vec::new())
-    }
-    /// Writes down what was found damaged, or that a person has looked at it: it holds across starts.
-    fn note_damage(&self, _: Option<&str>) -> Result<(), String> {
-        Ok(())
-    }
-    /// Lets go of old heads (audit_log.md §5). `named`: epochs and sizes that openings name.
-    fn thin(&self, _named: &[(u32, u64)]) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-/// What the WAL stream is doing, asked for at every locate: answer from memory.
-pub trait StreamHealth: Send + Sync + fmt::Debug {
-    fn report(&self) -> StreamReport;
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct StreamReport {
-    pub attached: bool,
-    /// PostgreSQL waits for this stream at every commit.
-    pub strict: bool,
-    pub durable_lsn: Option<u64>,
-    /// Thousandths of `max_slot_wal_keep_size` in use.
-    pub slot_fill_permille: Option<u32>,
-    /// When the newest complete backup ended.
-    #[serde(default)]
-    pub last_backup_at_micros: Option<i64>,
-    /// When a backup was last restored and proved.
-    #[serde(default)]
-    pub last_proof_at_micros: Option<i64>,
-    /// The newest restore proof failed.
-    #[serde(default)]
-    pub proof_failed: bool,
-    /// Something to do in time, while nothing is wrong yet.
-    #[serde(default)]
-    pub warning: Option<String>,
-    /// Something an operator should look at; shown in health and status.
-    pub alarm: Option<String>,
-    /// Set: locates are refused, and why (strict mode with the slot full, for one).
-    pub refuse_locates: Option<String>,
-}
-
-/// The database was restored from the repository: what the new epoch's first entry will say.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct RecoveryFact {
-    pub restore_id: String,
-    /// The timeline that the restore opened.
-    pub timeline: u32,
-    /// Where it ended: a WAL position on the old timeline.
-    pub target_lsn: u64,
-}
-
-/// Files in the feeds' own formats.
-#[derive(Debug, Clone, Copy)]
-pub struct SampleBook {
-    pub book: &'static [u8],
-    pub volatility: &'static [u8],
-}
-
-impl SampleBook {
-    /// A small book with invented rates, shipped with the engine.
-    pub const fn shipped() -> SampleBook {
-        SampleBook {
-            book: include_bytes!("../sample/book.txt"),
-            volatility: include_bytes!("../sample/vix.csv"),
-        }
-    }
 }
 
 /// Knobs with their defaults.
@@ -191,8 +103,8 @@ pub struct Settings {
     pub queue_quotes_max: usize,
     /// Quotes in one commit.
     pub batch_quotes_max: usize,
-    pub feeds: crate::FeedSettings,
-    pub locates: crate::LocateSettings,
+    pub feeds: crate::market::FeedSettings,
+    pub locates: crate::data::LocateSettings,
     pub metrics: MetricsDoor,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
@@ -209,7 +121,7 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct BookSettings {
     /// What a book is decoded by; `None`: this process, which is for tests (memory and stack are not bounded then).
-    pub reader: Option<crate::BookReader>,
+    pub reader: Option<crate::book::BookReader>,
     /// Where bodies are kept on disk, in files without a name.
     pub spool: std::path::PathBuf,
 }
@@ -229,7 +141,7 @@ pub struct MetricsDoor {
     /// All.
     pub public: bool,
     /// Who sends it as a bearer token.
-    pub token: Option<crate::InternalSecret>,
+    pub token: Option<crate::secret::InternalSecret>,
 }
 
 /// Certificate chain and private key, as PEM.
@@ -253,6 +165,16 @@ pub struct RequestsPerMinute {
     pub internal: u32,
 }
 
+impl RequestsPerMinute {
+    pub(crate) fn of(&self, tier: Tier) -> u32 {
+        match tier {
+            Tier::Standard => self.standard,
+            Tier::Premium => self.premium,
+            Tier::Internal => self.internal,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -271,8 +193,8 @@ impl Default for Settings {
             view_age_max: Duration::from_secs(300),
             queue_quotes_max: 8192,
             batch_quotes_max: 1024,
-            feeds: crate::FeedSettings::default(),
-            locates: crate::LocateSettings::default(),
+            feeds: crate::market::FeedSettings::default(),
+            locates: crate::data::LocateSettings::default(),
             metrics: MetricsDoor::default(),
             trusted_proxies: TrustedProxies::default(),
             starts_later: false,

@@ -14,48 +14,50 @@ mod cache;
 mod calculation;
 mod config;
 mod data;
-mod digits;
+mod domain;
+mod error;
 mod internal;
-mod known;
+mod market;
 mod peer;
 mod public_log;
 mod refusals;
 mod reload;
+mod remote;
 mod running;
+mod secret;
 mod server;
 mod service;
-mod text_number;
-mod time;
 mod trusted_proxies;
 mod unrecorded;
 mod wiring;
 mod witness;
 
-pub use api_gateway::{Role, Tier};
 pub use book::{
     BookDiff, BookReader, Change as BookChange, DiffError, Names as CauseNames, ReaderLimits, Side,
     check_book, decode_book, diff as diff_books,
 };
 pub use cache::{RedisSettings, RedisSettingsError};
-pub use calculation::{Mismatch, Period, ReplayReport, entry, export, export_from, replay};
+pub use calculation::{Mismatch, ReplayReport, entry, export, export_from, replay};
 pub use config::{
-    AuditConfig, BookSettings, DatabaseConfig, Elsewhere, HeadPublisher, MetricsDoor, RecoveryFact,
-    RequestsPerMinute, SampleBook, ServicesConfig, Settings, StreamHealth, StreamReport, Tls,
-    TrustedProxies,
+    AuditConfig, BookSettings, DatabaseConfig, Elsewhere, MetricsDoor, RequestsPerMinute,
+    ServicesConfig, Settings, Tls, TrustedProxies,
 };
 pub use connection::Password;
 pub use data::{
-    AuditReport, ConfigurationChange, CoverageStart, DatabaseError, Difference, FeedError,
-    FeedLimits, FeedSettings, Finding, HttpSettings, ImportReport, LocateSettings, Loss,
-    NEWEST_RATES, Place, Recorded, SchemaReport, SeedError, TablesReport, WriteError, WriterState,
-    check_feed, check_schema, configuration_changes, losses, openings, periods, places, verify,
+    AuditReport, ConfigurationChange, CoverageStart, DatabaseError, Difference, FeedError, Finding,
+    ImportReport, LocateSettings, Loss, NEWEST_RATES, Place, Recorded, SampleBook, SchemaReport,
+    SeedError, TablesReport, WriteError, WriterState, check_feed, check_schema,
+    configuration_changes, losses, openings, periods, places, verify,
 };
-pub use internal::InternalSecret;
-pub use known::{Claim, Evidence, KnownLog};
+pub use domain::keys::{Role, Tier};
+pub use domain::known_log::{Claim, Evidence, KnownLog};
+pub use domain::moment::Period;
+pub use domain::protection::{HeadPublisher, RecoveryFact, StreamHealth, StreamReport};
+pub use error::ServiceError;
+pub use market::{FeedLimits, FeedSettings, HttpSettings};
 pub use public_log::{PublicLogConfig, PublicLogStore, WitnessConfig};
 pub use reload::ReloadReport;
-pub use running::{Running, ServiceError, Services};
+pub use running::{Running, Services};
+pub use secret::InternalSecret;
 pub use service::{Service, ServiceSet};
 pub use witness::{Witness, WitnessError};
-
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

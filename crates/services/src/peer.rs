@@ -2,6 +2,7 @@
 //! a client that has closed its side of the connection may still be reading, and hyper looks no further until it has an answer.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,6 +17,14 @@ use tokio::time::Instant;
 const LOOK: Duration = Duration::from_millis(250);
 /// A client that has closed its side is waited for this long: it may have said all it wants to say (`nc -N`), and still listen.
 pub(crate) const CLOSED_PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) const HEADERS_MAX: usize = 100;
+/// The whole head of a request; a longer one is answered 431.
+pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Who is at the other end of the connection that a request came over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// Handed on with every request of its connection.
 #[derive(Debug, Clone)]

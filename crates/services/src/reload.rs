@@ -8,7 +8,7 @@ use audit::{Fields, Kind};
 use serde::Serialize;
 
 use crate::data::{Change, Record};
-use crate::time::{now_micros, rfc3339};
+use crate::domain::time::{now_micros, rfc3339};
 
 /// What reading the settings again brought.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -13,42 +13,23 @@ use tokio::task::JoinHandle;
 use arc_swap::ArcSwap;
 
 use crate::api_gateway::{
-    self, DAYS_DEFAULT, Gateway, GatewayParts, KeyOrder, Role, SharedLimits, Tier, WrongKeys,
+    self, DAYS_DEFAULT, Gateway, GatewayParts, KeyOrder, SharedLimits, WrongKeys,
 };
 use crate::cache::{Cache, Seal};
-use crate::calculation::{Calculator, Market};
-use crate::config::{DatabaseConfig, RecoveryFact, RequestsPerMinute, SampleBook, ServicesConfig};
+use crate::calculation::Calculator;
+use crate::config::{DatabaseConfig, RequestsPerMinute, ServicesConfig};
 use crate::data::{
-    self, DatabaseError, FeedSettings, Keeper, Record, SeedError, Writer, WriterState,
+    self, DatabaseError, Keeper, Record, SampleBook, SeedError, Writer, WriterState,
 };
-use crate::internal;
+use crate::domain::keys::{Role, Tier};
+use crate::domain::protection::RecoveryFact;
+use crate::error::ServiceError;
+use crate::market::{FeedSettings, Market};
 use crate::public_log::PublicFolder;
 use crate::reload::{self, ReloadReport};
-use crate::server;
 use crate::unrecorded::Unrecorded;
 use crate::wiring::{DataSide, Far};
-
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceError {
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    #[error("a listener is not usable: {0}")]
-    Listener(#[from] std::io::Error),
-    #[error("not ready after {seconds} s: {state}")]
-    NotReady { seconds: u64, state: String },
-    #[error("the API key was not created: {0}")]
-    Key(String),
-    #[error("{service} does not run here: name its URL in [services]")]
-    Missing { service: &'static str },
-    #[error("{0}")]
-    Address(String),
-    #[error("services in several processes need a shared secret: [internal] secret_file")]
-    NoSecret,
-    #[error("{0}")]
-    Tls(String),
-    #[error("a data-service needs the audit log's signing key")]
-    NoSigningKey,
-}
+use crate::{internal, server};
 
 /// See [`Services::start`].
 #[derive(Debug)]
@@ -382,7 +363,7 @@ impl Running {
     /// The log's end as this engine knows it, freshly signed.
     pub fn signed_head(&self) -> Option<audit::SignedHead> {
         let head = self.writer.as_ref()?.tip()?;
-        let head = head.head(crate::time::now_micros(), 0)?;
+        let head = head.head(crate::domain::time::now_micros(), 0)?;
         Some(self.gateway.heads.as_ref()?.signing_key().sign(&head))
     }
 

@@ -1,7 +1,6 @@
 //! TCP connections to the routes: with TLS where it is set up, with a limit to how slow a client may be, and drained at the end.
 //! `axum::serve` has no such limits.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,19 +20,12 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::Tls;
-use crate::peer::{Connection, Watched};
+use crate::peer::{Connection, HEAD_BYTES_MAX, HEADERS_MAX, Peer, Watched};
 use crate::refusals::Worded;
 
-pub(crate) const HEADERS_MAX: usize = 100;
-/// The whole head of a request; a longer one is answered 431.
-pub(crate) const HEAD_BYTES_MAX: usize = 32 * 1024;
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// After an accept that failed: usually for want of file descriptors, which come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Who is at the other end of the connection that a request came over.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// How connections are treated.
 #[derive(Clone)]

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::cache::{Cache, MarketCache, Seal};
-use crate::calculation::{Calculation, Calculator, Market};
-use crate::config::{AuditConfig, ServicesConfig, StreamHealth};
+use crate::cache::{Cache, Seal};
+use crate::calculation::{Calculation, Calculator};
+use crate::config::{AuditConfig, ServicesConfig};
 use crate::data::{HeadKeeper, Record, Writer, WriterConfig};
-use crate::internal::{
-    InternalSecret, Peer, Peers, RemoteCache, RemoteCalculation, RemoteRecord, Watched,
-};
+use crate::domain::protection::StreamHealth;
+use crate::error::ServiceError;
+use crate::market::{Market, MarketCache};
 use crate::public_log::PublicLog;
-use crate::running::ServiceError;
+use crate::remote::{Peer, Peers, RemoteCache, RemoteCalculation, RemoteRecord, Watched};
+use crate::secret::InternalSecret;
 use crate::service::Service;
 
 /// A call may take a little longer than what it waits for, so that the innermost deadline is the one that is told.

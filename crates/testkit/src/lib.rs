@@ -2,7 +2,7 @@
 //! dropped.
 //!
 //! Entry points: [`TestPostgres::start`], [`TestPostgres::builder`], [`TestRedis::start`], [`TestS3::start`],
-//! [`S3Proxy::to`]. Everything panics on failure:
+//! [`S3Proxy::to`]; [`eventually`] waits, [`skip!`] says what is not tested. Everything panics on failure:
 //! a test has nothing better to do.
 //!
 //! Absent: anything a product path needs; starting servers for real lives in `postgres_physical::server`.
@@ -10,20 +10,24 @@
 mod authority;
 mod kms;
 pub mod odd;
+mod patience;
 mod pgbouncer;
 mod postgres;
 mod redis;
 mod s3;
 mod s3_proxy;
+mod skipping;
 mod template;
 
 pub use authority::{Authority, Issued, KeyKind, base64};
 pub use kms::{moto_kms, moto_kms_key};
+pub use patience::{eventually, eventually_async, within};
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};
 pub use redis::TestRedis;
 pub use s3::{TestS3, moto_server};
 pub use s3_proxy::{S3Proxy, Weather};
+pub use skipping::skipped;
 
 use std::path::{Path, PathBuf};
 
@@ -56,19 +60,4 @@ fn open_up(path: &Path) {
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
-}
-
-/// Waits for a condition by asking again, for at most a minute; then panics with `what`.
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(
-            std::time::Instant::now() < deadline,
-            "not within a minute: {what}"
-        );
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
 }

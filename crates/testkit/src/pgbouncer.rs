@@ -20,7 +20,7 @@ impl TestPgBouncer {
     pub fn start(postgres: &TestPostgres, pool_mode: &str, more: &str) -> Option<TestPgBouncer> {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"].map(Path::new);
         let Some(program) = program.into_iter().find(|path| path.exists()) else {
-            eprintln!("skipped: no PgBouncer here; scripts/setup pgbouncer installs it");
+            crate::skip!("pgbouncer", "scripts/setup pgbouncer installs it");
             return None;
         };
         let root = open_folder("pgbouncer-");

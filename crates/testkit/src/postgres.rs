@@ -134,7 +134,10 @@ pub fn postgres_17_or_newer() -> Option<Binaries> {
     let new_enough = |binaries: &Binaries| binaries.major() >= 17;
     let found = found.into_iter().find(new_enough);
     if found.is_none() {
-        eprintln!("skipped: no PostgreSQL 17 or newer here; scripts/postgresql-18 installs one");
+        crate::skip!(
+            "postgresql-17",
+            "of that version or newer; scripts/postgresql-18 installs one"
+        );
     }
     found
 }

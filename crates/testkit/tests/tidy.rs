@@ -1,6 +1,8 @@
 //! The house rules that a machine can check: who may depend on whom, and what may stand in a file.
 #![allow(clippy::unwrap_used)]
 
+#[path = "tidy/direction.rs"]
+mod direction;
 #[path = "tidy/documents.rs"]
 mod documents;
 #[path = "tidy/guide.rs"]
@@ -8,7 +10,7 @@ mod guide;
 #[path = "tidy/style.rs"]
 mod style;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -110,14 +112,34 @@ fn only_the_allowed_edges() {
 
 #[test]
 fn the_architecture_prints_the_same_edges() {
-    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap_or_default();
-    let Some((_, after)) = page.split_once("<!-- edges -->") else {
-        return;
-    };
-    let (table, _) = after.split_once("<!-- /edges -->").unwrap();
-    let printed: BTreeMap<String, Vec<String>> = table.lines().filter_map(table_row).collect();
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let printed: BTreeMap<_, _> = printed_table(&page, "edges").into_iter().collect();
     let enforced = EDGES.map(|(name, to)| (name.to_owned(), sorted(to.iter().copied())));
     assert_eq!(printed, BTreeMap::from(enforced));
+}
+
+#[test]
+fn modules_have_a_direction_and_the_architecture_prints_it() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for (package, rows) in direction::MODULES {
+        assert_eq!(direction::table_faults(rows), Vec::<String>::new());
+        let row = |(name, to): &(&str, &[&str])| (name.to_string(), sorted(to.iter().copied()));
+        let enforced: Vec<_> = rows.iter().map(row).collect();
+        let printed = printed_table(&page, &format!("modules of {package}"));
+        assert_eq!(printed, enforced);
+        let source = root().join("crates").join(package).join("src");
+        let there = entries(&source).into_iter().filter_map(|path| {
+            let name = name_of(&path);
+            let module = name.strip_suffix(".rs").unwrap_or(&name).to_owned();
+            (!["lib", "main"].contains(&module.as_str())).then_some(module)
+        });
+        let there: BTreeSet<String> = there.collect();
+        let listed: BTreeSet<String> = enforced.into_iter().map(|row| row.0).collect();
+        assert_eq!(
+            there, listed,
+            "modules of {package} without a row, or rows without one"
+        );
+    }
 }
 
 #[test]
@@ -131,7 +153,10 @@ fn what_stands_in_the_files() {
             .to_string_lossy()
             .into_owned();
         match fs::read_to_string(path) {
-            Ok(text) => faults.extend(text_faults(&shown, &text)),
+            Ok(text) => {
+                faults.extend(text_faults(&shown, &text));
+                faults.extend(direction::faults(&shown, &text));
+            }
             Err(e) => faults.push(format!("{shown}: {e}")),
         }
     }
@@ -249,6 +274,7 @@ fn every_rule_can_fail() {
         assert_eq!(text_faults(path, &text).len(), count, "{path}: {text}");
     }
     documents::rules_can_fail();
+    direction::can_fail();
     guide::rules_can_fail();
     style::rules_can_fail();
     assert_eq!(
@@ -513,6 +539,18 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap().to_string_lossy().into_owned()
 }
 
+/// The rows between `<!-- name -->` and `<!-- /name -->`, which have to be there.
+fn printed_table(page: &str, name: &str) -> Vec<(String, Vec<String>)> {
+    let (start, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    let between = page
+        .split_once(&start)
+        .and_then(|(_, after)| after.split_once(&end));
+    let Some((table, _)) = between else {
+        panic!("ARCHITECTURE.md has no {start} ... {end}");
+    };
+    table.lines().filter_map(table_row).collect()
+}
+
 /// `| services | pricing, audit |`; nothing for the heading and the line below it.
 fn table_row(line: &str) -> Option<(String, Vec<String>)> {
     let cells: Vec<&str> = line
@@ -522,7 +560,7 @@ fn table_row(line: &str) -> Option<(String, Vec<String>)> {
         .map(str::trim)
         .collect();
     match cells[..] {
-        [name, to] if name != "crate" && !name.starts_with('-') => {
+        [name, to] if !["crate", "module"].contains(&name) && !name.starts_with('-') => {
             let to = sorted(to.split(',').map(str::trim).filter(|name| !name.is_empty()));
             Some((name.to_owned(), to))
         }

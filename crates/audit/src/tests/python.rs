@@ -179,7 +179,7 @@ fn the_verifier_in_python_agrees_on_good_and_mutated_proofs() {
         .args([&script(), &proofs, &public])
         .output();
     let Ok(python) = python else {
-        println!("skipped: there is no python3 here");
+        testkit::skip!("python3", "it is not installed");
         return;
     };
     assert!(

@@ -12,8 +12,9 @@ fn real(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("BRE_MARKET_DATA").map_or(beside, PathBuf::from);
     let file = folder.join(name);
     if !file.exists() {
-        println!(
-            "skipped: {} is not there (set BRE_MARKET_DATA)",
+        testkit::skip!(
+            "market-data",
+            "{} is not there (set BRE_MARKET_DATA)",
             file.display()
         );
         return None;

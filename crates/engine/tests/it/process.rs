@@ -11,21 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Much longer than anything here takes; a test that reaches it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-const LOOK: Duration = Duration::from_millis(10);
-
-/// Asks again until the condition holds; `None` when it did not in time.
-pub(crate) fn within<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        if let Some(value) = condition() {
-            return Some(value);
-        }
-        if Instant::now() >= deadline {
-            return None;
-        }
-        std::thread::sleep(LOOK);
-    }
-}
+pub(crate) use testkit::within;
 
 /// What a command printed and how it ended.
 #[derive(Debug)]

@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_databases_name_is_never_an_argument_by_itself() {
         let Ok(binaries) = Binaries::find(None) else {
-            eprintln!("skipped: no PostgreSQL here");
+            testkit::skip!("postgresql", "scripts/setup installs it");
             return;
         };
         let user = OsUser::current().unwrap();

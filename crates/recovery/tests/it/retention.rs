@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use repository::retention::{Action, Clock, Rules, Survey, execute, plan as decide};
 use repository::{catalogue, wal_inventory};
 
@@ -27,25 +25,22 @@ fn mark(connect: &ConnectOptions) -> (i64, String) {
 
 /// Finished segments are whole objects: what is sealed late would count as young.
 fn wait_sealed(world: &World) {
-    let deadline = Instant::now() + PATIENCE;
-    while world.repository.store().list("tail/").unwrap().len() > 1 {
-        assert!(Instant::now() < deadline, "segments are not sealed");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    testkit::eventually("segments are sealed", || {
+        let tails = world.repository.store().list("tail/").unwrap();
+        (tails.len() <= 1).then_some(())
+    });
 }
 
 /// The stream says once a second how far the server is, also when nothing is written.
 fn wait_confirmed(world: &World, micros: i64) {
-    let deadline = Instant::now() + PATIENCE;
     let confirmed = || {
         let inventory = wal_inventory(&world.repository).unwrap();
         let last = *inventory.timelines[&1].intervals.last().unwrap();
         last.end_time_micros
     };
-    while confirmed() < micros {
-        assert!(Instant::now() < deadline, "the stream does not confirm");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    testkit::eventually("the stream confirms", || {
+        (confirmed() >= micros).then_some(())
+    });
 }
 
 /// Backups A, B, C with moments between them; a window that begins just after B. A and its WAL go; every moment from

@@ -15,10 +15,11 @@ use super::Gateway;
 use super::errors::ApiError;
 use super::lists::{List, Page};
 use super::middleware::Caller;
-use super::parameters::{CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker};
+use super::parameters::Parameters;
 use crate::data::{COUNTED_MAX, EntryFilter, EntryId, StoredEntry, find_entries, find_entry};
-use crate::digits::whole;
-use crate::time::rfc3339;
+use crate::domain::digits::whole;
+use crate::domain::identifiers::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker};
+use crate::domain::time::rfc3339;
 
 const LIST: &[&str] = &[
     "client_id",

@@ -11,8 +11,7 @@ use super::Gateway;
 use super::audit::{BY_ID, ID_RULE, entry_id};
 use super::errors::ApiError;
 use super::middleware::Caller;
-use crate::data::find_entry;
-use crate::public_log::Inclusion;
+use crate::data::{Inclusion, find_entry};
 
 /// A head follows its entries within a second, its checkpoint within another.
 const RETRY_SECONDS: u64 = 1;

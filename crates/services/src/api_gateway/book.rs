@@ -14,7 +14,6 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Gateway;
 use super::errors::ApiError;
-use super::keys::Role;
 use super::middleware::{Caller, RequestId};
 use super::moment::Asked;
 use super::parameters::Parameters;
@@ -25,8 +24,9 @@ use crate::book::{
     is_parquet, price as price_book,
 };
 use crate::data::{Change, Recorded};
+use crate::domain::keys::Role;
+use crate::domain::time::rfc3339;
 use crate::peer::Connection;
-use crate::time::rfc3339;
 
 pub(super) const ROUTE: &str = "/api/v1/book";
 /// Millions of lines take their time; nothing is answered before all are priced once.
@@ -286,7 +286,7 @@ async fn record(
         .with("policies", summary.policies.join(", "))
         .with("input_sha256", &summary.input_sha256)
         .with("results_sha256", &summary.results_sha256)
-        .with("engine_version", crate::VERSION);
+        .with("engine_version", crate::domain::VERSION);
     if let Some(key_id) = &asker.key_id {
         fields.set("key_id", key_id);
     }

@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::Gateway;
 use super::errors::ApiError;
 use super::parameters::Parameters;
-use crate::data::{BeyondCalendar, Calendar, CalendarInForce};
-use crate::time::{now_micros, rfc3339};
+use crate::domain::time::{now_micros, rfc3339};
+use crate::market::{BeyondCalendar, Calendar, CalendarInForce};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Day {

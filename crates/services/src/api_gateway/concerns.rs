@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::Gateway;
 use crate::cache::CacheState;
-use crate::calculation::MarketView;
-use crate::data::{Calendar, FeedState, LOG_DAMAGED, SAMPLE, WriteError};
-use crate::time::rfc3339;
+use crate::data::{FeedState, LOG_DAMAGED, SAMPLE, WriteError};
+use crate::domain::time::rfc3339;
+use crate::market::{Calendar, MarketView};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Concern {
@@ -184,7 +184,7 @@ pub(super) fn measure(concerns: &[Concern]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{
+    use crate::market::{
         BaseRate, FeedSettings, HeldFigure, MarketData, RefusedDelivery, Volatility,
     };
 

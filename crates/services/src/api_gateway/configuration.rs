@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::Gateway;
 use super::errors::ApiError;
-use super::keys::{Role, Tier};
 use super::middleware::Caller;
+use crate::domain::keys::{Role, Tier};
 
 #[derive(Debug, Serialize)]
 pub(super) struct ConfigAnswer {
@@ -105,7 +105,7 @@ pub(super) async fn show(
     let limits = gateway.limits.load();
     Ok(Json(ConfigAnswer {
         status: "success",
-        version: crate::VERSION,
+        version: crate::domain::VERSION,
         mode: if gateway.strict { "strict" } else { "normal" },
         caller: CallerItem {
             client_id: key.client_id.clone(),

@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::calculation::LocateError;
-use crate::data::{BeyondCalendar, DatabaseError, LOG_DAMAGED, WriteError};
-use crate::server::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::data::{DatabaseError, LOG_DAMAGED, WriteError};
+use crate::market::BeyondCalendar;
+use crate::peer::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// One parameter that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -404,8 +405,8 @@ impl IntoResponse for ApiError {
 
 impl ApiError {
     /// What went wrong while pricing or recording the request of that id.
-    pub(crate) fn from_locate(error: LocateError, request_id: &str) -> ApiError {
-        match error {
+    pub(crate) fn from_locate(error: impl Into<LocateError>, request_id: &str) -> ApiError {
+        match error.into() {
             LocateError::Ticker(ticker) => ApiError::TickerNotFound(ticker),
             LocateError::Client(client) => ApiError::ClientNotFound(client),
             LocateError::Stale { part, detail } => ApiError::Unavailable { part, detail },

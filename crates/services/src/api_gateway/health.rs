@@ -12,8 +12,8 @@ use super::Gateway;
 use super::concerns::{DISPUTED, concerns, feed_states};
 use super::errors::ApiError;
 use crate::cache::CacheState;
-use crate::calculation::Market;
-use crate::time::{now_micros, rfc3339};
+use crate::domain::time::{now_micros, rfc3339};
+use crate::market::Market;
 
 /// The state of each part. 200 as long as rates are served; the word says whether all is well.
 pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<Value>) {
@@ -39,7 +39,7 @@ pub(crate) async fn health(State(gateway): State<Gateway>) -> (StatusCode, Json<
     let body = json!({
         "status": word,
         "degraded": concerns,
-        "version": crate::VERSION,
+        "version": crate::domain::VERSION,
         "time": time,
         // The same, by the name that older clients know.
         "timestamp": time,

@@ -11,12 +11,13 @@ use super::Gateway;
 use super::errors::ApiError;
 use super::middleware::{Caller, RequestId};
 use super::moment::Asked;
-use super::parameters::{CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker};
-use super::position::{SHARES_MAX, SHARES_RULE, shares};
+use super::parameters::Parameters;
 use super::rates::DataSource;
 use crate::calculation::LocateRequest;
 use crate::data::{Recorded, RecordedQuote};
-use crate::time::rfc3339;
+use crate::domain::identifiers::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker};
+use crate::domain::position::{SHARES_MAX, SHARES_RULE, shares};
+use crate::domain::time::rfc3339;
 
 pub(super) const PARAMETERS: &[&str] = &[
     "ticker",

@@ -15,8 +15,8 @@ use super::concerns::{concerns, measure};
 use super::errors::ApiError;
 use crate::cache::CacheState;
 use crate::config::MetricsDoor;
-use crate::server::Peer;
-use crate::time::now_micros;
+use crate::domain::time::now_micros;
+use crate::peer::Peer;
 
 const SECONDS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -196,7 +196,7 @@ pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::internal::InternalSecret;
+    use crate::secret::InternalSecret;
 
     #[test]
     fn metrics_are_for_this_machine_a_token_or_all_if_so_set() {

@@ -15,11 +15,11 @@ use uuid::Uuid;
 use super::Gateway;
 use super::book;
 use super::errors::ApiError;
-use super::keys::{LiveKey, Role};
-use super::limits::Verdict;
 use super::metrics::count_request;
-use super::parameters::is_request_id;
-use crate::time::now_micros;
+use crate::domain::identifiers::is_request_id;
+use crate::domain::keys::{LiveKey, Role};
+use crate::domain::limits::Verdict;
+use crate::domain::time::now_micros;
 
 /// The id that a request goes by, the client's own if it sent a good one.
 #[derive(Debug, Clone)]

@@ -14,8 +14,6 @@ mod control;
 mod documents;
 mod errors;
 mod health;
-mod keys;
-mod limits;
 mod lists;
 mod locate;
 mod locates;
@@ -38,14 +36,8 @@ pub(crate) use book::Desk as BookDesk;
 pub(crate) use control::control_routes;
 pub(crate) use errors::ApiError;
 pub(crate) use health::health;
-pub(crate) use keys::{KeyHash, KeyTable, StoredKey};
-pub use keys::{Role, Tier};
 pub(crate) use metrics::{metrics as metrics_text, recorder};
 pub(crate) use middleware::FIXED_HEADERS;
-pub(crate) use parameters::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker};
-pub(crate) use position::{
-    DAYS_RULE, PRICE_RULE, SHARES_MAX, SHARES_RULE, VALUE_RULE, days, price, shares, value,
-};
 pub(crate) use routes::{method_not_allowed, not_found, public_routes};
 pub(crate) use shared_limits::SharedLimits;
 pub(crate) use wrong_keys::WrongKeys;
@@ -61,13 +53,14 @@ use axum::http::{HeaderMap, Request, header};
 
 use crate::cache::Cache;
 use crate::calculation::{Calculation, Calculator};
-use crate::config::{BookSettings, MetricsDoor, RequestsPerMinute, StreamHealth};
+use crate::config::{BookSettings, MetricsDoor, RequestsPerMinute};
 use crate::data::{DatabaseError, HeadKeeper, Keeper};
-use crate::internal::Peers;
+use crate::domain::protection::StreamHealth;
+use crate::domain::time::now_micros;
+use crate::peer::Peer;
 use crate::public_log::{PublicFolder, PublicLog};
 use crate::reload::ReloadReport;
-use crate::server::Peer;
-use crate::time::now_micros;
+use crate::remote::Peers;
 use parameters::Parameters;
 
 /// What every handler may use. Cloned for every request: one count to keep, not ten.

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::Gateway;
 use super::errors::ApiError;
 use super::parameters::Parameters;
-use crate::data::Moment;
-use crate::time::now_micros;
+use crate::domain::moment::Moment;
+use crate::domain::time::now_micros;
 
 const TIME_RULE: &str = "must be a time with its offset, not in the future, for example 2026-04-01T10:31:00-04:00 (in a URL write + as %2B)";
 

@@ -6,41 +6,10 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::errors::{ApiError, Invalid};
-use crate::digits::{Ambiguous, Digits, written_out};
-
-/// Upper-case letters, digits, dot, space, slash: what real files have.
-pub(crate) fn is_ticker(text: &str) -> bool {
-    let allowed = |byte: u8| {
-        byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b' ' | b'/')
-    };
-    let first_and_last = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let bytes = text.as_bytes();
-    bytes.len() <= 12
-        && first_and_last(bytes.first())
-        && bytes.last() != Some(&b' ')
-        && bytes.iter().copied().all(allowed)
-}
-
-pub(crate) fn is_client_id(text: &str) -> bool {
-    (3..=50).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
-}
-
-/// What a client may call a request.
-pub(crate) fn is_request_id(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
-}
+use crate::domain::digits::{Ambiguous, Digits, written_out};
 
 /// What may be true or false; elsewhere neither is a value.
 const FLAGS: [&str; 2] = ["active", "all_or_none"];
-
-pub(crate) const CLIENT_RULE: &str = "must be 3 to 50 letters, digits, '_' or '-'";
-
-pub(crate) const TICKER_RULE: &str =
-    "must be 1 to 12 upper-case letters, digits, dots, spaces or slashes";
 
 #[derive(Debug)]
 pub(crate) struct Parameters {
@@ -351,27 +320,5 @@ mod tests {
             "a=BRK A; b=1 2; b was given twice; d is not a parameter here",
         );
         check(Ok(Parameters::from_query(None, &[])), "");
-    }
-
-    #[test]
-    fn tickers_of_real_files() {
-        for (ticker, good) in [
-            ("GME", true),
-            ("BRK.A", true),
-            ("BRK A", true),
-            ("ABR PRD", true),
-            ("A/B", true),
-            ("2391358D", true),
-            ("", false),
-            ("gme", false),
-            (" GME", false),
-            ("GME ", false),
-            ("ABCDEFGHIJKLM", false),
-            ("GM\u{c9}", false),
-            ("A;B", false),
-            (".A", false),
-        ] {
-            assert_eq!(is_ticker(ticker), good, "{ticker:?}");
-        }
     }
 }

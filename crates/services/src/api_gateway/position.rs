@@ -1,36 +1,9 @@
-//! What is to be priced: the parameters that every request with a position has, and their bounds, which a book's lines share.
+//! What is to be priced: the parameters that every request with a position has, by their names.
 
-use pricing::{PerShare, PositionValue, Price, Worth};
+use pricing::{PerShare, Price, Worth};
 
 use super::parameters::Parameters;
-use crate::digits::Digits;
-
-pub(crate) const SHARES_MAX: u64 = 10_000_000_000;
-pub(crate) const DAYS_RULE: &str = "must be a whole number from 1 to 365";
-pub(crate) const SHARES_RULE: &str = "must be a whole number from 1 to 10000000000";
-pub(crate) const PRICE_RULE: &str =
-    "must be a plain decimal number above 0, at most 10000000, with at most 6 decimals";
-pub(crate) const VALUE_RULE: &str =
-    "must be a plain decimal number above 0, at most 1000000000, with at most 2 decimals";
-
-pub(crate) fn days(digits: &Digits) -> Option<u32> {
-    let days = digits.whole().filter(|days| (1..=365).contains(days))?;
-    u32::try_from(days).ok()
-}
-
-pub(crate) fn shares(digits: &Digits, max: u64) -> Option<u64> {
-    digits.whole().filter(|shares| (1..=max).contains(shares))
-}
-
-pub(crate) fn price(digits: &Digits) -> Option<Price> {
-    let price: Price = digits.parse()?;
-    (price > Price::ZERO && price <= Price::whole(10_000_000)).then_some(price)
-}
-
-pub(crate) fn value(digits: &Digits) -> Option<PositionValue> {
-    let value: PositionValue = digits.parse()?;
-    (value > PositionValue::ZERO && value <= PositionValue::whole(1_000_000_000)).then_some(value)
-}
+use crate::domain::position::{DAYS_RULE, PRICE_RULE, VALUE_RULE, days, price, value};
 
 impl Parameters {
     pub(super) fn loan_days(&mut self) -> Option<u32> {

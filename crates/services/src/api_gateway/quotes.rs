@@ -11,8 +11,9 @@ use super::errors::ApiError;
 use super::lists::{List, Page};
 use super::locate::FeeAnswer;
 use super::middleware::Caller;
-use super::parameters::{Parameters, is_request_id};
+use super::parameters::Parameters;
 use crate::data::{Found, RecordedQuote, find_by_id, find_by_request, losses_in};
+use crate::domain::identifiers::is_request_id;
 
 const BY_ID: &[&str] = &["id"];
 const BY_REQUEST: &[&str] = &["request_id", "skip", "limit"];

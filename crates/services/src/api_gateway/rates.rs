@@ -13,11 +13,13 @@ use super::errors::ApiError;
 use super::lists::{List, Page};
 use super::middleware::Caller;
 use super::moment::Asked;
-use super::parameters::{Parameters, TICKER_RULE, is_ticker};
-use crate::calculation::{Dispersion, RateNow, Supposed, Then};
-use crate::data::Moment;
-use crate::digits::Digits;
-use crate::time::rfc3339;
+use super::parameters::Parameters;
+use crate::calculation::{RateNow, Supposed, Then};
+use crate::domain::digits::Digits;
+use crate::domain::identifiers::{TICKER_RULE, is_ticker};
+use crate::domain::moment::Moment;
+use crate::domain::time::rfc3339;
+use crate::market::Dispersion;
 
 #[derive(Serialize)]
 struct RateAnswer {

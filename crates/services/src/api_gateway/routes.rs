@@ -6,12 +6,12 @@ use axum::routing::{MethodRouter, delete, get, post};
 
 use super::admin::{clients, keys, standards, stocks};
 use super::errors::ApiError;
-use super::keys::Role;
 use super::middleware::Door;
 use super::{
     Gateway, audit, audit_proof, book, calendar, configuration, documents, health, locate, locates,
     metrics, middleware, public_log, quotes, rates,
 };
+use crate::domain::keys::Role;
 
 pub(crate) fn public_routes(gateway: Gateway) -> Router {
     let door = |only| {

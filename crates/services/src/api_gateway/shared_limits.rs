@@ -12,8 +12,8 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::limits::{Scope, Verdict};
 use crate::cache::{RedisSettings, Trouble, client};
+use crate::domain::limits::{Scope, Verdict};
 
 /// A request waits for Redis no longer than this; then it is counted here.
 const PATIENCE: Duration = Duration::from_millis(250);

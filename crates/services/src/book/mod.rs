@@ -25,4 +25,3 @@ pub use diff::{BookDiff, Change, DiffError, Names, Side, diff};
 pub(crate) use input::BookError;
 pub(crate) use parquet::is_one as is_parquet;
 pub(crate) use pass::{Book, Lines, Summary, hex, price};
-pub(crate) use position::Position;

@@ -12,10 +12,11 @@ use pricing::{Convention, Money, Policy};
 use super::bounds::{CPU_SECONDS_MAX, Halt, Meter};
 use super::flat;
 use super::input::{self, BookError, Line};
-use super::position::{Cell, Position};
+use super::position::Cell;
 use super::result::{Answer, Header, Priced, Refused, Status, Trailer, VERSION};
 use crate::calculation::{Calculator, LocateError, Then};
-use crate::time::rfc3339;
+use crate::domain::position::Position;
+use crate::domain::time::rfc3339;
 
 /// A book and everything that its prices are made from.
 #[derive(Debug, Clone)]
@@ -82,7 +83,7 @@ pub(crate) fn price(
         book: VERSION,
         as_of: rfc3339(book.then.micros),
         known_at: rfc3339(book.known_at_micros),
-        engine_version: crate::VERSION.to_owned(),
+        engine_version: crate::domain::VERSION.to_owned(),
         input_sha256: book.input_sha256.clone(),
     });
     let mut sums = Sums::default();

@@ -2,11 +2,12 @@
 
 use pricing::{PerShare, Worth};
 
-use crate::api_gateway::{
-    CLIENT_RULE, DAYS_RULE, PRICE_RULE, SHARES_MAX, SHARES_RULE, TICKER_RULE, VALUE_RULE, days,
-    is_client_id, is_ticker, price, shares, value,
+use crate::domain::digits::{Ambiguous, Digits};
+use crate::domain::identifiers::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker};
+use crate::domain::position::{
+    DAYS_RULE, PRICE_RULE, Position, SHARES_MAX, SHARES_RULE, VALUE_RULE, days, price, shares,
+    value,
 };
-use crate::digits::{Ambiguous, Digits};
 
 /// A cell as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,15 +51,6 @@ pub(super) struct Cells {
     pub(super) position_value: Cell,
     pub(super) shares: Cell,
     pub(super) share_price: Cell,
-}
-
-/// What is to be priced.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) ticker: String,
-    pub(crate) client_id: String,
-    pub(crate) loan_days: u32,
-    pub(crate) worth: Worth,
 }
 
 /// What is wrong with a line, all of it.

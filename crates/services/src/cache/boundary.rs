@@ -1,17 +1,11 @@
-//! The boundary in front of the shared cache, and what only the cache-service does with it: look inside, empty it.
+//! The shared cache as others see it, and what only the cache-service does with it: look inside, empty it.
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::{Asked, Cache, CachedKey, KINDS, PATIENCE, PREFIX};
-use crate::api_gateway::StoredKey;
-use crate::data::MarketData;
-
-/// Keeps the newest market data for those who start while the database is away.
-pub(crate) trait MarketCache: Send + Sync + std::fmt::Debug {
-    fn put<'a>(&'a self, data: &'a MarketData, keys: &'a [StoredKey]) -> BoxFuture<'a, ()>;
-    fn get(&self) -> BoxFuture<'_, Option<(MarketData, Vec<StoredKey>)>>;
-}
+use crate::domain::keys::StoredKey;
+use crate::market::{MarketCache, MarketData};
 
 impl MarketCache for Cache {
     fn put<'a>(&'a self, data: &'a MarketData, keys: &'a [StoredKey]) -> BoxFuture<'a, ()> {

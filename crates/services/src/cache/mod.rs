@@ -8,7 +8,7 @@ mod secured_tests;
 mod settings;
 mod trouble;
 
-pub(crate) use boundary::{CachedMarket, MarketCache};
+pub(crate) use boundary::CachedMarket;
 pub(crate) use seal::Seal;
 pub use settings::{RedisSettings, RedisSettingsError};
 pub(crate) use trouble::Trouble;
@@ -24,9 +24,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
-use crate::api_gateway::StoredKey;
-use crate::data::MarketData;
-use crate::time::now_micros;
+use crate::domain::keys::StoredKey;
+use crate::domain::time::now_micros;
+use crate::market::MarketData;
 
 /// Part of every key, so that engines of different versions never read each other's.
 const PREFIX: &str = "bre:2:";

@@ -1,14 +1,9 @@
 //! From a request to a price: inputs from the market view, `pricing` for the numbers, the writer for the record. A locate is
 //! answered only when its entry is durable; a rate is answered from memory.
 
-mod event_risk;
-mod market_view;
-mod offers;
 mod replay;
 
-pub(crate) use market_view::{Market, MarketView, TickerInputs};
-pub(crate) use offers::Dispersion;
-pub use replay::{Mismatch, Period, ReplayReport, entry, export, export_from, replay};
+pub use replay::{Mismatch, ReplayReport, entry, export, export_from, replay};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +13,11 @@ use pricing::{PricingError, QuoteInputs, RateInputs, Sourced, Worth};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::book::Position;
-use crate::data::{
-    DatabaseError, Keeper, Moment, QuoteFacts, Record, Recorded, RecordedQuote, WriteError,
-};
-use crate::time::{as_micros, now_micros, rfc3339};
+use crate::data::{DatabaseError, Keeper, QuoteFacts, Record, Recorded, RecordedQuote, WriteError};
+use crate::domain::moment::Moment;
+use crate::domain::position::Position;
+use crate::domain::time::{as_micros, now_micros, rfc3339};
+use crate::market::{Market, MarketError, MarketView, TickerInputs};
 
 /// Why there is no price.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +47,15 @@ impl LocateError {
         LocateError::Stale {
             part: "database",
             detail: format!("the past cannot be read: {error}"),
+        }
+    }
+}
+
+impl From<MarketError> for LocateError {
+    fn from(error: MarketError) -> LocateError {
+        match error {
+            MarketError::Ticker(ticker) => LocateError::Ticker(ticker),
+            MarketError::NoView => LocateError::NoView,
         }
     }
 }
@@ -208,7 +212,7 @@ impl Calculator {
                 Some(moment) => moment.as_of_micros,
                 None => then.micros + as_micros(self.quote_valid),
             }),
-            engine_version: crate::VERSION.to_owned(),
+            engine_version: crate::domain::VERSION.to_owned(),
             requested_ticker: Some(request.ticker).filter(|asked| **asked != *inputs.ticker),
             known_at: then.moment.map(|moment| rfc3339(moment.known_at_micros)),
         };
@@ -341,28 +345,15 @@ impl Calculator {
         inputs: &TickerInputs,
         policy: &pricing::Policy,
     ) -> Vec<&'static str> {
-        let now = then.micros;
-        let limits = &policy.freshness;
-        let old =
-            |at: Option<i64>, max: i64| at.is_some_and(|at| (now - at).div_euclid(1_000_000) > max);
-        let mut stale = Vec::new();
-        let base_rate = &inputs.base_rate;
-        if base_rate.stale || old(base_rate.at_micros, limits.base_rate_age_seconds_max) {
-            stale.push("base_rate");
-        }
-        if old(
-            inputs.volatility_index.at_micros,
-            limits.volatility_age_seconds_max,
-        ) {
-            stale.push("volatility_index");
-        }
-        if old(
-            inputs.event_risk_factor.at_micros,
-            limits.event_age_seconds_max,
-        ) {
-            stale.push("event_risk_factor");
-        }
-        if then.moment.is_none() && self.market.is_stale(now) {
+        let found = pricing::stale_inputs(
+            policy,
+            then.micros,
+            &inputs.base_rate,
+            &inputs.volatility_index,
+            &inputs.event_risk_factor,
+        );
+        let mut stale: Vec<_> = found.into_iter().map(|input| input.field).collect();
+        if then.moment.is_none() && self.market.is_stale(then.micros) {
             stale.push("market_view");
         }
         stale

@@ -7,6 +7,7 @@ use futures_util::{TryStreamExt, pin_mut};
 use serde::Serialize;
 
 use crate::data::{DatabaseError, Verifying, entries_from, entries_of};
+use crate::domain::moment::Period;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ReplayReport {
@@ -20,13 +21,6 @@ pub struct Mismatch {
     pub epoch: i64,
     pub position: i64,
     pub reason: String,
-}
-
-/// When entries were recorded: from the first moment up to and with the last one. Open where there is none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Period {
-    pub from_micros: Option<i64>,
-    pub to_micros: Option<i64>,
 }
 
 /// Every quote of a log that was recorded in the period. `progress` hears how many were priced again, now and then.

@@ -1,5 +1,8 @@
 //! The shipped calendar against what the exchanges and the clearing corporation have announced, and the rules that read a calendar.
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+
 use super::*;
 
 fn date(text: &str) -> Date {

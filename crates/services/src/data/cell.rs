@@ -9,7 +9,7 @@ use tokio_postgres::types::{FromSql, Type};
 use uuid::Uuid;
 
 use super::row::Value;
-use crate::time::rfc3339;
+use crate::domain::time::rfc3339;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Cell<'a> {

@@ -5,7 +5,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use super::database::DatabaseError;
-use crate::time::system_time;
+use crate::domain::time::system_time;
 
 /// An entry as it stands in the log, with the hash that stands beside it.
 #[derive(Debug)]

@@ -9,15 +9,13 @@ use connection::Landing;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-use super::calendar::CalendarInForce;
 use super::database::{DatabaseError, connect};
 use super::feeds::FeedBoard;
-use super::market;
 use super::past::PastViews;
-use crate::api_gateway::KeyTable;
-use crate::cache::MarketCache;
-use crate::calculation::{Market, MarketView};
-use crate::time::now_micros;
+use super::reading;
+use crate::domain::keys::KeyTable;
+use crate::domain::time::now_micros;
+use crate::market::{BrokerTerms, CalendarInForce, Market, MarketCache, MarketData, MarketView};
 
 #[derive(Debug)]
 pub(crate) struct Keeper {
@@ -28,7 +26,7 @@ pub(crate) struct Keeper {
     pub(crate) keys: ArcSwapOption<KeyTable>,
     cache: Arc<dyn MarketCache>,
     /// What was last read, for writing it to the cache again before it expires there.
-    last: ArcSwap<market::MarketData>,
+    last: ArcSwap<MarketData>,
     reading: tokio::sync::Mutex<()>,
     /// Counts complete reads.
     reads: watch::Sender<u64>,
@@ -77,12 +75,12 @@ impl Keeper {
     }
 
     /// Terms in force, as last read.
-    pub(crate) fn brokers(&self) -> Vec<super::BrokerTerms> {
+    pub(crate) fn brokers(&self) -> Vec<BrokerTerms> {
         self.last.load().brokers.clone()
     }
 
     /// What was last read.
-    pub(super) fn data(&self) -> Arc<market::MarketData> {
+    pub(super) fn data(&self) -> Arc<MarketData> {
         self.last.load_full()
     }
 
@@ -203,7 +201,7 @@ impl Keeper {
     async fn read(&self, client: &Client) -> Result<(), DatabaseError> {
         // One after the other: an older reading must not replace a newer one.
         let turn = self.reading.lock().await;
-        let data = market::load(client, None).await?;
+        let data = reading::load(client, None).await?;
         self.market
             .set(MarketView::new(&data, &self.market.feeds()));
         self.last.store(Arc::new(data));
@@ -219,7 +217,7 @@ impl Keeper {
     /// Reads the keys, which also shows that the database answers; renews the cache.
     async fn confirm(&self, client: &Client) -> Result<(), DatabaseError> {
         let _turn = self.reading.lock().await;
-        let stored = market::keys(client).await?;
+        let stored = reading::keys(client).await?;
         let renewed = self
             .keys
             .load_full()

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::database::DatabaseError;
 use super::verifying::Verifying;
-use crate::time::{micros, rfc3339};
+use crate::domain::time::{micros, rfc3339};
 
 /// A recovery that lost entries, or that cannot tell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -9,13 +9,13 @@ mod feeds;
 mod keeper;
 mod locates;
 mod losses;
-mod market;
 mod migrations;
 mod newest;
 mod openings;
 mod past;
 mod placed;
 mod quotes;
+mod reading;
 mod record;
 mod recorded;
 mod row;
@@ -28,7 +28,6 @@ mod verify;
 mod verifying;
 mod writer;
 
-pub(crate) use calendar::{BeyondCalendar, Calendar, CalendarInForce};
 pub use configured::{ConfigurationChange, configuration_changes};
 pub use database::DatabaseError;
 pub(crate) use database::{Session, connect, describe};
@@ -37,9 +36,9 @@ pub(crate) use entries::{
 };
 pub(crate) use feeds::{
     Accept, FeedState, IntakeError, KINDS, MINIMUM_RULE, MOMENT_RULE, Parcel, accept_held,
-    by_class, class_key, held_now, minimum, moment, poll, take,
+    held_now, minimum, moment, poll, take,
 };
-pub use feeds::{FeedError, FeedLimits, FeedSettings, HttpSettings, ImportReport, check_feed};
+pub use feeds::{FeedError, ImportReport, check_feed};
 pub(crate) use keeper::Keeper;
 pub use locates::LocateSettings;
 pub(crate) use locates::{
@@ -49,24 +48,21 @@ pub(crate) use locates::{
 };
 pub use losses::{Loss, losses};
 pub(crate) use losses::{losses_in, openings_in};
-pub(crate) use market::{
-    Announced, BaseRate, Definition, EventRisk, HeldFigure, LastLoad, MarketData, Moment,
-    RefusedDelivery, TickerAlias, Volatility, decimal, keys as read_keys,
-};
 pub(crate) use migrations::migrate;
 pub use newest::RATES as NEWEST_RATES;
 pub use openings::{openings, periods};
 pub use placed::{Place, places};
 pub(crate) use quotes::{QuoteFacts, QuoteRecord, RecordedQuote};
-pub(crate) use record::Record;
+pub(crate) use reading::keys as read_keys;
+pub(crate) use record::{Inclusion, Record};
 pub(crate) use recorded::{Found, find_by_id, find_by_request};
 pub use schema::{Finding, SchemaReport, check_schema};
-pub use seed::SeedError;
 pub(crate) use seed::{SAMPLE, seed};
-pub(crate) use stocks::{MinimumRate, Stock, StockTerms, minimum_rates};
+pub use seed::{SampleBook, SeedError};
+pub(crate) use stocks::{StockTerms, minimum_rates};
 pub(crate) use tables::is_own_field;
 pub use tables::{CoverageStart, Difference, TablesReport};
-pub(crate) use terms::{BrokerTerms, read_terms};
+pub(crate) use terms::read_terms;
 pub use verify::{AuditReport, verify};
 pub(crate) use verifying::Verifying;
 pub(crate) use writer::{

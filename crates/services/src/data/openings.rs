@@ -6,8 +6,8 @@ use tokio_postgres::Row;
 use super::database::DatabaseError;
 use super::verifying::Verifying;
 use super::writer::log_number;
-use crate::calculation::Period;
-use crate::time::micros;
+use crate::domain::moment::Period;
+use crate::domain::time::micros;
 
 /// Epoch and timeline of every opening that can be read, in the order of positions.
 pub async fn openings(database: &str, log: u16) -> Result<Vec<(u32, u32)>, DatabaseError> {

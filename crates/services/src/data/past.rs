@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::database::DatabaseError;
 use super::keeper::Keeper;
-use super::market::{self, Knowledge, Moment};
-use crate::calculation::MarketView;
-use crate::time::now_micros;
+use super::reading::{self, Knowledge};
+use crate::domain::moment::Moment;
+use crate::domain::time::now_micros;
+use crate::market::MarketView;
 
 /// A view of the whole real market takes some 20 MB.
 const VIEWS_MAX: usize = 6;
@@ -63,7 +64,7 @@ impl Keeper {
         let known_at_micros = match known_at_micros {
             Some(known_at) => known_at,
             None => {
-                let first = market::first_known_at(&*self.client()?).await?;
+                let first = reading::first_known_at(&*self.client()?).await?;
                 let was_known = first.is_some_and(|first| first <= as_of_micros);
                 if was_known {
                     as_of_micros
@@ -82,7 +83,7 @@ impl Keeper {
     /// may differ a little, too.
     pub(crate) async fn is_current(&self, now_micros: i64) -> Result<bool, DatabaseError> {
         const DOUBT_MICROS: i64 = 5_000_000;
-        let changed_at = market::changed_at(&*self.client()?).await?.unwrap_or(0);
+        let changed_at = reading::changed_at(&*self.client()?).await?.unwrap_or(0);
         let read_at = self.market.view().map_or(0, |view| view.read_at_micros());
         Ok(changed_at < read_at - DOUBT_MICROS && changed_at <= now_micros)
     }
@@ -93,7 +94,7 @@ impl Keeper {
         }
         // `known_at` is another one at every request when it is now: what was known by then seldom is.
         let client = self.client()?;
-        let knowledge = market::knowledge(&client, moment.known_at_micros).await?;
+        let knowledge = reading::knowledge(&client, moment.known_at_micros).await?;
         let as_of = moment.as_of_micros;
         if let Some(view) = self.past.find_known(as_of, knowledge) {
             return Ok(view);
@@ -102,7 +103,7 @@ impl Keeper {
         if let Some(view) = self.past.find_known(as_of, knowledge) {
             return Ok(view);
         }
-        let data = market::load(&client, Some(moment)).await?;
+        let data = reading::load(&client, Some(moment)).await?;
         let view = Arc::new(MarketView::new(&data, &self.market.feeds()));
         self.past.put(PastView {
             moment,

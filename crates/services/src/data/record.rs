@@ -3,18 +3,27 @@
 
 use std::collections::BTreeMap;
 
-use audit::{Chain, Fields, Kind};
+use audit::{Chain, Fields, Hash, Kind};
 use futures_util::future::BoxFuture;
 use pricing::Quote;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-
-use crate::public_log::Inclusion;
 
 use super::feeds::FeedState;
 use super::locates::{LocateOrder, LocateOutcome};
 use super::quotes::{QuoteRecord, RecordedQuote};
 use super::writer::{Change, Recorded, WriteError, Writer, WriterState};
 
+/// Where an entry is in the published tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Inclusion {
+    /// No published head covers it yet; the newest covers so many entries.
+    Pending { covered_to: u64 },
+    /// From the leaf's sibling up; and the signed head, as JSON.
+    Path { path: Vec<Hash>, head: String },
+}
+
+/// Takes what is to be recorded.
 pub(crate) trait Record: Send + Sync + std::fmt::Debug {
     /// Returns when the quote is durable, or says within a deadline what is known.
     fn quote(&self, quote: QuoteRecord) -> BoxFuture<'_, Result<Recorded, WriteError>>;

@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Row};
 use super::database::DatabaseError;
 use super::quotes::RecordedQuote;
 use super::writer::Recorded;
-use crate::time::{micros, rfc3339};
+use crate::domain::time::{micros, rfc3339};
 
 /// A quote as it stands in the log.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
 use super::cell::Numeric;
-use crate::time::rfc3339;
+use crate::domain::time::rfc3339;
 
 /// A value in the type of its column.
 #[derive(Debug, Clone, PartialEq, Eq)]

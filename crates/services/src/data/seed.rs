@@ -5,13 +5,29 @@ use connection::Landing;
 use jiff::Timestamp;
 
 use super::database::{DatabaseError, connect};
-use super::feeds::{Delivery, FeedLimits, prepare};
-use super::market;
+use super::feeds::{Delivery, prepare};
+use super::reading;
 use super::stocks::StockTerms;
-use super::terms::BrokerTerms;
 use super::writer::{Change, Writer};
 use super::{FeedError, WriteError};
-use crate::config::SampleBook;
+use crate::market::{BrokerTerms, FeedLimits};
+
+/// Files in the feeds' own formats.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleBook {
+    pub book: &'static [u8],
+    pub volatility: &'static [u8],
+}
+
+impl SampleBook {
+    /// A small book with invented rates, shipped with the engine.
+    pub const fn shipped() -> SampleBook {
+        SampleBook {
+            book: include_bytes!("../../sample/book.txt"),
+            volatility: include_bytes!("../../sample/vix.csv"),
+        }
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
@@ -93,7 +109,7 @@ pub(crate) async fn seed(
     if let Some(sample) = sample
         && row.get::<_, i64>(2) == 0
     {
-        let aliases = market::aliases(client, None).await?;
+        let aliases = reading::aliases(client, None).await?;
         for (kind, bytes) in [("ibkr", sample.book), ("vix", sample.volatility)] {
             // A file that somebody named instead keeps its feed's own name.
             let shipped = [SHIPPED.book, SHIPPED.volatility].contains(&bytes);

@@ -5,9 +5,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::wire::LocateFailure;
 use super::{Host, answer, read};
 use crate::calculation::LocateRequest;
+use crate::remote::LocateFailure;
 
 pub(super) async fn calculate(State(host): State<Host>, body: Body) -> Response {
     let request: LocateRequest = match read(body).await {

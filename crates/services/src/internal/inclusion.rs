@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 
 use super::Host;
-use crate::public_log::Inclusion;
+use crate::data::Inclusion;
 
 pub(super) async fn inclusion(
     State(host): State<Host>,

@@ -1,12 +1,5 @@
-//! Between services: internal HTTP, authenticated by a shared secret on every route, and the boundaries over it. A process serves
-//! the routes of the services it runs.
-
-mod client;
-mod peers;
-mod remote;
-mod secret;
-pub(crate) mod whole_key;
-mod wire;
+//! Between services: internal HTTP, authenticated by a shared secret on every route. A process serves
+//! the routes of the services it runs; who asks is in `remote`.
 
 mod cache;
 mod calculate;
@@ -14,11 +7,6 @@ mod inclusion;
 mod rates;
 mod record;
 mod state;
-
-pub(crate) use client::Peer;
-pub(crate) use peers::{Peers, Watched};
-pub(crate) use remote::{RemoteCache, RemoteCalculation, RemoteRecord};
-pub use secret::InternalSecret;
 
 use std::sync::Arc;
 
@@ -33,22 +21,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::api_gateway::{self, Gateway};
+use crate::remote::paths::{
+    CACHE_INVALIDATE, CACHE_MARKET, CACHE_STATS, CACHE_WARM, CALCULATE, HEALTH, HEALTH_DETAILED,
+    INCLUSION, METRICS, RATES, RECORD_ENTRY, RECORD_LOCATE, RECORD_QUOTE, STATE,
+};
+use crate::secret::InternalSecret;
 use crate::service::{Service, ServiceSet};
-
-const HEALTH: &str = "/health";
-const HEALTH_DETAILED: &str = "/health/detailed";
-const METRICS: &str = "/metrics";
-const STATE: &str = "/internal/state";
-const RATES: &str = "/internal/rates/{ticker}";
-const RECORD_QUOTE: &str = "/internal/record/quote";
-const RECORD_ENTRY: &str = "/internal/record/entry";
-const RECORD_LOCATE: &str = "/internal/record/locate";
-const INCLUSION: &str = "/internal/audit/inclusion/{epoch}/{position}";
-const CALCULATE: &str = "/internal/calculate";
-const CACHE_MARKET: &str = "/internal/cache/market";
-const CACHE_STATS: &str = "/internal/cache/stats";
-const CACHE_WARM: &str = "/internal/cache/warm";
-const CACHE_INVALIDATE: &str = "/internal/cache/invalidate";
 
 /// What a handler may use: what a gateway may, and which services are here.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Host;
 use crate::api_gateway::ApiError;
-use crate::time::now_micros;
+use crate::domain::time::now_micros;
 
 #[derive(Serialize)]
 struct Facts {

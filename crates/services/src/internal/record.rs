@@ -6,9 +6,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::wire::{EntryOrder, QuoteOrder, WriteFailure};
 use super::{Host, answer, read};
 use crate::data::{LocateOrder, QuoteRecord, WriteError};
+use crate::remote::{EntryOrder, QuoteOrder, WriteFailure};
 
 pub(super) async fn quote(State(host): State<Host>, body: Body) -> Response {
     let order: QuoteOrder = match read(body).await {

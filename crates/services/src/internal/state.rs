@@ -6,13 +6,15 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use super::Host;
-use super::remote::DataState;
 use crate::api_gateway;
+use crate::remote::DataState;
 
 /// The word alone. Always 200: who asks wants to know whether this process answers, and reads the word for the rest.
 pub(super) async fn health(State(host): State<Host>) -> Json<Value> {
     let status = word(&host).await;
-    Json(json!({ "status": status, "services": host.services.names(), "version": crate::VERSION }))
+    Json(
+        json!({ "status": status, "services": host.services.names(), "version": crate::domain::VERSION }),
+    )
 }
 
 pub(super) async fn health_detailed(State(host): State<Host>) -> impl IntoResponse {

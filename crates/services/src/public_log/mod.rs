@@ -15,10 +15,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use audit::{Hash, NoteKey, Origin, SignedHead, TileId, TiledTree};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::data::HeadKeeper;
+use crate::data::{HeadKeeper, Inclusion};
 
 pub(crate) use folder::{PublicFolder, Resource};
 use witnesses::Witness;
@@ -62,15 +61,6 @@ pub trait PublicLogStore: Send + Sync + fmt::Debug {
     fn keep_head(&self, epoch: u32, size: u64) -> Result<(), String>;
     /// Statements about the keys that sign, as they are published.
     fn statements(&self) -> Result<Vec<Vec<u8>>, String>;
-}
-
-/// Where an entry is in the published tree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Inclusion {
-    /// No published head covers it yet; the newest covers so many entries.
-    Pending { covered_to: u64 },
-    /// From the leaf's sibling up; and the signed head, as JSON.
-    Path { path: Vec<Hash>, head: String },
 }
 
 /// What proofs are made from.

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tokio::net::TcpListener;
 
-use crate::time::now_micros;
+use crate::domain::time::now_micros;
 use memory::Memory;
 
 #[derive(Debug, thiserror::Error)]

@@ -11,8 +11,9 @@ pub fn real(name: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("BRE_MARKET_DATA").map_or(beside, PathBuf::from);
     let file = std::fs::read(folder.join(name)).ok();
     if file.is_none() {
-        println!(
-            "skipped: {name} is not in {} (set BRE_MARKET_DATA)",
+        testkit::skip!(
+            "market-data",
+            "{name} is not in {} (set BRE_MARKET_DATA)",
             folder.display()
         );
     }

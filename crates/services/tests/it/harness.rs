@@ -320,19 +320,10 @@ pub async fn until<T>(
     mut ask: impl AsyncFnMut() -> T,
     reached: impl Fn(&T) -> bool,
 ) -> T {
-    let asking = async {
-        loop {
-            let answer = ask().await;
-            if reached(&answer) {
-                return answer;
-            }
-            // What is waited for needs the cores more than the question.
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(SETTLED, asking)
-        .await
-        .unwrap_or_else(|_| panic!("not within a minute: {what}"))
+    testkit::eventually_async(what, async || {
+        Some(ask().await).filter(|answer| reached(answer))
+    })
+    .await
 }
 
 pub const GME: &str =

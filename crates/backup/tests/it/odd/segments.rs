@@ -93,17 +93,15 @@ fn check(segment_mib: u64) {
     }
     let end = flushed(&postgres).0;
     // For 1 GB that is more than a minute.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(600);
-    loop {
+    let mut last = None;
+    let all = testkit::within(std::time::Duration::from_secs(600), || {
         let wal = wal_inventory(&vault.repository).unwrap();
         let held = wal.timelines.get(&1).and_then(repository::TimelineWal::end);
         let sealed = vault.store.list("wal/").unwrap();
-        if held.is_some_and(|held| held >= end) && !sealed.is_empty() {
-            break;
-        }
-        assert!(std::time::Instant::now() < deadline, "{held:?} of {end}");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+        last = held;
+        (held.is_some_and(|held| held >= end) && !sealed.is_empty()).then_some(())
+    });
+    assert!(all.is_some(), "{last:?} of {end}");
     let resident = streaming.resident_mib_max();
     eprintln!("WAL segments of {segment_mib} MB: {resident} MiB resident at most");
     assert!(resident <= RESIDENT_MIB_MAX, "{resident} MiB");

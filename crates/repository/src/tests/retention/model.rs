@@ -192,14 +192,7 @@ impl Cluster {
                 .as_ref()
                 .map_or(0, |it| it.seal_status().pending)
         };
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while pending() > 0 {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "not sealed within a minute"
-            );
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+        testkit::eventually("segments are sealed", || (pending() == 0).then_some(()));
     }
 
     fn end_stream(&mut self) {

@@ -11,13 +11,14 @@ use serde_json::value::RawValue;
 
 use super::super::Gateway;
 use super::super::errors::ApiError;
-use super::super::keys::Tier;
 use super::super::middleware::Caller;
-use super::super::parameters::{CLIENT_RULE, Parameters, is_client_id};
+use super::super::parameters::Parameters;
 use super::by;
-use crate::calculation::MarketView;
-use crate::data::{BrokerTerms, Change, read_terms};
-use crate::digits::whole;
+use crate::data::{Change, read_terms};
+use crate::domain::digits::whole;
+use crate::domain::identifiers::{CLIENT_RULE, is_client_id};
+use crate::domain::keys::Tier;
+use crate::market::{BrokerTerms, MarketView};
 
 const PARAMETERS: &[&str] = &[
     "markup_percent",

@@ -9,13 +9,14 @@ use serde::Serialize;
 
 use super::super::Gateway;
 use super::super::errors::ApiError;
-use super::super::keys::{Role, StoredKey, Tier, generate, hash};
 use super::super::lists::{List, Page};
 use super::super::middleware::Caller;
-use super::super::parameters::{CLIENT_RULE, Parameters, is_client_id};
+use super::super::parameters::Parameters;
 use super::by;
 use crate::data::{Change, read_keys};
-use crate::time::{now_micros, rfc3339};
+use crate::domain::identifiers::{CLIENT_RULE, is_client_id};
+use crate::domain::keys::{Role, StoredKey, Tier, generate, hash};
+use crate::domain::time::{now_micros, rfc3339};
 
 const CREATE: &[&str] = &["client_id", "tier", "days"];
 const ROTATE: &[&str] = &["days", "overlap_hours"];

@@ -17,8 +17,9 @@ use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::Caller;
 use super::by;
-use crate::data::{Change, Definition};
-use crate::digits::{Ambiguous, Digits};
+use crate::data::Change;
+use crate::domain::digits::{Ambiguous, Digits};
+use crate::market::Definition;
 
 const CONVENTION_FIELDS: &[&str] = &[
     "name",

@@ -11,13 +11,14 @@ use serde::Serialize;
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::Caller;
-use super::super::parameters::{Parameters, TICKER_RULE, is_ticker};
+use super::super::parameters::Parameters;
 use super::by;
 use crate::data::{
-    Change, MINIMUM_RULE, MOMENT_RULE, MinimumRate, Recorded, StockTerms, minimum, minimum_rates,
-    moment,
+    Change, MINIMUM_RULE, MOMENT_RULE, Recorded, StockTerms, minimum, minimum_rates, moment,
 };
-use crate::time::{now_micros, rfc3339};
+use crate::domain::identifiers::{TICKER_RULE, is_ticker};
+use crate::domain::time::{now_micros, rfc3339};
+use crate::market::MinimumRate;
 
 pub(in super::super) const PARAMETERS: &[&str] = &["minimum_rate", "valid_from", "valid_to"];
 
@@ -159,7 +160,7 @@ pub(in super::super) async fn set(
     })
 }
 
-fn view(gateway: &Gateway) -> Result<std::sync::Arc<crate::calculation::MarketView>, ApiError> {
+fn view(gateway: &Gateway) -> Result<std::sync::Arc<crate::market::MarketView>, ApiError> {
     let view = gateway.calculator.market.view();
     view.map_err(|error| ApiError::from_locate(error, ""))
 }

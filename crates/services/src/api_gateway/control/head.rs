@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 
 use super::super::Gateway;
 use super::super::errors::ApiError;
-use crate::time::now_micros;
+use crate::domain::time::now_micros;
 
 pub(super) async fn head(State(gateway): State<Gateway>) -> Result<impl IntoResponse, ApiError> {
     let writer = &gateway.calculator.writer;

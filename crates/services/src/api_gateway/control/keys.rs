@@ -11,9 +11,10 @@ use super::super::admin::keys::{
     KeyAnswer, KeyItem, KeyOrder, days, issue, revoke_by, rotate_by, tier,
 };
 use super::super::errors::ApiError;
-use super::super::keys::{Role, Tier};
-use super::super::parameters::{CLIENT_RULE, Parameters, is_client_id};
+use super::super::parameters::Parameters;
 use crate::data::read_keys;
+use crate::domain::identifiers::{CLIENT_RULE, is_client_id};
+use crate::domain::keys::{Role, Tier};
 
 const CREATE: &[&str] = &["client_id", "tier", "days", "by", "role"];
 const ROTATE: &[&str] = &["days", "overlap_hours", "by"];

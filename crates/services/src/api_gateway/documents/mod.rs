@@ -101,7 +101,7 @@ mod tests {
         }
         described.retain(|route: &String| !route.starts_with(of_the_log));
         assert_eq!(described, routed);
-        assert_eq!(document["info"]["version"], crate::VERSION);
+        assert_eq!(document["info"]["version"], crate::domain::VERSION);
     }
 
     /// Every reference leads somewhere, and every error code is one that `errors.rs` gives.

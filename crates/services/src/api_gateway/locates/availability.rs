@@ -11,10 +11,11 @@ use uuid::Uuid;
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::Caller;
-use super::super::parameters::{Parameters, TICKER_RULE, is_ticker};
+use super::super::parameters::Parameters;
 use super::{Room, locate_id};
 use crate::data::{DeskTerms, UseTotals, available, steps_of, use_totals};
-use crate::time::{now_micros, rfc3339};
+use crate::domain::identifiers::{TICKER_RULE, is_ticker};
+use crate::domain::time::{now_micros, rfc3339};
 
 #[derive(Debug, Serialize)]
 pub(in super::super) struct Availability {

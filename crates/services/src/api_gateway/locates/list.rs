@@ -8,9 +8,10 @@ use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::lists::{List, Page};
 use super::super::middleware::Caller;
-use super::super::parameters::{Parameters, TICKER_RULE, is_request_id, is_ticker};
+use super::super::parameters::Parameters;
 use super::LocateAnswer;
 use crate::data::{LocateFilter, Status, find_locates};
+use crate::domain::identifiers::{TICKER_RULE, is_request_id, is_ticker};
 
 const PARAMETERS: &[&str] = &[
     "locate_status",

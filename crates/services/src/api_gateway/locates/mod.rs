@@ -26,7 +26,7 @@ use crate::data::{
     Idempotency, Locate, LocateOrder, LocateOutcome, Order, OrderUse, Recorded, Refusal,
     StoredLocate, UseRoom, WriteError,
 };
-use crate::time::rfc3339;
+use crate::domain::time::rfc3339;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const HEADERS: &[&str] = &["Idempotency-Key"];

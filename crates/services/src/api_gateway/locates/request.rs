@@ -10,12 +10,13 @@ use uuid::Uuid;
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::{Caller, RequestId};
-use super::super::parameters::{CLIENT_RULE, Parameters, TICKER_RULE, is_client_id, is_ticker};
-use super::super::position::shares as read_shares;
+use super::super::parameters::Parameters;
 use super::{Asker, LocateAnswer, idempotency};
 use crate::calculation::LocateRequest;
 use crate::data::{LocateKind, Order, made_for};
-use crate::digits::Digits;
+use crate::domain::digits::Digits;
+use crate::domain::identifiers::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker};
+use crate::domain::position::shares as read_shares;
 
 pub(super) const PARAMETERS: &[&str] = &[
     "ticker",

@@ -9,7 +9,7 @@ use super::super::errors::ApiError;
 use super::super::middleware::Caller;
 use super::{LocateAnswer, locate_id};
 use crate::data::{Recorded, StoredLocate, steps_of};
-use crate::time::rfc3339;
+use crate::domain::time::rfc3339;
 
 #[derive(Debug, Serialize)]
 pub(in super::super) struct Life {

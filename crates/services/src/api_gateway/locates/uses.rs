@@ -11,7 +11,7 @@ use super::super::middleware::Caller;
 use super::super::parameters::Parameters;
 use super::{OrderAnswer, Room, is_key, locate_id};
 use crate::data::{Recorded, StoredLocate, find_uses, steps_of};
-use crate::time::rfc3339;
+use crate::domain::time::rfc3339;
 
 #[derive(Debug, Serialize)]
 pub(in super::super) struct UseOf {

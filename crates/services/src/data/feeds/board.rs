@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::FeedError;
-use crate::time::{now_micros, rfc3339};
+use crate::domain::time::{now_micros, rfc3339};
 
 /// By source.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use jiff::civil::{Date, Time, Weekday};
 
 use super::columns::split;
 use super::{FeedError, head, lines};
-use crate::data::calendar::{Calendar, SpecialDay};
+use crate::market::{Calendar, SpecialDay};
 
 const COLUMNS: &str = "day,trading,settlement,close,session_end,name";
 const HEADS: [&str; 7] = [

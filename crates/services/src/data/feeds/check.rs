@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::{Delivery, FeedError, FeedLimits, ImportReport, http, prepare};
+use super::{Delivery, FeedError, ImportReport, http, prepare};
+use crate::market::FeedLimits;
 
 /// Reads the bytes as a feed of that kind, with the default limits. Kinds are those of an import, and what is asked over HTTP:
 /// `seclend_one`, `volatility`, `event_risk`; these have no report.

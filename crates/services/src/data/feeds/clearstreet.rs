@@ -4,7 +4,8 @@
 use jiff::Timestamp;
 
 use super::columns::{Column, Layout, required};
-use super::{FeedError, FeedLimits, Quarantined, RateRow, lines, names, refuse_mostly_bad, scaled};
+use super::{FeedError, Quarantined, RateRow, lines, names, refuse_mostly_bad, scaled};
+use crate::market::FeedLimits;
 
 /// In the order in which a row is taken apart.
 const COLUMNS: [Column; 3] = [

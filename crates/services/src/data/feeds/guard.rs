@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::load::FeedLoad;
-use super::{FeedError, FeedLimits, Held, Quarantined, RateRow, eight_decimals, refuse_mostly_bad};
-use crate::time::rfc3339;
+use super::{FeedError, Held, Quarantined, RateRow, eight_decimals, refuse_mostly_bad};
+use crate::domain::time::rfc3339;
+use crate::market::FeedLimits;
 
 /// 10^-8 units in one percent.
 const PERCENT: i64 = 1_000_000;

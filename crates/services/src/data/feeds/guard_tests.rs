@@ -15,8 +15,9 @@ fn real(name: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("BRE_MARKET_DATA").map_or(beside, PathBuf::from);
     let path = folder.join(name);
     if !path.exists() {
-        println!(
-            "skipped: {name} is not in {} (set BRE_MARKET_DATA)",
+        testkit::skip!(
+            "market-data",
+            "{name} is not in {} (set BRE_MARKET_DATA)",
             folder.display()
         );
         return None;

@@ -9,10 +9,10 @@ use super::load::FeedLoad;
 use super::{FeedError, ImportReport, IntakeError, RateRow, VolatilityRow, eight_decimals};
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
-use crate::data::market::decimal;
 use crate::data::record::Record;
 use crate::data::writer::Recorded;
-use crate::time::{micros, rfc3339};
+use crate::domain::digits::decimal;
+use crate::domain::time::{micros, rfc3339};
 
 /// A figure that prices do not follow yet, beside the one that they follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

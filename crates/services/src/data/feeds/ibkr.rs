@@ -8,8 +8,9 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::columns::{Column, Layout, is_blank, optional, required};
-use super::{FeedError, FeedLimits, Quarantined, RateRow, head, names, refuse_mostly_bad, scaled};
-use crate::text_number::ambiguity;
+use super::{FeedError, Quarantined, RateRow, head, names, refuse_mostly_bad, scaled};
+use crate::domain::text_number::ambiguity;
+use crate::market::FeedLimits;
 
 /// Percent with 6 decimals is a fraction with 8: the same integer.
 const PERCENT_DECIMALS: usize = 6;

@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 use super::load::FeedLoad;
 use super::{Held, RateRow, eight_decimals};
 use crate::data::tables::{Statement, covered};
-use crate::time::system_time;
+use crate::domain::time::system_time;
 
 type Result = std::result::Result<(), tokio_postgres::Error>;
 

@@ -11,10 +11,10 @@ use super::load::refusal_fields;
 use super::{Accept, Delivery, FeedError, FeedLoad, ImportReport, known, prepare};
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
-use crate::data::market;
+use crate::data::reading;
 use crate::data::record::Record;
 use crate::data::writer::{Change, Recorded, WriteError};
-use crate::time::now_micros;
+use crate::domain::time::now_micros;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IntakeError {
@@ -49,7 +49,7 @@ pub(crate) async fn take(
     parcel: Parcel,
 ) -> Result<(ImportReport, Recorded), IntakeError> {
     let client = keeper.client()?;
-    let aliases = market::aliases(&client, None).await?;
+    let aliases = reading::aliases(&client, None).await?;
     let brokers = keeper.brokers();
     let source = parcel.source.clone().unwrap_or_else(|| parcel.kind.clone());
     let limits = keeper.market.feeds().limits(&source);

@@ -7,8 +7,8 @@ use tokio_postgres::{Client, Row};
 use super::guard::LastHeld;
 use super::{Baseline, LastFigure, LastRate};
 use crate::data::database::DatabaseError;
-use crate::data::market::decimal;
-use crate::time::{micros, system_time};
+use crate::domain::digits::decimal;
+use crate::domain::time::{micros, system_time};
 
 /// The newest of all, for what came in order.
 const NEWEST_TIME: &str = "SELECT valid_at FROM feed_batches WHERE source = $1 AND kind = $2 \

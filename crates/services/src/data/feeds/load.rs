@@ -9,14 +9,13 @@ use uuid::Uuid;
 
 use super::names::our_name;
 use super::{
-    EventRow, FeedError, FeedLimits, Held, Quarantined, RateRow, RiskRow, VolatilityRow,
-    clearstreet, count_reasons, earnings, eight_decimals, ibkr, operator, refuse_mostly_bad,
-    seclend, vix,
+    EventRow, FeedError, Held, Quarantined, RateRow, RiskRow, VolatilityRow, clearstreet,
+    count_reasons, earnings, eight_decimals, ibkr, operator, refuse_mostly_bad, seclend, vix,
 };
-use crate::api_gateway::is_ticker;
 use crate::data::stocks::StockTerms;
-use crate::data::terms::BrokerTerms;
-use crate::time::rfc3339;
+use crate::domain::identifiers::is_ticker;
+use crate::domain::time::rfc3339;
+use crate::market::{BrokerTerms, FeedLimits};
 
 /// Of a list that is written out in the entry.
 const RECORDED_BYTES_MAX: usize = 256 << 10;

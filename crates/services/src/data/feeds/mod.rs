@@ -15,12 +15,10 @@ mod insert;
 mod intake;
 mod json;
 mod known;
-mod limits;
 mod load;
 mod names;
 mod operator;
 mod seclend;
-mod settings;
 mod stocks;
 mod vix;
 
@@ -33,17 +31,16 @@ pub(crate) use held::{accept_held, held_now};
 pub(crate) use http::run as poll;
 pub(crate) use insert::FeedRefusal;
 pub(crate) use intake::{IntakeError, Parcel, take};
-pub use limits::FeedLimits;
 pub use load::ImportReport;
 pub(crate) use load::{Alias, Delivery, FeedLoad, KINDS, prepare};
-pub(crate) use names::{by_class, class_key};
-pub use settings::{FeedSettings, HttpSettings};
 pub(crate) use stocks::{MINIMUM_RULE, MOMENT_RULE, minimum, moment};
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use pricing::BorrowStatus;
+
+use crate::market::FeedLimits;
 
 /// Why a whole file was refused. Nothing was changed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::load::Alias;
+use crate::domain::identifiers::class_key;
 
 const SYMBOL_BYTES_MAX: usize = 64;
 
@@ -16,22 +17,6 @@ pub(super) fn symbol(text: &str) -> Result<&str, &'static str> {
         return Err("symbol_malformed");
     }
     Ok(text)
-}
-
-/// The class of a share, where it is one letter behind a dot, hyphen, blank or slash, in the form with a dot: `BRK-B` is `BRK.B`.
-pub(crate) fn by_class(name: &str) -> Option<String> {
-    let (share, class) = name.rsplit_once(['.', '-', ' ', '/'])?;
-    let is_class = class.len() == 1 && class.bytes().all(|byte| byte.is_ascii_uppercase());
-    let is_share = !share.is_empty()
-        && share
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-    (is_class && is_share).then(|| format!("{share}.{class}"))
-}
-
-/// One name for all spellings of a class.
-pub(crate) fn class_key(name: &str) -> Cow<'_, str> {
-    by_class(name).map_or(Cow::Borrowed(name), Cow::Owned)
 }
 
 /// Our ticker for a feed's symbol in a file of that time: by the aliases, or by its class where it has a hyphen, which no ticker of ours

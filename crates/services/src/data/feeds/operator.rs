@@ -8,9 +8,9 @@ use pricing::{Money, Percent};
 
 use super::columns::{Column, Layout, required};
 use super::{FeedError, lines, names};
-use crate::api_gateway::is_ticker;
-use crate::data::terms::BrokerTerms;
-use crate::text_number::ambiguity;
+use crate::domain::identifiers::is_ticker;
+use crate::domain::text_number::ambiguity;
+use crate::market::BrokerTerms;
 
 const BROKERS: [Column; 8] = [
     required("client_id", &[]),

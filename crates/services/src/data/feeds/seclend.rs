@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 
 use super::json::number;
 use super::{FeedError, Quarantined, RateRow, names, refuse_mostly_bad};
-use crate::text_number::ambiguity;
+use crate::domain::identifiers::class_key;
+use crate::domain::text_number::ambiguity;
 
 const CURRENCY: &str = "USD";
 
@@ -84,7 +85,7 @@ fn symbol_of(item: &str, asked: Option<&str>) -> Option<String> {
 
 /// A feed may spell the class of a share in its own way.
 pub(super) fn is_same(named: &str, asked: &str) -> bool {
-    named == asked || names::class_key(named) == names::class_key(asked)
+    named == asked || class_key(named) == class_key(asked)
 }
 
 fn read(item: &str, asked: Option<&str>) -> Result<RateRow, &'static str> {

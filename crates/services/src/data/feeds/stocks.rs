@@ -8,8 +8,9 @@ use pricing::Rate;
 use super::FeedError;
 use super::columns::{Column, required};
 use super::operator::{table, wrong};
-use crate::data::stocks::{MinimumRate, StockTerms};
-use crate::digits::Digits;
+use crate::data::stocks::StockTerms;
+use crate::domain::digits::Digits;
+use crate::market::MinimumRate;
 
 const STOCKS: [Column; 4] = [
     required("ticker", &[]),
@@ -43,7 +44,7 @@ pub(super) fn stocks(
     let mut seen = HashSet::new();
     let mut all = Vec::new();
     for (line, [ticker, rate, from, to]) in table(bytes, STOCKS)? {
-        if !crate::api_gateway::is_ticker(&ticker) {
+        if !crate::domain::identifiers::is_ticker(&ticker) {
             return Err(wrong(line, format!("ticker {ticker:?} is not a ticker")));
         }
         let time = |name: &str, text: &str| match text {

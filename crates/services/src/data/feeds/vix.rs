@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::columns::{Column, Layout, Slashes, date, optional, required};
-use super::{FeedError, FeedLimits, Quarantined, VolatilityRow, lines, refuse_mostly_bad, scaled};
+use super::{FeedError, Quarantined, VolatilityRow, lines, refuse_mostly_bad, scaled};
+use crate::market::FeedLimits;
 
 /// In the order in which a row is taken apart.
 const COLUMNS: [Column; 4] = [

@@ -7,11 +7,11 @@ use pricing::{Convention, Fee, PerShare, Policy, QuoteInputs, Sourced};
 use proptest::prelude::*;
 
 use super::*;
-use crate::data::calendar::Calendar;
 use crate::data::locates::order::{Idempotency, StoredLocate, UseRoom};
 use crate::data::quotes::QuoteFacts;
 use crate::data::writer::Recorded;
-use crate::time::rfc3339;
+use crate::domain::time::rfc3339;
+use crate::market::Calendar;
 
 /// 2026-11-23T15:00:00Z, a Monday: the close is ten hours away.
 const MONDAY: i64 = 1_795_446_000_000_000;

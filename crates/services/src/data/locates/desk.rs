@@ -12,11 +12,10 @@ use uuid::Uuid;
 use super::order::{LocateOrder, Order, StoredLocate};
 use super::record::{At, Figure, LedgerStep, Locate};
 use super::states::Reason;
-use crate::data::FeedSettings;
-use crate::data::calendar::Calendar;
 use crate::data::quotes::{RecordedQuote, quote_uuid};
 use crate::data::writer::Recorded;
-use crate::time::micros;
+use crate::domain::time::micros;
+use crate::market::{Calendar, FeedSettings};
 
 #[derive(Debug)]
 pub(crate) struct Desk {

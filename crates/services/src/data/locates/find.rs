@@ -10,7 +10,7 @@ use super::order::StoredLocate;
 use super::record::Figure;
 use super::states::Reason;
 use crate::data::database::DatabaseError;
-use crate::time::system_time;
+use crate::domain::time::system_time;
 
 /// Which of a client's locates, by what they are now.
 #[derive(Debug, Clone, Default)]

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::record::Locate;
 use super::states::{LocateKind, Side, Status, UseState};
-use crate::data::calendar::BeyondCalendar;
 use crate::data::writer::Recorded;
+use crate::market::BeyondCalendar;
 
 /// One step that somebody wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

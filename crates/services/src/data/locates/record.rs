@@ -12,7 +12,7 @@ use super::order::{Idempotency, OrderUse, UseRoom};
 use super::states::{LocateKind, Reason, Side, Status, UseState};
 use crate::data::quotes::{Column, column};
 use crate::data::row::Value;
-use crate::time::rfc3339;
+use crate::domain::time::rfc3339;
 
 /// In the order of [`Locate::values`]; the entry's own place and time come first in the table.
 pub(crate) const LOCATE_COLUMNS: &[Column] = &[

@@ -11,7 +11,7 @@ use super::order::{LocateOrder, LocateOutcome, Order};
 use crate::data::Record;
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
-use crate::time::{as_micros, now_micros, system_time};
+use crate::domain::time::{as_micros, now_micros, system_time};
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Clocks of several data-services differ; a locate may be written a little after its end was looked for.

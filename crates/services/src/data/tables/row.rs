@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
 use super::covered::{CoveredTable, Form};
-use crate::time::rfc3339;
+use crate::domain::time::rfc3339;
 
 /// Microseconds since 2000, as the server sends a timestamptz.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

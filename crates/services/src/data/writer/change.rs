@@ -5,14 +5,13 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Transaction;
 use uuid::Uuid;
 
-use crate::api_gateway::StoredKey;
 use crate::data::feeds::{FeedLoad, FeedRefusal};
-use crate::data::market::Definition;
 use crate::data::stocks::StockTerms;
 use crate::data::tables::{Statement, covered};
-use crate::data::terms::BrokerTerms;
-use crate::internal::whole_key;
-use crate::time::system_time;
+use crate::domain::keys::StoredKey;
+use crate::domain::time::system_time;
+use crate::domain::whole_key;
+use crate::market::{BrokerTerms, Definition};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -166,7 +165,7 @@ impl Change {
             }
             Change::LocatesReopened { by } => {
                 let sql = "INSERT INTO locate_reopenings (reopened_at, actor) VALUES ($1, $2)";
-                let now = system_time(crate::time::now_micros());
+                let now = system_time(crate::domain::time::now_micros());
                 statement
                     .run(transaction, &covered::LOCATE_REOPENINGS, sql, &[&now, by])
                     .await

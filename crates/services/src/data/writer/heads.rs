@@ -7,8 +7,8 @@ use std::time::Duration;
 use audit::{Head, HeadRange, LostHead, SignedHead, SigningKey, VerifyingKey};
 use tokio::sync::watch;
 
-use crate::config::HeadPublisher;
-use crate::known::{Claim, KnownLog};
+use crate::domain::known_log::{Claim, KnownLog};
+use crate::domain::protection::HeadPublisher;
 
 #[derive(Debug)]
 pub(crate) struct HeadKeeper {

@@ -11,15 +11,15 @@ use tokio_postgres::{GenericClient, Statement, Transaction};
 
 use super::batch::{Batch, Outcome, outcome, own_session, place};
 use super::open::Open;
-use super::serve::{Ended, Waiting, hold_back_until_held};
-use super::{Recorded, Request, Task, Work, WriteError, Writer, WriterConfig, log_number};
-use crate::data::calendar::Calendar;
+use super::serve::{Commit, Ended, hold_back_until_held};
+use super::{Recorded, Task, Work, WriteError, Writer, WriterConfig, log_number};
 use crate::data::locates::{
     Desk, DeskTerms, Locate, LocateDecision, LocateOrder, LocateOutcome, Refusal, Status,
     StoredLocate, decide,
 };
 use crate::data::row::Rows;
-use crate::time::{now_micros, system_time};
+use crate::domain::time::{now_micros, system_time};
+use crate::market::Calendar;
 
 /// "breA" and a number that no log has. A writer that hangs in the middle is thrown out by the server, so that the others go on.
 const LOCK: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction_session_timeout = '5s'; \
@@ -43,12 +43,8 @@ impl Writer {
             return Err(refusal);
         }
         let (reply, replied) = oneshot::channel();
-        let request = Request {
-            work: Work::Locate(Box::new(LocateWork { order, reply })),
-            // Nobody listens: a locate is answered by what became of it.
-            answer: oneshot::channel().0,
-        };
-        self.requests.try_send(request).map_err(|_| {
+        let work = Work::Locate(Box::new(LocateWork { order, reply }));
+        self.works.try_send(work).map_err(|_| {
             WriteError::refused("database", "too many requests are waiting to be recorded")
         })?;
         match tokio::time::timeout(self.deadline, replied).await {
@@ -60,9 +56,9 @@ impl Writer {
 
 /// What one order came to, before its commit.
 enum Told {
-    /// By this step, of those that were made now.
-    Step(usize, Box<StoredLocate>),
-    Ended(usize, Refusal),
+    /// By a step that was made now.
+    Step(Box<StoredLocate>),
+    Ended(Refusal),
     Already(Box<StoredLocate>),
     Refused(Refusal),
     Failed(WriteError),
@@ -84,19 +80,16 @@ enum Ran {
 }
 
 impl Task {
-    /// This one and those right behind it. Gives back the first request that is something else.
+    /// This one and those right behind it. Gives back the first work that is something else.
     pub(super) async fn take_locates(
         &mut self,
         open: &mut Open,
         first: Box<LocateWork>,
-    ) -> Result<Option<Request>, Ended> {
+    ) -> Result<Option<Work>, Ended> {
         let (mut works, mut next) = (vec![*first], None);
         while works.len() < self.config.batch_max && next.is_none() {
-            match self.requests.try_recv() {
-                Ok(Request {
-                    work: Work::Locate(work),
-                    ..
-                }) => works.push(*work),
+            match self.works.try_recv() {
+                Ok(Work::Locate(work)) => works.push(*work),
                 Ok(other) => next = Some(other),
                 Err(_) => break,
             }
@@ -158,28 +151,20 @@ impl Task {
     ) -> Result<(), Ended> {
         let clean = matches!(&outcome, Outcome::Committed { warnings, .. } if warnings.is_empty());
         let Made { sealed, mut told } = made;
-        let (answers, mut answered): (Vec<_>, Vec<_>) =
-            sealed.iter().map(|_| oneshot::channel()).unzip();
         let nothing_sent = sealed.is_empty();
-        let waiting = Waiting::of(&sealed, answers);
-        let ended = match (nothing_sent, &outcome) {
-            (true, Outcome::Committed { .. }) => Ok(()),
-            _ => self.settle(open, before, waiting, outcome),
+        let (certain, ended) = match (nothing_sent, &outcome) {
+            (true, Outcome::Committed { .. }) => (Ok(()), Ok(())),
+            _ => self.settle(open, before, &Commit::of(&sealed), outcome),
         };
-        let mut certain =
-            |index: usize| match answered.get_mut(index).map(oneshot::Receiver::try_recv) {
-                Some(Ok(result)) => result.map(drop),
-                _ => Err(WriteError::unknown("database")),
-            };
         told.reverse();
         for work in works {
             let answer = match told.pop() {
-                Some(Told::Step(index, stored)) => certain(index).map(|()| {
+                Some(Told::Step(stored)) => certain.clone().map(|()| {
                     count(&stored.locate);
                     LocateOutcome::Step(stored)
                 }),
-                Some(Told::Ended(index, refusal)) => {
-                    certain(index).map(|()| LocateOutcome::Refused(refusal))
+                Some(Told::Ended(refusal)) => {
+                    certain.clone().map(|()| LocateOutcome::Refused(refusal))
                 }
                 Some(Told::Already(stored)) if clean => Ok(LocateOutcome::Step(stored)),
                 Some(Told::Already(_)) => Err(WriteError::unknown("database")),
@@ -303,10 +288,9 @@ impl Made {
         desk.note(&stored);
         batch.push(&sealed, &stored.locate);
         self.sealed.push(sealed);
-        let index = self.sealed.len() - 1;
         match refusal {
-            None => Told::Step(index, Box::new(stored)),
-            Some(refusal) => Told::Ended(index, refusal),
+            None => Told::Step(Box::new(stored)),
+            Some(refusal) => Told::Ended(refusal),
         }
     }
 }

@@ -23,10 +23,10 @@ use tokio::time::Instant;
 
 use locates::LocateWork;
 
-use crate::calculation::Market;
-use crate::config::{RecoveryFact, StreamHealth};
 use crate::data::locates::LocateSettings;
 use crate::data::quotes::QuoteRecord;
+use crate::domain::protection::{RecoveryFact, StreamHealth};
+use crate::market::Market;
 
 /// Why something was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,34 +111,37 @@ pub struct Recorded {
     pub position: u64,
 }
 
-/// What is to be recorded.
+/// Who waits for an entry.
+type Reply = oneshot::Sender<Result<Recorded, WriteError>>;
+
+/// What is to be recorded, and who waits for it.
 #[derive(Debug)]
-pub(crate) enum Work {
+enum Work {
     /// An entry and its row in `quotes`.
-    Quote(QuoteRecord),
+    Quote { quote: QuoteRecord, reply: Reply },
     /// An entry, with a change to other tables in the same transaction.
-    Entry {
-        kind: Kind,
-        fields: Fields,
-        change: Change,
-    },
-    /// A step of a locate, if one is due to it: decided, recorded and answered on its own ground.
+    Entry(EntryWork),
+    /// A step of a locate, if one is due to it.
     Locate(Box<LocateWork>),
 }
 
 #[derive(Debug)]
-pub(crate) struct Request {
-    work: Work,
-    answer: oneshot::Sender<Result<Recorded, WriteError>>,
+struct EntryWork {
+    kind: Kind,
+    fields: Fields,
+    change: Change,
+    reply: Reply,
 }
 
-impl Request {
+impl Work {
     fn refuse(self, state: &WriterState) {
         let refused = state.refusal();
-        if let Work::Locate(work) = self.work {
-            return drop(work.reply.send(Err(refused)));
+        match self {
+            Work::Quote { reply, .. } | Work::Entry(EntryWork { reply, .. }) => {
+                drop(reply.send(Err(refused)));
+            }
+            Work::Locate(work) => drop(work.reply.send(Err(refused))),
         }
-        drop(self.answer.send(Err(refused)));
     }
 }
 
@@ -170,7 +173,7 @@ struct Reopening {
 /// What callers hold.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
-    requests: mpsc::Sender<Request>,
+    works: mpsc::Sender<Work>,
     orders: watch::Sender<Orders>,
     state: watch::Receiver<WriterState>,
     tip: watch::Receiver<Option<Chain>>,
@@ -203,7 +206,7 @@ pub(crate) struct WriterConfig {
 /// The task's own side.
 struct Task {
     config: WriterConfig,
-    requests: mpsc::Receiver<Request>,
+    works: mpsc::Receiver<Work>,
     orders: watch::Receiver<Orders>,
     state: watch::Sender<WriterState>,
     tip: watch::Sender<Option<Chain>>,
@@ -220,7 +223,7 @@ struct Task {
 
 impl Writer {
     pub(crate) fn start(config: WriterConfig) -> (Writer, tokio::task::JoinHandle<()>) {
-        let (requests, waiting) = mpsc::channel(config.queue_max);
+        let (works, waiting) = mpsc::channel(config.queue_max);
         let first = Orders {
             mode: Mode::Run,
             recovery: config.recovery.clone(),
@@ -232,7 +235,7 @@ impl Writer {
         let (tip, tip_seen) = watch::channel(None);
         let (closed, closed_seen) = watch::channel(None);
         let writer = Writer {
-            requests,
+            works,
             orders,
             state: seen,
             tip: tip_seen,
@@ -245,7 +248,7 @@ impl Writer {
         let recovery = config.recovery.clone();
         let task = Task {
             config,
-            requests: waiting,
+            works: waiting,
             orders: told,
             state,
             tip,
@@ -281,16 +284,13 @@ impl Writer {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
-        let (answer, answered) = oneshot::channel();
-        self.requests
-            .try_send(Request {
-                work: Work::Quote(quote),
-                answer,
-            })
+        let (reply, replied) = oneshot::channel();
+        self.works
+            .try_send(Work::Quote { quote, reply })
             .map_err(|_| {
                 WriteError::refused("database", "too many quotes are waiting to be recorded")
             })?;
-        match tokio::time::timeout(self.deadline, answered).await {
+        match tokio::time::timeout(self.deadline, replied).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(WriteError::unknown("database")),
         }
@@ -307,20 +307,18 @@ impl Writer {
         if !self.state.borrow().is_serving() {
             return Err(refused(&self.state.borrow()));
         }
-        let (answer, answered) = oneshot::channel();
-        let request = Request {
-            work: Work::Entry {
-                kind,
-                fields,
-                change,
-            },
-            answer,
-        };
-        self.requests
-            .send(request)
+        let (reply, replied) = oneshot::channel();
+        let work = Work::Entry(EntryWork {
+            kind,
+            fields,
+            change,
+            reply,
+        });
+        self.works
+            .send(work)
             .await
             .map_err(|_| refused(&WriterState::Stopped))?;
-        answered
+        replied
             .await
             .unwrap_or(Err(WriteError::unknown("database")))
     }
@@ -344,7 +342,7 @@ impl Writer {
         let calendar = self.market.calendar()?;
         let date = calendar.trade_date(since).ok()?;
         // The next trade date is open by itself.
-        if calendar.trade_date(crate::time::now_micros()).ok() != Some(date) {
+        if calendar.trade_date(crate::domain::time::now_micros()).ok() != Some(date) {
             return None;
         }
         Some(format!(
@@ -461,9 +459,9 @@ impl Task {
             }
         }
         self.state.send_replace(WriterState::Stopped);
-        self.requests.close();
-        while let Ok(request) = self.requests.try_recv() {
-            request.refuse(&WriterState::Stopped);
+        self.works.close();
+        while let Ok(work) = self.works.try_recv() {
+            work.refuse(&WriterState::Stopped);
         }
     }
 
@@ -481,8 +479,8 @@ impl Task {
             tokio::select! {
                 biased;
                 _ = self.orders.changed() => return,
-                request = self.requests.recv() => match request {
-                    Some(request) => request.refuse(&state),
+                work = self.works.recv() => match work {
+                    Some(work) => work.refuse(&state),
                     None => return,
                 },
                 () = timer => return,

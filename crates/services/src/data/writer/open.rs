@@ -13,12 +13,12 @@ use super::guard::Guard;
 use super::locates::{LocateBatch, Unsettled};
 use super::openings::{Server, openings};
 use super::{Orders, Recorded, Reopening, Task};
-use crate::calculation::Period;
-use crate::config::RecoveryFact;
 use crate::data::database::{DatabaseError, Session, connect, describe};
 use crate::data::schema::rights::{APPEND_ONLY as RECORDED, Rights};
-use crate::known::Claim;
-use crate::time::system_time;
+use crate::domain::known_log::Claim;
+use crate::domain::moment::Period;
+use crate::domain::protection::RecoveryFact;
+use crate::domain::time::system_time;
 
 /// A connection that holds the log's lock, and the log's end.
 #[derive(Debug)]
@@ -224,7 +224,9 @@ impl Task {
             followed => followed?,
         };
         let evidence = &self.config.heads.known.evidence;
-        let beyond = |it: &&crate::known::Evidence| it.is_beyond(chain.epoch(), chain.position());
+        let beyond = |it: &&crate::domain::known_log::Evidence| {
+            it.is_beyond(chain.epoch(), chain.position())
+        };
         match evidence.iter().find(beyond) {
             Some(it) if chain.position() > 0 => Err(OpenError::Refusing(format!(
                 "{} says that the log had {} entries, and it ends at {}. Without a recorded recovery this is tampering or a restore by hand",
@@ -345,7 +347,7 @@ impl Task {
                 )));
             }
             (Some(reopening), _) => (
-                format!("reopened {}", crate::time::now_micros()),
+                format!("reopened {}", crate::domain::time::now_micros()),
                 EpochOpening::Reopened {
                     timeline: server.timeline,
                     known_heads: &known_heads,
@@ -381,7 +383,7 @@ impl Task {
         let mut chain = open.chain.clone();
         let sealed = chain.open_epoch_above(
             claimed,
-            crate::time::now_micros(),
+            crate::domain::time::now_micros(),
             &opening,
             &heads.signing_key(),
         )?;

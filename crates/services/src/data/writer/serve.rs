@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use audit::{ChainError, Fields, Kind, Placed, Sealed};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::batch::{Batch, Outcome, outcome};
 use super::open::Open;
-use super::{Change, Mode, Recorded, Request, Task, Work, WriteError, WriterConfig, WriterState};
+use super::{
+    Change, EntryWork, Mode, Recorded, Reply, Task, Work, WriteError, WriterConfig, WriterState,
+};
 use crate::data::database::describe;
 use crate::data::tables::{Statement, is_own_field};
+use crate::domain::time::now_micros;
 
 /// A head at most this often.
 const HEAD_EVERY: Duration = Duration::from_secs(1);
@@ -28,18 +30,15 @@ pub(super) enum Ended {
 /// Between two looks whether all of it is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
-pub(super) type Answer = oneshot::Sender<Result<Recorded, WriteError>>;
-
-/// Entries of one commit, and who waits for them.
-pub(super) struct Waiting {
+/// Entries of one commit.
+pub(super) struct Commit {
     placed: Vec<Placed>,
-    /// Whether an answer promises that the repository holds it, where that was demanded.
+    /// Whether a reply promises that the repository holds it, where that was demanded.
     promises: bool,
-    answers: Vec<Answer>,
 }
 
-impl Waiting {
-    pub(super) fn of(sealed: &[Sealed], answers: Vec<Answer>) -> Waiting {
+impl Commit {
+    pub(super) fn of(sealed: &[Sealed]) -> Commit {
         let promises = [Kind::Quote, Kind::LocateChanged];
         let place = |sealed: &Sealed| Placed {
             log: sealed.entry.log,
@@ -47,12 +46,23 @@ impl Waiting {
             position: sealed.entry.position,
             hash: sealed.hash,
         };
-        Waiting {
+        Commit {
             promises: sealed
                 .first()
                 .is_some_and(|sealed| promises.contains(&sealed.entry.kind)),
             placed: sealed.iter().map(place).collect(),
-            answers,
+        }
+    }
+
+    /// Replies to whoever waits for its entries, in their order.
+    fn reply(&self, replies: Vec<Reply>, certain: &Result<(), WriteError>) {
+        for (placed, reply) in self.placed.iter().zip(replies) {
+            let recorded = Recorded {
+                log: placed.log,
+                epoch: placed.epoch,
+                position: placed.position,
+            };
+            drop(reply.send(certain.clone().map(|()| recorded)));
         }
     }
 }
@@ -95,8 +105,8 @@ impl Task {
                     head_due = None;
                     continue;
                 }
-                request = self.requests.recv() => match request {
-                    Some(request) => request,
+                work = self.works.recv() => match work {
+                    Some(work) => work,
                     None => return Ended::Ordered,
                 },
             };
@@ -127,62 +137,51 @@ impl Task {
         }
     }
 
-    /// Writes the request and all that wait behind it.
-    async fn take(&mut self, open: &mut Open, first: Request) -> Result<(), Ended> {
+    /// Writes the work and all that wait behind it.
+    async fn take(&mut self, open: &mut Open, first: Work) -> Result<(), Ended> {
         let mut next = Some(first);
-        while let Some(request) = next.take() {
+        while let Some(work) = next.take() {
             let before = open.chain.clone();
-            let mut waiting = Waiting {
+            let mut commit = Commit {
                 placed: Vec::new(),
                 promises: true,
-                answers: Vec::new(),
             };
+            let mut replies = Vec::new();
             let mut batch = std::mem::take(&mut self.spare);
-            let mut current = Some(request);
-            while let Some(request) = current.take() {
-                match request.work {
+            let mut current = Some(work);
+            while let Some(work) = current.take() {
+                match work {
                     // Nobody waits for it any more: it was answered, and was never begun.
-                    Work::Quote(_) if request.answer.is_closed() => {}
-                    Work::Quote(quote) => {
-                        match batch.quote(&mut open.chain, crate::time::now_micros(), &quote) {
+                    Work::Quote { reply, .. } if reply.is_closed() => {}
+                    Work::Quote { quote, reply } => {
+                        match batch.quote(&mut open.chain, now_micros(), &quote) {
                             Ok(placed) => {
-                                waiting.placed.push(placed);
-                                waiting.answers.push(request.answer);
+                                commit.placed.push(placed);
+                                replies.push(reply);
                             }
-                            Err(error) => refuse(request.answer, &error),
+                            Err(error) => refuse(reply, &error),
                         }
                     }
-                    Work::Entry { .. } | Work::Locate(_) => {
-                        next = Some(request);
+                    other => {
+                        next = Some(other);
                         break;
                     }
                 }
-                if waiting.placed.len() < self.config.batch_max {
-                    current = self.requests.try_recv().ok();
+                if commit.placed.len() < self.config.batch_max {
+                    current = self.works.try_recv().ok();
                 }
             }
-            if !waiting.placed.is_empty() {
-                self.commit_quotes(open, before, waiting, &batch).await?;
+            if !commit.placed.is_empty() {
+                let ended = self
+                    .commit_quotes(open, before, &commit, replies, &batch)
+                    .await;
+                ended?;
             }
             batch.clear();
             self.spare = batch;
             match next.take() {
-                Some(Request {
-                    work:
-                        Work::Entry {
-                            kind,
-                            fields,
-                            change,
-                        },
-                    answer,
-                }) => {
-                    self.commit_entry(open, kind, fields, change, answer)
-                        .await?;
-                }
-                Some(Request {
-                    work: Work::Locate(first),
-                    ..
-                }) => next = self.take_locates(open, first).await?,
+                Some(Work::Entry(work)) => self.commit_entry(open, work).await?,
+                Some(Work::Locate(first)) => next = self.take_locates(open, first).await?,
                 other => next = other,
             }
         }
@@ -193,16 +192,14 @@ impl Task {
         &mut self,
         open: &mut Open,
         before: audit::Chain,
-        waiting: Waiting,
+        commit: &Commit,
+        replies: Vec<Reply>,
         batch: &Batch,
     ) -> Result<(), Ended> {
         if self.config.strict && !open.standby && !self.sees_standby(open).await? {
             open.chain = before;
             let why = "strict mode: the server does not wait for the stream to the repository yet";
-            waiting
-                .answers
-                .into_iter()
-                .for_each(|answer| drop(answer.send(Err(WriteError::refused("wal_stream", why)))));
+            commit.reply(replies, &Err(WriteError::refused("wal_stream", why)));
             return Ok(());
         }
         let began = Instant::now();
@@ -217,18 +214,19 @@ impl Task {
         };
         metrics::histogram!("bre_commit_seconds").record(began.elapsed().as_secs_f64());
         metrics::counter!("bre_commits_total").increment(1);
-        metrics::counter!("bre_entries_total").increment(waiting.placed.len() as u64);
-        self.settle(open, before, waiting, outcome)
+        metrics::counter!("bre_entries_total").increment(commit.placed.len() as u64);
+        let (certain, ended) = self.settle(open, before, commit, outcome);
+        commit.reply(replies, &certain);
+        ended
     }
 
-    async fn commit_entry(
-        &mut self,
-        open: &mut Open,
-        kind: Kind,
-        fields: audit::Fields,
-        change: Change,
-        answer: Answer,
-    ) -> Result<(), Ended> {
+    async fn commit_entry(&mut self, open: &mut Open, work: EntryWork) -> Result<(), Ended> {
+        let EntryWork {
+            kind,
+            fields,
+            change,
+            reply,
+        } = work;
         if let Some(name) = fields
             .iter()
             .map(|(name, _)| name)
@@ -237,7 +235,7 @@ impl Task {
             let why = format!(
                 "the field {name} says what is in the tables: only the writer of the log sets it"
             );
-            drop(answer.send(Err(WriteError::refused("audit_log", why))));
+            drop(reply.send(Err(WriteError::refused("audit_log", why))));
             return Ok(());
         }
         let before = open.chain.clone();
@@ -252,76 +250,61 @@ impl Task {
                 Err(Stopped::Server(error)) => outcome(&open.session, Err(error)),
                 Err(Stopped::Entry(error)) => {
                     open.chain = before;
-                    refuse(answer, &error);
+                    refuse(reply, &error);
                     return Ok(());
                 }
             },
             _ = self.orders.changed() => Outcome::Lost("told to let go of the database".to_owned()),
         };
         let reopens = matches!(change, Change::LocatesReopened { .. });
-        let settled = self.settle(open, before, Waiting::of(&sealed, vec![answer]), ran);
-        if reopens && settled.is_ok() {
+        let commit = Commit::of(&sealed);
+        let (certain, ended) = self.settle(open, before, &commit, ran);
+        commit.reply(vec![reply], &certain);
+        if reopens && ended.is_ok() {
             self.closed.send_replace(None);
         }
-        settled
+        ended
     }
 
-    /// Answers, and keeps in mind, what became of a commit.
+    /// Keeps in mind what became of a commit. What is certain of its entries, and whether writing goes on.
     pub(super) fn settle(
         &mut self,
         open: &mut Open,
         before: audit::Chain,
-        waiting: Waiting,
+        commit: &Commit,
         outcome: Outcome,
-    ) -> Result<(), Ended> {
-        let Waiting {
-            placed,
-            promises,
-            answers,
-        } = waiting;
+    ) -> (Result<(), WriteError>, Result<(), Ended>) {
+        let entries = commit.placed.len();
         match outcome {
             Outcome::Committed { warnings, standby } => {
                 open.standby = standby;
                 self.tip.send_replace(Some(open.chain.clone()));
                 let protected =
-                    warnings.is_empty() && (standby || !self.config.strict || !promises);
-                if !protected {
-                    tracing::error!(
-                        ?warnings,
-                        entries = placed.len(),
-                        "committed without its guarantee: not acknowledged"
-                    );
-                    metrics::counter!("bre_unacknowledged_total").increment(placed.len() as u64);
+                    warnings.is_empty() && (standby || !self.config.strict || !commit.promises);
+                if protected {
+                    return (Ok(()), Ok(()));
                 }
-                for (placed, answer) in placed.iter().zip(answers) {
-                    let recorded = Recorded {
-                        log: placed.log,
-                        epoch: placed.epoch,
-                        position: placed.position,
-                    };
-                    drop(answer.send(if protected {
-                        Ok(recorded)
-                    } else {
-                        Err(WriteError::unknown("database"))
-                    }));
-                }
-                Ok(())
+                tracing::error!(
+                    ?warnings,
+                    entries,
+                    "committed without its guarantee: not acknowledged"
+                );
+                metrics::counter!("bre_unacknowledged_total").increment(entries as u64);
+                (Err(WriteError::unknown("database")), Ok(()))
             }
             Outcome::RolledBack(reason) => {
                 open.chain = before;
-                tracing::error!(%reason, entries = placed.len(), "the database took a commit back");
-                answers.into_iter().for_each(|answer| {
-                    drop(answer.send(Err(WriteError::refused("database", reason.clone()))))
-                });
+                tracing::error!(%reason, entries, "the database took a commit back");
+                let refused = WriteError::refused("database", reason.clone());
                 // Somebody else wrote our log, or the server is ill: look again before anything else is written.
-                Err(Ended::Lost(reason))
+                (Err(refused), Err(Ended::Lost(reason)))
             }
             Outcome::Lost(reason) => {
-                self.in_doubt = placed.iter().map(|placed| placed.hash).collect();
-                answers
-                    .into_iter()
-                    .for_each(|answer| drop(answer.send(Err(WriteError::unknown("database")))));
-                Err(Ended::Lost(reason))
+                self.in_doubt = commit.placed.iter().map(|placed| placed.hash).collect();
+                (
+                    Err(WriteError::unknown("database")),
+                    Err(Ended::Lost(reason)),
+                )
             }
         }
     }
@@ -343,7 +326,7 @@ impl Task {
     /// A head may be signed once the repository holds what the server has flushed by now.
     async fn offer_head(&self, open: &Open) {
         if let Some(lsn) = flushed(open).await
-            && let Some(head) = open.chain.head(crate::time::now_micros(), lsn)
+            && let Some(head) = open.chain.head(now_micros(), lsn)
         {
             self.config.heads.offer(head);
         }
@@ -399,8 +382,8 @@ async fn flushed(open: &Open) -> Option<u64> {
     u64::try_from(row.ok()?.get::<_, i64>(0)).ok()
 }
 
-fn refuse(answer: Answer, error: &ChainError) {
-    drop(answer.send(Err(WriteError::refused("audit_log", error.to_string()))));
+fn refuse(reply: Reply, error: &ChainError) {
+    drop(reply.send(Err(WriteError::refused("audit_log", error.to_string()))));
 }
 
 /// Why a change was not recorded.
@@ -448,7 +431,7 @@ async fn transact(
     });
     let mut batch = Batch::default();
     for (kind, fields) in std::iter::once((kind, fields)).chain(following) {
-        let now = crate::time::now_micros();
+        let now = now_micros();
         let entry = open.chain.append(kind, now, fields)?;
         batch.push(&entry);
         sealed.push(entry);

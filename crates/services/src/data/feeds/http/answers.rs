@@ -6,8 +6,9 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::super::FeedError;
 use super::super::json::number;
-use super::super::{FeedError, FeedLimits};
+use crate::market::FeedLimits;
 
 #[derive(Deserialize)]
 struct Index<'a> {

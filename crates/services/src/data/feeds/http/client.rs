@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Certificate, Client, StatusCode, Url};
 
-use super::super::settings::HttpSettings;
 use super::super::{FeedBoard, FeedError};
 use super::breaker::{Breaker, Rules};
+use crate::market::HttpSettings;
 
 const TRIES: u32 = 3;
 /// A book of 20,000 names has 1.5 MB.

@@ -12,16 +12,16 @@ use tokio_postgres::Client;
 use super::super::guard::Accept;
 use super::super::intake::{Refused, enter, refuse};
 use super::super::load::FeedLoad;
-use super::super::settings::{FeedSettings, HttpSettings};
 use super::super::{FeedError, Quarantined, RateRow, RiskRow, VolatilityRow, known, seclend};
 use super::answers;
 use super::breaker::Rules;
 use super::client::{Ask, CallError, FeedClient};
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
-use crate::data::market;
+use crate::data::reading;
 use crate::data::record::Record;
 use crate::data::writer::{Change, WriteError};
+use crate::market::{FeedSettings, HttpSettings};
 
 const SECLEND: Rules = Rules {
     failures: 5,
@@ -300,7 +300,7 @@ impl Poller {
             return Ok(());
         }
         let source = self.client.source;
-        let aliases = market::aliases(&database, None).await?;
+        let aliases = reading::aliases(&database, None).await?;
         let mut last = known::baseline(&database, source, source, now.as_microsecond()).await?;
         // The newest batch holds what had changed; what was asked for, and answered, is what must come back.
         for (ticker, rate) in &mut last.rates {

@@ -11,7 +11,7 @@ use crate::data::{Change, WriteError};
 /// What became of something to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum WriteFailure {
+pub(crate) enum WriteFailure {
     Refused { part: String, reason: String },
     Unknown { part: String },
 }
@@ -19,7 +19,7 @@ pub(super) enum WriteFailure {
 /// Why there is no quote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum LocateFailure {
+pub(crate) enum LocateFailure {
     Ticker(String),
     Client(String),
     NoView,
@@ -32,17 +32,17 @@ pub(super) enum LocateFailure {
 /// A quote to be recorded. Its row is computed from it where it is written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct QuoteOrder {
-    pub(super) fields: BTreeMap<String, String>,
+pub(crate) struct QuoteOrder {
+    pub(crate) fields: BTreeMap<String, String>,
 }
 
 /// Anything else to be recorded, with its change.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct EntryOrder {
-    pub(super) kind: u8,
-    pub(super) fields: BTreeMap<String, String>,
-    pub(super) change: Change,
+pub(crate) struct EntryOrder {
+    pub(crate) kind: u8,
+    pub(crate) fields: BTreeMap<String, String>,
+    pub(crate) change: Change,
 }
 
 impl From<WriteError> for WriteFailure {

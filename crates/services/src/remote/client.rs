@@ -7,7 +7,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::secret::InternalSecret;
+use crate::secret::InternalSecret;
 use crate::service::Service;
 
 /// Another service of the installation.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pricing::{Rate, Sourced, Unconfirmed};
 use serde::Serialize;
 
-use crate::data::{BaseRate, FeedSettings, HeldFigure};
+use super::{BaseRate, FeedSettings, HeldFigure};
 
 pub(super) const RULE: &str = "precedence-1";
 

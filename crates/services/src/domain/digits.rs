@@ -4,7 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::text_number::ambiguity;
+use pricing::Fixed;
+
+use super::text_number::ambiguity;
 
 /// A number's digits without what changes nothing of its value: the only thing that numbers are read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,9 +120,36 @@ pub(crate) fn written_out(number: &str) -> String {
     format!("{sign}{whole}{point}{decimals}")
 }
 
+/// A column has more decimals than some of our types; zeros at its end are not digits.
+pub(crate) fn decimal<const D: u32>(text: &str) -> Option<Fixed<D>> {
+    let trimmed = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        text
+    };
+    trimmed.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_at_the_end_are_no_digits() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(
+                decimal::<4>(text)
+                    .map(|number| number.to_string())
+                    .as_deref(),
+                expected,
+                "{text}"
+            );
+        };
+        check("25.00000000", Some("25.0000"));
+        check("0.00000000", Some("0.0000"));
+        check("100", Some("100.0000"));
+        check("0.12345000", None);
+    }
 
     #[test]
     fn exponents_are_written_out() {

@@ -58,7 +58,7 @@ impl InternalSecret {
         self.0.as_bytes()
     }
 
-    pub(super) fn header(&self) -> Option<HeaderValue> {
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&format!("{SCHEME}{}", self.0)).ok()?;
         value.set_sensitive(true);
         Some(value)

@@ -10,34 +10,35 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::client::CallError;
+use super::paths;
 use super::peers::{Seen, Watched};
 use super::wire::{EntryOrder, LocateFailure, QuoteOrder, WriteFailure};
-use crate::api_gateway::StoredKey;
-use crate::cache::{CachedMarket, MarketCache, Seal};
+use crate::cache::{CachedMarket, Seal};
 use crate::calculation::{Calculation, LocateError, LocateRequest, Located};
-use crate::config::{StreamHealth, StreamReport};
 use crate::data::{
-    Change, FeedState, LocateOrder, LocateOutcome, MarketData, QuoteRecord, Record, Recorded,
+    Change, FeedState, Inclusion, LocateOrder, LocateOutcome, QuoteRecord, Record, Recorded,
     WriteError, WriterState,
 };
-use crate::public_log::Inclusion;
+use crate::domain::keys::StoredKey;
+use crate::domain::protection::{StreamHealth, StreamReport};
+use crate::market::{MarketCache, MarketData};
 
 /// What a data-service says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct DataState {
-    pub(super) status: String,
-    pub(super) writer: WriterState,
-    pub(super) refusal: Option<WriteFailure>,
-    pub(super) stream: StreamReport,
+pub(crate) struct DataState {
+    pub(crate) status: String,
+    pub(crate) writer: WriterState,
+    pub(crate) refusal: Option<WriteFailure>,
+    pub(crate) stream: StreamReport,
     /// Why locates of a trade date are rejected; absent in what an older service says.
     #[serde(default)]
-    pub(super) closed: Option<String>,
+    pub(crate) closed: Option<String>,
     /// Breakers and last answers of the feeds, which are asked there; absent in what an older service says.
     #[serde(default)]
-    pub(super) feeds: BTreeMap<String, FeedState>,
+    pub(crate) feeds: BTreeMap<String, FeedState>,
     /// Of log and repository: whose the objects of the shared cache are.
     #[serde(default)]
-    pub(super) identity: Option<String>,
+    pub(crate) identity: Option<String>,
 }
 
 /// Changes wait for their turn; nobody waits for them under a deadline of a quote.
@@ -57,7 +58,7 @@ impl Calculation for RemoteCalculation {
             let peer = &self.service.peer;
             let id = request.request_id.as_str();
             let answer = peer
-                .post::<Located, LocateFailure>(super::CALCULATE, &request, Some(id), self.patience)
+                .post::<Located, LocateFailure>(paths::CALCULATE, &request, Some(id), self.patience)
                 .await;
             match answer {
                 Ok(answer) => answer.map_err(LocateError::from),
@@ -134,7 +135,7 @@ impl Record for RemoteRecord {
             let order = QuoteOrder {
                 fields: owned(quote.fields.iter()),
             };
-            self.order(super::RECORD_QUOTE, &order, id.as_deref(), self.patience)
+            self.order(paths::RECORD_QUOTE, &order, id.as_deref(), self.patience)
                 .await
         })
     }
@@ -155,7 +156,7 @@ impl Record for RemoteRecord {
                 fields: owned(fields.iter()),
                 change,
             };
-            self.order(super::RECORD_ENTRY, &order, None, ENTRY_PATIENCE)
+            self.order(paths::RECORD_ENTRY, &order, None, ENTRY_PATIENCE)
                 .await
         })
     }
@@ -163,7 +164,7 @@ impl Record for RemoteRecord {
     fn locate(&self, order: LocateOrder) -> BoxFuture<'_, Result<LocateOutcome, WriteError>> {
         Box::pin(async move {
             let id = Some(order.request_id.as_str()).filter(|id| !id.is_empty());
-            self.order(super::RECORD_LOCATE, &order, id, self.patience)
+            self.order(paths::RECORD_LOCATE, &order, id, self.patience)
                 .await
         })
     }
@@ -238,7 +239,7 @@ impl MarketCache for RemoteCache {
         Box::pin(async {
             let peer = &self.service.peer;
             match peer
-                .get::<Option<CachedMarket>>(super::CACHE_MARKET, CACHE_PATIENCE)
+                .get::<Option<CachedMarket>>(paths::CACHE_MARKET, CACHE_PATIENCE)
                 .await
             {
                 Ok(market) => market.map(Into::into),
@@ -283,7 +284,8 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::internal::{InternalSecret, Peer};
+    use crate::remote::Peer;
+    use crate::secret::InternalSecret;
     use crate::service::Service;
 
     /// What a record becomes when the service at the other end answers with these bytes and hangs up; `None`: it stays silent.
@@ -314,7 +316,7 @@ mod tests {
             fields: Default::default(),
         };
         let recorded = record
-            .order(super::super::RECORD_QUOTE, &order, None, record.patience)
+            .order(paths::RECORD_QUOTE, &order, None, record.patience)
             .await;
         follow.abort();
         recorded

@@ -5,7 +5,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Unit};
 
-use crate::data::Announced;
+use super::Announced;
 
 /// Up to so many days ahead, and the factor.
 const STEPS: [(i32, u8); 4] = [(1, 8), (3, 6), (7, 4), (14, 2)];

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::api_gateway::{KeyHash, StoredKey};
+use super::keys::{KeyHash, StoredKey};
 
 pub(crate) fn serialize<S: Serializer>(key: &StoredKey, serializer: S) -> Result<S::Ok, S::Error> {
     (key.hash, key).serialize(serializer)

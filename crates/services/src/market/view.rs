@@ -9,14 +9,24 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use pricing::{Convention, DEFAULT_INDEX, Fee, Index, Percent, Policy, Rate, Sourced, Unconfirmed};
 use serde::de::DeserializeOwned;
 
-use super::LocateError;
 use super::event_risk::riskiest;
 use super::offers::{Dispersion, Offers, unconfirmed};
-use crate::data::{
+use super::{
     Announced, BaseRate, BrokerTerms, Calendar, CalendarInForce, Definition, EventRisk,
     FeedSettings, HttpSettings, LastLoad, MarketData, RefusedDelivery, Stock, TickerAlias,
-    Volatility, by_class, class_key, decimal,
+    Volatility,
 };
+use crate::domain::digits::decimal;
+use crate::domain::identifiers::{by_class, class_key};
+
+/// Why the market has no inputs for a price.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MarketError {
+    #[error("no rate is known for {0}")]
+    Ticker(String),
+    #[error("no market data has been loaded yet")]
+    NoView,
+}
 
 /// Subject of the volatility index that counts for every ticker without its own.
 const MARKET: &str = "MARKET";
@@ -274,7 +284,7 @@ impl MarketView {
         &self.loads
     }
 
-    pub(crate) fn inputs(&self, asked: &str, now: i64) -> Result<TickerInputs, LocateError> {
+    pub(crate) fn inputs(&self, asked: &str, now: i64) -> Result<TickerInputs, MarketError> {
         let ticker = self.resolve(asked, now);
         let offers = self.rates.get(ticker);
         let chosen = offers.and_then(|offers| offers.choose(now));
@@ -285,7 +295,7 @@ impl MarketView {
         let mut base_rate = match &chosen {
             Some(chosen) => chosen.sourced(),
             None if minimum > Rate::ZERO => Sourced::fallback(minimum, "minimum_rate"),
-            None => return Err(LocateError::Ticker(asked.to_owned())),
+            None => return Err(MarketError::Ticker(asked.to_owned())),
         };
         if base_rate.unconfirmed.is_none() {
             base_rate.unconfirmed = self.refusal(RATES, &base_rate.source);
@@ -484,8 +494,8 @@ impl Market {
         self.feeds.store(Arc::new(feeds));
     }
 
-    pub(crate) fn view(&self) -> Result<Arc<MarketView>, LocateError> {
-        self.view.load_full().ok_or(LocateError::NoView)
+    pub(crate) fn view(&self) -> Result<Arc<MarketView>, MarketError> {
+        self.view.load_full().ok_or(MarketError::NoView)
     }
 
     /// `None` until the database has said which one is in force.
@@ -541,5 +551,5 @@ impl Market {
 }
 
 #[cfg(test)]
-#[path = "market_view_tests.rs"]
+#[path = "view_tests.rs"]
 mod tests;

@@ -1,147 +1,26 @@
 //! Reading the newest of everything from the database.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use pricing::{BorrowStatus, Fixed, Index, Rate};
-use serde::{Deserialize, Serialize};
+use pricing::{BorrowStatus, Fixed};
 use tokio_postgres::{Client, Row};
 
 use super::database::DatabaseError;
 use super::feeds::Alias;
 use super::newest;
-use super::stocks::{Stock, stocks};
-use super::terms::BrokerTerms;
-use crate::api_gateway::{KeyHash, Role, StoredKey, Tier};
-use crate::time::{micros, now_micros, system_time};
-
-/// The newest base rate of a ticker from one source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct BaseRate {
-    pub(crate) ticker: Arc<str>,
-    pub(crate) rate: Rate,
-    pub(crate) currency: Arc<str>,
-    pub(crate) source: Arc<str>,
-    pub(crate) valid_at_micros: i64,
-    pub(crate) known_at_micros: i64,
-    pub(crate) available: Option<i64>,
-    pub(crate) available_or_more: bool,
-    /// The source's own word.
-    pub(crate) status: Option<BorrowStatus>,
-    /// What the source said later and is not believed yet.
-    #[serde(default)]
-    pub(crate) held: Option<HeldFigure<Rate>>,
-}
-
-/// A figure that is not believed yet, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct HeldFigure<T> {
-    /// Absent where its row could not be read.
-    pub(crate) value: Option<T>,
-    pub(crate) valid_at_micros: i64,
-    pub(crate) reason: Arc<str>,
-}
-
-/// A delivery that was not believed as a whole, after the newest one that was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RefusedDelivery {
-    pub(crate) kind: String,
-    pub(crate) source: String,
-    pub(crate) rule: Arc<str>,
-    pub(crate) valid_at_micros: i64,
-    pub(crate) known_at_micros: i64,
-}
-
-/// A coming event of a ticker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Announced {
-    pub(crate) ticker: Arc<str>,
-    pub(crate) date: jiff::civil::Date,
-    pub(crate) source: Arc<str>,
-    pub(crate) valid_at_micros: i64,
-}
-
-/// The newest batch of a source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LastLoad {
-    pub(crate) kind: String,
-    pub(crate) source: String,
-    pub(crate) valid_at_micros: i64,
-    pub(crate) known_at_micros: i64,
-    pub(crate) rows: i32,
-    pub(crate) loaded: i32,
-    pub(crate) quarantined: i32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Volatility {
-    pub(crate) subject: Arc<str>,
-    pub(crate) index: Index,
-    pub(crate) source: Arc<str>,
-    pub(crate) valid_at_micros: i64,
-    #[serde(default)]
-    pub(crate) held: Option<HeldFigure<Index>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct EventRisk {
-    pub(crate) subject: Arc<str>,
-    pub(crate) factor: u8,
-    pub(crate) source: Arc<str>,
-    pub(crate) valid_at_micros: i64,
-}
-
-/// Another name for a ticker, in requests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TickerAlias {
-    pub(crate) symbol: String,
-    pub(crate) ticker: String,
-    pub(crate) valid_from_micros: i64,
-    pub(crate) valid_to_micros: i64,
-}
-
-/// A desk's own policy or convention: its id and its JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Definition {
-    pub(crate) id: String,
-    pub(crate) json: String,
-}
-
-/// Everything that prices depend on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MarketData {
-    pub(crate) rates: Vec<BaseRate>,
-    pub(crate) stocks: Vec<Stock>,
-    pub(crate) volatility: Vec<Volatility>,
-    pub(crate) events: Vec<EventRisk>,
-    pub(crate) brokers: Vec<BrokerTerms>,
-    #[serde(default)]
-    pub(crate) announced: Vec<Announced>,
-    #[serde(default)]
-    pub(crate) loads: Vec<LastLoad>,
-    #[serde(default)]
-    pub(crate) refusals: Vec<RefusedDelivery>,
-    #[serde(default)]
-    pub(crate) aliases: Vec<TickerAlias>,
-    #[serde(default)]
-    pub(crate) policies: Vec<Definition>,
-    #[serde(default)]
-    pub(crate) conventions: Vec<Definition>,
-    /// When reading it began; 0 where that is not known.
-    #[serde(default)]
-    pub(crate) read_at_micros: i64,
-}
+use super::stocks::stocks;
+use crate::domain::digits::decimal;
+use crate::domain::keys::{KeyHash, Role, StoredKey, Tier};
+use crate::domain::moment::Moment;
+use crate::domain::time::{micros, now_micros, system_time};
+use crate::market::{
+    Announced, BaseRate, BrokerTerms, Definition, EventRisk, HeldFigure, LastLoad, MarketData,
+    RefusedDelivery, TickerAlias, Volatility,
+};
 
 /// The source under which aliases for requests are kept.
 const REQUESTS: &str = "api";
-
-/// A moment of the past: what was true at `as_of`, of what was known at `known_at`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Moment {
-    pub(crate) as_of_micros: i64,
-    pub(crate) known_at_micros: i64,
-}
 
 /// The newest of everything, or (of what has a time) what was the newest then.
 pub(crate) async fn load(
@@ -407,16 +286,6 @@ pub(super) fn broker(row: &Row) -> BrokerTerms {
     }
 }
 
-/// A column has more decimals than some of our types; zeros at its end are not digits.
-pub(crate) fn decimal<const D: u32>(text: &str) -> Option<Fixed<D>> {
-    let trimmed = if text.contains('.') {
-        text.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        text
-    };
-    trimmed.parse().ok()
-}
-
 pub(crate) async fn keys(client: &Client) -> Result<Vec<StoredKey>, DatabaseError> {
     let sql = "SELECT key_id, hash, client_id, tier, created_at, expires_at, revoked_at, role FROM api_keys ORDER BY created_at, key_id";
     let rows = client
@@ -464,26 +333,4 @@ pub(crate) async fn aliases(
         })
     };
     Ok(keep(rows, alias))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn zeros_at_the_end_are_no_digits() {
-        let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(
-                decimal::<4>(text)
-                    .map(|number| number.to_string())
-                    .as_deref(),
-                expected,
-                "{text}"
-            );
-        };
-        check("25.00000000", Some("25.0000"));
-        check("0.00000000", Some("0.0000"));
-        check("100", Some("100.0000"));
-        check("0.12345000", None);
-    }
 }

@@ -2,9 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::keys::Tier;
-use crate::config::RequestsPerMinute;
-
 /// A window's minute and the requests in it, in one word: minute in the upper, count in the lower 32 bits.
 #[derive(Debug, Default)]
 pub(crate) struct Window(AtomicU64);
@@ -80,16 +77,6 @@ impl Window {
                 }
                 Err(newer) => word = newer,
             }
-        }
-    }
-}
-
-impl RequestsPerMinute {
-    pub(crate) fn of(&self, tier: Tier) -> u32 {
-        match tier {
-            Tier::Standard => self.standard,
-            Tier::Premium => self.premium,
-            Tier::Internal => self.internal,
         }
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::client::Peer;
+use super::paths;
 use crate::service::Service;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -63,8 +64,8 @@ impl Watched {
         loop {
             every.tick().await;
             let path = match self.peer.service() {
-                Service::DataService => super::STATE,
-                _ => super::HEALTH,
+                Service::DataService => paths::STATE,
+                _ => paths::HEALTH,
             };
             let seen = match self.peer.get::<Value>(path, PATIENCE).await {
                 Ok(answer) => Seen {

@@ -1,0 +1,79 @@
+//! What the services are told of their surroundings: who keeps signed heads, how the WAL stream does, that the database was restored.
+
+use std::fmt;
+
+use super::known_log::{Claim, KnownLog};
+
+/// Keeps signed heads outside the database.
+pub trait HeadPublisher: Send + Sync + fmt::Debug {
+    /// The WAL position up to which the repository holds everything.
+    fn durable_lsn(&self) -> Option<u64>;
+    /// Called from a thread of its own; may take as long as a store takes. So are all that follow.
+    fn publish(&self, head: &audit::SignedHead) -> Result<(), String>;
+
+    /// What is known outside the database. Asked for once, when the services start.
+    fn known(&self) -> KnownLog {
+        KnownLog::default()
+    }
+    /// From here on no other epoch has this number, whatever becomes of this one. Durable when it returns.
+    fn claim(&self, _: &Claim) -> Result<(), String> {
+        Ok(())
+    }
+    /// What has disappeared since it was published, in words.
+    fn look(&self) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+    /// Heads that should be there and are not. `whole`: all of them are looked at; otherwise the one that the anchor names.
+    fn missing(&self, _whole: bool) -> Result<Vec<audit::HeadRange>, String> {
+        Ok(Vec::new())
+    }
+    /// Writes down what was found damaged, or that a person has looked at it: it holds across starts.
+    fn note_damage(&self, _: Option<&str>) -> Result<(), String> {
+        Ok(())
+    }
+    /// Lets go of old heads (audit_log.md §5). `named`: epochs and sizes that openings name.
+    fn thin(&self, _named: &[(u32, u64)]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// What the WAL stream is doing, asked for at every locate: answer from memory.
+pub trait StreamHealth: Send + Sync + fmt::Debug {
+    fn report(&self) -> StreamReport;
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StreamReport {
+    pub attached: bool,
+    /// PostgreSQL waits for this stream at every commit.
+    pub strict: bool,
+    pub durable_lsn: Option<u64>,
+    /// Thousandths of `max_slot_wal_keep_size` in use.
+    pub slot_fill_permille: Option<u32>,
+    /// When the newest complete backup ended.
+    #[serde(default)]
+    pub last_backup_at_micros: Option<i64>,
+    /// When a backup was last restored and proved.
+    #[serde(default)]
+    pub last_proof_at_micros: Option<i64>,
+    /// The newest restore proof failed.
+    #[serde(default)]
+    pub proof_failed: bool,
+    /// Something to do in time, while nothing is wrong yet.
+    #[serde(default)]
+    pub warning: Option<String>,
+    /// Something an operator should look at; shown in health and status.
+    pub alarm: Option<String>,
+    /// Set: locates are refused, and why (strict mode with the slot full, for one).
+    pub refuse_locates: Option<String>,
+}
+
+/// The database was restored from the repository: what the new epoch's first entry will say.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RecoveryFact {
+    pub restore_id: String,
+    /// The timeline that the restore opened.
+    pub timeline: u32,
+    /// Where it ended: a WAL position on the old timeline.
+    pub target_lsn: u64,
+}

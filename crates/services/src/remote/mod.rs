@@ -1,0 +1,13 @@
+//! Services in other processes, as one process sees them: calls over internal HTTP, how they do, and the boundaries (`Calculation`,
+//! `Record`, `MarketCache`) over it. What such a call meets on its other side is in `internal`.
+
+mod boundaries;
+mod client;
+pub(crate) mod paths;
+mod peers;
+mod wire;
+
+pub(crate) use boundaries::{DataState, RemoteCache, RemoteCalculation, RemoteRecord};
+pub(crate) use client::Peer;
+pub(crate) use peers::{Peers, Watched};
+pub(crate) use wire::{EntryOrder, LocateFailure, QuoteOrder, WriteFailure};

@@ -1,0 +1,58 @@
+//! Waiting for a condition by asking again. The only place where tests do so: an answer in the end is no answer in time.
+
+use std::time::{Duration, Instant};
+
+/// Much longer than anything takes that a test waits for.
+const MINUTE: Duration = Duration::from_secs(60);
+/// What is waited for needs the cores more than the question.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Asks again until the condition holds; `None` when it did not in time.
+pub fn within<T>(timeout: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(value) = condition() {
+            return Some(value);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The same for at most a minute; then it panics with `what`.
+pub fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(MINUTE, condition).unwrap_or_else(|| panic!("not within a minute: {what}"))
+}
+
+/// The same of a question that is itself waited for.
+pub async fn eventually_async<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::time::timeout(MINUTE, asking)
+        .await
+        .unwrap_or_else(|_| panic!("not within a minute: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_asks_until_there_is_an_answer_or_no_time() {
+        let mut asked = 0;
+        let third = within(MINUTE, || {
+            asked += 1;
+            (asked == 3).then_some(asked)
+        });
+        assert_eq!(third, Some(3));
+        assert_eq!(within(Duration::ZERO, || None::<u8>), None);
+    }
+}

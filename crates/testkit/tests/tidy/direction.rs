@@ -1,0 +1,277 @@
+//! The direction of `use crate::` inside a crate: a module imports only those that stand above it in the crate's table.
+//! `ARCHITECTURE.md` prints the same tables.
+
+use std::collections::BTreeSet;
+
+/// Modules directly below `src`, each with those that it may use: all of them in rows above its own.
+pub(super) const MODULES: [(&str, &[(&str, &[&str])]); 1] = [("services", &SERVICES)];
+
+const SERVICES: [(&str, &[&str]); 23] = [
+    ("domain", &[]),
+    ("market", &["domain"]),
+    ("data", &["domain", "market"]),
+    ("calculation", &["domain", "market", "data"]),
+    ("book", &["domain", "calculation"]),
+    ("cache", &["domain", "market"]),
+    ("public_log", &["data"]),
+    ("witness", &["domain"]),
+    ("peer", &[]),
+    ("secret", &[]),
+    ("service", &[]),
+    ("trusted_proxies", &[]),
+    ("error", &["data"]),
+    ("reload", &["domain", "data"]),
+    ("unrecorded", &["data"]),
+    (
+        "config",
+        &[
+            "domain",
+            "market",
+            "data",
+            "book",
+            "cache",
+            "public_log",
+            "secret",
+            "service",
+            "trusted_proxies",
+        ],
+    ),
+    (
+        "remote",
+        &[
+            "domain",
+            "market",
+            "data",
+            "calculation",
+            "cache",
+            "secret",
+            "service",
+        ],
+    ),
+    (
+        "api_gateway",
+        &[
+            "domain",
+            "market",
+            "data",
+            "calculation",
+            "book",
+            "cache",
+            "public_log",
+            "peer",
+            "secret",
+            "reload",
+            "config",
+            "remote",
+        ],
+    ),
+    ("refusals", &["api_gateway"]),
+    ("server", &["peer", "config", "refusals"]),
+    (
+        "internal",
+        &[
+            "domain",
+            "data",
+            "calculation",
+            "cache",
+            "secret",
+            "service",
+            "remote",
+            "api_gateway",
+        ],
+    ),
+    (
+        "wiring",
+        &[
+            "domain",
+            "market",
+            "data",
+            "calculation",
+            "cache",
+            "public_log",
+            "secret",
+            "service",
+            "error",
+            "config",
+            "remote",
+        ],
+    ),
+    (
+        "running",
+        &[
+            "domain",
+            "market",
+            "data",
+            "calculation",
+            "cache",
+            "public_log",
+            "secret",
+            "service",
+            "error",
+            "reload",
+            "unrecorded",
+            "config",
+            "remote",
+            "api_gateway",
+            "server",
+            "internal",
+            "wiring",
+        ],
+    ),
+];
+
+/// Rows that name what stands below them, or nothing that there is.
+pub(super) fn table_faults(rows: &[(&str, &[&str])]) -> Vec<String> {
+    let mut above = BTreeSet::new();
+    let mut faults = Vec::new();
+    for (module, may_use) in rows {
+        for used in may_use.iter().filter(|used| !above.contains(*used)) {
+            faults.push(format!("{module} may use {used}, which is no row above it"));
+        }
+        above.insert(*module);
+    }
+    faults
+}
+
+/// What a file of such a crate imports against the direction.
+pub(super) fn faults(path: &str, text: &str) -> Vec<String> {
+    let Some((rows, inside)) = place(path) else {
+        return Vec::new();
+    };
+    let module = inside.split(['/', '.']).next().unwrap_or_default();
+    if ["lib", "main"].contains(&module) {
+        return Vec::new();
+    }
+    let Some((_, may_use)) = rows.iter().find(|row| row.0 == module) else {
+        return vec![format!(
+            "{path}: the module {module} has no row in the table of modules"
+        )];
+    };
+    let named: BTreeSet<String> = named_from_root(inside, &without_comments(text));
+    let wrong = named
+        .into_iter()
+        .filter(|name| name != module && !may_use.contains(&name.as_str()));
+    wrong
+        .map(|name| format!("{path}: {module} must not use crate::{name}"))
+        .collect()
+}
+
+/// The table of the file's crate, and the file's path below its `src`.
+fn place(path: &str) -> Option<(&'static [(&'static str, &'static [&'static str])], &str)> {
+    let (package, inside) = path.strip_prefix("crates/")?.split_once("/src/")?;
+    let (_, rows) = MODULES.iter().find(|(name, _)| *name == package)?;
+    Some((rows, inside))
+}
+
+fn without_comments(text: &str) -> String {
+    let code = |line: &str| line.split("//").next().unwrap_or_default().to_owned() + "\n";
+    text.lines().map(code).collect()
+}
+
+/// First names of the paths that begin at the root of the crate, by `crate::` or by enough of `super::`.
+fn named_from_root(inside: &str, code: &str) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let is_word = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
+        if !is_word {
+            named.extend(first_names(&code[at + "crate::".len()..]));
+        }
+    }
+    let (shipped, tests) = code
+        .split_once("#[cfg(test)]\nmod tests {")
+        .unwrap_or((code, ""));
+    let depth = depth(inside);
+    for (part, supers) in [(shipped, depth), (tests, depth + 1)] {
+        let climb = "super::".repeat(supers);
+        for (at, _) in part.match_indices(&climb) {
+            named.extend(first_names(&part[at + climb.len()..]));
+        }
+    }
+    named
+}
+
+/// How many `super::` lead from a file's module to the root. Tests in a file of their own are one module further in.
+fn depth(inside: &str) -> usize {
+    let stem = inside.strip_suffix(".rs").unwrap_or(inside);
+    let module = stem.strip_suffix("/mod").unwrap_or(stem);
+    module.split('/').count() + usize::from(module.ends_with("_tests"))
+}
+
+/// `a` of `a::b`, or `a` and `c` of `{a::b, c}`.
+fn first_names(rest: &str) -> Vec<String> {
+    let Some(group) = rest.strip_prefix('{') else {
+        return vec![first_name(rest)];
+    };
+    let (mut nesting, mut start, mut names) = (0, 0, Vec::new());
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => nesting += 1,
+            '}' if nesting > 0 => nesting -= 1,
+            ',' | '}' if nesting == 0 => {
+                names.push(first_name(group[start..at].trim_start()));
+                start = at + 1;
+                if letter == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+fn first_name(path: &str) -> String {
+    path.chars()
+        .take_while(|letter| letter.is_alphanumeric() || *letter == '_')
+        .collect()
+}
+
+/// The rule finds what it is for, and lets pass what is allowed.
+pub(super) fn can_fail() {
+    for (path, text, count) in [
+        ("data/a.rs", "use crate::api_gateway::ApiError;", 1),
+        ("data/a.rs", "use crate::{domain::time, internal};", 1),
+        (
+            "data/a.rs",
+            "use crate::{\n    cache::{Cache, seal},\n    book,\n};",
+            2,
+        ),
+        ("data/a.rs", "let x = crate::running::start();", 1),
+        ("data/a.rs", "use crate::Services;", 1),
+        ("data/a.rs", "use super::super::cache::Cache;", 1),
+        ("data/mod.rs", "use super::cache::Cache;", 1),
+        ("config.rs", "use super::running;", 1),
+        ("new.rs", "", 1),
+        (
+            "data/a.rs",
+            "use crate::data::row; use crate::market::X;",
+            0,
+        ),
+        (
+            "data/a.rs",
+            "use super::row; use super::feeds::{Alias, load};",
+            0,
+        ),
+        ("data/feeds/a.rs", "use super::super::row;", 0),
+        ("data/a.rs", "/// See [`crate::Services`].", 0),
+        (
+            "config.rs",
+            "\n#[cfg(test)]\nmod tests {\nuse super::*;\nuse super::Settings;",
+            0,
+        ),
+        ("lib.rs", "pub use running::Running;", 0),
+    ] {
+        let found = faults(&format!("crates/services/src/{path}"), text);
+        assert_eq!(found.len(), count, "{path}: {text}: {found:?}");
+    }
+    assert!(faults("crates/pricing/src/a.rs", "use crate::Quote;").is_empty());
+    assert!(faults("crates/services/tests/a.rs", "use crate::api;").is_empty());
+    for (rows, count) in [
+        (&[("a", &[] as &[&str]), ("b", &["a"])], 0),
+        (&[("a", &["b"]), ("b", &["a"])], 1),
+        (&[("a", &["a"]), ("b", &["x"])], 2),
+    ] {
+        assert_eq!(table_faults(rows).len(), count, "{rows:?}");
+    }
+}
