@@ -18,7 +18,8 @@ use crate::keys::RecipientPrivate;
 use crate::manifest::manifest_name;
 use crate::pack::pack_name;
 use crate::pipeline::{BOX_HEADER, BoxHeader, ObjectHeader, read_header};
-use crate::retention::{self, Rules, packs_of};
+use crate::references;
+use crate::retention::{Rules, packs_of};
 use crate::store::ObjectInfo;
 use crate::wal::{WalName, wal_inventory};
 use crate::{Progress, Repository};
@@ -220,7 +221,7 @@ impl Copy<'_> {
     /// False when it is there already.
     fn bring_backup(&self, backup: &BackupSummary) -> Result<bool> {
         let manifest = manifest_name(&backup.id);
-        if retention::expiring(self.to)?.contains(&backup.id) {
+        if references::expiring(self.to)?.contains(&backup.id) {
             return Ok(false);
         }
         let there = self.to.store().list(&format!("backups/{}/", backup.id))?;
@@ -240,7 +241,7 @@ impl Copy<'_> {
             return Ok(false);
         }
         // As any writer of a manifest: what it refers to is there, stays, and is on record.
-        retention::refer(self.to, &backup.id, &packs.into_iter().collect::<Vec<_>>())?;
+        references::refer(self.to, &backup.id, &packs.into_iter().collect::<Vec<_>>())?;
         self.one(&manifest, None)?;
         Ok(true)
     }

@@ -19,10 +19,12 @@ mod heads;
 mod keys;
 mod known;
 mod manifest;
+mod outlook;
 mod pack;
 mod pipeline;
 mod progress;
 mod read_back;
+mod references;
 mod repository;
 pub mod retention;
 pub mod snapshot;
@@ -49,13 +51,13 @@ pub use heads::{
     heads, keep_head, kept_heads, put_anchor, put_head, put_thinned, thinned, thinned_names,
 };
 pub use keys::{
-    ChunkIdKey, DataKeySecret, KeyError, KeyOutlook, KeyState, KeyTrouble, NamedWrap, Reach,
-    RecipientPrivate, RecipientPublic, Rewrapped, UnwrapKeys, Vault, WalReach, WrapBinding,
-    WrapHeader, WrapKeys, WrapSuite, key_outlook, named_recipient_id, named_wrap, not_sealed_to,
-    not_sealed_to_in, open_named_wrap, recipients, recipients_in, retire, retire_in, rewrap,
-    rewrap_in, seal_also,
+    ChunkIdKey, DataKeySecret, KeyError, KeyTrouble, NamedWrap, RecipientPrivate, RecipientPublic,
+    Rewrapped, UnwrapKeys, Vault, WrapBinding, WrapHeader, WrapKeys, WrapSuite, named_recipient_id,
+    named_wrap, not_sealed_to, not_sealed_to_in, open_named_wrap, recipients, recipients_in,
+    retire, retire_in, rewrap, rewrap_in, seal_also,
 };
 pub use manifest::Extent;
+pub use outlook::{KeyOutlook, KeyState, Reach, WalReach, key_outlook};
 pub use progress::Progress;
 pub use read_back::{
     AuditReader, ClassReport, Evidence, EvidenceSource, Finding, Gap, GapCause, ObjectClass,

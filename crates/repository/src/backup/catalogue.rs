@@ -8,8 +8,8 @@ use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::manifest::{ManifestHeader, manifest_name};
 use crate::pipeline::{ObjectKind, read_header};
+use crate::references;
 use crate::repository::to_json;
-use crate::retention;
 use crate::wal::{Inventory, wal_inventory};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ pub fn catalogue(repository: &Repository) -> Result<Catalogue> {
     // Manifests first: WAL that arrives meanwhile can only complete them.
     let objects = repository.store().list("backups/")?;
     let inventory = wal_inventory(repository)?;
-    let expiring = retention::expiring(repository)?;
+    let expiring = references::expiring(repository)?;
     let mut catalogue = Catalogue::default();
     for object in objects
         .iter()

@@ -19,8 +19,8 @@ use crate::known::{
 use crate::manifest::{CHUNK_BYTES, ManifestBody, ManifestHeader, manifest_name};
 use crate::pack::Identifier;
 use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, seal_single};
+use crate::references;
 use crate::repository::to_json;
-use crate::retention;
 
 /// Files are cut at multiples of this.
 pub const WINDOW_BYTES: usize = CHUNK_BYTES;
@@ -326,7 +326,7 @@ fn put_manifest(
     body: &ManifestBody,
 ) -> Result<()> {
     let packs: Vec<String> = body.packs.iter().map(|pack| pack.id.clone()).collect();
-    retention::refer(repository, &header.backup_id, &packs)?;
+    references::refer(repository, &header.backup_id, &packs)?;
     let name = manifest_name(&header.backup_id);
     let clear = ObjectHeader {
         kind: ObjectKind::Manifest,

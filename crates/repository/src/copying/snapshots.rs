@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use super::{Copied, Copy};
 use crate::error::{Error, Result, StoreError};
-use crate::retention::{self, kept_snapshots, packs_of_snapshot};
+use crate::references;
+use crate::retention::{kept_snapshots, packs_of_snapshot};
 use crate::snapshot::{SnapshotState, folder_of, manifest_of, prefix_of, snapshots};
 
 impl Copy<'_> {
@@ -30,7 +31,7 @@ impl Copy<'_> {
         let kept = kept_snapshots(&self.options.rules, self.now, &live);
         let newer = all.newer.into_iter().map(|it| (it.component, it.id));
         let places: BTreeSet<(String, String)> = kept.into_keys().chain(newer).collect();
-        let expiring = retention::expiring_snapshots(self.to)?;
+        let expiring = references::expiring_snapshots(self.to)?;
         for place in places {
             if self.progress.cancelled() {
                 return Ok(());
@@ -62,7 +63,7 @@ impl Copy<'_> {
         })?;
         self.bring_packs(&packs, &format!("snapshot {component}/{id}"))?;
         let packs: Vec<String> = packs.into_iter().collect();
-        retention::refer_below(self.to, &folder_of(component, id), &packs)?;
+        references::refer_below(self.to, &folder_of(component, id), &packs)?;
         // What else a newer format puts there, before the manifest that says that it exists.
         let manifest = manifest_of(component, id);
         for object in self.from.store().list(&prefix_of(component, id))? {

@@ -3,7 +3,6 @@
 
 mod data_key;
 mod files;
-mod outlook;
 mod pair;
 mod provider;
 mod recipient;
@@ -12,14 +11,14 @@ mod rotation;
 mod wrap;
 
 pub(crate) use data_key::{DataKey, DataKeyId, new_data_key, new_data_key_in};
-pub use outlook::{KeyOutlook, KeyState, Reach, WalReach, key_outlook};
 pub use provider::{DataKeySecret, KeyError, KeyTrouble, UnwrapKeys, Vault, WrapBinding, WrapKeys};
 pub use recipient::{RecipientPrivate, RecipientPublic};
-pub(crate) use ring::{KeyRing, SealedTo};
+pub(crate) use ring::{KeyRing, SealedTo, few};
 pub use rotation::{
     Rewrapped, not_sealed_to, not_sealed_to_in, recipients, recipients_in, retire, retire_in,
     rewrap, rewrap_in, seal_also,
 };
+pub(crate) use rotation::{Wraps, wraps};
 pub use wrap::{NamedWrap, WrapHeader, WrapSuite, named_recipient_id, named_wrap, open_named_wrap};
 
 use std::fmt;

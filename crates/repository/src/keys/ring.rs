@@ -238,7 +238,7 @@ impl Tried {
 }
 
 /// For an error: the first few by name.
-pub(super) fn few(backups: &[String]) -> String {
+pub(crate) fn few(backups: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown = backups.get(..SHOWN).unwrap_or(backups).join(", ");
     match backups.len() {

@@ -14,7 +14,7 @@ use crate::pipeline::read_header;
 use crate::{Progress, Repository};
 
 /// Data keys, with the recipients that each is sealed to.
-pub(super) type Wraps = BTreeMap<DataKeyId, BTreeSet<String>>;
+pub(crate) type Wraps = BTreeMap<DataKeyId, BTreeSet<String>>;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Rewrapped {
@@ -29,7 +29,7 @@ pub struct Rewrapped {
     pub closed_because: Option<String>,
 }
 
-pub(super) fn wraps(repository: &Repository, vault: Vault) -> Result<Wraps> {
+pub(crate) fn wraps(repository: &Repository, vault: Vault) -> Result<Wraps> {
     let mut wraps = Wraps::new();
     for object in repository.store().list(vault.wraps())? {
         let name = object.name.strip_prefix(vault.wraps()).unwrap_or_default();

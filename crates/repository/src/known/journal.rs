@@ -138,7 +138,7 @@ fn keep_those_still_there(packs: &mut Vec<CompletedPack>, repository: &Repositor
         .iter()
         .filter_map(|object| Some((object.name.strip_prefix("packs/")?, object.size)))
         .collect();
-    let doomed = crate::retention::doomed_packs(repository)?;
+    let doomed = crate::references::doomed_packs(repository)?;
     packs.retain(|done| {
         here.get(done.pack.id.as_str()) == Some(&done.pack.bytes) && !doomed.contains(&done.pack.id)
     });

@@ -50,7 +50,7 @@ impl Parent {
                 "backup {id} is not in the repository any more"
             )));
         }
-        if crate::retention::expiring(repository)?.contains(id) {
+        if crate::references::expiring(repository)?.contains(id) {
             return Ok(Err(format!("backup {id} is expiring")));
         }
         if !folder.can_be_opened(&parent.subject, repository)? {
@@ -59,7 +59,7 @@ impl Parent {
             )));
         }
         let ids: Vec<String> = parent.packs.iter().map(|pack| pack.id.clone()).collect();
-        match crate::retention::still_there(repository, &ids) {
+        match crate::references::still_there(repository, &ids) {
             Ok(()) => Ok(Ok(parent)),
             Err(error) if error.is_damage() => {
                 let object = error.object().unwrap_or("a pack");

@@ -418,7 +418,7 @@ impl<'a> Reading<'a> {
             .iter()
             .filter_map(|it| Some((it.name.strip_prefix("packs/")?, it.size)))
             .collect();
-        let expiring = crate::retention::expiring(self.repository)?;
+        let expiring = crate::references::expiring(self.repository)?;
         let manifests = std::mem::take(&mut *locked(&self.manifests));
         self.compare_lists(of(ObjectClass::PackList), &manifests)?;
         let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

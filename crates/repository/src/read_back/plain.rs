@@ -147,7 +147,7 @@ impl Reading<'_> {
             .strip_prefix("backups/")
             .and_then(|rest| rest.split_once('/'))
             .unwrap_or_default();
-        match crate::retention::read_list(backup, name, &bytes) {
+        match crate::references::read_list(backup, name, &bytes) {
             Some(_) => Ok(Outcome::Read),
             None => Err(Error::damaged(
                 name,
@@ -173,7 +173,7 @@ impl Reading<'_> {
                 continue;
             };
             let packs = match self.repository.store().get(&list.name) {
-                Ok(bytes) => crate::retention::read_list(backup, &list.name, &bytes),
+                Ok(bytes) => crate::references::read_list(backup, &list.name, &bytes),
                 Err(_) => None,
             };
             listed
@@ -288,7 +288,7 @@ impl Reading<'_> {
 
     pub(super) fn tombstone(&self, name: &str) -> Result<Outcome> {
         let bytes = self.get(name)?;
-        crate::retention::check_tombstone(name, &bytes)?;
+        crate::references::check_tombstone(name, &bytes)?;
         Ok(Outcome::Read)
     }
 

@@ -64,7 +64,7 @@ impl Reading<'_> {
         let bytes = self.repository.store().get(name)?;
         let (component, id) = place_of(name).unwrap_or_default();
         let folder = folder_of(component, id);
-        match crate::retention::read_list_below(&folder, name, &bytes) {
+        match crate::references::read_list_below(&folder, name, &bytes) {
             Some(_) => Ok(Outcome::Read),
             None => Err(Error::damaged(
                 name,
@@ -98,7 +98,7 @@ impl Reading<'_> {
         let packs: BTreeMap<&str, u64> = packs
             .filter_map(|it| Some((it.name.strip_prefix("packs/")?, it.size)))
             .collect();
-        let expiring = crate::retention::expiring_snapshots(self.repository)?;
+        let expiring = crate::references::expiring_snapshots(self.repository)?;
         for facts in std::mem::take(&mut *locked(&self.snapshots)) {
             let place = (facts.component.clone(), facts.id.clone());
             if progress.cancelled() || expiring.contains(&place) {
@@ -129,7 +129,7 @@ impl Reading<'_> {
         let mut listed = BTreeSet::new();
         for list in &lists {
             if let Ok(bytes) = self.repository.store().get(&list.name) {
-                let packs = crate::retention::read_list_below(&folder, &list.name, &bytes);
+                let packs = crate::references::read_list_below(&folder, &list.name, &bytes);
                 listed.extend(packs.into_iter().flatten());
             }
         }

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::plan::{Plan, Sweep};
-use super::tombstones::{self, Tombstone};
 use crate::backup::{BackupState, catalogue};
 use crate::error::{Error, Result, StoreError};
+use crate::references::tombstones::{self, Tombstone};
 use crate::{Progress, Repository};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::pack_list;
 use crate::Repository;
 use crate::backup::{BackupState, BackupSummary, catalogue};
 use crate::error::{Error, Result, StoreError};
 use crate::keys::RecipientPrivate;
 use crate::manifest::manifest_name;
 use crate::pack::pack_name;
+use crate::references::pack_list;
 use crate::repository::to_json;
 use crate::store::now_micros;
 use crate::wal::WalName;

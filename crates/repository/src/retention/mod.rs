@@ -1,33 +1,25 @@
 //! What may go, when, and why; and how it goes without ever breaking a restore (repository.md §11).
 //!
-//! Writers of backups call [`refer`] just before their manifest. Expiry is [`Survey::read`] → [`plan`] → [`execute`]: reading, a pure
+//! Writers of backups call [`refer`](crate::references::refer) just before their manifest. Expiry is [`Survey::read`] → [`plan`] → [`execute`]: reading, a pure
 //! decision, and deletions that can be interrupted anywhere and repeated.
 
 mod clock;
 mod execute;
 mod holds;
-mod pack_list;
 mod plan;
 mod rules;
 mod snapshots;
 mod stretches;
 mod survey;
 mod sweeping;
-mod tombstones;
 mod wal_plan;
 
 pub use clock::Clock;
 pub use execute::{Expired, execute};
 pub use holds::{Held, Hold, clear_hold, holds, set_hold};
-#[cfg(test)]
-pub(crate) use pack_list::listed;
-pub(crate) use pack_list::{listed as listed_packs, read_list, read_list_below, refer_below};
-pub use pack_list::{refer, still_there};
 pub use plan::{Action, Decision, Plan, Subject, decide, plan};
 pub use rules::{DAY_MICROS, HOUR_MICROS, Rules};
 pub(crate) use snapshots::{kept_snapshots, packs_of_snapshot};
 pub use survey::Survey;
 pub(crate) use survey::packs_of;
-pub use tombstones::doomed_packs;
-pub(crate) use tombstones::{check_tombstone, expiring, expiring_snapshots};
 pub(crate) use wal_plan::{WalDemand, wal_demand};

@@ -8,13 +8,13 @@ use super::clock::Clock;
 use super::rules::{Rules, span_text};
 use super::snapshots::Place;
 use super::survey::Survey;
-use super::tombstones::Kind;
 use super::wal_plan::WalNeeds;
 use crate::Repository;
 use crate::backup::{BackupKind, BackupState, BackupSummary};
 use crate::error::Result;
 use crate::keys::RecipientPrivate;
 use crate::manifest::manifest_name;
+use crate::references::tombstones::Kind;
 use crate::store::{Lock, LockPolicy, ObjectInfo};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -125,7 +125,7 @@ impl Plan {
     }
 
     pub(super) fn bury(&mut self, kind: Kind, reason: &str, objects: Vec<String>) {
-        for part in objects.chunks(super::tombstones::OBJECTS_MAX) {
+        for part in objects.chunks(crate::references::tombstones::OBJECTS_MAX) {
             self.tombstones.push(Burial {
                 kind,
                 subject: None,

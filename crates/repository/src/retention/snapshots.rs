@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::holds;
-use super::pack_list;
 use super::plan::{Action, Burial, Plan, Subject, day, lock_text, manifest_first};
 use super::rules::{Rules, span_text};
 use super::survey::Survey;
-use super::tombstones::{Found, Kind};
 use crate::Repository;
 use crate::error::{Error, Result};
 use crate::keys::{KeyRing, RecipientPrivate};
 use crate::pipeline::{BoxKind, ObjectKind, open_single};
 use crate::read_back::ObjectClass;
+use crate::references::pack_list;
+use crate::references::tombstones::{Found, Kind};
 use crate::snapshot::{
     SnapshotState, SnapshotSummary, folder_of, manifest_of, parse_body, place_of, prefix_of,
     snapshots,
@@ -246,7 +246,7 @@ fn refused(survey: &Survey, (component, id): &Place) -> Option<String> {
 
 /// One that came since the plan was made may refer to what the plan deletes.
 pub(super) fn check_nothing_new(repository: &Repository, plan: &Plan) -> Result<()> {
-    let expiring = super::expiring_snapshots(repository)?;
+    let expiring = crate::references::expiring_snapshots(repository)?;
     for object in repository.store().list("snapshots/")? {
         let place = place_of(&object.name).filter(|_| object.name.ends_with("/manifest"));
         let Some((component, id)) = place else {

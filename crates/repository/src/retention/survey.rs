@@ -3,15 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::pack_list;
 use super::plan::Plan;
 use super::snapshots::SnapshotSurvey;
-use super::tombstones::{self, Found, Kind};
 use crate::Repository;
 use crate::backup::{BackupState, BackupSummary, catalogue};
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{KeyRing, RecipientPrivate};
 use crate::pipeline::read_header;
+use crate::references::pack_list;
+use crate::references::tombstones::{self, Found, Kind};
 use crate::store::{Lock, ObjectInfo};
 use crate::timelines::{Switch, ancestors};
 use crate::wal::{Hole, Inventory, WalName, wal_inventory};

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::plan::{Action, Plan, Subject, Sweep, data_key_of, lock_text};
 use super::rules::Rules;
 use super::survey::{Survey, WalObject};
-use super::tombstones::{Found, Kind};
 use super::wal_plan::WalNeeds;
+use crate::references::tombstones::{Found, Kind};
 use crate::store::ObjectInfo;
 
 pub(super) fn plan(

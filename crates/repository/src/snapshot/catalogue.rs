@@ -10,7 +10,7 @@ use super::{manifest_of, place_of};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::pipeline::{ObjectHeader, ObjectKind, read_header};
-use crate::retention;
+use crate::references;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,7 +78,7 @@ pub(crate) fn is_newer(error: &Error) -> Option<u64> {
 
 pub fn snapshots(repository: &Repository) -> Result<SnapshotCatalogue> {
     let objects = repository.store().list("snapshots/")?;
-    let expiring = retention::expiring_snapshots(repository)?;
+    let expiring = references::expiring_snapshots(repository)?;
     let mut all = SnapshotCatalogue::default();
     let manifests = objects
         .iter()

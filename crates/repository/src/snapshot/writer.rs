@@ -20,7 +20,7 @@ use crate::manifest::{CHUNK_BYTES, PackRef};
 use crate::pack::{BlobId, Identifier, PACK_BYTES_MAX, PackBuilder, pack_name};
 use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, seal_single};
 use crate::repository::to_json;
-use crate::retention;
+use crate::references;
 
 /// So many packs, and two more for each pack's worth of bytes: beyond that everything is stored again in one place.
 const PACKS_REFERRED_MAX: u64 = 64;
@@ -351,7 +351,7 @@ impl SnapshotWriter {
         let key = self.key()?;
         let ids: Vec<String> = packs.iter().map(|pack| pack.id.clone()).collect();
         let folder = folder_of(&self.component, &self.id);
-        retention::refer_below(&self.repository, &folder, &ids)?;
+        references::refer_below(&self.repository, &folder, &ids)?;
         let header = SnapshotHeader {
             snapshot_version: VERSION,
             component: self.component.clone(),
@@ -471,7 +471,7 @@ fn known(
         Err(error) => return Err(error.into()),
     }
     let place = (component.to_owned(), id.clone());
-    if retention::expiring_snapshots(repository)?.contains(&place) {
+    if references::expiring_snapshots(repository)?.contains(&place) {
         return Ok(Err(format!("snapshot {id} is expiring")));
     }
     if subject.recipient != public.id() && not_sealed_to(repository, public)? != 0 {
@@ -480,7 +480,7 @@ fn known(
         )));
     }
     let ids: Vec<String> = known.packs.iter().map(|pack| pack.id.clone()).collect();
-    match retention::still_there(repository, &ids) {
+    match references::still_there(repository, &ids) {
         Ok(()) => Ok(Ok(known)),
         Err(error) if error.is_damage() => {
             let object = error.object().unwrap_or("a pack");

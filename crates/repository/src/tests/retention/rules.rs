@@ -2,9 +2,11 @@
 
 use super::super::*;
 use super::model::{Cluster, Moment};
+use crate::references::pack_list::listed;
+use crate::references::{doomed_packs, refer, still_there};
 use crate::retention::{
     self, Action, Clock, DAY_MICROS, Decision, HOUR_MICROS, Plan, Subject, Survey, clear_hold,
-    doomed_packs, execute, holds, listed, plan, refer, set_hold, still_there,
+    execute, holds, plan, set_hold,
 };
 use crate::store::{LockMode, LockPolicy, Store};
 

@@ -99,7 +99,7 @@ pub(crate) fn read_list_below(folder: &str, object: &str, bytes: &[u8]) -> Optio
 }
 
 /// From the manifest itself, for backups that were written before there were lists.
-pub(super) fn sealed(
+pub(crate) fn sealed(
     repository: &Repository,
     private: &RecipientPrivate,
     backup_id: &str,

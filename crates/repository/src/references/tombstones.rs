@@ -16,11 +16,11 @@ const BACKUP: &str = "tombstones/backup.";
 const SNAPSHOT: &str = "tombstones/snapshot.";
 const VERSION: u64 = 1;
 /// So many names a tombstone: a first expiry of years of WAL stays readable.
-pub(super) const OBJECTS_MAX: usize = 10_000;
+pub(crate) const OBJECTS_MAX: usize = 10_000;
 
 /// What a tombstone is about. It is the first part of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Backup,
     Snapshot,
     Packs,
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const SWEPT_IN_THIS_ORDER: [Self; 5] = [
+    pub(crate) const SWEPT_IN_THIS_ORDER: [Self; 5] = [
         Self::Backup,
         Self::Snapshot,
         Self::Packs,
@@ -56,35 +56,35 @@ impl Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Tombstone {
+pub(crate) struct Tombstone {
     version: u64,
-    pub(super) written_at_micros: i64,
-    pub(super) sweep_after_micros: i64,
+    pub(crate) written_at_micros: i64,
+    pub(crate) sweep_after_micros: i64,
     /// Why, for people.
-    pub(super) reason: String,
-    pub(super) objects: Vec<String>,
+    pub(crate) reason: String,
+    pub(crate) objects: Vec<String>,
 }
 
 /// A tombstone as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) name: String,
-    pub(super) kind: Kind,
-    pub(super) tombstone: Tombstone,
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) tombstone: Tombstone,
 }
 
 impl Found {
-    pub(super) fn backup_id(&self) -> Option<&str> {
+    pub(crate) fn backup_id(&self) -> Option<&str> {
         self.name.strip_prefix(BACKUP)
     }
 
     /// Component and id.
-    pub(super) fn snapshot(&self) -> Option<(&str, &str)> {
+    pub(crate) fn snapshot(&self) -> Option<(&str, &str)> {
         self.name.strip_prefix(SNAPSHOT)?.split_once('.')
     }
 
     /// All objects of its subject lie below this.
-    pub(super) fn folder(&self) -> Option<String> {
+    pub(crate) fn folder(&self) -> Option<String> {
         match (self.backup_id(), self.snapshot()) {
             (Some(id), _) => Some(format!("backups/{id}/")),
             (_, Some((component, id))) => Some(prefix_of(component, id)),
@@ -94,7 +94,7 @@ impl Found {
 }
 
 impl Tombstone {
-    pub(super) fn new(
+    pub(crate) fn new(
         written_at_micros: i64,
         grace_micros: i64,
         reason: &str,
@@ -118,7 +118,7 @@ impl Tombstone {
 
 /// Durable when it returns. A backup or a snapshot (its `subject`) has one tombstone, whoever writes it first; others
 /// get names of their own.
-pub(super) fn put(
+pub(crate) fn put(
     repository: &Repository,
     kind: Kind,
     subject: Option<&str>,
@@ -157,7 +157,7 @@ pub(crate) fn expiring_snapshots(repository: &Repository) -> Result<BTreeSet<(St
 }
 
 /// All of them, and those that cannot be read. What a damaged one names is never swept by it, and is found anew.
-pub(super) fn read_all(repository: &Repository, prefix: &str) -> Result<(Vec<Found>, Vec<Error>)> {
+pub(crate) fn read_all(repository: &Repository, prefix: &str) -> Result<(Vec<Found>, Vec<Error>)> {
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
     for object in repository.store().list(prefix)? {
         let Some(kind) = Kind::of(&object.name) else {
@@ -200,7 +200,7 @@ pub(crate) fn check_tombstone(name: &str, bytes: &[u8]) -> Result<()> {
     }
 }
 
-pub(super) fn all(repository: &Repository) -> Result<(Vec<Found>, Vec<Error>)> {
+pub(crate) fn all(repository: &Repository) -> Result<(Vec<Found>, Vec<Error>)> {
     read_all(repository, PREFIX)
 }
 

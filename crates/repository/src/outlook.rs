@@ -5,16 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::provider::{Vault, WrapBinding};
-use super::ring::few;
-use super::rotation::{Wraps, wraps};
-use super::wrap::WrapHeader;
-use super::{DataKeyId, RecipientPrivate};
 use crate::error::{Error, Result, StoreError};
+use crate::keys::{DataKeyId, RecipientPrivate, Vault, WrapBinding, WrapHeader, Wraps, few, wraps};
 use crate::manifest::manifest_name;
 use crate::pack::pack_name;
 use crate::pipeline::read_header;
-use crate::retention::listed_packs;
+use crate::references::pack_list::listed as listed_packs;
 use crate::wal::{closed_stretches, wal_inventory};
 use crate::{BackupState, Repository, catalogue};
 
