@@ -28,7 +28,10 @@ use recovery::database::{
     survey, wal_fetch,
 };
 use repository::{
-    BackupKind, BackupState, ChunkIdKey, PosixStore, RecipientPrivate, RecipientPublic, Repository,
+    Repository,
+    backup::{BackupKind, BackupState},
+    keys::{ChunkIdKey, RecipientPrivate, RecipientPublic},
+    store::PosixStore,
 };
 
 /// The product's own.
@@ -155,7 +158,7 @@ impl Place {
         Ok(Repository::open(self.store()?)?)
     }
 
-    fn store(&self) -> Result<Arc<dyn repository::Store>> {
+    fn store(&self) -> Result<Arc<dyn repository::store::Store>> {
         if !self.repository.starts_with("s3://") {
             return Ok(Arc::new(PosixStore::new(&self.repository)));
         }

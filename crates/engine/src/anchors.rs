@@ -14,7 +14,7 @@ use std::{
 };
 
 use audit::{Head, SignedHead, VerifyingKey};
-use repository::{Repository, StoredHead};
+use repository::{Repository, heads::StoredHead};
 use serde::{Deserialize, Serialize};
 use services::Claim;
 
@@ -230,7 +230,7 @@ fn open(further: &Further) -> Result<Repository, Error> {
 fn read_far(further: &Further) -> Result<Vec<SignedHead>, Error> {
     let repository = open(further)?;
     let parse = |stored: &StoredHead| Ok(SignedHead::from_json(&stored.bytes)?);
-    let mut all: Vec<SignedHead> = repository::anchors(&repository, &log_name())?
+    let mut all: Vec<SignedHead> = repository::heads::anchors(&repository, &log_name())?
         .iter()
         .map(parse)
         .collect::<Result<_, Error>>()?;
@@ -362,7 +362,7 @@ impl Carrier {
         if self.brought == Some(ours) {
             return Ok(());
         }
-        for stored in repository::anchors(repository, &log_name())? {
+        for stored in repository::heads::anchors(repository, &log_name())? {
             let theirs = SignedHead::from_json(&stored.bytes).ok();
             let theirs = theirs.and_then(|head| head.verify(std::slice::from_ref(&self.key)).ok());
             if let Some(theirs) = theirs.filter(|theirs| place(theirs) > ours) {
@@ -374,7 +374,7 @@ impl Carrier {
                 return Ok(());
             }
         }
-        repository::put_anchor(repository, &log_name(), ours, &newest.to_json())?;
+        repository::heads::put_anchor(repository, &log_name(), ours, &newest.to_json())?;
         self.brought = Some(ours);
         Ok(())
     }

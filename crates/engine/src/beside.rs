@@ -49,7 +49,7 @@ struct Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         // When that fails the number stays taken, which harms nobody.
-        let _ = repository::release(&self.repository, self.timeline, &self.restore_id);
+        let _ = repository::timelines::release(&self.repository, self.timeline, &self.restore_id);
     }
 }
 

@@ -3,7 +3,12 @@
 
 use backup::database::BackupOutcome;
 use postgres_physical::wire::ConnectOptions;
-use repository::{BackupKind, ChunkIdKey, Evidence, EvidenceSource, Repository};
+use repository::{
+    Repository,
+    backup::BackupKind,
+    keys::ChunkIdKey,
+    read_back::{Evidence, EvidenceSource},
+};
 use serde::{Deserialize, Serialize};
 use services::StreamReport;
 

@@ -11,8 +11,8 @@ use std::{
 
 use backup::schedule::{Cadence, Job};
 use repository::{
-    LockMode, LockPolicy,
     retention::{DAY_MICROS, HOUR_MICROS, Rules},
+    store::{LockMode, LockPolicy},
 };
 use serde::Deserialize;
 use services::{

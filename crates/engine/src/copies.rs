@@ -12,7 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use repository::{Copied, CopyOptions, RecipientPrivate, Repository, copy, retention::Rules};
+use repository::{
+    Repository,
+    copying::{Copied, CopyOptions, copy},
+    keys::RecipientPrivate,
+    retention::Rules,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -293,7 +298,7 @@ fn write(path: &Path, told: &BTreeMap<String, Standing>) -> Result<(), Error> {
 mod tests {
     use std::cell::RefCell;
 
-    use repository::{MemoryStore, Store};
+    use repository::store::{MemoryStore, Store};
 
     use super::*;
 

@@ -2,7 +2,8 @@
 
 use postgres_physical::{server::sql::Client, wire::ConnectOptions};
 use repository::{
-    RecipientPrivate, Repository,
+    Repository,
+    keys::RecipientPrivate,
     retention::{self, Action, Clock, Expired, Plan, Rules, Subject, execute},
 };
 
@@ -139,7 +140,7 @@ fn postgres_micros(connect: &ConnectOptions) -> Result<i64, Error> {
 mod tests {
     use std::{cell::RefCell, sync::Arc};
 
-    use repository::{MemoryStore, Store};
+    use repository::store::{MemoryStore, Store};
 
     use super::*;
 

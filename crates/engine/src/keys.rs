@@ -12,7 +12,10 @@ use std::{
 };
 
 use audit::{SigningKey, VerifyingKey};
-use repository::{ChunkIdKey, RecipientPrivate, RecipientPublic, Repository};
+use repository::{
+    Repository,
+    keys::{ChunkIdKey, RecipientPrivate, RecipientPublic},
+};
 
 use crate::{
     config::{KeyProvider, RepositoryKey},

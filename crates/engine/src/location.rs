@@ -3,7 +3,10 @@
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use aws::s3::{S3Location, S3Store};
-use repository::{LockPolicy, MARKER, PosixStore, Store, StoreError};
+use repository::{
+    StoreError,
+    store::{LockPolicy, MARKER, PosixStore, Store},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;

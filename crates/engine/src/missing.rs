@@ -2,7 +2,10 @@
 
 use postgres_physical::lsn::Lsn;
 use recovery::database::{Plan, Point, Target};
-use repository::{Evidence, EvidenceSource, Repository, Shortfall, newest_known, shortfall};
+use repository::{
+    Repository,
+    read_back::{Evidence, EvidenceSource, Shortfall, newest_known, shortfall},
+};
 use serde_json::Value;
 
 use crate::{

@@ -7,7 +7,7 @@ use recovery::database::{
     FetchCommand, Plan, Recover, Recovered, RestoreOptions, Restored, Survey, Target, plan_watched,
     recover, restore, restore_over,
 };
-use repository::{RecipientPrivate, Repository};
+use repository::{Repository, keys::RecipientPrivate};
 use services::RecoveryFact;
 
 use crate::{

@@ -17,7 +17,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rsa::{
     OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey, PublicKeyComponents,
 };
-use repository::{
+use repository::keys::{
     DataKeySecret, KeyError, KeyTrouble, RecipientPrivate, UnwrapKeys, WrapBinding, WrapHeader,
     WrapKeys, WrapSuite, named_recipient_id, named_wrap, open_named_wrap,
 };

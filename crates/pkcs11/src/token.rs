@@ -18,7 +18,7 @@ use cryptoki::{
     session::{Session, UserType},
     types::AuthPin,
 };
-use repository::{KeyError, KeyTrouble};
+use repository::keys::{KeyError, KeyTrouble};
 use zeroize::Zeroizing;
 
 use crate::TokenLocation;

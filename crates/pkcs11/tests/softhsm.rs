@@ -18,8 +18,10 @@ use cryptoki::{
 };
 use pkcs11::{TokenKey, TokenLocation, Wanted, look};
 use repository::{
-    KeyTrouble, MemoryStore, RecipientPrivate, Repository, UnwrapKeys, WalReader, WalWriter,
-    WrapBinding, WrapKeys, rewrap,
+    Repository,
+    keys::{KeyTrouble, RecipientPrivate, UnwrapKeys, WrapBinding, WrapKeys, rewrap},
+    store::MemoryStore,
+    wal::{WalReader, WalWriter},
 };
 
 const PIN: &str = "4711-pin";

@@ -12,7 +12,10 @@ use crate::pack::pack_name;
 use crate::pipeline::read_header;
 use crate::references::pack_list::listed as listed_packs;
 use crate::wal::{closed_stretches, wal_inventory};
-use crate::{BackupState, Repository, catalogue};
+use crate::{
+    Repository,
+    backup::{BackupState, catalogue},
+};
 
 /// As the keys at hand are now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

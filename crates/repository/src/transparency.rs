@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::Repository;
 use crate::error::{Result, StoreError};
-use crate::heads::{beside, put_once};
+use crate::heads::heads::{beside, put_once};
 
 /// Cosigned checkpoints stand below it, beside the signed heads in `heads/`.
 const COSIGNED: &str = "cosigned/";
@@ -128,8 +128,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::MemoryStore;
-    use crate::keep_head;
+    use crate::heads::keep_head;
+    use crate::store::MemoryStore;
 
     #[test]
     fn what_was_written_once_stands_and_is_found() {

@@ -73,6 +73,8 @@ const EDGES: [(&str, &[&str]); 15] = [
 
 /// Where a web framework may appear, and an SQL toolkit besides it.
 const WEB: [&str; 3] = ["services", "engine", "bench"];
+/// The feature behind which API for tests lies. Nothing that is shipped has it.
+const TESTING: &str = "testing";
 const LINES_MAX: usize = 700;
 const UNRECORDED: &str = "start_unrecorded";
 /// Where client programs of PostgreSQL are told their database. They take a name for a connection string, so it is quoted in one place.
@@ -187,6 +189,11 @@ fn every_rule_can_fail() {
             "x = { package = \"services\", path = \"../services\" }",
             "depend on services",
         ),
+        (
+            "pricing",
+            "serde = { version = \"1\", features = [\"testing\"] }",
+            "only [dev-dependencies]",
+        ),
         ("prices", "serde = \"1\"", "no row"),
     ] {
         let faults = manifest_faults(package, &manifest(line)).join("; ");
@@ -296,6 +303,11 @@ fn manifest_faults(package: &str, manifest: &str) -> Vec<String> {
     if manifest["package"]["name"].as_str() != Some(package) {
         faults.push(format!("{package}: folder and package differ in name"));
     }
+    for dependency in testing_dependencies(&manifest) {
+        faults.push(format!(
+            "{package} turns on {dependency}'s feature {TESTING}: only [dev-dependencies] may"
+        ));
+    }
     for dependency in shipped_dependencies(&manifest) {
         let ours = EDGES.iter().any(|row| row.0 == dependency);
         if ours && !allowed.contains(&dependency.as_str()) {
@@ -310,8 +322,35 @@ fn manifest_faults(package: &str, manifest: &str) -> Vec<String> {
     faults
 }
 
+/// Names of shipped dependencies whose API for tests is turned on.
+fn testing_dependencies(manifest: &toml::Table) -> Vec<String> {
+    let is_testing = |value: &toml::Value| {
+        let features = value.get("features").and_then(toml::Value::as_array);
+        let mut features = features.into_iter().flatten();
+        features.any(|feature| feature.as_str() == Some(TESTING))
+    };
+    shipped_tables(manifest)
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| is_testing(value))
+        .map(|(name, _)| name)
+        .collect()
+}
+
 /// Names of packages in every table of dependencies but the dev ones, those for single targets included.
 fn shipped_dependencies(manifest: &toml::Table) -> Vec<String> {
+    let package = |(name, value): (String, toml::Value)| match value
+        .get("package")
+        .and_then(toml::Value::as_str)
+    {
+        Some(package) => package.to_owned(),
+        None => name,
+    };
+    let tables = shipped_tables(manifest).into_iter();
+    tables.flatten().map(package).collect()
+}
+
+fn shipped_tables(manifest: &toml::Table) -> Vec<toml::Table> {
     let targets = manifest.get("target").and_then(toml::Value::as_table);
     let tables = targets
         .into_iter()
@@ -322,17 +361,9 @@ fn shipped_dependencies(manifest: &toml::Table) -> Vec<String> {
         ["dependencies", "build-dependencies"].map(|kind| table.get(kind).cloned())
     };
     let found = tables.flat_map(kinds).flatten();
-    let tables: Vec<toml::Table> = found
+    found
         .filter_map(|value| value.as_table().cloned())
-        .collect();
-    let package = |(name, value): (String, toml::Value)| match value
-        .get("package")
-        .and_then(toml::Value::as_str)
-    {
-        Some(package) => package.to_owned(),
-        None => name,
-    };
-    tables.into_iter().flatten().map(package).collect()
+        .collect()
 }
 
 fn text_faults(path: &str, text: &str) -> Vec<String> {

@@ -13,7 +13,7 @@ use aws_config::{
 };
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_kms::{Client, primitives::Blob, types::DataKeySpec};
-use repository::{DataKeySecret, KeyError, KeyTrouble, WrapBinding};
+use repository::keys::{DataKeySecret, KeyError, KeyTrouble, WrapBinding};
 use zeroize::Zeroizing;
 
 use crate::worker::Worker;

@@ -12,7 +12,7 @@ mod trouble;
 
 use std::sync::Arc;
 
-use repository::{
+use repository::keys::{
     DataKeySecret, KeyError, KeyTrouble, RecipientPrivate, UnwrapKeys, WrapBinding, WrapHeader,
     WrapKeys, WrapSuite, named_recipient_id, named_wrap, open_named_wrap,
 };

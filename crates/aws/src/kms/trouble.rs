@@ -1,7 +1,7 @@
 //! The meaning of KMS's errors.
 
 use aws_sdk_kms::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use repository::{KeyError, KeyTrouble};
+use repository::keys::{KeyError, KeyTrouble};
 
 /// After all attempts of the SDK.
 pub(super) fn trouble<E, R>(key: &str, error: &SdkError<E, R>) -> KeyError

@@ -97,7 +97,7 @@ fn bucket_name(bucket: &str) -> Result<String, LocationError> {
 
 fn prefix_of(prefix: &str) -> Result<String, LocationError> {
     let prefix = prefix.trim_matches('/');
-    if prefix.is_empty() || repository::check_name(prefix).is_ok() {
+    if prefix.is_empty() || repository::store::check_name(prefix).is_ok() {
         return Ok(prefix.to_owned());
     }
     Err(wrong(

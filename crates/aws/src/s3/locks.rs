@@ -9,7 +9,10 @@ use aws_sdk_s3::{
         ObjectLockRetentionMode,
     },
 };
-use repository::{Lock, LockMode, LockPolicy, StoreError};
+use repository::{
+    StoreError,
+    store::{Lock, LockMode, LockPolicy},
+};
 use tokio::task::JoinSet;
 
 use super::{

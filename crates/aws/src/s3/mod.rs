@@ -21,8 +21,10 @@ use std::{
 
 pub use location::{Checksums, LocationError, S3Location};
 use repository::{
-    Appender, ColdObject, Lock, LockPolicy, MARKER, NextPiece, ObjectInfo, Store, StoreError,
-    check_name,
+    StoreError,
+    store::{
+        Appender, ColdObject, Lock, LockPolicy, MARKER, NextPiece, ObjectInfo, Store, check_name,
+    },
 };
 
 use crate::worker::Worker;

@@ -11,7 +11,10 @@ use aws_sdk_s3::{
     primitives::{ByteStream, DateTime},
     types::{CompletedMultipartUpload, CompletedPart, ObjectLockMode},
 };
-use repository::{LockMode, MARKER, StoreError};
+use repository::{
+    StoreError,
+    store::{LockMode, MARKER},
+};
 
 use super::{
     delete, locks, read,

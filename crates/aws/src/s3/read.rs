@@ -5,7 +5,10 @@ use std::time::Duration;
 use aws_sdk_s3::{
     operation::get_object::GetObjectOutput, primitives::DateTime, types::ChecksumMode,
 };
-use repository::{ColdObject, ObjectInfo, StoreError, check_name};
+use repository::{
+    StoreError,
+    store::{ColdObject, ObjectInfo, check_name},
+};
 
 use super::{
     put::TOKEN,

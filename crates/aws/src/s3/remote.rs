@@ -13,7 +13,10 @@ use aws_sdk_s3::{
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
     types::ChecksumAlgorithm,
 };
-use repository::{LockPolicy, MARKER, StoreError};
+use repository::{
+    StoreError,
+    store::{LockPolicy, MARKER},
+};
 
 use super::{Checksums, S3Location};
 use crate::own_retries;

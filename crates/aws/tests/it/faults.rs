@@ -13,7 +13,10 @@ use std::{
 
 use aws::s3::S3Store;
 use repository::{
-    MARKER, RecipientPrivate, Repository, Store, StoreError, WalReader, WalWriter, suite,
+    Repository, StoreError,
+    keys::RecipientPrivate,
+    store::{MARKER, Store, suite},
+    wal::{WalReader, WalWriter},
 };
 use testkit::{S3Proxy, TestS3, Weather};
 

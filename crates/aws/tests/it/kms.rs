@@ -4,10 +4,15 @@ use std::sync::Arc;
 
 use aws::kms::{KmsAccess, KmsKey, KmsLocation, resolve};
 use repository::{
-    BackupFacts, BackupKind, BackupReader, BackupStop, BackupWriter, ChunkIdKey, Error, KeyTrouble,
-    MemoryStore, RecipientPrivate, RecipientPublic, Repository, Result, UnwrapKeys, WalReader,
-    WalWriter, WrapBinding, WrapHeader, WrapKeys, WrapSuite, key_outlook, not_sealed_to, retire,
-    rewrap, seal_also,
+    Error, Repository, Result,
+    backup::{BackupFacts, BackupKind, BackupReader, BackupStop, BackupWriter},
+    keys::{
+        ChunkIdKey, KeyTrouble, RecipientPrivate, RecipientPublic, UnwrapKeys, WrapBinding,
+        WrapHeader, WrapKeys, WrapSuite, not_sealed_to, retire, rewrap, seal_also,
+    },
+    outlook::key_outlook,
+    store::MemoryStore,
+    wal::{WalReader, WalWriter},
 };
 use serde_json::json;
 use testkit::TestS3;
@@ -219,7 +224,7 @@ fn a_disabled_key_takes_only_what_hangs_on_it() {
         }
         assert_eq!(outlook.closed.backups, [FIRST]);
         assert_eq!(outlook.left.backups, [SECOND]);
-        let lsn = |reach: &[repository::WalReach]| (reach[0].start_lsn, reach[0].end_lsn);
+        let lsn = |reach: &[repository::outlook::WalReach]| (reach[0].start_lsn, reach[0].end_lsn);
         assert_eq!(lsn(&outlook.closed.wal), (SEGMENT, 2 * SEGMENT));
         assert_eq!(lsn(&outlook.left.wal), (2 * SEGMENT, 3 * SEGMENT));
         let state = outlook.keys.iter().find(|key| key.name == old_arn).unwrap();

@@ -14,7 +14,12 @@ use backup::{
 };
 use postgres_physical::{lsn::Lsn, server::StopMode, wire::ConnectOptions};
 use recovery::spare::{Conditions, Phase, Settings, Spare, Status};
-use repository::{ChunkIdKey, RecipientPrivate, Repository, Store, WalReader};
+use repository::{
+    Repository,
+    keys::{ChunkIdKey, RecipientPrivate},
+    store::Store,
+    wal::WalReader,
+};
 use testkit::{S3Proxy, TestPostgres, TestS3, Weather, eventually};
 
 const MIB: u64 = 1 << 20;

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use aws::s3::S3Store;
 use repository::{
-    ArchivePart, ArchivedEntries, AuditReader, Evidence, LockMode, LockPolicy, MARKER, ObjectClass,
-    ReadBackOptions, RecipientPrivate, Repository, Store, StoreError, WalReader, WalWriter,
-    read_back, suite,
+    Repository, StoreError,
+    archive::{ArchivePart, ArchivedEntries},
+    keys::RecipientPrivate,
+    read_back::{AuditReader, Evidence, ObjectClass, ReadBackOptions, read_back},
+    store::{LockMode, LockPolicy, MARKER, Store, suite},
+    wal::{WalReader, WalWriter},
 };
 use testkit::{S3Proxy, TestS3, Weather};
 

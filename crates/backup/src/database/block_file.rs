@@ -3,7 +3,7 @@
 use super::pages::PageCheck;
 use crate::{BackupError, Result};
 use postgres_physical::page::{PAGE_BYTES, PAGES_PER_SEGMENT, RelationFile};
-use repository::FileWriter;
+use repository::backup::FileWriter;
 use std::io::Read;
 
 const MAGIC: u32 = 0xd3ae_1f0d;

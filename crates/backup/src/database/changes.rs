@@ -14,7 +14,7 @@ use postgres_physical::lsn::Lsn;
 use postgres_physical::page::{Fork, PAGE_BYTES, Relation, RelationFile};
 use postgres_physical::server::sql::Client;
 use postgres_physical::wire::{ConnectOptions, WireError};
-use repository::{BackupWriter, DamagedPage};
+use repository::backup::{BackupWriter, DamagedPage};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How the pages were found that an incremental backup stores.

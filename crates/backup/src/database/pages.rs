@@ -6,7 +6,7 @@ use postgres_physical::replication::{Connection, Event};
 use postgres_physical::server::sql::Client;
 use postgres_physical::wal::{Decoder, Step};
 use postgres_physical::wire::ConnectOptions;
-use repository::DamagedPage;
+use repository::backup::DamagedPage;
 use std::collections::BTreeSet;
 use std::time::Duration;
 

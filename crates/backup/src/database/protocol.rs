@@ -8,7 +8,7 @@ use super::unpack::Unpack;
 use crate::{BackupError, Progress, Result, random_suffix};
 use postgres_physical::replication::{BackupOptions, BaseBackup, Connection};
 use postgres_physical::wire::{ConnectOptions, WireError};
-use repository::{BackupKind, BackupWriter};
+use repository::backup::{BackupKind, BackupWriter};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The server sends its own label files, and `pg_control` last.

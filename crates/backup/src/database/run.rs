@@ -9,8 +9,12 @@ use super::source::{Begun, Identity, Source, Stopped, Suspects};
 use crate::{BackupError, Progress, Result, now_micros};
 use postgres_physical::wire::ConnectOptions;
 use repository::{
-    BackupFacts, BackupKind, BackupOptions, BackupState, BackupStop, BackupSummary, BackupWriter,
-    ChunkIdKey, DamagedPage, RecipientPublic, Repository,
+    Repository,
+    backup::{
+        BackupFacts, BackupKind, BackupOptions, BackupState, BackupStop, BackupSummary,
+        BackupWriter, DamagedPage,
+    },
+    keys::{ChunkIdKey, RecipientPublic},
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -189,7 +193,7 @@ fn begin_writer(
     started_at_micros: i64,
 ) -> Result<BackupWriter> {
     let facts = BackupFacts {
-        id: repository::new_backup_id(started_at_micros)?,
+        id: repository::backup::new_backup_id(started_at_micros)?,
         kind: request.kind,
         parent: None,
         label: request.label.to_owned(),
@@ -262,7 +266,7 @@ fn wait_for_wal(
     let deadline = Instant::now() + request.wal_patience;
     let mut pause = Duration::from_millis(50);
     loop {
-        let catalogue = repository::catalogue(request.repository)?;
+        let catalogue = repository::backup::catalogue(request.repository)?;
         let found = catalogue.backups.into_iter().find(|backup| backup.id == id);
         let waits = found
             .as_ref()

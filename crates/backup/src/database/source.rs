@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use postgres_physical::lsn::Lsn;
 use postgres_physical::replication::Connection;
-use repository::BackupWriter;
+use repository::backup::BackupWriter;
 
 use super::changes::ChangedPages;
 use super::pages::PageCheck;

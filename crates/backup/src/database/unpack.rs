@@ -8,7 +8,7 @@ use super::pages::PageCheck;
 use crate::{BackupError, Progress, Result, now_micros};
 use postgres_physical::page::{PAGE_BYTES, RelationFile};
 use postgres_physical::replication::BaseBackup;
-use repository::BackupWriter;
+use repository::backup::BackupWriter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 

@@ -10,7 +10,10 @@ use postgres_physical::replication::{
 };
 use postgres_physical::timeline::History;
 use postgres_physical::wire::WireError;
-use repository::{Hole, Inventory, Repository, WalWriter};
+use repository::{
+    Repository,
+    wal::{Hole, Inventory, WalWriter},
+};
 
 /// A stream that flows and a writer that waits at the same position.
 pub(super) struct Attached {
@@ -40,7 +43,7 @@ pub(super) fn attach(config: &StreamerConfig, shared: &Shared) -> Result<Attache
     let streamer_id = random_suffix();
     let ancestry = ancestry(&mut connection, &repository, config, identity.timeline)?;
     let slot = ensure_slot(config, &mut connection)?;
-    let inventory = repository::wal_inventory_to_go_on(&repository)?;
+    let inventory = repository::wal::wal_inventory_to_go_on(&repository)?;
     let begin = choose(&inventory, &ancestry, identity, slot, segment_bytes)?;
     let begin = begin_or_leave_a_hole(
         config,
@@ -105,9 +108,12 @@ fn ancestry(
             continue;
         }
         match connection.timeline_history(switch.parent) {
-            Ok(text) => {
-                repository::put_history(repository, &config.public, switch.parent, text.as_bytes())?
-            }
+            Ok(text) => repository::timelines::put_history(
+                repository,
+                &config.public,
+                switch.parent,
+                text.as_bytes(),
+            )?,
             // An ancestor's own file may be long gone; the newest one tells all that is needed.
             Err(error) if error.sqlstate().is_some() => {
                 tracing::debug!(%error, timeline = switch.parent, "no history file")
@@ -115,7 +121,7 @@ fn ancestry(
             Err(error) => return Err(error.into()),
         }
     }
-    repository::put_history(repository, &config.public, current, text.as_bytes())?;
+    repository::timelines::put_history(repository, &config.public, current, text.as_bytes())?;
     Ok(ancestry)
 }
 
@@ -249,7 +255,7 @@ fn begin_or_leave_a_hole(
     if start > begin.held {
         let reason = "the server had removed this WAL before the repository could take it";
         tracing::error!(timeline = begin.timeline, from = %begin.held, to = %start, reason, "a hole in the WAL");
-        repository::record_hole(
+        repository::wal::record_hole(
             repository,
             begin.timeline,
             begin.held.0,
@@ -275,12 +281,12 @@ fn probe(config: &StreamerConfig, begin: Beginning) -> Result<(), WireError> {
 
 /// The newest hole on the way to the server's present that no backup makes up for.
 fn open_hole(repository: &Repository, ancestry: &[(u32, Option<Lsn>)]) -> Result<Option<Hole>> {
-    let inventory = repository::wal_inventory(repository)?;
+    let inventory = repository::wal::wal_inventory(repository)?;
     let mut holes = holes_on_the_way(&inventory, ancestry);
     if holes.is_empty() {
         return Ok(None);
     }
-    let backups = repository::catalogue(repository)?.backups;
+    let backups = repository::backup::catalogue(repository)?.backups;
     holes.retain(|hole| !hole.is_made_up_for(&backups));
     Ok(holes.into_iter().max_by_key(|hole| hole.end))
 }
@@ -305,7 +311,7 @@ fn holes_on_the_way(inventory: &Inventory, ancestry: &[(u32, Option<Lsn>)]) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use repository::{Interval, TimelineWal};
+    use repository::wal::{Interval, TimelineWal};
 
     const SEGMENT: u64 = 0x100;
 
@@ -395,7 +401,7 @@ mod tests {
     #[test]
     fn a_hole_on_an_abandoned_branch_asks_for_nothing() {
         let mut inventory = Inventory::default();
-        let hole = |start, end| repository::Hole {
+        let hole = |start, end| repository::wal::Hole {
             timeline: 1,
             start,
             end,

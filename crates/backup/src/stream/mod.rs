@@ -14,7 +14,7 @@ pub use state::{Side, StreamState, StreamWatch};
 use crate::now_micros;
 use attach::attach;
 use postgres_physical::wire::ConnectOptions;
-use repository::{RecipientPublic, Store};
+use repository::{keys::RecipientPublic, store::Store};
 use session::SessionEnd;
 use state::Shared;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use postgres_physical::lsn::Lsn;
 use postgres_physical::replication::{Event, StatusSender, WalStream};
 use postgres_physical::wal::Follower;
 use postgres_physical::wire::WireError;
-use repository::WalWriter;
+use repository::wal::WalWriter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! What the stream is doing, for status, health and whoever waits for a position.
 
 use crate::BackupError;
-use repository::{Hole, SealStatus};
+use repository::wal::{Hole, SealStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,10 @@ use backup::{BackupError, Progress};
 use postgres_physical::lsn::Lsn;
 use postgres_physical::page::PAGE_BYTES;
 use postgres_physical::server::StopMode;
-use repository::{BackupReader, BackupState, EntryKind, PosixStore, catalogue};
+use repository::{
+    backup::{BackupReader, BackupState, EntryKind, catalogue},
+    store::PosixStore,
+};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;

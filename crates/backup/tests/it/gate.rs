@@ -1,6 +1,9 @@
 //! A store whose appends wait at a gate.
 
-use repository::{Appender, MemoryStore, ObjectInfo, Store, StoreError};
+use repository::{
+    StoreError,
+    store::{Appender, MemoryStore, ObjectInfo, Store},
+};
 use std::sync::{Arc, Condvar, Mutex};
 
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use backup::database::{BackupOutcome, DatabaseBackup, SourceChoice, backup};
 use backup::{BackupError, Progress};
 use postgres_physical::server::{Server, StartOptions, StopMode};
 use postgres_physical::wire::ConnectOptions;
-use repository::{BackupReader, Entry, EntryKind};
+use repository::backup::{BackupReader, Entry, EntryKind};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -11,7 +11,10 @@ mod streaming;
 use backup::stream::{Streamer, StreamerConfig};
 use postgres_physical::lsn::Lsn;
 use repository::{
-    ChunkIdKey, MemoryStore, RecipientPrivate, RecipientPublic, Repository, Store, WalReader,
+    Repository,
+    keys::{ChunkIdKey, RecipientPrivate, RecipientPublic},
+    store::{MemoryStore, Store},
+    wal::WalReader,
 };
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use backup::database::{WalStatus, is_strict, set_strict, slot_status};
 use backup::stream::Streamer;
 use postgres_physical::lsn::{Lsn, segment_name};
 use postgres_physical::server::StopMode;
-use repository::{FaultyStore, MemoryStore, PosixStore};
+use repository::store::{FaultyStore, MemoryStore, PosixStore};
 use std::sync::Arc;
 use std::time::Duration;
 use testkit::{TestPostgres, eventually};

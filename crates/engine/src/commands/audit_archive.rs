@@ -11,8 +11,9 @@ use std::{
 
 use audit::{Entry, Hash, Head, Report, SignedHead, StoredEntry, Verifier, VerifyingKey};
 use repository::{
-    ArchivePart, ArchivedEntries, RecipientPublic, Repository, Vault, archive_parts, put_archive,
-    read_archive, recipients_in,
+    Repository,
+    archive::{ArchivePart, ArchivedEntries, archive_parts, put_archive, read_archive},
+    keys::{RecipientPublic, Vault, recipients_in},
 };
 use serde::Serialize;
 

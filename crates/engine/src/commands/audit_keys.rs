@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use repository::recipients_in;
+use repository::keys::recipients_in;
 use serde::Serialize;
 
 use super::{opened::Opened, progress::Steps, repository_keys::Retiring};

@@ -120,7 +120,7 @@ impl Outside {
         keys: &[VerifyingKey],
     ) -> Result<Vec<SignedHead>, Error> {
         let mut good = Vec::new();
-        for object in repository::heads(repository, &log_name())? {
+        for object in repository::heads::heads(repository, &log_name())? {
             let place = (object.epoch, object.size);
             let read = SignedHead::from_json(&object.bytes);
             let read = read.and_then(|head| head.verify(keys).map(|_| head));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use audit::{InclusionProof, KeyStatement, ProofError, Proved, Prover, SignedHead, VerifyingKey};
-use repository::{Repository, keep_head};
+use repository::{Repository, heads::keep_head};
 use serde::Serialize;
 use services::Place;
 
@@ -147,7 +147,7 @@ async fn proof_of(
     keys: &[VerifyingKey],
 ) -> Result<InclusionProof, Error> {
     let span = |size: u64| Prover::stretch(size, position).map(|(from, to)| to - from);
-    let mut heads: Vec<(u64, u64, u32)> = repository::head_sizes(repository, &log_name())?
+    let mut heads: Vec<(u64, u64, u32)> = repository::heads::head_sizes(repository, &log_name())?
         .into_iter()
         .filter(|(of, _)| *of >= epoch)
         .filter_map(|(of, size)| Some((span(size)?, size, of)))
@@ -155,7 +155,7 @@ async fn proof_of(
     heads.sort_unstable();
     let mut last = None;
     for (_, size, of) in heads.into_iter().take(HEADS_MAX) {
-        let Some(head) = repository::head(repository, &log_name(), (of, size))? else {
+        let Some(head) = repository::heads::head(repository, &log_name(), (of, size))? else {
             continue;
         };
         let head = SignedHead::from_json(&head)?;

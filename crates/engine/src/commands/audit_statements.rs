@@ -23,9 +23,10 @@ pub(super) async fn taken_away(
     if recorded.is_empty() {
         return Ok(None);
     }
-    let published: BTreeSet<Vec<u8>> = repository::key_statements(repository, &log_name())?
-        .into_iter()
-        .collect();
+    let published: BTreeSet<Vec<u8>> =
+        repository::transparency::key_statements(repository, &log_name())?
+            .into_iter()
+            .collect();
     let missing = recorded
         .into_iter()
         .find(|change| !published.contains(change.after.as_bytes()));

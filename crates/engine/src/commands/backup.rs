@@ -5,7 +5,8 @@ use std::{path::Path, process::ExitCode};
 use ::backup::database::BackupOutcome;
 use postgres_physical::lsn::Lsn;
 use repository::{
-    BackupReader, BackupState, BackupSummary, Catalogue, Hole, WalReader, catalogue, wal_inventory,
+    backup::{BackupReader, BackupState, BackupSummary, Catalogue, catalogue},
+    wal::{Hole, WalReader, wal_inventory},
 };
 use serde::Serialize;
 
@@ -80,7 +81,7 @@ pub(crate) fn run(
 #[derive(Debug, Serialize)]
 struct Shown {
     id: String,
-    kind: repository::BackupKind,
+    kind: repository::backup::BackupKind,
     state: BackupState,
     started_at: String,
     finished_at: String,
@@ -155,7 +156,7 @@ impl Shown {
     }
 }
 
-impl From<crate::cli::BackupKind> for repository::BackupKind {
+impl From<crate::cli::BackupKind> for repository::backup::BackupKind {
     fn from(kind: crate::cli::BackupKind) -> Self {
         match kind {
             crate::cli::BackupKind::Full => Self::Full,
@@ -196,7 +197,7 @@ impl Taken {
         if let Some(why) = &self.why_full {
             text.push_str(&format!("\n  taken as a full backup: {why}"));
         }
-        if backup.kind == repository::BackupKind::Incremental {
+        if backup.kind == repository::backup::BackupKind::Incremental {
             text.push_str(&format!(
                 "\n  changed pages: {}; read {}",
                 self.changed_pages,
@@ -216,7 +217,7 @@ impl Taken {
 pub(super) fn take(
     instance: &Instance,
     json: bool,
-    kind: repository::BackupKind,
+    kind: repository::backup::BackupKind,
     reading: ReadingArgs,
 ) -> Result<ExitCode, Error> {
     instance.running()?;
@@ -237,7 +238,7 @@ pub(super) fn take(
 fn take_named(
     instance: &Instance,
     json: bool,
-    kind: repository::BackupKind,
+    kind: repository::backup::BackupKind,
     reading: ReadingArgs,
     name: String,
 ) -> Result<ExitCode, Error> {
@@ -397,7 +398,7 @@ fn verify(
 
 fn verify_one(
     opened: &Opened,
-    private: &repository::RecipientPrivate,
+    private: &repository::keys::RecipientPrivate,
     backup: &BackupSummary,
     json: bool,
 ) -> Result<Verified, Error> {

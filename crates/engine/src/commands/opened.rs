@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use repository::{RecipientPrivate, Repository};
+use repository::{Repository, keys::RecipientPrivate};
 
 use crate::{
     cli::RepositoryArgs,

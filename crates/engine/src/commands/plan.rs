@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use backup::schedule::{Cadence, Job, next_appointment};
 use jiff::Timestamp;
 use postgres_physical::wire::ConnectOptions;
-use repository::{BackupKind, BackupSummary, catalogue, retention::DAY_MICROS};
+use repository::{
+    backup::{BackupKind, BackupSummary, catalogue},
+    retention::DAY_MICROS,
+};
 use serde::Serialize;
 
 use super::{

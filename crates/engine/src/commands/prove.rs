@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use postgres_physical::server::{Binaries, OsUser};
-use repository::{BackupState, catalogue};
+use repository::backup::{BackupState, catalogue};
 
 use super::{opened::Opened, progress::Steps, restore::interrupted};
 use crate::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use repository::{
-    CopyOptions, copy,
+    copying::{CopyOptions, copy},
     retention::{Held, Hold, clear_hold, holds, set_hold},
 };
 use serde::Serialize;

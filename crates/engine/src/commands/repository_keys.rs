@@ -8,8 +8,9 @@ use std::{
 };
 
 use repository::{
-    KeyOutlook, RecipientPrivate, Repository, Vault, key_outlook, not_sealed_to, recipients,
-    retire_in,
+    Repository,
+    keys::{RecipientPrivate, Vault, not_sealed_to, recipients, retire_in},
+    outlook::{KeyOutlook, key_outlook},
 };
 use serde::Serialize;
 

@@ -49,7 +49,7 @@ struct Restored<'a> {
     bytes_written: u64,
     /// WAL and logs of the folder that was restored over.
     aside: Option<&'a Path>,
-    damaged_pages: &'a [repository::DamagedPage],
+    damaged_pages: &'a [repository::backup::DamagedPage],
     /// Its settings in postgresql.auto.conf: the local socket only.
     listen_addresses: &'static str,
     port: u16,

@@ -3,7 +3,13 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use ::backup::{database::slot_status, schedule::Job};
-use repository::{BackupState, Repository, archived_to, catalogue, not_sealed_to, wal_inventory};
+use repository::{
+    Repository,
+    archive::archived_to,
+    backup::{BackupState, catalogue},
+    keys::not_sealed_to,
+    wal::wal_inventory,
+};
 use serde::Serialize;
 use serde_json::Value;
 use services::{StreamHealth, StreamReport};

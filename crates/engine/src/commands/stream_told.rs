@@ -9,7 +9,7 @@ use ::backup::{
     database::{SlotStatus, slot_status},
     stream::{Side, StreamState, StreamWatch},
 };
-use repository::{Hole, Repository, catalogue};
+use repository::{Repository, backup::catalogue, wal::Hole};
 use serde::Serialize;
 use services::StreamHealth;
 

@@ -9,7 +9,7 @@ use backup::database::{WalStatus, slot_status};
 use backup::schedule::{Cadence, Job};
 use jiff::Timestamp;
 use postgres_physical::wire::ConnectOptions;
-use repository::{BackupState, catalogue};
+use repository::backup::{BackupState, catalogue};
 use serde::Serialize;
 use serde_json::{Value, json};
 

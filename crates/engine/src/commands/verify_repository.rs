@@ -8,8 +8,11 @@ use audit::{
 };
 use postgres_physical::lsn::Lsn;
 use repository::{
-    ArchivePart, ArchivedEntries, AuditReader, Evidence, EvidenceSource, Finding, ObjectClass,
-    ReadBack, ReadBackOptions, read_back,
+    archive::{ArchivePart, ArchivedEntries},
+    read_back::{
+        AuditReader, Evidence, EvidenceSource, Finding, ObjectClass, ReadBack, ReadBackOptions,
+        read_back,
+    },
 };
 use serde::Serialize;
 

@@ -10,7 +10,7 @@ use std::{
 use ::backup::stream::{Streamer, StreamerConfig};
 use postgres_physical::lsn::parse_segment_name;
 use recovery::database::{FetchOutcome, wal_fetch};
-use repository::WalReader;
+use repository::wal::WalReader;
 
 use super::{
     opened::Opened,

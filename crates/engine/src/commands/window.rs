@@ -2,7 +2,7 @@
 
 use postgres_physical::lsn::Lsn;
 use recovery::database::{Gap, Span, windows};
-use repository::{BackupSummary, Inventory, RecipientPrivate, Repository};
+use repository::{Repository, backup::BackupSummary, keys::RecipientPrivate, wal::Inventory};
 use serde::Serialize;
 
 use crate::{error::Error, terminal::time};

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::UNIX_EPOCH};
 
-use repository::RecipientPublic;
+use repository::keys::RecipientPublic;
 use serde::Serialize;
 
 use super::{RECIPIENT_PUBLIC, writing_key};
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_note_about_another_key_does_not_count() {
         let folder = tempfile::tempdir().unwrap();
-        let key = repository::RecipientPrivate::generate().unwrap();
+        let key = repository::keys::RecipientPrivate::generate().unwrap();
         key.public()
             .store(&folder.path().join(RECIPIENT_PUBLIC))
             .unwrap();

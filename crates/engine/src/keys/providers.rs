@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aws::kms::{KMS_LINE, KmsAccess, KmsKey, resolve};
 use pkcs11::{TOKEN_LINE, TokenKey, Wanted, look};
-use repository::{KeyError, RecipientPrivate, RecipientPublic};
+use repository::keys::{KeyError, RecipientPrivate, RecipientPublic};
 
 use crate::{
     config::{KeyProvider, RepositoryKey},

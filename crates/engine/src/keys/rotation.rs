@@ -7,8 +7,10 @@ use std::{
 };
 
 use repository::{
-    RecipientPrivate, RecipientPublic, Repository, Rewrapped, Vault, not_sealed_to_in, rewrap_in,
-    seal_also,
+    Repository,
+    keys::{
+        RecipientPrivate, RecipientPublic, Rewrapped, Vault, not_sealed_to_in, rewrap_in, seal_also,
+    },
 };
 
 use super::{
@@ -273,7 +275,9 @@ mod tests {
     use std::sync::Arc;
 
     use repository::{
-        MemoryStore, WalReader, WalWriter, not_sealed_to, recipients, retire, rewrap,
+        keys::{not_sealed_to, recipients, retire, rewrap},
+        store::MemoryStore,
+        wal::{WalReader, WalWriter},
     };
 
     use super::*;
@@ -365,8 +369,8 @@ mod tests {
     #[test]
     fn the_archives_key_is_rotated_apart() {
         use repository::{
-            ArchivePart, ArchivedEntries, archive_parts, put_archive, read_archive, recipients_in,
-            retire_in,
+            archive::{ArchivePart, ArchivedEntries, archive_parts, put_archive, read_archive},
+            keys::{recipients_in, retire_in},
         };
         let folder = tempfile::tempdir().unwrap();
         let (dir, steps) = (folder.path(), Steps::logged());

@@ -129,7 +129,12 @@ pub(crate) fn revoke(
 
 fn put(repository: &Repository, statement: &KeyStatement) -> Result<(), Error> {
     let bytes = statement.to_bytes();
-    repository::put_key_statement(repository, &log_name(), &statement.digest(), &bytes)?;
+    repository::transparency::put_key_statement(
+        repository,
+        &log_name(),
+        &statement.digest(),
+        &bytes,
+    )?;
     Ok(())
 }
 
@@ -149,7 +154,7 @@ fn refused(error: audit::StatementError) -> Error {
 mod tests {
     use std::sync::Arc;
 
-    use repository::MemoryStore;
+    use repository::store::MemoryStore;
 
     use super::*;
     use crate::keys::signing_key;

@@ -11,7 +11,7 @@ use crate::{
 /// Those that can be read. What cannot says nothing, and is told.
 pub(crate) fn published(repository: &Repository) -> Result<Vec<KeyStatement>, Error> {
     let mut statements = Vec::new();
-    for bytes in repository::key_statements(repository, &log_name())? {
+    for bytes in repository::transparency::key_statements(repository, &log_name())? {
         match KeyStatement::parse(&bytes) {
             Ok(statement) => statements.push(statement),
             Err(error) => {

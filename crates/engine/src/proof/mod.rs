@@ -23,7 +23,11 @@ use postgres_physical::{
 use recovery::database::{
     FetchCommand, Plan, Recover, Recovered, RestoreOptions, Target, plan, recover, restore,
 };
-use repository::{BackupState, BackupSummary, RecipientPrivate, Repository, catalogue};
+use repository::{
+    Repository,
+    backup::{BackupState, BackupSummary, catalogue},
+    keys::RecipientPrivate,
+};
 use serde_json::json;
 
 use crate::{commands::progress::Steps, error::Error, up::heads};
@@ -220,7 +224,7 @@ impl Claim {
     fn release(&mut self, repository: &Repository) {
         if let Some((timeline, restore_id)) = self.0.take() {
             // When that fails the number stays taken, which harms nobody.
-            let _ = repository::release(repository, timeline, &restore_id);
+            let _ = repository::timelines::release(repository, timeline, &restore_id);
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use assurance::verification::{Check, Verdict};
-use repository::{BackupSummary, Proof, Repository, put_proof};
+use repository::{
+    Repository,
+    backup::{BackupSummary, Proof, put_proof},
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 

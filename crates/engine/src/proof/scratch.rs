@@ -270,7 +270,7 @@ fn clear_left(root: &Path, repository: &Repository) -> Result<(), Error> {
             && of == restore_id
             && let Ok(timeline) = u32::from_str_radix(digits, 16)
         {
-            repository::release(repository, timeline, &restore_id)?;
+            repository::timelines::release(repository, timeline, &restore_id)?;
         }
     }
     Ok(())

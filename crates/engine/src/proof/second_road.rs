@@ -6,7 +6,7 @@ use assurance::verification::Verdict;
 use audit::SignedHead;
 use postgres_physical::lsn::Lsn;
 use recovery::database::Target;
-use repository::{BackupState, BackupSummary, catalogue};
+use repository::backup::{BackupState, BackupSummary, catalogue};
 use services::AuditReport;
 
 use super::{Claim, Prover, Record, Scratch, audited::Audited, chosen, no_verdict};

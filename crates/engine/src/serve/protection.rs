@@ -12,7 +12,7 @@ use postgres_physical::{
     server::{Binaries, OsUser},
     wire::ConnectOptions,
 };
-use repository::{BackupKind, BackupState, catalogue};
+use repository::backup::{BackupKind, BackupState, catalogue};
 use services::{Claim, HeadPublisher, KnownLog, PublicLogConfig, StreamHealth};
 use tokio::runtime::Runtime;
 

@@ -19,7 +19,7 @@ use postgres_physical::{
 };
 use recovery::Backoff;
 use recovery::spare::{Conditions, Phase, Settings, Spare, SpareError, Watch};
-use repository::RecipientPrivate;
+use repository::keys::RecipientPrivate;
 use services::RecoveryFact;
 
 pub(crate) use link::{Answer, Link, Request};

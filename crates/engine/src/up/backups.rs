@@ -18,7 +18,11 @@ use backup::{
     stream::StreamWatch,
 };
 use postgres_physical::wire::ConnectOptions;
-use repository::{BackupKind, BackupState, ChunkIdKey, RecipientPublic, Repository};
+use repository::{
+    Repository,
+    backup::{BackupKind, BackupState},
+    keys::{ChunkIdKey, RecipientPublic},
+};
 use rustix::fs::{FlockOperation, flock};
 
 use super::postgres::BACKUP;

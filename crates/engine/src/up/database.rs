@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use postgres_physical::server::{Leftover, OsUser, is_mount_root};
 use recovery::database::Target;
-use repository::RecipientPrivate;
+use repository::keys::RecipientPrivate;
 use serde::{Deserialize, Serialize};
 use services::RecoveryFact;
 

@@ -66,7 +66,7 @@ impl Publisher {
     ) -> Result<Self, Error> {
         let anchors = Arc::new(Anchors::open(keys, repository.id())?);
         let trusted = crate::keys::trusted(keys, repository)?;
-        let there: BTreeMap<Place, i64> = repository::dated_heads(repository, &log_name())?
+        let there: BTreeMap<Place, i64> = repository::heads::dated_heads(repository, &log_name())?
             .into_iter()
             .collect();
         let file = anchors.file();
@@ -131,7 +131,7 @@ impl Publisher {
 
     fn put(&self, head: &SignedHead) -> Result<(), String> {
         let claimed = head.claimed();
-        let put = repository::put_head(
+        let put = repository::heads::put_head(
             &self.repository,
             &log_name(),
             claimed.epoch,
@@ -167,7 +167,7 @@ impl Publisher {
     fn disappeared(&self) -> Result<Vec<Place>, Error> {
         // Before the listing: what is published meanwhile is not missed.
         let before = locked(&self.there).clone();
-        let listed = repository::dated_heads(&self.repository, &log_name())?;
+        let listed = repository::heads::dated_heads(&self.repository, &log_name())?;
         let now: BTreeSet<Place> = listed.iter().map(|(place, _)| *place).collect();
         let mut missing: Vec<Place> = before
             .into_keys()
@@ -193,7 +193,7 @@ impl Publisher {
 
     /// Heads that are listed, and the anchor's where it is not among them.
     fn anchor_missing(&self) -> Result<(BTreeSet<Place>, Vec<Place>), Error> {
-        let listed = repository::head_sizes(&self.repository, &log_name())?;
+        let listed = repository::heads::head_sizes(&self.repository, &log_name())?;
         let listed: BTreeSet<Place> = listed.into_iter().collect();
         let named = anchored_in(&self.anchors.file(), &self.repository)?;
         let place = named.map(|head| (head.epoch, head.size));
@@ -206,7 +206,7 @@ impl Publisher {
 
     /// Forgets what a person knows to be gone.
     fn take_as_it_is(&self) -> Result<(), Error> {
-        let listed = repository::dated_heads(&self.repository, &log_name())?;
+        let listed = repository::heads::dated_heads(&self.repository, &log_name())?;
         let now: BTreeSet<Place> = listed.iter().map(|(place, _)| *place).collect();
         locked(&self.there).retain(|place, _| now.contains(place));
         *locked(&self.looked) = true;
@@ -361,7 +361,7 @@ fn ranges_full(last: &HeadRange, from: u64) -> bool {
 /// What unsigned things in the repository say of the log.
 fn evidence(repository: &Repository) -> Result<Vec<Evidence>, Error> {
     let mut all = Vec::new();
-    if let Some(part) = repository::newest_archived(repository, LOG)? {
+    if let Some(part) = repository::archive::newest_archived(repository, LOG)? {
         all.push(Evidence {
             what: format!("the audit archive ({})", part.name()),
             epoch: part.epoch,
@@ -408,9 +408,9 @@ pub(crate) fn thinnings(
     const TRIES: usize = 3;
     for _ in 0..TRIES {
         let mut all = Vec::new();
-        let names = repository::thinned_names(repository, &log_name())?;
+        let names = repository::heads::thinned_names(repository, &log_name())?;
         for name in &names {
-            let Some(bytes) = repository::thinned(repository, name)? else {
+            let Some(bytes) = repository::heads::thinned(repository, name)? else {
                 break;
             };
             let read = Thinning::read(&bytes, keys);
@@ -439,7 +439,7 @@ fn is_thinned(
 
 /// Every head that the repository holds, oldest first.
 pub(crate) fn stored(repository: &Repository) -> Result<Vec<SignedHead>, Error> {
-    repository::heads(repository, &log_name())?
+    repository::heads::heads(repository, &log_name())?
         .iter()
         .map(|head| SignedHead::from_json(&head.bytes).map_err(Into::into))
         .collect()
@@ -474,7 +474,7 @@ pub(crate) fn newest(repository: &Repository) -> Result<Vec<SignedHead>, Error> 
 #[cfg(test)]
 mod tests {
     use audit::{Chain, EpochOpening, SigningKey};
-    use repository::MemoryStore;
+    use repository::store::MemoryStore;
 
     use super::*;
 
@@ -489,7 +489,7 @@ mod tests {
         for at in 1..=3 {
             let head = key.sign(&chain.head(at, 0).unwrap());
             let claimed = head.claimed();
-            repository::put_head(
+            repository::heads::put_head(
                 &repository,
                 &log_name(),
                 claimed.epoch,

@@ -7,7 +7,7 @@ use backup::{
     stream::StreamWatch,
 };
 use postgres_physical::lsn::Lsn;
-use repository::{Hole, SealStatus};
+use repository::wal::{Hole, SealStatus};
 use services::{StreamHealth, StreamReport};
 
 /// Alarm when PostgreSQL keeps this share of what it may keep for us.

@@ -17,7 +17,10 @@ use postgres_physical::{
     server::{Binaries, OsUser},
     wire::ConnectOptions,
 };
-use repository::{BackupKind, BackupState, BackupSummary, Repository, catalogue};
+use repository::{
+    Repository,
+    backup::{BackupKind, BackupState, BackupSummary, catalogue},
+};
 
 use past::past;
 

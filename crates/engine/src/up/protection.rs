@@ -6,7 +6,10 @@ use backup::{
     database::{is_strict, set_strict, slot_status},
     stream::{Streamer, StreamerConfig},
 };
-use repository::{BackupKind, BackupState, WalReader, catalogue};
+use repository::{
+    backup::{BackupKind, BackupState, catalogue},
+    wal::WalReader,
+};
 
 use super::{
     backups::{OwnedRequest, Reading},
@@ -196,7 +199,7 @@ impl Supervisor {
                 .as_ref()
                 .map(|streamer| streamer.state().timeline);
             let on_timeline =
-                |backup: &repository::BackupSummary| Some(backup.timeline) == timeline;
+                |backup: &repository::backup::BackupSummary| Some(backup.timeline) == timeline;
             if !backups.iter().any(on_timeline) {
                 self.start_full_backup("after a recovery");
             }

@@ -22,7 +22,7 @@ fn told<T>(result: Result<T, repository::Error>) -> Result<T, String> {
 
 impl PublicLogStore for Kept {
     fn tile(&self, began: u32, id: TileId) -> Result<Option<Vec<u8>>, String> {
-        told(repository::tile(
+        told(repository::transparency::tile(
             &self.0,
             &log_name(),
             began,
@@ -32,7 +32,7 @@ impl PublicLogStore for Kept {
 
     fn put_tile(&self, began: u32, id: TileId, bytes: &[u8]) -> Result<(), String> {
         let place = (id.level, id.index);
-        told(repository::put_tile(
+        told(repository::transparency::put_tile(
             &self.0,
             &log_name(),
             began,
@@ -42,11 +42,14 @@ impl PublicLogStore for Kept {
     }
 
     fn origins(&self) -> Result<Vec<u32>, String> {
-        told(repository::published_origins(&self.0, &log_name()))
+        told(repository::transparency::published_origins(
+            &self.0,
+            &log_name(),
+        ))
     }
 
     fn put_first(&self, began: u32, checkpoint: &[u8]) -> Result<(), String> {
-        told(repository::put_first_checkpoint(
+        told(repository::transparency::put_first_checkpoint(
             &self.0,
             &log_name(),
             began,
@@ -61,7 +64,7 @@ impl PublicLogStore for Kept {
         checkpoint: &[u8],
     ) -> Result<(), String> {
         let id = witness.id().to_string();
-        told(repository::put_cosigned(
+        told(repository::transparency::put_cosigned(
             &self.0,
             &log_name(),
             head,
@@ -71,17 +74,24 @@ impl PublicLogStore for Kept {
     }
 
     fn head(&self, epoch: u32, size: u64) -> Result<Option<SignedHead>, String> {
-        let bytes = told(repository::head(&self.0, &log_name(), (epoch, size)))?;
+        let bytes = told(repository::heads::head(&self.0, &log_name(), (epoch, size)))?;
         let read = bytes.map(|bytes| SignedHead::from_json(&bytes));
         read.transpose().map_err(|error| error.to_string())
     }
 
     fn keep_head(&self, epoch: u32, size: u64) -> Result<(), String> {
-        told(repository::keep_head(&self.0, &log_name(), (epoch, size)))
+        told(repository::heads::keep_head(
+            &self.0,
+            &log_name(),
+            (epoch, size),
+        ))
     }
 
     fn statements(&self) -> Result<Vec<Vec<u8>>, String> {
-        told(repository::key_statements(&self.0, &log_name()))
+        told(repository::transparency::key_statements(
+            &self.0,
+            &log_name(),
+        ))
     }
 }
 

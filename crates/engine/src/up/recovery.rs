@@ -10,7 +10,7 @@ use std::{
 };
 
 use backup::{BackupError, stream::Streamer};
-use repository::{Repository, Store};
+use repository::{Repository, store::Store};
 use services::{RecoveryFact, WriterState};
 
 use super::{

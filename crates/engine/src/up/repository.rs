@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use repository::{Repository, Store};
+use repository::{Repository, store::Store};
 
 use crate::{
     config::ObjectLock,
@@ -119,7 +119,7 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
-    use repository::PosixStore;
+    use repository::store::PosixStore;
 
     use super::*;
 

@@ -14,7 +14,7 @@ use std::{
 
 use backup::stream::Streamer;
 use postgres_physical::server::Leftover;
-use repository::{Repository, Store};
+use repository::{Repository, store::Store};
 use services::{RedisSettings, Services, Tier};
 use tokio::runtime::Runtime;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use audit::{Dated, KEPT_MAX, SigningKey, Thinning, VerifyingKey, staying};
-use repository::{Repository, ThinnedName};
+use repository::{Repository, heads::ThinnedName};
 
 use super::heads::{LOG, Place, log_name, thinnings};
 use crate::error::Error;
@@ -48,13 +48,13 @@ impl Thinner<'_> {
                 };
                 // Only where something is due is it asked what must stay.
                 if !asked {
-                    pinned.extend(repository::kept_heads(self.repository, &log_name())?);
+                    pinned.extend(repository::heads::kept_heads(self.repository, &log_name())?);
                     asked = true;
                     continue;
                 }
                 self.record(epoch, &of_epoch, &going)?;
                 for size in going {
-                    repository::drop_head(self.repository, &log_name(), (epoch, size))?;
+                    repository::heads::drop_head(self.repository, &log_name(), (epoch, size))?;
                     left.remove(&(epoch, size));
                     gone((epoch, size));
                     dropped += 1;
@@ -69,7 +69,7 @@ impl Thinner<'_> {
         let (Some(&first), Some(&last)) = (going.first(), going.last()) else {
             return Ok(());
         };
-        let names = repository::thinned_names(self.repository, &log_name())?;
+        let names = repository::heads::thinned_names(self.repository, &log_name())?;
         let records = thinnings(self.repository, self.trusted)?;
         let is_small = |name: &ThinnedName| {
             let same = |record: &&Thinning| {
@@ -115,7 +115,7 @@ impl Thinner<'_> {
             at_micros: self.now_micros,
             kept,
         };
-        repository::put_thinned(
+        repository::heads::put_thinned(
             self.repository,
             &log_name(),
             epoch,
@@ -128,7 +128,7 @@ impl Thinner<'_> {
                 && name.object.ends_with(&format!("{:016x}", self.now_micros))
         };
         for name in taken_up.into_iter().filter(|name| !newest(name)) {
-            repository::drop_thinned(self.repository, name)?;
+            repository::heads::drop_thinned(self.repository, name)?;
         }
         Ok(())
     }
@@ -178,11 +178,11 @@ pub(crate) fn follow(repository: &Repository, keys: &[VerifyingKey]) -> Result<u
     if records.is_empty() {
         return Ok(0);
     }
-    let there = repository::head_sizes(repository, &log_name())?;
+    let there = repository::heads::head_sizes(repository, &log_name())?;
     let mut dropped = 0;
     for (epoch, size) in there {
         if audit::was_thinned(&records, epoch, size) {
-            repository::drop_head(repository, &log_name(), (epoch, size))?;
+            repository::heads::drop_head(repository, &log_name(), (epoch, size))?;
             dropped += 1;
         }
     }
@@ -194,7 +194,7 @@ mod tests {
     use std::sync::Arc;
 
     use audit::{Chain, EpochOpening, Fields, Kind, LostHead, SignedHead, missing_heads};
-    use repository::MemoryStore;
+    use repository::store::MemoryStore;
 
     use super::*;
     use crate::up::heads::stored;
@@ -222,7 +222,7 @@ mod tests {
                 size: head.size,
                 hash: head.last_hash,
             });
-            repository::put_head(&repository, "1", head.epoch, head.size, &signed.to_json())
+            repository::heads::put_head(&repository, "1", head.epoch, head.size, &signed.to_json())
                 .unwrap();
             there.insert((head.epoch, head.size), at);
         }
@@ -234,7 +234,7 @@ mod tests {
         let now = 1_000_000 * 60 * SECOND;
         let (repository, key, mut there) = three_days(now);
         let all = there.len();
-        repository::keep_head(&repository, "1", (1, 1001)).unwrap();
+        repository::heads::keep_head(&repository, "1", (1, 1001)).unwrap();
         let keys = [key.verifying_key().clone()];
         let thinner = |now_micros| Thinner {
             repository: &repository,
@@ -257,7 +257,7 @@ mod tests {
                 .unwrap();
             assert!(quarter % 32 != 0 || missing().is_empty(), "{:?}", missing());
         }
-        let sizes: BTreeSet<Place> = repository::head_sizes(&repository, "1")
+        let sizes: BTreeSet<Place> = repository::heads::head_sizes(&repository, "1")
             .unwrap()
             .into_iter()
             .collect();
@@ -269,11 +269,11 @@ mod tests {
             sizes.len()
         );
         assert!(sizes.contains(&(1, 1001)) && sizes.contains(&(1, 2002)));
-        let records = repository::thinned_names(&repository, "1").unwrap();
+        let records = repository::heads::thinned_names(&repository, "1").unwrap();
         assert!(records.len() < 12, "{}", records.len());
         assert_eq!(missing(), []);
         let taken = *sizes.iter().nth(100).unwrap();
-        repository::drop_head(&repository, "1", taken).unwrap();
+        repository::heads::drop_head(&repository, "1", taken).unwrap();
         assert_eq!(missing(), [taken]);
         // A copy that has the records lets go of the same.
         assert_eq!(follow(&repository, &keys).unwrap(), 0);

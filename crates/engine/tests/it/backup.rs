@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use repository::RecipientPrivate;
+use repository::keys::RecipientPrivate;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

@@ -104,7 +104,7 @@ fn a_host_that_only_writes_streams_and_backs_up_and_says_what_it_cannot() {
     let mut instance = Instance::prepared(&[]);
     let keys = instance.data().join("keys");
     fs::create_dir_all(&keys).unwrap();
-    let elsewhere = repository::RecipientPrivate::generate().unwrap();
+    let elsewhere = repository::keys::RecipientPrivate::generate().unwrap();
     elsewhere
         .public()
         .store(&keys.join("recipient.pub"))
@@ -139,7 +139,7 @@ fn a_host_that_only_writes_streams_and_backs_up_and_says_what_it_cannot() {
     assert_eq!(verified[0]["sound"], true, "{verified}");
     let stranger = instance.folder.join("stranger");
     fs::create_dir(&stranger).unwrap();
-    let other = repository::RecipientPrivate::generate().unwrap();
+    let other = repository::keys::RecipientPrivate::generate().unwrap();
     other.store(&stranger.join("recipient.key")).unwrap();
     let output = instance.bre(&[
         "backup",

@@ -6,7 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use postgres_physical::server::check_traversable;
-use repository::{BackupReader, Entry, EntryKind, RecipientPrivate, Repository};
+use repository::{
+    Repository,
+    backup::{BackupReader, Entry, EntryKind},
+    keys::RecipientPrivate,
+};
 
 use super::aside::make_private_folder;
 use super::destination::{Room, Rooms};

@@ -4,7 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use postgres_physical::lsn::segment_name;
-use repository::{BackupReader, EntryKind, RecipientPrivate, Repository, WalReader};
+use repository::{
+    Repository,
+    backup::{BackupReader, EntryKind},
+    keys::RecipientPrivate,
+    wal::WalReader,
+};
 
 use super::destination::Rooms;
 use super::layout::folder_mode;

@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use repository::{BackupReader, Entry, EntryKind};
+use repository::backup::{BackupReader, Entry, EntryKind};
 
 use super::destination::{Rooms, is_in_kept_by_filesystem, sync_filesystems};
 use super::restore::{CONTROL, LABEL, MANIFEST, RestoreOptions, TABLESPACE_MAP};

@@ -1,7 +1,7 @@
 //! The path to a timeline: which part of which ancestor belongs to it.
 
 use postgres_physical::timeline::History;
-use repository::WalReader;
+use repository::wal::WalReader;
 
 use crate::{Error, Result};
 

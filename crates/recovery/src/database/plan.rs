@@ -1,6 +1,6 @@
 //! Chooses the backup, the WAL, and where to stop. Writes nothing.
 
-use repository::{BackupSummary, Progress, RecipientPrivate, Repository};
+use repository::{Progress, Repository, backup::BackupSummary, keys::RecipientPrivate};
 
 use super::path::{Piece, path_to};
 use super::points;
@@ -228,7 +228,7 @@ fn plan_from(holdings: Holdings, target: Target, progress: &dyn Progress) -> Res
         .position(|piece| piece.timeline == timeline)
         .unwrap_or(0);
     Ok(Plan {
-        restore_id: repository::new_backup_id(jiff::Timestamp::now().as_microsecond())?,
+        restore_id: repository::backup::new_backup_id(jiff::Timestamp::now().as_microsecond())?,
         target,
         timeline,
         path: path[..=upto].to_vec(),
@@ -271,7 +271,7 @@ fn check_reachable(holdings: &Holdings, spans: &[Span], timeline: u32) -> Result
         .inventory
         .timelines
         .get(&timeline)
-        .and_then(repository::TimelineWal::end)
+        .and_then(repository::wal::TimelineWal::end)
         .unwrap_or(0);
     Err(Error::Unreachable {
         timeline,
@@ -324,7 +324,7 @@ fn behind(holdings: &Holdings, end: u64, timeline: u32) -> Behind {
     let Some(next) = wal.intervals.iter().find(|wal| wal.start > end) else {
         return Behind::Nothing;
     };
-    let on_record = |hole: &&repository::Hole| hole.start <= end && next.start <= hole.end;
+    let on_record = |hole: &&repository::wal::Hole| hole.start <= end && next.start <= hole.end;
     match wal.holes.iter().find(on_record) {
         None => Behind::Missing {
             from: end,
@@ -563,7 +563,7 @@ mod tests {
         let check = |mut holdings: Holdings, on_record: Option<(u64, u64)>| {
             if let Some((start, end)) = on_record {
                 let wal = holdings.inventory.timelines.get_mut(&1).unwrap();
-                wal.holes.push(repository::Hole {
+                wal.holes.push(repository::wal::Hole {
                     timeline: 1,
                     recorded_at_micros: 0,
                     start,
@@ -594,7 +594,7 @@ mod tests {
         let backups = vec![backup("a", 1, 0x120, 0x150)];
         let mut holdings = holdings(&[(1, 0x100, 0x300), (1, 0x400, 0x600)], backups);
         let wal = holdings.inventory.timelines.get_mut(&1).unwrap();
-        wal.holes.push(repository::Hole {
+        wal.holes.push(repository::wal::Hole {
             timeline: 1,
             recorded_at_micros: 0,
             start: 0x300,

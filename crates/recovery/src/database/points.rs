@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use postgres_physical::lsn::Lsn;
 use postgres_physical::wal::{Decoder, Record, Step};
-use repository::{Progress, RecipientPrivate, Repository};
+use repository::{Progress, Repository, keys::RecipientPrivate};
 
 use super::path::path_to;
 use super::plan::Point;

@@ -12,7 +12,12 @@ use postgres_physical::server::{
 };
 use postgres_physical::timeline::{History, history_file_name};
 use postgres_physical::wire::ConnectOptions;
-use repository::{RecipientPrivate, Repository, WalReader, release, reserve};
+use repository::{
+    Repository,
+    keys::RecipientPrivate,
+    timelines::{release, reserve},
+    wal::WalReader,
+};
 
 use super::destination::sync_cluster;
 use super::fetch::{FetchCommand, FetchServer, Scope};

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use postgres_physical::server::{OsUser, remove_tree};
-use repository::EntryKind;
+use repository::backup::EntryKind;
 
 use super::aside;
 use super::destination::{is_kept_by_filesystem, mount_root};

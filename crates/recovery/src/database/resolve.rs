@@ -2,7 +2,7 @@
 
 use postgres_physical::lsn::Lsn;
 use postgres_physical::wal::{Decoder, Record, Step};
-use repository::WalReader;
+use repository::wal::WalReader;
 
 use super::plan::Plan;
 use super::recover::PAGE_HEADER_BYTES_MAX;

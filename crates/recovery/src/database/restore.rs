@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
 use postgres_physical::server::{OsUser, check_traversable};
-use repository::{BackupReader, DamagedPage, RecipientPrivate, Repository};
+use repository::{
+    Repository,
+    backup::{BackupReader, DamagedPage},
+    keys::RecipientPrivate,
+};
 
 use super::destination::{Room, Rooms};
 use super::layout::Layout;

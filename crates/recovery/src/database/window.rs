@@ -1,7 +1,10 @@
 //! The recoverable window: spans in which each moment can be restored, with holes between them.
 
 use repository::{
-    BackupState, BackupSummary, Inventory, RecipientPrivate, Repository, WalReader, catalogue,
+    Repository,
+    backup::{BackupState, BackupSummary, catalogue},
+    keys::RecipientPrivate,
+    wal::{Inventory, WalReader},
 };
 
 use super::path::{Piece, path_to};
@@ -231,7 +234,7 @@ pub fn windows(repository: &Repository, private: &RecipientPrivate) -> Result<Wi
 }
 
 /// Between the intervals, with the reason where one is on record; and holes on record behind the last of them.
-fn gaps(timeline: u32, wal: &repository::TimelineWal) -> Vec<Gap> {
+fn gaps(timeline: u32, wal: &repository::wal::TimelineWal) -> Vec<Gap> {
     let between = wal
         .intervals
         .windows(2)
@@ -252,7 +255,8 @@ fn gaps(timeline: u32, wal: &repository::TimelineWal) -> Vec<Gap> {
         .collect();
     for hole in &wal.holes {
         let known = |gap: &Gap| hole.start < gap.to && gap.from < hole.end;
-        let filled = |wal: &repository::Interval| wal.start <= hole.start && hole.end <= wal.end;
+        let filled =
+            |wal: &repository::wal::Interval| wal.start <= hole.start && hole.end <= wal.end;
         if !gaps.iter().any(known) && !wal.intervals.iter().any(filled) {
             gaps.push(Gap {
                 timeline,
@@ -270,7 +274,11 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use repository::{BackupKind, Interval, MemoryStore, TimelineWal};
+    use repository::{
+        backup::BackupKind,
+        store::MemoryStore,
+        wal::{Interval, TimelineWal},
+    };
 
     use super::*;
 

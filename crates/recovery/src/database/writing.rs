@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use postgres_physical::server::OsUser;
-use repository::{BackupReader, Entry, EntryKind, Extent, ExtentReader};
+use repository::backup::{BackupReader, Entry, EntryKind, Extent, ExtentReader};
 
 use super::destination::{is_occupied, make_folders_to};
 use super::direct::{Output, Staging};

@@ -11,7 +11,11 @@ use postgres_physical::lsn::{Lsn, segment_name};
 use postgres_physical::server::OsUser;
 use postgres_physical::timeline::history_file_name;
 use postgres_physical::wal::{Decoder, Step};
-use repository::{RecipientPrivate, Repository, Seen, WalReader};
+use repository::{
+    Repository,
+    keys::RecipientPrivate,
+    wal::{Seen, WalReader},
+};
 
 use super::error::{SpareError, SpareResult};
 use super::state::{put_whole, sync};

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use postgres_physical::server::{Absence, Binaries, OsUser, Server};
-use repository::{Progress, RecipientPrivate, Repository};
+use repository::{Progress, Repository, keys::RecipientPrivate};
 use rustix::fs::{FlockOperation, flock};
 
 use feed::Fed;

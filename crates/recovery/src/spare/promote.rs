@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use postgres_physical::server::tail_of;
 use postgres_physical::timeline::{History, history_file_name};
-use repository::{release, reserve};
+use repository::timelines::{release, reserve};
 
 use super::error::{SpareError, SpareResult};
 use super::feed::Fed;

@@ -1,6 +1,6 @@
 use super::*;
 use recovery::Error;
-use repository::{BackupState, WalWriter};
+use repository::{backup::BackupState, wal::WalWriter};
 
 /// A world with one complete backup and some WAL after it, its server gone.
 fn lost() -> World {
@@ -194,7 +194,7 @@ fn a_wrong_key_is_named_before_anything_is_written() {
 
 #[test]
 fn an_empty_repository_has_nothing_to_restore() {
-    let store: Arc<dyn Store> = Arc::new(repository::MemoryStore::new());
+    let store: Arc<dyn Store> = Arc::new(repository::store::MemoryStore::new());
     let repository = Repository::init(store).unwrap();
     let error = plan(
         &repository,

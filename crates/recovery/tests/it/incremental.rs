@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use backup::database::SourceChoice;
 use postgres_physical::server::StopMode;
-use repository::BackupKind;
+use repository::backup::BackupKind;
 
 const TABLES: [&str; 11] = [
     "scattered",

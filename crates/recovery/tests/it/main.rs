@@ -30,7 +30,11 @@ use recovery::database::{
     FetchCommand, FetchOutcome, Plan, Recover, Recovered, RestoreOptions, Target, plan, recover,
     restore, wal_fetch,
 };
-use repository::{ChunkIdKey, PosixStore, RecipientPrivate, Repository, Store};
+use repository::{
+    Repository,
+    keys::{ChunkIdKey, RecipientPrivate},
+    store::{PosixStore, Store},
+};
 use testkit::TestPostgres;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -12,7 +12,11 @@ use backup::BackupError;
 use backup::database::{ChangedPages, SourceChoice};
 use postgres_physical::page::RelationFile;
 use postgres_physical::server::StopMode;
-use repository::{BackupKind, BackupReader, EntryKind, MemoryStore, Progress};
+use repository::{
+    Progress,
+    backup::{BackupKind, BackupReader, EntryKind},
+    store::MemoryStore,
+};
 use testkit::eventually;
 
 fn world(summarize_wal: &str) -> Option<World> {

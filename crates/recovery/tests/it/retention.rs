@@ -1,5 +1,5 @@
 use repository::retention::{Action, Clock, Rules, Survey, execute, plan as decide};
-use repository::{catalogue, wal_inventory};
+use repository::{backup::catalogue, wal::wal_inventory};
 
 use super::*;
 use recovery::Error;

@@ -242,7 +242,7 @@ fn tablespaces_go_where_told(world: &World, old: &str) {
 /// A server time after `micros` that the stream confirmed.
 fn world_confirmed_after(world: &World, micros: i64) -> i64 {
     testkit::eventually("the stream confirms an idle moment", || {
-        let inventory = repository::wal_inventory(&world.repository).unwrap();
+        let inventory = repository::wal::wal_inventory(&world.repository).unwrap();
         let confirmed = inventory.timelines[&1]
             .intervals
             .last()

@@ -12,6 +12,7 @@ mod worker;
 mod workers;
 mod writer;
 
+pub use crate::manifest::Extent;
 pub(crate) use catalogue::read_summary;
 pub use catalogue::{BackupState, BackupSummary, Catalogue, Proof, catalogue, put_proof};
 pub use extents::ExtentReader;

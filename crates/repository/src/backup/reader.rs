@@ -84,7 +84,7 @@ impl BackupReader {
         })
     }
 
-    /// Its state is not derived here: see [`crate::catalogue`].
+    /// Its state is not derived here: see [`crate::backup::catalogue`].
     #[must_use]
     pub fn summary(&self) -> &BackupSummary {
         &self.summary

@@ -23,6 +23,7 @@ pub use continuity::{Gap, GapCause, TimelineContinuity};
 pub use evidence::{Evidence, EvidenceSource, Shortfall, newest_known, shortfall};
 
 use crate::Repository;
+use crate::archive::{ArchivePart, ArchivedEntries};
 use crate::backup::BackupReader;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{DataKeyId, KeyRing, RecipientPrivate, SealedTo};
@@ -30,7 +31,6 @@ use crate::pack::Identifier;
 use crate::progress::Progress;
 use crate::retention::Rules;
 use crate::store::ObjectInfo;
-use crate::{ArchivePart, ArchivedEntries};
 
 /// Findings and notes of one class; a repository that lost a disk has millions, and the first of them say what happened.
 const NAMED_MAX: usize = 200;

@@ -1,13 +1,18 @@
 //! Object stores. Each implementation must pass `suite`; `FaultyStore` wraps one and injects faults.
 
+#[cfg(any(test, feature = "testing"))]
 mod faulty;
 mod lock;
+#[cfg(any(test, feature = "testing"))]
 mod memory;
 mod posix;
+#[cfg(any(test, feature = "testing"))]
 pub mod suite;
 
+#[cfg(any(test, feature = "testing"))]
 pub use faulty::FaultyStore;
 pub use lock::{Lock, LockMode, LockPolicy};
+#[cfg(any(test, feature = "testing"))]
 pub use memory::MemoryStore;
 pub use posix::PosixStore;
 

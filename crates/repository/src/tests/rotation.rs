@@ -1,5 +1,5 @@
 use super::*;
-use crate::{not_sealed_to, recipients, retire, rewrap};
+use crate::keys::{not_sealed_to, recipients, retire, rewrap};
 
 const ID: &str = "20261123T081530Z-00000001";
 

@@ -367,7 +367,10 @@ fn without_keys_a_frame_that_was_cut_short_in_zeros_does_not_count() {
             *bytes = whole[..cut].to_vec();
             bytes.resize(whole.len() + 70_000, 0);
         });
-        for look in [crate::wal_inventory, crate::wal_inventory_to_go_on] {
+        for look in [
+            crate::wal::wal_inventory,
+            crate::wal::wal_inventory_to_go_on,
+        ] {
             let inventory = look(&world.repository).unwrap();
             let end = inventory.timelines.get(&1).and_then(TimelineWal::end);
             assert_eq!(end, Some(SEGMENT + expected), "cut at {cut}");

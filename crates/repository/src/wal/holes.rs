@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, StoreError};
 use crate::repository::to_json;
 use crate::store::now_micros;
-use crate::{BackupState, BackupSummary, Repository};
+use crate::{
+    Repository,
+    backup::{BackupState, BackupSummary},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hole {

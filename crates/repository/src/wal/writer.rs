@@ -26,7 +26,7 @@ const OBJECT_BYTES_MAX: usize = 16 << 20;
 const TAIL_MICROS_MAX: i64 = 30_000_000;
 
 /// Best started at the start of a segment: only segments that one writer saw whole are sealed by it. Earlier bytes of the first
-/// segment stay as tails until [`crate::WalReader::compact`].
+/// segment stay as tails until [`crate::wal::WalReader::compact`].
 pub struct WalWriter {
     repository: Repository,
     public: RecipientPublic,

@@ -24,7 +24,7 @@ use postgres_physical::replication::{Connection, SystemIdentity};
 use postgres_physical::wire::ConnectOptions;
 use reach::{CONTROL, Reached};
 use reading::{Read, Reader};
-use repository::{BackupKind, BackupWriter};
+use repository::backup::{BackupKind, BackupWriter};
 use session::Session;
 use std::collections::BTreeMap;
 use std::fs;

@@ -7,7 +7,7 @@ use super::throttle::Throttle;
 use super::walk::Found;
 use crate::{BackupError, Progress, Result};
 use postgres_physical::page::{PAGE_BYTES, RelationFile};
-use repository::{BackupWriter, WINDOW_BYTES};
+use repository::backup::{BackupWriter, WINDOW_BYTES};
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backup::stream::{Streamer, StreamerConfig};
 use postgres_physical::lsn::Lsn;
 use postgres_physical::wire::ConnectOptions;
-use repository::{PosixStore, RecipientPublic, wal_inventory};
+use repository::{keys::RecipientPublic, store::PosixStore, wal::wal_inventory};
 use testkit::TestPostgres;
 
 use crate::{Vault, flushed};
@@ -96,7 +96,10 @@ fn check(segment_mib: u64) {
     let mut last = None;
     let all = testkit::within(std::time::Duration::from_secs(600), || {
         let wal = wal_inventory(&vault.repository).unwrap();
-        let held = wal.timelines.get(&1).and_then(repository::TimelineWal::end);
+        let held = wal
+            .timelines
+            .get(&1)
+            .and_then(repository::wal::TimelineWal::end);
         let sealed = vault.store.list("wal/").unwrap();
         last = held;
         (held.is_some_and(|held| held >= end) && !sealed.is_empty()).then_some(())

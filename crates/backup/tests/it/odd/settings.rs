@@ -1,7 +1,7 @@
 //! Settings that are links, or lie elsewhere.
 
 use backup::database::{BackupOutcome, SourceChoice};
-use repository::BackupReader;
+use repository::backup::BackupReader;
 use testkit::{TestPostgres, odd};
 
 use crate::Vault;

@@ -1,7 +1,7 @@
 //! What is known of a job from before this process: from the repository where it shows, else from the last run's file.
 
 use backup::schedule::{Job, Past};
-use repository::{BackupKind, BackupState, BackupSummary};
+use repository::backup::{BackupKind, BackupState, BackupSummary};
 
 use crate::jobs::Standing;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use postgres_physical::lsn::{parse_segment_name, segment_name};
 use postgres_physical::server::{OsUser, remove_tree};
-use repository::{RecipientPrivate, Repository, WalReader};
+use repository::{Repository, keys::RecipientPrivate, wal::WalReader};
 
 use super::{ABSENT, FOUND, STAGED, TROUBLE};
 use crate::{Error, Result};

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use repository::{Appender, Lock, ObjectInfo, Store, StoreError};
+use repository::{
+    StoreError,
+    store::{Appender, Lock, ObjectInfo, Store},
+};
 
 use super::dice::Dice;
 

@@ -7,10 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use repository::retention::{Clock, DAY_MICROS, HOUR_MICROS, Rules, decide, execute};
 use repository::{
-    BackupFacts, BackupKind, BackupOptions, BackupState, BackupStop, BackupWriter, ChunkIdKey,
-    CopyOptions, Error, LockMode, LockPolicy, MemoryStore, Progress, Proof, RecipientPrivate,
-    Repository, Result, Store, WalReader, WalWriter, catalogue, copy, new_backup_id, put_proof,
-    retire, rewrap,
+    Error, Progress, Repository, Result,
+    backup::{
+        BackupFacts, BackupKind, BackupOptions, BackupState, BackupStop, BackupWriter, Proof,
+        catalogue, new_backup_id, put_proof,
+    },
+    copying::{CopyOptions, copy},
+    keys::{ChunkIdKey, RecipientPrivate, retire, rewrap},
+    store::{LockMode, LockPolicy, MemoryStore, Store},
+    wal::{WalReader, WalWriter},
 };
 
 use super::dice::{Dice, noise};
@@ -541,7 +546,7 @@ impl World {
             for object in self.memory.list("").unwrap_or_default() {
                 self.tell(|| format!("  {object:?}"));
             }
-            self.tell(|| format!("{:#?}", repository::wal_inventory(&repository)));
+            self.tell(|| format!("{:#?}", repository::wal::wal_inventory(&repository)));
         }
         let Checked { backups, wal_bytes } = checked
             .map_err(|error| format!("{error} (the machine stopped at: {})", disk.last_words()))?;

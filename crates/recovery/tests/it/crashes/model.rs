@@ -7,8 +7,10 @@ use recovery::database::{
     Plan, RestoreOptions, Span, StopPoint, Target, restore, restore_over, survey,
 };
 use repository::{
-    BackupReader, BackupState, BackupSummary, EntryKind, Progress, RecipientPrivate, Repository,
-    WalReader, catalogue,
+    Progress, Repository,
+    backup::{BackupReader, BackupState, BackupSummary, EntryKind, catalogue},
+    keys::RecipientPrivate,
+    wal::WalReader,
 };
 
 use super::dice::noise;

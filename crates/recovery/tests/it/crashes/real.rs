@@ -6,7 +6,10 @@ use std::sync::Arc;
 use backup::database::{DatabaseBackup, backup};
 use backup::stream::{Streamer, StreamerConfig};
 use recovery::database::Target;
-use repository::{BackupState, Repository, catalogue};
+use repository::{
+    Repository,
+    backup::{BackupState, catalogue},
+};
 
 use super::dice::Dice;
 use super::disk::{Disk, Trouble};

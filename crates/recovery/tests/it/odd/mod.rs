@@ -174,7 +174,7 @@ fn an_idle_standby_is_a_source() {
         let streamer = world.stream(connect.clone());
         let outcome = take(&world, &connect, source);
         eprintln!("{source:?}: {:?}", outcome.state);
-        assert_eq!(outcome.state, repository::BackupState::Complete);
+        assert_eq!(outcome.state, repository::backup::BackupState::Complete);
         drop(streamer);
         world.bring_back(Target::latest(), to).unwrap();
         assert_eq!(world.start(to).value("SELECT n FROM kept"), "7");

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::model::{Cluster, Moment};
 use crate::retention::{Action, DAY_MICROS, HOUR_MICROS, Plan, Survey, execute, plan};
-use crate::{BackupKind, Error};
+use crate::{Error, backup::BackupKind};
 
 const SEEDS: u64 = 3;
 
