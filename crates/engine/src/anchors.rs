@@ -21,8 +21,10 @@ use services::Claim;
 use crate::{
     config::{Config, Further, ObjectLock},
     error::Error,
-    instance::write_whole,
-    up::heads::{LOG, log_name},
+    host::{
+        instance::write_whole,
+        log::{LOG, log_name},
+    },
 };
 
 const FORMAT: &str = "bre-audit-anchor-1";
@@ -234,7 +236,7 @@ fn read_far(further: &Further) -> Result<Vec<SignedHead>, Error> {
         .iter()
         .map(parse)
         .collect::<Result<_, Error>>()?;
-    all.extend(crate::up::heads::newest(&repository)?);
+    all.extend(crate::host::log::newest(&repository)?);
     Ok(all)
 }
 

@@ -16,9 +16,10 @@ use recovery::database::{
 };
 
 use crate::{
-    commands::{opened::Opened, progress::Steps},
     error::Error,
+    host::progress::Steps,
     missing::{self, Missing},
+    opened::Opened,
     proof::scratch::Scratch,
 };
 

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 use services::ServiceSet;
 
-use crate::{exit::Exit, location::Location};
+use crate::{exit::Exit, host::location::Location};
 pub(crate) use audit::*;
 pub(crate) use prices::*;
 pub(crate) use verify::*;

@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use services::StreamReport;
 
 use crate::{
-    commands::progress::Steps,
     config::{Config, RepositoryKey},
     error::Error,
-    instance::{Instance, write_whole},
-    location::Location,
+    host::{
+        instance::{Instance, write_whole},
+        location::Location,
+        progress::Steps,
+    },
     up::{
         backups::{OwnedRequest, Reading},
         repository::{Own, open_own},

@@ -23,7 +23,10 @@ use services::{
 pub(crate) use audit::{Audit, Witness};
 
 use crate::{
-    cli::Source, commands::read_book, error::Error, location::Location, secret_file, settings_file,
+    cli::Source,
+    error::Error,
+    host::{location::Location, secret_file},
+    read_book, settings_file,
 };
 
 /// `DIR/bre.toml`, or the file that `--config` names. Unknown words are errors: a misspelt setting must not be a silent default.
@@ -544,6 +547,12 @@ impl Default for Limits {
 }
 
 impl Config {
+    /// The folder of the public log that a gateway shows, whether this process writes it or another.
+    pub(crate) fn public_folder(&self) -> PathBuf {
+        let named = self.audit.public_folder.clone();
+        named.unwrap_or_else(|| self.root.join("public_log"))
+    }
+
     /// What the services are told of it, in one process or in four.
     pub(crate) fn for_services(&self) -> Result<Settings, Error> {
         Ok(Settings {
@@ -564,7 +573,7 @@ impl Config {
                     false => std::env::temp_dir(),
                 },
             },
-            public_folder: Some(crate::up::public_log::folder(self)),
+            public_folder: Some(self.public_folder()),
             ..Settings::default()
         })
     }

@@ -21,13 +21,16 @@ use repository::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    commands::{self, progress::Steps},
     config::{self, Config, ObjectLock},
     error::Error,
     expiry::{self, Log},
-    instance::{Instance, write_whole},
-    location::Location,
-    record::Event,
+    host::{
+        instance::{Instance, write_whole},
+        location::Location,
+        progress::Steps,
+        record::Event,
+        runtime::wait,
+    },
 };
 
 /// Between two rounds of copying.
@@ -51,7 +54,7 @@ pub(crate) fn other(instance: &Instance, named: &str) -> Result<Other, Error> {
     match config.repositories.get(named) {
         Some(further) => open(further, &config.backup),
         None => {
-            let location: Location = crate::commands::opened::location(named)?;
+            let location: Location = crate::opened::location(named)?;
             Ok(Other {
                 repository: Repository::init(location.open(None)?)?,
                 rules: config.backup.rules(),
@@ -226,12 +229,12 @@ impl Copier {
         };
         let copied = copy(&self.first, &other.repository, &options, &steps)?;
         let keys = crate::keys::trusted(&self.instance.keys(), &self.first)?;
-        crate::up::thinning::follow(&other.repository, &keys)?;
+        crate::thinning::follow(&other.repository, &keys)?;
         if *expire_at > Instant::now() || self.stop.is_stopped() {
             let expiry = Expiry::NotDue;
             return Ok(Round { copied, expiry });
         }
-        let record = |event: &Event| commands::wait(event.record(&self.instance));
+        let record = |event: &Event| wait(event.record(&self.instance));
         let (pause, expiry) = match self.expire(&other, &steps, &record) {
             Ok(()) => (EXPIRY_PAUSE, Expiry::Done),
             Err(error) => (RETRY_MAX, Expiry::Failed(error)),
@@ -341,7 +344,7 @@ mod tests {
         };
         let before = names();
         // No engine runs here: there is no log that an entry could go into.
-        let record = |event: &Event| commands::wait(event.record(&copier.instance));
+        let record = |event: &Event| wait(event.record(&copier.instance));
         copier.expire(&other, &steps, &record).unwrap_err();
         assert_eq!(names(), before);
 

@@ -67,7 +67,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     SecretFile(#[from] secrets::SecretFileError),
     #[error(transparent)]
-    Lost(#[from] crate::up::Lost),
+    Lost(#[from] crate::lost::Lost),
     #[error(transparent)]
     Server(#[from] postgres_physical::server::ServerError),
     #[error(transparent)]

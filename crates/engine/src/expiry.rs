@@ -7,7 +7,10 @@ use repository::{
     retention::{self, Action, Clock, Expired, Plan, Rules, Subject, execute},
 };
 
-use crate::{commands::progress::Steps, error::Error, record::Event};
+use crate::{
+    error::Error,
+    host::{progress::Steps, record::Event},
+};
 
 /// How often it is decided anew because a backup came in between.
 const DECIDED_MAX: usize = 3;

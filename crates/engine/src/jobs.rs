@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use backup::schedule::{Cadence, Job};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, instance::write_whole};
+use crate::{error::Error, host::instance::write_whole};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Standing {

@@ -20,7 +20,7 @@ use repository::{
 use crate::{
     config::{KeyProvider, RepositoryKey},
     error::Error,
-    instance::{make_folder, write_whole},
+    host::instance::{make_folder, write_whole},
 };
 
 const RECIPIENT: &str = "recipient.key";

@@ -9,8 +9,11 @@ use repository::{
 use serde_json::Value;
 
 use crate::{
-    cli::RepositoryArgs, clusters, commands, control::Control, error::Error, instance::Instance,
-    terminal::time, up::heads,
+    cli::RepositoryArgs,
+    clusters,
+    error::Error,
+    host::{control::Control, instance::Instance, log},
+    terminal::time,
 };
 
 /// One thing that is not brought back.
@@ -114,7 +117,7 @@ fn newest_of(
 
 /// A head of the audit log is signed only when the repository holds the WAL of its last entry.
 fn newest_head(repository: &Repository) -> Result<Option<Evidence>, Error> {
-    let heads = heads::newest(repository)?;
+    let heads = log::newest(repository)?;
     Ok(heads.last().map(|head| {
         let head = head.claimed();
         Evidence {
@@ -178,7 +181,7 @@ pub(crate) fn known_elsewhere(instance: &Instance, args: &RepositoryArgs) -> Vec
     if !instance.is_locked() {
         return Vec::new();
     }
-    let asked = commands::wait(async {
+    let asked = crate::host::runtime::wait(async {
         Control::to(instance)?
             .get::<Value>("/internal/status")
             .await

@@ -170,7 +170,7 @@ fn on_hangup(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::write_whole;
+    use crate::host::instance::write_whole;
 
     fn named(text: &str) -> Named {
         let folder = tempfile::tempdir().unwrap();

@@ -11,7 +11,10 @@ use repository::{Repository, keys::RecipientPrivate};
 use services::RecoveryFact;
 
 use crate::{
-    commands::progress::Steps, error::Error, missing, terminal::time, up::database::write_fact,
+    error::Error,
+    host::{fact::write_fact, progress::Steps},
+    missing,
+    terminal::time,
 };
 
 /// Where to restore from, and with what.

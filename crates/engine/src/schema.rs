@@ -9,7 +9,9 @@ use postgres_physical::{
 };
 
 use crate::{
-    commands::progress::Steps, config::Remote, error::Error, instance::Instance, up::backups::lock,
+    config::Remote,
+    error::Error,
+    host::{instance::Instance, lock::lock, progress::Steps},
 };
 
 /// All that it takes, for a thread of its own.

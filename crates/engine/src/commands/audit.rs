@@ -10,22 +10,23 @@ use postgres_physical::server::{Binaries, OsUser};
 use super::{
     audit_archive, audit_follow, audit_keys,
     audit_outside::{self, Outside},
-    audit_prove, audit_statements, audit_tables,
-    opened::Opened,
-    progress::Steps,
-    signing_keys,
+    audit_prove, audit_statements, audit_tables, signing_keys,
 };
 use crate::{
     cli::{AuditArgs, AuditCommand, AuditReopenArgs, AuditRoad, RepositoryArgs},
     config::Config,
-    control::Control,
     error::Error,
     exit::Exit,
-    instance::Instance,
+    host::{
+        control::Control,
+        instance::Instance,
+        log::{self, LOG},
+        progress::Steps,
+    },
     keys::trusted,
+    opened::Opened,
     proof::{Copied, Prover, Reach},
     terminal::{self, time},
-    up::heads::{self, LOG},
 };
 
 pub(crate) async fn run(
@@ -207,7 +208,7 @@ fn show(json: bool, verified: &Verified, road: &str, heads: usize, word: Verdict
 
 /// A person has looked at what was found damaged, and lets writing go on.
 async fn reopen(instance: &Instance, json: bool, args: &AuditReopenArgs) -> Result<(), Error> {
-    let order = serde_json::json!({ "reason": args.reason, "by": super::import::who() });
+    let order = serde_json::json!({ "reason": args.reason, "by": crate::host::person::who() });
     let control = Control::to(instance)?;
     let answer: serde_json::Value = control.post("/internal/audit/reopen", &order).await?;
     terminal::result(json, &answer, || {
@@ -318,7 +319,7 @@ struct ShownHead {
 fn list_heads(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, args)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
-    let shown: Vec<ShownHead> = heads::stored(&opened.repository)?
+    let shown: Vec<ShownHead> = log::stored(&opened.repository)?
         .iter()
         .map(|signed| {
             let head = signed.claimed();

@@ -17,15 +17,18 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{audit::verdict, opened::Opened};
+use super::audit::verdict;
 use crate::{
     cli::{AuditArgs, RepositoryArgs},
     error::Error,
     exit::Exit,
-    instance::Instance,
+    host::{
+        instance::Instance,
+        log::{self, LOG},
+    },
     keys::{audit_reading_key, audit_writing_key, lacks_audit_writing_key, trusted},
+    opened::Opened,
     terminal,
-    up::heads::{self, LOG},
 };
 
 /// A part is held in memory when it is written and when it is read.
@@ -152,7 +155,7 @@ impl Archived {
 }
 
 fn newest_head(repository: &Repository) -> Result<Option<SignedHead>, Error> {
-    let heads = heads::newest(repository)?.into_iter();
+    let heads = log::newest(repository)?.into_iter();
     Ok(heads.max_by_key(|head| (head.claimed().epoch, head.claimed().size)))
 }
 
@@ -386,7 +389,7 @@ fn verify_export(
 ) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, args)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
-    let signed: Vec<Head> = heads::stored(&opened.repository)?
+    let signed: Vec<Head> = log::stored(&opened.repository)?
         .iter()
         .map(|head| head.verify(&keys))
         .collect::<Result<_, _>>()?;

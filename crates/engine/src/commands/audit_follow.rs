@@ -15,7 +15,7 @@ use audit::{
 };
 use serde::Serialize;
 
-use crate::{cli::AuditFollowArgs, error::Error, instance::write_whole, terminal};
+use crate::{cli::AuditFollowArgs, error::Error, host::instance::write_whole, terminal};
 
 /// A file of the log is one tile, or a note.
 const FILE_BYTES_MAX: usize = 1 << 20;

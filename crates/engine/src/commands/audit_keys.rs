@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use repository::keys::recipients_in;
 use serde::Serialize;
 
-use super::{opened::Opened, progress::Steps, repository_keys::Retiring};
+use super::repository_keys::Retiring;
 use crate::{
     cli::AuditKeyCommand,
     config::Config,
     error::Error,
-    instance::Instance,
+    host::{instance::Instance, progress::Steps},
     keys::rotation::{AUDIT, Rotation, finish},
+    opened::Opened,
     terminal,
 };
 

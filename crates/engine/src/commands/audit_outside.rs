@@ -4,13 +4,13 @@ use audit::{Anchoring, Head, SignedHead, Verdict, VerifyingKey, missing_heads};
 use repository::Repository;
 use serde::Serialize;
 
-use super::opened::Opened;
 use crate::{
     anchors::{self, AnchorFile},
     config::Config,
     error::Error,
-    instance::Instance,
-    up::heads::{self, log_name},
+    heads,
+    host::{instance::Instance, log::log_name},
+    opened::Opened,
 };
 
 #[derive(Debug)]

@@ -14,14 +14,17 @@ use repository::{Repository, heads::keep_head};
 use serde::Serialize;
 use services::Place;
 
-use super::{audit::database, opened::Opened};
+use super::audit::database;
 use crate::{
     cli::AuditProveArgs,
     error::Error,
-    instance::Instance,
+    host::{
+        instance::Instance,
+        log::{LOG, log_name},
+    },
     keys::{trusted, verifying_key},
+    opened::Opened,
     terminal::{self, time},
-    up::heads::{LOG, log_name},
 };
 
 /// Heads are tried until one fits: those of stretches that a recovery left behind do not.

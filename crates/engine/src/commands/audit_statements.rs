@@ -8,7 +8,7 @@ use repository::Repository;
 
 use crate::{
     error::Error,
-    up::heads::{LOG, log_name},
+    host::log::{LOG, log_name},
 };
 
 /// As the entries name it (docs/formats/audit_transparency.md §6).

@@ -10,20 +10,22 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{expire, opened::Opened, pages, progress::Steps, prove, stream_told::take_a_backup};
+use super::{expire, pages, prove, stream_told::take_a_backup};
 use crate::{
     cli::{BackupCommand, ReadingArgs, RepositoryArgs},
     clusters,
     config::Config,
     error::Error,
     exit::Exit,
-    instance::Instance,
-    record::{self, Event},
-    terminal::{self, time},
-    up::{
-        backups::{Reading, backup_of_running},
-        health::hole_words,
+    health::hole_words,
+    host::{
+        instance::Instance,
+        progress::Steps,
+        record::{self, Event},
     },
+    opened::Opened,
+    terminal::{self, time},
+    up::backups::{Reading, backup_of_running},
 };
 
 /// Reading back is bound by decompression: one thread a core.
@@ -226,7 +228,7 @@ pub(super) fn take(
     let outcome = backup_of_running(instance, kind, reading, &Steps::shown(json, "backup"))?;
     let event = record::backup(Event::by_person("BackupRun"), &outcome);
     // The backup is there all the same; that it is not on record has to be seen.
-    if let Err(error) = super::wait(event.record(instance)) {
+    if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
         terminal::note(&format!(
             "bre: the backup is complete but not in the audit log: {error}"
         ));

@@ -11,13 +11,11 @@ use std::{
 use serde::Serialize;
 use services::{BookChange, BookDiff, CauseNames, Side, diff_books};
 
-use super::progress::Steps;
 use crate::{
     cli::{BookCommand, BookDiffArgs, BookPriceArgs},
-    control::Control,
     error::Error,
     exit::Exit,
-    instance::Instance,
+    host::{control::Control, instance::Instance, progress::Steps},
     terminal,
 };
 

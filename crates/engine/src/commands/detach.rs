@@ -1,13 +1,14 @@
 //! `bre detach`: lets go of a cluster that the engine does not own any more. Without it the slot keeps WAL for ever.
 
-use std::io::{IsTerminal, Write};
-
 use backup::database::{drop_slot, set_strict, slot_status};
 use postgres_physical::wire::ConnectOptions;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
-use crate::{error::Error, instance::Instance, terminal, up::protection::SLOT};
+use crate::{
+    error::Error,
+    host::{database::SLOT, instance::Instance},
+    terminal,
+};
 
 #[derive(Debug, Serialize)]
 struct Detached {
@@ -59,43 +60,4 @@ pub(crate) fn run(instance: &Instance, json: bool, yes: bool) -> Result<(), Erro
         || format!("dropped the slot {SLOT}"),
     );
     Ok(())
-}
-
-/// Between two looks whether the question is still open.
-const LOOK: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
-};
-
-/// Asks a person; where there is none, only shows the question.
-pub(crate) fn confirmed(question: &str) -> bool {
-    confirmed_unless(question, &|| false)
-}
-
-/// The same. `gone`: nobody waits for the answer any more, which is no yes.
-pub(super) fn confirmed_unless(question: &str, gone: &dyn Fn() -> bool) -> bool {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        terminal::note(question);
-        return false;
-    }
-    terminal::note(&format!("{question}\nType yes to go on:"));
-    let _ = std::io::stderr().flush();
-    // A terminal hands over whole lines. A signal that we listen to does not end a read.
-    loop {
-        let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
-        let readable = match poll(&mut ready, Some(&LOOK)) {
-            Ok(count) => count > 0,
-            Err(rustix::io::Errno::INTR) => false,
-            Err(_) => return false,
-        };
-        if gone() {
-            return false;
-        }
-        if readable {
-            break;
-        }
-    }
-    let mut answer = String::new();
-    stdin.read_line(&mut answer).is_ok() && answer.trim() == "yes"
 }

@@ -7,7 +7,7 @@ use assurance::drills::{Fault, Proxy, Report, client::Client, database_loss::Dat
 use crate::{
     cli::{DatabaseLossArgs, DrillClientArgs, DrillCommand},
     error::Error,
-    location::Location,
+    host::location::Location,
     terminal,
 };
 

@@ -6,18 +6,18 @@ use postgres_physical::wire::ConnectOptions;
 use repository::retention::{Action, Decision, Expired, Plan, Rules};
 use serde::Serialize;
 
-use super::{detach::confirmed, opened::Opened, progress::Steps, restore::interrupted};
+use super::restore::interrupted;
 use crate::{
     cli::ExpireArgs,
     config::Config,
     error::Error,
     exit::Exit,
     expiry::{Log, carry_out, decide, sentence},
-    instance::Instance,
+    host::{database::BACKUP, instance::Instance, lock::lock, progress::Steps, record::Event},
     keys,
-    record::Event,
+    opened::Opened,
+    question::confirmed,
     terminal::{self, time},
-    up::{backups::lock, postgres::BACKUP},
 };
 
 #[derive(Debug, Serialize)]
@@ -88,7 +88,7 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
                 None => by,
             },
             record: &|event| match recorded {
-                true => super::wait(event.record(instance)),
+                true => crate::host::runtime::wait(event.record(instance)),
                 false => Ok(()),
             },
         };

@@ -3,8 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::import::{encode, who};
-use crate::{cli::FeedCommand, control::Control, error::Error, instance::Instance, terminal};
+use super::import::encode;
+use crate::{
+    cli::FeedCommand,
+    error::Error,
+    host::{control::Control, instance::Instance, person::who},
+    terminal,
+};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct List {

@@ -3,7 +3,12 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use crate::{cli::ImportArgs, control::Control, error::Error, instance::Instance, terminal};
+use crate::{
+    cli::ImportArgs,
+    error::Error,
+    host::{control::Control, instance::Instance, person::who},
+    terminal,
+};
 
 /// rows = loaded + quarantined, always.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,12 +69,6 @@ pub(crate) async fn run(instance: &Instance, json: bool, args: &ImportArgs) -> R
         text
     });
     Ok(())
-}
-
-/// Who did it, for the record: the operating system's name for this account.
-pub(crate) fn who() -> String {
-    postgres_physical::server::OsUser::current()
-        .map_or_else(|_| "unknown".to_owned(), |user| user.name)
 }
 
 /// Percent-encodes all but unreserved characters.

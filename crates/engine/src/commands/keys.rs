@@ -3,8 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::import::who;
-use crate::{cli::KeysCommand, control::Control, error::Error, instance::Instance, terminal};
+use crate::{
+    cli::KeysCommand,
+    error::Error,
+    host::{control::Control, instance::Instance, person::who},
+    terminal,
+};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Created {

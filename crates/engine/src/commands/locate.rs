@@ -3,14 +3,13 @@
 
 use serde_json::{Value, json};
 
-use super::detach::confirmed;
 use super::import::encode;
 use super::public::PublicApi;
 use crate::{
     cli::{LocateCommand, LocateUseArgs},
-    control::Control,
     error::Error,
-    instance::Instance,
+    host::{control::Control, instance::Instance},
+    question::confirmed,
     terminal,
 };
 

@@ -17,14 +17,11 @@ mod feed;
 pub(crate) mod import;
 mod keys;
 mod locate;
-pub(crate) mod opened;
 mod pages;
 mod plan;
-pub(crate) mod progress;
 mod prove;
 mod public;
 mod quote;
-pub(crate) mod read_book;
 mod replay;
 mod repository;
 mod repository_keys;
@@ -43,12 +40,12 @@ mod wal;
 mod window;
 mod witness;
 
-use std::{future::Future, process::ExitCode};
+use std::process::ExitCode;
 
 use crate::{
     cli::{Cli, Command},
     error::Error,
-    instance::Instance,
+    host::{instance::Instance, runtime::wait},
     serve, up,
 };
 
@@ -97,44 +94,6 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) const SCHEMA: &str = "schema";
-/// How many findings are named in a sentence.
-const NAMED: usize = 20;
-
-/// The comparison of the engine's tables as a check among others.
-pub(crate) fn schema_check(report: &services::SchemaReport) -> assurance::verification::Check {
-    use assurance::verification::Check;
-    let named: Vec<String> = report
-        .findings
-        .iter()
-        .take(NAMED)
-        .map(ToString::to_string)
-        .collect();
-    let detail = serde_json::json!({
-        "version": report.version, "newest": report.newest, "compared": report.compared, "wrong": report.findings.len(), "named": named,
-    });
-    let mut check = match report.findings.len() {
-        0 => Check::passed(SCHEMA, detail),
-        1 => Check::failed(SCHEMA, named.join("; "), detail),
-        all => Check::failed(
-            SCHEMA,
-            format!("{all} findings: {}", named.join("; ")),
-            detail,
-        ),
-    };
-    check.warnings.clone_from(&report.notes);
-    check
-}
-
-/// Commands talk to one thing at a time: one thread is enough.
-pub(crate) fn wait<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::Failed(format!("cannot start: {error}")))?
-        .block_on(work)
 }
 
 /// A moment that a person typed, in microseconds.

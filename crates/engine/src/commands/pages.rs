@@ -10,14 +10,15 @@ use postgres_physical::{
 use recovery::pages::{DamagedPage, Held, Put, Remedy, remedy};
 use serde::Serialize;
 
-use super::{detach::confirmed_unless, opened::Opened, progress::Steps, restore, table::live};
+use super::{restore, table::live};
 use crate::{
     beside::Maker,
     cli::{RepositoryArgs, RunningArgs},
     config::Config,
     error::Error,
-    instance::Instance,
-    record::Event,
+    host::{instance::Instance, progress::Steps, record::Event},
+    opened::Opened,
+    question::confirmed_unless,
     terminal,
 };
 
@@ -309,7 +310,7 @@ fn record(instance: &Instance, args: &RepositoryArgs, report: &Report) {
                 "not all repaired"
             },
         );
-    if let Err(error) = super::wait(event.record(instance)) {
+    if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
         terminal::note(&format!("bre: the repair is not in the audit log: {error}"));
     }
 }

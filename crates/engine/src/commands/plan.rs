@@ -11,20 +11,17 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{
-    audit_archive, backup::take, opened::Opened, progress::Steps, prove, restore::interrupted,
-};
+use super::{audit_archive, backup::take, prove, restore::interrupted};
 use crate::{
     cli::{PlanCommand, PlannedJob, ReadingArgs, RepositoryArgs},
     config::{self, Config},
     error::Error,
     expiry,
-    instance::Instance,
+    host::{database::BACKUP, instance::Instance, lock::lock, progress::Steps, record::Event},
     jobs::{JobState, Ran, Standing},
-    record::Event,
+    opened::Opened,
     schema,
     terminal::{self, time},
-    up::{backups::lock, postgres::BACKUP},
 };
 
 pub(crate) fn run(
@@ -45,7 +42,9 @@ pub(crate) fn run(
             PlannedJob::Proof => prove::run(instance, json, None, None, &RepositoryArgs::default()),
             PlannedJob::Expire => expire(instance, json),
             PlannedJob::Schema => super::schema::of_running(instance, json),
-            PlannedJob::AuditArchive => super::wait(audit_archive::of_running(instance, json)),
+            PlannedJob::AuditArchive => {
+                crate::host::runtime::wait(audit_archive::of_running(instance, json))
+            }
         },
     }
 }
@@ -310,7 +309,7 @@ fn expire(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
         &steps,
         &expiry::Log {
             asked_by: Event::by_person("BackupRun"),
-            record: &|event| super::wait(event.record(instance)),
+            record: &|event| crate::host::runtime::wait(event.record(instance)),
         },
     )?;
     drop(steps);

@@ -5,15 +5,15 @@ use std::{path::PathBuf, process::ExitCode};
 use postgres_physical::server::{Binaries, OsUser};
 use repository::backup::{BackupState, catalogue};
 
-use super::{opened::Opened, progress::Steps, restore::interrupted};
+use super::restore::interrupted;
 use crate::{
     cli::RepositoryArgs,
     config::Config,
     error::Error,
-    instance::Instance,
+    host::{instance::Instance, progress::Steps, record::Event},
     keys::trusted,
+    opened::Opened,
     proof::{self, Prover},
-    record::Event,
     terminal,
 };
 
@@ -46,7 +46,7 @@ pub(super) fn run(
     // On a host without the engine there is no log to write to; the record beside the backup stands by itself.
     if instance.is_locked() && args.repository.is_none() {
         let event = proof::event(Event::by_person("BackupRun"), &record, &stored);
-        if let Err(error) = super::wait(event.record(instance)) {
+        if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
             terminal::note(&format!(
                 "bre: the proof is kept but not in the audit log: {error}"
             ));

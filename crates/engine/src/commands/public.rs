@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{cli::PublicArgs, error::Error, instance::Instance, keys};
+use crate::{cli::PublicArgs, error::Error, host::instance::Instance, keys};
 
 pub(super) struct PublicApi {
     http: reqwest::Client,

@@ -5,7 +5,12 @@ use pricing::Explanation;
 use serde_json::{Value, json, value::RawValue};
 
 use super::public::PublicApi;
-use crate::{cli::QuoteArgs, error::Error, instance::Instance, terminal, up::heads::LOG};
+use crate::{
+    cli::QuoteArgs,
+    error::Error,
+    host::{instance::Instance, log::LOG},
+    terminal,
+};
 
 pub(crate) async fn run(
     instance: &Instance,

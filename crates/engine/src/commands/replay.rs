@@ -6,8 +6,12 @@ use serde::Serialize;
 
 use services::Period;
 
-use super::progress::Steps;
-use crate::{cli::ReplayArgs, error::Error, instance::Instance, terminal, up::heads::LOG};
+use crate::{
+    cli::ReplayArgs,
+    error::Error,
+    host::{instance::Instance, log::LOG, progress::Steps},
+    terminal,
+};
 
 #[derive(Debug, Serialize)]
 struct Replayed {

@@ -11,15 +11,16 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{detach::confirmed, opened::Opened, progress::Steps, restore::interrupted};
+use super::restore::interrupted;
 use crate::{
     cli::{CopyArgs, HoldCommand, RepositoryArgs, RepositoryCommand},
     copies::{self, Other},
     error::Error,
-    instance::Instance,
+    host::{instance::Instance, lock::lock, progress::Steps},
     keys,
+    opened::Opened,
+    question::confirmed,
     terminal::{self, time},
-    up::backups::lock,
 };
 
 /// For a backup or an expiry that runs.

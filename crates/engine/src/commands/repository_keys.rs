@@ -14,18 +14,19 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{detach::confirmed, opened::Opened, progress::Steps};
 use crate::{
     cli::RepositoryKeyCommand,
     config::Config,
     error::Error,
-    instance::Instance,
+    host::{instance::Instance, progress::Steps},
     keys::{
         age::{self, KeyAge},
         offline_key, reading_key, reading_key_if_here,
         rotation::{BACKUPS, Rotation, finish, seal_to_offline},
         writing_key,
     },
+    opened::Opened,
+    question::confirmed,
     terminal,
 };
 

@@ -21,17 +21,16 @@ use recovery::database::{
 };
 use serde::Serialize;
 
-use super::{
-    detach::confirmed_unless, opened::Opened, progress::Steps, restore_preview as preview,
-};
+use super::restore_preview as preview;
 use crate::{
     cli::{RestoreArgs, TargetArgs},
     config::Config,
     error::Error,
     exit::Exit,
-    instance::Instance,
+    host::{instance::Instance, progress::Steps, record::Event},
     missing::{self, Missing},
-    record::Event,
+    opened::Opened,
+    question::confirmed_unless,
     restored::{self, Outcome, Source},
     terminal,
 };
@@ -243,7 +242,7 @@ fn record(instance: &Instance, outcome: &Outcome) {
         .with("target", Lsn(outcome.recovered.switch_lsn))
         .with("timeline", outcome.recovered.timeline)
         .with("outcome", "restored");
-    if let Err(error) = super::wait(event.record(instance)) {
+    if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
         terminal::note(&format!(
             "bre: the restore is complete but not in the audit log: {error}"
         ));

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use postgres_physical::server::{Binaries, OsUser};
 use serde::Serialize;
 
-use super::{progress::Steps, restore::interrupted, table::live};
+use super::{restore::interrupted, table::live};
 use crate::{
     cli::{RepositoryArgs, RunningArgs, SchemaCommand},
     clusters,
     config::Config,
     error::Error,
     exit::Exit,
-    instance::Instance,
+    host::{instance::Instance, progress::Steps},
     schema::{Schema, failure, is_remote, said},
     terminal,
 };

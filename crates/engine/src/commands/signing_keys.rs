@@ -5,16 +5,14 @@ use std::{process::ExitCode, time::Duration};
 use audit::{KeyId, KeyStatement, SignedHead, VerifyingKey};
 use serde::Serialize;
 
-use super::{audit_statements::NAME, opened::Opened};
+use super::audit_statements::NAME;
 use crate::{
     cli::SigningKeyCommand,
-    control::Control,
     error::Error,
-    instance::Instance,
+    host::{control::Control, instance::Instance, log::LOG, record::Event},
     keys::{signing, statements, trusted, verifying_key},
-    record::Event,
+    opened::Opened,
     terminal::{self, time},
-    up::heads::LOG,
 };
 
 /// The engine looks at its keys once a second.

@@ -14,13 +14,13 @@ use postgres_physical::{
 use recovery::spare::{Phase, Promoted, Status, StepMillis};
 use serde::Serialize;
 
-use super::detach::confirmed;
 use crate::{
     cli::SpareCommand,
     clusters::{self, NamedCluster},
     config::Config,
     error::Error,
-    instance::Instance,
+    host::instance::Instance,
+    question::confirmed,
     spare::{self, Link, Request, database_url},
     terminal,
 };

@@ -16,7 +16,6 @@ use services::{StreamHealth, StreamReport};
 
 use super::{
     backup::open_hole,
-    opened::Opened,
     spare,
     stream_told::take_a_backup,
     window::{self, Hole, Window},
@@ -25,22 +24,19 @@ use crate::{
     cli::RepositoryArgs,
     clusters::{self, NamedCluster},
     config::Config,
-    control::Control,
     copies,
     error::Error,
-    instance::Instance,
+    health::{StreamMonitor, hole_words},
+    host::{control::Control, instance::Instance, log::LOG},
     jobs::Standing,
     keys::{
         age::{self, KeyAge},
         writing_key,
     },
+    opened::Opened,
     spare::Link,
     terminal::{self, time},
-    up::{
-        heads::LOG,
-        health::{StreamMonitor, hole_words},
-        plan::failed_proof_of,
-    },
+    up::plan::failed_proof_of,
 };
 
 /// A server that lives answers sooner.

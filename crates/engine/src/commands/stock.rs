@@ -3,12 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 
-use super::import::{encode, who};
+use super::import::encode;
 use crate::{
     cli::{MinimumRateArgs, StockCommand},
-    control::Control,
     error::Error,
-    instance::Instance,
+    host::{control::Control, instance::Instance, person::who},
     terminal,
 };
 

@@ -16,7 +16,7 @@ use services::StreamHealth;
 use crate::{
     clusters::{NamedCluster, StreamStanding},
     error::Error,
-    up::health::{StreamMonitor, hole_words},
+    health::{StreamMonitor, hole_words},
 };
 
 /// The same again not sooner.

@@ -12,7 +12,7 @@ use postgres_physical::{
 };
 use recovery::table::{Dump, Merged, Mode, Preview, Request, TableName, Work};
 
-use super::{detach::confirmed_unless, opened::Opened, progress::Steps, restore};
+use super::restore;
 use crate::{
     beside::{Beside, Maker},
     cli::{RepositoryArgs, RunningArgs, TableCommand, TableMode, TableRestoreArgs},
@@ -20,10 +20,15 @@ use crate::{
     config::Config,
     error::Error,
     exit::Exit,
-    instance::Instance,
-    record::Event,
+    host::{
+        database::{DATABASE, SUPERUSER},
+        instance::Instance,
+        progress::Steps,
+        record::Event,
+    },
+    opened::Opened,
+    question::confirmed_unless,
     terminal,
-    up::postgres::{DATABASE, SUPERUSER},
 };
 
 /// The engine keeps these in memory and asks again when it hears so.
@@ -249,7 +254,7 @@ fn record(instance: &Instance, args: &TableRestoreArgs, beside: &Beside, merged:
         .with("updated", sum(|table| table.updated))
         .with("deleted", sum(|table| table.deleted))
         .with("outcome", "merged");
-    if let Err(error) = super::wait(event.record(instance)) {
+    if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
         terminal::note(&format!(
             "bre: the merge is committed but not in the audit log: {error}"
         ));

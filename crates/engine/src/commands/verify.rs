@@ -13,16 +13,16 @@ use repository::backup::{BackupState, catalogue};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{SCHEMA, opened::Opened, schema_check, verify_repository};
+use super::verify_repository;
 use crate::{
     cli::{RepositoryArgs, VerifyCommand},
     config::Config,
-    control::Control,
     error::Error,
-    instance::Instance,
+    host::{control::Control, database::SLOT, instance::Instance},
     jobs::Standing,
+    opened::Opened,
+    schema_check::{SCHEMA, schema_check},
     terminal,
-    up::protection::SLOT,
 };
 
 #[derive(Debug, Serialize)]
@@ -111,7 +111,7 @@ fn schema(url: &str, checks: &[Check]) -> Check {
     {
         return Check::not_applicable(SCHEMA, why);
     }
-    match super::wait(async { Ok(services::check_schema(url).await?) }) {
+    match crate::host::runtime::wait(async { Ok(services::check_schema(url).await?) }) {
         Ok(report) => schema_check(&report),
         Err(error) => Check::failed(SCHEMA, error.to_string(), Value::Null),
     }
@@ -145,7 +145,7 @@ fn slot(connect: &ConnectOptions) -> Check {
 
 fn stream(instance: &Instance) -> Check {
     const NAME: &str = "wal_stream";
-    let asked = super::wait(async {
+    let asked = crate::host::runtime::wait(async {
         Control::to(instance)?
             .get::<Value>("/internal/status")
             .await

@@ -16,10 +16,16 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{opened::Opened, progress::Steps, restore::interrupted};
+use super::restore::interrupted;
 use crate::{
-    cli::RepositoryArgs, config::Config, error::Error, exit::Exit, instance::Instance, keys,
-    missing, terminal, up::heads::log_name,
+    cli::RepositoryArgs,
+    config::Config,
+    error::Error,
+    exit::Exit,
+    host::{instance::Instance, log::log_name, progress::Steps},
+    keys, missing,
+    opened::Opened,
+    terminal,
 };
 
 /// Opening and decompressing is what takes the time: one thread a core.

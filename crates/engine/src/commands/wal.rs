@@ -12,17 +12,15 @@ use postgres_physical::lsn::parse_segment_name;
 use recovery::database::{FetchOutcome, wal_fetch};
 use repository::wal::WalReader;
 
-use super::{
-    opened::Opened,
-    stream_told::{Standing, Teller},
-};
+use super::stream_told::{Standing, Teller};
 use crate::{
     cli::{RepositoryArgs, WalCommand},
     clusters,
     error::Error,
-    instance::Instance,
+    health::StreamMonitor,
+    host::{instance::Instance, signals::stop_on_signal},
+    opened::Opened,
     terminal,
-    up::{health::StreamMonitor, supervisor::stop_on_signal},
 };
 
 /// How soon a stop is noticed.

@@ -6,7 +6,7 @@ use repository::keys::RecipientPublic;
 use serde::Serialize;
 
 use super::{RECIPIENT_PUBLIC, writing_key};
-use crate::{error::Error, instance::write_whole, terminal::time};
+use crate::{error::Error, host::instance::write_whole, terminal::time};
 
 const CREATED: &str = "recipient.created";
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;

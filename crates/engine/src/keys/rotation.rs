@@ -17,7 +17,7 @@ use super::{
     AUDIT_RECIPIENT, AUDIT_RECIPIENT_PUBLIC, RECIPIENT, RECIPIENT_PUBLIC, age, audit_reading_key,
     offline_key, providers, reading_key,
 };
-use crate::{commands::progress::Steps, config::RepositoryKey, error::Error};
+use crate::{config::RepositoryKey, error::Error, host::progress::Steps};
 
 const NEXT: &str = "recipient.next.key";
 

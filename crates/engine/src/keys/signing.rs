@@ -12,8 +12,10 @@ use repository::Repository;
 use super::{SIGNING, SIGNING_PUBLIC, statements, verifying_key};
 use crate::{
     error::Error,
-    instance::write_whole,
-    up::heads::{self, LOG, log_name},
+    host::{
+        instance::write_whole,
+        log::{self, LOG, log_name},
+    },
 };
 
 const NEXT: &str = "audit_signing.next.key";
@@ -139,7 +141,7 @@ fn put(repository: &Repository, statement: &KeyStatement) -> Result<(), Error> {
 }
 
 fn newest_size(repository: &Repository) -> Result<u64, Error> {
-    let sizes = heads::newest(repository)?.into_iter();
+    let sizes = log::newest(repository)?.into_iter();
     Ok(sizes.map(|head| head.claimed().size).max().unwrap_or(0))
 }
 

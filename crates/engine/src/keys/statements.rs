@@ -5,7 +5,7 @@ use repository::Repository;
 
 use crate::{
     error::Error,
-    up::heads::{LOG, log_name},
+    host::log::{LOG, log_name},
 };
 
 /// Those that can be read. What cannot says nothing, and is told.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use services::{AuditReport, Period};
 
 use super::scratch::Scratch;
-use crate::{commands::schema_check, error::Error, up::heads::LOG};
+use crate::{error::Error, host::log::LOG, schema_check::schema_check};
 
 /// Quotes that are priced again: windows of so many entries, spread evenly over the log.
 const WINDOWS: u64 = 8;

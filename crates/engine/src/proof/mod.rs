@@ -30,7 +30,10 @@ use repository::{
 };
 use serde_json::json;
 
-use crate::{commands::progress::Steps, error::Error, up::heads};
+use crate::{
+    error::Error,
+    host::{log, progress::Steps},
+};
 use scratch::Scratch;
 
 /// All that a proof needs: nothing of the running database.
@@ -55,7 +58,7 @@ impl Prover {
         let backup = chosen(&backups, id)?;
         let scratch = Scratch::claim(&self.work, &self.user, &self.repository)?;
         // Before the plan: whatever was signed by now must be in a restore to the newest WAL.
-        let heads = heads::stored(&self.repository)?;
+        let heads = log::stored(&self.repository)?;
         let began = Instant::now();
         let mut record = Record::begin(backup);
         let (mut claim, outcome) = self.bring_back(backup, &backups, &scratch, steps, &mut record);

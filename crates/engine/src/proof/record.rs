@@ -10,7 +10,7 @@ use repository::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{error::Error, record::Event};
+use crate::{error::Error, host::record::Event};
 
 /// Fields of the JSON record in the repository; `docs/formats/repository.md` lists them.
 #[derive(Clone, Debug, Serialize)]

@@ -21,8 +21,10 @@ use serde_json::json;
 
 use crate::{
     error::Error,
-    instance::make_folder,
-    up::postgres::{DATABASE, SUPERUSER},
+    host::{
+        database::{DATABASE, SUPERUSER},
+        instance::make_folder,
+    },
 };
 
 const PORT: u16 = 5432;

@@ -10,7 +10,10 @@ use repository::backup::{BackupState, BackupSummary, catalogue};
 use services::AuditReport;
 
 use super::{Claim, Prover, Record, Scratch, audited::Audited, chosen, no_verdict};
-use crate::{commands::progress::Steps, error::Error, up::heads};
+use crate::{
+    error::Error,
+    host::{log, progress::Steps},
+};
 
 /// How far the copy is brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +50,7 @@ impl Prover {
         };
         let scratch = Scratch::claim(&self.work, &self.user, &self.repository)?;
         // Before the plan: whatever was signed by now must be in a restore to the newest WAL.
-        let signed = heads::stored(&self.repository)?;
+        let signed = log::stored(&self.repository)?;
         let mut claim = Claim::default();
         let verified = self.verify_in(&scratch, backup, target, &signed, steps, &mut claim);
         drop(scratch);
@@ -102,7 +105,7 @@ impl Prover {
             recovered: &recovered,
         };
         let url = scratch.url(&database);
-        let verified = crate::commands::wait(audited.report(&url, signed));
+        let verified = crate::host::runtime::wait(audited.report(&url, signed));
         drop(server);
         let (report, heads) = verified?;
         Ok((report, heads, recovered.switch_lsn))

@@ -17,10 +17,10 @@ use crate::{
     cli::ServeArgs,
     config::Config,
     error::Error,
-    instance::{self, Instance},
+    host::{instance, instance::Instance, signals::stop_on_signal},
     reload::Reloader,
     telemetry, terminal,
-    up::{leftovers, reachable::keep_reachable, supervisor::stop_on_signal},
+    up::{leftovers, reachable::keep_reachable},
     workers::Workers,
 };
 use protection::Protection;

@@ -22,15 +22,13 @@ use crate::{
     config::Config,
     copies::Copies,
     error::Error,
-    instance::Instance,
-    keys,
+    heads::Publisher,
+    health::StreamMonitor,
+    host::{database::SLOT, instance::Instance, log},
+    keys, public_log,
     up::{
         backups::{Backups, OwnedRequest, Reading},
-        heads::{self, Publisher},
-        health::StreamMonitor,
         plan::{Host, Plan},
-        protection::SLOT,
-        public_log,
         repository::{Own, open_own},
     },
 };
@@ -171,7 +169,7 @@ impl Protection {
 
     pub(super) fn heads(&self) -> Result<Vec<SignedHead>, Error> {
         match &self.guarded {
-            Some(guarded) => heads::newest(&guarded.own.repository),
+            Some(guarded) => log::newest(&guarded.own.repository),
             None => Ok(Vec::new()),
         }
     }

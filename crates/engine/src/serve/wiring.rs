@@ -12,9 +12,9 @@ use crate::{
     cli::ServeArgs,
     config::{Config, DatabaseUrl},
     error::Error,
-    instance::Instance,
-    secret_file,
-    up::{heads::LOG, health::StreamMonitor, listen, supervisor::control_listener},
+    health::StreamMonitor,
+    host::{instance::Instance, log::LOG, secret_file},
+    up::{listen, supervisor::control_listener},
 };
 
 const ALONE: u16 = 8000;

@@ -14,7 +14,7 @@ use std::{
 use recovery::spare::{Phase, Promoted, Status, Watch};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, instance::Instance, up::Lost};
+use crate::{error::Error, host::instance::Instance, lost::Lost};
 
 /// A promotion first replays what is left, and a hand-over stops a server cleanly.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -27,19 +27,20 @@ pub(crate) use link::{Answer, Link, Request};
 use crate::{
     cli::RepositoryArgs,
     clusters,
-    commands::{opened::Opened, progress::Steps},
     config::Config,
     error::Error,
-    instance::{Instance, make_folder},
-    keys::reading_key,
-    location::Location,
-    telemetry, terminal,
-    up::{
-        database::write_fact,
-        postgres::{DATABASE, SUPERUSER, server_settings},
+    host::{
+        database::{DATABASE, SUPERUSER, server_settings},
+        fact::write_fact,
+        instance::{Instance, make_folder},
+        location::Location,
+        progress::Steps,
+        signals::stop_on_signal,
         sockets,
-        supervisor::stop_on_signal,
     },
+    keys::reading_key,
+    opened::Opened,
+    telemetry, terminal,
 };
 
 /// Between two turns; a request is answered at once.

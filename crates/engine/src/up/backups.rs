@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -23,16 +22,19 @@ use repository::{
     backup::{BackupKind, BackupState},
     keys::{ChunkIdKey, RecipientPublic},
 };
-use rustix::fs::{FlockOperation, flock};
 
-use super::postgres::BACKUP;
 use crate::{
     cli::{ReadingArgs, RepositoryArgs, Source},
-    commands::{opened::Opened, progress::Steps},
     config,
     error::Error,
-    instance::{Instance, make_folder},
-    record::{self, Event},
+    host::{
+        database::BACKUP,
+        instance::{Instance, make_folder},
+        lock::lock,
+        progress::Steps,
+        record::{self, Event},
+    },
+    opened::Opened,
 };
 
 /// How long a backup waits for its last WAL to arrive; later it is `waiting`, and complete when it has.
@@ -101,27 +103,6 @@ impl OwnedRequest {
             },
             steps,
         )?)
-    }
-}
-
-/// Goes with the process that holds it, however that ends.
-pub(crate) fn lock(path: &Path) -> Result<File, Error> {
-    if let Some(folder) = path.parent() {
-        make_folder(folder, 0o700)?;
-    }
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(Error::file("cannot open", path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Refused {
-            what: "nothing was started",
-            reason: "another backup or expiry of this instance runs. Wait for it: bre plan show"
-                .to_owned(),
-        }),
-        Err(error) => Err(Error::file("cannot lock", path)(error.into())),
     }
 }
 

@@ -15,24 +15,12 @@ use std::{
 use tokio::runtime::Handle;
 
 use super::postgres::Postgres;
+use crate::lost::Lost;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 /// Work that was told to end ends soon, or is left alone.
 const END_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What is gone, so that there is nothing to wait for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Lost {
-    #[error("the engine was told to stop")]
-    Stopping,
-    #[error("PostgreSQL ended ({0})")]
-    Server(String),
-    #[error("the data folder is gone although PostgreSQL still runs")]
-    Folder,
-    #[error("PostgreSQL's socket was deleted: nobody can connect any more")]
-    Socket,
-}
 
 /// How a wait ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

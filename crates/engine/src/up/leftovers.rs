@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     config::Config,
-    instance::{Instance, is_folder_locked},
+    host::instance::{Instance, is_folder_locked},
 };
 
 /// SIGKILL is obeyed at once, but for a process in a system call that hangs.

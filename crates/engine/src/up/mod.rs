@@ -3,22 +3,17 @@
 pub(crate) mod backups;
 pub(crate) mod database;
 mod ground;
-pub(crate) mod heads;
-pub(crate) mod health;
 pub(crate) mod leftovers;
 mod observer;
 pub(crate) mod plan;
 pub(crate) mod postgres;
 pub(crate) mod protection;
-pub(crate) mod public_log;
 pub(crate) mod reachable;
 mod recovery;
 mod redis;
 pub(crate) mod repository;
-pub(crate) mod sockets;
 mod spare;
 pub(crate) mod supervisor;
-pub(crate) mod thinning;
 mod wiring;
 
 use std::{
@@ -33,10 +28,9 @@ use crate::{
     cli::UpArgs,
     config::Config,
     error::Error,
-    instance::{Instance, Running},
+    host::instance::{Instance, Running},
     telemetry, terminal,
 };
-pub(crate) use ground::Lost;
 use supervisor::Supervisor;
 
 /// The line that scripts wait for.
@@ -92,7 +86,7 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<Exit
 fn asked_again(yes: bool) -> Result<bool, Error> {
     let question = "All of the audit log is lost, then: every quote and locate that it held. Another takes its place, in an epoch of its own, and says so, signed. \
                     Whatever is brought back later is not taken up again. If a disk, a repository or a copy could still be found, find it first.";
-    if yes || crate::commands::detach::confirmed(question) {
+    if yes || crate::question::confirmed(question) {
         return Ok(true);
     }
     Err(Error::Refused {

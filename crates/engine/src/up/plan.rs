@@ -24,21 +24,18 @@ use repository::{
 
 use past::past;
 
-use super::{
-    backups::{Backups, Ended, join_soon, lock},
-    health::{Protected, StreamMonitor},
-};
+use super::backups::{Backups, Ended, join_soon};
 use crate::{
-    commands::{audit_archive, progress::Steps},
+    commands::audit_archive,
     config,
     error::Error,
     expiry,
-    instance::Instance,
+    health::{Protected, StreamMonitor},
+    host::{instance::Instance, lock::lock, progress::Steps, record::Event},
     jobs::{JobState, Ran, Standing},
     keys,
     keys::Keys,
     proof::{self, Prover, Record},
-    record::Event,
     schema::{self, Schema},
 };
 

@@ -17,18 +17,17 @@ use postgres_physical::{
     wire::ConnectOptions,
 };
 
-use super::{ground::Lost, sockets};
 use crate::{
     config::Config,
     error::Error,
-    instance::{Instance, make_folder},
+    host::{
+        database::{BACKUP, DATABASE, OWNER, SERVICE, SUPERUSER, server_settings},
+        instance::{Instance, make_folder},
+        sockets,
+    },
+    lost::Lost,
 };
 
-pub(crate) const DATABASE: &str = "bre";
-pub(crate) const SUPERUSER: &str = "postgres";
-pub(crate) const OWNER: &str = "bre_owner";
-pub(crate) const SERVICE: &str = "bre_service";
-pub(crate) const BACKUP: &str = "bre_backup";
 /// Below the instance's folder: a cluster that is being made.
 pub(super) const UNFINISHED: &str = "postgres.new";
 /// Only names the socket; nothing listens on a network.
@@ -314,22 +313,4 @@ impl Postgres {
             let _ = server.stop(StopMode::Kill, END_PATIENCE);
         }
     }
-}
-
-/// What every server of an instance is started with: the primary, and the spare that may become it.
-pub(crate) fn server_settings(keep_mb: u32) -> Vec<(String, String)> {
-    let keep = format!("{keep_mb}MB");
-    let settings = [
-        ("wal_level", "replica"),
-        ("max_wal_senders", "10"),
-        ("max_replication_slots", "10"),
-        ("max_slot_wal_keep_size", &keep),
-        ("max_connections", "100"),
-        ("shared_buffers", "128MB"),
-        ("wal_compression", "on"),
-        ("log_checkpoints", "off"),
-    ];
-    settings
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
 }

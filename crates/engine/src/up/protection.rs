@@ -14,14 +14,17 @@ use repository::{
 use super::{
     backups::{OwnedRequest, Reading},
     plan::{Host, Plan},
-    postgres::{BACKUP, SUPERUSER},
     supervisor::Supervisor,
 };
-use crate::cli::ReadingArgs;
-use crate::{commands::progress::Steps, error::Error};
+use crate::{
+    cli::ReadingArgs,
+    error::Error,
+    host::{
+        database::{BACKUP, SLOT, SUPERUSER},
+        progress::Steps,
+    },
+};
 
-/// Name of our slot, and of our stream as a standby.
-pub(crate) const SLOT: &str = "bre";
 /// How long the last append of a stream may take that was told to end.
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
 

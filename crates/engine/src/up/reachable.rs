@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 use super::supervisor::control_listener;
 use crate::{
     error::Error,
-    instance::{Instance, Running},
+    host::instance::{Instance, Running},
 };
 
 /// True when something was not there any more.

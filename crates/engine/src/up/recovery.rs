@@ -15,11 +15,11 @@ use services::{RecoveryFact, WriterState};
 
 use super::{
     database,
-    ground::{Ground, Lost, Waited, pause},
+    ground::{Ground, Waited, pause},
     observer::Step,
     supervisor::Supervisor,
 };
-use crate::error::Error;
+use crate::{error::Error, host::fact, lost::Lost};
 
 /// How long a start waits for the stream and the first commit; past it the instance is up and says what is missing.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -116,7 +116,7 @@ impl Supervisor {
         self.observer.passed(Step::LetGo);
         self.bring_up_database()?;
         self.attach_stream()?;
-        let recovery = database::read_fact(&self.postgres.dir())?;
+        let recovery = fact::read_fact(&self.postgres.dir())?;
         self.resume_writer(recovery.as_ref())?;
         self.wait_for_writer(recovery.as_ref())?;
         self.observer.passed(Step::WriterServing);
@@ -230,7 +230,7 @@ impl Supervisor {
         let waited = ground.wait_for(self.runtime.handle(), patience, serving);
         match (waited, recovery) {
             (Waited::Lost(lost), _) => Err(lost.into()),
-            (Waited::Done(Ok(true)), Some(_)) => database::forget_fact(&self.postgres.dir()),
+            (Waited::Done(Ok(true)), Some(_)) => fact::forget_fact(&self.postgres.dir()),
             (Waited::Done(Ok(true)), None) => Ok(()),
             (not_serving, _) => {
                 tracing::error!(

@@ -9,10 +9,12 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::sockets;
 use crate::{
     error::Error,
-    instance::{Instance, make_folder, write_whole},
+    host::{
+        instance::{Instance, make_folder, write_whole},
+        sockets,
+    },
 };
 
 const STOP_PATIENCE: Duration = Duration::from_secs(10);

@@ -15,9 +15,11 @@ use repository::{Repository, store::Store};
 use crate::{
     config::ObjectLock,
     error::Error,
-    instance::{Instance, make_folder, write_whole},
+    host::{
+        instance::{Instance, make_folder, write_whole},
+        location::Location,
+    },
     keys::Keys,
-    location::Location,
 };
 
 const BOUND: &str = "repository.id";

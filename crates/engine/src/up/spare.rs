@@ -17,14 +17,16 @@ use recovery::spare::{Phase, Promoted, Status, is_promoted, take_promoted};
 
 use super::{
     database::move_aside,
-    ground::Lost,
     postgres::{Folder, Postgres},
 };
 use crate::{
     config::Config,
     error::Error,
-    instance::{Instance, is_folder_locked, make_folder},
-    location::Location,
+    host::{
+        instance::{Instance, is_folder_locked, make_folder},
+        location::Location,
+    },
+    lost::Lost,
     spare::{Link, Request},
 };
 

@@ -23,8 +23,6 @@ use super::{
     backups::Backups,
     database,
     ground::Ground,
-    heads::Publisher,
-    health::StreamMonitor,
     leftovers,
     observer::Observer,
     plan::Plan,
@@ -32,7 +30,6 @@ use super::{
     reachable,
     redis::Redis,
     repository::{Claim, Own, open_own},
-    sockets,
     spare::Companion,
     wiring,
 };
@@ -41,7 +38,14 @@ use crate::{
     config::Config,
     copies::Copies,
     error::Error,
-    instance::{Instance, Running},
+    heads::Publisher,
+    health::StreamMonitor,
+    host::{
+        fact,
+        instance::{Instance, Running},
+        signals::stop_on_signal,
+        sockets,
+    },
     keys::Keys,
     reload::Reloader,
     terminal,
@@ -163,7 +167,7 @@ impl Supervisor {
         listener: TcpListener,
         book: Option<Vec<u8>>,
     ) -> Result<(), Error> {
-        let recovery = database::read_fact(&self.postgres.dir())?;
+        let recovery = fact::read_fact(&self.postgres.dir())?;
         let control = control_listener(&self.instance)?;
         let publisher = Arc::new(self.publisher(recovery.is_some())?);
         self.carriers = Some(Carriers::start(
@@ -241,7 +245,7 @@ impl Supervisor {
     pub(crate) fn announce(&mut self) -> Result<Running, Error> {
         let running = Running {
             url: self.url.clone(),
-            database_url: self.postgres.url(super::postgres::SUPERUSER),
+            database_url: self.postgres.url(crate::host::database::SUPERUSER),
             cache_url: self.cache_url(),
             data_dir: self.instance.root().to_owned(),
             repository: self.location(),
@@ -266,7 +270,7 @@ impl Supervisor {
         Ok(self.config.cache.redis()?.or_else(own))
     }
 
-    fn location(&self) -> crate::location::Location {
+    fn location(&self) -> crate::host::location::Location {
         self.config
             .repository
             .path
@@ -403,52 +407,6 @@ fn reachable(listener: &TcpListener) -> Result<SocketAddr, Error> {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
     }
     Ok(address)
-}
-
-/// A stop takes no longer, whatever runs: what hangs then has nothing that its end could harm.
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
-/// What ends a process with a signal ends with this: 128 and the signal's number.
-const INTERRUPTED: i32 = 130;
-
-/// Ctrl-C and SIGTERM ask for a clean stop; a second one, or one that is not done within a minute, ends the process at once, which
-/// loses nothing either. `last` ends what would stay behind.
-pub(crate) fn stop_on_signal(
-    runtime: &Runtime,
-    last: impl FnOnce() + Send + 'static,
-) -> Result<Arc<AtomicBool>, Error> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&stop);
-    let failed =
-        |error: std::io::Error| Error::Failed(format!("cannot listen for signals: {error}"));
-    let _inside = runtime.enter();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut last = Some(last);
-    runtime.spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if seen.swap(true, Ordering::Relaxed) {
-                std::process::exit(INTERRUPTED);
-            }
-            if let Some(last) = last.take() {
-                // A thread of its own: those of the runtime may be what hangs.
-                std::thread::spawn(move || {
-                    std::thread::sleep(STOP_TIMEOUT);
-                    tracing::error!(
-                        "the stop was not done within {} s; ending at once",
-                        STOP_TIMEOUT.as_secs()
-                    );
-                    last();
-                    std::process::exit(1);
-                });
-            }
-        }
-    });
-    Ok(stop)
 }
 
 /// The servers of an engine that cannot end them itself any more.

@@ -7,13 +7,16 @@ use services::{
     Settings,
 };
 
-use super::{
-    heads::{self, LOG, Publisher},
-    postgres::{OWNER, SERVICE},
-    public_log,
-    supervisor::Supervisor,
+use super::supervisor::Supervisor;
+use crate::{
+    error::Error,
+    heads::Publisher,
+    host::{
+        database::{OWNER, SERVICE},
+        log::{self, LOG},
+    },
+    keys, public_log,
 };
-use crate::{error::Error, keys};
 
 pub(super) fn services_config(
     supervisor: &Supervisor,
@@ -40,7 +43,7 @@ pub(super) fn services_config(
             log: LOG,
             signing_key: Arc::clone(&supervisor.keys.signing),
             publisher,
-            heads: heads::newest(&supervisor.repository)?,
+            heads: log::newest(&supervisor.repository)?,
             trusted: keys::trusted(&supervisor.instance.keys(), &supervisor.repository)?,
             public: Some(public_log::config(
                 &supervisor.config,

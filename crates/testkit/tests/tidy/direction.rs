@@ -147,7 +147,14 @@ pub(super) fn faults(path: &str, text: &str) -> Vec<String> {
             "{path}: the module {module} has no row in the table of modules"
         )];
     };
-    let named: BTreeSet<String> = named_from_root(inside, &without_comments(text));
+    // Tests look at a module from outside, and are not shipped.
+    let is_tests = |part: &str| part == "tests" || part.ends_with("tests.rs");
+    if inside.split('/').any(is_tests) {
+        return Vec::new();
+    }
+    let shipped = text.split("#[cfg(test)]\nmod tests {").next();
+    let code = without_comments(shipped.unwrap_or(text));
+    let named: BTreeSet<String> = named_from_root(inside, &code);
     let wrong = named
         .into_iter()
         .filter(|name| name != module && !may_use.contains(&name.as_str()));
@@ -177,24 +184,18 @@ fn named_from_root(inside: &str, code: &str) -> BTreeSet<String> {
             named.extend(first_names(&code[at + "crate::".len()..]));
         }
     }
-    let (shipped, tests) = code
-        .split_once("#[cfg(test)]\nmod tests {")
-        .unwrap_or((code, ""));
-    let depth = depth(inside);
-    for (part, supers) in [(shipped, depth), (tests, depth + 1)] {
-        let climb = "super::".repeat(supers);
-        for (at, _) in part.match_indices(&climb) {
-            named.extend(first_names(&part[at + climb.len()..]));
-        }
+    let climb = "super::".repeat(depth(inside));
+    for (at, _) in code.match_indices(&climb) {
+        named.extend(first_names(&code[at + climb.len()..]));
     }
     named
 }
 
-/// How many `super::` lead from a file's module to the root. Tests in a file of their own are one module further in.
+/// How many `super::` lead from a file's module to the root.
 fn depth(inside: &str) -> usize {
     let stem = inside.strip_suffix(".rs").unwrap_or(inside);
     let module = stem.strip_suffix("/mod").unwrap_or(stem);
-    module.split('/').count() + usize::from(module.ends_with("_tests"))
+    module.split('/').count()
 }
 
 /// `a` of `a::b`, or `a` and `c` of `{a::b, c}`.
@@ -257,9 +258,10 @@ pub(super) fn can_fail() {
         ("data/a.rs", "/// See [`crate::Services`].", 0),
         (
             "config.rs",
-            "\n#[cfg(test)]\nmod tests {\nuse super::*;\nuse super::Settings;",
+            "\n#[cfg(test)]\nmod tests {\nuse crate::running::x;\nuse super::Settings;",
             0,
         ),
+        ("data/a_tests.rs", "use crate::running::x;", 0),
         ("lib.rs", "pub use running::Running;", 0),
     ] {
         let found = faults(&format!("crates/services/src/{path}"), text);

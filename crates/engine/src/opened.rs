@@ -9,9 +9,8 @@ use crate::{
     clusters,
     config::{Config, ObjectLock},
     error::Error,
-    instance::Instance,
+    host::{instance::Instance, location::Location},
     keys,
-    location::Location,
 };
 
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use postgres_physical::server::OsUser;
 
 use crate::{
     error::Error,
-    instance::{Instance, make_folder},
+    host::instance::{Instance, make_folder},
 };
 
 /// What a socket's own name may add to its folder.

@@ -11,7 +11,10 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, location::Location, up::sockets};
+use crate::{
+    error::Error,
+    host::{location::Location, sockets},
+};
 
 const CONTROL_SOCKET: &str = "control.sock";
 /// The engine looks once a second whether it can be found.

@@ -1,15 +1,15 @@
 //! The log for outsiders: where its tiles, checkpoints and cosignatures are kept, and by which names it goes.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use audit::{NoteKey, SignatureKind, SignedHead, TileId};
 use repository::Repository;
 use services::{PublicLogConfig, PublicLogStore, WitnessConfig};
 
-use super::heads::log_name;
 use crate::{
     config::{Audit, Config},
     error::Error,
+    host::log::log_name,
 };
 
 /// Objects that are written once, in the instance's repository.
@@ -95,18 +95,12 @@ impl PublicLogStore for Kept {
     }
 }
 
-/// The folder that a gateway shows, whether this process writes it or another.
-pub(crate) fn folder(config: &Config) -> PathBuf {
-    let named = config.audit.public_folder.clone();
-    named.unwrap_or_else(|| config.root.join("public_log"))
-}
-
 /// What the log is published with.
 pub(crate) fn config(config: &Config, repository: &Repository) -> Result<PublicLogConfig, Error> {
     let audit = &config.audit;
     Ok(PublicLogConfig {
         name: name(audit, repository)?,
-        folder: folder(config),
+        folder: config.public_folder(),
         store: Arc::new(Kept(repository.clone())),
         witnesses: witnesses(audit)?,
         witness_every: Duration::from_secs(u64::from(audit.witness_seconds.get())),

@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use audit::{Dated, KEPT_MAX, SigningKey, Thinning, VerifyingKey, staying};
 use repository::{Repository, heads::ThinnedName};
 
-use super::heads::{LOG, Place, log_name, thinnings};
-use crate::error::Error;
+use super::heads::{Place, thinnings};
+use crate::{
+    error::Error,
+    host::log::{LOG, log_name},
+};
 
 /// Fewer are not worth a record.
 const YOUNG_MIN: usize = 30;
@@ -197,7 +200,7 @@ mod tests {
     use repository::store::MemoryStore;
 
     use super::*;
-    use crate::up::heads::stored;
+    use crate::host::log::stored;
 
     const SECOND: i64 = 1_000_000;
 

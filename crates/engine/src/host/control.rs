@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{error::Error, instance::Instance};
+use crate::{error::Error, host::instance::Instance};
 
 /// A feed of a million rows is loaded within one request.
 const TIMEOUT: Duration = Duration::from_secs(600);

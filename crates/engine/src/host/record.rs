@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::{commands::import::who, control::Control, error::Error, instance::Instance};
+use crate::{
+    error::Error,
+    host::{control::Control, instance::Instance, person::who},
+};
 
 /// An event for the audit log, with who made it.
 #[derive(Clone, Debug)]

@@ -1,0 +1,7 @@
+//! Who works here.
+
+/// Who did it, for the record: the operating system's name for this account.
+pub(crate) fn who() -> String {
+    postgres_physical::server::OsUser::current()
+        .map_or_else(|_| "unknown".to_owned(), |user| user.name)
+}
