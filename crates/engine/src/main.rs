@@ -6,7 +6,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod anchors;
-mod beside;
 mod cli;
 mod clusters;
 mod commands;
@@ -31,6 +30,7 @@ mod reload;
 mod restored;
 mod schema;
 mod schema_check;
+mod scratch;
 mod serve;
 mod settings_file;
 mod spare;

@@ -28,6 +28,35 @@ pub(crate) struct Source<'a> {
     pub(crate) log: &'a Path,
 }
 
+impl Source<'_> {
+    /// Replays WAL into the plan's restored files, on a timeline that is taken for it in the repository.
+    pub(crate) fn replay(
+        &self,
+        plan: &Plan,
+        to: &Path,
+        fetch: &FetchCommand,
+        steps: &Steps,
+    ) -> recovery::Result<Recovered> {
+        let request = Recover {
+            repository: self.repository,
+            private: self.private,
+            plan,
+            dir: to,
+            binaries: self.binaries,
+            user: self.user,
+            fetch,
+            log: self.log,
+        };
+        recover(&request, steps)
+    }
+}
+
+/// `restore_command` of every replay: this program.
+pub(crate) fn fetched_by_this_program() -> Result<FetchCommand, Error> {
+    let program = std::env::current_exe().map_err(Error::file("cannot find", "this program"))?;
+    Ok(FetchCommand::Program(program))
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -119,18 +148,7 @@ pub(crate) fn replay(
     to: &Path,
     steps: &Steps,
 ) -> Result<Outcome, Error> {
-    let program = std::env::current_exe().map_err(Error::file("cannot find", "this program"))?;
-    let request = Recover {
-        repository: source.repository,
-        private: source.private,
-        plan: &plan,
-        dir: to,
-        binaries: source.binaries,
-        user: source.user,
-        fetch: &FetchCommand::Program(program),
-        log: source.log,
-    };
-    let recovered = recover(&request, steps)?;
+    let recovered = source.replay(&plan, to, &fetched_by_this_program()?, steps)?;
     let fact = RecoveryFact {
         restore_id: recovered.restore_id.clone(),
         timeline: recovered.timeline,

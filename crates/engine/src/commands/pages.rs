@@ -12,13 +12,13 @@ use serde::Serialize;
 
 use super::{restore, table::live};
 use crate::{
-    beside::Maker,
     cli::{RepositoryArgs, RunningArgs},
     config::Config,
     error::Error,
     host::{instance::Instance, progress::Steps, record::Event},
     opened::Opened,
     question::confirmed_unless,
+    scratch::Maker,
     terminal,
 };
 
@@ -231,7 +231,7 @@ fn mend(
         let put = match remedy(page) {
             Remedy::Page if !held.is_bad(page) => Put::GoodAlready,
             Remedy::Page => match &beside {
-                Some(Ok(beside)) => held.put(page, &beside.scratch.data())?,
+                Some(Ok(beside)) => held.put(page, &beside.folder.data())?,
                 Some(Err(error)) => Put::Refused(error.to_string()),
                 None => Put::GoodAlready,
             },

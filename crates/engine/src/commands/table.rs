@@ -14,7 +14,6 @@ use recovery::table::{Dump, Merged, Mode, Preview, Request, TableName, Work};
 
 use super::restore;
 use crate::{
-    beside::{Beside, Maker},
     cli::{RepositoryArgs, RunningArgs, TableCommand, TableMode, TableRestoreArgs},
     clusters,
     config::Config,
@@ -28,6 +27,7 @@ use crate::{
     },
     opened::Opened,
     question::confirmed_unless,
+    scratch::{Maker, ScratchCluster},
     terminal,
 };
 
@@ -231,7 +231,7 @@ fn check_append_only(live: &ConnectOptions, tables: &[TableName]) -> Result<(), 
 }
 
 /// With an engine running on the instance's own database the merge goes on its record: what, from when, how many; never content.
-fn record(instance: &Instance, args: &TableRestoreArgs, beside: &Beside, merged: &Merged) {
+fn record(instance: &Instance, args: &TableRestoreArgs, beside: &ScratchCluster, merged: &Merged) {
     if !is_own(args) || !instance.is_locked() {
         return;
     }

@@ -6,8 +6,7 @@ use recovery::database::{Plan, Recovered};
 use serde_json::{Value, json};
 use services::{AuditReport, Period};
 
-use super::scratch::Scratch;
-use crate::{error::Error, host::log::LOG, schema_check::schema_check};
+use crate::{error::Error, host::log::LOG, schema_check::schema_check, scratch::ScratchFolder};
 
 /// Quotes that are priced again: windows of so many entries, spread evenly over the log.
 const WINDOWS: u64 = 8;
@@ -23,7 +22,7 @@ pub(super) fn not_an_engine() -> Vec<Check> {
 
 pub(super) struct Audited<'a> {
     pub(super) database: &'a str,
-    pub(super) scratch: &'a Scratch,
+    pub(super) scratch: &'a ScratchFolder,
     pub(super) trusted: &'a [VerifyingKey],
     pub(super) plan: &'a Plan,
     pub(super) recovered: &'a Recovered,

@@ -3,13 +3,12 @@
 //! that lie outside the database, and a sample of quotes priced again.
 
 mod audited;
+mod looks;
 mod priority;
 mod record;
-pub(crate) mod scratch;
 mod second_road;
 
 pub(crate) use record::{Record, event};
-pub(crate) use scratch::sweep;
 pub(crate) use second_road::{Copied, Reach};
 
 use std::time::Instant;
@@ -20,9 +19,7 @@ use postgres_physical::{
     lsn::Lsn,
     server::{Absence, Binaries, OsUser},
 };
-use recovery::database::{
-    FetchCommand, Plan, Recover, Recovered, RestoreOptions, Target, plan, recover, restore,
-};
+use recovery::database::{Plan, Recovered, RestoreOptions, Restored, Target, plan};
 use repository::{
     Repository,
     backup::{BackupState, BackupSummary, catalogue},
@@ -33,8 +30,9 @@ use serde_json::json;
 use crate::{
     error::Error,
     host::{log, progress::Steps},
+    restored::Source,
+    scratch::{Claim, ScratchFolder},
 };
-use scratch::Scratch;
 
 /// All that a proof needs: nothing of the running database.
 #[derive(Clone, Debug)]
@@ -56,51 +54,47 @@ impl Prover {
         priority::lower();
         let backups = catalogue(&self.repository)?.backups;
         let backup = chosen(&backups, id)?;
-        let scratch = Scratch::claim(&self.work, &self.user, &self.repository)?;
+        // Given back after the folder is gone, however this ends: nothing will ever run on that timeline.
+        let mut claim = None;
+        let scratch = ScratchFolder::claim(&self.work, &self.user, &self.repository)?;
         // Before the plan: whatever was signed by now must be in a restore to the newest WAL.
         let heads = log::stored(&self.repository)?;
         let began = Instant::now();
         let mut record = Record::begin(backup);
-        let (mut claim, outcome) = self.bring_back(backup, &backups, &scratch, steps, &mut record);
-        if let Some(recovered) = outcome? {
+        let target = target(backup, &backups);
+        let came =
+            self.try_to_bring_back(backup, target, &scratch, steps, &mut record, &mut claim)?;
+        if let Some(recovered) = came {
             self.examine(&scratch, &recovered, heads, steps, &mut record)?;
         }
         if steps.is_cancelled() {
             return Err(interrupted());
         }
         drop(scratch);
-        // Nothing will ever run on this timeline: its folder is gone.
-        claim.release(&self.repository);
+        drop(claim);
         record.end(began.elapsed());
         Ok(record)
     }
 
     /// Restores and replays. `None`: it failed, and that is the verdict.
-    fn bring_back(
-        &self,
-        backup: &BackupSummary,
-        all: &[BackupSummary],
-        scratch: &Scratch,
-        steps: &Steps,
-        record: &mut Record,
-    ) -> (Claim, Result<Option<(Plan, Recovered)>, Error>) {
-        let mut claim = Claim::default();
-        let target = target(backup, all);
-        let outcome = self.try_to_bring_back(backup, target, scratch, steps, record, &mut claim);
-        (claim, outcome)
-    }
-
     fn try_to_bring_back(
         &self,
         backup: &BackupSummary,
         target: Target,
-        scratch: &Scratch,
+        scratch: &ScratchFolder,
         steps: &Steps,
         record: &mut Record,
-        claim: &mut Claim,
+        claim: &mut Option<Claim>,
     ) -> Result<Option<(Plan, Recovered)>, Error> {
         let began = Instant::now();
-        let (plan, restored) = match self.restore(backup, target, scratch, steps) {
+        let source = Source {
+            repository: &self.repository,
+            private: &self.private,
+            binaries: &self.binaries,
+            user: &self.user,
+            log: &scratch.log(),
+        };
+        let (plan, restored) = match self.restore(&source, backup, target, scratch, steps)? {
             Ok(done) => done,
             Err(error) => return verdict(error, "restore", record),
         };
@@ -109,25 +103,14 @@ impl Prover {
             "settings_without_effect": restored.omissions.sentences,
         });
         record.add(Check::passed("restore", detail));
-        scratch.note_restore(&plan.restore_id)?;
         let began = Instant::now();
-        let request = Recover {
-            repository: &self.repository,
-            private: &self.private,
-            plan: &plan,
-            dir: &scratch.data(),
-            binaries: &self.binaries,
-            user: &self.user,
-            fetch: &FetchCommand::Program(
-                std::env::current_exe().map_err(Error::file("cannot find", "this program"))?,
-            ),
-            log: &scratch.log(),
-        };
-        let recovered = match recover(&request, steps) {
-            Ok(recovered) => recovered,
+        let recovered = match scratch.replay(&source, &plan, steps)? {
+            Ok((recovered, taken)) => {
+                *claim = Some(taken);
+                recovered
+            }
             Err(error) => return verdict(error, "replay", record),
         };
-        claim.0 = Some((recovered.timeline, plan.restore_id.clone()));
         let detail = json!({
             "replayed_to": Lsn(recovered.switch_lsn).to_string(), "timeline": recovered.parent_timeline,
             "wal_bytes": recovered.wal_bytes, "millis": millis(began),
@@ -138,37 +121,33 @@ impl Prover {
 
     fn restore(
         &self,
+        source: &Source<'_>,
         backup: &BackupSummary,
         target: Target,
-        scratch: &Scratch,
+        scratch: &ScratchFolder,
         steps: &Steps,
-    ) -> recovery::Result<(Plan, recovery::database::Restored)> {
-        let plan = plan(&self.repository, &self.private, target)?;
-        if plan.backup.id != backup.id {
-            return Err(recovery::Error::NothingToRestore(format!(
-                "the way to the end of backup {} leads through backup {}, which ends at the same place",
-                backup.id, plan.backup.id
-            )));
-        }
-        scratch.check_space(backup.bytes_source, plan.wal_bytes)?;
+    ) -> Result<recovery::Result<(Plan, Restored)>, Error> {
+        let plan = match plan(&self.repository, &self.private, target) {
+            Ok(plan) if plan.backup.id == backup.id => plan,
+            Ok(other) => {
+                return Ok(Err(recovery::Error::NothingToRestore(format!(
+                    "the way to the end of backup {} leads through backup {}, which ends at the same place",
+                    backup.id, other.backup.id
+                ))));
+            }
+            Err(error) => return Ok(Err(error)),
+        };
         let options = RestoreOptions {
             threads: 1,
             ..RestoreOptions::new(self.user.clone())
         };
-        let restored = restore(
-            &self.repository,
-            &self.private,
-            &plan,
-            &scratch.data(),
-            &options,
-            steps,
-        )?;
-        Ok((plan, restored))
+        let restored = scratch.restore(source, &plan, &options, steps)?;
+        Ok(restored.map(|restored| (plan, restored)))
     }
 
     fn examine(
         &self,
-        scratch: &Scratch,
+        scratch: &ScratchFolder,
         (plan, recovered): &(Plan, Recovered),
         heads: Vec<audit::SignedHead>,
         steps: &Steps,
@@ -216,19 +195,6 @@ impl Prover {
         });
         drop(server);
         Ok(())
-    }
-}
-
-/// The timeline that the replay took, to be given back.
-#[derive(Default)]
-struct Claim(Option<(u32, String)>);
-
-impl Claim {
-    fn release(&mut self, repository: &Repository) {
-        if let Some((timeline, restore_id)) = self.0.take() {
-            // When that fails the number stays taken, which harms nobody.
-            let _ = repository::timelines::release(repository, timeline, &restore_id);
-        }
     }
 }
 

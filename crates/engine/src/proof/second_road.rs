@@ -9,10 +9,11 @@ use recovery::database::Target;
 use repository::backup::{BackupState, BackupSummary, catalogue};
 use services::AuditReport;
 
-use super::{Claim, Prover, Record, Scratch, audited::Audited, chosen, no_verdict};
+use super::{Prover, Record, audited::Audited, chosen, no_verdict};
 use crate::{
     error::Error,
     host::{log, progress::Steps},
+    scratch::{Claim, ScratchFolder},
 };
 
 /// How far the copy is brought.
@@ -48,14 +49,14 @@ impl Prover {
                 (newest, Target::latest().on_timeline(newest.timeline))
             }
         };
-        let scratch = Scratch::claim(&self.work, &self.user, &self.repository)?;
+        // Given back after the folder is gone, however this ends: nothing will ever run on that timeline.
+        let mut claim = None;
+        let scratch = ScratchFolder::claim(&self.work, &self.user, &self.repository)?;
         // Before the plan: whatever was signed by now must be in a restore to the newest WAL.
         let signed = log::stored(&self.repository)?;
-        let mut claim = Claim::default();
         let verified = self.verify_in(&scratch, backup, target, &signed, steps, &mut claim);
         drop(scratch);
-        // Nothing will ever run on this timeline: its folder is gone.
-        claim.release(&self.repository);
+        drop(claim);
         let (report, heads, replayed_to) = verified?;
         Ok(Copied {
             report,
@@ -69,12 +70,12 @@ impl Prover {
     /// The report, how many heads it was held against, and where the replay ended.
     fn verify_in(
         &self,
-        scratch: &Scratch,
+        scratch: &ScratchFolder,
         backup: &BackupSummary,
         target: Target,
         signed: &[SignedHead],
         steps: &Steps,
-        claim: &mut Claim,
+        claim: &mut Option<Claim>,
     ) -> Result<(AuditReport, usize, u64), Error> {
         let mut record = Record::begin(backup);
         let came = self.try_to_bring_back(backup, target, scratch, steps, &mut record, claim)?;

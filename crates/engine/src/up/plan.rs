@@ -145,7 +145,7 @@ impl Plan {
         );
         // A proof that was killed with its engine leaves a server running.
         for folder in [host.instance.proofs(), host.instance.beside()] {
-            if let Err(error) = proof::sweep(&folder, host.repository) {
+            if let Err(error) = crate::scratch::sweep(&folder, host.repository) {
                 tracing::warn!(%error, "what an earlier proof left could not be cleared");
             }
         }

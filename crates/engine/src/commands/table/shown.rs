@@ -7,7 +7,7 @@ use recovery::table::{Merged, Mode, Preview, Sample, TablePreview};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{beside::Beside, terminal::time};
+use crate::{scratch::ScratchCluster, terminal::time};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
@@ -70,7 +70,7 @@ struct Done {
 
 impl Shown {
     pub(super) fn new(
-        beside: &Beside,
+        beside: &ScratchCluster,
         preview: &Preview,
         merged: Option<&Merged>,
         dry_run: bool,

@@ -1,5 +1,9 @@
 //! A moment of the past as a cluster of its own beside the running one: restored into a scratch folder, started on a private socket, gone
-//! when dropped. It archives nothing, streams nothing, and gives its timeline back.
+//! when dropped. It archives nothing, streams nothing, and gives its timeline back. Restore tests, tables and pages are made from one.
+
+mod folder;
+
+pub(crate) use folder::{ScratchFolder, sweep};
 
 use std::{
     path::PathBuf,
@@ -11,16 +15,15 @@ use postgres_physical::{
     server::{Binaries, OsUser, Server},
     wire::ConnectOptions,
 };
-use recovery::database::{
-    FetchCommand, Plan, Recover, Recovered, RestoreOptions, Target, recover, restore,
-};
+use recovery::database::{Plan, Recovered, RestoreOptions, Target};
+use repository::Repository;
 
 use crate::{
     error::Error,
     host::progress::Steps,
     missing::{self, Missing},
     opened::Opened,
-    proof::scratch::Scratch,
+    restored::Source,
 };
 
 /// How long the stream may take to bring the WAL of a moment that was just now.
@@ -29,9 +32,9 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// In this order everything ends: the server, its folder, its timeline.
 #[derive(Debug)]
-pub(crate) struct Beside {
+pub(crate) struct ScratchCluster {
     server: Option<Server>,
-    pub(crate) scratch: Scratch,
+    pub(crate) folder: ScratchFolder,
     pub(crate) plan: Plan,
     pub(crate) recovered: Recovered,
     /// What was asked for and is not in it.
@@ -39,12 +42,22 @@ pub(crate) struct Beside {
     claim: Claim,
 }
 
-/// The timeline on which nothing will ever run.
+/// The timeline on which nothing will ever run once its folder is gone: given back when dropped.
 #[derive(Debug)]
-struct Claim {
-    repository: repository::Repository,
+pub(crate) struct Claim {
+    repository: Repository,
     timeline: u32,
     restore_id: String,
+}
+
+impl Claim {
+    fn of(repository: &Repository, plan: &Plan, recovered: &Recovered) -> Self {
+        Self {
+            repository: repository.clone(),
+            timeline: recovered.timeline,
+            restore_id: plan.restore_id.clone(),
+        }
+    }
 }
 
 impl Drop for Claim {
@@ -65,24 +78,32 @@ pub(crate) struct Maker<'a> {
 
 impl Maker<'_> {
     /// At the usual priority: somebody waits for it.
-    pub(crate) fn bring_back(&self, target: Target, steps: &Steps) -> Result<Beside, Error> {
+    pub(crate) fn bring_back(
+        &self,
+        target: Target,
+        steps: &Steps,
+    ) -> Result<ScratchCluster, Error> {
         let (repository, private) = (&self.opened.repository, self.opened.private()?);
-        let scratch = Scratch::claim(&self.work, self.user, repository)?;
+        let folder = ScratchFolder::claim(&self.work, self.user, repository)?;
         let known = missing::known(repository, &target, Vec::new())?;
         let plan = recovery::database::plan_watched(repository, &private, target, steps)?;
         let missing = missing::from(repository, &plan, &known)?;
         for it in &missing {
             crate::terminal::note(&format!("bre: WARNING: {}", it.sentence));
         }
-        let mut beside = self.follow(plan, scratch, steps)?;
-        beside.missing = missing;
-        Ok(beside)
+        let mut cluster = self.follow(plan, folder, steps)?;
+        cluster.missing = missing;
+        Ok(cluster)
     }
 
     /// From a backup without a damaged page, to a place that the stream may still be bringing.
-    pub(crate) fn bring_back_sound(&self, place: Lsn, steps: &Steps) -> Result<Beside, Error> {
+    pub(crate) fn bring_back_sound(
+        &self,
+        place: Lsn,
+        steps: &Steps,
+    ) -> Result<ScratchCluster, Error> {
         let (repository, private) = (&self.opened.repository, self.opened.private()?);
-        let scratch = Scratch::claim(&self.work, self.user, repository)?;
+        let folder = ScratchFolder::claim(&self.work, self.user, repository)?;
         steps.step("waiting for the WAL of this moment");
         let deadline = Instant::now() + WAL_PATIENCE;
         let plan = loop {
@@ -97,44 +118,28 @@ impl Maker<'_> {
                 Err(error) => return Err(error.into()),
             }
         };
-        self.follow(plan, scratch, steps)
+        self.follow(plan, folder, steps)
     }
 
-    fn follow(&self, plan: Plan, scratch: Scratch, steps: &Steps) -> Result<Beside, Error> {
-        let (repository, private) = (&self.opened.repository, self.opened.private()?);
-        scratch.check_space(plan.backup.bytes_source, plan.wal_bytes)?;
-        let options = RestoreOptions::new(self.user.clone());
-        restore(
-            repository,
-            &private,
-            &plan,
-            &scratch.data(),
-            &options,
-            steps,
-        )?;
-        scratch.note_restore(&plan.restore_id)?;
-        let program = std::env::current_exe();
-        let request = Recover {
-            repository,
-            private: &private,
-            plan: &plan,
-            dir: &scratch.data(),
+    fn follow(
+        &self,
+        plan: Plan,
+        folder: ScratchFolder,
+        steps: &Steps,
+    ) -> Result<ScratchCluster, Error> {
+        let source = Source {
+            repository: &self.opened.repository,
+            private: &self.opened.private()?,
             binaries: self.binaries,
             user: self.user,
-            fetch: &FetchCommand::Program(
-                program.map_err(Error::file("cannot find", "this program"))?,
-            ),
-            log: &scratch.log(),
+            log: &folder.log(),
         };
-        let recovered = recover(&request, steps)?;
-        let claim = Claim {
-            repository: repository.clone(),
-            timeline: recovered.timeline,
-            restore_id: plan.restore_id.clone(),
-        };
-        Ok(Beside {
+        let options = RestoreOptions::new(self.user.clone());
+        folder.restore(&source, &plan, &options, steps)??;
+        let (recovered, claim) = folder.replay(&source, &plan, steps)??;
+        Ok(ScratchCluster {
             server: None,
-            scratch,
+            folder,
             plan,
             recovered,
             missing: Vec::new(),
@@ -143,11 +148,11 @@ impl Maker<'_> {
     }
 }
 
-impl Beside {
+impl ScratchCluster {
     /// Starts it: from now on it answers on its socket.
     pub(crate) fn start(&mut self, maker: &Maker<'_>, steps: &Steps) -> Result<(), Error> {
         steps.step("starting it privately");
-        self.server = Some(self.scratch.start(maker.binaries, maker.user)?);
+        self.server = Some(self.folder.start(maker.binaries, maker.user)?);
         tracing::debug!(
             timeline = self.claim.timeline,
             "a moment is back beside the database"
@@ -156,6 +161,6 @@ impl Beside {
     }
 
     pub(crate) fn connect(&self, database: &str) -> ConnectOptions {
-        self.scratch.connect(database)
+        self.folder.connect(database)
     }
 }

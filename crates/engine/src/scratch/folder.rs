@@ -7,24 +7,22 @@ use std::{
     time::Duration,
 };
 
-use assurance::verification::Check;
 use postgres_physical::{
     server::{
-        Binaries, Leftover, OsUser, Server, ServerError, StartOptions, databases, remove_tree,
-        sql::Client, write_cluster_file,
+        Binaries, Leftover, OsUser, Server, ServerError, StartOptions, remove_tree,
+        write_cluster_file,
     },
     wire::ConnectOptions,
 };
+use recovery::database::{Plan, Recovered, RestoreOptions, Restored, restore};
 use repository::Repository;
 use rustix::fs::{FlockOperation, flock};
-use serde_json::json;
 
+use super::Claim;
 use crate::{
     error::Error,
-    host::{
-        database::{DATABASE, SUPERUSER},
-        instance::make_folder,
-    },
+    host::{database::SUPERUSER, instance::make_folder, progress::Steps},
+    restored::{Source, fetched_by_this_program},
 };
 
 const PORT: u16 = 5432;
@@ -36,14 +34,14 @@ const LEFT_FREE_BYTES: u64 = 1 << 30;
 const RESTORE_ID: &str = "restore_id";
 
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct ScratchFolder {
     root: PathBuf,
     /// Short enough for a socket, closed to everybody but the server's account.
     sockets: tempfile::TempDir,
     _lock: File,
 }
 
-impl Scratch {
+impl ScratchFolder {
     pub(crate) fn claim(
         work: &Path,
         user: &OsUser,
@@ -70,8 +68,40 @@ impl Scratch {
         self.root.join("data")
     }
 
+    /// Brings the files of the plan's backup here, once there is room for all that follows. The outer error speaks of this folder.
+    pub(crate) fn restore(
+        &self,
+        source: &Source<'_>,
+        plan: &Plan,
+        options: &RestoreOptions,
+        steps: &Steps,
+    ) -> Result<recovery::Result<Restored>, Error> {
+        let (repository, private) = (source.repository, source.private);
+        let space = self.check_space(plan.backup.bytes_source, plan.wal_bytes);
+        let restored =
+            space.and_then(|()| restore(repository, private, plan, &self.data(), options, steps));
+        if restored.is_ok() {
+            self.note_restore(&plan.restore_id)?;
+        }
+        Ok(restored)
+    }
+
+    /// Replays WAL into them. The claim is to outlive this folder.
+    pub(crate) fn replay(
+        &self,
+        source: &Source<'_>,
+        plan: &Plan,
+        steps: &Steps,
+    ) -> Result<recovery::Result<(Recovered, Claim)>, Error> {
+        let replayed = source.replay(plan, &self.data(), &fetched_by_this_program()?, steps);
+        Ok(replayed.map(|recovered| {
+            let claim = Claim::of(source.repository, plan, &recovered);
+            (recovered, claim)
+        }))
+    }
+
     /// Written down before the replay claims a timeline.
-    pub(crate) fn note_restore(&self, restore_id: &str) -> Result<(), Error> {
+    fn note_restore(&self, restore_id: &str) -> Result<(), Error> {
         let path = self.root.join(RESTORE_ID);
         std::fs::write(&path, restore_id).map_err(Error::file("cannot write", &path))
     }
@@ -81,7 +111,7 @@ impl Scratch {
     }
 
     /// Restored files, the WAL that is replayed and written again, and what stays free.
-    pub(crate) fn check_space(&self, bytes: u64, wal_bytes: u64) -> recovery::Result<()> {
+    fn check_space(&self, bytes: u64, wal_bytes: u64) -> recovery::Result<()> {
         let Ok(disk) = rustix::fs::statvfs(&self.root) else {
             return Ok(());
         };
@@ -98,59 +128,6 @@ impl Scratch {
             free,
             needed,
         })
-    }
-
-    /// Of the stopped cluster. PostgreSQL's own program says which file and block.
-    pub(super) fn page_checksums(&self, binaries: &Binaries, user: &OsUser) -> Check {
-        const NAME: &str = "page_checksums";
-        let program = binaries.program("pg_checksums");
-        let mut command = user.command(&program);
-        let output = match command.arg("--check").arg("-D").arg(self.data()).output() {
-            Ok(output) => output,
-            Err(error) => {
-                return Check::skipped(NAME, format!("cannot run {}: {error}", program.display()));
-            }
-        };
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let printed = String::from_utf8_lossy(&output.stdout);
-        let figure = |label: &str| -> Option<u64> {
-            let line = printed.lines().find(|line| line.starts_with(label))?;
-            line.rsplit(' ').next()?.parse().ok()
-        };
-        let blocks = figure("Blocks scanned:");
-        if output.status.success() {
-            return Check::passed(NAME, json!({ "blocks": blocks }));
-        }
-        if said.contains("not enabled") {
-            return Check::skipped(
-                NAME,
-                "the cluster has no data checksums (pg_checksums --enable)",
-            );
-        }
-        let bad: Vec<&str> = said
-            .lines()
-            .filter(|line| line.contains("checksum"))
-            .take(20)
-            .collect();
-        let first = bad.first().map_or(said.trim(), |line| *line);
-        let count = figure("Bad checksums:");
-        let why = match count {
-            Some(count) => format!(
-                "{count} pages fail their checksum; the first: {}",
-                self.short(first)
-            ),
-            None => self.short(said.trim()),
-        };
-        Check::failed(
-            NAME,
-            why,
-            json!({ "blocks": blocks, "bad": count, "named": bad }),
-        )
-    }
-
-    /// Names inside the cluster, not of this folder.
-    fn short(&self, text: &str) -> String {
-        text.replace(&format!("{}/", self.data().display()), "")
     }
 
     /// On a socket that only the server's account and we can reach; sends nothing, archives nothing, waits for nobody.
@@ -179,51 +156,12 @@ impl Scratch {
         ConnectOptions::unix(self.sockets.path(), PORT, SUPERUSER, database)
     }
 
-    /// Fails when a database cannot be entered for want of something on this machine: that says nothing of the backup.
-    pub(super) fn collations(&self) -> Result<Check, Error> {
-        const NAME: &str = "collation_versions";
-        let here = recovery::database::databases_here(&self.connect("template1"));
-        if let Some(reason) = here.unusable.into_iter().next() {
-            return Err(super::no_verdict(reason));
-        }
-        Ok(match here.ordered_otherwise.is_empty() {
-            true => Check::passed(NAME, json!({})),
-            false => Check::skipped(NAME, here.ordered_otherwise.join("; ")),
-        })
-    }
-
-    pub(super) fn url(&self, database: &str) -> String {
+    pub(crate) fn url(&self, database: &str) -> String {
         self.connect(database).to_url()
-    }
-
-    /// This copy is ours: databases that take no connections take some here, so that they are looked at like the others.
-    pub(super) fn open_databases(&self) -> Result<(), Error> {
-        let mut client = Client::connect(&self.connect("postgres"))?;
-        client.query("UPDATE pg_database SET datallowconn = true WHERE NOT datallowconn AND datconnlimit <> -2")?;
-        Ok(())
-    }
-
-    /// The engine's database where there is one.
-    pub(super) fn engine_database(&self) -> Result<String, Error> {
-        let mut client = Client::connect(&self.connect("postgres"))?;
-        let mut listed = databases(&mut client)?;
-        listed.sort_by_key(|database| database.name != DATABASE);
-        for database in listed.into_iter().filter(|it| it.is_open() && !it.template) {
-            // One that cannot be entered is told by the checks of all databases.
-            let Ok(mut client) = Client::connect(&self.connect(&database.name)) else {
-                continue;
-            };
-            let there = "SELECT 1 FROM pg_class WHERE relname = 'audit_log' AND relkind = 'r'";
-            if client.value(there)?.is_some() {
-                return Ok(database.name);
-            }
-        }
-        let engines = Client::connect(&self.connect(DATABASE));
-        Ok(engines.map_or("postgres", |_| DATABASE).to_owned())
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchFolder {
     fn drop(&mut self) {
         if let Err(error) = clear(&self.root) {
             tracing::warn!(%error, "the scratch folder of a proof stays; the next proof clears it");
