@@ -17,6 +17,7 @@ mod expiry;
 mod heads;
 mod health;
 mod host;
+mod inclusion;
 mod jobs;
 mod keys;
 mod lost;

@@ -4,38 +4,24 @@
 use std::{
     fs::OpenOptions,
     io::{Read, Write},
-    ops::ControlFlow,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use audit::{InclusionProof, KeyStatement, ProofError, Proved, Prover, SignedHead, VerifyingKey};
-use repository::{Repository, heads::keep_head};
+use audit::{InclusionProof, KeyStatement, Proved, VerifyingKey};
+use repository::heads::keep_head;
 use serde::Serialize;
-use services::Place;
 
 use super::audit::database;
 use crate::{
     cli::AuditProveArgs,
     error::Error,
-    host::{
-        instance::Instance,
-        log::{LOG, log_name},
-    },
+    host::{instance::Instance, log::LOG},
+    inclusion::{self, Wanted},
     keys::{trusted, verifying_key},
     opened::Opened,
     terminal::{self, time},
 };
-
-/// Heads are tried until one fits: those of stretches that a recovery left behind do not.
-const HEADS_MAX: usize = 16;
-
-fn refused(reason: impl Into<String>) -> Error {
-    Error::Refused {
-        what: "no proof was made",
-        reason: reason.into(),
-    }
-}
 
 #[derive(Debug, Serialize)]
 struct Written<'a> {
@@ -57,8 +43,13 @@ pub(super) async fn prove(
     let opened = Opened::at(instance, &args.audit.repository)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
     let database = database(instance, &args.audit)?;
-    let place = place(&database, args).await?;
-    let proof = proof_of(&opened.repository, &database, place, &keys).await?;
+    let wanted = Wanted {
+        position: args.position,
+        id: args.id.as_deref().unwrap_or_default(),
+        step: args.step,
+    };
+    let place = inclusion::place(&database, &wanted).await?;
+    let proof = inclusion::prove(&opened.repository, &database, place, &keys).await?;
     let named = proof.head().claimed();
     // Whoever gets the proof may look for its head here. A repository that is only read has an engine that thins no head of the last hour.
     if let Err(error) = keep_head(
@@ -74,7 +65,9 @@ pub(super) async fn prove(
         return Ok(ExitCode::SUCCESS);
     };
     write(file, &proof.to_json())?;
-    let proved = proof.verify(&keys).map_err(failed)?;
+    let proved = proof
+        .verify(&keys)
+        .map_err(|error| inclusion::refused(error.to_string()))?;
     let written = Written {
         file,
         log: proved.entry.log,
@@ -98,105 +91,6 @@ pub(super) async fn prove(
         )
     });
     Ok(ExitCode::SUCCESS)
-}
-
-fn failed(error: ProofError) -> Error {
-    refused(error.to_string())
-}
-
-/// Epoch and position.
-async fn place(database: &str, args: &AuditProveArgs) -> Result<(u32, u64), Error> {
-    if let Some(position) = args.position {
-        let entry = services::entry(database, LOG, position).await?;
-        let Some(entry) = entry else {
-            let losses = services::losses(database, LOG).await?;
-            return Err(match losses.iter().find(|loss| loss.holds(position)) {
-                Some(loss) => refused(format!("entry {position} {}", loss.describe())),
-                None => refused(format!("the log has no entry {position} (yet)")),
-            });
-        };
-        return Ok((u32::try_from(entry.epoch).unwrap_or_default(), position));
-    }
-    let id = args.id.as_deref().unwrap_or_default();
-    let places = services::places(database, LOG, id).await?;
-    let of_step = |place: &&Place| match (args.step, &place.step) {
-        (Some(wanted), Some((step, _))) => wanted == *step,
-        (Some(_), None) => false,
-        (None, _) => true,
-    };
-    match places.iter().rfind(of_step) {
-        Some(place) => Ok((place.epoch, place.position)),
-        None if places.is_empty() => {
-            let losses = services::losses(database, LOG).await?;
-            Err(match losses.iter().find(|loss| loss.is_of_text(id)) {
-                Some(loss) => refused(format!(
-                    "nothing is recorded under {id}, and it was made when entries were recorded that are {}",
-                    loss.describe()
-                )),
-                None => refused(format!(
-                    "nothing is recorded under {id}: it is the id of a quote or of a locate, as it was answered"
-                )),
-            })
-        }
-        None => Err(refused(format!("{id} has no such step"))),
-    }
-}
-
-/// The head around which the fewest entries have to be read comes first.
-async fn proof_of(
-    repository: &Repository,
-    database: &str,
-    (epoch, position): (u32, u64),
-    keys: &[VerifyingKey],
-) -> Result<InclusionProof, Error> {
-    let span = |size: u64| Prover::stretch(size, position).map(|(from, to)| to - from);
-    let mut heads: Vec<(u64, u64, u32)> = repository::heads::head_sizes(repository, &log_name())?
-        .into_iter()
-        .filter(|(of, _)| *of >= epoch)
-        .filter_map(|(of, size)| Some((span(size)?, size, of)))
-        .collect();
-    heads.sort_unstable();
-    let mut last = None;
-    for (_, size, of) in heads.into_iter().take(HEADS_MAX) {
-        let Some(head) = repository::heads::head(repository, &log_name(), (of, size))? else {
-            continue;
-        };
-        let head = SignedHead::from_json(&head)?;
-        head.verify(keys)?;
-        match below(database, head, position).await? {
-            Ok(proof) => return Ok(proof),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(match last {
-        None => refused(format!(
-            "no signed head in the repository reaches the entry {position} yet: one follows within a second or so of the stream"
-        )),
-        Some(error) => refused(format!("{error}. Run: bre audit verify")),
-    })
-}
-
-/// The inner error: this head does not fit the log of today.
-async fn below(
-    database: &str,
-    head: SignedHead,
-    position: u64,
-) -> Result<Result<InclusionProof, ProofError>, Error> {
-    let size = head.claimed().size;
-    let Some(mut prover) = Prover::new(head, position) else {
-        return Err(refused(format!(
-            "a head of size {size} has no entry {position}"
-        )));
-    };
-    let (from, _) = prover.needs();
-    services::export_from(database, LOG, from, |stored| {
-        match prover.push(stored.bytes) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    })
-    .await?;
-    Ok(prover.finish())
 }
 
 /// Whole, durable, and never over another file.
