@@ -339,12 +339,9 @@ mod tests {
                 .next()
                 .is_some_and(|s| s.trim_start().starts_with('Z'))
         };
-        for _ in 0..1000 {
-            if std::fs::read_to_string(&status).map_or(true, gone) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        panic!("the command's child lives on");
+        testkit::eventually("the command's child ends", || {
+            let is_gone = std::fs::read_to_string(&status).map_or(true, gone);
+            is_gone.then_some(())
+        });
     }
 }

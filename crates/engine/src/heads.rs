@@ -17,10 +17,9 @@ use crate::{
     anchors::{self, Anchors},
     config::Config,
     error::Error,
-    host::log::{LOG, log_name},
+    host::log::{LOG, log_name, stored},
 };
 
-const EPOCH_DIGITS: usize = 8;
 /// Between two passes of thinning.
 const THIN_EVERY: Duration = Duration::from_secs(600);
 /// More ranges than this are not told one by one.
@@ -437,6 +436,7 @@ mod tests {
     use repository::store::MemoryStore;
 
     use super::*;
+    use crate::host::log::newest;
 
     #[test]
     fn a_start_reads_one_head_an_epoch() {

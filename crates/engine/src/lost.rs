@@ -1,4 +1,4 @@
-//! What an engine cannot go on without.
+//! What an engine needs at every moment, once it is gone.
 
 /// What is gone, so that there is nothing to wait for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Questions to a person before something is let go of.
+//! Questions to a person before something is deleted.
 
 use std::io::{IsTerminal, Write};
 

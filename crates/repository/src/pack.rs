@@ -11,7 +11,7 @@ use crate::pipeline::{
     BoxHeader, BoxKind, Compression, ObjectHeader, ObjectKind, ObjectOpener, ObjectSealer,
     OpenedBox, read_header,
 };
-use crate::read_back::read_back::boxes_of;
+use crate::read_back::boxes_of;
 
 pub(crate) const PACK_BYTES_MAX: usize = 32 << 20;
 const ENTRY: usize = 48;

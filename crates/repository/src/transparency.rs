@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::Repository;
 use crate::error::{Result, StoreError};
-use crate::heads::heads::{beside, put_once};
+use crate::heads::{beside, put_once};
 
 /// Cosigned checkpoints stand below it, beside the signed heads in `heads/`.
 const COSIGNED: &str = "cosigned/";

@@ -172,9 +172,8 @@ mod tests {
     }
 
     async fn until(peer: &Connection, expected: Seen) {
-        while peer.look() != expected {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let reached = async || (peer.look() == expected).then_some(());
+        testkit::eventually_async("the peer is seen as it is", reached).await;
     }
 
     #[tokio::test]

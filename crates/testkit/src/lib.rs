@@ -10,7 +10,6 @@
 mod authority;
 mod kms;
 pub mod odd;
-mod patience;
 mod pgbouncer;
 mod postgres;
 mod redis;
@@ -18,16 +17,17 @@ mod s3;
 mod s3_proxy;
 mod skipping;
 mod template;
+mod waiting;
 
 pub use authority::{Authority, Issued, KeyKind, base64};
 pub use kms::{moto_kms, moto_kms_key};
-pub use patience::{eventually, eventually_async, within};
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};
 pub use redis::TestRedis;
 pub use s3::{TestS3, moto_server};
 pub use s3_proxy::{S3Proxy, Weather};
 pub use skipping::skipped;
+pub use waiting::{eventually, eventually_async, within};
 
 use std::path::{Path, PathBuf};
 

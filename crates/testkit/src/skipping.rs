@@ -3,13 +3,14 @@
 use std::ffi::OsStr;
 use std::io::Write;
 
-/// Parts that whoever runs the tests has found not to be had here, separated by blanks.
+/// Parts that those who run the tests have found not to be had here, separated by blanks.
 const CANNOT_BE_HAD: &str = "BRE_CANNOT_BE_HAD";
 /// A file that gets a line for every skip: `scripts/test` counts them.
 const SKIPS: &str = "BRE_SKIPS";
 
-/// Says that a test, or a part of one, does not run for want of a part: `skip!("pgbouncer", "scripts/setup pgbouncer installs it")`.
-/// `scripts/test` counts it. Where `CI` is set it fails instead, unless `BRE_CANNOT_BE_HAD` names the part. The caller returns.
+/// Says that a test, or a part of one, does not run for want of a part: `skip!("pgbouncer", "scripts/setup pgbouncer
+/// installs it")`. `scripts/test` counts it. Where `CI` is set it fails instead, unless `BRE_CANNOT_BE_HAD` names the
+/// part. The caller returns.
 #[macro_export]
 macro_rules! skip {
     ($part:literal, $($why:tt)+) => {
@@ -50,6 +51,7 @@ fn note(file: &OsStr, line: &str) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

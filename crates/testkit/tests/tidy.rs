@@ -73,7 +73,7 @@ const EDGES: [(&str, &[&str]); 15] = [
 
 /// Where a web framework may appear, and an SQL toolkit besides it.
 const WEB: [&str; 3] = ["services", "engine", "bench"];
-/// The feature behind which API for tests lies. Nothing that is shipped has it.
+/// The feature that turns on API for tests. Nothing that is shipped has it.
 const TESTING: &str = "testing";
 const LINES_MAX: usize = 700;
 const UNRECORDED: &str = "start_unrecorded";

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     error::Error,
     host::{database::SLOT, instance::Instance},
+    question::confirmed,
     terminal,
 };
 

@@ -46,7 +46,7 @@ use crate::{
     cli::{Cli, Command},
     error::Error,
     host::{instance::Instance, runtime::wait},
-    serve, up,
+    read_book, serve, up,
 };
 
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {

@@ -1,4 +1,5 @@
-//! What the instance's database is called and knows: itself, its roles, the slot of the WAL stream, the settings of its servers.
+//! What the instance's database is called and knows: itself, its roles, the slot of the WAL stream, the settings of
+//! its servers.
 
 pub(crate) const DATABASE: &str = "bre";
 pub(crate) const SUPERUSER: &str = "postgres";

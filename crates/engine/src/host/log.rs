@@ -7,6 +7,8 @@ use repository::Repository;
 
 use crate::error::Error;
 
+const EPOCH_DIGITS: usize = 8;
+
 /// The name of the engine's log in `heads/`.
 pub(crate) const LOG: u16 = 1;
 

@@ -1,5 +1,6 @@
-//! An instance on this machine: its folder and what lies where, its locks and sockets, how a command speaks to the running engine, what
-//! it puts on record, and the names that its database knows. Everything else stands on it; it knows no command and no supervisor.
+//! An instance on this machine: its folder and what is where in it, its locks and sockets, how a command speaks to the
+//! running engine, what it puts on record, and the names that its database knows. Everything else builds on it; it
+//! knows no command and no supervisor.
 
 pub(crate) mod control;
 pub(crate) mod database;

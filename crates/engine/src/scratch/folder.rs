@@ -1,4 +1,5 @@
-//! The folder in which a backup is brought back and looked at. One at a time; whatever an earlier one left is cleared first.
+//! The folder in which a backup is brought back and looked at. One at a time; whatever an earlier one left is cleared
+//! first.
 
 use std::{
     fs::File,
@@ -68,7 +69,8 @@ impl ScratchFolder {
         self.root.join("data")
     }
 
-    /// Brings the files of the plan's backup here, once there is room for all that follows. The outer error speaks of this folder.
+    /// Brings the files of the plan's backup here, once there is room for all that follows. The outer error speaks of
+    /// this folder.
     pub(crate) fn restore(
         &self,
         source: &Source<'_>,

@@ -1,5 +1,6 @@
-//! A moment of the past as a cluster of its own beside the running one: restored into a scratch folder, started on a private socket, gone
-//! when dropped. It archives nothing, streams nothing, and gives its timeline back. Restore tests, tables and pages are made from one.
+//! A moment of the past as a cluster of its own beside the running one: restored into a scratch folder, started on a
+//! private socket, gone when dropped. It archives nothing, streams nothing, and gives its timeline back. Restore
+//! tests, tables and pages are made from one.
 
 mod folder;
 

@@ -6,17 +6,16 @@ use std::{
 };
 
 use jiff::Timestamp;
-use postgres_physical::server::{Leftover, OsUser, is_mount_root};
+use postgres_physical::server::{Leftover, is_mount_root};
 use recovery::database::Target;
 use repository::keys::RecipientPrivate;
 use serde::{Deserialize, Serialize};
-use services::RecoveryFact;
 
 use super::{observer::Step, postgres::Folder, supervisor::Supervisor};
 use crate::{
     anchors::AnchorFile,
     error::Error,
-    host::{instance::write_whole, progress::Steps},
+    host::progress::Steps,
     restored::{Source, Stage, bring_back},
 };
 

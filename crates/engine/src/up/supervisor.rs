@@ -16,12 +16,10 @@ use backup::stream::Streamer;
 use postgres_physical::server::Leftover;
 use repository::{Repository, store::Store};
 use services::{RedisSettings, Services, Tier};
-use tokio::runtime::Runtime;
 
 use super::{
     FIRST_CLIENT,
     backups::Backups,
-    database,
     ground::Ground,
     leftovers,
     observer::Observer,

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::outlook::key_outlook;
 use super::provider::{KeyError, KeyTrouble, Vault, WrapBinding, opened_by};
 use super::rotation::backups_closed_to;
 use super::wrap::WrapHeader;
 use super::{DataKey, DataKeyId, RecipientPrivate};
 use crate::Repository;
 use crate::error::{ClosedKey, Error, Result, StoreError};
+use crate::outlook::key_outlook;
 
 const ARCHIVE_ALONE: &str = "what is sealed to it of the audit archive, which has a key of its own, apart from that of the backups";
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{Evidence, EvidenceSource, ManifestFacts, ObjectClass, Outcome, REMEDY_COPY, Reading};
 use crate::backup::Proof;
 use crate::error::{Error, Result};
-use crate::heads::heads::HeadName;
+use crate::heads::HeadName;
 use crate::keys::{Vault, WrapHeader, WrapSuite, from_hex};
 use crate::repository::to_json;
 use crate::store::ObjectInfo;

@@ -19,8 +19,8 @@ use crate::known::{DocumentHasher, DocumentTable, KnownSnapshot, SnapshotSubject
 use crate::manifest::{CHUNK_BYTES, PackRef};
 use crate::pack::{BlobId, Identifier, PACK_BYTES_MAX, PackBuilder, pack_name};
 use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, seal_single};
-use crate::repository::to_json;
 use crate::references;
+use crate::repository::to_json;
 
 /// So many packs, and two more for each pack's worth of bytes: beyond that everything is stored again in one place.
 const PACKS_REFERRED_MAX: u64 = 64;

@@ -17,6 +17,16 @@ mod wal_faults;
 
 use std::sync::Arc;
 
+use crate::archive::*;
+use crate::backup::*;
+use crate::copying::*;
+use crate::heads::*;
+use crate::keys::*;
+use crate::outlook::*;
+use crate::read_back::*;
+use crate::store::*;
+use crate::timelines::*;
+use crate::wal::*;
 use crate::*;
 
 pub(super) const SYSTEM: u64 = 7_301_234_567_890_123_456;

@@ -1,5 +1,5 @@
-//! What every other module speaks of: identifiers and their rules, numbers as they are sent, times, API keys, positions, and what the
-//! services are told of their surroundings. No I/O; imports no other module.
+//! What every other module speaks of: identifiers and their rules, numbers as they are sent, times, API keys,
+//! positions, and what the services are told of their surroundings. No I/O; imports no other module.
 
 pub(crate) mod digits;
 pub(crate) mod identifiers;

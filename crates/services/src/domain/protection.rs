@@ -1,4 +1,5 @@
-//! What the services are told of their surroundings: who keeps signed heads, how the WAL stream does, that the database was restored.
+//! What the services are told of their surroundings: who keeps signed heads, how the WAL stream does, that the
+//! database was restored.
 
 use std::fmt;
 
@@ -23,7 +24,8 @@ pub trait HeadPublisher: Send + Sync + fmt::Debug {
     fn look(&self) -> Result<Option<String>, String> {
         Ok(None)
     }
-    /// Heads that should be there and are not. `whole`: all of them are looked at; otherwise the one that the anchor names.
+    /// Heads that should be there and are not. `whole`: all of them are looked at; otherwise the one that the anchor
+    /// names.
     fn missing(&self, _whole: bool) -> Result<Vec<audit::HeadRange>, String> {
         Ok(Vec::new())
     }

@@ -1,5 +1,5 @@
-//! The market in memory: rows as they were read, the view that every price is made from, the calendar, and the settings of the feeds.
-//! No SQL and no HTTP: `data` reads and keeps it, `calculation` prices from it.
+//! The market in memory: rows as they were read, the view that every price is made from, the calendar, and the
+//! settings of the feeds. No SQL and no HTTP: `data` reads and keeps it, `calculation` prices from it.
 
 mod calendar;
 mod event_risk;

@@ -1,5 +1,5 @@
-//! Services in other processes, as one process sees them: calls over internal HTTP, how they do, and the boundaries (`Calculation`,
-//! `Record`, `MarketCache`) over it. What such a call meets on its other side is in `internal`.
+//! Services in other processes, as one process sees them: calls over internal HTTP, how they do, and the boundaries
+//! (`Calculation`, `Record`, `MarketCache`) over it. What such a call meets on its other side is in `internal`.
 
 mod boundaries;
 mod client;

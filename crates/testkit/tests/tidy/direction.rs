@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 
-/// Modules directly below `src`, each with those that it may use: all of them in rows above its own.
-pub(super) const MODULES: [(&str, &[(&str, &[&str])]); 1] = [("services", &SERVICES)];
+/// A module directly below `src`, and those that it may use: all of them in rows above its own.
+type Row = (&'static str, &'static [&'static str]);
 
-const SERVICES: [(&str, &[&str]); 23] = [
+/// Of each crate whose modules have a direction.
+pub(super) const MODULES: [(&str, &[Row]); 1] = [("services", &SERVICES)];
+
+const SERVICES: [Row; 23] = [
     ("domain", &[]),
     ("market", &["domain"]),
     ("data", &["domain", "market"]),
@@ -120,7 +123,7 @@ const SERVICES: [(&str, &[&str]); 23] = [
     ),
 ];
 
-/// Rows that name what stands below them, or nothing that there is.
+/// Rows that name what is below them, or nothing that there is.
 pub(super) fn table_faults(rows: &[(&str, &[&str])]) -> Vec<String> {
     let mut above = BTreeSet::new();
     let mut faults = Vec::new();
@@ -164,7 +167,7 @@ pub(super) fn faults(path: &str, text: &str) -> Vec<String> {
 }
 
 /// The table of the file's crate, and the file's path below its `src`.
-fn place(path: &str) -> Option<(&'static [(&'static str, &'static [&'static str])], &str)> {
+fn place(path: &str) -> Option<(&'static [Row], &str)> {
     let (package, inside) = path.strip_prefix("crates/")?.split_once("/src/")?;
     let (_, rows) = MODULES.iter().find(|(name, _)| *name == package)?;
     Some((rows, inside))

@@ -54,7 +54,7 @@ impl Commit {
         }
     }
 
-    /// Replies to whoever waits for its entries, in their order.
+    /// Replies to those who wait for its entries, in their order.
     fn reply(&self, replies: Vec<Reply>, certain: &Result<(), WriteError>) {
         for (placed, reply) in self.placed.iter().zip(replies) {
             let recorded = Recorded {
@@ -266,7 +266,7 @@ impl Task {
         ended
     }
 
-    /// Keeps in mind what became of a commit. What is certain of its entries, and whether writing goes on.
+    /// Keeps in mind what became of a commit. What is certain of its entries, and whether writing continues.
     pub(super) fn settle(
         &mut self,
         open: &mut Open,

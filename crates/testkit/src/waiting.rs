@@ -1,4 +1,5 @@
-//! Waiting for a condition by asking again. The only place where tests do so: an answer in the end is no answer in time.
+//! Waiting for a condition by asking again. The only place where tests do so: an answer in the end is no answer in
+//! time.
 
 use std::time::{Duration, Instant};
 
