@@ -217,18 +217,15 @@ fn banned_words(path: &str, text: &str) -> Vec<String> {
     } else {
         prose_of_source(text)
     };
+    let prose = prose.to_lowercase();
+    let is_letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
     let mut places = Vec::new();
-    for (index, line) in prose.lines().enumerate() {
-        let line = line.to_lowercase();
-        for (word, instead) in BANNED {
-            for (at, _) in line.match_indices(word) {
-                let is_letter =
-                    |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-                if !is_letter(line[..at].chars().next_back())
-                    && !is_letter(line[at + word.len()..].chars().next())
-                {
-                    places.push(format!("{path}:{}: \"{word}\": write {instead}", index + 1));
-                }
+    for (word, instead) in BANNED {
+        for (at, _) in prose.match_indices(word) {
+            let (before, after) = (&prose[..at], &prose[at + word.len()..]);
+            if !is_letter(before.chars().next_back()) && !is_letter(after.chars().next()) {
+                let number = before.matches('\n').count() + 1;
+                places.push(format!("{path}:{number}: \"{word}\": write {instead}"));
             }
         }
     }
