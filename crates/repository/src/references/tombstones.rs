@@ -156,7 +156,7 @@ pub(crate) fn expiring_snapshots(repository: &Repository) -> Result<BTreeSet<(St
     Ok(places.collect())
 }
 
-/// All of them, and those that cannot be read. What a damaged one names is never swept by it, and is found anew.
+/// All of them, and those that cannot be read. What a damaged one names is never swept by it, and is found again.
 pub(crate) fn read_all(repository: &Repository, prefix: &str) -> Result<(Vec<Found>, Vec<Error>)> {
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
     for object in repository.store().list(prefix)? {
