@@ -1,7 +1,8 @@
 //! Copies a system into its repository: the database as backups ([`database::backup`]) and, between and around
 //! them, as a continuous stream of WAL ([`stream::Streamer`]).
 //!
-//! [`schema`] keeps the definitions as SQL in git.
+//! [`documents`] does the same for everything that is not a database: [`schema`] keeps the definitions as SQL in git,
+//! [`configuration`] the instance's own settings as sealed snapshots.
 //!
 //! [`schedule`] decides when each job of the plan runs, and nothing else.
 //!
@@ -9,7 +10,9 @@
 //! knowledge of what the tables mean.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
+pub mod configuration;
 pub mod database;
+pub mod documents;
 mod error;
 pub mod schedule;
 pub mod schema;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod prices;
+mod snapshot;
 mod verify;
 
 use assurance::drills::Fault;
@@ -14,6 +15,7 @@ use services::ServiceSet;
 use crate::{exit::Exit, host::location::Location};
 pub(crate) use audit::*;
 pub(crate) use prices::*;
+pub(crate) use snapshot::*;
 pub(crate) use verify::*;
 
 /// Prices every short-sale borrow and locate exactly, keeps a provable record of each answer, and gets all of it back after any failure.
@@ -58,6 +60,9 @@ pub(crate) enum Command {
     /// Take, list and check backups.
     #[command(subcommand)]
     Backup(BackupCommand),
+    /// Documents of other components than the database, sealed in the repository: the instance's own configuration.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Who can read the repository: its key's age, a new key, an old one let go.
     #[command(subcommand)]
     RepositoryKey(RepositoryKeyCommand),

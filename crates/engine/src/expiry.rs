@@ -71,12 +71,25 @@ pub(crate) fn carry_out(
     let event = || log.asked_by.clone().with("kind", "expire");
     let changes = plan.changes_anything();
     if changes {
-        (log.record)(
-            &event()
-                .with("state", "begun")
-                .with("backups", backups(plan, Action::Expire))
-                .with("backups_deleted", backups(plan, Action::Sweep)),
-        )?;
+        let mut begun = event()
+            .with("state", "begun")
+            .with("backups", named(plan, Action::Expire, Subjects::Backups))
+            .with(
+                "backups_deleted",
+                named(plan, Action::Sweep, Subjects::Backups),
+            );
+        // Where there are any: most repositories hold none.
+        let snapshots = [
+            ("snapshots", Action::Expire),
+            ("snapshots_deleted", Action::Sweep),
+        ];
+        for (field, action) in snapshots {
+            let ids = named(plan, action, Subjects::Snapshots);
+            if !ids.is_empty() {
+                begun = begun.with(field, ids);
+            }
+        }
+        (log.record)(&begun)?;
     }
     let done = execute(repository, plan, steps);
     let ended = match &done {
@@ -93,14 +106,25 @@ pub(crate) fn carry_out(
     Ok(done)
 }
 
-/// Ids of those that get a tombstone, or whose tombstone's time is over.
-fn backups(plan: &Plan, action: Action) -> String {
-    let id = |subject: Subject, which: &str| match (action, subject) {
-        (Action::Sweep, Subject::Tombstone) => {
+/// What expires by name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subjects {
+    Backups,
+    Snapshots,
+}
+
+/// Ids of those that get a tombstone, or whose tombstone's time is over; of snapshots `component/id`.
+fn named(plan: &Plan, action: Action, what: Subjects) -> String {
+    let id = |subject: Subject, which: &str| match (action, subject, what) {
+        (Action::Sweep, Subject::Tombstone, _) => {
             let name = which.rsplit('/').next()?;
-            name.strip_prefix("backup.").map(str::to_owned)
+            match what {
+                Subjects::Backups => name.strip_prefix("backup.").map(str::to_owned),
+                Subjects::Snapshots => Some(name.strip_prefix("snapshot.")?.replacen('.', "/", 1)),
+            }
         }
-        (Action::Expire, Subject::Backup) => Some(which.to_owned()),
+        (Action::Expire, Subject::Backup, Subjects::Backups)
+        | (Action::Expire, Subject::Snapshot, Subjects::Snapshots) => Some(which.to_owned()),
         _ => None,
     };
     let decided = plan.decisions.iter().filter(|it| it.action == action);

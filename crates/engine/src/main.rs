@@ -34,6 +34,7 @@ mod schema_check;
 mod scratch;
 mod serve;
 mod settings_file;
+mod snapshots;
 mod spare;
 mod telemetry;
 mod terminal;

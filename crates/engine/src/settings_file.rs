@@ -7,6 +7,8 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 
+const SECRET_WORDS: [&str; 3] = ["password", "passphrase", "secret"];
+
 /// `None`: there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
     let mut opened = match secrets::open(path) {
@@ -46,6 +48,72 @@ pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
     Ok(Some(text))
 }
 
+/// For display: every secret becomes `…`, in remarks too. Where that cannot be made sure of, nothing is shown.
+pub(crate) fn redacted(text: &str) -> String {
+    let hidden = |why: &str| format!("(not shown: {why})\n");
+    let Ok(table) = toml::from_str::<toml::Table>(text) else {
+        return hidden("these settings cannot be parsed, and may hold a secret");
+    };
+    let mut secrets = Vec::new();
+    secrets_of("", &Value::Table(table), &mut secrets);
+    // The longest first: one may be part of another.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    let mut shown: String = text.lines().map(without_remark).collect();
+    for secret in &secrets {
+        let before = shown.clone();
+        for quote in ['"', '\''] {
+            shown = shown.replace(
+                &format!("{quote}{secret}{quote}"),
+                &format!("{quote}…{quote}"),
+            );
+        }
+        if shown == before || (secret.len() >= SECRET_BYTES_MIN && shown.contains(secret.as_str()))
+        {
+            shown = shown.replace(secret.as_str(), "…");
+        }
+        if shown == before && !before.contains("…") {
+            return hidden("a secret in these settings is written with escapes");
+        }
+    }
+    shown
+}
+
+/// A shorter one may be part of any word: only whole values of it are taken out.
+const SECRET_BYTES_MIN: usize = 6;
+
+/// A line whose remark may hold a secret loses the remark.
+fn without_remark(line: &str) -> String {
+    match line.split_once('#') {
+        Some((before, remark)) if tells_secret(remark) => format!("{before}# …\n"),
+        _ => format!("{line}\n"),
+    }
+}
+
+fn tells_secret(remark: &str) -> bool {
+    let remark = remark.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| remark.contains(word)) || remark.contains("://")
+}
+
+/// Every secret among the values.
+fn secrets_of(name: &str, value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                let name = match name {
+                    "" => key.clone(),
+                    name => format!("{name}.{key}"),
+                };
+                secrets_of(&name, value, found);
+            }
+        }
+        Value::Array(all) => all.iter().for_each(|value| secrets_of(name, value, found)),
+        Value::String(text) if sensitive(name, value).is_some_and(|it| it.is_secret) => {
+            found.push(text.clone());
+        }
+        _ => {}
+    }
+}
+
 /// A setting that says who may see its file.
 #[derive(Debug, PartialEq, Eq)]
 struct Sensitive {
@@ -70,9 +138,7 @@ fn sensitive(name: &str, value: &Value) -> Option<Sensitive> {
         Value::String(text) if text.is_empty() => None,
         Value::String(text) => {
             let last = name.rsplit('.').next().unwrap_or_default();
-            let named = ["password", "passphrase", "secret"]
-                .iter()
-                .any(|word| last.contains(word));
+            let named = SECRET_WORDS.iter().any(|word| last.contains(word));
             let is_way = last.ends_with("_file") || last.ends_with("_command");
             if (named && !is_way) || holds_password(text) {
                 found(true)
@@ -115,6 +181,38 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn settings_are_shown_without_their_secrets() {
+        let text = r#"
+port = 8000 # the public one
+# password = "old one"
+url = "postgres://bre:hunter22@db/bre"
+[database]
+password = 'p' # see postgres://x:y@z
+names = ["p", "password=abc host=x"]
+path = "/p/password"
+"#;
+        let shown = redacted(text);
+        for secret in ["hunter22", "old one", "abc", "y@z"] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+        for line in [
+            "port = 8000 # the public one",
+            "password = '…' # …",
+            "path = \"/p/password\"",
+        ] {
+            assert!(shown.contains(line), "{line} not in {shown}");
+        }
+        let escaped = "password = \"a\\u0062cdef\"\n";
+        assert!(
+            redacted(escaped).contains("not shown"),
+            "{}",
+            redacted(escaped)
+        );
+        assert!(redacted("password = ").contains("cannot be parsed"));
+        assert_eq!(redacted("port = 1\n"), "port = 1\n");
+    }
 
     #[test]
     fn settings_with_a_secret_or_a_command_are_known_by_name_and_form() {

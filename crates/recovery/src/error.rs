@@ -131,6 +131,12 @@ pub enum Error {
         "backup {backup} has no file `{path}`, without which it cannot be started. Use another backup"
     )]
     NoSuchFile { backup: String, path: &'static str },
+    #[error(
+        "{0} is in the way: it is no file, and nothing of it is touched. Move it away, or restore into another folder"
+    )]
+    InTheWay(PathBuf),
+    #[error("{0} reads back as something else than was written. Look at its disk, then repeat")]
+    ReadBack(PathBuf),
     #[error("{what} {path}: {source}")]
     Io {
         what: &'static str,
@@ -202,6 +208,7 @@ impl Error {
                 | Self::MountInTheWay(_)
                 | Self::NotOwned { .. }
                 | Self::ReadOnly(_)
+                | Self::InTheWay(_)
                 | Self::NoSpace { .. }
                 | Self::NoSuchTablespace { .. }
                 | Self::RelativeTablespace(_)

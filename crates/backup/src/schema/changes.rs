@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use super::GLOBALS;
 use super::dump::Files;
 
-const SUBJECT_BYTES_MAX: usize = 72;
-
 /// One line each; empty when nothing changed.
 pub(super) fn changes(before: &Files, after: &Files) -> Vec<String> {
     let mut changes = Vec::new();
@@ -97,27 +95,6 @@ fn head(line: &str) -> Option<String> {
     })
 }
 
-/// A subject that fits a line, and all of it below.
-pub(super) fn message(changes: &[String]) -> String {
-    let mut subject = String::new();
-    for (number, change) in changes.iter().enumerate() {
-        let left = changes.len() - number;
-        let next = match subject.is_empty() {
-            true => change.clone(),
-            false => format!("{subject}, {change}"),
-        };
-        if next.len() > SUBJECT_BYTES_MAX && !subject.is_empty() {
-            subject.push_str(&format!(" and {left} more"));
-            break;
-        }
-        subject = next;
-    }
-    match changes.len() {
-        1 => subject,
-        _ => format!("{subject}\n\n{}", changes.join("\n")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,20 +137,5 @@ mod tests {
             &roles("CREATE ROLE a;\nALTER ROLE a WITH NOLOGIN;\nCREATE ROLE b;\n"),
             &["role a altered", "role b added"],
         );
-    }
-
-    #[test]
-    fn a_subject_fits_a_line() {
-        let many: Vec<String> = (0..9)
-            .map(|n| format!("table public.orders_{n} added in desk"))
-            .collect();
-        let message = message(&many);
-        let subject = message.lines().next().unwrap();
-        assert!(
-            subject.len() < 90 && subject.ends_with("and 7 more"),
-            "{subject}"
-        );
-        assert_eq!(message.lines().count(), 2 + many.len());
-        assert_eq!(super::message(&many[..1]), many[0]);
     }
 }

@@ -1,14 +1,11 @@
 //! Definitions as SQL that is the same whenever they are the same.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
 
 use postgres_physical::server::sql::Client;
 use postgres_physical::server::{ClientProgram, ListedDatabase, client_program, databases};
 
-use super::{DATABASES, GLOBALS, NotRead, SchemaBackup, SchemaError};
+use super::{DATABASES, GLOBALS, NotRead, SchemaError, SchemaSource};
 use crate::Progress;
 
 /// Path in the repository → content.
@@ -22,7 +19,7 @@ pub(super) struct Dump {
 
 /// One database's failure costs that database only. An error when nothing at all could be read.
 pub(super) fn dump(
-    request: &SchemaBackup<'_>,
+    request: &SchemaSource<'_>,
     progress: &dyn Progress,
 ) -> Result<Dump, SchemaError> {
     let mut client = Client::connect(request.connect)?;
@@ -69,7 +66,7 @@ pub(super) fn dump(
 const ROLES: &str = "roles and tablespaces";
 
 /// Without CREATE DATABASE: so it restores under any name.
-fn definitions(request: &SchemaBackup<'_>, database: &str) -> Result<String, SchemaError> {
+fn definitions(request: &SchemaSource<'_>, database: &str) -> Result<String, SchemaError> {
     let connect = request.connect.clone().with_database(database);
     let program = ClientProgram::PgDump;
     let mut command = client_program(request.binaries, request.user, program, &connect)?;
@@ -78,7 +75,7 @@ fn definitions(request: &SchemaBackup<'_>, database: &str) -> Result<String, Sch
     Ok(plain(&output(program, database, &mut command)?))
 }
 
-fn roles(request: &SchemaBackup<'_>) -> Result<String, SchemaError> {
+fn roles(request: &SchemaSource<'_>) -> Result<String, SchemaError> {
     let program = ClientProgram::PgDumpAll;
     let mut command = client_program(request.binaries, request.user, program, request.connect)?;
     command.args(["--globals-only", "--no-role-passwords"]);
@@ -199,35 +196,6 @@ fn file_name(database: &str) -> String {
         other => format!("%{other:02X}"),
     };
     database.bytes().map(byte).collect()
-}
-
-/// Each file whole or not at all; those of databases that are gone are removed.
-pub(super) fn write(folder: &Path, before: &Files, files: &Files) -> Result<(), SchemaError> {
-    let databases = folder.join(DATABASES);
-    fs::create_dir_all(&databases).map_err(SchemaError::file("make", &databases))?;
-    for (name, text) in files {
-        let path = folder.join(name);
-        if fs::read_to_string(&path).is_ok_and(|there| there == *text) {
-            continue;
-        }
-        let unfinished = path.with_extension("unfinished");
-        let written = File::create(&unfinished).and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)
-        });
-        written.map_err(SchemaError::file("write", &path))?;
-    }
-    for name in before.keys().filter(|name| !files.contains_key(*name)) {
-        let path = folder.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(SchemaError::file("remove", &path)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,20 +8,24 @@
 
 mod changes;
 mod dump;
-mod git;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use postgres_physical::server::{Binaries, OsUser};
 use postgres_physical::wire::{ConnectOptions, WireError};
 
 use crate::Progress;
-use git::Git;
+use crate::documents::{
+    Collection, Document, DocumentSource, Documents, GitDocuments, GitError, GitOutcome,
+    Interrupted, present, take,
+};
+use dump::Files;
 
-pub use git::without_credentials;
+pub use crate::documents::without_credentials;
 
 const GLOBALS: &str = "globals.sql";
 const DATABASES: &str = "databases";
+const THE_SCHEMA: &str = "the schema";
 
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
@@ -39,36 +43,17 @@ pub enum SchemaError {
         what: String,
         said: String,
     },
-    #[error("git {doing} in {folder} failed: {said}")]
-    Git {
-        doing: String,
-        folder: PathBuf,
-        said: String,
-    },
-    #[error(
-        "{0} is neither empty nor a git repository, and nothing of it is touched. Name another folder, or run git init there"
-    )]
-    NotOurs(PathBuf),
-    #[error(
-        "the schema is committed in {folder} but not pushed: {said}. It goes with the next backup that reaches the remote"
-    )]
-    NotPushed { folder: PathBuf, said: String },
-    #[error("{what} {path}: {source}")]
-    File {
-        what: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Git(#[from] GitError),
     #[error(transparent)]
     Postgres(#[from] WireError),
     #[error("interrupted; nothing was committed")]
     Cancelled,
 }
 
-impl SchemaError {
-    fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::File { what, path, source }
+impl From<Interrupted> for SchemaError {
+    fn from(_: Interrupted) -> Self {
+        Self::Cancelled
     }
 }
 
@@ -115,10 +100,9 @@ impl std::fmt::Display for NotRead {
 
 /// Whether both programs are here; for who plans.
 pub fn cannot_back_up(binaries: Option<&Binaries>) -> Option<String> {
-    if let Err(source) = git::present() {
-        let missing = SchemaError::ProgramMissing {
-            program: "git",
-            package: "git",
+    if let Err(source) = present() {
+        let missing = GitError::ProgramMissing {
+            what: THE_SCHEMA,
             source,
         };
         return Some(missing.to_string());
@@ -131,36 +115,91 @@ pub fn cannot_back_up(binaries: Option<&Binaries>) -> Option<String> {
     }
 }
 
+/// Definitions as PostgreSQL's own programs write them.
+struct SchemaSource<'a> {
+    connect: &'a ConnectOptions,
+    binaries: &'a Binaries,
+    user: &'a OsUser,
+}
+
+/// What was read, and what was not.
+struct SchemaReport {
+    databases: Vec<String>,
+    not_read: Vec<NotRead>,
+}
+
+impl DocumentSource for SchemaSource<'_> {
+    type Error = SchemaError;
+    type Report = SchemaReport;
+
+    fn component(&self) -> &'static str {
+        "schema"
+    }
+
+    /// In canonical form already: what differs from run to run is taken out line by line.
+    fn collect(&self, progress: &dyn Progress) -> Result<(Collection, SchemaReport), SchemaError> {
+        progress.message("reading definitions");
+        let dump = dump::dump(self, progress)?;
+        let document = |text: String| Document {
+            content: zeroize::Zeroizing::new(text.into_bytes()),
+            ..Document::default()
+        };
+        let documents = dump.files.into_iter();
+        let collection = Collection {
+            documents: documents
+                .map(|(name, text)| (name, document(text)))
+                .collect(),
+            not_read: dump.not_read.iter().map(NotRead::path).collect(),
+        };
+        let report = SchemaReport {
+            databases: dump.databases,
+            not_read: dump.not_read,
+        };
+        Ok((collection, report))
+    }
+
+    /// Passwords never were in it.
+    fn redacted(&self, _: &str, content: &[u8]) -> String {
+        String::from_utf8_lossy(content).into_owned()
+    }
+
+    fn changes(&self, before: &Documents, after: &Documents) -> Vec<String> {
+        changes::changes(&texts(before), &texts(after))
+    }
+}
+
+fn texts(documents: &Documents) -> Files {
+    let text = |document: &Document| String::from_utf8_lossy(&document.content).into_owned();
+    let documents = documents.iter();
+    documents
+        .map(|(name, document)| (name.clone(), text(document)))
+        .collect()
+}
+
 pub fn backup_schema(
     request: &SchemaBackup<'_>,
     progress: &dyn Progress,
 ) -> Result<SchemaOutcome, SchemaError> {
-    progress.message("opening the git repository");
-    let git = Git::open(request.folder, request.remote)?;
-    git.catch_up()?;
-    progress.message("reading definitions");
-    let mut dump = dump::dump(request, progress)?;
-    if progress.cancelled() {
-        return Err(SchemaError::Cancelled);
-    }
-    let before = git.newest_files()?;
-    for path in dump.not_read.iter().map(NotRead::path) {
-        if let Some(text) = before.get(&path) {
-            dump.files.insert(path, text.clone());
-        }
-    }
-    let changes = changes::changes(&before, &dump.files);
-    dump::write(request.folder, &before, &dump.files)?;
-    let commit = match changes.is_empty() {
-        true => None,
-        false => Some(git.commit(&changes::message(&changes))?),
+    let source = SchemaSource {
+        connect: request.connect,
+        binaries: request.binaries,
+        user: request.user,
     };
-    let pushed = git.push()?;
+    let mut sink = GitDocuments {
+        what: THE_SCHEMA,
+        folder: request.folder,
+        remote: request.remote,
+        paths: &[GLOBALS, DATABASES],
+        ending: ".sql",
+        git: None,
+    };
+    let (outcome, report): (GitOutcome, SchemaReport) =
+        take::<_, _, SchemaError>(&source, &mut sink, progress)?;
     Ok(SchemaOutcome {
-        commit,
-        changes,
-        pushed,
-        databases: dump.databases,
-        not_read: dump.not_read,
+        commit: outcome.commit,
+        changes: outcome.changes,
+        pushed: outcome.pushed,
+        databases: report.databases,
+        not_read: report.not_read,
     })
 }

@@ -29,6 +29,8 @@ mod restore;
 mod restore_preview;
 mod schema;
 mod signing_keys;
+mod snapshot;
+mod snapshot_diff;
 mod spare;
 mod status;
 mod stock;
@@ -62,6 +64,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Spare(command) => return spare::run(&instance, json, command),
         Command::Wal(command) => return wal::run(&instance, json, command),
         Command::Backup(command) => return backup::run(&instance, json, command),
+        Command::Snapshot(command) => return snapshot::run(&instance, json, &command),
         Command::Repository(command) => return repository::run(&instance, json, command),
         Command::RepositoryKey(command) => {
             return repository_keys::run(&instance, json, command);

@@ -57,6 +57,13 @@ impl Instance {
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.root.join("bre.toml")
+    }
+    /// Pages of its own, beside those that the engine brings.
+    pub(crate) fn runbooks(&self) -> PathBuf {
+        self.root.join("runbooks")
+    }
     pub(crate) fn keys(&self) -> PathBuf {
         self.root.join("keys")
     }

@@ -41,7 +41,9 @@ pub fn verify(
             details.insert("bytes".to_owned(), read.bytes.into());
         }
         Err(error) if error.is_damage() => {
-            let why = error.to_string();
+            // The record is not sealed: it names objects, no document.
+            let object = error.object().unwrap_or("an object");
+            let why = format!("`{object}` is damaged or missing");
             record.details.insert("why".to_owned(), why.into());
         }
         Err(error) => return Err(error),

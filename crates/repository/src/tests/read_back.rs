@@ -393,6 +393,21 @@ fn a_host_that_cannot_read_says_so_and_finds_what_needs_no_key() {
 }
 
 #[test]
+fn a_snapshot_of_a_newer_format_is_named_and_is_no_damage() {
+    let whole = Whole::new();
+    let id = "20261123T101530Z-00000003";
+    super::snapshots::newer(&whole.world, id, &[]);
+    let found = whole.read(None);
+    assert!(found.is_sound(), "{:#?}", found.findings);
+    let folder = format!("snapshots/configuration/{id}");
+    let noted = names(&found.notes);
+    assert!(noted.contains(&format!("{folder}/manifest").as_str()));
+    assert!(noted.contains(&format!("{folder}/part-1").as_str()));
+    assert_eq!(found.not_opened(), 1);
+    assert!(found.closed[0].contains("format version 2"), "{found:?}");
+}
+
+#[test]
 fn a_foreign_object_is_named_and_breaks_nothing() {
     let whole = Whole::new();
     whole.world.memory.put("backups/readme", b"x").unwrap();

@@ -398,7 +398,7 @@ fn holds_and_locks_keep_a_snapshot_and_its_packs() {
 }
 
 /// Of a format of some day: manifest, list and an object that is not known here.
-fn newer(world: &World, id: &str, packs: &[String]) {
+pub(super) fn newer(world: &World, id: &str, packs: &[String]) {
     let folder = format!("snapshots/{CONFIGURATION}/{id}");
     let key = new_data_key(&world.repository, world.private.public()).unwrap();
     let name = format!("{folder}/manifest");
@@ -651,12 +651,14 @@ fn names_that_lead_elsewhere_are_refused_when_read_too() {
 #[test]
 fn what_cannot_be_read_back_is_a_verdict_that_is_put_on_record() {
     let world = World::new();
-    let id = take(&world, None, AT, &[("a", b"1")]).unwrap().id;
+    let id = take(&world, None, AT, &[("secret-name", b"1")]).unwrap().id;
     let pack = world.only("packs/");
     world.memory.tamper(&pack, |bytes| bytes[60] ^= 1);
     let (repository, private) = (&world.repository, &world.private);
     let record = verify(repository, private, CONFIGURATION, &id, AT + 5).unwrap();
     assert!(!record.passed);
+    let why = record.details["why"].as_str().unwrap();
+    assert!(why.contains(&pack) && !why.contains("secret-name"), "{why}");
     put_verification(repository, CONFIGURATION, &id, &record).unwrap();
     let shown = find_snapshot(repository, CONFIGURATION, Some(&id)).unwrap();
     assert_eq!(shown.verification_failed_at_micros, Some(AT + 5));

@@ -1,0 +1,96 @@
+//! `bre snapshot`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::RepositoryArgs;
+
+/// What `bre snapshot run` can collect on this host. Snapshots of others are listed, shown and restored all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SnapshotComponent {
+    /// The instance's own settings, plan and runbooks.
+    Configuration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Take one now; writes nothing where nothing differs from the newest.
+    Run {
+        #[arg(value_enum)]
+        component: SnapshotComponent,
+        #[command(flatten)]
+        configuration: ConfigurationArgs,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// All snapshots, newest last. Needs no key.
+    List {
+        /// Of this component alone.
+        component: Option<String>,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Everything about one snapshot; with the private key, its documents too.
+    Show {
+        #[command(flatten)]
+        which: SnapshotArgs,
+        /// The content of this document, without secrets. Needs the private key.
+        #[arg(long, value_name = "NAME")]
+        document: Option<String>,
+        #[command(flatten)]
+        configuration: ConfigurationArgs,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// What differs between a snapshot and another one, or what is here now; secrets are not shown. Needs the private
+    /// key.
+    Diff {
+        #[command(flatten)]
+        which: SnapshotArgs,
+        /// The later one; what is here now when absent.
+        #[arg(long, value_name = "ID")]
+        with: Option<String>,
+        #[command(flatten)]
+        configuration: ConfigurationArgs,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Write a snapshot's documents into a folder, or to where they came from: shows what it would do, and asks.
+    /// Needs the private key.
+    Restore {
+        #[command(flatten)]
+        which: SnapshotArgs,
+        /// Into this folder, under the documents' own names.
+        #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+        to: Option<PathBuf>,
+        /// To where they came from.
+        #[arg(long, conflicts_with = "to")]
+        in_place: bool,
+        /// Show what would be done; change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        configuration: ConfigurationArgs,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArgs {
+    /// Such as configuration.
+    pub(crate) component: String,
+    /// An id, or the beginning of one; the newest when absent.
+    pub(crate) id: Option<String>,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct ConfigurationArgs {
+    /// Settings file; DIR/bre.toml when absent.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}

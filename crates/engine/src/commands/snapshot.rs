@@ -1,0 +1,453 @@
+//! `bre snapshot`: documents of other components than the database, sealed in the repository.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use recovery::documents::{self, DocumentAction, DocumentPlan, DocumentStep};
+use repository::snapshot::{
+    DocumentChanges, NewerSnapshot, SnapshotReader, SnapshotState, SnapshotSummary, find_snapshot,
+    put_verification, snapshots, verify,
+};
+use serde::Serialize;
+
+use super::{restore::interrupted, snapshot_diff};
+use crate::{
+    cli::{ConfigurationArgs, RepositoryArgs, SnapshotArgs, SnapshotCommand, SnapshotComponent},
+    error::Error,
+    exit::Exit,
+    host::{instance::Instance, progress::Steps},
+    keys,
+    opened::Opened,
+    question::confirmed,
+    snapshots::{Configuration, redacted},
+    terminal::{self, time, word},
+};
+
+pub(super) fn run(
+    instance: &Instance,
+    json: bool,
+    command: &SnapshotCommand,
+) -> Result<ExitCode, Error> {
+    match command {
+        SnapshotCommand::Run {
+            component: SnapshotComponent::Configuration,
+            configuration,
+            repository,
+        } => take(instance, json, configuration, repository)?,
+        SnapshotCommand::List {
+            component,
+            repository,
+        } => return list(instance, json, component.as_deref(), repository),
+        SnapshotCommand::Show {
+            which,
+            document,
+            configuration,
+            repository,
+        } => {
+            let asked = Asked::at(instance, which, configuration, repository)?;
+            match document {
+                Some(name) => asked.show_document(json, name)?,
+                None => asked.show(json)?,
+            }
+        }
+        SnapshotCommand::Diff {
+            which,
+            with,
+            configuration,
+            repository,
+        } => {
+            let asked = Asked::at(instance, which, configuration, repository)?;
+            snapshot_diff::run(&asked, json, with.as_deref())?;
+        }
+        SnapshotCommand::Restore {
+            which,
+            to,
+            in_place: _,
+            dry_run,
+            yes,
+            configuration,
+            repository,
+        } => {
+            let asked = Asked::at(instance, which, configuration, repository)?;
+            asked.restore(json, to.as_deref(), *dry_run, *yes)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Debug, Serialize)]
+struct SnapshotResult<'a> {
+    component: &'static str,
+    id: &'a str,
+    /// False: nothing differs from the newest, which this is.
+    is_new: bool,
+    parent: Option<&'a str>,
+    full_reason: Option<&'a str>,
+    documents: u64,
+    bytes_source: u64,
+    bytes_stored: u64,
+    bytes_reused: u64,
+    changes: Option<&'a DocumentChanges>,
+    /// Null: it is not new. False: the private key is not here.
+    verified: Option<bool>,
+}
+
+fn take(
+    instance: &Instance,
+    json: bool,
+    configuration: &ConfigurationArgs,
+    repository: &RepositoryArgs,
+) -> Result<(), Error> {
+    let opened = Opened::at(instance, repository)?;
+    let source = Configuration::of(instance, configuration.config.as_deref())?;
+    let steps = Steps::shown(json, "snapshot").cancelled_by(interrupted()?);
+    let outcome = source.run(instance, &opened, &steps)?;
+    drop(steps);
+    let taken = &outcome.snapshot;
+    let shown = SnapshotResult {
+        component: backup::configuration::COMPONENT,
+        id: &taken.id,
+        is_new: taken.is_new,
+        parent: taken.parent.as_deref(),
+        full_reason: taken.full_reason.as_deref(),
+        documents: taken.documents,
+        bytes_source: taken.bytes_source,
+        bytes_stored: taken.bytes_stored,
+        bytes_reused: taken.bytes_reused,
+        changes: taken.changes.as_ref(),
+        verified: taken.is_new.then_some(outcome.is_read_back),
+    };
+    terminal::result(json, &shown, || {
+        if !taken.is_new {
+            return format!("nothing changed since snapshot {}", taken.id);
+        }
+        let verified = match outcome.is_read_back {
+            true => "read back and verified",
+            false => "not verified: the private key is not here",
+        };
+        let changed = taken.changes.as_ref().map_or_else(String::new, changes);
+        format!(
+            "snapshot {}: {} documents, {} stored{changed}; {verified}",
+            taken.id,
+            taken.documents,
+            indicatif::HumanBytes(taken.bytes_stored)
+        )
+    });
+    Ok(())
+}
+
+fn changes(changes: &DocumentChanges) -> String {
+    let mut said = Vec::new();
+    said.extend(changes.added.iter().map(|it| format!("{} added", word(it))));
+    said.extend(
+        changes
+            .changed
+            .iter()
+            .map(|it| format!("{} changed", word(it))),
+    );
+    if changes.removed > 0 {
+        said.push(format!("{} removed", changes.removed));
+    }
+    match said.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", said.join(", ")),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Listing<'a> {
+    snapshots: Vec<&'a SnapshotSummary>,
+    /// Of a format that this program does not read.
+    newer: Vec<&'a NewerSnapshot>,
+    damaged: Vec<String>,
+}
+
+fn list(
+    instance: &Instance,
+    json: bool,
+    component: Option<&str>,
+    repository: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    if let Some(component) = component {
+        repository::snapshot::check_component(component)?;
+    }
+    let opened = Opened::at(instance, repository)?;
+    let all = snapshots(&opened.repository)?;
+    let of_it = |found: &str| component.is_none_or(|it| it == found);
+    let listing = Listing {
+        snapshots: (all.snapshots.iter().filter(|it| of_it(&it.component))).collect(),
+        newer: all.newer.iter().filter(|it| of_it(&it.component)).collect(),
+        damaged: all.damaged.iter().map(ToString::to_string).collect(),
+    };
+    terminal::result(json, &listing, || {
+        let mut text = match listing.snapshots.is_empty() {
+            true => "no snapshots\n".to_owned(),
+            false => table(&listing.snapshots),
+        };
+        text.extend(listing.newer.iter().map(|newer| format!("{newer}\n")));
+        text
+    });
+    for damaged in &listing.damaged {
+        terminal::note(&format!("bre: {damaged}"));
+    }
+    Ok(match listing.damaged.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => Exit::Failed.into(),
+    })
+}
+
+fn table(snapshots: &[&SnapshotSummary]) -> String {
+    let mut text = format!(
+        "{:16}{:27}{:29}{:>9}  {:>10}  {:>10}  {}\n",
+        "COMPONENT", "ID", "TAKEN", "DOCUMENTS", "SIZE", "STORED", "STATE"
+    );
+    for it in snapshots {
+        text.push_str(&format!(
+            "{:16}{:27}{:29}{:>9}  {:>10}  {:>10}  {}\n",
+            it.component,
+            it.id,
+            time(it.taken_at_micros),
+            it.documents,
+            indicatif::HumanBytes(it.bytes_source).to_string(),
+            indicatif::HumanBytes(it.bytes_stored).to_string(),
+            state(it)
+        ));
+    }
+    text
+}
+
+fn state(snapshot: &SnapshotSummary) -> &'static str {
+    match snapshot.state {
+        SnapshotState::Expiring => "expiring",
+        SnapshotState::Complete if snapshot.verification_failed_at_micros.is_some() => {
+            "FAILED verification"
+        }
+        SnapshotState::Complete if snapshot.verified_at_micros.is_some() => "verified",
+        SnapshotState::Complete => "not verified",
+    }
+}
+
+/// A snapshot that a command is about.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) opened: Opened,
+    pub(super) summary: SnapshotSummary,
+    pub(super) configuration: Configuration,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownDocument<'a> {
+    name: &'a str,
+    bytes: u64,
+    attributes: &'a std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownSnapshot<'a> {
+    #[serde(flatten)]
+    summary: &'a SnapshotSummary,
+    /// Null without the private key.
+    contents: Option<Vec<ShownDocument<'a>>>,
+    facts: Option<&'a std::collections::BTreeMap<String, String>>,
+}
+
+impl Asked {
+    fn at(
+        instance: &Instance,
+        which: &SnapshotArgs,
+        configuration: &ConfigurationArgs,
+        repository: &RepositoryArgs,
+    ) -> Result<Self, Error> {
+        let opened = Opened::at(instance, repository)?;
+        let summary = find_snapshot(&opened.repository, &which.component, which.id.as_deref())?;
+        Ok(Self {
+            summary,
+            configuration: Configuration::of(instance, configuration.config.as_deref())?,
+            opened,
+        })
+    }
+
+    /// Needs the private key, and says so where it is not.
+    pub(super) fn reader(&self) -> Result<SnapshotReader, Error> {
+        self.reader_of(&self.summary)
+    }
+
+    pub(super) fn reader_of(&self, summary: &SnapshotSummary) -> Result<SnapshotReader, Error> {
+        let private = self.opened.private()?;
+        let (repository, component) = (&self.opened.repository, &summary.component);
+        Ok(SnapshotReader::open(
+            repository,
+            &private,
+            component,
+            &summary.id,
+        )?)
+    }
+
+    fn show(&self, json: bool) -> Result<(), Error> {
+        let has_key = keys::reading_key_if_here(&self.opened.keys)?.is_some();
+        let reader = has_key.then(|| self.reader()).transpose()?;
+        let shown = ShownSnapshot {
+            summary: &self.summary,
+            contents: reader.as_ref().map(|reader| {
+                let documents = reader.documents().iter();
+                let shown = documents.map(|it| ShownDocument {
+                    name: &it.name,
+                    bytes: it.bytes,
+                    attributes: &it.attributes,
+                });
+                shown.collect()
+            }),
+            facts: reader.as_ref().map(SnapshotReader::facts),
+        };
+        terminal::result(json, &shown, || {
+            let mut text = terminal::named(&self.summary);
+            let Some(documents) = &shown.contents else {
+                return format!(
+                    "{text}names of documents     sealed: the private key is not here\n"
+                );
+            };
+            for (fact, value) in shown.facts.into_iter().flatten() {
+                text.push_str(&format!("{fact:24}{}\n", word(value)));
+            }
+            text.push_str("\nBYTES       MODE  DOCUMENT\n");
+            for it in documents {
+                let mode = it.attributes.get("mode").map_or("-", String::as_str);
+                text.push_str(&format!(
+                    "{:<10}  {:4}  {}\n",
+                    it.bytes,
+                    word(mode),
+                    word(it.name)
+                ));
+            }
+            text
+        });
+        Ok(())
+    }
+
+    fn show_document(&self, json: bool, name: &str) -> Result<(), Error> {
+        let reader = self.reader()?;
+        let document = reader.document(name).ok_or_else(|| Error::Argument {
+            what: "document of this snapshot",
+            value: name.to_owned(),
+            reason: format!(
+                "it holds: {}",
+                reader
+                    .documents()
+                    .iter()
+                    .map(|it| it.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        })?;
+        let content = reader.read(document)?;
+        let text = redacted(&self.configuration, &self.summary.component, name, &content);
+        let shown = serde_json::json!({
+            "component": self.summary.component, "id": self.summary.id, "name": name, "bytes": document.bytes,
+            "attributes": document.attributes, "redacted": text,
+        });
+        terminal::result(json, &shown, || text);
+        Ok(())
+    }
+
+    fn restore(
+        &self,
+        json: bool,
+        to: Option<&std::path::Path>,
+        dry_run: bool,
+        yes: bool,
+    ) -> Result<(), Error> {
+        let reader = self.reader()?;
+        let to = match to {
+            None => None,
+            Some(to) => Some(std::path::absolute(to).map_err(Error::file("cannot find", to))?),
+        };
+        if to.is_none() && self.summary.component != backup::configuration::COMPONENT {
+            return Err(Error::Refused {
+                what: "nothing was restored",
+                reason: format!(
+                    "where {} belongs is not known here. Restore it into a folder: --to DIR",
+                    self.summary.component
+                ),
+            });
+        }
+        let place = |document: &repository::snapshot::SnapshotDocument| match &to {
+            Some(folder) => documents::below(folder, document),
+            None => self.configuration.place_of(document),
+        };
+        let plan = documents::plan(&reader, &place)?;
+        if plan.is_empty() || dry_run {
+            self.tell(json, &plan, false);
+            return Ok(());
+        }
+        if !yes {
+            terminal::note(&steps_text(&plan));
+            if !confirmed("These files are written.") {
+                return Err(Error::Refused {
+                    what: "nothing was restored",
+                    reason: "give --yes to restore without asking".into(),
+                });
+            }
+        }
+        documents::apply(&reader, &plan)?;
+        let left = documents::plan(&reader, &place)?;
+        if let Some(step) = left.changes().next() {
+            return Err(Error::Failed(format!(
+                "{} is not what was restored: somebody else writes it. Stop them, then restore again",
+                step.name
+            )));
+        }
+        self.note_verified()?;
+        self.tell(json, &plan, true);
+        Ok(())
+    }
+
+    /// A snapshot that was restored is read once more as a whole, and the result recorded beside it. A repository that
+    /// cannot be written to does not undo the restore.
+    fn note_verified(&self) -> Result<(), Error> {
+        let (component, id) = (&self.summary.component, &self.summary.id);
+        let repository = &self.opened.repository;
+        let now = jiff::Timestamp::now().as_microsecond();
+        let record = verify(repository, &self.opened.private()?, component, id, now)?;
+        if let Err(error) = put_verification(repository, component, id, &record) {
+            terminal::note(&format!(
+                "that it was verified could not be recorded: {error}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, json: bool, plan: &DocumentPlan, restored: bool) {
+        let shown = serde_json::json!({
+            "component": self.summary.component, "id": self.summary.id, "restored": restored, "steps": plan.steps,
+        });
+        terminal::result(json, &shown, || {
+            let steps = steps_text(plan);
+            match (plan.is_empty(), restored) {
+                (true, _) => format!(
+                    "nothing to do: everything is as in snapshot {}",
+                    self.summary.id
+                ),
+                (false, false) => steps,
+                (false, true) => format!(
+                    "{steps}{} documents of snapshot {} are restored and read back",
+                    plan.changes().count(),
+                    self.summary.id
+                ),
+            }
+        });
+    }
+}
+
+fn steps_text(plan: &DocumentPlan) -> String {
+    let line = |step: &DocumentStep| {
+        let action = match step.action {
+            DocumentAction::Create => "create",
+            DocumentAction::Replace => "replace",
+            DocumentAction::Mode => "set the mode of",
+            DocumentAction::Same => "same",
+            DocumentAction::Skip => "skip (made from others)",
+        };
+        let path = step.path.as_ref().map_or_else(PathBuf::new, Clone::clone);
+        format!("{action:24}{:32}{}\n", word(&step.name), path.display())
+    };
+    plan.steps.iter().map(line).collect()
+}

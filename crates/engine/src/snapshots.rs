@@ -1,0 +1,159 @@
+//! Snapshots of what is not the database: which sources there are on this host, and the sealed repository as their
+//! sink.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use backup::{
+    configuration::{self, ConfigurationError, ConfigurationSource},
+    documents::{
+        DocumentSource, Documents, Interrupted, SealedDocuments, SealedError, SealedOutcome, take,
+    },
+    schedule::Job,
+};
+use repository::{keys::ChunkIdKey, snapshot::SnapshotDocument};
+
+use crate::{
+    config::Config,
+    error::Error,
+    host::{instance::Instance, progress::Steps},
+    keys,
+    opened::Opened,
+    settings_file,
+};
+
+/// The instance's own configuration: where it is on this host.
+#[derive(Debug)]
+pub(crate) struct Configuration {
+    settings: PathBuf,
+    runbooks: PathBuf,
+    root: PathBuf,
+}
+
+impl Configuration {
+    pub(crate) fn of(instance: &Instance, settings: Option<&Path>) -> Result<Self, Error> {
+        let settings = match settings {
+            Some(named) => std::path::absolute(named).map_err(Error::file("cannot find", named))?,
+            None => instance.settings(),
+        };
+        Ok(Self {
+            settings,
+            runbooks: instance.runbooks(),
+            root: instance.root().to_owned(),
+        })
+    }
+
+    fn source(&self) -> ConfigurationSource<'_> {
+        ConfigurationSource {
+            settings: &self.settings,
+            plan: self.plan(),
+            runbooks: &self.runbooks,
+            redact_settings: &settings_file::redacted,
+        }
+    }
+
+    /// The table of jobs and rules as it follows from the settings. None where those cannot be read: they are kept
+    /// all the same.
+    fn plan(&self) -> Option<Vec<u8>> {
+        let named = self.settings.exists().then_some(self.settings.as_path());
+        let config = Config::load(named, &self.root).ok()?.backup;
+        let jobs = [
+            Job::Full,
+            Job::Incremental,
+            Job::Proof,
+            Job::Expire,
+            Job::Schema,
+            Job::AuditArchive,
+        ];
+        let jobs = jobs.map(|job| {
+            serde_json::json!({ "job": job.name(), "schedule": config.cadence(job).to_string() })
+        });
+        let plan = serde_json::json!({ "jobs": jobs, "rules": config.rules() });
+        serde_json::to_vec_pretty(&plan).ok()
+    }
+
+    pub(crate) fn run(
+        &self,
+        instance: &Instance,
+        opened: &Opened,
+        steps: &Steps,
+    ) -> Result<SealedOutcome, Error> {
+        let mut facts = BTreeMap::new();
+        facts.insert("engine".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        facts.insert("folder".to_owned(), self.root.display().to_string());
+        let host = rustix::system::uname();
+        facts.insert(
+            "host".to_owned(),
+            host.nodename().to_string_lossy().into_owned(),
+        );
+        let mut sink = SealedDocuments {
+            repository: opened.repository.clone(),
+            public: keys::writing_key(&opened.keys)?,
+            chunk_key: ChunkIdKey::load(&opened.keys.join("chunk_id.key"))?,
+            cache: Some(instance.cache()),
+            private: keys::reading_key_if_here(&opened.keys)?,
+            facts,
+        };
+        let (outcome, ()) = take::<_, _, Error>(&self.source(), &mut sink, steps)?;
+        Ok(outcome)
+    }
+
+    /// As they are now, to compare with a snapshot.
+    pub(crate) fn documents(&self, steps: &Steps) -> Result<Documents, Error> {
+        let (collection, ()) = self.source().collect(steps)?;
+        Ok(collection.documents)
+    }
+
+    pub(crate) fn place_of(&self, document: &SnapshotDocument) -> Option<PathBuf> {
+        configuration::place_of(&document.name, &self.settings, &self.runbooks)
+    }
+}
+
+/// Without secrets, by the rules of its component. One that is not known here may be all secret.
+pub(crate) fn redacted(
+    configuration: &Configuration,
+    component: &str,
+    name: &str,
+    content: &[u8],
+) -> String {
+    match component {
+        configuration::COMPONENT => configuration.source().redacted(name, content),
+        _ => format!(
+            "({} bytes; it is not known here what of them is secret)",
+            content.len()
+        ),
+    }
+}
+
+impl From<Interrupted> for Error {
+    fn from(_: Interrupted) -> Self {
+        Self::Failed("interrupted; no snapshot was taken".to_owned())
+    }
+}
+
+impl From<SealedError> for Error {
+    fn from(error: SealedError) -> Self {
+        match error {
+            SealedError::Repository(error) => error.into(),
+            SealedError::NotRead(_) => Self::Refused {
+                what: "no snapshot was taken",
+                reason: error.to_string(),
+            },
+            other @ SealedError::NotTheSame { .. } => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<ConfigurationError> for Error {
+    fn from(error: ConfigurationError) -> Self {
+        match error {
+            ConfigurationError::File { what, path, source } => Self::File { what, path, source },
+            other @ ConfigurationError::Odd { .. } => Self::Refused {
+                what: "no snapshot was taken",
+                reason: other.to_string(),
+            },
+        }
+    }
+}
