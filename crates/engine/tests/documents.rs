@@ -1,14 +1,11 @@
-//! What pages tell a reader to type exists: each `bre …` in a page names a command by its own name, no alias, with
-//! options that it has. The program itself is asked, by `--help`.
+//! What pages tell a reader to type exists: each `bre …` in a page names a command that the program knows, by its name or
+//! by an older one, with options that it takes. The program itself is asked, by `--help`.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Commands that the engine starts itself; pages explain them, help does not list them.
-const HIDDEN: [&str; 1] = ["read-book"];
 
 /// What `--help` of one command says.
 #[derive(Clone, Default)]
@@ -23,44 +20,37 @@ struct Program {
 }
 
 impl Program {
-    fn help(&mut self, command: &[String]) -> Help {
+    /// `None` when there is no such command.
+    fn help(&mut self, command: &[String]) -> Option<Help> {
         if let Some(known) = self.asked.get(command) {
-            return known.clone();
+            return Some(known.clone());
         }
-        let asked = Command::new(env!("CARGO_BIN_EXE_bre"))
-            .args(command)
-            .arg("--help")
-            .output()
-            .unwrap();
-        let text = String::from_utf8(asked.stdout).unwrap();
-        let mut help = help_of(&text);
-        if command.is_empty() {
-            help.subcommands.extend(HIDDEN.map(str::to_owned));
-        }
+        let help = help_of(&asked(command).ok()?);
         self.asked.insert(command.to_vec(), help.clone());
-        help
+        Some(help)
     }
 
     fn faults(&mut self, line: &str) -> Vec<String> {
         let mut faults = Vec::new();
         for words in alternatives(line) {
             let mut command: Vec<String> = Vec::new();
-            let mut words = words.iter();
-            let mut help = self.help(&command);
+            let mut words = words.iter().peekable();
+            let mut help = self.help(&command).unwrap();
             while !help.subcommands.is_empty() {
-                let Some(word) = words.next().filter(|word| is_name(word)) else {
+                let Some(word) = words.next_if(|word| is_name(word)) else {
                     break;
                 };
-                if !help.subcommands.contains(word) {
-                    command.push(word.clone());
+                command.push(word.clone());
+                let Some(next) = self.help(&command) else {
                     faults.push(format!("`bre {}` is not a command", command.join(" ")));
                     break;
-                }
-                command.push(word.clone());
-                help = self.help(&command);
+                };
+                help = next;
             }
             for option in words.filter_map(|word| option_of(word)) {
-                if !help.options.contains(option) {
+                // An older name of a command may stand for one with this option.
+                let with_option = [command.as_slice(), &[option.to_owned()]].concat();
+                if !help.options.contains(option) && asked(&with_option).is_err() {
                     faults.push(format!(
                         "`bre {}` has no option {option}",
                         command.join(" ")
@@ -70,6 +60,22 @@ impl Program {
         }
         faults
     }
+}
+
+/// What the program prints when it is asked for help with these words; an error when it does not know one of them.
+fn asked(words: &[String]) -> Result<String, ()> {
+    let bre = env!("CARGO_BIN_EXE_bre");
+    let asked = Command::new(bre)
+        .args(words)
+        .arg("--help")
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8(asked.stderr).unwrap();
+    let unknown = ["unrecognized subcommand", "unexpected argument"];
+    if unknown.iter().any(|words| complaint.contains(words)) {
+        return Err(());
+    }
+    Ok(String::from_utf8(asked.stdout).unwrap())
 }
 
 #[test]
