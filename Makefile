@@ -64,7 +64,7 @@ slow-many-rates: setup ## how long a verification takes with a million rates, an
 
 slow-tamper: setup ## every way to tamper that the suite knows; CASES (all; a number, or a part of a name) and SEED choose and repeat
 	CASES="$${CASES:-all}" cargo test --locked -p services --test it -- tamper:: --nocapture
-	CASES="$${CASES:-all}" cargo test --locked -p engine --test it -- tamper:: --nocapture
+	CASES="$${CASES:-all}" cargo test --locked -p engine --test it -- tamper:: anchors:: --nocapture --test-threads 1
 
 slow-calendars: ## the shipped calendar, every day of it, against PyPI's exchange_calendars
 	@scripts/slow-calendars

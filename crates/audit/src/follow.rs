@@ -5,7 +5,7 @@ use crate::entry::{Entry, Kind};
 use crate::hash::Hash;
 use crate::keys::VerifyingKey;
 use crate::merkle::Frontier;
-use crate::opening::{self, EpochRecord};
+use crate::opening::{self, EpochRecord, Stretch};
 
 /// A row as the database holds it. Wider types than an entry's, so that whatever somebody wrote into the columns can be
 /// shown.
@@ -102,6 +102,24 @@ impl State {
         self.position += 1;
         self.last_hash = hash;
         self.frontier.push(hash);
+    }
+
+    /// Continues behind entries that are missing, right before this row: what it names as the entry before it is
+    /// believed until something that is signed agrees or does not. `None`: nothing is missing before it, or it is no
+    /// entry. The tree is not known from here on.
+    pub(crate) fn pass_over(&mut self, stored: &StoredEntry) -> Option<Stretch> {
+        let entry = Entry::parse(&stored.bytes).ok()?;
+        let (from, to) = (self.position + 1, entry.position.checked_sub(1)?);
+        let is_here = u64::try_from(stored.position) == Ok(entry.position);
+        if !is_here || to < from {
+            return None;
+        }
+        // Which epochs began in between is not known; the row's own step looks at its epoch.
+        if entry.kind != Kind::EpochOpened {
+            self.epoch = self.epoch.max(entry.epoch);
+        }
+        (self.position, self.last_hash) = (to, entry.previous);
+        Some(Stretch { from, to })
     }
 
     /// What the row says of itself: its place, its bytes, its hash.

@@ -51,7 +51,7 @@ pub use merkle::Frontier;
 pub use note::{
     NOTE_BYTES_MAX, Note, NoteError, NoteKey, NoteKeyId, NoteSignature, SignatureKind, Signed,
 };
-pub use opening::{EpochOpening, EpochRecord, HeadRange, LostHead, OpeningError, Reason};
+pub use opening::{EpochOpening, EpochRecord, HeadRange, LostHead, OpeningError, Reason, Stretch};
 pub use proof::{InclusionProof, ProofError, Proved, Prover};
 pub use rows::{RowBytes, RowDigest, RowDigestError, RowLeaves};
 pub use signed_head::SignedHead;

@@ -49,7 +49,42 @@ pub enum EpochOpening<'a> {
         why: &'a str,
         actor: &'a str,
         missing_heads: &'a [HeadRange],
+        /// Entries before this one that are gone.
+        missing_entries: &'a [Stretch],
     },
+}
+
+/// Positions from one to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Stretch {
+    pub from: u64,
+    pub to: u64,
+}
+
+impl Stretch {
+    pub fn holds(&self, position: u64) -> bool {
+        (self.from..=self.to).contains(&position)
+    }
+
+    pub fn entries(&self) -> u64 {
+        (self.to - self.from).saturating_add(1)
+    }
+
+    fn parse(item: &str) -> Option<Stretch> {
+        let (from, to) = item.split_once('-')?;
+        let stretch = Stretch {
+            from: from.parse().ok()?,
+            to: to.parse().ok()?,
+        };
+        let is_one = (1..=stretch.to).contains(&stretch.from);
+        (stretch.to_string() == item && is_one).then_some(stretch)
+    }
+}
+
+impl std::fmt::Display for Stretch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.from, self.to)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -144,6 +179,9 @@ pub struct EpochRecord {
     /// Heads that are gone from the repository, and known to be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_heads: Vec<HeadRange>,
+    /// Of a reopening: entries before it that are gone, and known to be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_entries: Vec<Stretch>,
 }
 
 impl EpochRecord {
@@ -301,8 +339,18 @@ impl<'a> EpochOpening<'a> {
             let ranges = after.missing_heads.iter().map(HeadRange::to_string);
             fields.set("missing_heads", joined(ranges));
         }
-        if let EpochOpening::Reopened { why, actor, .. } = self {
+        if let EpochOpening::Reopened {
+            why,
+            actor,
+            missing_entries,
+            ..
+        } = self
+        {
             fields.set("why", *why).set("actor", *actor);
+            if !missing_entries.is_empty() {
+                let stretches = missing_entries.iter().map(Stretch::to_string);
+                fields.set("missing_entries", joined(stretches));
+            }
         }
         fields
     }
@@ -377,6 +425,7 @@ pub(crate) fn check(entry: &Entry, keys: &[VerifyingKey]) -> Result<EpochRecord,
         why: None,
         actor: None,
         missing_heads: Vec::new(),
+        missing_entries: Vec::new(),
     };
     let reason = fields.get("reason").and_then(Reason::of);
     record.reason = reason.ok_or(OpeningError::Field("reason"))?;
@@ -398,6 +447,12 @@ fn read_reopening(fields: &Fields, record: &mut EpochRecord) -> Result<(), Openi
     let text = |name: &'static str| fields.get(name).ok_or(OpeningError::Field(name));
     record.why = Some(text("why")?.to_owned());
     record.actor = Some(text("actor")?.to_owned());
+    let list = fields.get("missing_entries").into_iter();
+    for item in list.flat_map(|list| list.split(' ')) {
+        let stretch = Stretch::parse(item).filter(|it| it.to < record.position);
+        let stretch = stretch.ok_or(OpeningError::Field("missing_entries"))?;
+        record.missing_entries.push(stretch);
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use crate::entry::Entry;
 use crate::follow::{Fault as Found, State, StoredEntry};
 use crate::head::Head;
 use crate::keys::VerifyingKey;
-use crate::opening::{EpochRecord, LostHead};
+use crate::opening::{EpochRecord, LostHead, Stretch};
 
 /// What a verification found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -71,9 +71,22 @@ pub struct Verifier {
     next_head: usize,
     /// Heads whose size was met by an entry of another epoch.
     unmatched: Vec<Head>,
+    /// Entries that are missing, until an opening names them.
+    missing: Vec<Missing>,
+    /// Behind missing entries the tree is not known until a head brings its peaks.
+    treeless: bool,
     /// Epoch of the first entry after the newest head that agreed.
     epoch_uncovered: u32,
     report: Report,
+}
+
+/// A stretch that is not there.
+#[derive(Debug)]
+struct Missing {
+    stretch: Stretch,
+    /// What it is unless an opening names it.
+    fault: Found,
+    is_named: bool,
 }
 
 /// The whole in one go.
@@ -105,6 +118,8 @@ impl Verifier {
             heads,
             next_head: 0,
             unmatched: Vec::new(),
+            missing: Vec::new(),
+            treeless: false,
             epoch_uncovered: 1,
             report: Report::default(),
         }
@@ -117,18 +132,31 @@ impl Verifier {
         if self.report.first_bad.is_some() {
             return None;
         }
-        let step = match self.state.step(stored, &self.keys) {
+        let mut step = self.state.step(stored, &self.keys);
+        if let Err(fault) = &step
+            && fault.missing
+            && self.pass_over(stored, fault.clone())
+        {
+            step = self.state.step(stored, &self.keys);
+        }
+        let step = match step {
             Ok(step) => step,
             Err(fault) => {
                 self.fail(self.state.position, fault);
                 return None;
             }
         };
-        if self.state.position == self.report.covered_to + 1 {
+        if self.report.uncovered_since_micros.is_none() {
             self.epoch_uncovered = self.state.epoch;
             self.report.uncovered_since_micros = Some(step.entry.recorded_at_micros);
         }
-        self.report.epochs.extend(step.opening);
+        if let Some(opening) = step.opening {
+            let named = &opening.missing_entries;
+            for missing in &mut self.missing {
+                missing.is_named |= named.contains(&missing.stretch);
+            }
+            self.report.epochs.push(opening);
+        }
         self.meet_heads();
         if self.report.covered_to == self.state.position {
             self.report.uncovered_since_micros = None;
@@ -155,6 +183,11 @@ impl Verifier {
         if self.report.first_bad.is_some() {
             return self.report;
         }
+        if let Some(missing) = self.unnamed() {
+            let (verified, fault) = (missing.stretch.from - 1, missing.fault.clone());
+            self.fail(verified, fault);
+            return self.report;
+        }
         let size = self.state.position;
         let beyond = self.heads.split_off(self.next_head);
         let unmet: Vec<Head> = self.unmatched.drain(..).chain(beyond).collect();
@@ -177,7 +210,8 @@ impl Verifier {
             );
         }
         if self.report.first_bad.is_none() {
-            self.report.verified = size;
+            let missing = self.missing.iter().map(|missing| missing.stretch.entries());
+            self.report.verified = size.saturating_sub(missing.sum());
         }
         self.note_unsigned_losses();
         self.report
@@ -204,10 +238,37 @@ impl Verifier {
 
     /// The writer's state at the end of the log, to continue from. `None` after a fault.
     pub fn chain(&self) -> Option<Chain> {
-        self.report
-            .first_bad
-            .is_none()
-            .then(|| Chain::from_state(self.state.clone()))
+        let is_whole =
+            self.report.first_bad.is_none() && !self.treeless && self.unnamed().is_none();
+        is_whole.then(|| Chain::from_state(self.state.clone()))
+    }
+
+    fn unnamed(&self) -> Option<&Missing> {
+        self.missing.iter().find(|missing| !missing.is_named)
+    }
+
+    /// Continues behind entries that are missing: an opening that names them may come.
+    fn pass_over(&mut self, stored: &StoredEntry, fault: Found) -> bool {
+        let Some(stretch) = self.state.pass_over(stored) else {
+            return false;
+        };
+        self.treeless = true;
+        self.report.uncovered_since_micros = None;
+        self.missing.push(Missing {
+            stretch,
+            fault,
+            is_named: false,
+        });
+        // Those before the last missing entry meet no entry; one of that entry itself says what it was.
+        while let Some(head) = self.heads.get(self.next_head) {
+            if head.size >= stretch.to {
+                break;
+            }
+            self.unmatched.push(head.clone());
+            self.next_head += 1;
+        }
+        self.meet_heads();
+        true
     }
 
     /// Compares the log with the heads of its present size.
@@ -221,12 +282,15 @@ impl Verifier {
                 self.unmatched.push(head.clone());
                 continue;
             }
-            let same =
-                head.last_hash == self.state.last_hash && head.root == self.state.frontier.root();
-            if !same {
+            let is_rooted = || self.treeless || head.root == self.state.frontier.root();
+            if head.last_hash != self.state.last_hash || !is_rooted() {
                 let fault = self.disagreement(head);
                 self.fail(self.report.covered_to, fault);
                 return;
+            }
+            if let Some(frontier) = head.frontier().filter(|_| self.treeless) {
+                self.state.frontier = frontier;
+                self.treeless = false;
             }
             self.report.heads_agreed += 1;
             self.report.covered_to = head.size;
@@ -258,6 +322,11 @@ impl Verifier {
             old.epoch == head.epoch
                 && (old.size > head.size || (old.size == head.size && old.hash == head.last_hash))
         };
+        let is_missing = |missing: &Missing| missing.is_named && missing.stretch.holds(head.size);
+        if self.missing.iter().any(is_missing) {
+            self.report.known_losses.push(lost);
+            return true;
+        }
         let mut later = self
             .report
             .epochs
@@ -299,6 +368,11 @@ impl Verifier {
         if self.report.first_bad.is_some() {
             return;
         }
+        // What is missing before it, and no opening has named so far, comes first.
+        let (verified, fault) = match self.unnamed() {
+            Some(missing) => (missing.stretch.from - 1, missing.fault.clone()),
+            None => (verified, fault),
+        };
         self.report.verified = verified;
         self.report.first_bad = Some(BadEntry {
             epoch: fault.epoch,

@@ -574,6 +574,7 @@ impl Config {
                 },
             },
             public_folder: Some(self.public_folder()),
+            show_log: self.audit.show_at_gateway,
             ..Settings::default()
         })
     }

@@ -22,6 +22,8 @@ use crate::{
 
 /// Between two passes of thinning.
 const THIN_EVERY: Duration = Duration::from_secs(600);
+/// Heads of before a start that are read with one look, for what they name.
+const READ_MAX: usize = 200;
 /// More ranges than this are not told one by one.
 const RANGES_MAX: usize = 500;
 
@@ -37,6 +39,8 @@ pub(crate) struct Publisher {
     known: KnownLog,
     /// Heads that the repository holds, as far as this process knows, and when they were signed.
     there: Mutex<BTreeMap<Place, i64>>,
+    /// Heads of before this start whose links were not looked at yet, oldest first.
+    unread: Mutex<Vec<Place>>,
     /// What thinnings say was looked at once.
     looked: Mutex<bool>,
     thinned_at: Mutex<Option<Instant>>,
@@ -105,6 +109,7 @@ impl Publisher {
             keys: keys.to_owned(),
             anchors,
             known,
+            unread: Mutex::new(there.keys().copied().collect()),
             there: Mutex::new(there),
             looked: Mutex::new(false),
             thinned_at: Mutex::new(None),
@@ -156,8 +161,9 @@ impl Publisher {
         ))
     }
 
-    /// Heads that were there, or that a thinning lists, and are not.
-    fn disappeared(&self) -> Result<Vec<Place>, Error> {
+    /// Heads that were there, or that a thinning lists or a later head names, and are not; but for those that openings
+    /// name as missing.
+    fn disappeared(&self, known: &[HeadRange]) -> Result<Vec<Place>, Error> {
         // Before the listing: what is published meanwhile is not missed.
         let before = locked(&self.there).clone();
         let listed = repository::heads::dated_heads(&self.repository, &log_name())?;
@@ -173,6 +179,8 @@ impl Publisher {
             }
             *locked(&self.looked) = missing.is_empty();
         }
+        missing.extend(self.read_some(&now)?);
+        missing.retain(|(epoch, size)| !known.iter().any(|range| range.holds(*epoch, *size)));
         if !missing.is_empty() {
             let records = thinnings(&self.repository, &self.trusted()?)?;
             missing.retain(|(epoch, size)| !audit::was_thinned(&records, *epoch, *size));
@@ -180,6 +188,34 @@ impl Publisher {
         let mut there = locked(&self.there);
         for (place, at_micros) in listed {
             there.entry(place).or_insert(at_micros);
+        }
+        Ok(missing)
+    }
+
+    /// What some of the heads of before this start name, newest first, and is not there: it went while no engine
+    /// looked.
+    fn read_some(&self, now: &BTreeSet<Place>) -> Result<Vec<Place>, Error> {
+        let mut unread = locked(&self.unread);
+        let first = unread.len().saturating_sub(READ_MAX);
+        let part = unread.split_off(first);
+        if part.is_empty() {
+            return Ok(Vec::new());
+        }
+        let trusted = self.trusted()?;
+        let mut missing = Vec::new();
+        for place in &part {
+            let bytes = match repository::heads::head(&self.repository, &log_name(), *place) {
+                Ok(bytes) => bytes.unwrap_or_default(),
+                Err(error) => {
+                    unread.extend(part);
+                    return Err(error.into());
+                }
+            };
+            let head = SignedHead::from_json(&bytes).ok();
+            let head = head.filter(|head| head.verify(&trusted).is_ok());
+            let before = head.and_then(|head| head.previous());
+            let before = before.map(|before| (before.epoch, before.size));
+            missing.extend(before.filter(|before| !now.contains(before)));
         }
         Ok(missing)
     }
@@ -233,11 +269,11 @@ impl HeadPublisher for Publisher {
         self.anchors.claim(claim).map_err(said)
     }
 
-    fn look(&self) -> Result<Option<String>, String> {
+    fn look(&self, known: &[HeadRange]) -> Result<Option<String>, String> {
         if let Some(beyond) = self.anchors.beyond() {
             return Ok(Some(beyond));
         }
-        let missing = self.disappeared().map_err(said)?;
+        let missing = self.disappeared(known).map_err(said)?;
         Ok((!missing.is_empty()).then(|| gone(&missing)))
     }
 
@@ -250,7 +286,7 @@ impl HeadPublisher for Publisher {
         let records = thinnings(&self.repository, &self.trusted().map_err(said)?).map_err(said)?;
         let named = anchored_in(&file, &self.repository).map_err(said)?;
         let mut missing = audit::missing_heads(&heads, &records, named.as_slice());
-        missing.extend(self.disappeared().map_err(said)?);
+        missing.extend(self.disappeared(&[]).map_err(said)?);
         let there = heads
             .iter()
             .map(|head| (head.claimed().epoch, head.claimed().size));

@@ -204,7 +204,7 @@ mod tests {
 
     const SECOND: i64 = 1_000_000;
 
-    /// A head every ten seconds for three days, each with a link to the one before.
+    /// A head every half minute for three days, each with a link to the one before.
     fn three_days(now: i64) -> (Repository, SigningKey, BTreeMap<Place, i64>) {
         let repository = Repository::init(Arc::new(MemoryStore::default())).unwrap();
         let key = SigningKey::generate().unwrap();
@@ -213,7 +213,7 @@ mod tests {
             .open_epoch(0, &EpochOpening::Created { timeline: 1 }, &key)
             .unwrap();
         let (mut there, mut before) = (BTreeMap::new(), None);
-        for at in (now - 3 * DAY_MICROS..now).step_by(10_000_000) {
+        for at in (now - 3 * DAY_MICROS..now).step_by(30_000_000) {
             chain.append(Kind::BackupRun, at, Fields::new()).unwrap();
             let head = chain.head(at, 0).unwrap();
             let mut signed = key.sign(&head);
@@ -278,7 +278,59 @@ mod tests {
         let taken = *sizes.iter().nth(100).unwrap();
         repository::heads::drop_head(&repository, "1", taken).unwrap();
         assert_eq!(missing(), [taken]);
-        // A copy that has the records lets go of the same.
+        // Heads that are gone already do not go twice.
         assert_eq!(follow(&repository, &keys).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_copy_lets_go_of_what_the_first_let_go_of_once_it_has_the_record() {
+        let now = 1_000_000 * 60 * SECOND;
+        let (first, key, mut there) = three_days(now);
+        let copy = Repository::init(Arc::new(MemoryStore::default())).unwrap();
+        for head in stored(&first).unwrap() {
+            let (epoch, size) = (head.claimed().epoch, head.claimed().size);
+            repository::heads::put_head(&copy, "1", epoch, size, &head.to_json()).unwrap();
+        }
+        let keys = [key.verifying_key().clone()];
+        let all = there.len();
+        let thinner = Thinner {
+            repository: &first,
+            signing: &key,
+            trusted: &keys,
+            now_micros: now,
+        };
+        let before = there.clone();
+        let dropped = thinner.pass(&before, &[(1, 2002)], &mut |place| {
+            there.remove(&place);
+        });
+        assert!(dropped.unwrap() > 1000);
+        let sizes = |repository: &Repository| -> BTreeSet<Place> {
+            let sizes = repository::heads::head_sizes(repository, "1").unwrap();
+            sizes.into_iter().collect()
+        };
+        // Without a record nothing goes, nor with one that another key signed.
+        assert_eq!(follow(&copy, &keys).unwrap(), 0);
+        let carry = |signed_by: Option<&SigningKey>| {
+            for name in repository::heads::thinned_names(&first, "1").unwrap() {
+                let bytes = repository::heads::thinned(&first, &name).unwrap().unwrap();
+                let bytes = match signed_by {
+                    Some(other) => Thinning::read(&bytes, &keys).unwrap().sign(other),
+                    None => bytes,
+                };
+                let range = (name.from, name.to);
+                repository::heads::put_thinned(&copy, "1", name.epoch, range, now, &bytes).unwrap();
+            }
+        };
+        carry(Some(&SigningKey::generate().unwrap()));
+        follow(&copy, &keys).unwrap_err();
+        assert_eq!(sizes(&copy).len(), all);
+        for name in repository::heads::thinned_names(&copy, "1").unwrap() {
+            repository::heads::drop_thinned(&copy, &name).unwrap();
+        }
+        carry(None);
+        let gone = follow(&copy, &keys).unwrap();
+        assert_eq!(gone, u64::try_from(all - there.len()).unwrap());
+        assert_eq!(sizes(&copy), sizes(&first));
+        assert!(sizes(&copy).contains(&(1, 2002)));
     }
 }

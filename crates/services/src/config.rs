@@ -76,6 +76,8 @@ pub struct AuditConfig {
     pub trusted: Vec<audit::VerifyingKey>,
     /// The log is published, for outsiders to watch.
     pub public: Option<crate::public_log::PublicLogConfig>,
+    /// Between two checks that the log and its heads are still there.
+    pub look_every: Duration,
     /// Set when the database was restored since the newest of `heads`.
     pub recovery: Option<RecoveryFact>,
 }
@@ -113,6 +115,8 @@ pub struct Settings {
     pub books: BookSettings,
     /// What the gateway shows of the log at `/log/`, where another process writes it.
     pub public_folder: Option<std::path::PathBuf>,
+    /// Whether it shows it at all.
+    pub show_log: bool,
     /// The repository that the log's heads go to, where the log is written: objects of the shared cache carry its name.
     pub repository_id: Option<String>,
 }
@@ -200,6 +204,7 @@ impl Default for Settings {
             starts_later: false,
             books: BookSettings::default(),
             public_folder: None,
+            show_log: true,
             repository_id: None,
         }
     }

@@ -171,6 +171,7 @@ impl Services {
                 None => settings.public_folder.map(PublicFolder::new),
             },
             public_log,
+            show_log: settings.show_log,
             stream: data.stream,
             strict: config.strict,
             limits: Arc::new(ArcSwap::from_pointee(settings.requests_per_minute)),
@@ -372,6 +373,12 @@ impl Running {
         if let Some(heads) = &self.gateway.heads {
             heads.set_signing_key(key, trusted);
         }
+    }
+
+    /// Whether this process opened a log in the place of one that is lost whole.
+    pub fn log_has_continued(&self) -> bool {
+        let heads = self.gateway.heads.as_ref();
+        heads.is_some_and(|heads| heads.has_continued())
     }
 
     /// In force for the next request.

@@ -144,6 +144,7 @@ impl DataSide {
             audit.publisher,
             &audit.heads,
             &keys,
+            audit.look_every,
         ));
         let public_log = audit.public.map(|public| {
             let log = PublicLog::new(audit.log, public, Arc::clone(&heads));

@@ -172,6 +172,77 @@ fn what_stands_in_the_files() {
     );
 }
 
+/// audit_log.md §8 says what somebody with power over a part could still do. Each row and each paragraph of it has the
+/// name of a test beside it, and the test is there.
+#[test]
+fn what_is_said_of_tampering_has_a_test_beside_it() {
+    let page = fs::read_to_string(root().join("docs/formats/audit_log.md")).unwrap();
+    let (_, after) = page.split_once("\n## 8. ").unwrap();
+    let (section, _) = after.split_once("\n## 9. ").unwrap();
+    let sources = text_files().into_iter();
+    let sources: Vec<(String, String)> = sources
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
+        .map(|path| {
+            let shown = path.strip_prefix(root()).unwrap().to_string_lossy();
+            (shown.into_owned(), fs::read_to_string(&path).unwrap())
+        })
+        .collect();
+    assert_eq!(claim_faults(section, &sources), Vec::<String>::new());
+    let claims = claims_of(section).len();
+    assert!(claims > 20, "the search for claims finds {claims} of them");
+}
+
+/// Rows, bullets and paragraphs behind the introduction, but for headings of tables and what only introduces the next
+/// block.
+fn claims_of(section: &str) -> Vec<String> {
+    let mut claims: Vec<String> = Vec::new();
+    let mut blank = true;
+    for line in section.lines().skip(1) {
+        let begins = blank || line.starts_with(['|', '-']);
+        blank = line.trim().is_empty();
+        match claims.last_mut() {
+            Some(last) if !begins => {
+                last.push(' ');
+                last.push_str(line);
+            }
+            _ if !blank => claims.push(line.to_owned()),
+            _ => {}
+        }
+    }
+    let is_claim = |claim: &String| {
+        let introduces = claim.ends_with(':');
+        !introduces && !claim.starts_with("|---") && !claim.starts_with("| what |")
+    };
+    // The first paragraph says who is meant.
+    claims.into_iter().skip(1).filter(is_claim).collect()
+}
+
+/// Claims without a test, and tests that are not there. `sources`: paths and texts.
+fn claim_faults(section: &str, sources: &[(String, String)]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for claim in claims_of(section) {
+        let begins: String = claim.chars().take(60).collect();
+        let quoted = claim.split('`').skip(1).step_by(2);
+        let tests: Vec<&str> = quoted.filter(|word| word.contains("::")).collect();
+        if tests.is_empty() {
+            faults.push(format!("no test beside: {begins}"));
+        }
+        for test in tests {
+            let (module, function) = test.rsplit_once("::").unwrap();
+            let module = module.rsplit("::").next().unwrap();
+            let function = format!("fn {function}(");
+            let is_there = |(path, text): &(String, String)| {
+                let path = path.trim_end_matches(".rs");
+                path.split('/').any(|part| part == module) && text.contains(&function)
+            };
+            if !sources.iter().any(is_there) {
+                faults.push(format!("there is no test {test}, beside: {begins}"));
+            }
+        }
+    }
+    faults
+}
+
 /// The rules themselves: each finds what it is for, and lets pass what is allowed.
 #[test]
 fn every_rule_can_fail() {
@@ -206,6 +277,24 @@ fn every_rule_can_fail() {
     assert_eq!(manifest_faults("audit", target).len(), 1);
     let dev = "[package]\nname = \"audit\"\n[dev-dependencies]\ntestkit = \"1\"\n";
     assert!(manifest_faults("audit", dev).is_empty());
+
+    let sources = [(
+        "crates/a/tests/it/rows.rs".to_owned(),
+        "#[test]\nfn found_out() {}".to_owned(),
+    )];
+    for (section, count) in [
+        (
+            "t\nWho.\n\nD:\n| what | test |\n|---|---|\n| rows | a `rows::found_out` |\n",
+            0,
+        ),
+        (
+            "t\nWho.\n\n- It is\n  found (`rows::found_out`).\n- So is it.\n",
+            1,
+        ),
+        ("t\nWho.\n\nFound: `rows::found`, `other::found_out`.\n", 2),
+    ] {
+        assert_eq!(claim_faults(section, &sources).len(), count, "{section}");
+    }
 
     let home = ["/ho", "me/someone/x"].concat();
     let unfinished = ["to", "do!()"].concat();

@@ -110,6 +110,7 @@ fn a_reopening_says_what_is_missing_and_why() {
         why: "a disk was cleaned by hand",
         actor: "ops",
         missing_heads: &ranges,
+        missing_entries: &[],
     };
     let opened = log.chain.open_epoch(NOW, &opening, &log.key).unwrap();
     log.rows.push(StoredEntry::from(&opened));
@@ -127,6 +128,84 @@ fn a_reopening_says_what_is_missing_and_why() {
     );
     // Another head that goes is not what was declared.
     assert_eq!(log.judged(1, &[(1, 10), gone]).0, Verdict::Cut);
+}
+
+#[test]
+fn entries_that_a_reopening_names_are_a_known_loss_and_no_others() {
+    // The first entry is gone, one in the middle, several; heads lie in what is gone, at its end, and behind.
+    for (gone, heads) in [
+        (1..=4, vec![2, 30]),
+        (12..=12, vec![12, 30]),
+        (10..=20, vec![15, 20, 25, 30]),
+        (10..=20, vec![30]),
+    ] {
+        let stretch = Stretch {
+            from: *gone.start(),
+            to: *gone.end(),
+        };
+        let reopened = |named: &[Stretch]| {
+            let mut log = Log::with(30, &heads);
+            log.rows
+                .retain(|row| !stretch.holds(row.position.cast_unsigned()));
+            let known = log.heads.clone();
+            let opening = EpochOpening::Reopened {
+                timeline: 1,
+                known_heads: &known,
+                known_lost: Some(stretch.entries()),
+                why: "a table was emptied",
+                actor: "ops",
+                missing_heads: &[],
+                missing_entries: named,
+            };
+            let opened = log.chain.open_epoch(NOW, &opening, &log.key).unwrap();
+            log.rows.push(StoredEntry::from(&opened));
+            log.grow(40, &[35, 40]);
+            log
+        };
+        let log = reopened(&[stretch]);
+        let report = log.verify();
+        assert_eq!(report.verdict(), "known_loss", "{gone:?}: {report:?}");
+        let told = report.epochs.last().unwrap();
+        assert_eq!(
+            (
+                report.lost_entries,
+                report.covered_to,
+                &told.missing_entries[..]
+            ),
+            (stretch.entries(), 40, &[stretch][..])
+        );
+        // A neighbour more is not what was named, nor is one less.
+        let next = i64::try_from(stretch.to + 1).unwrap();
+        let mut more = reopened(&[stretch]);
+        more.rows.retain(|row| row.position != next);
+        let report = more.verify();
+        assert_eq!(report.verdict(), "cut", "{report:?}");
+        assert_eq!(
+            report.first_bad.unwrap().position.cast_unsigned(),
+            stretch.from
+        );
+        let wide = Stretch {
+            from: stretch.from,
+            to: stretch.to + 1,
+        };
+        for named in [&[][..], &[wide][..]] {
+            assert_eq!(reopened(named).verify().verdict(), "cut", "{named:?}");
+        }
+        // What is between the loss and its opening is chained to that opening.
+        let mut changed = reopened(&[stretch]);
+        let row = changed.rows.iter_mut().find(|row| row.position == next);
+        let row = row.unwrap();
+        let mut entry = Entry::parse(&row.bytes).unwrap();
+        entry.recorded_at_micros += 1;
+        row.bytes = entry.to_bytes().unwrap();
+        row.hash = Entry::hash_of(&row.bytes).as_bytes().to_vec();
+        assert!(!changed.verify().is_sound());
+        // And the head behind it says what the last missing one was.
+        let mut other = reopened(&[stretch]);
+        let signed = other.heads.iter_mut().find(|head| head.size >= stretch.to);
+        signed.unwrap().last_hash = Hash::ZERO;
+        assert!(!other.verify().is_sound());
+    }
 }
 
 #[test]

@@ -167,14 +167,59 @@ fn the_tail_cut() {
     check(&truncated, 1, 1, "the log is empty");
 }
 
-/// The limit that the document states: what no head covers yet can be cut, and the report says how far the heads reach.
+/// The limit that the document states: what no head covers yet can be cut, or exchanged for something else, and the
+/// report says how far the heads reach. The next head exposes it.
 #[test]
-fn what_no_head_covers() {
-    let mut log = log();
-    log.rows.truncate(15);
-    let report = log.verify();
-    assert!(report.is_sound());
-    assert_eq!((report.entries, report.covered_to), (15, 15));
+fn entries_after_the_newest_head_are_chained_and_nothing_more() {
+    let covered = |log: &Log, entries: u64| {
+        let report = log.verify();
+        assert!(report.is_sound());
+        assert_eq!((report.entries, report.covered_to), (entries, 15));
+        assert_eq!(report.uncovered_since_micros.is_some(), entries > 15);
+    };
+    let mut cut = log();
+    cut.rows.truncate(15);
+    covered(&cut, 15);
+    let mut exchanged = log();
+    exchanged.rows[15..].iter_mut().for_each(change_fee);
+    rechain(&mut exchanged, 15);
+    covered(&exchanged, 18);
+    exchanged.sign_head();
+    check(&exchanged, 1, 16, "rewritten");
+}
+
+/// The limits of somebody with the key: nothing here judges what an entry says, misses what was never recorded, or
+/// knows the day.
+#[test]
+fn whoever_holds_the_key_can_lie_leave_out_and_date_back() {
+    let (honest, mut changed) = (log(), log());
+    // A fee that no policy gives, and one request that never was: the chain is written again from there, and heads are
+    // signed for it.
+    change_fee(&mut changed.rows[7]);
+    changed.rows.remove(9);
+    rechain(&mut changed, 7);
+    let upto = |log: &Log, size: usize| {
+        let rows = log.rows[..size].to_vec();
+        Chain::resume(1, None, rows, &log.keys()).unwrap()
+    };
+    changed.heads = [5, 10, 15, 17]
+        .map(|size| upto(&changed, size).head(0, 0).unwrap())
+        .to_vec();
+    assert_eq!(changed.verify().verdict(), "sound");
+    // One head of before, kept elsewhere, convicts.
+    changed.heads.push(honest.heads[2].clone());
+    assert_eq!(changed.verify().verdict(), "rewritten");
+
+    // A key that was stolen today signs a head of last year; its place in the log is what ends it.
+    let year_micros = 365 * 86_400_000_000;
+    let dated = honest.chain.head(-year_micros, 0).unwrap();
+    let signed = honest.key.sign(&dated);
+    let key = honest.key.verifying_key();
+    assert_eq!(key.verify(&signed).unwrap().at_micros, -year_micros);
+    let ended = key.clone().until(1, dated.size);
+    ended.verify(&signed).unwrap_err();
+    let earlier = upto(&honest, 10).head(0, 0).unwrap();
+    ended.verify(&honest.key.sign(&earlier)).unwrap();
 }
 
 #[test]

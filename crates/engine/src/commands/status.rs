@@ -190,9 +190,29 @@ async fn ask_engine(instance: &Instance, status: &mut Status) {
                 let why = locates["reason"].as_str().map(ToOwned::to_owned);
                 status.alarms.extend(why);
             }
+            note_log(&engine, status);
             status.engine = Some(engine);
         }
         Err(error) => status.alarms.push(error.to_string()),
+    }
+}
+
+/// The audit log where it is damaged, and what does not work of it for outsiders: the public log, and each witness that
+/// signs nothing.
+fn note_log(engine: &Value, status: &mut Status) {
+    for concern in engine["degraded"].as_array().into_iter().flatten() {
+        let word = |name: &str| concern[name].as_str().unwrap_or_default();
+        let (part, reason) = (word("part"), word("reason"));
+        match (part, part.strip_prefix("witness.")) {
+            ("audit_log", _) => status.alarms.push(format!("the audit log: {reason}")),
+            ("public_log", _) => status
+                .warnings
+                .push(format!("the public log does not grow: {reason}")),
+            (_, Some(name)) => status
+                .warnings
+                .push(format!("the witness {name} signs nothing: {reason}")),
+            _ => {}
+        }
     }
 }
 

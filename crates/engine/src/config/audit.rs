@@ -1,6 +1,6 @@
-//! `[audit]`: the log for outsiders (docs/formats/audit_transparency.md).
+//! `[audit]`: the log for outsiders (docs/formats/audit_transparency.md), and how often its own engine looks at it.
 
-use std::{num::NonZeroU16, path::PathBuf};
+use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
@@ -15,6 +15,37 @@ pub(crate) struct Audit {
     pub(crate) witnesses: Vec<Witness>,
     /// Each is asked at most once in so long.
     pub(crate) witness_seconds: NonZeroU16,
+    /// Between two looks whether the log and its heads are still there.
+    pub(crate) look_seconds: LookSeconds,
+    /// Whether the gateway shows the log at `/log/`.
+    pub(crate) show_at_gateway: bool,
+}
+
+/// What is gone is told within a minute: a look, and time to act on it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "u16")]
+pub(crate) struct LookSeconds(u16);
+
+impl LookSeconds {
+    const MAX: u16 = 30;
+
+    pub(crate) fn every(self) -> Duration {
+        Duration::from_secs(u64::from(self.0))
+    }
+}
+
+impl TryFrom<u16> for LookSeconds {
+    type Error = String;
+
+    fn try_from(seconds: u16) -> Result<Self, String> {
+        match seconds {
+            1..=Self::MAX => Ok(Self(seconds)),
+            other => Err(format!(
+                "[audit] look_seconds = {other}: from 1 to {}, so that damage is told within a minute",
+                Self::MAX
+            )),
+        }
+    }
 }
 
 /// `[[audit.witnesses]]`: who signs, at another site, that the log only grew.
@@ -36,6 +67,8 @@ impl Default for Audit {
             public_folder: None,
             witnesses: Vec::new(),
             witness_seconds: MINUTE,
+            look_seconds: LookSeconds(15),
+            show_at_gateway: true,
         }
     }
 }

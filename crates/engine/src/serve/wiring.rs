@@ -50,6 +50,7 @@ pub(super) fn services_config(
             heads: protection.heads()?,
             trusted: protection.trusted(instance)?,
             public: protection.public_log(config)?,
+            look_every: config.audit.look_seconds.every(),
             recovery: args.restored.as_deref().map(read_fact).transpose()?,
         })
     });

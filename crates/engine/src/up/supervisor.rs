@@ -220,7 +220,14 @@ impl Supervisor {
             return Ok(());
         };
         // A log in the place of one that is lost knows no key of before.
-        if self.continue_log || self.keys.first_api_key()?.is_none() {
+        let has_continued = services.log_has_continued();
+        if self.continue_log && !has_continued {
+            tracing::error!(
+                "--continue-log was given, and the audit log is there: take it out of the command or the unit, or the \
+                 next loss of all of it is accepted without a question"
+            );
+        }
+        if has_continued || self.keys.first_api_key()?.is_none() {
             let made = services.create_key(FIRST_CLIENT, Tier::Internal, "bre up");
             let key = self.runtime.block_on(made)?;
             self.keys.keep_first_api_key(&key)?;

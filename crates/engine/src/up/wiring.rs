@@ -49,6 +49,7 @@ pub(super) fn services_config(
                 &supervisor.config,
                 &supervisor.repository,
             )?),
+            look_every: supervisor.config.audit.look_seconds.every(),
             recovery,
         }),
         stream: Arc::new(supervisor.stream.clone()),

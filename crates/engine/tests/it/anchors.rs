@@ -9,6 +9,41 @@ use crate::{
     process::{PATIENCE, within},
 };
 
+/// What D, R and both do to the log and what vouches for it: cases of the tamper suite that need a whole system, so
+/// each is a test. Every run does the first and two others, by a seed that it prints; `make slow-tamper` does all
+/// (CASES=all).
+const CASES_OF_SYSTEMS: [&str; 7] = [
+    "what_disappears_while_the_engine_runs_is_told_and_stops_the_writer_until_a_person_has_looked",
+    "a_log_that_was_cut_with_all_its_heads_is_not_continued_below_the_anchor",
+    "a_repository_that_was_rolled_back_or_emptied_never_makes_a_place_twice",
+    "entries_that_a_person_has_let_go_of_are_a_known_loss_and_no_others_are",
+    "a_restore_to_before_the_damage_lets_the_log_go_on",
+    "anchors_in_a_further_repository_outlive_host_and_first_repository",
+    "an_archive_and_a_restore_test_say_how_long_the_log_was",
+];
+
+/// Whether this run does it. All tests of a run have one parent, and so one seed.
+fn is_chosen(name: &str) -> bool {
+    let (always, others) = CASES_OF_SYSTEMS.split_first().unwrap();
+    let all = std::env::var("CASES").is_ok_and(|cases| cases == "all");
+    let seed = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seed: usize = seed.unwrap_or_else(|| std::os::unix::process::parent_id() as usize);
+    let at = others.iter().position(|case| *case == name);
+    let count = others.len();
+    let turn = |at: usize| (at + count - seed % count) % count;
+    let chosen = all || *always == name || at.is_some_and(|at| turn(at) < 2);
+    println!(
+        "SEED={seed}: {name}: {}",
+        match chosen {
+            true => "done",
+            false => "not in this run, make slow-tamper does all",
+        }
+    );
+    chosen
+}
+
 const TABLES: [&str; 4] = ["audit_log", "quotes", "locates", "availability_ledger"];
 
 impl Instance {
@@ -99,7 +134,8 @@ fn copy(from: &Path, to: &Path) {
 /// person has said on record that it is known.
 #[test]
 fn what_disappears_while_the_engine_runs_is_told_and_stops_the_writer_until_a_person_has_looked() {
-    let mut instance = Instance::start();
+    assert!(is_chosen(CASES_OF_SYSTEMS[0]));
+    let mut instance = Instance::watchful("");
     instance.quote("GME");
     let last = position(&instance.quote("AAPL"));
     instance.wait_signed(last);
@@ -149,13 +185,232 @@ fn what_disappears_while_the_engine_runs_is_told_and_stops_the_writer_until_a_pe
     instance.up();
     instance.wait_damaged("run `bre audit verify`");
     instance.is_judged("cut", 8);
+    // Nothing is left to continue from. Another log takes its place when somebody asks for it, in the same database:
+    // its tables are stated again.
+    instance
+        .bre(&["audit", "reopen", "--reason", "emptied by hand"])
+        .refused(&["--continue-log"]);
+    instance.stop();
+    let before = instance.api_key();
+    instance.continue_log();
+    let continued = instance.wait_epoch();
+    assert!(continued >= 3, "{continued}");
+    let report = instance.is_judged("known_loss", 10);
+    assert_eq!(report["tables"]["verdict"], "as_recorded", "{report}");
+    let made = instance.api_key();
+    assert_ne!(before, made, "the log knows no key of before");
+    // The words stay in a unit's file: nothing is made again by them, and the engine says that they have to go.
+    instance.stop_cleanly();
+    instance.continue_log();
+    assert_eq!(
+        (instance.wait_epoch(), instance.api_key()),
+        (continued, made)
+    );
+    instance.wait_log("--continue-log was given, and the audit log is there");
+    instance.is_judged("known_loss", 10);
+}
+
+impl Instance {
+    fn continue_log(&mut self) {
+        self.spawn_with(&["--continue-log", "--yes-all-is-lost"]);
+        self.wait_ready();
+    }
+}
+
+/// Somebody takes entries from the middle, and a person lets writing continue without them: exactly these are a known
+/// loss from then on.
+#[test]
+fn entries_that_a_person_has_let_go_of_are_a_known_loss_and_no_others_are() {
+    if !is_chosen("entries_that_a_person_has_let_go_of_are_a_known_loss_and_no_others_are") {
+        return;
+    }
+    let mut instance = Instance::watchful("");
+    let mut last = 0;
+    for _ in 0..4 {
+        last = position(&instance.quote("GME"));
+    }
+    instance.wait_signed(last);
+    let gone = |from: u64, to: u64| {
+        TABLES[..2]
+            .iter()
+            .map(|table| format!("DELETE FROM {table} WHERE position BETWEEN {from} AND {to}; "))
+            .collect::<String>()
+    };
+    instance.past_triggers(&gone(1, last - 1));
+    instance.wait_damaged("the log's beginning was taken away");
+    let report = instance.is_judged("cut", 8);
+    assert_eq!(report["first_bad"]["position"], 1, "{report}");
+    let reason = "a script emptied the table";
+    let reopened = instance
+        .bre(&["audit", "reopen", "--reason", reason])
+        .json();
+    assert_eq!(reopened["audit"]["epoch"], 2, "{reopened}");
+    assert_eq!(instance.wait_epoch(), 2);
+    let report = instance.is_judged("known_loss", 10);
+    let opening = report["epochs"].as_array().unwrap().last().unwrap();
+    let stretch = json!([{ "from": 1, "to": last - 1 }]);
+    assert_eq!(
+        (&opening["why"], &opening["missing_entries"]),
+        (&json!(reason), &stretch),
+        "{report}"
+    );
+    assert_eq!(report["lost_entries"], last - 1, "{report}");
+    // What the lost entries said of keys and rates was said once more.
+    assert_eq!(report["tables"]["verdict"], "as_recorded", "{report}");
+    assert_eq!(
+        report["tables"]["not_covered_before"]["position"].as_u64(),
+        Some(last + 2),
+        "{report}"
+    );
+    assert_eq!(report["entries"], report["verified"], "{report}");
+    let after = position(&instance.quote("AAPL"));
+    instance.wait_signed(after);
+    instance.stop_cleanly();
+    instance.up();
+    instance.wait_epoch();
+    instance.is_judged("known_loss", 10);
+    instance.past_triggers(&gone(last, last));
+    instance.is_judged("cut", 8);
+}
+
+/// The way back that needs no person's word: the database as it was before.
+#[test]
+fn a_restore_to_before_the_damage_lets_the_log_go_on() {
+    if !is_chosen("a_restore_to_before_the_damage_lets_the_log_go_on") {
+        return;
+    }
+    let mut instance = Instance::watchful("");
+    instance.bre(&["backup", "run"]).exits(0);
+    let last = position(&instance.quote("GME"));
+    instance.wait_signed(last);
+    let lsn = instance.value("SELECT pg_current_wal_flush_lsn()");
+    instance.past_triggers(&format!("TRUNCATE {} CASCADE", TABLES.join(", ")));
+    instance.wait_damaged("run `bre audit verify`");
+    instance.wait_caught_up();
+    let note = instance.data().join("keys/audit_damage-1.json");
+    assert!(note.exists());
+    instance.stop();
+    let to = instance.data().join("postgres");
+    let restore = |target: &[&str]| {
+        let over = ["restore", "--delta", "--yes", "--to", to.to_str().unwrap()];
+        instance.bre(&[&over[..], target].concat()).json()
+    };
+    // To the end, the damage comes back with it.
+    restore(&["--latest"]);
+    instance.up();
+    instance.wait_damaged("run `bre audit verify`");
+    assert!(note.exists());
+    instance.stop();
+    let over = ["restore", "--delta", "--yes", "--lsn", &lsn, "--to"];
+    let restored = [&over[..], &[to.to_str().unwrap()]].concat();
+    instance.bre(&restored).json();
+    instance.up();
+    assert!(instance.wait_epoch() >= 2);
+    assert!(!note.exists(), "a restore that verifies lifts it");
+    let report = instance.audit_is_sound();
+    assert!(report["entries"].as_u64().unwrap() > last, "{report}");
+    assert_eq!(report["lost_entries"], 0, "{report}");
+}
+
+/// Machine and first repository are of an earlier day, keys and all. What a further repository got knows better.
+#[test]
+fn anchors_in_a_further_repository_outlive_host_and_first_repository() {
+    if !is_chosen("anchors_in_a_further_repository_outlive_host_and_first_repository") {
+        return;
+    }
+    let mut instance = Instance::prepared(&[]);
+    let far = instance.folder.join("far");
+    instance.settings(&format!(
+        "[audit]\nlook_seconds = 1\n[repositories.far]\npath = {:?}\n",
+        far.to_str().unwrap()
+    ));
+    instance.up();
+    let early = position(&instance.quote("GME"));
+    instance.wait_signed(early);
+    // The copier makes the repository there.
+    let made = within(PATIENCE, || far.join("format").exists().then_some(()));
+    assert!(made.is_some(), "{}", instance.log());
+    instance.stop_cleanly();
+    let (keys, kept) = (
+        instance.folder.join("earlier-keys"),
+        instance.folder.join("earlier"),
+    );
+    copy(&instance.data().join("keys"), &keys);
+    copy(&instance.repository(), &kept);
+    instance.up();
+    let mut last = early;
+    for _ in 0..3 {
+        last = position(&instance.quote("GME"));
+    }
+    instance.wait_signed(last);
+    instance.stop_cleanly();
+    let anchors = || -> Vec<String> {
+        let names = std::fs::read_dir(far.join("anchors/1")).unwrap();
+        let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name();
+        names.map(|it| name(it).into_string().unwrap()).collect()
+    };
+    assert_eq!(anchors(), [format!("00000001-{last:016x}")]);
+
+    for lost in ["keys", "repository", "postgres"] {
+        instance.remove(lost);
+    }
+    copy(&keys, &instance.data().join("keys"));
+    copy(&kept, &instance.repository());
+    instance.up();
+    assert_eq!(instance.wait_epoch(), 2);
+    let report = instance.is_judged("known_loss", 10);
+    let known = report["known_losses"].to_string();
+    assert!(known.contains(&format!("\"size\":{last}")), "{report}");
+    assert!(report["lost_entries"].as_u64() >= Some(1), "{report}");
+}
+
+/// Heads and anchor are gone, and the log was cut: what the audit archive and a restore test once counted still says
+/// so.
+#[test]
+fn an_archive_and_a_restore_test_say_how_long_the_log_was() {
+    if !is_chosen("an_archive_and_a_restore_test_say_how_long_the_log_was") {
+        return;
+    }
+    let mut instance = Instance::start();
+    let first = position(&instance.quote("GME"));
+    let id = instance.bre(&["backup", "run"]).json()["id"].clone();
+    let id = id.as_str().unwrap().to_owned();
+    let proved = instance.bre(&["backup", "prove", &id]).json();
+    assert_eq!(proved["passed"], true, "{proved}");
+    let last = position(&instance.quote("GME"));
+    instance.wait_signed(last);
+    instance.bre(&["audit", "archive"]).json();
+    for table in &TABLES[..2] {
+        instance.past_triggers(&format!(
+            "DELETE FROM {table} WHERE position > {}",
+            first - 1
+        ));
+    }
+    instance.kill();
+    instance.remove("repository/heads");
+    let keys = instance.data().join("keys");
+    for file in ["audit_anchor-1.json", "audit_damage-1.json"] {
+        drop(std::fs::remove_file(keys.join(file)));
+    }
+    instance.up();
+    instance.wait_damaged("the audit archive (");
+    instance.stop();
+    instance.remove("repository/audit");
+    instance.up();
+    instance.wait_damaged("the restore test `backups/");
+    let reason = ["audit", "reopen", "--reason", "an exercise"];
+    assert_eq!(instance.bre(&reason).json()["audit"]["epoch"], 2);
+    instance.wait_epoch();
 }
 
 /// Whoever deletes entries, kills the engine and deletes all heads is convicted by the anchor beside the keys; and by nothing, if that is
 /// taken away too.
 #[test]
 fn a_log_that_was_cut_with_all_its_heads_is_not_continued_below_the_anchor() {
-    let mut instance = Instance::start();
+    if !is_chosen("a_log_that_was_cut_with_all_its_heads_is_not_continued_below_the_anchor") {
+        return;
+    }
+    let mut instance = Instance::watchful("");
     let first = position(&instance.quote("GME"));
     let mut last = first;
     for _ in 0..4 {
@@ -210,7 +465,10 @@ impl Instance {
 /// the anchor's. Where nothing comes back, a person has to ask for another log, twice.
 #[test]
 fn a_repository_that_was_rolled_back_or_emptied_never_makes_a_place_twice() {
-    let mut instance = Instance::start();
+    if !is_chosen("a_repository_that_was_rolled_back_or_emptied_never_makes_a_place_twice") {
+        return;
+    }
+    let mut instance = Instance::watchful("");
     let early = position(&instance.quote("GME"));
     instance.wait_signed(early);
     instance.stop_cleanly();
@@ -242,9 +500,7 @@ fn a_repository_that_was_rolled_back_or_emptied_never_makes_a_place_twice() {
     instance.spawn();
     let refused = instance.refused_or_up();
     assert!(refused.contains("--continue-log"), "{refused}");
-    let again = ["--continue-log", "--yes-all-is-lost"];
-    instance.spawn_with(&again);
-    instance.wait_ready();
+    instance.continue_log();
     let located = within(PATIENCE, || {
         let located = instance.locate();
         (located.status == 200).then_some(located)
@@ -257,6 +513,25 @@ fn a_repository_that_was_rolled_back_or_emptied_never_makes_a_place_twice() {
     );
     let report = instance.is_judged("known_loss", 10);
     assert_eq!(report["epochs"][0]["reason"], "continued", "{report}");
+
+    // Outsiders are told as well: the new log has an origin of its own, and says which one it leaves behind.
+    let began = report["epochs"][0]["epoch"].as_u64().unwrap();
+    let path = format!("/log/log-1/{began}/checkpoint");
+    let shown = within(PATIENCE, || {
+        let shown = instance.get(&path);
+        (shown.status == 200).then_some(shown.text)
+    });
+    let shown = shown.unwrap_or_else(|| panic!("{}", instance.log()));
+    let line = shown.lines().find(|line| line.starts_with("left-behind "));
+    let words: Vec<&str> = line
+        .unwrap_or_else(|| panic!("{shown}"))
+        .split(' ')
+        .collect();
+    assert!(words[1].ends_with("/log-1/1"), "{shown}");
+    assert!(words[2].parse::<u64>().unwrap() >= early, "{shown}");
+    let origins = instance.get("/log/log-1/origins").text;
+    let last = origins.lines().last().unwrap();
+    assert!(last.ends_with(&format!("/log-1/{began}")), "{origins}");
 }
 
 impl Instance {

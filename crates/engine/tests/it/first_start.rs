@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::fs::MetadataExt,
 };
 
 use rustix::process::Signal;
@@ -24,7 +25,14 @@ fn readiness(port: u16) -> Option<String> {
 
 #[test]
 fn who_waits_for_readiness_finds_what_a_start_leaves_and_people_read_no_codes() {
-    let folder = Folder::new();
+    let mut folder = Folder::new();
+    // As systemd says that its journal keeps what is printed.
+    let out = std::fs::File::create(folder.join("command-0.out")).unwrap();
+    let out = out.metadata().unwrap();
+    let journal = format!("{}:{}", out.dev(), out.ino());
+    folder
+        .environment
+        .push(("JOURNAL_STREAM".to_owned(), journal));
     let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = free.local_addr().unwrap().port();
     drop(free);
@@ -37,12 +45,18 @@ fn who_waits_for_readiness_finds_what_a_start_leaves_and_people_read_no_codes() 
     // Looked at before anything else: it has to be there by now, not soon.
     let key = std::fs::read_to_string(folder.join("data/keys/first_api_key"));
     assert!(ready.is_some(), "it was never ready: {}", engine.err());
-    assert!(key.unwrap().trim().starts_with("bre_"));
+    let key = key.unwrap().trim().to_owned();
+    assert!(key.starts_with("bre_"));
 
     let told = within(PATIENCE, || {
         Some(engine.out()).filter(|out| !out.is_empty())
     });
-    assert!(told.is_some());
+    let told = told.unwrap();
+    assert!(told.contains("first_api_key"), "{told}");
+    // The live key is in its file, and nowhere else.
+    for kept in [told, engine.err()] {
+        assert!(!kept.contains(&key), "{kept}");
+    }
     let status = folder.run(&["--data", data, "status"]);
     status.exits(0);
     let stream = status.out.lines().find(|line| line.starts_with("stream"));

@@ -103,6 +103,23 @@ impl Instance {
         instance
     }
 
+    /// One that looks every second whether its log is still there.
+    pub(crate) fn watchful(settings: &str) -> Self {
+        let mut instance = Self::prepared(&[]);
+        instance.settings(&format!("[audit]\nlook_seconds = 1\n{settings}"));
+        instance.up();
+        instance
+    }
+
+    /// What its `bre.toml` says.
+    pub(crate) fn settings(&self, text: &str) {
+        std::fs::create_dir_all(self.data()).unwrap();
+        let path = self.data().join("bre.toml");
+        std::fs::write(&path, text).unwrap();
+        // Some hold passwords.
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
     /// Only the folder; nothing runs yet.
     pub(crate) fn prepared(arguments: &[&str]) -> Self {
         Self {

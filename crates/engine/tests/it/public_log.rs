@@ -161,6 +161,9 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
             .then_some(())
     });
     assert!(silent.is_some(), "a silent witness is told");
+    let status = instance.bre(&["status"]).parsed();
+    let silent = "the witness witness.example/w signs nothing: ";
+    assert!(status["warnings"].to_string().contains(silent), "{status}");
     let key_of_log = instance
         .log_file("keys")
         .unwrap()
@@ -237,10 +240,17 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
     assert!(!check(&instance, &files[0], &new, None));
     watching.signal(Signal::TERM);
     watching.wait().exits(0);
-    // The next start signs with the new key and trusts what the old one signed.
+    // The next start signs with the new key and trusts what the old one signed. And where not everybody shall see how
+    // much there is, its gateway shows nothing; a client's proof is his own affair.
+    assert!(instance.log_file("origins").is_some());
+    let text = std::fs::read_to_string(instance.data().join("bre.toml")).unwrap();
+    instance.settings(&text.replacen("[audit]\n", "[audit]\nshow_at_gateway = false\n", 1));
     instance.stop_cleanly();
     instance.up();
-    instance.quote("GME");
+    for path in ["origins", "keys", "1/checkpoint", "1/cosigned"] {
+        assert!(instance.log_file(path).is_none(), "{path}");
+    }
+    instance.proof(&instance.quote("GME"));
     instance.audit_is_sound();
     // A revocation that somebody takes away is missed.
     let folder = instance.repository().join("signing-keys/1");

@@ -145,6 +145,64 @@ const HEADS: &[RepositoryCase] = &[
         finds: "payload",
     },
     RepositoryCase {
+        name: "one head gone",
+        how: |root| std::fs::remove_file(&files(&root.join("heads"))[0]).unwrap(),
+        road: &[],
+        finds: "a head was taken away",
+    },
+    RepositoryCase {
+        name: "the newest head gone",
+        how: |root| std::fs::remove_file(last(root, "heads")).unwrap(),
+        road: &[],
+        finds: "a head was taken away",
+    },
+    RepositoryCase {
+        name: "all heads gone",
+        how: |root| std::fs::remove_dir_all(root.join("heads")).unwrap(),
+        road: &[],
+        finds: "a head was taken away",
+    },
+    RepositoryCase {
+        name: "heads rolled back to the first",
+        how: |root| {
+            for head in &files(&root.join("heads"))[1..] {
+                std::fs::remove_file(head).unwrap();
+            }
+        },
+        road: &[],
+        finds: "a head was taken away",
+    },
+    RepositoryCase {
+        name: "a head in another's place",
+        how: |root| {
+            std::fs::copy(&files(&root.join("heads"))[0], last(root, "heads")).unwrap();
+        },
+        road: &[],
+        finds: "it holds the head of epoch 1 at size",
+    },
+    RepositoryCase {
+        name: "a head that another key signed",
+        how: |root| {
+            let path = last(root, "heads");
+            let head = audit::SignedHead::from_json(&std::fs::read(&path).unwrap()).unwrap();
+            let stranger = audit::SigningKey::generate().unwrap();
+            std::fs::write(path, stranger.sign(head.claimed()).to_json()).unwrap();
+        },
+        road: &[],
+        finds: "is not among the trusted keys",
+    },
+    RepositoryCase {
+        name: "a record of thinning without a signature",
+        how: |root| {
+            let folder = root.join("thinned/1");
+            std::fs::create_dir_all(&folder).unwrap();
+            let name = format!("00000001-{:016x}-{:016x}.{:016x}", 1, 9, 1);
+            std::fs::write(folder.join(name), "{}").unwrap();
+        },
+        road: &[],
+        finds: "thinned/",
+    },
+    RepositoryCase {
         name: "a head that is none",
         how: |root| std::fs::write(last(root, "heads"), "{}").unwrap(),
         road: &[],
@@ -273,4 +331,18 @@ fn whoever_rules_the_repository_is_found_out() {
         }
     }
     assert!(unseen.is_empty(), "not found:\n{}", unseen.join("\n"));
+
+    // What R alone takes away unseen (audit_log.md §8): every head but the newest, where he also cuts the link off that
+    // one, and nothing runs that remembers. The newest vouches for the same entries.
+    let copy = instance.folder.join("copy-newest");
+    copy_folder(&instance.repository(), &copy);
+    let heads = files(&copy.join("heads"));
+    let (newest, older) = heads.split_last().unwrap();
+    older
+        .iter()
+        .for_each(|head| std::fs::remove_file(head).unwrap());
+    let head = audit::SignedHead::from_json(&std::fs::read(newest).unwrap()).unwrap();
+    std::fs::write(newest, head.without_link().to_json()).unwrap();
+    let arguments = ["audit", "verify", "--repository", copy.to_str().unwrap()];
+    assert_eq!(instance.bre(&arguments).json()["verdict"], "sound");
 }

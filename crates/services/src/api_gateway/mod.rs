@@ -81,6 +81,7 @@ pub(crate) struct GatewayParts {
     pub(crate) public_log: Option<Arc<PublicLog>>,
     /// What is shown at `/log/`.
     pub(crate) public_folder: Option<PublicFolder>,
+    pub(crate) show_log: bool,
     pub(crate) stream: Arc<dyn StreamHealth>,
     pub(crate) strict: bool,
     pub(crate) limits: Arc<ArcSwap<RequestsPerMinute>>,

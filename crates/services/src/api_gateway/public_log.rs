@@ -20,7 +20,8 @@ pub(super) async fn show(
     State(gateway): State<Gateway>,
     Path(path): Path<String>,
 ) -> Result<Response, ApiError> {
-    let resource = Resource::parse(&path).ok_or(ApiError::NotFound(NOTHING))?;
+    let resource = Resource::parse(&path).filter(|_| gateway.show_log);
+    let resource = resource.ok_or(ApiError::NotFound(NOTHING))?;
     let asked = resource.clone();
     let read = tokio::task::spawn_blocking(move || match &gateway.public_log {
         Some(log) => log.show(&asked),

@@ -171,10 +171,14 @@ impl Walk {
                     return Ok(());
                 }
             };
+            let is_next = stored.position == self.position + 1;
             (self.epoch, self.position) = (stored.epoch, stored.position);
             let Some(entry) = verifier.push(&stored) else {
                 continue;
             };
+            if !is_next {
+                self.followed.forget();
+            }
             let compared =
                 compare(&entry, &row).and_then(|found| self.followed.take(&entry).map(|()| found));
             match compared {
@@ -224,10 +228,15 @@ async fn follow_others(
         let mut verifier = Verifier::new(other, heads, keys);
         let rows = entries_from(session.client(), &table, other, 1).await?;
         pin_mut!(rows);
+        let mut position = 0;
         while let Some(stored) = rows.try_next().await? {
             let Some(entry) = verifier.push(&stored) else {
                 break;
             };
+            if stored.position != position + 1 {
+                followed.forget();
+            }
+            position = stored.position;
             if let Err(reason) = followed.take_of_another(&entry) {
                 verifier.reject(stored.epoch, stored.position, reason);
                 break;

@@ -20,8 +20,8 @@ pub trait HeadPublisher: Send + Sync + fmt::Debug {
     fn claim(&self, _: &Claim) -> Result<(), String> {
         Ok(())
     }
-    /// What has disappeared since it was published, in words.
-    fn look(&self) -> Result<Option<String>, String> {
+    /// What has disappeared since it was published, in words. `known`: heads that openings name as missing.
+    fn look(&self, _known: &[audit::HeadRange]) -> Result<Option<String>, String> {
         Ok(None)
     }
     /// Heads that should be there and are not. `whole`: all of them are looked at; otherwise the one that the anchor

@@ -174,6 +174,7 @@ impl Instance {
                     .public
                     .as_ref()
                     .map(|public| public.config(&self.outside)),
+                look_every: Duration::from_secs(15),
                 recovery: self.options.recovery.clone(),
             }),
             stream: Arc::clone(&self.outside) as Arc<dyn StreamHealth>,

@@ -55,6 +55,7 @@ async fn engine(database: DatabaseConfig, log: u16, control: Option<UnixListener
             publisher: Arc::clone(&outside) as _,
             heads: Vec::new(),
             public: None,
+            look_every: Duration::from_secs(15),
             recovery: None,
         }),
         stream: outside as Arc<dyn StreamHealth>,

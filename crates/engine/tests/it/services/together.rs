@@ -8,6 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::fleet::{CACHE, CALCULATION, Caller, DATA, Fleet, GATEWAY, SECRET, port};
+use crate::instance::plain_http;
 use crate::process::{PATIENCE, within};
 
 #[test]
@@ -18,6 +19,7 @@ fn a_quote_passes_through_four_processes_and_each_answers_for_itself() {
     let id = answer.body["quote_id"].as_str().unwrap();
     assert!(fleet.exported_quotes().contains(id));
 
+    proof_through_the_gateway(&fleet, id);
     internal_routes(&fleet);
     only_what_follows_from_its_inputs_is_recorded(&fleet);
     nobody_gets_in_without_the_secret(&fleet);
@@ -28,6 +30,46 @@ fn a_quote_passes_through_four_processes_and_each_answers_for_itself() {
     let report = fleet.bre(&["audit", "verify"]).json();
     assert_eq!(report["first_bad"], Value::Null, "{report}");
     fleet.stop_cleanly();
+}
+
+/// The log is published by the data-service; the gateway, another process, asks it for the path and hands out the
+/// proof.
+fn proof_through_the_gateway(fleet: &Fleet, id: &str) {
+    let url = fleet.url(GATEWAY, &format!("/api/v1/audit/{id}/proof"));
+    let asked = || {
+        let request = plain_http().get(&url).header("X-API-Key", &fleet.key);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let response = request.send().await.unwrap();
+            (response.status().as_u16(), response.text().await.unwrap())
+        })
+    };
+    let proof = within(PATIENCE, || match asked() {
+        (200, proof) => Some(proof),
+        (202, _) => None,
+        other => panic!("{other:?}"),
+    });
+    let proof = proof.unwrap_or_else(|| panic!("no proof: {}", fleet.log(DATA)));
+    let key = fleet.data().join("keys/audit_signing.pub");
+    let keys = [audit::VerifyingKey::load(key).unwrap()];
+    let read = audit::InclusionProof::from_json(proof.as_bytes()).unwrap();
+    let proved = read.verify(&keys).unwrap();
+    assert_eq!(proved.entry.fields.get("quote_id"), Some(id));
+    let (epoch, position) = (proved.entry.epoch, proved.entry.position);
+    let inside = format!("/internal/audit/inclusion/{epoch}/{position}");
+    let path = fleet.ask("GET", DATA, &inside);
+    assert!(path.body["Ok"]["Path"]["path"].is_array(), "{path:?}");
+    let later = fleet.ask(
+        "GET",
+        DATA,
+        &format!("/internal/audit/inclusion/{epoch}/999999"),
+    );
+    assert!(
+        later.body["Ok"]["Pending"]["covered_to"].as_u64() >= Some(position),
+        "{later:?}"
+    );
 }
 
 fn internal_routes(fleet: &Fleet) {
@@ -166,6 +208,15 @@ fn nobody_gets_in_without_the_secret(fleet: &Fleet) {
             assert_eq!(answer.status, 401, "{method} {url} {headers:?}");
         }
     }
+    // Each is counted, by the door that it came to.
+    let metrics = fleet.ask("GET", DATA, "/metrics").body;
+    let counted = "bre_wrong_keys_total{door=\"internal\"} 10";
+    assert!(metrics.as_str().unwrap().contains(counted), "{metrics}");
+    let log = fleet.log(DATA);
+    let line = log
+        .lines()
+        .find(|line| line.contains("wrong API keys or secrets"));
+    assert!(line.is_some_and(|line| line.contains("127.0.0.1")), "{log}");
     // And nothing internal is on the public port.
     for path in ["/internal/state", "/internal/calculate", "/internal/keys"] {
         assert_eq!(fleet.get(GATEWAY, path).unwrap().status, 404, "{path}");

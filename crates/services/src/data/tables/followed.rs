@@ -110,6 +110,16 @@ impl Followed {
         }
     }
 
+    /// Entries before the next one are missing: what they stated is not known, until everything is stated again (§12).
+    pub(crate) fn forget(&mut self) {
+        *self = Followed {
+            end: self.end,
+            // Something was recorded before it; what, is not known.
+            first_at_micros: Some(i64::MIN),
+            ..Followed::default()
+        };
+    }
+
     /// The first entry from which on everything is stated, if something was recorded before it.
     pub(super) fn not_covered_before(&self) -> Option<Place> {
         let baseline = self.baseline.as_ref()?;
@@ -356,7 +366,19 @@ mod tests {
                 "{said}"
             );
         }
+        // Behind entries that are missing nothing is known, and everything is stated once more.
+        followed.forget();
+        assert_eq!(
+            followed.take(&change(7, &[("rows.stocks", &other)])),
+            Ok(())
+        );
+        let again = change(8, &[("baseline", "all"), ("rows.stocks", &other)]);
+        assert_eq!(followed.take(&again), Ok(()));
+        assert_eq!(
+            followed.not_covered_before().map(|place| place.position),
+            Some(8)
+        );
         // A table of a newer engine is its affair.
-        assert_eq!(followed.take(&change(6, &[("rows.lenders", "[]")])), Ok(()));
+        assert_eq!(followed.take(&change(9, &[("rows.lenders", "[]")])), Ok(()));
     }
 }

@@ -99,6 +99,25 @@ impl Statement {
         Ok(true)
     }
 
+    /// States everything although it was stated before: the entries that did are lost, and an opening says so in the
+    /// same transaction. False where nothing is to be stated: the tables are older than that, or the first change will
+    /// do it.
+    pub(crate) async fn begin_again(
+        &mut self,
+        transaction: &Transaction<'_>,
+    ) -> Result<bool, tokio_postgres::Error> {
+        let sql = "SELECT to_regclass('baseline_due') IS NOT NULL";
+        if !transaction.query_one(sql, &[]).await?.get::<_, bool>(0) {
+            return Ok(false);
+        }
+        let sql = "SELECT EXISTS (SELECT FROM baseline_due)";
+        if transaction.query_one(sql, &[]).await?.get(0) {
+            return Ok(false);
+        }
+        self.state_everything(transaction, None).await?;
+        Ok(true)
+    }
+
     /// `batch`: the delivery that this same change brings, of which the entry has a digest already.
     async fn state_everything(
         &mut self,

@@ -1,7 +1,7 @@
 //! What the writer looks at again and again while it runs: that the log's end, its beginning, the entries that were signed and the rows
 //! beside them are still there. Whoever takes something away is told of within a minute.
 
-use audit::{Chain, Head};
+use audit::{Chain, EpochRecord, Head};
 use tokio_postgres::Client;
 
 use super::open::log_number;
@@ -38,9 +38,18 @@ pub(super) struct Guard {
     locates: bool,
     ledger: bool,
     looked: bool,
+    /// Entries at the log's beginning that a person has given up.
+    let_go: u64,
 }
 
 impl Guard {
+    /// What openings name as missing is not looked for.
+    pub(super) fn heed(&mut self, openings: &[EpochRecord]) {
+        let missing = openings.iter().flat_map(|it| &it.missing_entries);
+        let first = missing.filter(|stretch| stretch.from == 1);
+        self.let_go = first.map(|stretch| stretch.to).max().unwrap_or(0);
+    }
+
     /// What is gone, in words; the outer error: the database did not answer.
     pub(super) async fn look(
         &mut self,
@@ -100,8 +109,11 @@ impl Guard {
                 ),
             });
         }
-        if seen.first != Some(1) {
-            return gone("the log's beginning was taken away: entry 1 is not there".to_owned());
+        let first = self.let_go.cast_signed() + 1;
+        if seen.first != Some(first) {
+            return gone(format!(
+                "the log's beginning was taken away: entry {first} is not there"
+            ));
         }
         if let Some(position) = seen.signed_missing {
             return gone(format!(

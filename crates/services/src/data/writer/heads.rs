@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use audit::{Head, HeadRange, LostHead, SignedHead, SigningKey, VerifyingKey};
+use audit::{EpochRecord, Head, HeadRange, LostHead, SignedHead, SigningKey, VerifyingKey};
 use tokio::sync::watch;
 
 use crate::domain::known_log::{Claim, KnownLog};
@@ -23,14 +23,19 @@ pub(crate) struct HeadKeeper {
     /// By this process.
     claimed: Mutex<Option<Claim>>,
     opened: AtomicBool,
+    /// This process opened a log in the place of one that is lost.
+    continued: AtomicBool,
     /// What was found damaged. Nothing is signed until a person has looked, or a restore has brought it back.
     damage: watch::Sender<Option<String>>,
     /// Heads that openings of the log name.
     named: Mutex<Vec<(u32, u64)>>,
+    /// Heads that they name as missing.
+    missing: Mutex<Vec<HeadRange>>,
     offered: watch::Sender<Option<Head>>,
     /// Counts withdrawals: an offer from before the last one is void.
     withdrawals: AtomicU64,
     publisher: Arc<dyn HeadPublisher>,
+    pub(super) look_every: Duration,
     /// The newest head that is kept outside the database.
     published: watch::Sender<Option<SignedHead>>,
 }
@@ -38,9 +43,6 @@ pub(crate) struct HeadKeeper {
 /// How often the repository's progress is asked for while something waits for it.
 const ASK_FIRST: Duration = Duration::from_millis(1);
 const ASK_LAST: Duration = Duration::from_millis(50);
-
-/// Well within a minute, by which a head that disappeared is told.
-const LOOK_EVERY: Duration = Duration::from_secs(20);
 
 fn lost(head: &Head) -> LostHead {
     LostHead {
@@ -80,6 +82,7 @@ impl HeadKeeper {
         publisher: Arc<dyn HeadPublisher>,
         heads: &[SignedHead],
         keys: &[VerifyingKey],
+        look_every: Duration,
     ) -> HeadKeeper {
         let known = publisher.known();
         let verified = |heads: &[SignedHead]| {
@@ -115,10 +118,13 @@ impl HeadKeeper {
             known,
             claimed: Mutex::default(),
             opened: AtomicBool::new(false),
+            continued: AtomicBool::new(false),
             named: Mutex::default(),
+            missing: Mutex::default(),
             offered: watch::channel(None).0,
             withdrawals: AtomicU64::new(0),
             publisher,
+            look_every,
         }
     }
 
@@ -222,7 +228,20 @@ impl HeadKeeper {
         self.opened.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn set_named(&self, named: Vec<(u32, u64)>) {
+    pub(super) fn note_continued(&self) {
+        self.continued.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether this process opened a log in the place of one that is lost: nothing that was entered before is in it.
+    pub(crate) fn has_continued(&self) -> bool {
+        self.continued.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_named(&self, openings: &[EpochRecord]) {
+        let named = openings.iter().flat_map(|record| &record.old_heads);
+        let named = named.map(|head| (head.epoch, head.size)).collect();
+        let missing = openings.iter().flat_map(|record| &record.missing_heads);
+        *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = missing.copied().collect();
         *self.named.lock().unwrap_or_else(PoisonError::into_inner) = named;
     }
 
@@ -253,7 +272,7 @@ impl HeadKeeper {
 
     /// Looks for heads that have disappeared, and lets go of old ones, until it is ended.
     pub(crate) async fn watch_over(self: Arc<Self>) {
-        let mut turns = tokio::time::interval(LOOK_EVERY);
+        let mut turns = tokio::time::interval(self.look_every);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // At once there is nothing to see: a start looks by itself.
         turns.tick().await;
@@ -262,7 +281,7 @@ impl HeadKeeper {
             if self.damage().is_some() {
                 continue;
             }
-            match self.elsewhere(|keeper| keeper.publisher.look()).await {
+            match self.elsewhere(HeadKeeper::look).await {
                 Ok(None) => {}
                 Ok(Some(reason)) => {
                     self.note_damage(&reason);
@@ -283,6 +302,12 @@ impl HeadKeeper {
                 tracing::warn!(%error, "old signed heads were not thinned; it is tried again");
             }
         }
+    }
+
+    fn look(&self) -> Result<Option<String>, String> {
+        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = missing.clone();
+        self.publisher.look(&missing)
     }
 
     /// A newer offer replaces one that nobody took up yet; one that was taken up is published.

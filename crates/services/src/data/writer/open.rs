@@ -1,17 +1,17 @@
 //! Taking up a log: connect, hold the lock, read the tail, and believe it only as far as it agrees with what is known.
 
 use audit::{
-    Chain, ChainError, Entry, EpochOpening, EpochRecord, Head, HeadRange, StoredEntry, Verifier,
-    VerifyingKey, expand,
+    Chain, ChainError, Entry, EpochOpening, EpochRecord, Head, HeadRange, StoredEntry, Stretch,
+    Verifier, VerifyingKey, expand,
 };
 use connection::Landing;
 use futures_util::{StreamExt, TryStreamExt, pin_mut};
 use tokio_postgres::{Client, Row};
 
-use super::batch::{Batch, Outcome};
+use super::batch::Batch;
 use super::guard::Guard;
 use super::locates::{LocateBatch, Unsettled};
-use super::openings::{Server, openings};
+use super::openings::{Server, missing_entries, opened_epochs, write};
 use super::{Orders, Recorded, Reopening, Task};
 use crate::data::database::{DatabaseError, Session, connect, describe};
 use crate::data::schema::rights::{APPEND_ONLY as RECORDED, Rights};
@@ -174,6 +174,7 @@ impl Task {
             standby: false,
             guard: Guard::default(),
         };
+        open.guard.heed(&self.openings(&open).await?);
         if open.chain.position() > 0 && reopening.is_none() {
             self.look_at_once(&mut open).await?;
         }
@@ -183,8 +184,9 @@ impl Task {
             self.config.heads.forget_damage();
         }
         self.config.heads.note_opened();
-        let openings = openings(&open.session.client, self.config.log).await?;
-        self.config.heads.set_named(self.named_by(&openings));
+        let openings = self.openings(&open).await?;
+        open.guard.heed(&openings);
+        self.config.heads.set_named(&openings);
         open.unsettled = Unsettled::of(&open).await?;
         let closed = match &open.unsettled {
             Some(unsettled) => unsettled.closed_since(&open.session.client).await?,
@@ -228,12 +230,12 @@ impl Task {
             it.is_beyond(chain.epoch(), chain.position())
         };
         match evidence.iter().find(beyond) {
-            Some(it) if chain.position() > 0 => Err(OpenError::Refusing(format!(
-                "{} says that the log had {} entries, and it ends at {}. Without a recorded recovery this is tampering or a restore by hand",
+            Some(it) if chain.position() > 0 => Err(OpenError::Refusing(damaged(&format!(
+                "{} says that the log had {} entries, and it ends at {}",
                 it.what,
                 it.size,
                 chain.position()
-            ))),
+            )))),
             _ => Ok(chain),
         }
     }
@@ -288,7 +290,7 @@ impl Task {
     /// After damage a restore must have brought back all of the log, and of its heads.
     async fn whole_again(&self, client: &Client) -> Result<Chain, OpenError> {
         let (log, keys) = (self.config.log, &self.config.heads.trusted());
-        self.take_up_recovered(client).await?;
+        let chain = self.take_up_recovered(client).await?;
         let missing = self
             .config
             .heads
@@ -301,7 +303,8 @@ impl Task {
                 range.epoch, range.from, range.to
             )));
         }
-        verify_whole(client, log, &[], keys).await
+        judge_whole(client, log, &[], keys).await?;
+        Ok(chain)
     }
 
     /// At the start, and wherever the log was taken up: what is gone is told before anything is written.
@@ -338,8 +341,16 @@ impl Task {
             .map(|head| head.size)
             .max()
             .map(|size| size.saturating_sub(end));
-        let missing = heads.missing(reopening.is_some()).await;
+        // Of a log without entries the openings are gone as well that named heads as missing.
+        let missing = heads.missing(reopening.is_some() || end == 0).await;
         let missing = missing.map_err(OpenError::Away)?;
+        let holes = match reopening {
+            Some(_) => {
+                missing_entries(&open.session.client, self.config.log, &heads.trusted()).await?
+            }
+            None => Vec::new(),
+        };
+        let gone: u64 = holes.iter().map(Stretch::entries).sum();
         let (by, opening) = match (reopening, recovery) {
             (Some(_), _) if end == 0 => {
                 return Err(OpenError::Refusing(format!(
@@ -351,10 +362,11 @@ impl Task {
                 EpochOpening::Reopened {
                     timeline: server.timeline,
                     known_heads: &known_heads,
-                    known_lost: Some(lost.unwrap_or(0)),
+                    known_lost: Some(lost.unwrap_or(0).saturating_add(gone)),
                     why: &reopening.why,
                     actor: &reopening.actor,
                     missing_heads: &missing,
+                    missing_entries: &holes,
                 },
             ),
             (None, Some(fact)) if end > 0 => (
@@ -380,28 +392,17 @@ impl Task {
         heads.claim(Claim { epoch, by }).await.map_err(|reason| {
             OpenError::Away(format!("the epoch could not be claimed: {reason}"))
         })?;
-        let mut chain = open.chain.clone();
-        let sealed = chain.open_epoch_above(
-            claimed,
-            crate::domain::time::now_micros(),
-            &opening,
-            &heads.signing_key(),
-        )?;
-        let mut batch = Batch::default();
-        batch.push(&sealed);
-        match batch.commit(open).await {
-            // The guarantee may still be missing in strict mode; the next clean commit, or the first head, brings it.
-            Outcome::Committed { .. } => {
-                open.chain = chain;
-                tracing::info!(
-                    epoch = open.chain.epoch(),
-                    position = open.chain.position(),
-                    "epoch opened"
-                );
-                Ok(())
-            }
-            Outcome::RolledBack(reason) | Outcome::Lost(reason) => Err(OpenError::Away(reason)),
+        let is_continued = matches!(opening, EpochOpening::Continued { .. });
+        let anew = is_continued || !holes.is_empty();
+        let opened = write(open, claimed, &opening, &heads.signing_key(), anew).await?;
+        open.chain = opened.chain;
+        open.covered |= opened.is_stated;
+        if is_continued {
+            heads.note_continued();
         }
+        let (epoch, position) = (open.chain.epoch(), open.chain.position());
+        tracing::info!(epoch, position, "epoch opened");
+        Ok(())
     }
 
     /// Of a log without entries: a new one, or one that another was before and that is lost whole.
@@ -470,14 +471,14 @@ impl Task {
         known
     }
 
-    /// Epochs and sizes of the heads that the log's openings name.
-    fn named_by(&self, openings: &[Entry]) -> Vec<(u32, u64)> {
-        let read = |entry: &Entry| EpochRecord::read(entry, &self.config.heads.trusted()).ok();
-        let records = openings.iter().filter_map(read);
-        records
-            .flat_map(|record| record.old_heads)
-            .map(|head| (head.epoch, head.size))
-            .collect()
+    /// What opened the epochs of the log, where a trusted key signed it.
+    async fn openings(&self, open: &Open) -> Result<Vec<EpochRecord>, OpenError> {
+        opened_epochs(
+            &open.session.client,
+            self.config.log,
+            &self.config.heads.trusted(),
+        )
+        .await
     }
 }
 
@@ -575,6 +576,18 @@ async fn verify_whole(
     heads: &[Head],
     keys: &[VerifyingKey],
 ) -> Result<Chain, OpenError> {
+    let chain = judge_whole(client, log, heads, keys).await?;
+    let treeless = "no head was signed since entries went missing, so its tree cannot continue";
+    chain.ok_or_else(|| OpenError::Refusing(damaged(treeless)))
+}
+
+/// Refuses what does not verify. No chain where it is sound as far as it is there, and its tree is not known.
+async fn judge_whole(
+    client: &Client,
+    log: u16,
+    heads: &[Head],
+    keys: &[VerifyingKey],
+) -> Result<Option<Chain>, OpenError> {
     let mut verifier = Verifier::new(log, heads, keys);
     let rows = entries_from(client, TABLE, log, 1).await?;
     pin_mut!(rows);
@@ -582,12 +595,10 @@ async fn verify_whole(
         verifier.push(&stored);
     }
     let chain = verifier.chain();
-    let report = verifier.finish();
-    match (chain, report.reason) {
-        (Some(chain), None) => Ok(chain),
-        (_, reason) => Err(OpenError::Refusing(format!(
-            "{}. Without a recorded recovery this is tampering or a restore by hand",
-            reason.unwrap_or_else(|| "the log does not verify".to_owned())
+    match verifier.finish().reason {
+        None => Ok(chain),
+        Some(reason) => Err(OpenError::Refusing(format!(
+            "{reason}. Without a recorded recovery this is tampering or a restore by hand"
         ))),
     }
 }

@@ -27,9 +27,6 @@ pub(super) enum Ended {
     Damaged(String),
 }
 
-/// Between two looks whether all of it is still there.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
-
 /// Entries of one commit.
 pub(super) struct Commit {
     placed: Vec<Placed>,
@@ -74,7 +71,8 @@ impl Task {
         });
         // What was recovered or opened is signed for as soon as the repository holds it.
         let mut head_due = Some(Instant::now());
-        let mut look_due = Instant::now() + LOOK_EVERY;
+        let look_every = self.config.heads.look_every;
+        let mut look_due = Instant::now() + look_every;
         let mut damage = self.config.heads.watch_damage();
         loop {
             let head_timer = async {
@@ -97,7 +95,7 @@ impl Task {
                     if let Err(ended) = self.look(&mut open).await {
                         return ended;
                     }
-                    look_due = Instant::now() + LOOK_EVERY;
+                    look_due = Instant::now() + look_every;
                     continue;
                 }
                 () = head_timer => {
@@ -387,7 +385,7 @@ fn refuse(reply: Reply, error: &ChainError) {
 }
 
 /// Why a change was not recorded.
-enum Stopped {
+pub(super) enum Stopped {
     /// The log takes no such entry: nothing was changed.
     Entry(ChainError),
     Server(tokio_postgres::Error),

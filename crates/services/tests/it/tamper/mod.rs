@@ -1,6 +1,8 @@
 //! Whoever rules the database changes something, and verification names it. One table of cases for each kind of thing; each case is done to a
 //! copy of one database, so that none meets another's traces. CI does twelve of them by a printed seed; `make slow-tamper` does all.
-//! SEED chooses and repeats, CASES (a number, or a part of a name) says how many or which.
+//! SEED chooses and repeats, CASES (a number, or a part of a name) says how many or which. What is done to the
+//! repository, to both, and to what vouches for them, needs the whole engine: `engine/tests/it/tamper.rs` (heads and
+//! copies) and `anchors.rs` (roll-backs), in `make slow-tamper` as well.
 
 mod objects;
 mod rights;
