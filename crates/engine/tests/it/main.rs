@@ -25,6 +25,7 @@ mod repository_keys;
 mod restore;
 mod s3;
 mod services;
+mod snapshots;
 mod spare;
 mod start_and_stop;
 mod table;

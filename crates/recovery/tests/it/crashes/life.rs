@@ -2,6 +2,8 @@
 //! write; then the next life opens what is left and continues. Meanwhile its store is full for a while, refuses calls,
 //! lists what was; its clock jumps.
 
+mod snapshots;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -70,6 +72,11 @@ pub(super) struct Seen {
     pub(super) backups_copied: u64,
     pub(super) locked: u64,
     pub(super) wal_bytes_read: u64,
+    pub(super) snapshots: u64,
+    /// That refer to packs of earlier ones.
+    pub(super) snapshots_shared: u64,
+    pub(super) snapshots_read: u64,
+    pub(super) snapshots_copied: u64,
 }
 
 impl Seen {
@@ -87,6 +94,10 @@ impl Seen {
         self.backups_copied += other.backups_copied;
         self.locked += other.locked;
         self.wal_bytes_read += other.wal_bytes_read;
+        self.snapshots += other.snapshots;
+        self.snapshots_shared += other.snapshots_shared;
+        self.snapshots_read += other.snapshots_read;
+        self.snapshots_copied += other.snapshots_copied;
     }
 }
 
@@ -110,6 +121,7 @@ struct World {
     /// Of the server: WAL up to here exists.
     written: u64,
     model: Model,
+    snapshots: snapshots::Snapshots,
     seen: Seen,
     restores: u64,
     log: bool,
@@ -188,6 +200,7 @@ impl World {
                 now: BEGINNING,
                 ..Model::default()
             },
+            snapshots: snapshots::Snapshots::default(),
             seen: Seen::default(),
             restores: 0,
             log: std::env::var_os("LOG").is_some(),
@@ -243,7 +256,7 @@ impl World {
         for _ in 0..8 + self.dice.below(12) {
             let hours = i64::try_from(self.dice.below(9)).unwrap();
             self.pass(hours * HOUR_MICROS + 1);
-            let what = self.dice.below(20);
+            let what = self.dice.below(24);
             self.tell(|| format!("op {what} at {}", self.model.now));
             let troubles = disk.troubles();
             if let Err(error) = self.step(disk, &mut stream, what) {
@@ -282,6 +295,8 @@ impl World {
                 .compact(self.key.public())
                 .map(drop),
             18 => self.prove(&repository),
+            20..=22 => self.snapshot(&repository),
+            23 => self.verify_snapshot(&repository),
             _ => self.restore(&repository),
         }
     }
@@ -336,6 +351,7 @@ impl World {
             &(),
         )?;
         self.seen.backups_copied += done.backups;
+        self.seen.snapshots_copied += done.snapshots;
         Ok(())
     }
 
@@ -558,6 +574,11 @@ impl World {
                 disk.last_words()
             )
         })?;
+        let stopped = |error| format!("{error} (the machine stopped at: {})", disk.last_words());
+        let checked = self.snapshots.check(&repository, &self.key, self.model.now);
+        self.seen.snapshots_read += checked.map_err(stopped)?;
+        let copies = self.snapshots.check_all(&other, &self.keys);
+        copies.map_err(|error| stopped(format!("the copy: {error}")))?;
         self.seen.backups_read += backups;
         self.seen.wal_bytes_read += wal_bytes;
         Ok(())

@@ -1,8 +1,8 @@
-//! Seeded crashes: a machine that backs up, streams, expires, rotates keys and restores is stopped at any write, again
-//! and again; its store is a folder or grows no object (S3), is full for a while, refuses calls that it may have
-//! carried out, lists what was, and the clock jumps; some lock what they hold, and all of it is copied to a second one
-//! now and then. Afterwards every backup that was called complete comes back byte for byte, all acknowledged WAL is
-//! there, and nothing is damaged.
+//! Seeded crashes: a machine that backs up, streams, takes snapshots, expires, rotates keys and restores is stopped
+//! at any write, again and again; its store is a folder or grows no object (S3), is full for a while, refuses calls
+//! that it may have carried out, lists what was, and the clock jumps; some lock what they hold, and all of it is
+//! copied to a second one now and then. Afterwards every backup that was called complete, and every snapshot that was
+//! taken, comes back byte for byte, all acknowledged WAL is there, and nothing is damaged.
 //!
 //! By hand: `SEEDS=10000 make crash-seeds`; one again: `SEED=17 SEEDS=1 make crash-seeds`.
 
@@ -93,6 +93,9 @@ fn stopped_at_any_write() {
                 && seen.restores_killed > many / 10
                 && seen.repeated > many
                 && seen.backups_copied > many
+                && seen.snapshots > many
+                && seen.snapshots_shared > many / 4
+                && seen.snapshots_copied > many / 2
                 && seen.locked > many / 10
                 && seen.clocks_refused > many),
         "{seen:?}"
