@@ -27,6 +27,7 @@ pub mod read_back;
 pub mod references;
 mod repository;
 pub mod retention;
+pub mod runs;
 pub mod snapshot;
 pub mod store;
 #[cfg(test)]

@@ -15,9 +15,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may depend on which of our crates. `ARCHITECTURE.md` prints the same table.
-const EDGES: [(&str, &[&str]); 15] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("pricing", &[]),
     ("secrets", &[]),
+    ("jobs", &[]),
     ("audit", &["secrets"]),
     ("connection", &["secrets"]),
     ("repository", &["secrets"]),

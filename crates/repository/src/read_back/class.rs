@@ -38,13 +38,17 @@ pub enum ObjectClass {
     Claim,
     Hold,
     Hole,
+    /// What became of one run of a job.
+    Run,
+    /// The runs of a month.
+    RunMonth,
     /// A name of no class: nobody here wrote it, or a newer engine did.
     Foreign,
 }
 
 impl ObjectClass {
     /// All that repository.md lists.
-    pub const KNOWN: [Self; 29] = [
+    pub const KNOWN: [Self; 31] = [
         Self::Format,
         Self::Cluster,
         Self::Wrap,
@@ -74,6 +78,8 @@ impl ObjectClass {
         Self::Claim,
         Self::Hold,
         Self::Hole,
+        Self::Run,
+        Self::RunMonth,
     ];
 
     /// Its form: `<hex N>` stands for N lower-case hex digits, `<number>` for decimal ones, `<name>` for a component or the rest of one.
@@ -109,6 +115,8 @@ impl ObjectClass {
             Self::Claim => "probes/claim-<hex 32>",
             Self::Hold => "holds/<name>/<hex 16>-<name>",
             Self::Hole => "holes/<hex 8>/<hex 16>-<hex 16>.<name>",
+            Self::Run => "runs/<number>-<number>/<hex 16>-<hex 8>",
+            Self::RunMonth => "runs/compacted/<number>-<number>-<hex 32>",
             Self::Foreign => "",
         }
     }
@@ -145,6 +153,8 @@ impl ObjectClass {
             Self::Probe | Self::Claim => "probes",
             Self::Hold => "legal holds",
             Self::Hole => "known holes",
+            Self::Run => "run records",
+            Self::RunMonth => "run records by the month",
             Self::Foreign => "not of this format",
         }
     }
@@ -207,7 +217,7 @@ mod tests {
             form.push_str(&match field {
                 "timeline" | "epoch" => "<hex 8>".to_owned(),
                 "segment number" => "<hex 16>".to_owned(),
-                "log" => "<number>".to_owned(),
+                "log" | "year" | "month" => "<number>".to_owned(),
                 "n" => "<hex 16>".to_owned(),
                 _ if !digits.is_empty() => format!("<hex {digits}>"),
                 _ => "<name>".to_owned(),
@@ -279,6 +289,12 @@ mod tests {
         check("heads/1/00000001-0000000000000002", ObjectClass::Head);
         check("heads/x/00000001-0000000000000002", ObjectClass::Foreign);
         check(&format!("probes/claim-{hex}"), ObjectClass::Claim);
+        check("runs/2026-11/0123456789abcdef-0a0b0c0d", ObjectClass::Run);
+        check(
+            &format!("runs/compacted/2026-11-{hex}"),
+            ObjectClass::RunMonth,
+        );
+        check("runs/open/0123456789abcdef-0a0b0c0d", ObjectClass::Foreign);
         check("", ObjectClass::Foreign);
     }
 }

@@ -302,6 +302,8 @@ impl<'a> Reading<'a> {
             ObjectClass::Probe | ObjectClass::Claim => self.probe(name),
             ObjectClass::Hold => self.hold(name),
             ObjectClass::Hole => self.hole(name),
+            ObjectClass::Run => self.run(name),
+            ObjectClass::RunMonth => self.run_month(name),
             ObjectClass::Foreign => {
                 self.note(
                     class,

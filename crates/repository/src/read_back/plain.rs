@@ -326,4 +326,16 @@ impl Reading<'_> {
             )),
         }
     }
+
+    pub(super) fn run(&self, name: &str) -> Result<Outcome> {
+        let bytes = self.get(name)?;
+        crate::runs::check_run(name, &bytes)?;
+        Ok(Outcome::Read)
+    }
+
+    pub(super) fn run_month(&self, name: &str) -> Result<Outcome> {
+        let bytes = self.get(name)?;
+        crate::runs::check_month(name, &bytes)?;
+        Ok(Outcome::Read)
+    }
 }

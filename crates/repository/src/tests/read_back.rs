@@ -154,6 +154,15 @@ impl Whole {
         world.memory.put(&format!("anchors/{head}"), b"7.").unwrap();
         world.memory.put(&format!("kept/{head}"), b"").unwrap();
         put("probes/claim-0123456789abcdef0123456789abcdef", json!({}));
+        let run = "runs/2026-11/0123456789abcdef-0a0b0c0d";
+        put(
+            run,
+            json!({"record_version": 1, "run_id": "0123456789abcdef-0a0b0c0d"}),
+        );
+        let month = world.memory.get(run).unwrap();
+        let digest = blake3::hash(&month).to_hex()[..32].to_owned();
+        let month_name = format!("runs/compacted/2026-11-{digest}");
+        world.memory.put(&month_name, &month).unwrap();
         record_hole(
             &world.repository,
             1,
@@ -234,7 +243,8 @@ fn every_class_is_read_and_damage_in_any_object_is_named() {
             | ObjectClass::Tombstone
             | ObjectClass::Hold
             | ObjectClass::SnapshotVerification
-            | ObjectClass::Hole => vec![0, size - 1],
+            | ObjectClass::Hole
+            | ObjectClass::Run => vec![0, size - 1],
             _ => vec![0, 20.min(size - 1), size / 3, size / 2, size - 1],
         };
         for at in places {

@@ -1,0 +1,579 @@
+//! The one driver of a plan: it knows none of the jobs. It starts each when it is due, in a thread of its own, tells
+//! it to end at its deadline, and makes its record durable.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    claims::{Claims, Standing},
+    error::{Error, Result},
+    job::{Availability, History, JobSpec, RunContext, RunReport},
+    planner::{End, Known, Planner},
+    record::RunRecord,
+    records::{Archive, OpenRun, Records, Statistics},
+    registry::Registry,
+    schedule::{Cause, Due, Now, Trigger},
+    state::{Paused, PlanState, StateFile},
+};
+
+/// Between two looks at what others (a person, another host) did.
+const LOOK_PAUSE: Duration = Duration::from_secs(60);
+/// Before a run is tried again whose record could not be begun.
+const DISK_PAUSE: Duration = Duration::from_secs(30);
+const JOIN_LOOK: Duration = Duration::from_millis(10);
+
+/// Where a driver keeps what it knows, and what it shares.
+pub struct Settings<'a> {
+    /// Records lie below it, in `runs/`.
+    pub root: &'a Path,
+    pub archive: Option<Arc<dyn Archive>>,
+    pub claims: Vec<Box<dyn Claims>>,
+    /// Goes into records: the host for instance.
+    pub host: &'a str,
+}
+
+impl fmt::Debug for Settings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Running {
+    place: usize,
+    record: RunRecord,
+    open: OpenRun,
+    context: RunContext,
+    began: Instant,
+    thread: JoinHandle<Result<RunReport, String>>,
+    timed_out: bool,
+}
+
+/// What a look in the background brought.
+type Look = Vec<Option<History>>;
+
+pub struct Driver {
+    planner: Planner,
+    records: Arc<Records>,
+    state_file: StateFile,
+    state: PlanState,
+    /// Why the state could not be read, if it could not.
+    state_trouble: Option<String>,
+    archive: Option<Arc<dyn Archive>>,
+    archive_trouble: Option<String>,
+    claims: Vec<Box<dyn Claims>>,
+    standing: Standing,
+    clock: Instant,
+    running: Vec<Running>,
+    look: Option<JoinHandle<(Look, Result<()>)>>,
+    look_at: Instant,
+    /// What the things themselves showed last.
+    history: Look,
+    /// What other drivers did was asked for since this one may start jobs.
+    looked: bool,
+    available: Vec<Availability>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("planner", &self.planner)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A run that came to its end.
+#[derive(Debug)]
+pub struct Ended {
+    pub record: RunRecord,
+}
+
+/// How one job is.
+#[derive(Clone, Debug)]
+pub struct JobStatus {
+    pub spec: JobSpec,
+    pub available: Availability,
+    /// Since when, and what it does.
+    pub running: Option<(RunRecord, String)>,
+    pub paused: Option<Paused>,
+    /// The newest run; what was skipped is none.
+    pub last: Option<RunRecord>,
+    /// The newest one that the thing itself shows, made here or elsewhere.
+    pub shown_micros: Option<i64>,
+    pub statistics: Statistics,
+    pub next_micros: Option<i64>,
+}
+
+impl Driver {
+    /// Reads what ran before, and continues from there. Nothing is due within the first minute.
+    ///
+    /// # Errors
+    /// When the folder of records cannot be read or made.
+    pub fn start(registry: Registry, settings: Settings<'_>) -> Result<Self> {
+        let records = Arc::new(Records::open(settings.root)?);
+        let state_file = StateFile::at(&settings.root.join("jobs.json"));
+        let (mut state, state_trouble) = match state_file.read() {
+            Ok(state) => (state, None),
+            Err(error) => {
+                tracing::error!(%error, "the state of the plan is not readable: nothing is paused");
+                (PlanState::default(), Some(error.to_string()))
+            }
+        };
+        let clock = Instant::now();
+        let now = now(clock);
+        let history: Look = looked_at(&registry);
+        let driver = format!("{}-{:08x}", settings.host, rand::random::<u32>());
+        let known = |job: &str| Known::from_records(&records, job, now.wall_micros);
+        let available = vec![Availability::Ready; registry.specs().len()];
+        let planner = Planner::new(registry, &mut state, known, &history, now, driver);
+        let mut driver = Self {
+            planner,
+            records,
+            state_file,
+            state,
+            state_trouble,
+            archive: settings.archive,
+            archive_trouble: None,
+            claims: settings.claims,
+            standing: Standing::default(),
+            clock,
+            running: Vec::new(),
+            look: None,
+            look_at: clock,
+            looked: false,
+            history,
+            available,
+        };
+        // What was passed over is recorded before the state forgets it.
+        driver.record_passed(now);
+        driver.keep_state();
+        Ok(driver)
+    }
+
+    #[must_use]
+    pub fn records(&self) -> Arc<Records> {
+        Arc::clone(&self.records)
+    }
+
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        self.planner.registry()
+    }
+
+    /// Once a second: takes note of what ended, starts what is due. What ended since the last turn.
+    pub fn turn(&mut self) -> Vec<Ended> {
+        let now = now(self.clock);
+        self.follow_state(now);
+        self.ask_claims();
+        let ended = self.collect(now);
+        self.end_at_deadlines();
+        self.take_look(now);
+        self.ask_jobs(now);
+        self.start_due(now);
+        self.record_passed(now);
+        ended
+    }
+
+    fn follow_state(&mut self, now: Now) {
+        match self.state_file.read() {
+            Ok(state) => (self.state, self.state_trouble) = (state, None),
+            Err(error) => self.state_trouble = Some(error.to_string()),
+        }
+        let mut changed = self.planner.follow(&mut self.state, now);
+        let specs = self.planner.registry().specs().to_vec();
+        for spec in specs {
+            let of_state = self.state.jobs.get_mut(&spec.name);
+            let Some(requested) = of_state.and_then(|job| job.requested.take()) else {
+                continue;
+            };
+            changed = true;
+            tracing::info!(job = spec.name, by = requested.by, "a run was asked for");
+            if let Err(error) = self.request(&spec.name) {
+                tracing::warn!(%error, "what was asked for is not started");
+            }
+        }
+        if changed {
+            self.record_passed(now);
+            self.keep_state();
+        }
+    }
+
+    /// What this driver knows of schedules; pauses belong to the operator.
+    fn keep_state(&mut self) {
+        if self.state_trouble.is_some() {
+            return;
+        }
+        let known = self.state.clone();
+        let kept = self.state_file.change(|state| {
+            for (name, job) in &known.jobs {
+                let kept = state.job(name);
+                kept.schedule = job.schedule.clone();
+                kept.since_micros = job.since_micros;
+                if job.resumed_micros.is_none() {
+                    kept.resumed_micros = None;
+                }
+                if job.requested.is_none() {
+                    kept.requested = None;
+                }
+            }
+        });
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the state of the plan could not be written");
+        }
+    }
+
+    fn record_passed(&mut self, now: Now) {
+        for record in self.planner.passed(&self.standing.held, now) {
+            if let Err(error) = self.records.write(&record) {
+                tracing::error!(%error, job = record.job, "what was passed over could not be recorded");
+            }
+        }
+    }
+
+    fn collect(&mut self, now: Now) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        for place in (0..self.running.len()).rev() {
+            if self.running[place].thread.is_finished() {
+                let run = self.running.swap_remove(place);
+                ended.push(self.end(run, now));
+            }
+        }
+        ended
+    }
+
+    fn end(&mut self, run: Running, now: Now) -> Ended {
+        let Running {
+            place,
+            mut record,
+            open,
+            context,
+            thread,
+            timed_out,
+            ..
+        } = run;
+        let came = thread
+            .join()
+            .unwrap_or_else(|_| Err("its thread panicked".to_owned()));
+        let end = match came {
+            Ok(report) => End::Done(report),
+            Err(reason) if timed_out => End::TimedOut(reason),
+            Err(reason) if context.is_cancelled() => End::Cancelled(reason),
+            Err(reason) => End::Failed(reason),
+        };
+        if let End::Failed(reason) | End::TimedOut(reason) = &end {
+            tracing::error!(
+                job = record.job,
+                error = reason,
+                "a job of the plan failed; it is tried again"
+            );
+        }
+        self.planner.end(place, &mut record, end, now);
+        if let Err(error) = self.records.end(open, &record) {
+            tracing::error!(%error, job = record.job, "how a run ended could not be recorded");
+        }
+        // A look that began before this knows nothing of it.
+        (self.look, self.look_at) = (None, Instant::now());
+        Ended { record }
+    }
+
+    fn end_at_deadlines(&mut self) {
+        for run in &mut self.running {
+            let limit = run.context.deadline();
+            if limit.is_some_and(|limit| run.began.elapsed() > limit) && !run.timed_out {
+                tracing::error!(
+                    job = run.record.job,
+                    ?limit,
+                    "a job is told to end at its deadline"
+                );
+                run.timed_out = true;
+                run.context.cancel();
+            }
+        }
+    }
+
+    fn take_look(&mut self, now: Now) {
+        if self.look.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(Ok((history, exchanged))) = self.look.take().map(JoinHandle::join)
+        {
+            self.history.clone_from(&history);
+            for (place, history) in history.into_iter().enumerate() {
+                if let Some(History {
+                    started_micros: Some(started),
+                    pending: false,
+                }) = history
+                {
+                    self.planner.seen(place, started);
+                }
+            }
+            self.looked |= self.standing.may_start();
+            self.archive_trouble = exchanged.err().map(|error| error.to_string());
+            for record in self.records.take_learnt() {
+                self.planner.learn(&record, now);
+            }
+        }
+        if self.look.is_none() && self.look_at <= Instant::now() {
+            self.look_at = Instant::now() + LOOK_PAUSE;
+            let registry = self.planner.registry().clone();
+            let (records, archive) = (Arc::clone(&self.records), self.archive.clone());
+            let wall = now.wall_micros;
+            // In the background: a store that hangs must not hold up anybody.
+            self.look = Some(std::thread::spawn(move || {
+                let exchanged = archive.as_ref().map_or(Ok(()), |archive| {
+                    records.exchange(archive.as_ref(), wall)?;
+                    records.compact(Some(archive.as_ref()), wall).map(drop)
+                });
+                let compacted = match archive {
+                    Some(_) => exchanged,
+                    None => records.compact(None, wall).map(drop),
+                };
+                (looked_at(&registry), compacted)
+            }));
+        }
+    }
+
+    fn ask_claims(&mut self) {
+        self.standing = Standing::of(&mut self.claims);
+        // A run has what was held from its beginning to its end.
+        for run in &mut self.running {
+            run.record
+                .claims
+                .retain(|claim| self.standing.kept.contains(claim));
+        }
+        let gap = self.standing.kept.len() < self.standing.held.len();
+        if self.looked && (gap || !self.standing.may_start()) {
+            // The other driver may have done what is due: that is looked at before anything is started.
+            (self.looked, self.look_at) = (false, Instant::now());
+        }
+    }
+
+    fn ask_jobs(&mut self, now: Now) {
+        for place in 0..self.available.len() {
+            let job = self.planner.registry().job(place);
+            self.available[place] = job.availability();
+            if *self.planner.scheduler().trigger(place) == Trigger::OnChange && job.has_changed() {
+                self.planner.changed(place, now);
+            }
+        }
+    }
+
+    fn start_due(&mut self, now: Now) {
+        if !self.standing.may_start() || !self.looked {
+            return;
+        }
+        let available = self.available.clone();
+        let can = |place: usize| available[place] == Availability::Ready;
+        while let Some(due) = self.planner.due(now, can) {
+            self.start_run(due, None, now);
+        }
+    }
+
+    fn start_run(&mut self, due: Due, asked_by: Option<String>, now: Now) {
+        let place = due.job;
+        let record = self.planner.begin(&due, &self.standing.held, now);
+        let open = match self.records.begin(&record) {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::error!(%error, job = record.job, "a run is not started without a record of it");
+                self.planner.put_back(due, now, DISK_PAUSE);
+                return;
+            }
+        };
+        let deadline = self.limit(place, now);
+        let context = RunContext::new(deadline, asked_by);
+        let (job, of_run) = (
+            Arc::clone(self.planner.registry().job(place)),
+            context.clone(),
+        );
+        self.running.push(Running {
+            place,
+            record,
+            open,
+            context,
+            began: Instant::now(),
+            thread: std::thread::spawn(move || job.run(&of_run)),
+            timed_out: false,
+        });
+    }
+
+    fn limit(&self, place: usize, now: Now) -> Option<Duration> {
+        let spec = &self.planner.registry().specs()[place];
+        let median = self
+            .records
+            .statistics(&spec.name, now.wall_micros)
+            .duration_median();
+        spec.deadline.limit(median)
+    }
+
+    /// It runs as soon as nothing is in its way, also while it is paused.
+    ///
+    /// # Errors
+    /// When there is no such job, or it cannot run here.
+    pub fn request(&mut self, name: &str) -> Result<()> {
+        let place = self.place(name)?;
+        if let Availability::Unavailable(reason) = self.planner.registry().job(place).availability()
+        {
+            return Err(Error::Refused {
+                job: self.registry().specs()[place].name.clone(),
+                reason,
+            });
+        }
+        self.planner.request(place, now(self.clock));
+        Ok(())
+    }
+
+    fn place(&self, name: &str) -> Result<usize> {
+        self.registry().find(name)?;
+        Ok(self.registry().place(name).unwrap_or_default())
+    }
+
+    /// In this thread, now, with the same record; for a process that runs one job and ends.
+    ///
+    /// # Errors
+    /// When there is no such job, it cannot run here, or runs already.
+    pub fn run_here(&mut self, name: &str, context: &RunContext) -> Result<RunRecord> {
+        let place = self.place(name)?;
+        let job = Arc::clone(self.planner.registry().job(place));
+        let refused = |reason: String| Error::Refused {
+            job: job.spec().name,
+            reason,
+        };
+        match job.availability() {
+            Availability::Ready => {}
+            Availability::Unavailable(reason) | Availability::Waiting(reason) => {
+                return Err(refused(reason));
+            }
+        }
+        if let Some(running) = self.records.running(&job.spec().name)? {
+            return Err(refused(format!("it runs already, as {}", running.run_id)));
+        }
+        let started = now(self.clock);
+        let due = Due {
+            job: place,
+            planned_at_micros: started.wall_micros,
+            cause: Cause::Request,
+            covers: None,
+            clock_went_back: false,
+        };
+        self.standing = Standing::of(&mut self.claims);
+        let mut record = self.planner.begin(&due, &self.standing.held, started);
+        let open = self.records.begin(&record)?;
+        let end = match job.run(context) {
+            Ok(report) => End::Done(report),
+            Err(reason) if context.is_cancelled() => End::Cancelled(reason),
+            Err(reason) => End::Failed(reason),
+        };
+        self.planner.end(place, &mut record, end, now(self.clock));
+        self.records.end(open, &record)?;
+        if let Some(archive) = &self.archive
+            && let Err(error) = self
+                .records
+                .exchange(archive.as_ref(), record.started_at_micros)
+        {
+            tracing::warn!(%error, "the record is not in the repository yet; the next start puts it there");
+        }
+        Ok(record)
+    }
+
+    /// All jobs, in the order of the registry.
+    #[must_use]
+    pub fn status(&self) -> Vec<JobStatus> {
+        let now = now(self.clock);
+        let specs = self.registry().specs().iter().enumerate();
+        let status = |(place, spec): (usize, &JobSpec)| {
+            let running = self.running.iter().find(|run| run.place == place);
+            JobStatus {
+                available: self.available[place].clone(),
+                running: running.map(|run| (run.record.clone(), run.context.told())),
+                paused: self.state.paused(&spec.name).cloned(),
+                last: self.records.newest_run(&spec.name),
+                shown_micros: self
+                    .history
+                    .get(place)
+                    .and_then(|shown| shown.as_ref()?.started_micros),
+                statistics: self.records.statistics(&spec.name, now.wall_micros),
+                next_micros: self.planner.scheduler().next_micros(place, now),
+                spec: spec.clone(),
+            }
+        };
+        specs.map(status).collect()
+    }
+
+    /// What an operator must know about the driver itself.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        let mut troubles: Vec<String> = self.state_trouble.iter().cloned().collect();
+        troubles.extend(
+            self.archive_trouble
+                .iter()
+                .map(|trouble| format!("run records are not in the repository: {trouble}")),
+        );
+        let unreadable = self.records.unreadable();
+        if let Some((name, reason)) = unreadable.iter().next() {
+            troubles.push(format!(
+                "{} run records cannot be read, the first of them {name}: {reason}",
+                unreadable.len()
+            ));
+        }
+        if let Some(who) = &self.standing.elsewhere {
+            troubles.push(format!("another driver of this plan runs the jobs: {who}"));
+        }
+        troubles
+    }
+
+    pub fn cancel(&self) {
+        for run in &self.running {
+            run.context.cancel();
+        }
+    }
+
+    /// Tells what runs to end, and waits for it that long. What does not end is left to itself: its record says
+    /// interrupted from the next start on.
+    pub fn stop(&mut self, timeout: Duration) -> Vec<Ended> {
+        self.cancel();
+        let began = Instant::now();
+        let mut ended = Vec::new();
+        loop {
+            ended.extend(self.collect(now(self.clock)));
+            if self.running.is_empty() || began.elapsed() >= timeout {
+                break;
+            }
+            std::thread::sleep(JOIN_LOOK);
+        }
+        for run in &self.running {
+            tracing::warn!(
+                job = run.record.job,
+                "a job does not end; it is left to itself"
+            );
+        }
+        ended
+    }
+}
+
+fn looked_at(registry: &Registry) -> Look {
+    let places = 0..registry.specs().len();
+    let history = |place: usize| match registry.job(place).history() {
+        Ok(history) => history,
+        Err(reason) => {
+            tracing::debug!(
+                job = registry.specs()[place].name,
+                reason,
+                "what ran before cannot be told now"
+            );
+            None
+        }
+    };
+    places.map(history).collect()
+}
+
+fn now(clock: Instant) -> Now {
+    Now {
+        wall_micros: jiff::Timestamp::now().as_microsecond(),
+        steady: clock.elapsed(),
+    }
+}

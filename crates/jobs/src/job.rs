@@ -1,0 +1,230 @@
+//! What a job is: data, and a `run`.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::schedule::Trigger;
+
+/// One row of the plan. Everything that is shown of a job, and decided about it, follows from this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobSpec {
+    /// `component.kind`, as `database.full`.
+    pub name: String,
+    /// Shorter or older names that it also goes by, in settings and on the command line; the first is what status
+    /// files and metrics call it.
+    pub aliases: Vec<String>,
+    /// The thing that it protects, as the guide calls it.
+    pub component: String,
+    /// What it makes, for people: "incremental".
+    pub kind: String,
+    /// A word for jobs that others follow as one: `after every backup`.
+    pub group: Option<String>,
+    pub trigger: Trigger,
+    pub retention: String,
+    pub storage: Storage,
+    /// No two jobs run at once that have one of these in common.
+    pub locks: Vec<String>,
+    /// A start of one of these is also what this one would have been for.
+    pub covered_by: Vec<String>,
+    /// The greatest goes first when several are due; of equal ones the one that started longest ago.
+    pub priority: u8,
+    pub deadline: Deadline,
+    /// The age of its last success at which it is late; none: it cannot be late.
+    pub objective: Option<Duration>,
+    /// How what it makes is checked.
+    pub verification: String,
+    pub first_run: FirstRun,
+}
+
+/// Where its results are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Sealed, in the instance's repository.
+    Repository,
+    Git,
+    Local,
+}
+
+impl Storage {
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Repository => "repository",
+            Self::Git => "git",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// When a job that is new in the plan runs for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstRun {
+    NextAppointment,
+    /// A minute after the start.
+    Soon,
+    /// A minute after every start.
+    SoonAtEachStart,
+}
+
+/// How long a run may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// As long as it takes; three times the median is an alarm.
+    None,
+    /// Four times the median, an hour at least.
+    FourMedians,
+    After(Duration),
+}
+
+const DEADLINE_MIN: Duration = Duration::from_secs(3600);
+
+impl Deadline {
+    /// When a run is told to end. `median`: of its last ones, once there are enough.
+    #[must_use]
+    pub fn limit(self, median: Option<Duration>) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            Self::After(limit) => Some(limit),
+            Self::FourMedians => Some((median? * 4).max(DEADLINE_MIN)),
+        }
+    }
+}
+
+/// Whether it can run, here and now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Availability {
+    Ready,
+    /// Not on this host, and why.
+    Unavailable(String),
+    /// Not yet, and what it waits for.
+    Waiting(String),
+}
+
+/// What the thing itself shows of earlier runs, made here or elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The newest run that succeeded.
+    pub started_micros: Option<i64>,
+    /// What it comes after has happened since.
+    pub pending: bool,
+}
+
+pub trait Job: Send + Sync {
+    fn spec(&self) -> JobSpec;
+
+    fn availability(&self) -> Availability {
+        Availability::Ready
+    }
+
+    /// Asked in the background, at the start and once a minute: it may ask a store. None: records are all there is.
+    ///
+    /// # Errors
+    /// Why it cannot be told now.
+    fn history(&self) -> Result<Option<History>, String> {
+        Ok(None)
+    }
+
+    /// Of a job that runs on change: whether what it looks after changed since it last ran. Asked every second.
+    fn has_changed(&self) -> bool {
+        false
+    }
+
+    /// # Errors
+    /// What went wrong, in a sentence; the run is recorded as failed and tried again.
+    fn run(&self, context: &RunContext) -> Result<RunReport, String>;
+}
+
+/// What came of a run that succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunReport {
+    pub summary: String,
+    pub bytes: Option<u64>,
+    pub figures: BTreeMap<String, i64>,
+    /// What it looked at is not sound, and why: an alarm, and no reason to do it again.
+    pub unsound: Option<String>,
+}
+
+impl RunReport {
+    #[must_use]
+    pub fn said(summary: impl Into<String>) -> Self {
+        Self {
+            summary: summary.into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// What a run is given.
+#[derive(Clone, Default)]
+pub struct RunContext {
+    cancelled: Arc<AtomicBool>,
+    progress: Arc<Mutex<String>>,
+    deadline: Option<Duration>,
+    asked_by: Option<String>,
+}
+
+impl fmt::Debug for RunContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunContext")
+            .field("cancelled", &self.is_cancelled())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RunContext {
+    #[must_use]
+    pub fn new(deadline: Option<Duration>, asked_by: Option<String>) -> Self {
+        Self {
+            deadline,
+            asked_by,
+            ..Self::default()
+        }
+    }
+
+    /// It shall end, as soon as it can do so cleanly.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// For libraries that look at a flag of their own.
+    #[must_use]
+    pub fn cancellation(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
+    }
+
+    /// After which it is told to end.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// The person who asked for this run.
+    #[must_use]
+    pub fn asked_by(&self) -> Option<&str> {
+        self.asked_by.as_deref()
+    }
+
+    /// What it does now, for `status`.
+    pub fn progress(&self, what: impl Into<String>) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
+    }
+
+    pub(crate) fn told(&self) -> String {
+        self.progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,33 @@
+//! The plan and its driver: when each job runs, what it may run beside, and the record of each run. It knows no job:
+//! adding one is a type that is a [`Job`] and a line in a [`Registry`].
+//!
+//! Entry points: [`Job`] and [`JobSpec`] to describe one, [`Registry`] for all of them, [`Driver`] to run them,
+//! [`Records`] for what ran. The record's format is `docs/formats/job_runs.md`.
+//!
+//! Absent: PostgreSQL, the repository (it is an [`Archive`] here), settings files, async.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
+
+pub mod schedule;
+
+mod claims;
+mod driver;
+mod error;
+mod job;
+mod planner;
+mod record;
+mod records;
+mod registry;
+mod state;
+
+pub use claims::{Claim, Claims, Standing};
+pub use driver::{Driver, Ended, JobStatus, Settings};
+pub use error::{Error, Result};
+pub use job::{
+    Availability, Deadline, FirstRun, History, Job, JobSpec, RunContext, RunReport, Storage,
+};
+pub use planner::{End, Known, Planner};
+pub use record::{Outcome, RunRecord};
+pub use records::{Archive, Compacted, OpenRun, Records, Statistics};
+pub use registry::Registry;
+pub use state::{JobState, Paused, PlanState, Requested, StateFile};

@@ -1,0 +1,387 @@
+//! The plan without its threads and disks: what is known of jobs, and what follows. Clocks, records and claims are
+//! fed.
+
+use std::time::Duration;
+
+use crate::{
+    job::{FirstRun, History, RunReport},
+    record::{Origin, Outcome, RunRecord},
+    records::Records,
+    registry::Registry,
+    schedule::{Cause, Covers, Due, Now, Passed, Past, Planned, Scheduler, Trigger},
+    state::PlanState,
+};
+
+const PAUSED: &str = "the job was paused";
+const UNKNOWN_THERE: &str = "another driver of this plan took over, and did not know of it";
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Done(RunReport),
+    Failed(String),
+    Cancelled(String),
+    TimedOut(String),
+}
+
+/// What records say of one job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    pub any: bool,
+    /// The newest that succeeded, not later than now.
+    pub started_micros: Option<i64>,
+    pub ended_micros: Option<i64>,
+    /// The newest appointment that is accounted for, not later than now.
+    pub settled_micros: Option<i64>,
+    /// Something succeeded later than now: this clock, or that one, was wrong.
+    pub later_micros: Option<i64>,
+    /// Appointments that are accounted for, from and to, not later than now.
+    pub covered: Vec<(i64, i64)>,
+}
+
+impl Known {
+    pub fn of<'a>(records: impl Iterator<Item = &'a RunRecord>, now_micros: i64) -> Self {
+        let mut known = Self::default();
+        for record in records {
+            known.any = true;
+            if !record.outcome.settles() {
+                continue;
+            }
+            if record.started_at_micros > now_micros {
+                known.later_micros = known.later_micros.max(Some(record.started_at_micros));
+                continue;
+            }
+            let from = record
+                .covers
+                .map_or(record.started_at_micros, |covers| covers.first_micros);
+            let to = match (record.outcome, record.covers) {
+                (Outcome::Skipped, Some(covers)) => covers.last_micros,
+                _ => record.started_at_micros,
+            };
+            known.covered.push((from, to));
+            let settled = match record.outcome {
+                Outcome::Succeeded | Outcome::Unsound => Some(record.started_at_micros),
+                _ => record.covers.map(|covers| covers.last_micros),
+            };
+            known.settled_micros = known
+                .settled_micros
+                .max(settled.filter(|settled| *settled <= now_micros));
+            if record.outcome != Outcome::Skipped {
+                known.started_micros = known.started_micros.max(Some(record.started_at_micros));
+                known.ended_micros = known.ended_micros.max(record.ended_at_micros);
+            }
+        }
+        known
+    }
+
+    /// Appointments between those that are accounted for: of a time in which no driver knew of them.
+    fn gaps(&self, trigger: &Trigger, since: Option<i64>) -> Vec<Covers> {
+        let mut covered = self.covered.clone();
+        covered.sort_unstable();
+        let mut gaps = Vec::new();
+        let Some(mut cursor) = since.or(covered.first().map(|(from, _)| *from)) else {
+            return gaps;
+        };
+        for (from, to) in covered {
+            if from > cursor
+                && let Some((appointments, first_micros)) = trigger.appointments(cursor, from - 1)
+                && let Some(last_micros) = trigger.last_appointment(from - 1)
+            {
+                gaps.push(Covers {
+                    appointments,
+                    first_micros,
+                    last_micros,
+                });
+            }
+            cursor = cursor.max(to);
+        }
+        gaps
+    }
+
+    #[must_use]
+    pub fn from_records(records: &Records, job: &str, now_micros: i64) -> Self {
+        records.with(job, |all| Self::of(all, now_micros))
+    }
+}
+
+#[derive(Debug)]
+pub struct Planner {
+    registry: Registry,
+    scheduler: Scheduler,
+    driver: String,
+}
+
+impl Planner {
+    /// `known` and `history` say what ran before. The state is brought up to date: jobs that are new in it, schedules
+    /// that changed.
+    #[must_use]
+    pub fn new(
+        registry: Registry,
+        state: &mut PlanState,
+        known: impl Fn(&str) -> Known,
+        history: &[Option<History>],
+        now: Now,
+        driver: String,
+    ) -> Self {
+        let wall = now.wall_micros;
+        let knowns: Vec<Known> = registry
+            .specs()
+            .iter()
+            .map(|spec| known(&spec.name))
+            .collect();
+        let newest = |place: usize| {
+            let shown = history
+                .get(place)
+                .and_then(|history| history.as_ref()?.started_micros);
+            shown
+                .max(knowns[place].started_micros)
+                .filter(|started| *started <= wall)
+        };
+        let mut plan = Vec::new();
+        let (mut edited, mut gaps) = (Vec::new(), Vec::new());
+        for (place, spec) in registry.specs().iter().enumerate() {
+            let is_new = !state.jobs.contains_key(&spec.name);
+            let text = spec.trigger.to_string();
+            let of_state = state.job(&spec.name);
+            let shown = history.get(place).and_then(Option::as_ref);
+            let ran =
+                knowns[place].any || shown.is_some_and(|shown| shown.started_micros.is_some());
+            if is_new && !ran && spec.first_run == FirstRun::NextAppointment {
+                of_state.since_micros = Some(wall);
+            }
+            // A moment that has not come yet by this clock was one of a clock that was wrong.
+            let since = of_state.since_micros.filter(|since| *since <= wall);
+            let before: Option<Trigger> = of_state
+                .schedule
+                .as_ref()
+                .and_then(|text| text.parse().ok());
+            if of_state
+                .schedule
+                .as_ref()
+                .is_some_and(|schedule| *schedule != text)
+            {
+                edited.push(place);
+            }
+            of_state.schedule = Some(text);
+            let in_force = before.as_ref().unwrap_or(&spec.trigger);
+            let missed = knowns[place].gaps(in_force, since).into_iter();
+            gaps.extend(missed.map(|covers| (place, covers)));
+            let pending = match shown {
+                Some(shown) => shown.pending,
+                None => {
+                    let after = registry.after(place).iter();
+                    let ended = after
+                        .filter_map(|other| newest(*other).max(knowns[*other].ended_micros))
+                        .max();
+                    ended.is_some_and(|ended| newest(place).max(since) < Some(ended))
+                }
+            };
+            plan.push(Planned {
+                trigger: match edited.last() == Some(&place) {
+                    true => before.unwrap_or(Trigger::Off),
+                    false => spec.trigger.clone(),
+                },
+                after: registry.after(place).to_vec(),
+                covered_by: registry.covered_by(place).to_vec(),
+                locks: spec.locks.clone(),
+                priority: spec.priority,
+                past: Past {
+                    last_start_micros: newest(place),
+                    settled_micros: since.max(knowns[place].settled_micros),
+                    pending,
+                    kept_until_micros: knowns[place].later_micros,
+                },
+            });
+        }
+        let mut scheduler = Scheduler::new(now, plan);
+        for (place, covers) in gaps {
+            scheduler.pass(place, covers, UNKNOWN_THERE);
+        }
+        for (place, spec) in registry.specs().iter().enumerate() {
+            if edited.contains(&place) {
+                scheduler.edit(place, spec.trigger.clone(), now);
+                state.job(&spec.name).since_micros = Some(wall);
+            }
+            let of_state = state.job(&spec.name);
+            if let Some(resumed) = of_state
+                .resumed_micros
+                .take()
+                .filter(|resumed| *resumed <= wall)
+            {
+                scheduler.pass_until(place, resumed, PAUSED);
+                of_state.since_micros = of_state.since_micros.max(Some(resumed));
+            }
+            if of_state.paused.is_some() {
+                scheduler.pause(place);
+            }
+            if spec.first_run == FirstRun::SoonAtEachStart {
+                scheduler.wish(place, Cause::Change, now);
+            }
+        }
+        Self {
+            registry,
+            scheduler,
+            driver,
+        }
+    }
+
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    #[must_use]
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// The next one to start, of those that `can` be. Say so with [`begin`](Self::begin), then ask again.
+    pub fn due(&mut self, now: Now, can: impl Fn(usize) -> bool) -> Option<Due> {
+        self.scheduler.due(now, can)
+    }
+
+    /// The record of a run that starts.
+    pub fn begin(&mut self, due: &Due, claims: &[String], now: Now) -> RunRecord {
+        self.scheduler.started(due, now);
+        let mut record = self.record(due.job, due.cause, due.planned_at_micros, claims, now);
+        record.covers = due.covers;
+        if due.clock_went_back {
+            record.reason =
+                Some("a clock was set back past an appointment that had been kept".to_owned());
+        }
+        record
+    }
+
+    /// It could not be begun: its appointments stay open, and it is tried again after a pause.
+    pub fn put_back(&mut self, due: Due, now: Now, pause: Duration) {
+        self.scheduler.put_back(due, now, pause);
+    }
+
+    fn record(
+        &self,
+        place: usize,
+        cause: Cause,
+        planned_at: i64,
+        claims: &[String],
+        now: Now,
+    ) -> RunRecord {
+        let spec = &self.registry.specs()[place];
+        let origin = Origin {
+            job: &spec.name,
+            component: &spec.component,
+            driver: &self.driver,
+            claims: claims.to_vec(),
+        };
+        RunRecord::begun(origin, cause, planned_at, now.wall_micros)
+    }
+
+    /// Completes the record of a run.
+    pub fn end(&mut self, place: usize, record: &mut RunRecord, end: End, now: Now) {
+        record.ended_at_micros = Some(now.wall_micros);
+        let (outcome, reason) = match end {
+            End::Done(report) => {
+                record.summary = report.summary;
+                record.bytes = report.bytes;
+                record.figures = report.figures;
+                match report.unsound {
+                    None => (Outcome::Succeeded, None),
+                    Some(reason) => (Outcome::Unsound, Some(reason)),
+                }
+            }
+            End::Failed(reason) => (Outcome::Failed, Some(reason)),
+            End::Cancelled(reason) => (Outcome::Cancelled, Some(reason)),
+            End::TimedOut(reason) => (Outcome::TimedOut, Some(reason)),
+        };
+        record.outcome = outcome;
+        record.reason = reason.or(record.reason.take());
+        self.scheduler.ended(place, now, outcome.settles());
+    }
+
+    /// Records of what was passed over since this was last asked.
+    pub fn passed(&mut self, claims: &[String], now: Now) -> Vec<RunRecord> {
+        let passed = self.scheduler.take_passed();
+        let record = |passed: Passed| {
+            let mut record = self.record(
+                passed.job,
+                Cause::Appointment,
+                passed.covers.last_micros,
+                claims,
+                now,
+            );
+            record.ended_at_micros = Some(now.wall_micros);
+            record.outcome = Outcome::Skipped;
+            record.covers = Some(passed.covers);
+            record.reason = Some(passed.reason);
+            record
+        };
+        passed.into_iter().map(record).collect()
+    }
+
+    /// Of another driver of this plan.
+    pub fn learn(&mut self, record: &RunRecord, now: Now) {
+        let Some(place) = self
+            .registry
+            .place(&record.job)
+            .filter(|_| record.driver != self.driver)
+        else {
+            return;
+        };
+        if let Some(covers) = record.covers.filter(|_| record.outcome.settles()) {
+            // It did not know of what was missed before: nothing will be started for that any more.
+            self.scheduler
+                .pass_until(place, covers.first_micros - 1, UNKNOWN_THERE);
+        }
+        match record.outcome {
+            Outcome::Succeeded | Outcome::Unsound => {
+                self.scheduler.seen(place, record.started_at_micros);
+                for job in 0..self.registry.specs().len() {
+                    if self.registry.after(job).contains(&place) {
+                        self.scheduler.wish(job, Cause::After, now);
+                    }
+                }
+            }
+            Outcome::Skipped => {
+                if let Some(covers) = record.covers {
+                    self.scheduler.settled(place, covers.last_micros);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The thing itself shows that somebody did it then.
+    pub fn seen(&mut self, place: usize, started_micros: i64) {
+        self.scheduler.seen(place, started_micros);
+    }
+
+    /// It shall run as soon as nothing is in its way, also while it is paused.
+    pub fn request(&mut self, place: usize, now: Now) {
+        self.scheduler.wish(place, Cause::Request, now);
+    }
+
+    /// What it looks after changed.
+    pub fn changed(&mut self, place: usize, now: Now) {
+        self.scheduler.wish(place, Cause::Change, now);
+    }
+
+    /// As the state says, which may have been changed by another process. True when the state has to be written
+    /// again, once what was passed over is recorded.
+    pub fn follow(&mut self, state: &mut PlanState, now: Now) -> bool {
+        let mut changed = false;
+        for place in 0..self.registry.specs().len() {
+            let Some(of_state) = state.jobs.get_mut(&self.registry.specs()[place].name) else {
+                continue;
+            };
+            match (&of_state.paused, self.scheduler.is_paused(place)) {
+                (Some(_), false) => self.scheduler.pause(place),
+                (None, true) => self.scheduler.resume(place, now),
+                _ => {}
+            }
+            if of_state.resumed_micros.take().is_some() {
+                of_state.since_micros = of_state.since_micros.max(Some(now.wall_micros));
+                changed = true;
+            }
+        }
+        changed
+    }
+}

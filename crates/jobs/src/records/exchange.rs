@@ -1,0 +1,78 @@
+//! Records go to the archive, and those of other drivers come from it.
+
+use std::collections::BTreeSet;
+
+use super::{Archive, Records, archived, compaction, files};
+use crate::{error::Result, record::month_of};
+
+const ALL: &str = "runs/";
+
+impl Records {
+    /// Puts what the archive has not got, and takes what is new there: at first all of it, then of this month and the
+    /// last one. It may take as long as the store does: call it where nothing waits.
+    ///
+    /// # Errors
+    /// The first trouble with the archive; what was done stays done, the rest is for the next time.
+    pub fn exchange(&self, archive: &dyn Archive, now_micros: i64) -> Result<()> {
+        let met = self.inner().met;
+        let prefixes = match met {
+            false => vec![ALL.to_owned()],
+            true => {
+                let months = [now_micros - 40 * 86_400_000_000, now_micros].map(month_of);
+                let months: BTreeSet<String> = months.into_iter().collect();
+                months
+                    .into_iter()
+                    .map(|month| format!("{ALL}{month}/"))
+                    .collect()
+            }
+        };
+        let mut there = BTreeSet::new();
+        for prefix in prefixes {
+            there.extend(archive.list(&prefix).map_err(archived)?);
+        }
+        for name in &there {
+            if !self.has(name) {
+                self.fetch(archive, name)?;
+            }
+        }
+        if !met {
+            let mut inner = self.inner();
+            inner.unsent = inner.index.singles().difference(&there).cloned().collect();
+            inner.met = true;
+        }
+        let unsent: Vec<String> = self.inner().unsent.iter().cloned().collect();
+        for name in unsent {
+            let run_id = name.rsplit('/').next().unwrap_or_default().to_owned();
+            let record = self.inner().index.by_id(&run_id).cloned();
+            if let Some(record) = record {
+                archive.put(&name, &record.to_bytes()).map_err(archived)?;
+            }
+            self.inner().unsent.remove(&name);
+        }
+        Ok(())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let inner = self.inner();
+        let run_id = name.rsplit('/').next().unwrap_or_default();
+        let is_month_here =
+            || name.starts_with(compaction::PREFIX) && self.root.join(name).is_file();
+        inner.index.contains(run_id) || inner.unreadable.contains_key(name) || is_month_here()
+    }
+
+    /// Kept here as well: the next start need not ask for it.
+    fn fetch(&self, archive: &dyn Archive, name: &str) -> Result<()> {
+        let bytes = archive.get(name).map_err(archived)?;
+        let is_whole = match name.starts_with(compaction::PREFIX) {
+            true => compaction::check(name, &bytes).is_ok(),
+            false => {
+                crate::record::RunRecord::parse(&bytes).is_ok_and(|record| record.name() == name)
+            }
+        };
+        if is_whole {
+            files::put(&self.root, name, &bytes)?;
+        }
+        self.inner().take(name, Ok(bytes));
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! A registry that refuses what makes no sense, and a driver with real threads and a real folder.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jobs::{
+    Availability, Deadline, Driver, Ended, FirstRun, Job, JobSpec, Outcome, Paused, Records,
+    Registry, Requested, RunContext, RunReport, Settings, StateFile, Storage, schedule::Cause,
+};
+
+struct Task {
+    spec: JobSpec,
+    does: fn(&RunContext) -> Result<RunReport, String>,
+    away: AtomicBool,
+}
+
+impl Job for Task {
+    fn spec(&self) -> JobSpec {
+        self.spec.clone()
+    }
+
+    fn availability(&self) -> Availability {
+        match self.away.load(Ordering::Relaxed) {
+            true => Availability::Unavailable("not on this host".to_owned()),
+            false => Availability::Ready,
+        }
+    }
+
+    fn run(&self, context: &RunContext) -> Result<RunReport, String> {
+        (self.does)(context)
+    }
+}
+
+fn task(
+    name: &str,
+    schedule: &str,
+    does: fn(&RunContext) -> Result<RunReport, String>,
+) -> Arc<Task> {
+    Arc::new(Task {
+        spec: JobSpec {
+            name: name.to_owned(),
+            aliases: Vec::new(),
+            component: "test".to_owned(),
+            kind: String::new(),
+            group: None,
+            trigger: schedule.parse().unwrap(),
+            retention: String::new(),
+            storage: Storage::Local,
+            locks: Vec::new(),
+            covered_by: Vec::new(),
+            priority: 0,
+            deadline: Deadline::None,
+            objective: None,
+            verification: String::new(),
+            first_run: FirstRun::NextAppointment,
+        },
+        does,
+        away: AtomicBool::new(false),
+    })
+}
+
+fn done(_: &RunContext) -> Result<RunReport, String> {
+    Ok(RunReport::said("done"))
+}
+
+fn until_told(context: &RunContext) -> Result<RunReport, String> {
+    while !context.is_cancelled() {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    Err("it was told to end".to_owned())
+}
+
+fn driver(folder: &Path, jobs: Vec<Arc<dyn Job>>) -> Driver {
+    let settings = Settings {
+        root: folder,
+        archive: None,
+        claims: Vec::new(),
+        host: "here",
+    };
+    Driver::start(Registry::new(jobs).unwrap(), settings).unwrap()
+}
+
+/// Turns until that many runs have ended.
+fn ended(driver: &mut Driver, runs: usize) -> Vec<Ended> {
+    let (mut ended, began) = (Vec::new(), Instant::now());
+    while ended.len() < runs {
+        assert!(began.elapsed() < Duration::from_secs(60), "{ended:?}");
+        ended.extend(driver.turn());
+        std::thread::yield_now();
+    }
+    ended
+}
+
+#[test]
+fn a_plan_that_makes_no_sense_is_refused_and_says_why() {
+    let check = |jobs: Vec<Arc<dyn Job>>, says: &[&str]| {
+        let error = Registry::new(jobs).unwrap_err().to_string();
+        for word in says {
+            assert!(error.contains(word), "{error}");
+        }
+    };
+    check(
+        vec![task("a.b", "off", done), task("a.b", "hourly", done)],
+        &["two jobs called \"a.b\""],
+    );
+    check(
+        vec![task("a.b", "after a.c", done), task("x.y", "off", done)],
+        &["a.b runs after \"a.c\"", "a.b, x.y"],
+    );
+    check(
+        vec![task("a.b", "after every backup", done)],
+        &["every backup"],
+    );
+    check(vec![task("a.b", "after a.b", done)], &["a.b after a.b"]);
+    check(
+        vec![
+            task("a.a", "after a.c", done),
+            task("a.b", "after a.a", done),
+            task("a.c", "after a.b", done),
+        ],
+        &["circle", "a.a after a.c after a.b after a.a"],
+    );
+    for name in ["full", "A.b", "", "a.", "a b.c"] {
+        check(vec![task(name, "off", done)], &["no name of a job"]);
+    }
+    let registry = Registry::new(vec![task("a.b", "off", done)]).unwrap();
+    let error = registry.find("a.c").unwrap_err().to_string();
+    assert!(
+        error.contains("no job is called \"a.c\"; there are: a.b"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_asked_for_runs_and_what_follows_it_runs_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = driver(
+        folder.path(),
+        vec![task("a.b", "manual", done), task("a.c", "after a.b", done)],
+    );
+    plan.request("a.b").unwrap();
+    let first = ended(&mut plan, 1);
+    assert_eq!(
+        (first[0].record.job.as_str(), first[0].record.cause),
+        ("a.b", Cause::Request)
+    );
+    // The follower waits out the first minute; asked for, it does not.
+    plan.request("a.c").unwrap();
+    assert_eq!(ended(&mut plan, 1)[0].record.outcome, Outcome::Succeeded);
+    assert!(plan.request("a.x").is_err());
+    drop(plan);
+    let records = Records::read(folder.path()).unwrap();
+    assert_eq!(records.newest(9).len(), 2);
+    let first = records.newest_of("a.b").unwrap();
+    assert_eq!(first.summary, "done");
+    let since = |micros| Records::since(folder.path(), "a.b", micros).unwrap();
+    assert_eq!(since(first.started_at_micros).first(), Some(&first));
+    assert!(since(first.started_at_micros + 1).is_empty());
+}
+
+#[test]
+fn another_process_asks_for_a_run_through_the_file_of_the_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = driver(folder.path(), vec![task("a.b", "off", done)]);
+    let file = StateFile::at(&folder.path().join("jobs.json"));
+    let requested = Requested {
+        at_micros: 1,
+        by: "an operator".to_owned(),
+    };
+    file.change(|state| state.job("a.b").requested = Some(requested))
+        .unwrap();
+    assert_eq!(ended(&mut plan, 1)[0].record.cause, Cause::Request);
+    // Once: the file no longer asks.
+    assert_eq!(file.read().unwrap().jobs["a.b"].requested, None);
+}
+
+#[test]
+fn a_job_that_panics_or_fails_is_a_failed_run_and_no_failed_driver() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = driver(
+        folder.path(),
+        vec![
+            task("a.b", "manual", |_| panic!("on purpose")),
+            task("a.c", "manual", |_| Err("no space".to_owned())),
+        ],
+    );
+    plan.request("a.b").unwrap();
+    plan.request("a.c").unwrap();
+    let ended = ended(&mut plan, 2);
+    assert!(
+        ended.iter().all(|it| it.record.outcome == Outcome::Failed),
+        "{ended:?}"
+    );
+    assert!(plan.status().iter().all(|job| job.statistics.failing));
+}
+
+#[test]
+fn what_cannot_run_here_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let away = task("a.b", "manual", done);
+    away.away.store(true, Ordering::Relaxed);
+    let mut plan = driver(folder.path(), vec![away]);
+    let error = plan.request("a.b").unwrap_err().to_string();
+    assert!(
+        error.contains("a.b is not started: not on this host"),
+        "{error}"
+    );
+    assert!(plan.run_here("a.b", &RunContext::default()).is_err());
+}
+
+#[test]
+fn a_stop_ends_what_runs_and_a_deadline_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let limited = {
+        let mut spec = task("a.c", "manual", until_told).spec();
+        spec.deadline = Deadline::After(Duration::ZERO);
+        Arc::new(Task {
+            spec,
+            does: until_told,
+            away: AtomicBool::new(false),
+        })
+    };
+    let mut plan = driver(
+        folder.path(),
+        vec![task("a.b", "continuous", until_told), limited],
+    );
+    plan.request("a.c").unwrap();
+    assert_eq!(ended(&mut plan, 1)[0].record.outcome, Outcome::TimedOut);
+    let running: Vec<_> = plan
+        .status()
+        .into_iter()
+        .filter(|job| job.running.is_some())
+        .collect();
+    assert_eq!(running.len(), 1, "the continuous one runs all the time");
+    // In another process of this folder nothing runs it as well.
+    let mut other = driver(folder.path(), vec![task("a.b", "continuous", until_told)]);
+    let error = other
+        .run_here("a.b", &RunContext::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("it runs already"), "{error}");
+    let stopped = plan.stop(Duration::from_secs(60));
+    assert_eq!(stopped[0].record.outcome, Outcome::Cancelled);
+}
+
+#[test]
+fn a_pause_is_kept_over_a_start_and_ends_where_somebody_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = StateFile::at(&folder.path().join("jobs.json"));
+    let paused = Paused {
+        since_micros: 1,
+        by: "an operator".to_owned(),
+        reason: "the disk is full".to_owned(),
+    };
+    file.change(|state| state.pause("a.b", paused.clone()))
+        .unwrap();
+    let mut plan = driver(folder.path(), vec![task("a.b", "continuous", until_told)]);
+    for _ in 0..50 {
+        assert!(plan.turn().is_empty());
+        std::thread::yield_now();
+    }
+    assert_eq!(plan.status()[0].paused, Some(paused));
+    assert!(plan.status()[0].running.is_none());
+    file.change(|state| state.resume("a.b", 2)).unwrap();
+    let began = Instant::now();
+    while plan.status()[0].running.is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        plan.turn();
+    }
+    plan.stop(Duration::from_secs(60));
+    // A file that cannot be read pauses nothing, and is told.
+    std::fs::write(folder.path().join("jobs.json"), "{").unwrap();
+    let mut plan = driver(folder.path(), vec![task("a.b", "manual", done)]);
+    plan.turn();
+    assert!(
+        plan.troubles()[0].contains("jobs.json"),
+        "{:?}",
+        plan.troubles()
+    );
+}
