@@ -128,6 +128,15 @@ pub enum Error {
         needed: u64,
     },
     #[error(
+        "{folder} has {free} inodes free and the backup needs {needed}: one for each file and folder. Delete files \
+         that are not needed there, or choose a file system that was made with more"
+    )]
+    NoInodes {
+        folder: PathBuf,
+        free: u64,
+        needed: u64,
+    },
+    #[error(
         "backup {backup} has no file `{path}`, without which it cannot be started. Use another backup"
     )]
     NoSuchFile { backup: String, path: &'static str },
@@ -210,6 +219,7 @@ impl Error {
                 | Self::ReadOnly(_)
                 | Self::InTheWay(_)
                 | Self::NoSpace { .. }
+                | Self::NoInodes { .. }
                 | Self::NoSuchTablespace { .. }
                 | Self::RelativeTablespace(_)
                 | Self::Stopped

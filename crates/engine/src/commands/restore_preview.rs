@@ -31,6 +31,10 @@ struct ShownRoom {
     folder: String,
     needed_bytes: u64,
     free_bytes: u64,
+    needed_inodes: u64,
+    /// Absent where the file system makes them as they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free_inodes: Option<u64>,
 }
 
 impl From<&Room> for ShownRoom {
@@ -39,6 +43,8 @@ impl From<&Room> for ShownRoom {
             folder: room.folder.display().to_string(),
             needed_bytes: room.needed,
             free_bytes: room.free,
+            needed_inodes: room.inodes_needed,
+            free_inodes: room.inodes_free,
         }
     }
 }
@@ -121,11 +127,19 @@ impl Preview {
         }
         for room in &self.rooms {
             text.push_str(&format!(
-                "room in {}: {} needed, {} free\n",
+                "room in {}: {} needed, {} free",
                 room.folder,
                 indicatif::HumanBytes(room.needed_bytes),
                 indicatif::HumanBytes(room.free_bytes)
             ));
+            if let Some(free) = room.free_inodes {
+                text.push_str(&format!(
+                    "; {} inodes needed, {} free",
+                    indicatif::HumanCount(room.needed_inodes),
+                    indicatif::HumanCount(free)
+                ));
+            }
+            text.push('\n');
         }
         text
     }

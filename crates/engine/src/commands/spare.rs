@@ -172,6 +172,9 @@ pub(crate) fn sentences(status: &Status) -> String {
     line("newest", status.newest_commit_at.as_deref());
     line("heard of", status.repository_confirmed_at.as_deref());
     line("anew", status.restored_anew.as_deref());
+    for warning in &status.warnings {
+        line("warning", Some(warning));
+    }
     text
 }
 

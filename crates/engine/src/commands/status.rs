@@ -385,6 +385,9 @@ fn note_spare(instance: &Instance, status: &mut Status) {
         let phase = spare.phase.words();
         status.warnings.push(format!("the spare: {why} ({phase})"));
     }
+    let warnings = status.spare.iter().flat_map(|spare| &spare.warnings);
+    let warnings = warnings.map(|warning| format!("the standby: {warning}"));
+    status.warnings.extend(warnings.collect::<Vec<_>>());
 }
 
 fn note_key(opened: &Opened, status: &mut Status) -> Result<(), Error> {

@@ -265,6 +265,7 @@ fn says_nothing_of_the_backup(error: &recovery::Error) -> bool {
         E::Incomplete { error, .. } => says_nothing_of_the_backup(error),
         E::Cancelled(_)
         | E::NoSpace { .. }
+        | E::NoInodes { .. }
         | E::ReadOnly(_)
         | E::NotEmpty(_)
         | E::Absent { .. }

@@ -8,6 +8,7 @@ mod databases;
 mod initdb;
 mod leftover;
 mod os_user;
+mod own_session;
 mod process;
 pub mod processes;
 mod program;

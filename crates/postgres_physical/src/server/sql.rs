@@ -1,8 +1,8 @@
 //! A small blocking client for administration: simple queries, text answers. Not for the engine's own tables.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::session;
+use super::{own_session, session};
 use crate::wire::{
     Address, ConnectOptions, ServerMessage, Socket, Wire, WireError, data_row, row_description,
 };
@@ -33,22 +33,29 @@ impl Rows {
 }
 
 impl Client {
-    /// A session of our own making: nothing that is set for role or database ends it or changes how it spells.
+    /// A session of our own making, and ours alone: nothing that is set for role or database ends it or changes how
+    /// it spells.
     pub fn connect(options: &ConnectOptions) -> Result<Client, WireError> {
-        let mut client = Client {
-            wire: Wire::connect(options, &[])?,
-            notices: Vec::new(),
-        };
+        let mut client = own_session::connect(options)?;
         client.query(&session::statements())?;
         Ok(client)
     }
 
     /// Runs one or more statements; the rows of the last one that had any.
     pub fn query(&mut self, sql: &str) -> Result<Rows, WireError> {
+        self.query_before(sql, None)
+    }
+
+    pub(super) fn query_before(
+        &mut self,
+        sql: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Rows, WireError> {
         self.wire.send_query(sql)?;
         let mut result = Rows::default();
         loop {
-            let frame = match self.wire.answer(sql, &mut self.notices) {
+            let answer = self.wire.answer_before(sql, &mut self.notices, deadline);
+            let frame = match answer {
                 Ok(frame) => frame,
                 Err(error @ WireError::Server { .. }) => {
                     self.wire.drain_to_ready()?;

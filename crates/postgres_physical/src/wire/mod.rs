@@ -63,6 +63,12 @@ pub enum WireError {
         target: String,
         server: Box<ServerMessage>,
     },
+    #[error(
+        "what answers at {target} is a connection pooler that gives a session's transactions to different servers \
+         (pool_mode = transaction or statement): settings and locks are lost or leak there. Name the server's own \
+         address, or a pool with pool_mode = session"
+    )]
+    SharedSession { target: String },
     /// One of PostgreSQL's own programs cannot be told how to connect.
     #[error(transparent)]
     Program(Box<ProgramError>),
@@ -101,6 +107,15 @@ impl WireError {
             | WireError::Server { server, .. } => Some(server),
             WireError::NoneWillDo { last, .. } => last.server_message(),
             _ => None,
+        }
+    }
+
+    /// Whether a pooler refused what only a server takes.
+    pub(crate) fn is_of_a_pooler(&self) -> bool {
+        match self {
+            WireError::Pooler { .. } => true,
+            WireError::NoneWillDo { last, .. } => last.is_of_a_pooler(),
+            _ => false,
         }
     }
 
@@ -365,8 +380,23 @@ impl Wire {
         what: &str,
         notices: &mut Vec<ServerMessage>,
     ) -> Result<Frame, WireError> {
+        self.answer_before(what, notices, None)
+    }
+
+    /// The same; after the deadline the connection is of no use any more.
+    pub(crate) fn answer_before(
+        &mut self,
+        what: &str,
+        notices: &mut Vec<ServerMessage>,
+        deadline: Option<Instant>,
+    ) -> Result<Frame, WireError> {
         loop {
-            let frame = self.frame()?;
+            let Some(frame) = self.frame_before(deadline)? else {
+                return Err(WireError::Timeout {
+                    what: what.to_owned(),
+                    seconds: 0,
+                });
+            };
             match frame.tag {
                 b'N' => notices.push(ServerMessage::parse(frame.body)),
                 b'S' | b'A' => {}

@@ -19,7 +19,7 @@ use super::marker::Marker;
 use super::occupied::{check_cluster, check_not_running, check_tablespace_free, lock_holder};
 use super::plan::Plan;
 use super::remains::{Foreign, Remains, Surplus, remove};
-use super::restore::{CONTROL, RestoreOptions, Restored, half_restored, space_for_wal};
+use super::restore::{CONTROL, RestoreOptions, Restored, half_restored, need_room_for_wal};
 use super::settings::Omissions;
 use super::writing::{
     Hand, Job, Patch, Writer, in_parallel, is_unreadable, open_plain, sync_folder, take_folder,
@@ -148,11 +148,14 @@ fn rooms(
     for (number, bytes) in grown {
         rooms.need(&layout.place(&layout.entries[*number].path), *bytes)?;
     }
-    rooms.need(&layout.to.join("pg_wal/wal"), space_for_wal(plan))?;
+    need_room_for_wal(&mut rooms, &layout.to, plan)?;
     for surplus in &remains.surplus {
         match (surplus.kept, surplus.across, aside) {
-            (false, ..) => rooms.free(&surplus.path, surplus.bytes)?,
-            (true, true, Some(aside)) => rooms.need(aside, surplus.bytes)?,
+            (false, ..) => rooms.free(&surplus.path, surplus.bytes, surplus.inodes)?,
+            (true, true, Some(aside)) => {
+                rooms.need(aside, surplus.bytes)?;
+                rooms.need_inodes(aside, surplus.inodes)?;
+            }
             (true, ..) => {}
         }
     }

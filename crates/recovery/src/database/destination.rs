@@ -81,6 +81,10 @@ pub struct Room {
     /// Bytes, less those that are freed before.
     pub needed: u64,
     pub free: u64,
+    /// Files and folders, less those that are deleted before: each takes an inode.
+    pub inodes_needed: u64,
+    /// `None`: the file system makes them as they are asked for.
+    pub inodes_free: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +92,8 @@ struct Account {
     folder: PathBuf,
     needed: u64,
     freed: u64,
+    inodes_needed: u64,
+    inodes_freed: u64,
 }
 
 /// Adds up by device.
@@ -105,9 +111,17 @@ impl Rooms {
         Ok(())
     }
 
-    pub(super) fn free(&mut self, place: &Path, bytes: u64) -> Result<()> {
+    /// For so many files or folders.
+    pub(super) fn need_inodes(&mut self, place: &Path, count: u64) -> Result<()> {
+        let account = self.account(place)?;
+        account.inodes_needed = account.inodes_needed.saturating_add(count);
+        Ok(())
+    }
+
+    pub(super) fn free(&mut self, place: &Path, bytes: u64, inodes: u64) -> Result<()> {
         let account = self.account(place)?;
         account.freed = account.freed.saturating_add(bytes);
+        account.inodes_freed = account.inodes_freed.saturating_add(inodes);
         Ok(())
     }
 
@@ -148,10 +162,22 @@ impl Rooms {
                     needed,
                 });
             }
+            // Where they are made as they are asked for, none are counted.
+            let inodes_free = (stat.f_files > 0).then_some(stat.f_favail);
+            let inodes_needed = account.inodes_needed.saturating_sub(account.inodes_freed);
+            if let Some(free) = inodes_free.filter(|free| *free < inodes_needed) {
+                return Err(Error::NoInodes {
+                    folder,
+                    free,
+                    needed: inodes_needed,
+                });
+            }
             rooms.push(Room {
                 folder,
                 needed,
                 free,
+                inodes_needed,
+                inodes_free,
             });
         }
         Ok(rooms)
@@ -246,10 +272,11 @@ mod tests {
         let mut rooms = Rooms::default();
         rooms.need(&place, 1000).unwrap();
         rooms.need(&root.path().join("other"), 500).unwrap();
-        rooms.free(&place, 300).unwrap();
+        rooms.need_inodes(&place, 5).unwrap();
+        rooms.free(&place, 300, 2).unwrap();
         let rooms = rooms.check().unwrap();
         assert_eq!(rooms.len(), 1, "{rooms:?}");
-        assert_eq!(rooms[0].needed, 1200);
+        assert_eq!((rooms[0].needed, rooms[0].inodes_needed), (1200, 3));
         let mut rooms = Rooms::default();
         rooms.need(&place, u64::MAX).unwrap();
         assert!(matches!(rooms.check(), Err(Error::NoSpace { .. })));

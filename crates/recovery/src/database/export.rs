@@ -41,6 +41,7 @@ pub fn export(
     }
     let mut rooms = Rooms::default();
     rooms.need(&to.join("global"), summary.bytes_source)?;
+    rooms.need_inodes(&to.join("global"), entries.len() as u64)?;
     rooms.check()?;
     let folder_mode = folder_mode(&entries);
     claim_folder(to, None, folder_mode)?;

@@ -93,15 +93,20 @@ impl Layout {
         Ok(())
     }
 
-    /// Room for these entries, each where it goes.
+    /// Room for these entries, each where it goes: its bytes, and an inode.
     pub(super) fn need_room<'a>(
         &self,
         rooms: &mut Rooms,
         entries: impl IntoIterator<Item = &'a Entry>,
     ) -> Result<()> {
         for entry in entries {
+            let place = self.place(&entry.path);
+            // A folder that is there, the root of a mount for example, takes none.
+            if entry.kind != EntryKind::Directory || !place.exists() {
+                rooms.need_inodes(&place, 1)?;
+            }
             if let EntryKind::File { size, .. } = entry.kind {
-                rooms.need(&self.place(&entry.path), size)?;
+                rooms.need(&place, size)?;
             }
         }
         Ok(())

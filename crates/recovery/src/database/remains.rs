@@ -34,6 +34,8 @@ pub(super) struct Found {
 pub struct Surplus {
     pub path: PathBuf,
     pub bytes: u64,
+    /// Of it and all that is in it.
+    pub inodes: u64,
     /// Moved aside instead of deleted.
     pub kept: bool,
     /// The backup has something of this name: it is created again.
@@ -174,6 +176,7 @@ impl Remains {
         }
         self.surplus.push(Surplus {
             bytes: below.bytes,
+            inodes: below.inodes,
             path: path.to_owned(),
             kept,
             replaced: is_file || is_folder,
@@ -228,6 +231,7 @@ fn is_kept(root: &Path, path: &Path, meta: &fs::Metadata) -> bool {
 #[derive(Debug, Default)]
 struct Below {
     bytes: u64,
+    inodes: u64,
     holds_foreign: bool,
 }
 
@@ -237,10 +241,15 @@ impl Below {
             let bytes = meta.len();
             return Ok(Self {
                 bytes,
+                // One with a second name stays under that.
+                inodes: u64::from(meta.nlink() == 1),
                 holds_foreign: false,
             });
         }
-        let mut all = Self::default();
+        let mut all = Self {
+            inodes: 1,
+            ..Self::default()
+        };
         for entry in fs::read_dir(path).map_err(Error::io("list", path))? {
             let path = entry.map_err(Error::io("list", path))?.path();
             let meta = path
@@ -252,6 +261,7 @@ impl Below {
             }
             let below = Self::look(&path, &meta)?;
             all.bytes += below.bytes;
+            all.inodes += below.inodes;
             all.holds_foreign |= below.holds_foreign;
         }
         Ok(all)

@@ -99,7 +99,7 @@ fn look(layout: &Layout, plan: &Plan, options: &RestoreOptions) -> Result<Outloo
     }
     let mut rooms = Rooms::default();
     layout.need_room(&mut rooms, &layout.entries)?;
-    rooms.need(&layout.to.join("pg_wal/wal"), space_for_wal(plan))?;
+    need_room_for_wal(&mut rooms, &layout.to, plan)?;
     let rooms = rooms.check()?;
     Ok(Outlook { rooms })
 }
@@ -148,8 +148,11 @@ pub fn restore(
 }
 
 /// Replayed WAL stays until a restart point passes it, and some is read ahead.
-pub(super) fn space_for_wal(plan: &Plan) -> u64 {
-    plan.wal_bytes.min(REPLAYED_MAX) + plan.segment_bytes * 4
+pub(super) fn need_room_for_wal(rooms: &mut Rooms, to: &Path, plan: &Plan) -> Result<()> {
+    let bytes = plan.wal_bytes.min(REPLAYED_MAX) + plan.segment_bytes * 4;
+    let segment = to.join("pg_wal/wal");
+    rooms.need(&segment, bytes)?;
+    rooms.need_inodes(&segment, bytes.div_ceil(plan.segment_bytes))
 }
 
 pub(super) fn half_restored(to: &Path, error: Error) -> Error {

@@ -8,7 +8,7 @@ use postgres_physical::server::Server;
 use repository::Progress;
 
 use super::error::{SpareError, SpareResult};
-use super::standby::{Standby, end_leftover, options};
+use super::standby::{Standby, end_leftover, is_unreachable, make_socket_folder, options, stop};
 use super::state::{Promoted, State, Step, put_whole, sync};
 use super::{DEATHS_APART, Life, Spare};
 use crate::database::{
@@ -87,6 +87,7 @@ impl Spare {
         let data = state.data(&self.settings.folder);
         end_leftover(&data)?;
         let settings = &self.settings;
+        make_socket_folder(settings)?;
         let options = options(settings, None);
         let server = Server::start(&settings.binaries, &settings.user, &data, &options)?;
         Ok(Life::Promoted(state, server))
@@ -110,6 +111,9 @@ impl Spare {
                 self.again.succeeded();
             }
             // The folder says that it is promoted.
+            self.life = Life::Nothing;
+        } else if is_unreachable(server) {
+            stop(server)?;
             self.life = Life::Nothing;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The standby server: a PostgreSQL that replays what the feeder writes, and says how far it is.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::error::{SpareError, SpareResult};
 use super::feed::{Fed, Feeder};
 use super::state::State;
 use crate::Backoff;
-use crate::database::RECOVERY_OFF;
+use crate::database::{RECOVERY_OFF, databases_here};
 
 const PORT: u16 = 5432;
 const LOG: &str = "postgres.log";
@@ -30,6 +31,8 @@ const TIMELINES_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries to get into one that says it is ready.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 const ASK_AGAIN_MOST: Duration = Duration::from_secs(5);
+/// Between two looks at what its databases lack on this machine.
+const LOOK_AT_DATABASES: Duration = Duration::from_secs(600);
 /// A standby that has whole segments in front of it and does not move.
 const STUCK: Duration = Duration::from_secs(120);
 pub(super) const SUPERUSER: &str = "postgres";
@@ -77,6 +80,9 @@ pub(super) struct Standby {
     refused: Option<String>,
     /// Between two tries to get in.
     ask_again: Backoff,
+    /// What its databases lack on this machine, in sentences: it would matter after a promotion.
+    warnings: Vec<String>,
+    looked_at_databases: Option<Instant>,
 }
 
 impl Standby {
@@ -84,6 +90,7 @@ impl Standby {
     pub(super) fn start(settings: &Settings, state: &State) -> SpareResult<Self> {
         let data = state.data(&settings.folder);
         end_leftover(&data)?;
+        make_socket_folder(settings)?;
         let control = read_control(&data)?;
         let fresh = data.join("backup_label").exists();
         let from = if fresh {
@@ -132,6 +139,8 @@ impl Standby {
             started: Instant::now(),
             refused: None,
             ask_again: Backoff::new(ASK_AGAIN, ASK_AGAIN_MOST),
+            warnings: Vec::new(),
+            looked_at_databases: None,
         })
     }
 
@@ -144,6 +153,10 @@ impl Standby {
         if self.replay.paused {
             return Ok(Turn::StartAgain);
         }
+        if is_unreachable(&mut self.server) {
+            return Ok(Turn::StartAgain);
+        }
+        self.look_at_databases();
         let ahead = AHEAD_BYTES.max(AHEAD_SEGMENTS * self.segment_bytes);
         let fed = self
             .feeder
@@ -173,6 +186,26 @@ impl Standby {
 
     pub(super) fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
+    }
+
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn look_at_databases(&mut self) {
+        let looked = self.looked_at_databases.map(|at| at.elapsed());
+        if self.client.is_none() || looked.is_some_and(|ago| ago < LOOK_AT_DATABASES) {
+            return;
+        }
+        self.looked_at_databases = Some(Instant::now());
+        let here = databases_here(&self.connect);
+        let found = [here.unusable, here.ordered_otherwise].concat();
+        if found != self.warnings {
+            for warning in &found {
+                tracing::warn!(%warning, "the standby");
+            }
+            self.warnings = found;
+        }
     }
 
     /// Its own word. Nothing is learned while it does not take connections yet.
@@ -283,6 +316,30 @@ pub(super) fn read_control(data: &Path) -> SpareResult<ControlFile> {
     let bytes = fs::read(&path).map_err(SpareError::io("read", &path))?;
     ControlFile::parse(&bytes)
         .map_err(|error| SpareError::io("understand", &path)(std::io::Error::other(error)))
+}
+
+/// A server that is ready and takes no connections any more: it makes its socket at its start only.
+pub(super) fn is_unreachable(server: &mut Server) -> bool {
+    let socket = server.socket_dir().join(format!(".s.PGSQL.{PORT}"));
+    let gone = !socket.exists() && server.wait_ready(Duration::ZERO, 0).is_ok();
+    if gone {
+        tracing::warn!(
+            socket = %socket.display(),
+            "the socket of the standby's PostgreSQL was deleted; starting it again"
+        );
+    }
+    gone
+}
+
+/// It may have been deleted with the socket in it.
+pub(super) fn make_socket_folder(settings: &Settings) -> SpareResult<()> {
+    let folder = &settings.sockets;
+    if folder.exists() {
+        return Ok(());
+    }
+    let made = DirBuilder::new().recursive(true).mode(0o711).create(folder);
+    made.map_err(SpareError::io("create", folder))?;
+    Ok(settings.user.own(folder)?)
 }
 
 pub(super) fn connect(settings: &Settings) -> ConnectOptions {

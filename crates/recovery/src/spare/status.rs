@@ -47,6 +47,9 @@ pub struct Status {
     /// It could be promoted now without losing anything that the repository holds.
     pub healthy: bool,
     pub trouble: Option<String>,
+    /// What would be wrong after a promotion here, although it follows.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Names the restore that it came from, and its claim on a timeline when it is promoted.
     pub restore_id: Option<String>,
     pub backup_id: Option<String>,
@@ -161,6 +164,7 @@ impl Spare {
                 if let Some(lost) = &self.lost {
                     status.trouble = Some(lost.why.clone());
                 }
+                status.warnings = standby.warnings().to_vec();
                 status.backup_id = Some(state.backup_id.clone());
                 status.restore_id = Some(state.restore_id.clone());
                 status.timeline = state.timeline;

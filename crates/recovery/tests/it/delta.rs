@@ -355,9 +355,17 @@ pub(super) struct Mounted(PathBuf);
 
 impl Mounted {
     pub(super) fn tmpfs(at: &Path, bytes: u64) -> Option<Self> {
-        let options = format!("size={bytes},mode=0755");
+        Self::mount(at, &format!("size={bytes},mode=0755"))
+    }
+
+    /// For so many files and folders, its own root among them.
+    pub(super) fn with_inodes(at: &Path, bytes: u64, inodes: u64) -> Option<Self> {
+        Self::mount(at, &format!("size={bytes},nr_inodes={inodes},mode=0755"))
+    }
+
+    fn mount(at: &Path, options: &str) -> Option<Self> {
         let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
             .arg(at)
             .status();
         mounted

@@ -73,6 +73,15 @@ fn other_file_systems_in_a_target_are_used_or_left_alone_and_never_emptied() {
     restore(repository, private, &plan, &to, &options, &()).unwrap_err();
     assert_eq!(contents(&to), before, "refused before anything is touched");
     drop(small);
+    let few = Mounted::with_inodes(&wal, ROOMY, 4).unwrap();
+    let error = outlook(repository, private, &plan, &to, &options).unwrap_err();
+    assert!(
+        matches!(&error, Error::NoInodes { folder, .. } if *folder == wal),
+        "{error}"
+    );
+    let error = restore(repository, private, &plan, &to, &options, &()).unwrap_err();
+    assert!(matches!(error, Error::NoInodes { .. }), "{error}");
+    drop(few);
     let wal_disk = Mounted::tmpfs(&wal, ROOMY).unwrap();
     put(&wal.join("lost+found/#17"), "what fsck found");
 

@@ -356,6 +356,48 @@ fn a_spare_with_a_wrong_key_or_beside_another_is_refused() {
     streamer.stop();
 }
 
+/// A server whose socket was deleted takes no connections: it is started again, with nothing restored for that, before
+/// and after a promotion. What its databases lack on this machine is told before it matters.
+#[test]
+fn an_unreachable_standby_is_started_again_and_warns_of_what_its_databases_lack_here() {
+    let (mut world, streamer) = primary();
+    let source = world.postgres.connect_options();
+    value(
+        &source,
+        "CREATE DATABASE ordered TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'",
+    );
+    value(
+        &source,
+        "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = 'ordered'",
+    );
+    wait_durable(&streamer, &source);
+    let standby = Kept::start(&world, "standby");
+    let told = |status: &Status| {
+        let warning = status.warnings.first();
+        warning.is_some_and(|it| it.contains("database ordered") && it.contains("version 0.1"))
+    };
+    let status = standby.reaches("another version of the collation is told", told);
+    assert!(status.healthy, "{status:?}");
+    let is_back = |expected: &str| {
+        std::fs::remove_dir_all(standby.folder.join("run")).unwrap();
+        eventually("it takes connections again", || {
+            let mut client = Client::connect(&standby.connect).ok()?;
+            (client.value(SUM).ok()?.as_deref() == Some(expected)).then_some(())
+        });
+    };
+    let expected = value(&source, SUM);
+    is_back(&expected);
+    let again = standby.follows_to(flushed(&source));
+    let before = (status.since, status.restored_anew);
+    assert_eq!((again.since, again.restored_anew), before);
+
+    streamer.stop();
+    world.postgres.stop(StopMode::Kill);
+    standby.promote(AT_ONCE).unwrap();
+    is_back(&expected);
+    assert_eq!(standby.watch.status().phase, Phase::Promoted);
+}
+
 /// A standby that this machine cannot run: it says why, keeps what it restored, and tries later and later.
 #[test]
 fn a_standby_that_cannot_run_here_says_why_and_restores_nothing_again() {

@@ -251,15 +251,25 @@ fn what_cannot_be_decoded_is_named_with_its_column_and_codec() {
         }
     }
     assert!(broken > 3);
-    let lzo = Cells {
-        name: "ticker",
-        codec: Compression::LZO,
-        values: None,
-        found: Vec::new(),
-    };
-    let error = lzo.failed(&"not supported").to_string();
+}
+
+/// Nothing writes LZO here: a file names it as its codec.
+#[test]
+fn a_codec_that_is_not_read_is_named_with_a_way_on() {
+    let mut bytes = plain(Compression::UNCOMPRESSED);
+    // In the footer's Thrift: the name of the column, then the field of its codec, a number of which each bit is
+    // doubled.
+    let field = b"\x06ticker\x15\x00";
+    let named: Vec<usize> = (0..bytes.len() - field.len())
+        .filter(|at| bytes[*at..].starts_with(field))
+        .collect();
+    assert_eq!(named.len(), 1);
+    bytes[named[0] + field.len() - 1] = 3 << 1;
+    let error = decoded(&bytes).unwrap_err().to_string();
+    let wanted = "column ticker (compressed by LZO)";
+    assert!(error.contains(wanted), "{error}");
     assert!(
-        error.contains("LZO") && error.contains("for example zstd"),
+        error.ends_with("write it with another one, for example zstd"),
         "{error}"
     );
 }

@@ -69,6 +69,30 @@ pub(crate) struct Session {
     driver: Driver,
 }
 
+/// A session in parts.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) client: Arc<Client>,
+    pub(crate) notifications: mpsc::UnboundedReceiver<Notification>,
+    pub(crate) driver: Driver,
+    pub(crate) word: String,
+}
+
+/// Fails where this is another session of the server than the one that was told the word: what it listens for and was
+/// set to is then another client's.
+pub(crate) async fn check_session(client: &Client, word: &str) -> Result<(), DatabaseError> {
+    let said = fit::ask(client).await;
+    let said = said.map_err(DatabaseError::query(
+        "asking whether the session is still ours",
+    ))?;
+    match said.word == word {
+        true => Ok(()),
+        false => Err(DatabaseError::Away(
+            "another session answers than the one that listens for changes: a connection pooler is in between",
+        )),
+    }
+}
+
 /// Moves the connection's bytes; ends with its owner.
 #[derive(Debug)]
 pub(crate) struct Driver(JoinHandle<()>);
@@ -293,9 +317,14 @@ impl Session {
         self.driver.ended().await;
     }
 
-    /// For many users at once: the client, what the server notifies of, and the driver to keep.
-    pub(crate) fn share(self) -> (Arc<Client>, mpsc::UnboundedReceiver<Notification>, Driver) {
-        (Arc::new(self.client), self.notifications, self.driver)
+    /// For many users at once: the client, what the server notifies of, the driver to keep, and the session's word.
+    pub(crate) fn share(self) -> Shared {
+        Shared {
+            client: Arc::new(self.client),
+            notifications: self.notifications,
+            driver: self.driver,
+            word: self.word,
+        }
     }
 
     /// What the server warned of since the last call.

@@ -9,7 +9,7 @@ use connection::Landing;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-use super::database::{DatabaseError, connect};
+use super::database::{DatabaseError, Shared, check_session, connect};
 use super::feeds::FeedBoard;
 use super::past::PastViews;
 use super::reading;
@@ -37,6 +37,9 @@ pub(crate) struct Keeper {
 
 /// The connection is asked whether it still answers, and the cache's entries are renewed.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
+/// It is asked whether it is still the session that listens: behind a pooler that began to share sessions no change
+/// would be told any more.
+const CHECK_SESSION_EVERY: Duration = Duration::from_secs(5);
 /// The channels that changes are told on.
 pub(super) const MARKET: &str = "bre_market";
 pub(super) const KEYS: &str = "bre_keys";
@@ -137,16 +140,22 @@ impl Keeper {
 
     /// One connection, as long as it lasts.
     async fn keep(&self, database: &str) -> DatabaseError {
-        let (client, mut notified, mut driver) =
-            match connect(database, "bre market view", Landing::Primary).await {
-                Ok(session) => session.share(),
-                Err(error) => return error,
-            };
+        let connected = connect(database, "bre market view", Landing::Primary).await;
+        let Shared {
+            client,
+            notifications: mut notified,
+            mut driver,
+            word,
+        } = match connected {
+            Ok(session) => session.share(),
+            Err(error) => return error,
+        };
         if let Err(error) = in_time(self.begin(&client)).await {
             return error;
         }
         let mut check = tokio::time::interval(CHECK_EVERY);
         check.tick().await;
+        let mut check_own = tokio::time::interval(CHECK_SESSION_EVERY);
         loop {
             let everything = tokio::select! {
                 () = driver.ended() => return DatabaseError::Away("the server closed the connection"),
@@ -162,6 +171,12 @@ impl Keeper {
                     None => return DatabaseError::Away("the server closed the connection"),
                 },
                 _ = check.tick() => false,
+                _ = check_own.tick() => {
+                    if let Err(error) = in_time(check_session(&client, &word)).await {
+                        return error;
+                    }
+                    continue;
+                }
             };
             let read = in_time(async {
                 match everything {

@@ -173,4 +173,15 @@ async fn a_redis_that_refuses_is_told_of_in_its_own_words() {
     both("OOM").await;
     redis.command("CONFIG SET maxmemory 0").unwrap();
     is_well().await;
+    // Its snapshot cannot be written where a folder has the file's name; from then on it takes no writes.
+    std::fs::create_dir(redis.socket().with_file_name("dump.rdb")).unwrap();
+    redis.command("CONFIG SET save \"3600 1\"").unwrap();
+    redis.command("BGSAVE").unwrap();
+    testkit::eventually("the snapshot fails", || {
+        let state = redis.command("INFO persistence").unwrap();
+        state.contains("rdb_last_bgsave_status:err").then_some(())
+    });
+    both("MISCONF").await;
+    redis.command("CONFIG SET save \"\"").unwrap();
+    is_well().await;
 }

@@ -329,6 +329,49 @@ async fn polled_volatility_and_events_are_prices_and_one_ticker_at_a_time_works(
     assert_eq!(brk["base_rate"].to_string(), "0.004");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_is_asked_by_its_own_symbols() {
+    let own = |borrows: (&'static str, &str)| {
+        vec![
+            ("/api/market/volatility", r#"{"value":20}"#.to_owned()),
+            ("/api/market/volatility/G%2FS", r#"{"value":41}"#.to_owned()),
+            ("/risk-factor/G%2FS", r#"{"risk_factor":7}"#.to_owned()),
+            (borrows.0, borrows.1.to_owned()),
+        ]
+    };
+    let batch = r#"{"borrows":[{"ticker":"G/S","rate":0.15}]}"#;
+    let server = Server::start(Behaviour::Answers(own(("/api/borrows/batch", batch)))).await;
+    let of_gme = HttpSettings {
+        tickers: vec!["GME".to_owned()],
+        timeout_seconds: 30,
+        ..hurried(&server.address)
+    };
+    let mut options = Options::default();
+    let feeds = &mut options.settings.feeds;
+    feeds.volatility = Some(of_gme.clone());
+    feeds.events = Some(of_gme.clone());
+    feeds.seclend = Some(of_gme);
+    let instance = Instance::with(options).await;
+    for feed in ["volatility", "events", "seclend"] {
+        let sql = format!(
+            "INSERT INTO aliases VALUES ('{feed}', 'G/S', 'GME', '-infinity', 'infinity', now())"
+        );
+        instance.sql(&sql).await;
+    }
+    let key = instance.key_for("standard").await;
+    let figures = async || {
+        let answer = instance.get(&key, "/api/v1/rates/GME").await.json();
+        ["base_rate", "volatility_index", "event_risk_factor"].map(|name| answer[name].to_string())
+    };
+    let first = ["0.15", "41.0", "7"].map(str::to_owned);
+    until("its own figures", &figures, |found| *found == first).await;
+    // The same where it takes one ticker a request.
+    let one = own(("/api/borrows/G%2FS", r#"{"symbol":"G/S","rate":0.16}"#));
+    server.behave(Behaviour::Members(one, &["/api/borrows/batch"]));
+    let second = ["0.16", "41.0", "7"].map(str::to_owned);
+    until("one at a time", &figures, |found| *found == second).await;
+}
+
 /// An authority of our own, and a certificate of it for this machine.
 fn authority() -> (rcgen::Certificate, tokio_rustls::TlsAcceptor) {
     use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};

@@ -50,6 +50,13 @@ async fn poolers_that_share_sessions_are_refused_with_words() {
             said.contains("connection pooler") && said.contains("pool_mode"),
             "{mode} {more}: {said}"
         );
+        // Nor by the client for administration: what it sets for itself would be in force for others.
+        let options = ConnectOptions::from_url(&words).unwrap();
+        let error = Client::connect(&options).unwrap_err().to_string();
+        assert!(
+            error.contains("connection pooler") && error.contains("pool_mode"),
+            "{mode} {more}: {error}"
+        );
         let mut config = instance.config().await;
         config.database.owner = through(&pooler, "bre_owner");
         let Err(error) = Services::start(config).await else {
@@ -75,23 +82,27 @@ async fn a_pool_of_sessions_serves_until_it_shares_them() {
     let key = instance.key_for("standard").await;
     assert_eq!(instance.locate(&key, GME).await.status, 200);
 
-    pooler.set_pool_mode("transaction");
     let words = through(&pooler, "bre_service");
+    let mut client = Client::connect(&ConnectOptions::from_url(&words).unwrap()).unwrap();
+    assert_eq!(client.value("SELECT 1").unwrap().as_deref(), Some("1"));
+    drop(client);
+
+    pooler.set_pool_mode("transaction");
     until(
         "the pooler shares sessions",
         async || refusal(&words).await,
         Option::is_some,
     )
     .await;
-    // The writer's server is let go after its next transaction; the one after that lands wherever the pooler pleases.
-    assert_eq!(instance.locate(&key, GME).await.status, 200);
+    // The writer gives its server up after its next transaction, which may be this one; the one after that lands
+    // wherever the pooler pleases.
+    let status = instance.locate(&key, GME).await.status;
+    assert!([200, 503].contains(&status), "{status}");
     let count = "SELECT count(*) FROM quotes";
     let answer = until(
         "a locate that the pooler spoils",
         async || {
-            let mut other = Client::connect(&ConnectOptions::from_url(&words).unwrap()).unwrap();
-            let set = "SELECT set_config('bre.session', 'another', false)";
-            other.value(set).unwrap();
+            steal(&words).await;
             let before = instance.value(count).await;
             (instance.locate(&key, GME).await, before)
         },
@@ -106,6 +117,27 @@ async fn a_pool_of_sessions_serves_until_it_shares_them() {
     let refused = |state: &WriterState| matches!(state, WriterState::Away { reason } if reason.contains("connection pooler"));
     let waited = tokio::time::timeout(SETTLED, state.wait_for(refused)).await;
     waited.expect("refused with words").unwrap();
+    // The session that listens for changes is found out as well: without it the market would grow old unseen.
+    let database = async || {
+        steal(&words).await;
+        let health = instance.get(&key, "/api/v1/health").await.json();
+        health["components"]["database"]["status"].to_string()
+    };
+    until("the market's session is given up", database, |status| {
+        status != "\"up\""
+    })
+    .await;
+}
+
+/// Another client of the pooler, on the server that it gives out.
+async fn steal(words: &str) {
+    let connected = tokio_postgres::connect(words, tokio_postgres::NoTls).await;
+    let (client, connection) = connected.unwrap();
+    let driver = tokio::spawn(connection);
+    let set = "SELECT set_config('bre.session', 'another', false)";
+    client.simple_query(set).await.unwrap();
+    drop(client);
+    driver.await.unwrap().unwrap();
 }
 
 /// The batch itself compares: nothing is recorded in a session that another one was at, and the next session serves again.

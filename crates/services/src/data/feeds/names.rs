@@ -39,6 +39,31 @@ pub(super) fn our_name<'a>(
     }
 }
 
+/// What a feed is asked for when a ticker of ours is meant: the symbol that [`our_name`] would read as this ticker, of
+/// several the one whose alias began last; without one the ticker itself, unless that is the feed's symbol of another
+/// stock.
+pub(super) fn their_name<'a>(
+    kind: &str,
+    at_micros: i64,
+    ticker: &'a str,
+    aliases: &'a [Alias],
+) -> Option<&'a str> {
+    let named = aliases.iter().filter(|alias| {
+        alias.ticker == ticker
+            && alias.source == kind
+            && (alias.valid_from_micros..alias.valid_to_micros).contains(&at_micros)
+            && our_name(kind, at_micros, &alias.symbol, aliases) == ticker
+    });
+    let newest = named.max_by_key(|alias| (alias.valid_from_micros, &alias.symbol));
+    match newest {
+        Some(alias) => Some(&alias.symbol),
+        None => {
+            let ours = our_name(kind, at_micros, ticker, aliases);
+            (class_key(&ours) == class_key(ticker)).then_some(ticker)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +91,41 @@ mod tests {
         assert_eq!(ours("WFC-PZ"), "WFC-PZ");
         // A lender's own spelling stays what the book has been calling it.
         assert_eq!(ours("HEI A"), "HEI A");
+    }
+
+    #[test]
+    fn a_feed_is_asked_by_its_own_symbol() {
+        let alias = |symbol: &str, ticker: &str, from: i64, to: i64| Alias {
+            source: "events".to_owned(),
+            symbol: symbol.to_owned(),
+            ticker: ticker.to_owned(),
+            valid_from_micros: from,
+            valid_to_micros: to,
+        };
+        let aliases = [
+            alias("DSX-PB", "DSX PRB", 0, 100),
+            alias("DSX_B", "DSX PRB", 50, 100),
+            // What it calls META is another stock since then.
+            alias("META", "MTAL", 50, 100),
+            alias("BRK_B", "BRK.B", 50, 100),
+        ];
+        let theirs = |kind: &str, at: i64, ticker: &'static str| {
+            their_name(kind, at, ticker, &aliases).map(str::to_owned)
+        };
+        let check = |kind: &str, at: i64, ticker: &'static str, expected: Option<&str>| {
+            let found = theirs(kind, at, ticker);
+            assert_eq!(found.as_deref(), expected, "{kind} {at} {ticker}");
+        };
+        check("events", 10, "DSX PRB", Some("DSX-PB"));
+        check("events", 60, "DSX PRB", Some("DSX_B"));
+        check("events", 100, "DSX PRB", Some("DSX PRB"));
+        check("seclend", 60, "DSX PRB", Some("DSX PRB"));
+        check("events", 60, "GME", Some("GME"));
+        check("events", 60, "BRK.B", Some("BRK_B"));
+        check("events", 10, "BRK.B", Some("BRK.B"));
+        check("events", 10, "META", Some("META"));
+        check("events", 60, "META", None);
+        check("events", 60, "MTAL", Some("META"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod answers;
 mod breaker;
 mod client;
+mod name;
 mod poll;
 
 pub(super) use answers::{index, risk};

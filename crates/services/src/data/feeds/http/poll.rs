@@ -11,11 +11,12 @@ use tokio_postgres::Client;
 
 use super::super::guard::Accept;
 use super::super::intake::{Refused, enter, refuse};
-use super::super::load::FeedLoad;
+use super::super::load::{Alias, FeedLoad};
 use super::super::{FeedError, Quarantined, RateRow, RiskRow, VolatilityRow, known, seclend};
 use super::answers;
 use super::breaker::Rules;
 use super::client::{Ask, CallError, FeedClient};
+use super::name::{Name, encoded, name_of, tickers_of};
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
 use crate::data::reading;
@@ -61,6 +62,8 @@ struct Poller {
     refused: HashMap<String, (&'static str, Vec<u8>)>,
     /// Where in its list the next round begins, so that what is at the end of it is not always asked last, or never.
     start: usize,
+    /// How many tickers this feed has no symbol for.
+    unnamed: usize,
     form: BatchForm,
 }
 
@@ -140,6 +143,7 @@ fn start(keeper: &Arc<Keeper>, record: &Arc<dyn Record>, feeds: &FeedSettings) -
                     sent: HashMap::new(),
                     refused: HashMap::new(),
                     start: 0,
+                    unnamed: 0,
                     form: BatchForm::Object,
                 };
                 loops.spawn(poller.run(asked));
@@ -262,7 +266,7 @@ impl Poller {
         let names: BTreeSet<String> = subjects.iter().cloned().collect();
         self.refused
             .retain(|subject, _| subject == ROUND || names.contains(subject));
-        let unasked = subjects.len() - asked.min(subjects.len());
+        let unasked = subjects.len() - asked.min(subjects.len()) + self.unnamed;
         self.keeper.board.round(self.client.source, &names, unasked);
     }
 
@@ -277,30 +281,48 @@ impl Poller {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    fn path(&self, usual: &str, ticker: &str) -> String {
+    fn path(&self, usual: &str, symbol: &str) -> String {
         let path = self.settings.path.as_deref().unwrap_or(usual);
-        path.replace("{ticker}", &encoded(ticker))
+        path.replace("{ticker}", &encoded(symbol))
+    }
+
+    /// What this feed is asked for when these are meant.
+    fn names(&mut self, tickers: &[String], aliases: &[Alias], now: Timestamp) -> Vec<Name> {
+        let source = self.client.source;
+        let of = |ticker: &String| Name::of(ticker, source, aliases, now);
+        let names: Vec<Name> = tickers.iter().filter_map(of).collect();
+        let unnamed = tickers.len() - names.len();
+        if unnamed != self.unnamed && unnamed > 0 {
+            tracing::warn!(
+                feed = source,
+                count = unnamed,
+                "tickers are not asked for: by the aliases their names are this feed's symbols of other stocks"
+            );
+        }
+        self.unnamed = unnamed;
+        names
     }
 
     async fn rates(&mut self) -> Result<(), PollError> {
         let database = self.keeper.client()?;
         let tickers = self.tickers(&database).await?;
         let now = Timestamp::now();
+        let aliases = reading::aliases(&database, None).await?;
+        let names = self.names(&tickers, &aliases, now);
         let Answered {
             rows,
             quarantined,
             answers,
             asked,
         } = if self.asks_in_batches(now) {
-            self.batches(&tickers, now).await
+            self.batches(&names, now).await
         } else {
-            self.one_by_one(&tickers).await
+            self.one_by_one(&names).await
         };
         if answers.is_empty() {
             return Ok(());
         }
         let source = self.client.source;
-        let aliases = reading::aliases(&database, None).await?;
         let mut last = known::baseline(&database, source, source, now.as_microsecond()).await?;
         // The newest batch holds what had changed; what was asked for, and answered, is what must come back.
         for (ticker, rate) in &mut last.rates {
@@ -349,10 +371,10 @@ impl Poller {
     }
 
     /// In parts. One that fails keeps its last good rates; the others are taken.
-    async fn batches(&mut self, tickers: &[String], now: Timestamp) -> Answered {
-        let parts: Vec<Vec<String>> = tickers
+    async fn batches(&mut self, all: &[Name], now: Timestamp) -> Answered {
+        let parts: Vec<Vec<Name>> = all
             .chunks(self.settings.batch_tickers.max(1))
-            .map(<[String]>::to_vec)
+            .map(<[Name]>::to_vec)
             .collect();
         let names: Vec<String> = parts.iter().map(|part| name_of(part)).collect();
         let (mut taken, mut asked) = (Answered::default(), 0);
@@ -367,7 +389,7 @@ impl Poller {
                         %error,
                         "it takes no batch in any form; every ticker is asked for by itself"
                     );
-                    return self.one_by_one(tickers).await;
+                    return self.one_by_one(all).await;
                 }
                 Err(error) => {
                     asked += 1;
@@ -386,15 +408,16 @@ impl Poller {
     /// One part, in the form that the server takes.
     async fn batch(
         &mut self,
-        part: &[String],
+        part: &[Name],
         name: &str,
         subjects: usize,
         now: Timestamp,
     ) -> Result<(seclend::Parsed, Vec<u8>), CallError> {
+        let symbols: Vec<&str> = part.iter().map(|name| name.symbol.as_str()).collect();
         loop {
             let body = match self.form {
-                BatchForm::Object => serde_json::json!({ "tickers": part }),
-                BatchForm::Array | BatchForm::Single { .. } => serde_json::json!(part),
+                BatchForm::Object => serde_json::json!({ "tickers": symbols }),
+                BatchForm::Array | BatchForm::Single { .. } => serde_json::json!(symbols),
             };
             let ask = Ask {
                 subject: name.to_owned(),
@@ -417,51 +440,52 @@ impl Poller {
     }
 
     /// A ticker that fails keeps its last good rate; the others are taken.
-    async fn one_by_one(&mut self, tickers: &[String]) -> Answered {
+    async fn one_by_one(&mut self, all: &[Name]) -> Answered {
         let (mut taken, mut asked) = (Answered::default(), 0);
-        for ticker in self.round(tickers) {
+        for name in self.round(all) {
             let ask = Ask {
-                path: self.path(SECLEND_PATH, &ticker),
-                subject: ticker.clone(),
+                path: self.path(SECLEND_PATH, &name.symbol),
+                subject: name.ticker.clone(),
                 body: None,
-                subjects: tickers.len(),
+                subjects: all.len(),
             };
-            let read = |ticker: &str, bytes: &[u8]| seclend::parse(bytes, Some(ticker));
+            let read = |_: &str, bytes: &[u8]| seclend::parse(bytes, Some(&name.symbol));
             match self.client.call(&self.keeper.board, &ask, read).await {
                 Ok(parsed) => {
-                    self.refused.remove(&ticker);
-                    taken.add(parsed, std::slice::from_ref(&ticker));
+                    self.refused.remove(&name.ticker);
+                    taken.add(parsed, std::slice::from_ref(&name));
                 }
                 Err(CallError::NotFound) => {}
                 Err(CallError::Open) => break,
-                Err(error) => self.note(&ticker, error.into()).await,
+                Err(error) => self.note(&name.ticker, error.into()).await,
             }
             asked += 1;
         }
-        self.end_round(tickers, asked);
+        self.end_round(&tickers_of(all), asked);
         taken
     }
 
     async fn volatility(&mut self) -> Result<(), PollError> {
         let source = self.client.source;
         let limits = self.keeper.market.feeds().limits(source);
+        let database = self.keeper.client()?;
+        let now = Timestamp::now();
+        let aliases = reading::aliases(&database, None).await?;
+        let names = self.names(&self.settings.tickers.clone(), &aliases, now);
         let usual = self.settings.path.as_deref().unwrap_or(VOLATILITY_PATH);
         let mut subjects = vec![MARKET.to_owned()];
-        subjects.extend(self.settings.tickers.iter().cloned());
-        let path_of = |subject: &str| match subject {
-            MARKET => usual.to_owned(),
-            ticker => format!("{usual}/{}", encoded(ticker)),
-        };
-        let asks: Vec<Ask> = subjects
-            .iter()
-            .map(|subject| Ask {
-                path: path_of(subject),
+        subjects.extend(tickers_of(&names));
+        let mut paths = vec![usual.to_owned()];
+        let own = |name: &Name| format!("{usual}/{}", encoded(&name.symbol));
+        paths.extend(names.iter().map(own));
+        let asks: Vec<Ask> = std::iter::zip(&subjects, paths)
+            .map(|(subject, path)| Ask {
+                path,
                 subject: subject.clone(),
                 body: None,
                 subjects: subjects.len(),
             })
             .collect();
-        let now = Timestamp::now();
         let (mut rows, mut answers, mut asked) = (Vec::new(), Vec::new(), 0);
         for ask in self.round(&asks) {
             let read = |_: &str, bytes: &[u8]| answers::index(bytes, &limits);
@@ -487,7 +511,6 @@ impl Poller {
         if rows.is_empty() {
             return Ok(());
         }
-        let database = self.keeper.client()?;
         let last = known::baseline(&database, "volatility", source, now.as_microsecond()).await?;
         let mut load = FeedLoad::empty("volatility", source, &answers, now);
         load.volatility = rows;
@@ -520,12 +543,14 @@ impl Poller {
         let now = Timestamp::now();
         let (mut risks, mut answers, mut asked) = (Vec::new(), Vec::new(), 0);
         let tickers = self.tickers(&database).await?;
-        for ticker in self.round(&tickers) {
+        let aliases = reading::aliases(&database, None).await?;
+        let names = self.names(&tickers, &aliases, now);
+        for Name { ticker, symbol } in self.round(&names) {
             let ask = Ask {
-                path: self.path(EVENTS_PATH, &ticker),
+                path: self.path(EVENTS_PATH, &symbol),
                 subject: ticker.clone(),
                 body: None,
-                subjects: tickers.len(),
+                subjects: names.len(),
             };
             let read = |_: &str, bytes: &[u8]| answers::risk(bytes, now);
             let factor = match self.client.call(&self.keeper.board, &ask, read).await {
@@ -549,7 +574,7 @@ impl Poller {
                 risks.push(RiskRow { ticker, factor });
             }
         }
-        self.end_round(&tickers, asked);
+        self.end_round(&tickers_of(&names), asked);
         if risks.is_empty() {
             return Ok(());
         }
@@ -592,16 +617,16 @@ struct Answered {
 }
 
 impl Answered {
-    fn add(&mut self, (parsed, answer): (seclend::Parsed, Vec<u8>), part: &[String]) {
+    fn add(&mut self, (parsed, answer): (seclend::Parsed, Vec<u8>), part: &[Name]) {
         let first = self.rows.len() + self.quarantined.len();
         for mut row in parsed.rows {
             row.line += first;
             let asked = part
                 .iter()
-                .find(|asked| seclend::is_same(&row.symbol, asked));
+                .find(|asked| seclend::is_same(&row.symbol, &asked.symbol));
             if let Some(asked) = asked {
                 // By the name that it was asked for: a class may be spelled in another way.
-                row.symbol.clone_from(asked);
+                row.symbol.clone_from(&asked.symbol);
                 self.rows.push(row);
             } else {
                 let (line, reason) = (row.line, "ticker_not_asked_for");
@@ -615,7 +640,7 @@ impl Answered {
         });
         self.quarantined.extend(moved);
         self.answers.extend_from_slice(&answer);
-        self.asked.extend(part.iter().cloned());
+        self.asked.extend(tickers_of(part));
     }
 }
 
@@ -623,27 +648,6 @@ impl Answered {
 fn next_start(start: usize, count: usize, asked: usize) -> usize {
     let step = if asked >= count { 1 } else { asked };
     (start + step).checked_rem(count).unwrap_or(0)
-}
-
-/// A part of a batch by its first ticker and its length.
-fn name_of(part: &[String]) -> String {
-    let first = part.first().map_or("", String::as_str);
-    match part.len() {
-        1 => first.to_owned(),
-        count => format!("{first} and {} more", count - 1),
-    }
-}
-
-/// As a part of a path.
-fn encoded(ticker: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.';
-    ticker
-        .bytes()
-        .map(|byte| match plain(byte) {
-            true => char::from(byte).to_string(),
-            false => format!("%{byte:02X}"),
-        })
-        .collect()
 }
 
 #[cfg(test)]
