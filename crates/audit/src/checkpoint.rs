@@ -131,6 +131,9 @@ impl Checkpoint {
         let origin = origin.ok_or(wrong("it has no origin"))?;
         let size = lines.next().and_then(whole);
         let size = size.ok_or(wrong("its size is not a whole number"))?;
+        if size == 0 || i64::try_from(size).is_err() {
+            return Err(wrong("its size is not from 1 to 2^63-1"));
+        }
         let root = lines.next().and_then(decode_hash);
         let root = root.ok_or(wrong("its root is not 32 bytes in base64"))?;
         let extensions: Vec<String> = lines.map(ToOwned::to_owned).collect();

@@ -115,6 +115,20 @@ pub enum Judgement {
     Inconsistent(String),
 }
 
+impl Judgement {
+    /// Of the answer over HTTP.
+    pub fn status(&self) -> u16 {
+        match self {
+            Judgement::Sign(_) => 200,
+            Judgement::Malformed(_) => 400,
+            Judgement::Untrusted => 403,
+            Judgement::UnknownOrigin => 404,
+            Judgement::Conflict(_) => 409,
+            Judgement::Inconsistent(_) => 422,
+        }
+    }
+}
+
 /// `seen` says what the witness signed last of an origin.
 pub fn judge(
     request: &AddCheckpoint,

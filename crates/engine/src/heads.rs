@@ -9,7 +9,7 @@ use std::{
 };
 
 use audit::{HeadRange, LostHead, SignedHead, Thinning, VerifyingKey};
-use repository::{Repository, StoreError};
+use repository::{Repository, StoreError, heads::ThinnedName};
 use services::{Claim, Evidence, HeadPublisher, KnownLog};
 
 use super::{health::StreamMonitor, thinning};
@@ -388,7 +388,7 @@ fn ranges_full(last: &HeadRange, from: u64) -> bool {
 }
 
 /// What unsigned things in the repository say of the log.
-fn evidence(repository: &Repository) -> Result<Vec<Evidence>, Error> {
+pub(crate) fn evidence(repository: &Repository) -> Result<Vec<Evidence>, Error> {
     let mut all = Vec::new();
     if let Some(part) = repository::archive::newest_archived(repository, LOG)? {
         all.push(Evidence {
@@ -429,24 +429,56 @@ fn tested(repository: &Repository) -> Result<Option<Evidence>, Error> {
     }))
 }
 
-/// All records of thinnings that a trusted key signed. One that a newer one took the place of meanwhile is looked for again.
+/// All records of thinnings that a trusted key signed. One that is damaged is an error: the engine does not write
+/// without it.
 pub(crate) fn thinnings(
     repository: &Repository,
     keys: &[VerifyingKey],
 ) -> Result<Vec<Thinning>, Error> {
+    let read = read_thinnings(repository, keys)?;
+    match read.damaged.first() {
+        None => Ok(read.thinnings),
+        Some((name, why)) => Err(Error::Failed(format!("`{}`: {why}", name.object))),
+    }
+}
+
+/// All that there are.
+#[derive(Debug, Default)]
+pub(crate) struct ReadThinnings {
+    pub(crate) thinnings: Vec<Thinning>,
+    /// What cannot be read as one, and why.
+    pub(crate) damaged: Vec<(ThinnedName, String)>,
+}
+
+/// The same, and beside them what cannot be read as one, with the reason. One that a newer one took the place of
+/// meanwhile is looked for again.
+pub(crate) fn read_thinnings(
+    repository: &Repository,
+    keys: &[VerifyingKey],
+) -> Result<ReadThinnings, Error> {
     const TRIES: usize = 3;
     for _ in 0..TRIES {
-        let mut all = Vec::new();
+        let mut read = ReadThinnings::default();
         let names = repository::heads::thinned_names(repository, &log_name())?;
-        for name in &names {
-            let Some(bytes) = repository::heads::thinned(repository, name)? else {
-                break;
+        let count = names.len();
+        for name in names {
+            let bytes = match repository::heads::thinned(repository, &name) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => break,
+                // A bad sector is of one object.
+                Err(error @ repository::Error::Store(StoreError::Io { .. })) => {
+                    read.damaged.push((name, error.to_string()));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
             };
-            let read = Thinning::read(&bytes, keys);
-            all.push(read.map_err(|error| Error::Failed(format!("`{}`: {error}", name.object)))?);
+            match Thinning::read(&bytes, keys) {
+                Ok(thinning) => read.thinnings.push(thinning),
+                Err(error) => read.damaged.push((name, error.to_string())),
+            }
         }
-        if all.len() == names.len() {
-            return Ok(all);
+        if read.thinnings.len() + read.damaged.len() == count {
+            return Ok(read);
         }
     }
     Err(Error::Failed(

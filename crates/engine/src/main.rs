@@ -6,6 +6,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod anchors;
+mod audit_outside;
+mod audit_statements;
 mod cli;
 mod clusters;
 mod commands;

@@ -119,11 +119,21 @@ fn same(repository: &Repository, part: &ArchivePart) -> Result<()> {
 
 /// What is archived of a log, by epoch and position. Needs no key.
 pub fn archive_parts(repository: &Repository, log: u16) -> Result<Vec<ArchivePart>> {
-    let objects = repository.store().list(&prefix(log))?;
-    objects
-        .iter()
-        .map(|object| read_part(repository, &object.name))
-        .collect()
+    let parts = archive_listing(repository, log)?.into_iter();
+    parts.map(|(_, part)| part).collect()
+}
+
+/// The same by the names of the objects: a stretch whose header is damaged hides none of the others.
+pub fn archive_listing(
+    repository: &Repository,
+    log: u16,
+) -> Result<Vec<(String, Result<ArchivePart>)>> {
+    let objects = repository.store().list(&prefix(log))?.into_iter();
+    let read = |name: String| {
+        let part = read_part(repository, &name);
+        (name, part)
+    };
+    Ok(objects.map(|object| read(object.name)).collect())
 }
 
 /// The newest stretch of a log that is archived. Needs no key.

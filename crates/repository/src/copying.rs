@@ -20,12 +20,16 @@ use crate::pack::pack_name;
 use crate::pipeline::{BOX_HEADER, BoxHeader, ObjectHeader, read_header};
 use crate::references;
 use crate::retention::{Rules, packs_of};
-use crate::store::ObjectInfo;
+use crate::store::{ObjectInfo, Store};
 use crate::wal::{WalName, wal_inventory};
 use crate::{Progress, Repository};
 
 /// Objects under way at a time.
 const AT_ONCE: usize = 4;
+/// A pack, and a segment of PostgreSQL's usual size, are no longer.
+const WHOLE_BYTES_MAX: u64 = 34 << 20;
+/// Of a longer object, in memory at a time, for each that is under way.
+const PIECE_BYTES: usize = 8 << 20;
 /// The clocks of store and server may differ by so much.
 const CLOCKS_MICROS: i64 = 10_000_000;
 
@@ -296,8 +300,16 @@ impl Copy<'_> {
         })
     }
 
-    /// Its bytes; what is there under the name already must be the same.
+    /// Its bytes; what is there under the name already must be the same. A long object (a segment of a server with
+    /// larger ones, a stretch of the archive) is never in memory as a whole.
     fn one(&self, name: &str, size: Option<u64>) -> Result<()> {
+        match size {
+            Some(size) if size > WHOLE_BYTES_MAX => self.one_in_pieces(name, size),
+            _ => self.one_whole(name, size),
+        }
+    }
+
+    fn one_whole(&self, name: &str, size: Option<u64>) -> Result<()> {
         let bytes = match self.from.store().get(name) {
             // Superseded or expired since it was listed; a backup's packs are counted.
             Err(StoreError::NotFound { .. }) if !is_of_backup(name) => return Ok(()),
@@ -311,26 +323,78 @@ impl Copy<'_> {
             ));
         }
         check_whole(name, &bytes)?;
-        match self.to.store().put(name, &bytes) {
+        self.note(self.to.store().put(name, &bytes), bytes.len() as u64)?;
+        match self.to.store().get(name)? == bytes {
+            true => Ok(()),
+            false => Err(self.differs(name)),
+        }
+    }
+
+    fn one_in_pieces(&self, name: &str, size: u64) -> Result<()> {
+        let (from, to) = (self.from.store(), self.to.store());
+        let piece = |store: &dyn Store, at: u64| {
+            let len = usize::try_from(size - at).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+            store.get_range(name, at, len)
+        };
+        let first = match piece(from, 0) {
+            Err(StoreError::NotFound { .. }) if !is_of_backup(name) => return Ok(()),
+            other => other?,
+        };
+        if from.size(name)? != size {
+            return Err(Error::damaged(name, size, "it is not as long as listed"));
+        }
+        check_whole(name, &first)?;
+        drop(first);
+        let (mut at, mut sent) = (0, blake3::Hasher::new());
+        let mut next = || -> std::result::Result<Option<Vec<u8>>, StoreError> {
+            if at == size {
+                return Ok(None);
+            }
+            let bytes = piece(from, at)?;
+            sent.update(&bytes);
+            at += bytes.len() as u64;
+            Ok(Some(bytes))
+        };
+        let put = to.put_pieces(name, &mut next);
+        let is_new = put.is_ok();
+        self.note(put, size)?;
+        // What is there already was not read here to its end.
+        while !is_new && next()?.is_some() {}
+        if to.size(name)? != size {
+            return Err(self.differs(name));
+        }
+        let (mut at, mut there) = (0, blake3::Hasher::new());
+        while at < size {
+            let bytes = piece(to, at)?;
+            there.update(&bytes);
+            at += bytes.len() as u64;
+        }
+        match there.finalize() == sent.finalize() {
+            true => Ok(()),
+            false => Err(self.differs(name)),
+        }
+    }
+
+    /// What came of a put; one that is there already is none.
+    fn note(&self, put: std::result::Result<(), StoreError>, bytes: u64) -> Result<()> {
+        match put {
             Ok(()) => {
                 self.objects.fetch_add(1, Ordering::Relaxed);
-                self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                self.bytes.fetch_add(bytes, Ordering::Relaxed);
+                Ok(())
             }
-            Err(StoreError::AlreadyExists { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(StoreError::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        if self.to.store().get(name)? == bytes {
-            return Ok(());
-        }
-        Err(Error::damaged(
-            name,
-            0,
-            format!(
-                "in {} it differs from the one in {}",
-                self.to.describe(),
-                self.from.describe()
-            ),
-        ))
+    }
+
+    fn differs(&self, name: &str) -> Error {
+        let what = format!(
+            "in {} it differs from the one in {}",
+            self.to.describe(),
+            self.from.describe()
+        );
+        Error::damaged(name, 0, what)
     }
 
     /// As the sealer does: a whole segment stands for its tails.

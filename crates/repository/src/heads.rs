@@ -1,7 +1,9 @@
 //! Signed heads of audit logs. Their bytes belong to the audit log's own format.
 
 use crate::Repository;
-use crate::error::{Error, Result, StoreError};
+use crate::error::{Result, StoreError};
+use crate::read_back::ObjectClass;
+use crate::store::ObjectInfo;
 use crate::transparency::put_same;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +30,10 @@ pub fn heads(repository: &Repository, log: &str) -> Result<Vec<StoredHead>> {
     let prefix = format!("heads/{log}/");
     let mut heads = Vec::new();
     for object in repository.store().list(&prefix)? {
-        let name = HeadName::parse(&object.name)
-            .ok_or_else(|| Error::damaged(&object.name, 0, "its name holds no epoch and size"))?;
+        // A name that holds no place is not of this format, and hides none of the others.
+        let Some(name) = HeadName::parse(&object.name) else {
+            continue;
+        };
         match repository.store().get(&object.name) {
             Ok(bytes) => heads.push(StoredHead {
                 log: name.log,
@@ -144,11 +148,12 @@ pub fn kept_heads(repository: &Repository, log: &str) -> Result<Vec<(u32, u64)>>
     Ok(kept)
 }
 
-/// Ascending.
+/// Ascending. What is not named as this kind is was put there by somebody else.
 fn named(repository: &Repository, kind: &str, log: &str) -> Result<Vec<(u32, u64)>> {
     let prefix = format!("{kind}/{log}/");
     let objects = repository.store().list(&prefix)?;
-    let places = objects.iter().filter_map(|object| {
+    let is_ours = |object: &&ObjectInfo| ObjectClass::of(&object.name) != ObjectClass::Foreign;
+    let places = objects.iter().filter(is_ours).filter_map(|object| {
         let name = object.name.strip_prefix(&prefix)?.split('.').next()?;
         let (epoch, size) = name.split_once('-')?;
         let epoch = u32::from_str_radix(epoch, 16).ok()?;

@@ -125,7 +125,7 @@ pub fn known_timelines(repository: &Repository) -> Result<BTreeSet<u32>> {
     let mut known = BTreeSet::new();
     for object in repository.store().list("timelines/")? {
         if let Some((digits, "history")) = object.name["timelines/".len()..].split_once('.') {
-            known.insert(hex_timeline(&object.name, digits)?);
+            known.extend(hex_timeline(digits));
         }
     }
     known.extend(crate::wal::wal_inventory(repository)?.timelines.keys());
@@ -138,16 +138,18 @@ fn claims(repository: &Repository) -> Result<BTreeSet<(u32, String)>> {
         let (digits, rest) = object.name["timelines/".len()..]
             .split_once('.')
             .unwrap_or_default();
-        if let Some(restore_id) = rest.strip_prefix("reserved.") {
-            claims.insert((hex_timeline(&object.name, digits)?, restore_id.to_owned()));
+        if let (Some(restore_id), Some(timeline)) =
+            (rest.strip_prefix("reserved."), hex_timeline(digits))
+        {
+            claims.insert((timeline, restore_id.to_owned()));
         }
     }
     Ok(claims)
 }
 
-fn hex_timeline(name: &str, digits: &str) -> Result<u32> {
-    u32::from_str_radix(digits, 16)
-        .map_err(|_| Error::damaged(name, 0, "its name holds no timeline"))
+/// A name that holds none is not of this format: it hides none of the others (repository.md, rules).
+fn hex_timeline(digits: &str) -> Option<u32> {
+    u32::from_str_radix(digits, 16).ok()
 }
 
 /// Claims a timeline that nobody has, durably. Two restores at once never get the same one.

@@ -1,14 +1,9 @@
 //! What of the audit log outsiders may see, and is written once: tiles, first checkpoints, cosigned checkpoints, statements about signing
 //! keys. Names by `docs/formats/audit_transparency.md` §1; the bytes belong to the audit log.
 
-use std::collections::BTreeSet;
-
 use crate::Repository;
 use crate::error::{Result, StoreError};
 use crate::heads::{beside, put_once};
-
-/// Cosigned checkpoints stand below it, beside the signed heads in `heads/`.
-const COSIGNED: &str = "cosigned/";
 
 /// Puts an object of these, whose bytes follow from its name: one that is there is no error when it is the same.
 pub(crate) fn put_same(repository: &Repository, name: &str, bytes: &[u8]) -> Result<()> {
@@ -90,22 +85,6 @@ pub fn put_cosigned(
     put_once(repository, &format!("{head}.{witness}"), bytes)
 }
 
-/// Which heads of a log a witness cosigned, by epoch and size: these are never thinned.
-pub fn cosigned_heads(repository: &Repository, log: &str) -> Result<BTreeSet<(u32, u64)>> {
-    let prefix = format!("{COSIGNED}{log}/");
-    let objects = repository.store().list(&prefix)?;
-    let of_name = |name: &str| {
-        let (head, _) = name.strip_prefix(&prefix)?.split_once('.')?;
-        let (epoch, size) = head.split_once('-')?;
-        let number = |text| u64::from_str_radix(text, 16).ok();
-        Some((u32::try_from(number(epoch)?).ok()?, number(size)?))
-    };
-    Ok(objects
-        .iter()
-        .filter_map(|object| of_name(&object.name))
-        .collect())
-}
-
 /// What was said of signing keys, named by its digest.
 pub fn put_key_statement(
     repository: &Repository,
@@ -128,7 +107,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::heads::keep_head;
+    use crate::heads::{keep_head, kept_heads};
     use crate::store::MemoryStore;
 
     #[test]
@@ -148,8 +127,10 @@ mod tests {
         put_cosigned(&repository, "1", (2, 300), "01020304", b"three").unwrap();
         put_cosigned(&repository, "2", (2, 301), "01020304", b"three").unwrap();
         assert_eq!(published_origins(&repository, "1").unwrap(), [7]);
-        let cosigned = cosigned_heads(&repository, "1").unwrap();
-        assert_eq!(cosigned, BTreeSet::from([(2, 300)]));
+        // A name without a witness is not of this format.
+        let unnamed = "cosigned/1/00000002-000000000000012d";
+        repository.store().put(unnamed, b"x").unwrap();
+        assert_eq!(kept_heads(&repository, "1").unwrap(), [(2, 300), (2, 300)]);
         for _ in 0..2 {
             keep_head(&repository, "1", (2, 300)).unwrap();
         }

@@ -1,4 +1,5 @@
 mod anchors;
+mod cases;
 mod chain;
 mod document;
 mod entries;

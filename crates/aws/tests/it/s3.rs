@@ -219,7 +219,7 @@ impl AuditReader for NoHeads {
     fn head(&self, _: &str, _: u32, _: u64, _: &[u8]) -> Result<Option<Evidence>, String> {
         Err("there is none".to_owned())
     }
-    fn record(&self, _: ObjectClass, _: &str, _: &[u8]) -> Result<(), String> {
+    fn record(&self, _: ObjectClass, _: &str, _: &[u8]) -> Result<Option<String>, String> {
         Err("there is none".to_owned())
     }
     fn stretch(&self, _: &ArchivePart, _: &ArchivedEntries) -> Result<(), String> {

@@ -2,27 +2,23 @@
 
 use std::process::ExitCode;
 
-use audit::{BadEntry, SignedHead, Verdict};
+use audit::{BadEntry, SignedHead, Verdict, VerifyingKey};
 use serde::Serialize;
 
 use postgres_physical::server::{Binaries, OsUser};
 
 use super::{
-    audit_archive, audit_follow, audit_keys,
-    audit_outside::{self, Outside},
-    audit_prove, audit_statements, audit_tables, signing_keys,
+    audit_archive, audit_follow, audit_from_archive, audit_keys, audit_prove, audit_tables,
+    signing_keys,
 };
 use crate::{
+    audit_outside::{self, Beside, Extent, Outside},
+    audit_statements,
     cli::{AuditArgs, AuditCommand, AuditReopenArgs, AuditRoad, RepositoryArgs},
     config::Config,
     error::Error,
     exit::Exit,
-    host::{
-        control::Control,
-        instance::Instance,
-        log::{self, LOG},
-        progress::Steps,
-    },
+    host::{control::Control, instance::Instance, log::LOG, progress::Steps},
     keys::trusted,
     opened::Opened,
     proof::{Copied, Prover, Reach},
@@ -86,7 +82,7 @@ pub(crate) fn run_apart(
             ..
         } => {
             let place = place.as_deref();
-            return Some(audit_archive::verify(
+            return Some(audit_from_archive::verify(
                 instance,
                 json,
                 place,
@@ -109,8 +105,8 @@ struct Verified {
     replayed_to: Option<String>,
     #[serde(flatten)]
     report: services::AuditReport,
-    /// Where else the newest head is kept, and which.
-    anchors: Vec<audit_outside::Anchor>,
+    #[serde(flatten)]
+    beside: Beside,
 }
 
 async fn verify(instance: &Instance, json: bool, args: &AuditArgs) -> Result<ExitCode, Error> {
@@ -124,29 +120,24 @@ async fn verify(instance: &Instance, json: bool, args: &AuditArgs) -> Result<Exi
     }
     let (heads, database) = (&outside.heads, database(instance, args)?);
     let mut report = services::verify(&database, LOG, heads, &keys).await?;
-    if report.is_sound()
-        && let Some((bad, reason)) =
-            audit_statements::taken_away(&database, &opened.repository).await?
-    {
-        report.log.first_bad = Some(bad);
-        report.log.reason = Some(reason);
-    }
-    let word = outside.judge(&mut report.log);
+    audit_statements::judge(&database, &opened.repository, &outside, &mut report.log).await?;
+    let now = jiff::Timestamp::now().as_microsecond();
+    let (word, beside) = outside.judge(&mut report.log, &Extent::Whole, now);
     // A fault of what stands around the log is said by whoever compared it.
     if report.schema.is_sound() {
         report.verdict = word.name();
     }
+    let road = format!(
+        "road: the running server's own answers (bre audit verify --from-wal asks the repository alone)\n{}",
+        beside.sentences()
+    );
     let verified = Verified {
         road: "server",
         backup_id: None,
         replayed_to: None,
         report,
-        anchors: outside.anchors.clone(),
+        beside,
     };
-    let road = format!(
-        "road: the running server's own answers (bre audit verify --from-wal asks the repository alone)\n{}",
-        outside.sentences()
-    );
     Ok(show(json, &verified, &road, heads.len(), word))
 }
 
@@ -159,19 +150,24 @@ fn verify_copy(
 ) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, args)?;
     let config = Config::load(None, instance.root())?;
+    let trusted = trusted(&opened.keys, &opened.repository)?;
+    // Before anything is planned: all that was signed by now must be in the newest WAL.
+    let outside = Outside::gather(instance, &opened, &trusted)?;
     let prover = Prover {
         repository: opened.repository.clone(),
         private: opened.private()?,
-        trusted: trusted(&opened.keys, &opened.repository)?,
+        trusted,
         binaries: Binaries::find(config.database.binaries.as_deref())?,
         user: OsUser::for_server()?,
         work: road.work.clone().unwrap_or_else(|| instance.proofs()),
     };
     let steps = Steps::shown(json, "verify").cancelled_by(super::restore::interrupted()?);
-    let copied = prover.audit(reach, &steps)?;
+    let copied = prover.audit(reach, &outside, &steps)?;
     drop(steps);
     let Copied {
         report,
+        verdict: word,
+        beside,
         heads,
         backup,
         replayed_to,
@@ -181,17 +177,21 @@ fn verify_copy(
         Reach::NewestWal => "wal",
         Reach::Backup(_) => "backup",
     };
-    let words = format!(
-        "road: {name}; backup {backup} and its WAL to {replayed_to}, brought back in {seconds:.1} s; the running server was not asked\n"
+    let mut words = format!(
+        "road: {name}; backup {backup} and its WAL to {replayed_to}, restored in {seconds:.1} s; the running server \
+         was not asked\n{}",
+        beside.sentences()
     );
+    if word == Verdict::Cut && name == "wal" {
+        words.push_str("the WAL of what is missing may have been taken away: bre verify repository reads all of it\n");
+    }
     let verified = Verified {
         road: name,
         backup_id: Some(backup),
         replayed_to: Some(replayed_to),
         report,
-        anchors: Vec::new(),
+        beside,
     };
-    let word = verified.report.log.plain_verdict();
     Ok(show(json, &verified, &words, heads, word))
 }
 
@@ -310,40 +310,69 @@ struct ShownHead {
     log: u16,
     epoch: u32,
     size: u64,
-    last_hash: String,
-    signed_at: String,
-    key_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
     signature_verified: bool,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
 }
 
+impl ShownHead {
+    fn of(
+        (epoch, size): (u32, u64),
+        head: Result<SignedHead, String>,
+        keys: &[VerifyingKey],
+    ) -> Self {
+        let trouble = match &head {
+            Ok(signed) => signed.verify(keys).err().map(|error| error.to_string()),
+            Err(why) => Some(why.clone()),
+        };
+        let signed = head.ok();
+        let claimed = signed.as_ref().map(SignedHead::claimed);
+        Self {
+            log: LOG,
+            epoch,
+            size,
+            last_hash: claimed.map(|head| head.last_hash.to_string()),
+            signed_at: claimed.map(|head| time(head.at_micros)),
+            key_id: signed.as_ref().map(|signed| signed.key_id().to_string()),
+            signature_verified: trouble.is_none(),
+            trouble,
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let known = |value: &Option<String>| value.as_deref().unwrap_or("-").to_owned();
+        let trouble = self
+            .trouble
+            .as_ref()
+            .map(|why| format!("  NOT A HEAD OF OURS: {why}"));
+        format!(
+            "epoch {} size {} {} {}{}\n",
+            self.epoch,
+            self.size,
+            known(&self.signed_at),
+            known(&self.last_hash),
+            trouble.unwrap_or_default()
+        )
+    }
+}
+
+/// One that is damaged hides none of the others.
 fn list_heads(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, args)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
-    let shown: Vec<ShownHead> = log::stored(&opened.repository)?
-        .iter()
-        .map(|signed| {
-            let head = signed.claimed();
-            ShownHead {
-                log: head.log,
-                epoch: head.epoch,
-                size: head.size,
-                last_hash: head.last_hash.to_string(),
-                signed_at: time(head.at_micros),
-                key_id: signed.key_id().to_string(),
-                signature_verified: signed.verify(&keys).is_ok(),
-            }
-        })
+    let shown: Vec<ShownHead> = audit_outside::each_head(&opened.repository)?
+        .into_iter()
+        .map(|(place, head)| ShownHead::of(place, head, &keys))
         .collect();
     terminal::result(json, &shown, || {
-        shown
-            .iter()
-            .map(|head| {
-                format!(
-                    "epoch {} size {} {} {}\n",
-                    head.epoch, head.size, head.signed_at, head.last_hash
-                )
-            })
-            .collect()
+        shown.iter().map(ShownHead::sentence).collect()
     });
     Ok(if shown.iter().all(|head| head.signature_verified) {
         ExitCode::SUCCESS

@@ -1,32 +1,29 @@
-//! `bre audit archive`, and `bre audit verify --archive`: the log kept for years, sealed to a key of its own. Who reads backups does not
-//! read it, and who reads it reads no backup.
+//! `bre audit archive`: the log kept for years, sealed to a key of its own. Who reads backups does not read it, and
+//! who reads it reads no backup.
 
 use std::{
-    collections::VecDeque,
     ops::ControlFlow,
     path::Path,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use audit::{Entry, Hash, Head, Report, SignedHead, StoredEntry, Verifier, VerifyingKey};
+use audit::{Entry, Hash, Head, SignedHead, StoredEntry};
 use repository::{
     Repository,
-    archive::{ArchivePart, ArchivedEntries, archive_parts, put_archive, read_archive},
+    archive::{ArchivePart, ArchivedEntries, archive_parts, put_archive},
     keys::{RecipientPublic, Vault, recipients_in},
 };
 use serde::Serialize;
 
-use super::audit::verdict;
 use crate::{
     cli::{AuditArgs, RepositoryArgs},
     error::Error,
-    exit::Exit,
     host::{
         instance::Instance,
         log::{self, LOG},
     },
-    keys::{audit_reading_key, audit_writing_key, lacks_audit_writing_key, trusted},
+    keys::{audit_writing_key, lacks_audit_writing_key, trusted},
     opened::Opened,
     terminal,
 };
@@ -293,220 +290,5 @@ impl Destination<'_> {
             part,
             &content,
         )?)
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct ArchiveReport {
-    road: &'static str,
-    #[serde(flatten)]
-    log: Report,
-    parts: usize,
-    /// Of stretches that a recovery left behind; they are kept.
-    parts_left_behind: usize,
-}
-
-/// From an archive, its key and the public half of the signing key alone, or from what was exported. `place`: a folder or bucket that holds the
-/// archive, or a file of `bre audit export`; the instance's own repository when absent.
-pub(super) fn verify(
-    instance: &Instance,
-    json: bool,
-    place: Option<&str>,
-    args: &RepositoryArgs,
-) -> Result<ExitCode, Error> {
-    if let Some(file) = place.map(Path::new).filter(|path| path.is_file()) {
-        return verify_export(instance, json, file, args);
-    }
-    if place.is_some() && args.repository.is_some() {
-        return Err(Error::Argument {
-            what: "place of the archive",
-            value: place.unwrap_or_default().to_owned(),
-            reason: "--repository names another one; name one of the two".to_owned(),
-        });
-    }
-    let args = RepositoryArgs {
-        repository: place.map(str::to_owned).or_else(|| args.repository.clone()),
-        keys: args.keys.clone(),
-        cluster: args.cluster.clone(),
-    };
-    let opened = Opened::at(instance, &args)?;
-    let private = audit_reading_key(&opened.keys)?;
-    let keys = trusted(&opened.keys, &opened.repository)?;
-    let all = archive_parts(&opened.repository, LOG)?;
-    let (parts, begins_at) = main_chain(&all);
-    let read = |part: &ArchivePart| read_archive(&opened.repository, &private, part);
-    let mut signed = Vec::new();
-    for part in &all {
-        signed.push(head_of(&read(part)?, &keys)?);
-    }
-    // Those of stretches left behind too: the opening that followed has to name what was lost.
-    signed.dedup();
-    let mut verifier = Verifier::new(LOG, &signed, &keys);
-    if begins_at > 1 {
-        verifier.reject(
-            0,
-            1,
-            format!("the parts before position {begins_at} are missing"),
-        );
-    }
-    for part in &parts {
-        for (position, bytes) in (part.from..).zip(read(part)?.entries) {
-            push(&mut verifier, part, position, bytes);
-        }
-    }
-    let report = ArchiveReport {
-        road: "archive",
-        log: verifier.finish(),
-        parts_left_behind: all.len() - parts.len(),
-        parts: parts.len(),
-    };
-    terminal::result(json, &report, || report.sentences());
-    Ok(Exit::of(report.log.plain_verdict()).into())
-}
-
-#[derive(Debug, Serialize)]
-struct ExportReport {
-    road: &'static str,
-    #[serde(flatten)]
-    log: Report,
-}
-
-/// One line of `bre audit export`.
-#[derive(Debug, serde::Deserialize)]
-struct Exported {
-    epoch: i64,
-    position: i64,
-    hash: String,
-    canonical: String,
-}
-
-/// Entries from a file, heads from the repository: no server has a part in it.
-fn verify_export(
-    instance: &Instance,
-    json: bool,
-    file: &Path,
-    args: &RepositoryArgs,
-) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
-    let keys = trusted(&opened.keys, &opened.repository)?;
-    let signed: Vec<Head> = log::stored(&opened.repository)?
-        .iter()
-        .map(|head| head.verify(&keys))
-        .collect::<Result<_, _>>()?;
-    let mut verifier = Verifier::new(LOG, &signed, &keys);
-    let lines = std::fs::File::open(file).map_err(Error::file("cannot read", file))?;
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(lines));
-    for (number, line) in lines.enumerate() {
-        let line = line.map_err(Error::file("cannot read", file))?;
-        let entry = exported(&line).map_err(|reason| Error::Argument {
-            what: "file of bre audit export",
-            value: file.display().to_string(),
-            reason: format!("line {}: {reason}", number + 1),
-        })?;
-        verifier.push(&entry);
-    }
-    let report = ExportReport {
-        road: "export",
-        log: verifier.finish(),
-    };
-    let log = &report.log;
-    terminal::result(json, &report, || {
-        format!(
-            "road: the file {} and the heads of {}; no server was asked\n{} entries, {} verified, {} signed heads agreed, the newest at {}\n{}",
-            file.display(),
-            opened.location,
-            log.entries,
-            log.verified,
-            log.heads_agreed,
-            log.covered_to,
-            verdict(log, log.plain_verdict())
-        )
-    });
-    Ok(Exit::of(log.plain_verdict()).into())
-}
-
-fn exported(line: &str) -> Result<StoredEntry, String> {
-    let line: Exported = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    let bytes = |hex: &str| audit::hex::decode(hex).map_err(|error| error.to_string());
-    Ok(StoredEntry {
-        epoch: line.epoch,
-        position: line.position,
-        bytes: bytes(&line.canonical)?,
-        hash: bytes(&line.hash)?,
-    })
-}
-
-fn head_of(content: &ArchivedEntries, keys: &[VerifyingKey]) -> Result<Head, Error> {
-    Ok(SignedHead::from_json(&content.signed_head)?.verify(keys)?)
-}
-
-fn push(verifier: &mut Verifier, part: &ArchivePart, position: u64, bytes: Vec<u8>) {
-    let position = i64::try_from(position).unwrap_or(i64::MAX);
-    let epoch = match Entry::parse(&bytes) {
-        Ok(entry) => i64::from(entry.epoch),
-        Err(error) => return verifier.reject(part.epoch.into(), position, error.to_string()),
-    };
-    let hash = Entry::hash_of(&bytes).as_bytes().to_vec();
-    verifier.push(&StoredEntry {
-        epoch,
-        position,
-        bytes,
-        hash,
-    });
-}
-
-/// From the newest part back to the first, and where the first of them begins.
-fn main_chain(all: &[ArchivePart]) -> (VecDeque<&ArchivePart>, u64) {
-    let mut chain = VecDeque::new();
-    let mut next = all.iter().max_by_key(|part| (part.epoch, part.to));
-    let mut begins_at = 1;
-    while let Some(part) = next {
-        begins_at = part.from;
-        chain.push_front(part);
-        next = all
-            .iter()
-            .find(|before| before.to + 1 == part.from && before.last == part.previous);
-    }
-    (chain, begins_at)
-}
-
-impl ArchiveReport {
-    fn sentences(&self) -> String {
-        let log = &self.log;
-        let mut text = format!(
-            "road: the archive, with its own key; no server was asked\n{} entries in {} parts, {} verified, {} signed heads agreed, the newest at {}\n",
-            log.entries, self.parts, log.verified, log.heads_agreed, log.covered_to
-        );
-        if self.parts_left_behind > 0 {
-            text.push_str(&format!(
-                "{} parts of stretches that a recovery left behind\n",
-                self.parts_left_behind
-            ));
-        }
-        text.push_str(&verdict(log, log.plain_verdict()));
-        text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn part(epoch: u32, from: u64, to: u64, previous: &str, last: &str) -> ArchivePart {
-        ArchivePart::new(LOG, epoch, (from, to), previous.into(), last.into())
-    }
-
-    #[test]
-    fn a_stretch_left_behind_is_not_gone_on_from() {
-        let all = [
-            part(1, 1, 40, "0", "a"),
-            part(1, 41, 100, "a", "b"),
-            part(2, 41, 60, "a", "c"),
-        ];
-        let (chain, begins_at) = main_chain(&all);
-        assert_eq!(chain, [&all[0], &all[2]]);
-        assert_eq!(begins_at, 1);
-        let (chain, begins_at) = main_chain(&all[1..]);
-        assert_eq!((chain.len(), begins_at), (1, 41));
     }
 }

@@ -3,10 +3,10 @@
 mod audit;
 pub(crate) mod audit_archive;
 mod audit_follow;
+mod audit_from_archive;
+mod audit_judge;
 mod audit_keys;
-mod audit_outside;
 mod audit_prove;
-mod audit_statements;
 mod audit_tables;
 mod backup;
 mod book;

@@ -5,8 +5,8 @@ use std::{process::ExitCode, time::Duration};
 use audit::{KeyId, KeyStatement, SignedHead, VerifyingKey};
 use serde::Serialize;
 
-use super::audit_statements::NAME;
 use crate::{
+    audit_statements::NAME,
     cli::SigningKeyCommand,
     error::Error,
     host::{control::Control, instance::Instance, log::LOG, record::Event},

@@ -2,27 +2,17 @@
 
 use std::process::ExitCode;
 
-use audit::{
-    Checkpoint, Entry, Hash, HeadError, KeyStatement, Note, SignedHead, Thinning, ThinningError,
-    TileId, VerifyingKey, read_tile,
-};
 use postgres_physical::lsn::Lsn;
-use repository::{
-    archive::{ArchivePart, ArchivedEntries},
-    read_back::{
-        AuditReader, Evidence, EvidenceSource, Finding, ObjectClass, ReadBack, ReadBackOptions,
-        read_back,
-    },
-};
+use repository::read_back::{Finding, ReadBack, ReadBackOptions, read_back};
 use serde::Serialize;
 
-use super::restore::interrupted;
+use super::{audit_judge::AuditJudge, restore::interrupted};
 use crate::{
     cli::RepositoryArgs,
     config::Config,
     error::Error,
     exit::Exit,
-    host::{instance::Instance, log::log_name, progress::Steps},
+    host::{instance::Instance, progress::Steps},
     keys, missing,
     opened::Opened,
     terminal,
@@ -90,9 +80,8 @@ pub(super) fn run(
     // A copy has an id of its own.
     let bound = std::fs::read_to_string(opened.keys.join("repository.id")).ok();
     let bound = bound.filter(|_| args.repository.is_none());
-    let judge = Judge {
-        verifying: keys::verifying_key_if_here(&opened.keys)?,
-    };
+    let verifying = keys::verifying_key_if_here(&opened.keys)?;
+    let judge = AuditJudge::new(verifying, &opened.repository);
     let steps = Steps::shown(json, "verify").cancelled_by(interrupted()?);
     let options = ReadBackOptions {
         private: private.as_ref(),
@@ -190,110 +179,4 @@ fn sentences(report: &Report) -> String {
         Verdict::Interrupted => "stopped before the end; nothing was found until then".to_owned(),
     });
     text + "\n"
-}
-
-/// What the audit log's format says of heads, of the archive, and of what is published.
-#[derive(Debug)]
-struct Judge {
-    verifying: Option<VerifyingKey>,
-}
-
-impl Judge {
-    /// `None`: signed by a key that is not here, one that was replaced for instance.
-    fn signed(&self, bytes: &[u8]) -> Result<(audit::Head, bool), String> {
-        let signed = SignedHead::from_json(bytes).map_err(|error| error.to_string())?;
-        let verified = match &self.verifying {
-            Some(key) => key.verify(&signed),
-            None => return Ok((signed.claimed().clone(), false)),
-        };
-        match verified {
-            Ok(head) => Ok((head, true)),
-            Err(HeadError::UnknownKey { .. }) => Ok((signed.claimed().clone(), false)),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-impl AuditReader for Judge {
-    fn head(
-        &self,
-        log: &str,
-        epoch: u32,
-        size: u64,
-        bytes: &[u8],
-    ) -> Result<Option<Evidence>, String> {
-        let (head, is_verified) = self.signed(bytes)?;
-        if (head.log.to_string().as_str(), head.epoch, head.size) != (log, epoch, size) {
-            return Err("it is the head of another place than its name".to_owned());
-        }
-        // Of another log than the engine's nothing says where it was written.
-        let lsn = if log == log_name() { head.lsn } else { 0 };
-        Ok(is_verified.then_some(Evidence {
-            source: EvidenceSource::SignedHead,
-            object: None,
-            timeline: None,
-            epoch,
-            lsn,
-            at_micros: head.at_micros,
-        }))
-    }
-
-    fn record(&self, class: ObjectClass, name: &str, bytes: &[u8]) -> Result<(), String> {
-        let checkpoint = || {
-            let note = Note::parse(bytes).map_err(|error| error.to_string())?;
-            Checkpoint::read(&note)
-                .map(drop)
-                .map_err(|error| error.to_string())
-        };
-        match class {
-            ObjectClass::Thinning => {
-                let keys: Vec<VerifyingKey> = self.verifying.iter().cloned().collect();
-                match Thinning::read(bytes, &keys) {
-                    Ok(_) | Err(ThinningError::UnknownKey(_)) => Ok(()),
-                    Err(error) => Err(error.to_string()),
-                }
-            }
-            ObjectClass::Tile => {
-                let place = name.rsplit('/').next().and_then(|it| it.split_once('-'));
-                let tile = place.and_then(|(level, index)| {
-                    let level = u8::from_str_radix(level, 16).ok()?;
-                    let index = u64::from_str_radix(index, 16).ok()?;
-                    read_tile(TileId::full(level, index), bytes)
-                });
-                tile.map(drop)
-                    .ok_or_else(|| "it is no full tile".to_owned())
-            }
-            ObjectClass::Origin | ObjectClass::Cosigned => checkpoint(),
-            ObjectClass::KeyStatement => {
-                let statement = KeyStatement::parse(bytes).map_err(|error| error.to_string())?;
-                let digest = statement.digest();
-                let named = name.rsplit('/').next().unwrap_or_default();
-                match digest.starts_with(named) {
-                    true => Ok(()),
-                    false => Err("it is another statement than its name says".to_owned()),
-                }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn stretch(&self, part: &ArchivePart, content: &ArchivedEntries) -> Result<(), String> {
-        let (head, _) = self.signed(&content.signed_head)?;
-        if head.log != part.log || head.size < part.to {
-            return Err("its signed head does not cover it".to_owned());
-        }
-        let mut before = part.previous.clone();
-        for (position, bytes) in (part.from..).zip(&content.entries) {
-            let entry = Entry::parse(bytes).map_err(|error| error.to_string())?;
-            if entry.position != position || entry.previous.to_string() != before {
-                return Err(format!("the chain is broken at position {position}"));
-            }
-            before = Entry::hash_of(bytes).to_string();
-        }
-        let end: Hash = before.parse().map_err(|_| "it holds no entry".to_owned())?;
-        match end.to_string() == part.last {
-            true => Ok(()),
-            false => Err("its last entry is another than its header says".to_owned()),
-        }
-    }
 }

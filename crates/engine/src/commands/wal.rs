@@ -9,7 +9,7 @@ use std::{
 
 use ::backup::stream::{Streamer, StreamerConfig};
 use postgres_physical::lsn::parse_segment_name;
-use recovery::database::{FetchOutcome, wal_fetch};
+use recovery::database::{FetchOutcome, place_segment, wal_fetch};
 use repository::wal::WalReader;
 
 use super::stream_told::{Standing, Teller};
@@ -90,37 +90,45 @@ fn fetch(
 
 /// For a replica of one's own: from repository and key, without a restore that serves.
 fn direct(instance: &Instance, args: &RepositoryArgs, name: &str, path: &Path) -> FetchOutcome {
-    match read(instance, args, name) {
-        Ok(None) => FetchOutcome::NotThere,
-        Ok(Some(bytes)) => match std::fs::write(path, bytes) {
-            Ok(()) => FetchOutcome::HandedOut,
-            Err(error) => {
-                // Half a segment must not stay.
-                let _ = std::fs::remove_file(path);
-                FetchOutcome::Trouble(format!("cannot write {}: {error}", path.display()))
-            }
-        },
+    match place(instance, args, name, path) {
+        Ok(true) => FetchOutcome::HandedOut,
+        Ok(false) => FetchOutcome::NotThere,
         Err(error) => FetchOutcome::Trouble(error.to_string()),
     }
 }
 
-fn read(instance: &Instance, args: &RepositoryArgs, name: &str) -> Result<Option<Vec<u8>>, Error> {
+/// `false`: there is none.
+fn place(
+    instance: &Instance,
+    args: &RepositoryArgs,
+    name: &str,
+    path: &Path,
+) -> Result<bool, Error> {
     let opened = Opened::at(instance, args)?;
     let reader = WalReader::new(&opened.repository, &opened.private()?);
     let timeline = name
         .get(..8)
         .and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let Some(timeline) = timeline else {
-        return Ok(None);
+        return Ok(false);
     };
     if name.get(8..) == Some(".history") {
-        return Ok(reader.history(timeline)?);
+        let Some(history) = reader.history(timeline)? else {
+            return Ok(false);
+        };
+        return std::fs::write(path, history)
+            .map(|()| true)
+            .map_err(|error| {
+                // Half a file must not stay.
+                let _ = std::fs::remove_file(path);
+                Error::file("cannot write", path)(error)
+            });
     }
     let Some(segment_bytes) = reader.segment_bytes(timeline)? else {
-        return Ok(None);
+        return Ok(false);
     };
     match parse_segment_name(name, segment_bytes) {
-        Some((timeline, segment)) => Ok(reader.segment(timeline, segment)?),
-        None => Ok(None),
+        Some(segment) => Ok(place_segment(&reader, segment, u64::MAX, path)?.is_some()),
+        None => Ok(false),
     }
 }

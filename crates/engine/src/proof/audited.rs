@@ -20,6 +20,13 @@ pub(super) fn not_an_engine() -> Vec<Check> {
     NAMES.iter().map(check).collect()
 }
 
+/// Whether there may be WAL behind the end of the replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replay {
+    ToItsEnd,
+    ToTheNewest,
+}
+
 pub(super) struct Audited<'a> {
     pub(super) database: &'a str,
     pub(super) scratch: &'a ScratchFolder,
@@ -46,8 +53,30 @@ impl Audited<'_> {
         vec![schema, log, quotes]
     }
 
+    /// The heads that this copy must contain, and those of later.
+    pub(super) async fn contained(
+        &self,
+        url: &str,
+        all: &[Head],
+        reach: Replay,
+    ) -> Result<(Vec<Head>, Vec<Head>), Error> {
+        let openings = services::openings(url, LOG).await?;
+        let mut stretches = self.stretches();
+        if let (Replay::ToTheNewest, Some((timeline, end))) = (reach, stretches.last_mut()) {
+            // The log says itself what every recovery before it left behind.
+            if openings.last().is_some_and(|(_, of)| of == timeline) {
+                return Ok((all.to_vec(), Vec::new()));
+            }
+            // Nothing is behind the newest WAL: what was signed there is missing.
+            *end = u64::MAX;
+        }
+        let inside = within(all, &stretches, &openings);
+        let later = all.iter().filter(|head| !inside.contains(head));
+        Ok((inside.clone(), later.cloned().collect()))
+    }
+
     /// What a verification of this copy finds, and how many heads it was held against.
-    pub(super) async fn report(
+    async fn report(
         &self,
         url: &str,
         signed: &[SignedHead],
@@ -57,11 +86,7 @@ impl Audited<'_> {
             .iter()
             .map(|head| head.verify(keys))
             .collect::<Result<_, _>>()?;
-        let heads = within(
-            &all,
-            &self.stretches(),
-            &services::openings(url, LOG).await?,
-        );
+        let (heads, _) = self.contained(url, &all, Replay::ToItsEnd).await?;
         let report = services::verify(url, LOG, &heads, keys).await?;
         Ok((report, heads.len()))
     }

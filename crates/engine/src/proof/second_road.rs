@@ -3,16 +3,21 @@
 use std::time::Instant;
 
 use assurance::verification::Verdict;
-use audit::SignedHead;
 use postgres_physical::lsn::Lsn;
-use recovery::database::Target;
+use recovery::database::{Plan, Target, plan};
 use repository::backup::{BackupState, BackupSummary, catalogue};
 use services::AuditReport;
 
-use super::{Prover, Record, audited::Audited, chosen, no_verdict};
+use super::{
+    Prover, Record,
+    audited::{Audited, Replay},
+    chosen, no_verdict,
+};
 use crate::{
+    audit_outside::{Beside, Extent, Outside},
+    audit_statements,
     error::Error,
-    host::{log, progress::Steps},
+    host::{log::LOG, progress::Steps},
     scratch::{Claim, ScratchFolder},
 };
 
@@ -29,6 +34,9 @@ pub(crate) enum Reach {
 #[derive(Debug)]
 pub(crate) struct Copied {
     pub(crate) report: AuditReport,
+    pub(crate) verdict: audit::Verdict,
+    pub(crate) beside: Beside,
+    /// How many it was held against.
     pub(crate) heads: usize,
     pub(crate) backup: String,
     /// Where the replay ended, as PostgreSQL prints it.
@@ -37,46 +45,56 @@ pub(crate) struct Copied {
 }
 
 impl Prover {
-    /// Needs nothing of the running database, and gives no verdict where the copy does not come up.
-    pub(crate) fn audit(&self, reach: &Reach, steps: &Steps) -> Result<Copied, Error> {
+    /// Needs nothing of the running database, and gives no verdict where the copy does not come up. `outside` was
+    /// gathered before.
+    pub(crate) fn audit(
+        &self,
+        reach: &Reach,
+        outside: &Outside,
+        steps: &Steps,
+    ) -> Result<Copied, Error> {
         let began = Instant::now();
         let backups = catalogue(&self.repository)?.backups;
         let (backup, target) = match reach {
             Reach::Backup(Some(id)) => of_backup(chosen(&backups, id)?),
             Reach::Backup(None) => of_backup(newest(&backups)?),
-            Reach::NewestWal => {
-                let newest = newest(&backups)?;
-                (newest, Target::latest().on_timeline(newest.timeline))
-            }
+            Reach::NewestWal => (self.on_the_way_to_the_newest(&backups)?, Target::latest()),
         };
         // Given back after the folder is gone, however this ends: nothing will ever run on that timeline.
         let mut claim = None;
         let scratch = ScratchFolder::claim(&self.work, &self.user, &self.repository)?;
-        // Before the plan: whatever was signed by now must be in a restore to the newest WAL.
-        let signed = log::stored(&self.repository)?;
-        let verified = self.verify_in(&scratch, backup, target, &signed, steps, &mut claim);
+        let verified = self.verify_in(&scratch, backup, target, outside, steps, &mut claim);
         drop(scratch);
         drop(claim);
-        let (report, heads, replayed_to) = verified?;
         Ok(Copied {
-            report,
-            heads,
-            backup: backup.id.clone(),
-            replayed_to: Lsn(replayed_to).to_string(),
             seconds: began.elapsed().as_secs_f64(),
+            ..verified?
         })
     }
 
-    /// The report, how many heads it was held against, and where the replay ended.
+    /// The backup from which a restore of everything begins, on any timeline.
+    fn on_the_way_to_the_newest<'a>(
+        &self,
+        backups: &'a [BackupSummary],
+    ) -> Result<&'a BackupSummary, Error> {
+        // Says so where there is none.
+        newest(backups)?;
+        let plan = plan(&self.repository, &self.private, Target::latest())
+            .map_err(|error| no_verdict(error.to_string()))?;
+        let backup = backups.iter().find(|backup| backup.id == plan.backup.id);
+        backup.ok_or_else(|| no_verdict("backups come and go meanwhile; try again".to_owned()))
+    }
+
     fn verify_in(
         &self,
         scratch: &ScratchFolder,
         backup: &BackupSummary,
         target: Target,
-        signed: &[SignedHead],
+        outside: &Outside,
         steps: &Steps,
         claim: &mut Option<Claim>,
-    ) -> Result<(AuditReport, usize, u64), Error> {
+    ) -> Result<Copied, Error> {
+        let is_of_backup = target != Target::latest();
         let mut record = Record::begin(backup);
         let came = self.try_to_bring_back(backup, target, scratch, steps, &mut record, claim)?;
         let Some((plan, recovered)) = came else {
@@ -105,12 +123,61 @@ impl Prover {
             plan: &plan,
             recovered: &recovered,
         };
+        // WAL behind a hole that is on record does not come back: this copy ends before it by its nature.
+        let is_part = is_of_backup || plan.beyond.is_some();
         let url = scratch.url(&database);
-        let verified = crate::host::runtime::wait(audited.report(&url, signed));
+        let judged = crate::host::runtime::wait(self.judge(&audited, &url, outside, is_part));
         drop(server);
-        let (report, heads) = verified?;
-        Ok((report, heads, recovered.switch_lsn))
+        let (mut report, heads, extent) = judged?;
+        let now_micros = match is_of_backup {
+            // What was recorded a minute before its end had a head by then.
+            true => backup.finished_at_micros,
+            false => jiff::Timestamp::now().as_microsecond(),
+        };
+        let (verdict, mut beside) = outside.judge(&mut report.log, &extent, now_micros);
+        beside.also_not_compared(beyond(&plan));
+        if report.schema.is_sound() {
+            report.verdict = verdict.name();
+        }
+        Ok(Copied {
+            report,
+            verdict,
+            beside,
+            heads,
+            backup: backup.id.clone(),
+            replayed_to: Lsn(recovered.switch_lsn).to_string(),
+            seconds: 0.0,
+        })
     }
+
+    /// The report, how many heads it was held against, and how much of what is known it had to hold.
+    async fn judge(
+        &self,
+        audited: &Audited<'_>,
+        url: &str,
+        outside: &Outside,
+        is_part: bool,
+    ) -> Result<(AuditReport, usize, Extent), Error> {
+        let replay = match is_part {
+            true => Replay::ToItsEnd,
+            false => Replay::ToTheNewest,
+        };
+        let (heads, later) = audited.contained(url, &outside.heads, replay).await?;
+        let mut report = services::verify(url, LOG, &heads, &self.trusted).await?;
+        audit_statements::judge(url, &self.repository, outside, &mut report.log).await?;
+        let extent = match is_part || !later.is_empty() {
+            true => Extent::Part { later },
+            false => Extent::Whole,
+        };
+        Ok((report, heads.len(), extent))
+    }
+}
+
+/// In words, where there is WAL behind a hole.
+fn beyond(plan: &Plan) -> Option<String> {
+    plan.beyond
+        .as_ref()
+        .map(recovery::database::Beyond::describe)
 }
 
 fn of_backup(backup: &BackupSummary) -> (&BackupSummary, Target) {

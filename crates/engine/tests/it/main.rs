@@ -8,6 +8,7 @@
 mod anchors;
 mod audit;
 mod backup;
+mod check_proof;
 mod clusters;
 mod drills;
 mod first_start;
@@ -23,6 +24,7 @@ mod quote;
 mod repository_away;
 mod repository_keys;
 mod restore;
+mod roads;
 mod s3;
 mod services;
 mod snapshots;

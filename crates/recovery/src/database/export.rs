@@ -12,6 +12,7 @@ use repository::{
 };
 
 use super::destination::Rooms;
+use super::fetch::place_segment;
 use super::layout::folder_mode;
 use super::restore::{CONTROL, MANIFEST, RestoreOptions, Restored};
 use super::settings::Omissions;
@@ -74,12 +75,14 @@ pub fn export(
         let size = summary.wal_segment_bytes;
         for number in summary.start_lsn / size..=(summary.stop_lsn - 1) / size {
             let name = segment_name(summary.timeline, number, size);
-            let bytes = wal.segment(summary.timeline, number)?.ok_or_else(|| {
+            let path = to.join("pg_wal").join(&name);
+            let placed = place_segment(&wal, (summary.timeline, number), u64::MAX, &path)?;
+            placed.ok_or_else(|| {
                 let waits =
                     "its WAL is not in the repository yet. Start the stream and export again";
                 Error::NothingToRestore(format!("backup {id}: {waits} ({name} is missing)"))
             })?;
-            writer.text(&to.join("pg_wal").join(name), &bytes)?;
+            writer.like_others(&path)?;
         }
         if let Some(history) = wal.history(summary.timeline)? {
             let name = postgres_physical::timeline::history_file_name(summary.timeline);

@@ -28,7 +28,7 @@ pub(crate) use remains::remove;
 pub use delta::{Survey, restore_over, survey};
 pub use destination::{Room, is_occupied};
 pub use export::export;
-pub use fetch::{FetchCommand, FetchOutcome, FetchServer, Scope, wal_fetch};
+pub use fetch::{FetchCommand, FetchOutcome, FetchServer, Scope, place_segment, wal_fetch};
 pub use path::Piece;
 pub use plan::{
     Beyond, Plan, Point, StopPoint, Target, beyond_a_hole, plan, plan_sound, plan_watched,

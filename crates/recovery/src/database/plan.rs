@@ -287,6 +287,9 @@ fn check_newest_wal(
     named: Option<u32>,
 ) -> Result<()> {
     let concerns = |object: &str| {
+        if repository::wal::is_hole_record(object) {
+            return false;
+        }
         let on = |timeline: u32| {
             let folder = format!("{timeline:08x}/");
             object

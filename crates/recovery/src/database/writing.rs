@@ -107,7 +107,6 @@ impl Writer<'_> {
 
     /// A small file made by us.
     pub(super) fn text(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let mode = 0o600 | (self.folder_mode & 0o040);
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -116,6 +115,12 @@ impl Writer<'_> {
             .open(path)
             .map_err(Error::io("write", path))?;
         std::io::Write::write_all(&mut file, bytes).map_err(Error::io("write", path))?;
+        self.like_others(path)
+    }
+
+    /// Mode and owner of a file that is there.
+    pub(super) fn like_others(&self, path: &Path) -> Result<()> {
+        let mode = 0o600 | (self.folder_mode & 0o040);
         fs::set_permissions(path, Permissions::from_mode(mode))
             .map_err(Error::io("set the mode of", path))?;
         self.own(path)

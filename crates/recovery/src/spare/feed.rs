@@ -3,6 +3,7 @@
 //! written twice, and no process is started for it.
 
 use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,11 +19,13 @@ use repository::{
 };
 
 use super::error::{SpareError, SpareResult};
-use super::state::{put_whole, sync};
+use super::state::{put_whole, put_written, sync};
 use crate::database::{Piece, path_to};
 
 /// One call places no more than this many segments, so that whoever waits is heard.
 const AT_ONCE: u64 = 4;
+/// Of WAL that is in place, read at a time.
+const READ_BYTES: u64 = 16 << 20;
 /// How often an idle end is compared with a listing of the whole timeline.
 const LATER_EVERY: Duration = Duration::from_secs(10);
 
@@ -186,10 +189,13 @@ impl Feeder {
 
     /// A file of full length from the first byte on, as PostgreSQL makes them: zeros are where WAL ends.
     fn make(&self, open: &Open, bytes: &[u8]) -> SpareResult<File> {
-        let mut whole = bytes.to_vec();
-        whole.resize(usize::try_from(self.segment_bytes).unwrap_or(usize::MAX), 0);
+        let zeros = self.segment_bytes.saturating_sub(bytes.len() as u64);
         let name = segment_name(open.timeline, open.segment, self.segment_bytes);
-        self.put(&name, &whole)?;
+        let write = |file: &mut File| {
+            file.write_all(bytes)?;
+            io::copy(&mut io::repeat(0).take(zeros), file).map(drop)
+        };
+        put_written(&self.wal, &name, write, |path| Ok(self.user.own(path)?))?;
         let path = self.wal.join(name);
         OpenOptions::new()
             .write(true)
@@ -254,12 +260,14 @@ impl Feeder {
         }
     }
 
-    /// From `from` to the end of its segment, or of what is in place.
+    /// From `from` on, no further than to the end of its segment, or of what is in place.
     fn placed(&self, from: u64) -> SpareResult<Vec<u8>> {
         let segment = from / self.segment_bytes;
         let name = segment_name(self.timeline_of(segment), segment, self.segment_bytes);
         let path = self.wal.join(name);
-        let to = ((segment + 1) * self.segment_bytes).min(self.at);
+        let to = ((segment + 1) * self.segment_bytes)
+            .min(self.at)
+            .min(from + READ_BYTES);
         let mut bytes = vec![0; usize::try_from(to - from).unwrap_or_default()];
         File::open(&path)
             .and_then(|file| file.read_exact_at(&mut bytes, from % self.segment_bytes))

@@ -1,7 +1,7 @@
 //! A standby's state over a restart, in one small file that is replaced whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -100,8 +100,17 @@ pub(super) fn put_whole(
     bytes: &[u8],
     own: impl FnOnce(&Path) -> SpareResult<()>,
 ) -> SpareResult<()> {
+    put_written(folder, name, |file| file.write_all(bytes), own)
+}
+
+/// The same for what is not in memory as a whole.
+pub(super) fn put_written(
+    folder: &Path,
+    name: &str,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+    own: impl FnOnce(&Path) -> SpareResult<()>,
+) -> SpareResult<()> {
     let incoming = folder.join(format!("bre_incoming.{name}"));
-    let write = |file: &mut File| file.write_all(bytes).and_then(|()| file.sync_all());
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -109,7 +118,9 @@ pub(super) fn put_whole(
         .mode(0o600)
         .open(&incoming)
         .map_err(SpareError::io("create", &incoming))?;
-    write(&mut file).map_err(SpareError::io("write", &incoming))?;
+    write(&mut file)
+        .and_then(|()| file.sync_all())
+        .map_err(SpareError::io("write", &incoming))?;
     own(&incoming)?;
     let path = folder.join(name);
     fs::rename(&incoming, &path).map_err(SpareError::io("put in place", &path))?;

@@ -46,8 +46,14 @@ pub trait AuditReader: Sync + std::fmt::Debug {
         size: u64,
         bytes: &[u8],
     ) -> Result<Option<Evidence>, String>;
-    /// An object of another class that belongs to the audit log: a thinning, a tile, a checkpoint, a statement about a key.
-    fn record(&self, class: ObjectClass, name: &str, bytes: &[u8]) -> Result<(), String>;
+    /// An object of another class that belongs to the audit log: a thinning, a tile, a checkpoint, a statement about a
+    /// key. `Ok(Some)`: what this host cannot tell of it.
+    fn record(
+        &self,
+        class: ObjectClass,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Option<String>, String>;
     /// An opened stretch of the archive.
     fn stretch(&self, part: &ArchivePart, content: &ArchivedEntries) -> Result<(), String>;
 }

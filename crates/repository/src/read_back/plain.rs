@@ -16,6 +16,7 @@ use crate::wal::Hole;
 
 /// Of wraps by HPKE.
 const WRAP_BYTES: usize = 120;
+const REMEDY_KEY: &str = "bre audit verify says whether that key is one of the log's";
 /// A repository that says it was made so much later than its oldest object was not.
 const CLOCKS_MICROS: i64 = 24 * 3_600_000_000;
 
@@ -241,12 +242,7 @@ impl Reading<'_> {
     pub(super) fn head(&self, name: &str) -> Result<Outcome> {
         let Some(mut evidence) = self.said_by_head(name, name)? else {
             let what = "it is signed by a key that is not here: it proves nothing";
-            self.note(
-                ObjectClass::Head,
-                name,
-                what,
-                "bre audit verify says whether that key is one of the log's",
-            );
+            self.note(ObjectClass::Head, name, what, REMEDY_KEY);
             return Ok(Outcome::Read);
         };
         evidence.source = EvidenceSource::SignedHead;
@@ -271,7 +267,9 @@ impl Reading<'_> {
     pub(super) fn audit_record(&self, class: ObjectClass, name: &str) -> Result<Outcome> {
         let bytes = self.get(name)?;
         let said = self.options.audit.record(class, name, &bytes);
-        said.map_err(|what| Error::damaged(name, 0, what))?;
+        if let Some(what) = said.map_err(|what| Error::damaged(name, 0, what))? {
+            self.note(class, name, &what, REMEDY_KEY);
+        }
         Ok(Outcome::Read)
     }
 

@@ -194,7 +194,10 @@ impl Survey {
             }
         }
         for info in repository.store().list("holes/")? {
-            let bytes = repository.store().get(&info.name)?;
+            let bytes = match repository.store().get(&info.name) {
+                Err(StoreError::NotFound { .. }) => continue,
+                other => other?,
+            };
             if let Ok(hole) = serde_json::from_slice(&bytes) {
                 self.holes.push((info, hole));
             }

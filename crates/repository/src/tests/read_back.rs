@@ -38,9 +38,9 @@ impl AuditReader for Heads {
         }))
     }
 
-    fn record(&self, _: ObjectClass, name: &str, bytes: &[u8]) -> Result<(), String> {
+    fn record(&self, _: ObjectClass, name: &str, bytes: &[u8]) -> Result<Option<String>, String> {
         match bytes == name.as_bytes() {
-            true => Ok(()),
+            true => Ok(None),
             false => Err("it is another".to_owned()),
         }
     }
@@ -274,6 +274,139 @@ fn every_class_is_read_and_damage_in_any_object_is_named() {
         ["format"],
         "the keys belong to another"
     );
+}
+
+/// What is wrong with one object hides nothing of what is wrong with others, of its class or of another.
+#[test]
+fn one_damaged_object_of_any_class_hides_no_other_finding() {
+    let whole = Whole::new();
+    let memory = &whole.world.memory;
+    let of = |class: ObjectClass| {
+        let mut all = whole.objects();
+        all.retain(|(it, ..)| *it == class);
+        all.into_iter().map(|(_, name, _)| name).collect::<Vec<_>>()
+    };
+    // Something of nearly every kind is wrong already: a gap in the WAL, and a second object beside each that is
+    // there. A short tail is what a crash leaves.
+    whole.delete(&of(ObjectClass::WalSegment)[1]);
+    let second = [
+        ("heads/1/00000001-0000000000000015", "no head"),
+        ("anchors/1/00000001-0000000000000015", "no head"),
+        (
+            "thinned/1/00000001-0000000000000003-0000000000000004.0000000000000003",
+            "x",
+        ),
+        ("tlog/1/00000001/00-0000000000000001", "x"),
+        ("origins/1/00000002", "x"),
+        ("cosigned/1/00000001-0000000000000015.0a0b0c0d", "x"),
+        ("signing-keys/1/11111111111111111111111111111111", "x"),
+        ("timelines/00000003.reserved.r-9", "x"),
+        ("timelines/00000001.history", "x"),
+        ("holds/20261123T091530Z-00000002/0000000000000007-set", "x"),
+        ("holes/00000001/0000000000000001-0000000000000002.s1", "x"),
+        ("tombstones/wal.0000000000000001-0a0b0c0d", "x"),
+        (
+            "backups/20261123T081530Z-00000001/proof-0000000000000008",
+            "x",
+        ),
+        (
+            "backups/20261123T081530Z-00000001/packs-11111111111111111111111111111111",
+            "x",
+        ),
+        ("backups/20261123T071530Z-00000009/manifest", "x"),
+        (
+            "audit/entries/1/00000001-0000000000000003-0000000000000004",
+            "x",
+        ),
+        ("packs/11111111111111111111111111111111", "x"),
+        (
+            "wraps/11111111111111111111111111111111/11111111111111111111111111111111",
+            "x",
+        ),
+        (
+            "audit/wraps/11111111111111111111111111111111/11111111111111111111111111111111",
+            "x",
+        ),
+    ];
+    let untouched = whole.objects();
+    for (name, text) in second {
+        memory.put(name, text.as_bytes()).unwrap();
+    }
+    let wrong = |read: ReadBack| -> std::collections::BTreeSet<(ObjectClass, String)> {
+        let findings = read.findings.into_iter();
+        findings.map(|it| (it.class, it.object)).collect()
+    };
+    let before = wrong(whole.read(None));
+    for (name, _) in second {
+        assert!(
+            before.iter().any(|(_, it)| it == name),
+            "{name}: {before:#?}"
+        );
+    }
+    assert!(
+        before.iter().any(|(_, it)| it.starts_with("wal/")),
+        "{before:#?}"
+    );
+    let mut tried = std::collections::BTreeSet::new();
+    for (class, name, size) in untouched {
+        // Their content is never read.
+        if matches!(class, ObjectClass::Probe | ObjectClass::Claim) {
+            continue;
+        }
+        tried.insert(class);
+        match class {
+            ObjectClass::Kept => memory.tamper(&name, |bytes| bytes.push(1)),
+            _ => memory.tamper(&name, |bytes| bytes[size as usize - 1] ^= 0x10),
+        }
+        let now = wrong(whole.read(None));
+        assert!(now.iter().any(|(_, it)| *it == name), "{name}: {now:#?}");
+        let hidden: Vec<_> = before.difference(&now).collect();
+        assert!(hidden.is_empty(), "{name} hides {hidden:#?}");
+        match class {
+            ObjectClass::Kept => memory.tamper(&name, |bytes| bytes.truncate(0)),
+            _ => memory.tamper(&name, |bytes| bytes[size as usize - 1] ^= 0x10),
+        }
+    }
+    assert_eq!(tried.len(), ObjectClass::KNOWN.len() - 2, "{tried:?}");
+}
+
+/// What is asked without reading everything back: each names what is damaged, and answers for the rest.
+#[test]
+fn a_damaged_record_hides_nothing_from_whoever_asks_for_its_kind() {
+    let whole = Whole::new();
+    let (memory, repository) = (&whole.world.memory, &whole.world.repository);
+    let sound = wal_inventory(repository).unwrap();
+    let put = |name: &str| memory.put(name, b"{").unwrap();
+    let bad = "holes/00000001/0000000000000001-0000000000000002.s1";
+    put(bad);
+    let inventory = wal_inventory(repository).unwrap();
+    assert_eq!(inventory.timelines, sound.timelines);
+    let damaged: Vec<_> = inventory.damaged.iter().map(Error::object).collect();
+    assert_eq!(damaged, [Some(bad)]);
+    assert!(is_hole_record(bad));
+
+    let timelines = known_timelines(repository).unwrap();
+    put("timelines/zz.history");
+    put("timelines/zz.reserved.r-2");
+    assert_eq!(known_timelines(repository).unwrap(), timelines);
+    let reserved = reserve(repository, "r-3").unwrap();
+    assert!(reserved > 3, "{reserved}");
+
+    let known = heads(repository, "1").unwrap();
+    put("heads/1/zz");
+    assert_eq!(heads(repository, "1").unwrap(), known);
+
+    let parts = archive_listing(repository, 1).unwrap();
+    put("audit/entries/1/00000001-0000000000000003-0000000000000004");
+    let now = archive_listing(repository, 1).unwrap();
+    assert_eq!((now.len(), parts.len()), (2, 1));
+    assert!(now[0].1.is_ok() && now[1].1.is_err());
+
+    let backups = catalogue(repository).unwrap().backups.len();
+    put("backups/20261123T071530Z-00000009/manifest");
+    put("backups/20261123T081530Z-00000001/proof-0000000000000008");
+    let all = catalogue(repository).unwrap();
+    assert_eq!((all.backups.len(), all.damaged.len()), (backups, 2));
 }
 
 #[test]

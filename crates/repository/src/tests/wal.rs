@@ -431,3 +431,69 @@ fn a_segment_of_any_size_is_sealed_box_by_box_and_read_as_before() {
     assert!(world.reader().segment(1, 1).unwrap().unwrap() == bytes);
     assert_eq!(world.names("tail/"), [""; 0]);
 }
+
+/// A restore, a standby or a copy never has all of a long segment in memory.
+#[test]
+fn a_long_segment_is_handed_out_followed_and_copied_in_pieces() {
+    const LONG: u64 = 64 << 20;
+    let (world, other) = (World::new(), World::new());
+    let bytes = noise(usize::try_from(LONG).unwrap(), 3);
+    let mut writer = WalWriter::new(
+        &world.repository,
+        world.private.public(),
+        SYSTEM,
+        1,
+        LONG,
+        "a",
+        LONG,
+    )
+    .unwrap();
+    for (at, part) in (LONG..).step_by(8 << 20).zip(bytes.chunks(8 << 20)) {
+        writer.append(at, part, 7).unwrap();
+    }
+    writer.finish().unwrap();
+    let name = world.names("wal/").remove(0);
+    let object = world.memory.get(&name).unwrap();
+    assert!(object.len() as u64 > LONG, "nothing of it compresses");
+
+    let reader = world.reader();
+    let (mut found, mut longest) = (Vec::new(), 0);
+    let mut take = |piece: SegmentPiece<'_>| match piece {
+        SegmentPiece::Restart => found.clear(),
+        SegmentPiece::Wal(piece) => {
+            longest = longest.max(piece.len());
+            found.extend_from_slice(piece);
+        }
+    };
+    let whole = reader.segment_in_pieces(1, 1, u64::MAX, &mut take).unwrap();
+    assert_eq!((whole, longest), (Some(LONG), 4 << 20));
+    assert!(found == bytes);
+
+    let (mut seen, mut followed, mut parts) = (Seen::default(), Vec::new(), Vec::new());
+    while parts.len() < 9 {
+        let at = LONG + followed.len() as u64;
+        let Some(grown) = reader.grown(1, 1, at, &mut seen).unwrap() else {
+            break;
+        };
+        followed.extend_from_slice(&grown.wal);
+        parts.push((grown.wal.len() >> 20, grown.whole));
+    }
+    assert_eq!(parts, [(16, false), (16, false), (16, false), (16, true)]);
+    assert!(followed == bytes);
+
+    let options = CopyOptions {
+        backup: None,
+        rules: crate::retention::Rules::default(),
+        private: None,
+        now_micros: 0,
+    };
+    let done = copy(&world.repository, &other.repository, &options, &()).unwrap();
+    assert_eq!(done.wal_end_lsn, 2 * LONG);
+    assert!(other.memory.get(&name).unwrap() == object);
+    // One that is there and is another is told, and left.
+    other
+        .memory
+        .tamper(&name, |object| object.truncate(36 << 20));
+    let refused = copy(&world.repository, &other.repository, &options, &()).unwrap_err();
+    assert!(refused.to_string().contains("differs"), "{refused}");
+}

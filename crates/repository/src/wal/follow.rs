@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use super::frames::{Tail, read_growing};
 use super::reader::WalReader;
-use super::{segment_name, tail_prefix};
+use super::{WalFacts, segment_name, tail_prefix};
 use crate::error::{Error, Result, StoreError};
 use crate::pipeline::BOX_HEADER;
 use crate::store::ObjectInfo;
+
+/// Of a whole segment, handed out at a time; a larger one comes in several.
+const PART_BYTES_MAX: u64 = 16 << 20;
 
 /// What a reader has seen of one segment. Objects only ever grow, into zeros that lie ahead or in length, or appear.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub struct Grown {
     pub segment_bytes: u64,
     /// From the place that was asked for; empty when only the confirmation moved.
     pub wal: Vec<u8>,
-    /// From an object that holds the whole segment.
+    /// From an object that holds the whole segment, and to its end.
     pub whole: bool,
     /// The newest server time at which the stream confirmed its end; 0 when unknown.
     pub confirmed_at_micros: i64,
@@ -62,23 +65,23 @@ impl WalReader {
             if self.all_known(&all, seen)? {
                 return Ok(None);
             }
-            let names: Vec<String> = segments.iter().map(|it| it.name.clone()).collect();
-            match self.read_objects(&names) {
-                Some(Ok(found)) => {
-                    let start = found.facts.segment_start();
-                    let skip = usize::try_from(from.saturating_sub(start)).unwrap_or(usize::MAX);
+            match self.grown_objects(&segments, from) {
+                Some(Ok((facts, wal, whole))) => {
                     let look = |object: &ObjectInfo| Look {
                         bytes: object.size,
                         frames_end: object.size,
-                        end: found.facts.segment_end(),
-                        confirmed_at_micros: found.facts.server_time_micros,
+                        end: facts.segment_end(),
+                        confirmed_at_micros: facts.server_time_micros,
                     };
-                    seen.objects = listed().map(|it| (it.name.clone(), look(it))).collect();
+                    // Until its end was handed out there is more to come.
+                    if whole {
+                        seen.objects = listed().map(|it| (it.name.clone(), look(it))).collect();
+                    }
                     return Ok(Some(Grown {
-                        segment_bytes: found.facts.segment_bytes,
-                        wal: found.wal.get(skip..).unwrap_or_default().to_vec(),
-                        whole: true,
-                        confirmed_at_micros: found.facts.server_time_micros,
+                        segment_bytes: facts.segment_bytes,
+                        wal,
+                        whole,
+                        confirmed_at_micros: facts.server_time_micros,
                         objects: 1,
                     }));
                 }
@@ -97,6 +100,29 @@ impl WalReader {
         Err(Error::Input(
             "WAL objects keep changing under the reader: try again".to_owned(),
         ))
+    }
+
+    /// From `from` on, of the first that opens, and whether to the segment's end; the first error when none does.
+    fn grown_objects(
+        &self,
+        objects: &[ObjectInfo],
+        from: u64,
+    ) -> Option<Result<(WalFacts, Vec<u8>, bool)>> {
+        let mut first_error = None;
+        for object in objects {
+            let mut wal = Vec::new();
+            let take = |_: &WalFacts, lsn: u64, raw: Vec<u8>| {
+                let known = usize::try_from(from.saturating_sub(lsn)).unwrap_or(usize::MAX);
+                wal.extend_from_slice(raw.get(known..).unwrap_or_default());
+            };
+            let opened = self.object(object);
+            let opened = opened.and_then(|it| it.open_stretch(from, PART_BYTES_MAX, take));
+            match opened {
+                Ok((facts, whole)) => return Some(Ok((facts, wal, whole))),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        first_error.map(Err)
     }
 
     /// Whether these are the objects that were seen, as they were then.

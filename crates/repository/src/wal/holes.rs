@@ -29,6 +29,8 @@ impl Hole {
     }
 }
 
+const PREFIX: &str = "holes/";
+
 /// Records that WAL from `start` to `end` was lost, and why.
 pub fn record_hole(
     repository: &Repository,
@@ -45,19 +47,41 @@ pub fn record_hole(
         reason: reason.to_owned(),
         recorded_at_micros: now_micros(),
     };
-    let name = format!("holes/{timeline:08x}/{start:016x}-{end:016x}.{streamer_id}");
+    let name = format!("{PREFIX}{timeline:08x}/{start:016x}-{end:016x}.{streamer_id}");
     match repository.store().put(&name, &to_json(&hole)) {
         Err(StoreError::AlreadyExists { .. }) => Ok(()),
         other => Ok(other?),
     }
 }
 
-pub(super) fn holes(repository: &Repository) -> Result<Vec<Hole>> {
+/// All on record. A record that cannot be read hides none of the others and no WAL: what it said is missing.
+pub(super) fn holes(repository: &Repository, damaged: &mut Vec<Error>) -> Result<Vec<Hole>> {
     let mut holes = Vec::new();
-    for object in repository.store().list("holes/")? {
-        let bytes = repository.store().get(&object.name)?;
-        let hole = serde_json::from_slice(&bytes);
-        holes.push(hole.map_err(|_| Error::damaged(&object.name, 0, "it cannot be parsed"))?);
+    for object in repository.store().list(PREFIX)? {
+        let bytes = match repository.store().get(&object.name) {
+            Ok(bytes) => bytes,
+            // Expired since the listing.
+            Err(StoreError::NotFound { .. }) => continue,
+            Err(error) => {
+                let error = Error::from(error);
+                if error.is_unavailable() {
+                    return Err(error);
+                }
+                damaged.push(error);
+                continue;
+            }
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(hole) => holes.push(hole),
+            Err(_) => damaged.push(Error::damaged(&object.name, 0, "it cannot be parsed")),
+        }
     }
     Ok(holes)
+}
+
+/// Whether an object is such a record: it holds no WAL. Without it a gap is one that is not on record, and nothing
+/// else changes.
+#[must_use]
+pub fn is_hole_record(object: &str) -> bool {
+    object.starts_with(PREFIX)
 }

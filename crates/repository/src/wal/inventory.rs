@@ -129,7 +129,7 @@ fn look(repository: &Repository, how: Look<'_>) -> Result<Option<Inventory>> {
         wal.intervals = merge(covered);
         inventory.timelines.insert(timeline, wal);
     }
-    for hole in holes(repository)? {
+    for hole in holes(repository, &mut inventory.damaged)? {
         inventory
             .timelines
             .entry(hole.timeline)

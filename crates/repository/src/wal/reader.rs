@@ -2,11 +2,12 @@
 
 use super::frames::{Doubt, Tail, read_growing};
 use super::inventory::{Inventory, Look, inventory};
-use super::segment_boxes::SegmentObject;
+use super::segment_boxes::{SegmentObject, WHOLE_BYTES_MAX};
 use super::{WalFacts, WalName, segment_name, tail_prefix, without_old_heartbeats};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{KeyRing, RecipientPrivate};
+use crate::store::ObjectInfo;
 use crate::timelines;
 
 const REMEDY_HOLE: &str = "Restore to a point before it, or start from a backup taken after it";
@@ -16,6 +17,17 @@ const REMEDY_HOLE: &str = "Restore to a point before it, or start from a backup 
 pub struct WalReader {
     pub(super) keys: KeyRing,
 }
+
+/// Of a segment's WAL, from its beginning on, so that no more than a few MiB of it are in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SegmentPiece<'a> {
+    /// What came until now was of an object that is damaged, or that went meanwhile: it begins again.
+    Restart,
+    Wal(&'a [u8]),
+}
+
+/// Zeros that are handed out at a time.
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// A segment as far as it is here.
 pub(super) struct SegmentWal {
@@ -60,7 +72,20 @@ impl WalReader {
         segment: u64,
         until: u64,
     ) -> Result<Option<Vec<u8>>> {
-        let Some(found) = self.read(timeline, segment)? else {
+        let mut wal = Vec::new();
+        let found = self.segment_in_pieces(timeline, segment, until, &mut collecting(&mut wal))?;
+        Ok(found.map(|_| wal))
+    }
+
+    /// The same in pieces, and how long it is. What was taken before an error, or before `None`, is nothing.
+    pub fn segment_in_pieces(
+        &self,
+        timeline: u32,
+        segment: u64,
+        until: u64,
+        take: &mut dyn FnMut(SegmentPiece<'_>),
+    ) -> Result<Option<u64>> {
+        let Some((facts, len)) = self.read_in_pieces(timeline, segment, take)? else {
             return match self.later(timeline, segment)? {
                 false => Ok(None),
                 true => Err(Error::WalHole {
@@ -71,12 +96,8 @@ impl WalReader {
                 }),
             };
         };
-        let SegmentWal { facts, mut wal, .. } = found;
-        let (end, whole) = (
-            facts.segment_start() + wal.len() as u64,
-            facts.segment_bytes,
-        );
-        if (wal.len() as u64) < whole && end <= until && self.later(timeline, segment)? {
+        let (end, whole) = (facts.segment_start() + len, facts.segment_bytes);
+        if len < whole && end <= until && self.later(timeline, segment)? {
             return Err(Error::WalHole {
                 timeline,
                 from: end,
@@ -84,8 +105,13 @@ impl WalReader {
                 remedy: REMEDY_HOLE,
             });
         }
-        wal.resize(usize::try_from(whole).unwrap_or(usize::MAX), 0);
-        Ok(Some(wal))
+        let mut left = whole.saturating_sub(len);
+        while left > 0 {
+            let now = usize::try_from(left).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+            take(SegmentPiece::Wal(&ZEROS[..now]));
+            left -= now as u64;
+        }
+        Ok(Some(whole))
     }
 
     /// WAL from `from` to `to`, all of it or an error.
@@ -171,17 +197,30 @@ impl WalReader {
     }
 
     /// Segment object first, tails where there is none; `None` when there is nothing.
-    pub(super) fn read(&self, timeline: u32, segment: u64) -> Result<Option<SegmentWal>> {
+    fn read(&self, timeline: u32, segment: u64) -> Result<Option<SegmentWal>> {
+        let mut wal = Vec::new();
+        let found = self.read_in_pieces(timeline, segment, &mut collecting(&mut wal))?;
+        Ok(found.map(|(facts, _)| SegmentWal { facts, wal }))
+    }
+
+    /// The same piece by piece, and how much of it is here.
+    fn read_in_pieces(
+        &self,
+        timeline: u32,
+        segment: u64,
+        take: &mut dyn FnMut(SegmentPiece<'_>),
+    ) -> Result<Option<(WalFacts, u64)>> {
         for _ in 0..8 {
             // Tails first: what is sealed meanwhile then shows among the segments.
             let tails = without_old_heartbeats(self.names(&tail_prefix(timeline, segment))?);
-            let objects = self.names(&segment_name(timeline, segment, ""))?;
-            match self.read_objects(&objects) {
-                Some(Ok(found)) => return Ok(Some(found)),
+            let store = self.repository().store();
+            let objects = store.list(&segment_name(timeline, segment, ""))?;
+            match self.objects_in_pieces(&objects, take) {
+                Some(Ok(facts)) => return Ok(Some((facts, facts.segment_bytes))),
                 Some(Err(error)) if tails.is_empty() || !error.is_damage() => return Err(error),
                 _ => {}
             }
-            match self.read_tails(&tails) {
+            match self.tails_in_pieces(&tails, take) {
                 Err(Error::Store(StoreError::NotFound { .. })) => {}
                 other => return other,
             }
@@ -189,6 +228,35 @@ impl WalReader {
         Err(Error::Input(
             "WAL objects keep changing under the reader: try again".to_owned(),
         ))
+    }
+
+    /// In one request where that takes no more memory than a segment of the usual size does.
+    pub(super) fn object<'a>(&'a self, object: &'a ObjectInfo) -> Result<SegmentObject<'a>> {
+        match object.size > 2 * WHOLE_BYTES_MAX {
+            true => Ok(SegmentObject::in_parts(&self.keys, &object.name)),
+            false => SegmentObject::whole(&self.keys, &object.name),
+        }
+    }
+
+    /// The first that opens; the first error when none does.
+    fn objects_in_pieces(
+        &self,
+        objects: &[ObjectInfo],
+        take: &mut dyn FnMut(SegmentPiece<'_>),
+    ) -> Option<Result<WalFacts>> {
+        let mut first_error = None;
+        for object in objects {
+            take(SegmentPiece::Restart);
+            let mut hand = |_: &WalFacts, raw: Vec<u8>| take(SegmentPiece::Wal(&raw));
+            match self
+                .object(object)
+                .and_then(|object| object.open(&mut hand))
+            {
+                Ok(facts) => return Some(Ok(facts)),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        first_error.map(Err)
     }
 
     pub(super) fn names(&self, prefix: &str) -> Result<Vec<String>> {
@@ -201,35 +269,14 @@ impl WalReader {
             .collect())
     }
 
-    /// The first that opens; the first error when none does.
-    pub(super) fn read_objects(&self, names: &[String]) -> Option<Result<SegmentWal>> {
-        let mut first_error = None;
-        for name in names {
-            match self.read_object(name) {
-                Ok(found) => return Some(Ok(found)),
-                Err(error) => first_error = first_error.or(Some(error)),
-            }
-        }
-        first_error.map(Err)
-    }
-
-    pub(super) fn read_object(&self, name: &str) -> Result<SegmentWal> {
-        let mut wal = Vec::new();
-        let facts = SegmentObject::whole(&self.keys, name)?.open(|facts, raw| {
-            if raw.len() as u64 == facts.segment_bytes {
-                wal = raw;
-                return;
-            }
-            if wal.is_empty() {
-                wal.reserve_exact(usize::try_from(facts.segment_bytes).unwrap_or(0));
-            }
-            wal.extend_from_slice(&raw);
-        })?;
-        Ok(SegmentWal { facts, wal })
-    }
-
-    fn read_tails(&self, names: &[String]) -> Result<Option<SegmentWal>> {
-        let mut parts = Vec::new();
+    /// One after the other: their names sort by where they begin.
+    fn tails_in_pieces(
+        &self,
+        names: &[String],
+        take: &mut dyn FnMut(SegmentPiece<'_>),
+    ) -> Result<Option<(WalFacts, u64)>> {
+        take(SegmentPiece::Restart);
+        let mut first: Option<(WalFacts, u64)> = None;
         for name in names {
             let part = read_growing(self.repository().store(), name, |bytes| {
                 let Some(mut tail) = Tail::scan(name, bytes)? else {
@@ -240,39 +287,42 @@ impl WalReader {
                 let wal = tail.open(&*self.keys.key(name, tail.data_key())?)?;
                 Ok(Some((tail.facts, wal)))
             })?;
-            parts.extend(part);
-        }
-        parts.sort_by_key(|(facts, _)| facts.start_lsn);
-        let Some(facts) = parts.first().map(|(facts, _)| *facts) else {
-            return Ok(None);
-        };
-        let mut wal = Vec::new();
-        for (part, bytes) in parts {
-            let end = facts.segment_start() + wal.len() as u64;
-            let Some(known) = end.checked_sub(part.start_lsn) else {
-                let (from, to) = (end, part.start_lsn);
+            let Some((facts, wal)) = part else { continue };
+            let (begun, len) = first.get_or_insert((facts, 0));
+            let end = begun.segment_start() + *len;
+            let Some(known) = end.checked_sub(facts.start_lsn) else {
                 return Err(Error::WalHole {
-                    timeline: facts.timeline,
-                    from,
-                    to,
+                    timeline: begun.timeline,
+                    from: end,
+                    to: facts.start_lsn,
                     remedy: REMEDY_HOLE,
                 });
             };
             let known = usize::try_from(known).unwrap_or(usize::MAX);
-            wal.extend_from_slice(bytes.get(known..).unwrap_or(&[]));
+            let new = wal.get(known..).unwrap_or(&[]);
+            take(SegmentPiece::Wal(new));
+            *len += new.len() as u64;
         }
-        Ok(Some(SegmentWal { facts, wal }))
+        Ok(first)
     }
 
     pub(super) fn later(&self, timeline: u32, segment: u64) -> Result<bool> {
         for kind in ["tail", "wal"] {
             for name in self.names(&format!("{kind}/{timeline:08x}/"))? {
-                if WalName::parse(&name)?.segment > segment {
+                // A name that is none of ours says nothing of WAL.
+                if WalName::parse(&name).is_ok_and(|name| name.segment > segment) {
                     return Ok(true);
                 }
             }
         }
         Ok(false)
+    }
+}
+
+fn collecting(wal: &mut Vec<u8>) -> impl FnMut(SegmentPiece<'_>) {
+    move |piece: SegmentPiece<'_>| match piece {
+        SegmentPiece::Restart => wal.clear(),
+        SegmentPiece::Wal(bytes) => wal.extend_from_slice(bytes),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::pipeline::{
 use crate::store::Store;
 
 /// A segment of PostgreSQL's usual size is one box, and one tail.
-const WHOLE_BYTES_MAX: u64 = 16 << 20;
+pub(super) const WHOLE_BYTES_MAX: u64 = 16 << 20;
 /// Of a larger one.
 const PART_BYTES: u64 = 4 << 20;
 
@@ -276,6 +276,18 @@ impl<'a> SegmentObject<'a> {
 
     /// Hands out the WAL of each box; an error when it is not exactly one whole segment.
     pub(super) fn open(&self, mut take: impl FnMut(&WalFacts, Vec<u8>)) -> Result<WalFacts> {
+        let take = |facts: &WalFacts, _, raw| take(facts, raw);
+        self.open_stretch(0, u64::MAX, take).map(|(facts, _)| facts)
+    }
+
+    /// The same from the box on that holds `from`, with the LSN of each, until so many bytes were handed out. `true`:
+    /// to the segment's end.
+    pub(super) fn open_stretch(
+        &self,
+        from: u64,
+        bytes_max: u64,
+        mut take: impl FnMut(&WalFacts, u64, Vec<u8>),
+    ) -> Result<(WalFacts, bool)> {
         let name = self.name;
         let (header, mut at) = match &self.object {
             Object::Whole(bytes) => ObjectHeader::decode(name, bytes)?,
@@ -290,27 +302,35 @@ impl<'a> SegmentObject<'a> {
             .expect_cluster(facts.system_identifier, name)?;
         let key = self.keys.key(name, header.data_key)?;
         let opener = ObjectOpener::new(&key, name, &header)?;
-        let (size, mut lsn) = (self.object.size()?, facts.segment_start());
+        let (size, mut lsn, mut handed) = (self.object.size()?, facts.segment_start(), 0);
         while (at as u64) < size {
             let damaged = |what: &str| Error::damaged(name, at as u64, what);
             let left = usize::try_from(size - at as u64).unwrap_or(usize::MAX);
             let head = self.object.range(at as u64, BOX_HEADER.min(left))?;
             let head = head.first_chunk().and_then(BoxHeader::decode);
             let head = head.ok_or_else(|| damaged("a box header does not match its check"))?;
-            let bytes = self.object.range(at as u64, head.box_len().min(left))?;
-            let opened = opener.open(at as u64, &bytes)?;
             if head.kind != BoxKind::WalSegment || head.label_a != lsn {
                 return Err(damaged("a box does not follow the one before it"));
             }
-            at += head.box_len();
-            lsn += opened.raw.len() as u64;
-            if lsn > facts.segment_end() {
-                break;
+            let end = lsn + u64::from(head.raw_len);
+            // Others were opened when what is before `from` was asked for.
+            if end > from {
+                let bytes = self.object.range(at as u64, head.box_len().min(left))?;
+                let opened = opener.open(at as u64, &bytes)?;
+                if end > facts.segment_end() {
+                    break;
+                }
+                handed += opened.raw.len() as u64;
+                take(&facts, lsn, opened.raw);
             }
-            take(&facts, opened.raw);
+            at += head.box_len();
+            lsn = end;
+            if handed >= bytes_max && lsn < facts.segment_end() {
+                return Ok((facts, false));
+            }
         }
         match lsn == facts.segment_end() {
-            true => Ok(facts),
+            true => Ok((facts, true)),
             false => Err(Error::damaged(
                 name,
                 0,

@@ -40,7 +40,8 @@ pub struct Evidence {
 
 impl Evidence {
     /// Whether a log that ends there is shorter than it was.
-    pub(crate) fn is_beyond(&self, epoch: u32, position: u64) -> bool {
+    #[must_use]
+    pub fn is_beyond(&self, epoch: u32, position: u64) -> bool {
         // Of an earlier epoch, or of none that is told, a recovery since may have left entries behind.
         match self.epoch {
             0 => epoch <= 1 && self.size > position,

@@ -113,22 +113,20 @@ impl Witness {
     fn answer(&self, request: &AddCheckpoint) -> Response {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let judged = judge(request, &self.logs, |origin| memory.seen(origin));
+        let status =
+            StatusCode::from_u16(judged.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let checkpoint = match judged {
             Judgement::Sign(checkpoint) => checkpoint,
-            Judgement::Malformed(why) => return said(StatusCode::BAD_REQUEST, &why),
-            Judgement::Untrusted => {
-                return said(StatusCode::FORBIDDEN, "no key of this log signed it");
-            }
-            Judgement::UnknownOrigin => {
-                return said(StatusCode::NOT_FOUND, "this witness knows no such log");
-            }
+            Judgement::Malformed(why) => return said(status, &why),
+            Judgement::Untrusted => return said(status, "no key of this log signed it"),
+            Judgement::UnknownOrigin => return said(status, "this witness knows no such log"),
             Judgement::Conflict(size) => {
                 let kind = [(header::CONTENT_TYPE, "text/x.tlog.size")];
-                return (StatusCode::CONFLICT, kind, format!("{size}\n")).into_response();
+                return (status, kind, format!("{size}\n")).into_response();
             }
             Judgement::Inconsistent(why) => {
                 tracing::warn!(why, checkpoint = %request.checkpoint.text(), "a log signed what does not fit");
-                return said(StatusCode::UNPROCESSABLE_ENTITY, &why);
+                return said(status, &why);
             }
         };
         let at = u64::try_from(now_micros() / 1_000_000).unwrap_or(0);

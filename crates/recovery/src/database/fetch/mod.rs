@@ -1,9 +1,11 @@
 //! Gives WAL to a recovering PostgreSQL over a unix socket, so that its account needs neither key nor repository.
 
 mod client;
+mod segment_file;
 mod server;
 
 pub use client::{FetchOutcome, wal_fetch};
+pub use segment_file::place_segment;
 pub use server::{FetchServer, Scope};
 
 use std::fs::{self, Permissions};

@@ -2,10 +2,10 @@
 //! wait as files beside its WAL, where a move hands them over.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::DirBuilder;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +17,7 @@ use postgres_physical::lsn::{parse_segment_name, segment_name};
 use postgres_physical::server::{OsUser, remove_tree};
 use repository::{Repository, keys::RecipientPrivate, wal::WalReader};
 
+use super::segment_file::place_segment;
 use super::{ABSENT, FOUND, STAGED, TROUBLE};
 use crate::{Error, Result};
 
@@ -262,34 +263,22 @@ impl Shared {
             ..
         } = self.scope;
         let until = if timeline == last { stop_lsn } else { u64::MAX };
-        match self.reader.segment_until(timeline, segment, until) {
-            Ok(Some(bytes)) => self.stage(timeline, segment, &bytes).map(Some),
+        let path = self
+            .staging
+            .join(segment_name(timeline, segment, segment_bytes));
+        match place_segment(&self.reader, (timeline, segment), until, &path) {
+            Ok(Some(bytes)) => {
+                self.user.own(&path).map_err(|error| error.to_string())?;
+                Ok(Some(Piece::Staged(path, bytes)))
+            }
             Ok(None) => Ok(None),
-            Err(repository::Error::WalHole { .. }) if segment * segment_bytes > until => Ok(None),
+            Err(Error::Repository(repository::Error::WalHole { .. }))
+                if segment * segment_bytes > until =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error.to_string()),
         }
-    }
-
-    fn stage(
-        &self,
-        timeline: u32,
-        segment: u64,
-        bytes: &[u8],
-    ) -> std::result::Result<Piece, String> {
-        let name = segment_name(timeline, segment, self.scope.segment_bytes);
-        let path = self.staging.join(name);
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&path)?;
-            file.write_all(bytes)
-        };
-        write().map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        self.user.own(&path).map_err(|error| error.to_string())?;
-        Ok(Piece::Staged(path, bytes.len() as u64))
     }
 
     fn read_ahead(&self) {

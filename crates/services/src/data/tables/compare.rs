@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use audit::{Entry, RowDigest};
+use audit::{Entry, Hash, RowDigest};
 use futures_util::{TryStreamExt, pin_mut};
 use serde::Serialize;
 use tokio_postgres::error::SqlState;
@@ -13,7 +13,7 @@ use super::batches::{Before, BeforeTree, each_batch};
 use super::covered::{API_KEYS, BATCHED, CoveredTable, FEED_BATCHES, Form, STATED};
 use super::followed::{Claim, Followed, Place, StatedRow};
 use super::keys;
-use super::prints::Prints;
+use super::prints::{Prints, Said, Unlike};
 use super::row::{RowReader, Values, from_json, hash_of, name_of};
 use crate::data::database::{DatabaseError, describe};
 use crate::data::writer::log_number;
@@ -281,7 +281,7 @@ impl Followed {
         let what = if std::ptr::eq(table, &FEED_BATCHES) {
             match found {
                 None => format!("the delivery that {place} speaks of is gone"),
-                Some(found) if found.rows != said => {
+                Some(found) if found.rows != said.rows => {
                     format!("it stands there {} times", found.rows)
                 }
                 Some(_) => {
@@ -295,16 +295,15 @@ impl Followed {
             }
         } else {
             let rows = read_batch(client, table, batch).await?;
-            let unlike = unlike_prints(client, table, rows, place).await?;
+            let unlike = unlike_prints(client, table, rows, said, place).await?;
             match found {
-                None => format!("the {said} rows that {place} speaks of are gone"),
-                Some(found) if found.rows != said => {
-                    let speaks = match said {
+                None => format!("the {} rows that {place} speaks of are gone", said.rows),
+                Some(found) if found.rows != said.rows => {
+                    let speaks = match said.rows {
                         0 => format!("{place} speaks of none"),
                         said => format!("{place} speaks of {said}"),
                     };
-                    let at =
-                        unlike.map(|(first, _)| format!("; the first difference is at {first}"));
+                    let at = unlike.map(|unlike| format!("; {unlike}"));
                     format!(
                         "{} rows are there, and {speaks}{}",
                         found.rows,
@@ -320,13 +319,13 @@ impl Followed {
                         column = Some(differs);
                         format!("{differs} is not what the delivery's is, nor what {place} says")
                     }
-                    (None, Some((first, last))) if first == last => {
-                        row = first;
+                    (None, Some(Unlike::Row(name))) => {
+                        row = name;
                         format!("it is not the row that {place} was written with")
                     }
-                    (None, Some((first, last))) => format!(
-                        "one of the rows from {first} to {last} is not the one that {place} was written with"
-                    ),
+                    (None, Some(unlike)) => {
+                        format!("a row is not the one that {place} was written with: {unlike}")
+                    }
                     (None, None) => format!(
                         "at least one of its rows was changed: {place} was written with others"
                     ),
@@ -421,11 +420,12 @@ fn difference(
     }
 }
 
-/// A delivery whose rows are not those of its entry. `said`: how many it has by the entry.
+/// A delivery whose rows are not those of its entry. `said`: what the entry has of them; nothing where it speaks of
+/// none.
 struct OddBatch {
     batch: Uuid,
     found: Option<RowDigest>,
-    said: u64,
+    said: RowDigest,
     place: Place,
 }
 
@@ -465,7 +465,7 @@ impl<'a> Deliveries<'a> {
         }
         if let Some(claim) = self.claims.next_if(|claim| claim.batch == batch) {
             if claim.digest != found {
-                self.note(batch, Some(found), claim.digest.rows, claim.place);
+                self.note(batch, Some(found), claim.digest, claim.place);
             }
             return;
         }
@@ -473,7 +473,7 @@ impl<'a> Deliveries<'a> {
             .covered
             .binary_search_by_key(&batch, |claim| claim.batch)
         {
-            Ok(index) => self.note(batch, Some(found), 0, self.covered[index].place),
+            Ok(index) => self.note(batch, Some(found), NO_ROWS, self.covered[index].place),
             Err(_) => {
                 self.before.push(found);
                 self.first_before = self.first_before.or(Some(batch));
@@ -482,10 +482,10 @@ impl<'a> Deliveries<'a> {
     }
 
     fn missing(&mut self, claim: &Claim) {
-        self.note(claim.batch, None, claim.digest.rows, claim.place);
+        self.note(claim.batch, None, claim.digest, claim.place);
     }
 
-    fn note(&mut self, batch: Uuid, found: Option<RowDigest>, said: u64, place: Place) {
+    fn note(&mut self, batch: Uuid, found: Option<RowDigest>, said: RowDigest, place: Place) {
         if self.odd.len() < DIFFERENCES_MAX {
             self.odd.push(OddBatch {
                 batch,
@@ -503,6 +503,11 @@ impl<'a> Deliveries<'a> {
         (self.odd, self.before.finish(), self.first_before)
     }
 }
+
+const NO_ROWS: RowDigest = RowDigest {
+    rows: 0,
+    root: Hash::ZERO,
+};
 
 fn unlike_before(found: Before, said: Before, place: Place) -> String {
     if (found.batches, found.rows) == (said.batches, said.rows) {
@@ -568,22 +573,29 @@ async fn delivery_in(
     Ok(FEED_BATCHES.columns.iter().filter_map(said).collect())
 }
 
-/// The first and the last of the first rows of which the entry has other digits.
+/// The first rows of which the entry has other digits.
 async fn unlike_prints(
     client: &Client,
     table: &'static CoveredTable,
     rows: Vec<Values>,
+    digest: RowDigest,
     place: Place,
-) -> Result<Option<(String, String)>, tokio_postgres::Error> {
-    let entry = entry_at(client, place).await?;
+) -> Result<Option<Unlike>, tokio_postgres::Error> {
+    let Some(entry) = entry_at(client, place).await? else {
+        return Ok(None);
+    };
+    let Some(runs) = entry.fields.get(&table.field_prints()) else {
+        return Ok(None);
+    };
     let mut prints = Prints::default();
     for row in rows {
         prints.push(name_of(table, &row), hash_of(table, &row));
     }
-    let said = entry
-        .as_ref()
-        .and_then(|entry| entry.fields.get(&table.field_prints()));
-    Ok(said.and_then(|said| prints.first_unlike(said)))
+    Ok(prints.unlike(Said {
+        digest,
+        runs,
+        places: entry.fields.get(&table.field_places()),
+    }))
 }
 
 async fn read_batch(

@@ -57,6 +57,11 @@ impl CoveredTable {
         format!("prints.{}", self.name)
     }
 
+    /// And with those of the places in runs of its rows, where there are many.
+    pub(crate) fn field_places(&self) -> String {
+        format!("prints.{}.places", self.name)
+    }
+
     /// The field of a baseline that speaks of its batches from before.
     pub(crate) fn field_before(&self) -> String {
         format!("before.{}", self.name)

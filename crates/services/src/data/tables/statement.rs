@@ -149,7 +149,10 @@ impl Statement {
             fields.set(table.field(), leaves.digest().to_string());
             // A delivery itself is one row, of which the entry says nearly all.
             if !std::ptr::eq(table, &FEED_BATCHES) {
-                fields.set(table.field_prints(), prints.text());
+                fields.set(table.field_prints(), prints.runs());
+                if let Some(places) = prints.places() {
+                    fields.set(table.field_places(), places);
+                }
             }
         }
         if let Some(before) = self.baseline {

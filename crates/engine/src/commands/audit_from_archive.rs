@@ -1,0 +1,379 @@
+//! `bre audit verify --archive`: the log from its archive, with the archive's key alone, or from a file of
+//! `bre audit export`. No server has a part in it.
+
+use std::{collections::VecDeque, path::Path, process::ExitCode};
+
+use audit::{
+    BadEntry, Entry, Head, Report, SignedHead, StoredEntry, Verdict, Verifier, VerifyingKey,
+};
+use repository::{
+    archive::{ArchivePart, ArchivedEntries, archive_listing, read_archive},
+    keys::RecipientPrivate,
+};
+use serde::Serialize;
+
+use super::audit::verdict;
+use crate::{
+    audit_outside::{Beside, Extent, Outside},
+    audit_statements::Published,
+    cli::RepositoryArgs,
+    error::Error,
+    exit::Exit,
+    host::{instance::Instance, log::LOG},
+    keys::{audit_reading_key, trusted},
+    opened::Opened,
+    terminal,
+};
+
+#[derive(Debug, Serialize)]
+struct ArchiveReport {
+    road: &'static str,
+    verdict: &'static str,
+    #[serde(flatten)]
+    log: Report,
+    parts: usize,
+    /// Of stretches that a recovery left behind; they are kept.
+    parts_left_behind: usize,
+    /// Parts that cannot be read, each by the name of its object.
+    parts_damaged: Vec<String>,
+    #[serde(flatten)]
+    beside: Beside,
+}
+
+/// From an archive, its key and the public half of the signing key alone, or from what was exported. `place`: a folder
+/// or bucket that holds the archive, or a file of `bre audit export`; the instance's own repository when absent.
+pub(super) fn verify(
+    instance: &Instance,
+    json: bool,
+    place: Option<&str>,
+    args: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    if let Some(file) = place.map(Path::new).filter(|path| path.is_file()) {
+        return verify_export(instance, json, file, args);
+    }
+    if place.is_some() && args.repository.is_some() {
+        return Err(Error::Argument {
+            what: "place of the archive",
+            value: place.unwrap_or_default().to_owned(),
+            reason: "--repository names another one; name one of the two".to_owned(),
+        });
+    }
+    let args = RepositoryArgs {
+        repository: place.map(str::to_owned).or_else(|| args.repository.clone()),
+        keys: args.keys.clone(),
+        cluster: args.cluster.clone(),
+    };
+    let opened = Opened::at(instance, &args)?;
+    let private = audit_reading_key(&opened.keys)?;
+    let keys = trusted(&opened.keys, &opened.repository)?;
+    let outside = Outside::gather(instance, &opened, &keys)?;
+    let archive = Archive::look(&opened, &private, &keys)?;
+    let (mut log, extent) = archive.walk(&outside, &keys)?;
+    let now = jiff::Timestamp::now().as_microsecond();
+    let (word, beside) = outside.judge(&mut log, &extent, now);
+    let report = ArchiveReport {
+        road: "archive",
+        verdict: word.name(),
+        log,
+        parts_left_behind: archive.parts.len() - archive.chain.len(),
+        parts: archive.chain.len(),
+        parts_damaged: archive.damaged,
+        beside,
+    };
+    terminal::result(json, &report, || report.sentences(word));
+    Ok(Exit::of(word).into())
+}
+
+/// What an archive holds, its parts opened once to know their heads.
+struct Archive<'a> {
+    opened: &'a Opened,
+    private: &'a RecipientPrivate,
+    parts: Vec<ArchivePart>,
+    /// From the first to the newest, each going on from the one before, by their places in `parts`.
+    chain: Vec<usize>,
+    begins_at: u64,
+    damaged: Vec<String>,
+    /// Those that the parts hold.
+    heads: Vec<Head>,
+}
+
+impl<'a> Archive<'a> {
+    /// A part that is damaged hides none of the others.
+    fn look(
+        opened: &'a Opened,
+        private: &'a RecipientPrivate,
+        keys: &[VerifyingKey],
+    ) -> Result<Self, Error> {
+        let (mut parts, mut damaged, mut heads) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, read) in archive_listing(&opened.repository, LOG)? {
+            match read {
+                Ok(part) => parts.push(part),
+                Err(error) => damaged.push(format!("`{name}`: {}", told(error)?)),
+            }
+        }
+        for part in &parts {
+            let head = match read_archive(&opened.repository, private, part) {
+                Ok(content) => head_of(&content, keys).map_err(|error| error.to_string()),
+                Err(error) => Err(told(error)?),
+            };
+            match head {
+                Ok(head) => heads.push(head),
+                Err(why) => damaged.push(format!("`{}`: {why}", part.name())),
+            }
+        }
+        let (chain, begins_at) = main_chain(&parts);
+        heads.sort_by_key(|head| (head.epoch, head.size));
+        heads.dedup();
+        Ok(Self {
+            opened,
+            private,
+            chain: chain.into(),
+            begins_at,
+            parts,
+            damaged,
+            heads,
+        })
+    }
+
+    /// The entries against every head that they reach. Those of stretches left behind too: the opening that followed
+    /// has to name what was lost.
+    fn walk(&self, outside: &Outside, keys: &[VerifyingKey]) -> Result<(Report, Extent), Error> {
+        let parts = || self.chain.iter().map(|at| &self.parts[*at]);
+        let end = parts()
+            .next_back()
+            .map_or((0, 0), |part| (part.epoch, part.to));
+        let is_reached = |head: &&Head| (head.epoch, head.size) <= end;
+        let known = outside.heads.iter();
+        let mut heads: Vec<Head> = known.clone().filter(is_reached).cloned().collect();
+        let later: Vec<Head> = known.filter(|head| !is_reached(head)).cloned().collect();
+        heads.extend(self.heads.iter().cloned());
+        heads.sort_by_key(|head| (head.epoch, head.size));
+        heads.dedup_by_key(|head| (head.epoch, head.size, head.last_hash, head.root));
+        let published = Published::read(&self.opened.repository)?;
+        let mut verifier = Verifier::new(LOG, &heads, keys);
+        if self.begins_at > 1 {
+            verifier.reject(
+                0,
+                1,
+                format!("the parts before position {} are missing", self.begins_at),
+            );
+        }
+        for part in parts() {
+            let content = match read_archive(&self.opened.repository, self.private, part) {
+                Ok(content) => content,
+                Err(error) => {
+                    let from = i64::try_from(part.from).unwrap_or(i64::MAX);
+                    let why = format!("`{}`: {}", part.name(), told(error)?);
+                    verifier.reject(part.epoch.into(), from, why);
+                    continue;
+                }
+            };
+            for (position, bytes) in (part.from..).zip(content.entries) {
+                push(&mut verifier, &published, part, position, bytes);
+            }
+        }
+        let mut report = verifier.finish();
+        // One that belongs to no stretch of this chain, or to its end.
+        if let (Some(why), true) = (self.damaged.first(), report.is_sound()) {
+            unreadable_part(&mut report, end, why);
+        }
+        Ok((report, Extent::Part { later }))
+    }
+}
+
+fn unreadable_part(report: &mut Report, (epoch, size): (u32, u64), why: &str) {
+    report.first_bad = Some(BadEntry {
+        epoch: i64::from(epoch),
+        position: i64::try_from(size).map_or(i64::MAX, |size| size.saturating_add(1)),
+    });
+    report.reason = Some(format!("a part of the archive cannot be read: {why}"));
+}
+
+/// What is wrong with one object, in words; an error where nothing can be asked, or the key at hand is not the
+/// archive's.
+fn told(error: repository::Error) -> Result<String, Error> {
+    use repository::Error as E;
+    match error {
+        // A bad sector is of one object.
+        E::Store(repository::StoreError::Io { .. }) => Ok(error.to_string()),
+        E::WrongKey { .. } | E::KeyClosed(_) => Err(error.into()),
+        error if error.is_unavailable() => Err(error.into()),
+        error => Ok(error.to_string()),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ExportReport {
+    road: &'static str,
+    verdict: &'static str,
+    #[serde(flatten)]
+    log: Report,
+    #[serde(flatten)]
+    beside: Beside,
+}
+
+/// One line of `bre audit export`.
+#[derive(Debug, serde::Deserialize)]
+struct Exported {
+    epoch: i64,
+    position: i64,
+    hash: String,
+    canonical: String,
+}
+
+/// Entries from a file, heads from the repository and from beside it. A file that ends before the newest of them was
+/// cut, or is old.
+fn verify_export(
+    instance: &Instance,
+    json: bool,
+    file: &Path,
+    args: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    let opened = Opened::at(instance, args)?;
+    let keys = trusted(&opened.keys, &opened.repository)?;
+    let outside = Outside::gather(instance, &opened, &keys)?;
+    let published = Published::read(&opened.repository)?;
+    let mut verifier = Verifier::new(LOG, &outside.heads, &keys);
+    let lines = std::fs::File::open(file).map_err(Error::file("cannot read", file))?;
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(lines));
+    for (number, line) in lines.enumerate() {
+        let line = line.map_err(Error::file("cannot read", file))?;
+        let entry = exported(&line).map_err(|reason| Error::Argument {
+            what: "file of bre audit export",
+            value: file.display().to_string(),
+            reason: format!("line {}: {reason}", number + 1),
+        })?;
+        take(&mut verifier, &published, &entry);
+    }
+    let mut log = verifier.finish();
+    let now = jiff::Timestamp::now().as_microsecond();
+    let (word, beside) = outside.judge(&mut log, &Extent::Whole, now);
+    let report = ExportReport {
+        road: "export",
+        verdict: word.name(),
+        log,
+        beside,
+    };
+    let log = &report.log;
+    terminal::result(json, &report, || {
+        format!(
+            "road: the file {} and the heads of {}; no server was asked\n\
+             {} entries, {} verified, {} signed heads agreed, the newest at {}\n{}{}",
+            file.display(),
+            opened.location,
+            log.entries,
+            log.verified,
+            log.heads_agreed,
+            log.covered_to,
+            report.beside.sentences(),
+            verdict(log, word)
+        )
+    });
+    Ok(Exit::of(word).into())
+}
+
+fn exported(line: &str) -> Result<StoredEntry, String> {
+    let line: Exported = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let bytes = |hex: &str| audit::hex::decode(hex).map_err(|error| error.to_string());
+    Ok(StoredEntry {
+        epoch: line.epoch,
+        position: line.position,
+        bytes: bytes(&line.canonical)?,
+        hash: bytes(&line.hash)?,
+    })
+}
+
+fn head_of(content: &ArchivedEntries, keys: &[VerifyingKey]) -> Result<Head, Error> {
+    Ok(SignedHead::from_json(&content.signed_head)?.verify(keys)?)
+}
+
+/// The next entry, and what it records of signing keys against what the repository holds.
+fn take(verifier: &mut Verifier, published: &Published, stored: &StoredEntry) {
+    let fault = verifier
+        .push(stored)
+        .and_then(|entry| published.fault_of(&entry));
+    if let Some((bad, reason)) = fault {
+        verifier.reject(bad.epoch, bad.position, reason);
+    }
+}
+
+fn push(
+    verifier: &mut Verifier,
+    published: &Published,
+    part: &ArchivePart,
+    position: u64,
+    bytes: Vec<u8>,
+) {
+    let position = i64::try_from(position).unwrap_or(i64::MAX);
+    let epoch = match Entry::parse(&bytes) {
+        Ok(entry) => i64::from(entry.epoch),
+        Err(error) => return verifier.reject(part.epoch.into(), position, error.to_string()),
+    };
+    let hash = Entry::hash_of(&bytes).as_bytes().to_vec();
+    let stored = StoredEntry {
+        epoch,
+        position,
+        bytes,
+        hash,
+    };
+    take(verifier, published, &stored);
+}
+
+/// From the newest part back to the first, and where the first of them begins.
+fn main_chain(all: &[ArchivePart]) -> (VecDeque<usize>, u64) {
+    let mut chain = VecDeque::new();
+    let places = || all.iter().enumerate();
+    let mut next = places().max_by_key(|(_, part)| (part.epoch, part.to));
+    let mut begins_at = 1;
+    while let Some((at, part)) = next {
+        begins_at = part.from;
+        chain.push_front(at);
+        next =
+            places().find(|(_, before)| before.to + 1 == part.from && before.last == part.previous);
+    }
+    (chain, begins_at)
+}
+
+impl ArchiveReport {
+    fn sentences(&self, word: Verdict) -> String {
+        let log = &self.log;
+        let mut text = format!(
+            "road: the archive, with its own key; no server was asked\n\
+             {} entries in {} parts, {} verified, {} signed heads agreed, the newest at {}\n",
+            log.entries, self.parts, log.verified, log.heads_agreed, log.covered_to
+        );
+        if self.parts_left_behind > 0 {
+            text.push_str(&format!(
+                "{} parts of stretches that a recovery left behind\n",
+                self.parts_left_behind
+            ));
+        }
+        for part in &self.parts_damaged {
+            text.push_str(&format!("FOUND: {part}\n"));
+        }
+        text.push_str(&self.beside.sentences());
+        text.push_str(&verdict(log, word));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(epoch: u32, from: u64, to: u64, previous: &str, last: &str) -> ArchivePart {
+        ArchivePart::new(LOG, epoch, (from, to), previous.into(), last.into())
+    }
+
+    #[test]
+    fn a_stretch_left_behind_is_not_gone_on_from() {
+        let all = [
+            part(1, 1, 40, "0", "a"),
+            part(1, 41, 100, "a", "b"),
+            part(2, 41, 60, "a", "c"),
+        ];
+        assert_eq!(main_chain(&all), (VecDeque::from([0, 2]), 1));
+        let (chain, begins_at) = main_chain(&all[1..]);
+        assert_eq!((chain.len(), begins_at), (1, 41));
+    }
+}
