@@ -226,6 +226,31 @@ fn state(snapshot: &SnapshotSummary) -> &'static str {
     }
 }
 
+/// What needs no key, a line each.
+fn facts_text(snapshot: &SnapshotSummary) -> String {
+    let size = |bytes| indicatif::HumanBytes(bytes).to_string();
+    let rows = [
+        ("component", snapshot.component.clone()),
+        ("id", snapshot.id.clone()),
+        ("state", state(snapshot).to_owned()),
+        ("taken", time(snapshot.taken_at_micros)),
+        (
+            "verified",
+            snapshot.verified_at_micros.map_or("-".to_owned(), time),
+        ),
+        (
+            "based on",
+            snapshot.parent.clone().unwrap_or_else(|| "-".to_owned()),
+        ),
+        ("documents", snapshot.documents.to_string()),
+        ("size", size(snapshot.bytes_source)),
+        ("stored", size(snapshot.bytes_stored)),
+        ("from earlier snapshots", size(snapshot.bytes_reused)),
+    ];
+    let line = |(name, value): &(&str, String)| format!("{name:24}{}\n", word(value));
+    rows.iter().map(line).collect()
+}
+
 /// A snapshot that a command is about.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -299,7 +324,7 @@ impl Asked {
             facts: reader.as_ref().map(SnapshotReader::facts),
         };
         terminal::result(json, &shown, || {
-            let mut text = terminal::named(&self.summary);
+            let mut text = facts_text(&self.summary);
             let Some(documents) = &shown.contents else {
                 return format!(
                     "{text}names of documents     sealed: the private key is not here\n"
