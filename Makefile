@@ -21,6 +21,10 @@ run: setup ## build and start everything on this machine
 	@echo "Starting; Ctrl-C stops everything cleanly."
 	exec "$$CARGO_TARGET_DIR/quick/bre" up --data "$(DATA)" --port "$(PORT)"
 
+install: ## bre, its completion, manual pages and a systemd unit, below PREFIX (usually /usr/local) and DESTDIR
+	cargo build --release --locked -p engine
+	@BRE="$$CARGO_TARGET_DIR/release/bre" PREFIX="$(or $(PREFIX),/usr/local)" DESTDIR="$(DESTDIR)" scripts/install
+
 test: setup ## everything that CI runs
 	@scripts/test
 

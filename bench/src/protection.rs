@@ -32,7 +32,13 @@ pub(crate) fn run_all(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
         let to = system.folder.path().join(format!("restored-{round}"));
         let ours = timed(|| {
             system
-                .bre(&["restore", "--latest", "--to", &to.to_string_lossy()])
+                .bre(&[
+                    "restore",
+                    "database",
+                    "--latest",
+                    "--to",
+                    &to.to_string_lossy(),
+                ])
                 .map(drop)
         })?;
         let theirs = timed(|| restore_tar(&system, &binaries, &base))?;

@@ -111,7 +111,7 @@ impl Serving {
                 }
             }
         };
-        let created = ask(&["keys", "create", "--client", "standard", "--json"])?;
+        let created = ask(&["api-key", "create", "--client", "standard", "--json"])?;
         let created: serde_json::Value = serde_json::from_str(&created)?;
         let key = created["api_key"].as_str().ok_or("no key")?;
         ask(&["import", "ibkr", &book.to_string_lossy()])?;

@@ -53,7 +53,7 @@ pub enum ChainError {
         "log {0} has no entry, so a recovery has nothing to continue from: create or continue the log instead"
     )]
     NothingRecovered(u16),
-    #[error("epoch {epoch}, position {position}: {reason}. Run `bre audit verify`")]
+    #[error("epoch {epoch}, position {position}: {reason}. Run `bre verify audit`")]
     Damaged {
         epoch: i64,
         position: i64,
@@ -61,7 +61,7 @@ pub enum ChainError {
     },
     #[error(
         "a signed head says that log {log} has {size} entries in epoch {epoch}, but the database ends before that or \
-         holds another entry there. Run `bre audit verify`; after a restore, open a new epoch"
+         holds another entry there. Run `bre verify audit`; after a restore, open a new epoch"
     )]
     BehindHead { log: u16, epoch: u32, size: u64 },
     #[error("the head of log {log} at size {size} has {peaks} peaks, which do not fit")]

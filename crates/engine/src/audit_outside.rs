@@ -309,7 +309,7 @@ impl Outside {
             missing.clear();
             not_compared.push(format!(
                 "{} heads that are missing from the repository, the first of epoch {epoch} at size {size}: an opening \
-                 behind the end of this road may account for them; bre audit verify --from-wal sees it",
+                 behind the end of this road may account for them; bre verify audit --from-wal sees it",
                 gone.len()
             ));
         }

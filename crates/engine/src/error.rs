@@ -151,3 +151,70 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a person reads, and the exit code beside it.
+    #[test]
+    fn every_error_of_a_command_says_what_where_and_what_next() {
+        let refused = |what, reason: &str| Error::Refused {
+            what,
+            reason: reason.to_owned(),
+        };
+        let errors = [
+            Error::File {
+                what: "cannot read",
+                path: "/srv/bre/bre.toml".into(),
+                source: std::io::ErrorKind::PermissionDenied.into(),
+            },
+            Error::Settings {
+                path: "/srv/bre/bre.toml".into(),
+                reason: "unknown field `ful`".to_owned(),
+            },
+            Error::FolderTaken {
+                path: "/srv/bre".into(),
+                pid: "77".to_owned(),
+            },
+            Error::NotRunning {
+                path: "/srv/bre".into(),
+            },
+            Error::NotAnnounced {
+                path: "/srv/bre".into(),
+                file: "/srv/bre/run/instance.json".into(),
+            },
+            Error::PortTaken {
+                bind: std::net::Ipv4Addr::LOCALHOST.into(),
+                port: 8000,
+            },
+            Error::ProgramMissing {
+                program: "redis-server",
+                package: "redis-server",
+                setting: "[cache] binary",
+            },
+            Error::KeysMissing {
+                repository: "/srv/bre/repository".to_owned(),
+                missing: "/srv/bre/keys/recipient.pub".into(),
+            },
+            refused("nothing was changed", "give --yes to do it without asking"),
+            Error::Unreachable {
+                what: "no process keeps a standby here",
+                reason: "start it".to_owned(),
+            },
+            Error::Answer {
+                asked: "locates".to_owned(),
+                status: 422,
+                reason: "shares: must be a multiple of 100".to_owned(),
+            },
+            Error::Argument {
+                what: "backup",
+                value: "B9".to_owned(),
+                reason: "the repository has none of this id; see: bre backup list".to_owned(),
+            },
+            Error::Failed("the answer was cut short".to_owned()),
+        ];
+        let lines = errors.map(|error| format!("{:>2}  bre: {error}\n", error.exit() as u8));
+        insta::assert_snapshot!("errors", lines.concat());
+    }
+}

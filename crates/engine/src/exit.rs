@@ -39,7 +39,7 @@ Exit codes:
   3  refused: something stands against it, nothing was changed
   4  not running, or unreachable
   5  partial, or still waiting
-bre audit verify, beside them:
+bre verify audit, beside them:
   6  sound up to a place: what follows is older than a minute, and no signed head covers it
   7  unanchored: no signed head and no anchor vouches for the log
   8  cut: entries or heads that were signed are missing

@@ -157,7 +157,7 @@ impl Publisher {
             return Ok(());
         }
         Err(format!(
-            "`{object}` is the head of another chain: two engines wrote this log, or it was rewritten. Run: bre audit verify"
+            "`{object}` is the head of another chain: two engines wrote this log, or it was rewritten. Run: bre verify audit"
         ))
     }
 

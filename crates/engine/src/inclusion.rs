@@ -99,7 +99,7 @@ pub(crate) async fn prove(
         None => refused(format!(
             "no signed head in the repository reaches the entry {position} yet: one follows within a second or so of the stream"
         )),
-        Some(error) => refused(format!("{error}. Run: bre audit verify")),
+        Some(error) => refused(format!("{error}. Run: bre verify audit")),
     })
 }
 

@@ -215,7 +215,7 @@ pub(crate) fn reading_key(folder: &Path) -> Result<RecipientPrivate, Error> {
     private_key(folder)?.ok_or_else(|| Error::Refused {
         what: "this needs the repository's private key",
         reason: format!(
-            "{} is not there{}. Bring it, or name its folder with --keys DIR",
+            "{} is not there{}. Bring it, or name its folder with --keys-dir DIR",
             folder.join(RECIPIENT).display(),
             writing_key(folder).map_or_else(
                 |_| String::new(),
@@ -259,7 +259,7 @@ pub(crate) fn audit_reading_key(folder: &Path) -> Result<RecipientPrivate, Error
         return Err(Error::Refused {
             what: "this needs the audit archive's private key",
             reason: format!(
-                "{} is not there; the key of the backups does not open the archive. Bring it, or name its folder with --keys DIR",
+                "{} is not there; the key of the backups does not open the archive. Bring it, or name its folder with --keys-dir DIR",
                 path.display()
             ),
         });
@@ -360,6 +360,6 @@ mod tests {
         assert!(error.contains(SIGNING), "{error}");
         std::fs::remove_file(keys.join(RECIPIENT)).unwrap();
         let error = reading_key(&keys).unwrap_err().to_string();
-        assert!(error.contains("--keys"), "{error}");
+        assert!(error.contains("--keys-dir"), "{error}");
     }
 }

@@ -155,7 +155,7 @@ fn in_words(found: Shortfall) -> Missing {
     Missing {
         sentence: format!(
             "the newest WAL is gone, {span}: {known_by} says that on {} {held} {}; now it ends at {} of timeline {}{until}. What was committed \
-             between {waits}. `bre verify repository` says what else is missing; after the restore `bre audit verify` says how many entries",
+             between {waits}. `bre verify repository` says what else is missing; after the restore `bre verify audit` says how many entries",
             time(found.evidence.at_micros),
             Lsn(found.evidence.lsn),
             Lsn(found.end_lsn),

@@ -4,6 +4,10 @@
     reason = "the one room that speaks to standard output"
 )]
 
+mod key_value;
+mod table;
+mod units;
+
 use std::{
     borrow::Cow,
     fmt::Write as _,
@@ -13,6 +17,16 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
+
+pub(crate) use key_value::KeyValue;
+pub(crate) use table::Table;
+pub(crate) use units::{
+    age, bytes as size, count, duration, instant, moment, moment_and_age, moment_from,
+};
+
+/// A screen is read at this width: no line of a table or a block is longer, unless one word is.
+pub(crate) const COLUMNS: usize = 100;
 
 /// Prints a result: as JSON on one line, or by the sentences given.
 pub(crate) fn result<T: Serialize>(json: bool, value: &T, sentences: impl FnOnce() -> String) {
@@ -139,19 +153,53 @@ pub(crate) fn line(text: &str) {
     let _ = out.flush();
 }
 
-/// One thing's facts for people, a line each: its name in words, and its value or a dash.
+/// What a terminal needs to show it.
+fn width(text: &str) -> usize {
+    UnicodeWidthStr::width(text)
+}
+
+/// Broken between words, into lines no longer than `room`; at least one, and a word is never cut: it may be a path or
+/// a command.
+fn fill(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let fits = |line: &String| line.is_empty() || width(line) + 1 + width(word) <= room;
+        if lines.last().is_some_and(fits)
+            && let Some(line) = lines.last_mut()
+        {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+/// One thing's facts by the names that machines read them by, in words.
 pub(crate) fn named(facts: &impl Serialize) -> String {
-    let facts = serde_json::to_value(facts).unwrap_or_default();
-    let facts = facts.as_object().into_iter().flatten();
-    let lines = facts.map(|(name, value)| {
-        let value = match value {
-            serde_json::Value::Null => "-".to_owned(),
-            serde_json::Value::String(text) => word(text).into_owned(),
+    fn words(value: &serde_json::Value) -> String {
+        match value {
+            serde_json::Value::Null => String::new(),
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Array(all) => all.iter().map(words).collect::<Vec<_>>().join(", "),
             other => other.to_string(),
-        };
-        format!("{:24}{value}\n", name.replace('_', " "))
-    });
-    lines.collect()
+        }
+    }
+    let mut block = KeyValue::new();
+    let facts = serde_json::to_value(facts).unwrap_or_default();
+    for (name, value) in facts.as_object().into_iter().flatten() {
+        block.row(&name.replace('_', " "), words(value));
+    }
+    block.text()
+}
+
+/// A sentence of a screen: broken where the screen ends, and what follows a line of it stands further in.
+pub(crate) fn sentence(text: &str) -> String {
+    let lines = fill(&word(text), COLUMNS - 2);
+    lines.join("\n  ") + "\n"
 }
 
 /// Bytes of a result as they come, but for what a terminal would obey.
@@ -246,7 +294,9 @@ mod tests {
             serde_json::from_str::<serde_json::Value>(&shown(&text)).unwrap(),
             value
         );
-        assert!(!named(&value).trim_end().contains(|c: char| c.is_control()));
+        let mut facts = KeyValue::new();
+        facts.row("name", value["name"].as_str().unwrap());
+        assert!(!facts.text().trim_end().contains(|c: char| c.is_control()));
     }
 
     #[test]
@@ -259,14 +309,5 @@ mod tests {
             );
         }
         assert_eq!(only_colours("\u{1b}[2Jx\u{1b}"), r"\u001b[2Jx\u001b");
-    }
-
-    #[test]
-    fn what_people_read_of_a_thing_is_no_json() {
-        let facts = serde_json::json!({ "id": "a", "bytes_stored": 7, "parent": null, "state": "complete" });
-        let text = named(&facts);
-        assert!(text.contains("bytes stored            7\n"), "{text}");
-        assert!(text.contains("parent                  -\n"), "{text}");
-        assert!(!text.contains(['{', '"', '_']), "{text}");
     }
 }

@@ -1,4 +1,5 @@
-//! Which keys open what here, and what a closed one takes with it. `bre repository-key show` and the error of a restore that meets a closed
+//! Which keys open what here, and what a closed one takes with it. `bre repository key show` and the error of a
+//! restore that meets a closed
 //! key both tell this.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -270,7 +271,7 @@ impl KeyOutlook {
     #[must_use]
     pub fn sentence(&self) -> String {
         format!(
-            "With the keys at hand these cannot be read: {}. What is left: {}. `bre repository-key show` lists it by key",
+            "With the keys at hand these cannot be read: {}. What is left: {}. `bre repository key show` lists it by key",
             self.closed.sentence(),
             self.left.sentence()
         )

@@ -387,7 +387,7 @@ impl<'a> Run<'a> {
             dead_at_micros: kill.dead_at_micros,
             epoch_before,
             records: self.records()?,
-            audit: self.ask_json(&["audit", "verify", "--json"])?,
+            audit: self.ask_json(&["verify", "audit", "--json"])?,
             replay: self.ask_json(&["replay", "--json"])?,
             entries: self.exported()?,
         })
@@ -434,7 +434,7 @@ impl Drop for Run<'_> {
         }
         if self.drill.spare {
             // Its process outlives an engine that was killed.
-            let _ = self.system.ask(&["spare", "stop"]);
+            let _ = self.system.ask(&["standby", "stop"]);
         }
     }
 }

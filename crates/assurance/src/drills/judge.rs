@@ -51,7 +51,7 @@ pub struct Report {
     pub failures: Vec<String>,
 }
 
-/// `bre audit verify --json`, as far as the verdict needs it.
+/// `bre verify audit --json`, as far as the verdict needs it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct AuditVerdict {
     pub(crate) entries: u64,

@@ -26,7 +26,7 @@ pub(crate) struct Ready {
     pub(crate) client_id: String,
 }
 
-/// Of `bre spare status --json`, what a drill needs.
+/// Of `bre standby status --json`, what a drill needs.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Spare {
     pub(crate) healthy: bool,
@@ -112,7 +112,7 @@ impl System {
     }
 
     pub(crate) fn spare(&self) -> Option<Spare> {
-        let (_, printed) = self.ask(&["spare", "status", "--json"]).ok()?;
+        let (_, printed) = self.ask(&["standby", "status", "--json"]).ok()?;
         serde_json::from_str(&printed).ok()
     }
 

@@ -86,29 +86,6 @@ impl Check {
             detail,
         }
     }
-
-    /// One line for people, and one for each warning.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let word = match self.verdict {
-            Verdict::Passed => "passed ",
-            Verdict::Failed => "FAILED ",
-            Verdict::Skipped => "skipped",
-        };
-        let mut line = match &self.why {
-            Some(why) => format!("{word}  {}: {}", self.name, one_line(why)),
-            None => format!("{word}  {}", self.name),
-        };
-        for warning in &self.warnings {
-            line.push_str(&format!("\n         warning: {}", one_line(warning)));
-        }
-        line
-    }
-}
-
-/// A name of the cluster cannot begin a line of its own.
-fn one_line(text: &str) -> String {
-    text.replace('\n', "\\n")
 }
 
 /// Every check was made and passed, as far as there is anything here that it could look at.

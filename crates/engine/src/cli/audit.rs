@@ -4,17 +4,11 @@ use super::*;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Walk the chain against the signed heads; names the first bad entry.
-    Verify {
-        #[command(flatten)]
-        road: AuditRoad,
-        #[command(flatten)]
-        args: AuditArgs,
-    },
     /// Seal what is new in the log to the archive's own key and put it into the repository, where nothing expires it.
     Archive(AuditArgs),
     /// The signed heads that the repository keeps.
-    Heads(RepositoryArgs),
+    #[command(subcommand)]
+    Head(HeadCommand),
     /// Every entry's canonical bytes, one JSON line each.
     Export(AuditArgs),
     /// Proof that a quote or a step of a locate is in the log, for somebody who has neither log nor repository: bre audit check-proof.
@@ -40,6 +34,12 @@ pub(crate) enum AuditCommand {
     /// The audit archive's own key: who can read the archive; a new key beside the old one, and the old one let go.
     #[command(subcommand)]
     Key(AuditKeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HeadCommand {
+    /// Every head: epoch, size, when it was signed.
+    List(RepositoryArgs),
 }
 
 /// Which way to the entries; the running server's own answers when none is named.

@@ -9,7 +9,7 @@ pub(crate) struct ImportArgs {
     /// The name under which it counts as a source; the kind's own when absent.
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
-    /// When a file without a time of its own was true, for example 2026-03-23T13:23:00Z; now when absent.
+    /// When a file without a time of its own was true, for example 2026-04-01T13:23:00Z; now when absent.
     #[arg(long, value_name = "TIME")]
     pub(crate) valid_at: Option<String>,
     /// Take it although it is further from the batch before it than the limits allow: you have looked, and the market did that. On the record.
@@ -122,56 +122,12 @@ pub(crate) struct MinimumRateArgs {
     pub(crate) ticker: String,
     /// A fraction a year: 0.05 is 5 %. What counts and what was set is shown when absent.
     pub(crate) rate: Option<String>,
-    /// From when on, for example 2026-12-01T09:30:00-05:00; now when absent.
+    /// From when on, for example 2026-04-01T09:30:00-04:00; now when absent.
     #[arg(long, value_name = "TIME", requires = "rate")]
     pub(crate) valid_from: Option<String>,
     /// Until when; without an end when absent.
     #[arg(long, value_name = "TIME", requires = "rate")]
     pub(crate) valid_to: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum LocateCommand {
-    /// What may be sold short, what orders at the market reserve, what was sold: of a locate, of a ticker, or of all tickers.
-    Availability {
-        /// A locate's id or a ticker; every ticker with locates in force when absent.
-        of: Option<String>,
-        #[command(flatten)]
-        public: PublicArgs,
-    },
-    /// One locate as it is now.
-    Show {
-        locate: String,
-        #[command(flatten)]
-        public: PublicArgs,
-    },
-    /// Record what an order does with a locate's shares, once for each order.
-    Use(LocateUseArgs),
-    /// Serve locates again for a trade date of which a recovery may have lost grants: you have compared them with what clients hold. On the
-    /// record.
-    Reopen {
-        /// Do it without asking.
-        #[arg(long)]
-        yes: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LocateUseArgs {
-    pub(crate) locate: String,
-    /// The order's own id; sent again, it is answered again.
-    #[arg(long, value_name = "ID")]
-    pub(crate) order: String,
-    #[arg(long)]
-    pub(crate) shares: u64,
-    /// sell_short or buy_to_cover.
-    #[arg(long, default_value = "sell_short")]
-    pub(crate) side: String,
-    /// used, reserved while the order is at the market, or released when it ended without an execution.
-    #[arg(long, default_value = "used")]
-    pub(crate) state: String,
-    #[command(flatten)]
-    pub(crate) public: PublicArgs,
 }
 
 #[derive(Debug, Subcommand)]

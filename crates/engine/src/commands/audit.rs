@@ -14,7 +14,7 @@ use super::{
 use crate::{
     audit_outside::{self, Beside, Extent, Outside},
     audit_statements,
-    cli::{AuditArgs, AuditCommand, AuditReopenArgs, AuditRoad, RepositoryArgs},
+    cli::{AuditArgs, AuditCommand, AuditReopenArgs, AuditRoad, HeadCommand, RepositoryArgs},
     config::Config,
     error::Error,
     exit::Exit,
@@ -31,13 +31,11 @@ pub(crate) async fn run(
     command: AuditCommand,
 ) -> Result<ExitCode, Error> {
     match command {
-        // What brings a copy back waits by itself, and was asked before: `run_apart`.
-        AuditCommand::Verify { args, .. } => verify(instance, json, &args).await,
         AuditCommand::Archive(args) => {
             let database = database(instance, &args)?;
             audit_archive::archive(instance, json, &database, &args).await
         }
-        AuditCommand::Heads(args) => list_heads(instance, json, &args),
+        AuditCommand::Head(HeadCommand::List(args)) => list_heads(instance, json, &args),
         AuditCommand::Export(args) => export(instance, &args).await,
         AuditCommand::Prove(args) => audit_prove::prove(instance, json, &args).await,
         AuditCommand::CheckProof {
@@ -62,15 +60,13 @@ pub(super) fn database(instance: &Instance, args: &AuditArgs) -> Result<String, 
     )
 }
 
-/// Verification on a road that asks no running server; `None`: the command is another one.
-pub(crate) fn run_apart(
+/// Verification on a road that asks no running server; `None`: the running server is to be asked.
+pub(super) fn run_apart(
     instance: &Instance,
     json: bool,
-    command: &AuditCommand,
+    road: &AuditRoad,
+    args: &AuditArgs,
 ) -> Option<Result<ExitCode, Error>> {
-    let AuditCommand::Verify { road, args } = command else {
-        return None;
-    };
     let reach = match road {
         AuditRoad { from_wal: true, .. } => Reach::NewestWal,
         AuditRoad {
@@ -109,7 +105,11 @@ struct Verified {
     beside: Beside,
 }
 
-async fn verify(instance: &Instance, json: bool, args: &AuditArgs) -> Result<ExitCode, Error> {
+pub(super) async fn verify(
+    instance: &Instance,
+    json: bool,
+    args: &AuditArgs,
+) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, &args.repository)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
     let mut outside = Outside::gather(instance, &opened, &keys)?;
@@ -128,7 +128,7 @@ async fn verify(instance: &Instance, json: bool, args: &AuditArgs) -> Result<Exi
         report.verdict = word.name();
     }
     let road = format!(
-        "road: the running server's own answers (bre audit verify --from-wal asks the repository alone)\n{}",
+        "road: the running server's own answers (bre verify audit --from-wal asks the repository alone)\n{}",
         beside.sentences()
     );
     let verified = Verified {

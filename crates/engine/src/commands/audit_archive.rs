@@ -241,7 +241,7 @@ impl Pass {
         Error::Refused {
             what: "the log is not archived further",
             reason: format!(
-                "after position {}: {why}. Run: bre audit verify",
+                "after position {}: {why}. Run: bre verify audit",
                 self.position
             ),
         }

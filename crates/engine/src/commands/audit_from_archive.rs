@@ -1,4 +1,4 @@
-//! `bre audit verify --archive`: the log from its archive, with the archive's key alone, or from a file of
+//! `bre verify audit --archive`: the log from its archive, with the archive's key alone, or from a file of
 //! `bre audit export`. No server has a part in it.
 
 use std::{collections::VecDeque, path::Path, process::ExitCode};

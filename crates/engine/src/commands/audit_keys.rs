@@ -1,4 +1,5 @@
-//! `bre audit key`: who can read the audit archive; a new key beside the old one, and the old one let go. As `bre repository-key`, for a
+//! `bre audit key`: who can read the audit archive; a new key beside the old one, and the old one let go. As `bre
+//! repository key`, for a
 //! pair that opens nothing else.
 
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use crate::{
     host::{instance::Instance, progress::Steps},
     keys::rotation::{AUDIT, Rotation, finish},
     opened::Opened,
-    terminal,
+    terminal::{self, KeyValue},
 };
 
 pub(super) fn run(
@@ -54,31 +55,33 @@ fn show(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
             .into_iter()
             .collect(),
     };
-    terminal::result(json, &shown, || shown.sentences());
+    terminal::result(json, &shown, || shown.text());
     Ok(ExitCode::SUCCESS)
 }
 
 impl Shown {
-    fn sentences(&self) -> String {
-        let mut text = format!(
-            "key          {}\nprivate key  {}\n",
-            self.recipient_id,
-            match self.private_key_here {
-                true =>
-                    "here; whoever may read the archive should have it, and this host needs it not",
-                false => "not here: this host writes the archive and cannot read it",
-            }
-        );
-        for recipient in &self.recipients {
-            text.push_str(&format!("recipient    {recipient}\n"));
-        }
+    fn text(&self) -> String {
+        let mut facts = KeyValue::new();
+        facts
+            .row("key", &self.recipient_id)
+            .row(
+                "private key",
+                match self.private_key_here {
+                    true => "here; whoever may read the archive should have it, and this host does not need it",
+                    false => "not here: this host writes the archive and cannot read it",
+                },
+            )
+            .rows("recipient", &self.recipients);
         if self.data_keys_not_sealed_to_it > 0 {
-            text.push_str(&format!(
-                "unfinished   {} data keys are sealed to other keys only: bre audit key rotate finishes that\n",
-                self.data_keys_not_sealed_to_it
-            ));
+            facts.row(
+                "unfinished",
+                format!(
+                    "{} data keys are sealed to other keys only: bre audit key rotate finishes that",
+                    self.data_keys_not_sealed_to_it
+                ),
+            );
         }
-        text
+        facts.text()
     }
 }
 

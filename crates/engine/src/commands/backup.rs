@@ -1,4 +1,4 @@
-//! `bre backup`: take, list, show, verify, export.
+//! `bre backup`: take, list, show, export; `bre verify backup`.
 
 use std::{path::Path, process::ExitCode};
 
@@ -10,7 +10,7 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{expire, pages, prove, stream_told::take_a_backup};
+use super::{expire, stream_told::take_a_backup};
 use crate::{
     cli::{BackupCommand, ReadingArgs, RepositoryArgs},
     clusters,
@@ -24,7 +24,7 @@ use crate::{
         record::{self, Event},
     },
     opened::Opened,
-    terminal::{self, time},
+    terminal::{self, KeyValue, Table, age, count, duration, moment_and_age, sentence, size, time},
     up::backups::{Reading, backup_of_running},
 };
 
@@ -51,25 +51,6 @@ pub(crate) fn run(
         } => take_named(instance, json, kind.into(), reading, name),
         BackupCommand::List(args) => list(instance, json, &args),
         BackupCommand::Show { id, repository } => show(instance, json, &id, &repository),
-        BackupCommand::Verify {
-            live: true,
-            repository,
-            ..
-        } => pages::verify(instance, json, &repository),
-        BackupCommand::RepairPages {
-            dry_run,
-            yes,
-            work,
-            repository,
-        } => pages::repair(instance, json, (dry_run, yes), work, &repository),
-        BackupCommand::Verify { id, repository, .. } => {
-            verify(instance, json, id.as_deref(), &repository)
-        }
-        BackupCommand::Prove {
-            id,
-            work,
-            repository,
-        } => prove::run(instance, json, id.as_deref(), work, &repository),
         BackupCommand::Expire(args) => expire::run(instance, json, &args),
         BackupCommand::Export {
             id,
@@ -133,31 +114,6 @@ impl From<&BackupSummary> for Shown {
     }
 }
 
-impl Shown {
-    fn line(&self) -> String {
-        format!(
-            "{}  {:?}  {:?}  {} .. {}  timeline {}  {} -> {}  {}{}",
-            self.id,
-            self.kind,
-            self.state,
-            self.start_lsn,
-            self.stop_lsn,
-            self.timeline,
-            indicatif::HumanBytes(self.bytes_source),
-            indicatif::HumanBytes(self.bytes_stored),
-            match (&self.proof_failed_at, &self.restored_and_proved_at) {
-                (Some(at), _) => format!("PROOF FAILED {at}"),
-                (None, Some(at)) => format!("proved {at}"),
-                (None, None) => "not proved".to_owned(),
-            },
-            match self.damaged_pages {
-                0 => String::new(),
-                pages => format!("  {pages} DAMAGED PAGES"),
-            }
-        )
-    }
-}
-
 impl From<crate::cli::BackupKind> for repository::backup::BackupKind {
     fn from(kind: crate::cli::BackupKind) -> Self {
         match kind {
@@ -185,34 +141,44 @@ struct Taken {
 }
 
 impl Taken {
-    fn sentence(&self) -> String {
+    fn text(&self) -> String {
         let backup = &self.backup;
-        let mut text = backup.line();
+        let mut facts = KeyValue::new();
+        facts
+            .row("backup", &backup.id)
+            .row("kind", kind_word(backup.kind))
+            .row(
+                "state",
+                match backup.state {
+                    BackupState::Complete => "complete",
+                    _ => "waits for WAL: bre backup list says when it is complete",
+                },
+            )
+            .maybe("why full", self.why_full.as_ref())
+            .row(
+                "size",
+                format!(
+                    "{} in {}",
+                    size(backup.bytes_source),
+                    count(backup.files, "file")
+                ),
+            )
+            .row("read", size(self.bytes_read))
+            .row("stored", size(backup.bytes_stored));
         if backup.bytes_reused + backup.bytes_resumed > 0 {
-            let bytes = indicatif::HumanBytes;
-            text.push_str(&format!(
-                "\n  reused: {} of earlier backups, {} of an attempt that was killed",
-                bytes(backup.bytes_reused),
-                bytes(backup.bytes_resumed)
-            ));
-        }
-        if let Some(why) = &self.why_full {
-            text.push_str(&format!("\n  taken as a full backup: {why}"));
+            let (reused, resumed) = (size(backup.bytes_reused), size(backup.bytes_resumed));
+            facts.row(
+                "reused",
+                format!("{reused} of earlier backups, {resumed} of an attempt that was stopped"),
+            );
         }
         if backup.kind == repository::backup::BackupKind::Incremental {
-            text.push_str(&format!(
-                "\n  changed pages: {}; read {}",
-                self.changed_pages,
-                indicatif::HumanBytes(self.bytes_read)
-            ));
+            facts.row("changed pages", self.changed_pages);
         }
-        if let Some(why) = &self.why_not_named {
-            text.push_str(&format!("\n  every page was read: {why}"));
-        }
-        for warning in &self.warnings {
-            text.push_str(&format!("\n  WARNING: {warning}"));
-        }
-        text
+        facts
+            .maybe("every page read", self.why_not_named.as_ref())
+            .rows("WARNING", &self.warnings);
+        facts.text()
     }
 }
 
@@ -276,7 +242,7 @@ fn show_taken(
         why_full: outcome.why_full,
         warnings: outcome.warnings,
     };
-    terminal::result(json, &taken, || taken.sentence());
+    terminal::result(json, &taken, || taken.text());
     Ok(if taken.backup.state == BackupState::Complete {
         ExitCode::SUCCESS
     } else {
@@ -290,8 +256,8 @@ fn list(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCo
     let all = catalogue(&opened.repository)?;
     let shown: Vec<Shown> = all.backups.iter().map(Shown::from).collect();
     terminal::result(json, &shown, || match shown.as_slice() {
-        [] => format!("no backup in {}", opened.location),
-        backups => backups.iter().map(|backup| backup.line() + "\n").collect(),
+        [] => format!("no backup in {}: bre backup run", opened.location),
+        _ => table(&all.backups, jiff::Timestamp::now().as_microsecond()),
     });
     for damaged in &all.damaged {
         terminal::note(&format!("bre: {damaged}"));
@@ -306,6 +272,65 @@ fn list(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCo
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// In the words of a person.
+fn state_word(state: BackupState) -> &'static str {
+    match state {
+        BackupState::Complete => "complete",
+        BackupState::Waiting => "waiting for WAL",
+        BackupState::Failed => "FAILED",
+        BackupState::Expiring => "expiring",
+    }
+}
+
+fn kind_word(kind: repository::backup::BackupKind) -> &'static str {
+    match kind {
+        repository::backup::BackupKind::Full => "full",
+        repository::backup::BackupKind::Incremental => "incremental",
+    }
+}
+
+fn tested(backup: &BackupSummary, now_micros: i64) -> String {
+    match (
+        backup.proof_failed_at_micros,
+        backup.restored_and_proved_at_micros,
+    ) {
+        (Some(at), _) => format!("FAILED {}", age(now_micros, at)),
+        (None, Some(at)) => format!("passed {}", age(now_micros, at)),
+        (None, None) => String::new(),
+    }
+}
+
+fn table(backups: &[BackupSummary], now_micros: i64) -> String {
+    let mut table = Table::new(&[
+        "id",
+        "kind",
+        "state",
+        ">age",
+        ">size",
+        ">stored",
+        "restore test",
+    ]);
+    for backup in backups {
+        let test = tested(backup, now_micros);
+        let damaged = (backup.damaged_pages > 0)
+            .then(|| format!("{} DAMAGED", count(backup.damaged_pages, "page")));
+        let notes: Vec<String> = [Some(test).filter(|test| !test.is_empty()), damaged]
+            .into_iter()
+            .flatten()
+            .collect();
+        table.row([
+            backup.id.clone(),
+            kind_word(backup.kind).to_owned(),
+            state_word(backup.state).to_owned(),
+            duration(now_micros.saturating_sub(backup.finished_at_micros)),
+            size(backup.bytes_source),
+            size(backup.bytes_stored),
+            notes.join("; "),
+        ]);
+    }
+    table.text()
 }
 
 /// The newest hole of the newest timeline that no backup makes up for.
@@ -352,8 +377,72 @@ fn show(
         label: backup.label.clone(),
         wal_segment_bytes: backup.wal_segment_bytes,
     };
-    terminal::result(json, &details, || terminal::named(&details));
+    terminal::result(json, &details, || {
+        facts(backup, jiff::Timestamp::now().as_microsecond())
+    });
     Ok(ExitCode::SUCCESS)
+}
+
+fn facts(backup: &BackupSummary, now_micros: i64) -> String {
+    let mut facts = KeyValue::new();
+    facts
+        .row("id", &backup.id)
+        .row("kind", kind_word(backup.kind))
+        .row("state", state_word(backup.state))
+        .maybe("based on", backup.parent.as_ref())
+        .row("restore test", tested(backup, now_micros))
+        .row(
+            "started",
+            moment_and_age(now_micros, backup.started_at_micros),
+        )
+        .row(
+            "took",
+            duration(
+                backup
+                    .finished_at_micros
+                    .saturating_sub(backup.started_at_micros),
+            ),
+        )
+        .row(
+            "WAL that it needs",
+            format!(
+                "LSN {} to {} on timeline {}",
+                Lsn(backup.start_lsn),
+                Lsn(backup.stop_lsn),
+                backup.timeline
+            ),
+        )
+        .row(
+            "size",
+            format!(
+                "{} in {}",
+                size(backup.bytes_source),
+                count(backup.files, "file")
+            ),
+        )
+        .row("stored", size(backup.bytes_stored))
+        .row(
+            "reused",
+            format!("{} of earlier backups", size(backup.bytes_reused)),
+        )
+        .row(
+            "resumed",
+            format!(
+                "{} of an attempt that was stopped",
+                size(backup.bytes_resumed)
+            ),
+        )
+        .row("damaged pages", backup.damaged_pages.to_string())
+        .row("label", &backup.label)
+        .row("PostgreSQL", version(backup.pg_version))
+        .row("system identifier", backup.system_identifier.to_string())
+        .row("WAL segments", size(backup.wal_segment_bytes));
+    facts.text()
+}
+
+/// PostgreSQL's number of its version, as it prints it.
+fn version(number: u32) -> String {
+    format!("{}.{}", number / 10_000, number % 10_000)
 }
 
 #[derive(Debug, Serialize)]
@@ -368,7 +457,7 @@ struct Verified {
     sound: bool,
 }
 
-fn verify(
+pub(super) fn verify(
     instance: &Instance,
     json: bool,
     id: Option<&str>,
@@ -387,7 +476,7 @@ fn verify(
     }
     let sound =
         results.iter().all(|result| result.sound) && (id.is_some() || all.damaged.is_empty());
-    terminal::result(json, &results, || results.iter().map(sentence).collect());
+    terminal::result(json, &results, || verified_table(&results));
     for damaged in &all.damaged {
         terminal::note(&format!("bre: {damaged}"));
     }
@@ -433,20 +522,26 @@ fn verify_one(
     })
 }
 
-fn sentence(result: &Verified) -> String {
-    let mut text = format!(
-        "{}  {:?}  {} files, {} read back: {}\n",
-        result.id,
-        result.state,
-        result.files,
-        indicatif::HumanBytes(result.bytes),
-        if result.sound { "sound" } else { "DAMAGED" }
-    );
-    for (object, reason, files) in &result.damaged {
-        text.push_str(&format!(
-            "  {object}: {reason} ({} files need it)\n",
-            files.len()
-        ));
+fn verified_table(results: &[Verified]) -> String {
+    let mut table = Table::new(&["id", "state", ">files", ">read back", "verdict"]);
+    for result in results {
+        table.row([
+            result.id.clone(),
+            state_word(result.state).to_owned(),
+            result.files.to_string(),
+            size(result.bytes),
+            if result.sound { "sound" } else { "NOT SOUND" }.to_owned(),
+        ]);
+    }
+    let mut text = table.text();
+    for result in results {
+        for (object, reason, files) in &result.damaged {
+            let needed = count(files.len() as u64, "file");
+            let id = &result.id;
+            text.push_str(&sentence(&format!(
+                "DAMAGED {object} of {id}: {reason} ({needed} of the cluster in it)"
+            )));
+        }
     }
     text
 }
@@ -478,3 +573,7 @@ fn export(
     });
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+#[path = "screens/backup.rs"]
+mod screens;

@@ -1,4 +1,5 @@
-//! `bre detach`: lets go of a cluster that the engine does not own any more. Without it the slot keeps WAL for ever.
+//! `bre wal detach`: lets go of a cluster that the engine does not own any more. Without it the slot keeps WAL for
+//! ever.
 
 use backup::database::{drop_slot, set_strict, slot_status};
 use postgres_physical::wire::ConnectOptions;

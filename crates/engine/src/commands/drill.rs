@@ -1,25 +1,63 @@
-//! `bre drill SCENARIO`, and the hidden command that is one of its clients.
+//! `bre drill run SCENARIO`, and the hidden command that is one of its clients.
 
 use std::{process::ExitCode, sync::Arc};
+
+use clap::CommandFactory;
+use serde::Serialize;
 
 use assurance::drills::{Fault, Proxy, Report, client::Client, database_loss::DatabaseLoss};
 
 use crate::{
-    cli::{DatabaseLossArgs, DrillClientArgs, DrillCommand},
+    cli::{Cli, DatabaseLossArgs, DrillClientArgs, DrillCommand, DrillScenario},
     error::Error,
     host::location::Location,
-    terminal,
+    terminal::{self, KeyValue, Table},
 };
 
 pub(crate) fn run(json: bool, command: DrillCommand) -> Result<ExitCode, Error> {
-    let DrillCommand::DatabaseLoss(args) = command;
+    let DrillCommand::Run(scenario) = command else {
+        list(json);
+        return Ok(ExitCode::SUCCESS);
+    };
+    let DrillScenario::DatabaseLoss(args) = *scenario;
     let report = drill(args)?.run(&mut |step| terminal::note(step))?;
-    terminal::result(json, &report, || sentences(&report));
+    terminal::result(json, &report, || text(&report));
     Ok(if report.passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// What the command line itself knows of them.
+fn list(json: bool) {
+    let run = Cli::command();
+    let run = run
+        .find_subcommand("drill")
+        .and_then(|drill| drill.find_subcommand("run"));
+    let drills = run.into_iter().flat_map(clap::Command::get_subcommands);
+    let drills = drills.filter(|drill| drill.get_name() != "help");
+    let told = |drill: &clap::Command| Scenario {
+        name: drill.get_name().to_owned(),
+        about: drill
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    };
+    let drills: Vec<Scenario> = drills.map(told).collect();
+    terminal::result(json, &drills, || {
+        let mut table = Table::new(&["drill", "what it does"]);
+        for drill in &drills {
+            table.row([drill.name.clone(), drill.about.clone()]);
+        }
+        table.text()
+    });
+}
+
+#[derive(Debug, Serialize)]
+struct Scenario {
+    name: String,
+    about: String,
 }
 
 fn drill(args: DatabaseLossArgs) -> Result<DatabaseLoss, Error> {
@@ -33,7 +71,7 @@ fn drill(args: DatabaseLossArgs) -> Result<DatabaseLoss, Error> {
         repository: repository.map(|location| location.to_string()),
         strict: args.strict,
         and_engine: args.and_engine,
-        spare: args.spare,
+        spare: args.standby,
         fault: args.fault,
         proxy,
         clients: usize::from(args.clients),
@@ -80,36 +118,51 @@ fn proxy(
     }
 }
 
-fn sentences(report: &Report) -> String {
-    let mut text = format!(
-        "{} ({} mode, {} clients, seed {})\n\
-         acknowledged {}, recovered {}, lost {}, in doubt {} (of them on record {})\n\
-         RPO {:.3} s, RTO {:.3} s; audit log {} ({} entries); replayed {}, mismatches {}\n{}\n",
-        report.scenario,
-        report.mode,
-        report.clients,
-        report.seed,
-        report.acknowledged,
-        report.recovered,
-        report.lost,
-        report.in_doubt,
-        report.in_doubt_recorded,
-        report.rpo_seconds,
-        report.rto_seconds,
-        if report.audit_verified {
-            "verified"
-        } else {
-            "NOT VERIFIED"
-        },
-        report.audit_entries,
-        report.replayed,
-        report.replay_mismatches,
-        if report.passed { "passed" } else { "FAILED" },
-    );
-    for failure in &report.failures {
-        text.push_str(&format!("  {failure}\n"));
-    }
-    text
+fn text(report: &Report) -> String {
+    let mut facts = KeyValue::new();
+    facts
+        .row("result", if report.passed { "passed" } else { "FAILED" })
+        .row(
+            "drill",
+            format!(
+                "{} in {} mode, {} clients, seed {}",
+                report.scenario, report.mode, report.clients, report.seed
+            ),
+        )
+        .row("RPO", format!("{:.3} s", report.rpo_seconds))
+        .row("RTO", format!("{:.3} s", report.rto_seconds))
+        .row(
+            "answers",
+            format!(
+                "{} acknowledged, {} recovered, {} lost, {} in doubt ({} of them on record)",
+                report.acknowledged,
+                report.recovered,
+                report.lost,
+                report.in_doubt,
+                report.in_doubt_recorded
+            ),
+        )
+        .row(
+            "audit log",
+            format!(
+                "{}, {} entries",
+                if report.audit_verified {
+                    "verified"
+                } else {
+                    "NOT VERIFIED"
+                },
+                report.audit_entries
+            ),
+        )
+        .row(
+            "replayed",
+            format!(
+                "{} quotes, {} mismatches",
+                report.replayed, report.replay_mismatches
+            ),
+        )
+        .rows("FAILURE", &report.failures);
+    facts.text()
 }
 
 pub(crate) async fn client(args: DrillClientArgs) -> Result<(), Error> {

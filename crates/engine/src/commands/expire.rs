@@ -1,9 +1,9 @@
 //! `bre backup expire`: what may go by the rules, why, and then that it goes.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
 use postgres_physical::wire::ConnectOptions;
-use repository::retention::{Action, Decision, Expired, Plan, Rules};
+use repository::retention::{Action, Decision, Expired, Plan, Rules, Subject};
 use serde::Serialize;
 
 use super::restore::interrupted;
@@ -17,7 +17,7 @@ use crate::{
     keys,
     opened::Opened,
     question::confirmed,
-    terminal::{self, time},
+    terminal::{self, KeyValue, Table, moment_from, size, time},
 };
 
 #[derive(Debug, Serialize)]
@@ -142,40 +142,49 @@ fn explained(plan: &Plan) -> String {
         Action::Expire => 2,
         Action::Sweep => 3,
     };
-    let mut lines: BTreeMap<u8, Vec<String>> = BTreeMap::new();
-    for decision in &plan.decisions {
-        lines
-            .entry(order(decision.action))
-            .or_default()
-            .push(line(decision));
+    let mut decisions: Vec<&Decision> = plan.decisions.iter().collect();
+    decisions.sort_by_key(|decision| order(decision.action));
+    let mut table = Table::new(&["decision", "what", "which", ">objects", ">size", "why"]);
+    for decision in decisions {
+        let action = match decision.action {
+            Action::Keep => "keep",
+            Action::Wait => "wait",
+            Action::Expire => "EXPIRE",
+            Action::Sweep => "DELETE",
+        };
+        table.row([
+            action.to_owned(),
+            subject(decision.subject).to_owned(),
+            decision.which.clone(),
+            decision.objects.to_string(),
+            size(decision.bytes),
+            decision.reason.clone(),
+        ]);
     }
-    let mut text: String = lines.into_values().flatten().collect();
-    for warning in &plan.warnings {
-        text.push_str(&format!("warning  {warning}\n"));
-    }
+    let mut facts = KeyValue::new();
+    facts.rows("warning", &plan.warnings);
     if let Some(from) = plan.window_from_micros {
-        text.push_str(&format!(
-            "every moment from {} on can be restored\n",
-            time(from)
-        ));
+        facts.row(
+            "restorable",
+            format!("every moment from {} on", moment_from(from)),
+        );
     }
-    text
+    format!("{}\n{}", table.text(), facts.text())
 }
 
-fn line(decision: &Decision) -> String {
-    let action = match decision.action {
-        Action::Keep => "keep",
-        Action::Wait => "wait",
-        Action::Expire => "EXPIRE",
-        Action::Sweep => "DELETE",
-    };
-    let subject = format!("{:?}", decision.subject).to_lowercase();
-    format!(
-        "{action:<7} {subject:<9} {which}{space}({objects} objects, {bytes}): {reason}\n",
-        which = decision.which,
-        space = if decision.which.is_empty() { "" } else { "  " },
-        objects = decision.objects,
-        bytes = indicatif::HumanBytes(decision.bytes),
-        reason = decision.reason,
-    )
+fn subject(subject: Subject) -> &'static str {
+    match subject {
+        Subject::Backup => "backup",
+        Subject::Snapshot => "snapshot",
+        Subject::Wal => "WAL",
+        Subject::Packs => "packs",
+        Subject::Wraps => "key wraps",
+        Subject::Holes => "hole records",
+        Subject::Leftovers => "leftovers",
+        Subject::Tombstone => "tombstone",
+    }
 }
+
+#[cfg(test)]
+#[path = "screens/expire.rs"]
+mod screens;

@@ -8,7 +8,7 @@ use crate::{
     cli::FeedCommand,
     error::Error,
     host::{control::Control, instance::Instance, person::who},
-    terminal,
+    terminal::{self, Table, instant},
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,21 +58,25 @@ fn table(items: &[Line]) -> String {
     if items.is_empty() {
         return "nothing is held".to_owned();
     }
-    let mut text = format!(
-        "{:<12} {:<12} {:<16} {:>14} {:>14}  {:<27}  reason\n",
-        "source", "subject", "figure", "in force", "held", "said at"
-    );
+    let mut table = Table::new(&[
+        "source",
+        "subject",
+        "figure",
+        ">in force",
+        ">held",
+        "said at",
+        "reason",
+    ]);
     for line in items {
-        text.push_str(&format!(
-            "{:<12} {:<12} {:<16} {:>14} {:>14}  {:<27}  {}\n",
-            line.source,
-            line.subject,
-            line.figure,
-            line.in_force,
-            line.held,
-            line.valid_at,
-            line.reason
-        ));
+        table.row([
+            line.source.clone(),
+            line.subject.clone(),
+            line.figure.clone(),
+            line.in_force.clone(),
+            line.held.clone(),
+            instant(&line.valid_at),
+            line.reason.clone(),
+        ]);
     }
-    text
+    table.text()
 }

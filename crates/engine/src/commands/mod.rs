@@ -1,5 +1,6 @@
 //! The commands, one file each: read the arguments, call a library, print.
 
+mod api_key;
 mod audit;
 pub(crate) mod audit_archive;
 mod audit_follow;
@@ -10,16 +11,15 @@ mod audit_prove;
 mod audit_tables;
 mod backup;
 mod book;
+mod completion;
 pub(crate) mod detach;
 mod drill;
 mod expire;
 mod feed;
 pub(crate) mod import;
-mod keys;
 mod locate;
 mod pages;
 mod plan;
-mod prove;
 mod public;
 mod quote;
 mod replay;
@@ -27,11 +27,14 @@ mod repository;
 mod repository_keys;
 mod restore;
 mod restore_preview;
+mod restore_test;
 mod schema;
+#[cfg(test)]
+mod screens;
 mod signing_keys;
 mod snapshot;
 mod snapshot_diff;
-mod spare;
+mod standby;
 mod status;
 mod stock;
 mod stream_told;
@@ -45,7 +48,7 @@ mod witness;
 use std::process::ExitCode;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, PlanCommand, RestoreCommand},
     error::Error,
     host::{instance::Instance, runtime::wait},
     read_book, serve, up,
@@ -61,35 +64,37 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Up(args) => return up::run(&instance, json, &args),
         Command::Serve(args) => return serve::run(&instance, json, &args),
         Command::Drill(command) => return drill::run(json, command),
-        Command::Spare(command) => return spare::run(&instance, json, command),
+        Command::Standby(command) => return standby::run(&instance, json, command),
         Command::Wal(command) => return wal::run(&instance, json, command),
         Command::Backup(command) => return backup::run(&instance, json, command),
         Command::Snapshot(command) => return snapshot::run(&instance, json, &command),
         Command::Repository(command) => return repository::run(&instance, json, command),
-        Command::RepositoryKey(command) => {
-            return repository_keys::run(&instance, json, command);
-        }
         Command::Verify(command) => return verify::run(&instance, json, command),
-        Command::Plan(command) => return plan::run(&instance, json, command),
+        Command::Plan(PlanCommand::Show) => return plan::show(&instance, json),
+        Command::Job(command) => return plan::run(&instance, json, command),
         Command::Schema(command) => return schema::run(&instance, json, &command),
-        Command::Table(command) => return table::run(&instance, json, &command),
-        Command::Restore(args) => return restore::run(&instance, json, &args),
-        Command::Detach { yes } => detach::run(&instance, json, yes)?,
+        Command::Restore(RestoreCommand::Database(args)) => {
+            return restore::run(&instance, json, &args);
+        }
+        Command::Restore(RestoreCommand::Table(args)) => {
+            return table::run(&instance, json, &args);
+        }
+        Command::Restore(RestoreCommand::Pages(args)) => {
+            return pages::restore(&instance, json, args);
+        }
+        Command::RestoreTest(command) => return restore_test::command(&instance, json, command),
+        Command::Completion { shell } => completion::print(shell),
+        Command::Man { out } => completion::manual(json, out.as_deref())?,
         Command::Feed(command) => wait(feed::run(&instance, json, command))?,
         Command::Import(args) => wait(import::run(&instance, json, &args))?,
         Command::Quote(args) => wait(quote::run(&instance, json, &args))?,
         Command::Stock(command) => wait(stock::run(&instance, json, &command))?,
         Command::Locate(command) => wait(locate::run(&instance, json, &command))?,
-        Command::Keys(command) => wait(keys::run(&instance, json, command))?,
+        Command::ApiKey(command) => wait(api_key::run(&instance, json, command))?,
         Command::DrillClient(args) => wait(drill::client(args))?,
         Command::ReadBook { .. } => {}
         Command::Witness(command) => return wait(witness::run(json, command)),
-        Command::Audit(command) => {
-            return match audit::run_apart(&instance, json, &command) {
-                Some(ended) => ended,
-                None => wait(audit::run(&instance, json, command)),
-            };
-        }
+        Command::Audit(command) => return wait(audit::run(&instance, json, command)),
         Command::Book(command) => return wait(book::run(&instance, json, command)),
         Command::Replay(args) => return wait(replay::run(&instance, json, &args)),
         Command::Status { cluster } => {

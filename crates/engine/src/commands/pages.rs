@@ -1,4 +1,4 @@
-//! `bre backup verify --live`, `bre backup repair-pages`: damaged pages of the running cluster, found and brought back.
+//! `bre verify cluster`, `bre restore pages`: damaged pages of the running cluster, found and brought back.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -10,16 +10,16 @@ use postgres_physical::{
 use recovery::pages::{DamagedPage, Held, Put, Remedy, remedy};
 use serde::Serialize;
 
-use super::{restore, table::live};
+use super::{restore::interrupted, table::live};
 use crate::{
-    cli::{RepositoryArgs, RunningArgs},
+    cli::{RepositoryArgs, RestorePagesArgs, RunningArgs},
     config::Config,
     error::Error,
     host::{instance::Instance, progress::Steps, record::Event},
     opened::Opened,
     question::confirmed_unless,
     scratch::Maker,
-    terminal,
+    terminal::{self, KeyValue, Table, count},
 };
 
 #[derive(Debug, Serialize)]
@@ -58,9 +58,9 @@ impl Shown {
             path: page.path.clone(),
             what: page.what.clone(),
             remedy: match remedy(&damaged) {
-                Remedy::Page => "the page from the repository: bre backup repair-pages".to_owned(),
-                Remedy::Empty => "an empty page, then VACUUM: bre backup repair-pages".to_owned(),
-                Remedy::Statement(sql) => format!("{sql}: bre backup repair-pages"),
+                Remedy::Page => "the page from the repository: bre restore pages".to_owned(),
+                Remedy::Empty => "an empty page, then VACUUM: bre restore pages".to_owned(),
+                Remedy::Statement(sql) => format!("{sql}: bre restore pages"),
                 Remedy::Elsewhere(what) => what,
             },
             outcome: None,
@@ -105,28 +105,37 @@ impl Report {
         }
     }
 
-    fn sentences(&self) -> String {
-        let mut text = format!(
-            "{}: {} pages in {} files read, {} damaged\n",
-            self.data_dir.display(),
-            self.pages,
-            self.files,
-            self.damaged.len()
-        );
-        for page in &self.damaged {
-            text.push_str(&format!(
-                "  {} ({}): {}\n    {}\n",
-                page.place,
-                page.path,
-                page.what,
-                page.outcome.as_deref().unwrap_or(&page.remedy)
-            ));
+    fn text(&self) -> String {
+        let mut facts = KeyValue::new();
+        facts
+            .row("cluster", self.data_dir.display().to_string())
+            .row(
+                "read",
+                format!(
+                    "{} in {}",
+                    count(self.pages, "page"),
+                    count(self.files, "file")
+                ),
+            )
+            .row("damaged", count(self.damaged.len() as u64, "page"));
+        let mut text = facts.text();
+        if !self.damaged.is_empty() {
+            let mut table = Table::new(&["where", "block", "what", "what to do, or what was done"]);
+            for page in &self.damaged {
+                table.row([
+                    format!("{} ({})", page.place, page.path),
+                    page.block.to_string(),
+                    page.what.clone(),
+                    page.outcome.clone().unwrap_or_else(|| page.remedy.clone()),
+                ]);
+            }
+            text.push_str(&format!("\n{}", table.text()));
         }
         text
     }
 
     fn show(&self, json: bool) -> ExitCode {
-        terminal::result(json, self, || self.sentences());
+        terminal::result(json, self, || self.text());
         match self.sound {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
@@ -139,21 +148,25 @@ pub(super) fn verify(
     json: bool,
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
-    let steps = Steps::shown(json, "verify").cancelled_by(restore::interrupted()?);
+    let steps = Steps::shown(json, "verify").cancelled_by(interrupted()?);
     let found = verify_live(&live(instance, args, &RunningArgs::default())?, &steps)?;
     drop(steps);
     Ok(Report::new(&found).show(json))
 }
 
-pub(super) fn repair(
+pub(super) fn restore(
     instance: &Instance,
     json: bool,
-    (dry_run, yes): (bool, bool),
-    work: Option<PathBuf>,
-    args: &RepositoryArgs,
+    args: RestorePagesArgs,
 ) -> Result<ExitCode, Error> {
-    let steps = Steps::shown(json, "repair").cancelled_by(restore::interrupted()?);
-    let connect = live(instance, args, &RunningArgs::default())?;
+    let RestorePagesArgs {
+        dry_run,
+        yes,
+        work,
+        repository: args,
+    } = args;
+    let steps = Steps::shown(json, "repair").cancelled_by(interrupted()?);
+    let connect = live(instance, &args, &RunningArgs::default())?;
     let found = verify_live(&connect, &steps)?;
     let mut report = Report::new(&found);
     if report.sound || dry_run {
@@ -163,7 +176,7 @@ pub(super) fn repair(
     let question = format!(
         "{}The tables of these pages are locked (ACCESS EXCLUSIVE) until their pages are back, which takes as long as a restore; then the pages are written \
          into the running cluster's files.",
-        report.sentences()
+        report.text()
     );
     if !yes && !steps.hidden_while(|| confirmed_unless(&question, &|| steps.is_cancelled())) {
         return Err(Error::Refused {
@@ -171,7 +184,7 @@ pub(super) fn repair(
             reason: "give --yes to do it without asking".into(),
         });
     }
-    let opened = Opened::at(instance, args)?;
+    let opened = Opened::at(instance, &args)?;
     let config = Config::load(None, instance.root())?;
     let binaries = Binaries::find(config.database.binaries.as_deref())?;
     let maker = Maker {
@@ -189,12 +202,12 @@ pub(super) fn repair(
         shown.outcome = Some(outcome);
     }
     report.sound = after.damaged.is_empty();
-    record(instance, args, &report);
+    record(instance, &args, &report);
     let code = report.show(json);
     if !report.sound {
         terminal::note(&format!(
             "bre: still damaged:\n{}",
-            Report::new(&after).sentences()
+            Report::new(&after).text()
         ));
     }
     Ok(code)

@@ -1,4 +1,4 @@
-//! `bre plan`: the table of jobs, and running one of them now.
+//! `bre plan show`, `bre job list|run`: the table of jobs, and running one of them now.
 
 use std::process::ExitCode;
 
@@ -11,9 +11,9 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{audit_archive, backup::take, prove, restore::interrupted};
+use super::{audit_archive, backup::take, restore::interrupted, restore_test};
 use crate::{
-    cli::{PlanCommand, PlannedJob, ReadingArgs, RepositoryArgs},
+    cli::{JobCommand, PlannedJob, ReadingArgs, RepositoryArgs},
     config::{self, Config},
     error::Error,
     expiry,
@@ -21,17 +21,13 @@ use crate::{
     jobs::{JobState, Ran, Standing},
     opened::Opened,
     schema,
-    terminal::{self, time},
+    terminal::{self, KeyValue, Table, age, time},
 };
 
-pub(crate) fn run(
-    instance: &Instance,
-    json: bool,
-    command: PlanCommand,
-) -> Result<ExitCode, Error> {
+pub(crate) fn run(instance: &Instance, json: bool, command: JobCommand) -> Result<ExitCode, Error> {
     match command {
-        PlanCommand::Show => show(instance, json),
-        PlanCommand::Run { job } => match job {
+        JobCommand::List => list(instance, json),
+        JobCommand::Run { job } => match job {
             PlannedJob::Full => take(instance, json, BackupKind::Full, ReadingArgs::default()),
             PlannedJob::Incremental => take(
                 instance,
@@ -39,7 +35,9 @@ pub(crate) fn run(
                 BackupKind::Incremental,
                 ReadingArgs::default(),
             ),
-            PlannedJob::Proof => prove::run(instance, json, None, None, &RepositoryArgs::default()),
+            PlannedJob::Proof => {
+                restore_test::run(instance, json, None, None, &RepositoryArgs::default())
+            }
             PlannedJob::Expire => expire(instance, json),
             PlannedJob::Schema => super::schema::of_running(instance, json),
             PlannedJob::AuditArchive => {
@@ -67,13 +65,33 @@ struct Row {
     last_ended_at: Option<String>,
     last_succeeded: Option<bool>,
     next_at: Option<String>,
+    /// The same for people.
+    #[serde(skip)]
+    last_started_micros: Option<i64>,
+    #[serde(skip)]
+    next_micros: Option<i64>,
 }
 
-fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+/// The plan: what is meant to happen.
+pub(crate) fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+    let rows = rows(instance)?;
+    terminal::result(json, &rows, || plan_table(&rows));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The jobs: what happened, and what happens next.
+fn list(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
+    let rows = rows(instance)?;
+    let now_micros = Timestamp::now().as_microsecond();
+    terminal::result(json, &rows, || job_table(&rows, now_micros));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
     let opened = Opened::at(instance, &RepositoryArgs::default())?;
     let config = Config::load(None, instance.root())?.backup;
     let backups = catalogue(&opened.repository)?.backups;
-    let table = Table {
+    let table = Jobs {
         config: &config,
         storage: format!("{} (encrypted)", opened.location),
         schema: schema::place(instance, config.schema_to.as_ref()),
@@ -82,19 +100,10 @@ fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
         is_kept: instance.is_locked(),
         now: Timestamp::now().as_microsecond(),
     };
-    let mut rows: Vec<Row> = vec![
-        table.row(Job::Full),
-        table.row(Job::Incremental),
-        table.wal(),
-    ];
-    rows.extend(
-        [Job::Proof, Job::Expire, Job::Schema, Job::AuditArchive].map(|job| table.row(job)),
-    );
-    terminal::result(json, &rows, || rows.iter().map(line).collect());
-    Ok(ExitCode::SUCCESS)
+    Ok(table.rows())
 }
 
-struct Table<'a> {
+struct Jobs<'a> {
     config: &'a config::Backup,
     storage: String,
     schema: String,
@@ -105,7 +114,14 @@ struct Table<'a> {
     now: i64,
 }
 
-impl Table<'_> {
+impl Jobs<'_> {
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = vec![self.row(Job::Full), self.row(Job::Incremental), self.wal()];
+        let others = [Job::Proof, Job::Expire, Job::Schema, Job::AuditArchive];
+        rows.extend(others.map(|job| self.row(job)));
+        rows
+    }
+
     fn row(&self, job: Job) -> Row {
         let kept = self.standing.cadence(job).filter(|_| self.is_kept);
         let cadence = kept.unwrap_or_else(|| self.config.cadence(job));
@@ -119,12 +135,13 @@ impl Table<'_> {
                 .max_by_key(|ran| ran.started_micros),
         };
         let state = self.state(cadence, &known, last.as_ref());
+        let next_micros = self.next(cadence, known.next_micros, state);
         let rules = self.config.rules();
         let (kind, retention, verification) = match job {
             Job::Full => ("full", days(rules.full_micros), self.proofs()),
             Job::Incremental => ("incremental", days(rules.incremental_micros), self.proofs()),
             Job::Proof => (
-                "restore proof",
+                "restore test",
                 "as long as its backup".into(),
                 "its record is in the audit log".into(),
             ),
@@ -168,7 +185,9 @@ impl Table<'_> {
             last_started_at: last.as_ref().map(|last| time(last.started_micros)),
             last_ended_at: last.as_ref().and_then(|last| last.ended_micros).map(time),
             last_succeeded: last.as_ref().and_then(|last| last.succeeded),
-            next_at: self.next(cadence, known.next_micros, state).map(time),
+            next_at: next_micros.map(time),
+            last_started_micros: last.as_ref().map(|last| last.started_micros),
+            next_micros,
         }
     }
 
@@ -231,8 +250,8 @@ impl Table<'_> {
 
     fn proofs(&self) -> String {
         match self.config.proof.0 {
-            Cadence::Off => "none planned; bre backup prove ID".to_owned(),
-            cadence => format!("restored and proved {cadence}"),
+            Cadence::Off => "none planned; bre restore-test run ID".to_owned(),
+            cadence => format!("restore test {cadence}"),
         }
     }
 
@@ -248,8 +267,9 @@ impl Table<'_> {
                 days(self.config.rules().wal_micros)
             ),
             storage: self.storage.clone(),
-            verification: "each segment is read back before its tails go; every proof replays it"
-                .to_owned(),
+            verification:
+                "each segment is read back before its tails go; every restore test replays it"
+                    .to_owned(),
             state: if self.is_kept {
                 "running"
             } else {
@@ -260,6 +280,8 @@ impl Table<'_> {
             last_ended_at: None,
             last_succeeded: None,
             next_at: None,
+            last_started_micros: None,
+            next_micros: None,
         }
     }
 }
@@ -268,24 +290,50 @@ fn days(micros: i64) -> String {
     format!("{} days", micros / DAY_MICROS)
 }
 
-fn line(row: &Row) -> String {
-    let mut text = format!(
-        "{:<13} {:<22} kept {:<12} {:<11} last {}  next {}\n",
-        row.job,
-        row.schedule,
-        if row.retention.is_empty() {
-            "-"
-        } else {
-            &row.retention
-        },
-        row.state,
-        row.last_started_at.as_deref().unwrap_or("-"),
-        row.next_at.as_deref().unwrap_or("-"),
-    );
-    if let Some(said) = row.said.as_ref().filter(|said| !said.is_empty()) {
-        text.push_str(&format!("             {said}\n"));
+fn plan_table(rows: &[Row]) -> String {
+    let mut table = Table::new(&["job", "component", "schedule", "kept", "verification"]);
+    for row in rows {
+        table.row([
+            row.job.to_owned(),
+            row.component.to_owned(),
+            row.schedule.clone(),
+            row.retention.clone(),
+            row.verification.clone(),
+        ]);
     }
-    text
+    // Each place once: most jobs write to the same one.
+    let mut places: Vec<(&str, Vec<&str>)> = Vec::new();
+    for row in rows {
+        match places.iter_mut().find(|(place, _)| *place == row.storage) {
+            Some((_, jobs)) => jobs.push(row.job),
+            None => places.push((&row.storage, vec![row.job])),
+        }
+    }
+    let mut stored = KeyValue::new();
+    for (place, jobs) in places {
+        stored.row("stored in", format!("{place}: {}", jobs.join(", ")));
+    }
+    format!("{}\n{}", table.text(), stored.text())
+}
+
+fn job_table(rows: &[Row], now_micros: i64) -> String {
+    let mut table = Table::new(&["job", "state", "last run", "next run", "said"]);
+    for row in rows {
+        let ago = |at: Option<i64>| at.map(|at| age(now_micros, at)).unwrap_or_default();
+        let last = ago(row.last_started_micros);
+        let last = match row.last_succeeded {
+            Some(false) => format!("FAILED {last}"),
+            _ => last,
+        };
+        table.row([
+            row.job.to_owned(),
+            row.state.to_owned(),
+            last,
+            ago(row.next_micros),
+            row.said.clone().unwrap_or_default(),
+        ]);
+    }
+    table.text()
 }
 
 /// As the engine does it by itself, with its settings.
@@ -320,3 +368,7 @@ fn expire(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
     );
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+#[path = "screens/plan.rs"]
+mod screens;

@@ -2,12 +2,51 @@
 
 use serde_json::Value;
 
-use crate::{cli::PublicArgs, error::Error, host::instance::Instance, keys};
+use crate::{
+    cli::PublicArgs,
+    error::Error,
+    host::{control::reason_of, instance::Instance},
+    keys,
+};
 
 pub(super) struct PublicApi {
     http: reqwest::Client,
     url: String,
     key: String,
+}
+
+/// What is asked for. `path` begins after `/api/v1/`.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) path: String,
+    pub(super) body: Option<Value>,
+    pub(super) idempotency_key: Option<String>,
+}
+
+impl Request {
+    pub(super) fn get(path: String) -> Self {
+        Self {
+            path,
+            body: None,
+            idempotency_key: None,
+        }
+    }
+
+    pub(super) fn post(path: String, body: Value) -> Self {
+        Self {
+            path,
+            body: Some(body),
+            idempotency_key: None,
+        }
+    }
+
+    /// With the same key it is done once, however often it is sent.
+    pub(super) fn once(self, key: Option<&str>) -> Self {
+        Self {
+            idempotency_key: key.map(ToOwned::to_owned),
+            ..self
+        }
+    }
 }
 
 impl PublicApi {
@@ -35,21 +74,24 @@ impl PublicApi {
         })
     }
 
-    /// The answer's own bytes: parsing them could change a digit. `path` begins after `/api/v1/`.
-    pub(super) async fn get(&self, path: &str) -> Result<String, Error> {
-        self.send(self.http.get(self.address(path)), path).await
-    }
-
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<String, Error> {
-        self.send(self.http.post(self.address(path)).json(body), path)
-            .await
+    /// The answer's own bytes: parsing them could change a digit.
+    pub(super) async fn send(&self, request: &Request) -> Result<String, Error> {
+        let address = self.address(&request.path);
+        let mut http = match &request.body {
+            None => self.http.get(address),
+            Some(body) => self.http.post(address).json(body),
+        };
+        if let Some(key) = &request.idempotency_key {
+            http = http.header("Idempotency-Key", key);
+        }
+        self.answer(http, &request.path).await
     }
 
     fn address(&self, path: &str) -> String {
         format!("{}/api/v1/{path}", self.url)
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder, path: &str) -> Result<String, Error> {
+    async fn answer(&self, request: reqwest::RequestBuilder, path: &str) -> Result<String, Error> {
         let failed = |error: reqwest::Error| Error::Failed(unreached(&self.url, &error));
         let sent = request.header("X-API-Key", &self.key).send().await;
         let response = sent.map_err(failed)?;
@@ -77,21 +119,9 @@ fn unreached(url: &str, error: &reqwest::Error) -> String {
 }
 
 fn refusal(asked: &str, text: &str, status: u16) -> Error {
-    let value: Value = serde_json::from_str(text).unwrap_or_default();
-    let mut reason = value["error"].as_str().unwrap_or(text).to_owned();
-    if !value["details"].is_null() {
-        reason.push_str(&format!(" ({})", value["details"]));
-    }
-    for wrong in value["validation_errors"].as_array().into_iter().flatten() {
-        reason.push_str(&format!(
-            "\n  {}: {}",
-            wrong["field"].as_str().unwrap_or_default(),
-            wrong["message"].as_str().unwrap_or_default()
-        ));
-    }
     Error::Answer {
         asked: asked.to_owned(),
         status,
-        reason,
+        reason: reason_of(text.as_bytes()),
     }
 }

@@ -4,12 +4,12 @@ use audit::Entry;
 use pricing::Explanation;
 use serde_json::{Value, json, value::RawValue};
 
-use super::public::PublicApi;
+use super::public::{PublicApi, Request};
 use crate::{
     cli::QuoteArgs,
     error::Error,
     host::{instance::Instance, log::LOG},
-    terminal,
+    terminal::{self, KeyValue, Table, instant},
 };
 
 pub(crate) async fn run(
@@ -23,7 +23,8 @@ pub(crate) async fn run(
         "share_price": args.price, "loan_days": args.days, "client_id": args.client_id,
     });
     let public = PublicApi::open(instance, &args.public)?;
-    let text = public.post("calculate-locate", &body).await?;
+    let request = Request::post("calculate-locate".to_owned(), body);
+    let text = public.send(&request).await?;
     // In JSON the engine's own bytes: parsing them here could change a digit.
     terminal::line(&if print_json {
         text.clone()
@@ -44,7 +45,7 @@ async fn explanation(database: &str, answer: &str) -> Result<Explanation, Error>
         .and_then(|answer| answer["audit"]["position"].as_u64());
     let missing = || {
         Error::Failed(
-            "the quote's entry was not found in the audit log; run: bre audit verify".into(),
+            "the quote's entry was not found in the audit log; run: bre verify audit".into(),
         )
     };
     let stored = services::entry(database, LOG, position.ok_or_else(missing)?)
@@ -62,29 +63,41 @@ fn steps(explanation: &Explanation) -> String {
         "\n{} under {}\n",
         explanation.policy, explanation.convention
     );
+    let mut inputs = Table::new(&["input", ">value", "source", "age", "note"]);
     for origin in &explanation.origins {
-        let age = origin
-            .age_seconds
-            .map_or_else(|| "no time".to_owned(), |age| format!("{age} s old"));
+        let age = origin.age_seconds.map(|age| format!("{age} s"));
         let marks = match (origin.stale, origin.fallback) {
-            (true, _) => ", STALE",
-            (false, true) => ", FALLBACK",
+            (true, _) => "STALE",
+            (false, true) => "FALLBACK",
             (false, false) => "",
         };
-        text.push_str(&format!(
-            "  input {:<22} {:<16} from {} ({age}{marks})\n",
-            origin.name, origin.value, origin.source
-        ));
-        if let Some(newer) = &origin.unconfirmed {
-            text.push_str(&format!("        not believed yet: {newer}\n"));
-        }
+        let newer = origin
+            .unconfirmed
+            .as_ref()
+            .map(|newer| format!("not believed yet: {newer}"));
+        let notes = [
+            Some(marks.to_owned()).filter(|marks| !marks.is_empty()),
+            newer,
+        ];
+        let notes: Vec<String> = notes.into_iter().flatten().collect();
+        inputs.row([
+            origin.name.to_string(),
+            origin.value.to_string(),
+            origin.source.to_string(),
+            age.unwrap_or_default(),
+            notes.join("; "),
+        ]);
     }
+    let mut steps = Table::new(&["step", ">rounded", "unrounded", "formula"]);
     for step in &explanation.steps {
-        text.push_str(&format!(
-            "  {:<28} {} = {} -> {}\n",
-            step.name, step.formula, step.unrounded, step.rounded
-        ));
+        steps.row([
+            step.name.to_string(),
+            step.rounded.to_string(),
+            step.unrounded.to_string(),
+            step.formula.to_string(),
+        ]);
     }
+    text.push_str(&format!("\n{}\n{}", inputs.text(), steps.text()));
     text
 }
 
@@ -99,10 +112,15 @@ struct Answer<'a> {
     quote_id: &'a str,
     currency: &'a str,
     expires_at: &'a str,
-    #[serde(borrow)]
-    stale: &'a RawValue,
-    #[serde(borrow)]
-    audit: &'a RawValue,
+    stale: bool,
+    audit: Option<Place>,
+}
+
+/// Where the quote stands in the audit log.
+#[derive(serde::Deserialize)]
+struct Place {
+    epoch: u64,
+    position: u64,
 }
 
 #[derive(serde::Deserialize)]
@@ -121,18 +139,43 @@ fn sentences(text: &str) -> Result<String, Error> {
             "the engine's answer was not understood: {error}\n{text}"
         ))
     })?;
-    Ok(format!(
-        "borrow rate      {}\nborrow cost      {}\nmarkup           {}\ntransaction fees {}\ntotal            {} {}\n\
-         quote {} until {}, audit {}, stale {}",
-        answer.borrow_rate_used,
-        answer.breakdown.borrow_cost,
-        answer.breakdown.markup,
-        answer.breakdown.transaction_fees,
-        answer.total_fee,
-        answer.currency,
-        answer.quote_id,
-        answer.expires_at,
-        answer.audit,
-        answer.stale,
-    ))
+    let mut facts = KeyValue::new();
+    facts
+        .row("borrow rate", format!("{} a year", answer.borrow_rate_used))
+        .row("borrow cost", answer.breakdown.borrow_cost.get())
+        .row("markup", answer.breakdown.markup.get())
+        .row("transaction fees", answer.breakdown.transaction_fees.get())
+        .row("total", format!("{} {}", answer.total_fee, answer.currency))
+        .row("quote", answer.quote_id)
+        .row("valid until", instant(answer.expires_at))
+        .row(
+            "inputs",
+            if answer.stale {
+                "some are STALE: --explain names them"
+            } else {
+                "all are fresh"
+            },
+        );
+    if let Some(place) = &answer.audit {
+        facts.row(
+            "audit log",
+            format!("entry {} of epoch {}", place.position, place.epoch),
+        );
+    }
+    Ok(facts.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_is_read_without_json() {
+        let answer = r#"{"status":"success","total_fee":1733.25,
+            "breakdown":{"borrow_cost":1561.64,"markup":78.08,"transaction_fees":93.53},
+            "borrow_rate_used":0.19000000,"quote_id":"q-1","currency":"USD",
+            "expires_at":"2026-04-01T10:31:00Z","stale":false,
+            "audit":{"epoch":1,"position":41207,"hash":"ab"}}"#;
+        insta::assert_snapshot!("quote", sentences(answer).unwrap());
+    }
 }

@@ -1,17 +1,18 @@
-//! `bre repository`: legal holds, and a second repository with the same backups and WAL.
+//! `bre repository`: its keys, legal holds, and a second repository with the same backups and WAL.
 
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
 
+use postgres_physical::lsn::Lsn;
 use repository::{
     copying::{CopyOptions, copy},
     retention::{Held, Hold, clear_hold, holds, set_hold},
 };
 use serde::Serialize;
 
-use super::restore::interrupted;
+use super::{repository_keys, restore::interrupted};
 use crate::{
     cli::{CopyArgs, HoldCommand, RepositoryArgs, RepositoryCommand},
     copies::{self, Other},
@@ -20,7 +21,7 @@ use crate::{
     keys,
     opened::Opened,
     question::confirmed,
-    terminal::{self, time},
+    terminal::{self, KeyValue, Table, moment, size},
 };
 
 /// For a backup or an expiry that runs.
@@ -33,6 +34,7 @@ pub(super) fn run(
     command: RepositoryCommand,
 ) -> Result<ExitCode, Error> {
     match command {
+        RepositoryCommand::Key(command) => return repository_keys::run(instance, json, command),
         RepositoryCommand::Hold(command) => hold(instance, json, command)?,
         RepositoryCommand::Copy(args) => copied(instance, json, &args)?,
     }
@@ -49,7 +51,7 @@ struct Changed<'a> {
 
 fn hold(instance: &Instance, json: bool, command: HoldCommand) -> Result<(), Error> {
     match command {
-        HoldCommand::Show(args) => {
+        HoldCommand::List(args) => {
             let opened = Opened::at(instance, &args)?;
             let all = holds(&opened.repository)?;
             terminal::result(json, &all, || shown(&all));
@@ -120,7 +122,7 @@ fn tell(json: bool, backup_id: &str, held: bool, what: Held) {
             "{backup_id} is {}: {} objects, {}",
             if held { "on hold" } else { "on hold no more" },
             what.objects,
-            indicatif::HumanBytes(what.bytes)
+            size(what.bytes)
         )
     });
 }
@@ -129,11 +131,15 @@ fn shown(all: &[Hold]) -> String {
     if all.is_empty() {
         return "nothing is on hold".to_owned();
     }
-    let line = |hold: &Hold| {
-        let since = time(hold.since_micros);
-        format!("{}  since {since}: {}\n", hold.backup_id, hold.reason)
-    };
-    all.iter().map(line).collect()
+    let mut table = Table::new(&["backup", "since", "reason"]);
+    for hold in all {
+        table.row([
+            hold.backup_id.clone(),
+            moment(hold.since_micros),
+            hold.reason.clone(),
+        ]);
+    }
+    table.text()
 }
 
 fn copied(instance: &Instance, json: bool, args: &CopyArgs) -> Result<(), Error> {
@@ -159,19 +165,14 @@ fn copied(instance: &Instance, json: bool, args: &CopyArgs) -> Result<(), Error>
     let done = copy(&from.repository, &to, &options, &steps)?;
     drop(steps);
     terminal::result(json, &done, || {
-        let mut text = format!(
-            "{} backups, {} objects, {} copied to {}; WAL there up to {:X}/{:X}\n",
-            done.backups,
-            done.objects,
-            indicatif::HumanBytes(done.bytes),
-            to.describe(),
-            done.wal_end_lsn >> 32,
-            done.wal_end_lsn & 0xFFFF_FFFF,
-        );
-        for note in &done.notes {
-            text.push_str(&format!("note  {note}\n"));
-        }
-        text
+        let mut facts = KeyValue::new();
+        facts
+            .row("copied to", to.describe())
+            .row("backups", done.backups.to_string())
+            .row("objects", format!("{}, {}", done.objects, size(done.bytes)))
+            .row("WAL there", format!("up to LSN {}", Lsn(done.wal_end_lsn)))
+            .rows("note", &done.notes);
+        facts.text()
     });
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `bre repository-key`: who can read the repository; a new key beside the old one, and the old one let go.
+//! `bre repository key`: who can read the repository; a new key beside the old one, and the old one let go.
 
 use std::{
     collections::BTreeSet,
@@ -27,7 +27,7 @@ use crate::{
     },
     opened::Opened,
     question::confirmed,
-    terminal,
+    terminal::{self, KeyValue, instant},
 };
 
 /// How long a running engine may take to seal to the new key; it looks once a second.
@@ -85,58 +85,61 @@ fn look(opened: &Opened) -> Result<Shown, Error> {
 
 fn show(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
     let shown = look(opened)?;
-    terminal::result(json, &shown, || shown.sentences());
+    terminal::result(json, &shown, || shown.text());
     Ok(ExitCode::SUCCESS)
 }
 
 impl Shown {
-    fn sentences(&self) -> String {
-        let mut text = format!(
-            "key          {} of {}, {} days old\nprivate key  {}\n",
-            self.age.recipient_id,
-            self.age.created_at,
-            self.age.days,
-            if self.private_key_here {
-                "here"
-            } else {
-                "not here: this host writes and cannot read"
-            },
-        );
+    fn text(&self) -> String {
+        let mut facts = KeyValue::new();
+        facts
+            .row(
+                "key",
+                format!(
+                    "{} of {}, {} days old",
+                    self.age.recipient_id,
+                    instant(&self.age.created_at),
+                    self.age.days
+                ),
+            )
+            .row(
+                "private key",
+                match self.private_key_here {
+                    true => "here",
+                    false => "not here: this host writes and cannot read",
+                },
+            );
         for key in &self.outlook.keys {
-            text.push_str(&format!("recipient    {}", key.recipient_id));
+            let mut text = key.recipient_id.clone();
             if key.name != key.recipient_id {
                 text.push_str(&format!(" ({} {})", key.provider, key.name));
             }
             if self.offline.as_ref() == Some(&key.recipient_id) {
                 text.push_str(" (kept offline)");
             }
-            text.push_str(&format!(": {}, {} data keys\n", key.state, key.data_keys));
+            text.push_str(&format!(": {}, {} data keys", key.state, key.data_keys));
             if let Some(detail) = &key.detail {
-                text.push_str(&format!("             {detail}\n"));
+                text.push_str(&format!("; {detail}"));
             }
             if !key.only.is_empty() {
-                text.push_str(&format!(
-                    "             sealed to it alone: {}\n",
-                    key.only.sentence()
-                ));
+                text.push_str(&format!("; sealed to it alone: {}", key.only.sentence()));
             }
+            facts.row("recipient", text);
         }
         if self.private_key_here && !self.outlook.closed.is_empty() {
-            text.push_str(&format!("closed       {}\n", self.outlook.sentence()));
+            facts.row("closed", self.outlook.sentence());
         }
         if self.data_keys_not_sealed_to_it > 0 {
-            text.push_str(&format!(
-                "unfinished   {} data keys are sealed to other keys only: bre repository-key rotate finishes that\n",
-                self.data_keys_not_sealed_to_it
-            ));
+            facts.row(
+                "unfinished",
+                format!(
+                    "{} data keys are sealed to other keys only: bre repository key rotate finishes that",
+                    self.data_keys_not_sealed_to_it
+                ),
+            );
         }
-        text.extend(
-            self.age
-                .warning
-                .iter()
-                .map(|warning| format!("warning      {warning}\n")),
-        );
-        text
+        facts.rows("warning", &self.age.warning);
+        facts.text()
     }
 }
 
@@ -245,7 +248,7 @@ impl Rotated {
         }
         text.push_str(&format!(
             "keep a copy of {} elsewhere, and bring {} to hosts that only write\n\
-             the old key still opens everything up to now; when all is well: bre repository-key retire-old\n",
+             the old key still opens everything up to now; when all is well: bre repository key retire-old\n",
             keys.join("recipient.key").display(),
             keys.join("recipient.pub").display()
         ));

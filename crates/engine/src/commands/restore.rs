@@ -1,4 +1,5 @@
-//! `bre restore --to DIR`: a plain, cleanly stopped data folder of the chosen moment. What exists is touched only with `--delta`,
+//! `bre restore database --to DIR`: a plain, cleanly stopped data folder of the chosen moment. What exists is touched
+//! only with `--delta`,
 //! after it was looked at, shown, and agreed to.
 
 use std::{
@@ -23,7 +24,7 @@ use serde::Serialize;
 
 use super::restore_preview as preview;
 use crate::{
-    cli::{RestoreArgs, TargetArgs},
+    cli::{RestoreDatabaseArgs, TargetArgs},
     config::Config,
     error::Error,
     exit::Exit,
@@ -32,7 +33,7 @@ use crate::{
     opened::Opened,
     question::confirmed_unless,
     restored::{self, Outcome, Source},
-    terminal,
+    terminal::{self, KeyValue, size},
 };
 
 #[derive(Debug, Serialize)]
@@ -61,7 +62,11 @@ struct Restored<'a> {
     warnings: &'a [String],
 }
 
-pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result<ExitCode, Error> {
+pub(crate) fn run(
+    instance: &Instance,
+    json: bool,
+    args: &RestoreDatabaseArgs,
+) -> Result<ExitCode, Error> {
     let mut target = target(&args.target)?;
     target.timeline = args.timeline;
     let opened = Opened::at(instance, &args.repository)?;
@@ -121,8 +126,8 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &RestoreArgs) -> Result
 }
 
 /// A restored cluster keeps to itself until its operator has looked at it.
-const LISTENS: &str = "It will listen on its local socket alone, at port 5432, wherever it listened before: postgresql.auto.conf says so. To let its clients in: \
-    ALTER SYSTEM RESET listen_addresses; ALTER SYSTEM RESET port; and restart it\n";
+const LISTENS: &str = "on its local socket alone, at port 5432, wherever it listened before: postgresql.auto.conf says \
+    so. To let its clients in: ALTER SYSTEM RESET listen_addresses; ALTER SYSTEM RESET port; and restart it";
 
 /// A script must see that there was more.
 fn complete(not_restored: &[String]) -> ExitCode {
@@ -138,7 +143,7 @@ fn files(
     plan: &Plan,
     to: &Path,
     options: &RestoreOptions,
-    args: &RestoreArgs,
+    args: &RestoreDatabaseArgs,
     steps: &Steps,
     json: bool,
 ) -> Result<Option<Files>, Error> {
@@ -199,35 +204,48 @@ fn show(
         warnings,
     };
     terminal::result(json, &restored, || {
-        let mut text = format!(
-            "{}; wrote {} of {}\nThe folder {} is complete and stopped cleanly. Start it as user {}: pg_ctl -D {} start\n",
-            recovered.describe(plan),
-            indicatif::HumanBytes(files.bytes_written),
-            indicatif::HumanBytes(files.bytes),
-            to.display(),
-            user.name,
-            to.display()
-        );
-        text.push_str(LISTENS);
-        for missing in missing {
-            text.push_str(&format!("NOT BROUGHT BACK: {}\n", missing.sentence));
-        }
+        let mut facts = KeyValue::new();
+        facts
+            .row("restored", recovered.describe(plan))
+            .row(
+                "written",
+                format!("{} of {}", size(files.bytes_written), size(files.bytes)),
+            )
+            .row(
+                "folder",
+                format!("{}, complete and stopped cleanly", to.display()),
+            )
+            .row(
+                "start it",
+                format!("as user {}: pg_ctl -D {} start", user.name, to.display()),
+            )
+            .row("listens", LISTENS)
+            .rows(
+                "NOT RESTORED",
+                missing.iter().map(|missing| &missing.sentence),
+            );
         if let Some(aside) = &files.aside {
-            text.push_str(&format!(
-                "WAL and logs of the folder as it was lie in {}; delete that when nobody needs them\n",
-                aside.display()
-            ));
+            facts.row(
+                "kept",
+                format!(
+                    "WAL and logs of the folder as it was: {}; delete that when nobody needs them",
+                    aside.display()
+                ),
+            );
         }
         for page in &files.damaged {
-            text.push_str(&format!(
-                "DAMAGED when the backup was taken: {} block {} of {}: {}\n",
-                page.path,
-                page.block,
-                page.relation.as_deref().unwrap_or("an unknown relation"),
-                page.what
-            ));
+            facts.row(
+                "DAMAGED",
+                format!(
+                    "when the backup was taken: {} block {} of {}: {}",
+                    page.path,
+                    page.block,
+                    page.relation.as_deref().unwrap_or("an unknown relation"),
+                    page.what
+                ),
+            );
         }
-        text
+        facts.text()
     });
 }
 

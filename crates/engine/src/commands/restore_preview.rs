@@ -6,7 +6,7 @@ use postgres_physical::lsn::Lsn;
 use recovery::database::{NamedPoint, Plan, Room, Survey};
 use serde::Serialize;
 
-use crate::terminal::{self, time};
+use crate::terminal::{self, KeyValue, Table, count, moment, size, time};
 
 /// A question lists at most so many paths; `--dry-run --json` lists all.
 const LISTED_MAX: usize = 20;
@@ -23,6 +23,8 @@ pub(crate) struct Preview {
     bytes: u64,
     rooms: Vec<ShownRoom>,
     over: Option<Over>,
+    #[serde(skip)]
+    backup_micros: i64,
 }
 
 /// Of one file system.
@@ -78,6 +80,7 @@ impl Preview {
             bytes: plan.backup.bytes_source,
             rooms: rooms.iter().map(ShownRoom::from).collect(),
             over: None,
+            backup_micros: plan.backup.started_at_micros,
         }
     }
 
@@ -111,86 +114,98 @@ impl Preview {
         }
     }
 
-    fn sentences(&self) -> String {
-        let mut text = format!(
-            "backup {} of {}, {}, then {} of WAL to {} on timeline {}\n",
-            self.backup_id,
-            self.backup_of,
-            indicatif::HumanBytes(self.bytes),
-            indicatif::HumanBytes(self.wal_bytes),
-            self.target_lsn,
-            self.timeline
-        );
+    fn text(&self) -> String {
+        let mut facts = KeyValue::new();
+        facts
+            .row(
+                "backup",
+                format!("{}, {}", self.backup_id, size(self.bytes)),
+            )
+            .row("taken", moment(self.backup_micros))
+            .row("then", format!("{} of WAL", size(self.wal_bytes)))
+            .row(
+                "up to",
+                format!("LSN {} on timeline {}", self.target_lsn, self.timeline),
+            );
         match &self.over {
-            None => text.push_str(&format!("into the empty folder {}\n", self.dir)),
-            Some(over) => over.describe(&self.dir, &mut text),
+            None => {
+                facts.row("into", format!("{} (empty or absent)", self.dir));
+            }
+            Some(over) => over.describe(&self.dir, &mut facts),
         }
         for room in &self.rooms {
-            text.push_str(&format!(
-                "room in {}: {} needed, {} free",
-                room.folder,
-                indicatif::HumanBytes(room.needed_bytes),
-                indicatif::HumanBytes(room.free_bytes)
-            ));
-            if let Some(free) = room.free_inodes {
-                text.push_str(&format!(
-                    "; {} inodes needed, {} free",
-                    indicatif::HumanCount(room.needed_inodes),
-                    indicatif::HumanCount(free)
-                ));
-            }
-            text.push('\n');
+            let (needed, free) = (size(room.needed_bytes), size(room.free_bytes));
+            let inodes = room.free_inodes.map(|free| {
+                let needed = count(room.needed_inodes, "inode");
+                format!("; {needed} needed, {} free", indicatif::HumanCount(free))
+            });
+            facts.row(
+                &format!("room in {}", room.folder),
+                format!("{needed} needed, {free} free{}", inodes.unwrap_or_default()),
+            );
         }
-        text
+        facts.text()
     }
 
     pub(crate) fn question(&self) -> String {
-        let sentences = self.sentences();
+        let text = self.text();
         format!(
-            "{sentences}What was committed in that folder after the target is gone from it afterwards."
+            "{text}What was committed in that folder after the target is gone from it afterwards."
         )
     }
 }
 
 impl Over {
-    fn describe(&self, dir: &str, text: &mut String) {
-        text.push_str(&format!(
-            "over {dir}: {} files are the same; {} differ (up to {} to write), {} are missing ({})\n",
-            self.files_same,
-            self.files_changed,
-            indicatif::HumanBytes(self.bytes_changed),
-            self.files_new,
-            indicatif::HumanBytes(self.bytes_new)
-        ));
+    fn describe(&self, dir: &str, facts: &mut KeyValue) {
+        facts
+            .row("over", dir)
+            .row("same", count(self.files_same, "file"))
+            .row(
+                "different",
+                format!(
+                    "{}, up to {} to write",
+                    count(self.files_changed, "file"),
+                    size(self.bytes_changed)
+                ),
+            )
+            .row(
+                "missing there",
+                format!(
+                    "{}, {} to write",
+                    count(self.files_new, "file"),
+                    size(self.bytes_new)
+                ),
+            );
         if !self.delete.is_empty() {
-            text.push_str(&format!(
-                "{} files and folders do not belong to the backup and are deleted ({}):\n",
-                self.delete.len(),
-                indicatif::HumanBytes(self.bytes_deleted)
-            ));
-            for path in self.delete.iter().take(LISTED_MAX) {
-                text.push_str(&format!("  {path}\n"));
-            }
+            let deleted = count(self.delete.len() as u64, "path");
+            facts
+                .row(
+                    "DELETED",
+                    format!(
+                        "{deleted} that do not belong to the backup, {}:",
+                        size(self.bytes_deleted)
+                    ),
+                )
+                .rows("", self.delete.iter().take(LISTED_MAX));
             if self.delete.len() > LISTED_MAX {
                 let more = self.delete.len() - LISTED_MAX;
-                text.push_str(&format!("  and {more} more; --dry-run --json lists them\n"));
+                facts.row("", format!("and {more} more; --dry-run --json lists them"));
             }
         }
         if let Some(aside) = &self.aside {
-            text.push_str(&format!(
-                "{} files of WAL and logs are moved to {aside}\n",
-                self.move_aside.len()
-            ));
+            let moved = count(self.move_aside.len() as u64, "file");
+            facts.row(
+                "moved aside",
+                format!("{moved} of WAL and logs, to {aside}"),
+            );
         }
-        for note in &self.notes {
-            text.push_str(&format!("note: {note}\n"));
-        }
+        facts.rows("stays", &self.stays).rows("note", &self.notes);
     }
 }
 
 pub(crate) fn show(json: bool, preview: &Preview) {
     terminal::result(json, preview, || {
-        format!("{}Nothing was changed.", preview.sentences())
+        format!("{}\nNothing was changed: a dry run.", preview.text())
     });
 }
 
@@ -203,29 +218,39 @@ struct Shown<'a> {
 }
 
 pub(crate) fn show_points(json: bool, points: &[NamedPoint]) {
-    let shown: Vec<Shown<'_>> = points
-        .iter()
-        .map(|point| Shown {
+    let shown: Vec<Shown<'_>> = points.iter().map(Shown::from).collect();
+    terminal::result(json, &shown, || points_text(&shown));
+}
+
+impl<'a> From<&'a NamedPoint> for Shown<'a> {
+    fn from(point: &'a NamedPoint) -> Self {
+        Self {
             name: &point.name,
             time: time(point.at_micros),
             lsn: Lsn(point.lsn).to_string(),
             timeline: point.timeline,
-        })
-        .collect();
-    terminal::result(json, &shown, || {
-        if shown.is_empty() {
-            return "there is no restore point in the WAL that can be restored; SELECT pg_create_restore_point('NAME') makes one"
-                .to_owned();
         }
-        let line = |point: &Shown<'_>| {
-            format!(
-                "{}  {}  timeline {}  {}\n",
-                point.time,
-                point.lsn,
-                point.timeline,
-                terminal::word(point.name)
-            )
-        };
-        shown.iter().map(line).collect()
-    });
+    }
 }
+
+fn points_text(shown: &[Shown<'_>]) -> String {
+    if shown.is_empty() {
+        return "there is no restore point in the WAL that can be restored; SELECT \
+                pg_create_restore_point('NAME') makes one"
+            .to_owned();
+    }
+    let mut table = Table::new(&["time", "LSN", ">timeline", "name"]);
+    for point in shown {
+        table.row([
+            point.time.clone(),
+            point.lsn.clone(),
+            point.timeline.to_string(),
+            point.name.to_owned(),
+        ]);
+    }
+    table.text()
+}
+
+#[cfg(test)]
+#[path = "screens/restore_preview.rs"]
+mod screens;

@@ -12,7 +12,7 @@ use crate::{
     host::{control::Control, instance::Instance, log::LOG, record::Event},
     keys::{signing, statements, trusted, verifying_key},
     opened::Opened,
-    terminal::{self, time},
+    terminal::{self, KeyValue, instant, time},
 };
 
 /// The engine looks at its keys once a second.
@@ -88,22 +88,23 @@ fn show(opened: &Opened, json: bool) -> Result<(), Error> {
             .collect(),
     };
     terminal::result(json, &shown, || {
-        let mut text = format!("signs now    {}\n", shown.key_id);
+        let mut facts = KeyValue::new();
+        facts.row("signs now", &shown.key_id);
         for key in &shown.trusted {
             let until = key
                 .revoked_from
                 .map_or_else(String::new, |(epoch, position)| {
                     format!(", revoked from epoch {epoch}, position {position} on")
                 });
-            text.push_str(&format!("trusted      {}{until}\n", key.key_id));
+            facts.row("trusted", format!("{}{until}", key.key_id));
         }
         for statement in &shown.statements {
-            text.push_str(&format!(
-                "said         {} at {}\n",
-                statement.said, statement.at
-            ));
+            facts.row(
+                "said",
+                format!("{} at {}", statement.said, instant(&statement.at)),
+            );
         }
-        text
+        facts.text()
     });
     Ok(())
 }

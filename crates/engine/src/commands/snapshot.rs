@@ -19,7 +19,7 @@ use crate::{
     opened::Opened,
     question::confirmed,
     snapshots::{Configuration, redacted},
-    terminal::{self, time, word},
+    terminal::{self, KeyValue, Table, time, word},
 };
 
 pub(super) fn run(
@@ -327,22 +327,19 @@ impl Asked {
             let mut text = facts_text(&self.summary);
             let Some(documents) = &shown.contents else {
                 return format!(
-                    "{text}names of documents     sealed: the private key is not here\n"
+                    "{text}\nnames of documents are sealed: the private key is not here\n"
                 );
             };
+            let mut facts = KeyValue::new();
             for (fact, value) in shown.facts.into_iter().flatten() {
-                text.push_str(&format!("{fact:24}{}\n", word(value)));
+                facts.row(fact, value);
             }
-            text.push_str("\nBYTES       MODE  DOCUMENT\n");
+            let mut table = Table::new(&[">bytes", "mode", "document"]);
             for it in documents {
-                let mode = it.attributes.get("mode").map_or("-", String::as_str);
-                text.push_str(&format!(
-                    "{:<10}  {:4}  {}\n",
-                    it.bytes,
-                    word(mode),
-                    word(it.name)
-                ));
+                let mode = it.attributes.get("mode").cloned().unwrap_or_default();
+                table.row([it.bytes.to_string(), mode, it.name.to_owned()]);
             }
+            text.push_str(&format!("{}\n{}", facts.text(), table.text()));
             text
         });
         Ok(())

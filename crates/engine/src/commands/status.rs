@@ -1,5 +1,7 @@
 //! `bre status`: what runs, how far the stream is, what could be restored. Works without a running engine, too.
 
+mod shown;
+
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use ::backup::{database::slot_status, schedule::Job};
@@ -16,7 +18,7 @@ use services::{StreamHealth, StreamReport};
 
 use super::{
     backup::open_hole,
-    spare,
+    standby,
     stream_told::take_a_backup,
     window::{self, Hole, Window},
 };
@@ -61,6 +63,11 @@ struct Status {
     newest_complete: Option<String>,
     /// The backup that was restored and proved last, and when.
     newest_proved: Option<String>,
+    /// The same two for people.
+    #[serde(skip)]
+    newest_complete_micros: Option<i64>,
+    #[serde(skip)]
+    newest_test: Option<(String, i64)>,
     proof_failed: Option<String>,
     /// WAL that was lost and that no backup makes up for, and what to do.
     open_hole: Option<String>,
@@ -98,6 +105,8 @@ struct Archive {
     /// The plan's last pass.
     last_pass_at: Option<String>,
     said: Option<String>,
+    #[serde(skip)]
+    last_pass_micros: Option<i64>,
 }
 
 impl Archive {
@@ -108,17 +117,9 @@ impl Archive {
         Ok(Self {
             archived_to: archived_to(repository, LOG)?,
             last_pass_at: last.as_ref().map(|ran| time(ran.started_micros)),
+            last_pass_micros: last.as_ref().map(|ran| ran.started_micros),
             said: last.map(|ran| ran.said),
         })
-    }
-
-    fn line(&self) -> String {
-        let to = match self.archived_to {
-            Some(to) => format!("the audit log up to position {to}"),
-            None => "nothing of the audit log yet".to_owned(),
-        };
-        let at = self.last_pass_at.as_deref().unwrap_or("-");
-        format!("archive     {to}; last pass of the plan {at}\n")
     }
 }
 
@@ -131,7 +132,8 @@ pub(crate) async fn run(
         Some(name) => of_cluster(instance, name)?,
         None => of_instance(instance).await?,
     };
-    terminal::result(json, &status, || sentences(&status));
+    let now_micros = jiff::Timestamp::now().as_microsecond();
+    terminal::result(json, &status, || shown::text(&status, now_micros));
     Ok(if status.is_alarming() {
         ExitCode::FAILURE
     } else {
@@ -341,6 +343,7 @@ fn of_repository(
     status.backups_complete = complete.len();
     status.backups_other = backups.backups.len() - complete.len();
     status.newest_complete = complete.last().map(|backup| backup.id.clone());
+    status.newest_complete_micros = complete.last().map(|backup| backup.finished_at_micros);
     let windows = match opened.private() {
         Ok(private) => window::proven(&opened.repository, &private).unwrap_or_else(|error| {
             status.alarms.push(error.to_string());
@@ -369,11 +372,13 @@ fn of_repository(
         ));
     }
     status.proof_failed = failed_proof_of(&backups.backups);
-    status.newest_proved = complete
+    status.newest_test = complete
         .iter()
         .filter_map(|backup| Some((backup.restored_and_proved_at_micros?, &backup.id)))
         .max()
-        .map(|(at, id)| format!("{id} at {}", time(at)));
+        .map(|(at, id)| (id.clone(), at));
+    let newest = status.newest_test.as_ref();
+    status.newest_proved = newest.map(|(id, at)| format!("{id} at {}", time(*at)));
     Ok(status)
 }
 
@@ -381,9 +386,11 @@ fn of_repository(
 fn note_spare(instance: &Instance, status: &mut Status) {
     status.spare = Link::to(instance).status().ok().flatten();
     if let Some(spare) = status.spare.as_ref().filter(|spare| !spare.healthy) {
-        let why = spare::trouble(spare).unwrap_or_else(|| "it is not there yet".to_owned());
+        let why = standby::trouble(spare).unwrap_or_else(|| "it is not there yet".to_owned());
         let phase = spare.phase.words();
-        status.warnings.push(format!("the spare: {why} ({phase})"));
+        status
+            .warnings
+            .push(format!("the standby: {why} ({phase})"));
     }
     let warnings = status.spare.iter().flat_map(|spare| &spare.warnings);
     let warnings = warnings.map(|warning| format!("the standby: {warning}"));
@@ -400,153 +407,12 @@ fn note_key(opened: &Opened, status: &mut Status) -> Result<(), Error> {
     let not_sealed = not_sealed_to(&opened.repository, &public)?;
     if not_sealed > 0 {
         status.warnings.push(format!(
-            "{not_sealed} data keys are not sealed to the repository's present key: bre repository-key rotate finishes that"
+            "{not_sealed} data keys are not sealed to the repository's present key: bre repository key rotate finishes that"
         ));
     }
     Ok(())
 }
 
-/// The engine's own words about its stream, as a person reads them.
-fn stream_line(stream: &Value) -> String {
-    let attached = match stream["attached"].as_bool() {
-        Some(true) => "attached",
-        _ => "not attached",
-    };
-    let mut parts = vec![attached.to_owned()];
-    if stream["strict"] == Value::Bool(true) {
-        parts.push("commits wait for it (strict)".to_owned());
-    }
-    if let Some(lsn) = stream["durable_lsn"].as_u64() {
-        parts.push(format!(
-            "in the repository up to {:X}/{:X}",
-            lsn >> 32,
-            lsn & 0xffff_ffff
-        ));
-    }
-    if let Some(permille) = stream["slot_fill_permille"].as_u64() {
-        let percent = format!("{}.{} %", permille / 10, permille % 10);
-        parts.push(format!(
-            "{percent} of the WAL that PostgreSQL keeps for it in use"
-        ));
-    }
-    let ended = |name: &str, what: &str| {
-        let at = stream[name].as_i64()?;
-        Some(format!("{what} {}", time(at)))
-    };
-    parts.extend(ended("last_backup_at_micros", "newest backup ended"));
-    parts.extend(ended("last_proof_at_micros", "newest proof ended"));
-    let mut line = format!("stream      {}\n", parts.join("; "));
-    // The alarm is among the alarms.
-    for name in ["warning", "refuse_locates"] {
-        if let Some(words) = stream[name].as_str() {
-            line.push_str(&format!("            {words}\n"));
-        }
-    }
-    line
-}
-
-fn sentences(status: &Status) -> String {
-    let mut text = String::new();
-    // Of a folder that only protects clusters there is nothing of its own to tell.
-    if !status.repository.is_empty() || !status.alarms.is_empty() || status.clusters.is_empty() {
-        text = own_sentences(status);
-    }
-    for (name, cluster) in &status.clusters {
-        text.push_str(&format!("\ncluster {name}\n"));
-        for line in own_sentences(cluster).lines() {
-            text.push_str(&format!("  {line}\n"));
-        }
-    }
-    text
-}
-
-fn own_sentences(status: &Status) -> String {
-    let who = match status.cluster {
-        Some(_) => "bre wal stream",
-        None => "engine",
-    };
-    let mut text = format!(
-        "{who:<11} {}\nrepository  {}\nbackups     {} complete, {} other; newest complete {}\n",
-        if status.running {
-            "runs"
-        } else {
-            "does not run"
-        },
-        status.repository,
-        status.backups_complete,
-        status.backups_other,
-        status.newest_complete.as_deref().unwrap_or("none"),
-    );
-    text.push_str(&format!(
-        "proved      {}\n",
-        status.newest_proved.as_deref().unwrap_or("no backup yet")
-    ));
-    if let Some(archive) = &status.audit_archive {
-        text.push_str(&archive.line());
-    }
-    for (name, copy) in &status.copies {
-        text.push_str(&format!(
-            "copy        {name}: up to {}, {} of WAL behind; {}\n",
-            time(copy.until_micros),
-            indicatif::HumanBytes(copy.lag_bytes),
-            copy.repository
-        ));
-    }
-    text.extend(status.window.iter().map(Window::line));
-    text.extend(status.holes.iter().map(Hole::line));
-    if let Some(stream) = &status.stream {
-        text.push_str(&stream_line(&serde_json::json!(stream)));
-    }
-    if let Some(spare) = &status.spare {
-        // The reason first, where it cannot go on.
-        let trouble = spare::trouble(spare).map(|why| format!("{why}; "));
-        text.push_str(&format!(
-            "spare       {}{}, {:.1} s behind\n",
-            trouble.unwrap_or_default(),
-            spare.phase.words(),
-            spare.lag_seconds
-        ));
-    }
-    if let Some(key) = &status.repository_key {
-        text.push_str(&format!(
-            "key         {} of {}, {} days old\n",
-            key.recipient_id, key.created_at, key.days
-        ));
-    }
-    for warning in &status.warnings {
-        text.push_str(&format!("warning     {warning}\n"));
-    }
-    for alarm in &status.alarms {
-        text.push_str(&format!("ALARM       {alarm}\n"));
-    }
-    text
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn what_people_read_is_no_json() {
-        let stream = json!({
-            "attached": true, "strict": true, "durable_lsn": 0x1_0300_0028_u64, "slot_fill_permille": 15,
-            "last_backup_at_micros": 0, "warning": "the key is old", "alarm": null,
-        });
-        let line = stream_line(&stream);
-        for part in [
-            "attached; ",
-            "strict",
-            "1/3000028",
-            "1.5 %",
-            "1970-01-01",
-            "\n            the key is old\n",
-        ] {
-            assert!(line.contains(part), "{part}: {line}");
-        }
-        let line = stream_line(&json!({ "attached": false }));
-        assert_eq!(line, "stream      not attached\n");
-        assert!(!line.contains(['{', '"']));
-    }
-}
+#[path = "screens/status.rs"]
+mod screens;

@@ -8,7 +8,7 @@ use crate::{
     cli::{MinimumRateArgs, StockCommand},
     error::Error,
     host::{control::Control, instance::Instance, person::who},
-    terminal,
+    terminal::{self, Table, instant},
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,14 +82,19 @@ fn shown_lines(shown: &Shown) -> String {
         "{}: minimum rate {} now, from {}\n",
         shown.ticker, shown.minimum_rate, shown.source
     );
+    let mut table = Table::new(&[">rate", "from", "until", "set"]);
     for item in &shown.items {
-        text.push_str(&format!(
-            "  {:<14} from {} until {}, set {}\n",
-            item.minimum_rate.get(),
-            item.valid_from,
-            item.valid_to.as_deref().unwrap_or("further notice"),
-            item.known_at.as_deref().unwrap_or_default()
-        ));
+        table.row([
+            item.minimum_rate.get().to_owned(),
+            instant(&item.valid_from),
+            item.valid_to
+                .as_deref()
+                .map_or_else(|| "further notice".to_owned(), instant),
+            instant(item.known_at.as_deref().unwrap_or_default()),
+        ]);
+    }
+    if !shown.items.is_empty() {
+        text.push_str(&format!("\n{}", table.text()));
     }
     text
 }

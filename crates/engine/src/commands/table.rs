@@ -1,4 +1,5 @@
-//! `bre table restore`: the guide's table-level recovery. The moment is restored beside the database, compared, shown, and merged in one
+//! `bre restore table`: the guide's table-level recovery. The moment is restored beside the database, compared,
+//! shown, and merged in one
 //! transaction after somebody said yes.
 
 mod shown;
@@ -14,7 +15,7 @@ use recovery::table::{Dump, Merged, Mode, Preview, Request, TableName, Work};
 
 use super::restore;
 use crate::{
-    cli::{RepositoryArgs, RunningArgs, TableCommand, TableMode, TableRestoreArgs},
+    cli::{RepositoryArgs, RestoreTableArgs, RunningArgs, TableMode},
     clusters,
     config::Config,
     error::Error,
@@ -39,9 +40,8 @@ const APPEND_ONLY: &str = "refuse_change";
 pub(crate) fn run(
     instance: &Instance,
     json: bool,
-    command: &TableCommand,
+    args: &RestoreTableArgs,
 ) -> Result<ExitCode, Error> {
-    let TableCommand::Restore(args) = command;
     let began = Instant::now();
     let mut target = restore::target(&args.target)?;
     target.timeline = args.timeline;
@@ -115,7 +115,7 @@ pub(crate) fn run(
 }
 
 /// Shows it and asks. False: there is nothing to do, or only a look was asked for.
-fn agreed(args: &TableRestoreArgs, preview: &Preview, steps: &Steps) -> Result<bool, Error> {
+fn agreed(args: &RestoreTableArgs, preview: &Preview, steps: &Steps) -> Result<bool, Error> {
     let obstacles = preview
         .tables
         .iter()
@@ -140,7 +140,7 @@ fn agreed(args: &TableRestoreArgs, preview: &Preview, steps: &Steps) -> Result<b
     }
 }
 
-fn is_own(args: &TableRestoreArgs) -> bool {
+fn is_own(args: &RestoreTableArgs) -> bool {
     args.repository.cluster.is_none()
 }
 
@@ -223,15 +223,15 @@ fn check_append_only(live: &ConnectOptions, tables: &[TableName]) -> Result<(), 
             what: "nothing was changed",
             reason: format!(
                 "{table} is a part of the audit record, which is append-only: its entries are chained, signed heads outside the database vouch for them, and rows put \
-                 back by hand could not be told from rows made up. Find the extent with bre audit verify; bring the whole database back with \
-                 bre restore --to DIR (a new epoch then names what was lost)"
+                 back by hand could not be told from rows made up. Find the extent with bre verify audit; bring the whole database back with \
+                 bre restore database --to DIR (a new epoch then names what was lost)"
             ),
         }),
     }
 }
 
 /// With an engine running on the instance's own database the merge goes on its record: what, from when, how many; never content.
-fn record(instance: &Instance, args: &TableRestoreArgs, beside: &ScratchCluster, merged: &Merged) {
+fn record(instance: &Instance, args: &RestoreTableArgs, beside: &ScratchCluster, merged: &Merged) {
     if !is_own(args) || !instance.is_locked() {
         return;
     }

@@ -1,9 +1,10 @@
-//! `bre verify database`: the guide's verification scripts as one command, with a verdict for every check.
+//! `bre verify`; here `bre verify database`: the guide's verification scripts as one command, with a verdict for
+//! every check.
 
 use std::process::ExitCode;
 
 use assurance::verification::{
-    self, Check, Freshness, Options, fresh_enough, passed, passed_strictly,
+    self, Check, Freshness, Options, Verdict, fresh_enough, passed, passed_strictly,
 };
 use backup::database::{WalStatus, slot_status};
 use backup::schedule::{Cadence, Job};
@@ -13,7 +14,7 @@ use repository::backup::{BackupState, catalogue};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::verify_repository;
+use super::{pages, verify_repository};
 use crate::{
     cli::{RepositoryArgs, VerifyCommand},
     config::Config,
@@ -22,7 +23,7 @@ use crate::{
     jobs::Standing,
     opened::Opened,
     schema_check::{SCHEMA, schema_check},
-    terminal,
+    terminal::{self, Table},
 };
 
 #[derive(Debug, Serialize)]
@@ -42,6 +43,16 @@ pub(crate) fn run(
     let (database, strict) = match command {
         VerifyCommand::Database { database, strict } => (database, strict),
         VerifyCommand::Repository(args) => return verify_repository::run(instance, json, &args),
+        VerifyCommand::Backup { id, repository } => {
+            return super::backup::verify(instance, json, id.as_deref(), &repository);
+        }
+        VerifyCommand::Cluster(args) => return pages::verify(instance, json, &args),
+        VerifyCommand::Audit { road, args } => {
+            return match super::audit::run_apart(instance, json, &road, &args) {
+                Some(ended) => ended,
+                None => crate::host::runtime::wait(super::audit::verify(instance, json, &args)),
+            };
+        }
     };
     let own = database.is_none();
     let url = match database {
@@ -82,11 +93,7 @@ pub(crate) fn run(
 }
 
 fn sentences(report: &Report) -> String {
-    let mut text: String = report
-        .checks
-        .iter()
-        .map(|check| check.line() + "\n")
-        .collect();
+    let mut text = table(&report.checks) + "\n";
     let warnings: usize = report.checks.iter().map(|it| it.warnings.len()).sum();
     let apply = report.checks.iter().all(|it| !it.not_applicable);
     text.push_str(match (report.passed, apply) {
@@ -98,6 +105,25 @@ fn sentences(report: &Report) -> String {
         text.push_str(&format!(", {warnings} warnings"));
     }
     text + "\n"
+}
+
+/// The same for every list of checks: what passed, what did not, and why.
+pub(super) fn table(checks: &[Check]) -> String {
+    let mut table = Table::new(&["check", "verdict", "why"]);
+    for check in checks {
+        let verdict = match (check.verdict, check.not_applicable) {
+            (Verdict::Passed, _) => "passed",
+            (Verdict::Failed, _) => "FAILED",
+            (Verdict::Skipped, true) => "does not apply",
+            (Verdict::Skipped, false) => "skipped",
+        };
+        let why = check.why.clone().unwrap_or_default();
+        table.row([check.name.clone(), verdict.to_owned(), why]);
+        for warning in &check.warnings {
+            table.row([check.name.clone(), "warning".to_owned(), warning.clone()]);
+        }
+    }
+    table.text()
 }
 
 /// The engine's tables against what the migrations make, and what the serving role may do to them.
@@ -219,3 +245,7 @@ fn backup_seconds(plan: impl Fn(Job) -> Cadence) -> Option<u64> {
         .min()
         .map(|period| period.as_secs())
 }
+
+#[cfg(test)]
+#[path = "screens/verify.rs"]
+mod screens;

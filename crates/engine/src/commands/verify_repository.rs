@@ -15,7 +15,7 @@ use crate::{
     host::{instance::Instance, progress::Steps},
     keys, missing,
     opened::Opened,
-    terminal,
+    terminal::{self, KeyValue, Table, count, moment, sentence, size},
 };
 
 /// Opening and decompressing is what takes the time: one thread a core.
@@ -108,67 +108,72 @@ pub(super) fn run(
 
 fn sentences(report: &Report) -> String {
     let read = &report.read;
-    let mut text = String::new();
+    let mut table = Table::new(&["objects", ">count", ">size", "result"]);
     for class in &read.classes {
-        text.push_str(&format!(
-            "{:26}{:>9} objects  {:>11}",
-            class.class.describe(),
-            class.objects,
-            indicatif::HumanBytes(class.bytes).to_string(),
-        ));
-        for (count, what) in [
+        let notes = [
             (class.findings, "WITH FINDINGS"),
             (class.not_opened, "not opened"),
             (class.cold, "in an archive storage class"),
             (class.gone, "gone meanwhile"),
-        ] {
-            if count > 0 {
-                text.push_str(&format!("  {count} {what}"));
-            }
-        }
-        text.push('\n');
+        ];
+        let notes = notes.iter().filter(|(count, _)| *count > 0);
+        let notes: Vec<String> = notes
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        table.row([
+            class.class.describe().to_owned(),
+            class.objects.to_string(),
+            size(class.bytes),
+            match notes.as_slice() {
+                [] => "read back".to_owned(),
+                notes => notes.join(", "),
+            },
+        ]);
     }
+    let mut text = table.text() + "\n";
+    let mut facts = KeyValue::new();
     for timeline in &read.timelines {
         let until = match timeline.until_micros {
             0 => String::new(),
-            micros => format!(" ({})", terminal::time(micros)),
+            micros => format!(" ({})", moment(micros)),
         };
-        text.push_str(&format!(
-            "WAL of timeline {} from {} to {}{until}, {} gaps\n",
-            timeline.timeline,
-            Lsn(timeline.from_lsn),
-            Lsn(timeline.to_lsn),
-            timeline.gaps.len()
-        ));
+        let gaps = count(timeline.gaps.len() as u64, "gap");
+        facts.row(
+            "WAL",
+            format!(
+                "timeline {}: LSN {} to {}{until}, {gaps}",
+                timeline.timeline,
+                Lsn(timeline.from_lsn),
+                Lsn(timeline.to_lsn),
+            ),
+        );
     }
     if let Some(newest) = read.newest.as_ref().filter(|newest| !newest.is_missing) {
-        text.push_str(&format!(
-            "The newest WAL is here: {} knew of {}\n",
-            newest.evidence.describe(),
-            Lsn(newest.evidence.lsn)
-        ));
+        let (who, lsn) = (newest.evidence.describe(), Lsn(newest.evidence.lsn));
+        facts.row("newest WAL", format!("is here: {who} knew of LSN {lsn}"));
     }
-    let lines = |text: &mut String, word: &str, all: &[Finding]| {
-        for it in all {
-            text.push_str(&format!(
-                "{word}  {} ({}): {}. {}\n",
-                terminal::word(&it.object),
-                it.class.describe(),
-                terminal::word(&it.what),
-                it.remedy
-            ));
-        }
+    let named = |it: &Finding| {
+        format!(
+            "{} ({}): {}. {}",
+            it.object,
+            it.class.describe(),
+            it.what,
+            it.remedy
+        )
     };
-    lines(&mut text, "note", &read.notes);
-    lines(&mut text, "FOUND", &read.findings);
+    facts
+        .rows("note", read.notes.iter().map(named))
+        .rows("FOUND", read.findings.iter().map(named));
     let all: u64 = read.classes.iter().map(|class| class.findings).sum();
     if all > read.findings.len() as u64 {
-        text.push_str(&format!("and {} more\n", all - read.findings.len() as u64));
+        facts.row(
+            "FOUND",
+            format!("and {} more", all - read.findings.len() as u64),
+        );
     }
-    for why in &read.closed {
-        text.push_str(&format!("not opened: {}\n", terminal::word(why)));
-    }
-    text.push_str(&match report.verdict {
+    facts.rows("not opened", &read.closed);
+    text.push_str(&facts.text());
+    text.push_str(&sentence(&match report.verdict {
         Verdict::Sound => format!("{} is sound: every object was read back", report.repository),
         Verdict::SoundAsFarAsOpened => format!(
             "{}: nothing is wrong with what could be read; {} objects could not be opened with the keys that are here, and were checked by \
@@ -177,6 +182,10 @@ fn sentences(report: &Report) -> String {
         ),
         Verdict::Unsound => format!("{} is NOT sound: {all} findings", report.repository),
         Verdict::Interrupted => "stopped before the end; nothing was found until then".to_owned(),
-    });
-    text + "\n"
+    }));
+    text
 }
+
+#[cfg(test)]
+#[path = "screens/verify_repository.rs"]
+mod screens;

@@ -12,7 +12,10 @@ use postgres_physical::lsn::parse_segment_name;
 use recovery::database::{FetchOutcome, place_segment, wal_fetch};
 use repository::wal::WalReader;
 
-use super::stream_told::{Standing, Teller};
+use super::{
+    detach,
+    stream_told::{Standing, Teller},
+};
 use crate::{
     cli::{RepositoryArgs, WalCommand},
     clusters,
@@ -36,6 +39,10 @@ pub(crate) fn run(instance: &Instance, json: bool, command: WalCommand) -> Resul
             repository,
         } => Ok(fetch(instance, &name, &path, socket, &repository)),
         WalCommand::Stream { cluster } => stream(instance, json, &cluster),
+        WalCommand::Detach { yes } => {
+            detach::run(instance, json, yes)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

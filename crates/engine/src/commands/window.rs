@@ -5,27 +5,35 @@ use recovery::database::{Gap, Span, windows};
 use repository::{Repository, backup::BackupSummary, keys::RecipientPrivate, wal::Inventory};
 use serde::Serialize;
 
-use crate::{error::Error, terminal::time};
+use crate::{
+    error::Error,
+    terminal::{moment, moment_from, time},
+};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Window {
     /// Name this one to restore along it.
-    timeline: u32,
+    pub(super) timeline: u32,
     /// Where the first backup in this stretch is consistent; it may lie on an ancestor of the timeline.
-    from_timeline: u32,
-    from_lsn: String,
-    from_time: String,
-    to_lsn: String,
+    pub(super) from_timeline: u32,
+    pub(super) from_lsn: String,
+    pub(super) from_time: String,
+    pub(super) to_lsn: String,
     /// The last moment at which the server confirmed that the repository had everything.
-    to_time: Option<String>,
+    pub(super) to_time: Option<String>,
+    /// The same two for people.
+    #[serde(skip)]
+    pub(super) from_micros: i64,
+    #[serde(skip)]
+    pub(super) to_micros: Option<i64>,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Hole {
-    timeline: u32,
-    from_lsn: String,
-    to_lsn: String,
-    reason: String,
+    pub(super) timeline: u32,
+    pub(super) from_lsn: String,
+    pub(super) to_lsn: String,
+    pub(super) reason: String,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +78,9 @@ pub(crate) fn claimed(inventory: &Inventory, complete: &[&BackupSummary]) -> Win
                 from_lsn: Lsn(first.stop_lsn).to_string(),
                 from_time: time(first.finished_at_micros),
                 to_lsn: Lsn(interval.end).to_string(),
-                to_time: known(interval.end_time_micros),
+                to_time: known(interval.end_time_micros).map(time),
+                from_micros: first.finished_at_micros,
+                to_micros: known(interval.end_time_micros),
             });
         }
         windows.holes.extend(wal.holes.iter().map(|hole| Hole {
@@ -83,8 +93,8 @@ pub(crate) fn claimed(inventory: &Inventory, complete: &[&BackupSummary]) -> Win
     windows
 }
 
-fn known(micros: i64) -> Option<String> {
-    Some(micros).filter(|micros| *micros > 0).map(time)
+fn known(micros: i64) -> Option<i64> {
+    Some(micros).filter(|micros| *micros > 0)
 }
 
 impl Window {
@@ -95,22 +105,27 @@ impl Window {
             from_lsn: Lsn(span.from_lsn()).to_string(),
             from_time: time(span.from_micros),
             to_lsn: Lsn(span.to_lsn()).to_string(),
-            to_time: known(span.to_micros),
+            to_time: known(span.to_micros).map(time),
+            from_micros: span.from_micros,
+            to_micros: known(span.to_micros),
         }
     }
 
-    pub(crate) fn line(&self) -> String {
+    /// Both ends as they can be asked for: the first second rounded up, the last one down.
+    pub(super) fn words(&self) -> String {
         let begun = if self.from_timeline == self.timeline {
             String::new()
         } else {
             format!(" on timeline {}", self.from_timeline)
         };
+        let end = self
+            .to_micros
+            .map_or_else(|| "the end of the WAL".to_owned(), moment);
         format!(
-            "restorable  timeline {}: {} ({}{begun}) to {} ({})\n",
+            "timeline {}: {} (LSN {}{begun}) to {end} (LSN {})",
             self.timeline,
-            self.from_time,
+            moment_from(self.from_micros),
             self.from_lsn,
-            self.to_time.as_deref().unwrap_or("end of WAL"),
             self.to_lsn
         )
     }
@@ -129,9 +144,9 @@ impl From<&Gap> for Hole {
 }
 
 impl Hole {
-    pub(crate) fn line(&self) -> String {
+    pub(super) fn words(&self) -> String {
         format!(
-            "hole        timeline {}: {} to {}: {}\n",
+            "timeline {}: LSN {} to {}: {}",
             self.timeline, self.from_lsn, self.to_lsn, self.reason
         )
     }

@@ -114,7 +114,7 @@ async fn answer<T: DeserializeOwned>(
 }
 
 /// The error with its details: "the request cannot be read" alone tells nobody that a file was cut short.
-fn reason_of(body: &[u8]) -> String {
+pub(crate) fn reason_of(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body).into_owned();
     let value: Value = serde_json::from_str(&text).unwrap_or_default();
     let Some(mut reason) = value["error"].as_str().map(ToOwned::to_owned) else {
@@ -122,14 +122,28 @@ fn reason_of(body: &[u8]) -> String {
     };
     match &value["details"] {
         Value::Null => {}
-        Value::String(details) => reason.push_str(&format!(": {details}")),
-        details => reason.push_str(&format!(": {details}")),
+        details => reason.push_str(&format!(": {}", words(details))),
     }
     for wrong in value["validation_errors"].as_array().into_iter().flatten() {
         let field = |name: &str| wrong[name].as_str().unwrap_or_default().to_owned();
         reason.push_str(&format!("\n  {}: {}", field("field"), field("message")));
     }
     reason
+}
+
+/// `part: data-service, retry_after_seconds: 2`, of whatever the engine added.
+fn words(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(words).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, it)| format!("{name}: {}", words(it)));
+            fields.collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -146,5 +160,8 @@ mod tests {
         let body = br#"{"error":"not valid","details":null,"validation_errors":[{"field":"tier","message":"must be one"}]}"#;
         assert_eq!(reason_of(body), "not valid\n  tier: must be one");
         assert_eq!(reason_of(b"<html>"), "<html>");
+        // No JSON: a person reads it.
+        let body = br#"{"error":"too large","details":{"available":100,"of":["a","b"]}}"#;
+        assert_eq!(reason_of(body), "too large: available: 100, of: a, b");
     }
 }

@@ -41,7 +41,7 @@ fn aged(recipient_id: String, created_micros: i64, now_micros: i64) -> KeyAge {
     let days = (now_micros - created_micros).max(0) / DAY_MICROS;
     let warning = (days > DAYS_MAX).then(|| {
         format!(
-            "the repository's key is {days} days old; every {DAYS_MAX} days it should be replaced: bre repository-key rotate"
+            "the repository's key is {days} days old; every {DAYS_MAX} days it should be replaced: bre repository key rotate"
         )
     });
     KeyAge {

@@ -90,29 +90,9 @@ impl Record {
     }
 
     /// Databases about which this record says nothing.
-    fn not_looked_at(&self) -> usize {
+    pub(crate) fn not_looked_at(&self) -> usize {
         let check = self.checks.iter().find(|check| check.name == "databases");
         check.map_or(0, |check| check.warnings.len())
-    }
-
-    pub(crate) fn sentences(&self) -> String {
-        let mut text = format!(
-            "backup {} {} in {}.{:03} s\n",
-            self.backup_id,
-            match (self.passed, self.not_looked_at()) {
-                (true, 0) => "was restored and proved".to_owned(),
-                (true, databases) => format!(
-                    "was restored and proved but for {databases} databases that nobody can enter"
-                ),
-                (false, _) => "FAILED ITS PROOF".to_owned(),
-            },
-            self.millis / 1000,
-            self.millis % 1000,
-        );
-        for check in &self.checks {
-            text.push_str(&format!("  {}\n", check.line()));
-        }
-        text
     }
 }
 

@@ -1,4 +1,5 @@
-//! The process that keeps a warm spare: `bre spare run`. It turns the spare, and answers whoever asks over a socket in its folder.
+//! The process that keeps a warm spare: `bre standby run`. It turns the spare, and answers whoever asks over a socket
+//! in its folder.
 
 mod link;
 

@@ -61,7 +61,7 @@ impl Host<'_> {
     fn cannot_prove(&self) -> Option<&'static str> {
         match (&self.keys.private, self.binaries, self.user) {
             (None, ..) => Some(
-                "the repository's private key is not on this host: run bre backup prove where it is",
+                "the repository's private key is not on this host: run bre restore-test run where it is",
             ),
             (_, None, _) | (_, _, None) => Some("PostgreSQL's programs are not on this host"),
             _ => None,
@@ -459,7 +459,7 @@ fn failed_proof(backup_id: &str, why: &str) -> String {
 
 /// For status, when no engine says it in more words.
 pub(crate) fn failed_proof_of(backups: &[BackupSummary]) -> Option<String> {
-    newest_failure(backups).map(|id| failed_proof(id, "bre backup prove says why"))
+    newest_failure(backups).map(|id| failed_proof(id, "bre restore-test run says why"))
 }
 
 /// The backup whose proof is the newest one of all, if that proof failed.

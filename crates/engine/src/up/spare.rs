@@ -118,7 +118,7 @@ impl Companion {
             .open(&log)
             .map_err(Error::file("cannot open the log", &log))?;
         let mut command = Command::new(&program);
-        command.args(["spare", "run", "--json", "--data"]);
+        command.args(["standby", "run", "--json", "--data"]);
         command.arg(self.instance.root());
         if let Some(settings) = &self.settings {
             command.arg("--config").arg(settings);

@@ -66,9 +66,9 @@ impl Instance {
         std::fs::remove_dir_all(self.data().join(below)).unwrap();
     }
 
-    /// What `bre audit verify` says, in a word, a number and whole.
+    /// What `bre verify audit` says, in a word, a number and whole.
     fn judged(&self) -> (String, i32, Value) {
-        let output = self.bre(&["audit", "verify"]);
+        let output = self.bre(&["verify", "audit"]);
         let report = output.parsed();
         let word = report["verdict"].as_str().unwrap_or_default().to_owned();
         (word, output.code.unwrap_or(-1), report)
@@ -180,10 +180,10 @@ fn what_disappears_while_the_engine_runs_is_told_and_stops_the_writer_until_a_pe
         .refused(&["nothing stands against"]);
 
     instance.past_triggers(&format!("TRUNCATE {} CASCADE", TABLES.join(", ")));
-    instance.wait_damaged("run `bre audit verify`");
+    instance.wait_damaged("run `bre verify audit`");
     instance.kill();
     instance.up();
-    instance.wait_damaged("run `bre audit verify`");
+    instance.wait_damaged("run `bre verify audit`");
     instance.is_judged("cut", 8);
     // Nothing is left to continue from. Another log takes its place when somebody asks for it, in the same database:
     // its tables are stated again.
@@ -285,23 +285,32 @@ fn a_restore_to_before_the_damage_lets_the_log_go_on() {
     instance.wait_signed(last);
     let lsn = instance.value("SELECT pg_current_wal_flush_lsn()");
     instance.past_triggers(&format!("TRUNCATE {} CASCADE", TABLES.join(", ")));
-    instance.wait_damaged("run `bre audit verify`");
+    instance.wait_damaged("run `bre verify audit`");
     instance.wait_caught_up();
     let note = instance.data().join("keys/audit_damage-1.json");
     assert!(note.exists());
     instance.stop();
     let to = instance.data().join("postgres");
     let restore = |target: &[&str]| {
-        let over = ["restore", "--delta", "--yes", "--to", to.to_str().unwrap()];
+        let over = [
+            "restore",
+            "database",
+            "--delta",
+            "--yes",
+            "--to",
+            to.to_str().unwrap(),
+        ];
         instance.bre(&[&over[..], target].concat()).json()
     };
     // To the end, the damage comes back with it.
     restore(&["--latest"]);
     instance.up();
-    instance.wait_damaged("run `bre audit verify`");
+    instance.wait_damaged("run `bre verify audit`");
     assert!(note.exists());
     instance.stop();
-    let over = ["restore", "--delta", "--yes", "--lsn", &lsn, "--to"];
+    let over = [
+        "restore", "database", "--delta", "--yes", "--lsn", &lsn, "--to",
+    ];
     let restored = [&over[..], &[to.to_str().unwrap()]].concat();
     instance.bre(&restored).json();
     instance.up();
@@ -375,7 +384,7 @@ fn an_archive_and_a_restore_test_say_how_long_the_log_was() {
     let first = position(&instance.quote("GME"));
     let id = instance.bre(&["backup", "run"]).json()["id"].clone();
     let id = id.as_str().unwrap().to_owned();
-    let proved = instance.bre(&["backup", "prove", &id]).json();
+    let proved = instance.bre(&["restore-test", "run", &id]).json();
     assert_eq!(proved["passed"], true, "{proved}");
     let last = position(&instance.quote("GME"));
     instance.wait_signed(last);

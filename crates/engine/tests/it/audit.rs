@@ -1,4 +1,4 @@
-//! `bre audit verify` against a superuser who means ill: done in SQL, found by the command.
+//! `bre verify audit` against a superuser who means ill: done in SQL, found by the command.
 
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ impl Instance {
     /// Verification fails at this position of epoch 1 and says why; then the record is put back, and all is well again.
     fn found(&self, change: &str, position: u64, reason: &str) {
         assert_ne!(self.change(change), 0, "it changes nothing: {change}");
-        let output = self.bre(&["audit", "verify"]);
+        let output = self.bre(&["verify", "audit"]);
         let report = output.parsed();
         // By number as by word.
         let told = (output.code, report["verdict"].as_str().unwrap_or_default());
@@ -161,7 +161,7 @@ fn a_cut_tail_is_found_after_a_restart_too_and_no_locate_is_added_to_it() {
     }
     instance.stop();
     instance.up();
-    let report = instance.bre(&["audit", "verify"]).exits(8).parsed();
+    let report = instance.bre(&["verify", "audit"]).exits(8).parsed();
     assert_eq!(report["first_bad"], json!({"epoch": 1, "position": cut}));
     let located = instance.locate();
     assert_eq!(located.status, 503, "{}", located.text);

@@ -43,7 +43,7 @@ impl Instance {
 
     /// Every backup reads back whole.
     fn all_are_sound(&self, count: usize) {
-        let verified = self.bre(&["backup", "verify"]).json();
+        let verified = self.bre(&["verify", "backup"]).json();
         let verified = verified.as_array().unwrap();
         assert_eq!(verified.len(), count, "{verified:?}");
         assert!(
@@ -123,7 +123,7 @@ fn a_backup_is_taken_listed_shown_and_verified_and_damage_is_named() {
         .bre(&["backup", "show", "20200101T000000Z-00000000"])
         .refused(&["20200101T000000Z-00000000", "bre backup list"]);
     instance.all_are_sound(2);
-    let verified = instance.bre(&["backup", "verify", &second]).json();
+    let verified = instance.bre(&["verify", "backup", &second]).json();
     assert_eq!(verified[0]["id"], json!(second), "{verified}");
     let recorded = "SELECT count(*) FROM audit_log WHERE kind = 7 AND position = (SELECT max(position) FROM audit_log)";
     assert_eq!(instance.value(recorded), "1", "the backup is on record");
@@ -132,9 +132,9 @@ fn a_backup_is_taken_listed_shown_and_verified_and_damage_is_named() {
     let object = format!("packs/{}", pack.file_name().unwrap().to_str().unwrap());
     let whole = std::fs::read(&pack).unwrap();
     flip_a_byte_in_the_middle(&pack);
-    names(&instance.bre(&["backup", "verify"]), &object);
+    names(&instance.bre(&["verify", "backup"]), &object);
     std::fs::rename(&pack, instance.folder.join("pack")).unwrap();
-    names(&instance.bre(&["backup", "verify"]), &object);
+    names(&instance.bre(&["verify", "backup"]), &object);
     std::fs::write(&pack, whole).unwrap();
 
     let keys = instance.folder.join("other-keys");
@@ -146,10 +146,10 @@ fn a_backup_is_taken_listed_shown_and_verified_and_damage_is_named() {
     let recipient = keys.join("recipient.key");
     std::fs::remove_file(&recipient).unwrap();
     let other = [
-        "backup",
         "verify",
+        "backup",
         &second,
-        "--keys",
+        "--keys-dir",
         keys.to_str().unwrap(),
     ];
     instance.bre(&other).refused(&["recipient.key"]);
@@ -167,7 +167,7 @@ fn a_backup_is_taken_listed_shown_and_verified_and_damage_is_named() {
     );
     std::fs::rename(&wal, &hidden).unwrap();
     let verified = instance
-        .bre(&["backup", "verify", &second])
+        .bre(&["verify", "backup", &second])
         .exits(1)
         .parsed();
     assert_eq!(verified[0]["sound"], false, "{verified}");

@@ -103,15 +103,15 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
     let to = instance.folder.join("restored");
     let to = to.to_str().unwrap();
     let told = within(PATIENCE, || {
-        let look = desk(&["restore", "--dry-run", "--to", to]);
+        let look = desk(&["restore", "database", "--dry-run", "--to", to]);
         (look.code == Some(5)).then_some(())
     });
     assert!(
         told.is_some(),
         "{:?}",
-        desk(&["restore", "--dry-run", "--to", to])
+        desk(&["restore", "database", "--dry-run", "--to", to])
     );
-    let restored = desk(&["restore", "--to", to]);
+    let restored = desk(&["restore", "database", "--to", to]);
     let said = restored.exits(5).parsed();
     assert!(
         said["not_restored"][0]
@@ -126,6 +126,7 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
     let elsewhere = instance.folder.join("elsewhere");
     let refused = desk(&[
         "restore",
+        "database",
         "--time",
         &now,
         "--to",
@@ -140,30 +141,43 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
     desk(&["backup", "run"]).exits(0);
     assert!(!desk(&["backup", "list"]).err.contains("ALARM"));
     let healed = within(PATIENCE, || {
-        (desk(&["restore", "--dry-run", "--to", &format!("{to}.2")]).code == Some(0)).then_some(())
+        (desk(&[
+            "restore",
+            "database",
+            "--dry-run",
+            "--to",
+            &format!("{to}.2"),
+        ])
+        .code
+            == Some(0))
+        .then_some(())
     });
     assert!(healed.is_some());
 
     // A spare of its own.
-    assert_ne!(desk(&["spare", "status"]).code, Some(0), "nobody keeps one");
-    let spare = instance.start_command(&["spare", "run", "--cluster", "desk"]);
+    assert_ne!(
+        desk(&["standby", "status"]).code,
+        Some(0),
+        "nobody keeps one"
+    );
+    let spare = instance.start_command(&["standby", "run", "--cluster", "desk"]);
     let follows = within(PATIENCE, || {
-        (desk(&["spare", "status"]).code == Some(0)).then_some(())
+        (desk(&["standby", "status"]).code == Some(0)).then_some(())
     });
     assert!(
         follows.is_some(),
         "{:?}\n{}",
-        desk(&["spare", "status"]),
+        desk(&["standby", "status"]),
         spare.err()
     );
     assert!(
         !data.join("spare").exists(),
         "the folder of the instance's own"
     );
-    let alive = desk(&["spare", "promote", "--yes"]);
+    let alive = desk(&["standby", "promote", "--yes"]);
     assert!(alive.err.contains("answers"), "{alive:?}");
     stopped(running);
-    let promoted = desk(&["spare", "promote", "--yes", "--even-if-alive"]).json();
+    let promoted = desk(&["standby", "promote", "--yes", "--even-if-alive"]).json();
     let url = promoted["database_url"].as_str().unwrap();
     let mut client = Client::connect(&ConnectOptions::from_url(url).unwrap()).unwrap();
     let rows = client
@@ -175,6 +189,6 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
         "it is the cluster behind the hole"
     );
     drop(client);
-    desk(&["spare", "stop"]).exits(0);
+    desk(&["standby", "stop"]).exits(0);
     spare.wait().exits(0);
 }

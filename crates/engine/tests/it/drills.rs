@@ -31,6 +31,7 @@ fn drill_for(seed: &str, seconds: &str, more: &[&str]) -> Value {
     let arguments = [
         &[
             "drill",
+            "run",
             "database-loss",
             "--clients",
             "4",
@@ -107,7 +108,7 @@ fn in_strict_mode_nothing_acknowledged_is_lost_amid_kills() {
 
 #[test]
 fn in_strict_mode_nothing_acknowledged_is_lost_when_the_spare_takes_the_place() {
-    let report = drill("4", &["--strict", "--spare"]);
+    let report = drill("4", &["--strict", "--standby"]);
     assert_eq!(report["spare"], true, "{report}");
     loses_nothing(&report);
 }

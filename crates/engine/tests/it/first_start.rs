@@ -59,7 +59,15 @@ fn who_waits_for_readiness_finds_what_a_start_leaves_and_people_read_no_codes() 
     }
     let status = folder.run(&["--data", data, "status"]);
     status.exits(0);
-    let stream = status.out.lines().find(|line| line.starts_with("stream"));
+    let first: Vec<&str> = status.out.lines().take(3).collect();
+    for (line, name) in first.iter().zip(["state ", "RPO now ", "what to do "]) {
+        assert!(line.starts_with(name), "{}", status.out);
+    }
+    assert!(first[0].contains("sound"), "{}", status.out);
+    let stream = status
+        .out
+        .lines()
+        .find(|line| line.starts_with("WAL stream"));
     assert!(stream.unwrap().contains("attached; "), "{}", status.out);
     for (what, text) in [
         ("the log", engine.err()),

@@ -318,9 +318,9 @@ impl Instance {
         Client::connect(&self.options().with_user(role))?.query(sql)
     }
 
-    /// `bre audit verify` finds nothing wrong; its report.
+    /// `bre verify audit` finds nothing wrong; its report.
     pub(crate) fn audit_is_sound(&self) -> Value {
-        let output = self.bre(&["audit", "verify"]);
+        let output = self.bre(&["verify", "audit"]);
         // What a recovery lost is told with a number of its own.
         let words = [(Some(0), "sound"), (Some(10), "known_loss")];
         let report = output.parsed();

@@ -46,7 +46,7 @@ fn a_life_with_the_key_in_a_kms() {
 
     let key_file = instance.data().join("keys/recipient.key");
     assert!(fs::read_to_string(&key_file).unwrap().contains(&arn));
-    let shown = instance.bre(&["repository-key", "show"]).json();
+    let shown = instance.bre(&["repository", "key", "show"]).json();
     let key = &shown["keys"][0];
     assert_eq!(
         (key["provider"].as_str(), key["state"].as_str()),
@@ -64,26 +64,26 @@ fn a_life_with_the_key_in_a_kms() {
 
     // Into a file, and back to another key of the KMS, while it runs.
     fs::write(&settings, "").unwrap();
-    let rotated = instance.bre(&["repository-key", "rotate"]).json();
+    let rotated = instance.bre(&["repository", "key", "rotate"]).json();
     assert_eq!(rotated["engine_took_it"], true, "{rotated}");
     assert!(!fs::read_to_string(&key_file).unwrap().contains("arn:"));
     let other = moto_kms_key(kms.moto.port());
     fs::write(&settings, kms.settings(&other)).unwrap();
-    let rotated = instance.bre(&["repository-key", "rotate"]).json();
+    let rotated = instance.bre(&["repository", "key", "rotate"]).json();
     assert_eq!(
         (&rotated["not_sealed"], &rotated["engine_took_it"]),
         (&Value::from(0), &Value::Bool(true)),
         "{rotated}"
     );
     instance
-        .bre(&["repository-key", "rotate"])
+        .bre(&["repository", "key", "rotate"])
         .refused(&[&other, "in use"]);
     instance
-        .bre(&["repository-key", "retire-old", "--yes"])
+        .bre(&["repository", "key", "retire-old", "--yes"])
         .exits(0);
     assert_eq!(instance.locate().status, 200);
     instance.wait_caught_up();
-    let verified = instance.bre(&["backup", "verify"]).json();
+    let verified = instance.bre(&["verify", "backup"]).json();
     assert_eq!(verified[0]["sound"], true, "{verified}");
 
     // Away: the span that is open goes on; what needs a new data key says whose fault it is.
@@ -146,11 +146,11 @@ fn the_archive_has_readers_of_its_own(instance: &Instance) {
     assert_eq!(more["entries_before"], entries, "{more}");
 
     instance
-        .bre(&["audit", "verify", "--archive"])
+        .bre(&["verify", "audit", "--archive"])
         .refused(&["audit_recipient.key"]);
     let named = officer.to_str().unwrap();
     let report = instance
-        .bre(&["audit", "verify", "--archive", "--keys", named])
+        .bre(&["verify", "audit", "--archive", "--keys-dir", named])
         .json();
     let all = &more["archived_to"];
     assert_eq!(
@@ -163,7 +163,7 @@ fn the_archive_has_readers_of_its_own(instance: &Instance) {
         "{report}"
     );
     instance
-        .bre(&["backup", "verify", "--keys", named])
+        .bre(&["verify", "backup", "--keys-dir", named])
         .refused(&["recipient.key"]);
     // The key of the backups in the place of the archive's opens nothing of it.
     let dba = instance.folder.join("dba");
@@ -175,10 +175,10 @@ fn the_archive_has_readers_of_its_own(instance: &Instance) {
     )
     .unwrap();
     let refused = instance.bre(&[
-        "audit",
         "verify",
+        "audit",
         "--archive",
-        "--keys",
+        "--keys-dir",
         dba.to_str().unwrap(),
     ]);
     refused.refused(&["audit archive"]);

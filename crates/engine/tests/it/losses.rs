@@ -226,10 +226,10 @@ fn what_is_lost_again_while_it_is_brought_back_comes_back_whatever_it_is_and_whe
     // What commands, PostgreSQL's and Redis's clients find the engine by.
     std::fs::remove_dir_all(instance.data().join("run")).unwrap();
     // It is found at once; its database is back a moment later.
-    let found = instance.bre(&["keys", "list"]);
+    let found = instance.bre(&["api-key", "list"]);
     assert!(!found.err.contains("no engine runs"), "{found:?}");
     let served = within(PATIENCE, || {
-        (instance.bre(&["keys", "list"]).code == Some(0)).then_some(())
+        (instance.bre(&["api-key", "list"]).code == Some(0)).then_some(())
     });
     assert!(served.is_some());
     let made = within(PATIENCE, || {

@@ -14,6 +14,7 @@ mod drills;
 mod first_start;
 mod hostile;
 mod import;
+mod install;
 mod instance;
 mod kms;
 mod losses;

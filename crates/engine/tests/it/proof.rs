@@ -59,7 +59,7 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
 
     let timelines =
         std::fs::read_dir(instance.repository().join("timelines")).map_or(0, Iterator::count);
-    let proof = instance.bre(&["backup", "prove", &id]).json();
+    let proof = instance.bre(&["restore-test", "run", &id]).json();
     assert!(
         proof["passed"] == true && proof["backup_id"] == id.as_str(),
         "{proof}"
@@ -164,7 +164,7 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
         (&true.into(), &id.as_str().into()),
         "{plan}"
     );
-    let incremental = instance.bre(&["plan", "run", "incremental"]).json();
+    let incremental = instance.bre(&["job", "run", "incremental"]).json();
     assert_eq!(incremental["kind"], "incremental", "{incremental}");
     assert_eq!(incremental["changed_pages"], "compared", "{incremental}");
     assert!(incremental["why_not_named"].is_string(), "{incremental}");
@@ -172,9 +172,9 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
         incremental["bytes_read"].as_u64() > Some(0),
         "{incremental}"
     );
-    let proof = instance.bre(&["plan", "run", "proof"]).json();
+    let proof = instance.bre(&["job", "run", "proof"]).json();
     assert_eq!(proof["backup_id"], incremental["id"], "the newest");
-    instance.bre(&["plan", "run", "expire"]).json();
+    instance.bre(&["job", "run", "expire"]).json();
     a_quote_is_proved_to_somebody_who_has_nothing(&instance);
     the_archives_key_is_replaced(&instance);
     instance.audit_is_sound();
@@ -183,7 +183,7 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
     let key = instance.data().join("keys/recipient.key");
     std::fs::rename(&key, instance.folder.join("recipient.key")).unwrap();
     instance
-        .bre(&["backup", "prove", &id])
+        .bre(&["restore-test", "run", &id])
         .refused(&["private key", "recipient.key"]);
     instance.stop_cleanly();
     instance.up();
@@ -195,7 +195,7 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
         plan.unwrap()[3]["said"]
             .as_str()
             .unwrap()
-            .contains("bre backup prove")
+            .contains("bre restore-test run")
     );
 }
 
@@ -250,7 +250,7 @@ fn a_quote_is_proved_to_somebody_who_has_nothing(instance: &Instance) {
 }
 
 fn the_archives_key_is_replaced(instance: &Instance) {
-    let first = instance.bre(&["plan", "run", "audit_archive"]).json();
+    let first = instance.bre(&["job", "run", "audit_archive"]).json();
     let rotated = instance.bre(&["audit", "key", "rotate"]).json();
     assert_eq!(
         (&rotated["replaced"][0], &rotated["not_sealed"]),
@@ -275,7 +275,7 @@ fn the_archives_key_is_replaced(instance: &Instance) {
     let old = first["recipient_id"].as_str().unwrap();
     let keys = instance.data().join("keys");
     std::fs::remove_file(keys.join(format!("audit_recipient-{old}.key"))).unwrap();
-    let report = instance.bre(&["audit", "verify", "--archive"]).json();
+    let report = instance.bre(&["verify", "audit", "--archive"]).json();
     assert!(report["entries"].as_u64() > Some(0), "{report}");
 }
 
@@ -291,7 +291,10 @@ fn damage_fails_the_proof_by_name_and_is_an_alarm() {
          CREATE OR REPLACE FUNCTION key(n integer) RETURNS integer IMMUTABLE LANGUAGE sql AS 'SELECT -n'",
     );
     let id = instance.backup();
-    let proof = instance.bre(&["backup", "prove", &id]).exits(1).parsed();
+    let proof = instance
+        .bre(&["restore-test", "run", &id])
+        .exits(1)
+        .parsed();
     assert_eq!(proof["passed"], false);
     let found = check(&proof, "amcheck_indexes");
     assert!(
@@ -340,7 +343,7 @@ fn damage_fails_the_proof_by_name_and_is_an_alarm() {
     assert!(alarm.unwrap().contains(&id));
     let id = instance.backup();
     assert_eq!(instance.listed(&id)["damaged_pages"], 1);
-    let proof = instance.bre(&["backup", "prove"]).exits(1).parsed();
+    let proof = instance.bre(&["restore-test", "run"]).exits(1).parsed();
     assert_eq!(proof["backup_id"], id.as_str());
     let why = check(&proof, "page_checksums")["why"]
         .as_str()

@@ -263,7 +263,7 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
             .contains("revocation-1")
     });
     ended.for_each(|file| std::fs::remove_file(file).unwrap());
-    let told = instance.bre(&["audit", "verify"]).parsed();
+    let told = instance.bre(&["verify", "audit"]).parsed();
     assert!(
         told["reason"].as_str().unwrap().contains("took it away"),
         "{told}"

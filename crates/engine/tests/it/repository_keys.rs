@@ -1,4 +1,4 @@
-//! `bre repository-key` and `bre backup expire` on a running engine, and hosts that only write.
+//! `bre repository key` and `bre backup expire` on a running engine, and hosts that only write.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::{
 
 impl Instance {
     fn shows(&self) -> Value {
-        self.bre(&["repository-key", "show"]).json()
+        self.bre(&["repository", "key", "show"]).json()
     }
 
     /// What went since it was read last is all on record, and every commit of it in the repository.
@@ -36,7 +36,7 @@ fn a_key_is_replaced_under_a_running_engine_and_no_wal_is_lost() {
         (&true.into(), &0.into())
     );
 
-    let rotated = instance.bre(&["repository-key", "rotate"]).json();
+    let rotated = instance.bre(&["repository", "key", "rotate"]).json();
     assert_eq!(rotated["not_sealed"], 0, "{rotated}");
     assert_eq!(rotated["engine_took_it"], true, "{rotated}");
     assert_eq!(rotated["replaced"][0], before["recipient_id"]);
@@ -56,10 +56,10 @@ fn a_key_is_replaced_under_a_running_engine_and_no_wal_is_lost() {
     assert_eq!(status["warnings"], Value::Array(Vec::new()), "{status}");
 
     instance
-        .bre(&["repository-key", "retire-old"])
+        .bre(&["repository", "key", "retire-old"])
         .refused(&["--yes"]);
     let retired = instance
-        .bre(&["repository-key", "retire-old", "--yes"])
+        .bre(&["repository", "key", "retire-old", "--yes"])
         .json();
     assert!(retired["wraps_deleted"].as_u64().unwrap() >= 2, "{retired}");
     let old = format!("recipient-{}.key", before["recipient_id"].as_str().unwrap());
@@ -118,10 +118,10 @@ fn a_host_that_only_writes_streams_and_backs_up_and_says_what_it_cannot() {
     assert_eq!(shown["recipients"].as_array().unwrap().len(), 1);
     let to = instance.folder.join("restored");
     for arguments in [
-        &["backup", "verify"][..],
-        &["backup", "prove"],
-        &["restore", "--to", to.to_str().unwrap()],
-        &["repository-key", "rotate"],
+        &["verify", "backup"][..],
+        &["restore-test", "run"],
+        &["restore", "database", "--to", to.to_str().unwrap()],
+        &["repository", "key", "rotate"],
     ] {
         let wanted = elsewhere.public().id();
         instance.bre(arguments).refused(&["recipient.key", &wanted]);
@@ -134,7 +134,7 @@ fn a_host_that_only_writes_streams_and_backs_up_and_says_what_it_cannot() {
     elsewhere.store(&at_home.join("recipient.key")).unwrap();
     let named = at_home.to_str().unwrap();
     let verified = instance
-        .bre(&["backup", "verify", &id, "--keys", named])
+        .bre(&["verify", "backup", &id, "--keys-dir", named])
         .json();
     assert_eq!(verified[0]["sound"], true, "{verified}");
     let stranger = instance.folder.join("stranger");
@@ -142,10 +142,10 @@ fn a_host_that_only_writes_streams_and_backs_up_and_says_what_it_cannot() {
     let other = repository::keys::RecipientPrivate::generate().unwrap();
     other.store(&stranger.join("recipient.key")).unwrap();
     let output = instance.bre(&[
-        "backup",
         "verify",
+        "backup",
         &id,
-        "--keys",
+        "--keys-dir",
         stranger.to_str().unwrap(),
     ]);
     output.refused(&[&elsewhere.public().id(), &other.public().id(), &id]);

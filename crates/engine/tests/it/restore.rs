@@ -86,7 +86,11 @@ pub(crate) const QUOTES: &str =
 impl Instance {
     fn restore(&self, name: &str, target: &[&str]) -> PathBuf {
         let to = self.folder.join(name);
-        let arguments = [&["restore", "--to", to.to_str().unwrap()], target].concat();
+        let arguments = [
+            &["restore", "database", "--to", to.to_str().unwrap()],
+            target,
+        ]
+        .concat();
         let restored = self.bre(&arguments).json();
         assert_eq!(restored["dir"], to.to_str().unwrap(), "{restored}");
         to
@@ -147,7 +151,13 @@ fn a_restore_holds_exactly_what_was_there_at_its_end_at_a_moment_and_at_a_positi
 
     let refused = |name: &str, target: &[&str]| {
         let to = instance.folder.join(name);
-        let output = instance.bre(&[&["restore", "--to", to.to_str().unwrap()], target].concat());
+        let output = instance.bre(
+            &[
+                &["restore", "database", "--to", to.to_str().unwrap()],
+                target,
+            ]
+            .concat(),
+        );
         output.refused(&[]);
         let left = std::fs::read_dir(&to).map_or(0, Iterator::count);
         assert!(left <= 2, "{name}: {left}");
@@ -178,12 +188,20 @@ fn a_restore_holds_exactly_what_was_there_at_its_end_at_a_moment_and_at_a_positi
 }
 
 fn named_points_are_shown_and_restored(instance: &Instance, first: &[Vec<String>]) {
-    let points = instance.bre(&["restore", "--list-points"]).json();
+    let points = instance
+        .bre(&["restore", "database", "--list-points"])
+        .json();
     assert_eq!(points[0]["name"], "after one", "{points}");
     // A terminal obeys no name, and a name begins no line.
     assert_eq!(points[1]["name"], "red\u{1b}[31m\nnext", "{points}");
     let data = instance.data();
-    let lines = ["--data", data.to_str().unwrap(), "restore", "--list-points"];
+    let lines = [
+        "--data",
+        data.to_str().unwrap(),
+        "restore",
+        "database",
+        "--list-points",
+    ];
     let lines = instance.folder.run(&lines).exits(0).out.clone();
     assert!(
         lines.contains(r"red\u001b[31m\nnext") && !lines.contains('\u{1b}'),
@@ -193,7 +211,7 @@ fn named_points_are_shown_and_restored(instance: &Instance, first: &[Vec<String>
     let nowhere = instance.folder.join("nowhere");
     let to = nowhere.to_str().unwrap();
     for (option, value) in [("--name", "after two"), ("--xid", "4000000000")] {
-        let refused = instance.bre(&["restore", "--to", to, option, value]);
+        let refused = instance.bre(&["restore", "database", "--to", to, option, value]);
         refused.refused(&[value, " to "]);
     }
     assert!(!nowhere.exists());
@@ -210,7 +228,19 @@ fn named_points_are_shown_and_restored(instance: &Instance, first: &[Vec<String>
 fn mended_in_place(instance: &Instance, third: &[Vec<String>]) {
     let own = instance.data().join("postgres");
     let over = |dir: &Path, more: &[&str]| {
-        instance.bre(&[&["restore", "--delta", "--to", dir.to_str().unwrap()], more].concat())
+        instance.bre(
+            &[
+                &[
+                    "restore",
+                    "database",
+                    "--delta",
+                    "--to",
+                    dir.to_str().unwrap(),
+                ],
+                more,
+            ]
+            .concat(),
+        )
     };
     over(&own, &["--yes"]).refused(&["a server", "runs on"]);
     let dir = instance.folder.join("latest");
@@ -315,7 +345,13 @@ fn damage_in_the_repository_stops_a_restore_and_is_named() {
     instance.stop_cleanly();
     let restore = |name: &str| {
         let to = instance.folder.join(name);
-        instance.bre(&["restore", "--to", to.to_str().unwrap(), "--latest"])
+        instance.bre(&[
+            "restore",
+            "database",
+            "--to",
+            to.to_str().unwrap(),
+            "--latest",
+        ])
     };
     let verify = || instance.bre(&["verify", "repository"]);
     let sound = verify();
@@ -337,7 +373,12 @@ fn damage_in_the_repository_stops_a_restore_and_is_named() {
     ] {
         std::fs::copy(instance.data().join("keys").join(name), writing.join(name)).unwrap();
     }
-    let closed = instance.bre(&["verify", "repository", "--keys", writing.to_str().unwrap()]);
+    let closed = instance.bre(&[
+        "verify",
+        "repository",
+        "--keys-dir",
+        writing.to_str().unwrap(),
+    ]);
     let report = closed.exits(5).parsed();
     assert_eq!(report["verdict"], "sound_as_far_as_opened", "{report}");
     assert!(report["not_opened"].as_u64().unwrap() > 0, "{report}");

@@ -31,7 +31,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 impl Instance {
     /// Verified by a road: the report of an end with that number and word.
     fn road(&self, arguments: &[&str], verdict: &str, code: i32) -> Value {
-        let output = self.bre(&[&["audit", "verify"], arguments].concat());
+        let output = self.bre(&[&["verify", "audit"], arguments].concat());
         let report = output.parsed();
         let found = (report["verdict"].as_str(), output.code);
         assert_eq!(
@@ -101,7 +101,12 @@ fn every_road_uses_what_is_known_outside_and_says_what_it_does_not_reach() {
     let keys = instance.folder.join("keys");
     copy(&instance.data().join("keys"), &keys);
     std::fs::remove_file(keys.join("audit_anchor-1.json")).unwrap();
-    let elsewhere = ["--repository", &earlier, "--keys", keys.to_str().unwrap()];
+    let elsewhere = [
+        "--repository",
+        &earlier,
+        "--keys-dir",
+        keys.to_str().unwrap(),
+    ];
     let rolled = instance.road(&[&["--from-wal"][..], &elsewhere].concat(), "cut", 8);
     says(&rolled, "reason", "the tail was cut");
     says(&rolled, "not_compared", "the anchor of the engine's host");
@@ -131,7 +136,7 @@ fn every_road_uses_what_is_known_outside_and_says_what_it_does_not_reach() {
     let report = instance.road(&["--archive", &heads], "rewritten", 9);
     says(&report, "beside_findings", "is none");
     let listed = instance
-        .bre(&["audit", "heads", "--repository", &heads])
+        .bre(&["audit", "head", "list", "--repository", &heads])
         .exits(1)
         .parsed();
     let bad = |head: &&Value| head["signature_verified"] == false;

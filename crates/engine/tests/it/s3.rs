@@ -139,7 +139,7 @@ fn a_repository_in_s3_backs_up_streams_rides_out_an_outage_and_restores() {
     instance.audit_is_sound();
 
     let newest = changed["id"].as_str().unwrap();
-    let verified = instance.bre(&["backup", "verify", newest]).json();
+    let verified = instance.bre(&["verify", "backup", newest]).json();
     assert_eq!(verified[0]["sound"], Value::Bool(true), "{verified}");
     let quotes = instance.sql(QUOTES);
     instance.restores("restored", &["--latest"], &quotes);

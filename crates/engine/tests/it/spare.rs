@@ -1,4 +1,5 @@
-//! `bre spare` by hand: kept beside a running engine, refused while that lives, promoted when it does not, and taken by the next `bre up`.
+//! `bre standby` by hand: kept beside a running engine, refused while that lives, promoted when it does not, and
+//! taken by the next `bre up`.
 
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ const QUOTES: &str = "SELECT count(*) FROM quotes";
 
 fn follows(instance: &Instance) -> Value {
     let healthy = || {
-        let output = instance.bre(&["spare", "status"]);
+        let output = instance.bre(&["standby", "status"]);
         (output.code == Some(0)).then(|| output.parsed())
     };
     within(PATIENCE, healthy).expect("the spare follows")
@@ -34,10 +35,12 @@ fn aside(instance: &Instance) -> Vec<PathBuf> {
 fn a_spare_is_promoted_by_hand_and_taken_by_the_next_start() {
     let mut instance = Instance::with(&["--strict"]);
     let promote = |instance: &Instance, more: &[&str]| {
-        instance.bre(&[&["spare", "promote"][..], more].concat())
+        instance.bre(&[&["standby", "promote"][..], more].concat())
     };
-    instance.bre(&["spare", "status"]).refused(&["spare run"]);
-    let mut spare = instance.start_command(&["spare", "run"]);
+    instance
+        .bre(&["standby", "status"])
+        .refused(&["standby run"]);
+    let mut spare = instance.start_command(&["standby", "run"]);
     follows(&instance);
     for _ in 0..5 {
         assert_eq!(instance.locate().status, 200);
@@ -47,7 +50,7 @@ fn a_spare_is_promoted_by_hand_and_taken_by_the_next_start() {
     let status = instance.bre(&["status"]).parsed();
     assert_eq!(status["spare"]["phase"], "following", "{status}");
     instance
-        .start_command(&["spare", "run"])
+        .start_command(&["standby", "run"])
         .wait()
         .refused(&["another process keeps the standby"]);
 
@@ -80,7 +83,7 @@ fn a_spare_is_promoted_by_hand_and_taken_by_the_next_start() {
     assert_eq!(instance.value("SELECT max(epoch) FROM audit_log"), "2");
     instance.audit_is_sound();
 
-    instance.bre(&["spare", "stop"]).exits(0);
+    instance.bre(&["standby", "stop"]).exits(0);
     let ended = within(PATIENCE, || spare.ended());
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
     instance.stop_cleanly();

@@ -68,7 +68,7 @@ fn up_serves_quotes_and_comes_back_with_the_same_data_after_a_clean_stop() {
     let before = instance.sql(record);
     assert_eq!(before.len(), 3);
     instance.stop_cleanly();
-    let absent = instance.bre(&["keys", "list"]);
+    let absent = instance.bre(&["api-key", "list"]);
     absent.refused(&["no engine runs"]).exits(4);
 
     instance.up();

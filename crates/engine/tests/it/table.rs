@@ -1,4 +1,5 @@
-//! `bre table restore` on a whole engine: emptied by mistake while it works, back with a preview, on the record; the record itself refused.
+//! `bre restore table` on a whole engine: emptied by mistake while it works, back with a preview, on the record; the
+//! record itself refused.
 
 use std::{
     io::Read,
@@ -38,8 +39,8 @@ fn a_table_emptied_by_mistake_is_back_and_the_engine_goes_on() {
     instance.wait_caught_up();
     let restore = |more: &[&str]| {
         let all = [
-            "table",
             "restore",
+            "table",
             "--table",
             "orders,base_rates",
             "--lsn",
@@ -85,8 +86,8 @@ fn a_table_emptied_by_mistake_is_back_and_the_engine_goes_on() {
     assert_eq!(again["merged"], false, "{again}");
     // The record is not for mending by hand.
     for table in ["audit_log", "public.quotes"] {
-        let refused = instance.bre(&["table", "restore", "--table", table, "--yes"]);
-        refused.refused(&["append-only", "bre audit verify"]);
+        let refused = instance.bre(&["restore", "table", "--table", table, "--yes"]);
+        refused.refused(&["append-only", "bre verify audit"]);
     }
     instance.audit_is_sound();
     the_schema_goes_to_git(&instance);
@@ -105,7 +106,7 @@ fn whoever_leaves_takes_everything_along(instance: &Instance, place: &str) {
         let gone = within(PATIENCE, || (instance.value(busy) == "0").then_some(()));
         assert!(gone.is_some(), "a query is still there");
     };
-    let all = ["table", "restore", "--table", "orders", "--lsn", place];
+    let all = ["restore", "table", "--table", "orders", "--lsn", place];
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap();
@@ -165,10 +166,7 @@ fn a_damaged_page_comes_back(instance: &mut Instance) {
     bytes[2 * 8192 + 5000] ^= 1;
     std::fs::write(&file, bytes).unwrap();
     instance.up();
-    let found = instance
-        .bre(&["backup", "verify", "--live"])
-        .exits(1)
-        .parsed();
+    let found = instance.bre(&["verify", "cluster"]).exits(1).parsed();
     let page = &found["damaged"][0];
     assert_eq!(
         (&page["database"], &page["relation"], &page["block"]),
@@ -176,9 +174,9 @@ fn a_damaged_page_comes_back(instance: &mut Instance) {
         "{found}"
     );
     instance
-        .bre(&["backup", "repair-pages"])
+        .bre(&["restore", "pages"])
         .refused(&["public.orders, block 2", "--yes"]);
-    let repaired = instance.bre(&["backup", "repair-pages", "--yes"]).json();
+    let repaired = instance.bre(&["restore", "pages", "--yes"]).json();
     assert_eq!(repaired["sound"], true, "{repaired}");
     assert!(
         repaired["damaged"][0]["outcome"]
@@ -188,10 +186,7 @@ fn a_damaged_page_comes_back(instance: &mut Instance) {
         "{repaired}"
     );
     assert_eq!(instance.value("SELECT sum(price) FROM orders"), before);
-    assert_eq!(
-        instance.bre(&["backup", "verify", "--live"]).json()["sound"],
-        true
-    );
+    assert_eq!(instance.bre(&["verify", "cluster"]).json()["sound"], true);
     assert_eq!(instance.locate().status, 200);
 }
 
@@ -201,7 +196,7 @@ fn the_schema_goes_to_git(instance: &Instance) {
     let sql = std::fs::read_to_string(instance.data().join("schema/databases/bre.sql")).unwrap();
     assert!(sql.contains("CREATE TABLE public.audit_log"), "{sql}");
     assert_eq!(
-        instance.bre(&["plan", "run", "schema"]).json()["commit"],
+        instance.bre(&["job", "run", "schema"]).json()["commit"],
         Value::Null
     );
     let to = instance.folder.join("elsewhere");
@@ -247,8 +242,8 @@ fn a_cluster_that_is_only_protected_gets_its_table_back_too() {
     let lines = ["--cluster", "desk", "--database", "sales"];
     let restore = [
         &[
-            "table",
             "restore",
+            "table",
             "--yes",
             "--table",
             "desk.lines",
@@ -285,7 +280,7 @@ fn a_cluster_that_is_only_protected_gets_its_table_back_too() {
     );
     assert_eq!(
         instance
-            .bre(&["backup", "verify", "--live", "--cluster", "desk"])
+            .bre(&["verify", "cluster", "--cluster", "desk"])
             .json()["sound"],
         true
     );

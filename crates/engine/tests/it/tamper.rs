@@ -9,7 +9,7 @@ use crate::{instance::Instance, process::Output};
 
 impl Instance {
     fn schema_says(&self, words: &str) {
-        let report = unsound(&self.bre(&["audit", "verify"]));
+        let report = unsound(&self.bre(&["verify", "audit"]));
         let findings = report["schema"]["findings"].to_string();
         assert!(findings.contains(words), "{findings}");
         assert_eq!(report["verdict"], "rewritten", "{report}");
@@ -72,7 +72,7 @@ fn a_deceiving_server_is_found_out_and_other_roads_do_not_ask_it() {
         instance.folder.join("gone"),
     )
     .unwrap();
-    let newest = unsound(&instance.bre(&["audit", "verify", "--from-wal"]));
+    let newest = unsound(&instance.bre(&["verify", "audit", "--from-wal"]));
     assert_eq!(newest["road"], "wal", "{newest}");
     assert!(
         newest["reason"]
@@ -82,7 +82,7 @@ fn a_deceiving_server_is_found_out_and_other_roads_do_not_ask_it() {
         "{newest}"
     );
     let before = instance
-        .bre(&["audit", "verify", "--from-backup", &id])
+        .bre(&["verify", "audit", "--from-backup", &id])
         .json();
     assert_eq!(
         (&before["road"], &before["backup_id"], &before["first_bad"]),
@@ -94,7 +94,7 @@ fn a_deceiving_server_is_found_out_and_other_roads_do_not_ask_it() {
     // A file of entries against the heads of the repository; it ends before the newest of them.
     std::fs::write(&file, &exported).unwrap();
     let path = file.to_str().unwrap();
-    let report = unsound(&instance.bre(&["audit", "verify", "--archive", path]));
+    let report = unsound(&instance.bre(&["verify", "audit", "--archive", path]));
     assert_eq!(report["road"], "export", "{report}");
     assert!(
         report["reason"].as_str().unwrap().contains("cut"),
@@ -102,10 +102,10 @@ fn a_deceiving_server_is_found_out_and_other_roads_do_not_ask_it() {
     );
     let one = exported.replacen("\"canonical\":\"42524541", "\"canonical\":\"42524542", 1);
     std::fs::write(&file, one).unwrap();
-    let report = unsound(&instance.bre(&["audit", "verify", "--archive", path]));
+    let report = unsound(&instance.bre(&["verify", "audit", "--archive", path]));
     assert_eq!(report["first_bad"]["position"], 1, "{report}");
     std::fs::write(&file, "no entry\n").unwrap();
-    let refused = instance.bre(&["audit", "verify", "--archive", path]);
+    let refused = instance.bre(&["verify", "audit", "--archive", path]);
     assert!(refused.err.contains("line 1"), "{}", refused.err);
 }
 
@@ -323,7 +323,7 @@ fn whoever_rules_the_repository_is_found_out() {
         let copy = instance.folder.join(&format!("copy-{number}"));
         copy_folder(&instance.repository(), &copy);
         (case.how)(&copy);
-        let arguments = ["audit", "verify", "--repository", copy.to_str().unwrap()];
+        let arguments = ["verify", "audit", "--repository", copy.to_str().unwrap()];
         let output = instance.bre(&[&arguments[..], case.road].concat());
         let said = format!("{}{}", output.out, output.err);
         if output.code == Some(0) || !said.contains(case.finds) {
@@ -343,6 +343,6 @@ fn whoever_rules_the_repository_is_found_out() {
         .for_each(|head| std::fs::remove_file(head).unwrap());
     let head = audit::SignedHead::from_json(&std::fs::read(newest).unwrap()).unwrap();
     std::fs::write(newest, head.without_link().to_json()).unwrap();
-    let arguments = ["audit", "verify", "--repository", copy.to_str().unwrap()];
+    let arguments = ["verify", "audit", "--repository", copy.to_str().unwrap()];
     assert_eq!(instance.bre(&arguments).json()["verdict"], "sound");
 }

@@ -49,7 +49,8 @@ pub enum Remedy {
 
 #[must_use]
 pub fn remedy(page: &DamagedPage) -> Remedy {
-    let whole = "bring the whole database back: bre restore --to DIR, or bre restore --delta over the stopped folder";
+    let whole = "restore the whole database: bre restore database --to DIR, or bre restore database --delta over the \
+                 stopped folder";
     if let (Some(database), Some(why)) = (&page.database, &page.unknown_because) {
         return Remedy::Elsewhere(format!(
             "it belongs to a relation of the database {database:?}, and which one cannot be asked: {why}; then look \
@@ -102,12 +103,12 @@ impl DamagedPage {
     pub fn by_table(&self) -> String {
         match (&self.table, &self.database) {
             (Some(table), Some(database)) => format!(
-                "bring its rows back: bre table restore --database={} --table={} --time … (a moment before the \
+                "bring its rows back: bre restore table --database={} --table={} --time … (a moment before the \
                  damage), after moving the damaged table aside",
                 quote_shell(database),
                 quote_shell(table)
             ),
-            _ => "bring the whole database back: bre restore --to DIR".to_owned(),
+            _ => "bring the whole database back: bre restore database --to DIR".to_owned(),
         }
     }
 }
@@ -124,12 +125,12 @@ pub enum PageError {
         error: WireError,
     },
     #[error(
-        "{place} was rewritten meanwhile and is elsewhere now. Nothing was changed; look again: bre backup verify \
-         --live"
+        "{place} was rewritten meanwhile and is elsewhere now. Nothing was changed; look again: bre verify \
+         cluster"
     )]
     Moved { place: String },
     #[error(
-        "the lock on {database} was lost ({error}); nothing more is written. Look again: bre backup verify --live"
+        "the lock on {database} was lost ({error}); nothing more is written. Look again: bre verify cluster"
     )]
     LockLost { database: String, error: WireError },
     #[error("{what} {path}: {source}")]

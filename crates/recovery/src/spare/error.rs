@@ -28,12 +28,12 @@ pub enum SpareError {
     #[error("another process keeps the standby in {0}. Stop that one first")]
     Busy(PathBuf),
     #[error(
-        "the standby cannot be promoted: it is {phase}{why}. Wait until `bre spare status` says that it follows, or \
-         restore with `bre restore`"
+        "the standby cannot be promoted: it is {phase}{why}. Wait until `bre standby status` says that it follows, or \
+         restore with `bre restore database`"
     )]
     NotFollowing { phase: &'static str, why: String },
     #[error(
-        "the standby cannot be promoted: {0}. `bre restore` decides what can be done without it"
+        "the standby cannot be promoted: {0}. `bre restore database` decides what can be done without it"
     )]
     Behind(String),
     #[error(
@@ -54,7 +54,7 @@ pub enum SpareError {
     },
     #[error(
         "the promotion did not finish: {what}. Do not use the folder {folder}; the standby restores itself again at \
-         its next start, or use `bre restore`.\nThe end of PostgreSQL's log:\n{tail}"
+         its next start, or use `bre restore database`.\nThe end of PostgreSQL's log:\n{tail}"
     )]
     Promotion {
         what: String,

@@ -55,8 +55,8 @@ pub enum TableError {
     },
     #[error(
         "after the merge {table} still differed ({left}), so it was rolled back and nothing was changed. A trigger, \
-         rule or type of this table changes what is written: restore it beside the table (bre restore --to DIR) and \
-         copy by hand"
+         rule or type of this table changes what is written: restore it beside the table \
+         (bre restore database --to DIR) and copy by hand"
     )]
     NotProved { table: String, left: String },
     #[error(

@@ -131,7 +131,7 @@ pub(super) fn look(
     if ["pg_catalog", "information_schema", "pg_toast"].contains(&name.schema.as_str()) {
         return Err(unfit(
             name,
-            "it is a part of the system. Bring the whole database back: bre restore --to DIR",
+            "it is a part of the system. Bring the whole database back: bre restore database --to DIR",
         ));
     }
     let Some(old) = shape(name, then)? else {

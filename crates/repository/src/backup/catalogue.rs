@@ -150,6 +150,55 @@ fn forget_mended(backup: &mut BackupSummary) {
     }
 }
 
+/// The record of one restore test, and which backup it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreTest {
+    pub backup_id: String,
+    pub object: String,
+    pub record: Proof,
+}
+
+#[derive(Debug, Default)]
+pub struct RestoreTests {
+    /// Oldest first.
+    pub tests: Vec<RestoreTest>,
+    /// Records that cannot be read; they hide no other.
+    pub damaged: Vec<Error>,
+}
+
+/// Every restore test of which the record is here.
+pub fn restore_tests(repository: &Repository) -> Result<RestoreTests> {
+    let mut found = RestoreTests::default();
+    for object in repository.store().list("backups/")? {
+        let mut parts = object.name.split('/').skip(1);
+        let (Some(id), Some(file)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        if !file.starts_with("proof-") {
+            continue;
+        }
+        let bytes = match repository.store().get(&object.name) {
+            // Expired since the listing.
+            Err(StoreError::NotFound { .. }) => continue,
+            other => other?,
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(record) => found.tests.push(RestoreTest {
+                backup_id: id.to_owned(),
+                object: object.name.clone(),
+                record,
+            }),
+            Err(_) => found
+                .damaged
+                .push(Error::damaged(&object.name, 0, "it cannot be parsed")),
+        }
+    }
+    found.tests.sort_by(|a, b| {
+        (a.record.proved_at_micros, &a.object).cmp(&(b.record.proved_at_micros, &b.object))
+    });
+    Ok(found)
+}
+
 /// Stores the result of a restore proof; says under which name, and the bytes that are there now.
 pub fn put_proof(
     repository: &Repository,

@@ -14,7 +14,10 @@ mod writer;
 
 pub use crate::manifest::Extent;
 pub(crate) use catalogue::read_summary;
-pub use catalogue::{BackupState, BackupSummary, Catalogue, Proof, catalogue, put_proof};
+pub use catalogue::{
+    BackupState, BackupSummary, Catalogue, Proof, RestoreTest, RestoreTests, catalogue, put_proof,
+    restore_tests,
+};
 pub use extents::ExtentReader;
 pub use file_writer::FileWriter;
 pub use reader::{BackupReader, Entry, EntryKind};

@@ -16,7 +16,7 @@ use crate::wal::Hole;
 
 /// Of wraps by HPKE.
 const WRAP_BYTES: usize = 120;
-const REMEDY_KEY: &str = "bre audit verify says whether that key is one of the log's";
+const REMEDY_KEY: &str = "bre verify audit says whether that key is one of the log's";
 /// A repository that says it was made so much later than its oldest object was not.
 const CLOCKS_MICROS: i64 = 24 * 3_600_000_000;
 

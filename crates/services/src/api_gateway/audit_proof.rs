@@ -41,7 +41,7 @@ pub(super) async fn proof(
             let made = SignedHead::from_json(head.as_bytes())
                 .map_err(audit::ProofError::from)
                 .and_then(|head| InclusionProof::assemble(stored.canonical, path, head));
-            let made = made.map_err(|error| away(format!("{error}. Run: bre audit verify")))?;
+            let made = made.map_err(|error| away(format!("{error}. Run: bre verify audit")))?;
             let json = HeaderValue::from_static("application/json");
             Ok(([(header::CONTENT_TYPE, json)], made.to_json()).into_response())
         }

@@ -1,4 +1,4 @@
-//! `bre audit verify` against a database: the chain and its heads by `audit`, and here every column of `audit_log`, of
+//! `bre verify audit` against a database: the chain and its heads by `audit`, and here every column of `audit_log`, of
 //! `quotes` and of the tables of locates against the entry's own bytes, in both directions.
 
 use std::fmt::Display;

@@ -364,7 +364,7 @@ impl PublicLog {
         }
         if tree.root() != claimed.root {
             return Err(format!(
-                "the entries in the database up to position {to} do not lead to the root of the signed head: run bre audit verify"
+                "the entries in the database up to position {to} do not lead to the root of the signed head: run bre verify audit"
             ));
         }
         if hold {
@@ -409,7 +409,7 @@ impl PublicLog {
         hashes
             .filter(|hashes| hashes.len() as u64 == last - first + 1)
             .ok_or_else(|| {
-                format!("entries {first} to {last} of epoch {epoch} are not all in the database: run bre audit verify")
+                format!("entries {first} to {last} of epoch {epoch} are not all in the database: run bre verify audit")
             })
     }
 

@@ -114,13 +114,13 @@ impl PublicLog {
                 }
                 Answer::At(size) if size > published.size() => {
                     return Err(format!(
-                        "it has seen {size} entries of {origin}, and this log has published {}: the log was cut, or two engines write it. Run: bre audit verify",
+                        "it has seen {size} entries of {origin}, and this log has published {}: the log was cut, or two engines write it. Run: bre verify audit",
                         published.size()
                     ));
                 }
                 Answer::At(size) if size == old => {
                     return Err(format!(
-                        "it has seen another tree of {size} entries of {origin}: the log was rewritten. Run: bre audit verify"
+                        "it has seen another tree of {size} entries of {origin}: the log was rewritten. Run: bre verify audit"
                     ));
                 }
                 Answer::At(size) => old = size,
@@ -180,7 +180,7 @@ impl PublicLog {
             422 => {
                 let said: String = text.trim_end().chars().take(200).collect();
                 Err(format!(
-                    "it signs nothing: {}. The log was rewritten, or left behind more than it says. Run: bre audit verify",
+                    "it signs nothing: {}. The log was rewritten, or left behind more than it says. Run: bre verify audit",
                     said.escape_debug()
                 ))
             }

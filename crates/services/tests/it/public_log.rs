@@ -377,7 +377,7 @@ async fn outsiders_watch_clients_prove_and_witnesses_sign() {
         .unwrap();
     let convicted = |told: &Option<String>| {
         told.as_ref()
-            .is_some_and(|told| told.contains("bre audit verify"))
+            .is_some_and(|told| told.contains("bre verify audit"))
     };
     until(
         "the witness convicts it",
@@ -458,6 +458,6 @@ async fn what_was_changed_behind_the_log_is_not_published() {
         Option::is_some,
     )
     .await;
-    assert!(why.unwrap().contains("bre audit verify"));
+    assert!(why.unwrap().contains("bre verify audit"));
     assert_eq!(checkpoint(&instance, 1).await.unwrap(), shown);
 }

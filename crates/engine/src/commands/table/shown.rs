@@ -7,7 +7,10 @@ use recovery::table::{Merged, Mode, Preview, Sample, TablePreview};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{scratch::ScratchCluster, terminal::time};
+use crate::{
+    scratch::ScratchCluster,
+    terminal::{self, time},
+};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
@@ -190,7 +193,7 @@ impl Table {
             will(true, "put back", self.missing)
         );
         for row in &self.missing_sample {
-            text.push_str(&format!("      {row}\n"));
+            text.push_str(&format!("      {}\n", columns(row)));
         }
         let changes = mode != Mode::Missing.name();
         text.push_str(&format!(
@@ -207,7 +210,8 @@ impl Table {
         for pair in &self.different_sample {
             text.push_str(&format!(
                 "      then {}\n      now  {}\n",
-                pair.then, pair.now
+                columns(&pair.then),
+                columns(&pair.now)
             ));
         }
         if let Some(only_now) = self.only_now {
@@ -243,10 +247,44 @@ impl Table {
     }
 }
 
+/// A row as a person reads it: `id=7, name='a'`.
+fn columns(row: &Value) -> String {
+    let value = |value: &Value| match value {
+        Value::Null => "NULL".to_owned(),
+        Value::String(text) => format!("'{}'", terminal::word(text)),
+        Value::Array(_) | Value::Object(_) => format!("'{}'", terminal::word(&value.to_string())),
+        other => other.to_string(),
+    };
+    let Some(columns) = row.as_object() else {
+        return value(row);
+    };
+    let columns = columns
+        .iter()
+        .map(|(name, it)| format!("{}={}", terminal::word(name), value(it)));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
 fn will(it: bool, what: &str, count: u64) -> String {
     match (it, count) {
         (_, 0) => String::new(),
         (true, _) => format!("-> {what}"),
         (false, _) => "-> stay as they are now".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_as_columns_and_cannot_begin_a_line_of_its_own() {
+        let row = json!({ "id": 7, "name": "a\nb", "gone": null, "more": { "a": [1] } });
+        let text = columns(&row);
+        for part in ["id=7", r"name='a\nb'", "gone=NULL"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains('\n'));
     }
 }

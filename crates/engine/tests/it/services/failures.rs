@@ -130,7 +130,7 @@ fn any_process_may_die_under_load_and_no_acknowledged_quote_is_lost() {
         recorded.len(),
     );
     assert_eq!(lost, Vec::<&String>::new());
-    let report = fleet.bre(&["audit", "verify"]).json();
+    let report = fleet.bre(&["verify", "audit"]).json();
     assert_eq!(report["first_bad"], Value::Null, "{report}");
     assert_eq!(processes_on(fleet.folder.path()).len(), ALL.len());
     fleet.stop_cleanly();

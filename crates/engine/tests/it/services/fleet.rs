@@ -95,7 +95,7 @@ impl Fleet {
     pub(super) fn make_key(&mut self) {
         let created = within(PATIENCE, || {
             let output = self.bre(&[
-                "keys", "create", "--client", "standard", "--tier", "internal",
+                "api-key", "create", "--client", "standard", "--tier", "internal",
             ]);
             (output.code == Some(0)).then(|| output.json())
         });

@@ -27,7 +27,7 @@ fn a_quote_passes_through_four_processes_and_each_answers_for_itself() {
     for name in super::fleet::ALL {
         assert!(!fleet.log(name).contains(SECRET), "{name}");
     }
-    let report = fleet.bre(&["audit", "verify"]).json();
+    let report = fleet.bre(&["verify", "audit"]).json();
     assert_eq!(report["first_bad"], Value::Null, "{report}");
     fleet.stop_cleanly();
 }

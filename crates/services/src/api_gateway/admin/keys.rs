@@ -274,7 +274,7 @@ pub(crate) async fn revoke_by(
 fn refuse_other_role(key: &StoredKey, role: Role) -> Result<(), ApiError> {
     if role == Role::Client && key.role == Role::Operator {
         return Err(ApiError::Forbidden(
-            "an operator token is changed with `bre keys` on the engine's machine".to_owned(),
+            "an operator token is changed with `bre api-key` on the engine's machine".to_owned(),
         ));
     }
     Ok(())

@@ -197,7 +197,7 @@ impl Desk {
                 .ok()
                 .and_then(|entry| RecordedQuote::read(&entry.fields).ok());
             let Some(quote) = quote else {
-                tracing::error!("a recorded quote is damaged; run `bre audit verify`");
+                tracing::error!("a recorded quote is damaged; run `bre verify audit`");
                 continue;
             };
             let Some(id) = quote_uuid(&quote.facts.quote_id) else {
@@ -466,7 +466,7 @@ pub(super) fn steps(rows: Vec<Row>) -> impl Iterator<Item = StoredLocate> {
                 locate,
             }),
             Err(error) => {
-                tracing::error!(%error, "a recorded locate is damaged; run `bre audit verify`");
+                tracing::error!(%error, "a recorded locate is damaged; run `bre verify audit`");
                 None
             }
         }

@@ -100,7 +100,7 @@ impl Guard {
     }
 
     fn judge(&mut self, end: i64, before: i64, seen: &Seen) -> Option<String> {
-        let gone = |what: String| Some(format!("{what}; run `bre audit verify`"));
+        let gone = |what: String| Some(format!("{what}; run `bre verify audit`"));
         if !seen.tip {
             return gone(match seen.first {
                 None => format!("audit_log is empty: its {end} entries were taken away"),

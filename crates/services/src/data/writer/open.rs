@@ -257,7 +257,7 @@ impl Task {
             }
             if Entry::hash_of(&stored.bytes) != head.last_hash {
                 let reason = format!(
-                    "the restored log disagrees with the head signed at epoch {}, size {}; run `bre audit verify`",
+                    "the restored log disagrees with the head signed at epoch {}, size {}; run `bre verify audit`",
                     head.epoch, head.size
                 );
                 return Err(OpenError::Refusing(reason));
@@ -280,7 +280,7 @@ impl Task {
             return Ok(());
         }
         let reason = format!(
-            "{} entries after position {} were not written by this engine; run `bre audit verify`",
+            "{} entries after position {} were not written by this engine; run `bre verify audit`",
             beyond.len(),
             tip.size
         );
@@ -485,7 +485,7 @@ impl Task {
 /// What a writer says that does not go on after damage.
 pub(super) fn damaged(reason: &str) -> String {
     format!(
-        "{reason}. Restore the database, or the repository's heads, to before it (bre restore); or, when you know what happened and \
+        "{reason}. Restore the database, or the repository's heads, to before it (bre restore database); or, when you know what happened and \
          accept it: bre audit reopen --reason TEXT"
     )
 }

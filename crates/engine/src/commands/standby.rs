@@ -1,4 +1,4 @@
-//! `bre spare`: keep a warm spare, see how it stands, promote it.
+//! `bre standby`: keep a standby, see how it stands, promote it.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,14 +15,14 @@ use recovery::spare::{Phase, Promoted, Status, StepMillis};
 use serde::Serialize;
 
 use crate::{
-    cli::SpareCommand,
+    cli::StandbyCommand,
     clusters::{self, NamedCluster},
     config::Config,
     error::Error,
     host::instance::Instance,
     question::confirmed,
     spare::{self, Link, Request, database_url},
-    terminal,
+    terminal::{self, KeyValue, Table, instant, size},
 };
 
 /// An old primary that lives answers sooner.
@@ -31,16 +31,16 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) fn run(
     instance: &Instance,
     json: bool,
-    command: SpareCommand,
+    command: StandbyCommand,
 ) -> Result<ExitCode, Error> {
     match command {
-        SpareCommand::Run { repository, config } => {
+        StandbyCommand::Run { repository, config } => {
             spare::run(instance, json, &repository, config.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
-        SpareCommand::Status { cluster } => status(&home(instance, cluster.as_deref())?, json),
-        SpareCommand::Stop { cluster } => stop(&home(instance, cluster.as_deref())?, json),
-        SpareCommand::Promote {
+        StandbyCommand::Status { cluster } => status(&home(instance, cluster.as_deref())?, json),
+        StandbyCommand::Stop { cluster } => stop(&home(instance, cluster.as_deref())?, json),
+        StandbyCommand::Promote {
             yes,
             even_if_alive,
             cluster,
@@ -85,8 +85,8 @@ impl Of {
     fn next(&self, promoted: &Promoted) -> String {
         match &self.cluster {
             Some(cluster) => format!(
-                "It listens on that socket only, and ends with the process that keeps it. To run it as your own service: bre spare stop --cluster {}, then \
-                 start {} with your own listen_addresses and port, and send its clients there. Its WAL is streamed again by: bre wal stream --cluster {} \
+                "It listens on that socket only, and ends with the process that keeps it. To run it as your own \
+                 service: bre standby stop --cluster {}, then start {} with your own listen_addresses and port, and send its clients there. Its WAL is streamed again by: bre wal stream --cluster {} \
                  (let [clusters.{}] url name the new server first)\n",
                 cluster.name,
                 promoted.folder.display(),
@@ -129,9 +129,9 @@ fn kept(instance: &Instance) -> Result<Status, Error> {
     Link::to(instance)
         .status()?
         .ok_or_else(|| Error::Unreachable {
-            what: "no process keeps a spare here",
+            what: "no process keeps a standby here",
             reason: format!(
-                "start it: bre spare run --data {}, or bre up with [spare] enabled = true",
+                "start it: bre standby run --data {}, or bre up with [spare] enabled = true",
                 instance.root().display()
             ),
         })
@@ -139,7 +139,7 @@ fn kept(instance: &Instance) -> Result<Status, Error> {
 
 fn status(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
     let status = kept(instance)?;
-    terminal::result(json, &status, || sentences(&status));
+    terminal::result(json, &status, || text(&status));
     Ok(if status.healthy {
         ExitCode::SUCCESS
     } else {
@@ -147,35 +147,49 @@ fn status(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
     })
 }
 
-pub(crate) fn sentences(status: &Status) -> String {
-    // Where it cannot go on, that comes first.
-    let trouble = trouble(status).map(|why| format!("the spare cannot go on: {why}\n"));
-    let mut text = trouble.unwrap_or_default();
-    text.push_str(&format!(
-        "the spare is {}, timeline {}\nreplayed    {} of {}: {} behind, {:.1} s\n",
-        status.phase.words(),
-        status.timeline,
-        status.replayed_lsn,
-        status.repository_lsn,
-        indicatif::HumanBytes(status.lag_bytes),
-        status.lag_seconds,
-    ));
-    let mut line = |name: &str, value: Option<&str>| {
-        if let Some(value) = value {
-            text.push_str(&format!("{name:<11} {value}\n"));
-        }
-    };
-    let since = status.since.as_deref().unwrap_or("the restore");
-    let objects = format!("{} WAL objects since {since}", status.wal_objects);
-    line("proved", Some(&objects));
-    line("backup", status.backup_id.as_deref());
-    line("newest", status.newest_commit_at.as_deref());
-    line("heard of", status.repository_confirmed_at.as_deref());
-    line("anew", status.restored_anew.as_deref());
-    for warning in &status.warnings {
-        line("warning", Some(warning));
-    }
-    text
+fn text(status: &Status) -> String {
+    let mut facts = KeyValue::new();
+    facts.row(
+        "state",
+        match (status.healthy, status.phase.words()) {
+            (true, phase) => {
+                format!("{phase}; it can be promoted without losing what the repository holds")
+            }
+            (false, phase) => format!("{phase}; it can NOT be promoted without loss"),
+        },
+    );
+    facts
+        // Where it cannot go on, that comes first.
+        .maybe("trouble", trouble(status))
+        .row(
+            "behind",
+            format!(
+                "{:.1} s, {} of WAL",
+                status.lag_seconds,
+                size(status.lag_bytes)
+            ),
+        )
+        .row(
+            "replayed",
+            format!(
+                "LSN {} of {} on timeline {}",
+                status.replayed_lsn, status.repository_lsn, status.timeline
+            ),
+        )
+        .row("WAL objects", format!("{} replayed", status.wal_objects))
+        .maybe("restored", status.since.as_deref().map(instant))
+        .maybe("from backup", status.backup_id.as_ref())
+        .maybe(
+            "newest commit",
+            status.newest_commit_at.as_deref().map(instant),
+        )
+        .maybe(
+            "primary heard",
+            status.repository_confirmed_at.as_deref().map(instant),
+        )
+        .maybe("restored anew", status.restored_anew.as_ref())
+        .rows("warning", &status.warnings);
+    facts.text()
 }
 
 fn stop(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
@@ -184,8 +198,8 @@ fn stop(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
         json,
         &serde_json::json!({ "stopped": stopped }),
         || match stopped {
-            true => "the spare stops".to_owned(),
-            false => "no process keeps a spare here".to_owned(),
+            true => "the standby stops".to_owned(),
+            false => "no process keeps a standby here".to_owned(),
         },
     );
     Ok(ExitCode::SUCCESS)
@@ -213,7 +227,7 @@ fn promote(
     let alive = of.signs_of_life(config);
     if let (Some(sign), false) = (&alive, even_if_alive) {
         return Err(Error::Refused {
-            what: "the spare is not promoted",
+            what: "the standby is not promoted",
             reason: format!(
                 "{sign}. Two primaries would take different writes and only those of the promoted one would be kept: stop the old one first. \
                  --even-if-alive promotes all the same"
@@ -229,7 +243,7 @@ fn promote(
     let asked = Instant::now();
     let waited = asked.duration_since(began);
     let request = Request::Promote { even_if_alive };
-    let gone = || Error::Failed("the process that keeps the spare went away".to_owned());
+    let gone = || Error::Failed("the process that keeps the standby went away".to_owned());
     let promoted = Link::to(of.home())
         .promoted(&request, None)?
         .ok_or_else(gone)?;
@@ -248,7 +262,8 @@ fn promote(
 
 fn question(status: &Status, alive: Option<&str>) -> String {
     let mut text = format!(
-        "This makes the spare the primary: it replays the rest of the repository (now at {} of {}), leaves timeline {} at its end, and takes writes.\n\
+        "This makes the standby the primary: it replays the rest of the repository (now at {} of {}), leaves \
+         timeline {} at its end, and takes writes.\n\
          It cannot be undone. The old primary, if it lives, is NOT fenced: stop it and keep its clients away; what it commits from now on is not kept.\n",
         status.replayed_lsn, status.repository_lsn, status.timeline
     );
@@ -270,8 +285,11 @@ fn told(of: &Of, shown: &Shown<'_>) -> String {
         steps,
         ..
     } = shown.promotion;
-    let step = |step: &StepMillis| format!("  {:>7} ms  {}\n", step.micros / 1000, step.step);
-    let steps: String = steps.iter().map(step).collect();
+    let mut table = Table::new(&[">ms", "step"]);
+    for StepMillis { step, micros } in steps {
+        table.row([(micros / 1000).to_string(), step.clone()]);
+    }
+    let steps = table.text();
     format!(
         "promoted in {:.3} s: timeline {timeline}, which leaves {parent_timeline} at {}\n{steps}It takes writes at {}\n{}",
         shown.seconds,
@@ -312,3 +330,7 @@ fn answers_at(mut options: ConnectOptions) -> Option<String> {
     let is_standby = client.value("SELECT pg_is_in_recovery()::text").ok()?;
     (is_standby.as_deref() == Some("false")).then(|| format!("the old primary answers at {place}"))
 }
+
+#[cfg(test)]
+#[path = "screens/standby.rs"]
+mod screens;

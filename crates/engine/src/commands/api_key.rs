@@ -1,13 +1,13 @@
-//! `bre keys`: API keys of the running instance.
+//! `bre api-key`: API keys of the running instance.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    cli::KeysCommand,
+    cli::ApiKeyCommand,
     error::Error,
     host::{control::Control, instance::Instance, person::who},
-    terminal,
+    terminal::{self, Table, instant},
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,11 +22,11 @@ struct Created {
 pub(crate) async fn run(
     instance: &Instance,
     print_json: bool,
-    command: KeysCommand,
+    command: ApiKeyCommand,
 ) -> Result<(), Error> {
     let control = Control::to(instance)?;
     match command {
-        KeysCommand::Create {
+        ApiKeyCommand::Create {
             client,
             tier,
             operator,
@@ -41,7 +41,7 @@ pub(crate) async fn run(
             let created: Created = control.post("/internal/keys", &order).await?;
             terminal::result(print_json, &created, || show(&created));
         }
-        KeysCommand::Rotate { id, overlap_hours } => {
+        ApiKeyCommand::Rotate { id, overlap_hours } => {
             let order = json!({"overlap_hours": overlap_hours, "by": who()});
             let path = format!("/internal/keys/{id}/rotate");
             let created: Created = control.post(&path, &order).await?;
@@ -52,11 +52,11 @@ pub(crate) async fn run(
                 )
             });
         }
-        KeysCommand::List => {
+        ApiKeyCommand::List => {
             let keys: Value = control.get("/internal/keys").await?;
             terminal::result(print_json, &keys, || list(&keys));
         }
-        KeysCommand::Revoke { id } => {
+        ApiKeyCommand::Revoke { id } => {
             let revoked: Value = control.delete(&format!("/internal/keys/{id}")).await?;
             terminal::result(print_json, &revoked, || format!("revoked {id}"));
         }
@@ -76,18 +76,33 @@ fn show(key: &Created) -> String {
 }
 
 fn list(keys: &Value) -> String {
-    let mut text = String::new();
+    let mut table = Table::new(&["key", "client", "role", "tier", "expires", "revoked"]);
     for key in keys["items"].as_array().into_iter().flatten() {
-        let field = |name: &str| key[name].as_str().unwrap_or("-").to_owned();
-        text.push_str(&format!(
-            "{}  {:<24} {:<8} {:<12} expires {}  revoked {}\n",
+        let field = |name: &str| key[name].as_str().unwrap_or_default().to_owned();
+        table.row([
             field("key_id"),
             field("client_id"),
             field("role"),
             field("tier"),
-            field("expires_at"),
-            field("revoked_at")
-        ));
+            instant(&field("expires_at")),
+            instant(&field("revoked_at")),
+        ]);
     }
-    text
+    table.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_keys() {
+        let keys = json!({ "items": [
+            { "key_id": "k-1", "client_id": "alpha", "role": "client", "tier": "premium",
+              "expires_at": "2026-04-01T10:31:00.123456Z", "revoked_at": null },
+            { "key_id": "k-2", "client_id": "a name that is somewhat longer", "role": "operator", "tier": "internal",
+              "expires_at": "2026-04-01T10:31:00Z", "revoked_at": "2026-04-01T09:00:00Z" },
+        ] });
+        insta::assert_snapshot!("api_key_list", list(&keys));
+    }
 }

@@ -1,0 +1,170 @@
+//! `bre restore` and `bre restore-test`.
+
+use super::*;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestoreCommand {
+    /// Restore a database cluster into an empty folder, or over a broken one, ready to start.
+    Database(RestoreDatabaseArgs),
+    /// Restore one table, or a few of its rows, into the running database: the chosen moment is restored to a scratch
+    /// folder and compared;
+    /// what would change is shown, and merged in one transaction.
+    Table(RestoreTableArgs),
+    /// Restore damaged pages of the running cluster; shows them, and asks.
+    Pages(RestorePagesArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestoreTestCommand {
+    /// Restore one backup to a scratch folder, check everything, and keep the result beside the backup.
+    Run {
+        /// The newest complete backup when absent.
+        id: Option<String>,
+        /// Where the scratch folder is made; DIR/proof when absent.
+        #[arg(long, value_name = "DIR")]
+        work: Option<PathBuf>,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// The restore tests that the repository knows, the newest last.
+    List(RepositoryArgs),
+    /// The newest restore test of one backup, with every check.
+    Show {
+        /// The backup's id; the newest restore test of all when absent.
+        id: Option<String>,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestorePagesArgs {
+    /// Show what would be done; change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Where the pages are restored to first; DIR/beside when absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreDatabaseArgs {
+    /// An empty or absent folder; with --delta, a data folder of the same cluster.
+    #[arg(long, value_name = "DIR", required_unless_present = "list_points")]
+    pub(crate) to: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Restore along this timeline; the newest when absent.
+    #[arg(long, value_name = "N")]
+    pub(crate) timeline: Option<u32>,
+    /// Restore over what is in the folder, writing only the pages that differ. Shows what it will do, and asks.
+    #[arg(long)]
+    pub(crate) delta: bool,
+    /// With --delta: do it without asking.
+    #[arg(long, requires = "delta")]
+    pub(crate) yes: bool,
+    /// With --delta: WAL and logs that are kept may be copied where another file system lies between.
+    #[arg(long, requires = "delta")]
+    pub(crate) copy_across: bool,
+    /// Set the copy to this, whatever its own files say, as shared_buffers=1GB on a smaller machine. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Look and show what would be done; change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Put a tablespace that lay at OLD (or has this oid) into NEW; without it, into DIR.tablespaces/OID. May be
+    /// repeated.
+    #[arg(long, value_name = "OLD=NEW")]
+    pub(crate) tablespace_mapping: Vec<String>,
+    /// List the named restore points that can be restored to, and end.
+    #[arg(long)]
+    pub(crate) list_points: bool,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+}
+
+/// Exactly one of these; `--latest` when none is given.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct TargetArgs {
+    /// Everything that the repository holds (the default).
+    #[arg(long)]
+    pub(crate) latest: bool,
+    /// A moment with its offset, for example 2026-04-01T10:31:00-04:00
+    #[arg(long, value_name = "TIME")]
+    pub(crate) time: Option<String>,
+    /// A WAL position, for example 0/3000148
+    #[arg(long, value_name = "LSN")]
+    pub(crate) lsn: Option<String>,
+    /// A restore point that pg_create_restore_point made; --list-points shows them.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// The end of a transaction, as pg_current_xact_id() gave it.
+    #[arg(long, value_name = "XID")]
+    pub(crate) xid: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreTableArgs {
+    /// One table or several: orders, sales.orders, "Sales"."Order Lines". Without a schema: public.
+    #[arg(
+        long,
+        value_name = "SCHEMA.NAME",
+        required = true,
+        value_delimiter = ','
+    )]
+    pub(crate) table: Vec<String>,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Of this timeline; the newest when absent.
+    #[arg(long, value_name = "N")]
+    pub(crate) timeline: Option<u32>,
+    /// Only rows for which this SQL condition held at that moment.
+    #[arg(long = "where", value_name = "SQL")]
+    pub(crate) only: Option<String>,
+    /// How far the table goes back.
+    #[arg(long, value_enum, default_value = "missing")]
+    pub(crate) mode: TableMode,
+    /// Let the table's triggers fire for the rows that are merged.
+    #[arg(long)]
+    pub(crate) fire_triggers: bool,
+    /// Show what would change; change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) running: RunningArgs,
+    /// Where the moment is restored to first; DIR/beside when absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TableMode {
+    /// Put back what is missing; keep everything written since.
+    Missing,
+    /// And give rows that differ their old content.
+    Changed,
+    /// And delete what was written since: the table as it was.
+    Exact,
+}
+
+/// Which database of the cluster, and as whom; the instance's own, or as [clusters.NAME] says, when absent.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RunningArgs {
+    /// The database's name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// The role to connect as; it must be allowed to write the tables.
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) user: Option<String>,
+}

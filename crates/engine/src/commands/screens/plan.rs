@@ -1,0 +1,38 @@
+use super::*;
+use crate::commands::screens::{NOW, at, backups, micros, readable};
+
+#[test]
+fn the_table_of_jobs() {
+    let standing = serde_json::json!({ "jobs": {
+        "full": { "last": { "started_micros": at("01:30"), "ended_micros": at("01:34"), "succeeded": true,
+            "said": "20260401T013000Z-0a1b2c3d" } },
+        "proof": { "last": { "started_micros": at("09:05"), "ended_micros": at("09:10"), "succeeded": false,
+            "said": "amcheck: 1 index is damaged" },
+            "next_micros": at("10:40") },
+        "expire": { "running": true, "last": { "started_micros": at("10:30"), "ended_micros": null, "succeeded": null,
+            "said": "" } },
+        "schema": { "cannot": "git was not found" },
+    } });
+    let (config, backups) = (config::Backup::default(), backups());
+    let jobs = Jobs {
+        config: &config,
+        storage: "/srv/bre/repository (encrypted)".to_owned(),
+        schema: "/srv/bre/schema".to_owned(),
+        backups: &backups,
+        standing: serde_json::from_value(standing).unwrap(),
+        is_kept: true,
+        now: micros(NOW),
+    };
+    let rows = jobs.rows();
+    insta::assert_snapshot!("plan_show", readable(plan_table(&rows)));
+    insta::assert_snapshot!("job_list", readable(job_table(&rows, micros(NOW))));
+    let stopped = Jobs {
+        is_kept: false,
+        standing: Standing::default(),
+        ..jobs
+    };
+    insta::assert_snapshot!(
+        "job_list_stopped",
+        readable(job_table(&stopped.rows(), micros(NOW)))
+    );
+}
