@@ -178,24 +178,6 @@ fn fill(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
-/// One thing's facts by the names that machines read them by, in words.
-pub(crate) fn named(facts: &impl Serialize) -> String {
-    fn words(value: &serde_json::Value) -> String {
-        match value {
-            serde_json::Value::Null => String::new(),
-            serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Array(all) => all.iter().map(words).collect::<Vec<_>>().join(", "),
-            other => other.to_string(),
-        }
-    }
-    let mut block = KeyValue::new();
-    let facts = serde_json::to_value(facts).unwrap_or_default();
-    for (name, value) in facts.as_object().into_iter().flatten() {
-        block.row(&name.replace('_', " "), words(value));
-    }
-    block.text()
-}
-
 /// A sentence of a screen: broken where the screen ends, and what follows a line of it stands further in.
 pub(crate) fn sentence(text: &str) -> String {
     let lines = fill(&word(text), COLUMNS - 2);
