@@ -41,7 +41,15 @@ impl Program {
                     break;
                 };
                 command.push(word.clone());
-                let Some(next) = self.help(&command) else {
+                // An older name may be two words, the first of which means nothing by itself.
+                let mut known = self.help(&command);
+                if known.is_none()
+                    && let Some(second) = words.next_if(|word| is_name(word))
+                {
+                    command.push(second.clone());
+                    known = self.help(&command);
+                }
+                let Some(next) = known else {
                     faults.push(format!("`bre {}` is not a command", command.join(" ")));
                     break;
                 };
