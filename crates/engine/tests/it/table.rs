@@ -48,7 +48,11 @@ fn a_table_emptied_by_mistake_is_back_and_the_engine_goes_on() {
         ];
         instance.bre(&[&all, more].concat())
     };
-    restore(&[]).refused(&["orders: 1000 rows then, 1 now", "--yes", "{\"id\":"]);
+    restore(&[]).refused(&[
+        "orders: 1000 rows then, 1 now",
+        "--yes",
+        "id=1, price=0.1429",
+    ]);
     whoever_leaves_takes_everything_along(&instance, &place);
     let shown = restore(&["--dry-run"]).json();
     assert_eq!(

@@ -31,8 +31,13 @@ const TIMELINES_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries to get into one that says it is ready.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 const ASK_AGAIN_MOST: Duration = Duration::from_secs(5);
-/// Between two looks at what its databases lack on this machine.
+/// Between two looks at what its databases lack on this machine, as long as they are the same databases.
 const LOOK_AT_DATABASES: Duration = Duration::from_secs(600);
+/// Between two questions whether they are: what is replayed makes, renames and changes databases.
+const ASK_FOR_DATABASES: Duration = Duration::from_secs(5);
+/// Two columns move by themselves, with vacuum.
+const DATABASES: &str = "SELECT string_agg((to_jsonb(d) - 'datfrozenxid' - 'datminmxid')::text, ',' ORDER BY oid) \
+     FROM pg_database d";
 /// A standby that has whole segments in front of it and does not move.
 const STUCK: Duration = Duration::from_secs(120);
 pub(super) const SUPERUSER: &str = "postgres";
@@ -83,6 +88,8 @@ pub(super) struct Standby {
     /// What its databases lack on this machine, in sentences: it would matter after a promotion.
     warnings: Vec<String>,
     looked_at_databases: Option<Instant>,
+    asked_for_databases: Option<Instant>,
+    databases: String,
 }
 
 impl Standby {
@@ -141,6 +148,8 @@ impl Standby {
             ask_again: Backoff::new(ASK_AGAIN, ASK_AGAIN_MOST),
             warnings: Vec::new(),
             looked_at_databases: None,
+            asked_for_databases: None,
+            databases: String::new(),
         })
     }
 
@@ -193,10 +202,23 @@ impl Standby {
     }
 
     fn look_at_databases(&mut self) {
-        let looked = self.looked_at_databases.map(|at| at.elapsed());
-        if self.client.is_none() || looked.is_some_and(|ago| ago < LOOK_AT_DATABASES) {
+        let was_within = |at: Option<Instant>, time| at.is_some_and(|at| at.elapsed() < time);
+        if was_within(self.asked_for_databases, ASK_FOR_DATABASES) {
             return;
         }
+        let Some(client) = self.client.as_mut() else {
+            return;
+        };
+        self.asked_for_databases = Some(Instant::now());
+        // A connection that is gone is told of by the next turn's own question.
+        let Ok(Some(databases)) = client.value(DATABASES) else {
+            return;
+        };
+        let are_the_same = databases == self.databases;
+        if are_the_same && was_within(self.looked_at_databases, LOOK_AT_DATABASES) {
+            return;
+        }
+        self.databases = databases;
         self.looked_at_databases = Some(Instant::now());
         let here = databases_here(&self.connect);
         let found = [here.unusable, here.ordered_otherwise].concat();
