@@ -391,7 +391,11 @@ impl Wire {
         deadline: Option<Instant>,
     ) -> Result<Frame, WireError> {
         loop {
+            // Without a frame before the deadline: a signal may have ended the wait.
             let Some(frame) = self.frame_before(deadline)? else {
+                if deadline.is_none_or(|deadline| Instant::now() < deadline) {
+                    continue;
+                }
                 return Err(WireError::Timeout {
                     what: what.to_owned(),
                     seconds: 0,
