@@ -22,6 +22,8 @@ struct Begun {
     at: i64,
     is_acknowledged: bool,
     is_verified: bool,
+    /// A machine that stopped during the last write of a verification may have written it.
+    may_be_verified: bool,
     documents: Files,
 }
 
@@ -68,6 +70,7 @@ impl World {
             at,
             is_acknowledged: false,
             is_verified: false,
+            may_be_verified: false,
             documents: documents.clone(),
         };
         // Stopped during the last write, it may exist; then it must be whole.
@@ -111,8 +114,11 @@ impl World {
             &one.id,
             self.model.now,
         )?;
-        put_verification(repository, &one.component, &one.id, &record)?;
         let place = (one.component.clone(), one.id.clone());
+        if let Some(begun) = self.snapshots.begun.get_mut(&place) {
+            begun.may_be_verified = true;
+        }
+        put_verification(repository, &one.component, &one.id, &record)?;
         if let Some(begun) = self.snapshots.begun.get_mut(&place)
             && !self.disk.lists_late()
         {
@@ -195,12 +201,16 @@ impl Snapshots {
             }
         }
         let verified = of_it().filter(|(_, it)| it.is_verified);
-        match verified.max_by_key(|(_, it)| it.at) {
-            Some((place, _)) if !live.contains(place) => {
-                Err(format!("{place:?} is the newest verified one and is gone"))
-            }
-            _ => Ok(()),
+        let Some((place, newest)) = verified.max_by_key(|(_, it)| it.at) else {
+            return Ok(());
+        };
+        let newer = |(place, it): (&Place, &Begun)| {
+            it.may_be_verified && it.at > newest.at && live.contains(place)
+        };
+        if !live.contains(place) && !of_it().any(newer) {
+            return Err(format!("{place:?} is the newest verified one and is gone"));
         }
+        Ok(())
     }
 }
 
