@@ -33,6 +33,9 @@ pub(super) struct WalNeeds {
     /// A timeline of which nobody can tell here where it came from: what lies on it and before it stays.
     unknown: Option<u32>,
     young_from_micros: i64,
+    /// By timeline and number. A segment is as old as the newest of its objects, and the newest one of a timeline is
+    /// being written: the stream seals a segment from all of its tails.
+    young: BTreeSet<(u32, u64)>,
     /// Per timeline, where the WAL of the window begins.
     floors: BTreeMap<u32, u64>,
     window_from_micros: Option<i64>,
@@ -76,6 +79,7 @@ impl WalNeeds {
             bases: BTreeMap::new(),
             unknown: None,
             young_from_micros: from_micros,
+            young: young_segments(survey, from_micros),
             floors: BTreeMap::new(),
             window_from_micros: None,
         };
@@ -161,7 +165,7 @@ impl WalNeeds {
     /// Why an object stays; `None` when nothing needs it.
     pub(super) fn reason(&self, object: &WalObject) -> Option<&str> {
         self.need(object).or_else(|| {
-            let is_young = object.info.modified_micros >= self.young_from_micros;
+            let is_young = self.young.contains(&(object.timeline, object.segment));
             is_young.then_some(YOUNG)
         })
     }
@@ -247,6 +251,24 @@ const YOUNG: &str = "young";
 const NOBODY: &str = "no kept backup and no moment of the window needs it";
 const UNKNOWN: &str =
     "a timeline's history cannot be read here: expire once where the private key is";
+
+fn young_segments(survey: &Survey, from_micros: i64) -> BTreeSet<(u32, u64)> {
+    let of = |object: &WalObject| (object.timeline, object.segment);
+    let is_young = |object: &&WalObject| object.info.modified_micros >= from_micros;
+    let mut young: BTreeSet<(u32, u64)> = survey.wal.iter().filter(is_young).map(of).collect();
+    let newest: BTreeMap<u32, u64> =
+        survey
+            .wal
+            .iter()
+            .map(of)
+            .fold(BTreeMap::new(), |mut newest, it| {
+                let segment = newest.entry(it.0).or_insert(it.1);
+                *segment = it.1.max(*segment);
+                newest
+            });
+    young.extend(newest);
+    young
+}
 
 fn segment(survey: &Survey, timeline: u32, backup: &BackupSummary, lsn: u64) -> u64 {
     let wal = survey.inventory.timelines.get(&timeline);
