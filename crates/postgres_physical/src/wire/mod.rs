@@ -343,12 +343,9 @@ impl Wire {
                     patience => Some(patience),
                 },
             };
-            if !self
-                .socket
-                .read_into(&mut self.incoming, READ_BYTES, patience)?
-            {
-                return Ok(None);
-            }
+            // Without bytes the deadline passed, or a signal ended the wait: which, is looked at again.
+            self.socket
+                .read_into(&mut self.incoming, READ_BYTES, patience)?;
         }
     }
 
@@ -391,11 +388,7 @@ impl Wire {
         deadline: Option<Instant>,
     ) -> Result<Frame, WireError> {
         loop {
-            // Without a frame before the deadline: a signal may have ended the wait.
             let Some(frame) = self.frame_before(deadline)? else {
-                if deadline.is_none_or(|deadline| Instant::now() < deadline) {
-                    continue;
-                }
                 return Err(WireError::Timeout {
                     what: what.to_owned(),
                     seconds: 0,
