@@ -253,19 +253,15 @@ const UNKNOWN: &str =
     "a timeline's history cannot be read here: expire once where the private key is";
 
 fn young_segments(survey: &Survey, from_micros: i64) -> BTreeSet<(u32, u64)> {
-    let of = |object: &WalObject| (object.timeline, object.segment);
-    let is_young = |object: &&WalObject| object.info.modified_micros >= from_micros;
-    let mut young: BTreeSet<(u32, u64)> = survey.wal.iter().filter(is_young).map(of).collect();
-    let newest: BTreeMap<u32, u64> =
-        survey
-            .wal
-            .iter()
-            .map(of)
-            .fold(BTreeMap::new(), |mut newest, it| {
-                let segment = newest.entry(it.0).or_insert(it.1);
-                *segment = it.1.max(*segment);
-                newest
-            });
+    let mut young = BTreeSet::new();
+    let mut newest: BTreeMap<u32, u64> = BTreeMap::new();
+    for object in &survey.wal {
+        if object.info.modified_micros >= from_micros {
+            young.insert((object.timeline, object.segment));
+        }
+        let last = newest.entry(object.timeline).or_default();
+        *last = object.segment.max(*last);
+    }
     young.extend(newest);
     young
 }
