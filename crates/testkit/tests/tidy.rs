@@ -150,11 +150,7 @@ fn what_stands_in_the_files() {
     let mut faults = Vec::new();
     let files = text_files();
     for path in &files {
-        let shown = path
-            .strip_prefix(root())
-            .unwrap()
-            .to_string_lossy()
-            .into_owned();
+        let shown = shown(path);
         match fs::read_to_string(path) {
             Ok(text) => {
                 faults.extend(text_faults(&shown, &text));
@@ -183,10 +179,7 @@ fn what_is_said_of_tampering_has_a_test_beside_it() {
     let sources = text_files().into_iter();
     let sources: Vec<(String, String)> = sources
         .filter(|path| path.extension().is_some_and(|e| e == "rs"))
-        .map(|path| {
-            let shown = path.strip_prefix(root()).unwrap().to_string_lossy();
-            (shown.into_owned(), fs::read_to_string(&path).unwrap())
-        })
+        .map(|path| (shown(&path), fs::read_to_string(&path).unwrap()))
         .collect();
     assert_eq!(claim_faults(section, &sources), Vec::<String>::new());
     let claims = claims_of(section).len();
@@ -608,6 +601,12 @@ fn root() -> PathBuf {
         .join("../..")
         .canonicalize()
         .unwrap()
+}
+
+/// As a message names it: from the project's folder on.
+fn shown(path: &Path) -> String {
+    let path = path.strip_prefix(root()).unwrap();
+    path.to_string_lossy().into_owned()
 }
 
 fn package_folders() -> Vec<PathBuf> {

@@ -155,14 +155,7 @@ impl Taken {
                 },
             )
             .maybe("why full", self.why_full.as_ref())
-            .row(
-                "size",
-                format!(
-                    "{} in {}",
-                    size(backup.bytes_source),
-                    count(backup.files, "file")
-                ),
-            )
+            .row("size", size_in_files(backup.bytes_source, backup.files))
             .row("read", size(self.bytes_read))
             .row("stored", size(backup.bytes_stored));
         if backup.bytes_reused + backup.bytes_resumed > 0 {
@@ -282,6 +275,10 @@ fn state_word(state: BackupState) -> &'static str {
         BackupState::Failed => "FAILED",
         BackupState::Expiring => "expiring",
     }
+}
+
+fn size_in_files(bytes: u64, files: u64) -> String {
+    format!("{} in {}", size(bytes), count(files, "file"))
 }
 
 fn kind_word(kind: repository::backup::BackupKind) -> &'static str {
@@ -412,14 +409,7 @@ fn facts(backup: &BackupSummary, now_micros: i64) -> String {
                 backup.timeline
             ),
         )
-        .row(
-            "size",
-            format!(
-                "{} in {}",
-                size(backup.bytes_source),
-                count(backup.files, "file")
-            ),
-        )
+        .row("size", size_in_files(backup.bytes_source, backup.files))
         .row("stored", size(backup.bytes_stored))
         .row(
             "reused",

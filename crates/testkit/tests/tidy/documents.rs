@@ -2,18 +2,14 @@
 
 use std::fs;
 
-use super::{root, text_files};
+use super::{root, shown, text_files};
 
 #[test]
 fn no_link_is_dead() {
     let mut faults = Vec::new();
     let mut pages = 0;
     for path in text_files() {
-        let shown = path
-            .strip_prefix(root())
-            .unwrap()
-            .to_string_lossy()
-            .into_owned();
+        let shown = shown(&path);
         if shown.ends_with(".md") {
             pages += 1;
             faults.extend(dead_links(&shown, &fs::read_to_string(&path).unwrap()));

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::{root, text_files};
+use super::{root, shown, text_files};
 
 const COLUMNS_MAX: usize = 120;
 
@@ -56,11 +56,7 @@ fn style_gets_no_worse() {
     let mut long = Found::default();
     let mut words = Found::default();
     for path in text_files() {
-        let shown = path
-            .strip_prefix(root())
-            .unwrap()
-            .to_string_lossy()
-            .into_owned();
+        let shown = shown(&path);
         if shown.ends_with(".rs") || shown.ends_with(".md") {
             let text = fs::read_to_string(&path).unwrap();
             long.add(&shown, long_lines(&shown, &text));
