@@ -326,9 +326,10 @@ impl World {
         while stream.durable_lsn() < self.written {
             let from = stream.durable_lsn();
             let to = (from + 1 + self.dice.below(SEGMENT as usize / 2) as u64).min(self.written);
+            // Before: a machine that stops during the call may have written it, and then the window counts from now.
+            self.model.confirmed_at = self.model.now;
             stream.append(from, &wal(from, to), self.model.now)?;
             self.model.acknowledged = self.model.acknowledged.max(to);
-            self.model.confirmed_at = self.model.now;
             while stream.seal_status().pending > 0 && stream.seal_status().last_error.is_none() {
                 std::thread::yield_now();
             }

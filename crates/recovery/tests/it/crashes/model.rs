@@ -37,7 +37,7 @@ pub(super) struct Model {
     pub(super) acknowledged: u64,
     /// Where the server was at each time: what somebody may want back.
     pub(super) moments: Vec<(i64, u64)>,
-    /// When the last WAL was acknowledged.
+    /// When the last WAL was handed over: the newest moment that the repository may prove.
     pub(super) confirmed_at: i64,
     pub(super) now: i64,
     /// Expiry may have let go of early WAL.
