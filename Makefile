@@ -71,7 +71,7 @@ slow-tamper: setup ## every way to tamper that the suite knows; CASES (all; a nu
 	CASES="$${CASES:-all}" cargo test --locked -p engine --test it -- tamper:: anchors:: --nocapture --test-threads 1
 
 slow-histories: ## seeded histories of a plan: edits, pauses, kills, clocks that jump, two drivers; SEED and HISTORIES (10000) choose and repeat
-	cargo test --profile quick --locked -p jobs --test histories -- --ignored --nocapture
+	HISTORIES=$${HISTORIES:-10000} cargo test --profile quick --locked -p jobs --test it -- --exact histories::no_appointment_is_kept_twice_and_none_is_forgotten --nocapture
 
 slow-calendars: ## the shipped calendar, every day of it, against PyPI's exchange_calendars
 	@scripts/slow-calendars

@@ -2,6 +2,7 @@
 //! it to end at its deadline, and makes its record durable.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::Path,
     sync::Arc,
@@ -13,8 +14,9 @@ use crate::{
     claims::{Claims, Standing},
     error::{Error, Result},
     job::{Availability, History, JobSpec, RunContext, RunReport},
-    planner::{End, Known, Planner},
-    record::RunRecord,
+    known::Known,
+    planner::Planner,
+    record::{End, RunRecord},
     records::{Archive, OpenRun, Records, Statistics},
     registry::Registry,
     schedule::{Cause, Due, Now, Trigger},
@@ -35,7 +37,11 @@ pub struct Settings<'a> {
     pub claims: Vec<Box<dyn Claims>>,
     /// Goes into records: the host for instance.
     pub host: &'a str,
+    /// Called before jobs are asked for their history, in the background: what they have in common is read once.
+    pub before_look: Option<BeforeLook>,
 }
+
+pub type BeforeLook = Arc<dyn Fn() + Send + Sync>;
 
 impl fmt::Debug for Settings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,6 +77,7 @@ pub struct Driver {
     standing: Standing,
     clock: Instant,
     running: Vec<Running>,
+    before_look: Option<BeforeLook>,
     look: Option<JoinHandle<(Look, Result<()>)>>,
     look_at: Instant,
     /// What the things themselves showed last.
@@ -78,6 +85,8 @@ pub struct Driver {
     /// What other drivers did was asked for since this one may start jobs.
     looked: bool,
     available: Vec<Availability>,
+    /// By place: the person who asked for the run that is to come.
+    asked_by: BTreeMap<usize, String>,
 }
 
 impl fmt::Debug for Driver {
@@ -104,8 +113,8 @@ pub struct JobStatus {
     pub paused: Option<Paused>,
     /// The newest run; what was skipped is none.
     pub last: Option<RunRecord>,
-    /// The newest one that the thing itself shows, made here or elsewhere.
-    pub shown_micros: Option<i64>,
+    /// What the thing itself shows of earlier runs, made here or elsewhere.
+    pub shown: Option<History>,
     pub statistics: Statistics,
     pub next_micros: Option<i64>,
 }
@@ -127,7 +136,7 @@ impl Driver {
         };
         let clock = Instant::now();
         let now = now(clock);
-        let history: Look = looked_at(&registry);
+        let history: Look = looked_at(&registry, settings.before_look.as_ref());
         let driver = format!("{}-{:08x}", settings.host, rand::random::<u32>());
         let known = |job: &str| Known::from_records(&records, job, now.wall_micros);
         let available = vec![Availability::Ready; registry.specs().len()];
@@ -144,11 +153,13 @@ impl Driver {
             standing: Standing::default(),
             clock,
             running: Vec::new(),
+            before_look: settings.before_look,
             look: None,
             look_at: clock,
             looked: false,
             history,
             available,
+            asked_by: BTreeMap::new(),
         };
         // What was passed over is recorded before the state forgets it.
         driver.record_passed(now);
@@ -194,8 +205,13 @@ impl Driver {
             };
             changed = true;
             tracing::info!(job = spec.name, by = requested.by, "a run was asked for");
-            if let Err(error) = self.request(&spec.name) {
-                tracing::warn!(%error, "what was asked for is not started");
+            match self.request(&spec.name) {
+                Ok(()) => {
+                    let place = self.planner.registry().place(&spec.name);
+                    let asked_by = place.map(|place| (place, requested.by));
+                    self.asked_by.extend(asked_by);
+                }
+                Err(error) => tracing::warn!(%error, "what was asked for is not started"),
             }
         }
         if changed {
@@ -306,6 +322,7 @@ impl Driver {
                 if let Some(History {
                     started_micros: Some(started),
                     pending: false,
+                    ..
                 }) = history
                 {
                     self.planner.seen(place, started);
@@ -321,34 +338,36 @@ impl Driver {
             self.look_at = Instant::now() + LOOK_PAUSE;
             let registry = self.planner.registry().clone();
             let (records, archive) = (Arc::clone(&self.records), self.archive.clone());
-            let wall = now.wall_micros;
+            let (wall, before_look) = (now.wall_micros, self.before_look.clone());
             // In the background: a store that hangs must not hold up anybody.
             self.look = Some(std::thread::spawn(move || {
-                let exchanged = archive.as_ref().map_or(Ok(()), |archive| {
-                    records.exchange(archive.as_ref(), wall)?;
-                    records.compact(Some(archive.as_ref()), wall).map(drop)
-                });
-                let compacted = match archive {
-                    Some(_) => exchanged,
-                    None => records.compact(None, wall).map(drop),
-                };
-                (looked_at(&registry), compacted)
+                if let Err(error) = records.catch_up() {
+                    tracing::warn!(%error, "what other processes ran cannot be read");
+                }
+                let archive = archive.as_deref();
+                let exchanged = archive.map_or(Ok(()), |archive| records.exchange(archive, wall));
+                let compacted = exchanged.and_then(|()| records.compact(archive, wall).map(drop));
+                (looked_at(&registry, before_look.as_ref()), compacted)
             }));
         }
     }
 
     fn ask_claims(&mut self) {
-        self.standing = Standing::of(&mut self.claims);
+        let standing = Standing::of(&mut self.claims);
+        let before = std::mem::replace(&mut self.standing, standing);
         // A run has what was held from its beginning to its end.
         for run in &mut self.running {
             run.record
                 .claims
                 .retain(|claim| self.standing.kept.contains(claim));
         }
+        let may_start = self.standing.may_start();
         let gap = self.standing.kept.len() < self.standing.held.len();
-        if self.looked && (gap || !self.standing.may_start()) {
-            // The other driver may have done what is due: that is looked at before anything is started.
-            (self.looked, self.look_at) = (false, Instant::now());
+        self.looked &= may_start && !gap;
+        if may_start && (gap || !before.may_start()) {
+            // The other driver may have done what is due: that is looked at before anything is started, and a look
+            // that began while it could is none.
+            (self.look, self.look_at) = (None, Instant::now());
         }
     }
 
@@ -366,15 +385,51 @@ impl Driver {
         if !self.standing.may_start() || !self.looked {
             return;
         }
-        let available = self.available.clone();
-        let can = |place: usize| available[place] == Availability::Ready;
-        while let Some(due) = self.planner.due(now, can) {
-            self.start_run(due, None, now);
+        let mut ready: Vec<bool> = (self.available.iter())
+            .map(|available| *available == Availability::Ready)
+            .collect();
+        for place in self.excluded_by_other_processes() {
+            ready[place] = false;
+        }
+        while let Some(due) = self.planner.due(now, |place| ready[place]) {
+            self.start_run(due, now);
         }
     }
 
-    fn start_run(&mut self, due: Due, asked_by: Option<String>, now: Now) {
+    /// A person may run one by hand.
+    fn excluded_by_other_processes(&self) -> Vec<usize> {
+        let running = match Records::running(self.records.root()) {
+            Ok(running) => running,
+            Err(error) => {
+                tracing::debug!(%error, "what other processes run cannot be told now");
+                return Vec::new();
+            }
+        };
+        let own = |record: &RunRecord| {
+            let mut own = self.running.iter();
+            own.any(|run| run.record.run_id == record.run_id)
+        };
+        let specs = self.planner.registry().specs();
+        let others = running.iter().filter(|record| !own(record));
+        let others: Vec<&JobSpec> = others
+            .filter_map(|record| self.planner.registry().find(&record.job).ok())
+            .collect();
+        let excluded = |spec: &JobSpec| {
+            others.iter().any(|other| {
+                other.name == spec.name || other.locks.iter().any(|lock| spec.locks.contains(lock))
+            })
+        };
+        (0..specs.len())
+            .filter(|place| excluded(&specs[*place]))
+            .collect()
+    }
+
+    fn start_run(&mut self, due: Due, now: Now) {
         let place = due.job;
+        let asked_by = match due.cause {
+            Cause::Request => self.asked_by.remove(&place),
+            _ => None,
+        };
         let record = self.planner.begin(&due, &self.standing.held, now);
         let open = match self.records.begin(&record) {
             Ok(open) => open,
@@ -432,52 +487,10 @@ impl Driver {
         Ok(self.registry().place(name).unwrap_or_default())
     }
 
-    /// In this thread, now, with the same record; for a process that runs one job and ends.
-    ///
-    /// # Errors
-    /// When there is no such job, it cannot run here, or runs already.
-    pub fn run_here(&mut self, name: &str, context: &RunContext) -> Result<RunRecord> {
-        let place = self.place(name)?;
-        let job = Arc::clone(self.planner.registry().job(place));
-        let refused = |reason: String| Error::Refused {
-            job: job.spec().name,
-            reason,
-        };
-        match job.availability() {
-            Availability::Ready => {}
-            Availability::Unavailable(reason) | Availability::Waiting(reason) => {
-                return Err(refused(reason));
-            }
-        }
-        if let Some(running) = self.records.running(&job.spec().name)? {
-            return Err(refused(format!("it runs already, as {}", running.run_id)));
-        }
-        let started = now(self.clock);
-        let due = Due {
-            job: place,
-            planned_at_micros: started.wall_micros,
-            cause: Cause::Request,
-            covers: None,
-            clock_went_back: false,
-        };
-        self.standing = Standing::of(&mut self.claims);
-        let mut record = self.planner.begin(&due, &self.standing.held, started);
-        let open = self.records.begin(&record)?;
-        let end = match job.run(context) {
-            Ok(report) => End::Done(report),
-            Err(reason) if context.is_cancelled() => End::Cancelled(reason),
-            Err(reason) => End::Failed(reason),
-        };
-        self.planner.end(place, &mut record, end, now(self.clock));
-        self.records.end(open, &record)?;
-        if let Some(archive) = &self.archive
-            && let Err(error) = self
-                .records
-                .exchange(archive.as_ref(), record.started_at_micros)
-        {
-            tracing::warn!(%error, "the record is not in the repository yet; the next start puts it there");
-        }
-        Ok(record)
+    #[must_use]
+    pub fn is_running(&self, name: &str) -> bool {
+        let place = self.registry().place(name);
+        self.running.iter().any(|run| Some(run.place) == place)
     }
 
     /// All jobs, in the order of the registry.
@@ -492,10 +505,7 @@ impl Driver {
                 running: running.map(|run| (run.record.clone(), run.context.told())),
                 paused: self.state.paused(&spec.name).cloned(),
                 last: self.records.newest_run(&spec.name),
-                shown_micros: self
-                    .history
-                    .get(place)
-                    .and_then(|shown| shown.as_ref()?.started_micros),
+                shown: self.history.get(place).cloned().flatten(),
                 statistics: self.records.statistics(&spec.name, now.wall_micros),
                 next_micros: self.planner.scheduler().next_micros(place, now),
                 spec: spec.clone(),
@@ -520,10 +530,13 @@ impl Driver {
                 unreadable.len()
             ));
         }
-        if let Some(who) = &self.standing.elsewhere {
-            troubles.push(format!("another driver of this plan runs the jobs: {who}"));
-        }
         troubles
+    }
+
+    /// Who runs the jobs of this plan, where it is not this driver.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<&str> {
+        self.standing.elsewhere.as_deref()
     }
 
     pub fn cancel(&self) {
@@ -555,7 +568,10 @@ impl Driver {
     }
 }
 
-fn looked_at(registry: &Registry) -> Look {
+fn looked_at(registry: &Registry, before: Option<&BeforeLook>) -> Look {
+    if let Some(before) = before {
+        before();
+    }
     let places = 0..registry.specs().len();
     let history = |place: usize| match registry.job(place).history() {
         Ok(history) => history,

@@ -110,8 +110,13 @@ pub enum Availability {
 /// What the thing itself shows of earlier runs, made here or elsewhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// The newest run that succeeded.
+    /// The newest run that came to its end.
     pub started_micros: Option<i64>,
+    pub ended_micros: Option<i64>,
+    /// What it looked at is not sound.
+    pub unsound: bool,
+    /// What came of it, as an id.
+    pub summary: String,
     /// What it comes after has happened since.
     pub pending: bool,
 }
@@ -184,6 +189,16 @@ impl RunContext {
         Self {
             deadline,
             asked_by,
+            ..Self::default()
+        }
+    }
+
+    /// By a person who waits for it, and sets the flag to end it.
+    #[must_use]
+    pub fn asked(by: String, cancelled: Arc<AtomicBool>) -> Self {
+        Self {
+            cancelled,
+            asked_by: Some(by),
             ..Self::default()
         }
     }

@@ -14,6 +14,8 @@ mod claims;
 mod driver;
 mod error;
 mod job;
+mod known;
+mod once;
 mod planner;
 mod record;
 mod records;
@@ -21,13 +23,15 @@ mod registry;
 mod state;
 
 pub use claims::{Claim, Claims, Standing};
-pub use driver::{Driver, Ended, JobStatus, Settings};
+pub use driver::{BeforeLook, Driver, Ended, JobStatus, Settings};
 pub use error::{Error, Result};
 pub use job::{
     Availability, Deadline, FirstRun, History, Job, JobSpec, RunContext, RunReport, Storage,
 };
-pub use planner::{End, Known, Planner};
-pub use record::{Outcome, RunRecord};
+pub use known::Known;
+pub use once::OneRun;
+pub use planner::Planner;
+pub use record::{End, Outcome, RunRecord};
 pub use records::{Archive, Compacted, OpenRun, Records, Statistics};
 pub use registry::Registry;
 pub use state::{JobState, Paused, PlanState, Requested, StateFile};

@@ -4,105 +4,17 @@
 use std::time::Duration;
 
 use crate::{
-    job::{FirstRun, History, RunReport},
-    record::{Origin, Outcome, RunRecord},
-    records::Records,
+    job::{FirstRun, History},
+    known::Known,
+    record::{End, Origin, Outcome, RunRecord},
     registry::Registry,
-    schedule::{Cause, Covers, Due, Now, Passed, Past, Planned, Scheduler, Trigger},
+    schedule::{Cause, Due, Now, Passed, Past, Planned, Scheduler, Trigger},
     state::PlanState,
 };
 
 const PAUSED: &str = "the job was paused";
+const BY_HAND: &str = "a run by hand did it";
 const UNKNOWN_THERE: &str = "another driver of this plan took over, and did not know of it";
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    Done(RunReport),
-    Failed(String),
-    Cancelled(String),
-    TimedOut(String),
-}
-
-/// What records say of one job.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    pub any: bool,
-    /// The newest that succeeded, not later than now.
-    pub started_micros: Option<i64>,
-    pub ended_micros: Option<i64>,
-    /// The newest appointment that is accounted for, not later than now.
-    pub settled_micros: Option<i64>,
-    /// Something succeeded later than now: this clock, or that one, was wrong.
-    pub later_micros: Option<i64>,
-    /// Appointments that are accounted for, from and to, not later than now.
-    pub covered: Vec<(i64, i64)>,
-}
-
-impl Known {
-    pub fn of<'a>(records: impl Iterator<Item = &'a RunRecord>, now_micros: i64) -> Self {
-        let mut known = Self::default();
-        for record in records {
-            known.any = true;
-            if !record.outcome.settles() {
-                continue;
-            }
-            if record.started_at_micros > now_micros {
-                known.later_micros = known.later_micros.max(Some(record.started_at_micros));
-                continue;
-            }
-            let from = record
-                .covers
-                .map_or(record.started_at_micros, |covers| covers.first_micros);
-            let to = match (record.outcome, record.covers) {
-                (Outcome::Skipped, Some(covers)) => covers.last_micros,
-                _ => record.started_at_micros,
-            };
-            known.covered.push((from, to));
-            let settled = match record.outcome {
-                Outcome::Succeeded | Outcome::Unsound => Some(record.started_at_micros),
-                _ => record.covers.map(|covers| covers.last_micros),
-            };
-            known.settled_micros = known
-                .settled_micros
-                .max(settled.filter(|settled| *settled <= now_micros));
-            if record.outcome != Outcome::Skipped {
-                known.started_micros = known.started_micros.max(Some(record.started_at_micros));
-                known.ended_micros = known.ended_micros.max(record.ended_at_micros);
-            }
-        }
-        known
-    }
-
-    /// Appointments between those that are accounted for: of a time in which no driver knew of them.
-    fn gaps(&self, trigger: &Trigger, since: Option<i64>) -> Vec<Covers> {
-        let mut covered = self.covered.clone();
-        covered.sort_unstable();
-        let mut gaps = Vec::new();
-        let Some(mut cursor) = since.or(covered.first().map(|(from, _)| *from)) else {
-            return gaps;
-        };
-        for (from, to) in covered {
-            if from > cursor
-                && let Some((appointments, first_micros)) = trigger.appointments(cursor, from - 1)
-                && let Some(last_micros) = trigger.last_appointment(from - 1)
-            {
-                gaps.push(Covers {
-                    appointments,
-                    first_micros,
-                    last_micros,
-                });
-            }
-            cursor = cursor.max(to);
-        }
-        gaps
-    }
-
-    #[must_use]
-    pub fn from_records(records: &Records, job: &str, now_micros: i64) -> Self {
-        records.with(job, |all| Self::of(all, now_micros))
-    }
-}
 
 #[derive(Debug)]
 pub struct Planner {
@@ -140,9 +52,10 @@ impl Planner {
         let mut plan = Vec::new();
         let (mut edited, mut gaps) = (Vec::new(), Vec::new());
         for (place, spec) in registry.specs().iter().enumerate() {
-            let is_new = !state.jobs.contains_key(&spec.name);
             let text = spec.trigger.to_string();
             let of_state = state.job(&spec.name);
+            // It may have been paused before it was ever in force.
+            let is_new = of_state.schedule.is_none();
             let shown = history.get(place).and_then(Option::as_ref);
             let ran =
                 knowns[place].any || shown.is_some_and(|shown| shown.started_micros.is_some());
@@ -151,21 +64,36 @@ impl Planner {
             }
             // A moment that has not come yet by this clock was one of a clock that was wrong.
             let since = of_state.since_micros.filter(|since| *since <= wall);
-            let before: Option<Trigger> = of_state
-                .schedule
-                .as_ref()
-                .and_then(|text| text.parse().ok());
-            if of_state
-                .schedule
-                .as_ref()
-                .is_some_and(|schedule| *schedule != text)
-            {
+            let known = &knowns[place];
+            let own = of_state.schedule.replace(text.clone());
+            // What another driver had since this one learnt its own.
+            let in_force = known.in_force.as_ref().filter(|in_force| {
+                own.is_none() || since.is_none_or(|since| in_force.newest_micros > since)
+            });
+            let since = since.or(in_force.map(|in_force| in_force.from_micros));
+            let last = in_force.map(|in_force| &in_force.schedule).or(own.as_ref());
+            let before: Option<Trigger> = last.and_then(|last| last.parse().ok());
+            let is_other = |known: &&String| **known != text;
+            let is_edited = own.as_ref().is_some_and(|own| is_other(&own))
+                || last.is_some_and(|last| is_other(&last));
+            if is_edited {
                 edited.push(place);
             }
-            of_state.schedule = Some(text);
-            let in_force = before.as_ref().unwrap_or(&spec.trigger);
-            let missed = knowns[place].gaps(in_force, since).into_iter();
-            gaps.extend(missed.map(|covers| (place, covers)));
+            let mut missed = Vec::new();
+            // One schedule after the other, each while it was in force.
+            let newest_one = before.as_ref().unwrap_or(&spec.trigger);
+            if let (Some(own), Some(in_force)) = (&own, in_force)
+                && *own != in_force.schedule
+                && let Ok(own) = own.parse()
+            {
+                let from = in_force.from_micros;
+                missed.extend(known.gaps(&own, since, Some(from)));
+                missed.extend(known.gaps(newest_one, Some(from), None));
+            } else {
+                missed.extend(known.gaps(newest_one, since, None));
+            }
+            missed.extend(since.map_or_else(Vec::new, |since| known.left_open(since)));
+            gaps.extend(missed.into_iter().map(|covers| (place, covers)));
             let pending = match shown {
                 Some(shown) => shown.pending,
                 None => {
@@ -177,7 +105,7 @@ impl Planner {
                 }
             };
             plan.push(Planned {
-                trigger: match edited.last() == Some(&place) {
+                trigger: match is_edited {
                     true => before.unwrap_or(Trigger::Off),
                     false => spec.trigger.clone(),
                 },
@@ -270,6 +198,7 @@ impl Planner {
             job: &spec.name,
             component: &spec.component,
             driver: &self.driver,
+            schedule: self.scheduler.trigger(place).to_string(),
             claims: claims.to_vec(),
         };
         RunRecord::begun(origin, cause, planned_at, now.wall_micros)
@@ -277,24 +206,8 @@ impl Planner {
 
     /// Completes the record of a run.
     pub fn end(&mut self, place: usize, record: &mut RunRecord, end: End, now: Now) {
-        record.ended_at_micros = Some(now.wall_micros);
-        let (outcome, reason) = match end {
-            End::Done(report) => {
-                record.summary = report.summary;
-                record.bytes = report.bytes;
-                record.figures = report.figures;
-                match report.unsound {
-                    None => (Outcome::Succeeded, None),
-                    Some(reason) => (Outcome::Unsound, Some(reason)),
-                }
-            }
-            End::Failed(reason) => (Outcome::Failed, Some(reason)),
-            End::Cancelled(reason) => (Outcome::Cancelled, Some(reason)),
-            End::TimedOut(reason) => (Outcome::TimedOut, Some(reason)),
-        };
-        record.outcome = outcome;
-        record.reason = reason.or(record.reason.take());
-        self.scheduler.ended(place, now, outcome.settles());
+        record.end(end, now.wall_micros);
+        self.scheduler.ended(place, now, record.outcome.settles());
     }
 
     /// Records of what was passed over since this was last asked.
@@ -330,6 +243,11 @@ impl Planner {
             // It did not know of what was missed before: nothing will be started for that any more.
             self.scheduler
                 .pass_until(place, covers.first_micros - 1, UNKNOWN_THERE);
+        }
+        if record.cause == Cause::Request && record.covers.is_none() && record.outcome.settles() {
+            // A person's process knows of no appointments; what was open is done by it all the same.
+            let started = record.started_at_micros;
+            self.scheduler.pass_until(place, started, BY_HAND);
         }
         match record.outcome {
             Outcome::Succeeded | Outcome::Unsound => {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::schedule::{Cause, Covers};
+use crate::{
+    job::RunReport,
+    schedule::{Cause, Covers},
+};
 
 const VERSION: u32 = 1;
 
@@ -52,6 +55,15 @@ impl Outcome {
     }
 }
 
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Done(RunReport),
+    Failed(String),
+    Cancelled(String),
+    TimedOut(String),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRecord {
     pub record_version: u32,
@@ -59,6 +71,9 @@ pub struct RunRecord {
     pub job: String,
     pub component: String,
     pub driver: String,
+    /// As the driver had it; empty in records of older ones.
+    #[serde(default)]
+    pub schedule: String,
     pub cause: Cause,
     pub planned_at_micros: i64,
     pub started_at_micros: i64,
@@ -83,6 +98,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) job: &'a str,
     pub(crate) component: &'a str,
     pub(crate) driver: &'a str,
+    pub(crate) schedule: String,
     pub(crate) claims: Vec<String>,
 }
 
@@ -100,6 +116,7 @@ impl RunRecord {
             job: origin.job.to_owned(),
             component: origin.component.to_owned(),
             driver: origin.driver.to_owned(),
+            schedule: origin.schedule,
             cause,
             planned_at_micros: planned_at,
             started_at_micros: started_at,
@@ -112,6 +129,27 @@ impl RunRecord {
             covers: None,
             claims: origin.claims,
         }
+    }
+
+    /// Completes it.
+    pub(crate) fn end(&mut self, end: End, ended_at: i64) {
+        self.ended_at_micros = Some(ended_at);
+        let (outcome, reason) = match end {
+            End::Done(report) => {
+                self.summary = report.summary;
+                self.bytes = report.bytes;
+                self.figures = report.figures;
+                match report.unsound {
+                    None => (Outcome::Succeeded, None),
+                    Some(reason) => (Outcome::Unsound, Some(reason)),
+                }
+            }
+            End::Failed(reason) => (Outcome::Failed, Some(reason)),
+            End::Cancelled(reason) => (Outcome::Cancelled, Some(reason)),
+            End::TimedOut(reason) => (Outcome::TimedOut, Some(reason)),
+        };
+        self.outcome = outcome;
+        self.reason = reason.or(self.reason.take());
     }
 
     /// How long it took, where its end is known and not before its start.

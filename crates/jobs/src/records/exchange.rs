@@ -52,7 +52,7 @@ impl Records {
         Ok(())
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         let inner = self.inner();
         let run_id = name.rsplit('/').next().unwrap_or_default();
         let is_month_here =

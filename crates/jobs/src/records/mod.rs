@@ -139,13 +139,44 @@ impl Records {
         open.close()
     }
 
-    /// The run of this job that is under way now, in any process of this folder.
+    /// Runs that are under way now, in any process of this folder.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn running(&self, job: &str) -> Result<Option<RunRecord>> {
-        let held = files::held(&self.root)?;
-        Ok(held.into_iter().find(|record| record.job == job))
+    pub fn running(root: &Path) -> Result<Vec<RunRecord>> {
+        files::held(root)
+    }
+
+    /// As [`begin`](Self::begin), by a process that has not read what there is.
+    pub(crate) fn open_run(root: &Path, record: &RunRecord) -> Result<OpenRun> {
+        files::begin(root, record)
+    }
+
+    /// As [`end`](Self::end), by a process that has not read what there is.
+    pub(crate) fn close_run(root: &Path, open: OpenRun, record: &RunRecord) -> Result<()> {
+        files::put(root, &record.name(), &record.to_bytes())?;
+        open.close()
+    }
+
+    /// Takes what another process put into this folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn catch_up(&self) -> Result<()> {
+        for name in files::names(&self.root)? {
+            if self.has(&name) {
+                continue;
+            }
+            let content = std::fs::read(self.root.join(&name));
+            let mut inner = self.inner();
+            inner.take(&name, content.map_err(|error| error.to_string()));
+            inner.unsent.insert(name);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// # Errors

@@ -1,74 +1,20 @@
 //! A registry that refuses what makes no sense, and a driver with real threads and a real folder.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use jobs::{
-    Availability, Deadline, Driver, Ended, FirstRun, Job, JobSpec, Outcome, Paused, Records,
-    Registry, Requested, RunContext, RunReport, Settings, StateFile, Storage, schedule::Cause,
+    Deadline, Driver, Ended, Job, JobSpec, OneRun, Outcome, Paused, Records, Registry, Requested,
+    RunContext, RunRecord, RunReport, Settings, StateFile, schedule::Cause,
 };
 
-struct Task {
-    spec: JobSpec,
-    does: fn(&RunContext) -> Result<RunReport, String>,
-    away: AtomicBool,
-}
+use crate::tasks::{Does, Task, done, spec};
 
-impl Job for Task {
-    fn spec(&self) -> JobSpec {
-        self.spec.clone()
-    }
-
-    fn availability(&self) -> Availability {
-        match self.away.load(Ordering::Relaxed) {
-            true => Availability::Unavailable("not on this host".to_owned()),
-            false => Availability::Ready,
-        }
-    }
-
-    fn run(&self, context: &RunContext) -> Result<RunReport, String> {
-        (self.does)(context)
-    }
-}
-
-fn task(
-    name: &str,
-    schedule: &str,
-    does: fn(&RunContext) -> Result<RunReport, String>,
-) -> Arc<Task> {
-    Arc::new(Task {
-        spec: JobSpec {
-            name: name.to_owned(),
-            aliases: Vec::new(),
-            component: "test".to_owned(),
-            kind: String::new(),
-            group: None,
-            trigger: schedule.parse().unwrap(),
-            retention: String::new(),
-            storage: Storage::Local,
-            locks: Vec::new(),
-            covered_by: Vec::new(),
-            priority: 0,
-            deadline: Deadline::None,
-            objective: None,
-            verification: String::new(),
-            first_run: FirstRun::NextAppointment,
-        },
-        does,
-        away: AtomicBool::new(false),
-    })
-}
-
-fn done(_: &RunContext) -> Result<RunReport, String> {
-    Ok(RunReport::said("done"))
+fn task(name: &str, schedule: &str, does: Does) -> Arc<Task> {
+    Task::of(spec(name, schedule), does)
 }
 
 fn until_told(context: &RunContext) -> Result<RunReport, String> {
@@ -84,8 +30,20 @@ fn driver(folder: &Path, jobs: Vec<Arc<dyn Job>>) -> Driver {
         archive: None,
         claims: Vec::new(),
         host: "here",
+        before_look: None,
     };
     Driver::start(Registry::new(jobs).unwrap(), settings).unwrap()
+}
+
+/// As a process of a person's own does, beside a driver.
+fn run_by_hand(folder: &Path, jobs: Vec<Arc<dyn Job>>, name: &str) -> jobs::Result<RunRecord> {
+    let one = OneRun {
+        root: folder,
+        archive: None,
+        host: "by-hand",
+    };
+    let context = RunContext::asked("somebody".to_owned(), Arc::default());
+    one.run(&Registry::new(jobs).unwrap(), name, &context)
 }
 
 /// Turns until that many runs have ended.
@@ -207,27 +165,27 @@ fn what_cannot_run_here_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let away = task("a.b", "manual", done);
     away.away.store(true, Ordering::Relaxed);
-    let mut plan = driver(folder.path(), vec![away]);
-    let error = plan.request("a.b").unwrap_err().to_string();
-    assert!(
-        error.contains("a.b is not started: not on this host"),
-        "{error}"
-    );
-    assert!(plan.run_here("a.b", &RunContext::default()).is_err());
+    let mut plan = driver(folder.path(), vec![away.clone()]);
+    let refused = |error: String| {
+        assert!(
+            error.contains("a.b is not started: not on this host"),
+            "{error}"
+        );
+    };
+    refused(plan.request("a.b").unwrap_err().to_string());
+    let error = run_by_hand(folder.path(), vec![away], "a.b").unwrap_err();
+    refused(error.to_string());
 }
 
 #[test]
 fn a_stop_ends_what_runs_and_a_deadline_too() {
     let folder = tempfile::tempdir().unwrap();
-    let limited = {
-        let mut spec = task("a.c", "manual", until_told).spec();
-        spec.deadline = Deadline::After(Duration::ZERO);
-        Arc::new(Task {
-            spec,
-            does: until_told,
-            away: AtomicBool::new(false),
-        })
+    let deadline = Deadline::After(Duration::ZERO);
+    let limited = JobSpec {
+        deadline,
+        ..spec("a.c", "manual")
     };
+    let limited = Task::of(limited, until_told);
     let mut plan = driver(
         folder.path(),
         vec![task("a.b", "continuous", until_told), limited],
@@ -241,12 +199,9 @@ fn a_stop_ends_what_runs_and_a_deadline_too() {
         .collect();
     assert_eq!(running.len(), 1, "the continuous one runs all the time");
     // In another process of this folder nothing runs it as well.
-    let mut other = driver(folder.path(), vec![task("a.b", "continuous", until_told)]);
-    let error = other
-        .run_here("a.b", &RunContext::default())
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("it runs already"), "{error}");
+    let job = task("a.b", "continuous", until_told);
+    let error = run_by_hand(folder.path(), vec![job], "a.b").unwrap_err();
+    assert!(error.to_string().contains("it runs already"), "{error}");
     let stopped = plan.stop(Duration::from_secs(60));
     assert_eq!(stopped[0].record.outcome, Outcome::Cancelled);
 }
@@ -285,4 +240,42 @@ fn a_pause_is_kept_over_a_start_and_ends_where_somebody_ends_it() {
         "{:?}",
         plan.troubles()
     );
+}
+
+#[test]
+fn a_run_by_hand_excludes_what_shares_its_lock_and_the_driver_learns_of_it() {
+    let locked = |name: &str, schedule: &str, does: Does| {
+        let locks = vec!["one".to_owned()];
+        let spec = spec(name, schedule);
+        Task::of(JobSpec { locks, ..spec }, does)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = driver(folder.path(), vec![locked("a.b", "manual", until_told)]);
+    plan.request("a.b").unwrap();
+    let began = Instant::now();
+    while plan.status()[0].running.is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        plan.turn();
+    }
+    let both = || -> Vec<Arc<dyn Job>> {
+        vec![
+            locked("a.b", "manual", until_told),
+            locked("a.c", "manual", done),
+        ]
+    };
+    let error = run_by_hand(folder.path(), both(), "a.c").unwrap_err();
+    assert!(
+        error.to_string().contains("a.b runs, and excludes it"),
+        "{error}"
+    );
+    plan.stop(Duration::from_secs(60));
+    let record = run_by_hand(folder.path(), both(), "a.c").unwrap();
+    assert_eq!(
+        (record.outcome, record.cause, record.summary.as_str()),
+        (Outcome::Succeeded, Cause::Request, "done")
+    );
+    let records = plan.records();
+    assert!(records.newest_run("a.c").is_none());
+    records.catch_up().unwrap();
+    assert_eq!(records.newest_run("a.c"), Some(record));
 }
