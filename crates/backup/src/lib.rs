@@ -4,8 +4,6 @@
 //! [`documents`] does the same for everything that is not a database: [`schema`] keeps the definitions as SQL in git,
 //! [`configuration`] the instance's own settings as sealed snapshots.
 //!
-//! [`schedule`] decides when each job of the plan runs, and nothing else.
-//!
 //! Absent on purpose: reading anything back (that is `recovery`; this crate needs only the public key), and the
 //! knowledge of what the tables mean.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
@@ -14,7 +12,6 @@ pub mod configuration;
 pub mod database;
 pub mod documents;
 mod error;
-pub mod schedule;
 pub mod schema;
 pub mod stream;
 

@@ -1,17 +1,17 @@
 //! Settings of an instance: few, with defaults that suit one machine. `bre.toml` holds what differs.
 
 mod audit;
+mod backup;
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
-    num::{NonZeroU16, NonZeroU32, NonZeroUsize},
+    num::{NonZeroU16, NonZeroUsize},
     path::{Path, PathBuf},
 };
 
-use backup::schedule::{Cadence, Job};
 use repository::{
-    retention::{DAY_MICROS, HOUR_MICROS, Rules},
+    retention::Rules,
     store::{LockMode, LockPolicy},
 };
 use serde::Deserialize;
@@ -21,9 +21,10 @@ use services::{
 };
 
 pub(crate) use audit::{Audit, Witness};
+use backup::JobSettings;
+pub(crate) use backup::{Backup, OlderSettings};
 
 use crate::{
-    cli::Source,
     error::Error,
     host::{location::Location, secret_file},
     read_book, settings_file,
@@ -46,6 +47,8 @@ pub(crate) struct Config {
     /// Of the audit archive, as its rotation takes the next one.
     pub(crate) audit_key: RepositoryKey,
     pub(crate) backup: Backup,
+    /// By the names of jobs; what is said here counts, where [backup] says something of it, too.
+    jobs: BTreeMap<String, JobSettings>,
     pub(crate) spare: Spare,
     /// Clusters that are not the instance's own, by name.
     pub(crate) clusters: BTreeMap<String, Cluster>,
@@ -401,122 +404,6 @@ pub(crate) struct Spare {
     pub(crate) enabled: bool,
 }
 
-/// The plan: when its jobs run, and how long their results are kept.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Backup {
-    pub(crate) full: Schedule,
-    pub(crate) incremental: Schedule,
-    pub(crate) proof: Schedule,
-    pub(crate) expire: Schedule,
-    /// Of the definitions into git; where git or pg_dump is missing the plan says so.
-    pub(crate) schema: Schedule,
-    /// What is new in the audit log, into its archive.
-    pub(crate) audit_archive: Schedule,
-    /// A folder, or a remote of git; DIR/schema when absent.
-    pub(crate) schema_to: Option<Remote>,
-    pub(crate) full_days: NonZeroU16,
-    pub(crate) incremental_days: NonZeroU16,
-    pub(crate) wal_days: NonZeroU16,
-    /// Of schema dumps. git keeps its history for longer; nothing is deleted there.
-    pub(crate) schema_days: NonZeroU16,
-    /// Of components other than the database.
-    pub(crate) snapshot_days: NonZeroU16,
-    /// Between the mark that something expires and its deletion. Longer than any backup takes.
-    pub(crate) grace_hours: NonZeroU16,
-    /// Of older engines: signed heads are thinned by one rule now (audit_log.md §5). Read, and without effect.
-    #[serde(rename = "heads_minutes")]
-    _heads_minutes: Option<NonZeroU16>,
-    pub(crate) source: Source,
-    /// Most MiB a second that a backup reads; none: as fast as it can.
-    pub(crate) throttle_mib: Option<NonZeroU32>,
-}
-
-/// `daily 01:30`, `hourly :00`, `after every backup`, `after full` or `off`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct Schedule(pub(crate) Cadence);
-
-impl TryFrom<String> for Schedule {
-    type Error = backup::schedule::CadenceError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map(Self)
-    }
-}
-
-const fn days(days: u16) -> NonZeroU16 {
-    match NonZeroU16::new(days) {
-        Some(days) => days,
-        None => NonZeroU16::MIN,
-    }
-}
-
-/// The guide's table.
-impl Default for Backup {
-    fn default() -> Self {
-        Self {
-            full: Schedule(Cadence::Daily { minute_of_day: 90 }),
-            incremental: Schedule(Cadence::Hourly { minute: 0 }),
-            proof: Schedule(Cadence::AfterEveryBackup),
-            expire: Schedule(Cadence::AfterFull),
-            schema: Schedule(Cadence::EveryMinutes { minutes: 15 }),
-            audit_archive: Schedule(Cadence::Daily { minute_of_day: 150 }),
-            schema_to: None,
-            full_days: days(30),
-            incremental_days: days(7),
-            wal_days: days(7),
-            schema_days: days(90),
-            snapshot_days: days(90),
-            grace_hours: days(24),
-            _heads_minutes: None,
-            source: Source::Auto,
-            throttle_mib: None,
-        }
-    }
-}
-
-impl Backup {
-    pub(crate) fn cadence(&self, job: Job) -> Cadence {
-        match job {
-            Job::Full => self.full.0,
-            Job::Incremental => self.incremental.0,
-            Job::Proof => self.proof.0,
-            Job::Expire => self.expire.0,
-            Job::Schema => self.schema.0,
-            Job::AuditArchive => self.audit_archive.0,
-        }
-    }
-
-    pub(crate) fn rules(&self) -> Rules {
-        let micros = |days: NonZeroU16| i64::from(days.get()) * DAY_MICROS;
-        Rules {
-            full_micros: micros(self.full_days),
-            incremental_micros: micros(self.incremental_days),
-            wal_micros: micros(self.wal_days),
-            schema_micros: micros(self.schema_days),
-            snapshot_micros: micros(self.snapshot_days),
-            grace_micros: i64::from(self.grace_hours.get()) * HOUR_MICROS,
-            wal_at_once: false,
-        }
-    }
-
-    /// A backup follows no other job; without full ones nothing else has a beginning.
-    fn check(&self) -> Result<(), String> {
-        let follows =
-            |cadence: Cadence| matches!(cadence, Cadence::AfterEveryBackup | Cadence::AfterFull);
-        for (name, schedule) in [("full", self.full), ("incremental", self.incremental)] {
-            if follows(schedule.0) {
-                return Err(format!(
-                    "[backup] {name} = \"{}\": a backup runs daily or hourly, or is off",
-                    schedule.0
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Requests a minute and key.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -601,6 +488,9 @@ impl Config {
             reason,
         };
         let mut config: Self = toml::from_str(text).map_err(|error| settings(error.to_string()))?;
+        for (name, job) in &config.jobs {
+            config.backup.take(name, job).map_err(settings)?;
+        }
         config.backup.check().map_err(settings)?;
         config.file = Some(path.to_owned());
         Ok(config)
@@ -620,22 +510,6 @@ mod tests {
             error.contains("standard") && error.contains("bre.toml"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn a_schedule_that_makes_no_sense_is_refused() {
-        let check = |text: &str, says: &str| {
-            let error = Config::parse(text, Path::new("bre.toml"))
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(says), "{error}");
-        };
-        check("[backup]\nfull = \"sometimes\"\n", "daily HH:MM");
-        check("[backup]\nfull = \"after full\"\n", "runs daily or hourly");
-        check("[backup]\nwal_days = 0\n", "wal_days");
-        let config = Config::parse("[backup]\nproof = \"off\"\n", Path::new("x")).unwrap();
-        assert_eq!(config.backup.cadence(Job::Proof), Cadence::Off);
-        assert_eq!(config.backup.rules(), Rules::default(), "the guide's table");
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Backup(#[from] backup::BackupError),
     #[error(transparent)]
+    Jobs(#[from] jobs::Error),
+    #[error(transparent)]
     Recovery(#[from] recovery::Error),
     #[error(transparent)]
     Table(#[from] recovery::table::TableError),
@@ -131,7 +133,8 @@ impl Error {
             {
                 Exit::Refused
             }
-            Self::Argument { .. } => Exit::Usage,
+            Self::Jobs(jobs::Error::Refused { .. }) => Exit::Refused,
+            Self::Argument { .. } | Self::Jobs(jobs::Error::UnknownJob { .. }) => Exit::Usage,
             Self::NotRunning { .. } | Self::NotAnnounced { .. } | Self::Unreachable { .. } => {
                 Exit::NotRunning
             }

@@ -8,7 +8,7 @@ use backup::{
 };
 use postgres_physical::lsn::Lsn;
 use repository::wal::{Hole, SealStatus};
-use services::{StreamHealth, StreamReport};
+use services::{JobReport, StreamHealth, StreamReport};
 
 /// Alarm when PostgreSQL keeps this share of what it may keep for us.
 const ALARM_PERMILLE: u32 = 800;
@@ -44,6 +44,7 @@ pub(crate) struct Protected {
     pub(crate) proof_failed: Option<String>,
     /// Jobs of the plan whose last run failed.
     pub(crate) failing: Vec<String>,
+    pub(crate) jobs: Vec<JobReport>,
 }
 
 impl StreamMonitor {
@@ -206,6 +207,10 @@ pub(crate) fn hole_words(hole: &Hole) -> String {
 }
 
 impl StreamHealth for StreamMonitor {
+    fn jobs(&self) -> Vec<JobReport> {
+        self.with(|inner| inner.protected.jobs.clone())
+    }
+
     fn report(&self) -> StreamReport {
         self.with(|inner| {
             let state = inner.stream.as_ref().map(StreamWatch::state);

@@ -38,6 +38,7 @@ mod serve;
 mod settings_file;
 mod snapshots;
 mod spare;
+mod standing;
 mod telemetry;
 mod terminal;
 mod thinning;

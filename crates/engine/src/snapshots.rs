@@ -11,7 +11,6 @@ use backup::{
     documents::{
         DocumentSource, Documents, Interrupted, SealedDocuments, SealedError, SealedOutcome, take,
     },
-    schedule::Job,
 };
 use repository::{keys::ChunkIdKey, snapshot::SnapshotDocument};
 
@@ -19,7 +18,7 @@ use crate::{
     config::Config,
     error::Error,
     host::{instance::Instance, progress::Steps},
-    keys,
+    jobs, keys,
     opened::Opened,
     settings_file,
 };
@@ -59,17 +58,13 @@ impl Configuration {
     fn plan(&self) -> Option<Vec<u8>> {
         let named = self.settings.exists().then_some(self.settings.as_path());
         let config = Config::load(named, &self.root).ok()?.backup;
-        let jobs = [
-            Job::Full,
-            Job::Incremental,
-            Job::Proof,
-            Job::Expire,
-            Job::Schema,
-            Job::AuditArchive,
-        ];
-        let jobs = jobs.map(|job| {
-            serde_json::json!({ "job": job.name(), "schedule": config.cadence(job).to_string() })
-        });
+        let jobs: Vec<_> = jobs::specs(&config)
+            .iter()
+            .map(|spec| {
+                let schedule = spec.trigger.to_string();
+                serde_json::json!({ "job": jobs::short_name(spec), "schedule": schedule })
+            })
+            .collect();
         let plan = serde_json::json!({ "jobs": jobs, "rules": config.rules() });
         serde_json::to_vec_pretty(&plan).ok()
     }

@@ -29,7 +29,7 @@ pub struct JobSpec {
     pub trigger: Trigger,
     pub retention: String,
     pub storage: Storage,
-    /// No two jobs run at once that have one of these in common.
+    /// No two jobs run at once that have one of these in common. One that has none may run beside itself, by hand.
     pub locks: Vec<String>,
     /// A start of one of these is also what this one would have been for.
     pub covered_by: Vec<String>,

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     error::{Error, Result},
-    job::{Availability, RunContext},
+    job::{Availability, JobSpec, RunContext},
     record::{End, Origin, RunRecord},
     records::{Archive, Records},
     registry::Registry,
@@ -33,8 +33,8 @@ impl OneRun<'_> {
     /// would not start beside a run of its own, and takes the record into account.
     ///
     /// # Errors
-    /// When there is no such job, it cannot run here, it or one that shares a lock with it runs already, or the
-    /// record cannot be made durable.
+    /// When there is no such job, it cannot run here, one that shares a lock with it runs (it itself, where it has
+    /// one), or the record cannot be made durable.
     pub fn run(&self, registry: &Registry, name: &str, context: &RunContext) -> Result<RunRecord> {
         let spec = registry.find(name)?;
         let place = registry.place(name).unwrap_or_default();
@@ -50,12 +50,15 @@ impl OneRun<'_> {
             }
         }
         for running in Records::running(self.root)? {
-            if running.job == spec.name {
-                return Err(refused(format!("it runs already, as {}", running.run_id)));
-            }
             let other = registry.find(&running.job);
-            if other.is_ok_and(|other| other.locks.iter().any(|lock| spec.locks.contains(lock))) {
-                return Err(refused(format!("{} runs, and excludes it", running.job)));
+            let excludes =
+                |other: &JobSpec| other.locks.iter().any(|lock| spec.locks.contains(lock));
+            match other.is_ok_and(excludes) {
+                true if running.job == spec.name => {
+                    return Err(refused(format!("it runs already, as {}", running.run_id)));
+                }
+                true => return Err(refused(format!("{} runs, and excludes it", running.job))),
+                false => {}
             }
         }
         let asked = now_micros();

@@ -52,7 +52,7 @@ pub use data::{
 pub use domain::keys::{Role, Tier};
 pub use domain::known_log::{Claim, Evidence, KnownLog};
 pub use domain::moment::Period;
-pub use domain::protection::{HeadPublisher, RecoveryFact, StreamHealth, StreamReport};
+pub use domain::protection::{HeadPublisher, JobReport, RecoveryFact, StreamHealth, StreamReport};
 pub use error::ServiceError;
 pub use market::{FeedLimits, FeedSettings, HttpSettings};
 pub use public_log::{PublicLogConfig, PublicLogStore, WitnessConfig};

@@ -2,33 +2,54 @@
 
 use super::*;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PlannedJob {
-    /// A full backup.
-    Full,
-    /// An incremental backup.
-    Incremental,
-    /// A restore test of the newest complete backup.
-    Proof,
-    /// The expiry of what is older than the rules keep.
-    Expire,
-    /// The definitions into git.
-    Schema,
-    /// What is new in the audit log, into its archive.
-    #[value(name = "audit_archive", alias = "audit-archive")]
-    AuditArchive,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum PlanCommand {
     /// Every job with its schedule, retention, storage and verification.
     Show,
+    /// Whether the settings make a plan: every job known, no two that wait for each other.
+    Check(PlanCheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanCheckArgs {
+    /// Settings file; DIR/bre.toml when absent.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
     /// Every job with its state, its last run and its next.
     List,
+    /// Show one job: what it is, how it stands, what its records say.
+    Show {
+        /// As bre job list names it, or in full: database.full.
+        job: String,
+    },
     /// Run one job of the plan now.
-    Run { job: PlannedJob },
+    Run {
+        /// full, incremental, proof, expire, schema, audit_archive, or a name as bre job show has it.
+        job: String,
+    },
+    /// What ran, newest first, with what became of it and why.
+    History {
+        /// Of this job alone.
+        job: Option<String>,
+        /// So many at most.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        most: usize,
+    },
+    /// Start a job no more until it is resumed; what runs comes to its end.
+    Pause {
+        /// As bre job list names it, or in full.
+        job: String,
+        /// For whoever reads it next.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Let a paused job run again, from its next appointment on.
+    Resume {
+        /// As bre job list names it, or in full.
+        job: String,
+    },
 }

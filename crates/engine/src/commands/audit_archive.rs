@@ -17,7 +17,7 @@ use repository::{
 use serde::Serialize;
 
 use crate::{
-    cli::{AuditArgs, RepositoryArgs},
+    cli::AuditArgs,
     error::Error,
     host::{
         instance::Instance,
@@ -52,23 +52,18 @@ pub(super) async fn archive(
     args: &AuditArgs,
 ) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, &args.repository)?;
-    show(json, &opened, database).await
-}
-
-/// As the plan does it, now.
-pub(super) async fn of_running(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, &RepositoryArgs::default())?;
-    show(json, &opened, &instance.running()?.database_url).await
-}
-
-async fn show(json: bool, opened: &Opened, database: &str) -> Result<ExitCode, Error> {
     let stop = super::restore::interrupted()?;
     let archived = pass(&opened.repository, &opened.keys, database, &stop).await?;
+    show(json, archived.as_ref())
+}
+
+/// What a person sees of it.
+pub(crate) fn show(json: bool, archived: Option<&Archived>) -> Result<ExitCode, Error> {
     let archived = archived.ok_or_else(|| Error::Refused {
         what: "nothing was archived",
         reason: NO_HEAD.into(),
     })?;
-    terminal::result(json, &archived, || archived.sentences());
+    terminal::result(json, archived, || archived.sentences());
     Ok(ExitCode::SUCCESS)
 }
 

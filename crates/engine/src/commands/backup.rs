@@ -18,14 +18,11 @@ use crate::{
     error::Error,
     exit::Exit,
     health::hole_words,
-    host::{
-        instance::Instance,
-        progress::Steps,
-        record::{self, Event},
-    },
+    host::{instance::Instance, progress::Steps},
+    jobs::run_by_hand,
     opened::Opened,
     terminal::{self, KeyValue, Table, age, count, duration, moment_and_age, sentence, size, time},
-    up::backups::{Reading, backup_of_running},
+    up::backups::Reading,
 };
 
 /// Reading back is bound by decompression: one thread a core.
@@ -175,24 +172,18 @@ impl Taken {
     }
 }
 
-pub(super) fn take(
+/// As the plan takes it, now.
+fn take(
     instance: &Instance,
     json: bool,
     kind: repository::backup::BackupKind,
     reading: ReadingArgs,
 ) -> Result<ExitCode, Error> {
-    instance.running()?;
-    let settings = Config::load(None, instance.root())?.backup;
-    let reading = Reading::new(&settings, reading);
-    let outcome = backup_of_running(instance, kind, reading, &Steps::shown(json, "backup"))?;
-    let event = record::backup(Event::by_person("BackupRun"), &outcome);
-    // The backup is there all the same; that it is not on record has to be seen.
-    if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
-        terminal::note(&format!(
-            "bre: the backup is complete but not in the audit log: {error}"
-        ));
-    }
-    show_taken(instance, json, &RepositoryArgs::default(), outcome)
+    let job = match kind {
+        repository::backup::BackupKind::Full => "database.full",
+        repository::backup::BackupKind::Incremental => "database.incremental",
+    };
+    run_by_hand(instance, json, job, reading)
 }
 
 /// Of a cluster that is not ours: there is no audit log to put it into.
@@ -219,7 +210,8 @@ fn take_named(
     show_taken(instance, json, &args, outcome)
 }
 
-fn show_taken(
+/// What a person sees of a backup that was taken.
+pub(crate) fn show_taken(
     instance: &Instance,
     json: bool,
     args: &RepositoryArgs,

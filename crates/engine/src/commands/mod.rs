@@ -9,7 +9,7 @@ mod audit_judge;
 mod audit_keys;
 mod audit_prove;
 mod audit_tables;
-mod backup;
+pub(crate) mod backup;
 mod book;
 mod completion;
 pub(crate) mod detach;
@@ -17,18 +17,19 @@ mod drill;
 mod expire;
 mod feed;
 pub(crate) mod import;
+mod job;
 mod locate;
 mod pages;
-mod plan;
+pub(crate) mod plan;
 mod public;
 mod quote;
 mod replay;
 mod repository;
 mod repository_keys;
-mod restore;
+pub(crate) mod restore;
 mod restore_preview;
-mod restore_test;
-mod schema;
+pub(crate) mod restore_test;
+pub(crate) mod schema;
 #[cfg(test)]
 mod screens;
 mod signing_keys;
@@ -71,7 +72,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Repository(command) => return repository::run(&instance, json, command),
         Command::Verify(command) => return verify::run(&instance, json, command),
         Command::Plan(PlanCommand::Show) => return plan::show(&instance, json),
-        Command::Job(command) => return plan::run(&instance, json, command),
+        Command::Plan(PlanCommand::Check(args)) => return plan::check(&instance, json, &args),
+        Command::Job(command) => return job::run(&instance, json, command),
         Command::Schema(command) => return schema::run(&instance, json, &command),
         Command::Restore(RestoreCommand::Database(args)) => {
             return restore::run(&instance, json, &args);

@@ -1,75 +1,52 @@
-//! `bre plan show`, `bre job list|run`: the table of jobs, and running one of them now.
+//! `bre plan show|check`: the table of jobs, and whether settings make one.
 
 use std::process::ExitCode;
 
-use backup::schedule::{Cadence, Job, next_appointment};
+use ::jobs::{Paused, StateFile, schedule::Trigger};
 use jiff::Timestamp;
-use postgres_physical::wire::ConnectOptions;
 use repository::{
     backup::{BackupKind, BackupSummary, catalogue},
     retention::DAY_MICROS,
 };
 use serde::Serialize;
 
-use super::{audit_archive, backup::take, restore::interrupted, restore_test};
 use crate::{
-    cli::{JobCommand, PlannedJob, ReadingArgs, RepositoryArgs},
+    cli::{PlanCheckArgs, RepositoryArgs},
     config::{self, Config},
     error::Error,
-    expiry,
-    host::{database::BACKUP, instance::Instance, lock::lock, progress::Steps, record::Event},
-    jobs::{JobState, Ran, Standing},
+    host::instance::Instance,
+    jobs,
     opened::Opened,
     schema,
-    terminal::{self, KeyValue, Table, age, time},
+    standing::{Described, JobState, Ran, Standing},
+    terminal::{self, KeyValue, Table, age, moment, time},
 };
-
-pub(crate) fn run(instance: &Instance, json: bool, command: JobCommand) -> Result<ExitCode, Error> {
-    match command {
-        JobCommand::List => list(instance, json),
-        JobCommand::Run { job } => match job {
-            PlannedJob::Full => take(instance, json, BackupKind::Full, ReadingArgs::default()),
-            PlannedJob::Incremental => take(
-                instance,
-                json,
-                BackupKind::Incremental,
-                ReadingArgs::default(),
-            ),
-            PlannedJob::Proof => {
-                restore_test::run(instance, json, None, None, &RepositoryArgs::default())
-            }
-            PlannedJob::Expire => expire(instance, json),
-            PlannedJob::Schema => super::schema::of_running(instance, json),
-            PlannedJob::AuditArchive => {
-                crate::host::runtime::wait(audit_archive::of_running(instance, json))
-            }
-        },
-    }
-}
 
 /// One row of the table.
 #[derive(Debug, Serialize)]
-struct Row {
-    job: &'static str,
-    component: &'static str,
-    kind: &'static str,
-    schedule: String,
-    retention: String,
-    storage: String,
-    verification: String,
-    /// `running`, `waiting`, `failed`, `off`, `cannot`, or `not running` when no engine keeps the plan.
-    state: &'static str,
-    /// Why it cannot, or what its last run said.
-    said: Option<String>,
-    last_started_at: Option<String>,
-    last_ended_at: Option<String>,
-    last_succeeded: Option<bool>,
-    next_at: Option<String>,
+pub(crate) struct Row {
+    /// As settings and metrics of older engines call it.
+    pub(super) job: String,
+    pub(super) name: String,
+    pub(super) component: String,
+    pub(super) kind: String,
+    pub(super) schedule: String,
+    pub(super) retention: String,
+    pub(super) storage: String,
+    pub(super) verification: String,
+    /// `running`, `waiting`, `failed`, `paused`, `off`, `cannot`, or `not running` when no engine keeps the plan.
+    pub(super) state: &'static str,
+    /// Why it cannot, why it is paused, what it waits for, or what its last run said.
+    pub(super) said: Option<String>,
+    pub(super) last_started_at: Option<String>,
+    pub(super) last_ended_at: Option<String>,
+    pub(super) last_succeeded: Option<bool>,
+    pub(super) next_at: Option<String>,
     /// The same for people.
     #[serde(skip)]
-    last_started_micros: Option<i64>,
+    pub(super) last_started_micros: Option<i64>,
     #[serde(skip)]
-    next_micros: Option<i64>,
+    pub(super) next_micros: Option<i64>,
 }
 
 /// The plan: what is meant to happen.
@@ -79,138 +56,154 @@ pub(crate) fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The jobs: what happened, and what happens next.
-fn list(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
-    let rows = rows(instance)?;
-    let now_micros = Timestamp::now().as_microsecond();
-    terminal::result(json, &rows, || job_table(&rows, now_micros));
+/// Reading the settings is what refuses those that make no plan.
+pub(crate) fn check(
+    instance: &Instance,
+    json: bool,
+    args: &PlanCheckArgs,
+) -> Result<ExitCode, Error> {
+    let config = Config::load(args.config.as_deref(), instance.root())?;
+    let names = jobs::names(&config.backup);
+    let said = serde_json::json!({ "jobs": names });
+    terminal::result(json, &said, || {
+        format!("{} jobs, and nothing is wrong with them\n", names.len())
+    });
     Ok(ExitCode::SUCCESS)
 }
 
-fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
+pub(super) fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
+    let config = Config::load(None, instance.root())?;
     let opened = Opened::at(instance, &RepositoryArgs::default())?;
-    let config = Config::load(None, instance.root())?.backup;
     let backups = catalogue(&opened.repository)?.backups;
+    let state = StateFile::at(&instance.root().join("jobs.json")).read()?;
     let table = Jobs {
-        config: &config,
+        config: &config.backup,
         storage: format!("{} (encrypted)", opened.location),
-        schema: schema::place(instance, config.schema_to.as_ref()),
+        schema: schema::place(instance, config.backup.schema_to.as_ref()),
         backups: &backups,
         standing: Standing::read(&instance.plan_file()),
+        paused: &|name| state.paused(name).cloned(),
         is_kept: instance.is_locked(),
         now: Timestamp::now().as_microsecond(),
     };
     Ok(table.rows())
 }
 
-struct Jobs<'a> {
-    config: &'a config::Backup,
-    storage: String,
-    schema: String,
-    backups: &'a [BackupSummary],
-    standing: Standing,
-    /// An engine runs.
+/// Those of the settings; where an engine runs as it has them, and those that only it has.
+pub(super) fn described(
+    config: &config::Backup,
+    standing: &Standing,
     is_kept: bool,
-    now: i64,
+) -> Vec<Described> {
+    let mut jobs: Vec<Described> = jobs::specs(config).iter().map(Described::of).collect();
+    for job in standing.described().filter(|_| is_kept) {
+        match jobs.iter_mut().find(|known| known.name == job.name) {
+            Some(known) => known.clone_from(job),
+            None => jobs.push(job.clone()),
+        }
+    }
+    jobs
+}
+
+pub(crate) struct Jobs<'a> {
+    pub(crate) config: &'a config::Backup,
+    pub(crate) storage: String,
+    pub(crate) schema: String,
+    pub(crate) backups: &'a [BackupSummary],
+    pub(crate) standing: Standing,
+    pub(crate) paused: &'a dyn Fn(&str) -> Option<Paused>,
+    /// An engine runs.
+    pub(crate) is_kept: bool,
+    pub(crate) now: i64,
 }
 
 impl Jobs<'_> {
-    fn rows(&self) -> Vec<Row> {
-        let mut rows = vec![self.row(Job::Full), self.row(Job::Incremental), self.wal()];
-        let others = [Job::Proof, Job::Expire, Job::Schema, Job::AuditArchive];
-        rows.extend(others.map(|job| self.row(job)));
+    /// Backups first, then the WAL that they need.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        let jobs = described(self.config, &self.standing, self.is_kept);
+        let is_backup = |job: &Described| job.group.as_deref() == Some("backup");
+        let (backups, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_backup);
+        let mut rows: Vec<Row> = backups.into_iter().map(|job| self.row(job)).collect();
+        rows.push(self.wal());
+        rows.extend(others.into_iter().map(|job| self.row(job)));
         rows
     }
 
-    fn row(&self, job: Job) -> Row {
-        let kept = self.standing.cadence(job).filter(|_| self.is_kept);
-        let cadence = kept.unwrap_or_else(|| self.config.cadence(job));
-        let known = self.standing.of(job).cloned().unwrap_or_default();
-        // What was done by hand is in the repository only.
+    fn row(&self, job: Described) -> Row {
+        let known = self.standing.of(&job.short).cloned().unwrap_or_default();
+        let paused = (self.paused)(&job.name);
+        let trigger: Trigger = job.schedule.parse().unwrap_or(Trigger::Off);
+        // What was done by hand just now is in the repository only.
+        let shown = self.last_in_repository(&job.short);
         let last = match known.running {
             true => known.last.clone(),
-            false => [known.last.clone(), self.last_in_repository(job)]
+            false => [known.last.clone(), shown]
                 .into_iter()
                 .flatten()
                 .max_by_key(|ran| ran.started_micros),
         };
-        let state = self.state(cadence, &known, last.as_ref());
-        let next_micros = self.next(cadence, known.next_micros, state);
-        let rules = self.config.rules();
-        let (kind, retention, verification) = match job {
-            Job::Full => ("full", days(rules.full_micros), self.proofs()),
-            Job::Incremental => ("incremental", days(rules.incremental_micros), self.proofs()),
-            Job::Proof => (
-                "restore test",
-                "as long as its backup".into(),
-                "its record is in the audit log".into(),
-            ),
-            Job::Schema => (
-                "definitions as SQL",
-                "as long as git's history".into(),
-                "one commit a change".into(),
-            ),
-            Job::AuditArchive => (
-                "audit log",
-                "for ever".into(),
-                "chain and signed head, before anything is written".into(),
-            ),
-            Job::Expire => (
-                "expiry",
-                String::new(),
-                "a reason for every decision; nothing that a kept backup needs".into(),
-            ),
-        };
+        let state = self.state(&trigger, &known, last.as_ref(), paused.is_some());
+        let next_micros = self.next(&trigger, known.next_micros, state);
+        let last = last.as_ref();
+        let in_a_zone = job.schedule.contains('/');
         Row {
-            job: job.name(),
-            component: match job {
-                Job::AuditArchive => "audit_log",
-                _ => "database",
+            schedule: match trigger.period() {
+                Some(_) if !in_a_zone => format!("{trigger} UTC"),
+                _ => trigger.to_string(),
             },
-            kind,
-            schedule: match cadence.period() {
-                Some(_) => format!("{cadence} UTC"),
-                None => cadence.to_string(),
+            storage: match job.storage.as_str() {
+                "repository" => self.storage.clone(),
+                "git" => self.schema.clone(),
+                other => other.to_owned(),
             },
-            retention,
-            storage: match job {
-                Job::Schema => self.schema.clone(),
-                _ => self.storage.clone(),
-            },
-            verification,
+            job: job.short,
+            name: job.name,
+            component: job.component,
+            kind: job.kind,
+            retention: job.retention,
+            verification: job.verification,
             state,
-            said: known
-                .cannot
-                .or_else(|| last.as_ref().map(|last| last.said.clone())),
-            last_started_at: last.as_ref().map(|last| time(last.started_micros)),
-            last_ended_at: last.as_ref().and_then(|last| last.ended_micros).map(time),
-            last_succeeded: last.as_ref().and_then(|last| last.succeeded),
+            said: paused
+                .map(|paused| paused_words(&paused))
+                .or(known.cannot)
+                .or(known.waits_for.filter(|_| state == "waiting"))
+                .or_else(|| last.map(|last| last.said.clone())),
+            last_started_at: last.map(|last| time(last.started_micros)),
+            last_ended_at: last.and_then(|last| last.ended_micros).map(time),
+            last_succeeded: last.and_then(|last| last.succeeded),
             next_at: next_micros.map(time),
-            last_started_micros: last.as_ref().map(|last| last.started_micros),
+            last_started_micros: last.map(|last| last.started_micros),
             next_micros,
         }
     }
 
-    fn state(&self, cadence: Cadence, known: &JobState, last: Option<&Ran>) -> &'static str {
-        match (cadence, last.and_then(|last| last.succeeded)) {
+    fn state(
+        &self,
+        trigger: &Trigger,
+        known: &JobState,
+        last: Option<&Ran>,
+        paused: bool,
+    ) -> &'static str {
+        match (trigger, last.and_then(|last| last.succeeded)) {
+            _ if known.running && self.is_kept => "running",
+            _ if paused => "paused",
             _ if known.cannot.is_some() => "cannot",
-            (Cadence::Off, _) => "off",
+            (Trigger::Off, _) => "off",
             _ if !self.is_kept => "not running",
-            _ if known.running => "running",
             (_, Some(false)) => "failed",
             _ => "waiting",
         }
     }
 
-    fn next(&self, cadence: Cadence, kept: Option<i64>, state: &str) -> Option<i64> {
+    fn next(&self, trigger: &Trigger, kept: Option<i64>, state: &str) -> Option<i64> {
         match state {
-            "waiting" => next_appointment(cadence, self.now).or(kept),
+            "waiting" => trigger.next_appointment(self.now).or(kept),
             "failed" => kept.map(|kept| kept.max(self.now)),
             _ => None,
         }
     }
 
-    fn last_in_repository(&self, job: Job) -> Option<Ran> {
+    fn last_in_repository(&self, job: &str) -> Option<Ran> {
         let of_kind = |kind: BackupKind| {
             let newest = self.backups.iter().rfind(|backup| backup.kind == kind)?;
             Some(Ran {
@@ -221,25 +214,22 @@ impl Jobs<'_> {
             })
         };
         match job {
-            Job::Full => of_kind(BackupKind::Full),
-            Job::Incremental => of_kind(BackupKind::Incremental),
-            Job::Proof => self.last_proof(),
-            Job::Expire | Job::Schema | Job::AuditArchive => None,
+            "full" => of_kind(BackupKind::Full),
+            "incremental" => of_kind(BackupKind::Incremental),
+            "proof" => self.last_restore_test(),
+            _ => None,
         }
     }
 
-    fn last_proof(&self) -> Option<Ran> {
-        let proofs = self.backups.iter().flat_map(|backup| {
+    fn last_restore_test(&self) -> Option<Ran> {
+        let tests = self.backups.iter().flat_map(|backup| {
+            let of = |at: Option<i64>, passed: bool| at.map(|at| (at, passed, &backup.id));
             [
-                backup
-                    .restored_and_proved_at_micros
-                    .map(|at| (at, true, &backup.id)),
-                backup
-                    .proof_failed_at_micros
-                    .map(|at| (at, false, &backup.id)),
+                of(backup.restored_and_proved_at_micros, true),
+                of(backup.proof_failed_at_micros, false),
             ]
         });
-        let (at, passed, id) = proofs.flatten().max()?;
+        let (at, passed, id) = tests.flatten().max()?;
         Some(Ran {
             started_micros: at,
             ended_micros: Some(at),
@@ -248,24 +238,16 @@ impl Jobs<'_> {
         })
     }
 
-    fn proofs(&self) -> String {
-        match self.config.proof.0 {
-            Cadence::Off => "none planned; bre restore-test run ID".to_owned(),
-            cadence => format!("restore test {cadence}"),
-        }
-    }
-
     /// Not a job that is started: it runs as long as the engine does.
     fn wal(&self) -> Row {
+        let days = self.config.rules().wal_micros / DAY_MICROS;
         Row {
-            job: "wal",
-            component: "database",
-            kind: "transaction log",
+            job: "wal".to_owned(),
+            name: "database.wal".to_owned(),
+            component: "database".to_owned(),
+            kind: "transaction log".to_owned(),
             schedule: "continuous".to_owned(),
-            retention: format!(
-                "{}, and as long as a kept backup needs it",
-                days(self.config.rules().wal_micros)
-            ),
+            retention: format!("{days} days, and as long as a kept backup needs it"),
             storage: self.storage.clone(),
             verification:
                 "each segment is read back before its tails go; every restore test replays it"
@@ -286,16 +268,20 @@ impl Jobs<'_> {
     }
 }
 
-fn days(micros: i64) -> String {
-    format!("{} days", micros / DAY_MICROS)
+fn paused_words(paused: &Paused) -> String {
+    let since = moment(paused.since_micros);
+    match paused.reason.as_str() {
+        "" => format!("by {} since {since}", paused.by),
+        reason => format!("{reason} (by {} since {since})", paused.by),
+    }
 }
 
 fn plan_table(rows: &[Row]) -> String {
     let mut table = Table::new(&["job", "component", "schedule", "kept", "verification"]);
     for row in rows {
         table.row([
-            row.job.to_owned(),
-            row.component.to_owned(),
+            row.job.clone(),
+            row.component.clone(),
             row.schedule.clone(),
             row.retention.clone(),
             row.verification.clone(),
@@ -305,8 +291,8 @@ fn plan_table(rows: &[Row]) -> String {
     let mut places: Vec<(&str, Vec<&str>)> = Vec::new();
     for row in rows {
         match places.iter_mut().find(|(place, _)| *place == row.storage) {
-            Some((_, jobs)) => jobs.push(row.job),
-            None => places.push((&row.storage, vec![row.job])),
+            Some((_, jobs)) => jobs.push(&row.job),
+            None => places.push((&row.storage, vec![&row.job])),
         }
     }
     let mut stored = KeyValue::new();
@@ -316,7 +302,7 @@ fn plan_table(rows: &[Row]) -> String {
     format!("{}\n{}", table.text(), stored.text())
 }
 
-fn job_table(rows: &[Row], now_micros: i64) -> String {
+pub(super) fn job_table(rows: &[Row], now_micros: i64) -> String {
     let mut table = Table::new(&["job", "state", "last run", "next run", "said"]);
     for row in rows {
         let ago = |at: Option<i64>| at.map(|at| age(now_micros, at)).unwrap_or_default();
@@ -326,7 +312,7 @@ fn job_table(rows: &[Row], now_micros: i64) -> String {
             _ => last,
         };
         table.row([
-            row.job.to_owned(),
+            row.job.clone(),
             row.state.to_owned(),
             last,
             ago(row.next_micros),
@@ -336,39 +322,6 @@ fn job_table(rows: &[Row], now_micros: i64) -> String {
     table.text()
 }
 
-/// As the engine does it by itself, with its settings.
-fn expire(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
-    let running = instance.running()?;
-    let opened = Opened::at(instance, &RepositoryArgs::default())?;
-    let connect = ConnectOptions::from_url(&running.database_url)
-        .map_err(|error| Error::Failed(error.to_string()))?
-        .with_user(BACKUP)
-        .with_database("postgres");
-    let rules = Config::load(None, instance.root())?.backup.rules();
-    let _alone = lock(&instance.backup_lock())?;
-    let steps = Steps::shown(json, "expire").cancelled_by(interrupted()?);
-    // A host that cannot read expires what it can judge.
-    let private = opened.private().ok();
-    let said = expiry::expire(
-        &opened.repository,
-        private.as_ref(),
-        Some(&connect),
-        &rules,
-        &steps,
-        &expiry::Log {
-            asked_by: Event::by_person("BackupRun"),
-            record: &|event| crate::host::runtime::wait(event.record(instance)),
-        },
-    )?;
-    drop(steps);
-    terminal::result(
-        json,
-        &serde_json::json!({ "job": "expire", "said": said }),
-        || said.clone(),
-    );
-    Ok(ExitCode::SUCCESS)
-}
-
 #[cfg(test)]
 #[path = "screens/plan.rs"]
-mod screens;
+pub(crate) mod screens;

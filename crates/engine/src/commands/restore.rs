@@ -344,7 +344,7 @@ fn mappings(given: &[String]) -> Result<BTreeMap<String, PathBuf>, Error> {
 
 /// Set by Ctrl-C, SIGTERM, and a terminal that is closed: the work ends between two steps, takes away what it made for itself, and says
 /// what it leaves.
-pub(super) fn interrupted() -> Result<Arc<AtomicBool>, Error> {
+pub(crate) fn interrupted() -> Result<Arc<AtomicBool>, Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let flag = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&flag);

@@ -1,7 +1,8 @@
 //! `bre schema backup`: what the plan does by itself, now, and for clusters that are not the instance's own.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
+use ::backup::schema::SchemaOutcome;
 use postgres_physical::server::{Binaries, OsUser};
 use serde::Serialize;
 
@@ -63,11 +64,6 @@ pub(crate) fn run(
     back_up(instance, json, to.as_deref(), running, cluster.clone())
 }
 
-/// As the plan would.
-pub(super) fn of_running(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
-    back_up(instance, json, None, &RunningArgs::default(), None)
-}
-
 fn back_up(
     instance: &Instance,
     json: bool,
@@ -108,8 +104,13 @@ fn back_up(
     let steps = Steps::shown(json, "schema").cancelled_by(interrupted()?);
     let outcome = schema.run(&steps)?;
     drop(steps);
+    Ok(show(json, &schema.folder, &outcome))
+}
+
+/// What a person sees of it.
+pub(crate) fn show(json: bool, folder: &Path, outcome: &SchemaOutcome) -> ExitCode {
     let shown = Shown {
-        folder: schema.folder.display().to_string(),
+        folder: folder.display().to_string(),
         commit: outcome.commit.as_deref(),
         changes: &outcome.changes,
         pushed: outcome.pushed,
@@ -126,11 +127,11 @@ fn back_up(
     };
     terminal::result(json, &shown, || {
         let pushed = if outcome.pushed { ", pushed" } else { "" };
-        format!("{} in {}{pushed}", said(&outcome), shown.folder)
+        format!("{} in {}{pushed}", said(outcome), shown.folder)
     });
-    let Some(error) = failure(&outcome) else {
-        return Ok(ExitCode::SUCCESS);
+    let Some(error) = failure(outcome) else {
+        return ExitCode::SUCCESS;
     };
     terminal::note(&format!("bre: {error}"));
-    Ok(Exit::Partial.into())
+    Exit::Partial.into()
 }

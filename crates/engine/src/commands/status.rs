@@ -4,7 +4,7 @@ mod shown;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use ::backup::{database::slot_status, schedule::Job};
+use ::backup::database::slot_status;
 use repository::{
     Repository,
     archive::archived_to,
@@ -30,13 +30,13 @@ use crate::{
     error::Error,
     health::{StreamMonitor, hole_words},
     host::{control::Control, instance::Instance, log::LOG},
-    jobs::Standing,
     keys::{
         age::{self, KeyAge},
         writing_key,
     },
     opened::Opened,
     spare::Link,
+    standing::Standing,
     terminal::{self, time},
     up::plan::failed_proof_of,
 };
@@ -112,7 +112,7 @@ struct Archive {
 impl Archive {
     fn of(instance: &Instance, repository: &Repository) -> Result<Self, Error> {
         let standing = Standing::read(&instance.plan_file());
-        let last = standing.of(Job::AuditArchive);
+        let last = standing.of("audit_archive");
         let last = last.and_then(|state| state.last.clone());
         Ok(Self {
             archived_to: archived_to(repository, LOG)?,

@@ -7,8 +7,8 @@ use assurance::verification::{
     self, Check, Freshness, Options, Verdict, fresh_enough, passed, passed_strictly,
 };
 use backup::database::{WalStatus, slot_status};
-use backup::schedule::{Cadence, Job};
 use jiff::Timestamp;
+use jobs::schedule::{After, Trigger};
 use postgres_physical::wire::ConnectOptions;
 use repository::backup::{BackupState, catalogue};
 use serde::Serialize;
@@ -20,9 +20,9 @@ use crate::{
     config::Config,
     error::Error,
     host::{control::Control, database::SLOT, instance::Instance},
-    jobs::Standing,
     opened::Opened,
     schema_check::{SCHEMA, schema_check},
+    standing::Standing,
     terminal::{self, Table},
 };
 
@@ -202,7 +202,11 @@ fn ages(instance: &Instance) -> Vec<Check> {
         }
     };
     // As the running engine has it; its settings may be in another file.
-    let plan = |job: Job| standing.cadence(job).unwrap_or_else(|| config.cadence(job));
+    let plan = |job: &str| {
+        let of_settings = || crate::jobs::spec(&config, job).map(|spec| spec.trigger);
+        let trigger = standing.trigger(job).or_else(of_settings);
+        trigger.unwrap_or(Trigger::Off)
+    };
     let complete = || {
         backups
             .iter()
@@ -219,10 +223,13 @@ fn ages(instance: &Instance) -> Vec<Check> {
             .filter_map(|backup| backup.restored_and_proved_at_micros)
             .max(),
         now_micros,
-        every_seconds: match plan(Job::Proof) {
-            Cadence::AfterEveryBackup => backup_seconds(plan),
-            Cadence::AfterFull => plan(Job::Full).period().map(|period| period.as_secs()),
-            cadence => cadence.period().map(|period| period.as_secs()),
+        every_seconds: match plan("proof") {
+            Trigger::After(After::Every(_)) => backup_seconds(plan),
+            Trigger::After(After::Jobs(names)) => {
+                let periods = names.iter().filter_map(|name| plan(name).period());
+                periods.max().map(|period| period.as_secs())
+            }
+            trigger => trigger.period().map(|period| period.as_secs()),
         },
     };
     let proof = match crate::up::plan::newest_failure(&backups) {
@@ -237,8 +244,8 @@ fn ages(instance: &Instance) -> Vec<Check> {
 }
 
 /// The shortest time between two backups of either kind.
-fn backup_seconds(plan: impl Fn(Job) -> Cadence) -> Option<u64> {
-    let periods = [Job::Full, Job::Incremental].map(|job| plan(job).period());
+fn backup_seconds(plan: impl Fn(&str) -> Trigger) -> Option<u64> {
+    let periods = ["full", "incremental"].map(|job| plan(job).period());
     periods
         .into_iter()
         .flatten()

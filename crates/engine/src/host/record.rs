@@ -25,6 +25,11 @@ impl Event {
         Self::new(kind, "engine")
     }
 
+    /// By a person who asked the engine for it.
+    pub(crate) fn by(kind: &'static str, person: &str) -> Self {
+        Self::new(kind, person)
+    }
+
     fn new(kind: &'static str, actor: &str) -> Self {
         let mut event = Self {
             kind,
@@ -59,4 +64,22 @@ pub(crate) fn backup(event: Event, outcome: &backup::database::BackupOutcome) ->
         .with("state", state.as_str().unwrap_or_default())
         .with("bytes", outcome.bytes_source)
         .with("damaged_pages", outcome.damaged.len())
+}
+
+/// Into the log of whoever took it.
+pub(crate) fn note_backup(outcome: &backup::database::BackupOutcome) {
+    if !outcome.damaged.is_empty() {
+        tracing::error!(
+            backup = %outcome.id,
+            pages = outcome.damaged.len(),
+            "the source has damaged pages; see: bre backup show"
+        );
+    }
+    tracing::info!(
+        backup = %outcome.id,
+        kind = ?outcome.kind,
+        state = ?outcome.state,
+        bytes = outcome.bytes_source,
+        "backup"
+    );
 }

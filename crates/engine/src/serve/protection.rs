@@ -1,7 +1,7 @@
 //! What protects the log of a data-service: the WAL stream, signed heads and full backups, where a repository is named. Without
 //! one the log is as safe as its database, and health says so.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use audit::{SignedHead, SigningKey, VerifyingKey};
 use backup::{
@@ -12,7 +12,7 @@ use postgres_physical::{
     server::{Binaries, OsUser},
     wire::ConnectOptions,
 };
-use repository::backup::{BackupKind, BackupState, catalogue};
+use repository::backup::{BackupState, catalogue};
 use services::{Claim, HeadPublisher, KnownLog, PublicLogConfig, StreamHealth};
 use tokio::runtime::Runtime;
 
@@ -27,7 +27,7 @@ use crate::{
     host::{database::SLOT, instance::Instance, log},
     keys, public_log,
     up::{
-        backups::{Backups, OwnedRequest, Reading},
+        backups::Reading,
         plan::{Host, Plan},
         repository::{Own, open_own},
     },
@@ -36,6 +36,9 @@ use crate::{
 const UNPROTECTED: &str =
     "no repository protects this log: name one in [repository] path, and [database] backup_url";
 const NO_BACKUP: &str = "no full backup yet: the WAL in the repository restores nothing by itself";
+
+/// Of the backups that it takes.
+const LABEL: &str = "by the data-service";
 
 /// How long the last append may take at the stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -54,15 +57,12 @@ struct Guarded {
     own: Own,
     connect: ConnectOptions,
     streamer: Streamer,
-    backups: Backups,
     plan: Option<Plan>,
     copies: Copies,
     carriers: Option<Carriers>,
     binaries: Option<Binaries>,
     user: Option<OsUser>,
     settings: crate::config::Backup,
-    cache: PathBuf,
-    lock: PathBuf,
     reading: Reading,
     /// A complete backup on this timeline is known.
     backed_up: bool,
@@ -97,7 +97,6 @@ impl Protection {
                 own,
                 connect,
                 streamer,
-                backups: Backups::default(),
                 plan: None,
                 copies,
                 carriers: None,
@@ -105,8 +104,6 @@ impl Protection {
                 binaries: Binaries::find(config.database.binaries.as_deref()).ok(),
                 user: OsUser::for_server().ok(),
                 settings: config.backup.clone(),
-                cache: instance.cache(),
-                lock: instance.backup_lock(),
                 reading: Reading::new(&config.backup, ReadingArgs::default()),
                 backed_up: false,
                 strict: config.database.strict,
@@ -207,7 +204,6 @@ impl Protection {
             if let Some(carriers) = &mut guarded.carriers {
                 carriers.end();
             }
-            guarded.backups.end();
             guarded.copies.end();
             if let Some(plan) = &mut guarded.plan {
                 plan.end();
@@ -274,10 +270,11 @@ impl Guarded {
             problems.push(NO_BACKUP.to_owned());
         }
         let wanted = !self.backed_up || state.needs_full_backup;
-        if wanted && state.attached && self.backups.may_start() {
-            tracing::info!("taking a full backup");
-            self.backups
-                .start(self.request(BackupKind::Full), Some(self.streamer.watch()));
+        if wanted
+            && state.attached
+            && let Some(plan) = &mut self.plan
+        {
+            plan.need_full_backup(LABEL);
         }
         Ok((!problems.is_empty()).then(|| problems.join("; ")))
     }
@@ -300,30 +297,21 @@ impl Guarded {
             definitions: None,
             monitor,
             runtime: runtime.handle(),
+            stream: Some(self.streamer.watch()),
+            attached: self.streamer.state().attached,
+            label: LABEL,
+            reading: self.reading,
         };
-        let attached = self.streamer.state().attached;
-        let plan = self.plan.get_or_insert_with(|| Plan::begin(&host));
-        if plan.collect(&mut self.backups, &host) {
+        if self.plan.is_none() {
+            match Plan::begin(&host) {
+                Ok(plan) => self.plan = Some(plan),
+                Err(error) => tracing::error!(%error, "the plan cannot begin; it is tried again"),
+            }
+        }
+        let Some(plan) = &mut self.plan else { return };
+        if plan.turn(&host) {
             // The catalogue says whether it is complete, and on which timeline.
             self.backed_up = false;
-        }
-        if let Some(kind) = plan.start_due(&host, attached && self.backups.may_start()) {
-            self.backups
-                .start(self.request(kind), Some(self.streamer.watch()));
-        }
-    }
-
-    fn request(&self, kind: BackupKind) -> OwnedRequest {
-        OwnedRequest {
-            connect: self.connect.clone(),
-            repository: self.own.repository.clone(),
-            public: self.own.keys.public.clone(),
-            chunk_id: self.own.keys.chunk_id.clone(),
-            label: "by the data-service",
-            kind,
-            reading: self.reading,
-            cache: self.cache.clone(),
-            lock: self.lock.clone(),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     host::{
         database::{BACKUP, SLOT, SUPERUSER},
         progress::Steps,
+        record::{self, Event},
     },
 };
 
@@ -157,9 +158,8 @@ impl Supervisor {
             .streamer
             .as_ref()
             .is_some_and(|streamer| streamer.state().needs_full_backup);
-        if hole && self.backups.may_start() {
-            tracing::warn!("WAL was lost on the way to the repository; taking a new full backup");
-            self.start_full_backup("after a hole in the WAL");
+        if hole && let Some(plan) = &mut self.plan {
+            plan.need_full_backup("after a hole in the WAL");
         }
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Supervisor {
             let on_timeline =
                 |backup: &repository::backup::BackupSummary| Some(backup.timeline) == timeline;
             if !backups.iter().any(on_timeline) {
-                self.start_full_backup("after a recovery");
+                self.full_backup_needed = Some("after a recovery");
             }
             return Ok(());
         }
@@ -213,7 +213,9 @@ impl Supervisor {
         let outcome = self
             .ground()
             .during(move |cancel| request.run(&Steps::logged().cancelled_by(cancel)))??;
-        self.backups.note(&outcome);
+        record::note_backup(&outcome);
+        let event = record::backup(Event::by_engine("BackupRun"), &outcome);
+        self.not_on_record.push(event);
         Ok(())
     }
 
@@ -231,13 +233,6 @@ impl Supervisor {
         }
     }
 
-    fn start_full_backup(&mut self, label: &'static str) {
-        self.backups.start(
-            self.backup_request(BackupKind::Full, label),
-            self.streamer.as_ref().map(Streamer::watch),
-        );
-    }
-
     /// The jobs of the plan: what ended, what is due.
     fn keep_to_the_plan(&mut self) {
         let host = Host {
@@ -251,14 +246,24 @@ impl Supervisor {
             definitions: Some(self.postgres.connect_options(SUPERUSER, "postgres")),
             monitor: &self.stream,
             runtime: self.runtime.handle(),
+            stream: self.streamer.as_ref().map(Streamer::watch),
+            attached: self.stream.is_attached(),
+            label: "by the plan",
+            reading: Reading::new(&self.config.backup, ReadingArgs::default()),
         };
-        let stream = self.streamer.as_ref().map(Streamer::watch);
-        let attached = self.stream.is_attached();
-        let plan = self.plan.get_or_insert_with(|| Plan::begin(&host));
-        plan.collect(&mut self.backups, &host);
-        if let Some(kind) = plan.start_due(&host, attached && self.backups.may_start()) {
-            let request = self.backup_request(kind, "by the plan");
-            self.backups.start(request, stream);
+        if self.plan.is_none() {
+            match Plan::begin(&host) {
+                Ok(plan) => self.plan = Some(plan),
+                Err(error) => tracing::error!(%error, "the plan cannot begin; it is tried again"),
+            }
         }
+        let Some(plan) = &mut self.plan else { return };
+        for event in self.not_on_record.drain(..) {
+            plan.put_on_record(event);
+        }
+        if let Some(label) = self.full_backup_needed.take() {
+            plan.need_full_backup(label);
+        }
+        plan.turn(&host);
     }
 }

@@ -19,7 +19,6 @@ use services::{RedisSettings, Services, Tier};
 
 use super::{
     FIRST_CLIENT,
-    backups::Backups,
     ground::Ground,
     leftovers,
     observer::Observer,
@@ -41,6 +40,7 @@ use crate::{
     host::{
         fact,
         instance::{Instance, Running},
+        record::Event,
         signals::stop_on_signal,
         sockets,
     },
@@ -77,7 +77,10 @@ pub(crate) struct Supervisor {
     /// What commands were told.
     announced: Option<Running>,
     reloader: Option<Reloader>,
-    pub(super) backups: Backups,
+    /// What was done before the plan began, for the audit log.
+    pub(super) not_on_record: Vec<Event>,
+    /// Why one is needed as soon as the plan can take it.
+    pub(super) full_backup_needed: Option<&'static str>,
     /// From the first look on.
     pub(super) plan: Option<Plan>,
     copies: Option<Copies>,
@@ -138,7 +141,8 @@ impl Supervisor {
             observer: Observer::of_environment(),
             announced: None,
             reloader: None,
-            backups: Backups::default(),
+            not_on_record: Vec::new(),
+            full_backup_needed: None,
             plan: None,
             copies: None,
             carriers: None,
@@ -341,7 +345,6 @@ impl Supervisor {
     pub(crate) fn stop(mut self) -> Result<(), Error> {
         tracing::info!("stopping");
         self.instance.withdraw();
-        self.backups.cancel();
         if let Some(plan) = &self.plan {
             plan.cancel();
         }
@@ -355,7 +358,6 @@ impl Supervisor {
         if let Some(carriers) = &mut self.carriers {
             carriers.end();
         }
-        self.backups.end();
         if let Some(copies) = &mut self.copies {
             copies.end();
         }

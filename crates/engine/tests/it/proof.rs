@@ -175,6 +175,7 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
     let proof = instance.bre(&["job", "run", "proof"]).json();
     assert_eq!(proof["backup_id"], incremental["id"], "the newest");
     instance.bre(&["job", "run", "expire"]).json();
+    jobs_are_recorded_paused_and_claimed(&instance);
     a_quote_is_proved_to_somebody_who_has_nothing(&instance);
     the_archives_key_is_replaced(&instance);
     instance.audit_is_sound();
@@ -196,6 +197,54 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
             .as_str()
             .unwrap()
             .contains("bre restore-test run")
+    );
+}
+
+fn jobs_are_recorded_paused_and_claimed(instance: &Instance) {
+    let history = instance.bre(&["job", "history", "expire"]).json();
+    let run = &history["runs"][0];
+    assert_eq!(
+        (&run["job"], &run["outcome"], &run["cause"]),
+        (
+            &"database.expire".into(),
+            &"succeeded".into(),
+            &"request".into()
+        ),
+        "{history}"
+    );
+    // In the repository as well, for the day on which this host is lost.
+    let id = run["run_id"].as_str().unwrap();
+    let months = std::fs::read_dir(instance.repository().join("runs")).unwrap();
+    let mut months = months.map(|month| month.unwrap().path().join(id));
+    assert!(months.any(|record| record.is_file()), "{id}");
+    let of_full = || {
+        let list = instance.bre(&["job", "list"]).json();
+        (list[0]["state"].clone(), list[0]["said"].clone())
+    };
+    instance
+        .bre(&["job", "pause", "full", "--reason", "a test"])
+        .json();
+    let (state, said) = of_full();
+    assert_eq!(state, "paused");
+    assert!(said.as_str().unwrap().contains("a test"), "{said}");
+    instance.bre(&["job", "resume", "database.full"]).json();
+    assert_eq!(of_full().0, "waiting");
+    let checked = instance.bre(&["plan", "check"]).json();
+    assert_eq!(checked["jobs"][0], "database.full", "{checked}");
+    let unknown = instance.bre(&["job", "run", "fool"]);
+    assert!(
+        unknown.exits(2).err.contains("database.full"),
+        "{unknown:?}"
+    );
+    // One engine runs the plan, and says so where another one would ask.
+    let claims = || {
+        instance.value(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1651664202",
+        )
+    };
+    assert_eq!(
+        within(PATIENCE, || (claims() == "1").then_some(())),
+        Some(())
     );
 }
 

@@ -186,10 +186,12 @@ fn a_stop_ends_what_runs_and_a_deadline_too() {
         ..spec("a.c", "manual")
     };
     let limited = Task::of(limited, until_told);
-    let mut plan = driver(
-        folder.path(),
-        vec![task("a.b", "continuous", until_told), limited],
-    );
+    let locked = || {
+        let locks = vec!["one".to_owned()];
+        let spec = spec("a.b", "continuous");
+        Task::of(JobSpec { locks, ..spec }, until_told)
+    };
+    let mut plan = driver(folder.path(), vec![locked(), limited]);
     plan.request("a.c").unwrap();
     assert_eq!(ended(&mut plan, 1)[0].record.outcome, Outcome::TimedOut);
     let running: Vec<_> = plan
@@ -199,8 +201,7 @@ fn a_stop_ends_what_runs_and_a_deadline_too() {
         .collect();
     assert_eq!(running.len(), 1, "the continuous one runs all the time");
     // In another process of this folder nothing runs it as well.
-    let job = task("a.b", "continuous", until_told);
-    let error = run_by_hand(folder.path(), vec![job], "a.b").unwrap_err();
+    let error = run_by_hand(folder.path(), vec![locked()], "a.b").unwrap_err();
     assert!(error.to_string().contains("it runs already"), "{error}");
     let stopped = plan.stop(Duration::from_secs(60));
     assert_eq!(stopped[0].record.outcome, Outcome::Cancelled);

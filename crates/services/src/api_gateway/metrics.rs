@@ -15,6 +15,7 @@ use super::concerns::{concerns, measure};
 use super::errors::ApiError;
 use crate::cache::CacheState;
 use crate::config::MetricsDoor;
+use crate::domain::protection::JobReport;
 use crate::domain::time::now_micros;
 use crate::peer::Peer;
 
@@ -181,9 +182,10 @@ pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
         ::metrics::gauge!("bre_audit_epoch").set(tip.epoch());
     }
     ::metrics::counter!("bre_wal_durable_lsn").absolute(stream.durable_lsn.unwrap_or(0));
-    let text = recorder()
+    let mut text = recorder()
         .map(|recorder| recorder.render())
         .unwrap_or_default();
+    text.push_str(&job_metrics(&gateway.stream.jobs()));
     (
         [(
             header::CONTENT_TYPE,
@@ -193,10 +195,113 @@ pub(crate) async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse
     )
 }
 
+/// What one metric says of a job; nothing where nothing is known.
+type JobFigure = fn(&JobReport) -> Option<String>;
+
+const JOB_METRICS: [(&str, &str, JobFigure); 7] = [
+    (
+        "bre_job_last_success_timestamp_seconds",
+        "When the newest run that succeeded ended",
+        |job| Some(seconds(job.last_success_micros?)),
+    ),
+    (
+        "bre_job_expected_interval_seconds",
+        "From one appointment to the next",
+        |job| Some(job.expected_seconds?.to_string()),
+    ),
+    (
+        "bre_job_success_ratio",
+        "Of the runs of the last 30 days",
+        |job| {
+            let permille = (job.succeeded * 1000).checked_div(job.runs)?;
+            Some(format!("{}.{:03}", permille / 1000, permille % 1000))
+        },
+    ),
+    (
+        "bre_job_duration_median_seconds",
+        "Of the last 14 runs that succeeded",
+        |job| Some(seconds(job.duration_median_micros?)),
+    ),
+    ("bre_job_failing", "Its newest run failed", |job| {
+        flag_of(job.failing)
+    }),
+    ("bre_job_running", "It runs now", |job| flag_of(job.running)),
+    ("bre_job_paused", "Nothing starts it but a person", |job| {
+        flag_of(job.paused)
+    }),
+];
+
+fn seconds(micros: i64) -> String {
+    let micros = micros.max(0);
+    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
+
+fn flag_of(on: bool) -> Option<String> {
+    Some(u8::from(on).to_string())
+}
+
+/// Written as they are, and kept nowhere: a job that is removed from the plan leaves no metric behind.
+fn job_metrics(jobs: &[JobReport]) -> String {
+    let mut text = String::new();
+    for (metric, help, figure) in JOB_METRICS {
+        let lines: Vec<String> = jobs
+            .iter()
+            .filter_map(|job| {
+                let (name, component) = (&job.name, &job.component);
+                let value = figure(job)?;
+                Some(format!(
+                    "{metric}{{name=\"{name}\",component=\"{component}\"}} {value}\n"
+                ))
+            })
+            .collect();
+        if !lines.is_empty() {
+            text.push_str(&format!(
+                "# HELP {metric} {help}\n# TYPE {metric} gauge\n{}\n",
+                lines.concat()
+            ));
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::secret::InternalSecret;
+
+    #[test]
+    fn a_job_has_metrics_of_what_is_known_of_it_alone() {
+        let full = JobReport {
+            name: "database.full".to_owned(),
+            component: "database".to_owned(),
+            last_success_micros: Some(1_764_500_000_250_000),
+            expected_seconds: Some(86_400),
+            runs: 4,
+            succeeded: 3,
+            duration_median_micros: Some(1_500_000),
+            running: true,
+            ..JobReport::default()
+        };
+        let never = JobReport {
+            name: "test.never".to_owned(),
+            component: "test".to_owned(),
+            ..JobReport::default()
+        };
+        let text = job_metrics(&[full, never]);
+        for line in [
+            "bre_job_last_success_timestamp_seconds{name=\"database.full\",component=\"database\"} 1764500000.250000",
+            "bre_job_expected_interval_seconds{name=\"database.full\",component=\"database\"} 86400",
+            "bre_job_success_ratio{name=\"database.full\",component=\"database\"} 0.750",
+            "bre_job_duration_median_seconds{name=\"database.full\",component=\"database\"} 1.500000",
+            "bre_job_running{name=\"database.full\",component=\"database\"} 1",
+            "bre_job_paused{name=\"test.never\",component=\"test\"} 0",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+        }
+        // Never is not zero.
+        assert_eq!(text.matches("test.never").count(), 3, "{text}");
+        assert_eq!(job_metrics(&[]), "");
+    }
 
     #[test]
     fn metrics_are_for_this_machine_a_token_or_all_if_so_set() {

@@ -42,6 +42,11 @@ pub trait HeadPublisher: Send + Sync + fmt::Debug {
 /// What the WAL stream is doing, asked for at every locate: answer from memory.
 pub trait StreamHealth: Send + Sync + fmt::Debug {
     fn report(&self) -> StreamReport;
+
+    /// Of each job of the plan, for metrics.
+    fn jobs(&self) -> Vec<JobReport> {
+        Vec::new()
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,6 +73,25 @@ pub struct StreamReport {
     pub alarm: Option<String>,
     /// Set: locates are refused, and why (strict mode with the slot full, for one).
     pub refuse_locates: Option<String>,
+}
+
+/// What the records of one job's runs say; nothing of it is remembered, so a job that is gone leaves nothing behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct JobReport {
+    pub name: String,
+    pub component: String,
+    /// When the newest run that succeeded ended; none before the first.
+    pub last_success_micros: Option<i64>,
+    /// From one appointment to the next; none where it follows another job or runs when asked.
+    pub expected_seconds: Option<u64>,
+    /// Of the last 30 days.
+    pub runs: u64,
+    pub succeeded: u64,
+    pub duration_median_micros: Option<i64>,
+    pub running: bool,
+    pub paused: bool,
+    /// The newest run failed, and nothing has succeeded since.
+    pub failing: bool,
 }
 
 /// The database was restored from the repository: what the new epoch's first entry will say.

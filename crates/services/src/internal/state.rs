@@ -37,6 +37,7 @@ pub(super) async fn data_state(State(host): State<Host>) -> Json<DataState> {
         writer: writer.state(),
         refusal: writer.refusal().map(Into::into),
         stream: host.gateway.stream.report(),
+        jobs: host.gateway.stream.jobs(),
         closed: writer.closed(),
         feeds: host.gateway.keeper.board.all(),
         identity: host.gateway.cache.seal().identity(),

@@ -20,7 +20,7 @@ use crate::data::{
     WriteError, WriterState,
 };
 use crate::domain::keys::StoredKey;
-use crate::domain::protection::{StreamHealth, StreamReport};
+use crate::domain::protection::{JobReport, StreamHealth, StreamReport};
 use crate::market::{MarketCache, MarketData};
 
 /// What a data-service says of itself.
@@ -30,6 +30,8 @@ pub(crate) struct DataState {
     pub(crate) writer: WriterState,
     pub(crate) refusal: Option<WriteFailure>,
     pub(crate) stream: StreamReport,
+    #[serde(default)]
+    pub(crate) jobs: Vec<JobReport>,
     /// Why locates of a trade date are rejected; absent in what an older service says.
     #[serde(default)]
     pub(crate) closed: Option<String>,
@@ -213,6 +215,12 @@ impl Record for RemoteRecord {
 }
 
 impl StreamHealth for RemoteRecord {
+    fn jobs(&self) -> Vec<JobReport> {
+        data_state(&self.seen.borrow())
+            .map(|state| state.jobs)
+            .unwrap_or_default()
+    }
+
     fn report(&self) -> StreamReport {
         match data_state(&self.seen.borrow()) {
             Ok(state) => state.stream,

@@ -1,0 +1,55 @@
+//! What is new in the audit log, into its archive.
+
+use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
+
+use super::{Listed, Shared, Task, late};
+use crate::{
+    commands::audit_archive,
+    config::{self, OlderSettings},
+    error::Error,
+};
+
+pub(super) const JOB: Listed = Listed {
+    spec,
+    task: || Box::new(Archive),
+    older_settings: |backup| OlderSettings {
+        schedule: Some(&mut backup.audit_archive),
+        keep_days: None,
+    },
+};
+
+struct Archive;
+
+fn spec(config: &config::Backup) -> JobSpec {
+    JobSpec {
+        name: "audit_log.archive".to_owned(),
+        aliases: vec!["audit_archive".to_owned(), "audit-archive".to_owned()],
+        component: "audit_log".to_owned(),
+        kind: "audit log".to_owned(),
+        group: None,
+        trigger: config.audit_archive.0.clone(),
+        retention: "for ever".to_owned(),
+        storage: Storage::Repository,
+        locks: vec!["audit_archive".to_owned()],
+        covered_by: Vec::new(),
+        priority: 0,
+        deadline: Deadline::FourMedians,
+        objective: config.audit_archive.0.period().map(late),
+        verification: "chain and signed head, before anything is written".to_owned(),
+        first_run: FirstRun::Soon,
+    }
+}
+
+impl Task for Archive {
+    fn run(&self, shared: &Shared, context: &RunContext) -> Result<RunReport, Error> {
+        let database = shared.instance.running()?.database_url;
+        let (repository, keys) = (shared.moment().repository, shared.instance.keys());
+        let cancel = context.cancellation();
+        let pass = audit_archive::pass(&repository, &keys, &database, &cancel);
+        let archived = shared.wait(pass)?;
+        let said = audit_archive::said(archived.as_ref());
+        tracing::info!(said, "the audit archive");
+        shared.show(move |_, json| audit_archive::show(json, archived.as_ref()));
+        Ok(RunReport::said(said))
+    }
+}

@@ -1,0 +1,69 @@
+//! Deletes backups and WAL that are older than they are kept.
+
+use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
+
+use super::{Listed, Shared, Task, late};
+use crate::{
+    config::{self, OlderSettings},
+    error::Error,
+    expiry,
+    host::lock::lock,
+    terminal,
+};
+
+pub(super) const JOB: Listed = Listed {
+    spec,
+    task: || Box::new(Expire),
+    older_settings: |backup| OlderSettings {
+        schedule: Some(&mut backup.expire),
+        keep_days: None,
+    },
+};
+
+struct Expire;
+
+fn spec(config: &config::Backup) -> JobSpec {
+    JobSpec {
+        name: "database.expire".to_owned(),
+        aliases: vec!["expire".to_owned()],
+        component: "database".to_owned(),
+        kind: "expiry".to_owned(),
+        group: None,
+        trigger: config.expire.0.clone(),
+        retention: String::new(),
+        storage: Storage::Repository,
+        locks: vec!["backups".to_owned()],
+        covered_by: Vec::new(),
+        priority: 20,
+        deadline: Deadline::FourMedians,
+        objective: config.expire.0.period().map(late),
+        verification: "a reason for every decision; nothing that a kept backup needs".to_owned(),
+        first_run: FirstRun::Soon,
+    }
+}
+
+impl Task for Expire {
+    fn run(&self, shared: &Shared, context: &RunContext) -> Result<RunReport, Error> {
+        let _alone = lock(&shared.instance.backup_lock())?;
+        let moment = shared.moment();
+        let log = expiry::Log {
+            asked_by: shared.event(context),
+            record: &|event| shared.wait(event.record(&shared.instance)),
+        };
+        let said = expiry::expire(
+            &moment.repository,
+            moment.private.as_ref(),
+            moment.connect.as_ref(),
+            &shared.config.rules(),
+            &shared.steps(context, "expire"),
+            &log,
+        )?;
+        let report = RunReport::said(said.clone());
+        shared.show(move |_, json| {
+            let machines = serde_json::json!({ "job": "expire", "said": said });
+            terminal::result(json, &machines, || said.clone());
+            Ok(std::process::ExitCode::SUCCESS)
+        });
+        Ok(report)
+    }
+}

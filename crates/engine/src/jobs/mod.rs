@@ -1,0 +1,192 @@
+//! The jobs of an instance: one file each, and the one list of them. A new job is a file here and a line in [`ALL`].
+
+mod audit_archive;
+mod by_hand;
+mod claims;
+mod expire;
+mod full_backup;
+mod incremental_backup;
+mod restore_test;
+mod run_archive;
+mod schema;
+mod shared;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use jobs::{Availability, History, Job, JobSpec, Registry, RunContext, RunReport};
+
+pub(crate) use by_hand::run_by_hand;
+pub(crate) use claims::{OfDatabase, OfInstance};
+pub(crate) use run_archive::RunArchive;
+pub(crate) use shared::{Caller, Moment, Shared};
+
+use crate::{
+    config::{self, OlderSettings},
+    error::Error,
+};
+
+/// What a file of this folder is to say of its job.
+pub(crate) struct Listed {
+    pub(crate) spec: fn(&config::Backup) -> JobSpec,
+    task: fn() -> Box<dyn Task>,
+    /// Where `[backup]` has what `[jobs.NAME]` says of newer jobs.
+    pub(crate) older_settings: fn(&mut config::Backup) -> OlderSettings<'_>,
+}
+
+/// In the order in which they are shown; which goes first when several are due says their priority.
+const ALL: [&Listed; 6] = [
+    &full_backup::JOB,
+    &incremental_backup::JOB,
+    &restore_test::JOB,
+    &expire::JOB,
+    &schema::JOB,
+    &audit_archive::JOB,
+];
+
+/// What a job of the engine does, with what the engine has.
+trait Task: Send + Sync {
+    fn availability(&self, _: &Shared) -> Availability {
+        Availability::Ready
+    }
+
+    /// As [`Job::history`]; by what was last seen in the repository.
+    fn history(&self, _: &Shared) -> Option<History> {
+        None
+    }
+
+    /// Whether a run by hand needs the running engine.
+    fn needs_the_engine(&self) -> bool {
+        true
+    }
+
+    fn run(&self, shared: &Shared, context: &RunContext) -> Result<RunReport, Error>;
+}
+
+/// A job as the driver sees it.
+struct Wired {
+    spec: JobSpec,
+    shared: Arc<Shared>,
+    task: Box<dyn Task>,
+}
+
+impl fmt::Debug for Wired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.spec.name)
+    }
+}
+
+impl Job for Wired {
+    fn spec(&self) -> JobSpec {
+        self.spec.clone()
+    }
+
+    fn availability(&self) -> Availability {
+        self.task.availability(&self.shared)
+    }
+
+    fn history(&self) -> Result<Option<History>, String> {
+        Ok(self.task.history(&self.shared))
+    }
+
+    fn run(&self, context: &RunContext) -> Result<RunReport, String> {
+        let came = self.task.run(&self.shared, context);
+        came.map_err(|error| self.shared.failed(error))
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// A job that a test adds to the list.
+    static ADDED: std::cell::Cell<Option<&'static Listed>> = const { std::cell::Cell::new(None) };
+}
+
+fn all() -> Vec<&'static Listed> {
+    #[cfg_attr(not(test), expect(unused_mut, reason = "a test adds one"))]
+    let mut all = ALL.to_vec();
+    #[cfg(test)]
+    all.extend(ADDED.get());
+    all
+}
+
+/// All of them, as the settings have them.
+pub(crate) fn specs(config: &config::Backup) -> Vec<JobSpec> {
+    let spec = |listed: &&Listed| with_settings(listed, config);
+    all().iter().map(spec).collect()
+}
+
+fn with_settings(listed: &Listed, config: &config::Backup) -> JobSpec {
+    let mut spec = (listed.spec)(config);
+    if let Some(trigger) = config.schedule_of(&spec.name) {
+        spec.trigger = trigger.clone();
+        spec.objective = spec.objective.and(trigger.period().map(late));
+    }
+    spec
+}
+
+pub(crate) fn names(config: &config::Backup) -> Vec<String> {
+    specs(config).into_iter().map(|spec| spec.name).collect()
+}
+
+fn goes_by(spec: &JobSpec, name: &str) -> bool {
+    spec.name == name || spec.aliases.iter().any(|alias| alias == name)
+}
+
+/// By its name, or by an older one.
+pub(crate) fn listed(config: &config::Backup, name: &str) -> Option<&'static Listed> {
+    let all = all().into_iter();
+    all.rev()
+        .find(|listed| goes_by(&(listed.spec)(config), name))
+}
+
+pub(crate) fn spec(config: &config::Backup, name: &str) -> Option<JobSpec> {
+    let listed = listed(config, name)?;
+    Some(with_settings(listed, config))
+}
+
+/// As status files, metrics and settings call it.
+pub(crate) fn short_name(spec: &JobSpec) -> &str {
+    spec.aliases.first().unwrap_or(&spec.name)
+}
+
+pub(crate) fn registry(shared: &Arc<Shared>) -> Result<Registry, Error> {
+    let wired = all().into_iter().map(|listed| -> Arc<dyn Job> {
+        Arc::new(Wired {
+            spec: with_settings(listed, &shared.config),
+            shared: Arc::clone(shared),
+            task: (listed.task)(),
+        })
+    });
+    Ok(Registry::new(wired.collect())?)
+}
+
+/// The guide's alarm: 125 % of the schedule.
+fn late(period: Duration) -> Duration {
+    period + period / 4
+}
+
+fn days(days: std::num::NonZeroU16) -> String {
+    format!("{days} days")
+}
+
+/// For `docs/operations/jobs.md`: what there is and what it takes.
+#[cfg(test)]
+fn table_of_settings() -> String {
+    let config = config::Backup::default();
+    let mut text = "| job | older name | component | schedule | kept | verification |\n|---|---|---|---|---|---|\n".to_owned();
+    for spec in specs(&config) {
+        let older = spec.aliases.join(", ");
+        let cells = [
+            format!("`{}`", spec.name),
+            format!("`{older}`"),
+            spec.component.clone(),
+            format!("`{}`", spec.trigger),
+            spec.retention.clone(),
+            spec.verification.clone(),
+        ];
+        text.push_str(&format!("| {} |\n", cells.join(" | ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! The newest backup is restored to scratch, replayed and checked.
+
+use jobs::{Availability, Deadline, FirstRun, History, JobSpec, RunContext, RunReport, Storage};
+use repository::backup::{BackupState, BackupSummary};
+
+use super::{Listed, Moment, Shared, Task, late};
+use crate::{
+    commands::restore_test::show_tested,
+    config::{self, OlderSettings},
+    error::Error,
+    keys,
+    proof::{self, Prover},
+    up::plan::failed_proof,
+};
+
+pub(super) const JOB: Listed = Listed {
+    spec,
+    task: || Box::new(RestoreTest),
+    older_settings: |backup| OlderSettings {
+        schedule: Some(&mut backup.proof),
+        keep_days: None,
+    },
+};
+
+struct RestoreTest;
+
+fn spec(config: &config::Backup) -> JobSpec {
+    let periods = [&config.proof, &config.incremental, &config.full];
+    let mut periods = periods.into_iter().filter_map(|it| it.0.period());
+    JobSpec {
+        name: "database.restore_test".to_owned(),
+        aliases: vec!["proof".to_owned()],
+        component: "database".to_owned(),
+        kind: "restore test".to_owned(),
+        group: None,
+        trigger: config.proof.0.clone(),
+        retention: "as long as its backup".to_owned(),
+        storage: Storage::Repository,
+        // Each has a scratch folder of its own.
+        locks: Vec::new(),
+        covered_by: Vec::new(),
+        priority: 0,
+        deadline: Deadline::None,
+        objective: periods.next().map(late),
+        verification: "its record is in the audit log".to_owned(),
+        first_run: FirstRun::Soon,
+    }
+}
+
+/// Why restores cannot be tested here.
+fn lacks(moment: &Moment) -> Option<&'static str> {
+    match (&moment.private, &moment.binaries, &moment.user) {
+        (None, ..) => Some(
+            "the repository's private key is not on this host: run bre restore-test run where it is",
+        ),
+        (_, None, _) | (_, _, None) => Some("PostgreSQL's programs are not on this host"),
+        _ => None,
+    }
+}
+
+impl Task for RestoreTest {
+    fn availability(&self, shared: &Shared) -> Availability {
+        match lacks(&shared.moment()) {
+            Some(reason) => Availability::Unavailable(reason.to_owned()),
+            None => Availability::Ready,
+        }
+    }
+
+    fn history(&self, shared: &Shared) -> Option<History> {
+        let backups = shared.backups();
+        let tests = backups.iter().flat_map(|backup| {
+            let of = |at: Option<i64>, failed: bool| at.map(|at| (at, failed, &backup.id));
+            [
+                of(backup.restored_and_proved_at_micros, false),
+                of(backup.proof_failed_at_micros, true),
+            ]
+        });
+        let last = tests.flatten().max();
+        let is_tested = |backup: &BackupSummary| {
+            backup.restored_and_proved_at_micros.is_some()
+                || backup.proof_failed_at_micros.is_some()
+        };
+        let newest = backups
+            .iter()
+            .rfind(|backup| backup.state == BackupState::Complete);
+        Some(History {
+            started_micros: last.map(|(at, ..)| at),
+            ended_micros: last.map(|(at, ..)| at),
+            unsound: last.is_some_and(|(_, failed, _)| failed),
+            summary: last.map(|(_, _, id)| id.clone()).unwrap_or_default(),
+            pending: newest.is_some_and(|newest| !is_tested(newest)),
+        })
+    }
+
+    /// From repository and keys alone.
+    fn needs_the_engine(&self) -> bool {
+        false
+    }
+
+    fn run(&self, shared: &Shared, context: &RunContext) -> Result<RunReport, Error> {
+        let moment = shared.moment();
+        let not_here = || Error::Failed(lacks(&moment).unwrap_or("not on this host").to_owned());
+        let prover = Prover {
+            repository: moment.repository.clone(),
+            private: moment.private.clone().ok_or_else(not_here)?,
+            trusted: keys::trusted(&shared.instance.keys(), &moment.repository)?,
+            binaries: moment.binaries.clone().ok_or_else(not_here)?,
+            user: moment.user.clone().ok_or_else(not_here)?,
+            work: shared.instance.proofs(),
+        };
+        let newest = shared.newest_complete()?.id;
+        let record = prover.prove(&newest, &shared.steps(context, "restore test"))?;
+        let stored = record.store(&prover.repository)?;
+        shared.tell(proof::event(shared.event(context), &record, &stored));
+        let unsound = record
+            .failure()
+            .map(|why| failed_proof(&record.backup_id, &why));
+        if unsound.is_none() {
+            tracing::info!(backup = %record.backup_id, millis = record.millis, "restored and proved");
+            shared.protected().last_proof_micros = Some(record.proved_at_micros);
+        }
+        shared.protected().proof_failed.clone_from(&unsound);
+        let report = RunReport {
+            unsound,
+            ..RunReport::said(record.backup_id.clone())
+        };
+        shared.show(move |_, json| Ok(show_tested(json, &record)));
+        Ok(report)
+    }
+}

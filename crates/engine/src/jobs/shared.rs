@@ -1,0 +1,252 @@
+//! What the jobs of the engine share: what does not change while it runs, what it has at this moment, and what they
+//! tell it.
+
+use std::{
+    fmt,
+    future::Future,
+    process::ExitCode,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use backup::stream::StreamWatch;
+use jobs::RunContext;
+use postgres_physical::{
+    server::{Binaries, OsUser},
+    wire::ConnectOptions,
+};
+use repository::{
+    Repository,
+    backup::{BackupKind, BackupState, BackupSummary, catalogue},
+    keys::{ChunkIdKey, RecipientPrivate, RecipientPublic},
+};
+
+use crate::{
+    config,
+    error::Error,
+    health::Protected,
+    host::{instance::Instance, progress::Steps, record::Event},
+    terminal,
+    up::backups::{Events, OwnedRequest, Reading},
+};
+
+/// The audit log's kind for everything that a job does.
+const KIND: &str = "BackupRun";
+
+/// Who runs the jobs.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// The engine, by its plan.
+    Engine(tokio::runtime::Handle),
+    /// A person at the command line, who waits and sees what came of it.
+    Person { json: bool },
+}
+
+/// Prints what came of a run, for the person who asked for it.
+type Show = Box<dyn FnOnce(&Instance, bool) -> Result<ExitCode, Error> + Send>;
+
+pub(crate) struct Shared {
+    pub(crate) instance: Instance,
+    pub(crate) config: config::Backup,
+    caller: Caller,
+    moment: Mutex<Moment>,
+    /// As the catalogue last had them.
+    backups: Mutex<Vec<BackupSummary>>,
+    events: Mutex<Events>,
+    protected: Mutex<Protected>,
+    /// Programs that definitions need and this host has not got.
+    lacks_for_schema: Option<String>,
+    shown: Mutex<Option<Show>>,
+    failure: Mutex<Option<Error>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keys are replaced and connections change while the engine runs.
+#[derive(Clone)]
+pub(crate) struct Moment {
+    pub(crate) repository: Repository,
+    pub(crate) private: Option<RecipientPrivate>,
+    pub(crate) public: Option<RecipientPublic>,
+    pub(crate) chunk_id: Option<ChunkIdKey>,
+    /// Of PostgreSQL's programs; without them no restore can be tested.
+    pub(crate) binaries: Option<Binaries>,
+    pub(crate) user: Option<OsUser>,
+    /// As a role that may take backups.
+    pub(crate) connect: Option<ConnectOptions>,
+    /// As a role that may read every definition.
+    pub(crate) definitions: Option<ConnectOptions>,
+    pub(crate) stream: Option<StreamWatch>,
+    pub(crate) attached: bool,
+    pub(crate) label: &'static str,
+    pub(crate) reading: Reading,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        instance: &Instance,
+        config: &config::Backup,
+        caller: Caller,
+        moment: Moment,
+    ) -> Self {
+        Self {
+            lacks_for_schema: backup::schema::cannot_back_up(moment.binaries.as_ref()),
+            instance: instance.clone(),
+            config: config.clone(),
+            caller,
+            moment: Mutex::new(moment),
+            backups: Mutex::default(),
+            events: Mutex::default(),
+            protected: Mutex::default(),
+            shown: Mutex::default(),
+            failure: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        held(&self.moment).clone()
+    }
+
+    pub(crate) fn set_moment(&self, moment: Moment) {
+        *held(&self.moment) = moment;
+    }
+
+    pub(super) fn lacks_for_schema(&self) -> Option<String> {
+        self.lacks_for_schema.clone()
+    }
+
+    pub(crate) fn set_backups(&self, backups: Vec<BackupSummary>) {
+        *held(&self.backups) = backups;
+    }
+
+    pub(crate) fn backups(&self) -> MutexGuard<'_, Vec<BackupSummary>> {
+        held(&self.backups)
+    }
+
+    pub(crate) fn protected(&self) -> MutexGuard<'_, Protected> {
+        held(&self.protected)
+    }
+
+    pub(crate) fn events(&self) -> MutexGuard<'_, Events> {
+        held(&self.events)
+    }
+
+    /// An entry of the audit log by whoever asked for this run.
+    pub(super) fn event(&self, context: &RunContext) -> Event {
+        match context.asked_by() {
+            Some(person) => Event::by(KIND, person),
+            None => Event::by_engine(KIND),
+        }
+    }
+
+    /// For the audit log: the engine's goes there as soon as it can.
+    pub(super) fn tell(&self, event: Event) {
+        match self.caller {
+            Caller::Engine(_) => self.events().push(event),
+            // On a host without the engine there is no log to write to.
+            Caller::Person { .. } if !self.instance.is_locked() => {}
+            Caller::Person { .. } => {
+                // What was done is there all the same; that it is not on record has to be seen.
+                if let Err(error) = self.wait(event.record(&self.instance)) {
+                    terminal::note(&format!(
+                        "bre: it is done but not in the audit log: {error}"
+                    ));
+                }
+            }
+        }
+    }
+
+    pub(super) fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match &self.caller {
+            Caller::Engine(runtime) => runtime.block_on(work),
+            Caller::Person { .. } => crate::host::runtime::wait(work),
+        }
+    }
+
+    pub(super) fn steps(&self, context: &RunContext, what: &'static str) -> Steps {
+        let steps = match self.caller {
+            Caller::Engine(_) => Steps::logged(),
+            Caller::Person { json } => Steps::shown(json, what),
+        };
+        steps.cancelled_by(context.cancellation())
+    }
+
+    /// What a person is to see of it. The engine has its log.
+    pub(super) fn show(
+        &self,
+        show: impl FnOnce(&Instance, bool) -> Result<ExitCode, Error> + Send + 'static,
+    ) {
+        if let Caller::Person { .. } = self.caller {
+            *held(&self.shown) = Some(Box::new(show));
+        }
+    }
+
+    pub(super) fn take_shown(&self) -> Option<Show> {
+        held(&self.shown).take()
+    }
+
+    /// The error itself is for the person who waits; the record has its words.
+    pub(super) fn failed(&self, error: Error) -> String {
+        let words = error.to_string();
+        if let Caller::Person { .. } = self.caller {
+            *held(&self.failure) = Some(error);
+        }
+        words
+    }
+
+    pub(super) fn take_failure(&self) -> Option<Error> {
+        held(&self.failure).take()
+    }
+
+    pub(super) fn newest_complete(&self) -> Result<BackupSummary, Error> {
+        let repository = self.moment().repository;
+        let newest = catalogue(&repository)?
+            .backups
+            .into_iter()
+            .rfind(|backup| backup.state == BackupState::Complete);
+        newest.ok_or_else(|| Error::Refused {
+            what: "there is nothing to test",
+            reason: format!("{} holds no complete backup", repository.describe()),
+        })
+    }
+
+    pub(super) fn backup_request(
+        &self,
+        moment: &Moment,
+        kind: BackupKind,
+    ) -> Result<OwnedRequest, Error> {
+        let lacks = |what: &str| Error::Refused {
+            what: "no backup was started",
+            reason: format!("this host has no {what}"),
+        };
+        Ok(OwnedRequest {
+            connect: moment
+                .connect
+                .clone()
+                .ok_or_else(|| lacks("connection to the database"))?,
+            repository: moment.repository.clone(),
+            public: moment
+                .public
+                .clone()
+                .ok_or_else(|| lacks("recipient.pub"))?,
+            chunk_id: moment
+                .chunk_id
+                .clone()
+                .ok_or_else(|| lacks("chunk_id.key"))?,
+            label: moment.label,
+            kind,
+            reading: moment.reading,
+            cache: self.instance.cache(),
+            lock: self.instance.backup_lock(),
+        })
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

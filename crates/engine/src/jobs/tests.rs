@@ -1,0 +1,258 @@
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use jobs::{Deadline, Driver, FirstRun, Outcome, Records, Settings, Storage, schedule::Trigger};
+
+use super::*;
+use crate::{
+    commands::plan,
+    config::Config,
+    health::{Protected, StreamMonitor},
+    standing::Standing,
+    up::plan::{figures_of, state_of},
+};
+
+/// A job that no other part of the engine knows: all that one takes is here.
+struct ThrowAway;
+
+impl Task for ThrowAway {
+    fn run(&self, _: &Shared, _: &RunContext) -> Result<RunReport, Error> {
+        Ok(RunReport::said("thrown away"))
+    }
+}
+
+static THROW_AWAY: Listed = Listed {
+    spec: |_| JobSpec {
+        name: "test.throw_away".to_owned(),
+        aliases: Vec::new(),
+        component: "test".to_owned(),
+        kind: "nothing".to_owned(),
+        group: None,
+        trigger: Trigger::Manual,
+        retention: "a moment".to_owned(),
+        storage: Storage::Local,
+        locks: Vec::new(),
+        covered_by: Vec::new(),
+        priority: 0,
+        deadline: Deadline::None,
+        objective: None,
+        verification: "none".to_owned(),
+        first_run: FirstRun::NextAppointment,
+    },
+    task: || Box::new(ThrowAway),
+    older_settings: |_| OlderSettings::default(),
+};
+
+fn shared(folder: &std::path::Path) -> Arc<Shared> {
+    let instance = crate::host::instance::Instance::at(folder).unwrap();
+    let store = Arc::new(repository::store::PosixStore::new(
+        folder.join("repository"),
+    ));
+    let moment = Moment {
+        repository: repository::Repository::init(store).unwrap(),
+        private: None,
+        public: None,
+        chunk_id: None,
+        binaries: None,
+        user: None,
+        connect: None,
+        definitions: None,
+        stream: None,
+        attached: false,
+        label: "test",
+        reading: crate::up::backups::Reading::default(),
+    };
+    let caller = Caller::Person { json: true };
+    let config = config::Backup::default();
+    Arc::new(Shared::new(&instance, &config, caller, moment))
+}
+
+#[test]
+fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
+    ADDED.set(Some(&THROW_AWAY));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("repository")).unwrap();
+    let shared = shared(folder.path());
+    let archive = RunArchive(shared.moment().repository);
+    let settings = Settings {
+        root: folder.path(),
+        archive: Some(Arc::new(archive)),
+        claims: Vec::new(),
+        host: "here",
+        before_look: None,
+    };
+    let mut driver = Driver::start(registry(&shared).unwrap(), settings).unwrap();
+    driver.request("test.throw_away").unwrap();
+    let began = Instant::now();
+    while driver.turn().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+    let mut standing = Standing::default();
+    for job in driver.status() {
+        standing.set(short_name(&job.spec), state_of(&job));
+    }
+    // `bre plan show` and `bre job list`, from the file that the engine writes and without the engine's list of jobs.
+    let file = folder.path().join("plan.json");
+    standing.write(&file).unwrap();
+    ADDED.set(None);
+    let config = config::Backup::default();
+    let table = plan::Jobs {
+        standing: Standing::read(&file),
+        ..plan::screens::jobs(&config, &[])
+    };
+    let rows = serde_json::to_value(table.rows()).unwrap();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), ALL.len() + 2, "and the WAL");
+    let row = rows.iter().find(|row| row["name"] == "test.throw_away");
+    let row = row.unwrap();
+    assert_eq!(
+        (
+            &row["schedule"],
+            &row["last_succeeded"],
+            &row["said"],
+            &row["retention"]
+        ),
+        (
+            &"manual".into(),
+            &true.into(),
+            &"thrown away".into(),
+            &"a moment".into()
+        )
+    );
+    // Its record, in the folder and in the repository.
+    let records = Records::read(folder.path()).unwrap();
+    let record = records.newest_run("test.throw_away").unwrap();
+    assert_eq!(record.outcome, Outcome::Succeeded);
+    driver
+        .records()
+        .exchange(
+            &RunArchive(shared.moment().repository),
+            record.started_at_micros,
+        )
+        .unwrap();
+    assert!(
+        folder
+            .path()
+            .join("repository")
+            .join(record.name())
+            .is_file()
+    );
+    // Metrics.
+    let monitor = StreamMonitor::default();
+    monitor.set_protected(&Protected {
+        jobs: driver.status().iter().map(figures_of).collect(),
+        ..Protected::default()
+    });
+    let told = services::StreamHealth::jobs(&monitor);
+    let told = told.iter().find(|job| job.name == "test.throw_away");
+    let told = told.unwrap();
+    assert_eq!((told.runs, told.succeeded, told.failing), (1, 1, false));
+    assert_eq!(told.last_success_micros, record.ended_at_micros);
+    // Settings, and what is written of them.
+    ADDED.set(Some(&THROW_AWAY));
+    let text = "[jobs.\"test.throw_away\"]\nschedule = \"weekly sunday 03:00\"\n";
+    let path = folder.path().join("bre.toml");
+    std::fs::write(&path, text).unwrap();
+    let config = Config::load(Some(&path), folder.path()).unwrap().backup;
+    let spec = spec(&config, "test.throw_away").unwrap();
+    assert_eq!(spec.trigger.to_string(), "weekly sunday 03:00");
+    assert!(
+        table_of_settings().contains("| `test.throw_away` |"),
+        "{}",
+        table_of_settings()
+    );
+}
+
+#[test]
+fn the_page_of_jobs_says_what_there_is() {
+    const BEGIN: &str = "<!-- jobs -->\n";
+    const END: &str = "<!-- end of jobs -->\n";
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations/jobs.md");
+    let text = std::fs::read_to_string(page).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let wanted = format!("{before}{BEGIN}{}{END}{after}", table_of_settings());
+    if std::env::var_os("RENEW_JOBS").is_some() {
+        std::fs::write(page, &wanted).unwrap();
+    }
+    assert!(
+        text == wanted,
+        "docs/operations/jobs.md: RENEW_JOBS=1 cargo test -p engine the_page_of_jobs writes it"
+    );
+}
+
+#[test]
+fn the_jobs_of_the_settings_make_a_plan_and_keep_their_short_names() {
+    let specs = specs(&config::Backup::default());
+    let short: Vec<&str> = specs.iter().map(short_name).collect();
+    assert_eq!(
+        short,
+        [
+            "full",
+            "incremental",
+            "proof",
+            "expire",
+            "schema",
+            "audit_archive"
+        ]
+    );
+    Registry::check(specs).unwrap();
+    let expire = spec(&config::Backup::default(), "expire").unwrap();
+    assert_eq!(
+        (expire.name.as_str(), expire.trigger.to_string().as_str()),
+        ("database.expire", "after full")
+    );
+    assert!(spec(&config::Backup::default(), "no.such").is_none());
+}
+
+/// Takes a claim, or says why not; as a driver is told.
+struct Told(Mutex<Vec<jobs::Claim>>);
+
+impl jobs::Claims for Told {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    fn hold(&mut self) -> jobs::Claim {
+        let said = self.0.get_mut().unwrap();
+        match said.len() {
+            1 => said[0].clone(),
+            _ => said.remove(0),
+        }
+    }
+}
+
+#[test]
+fn while_another_engine_has_the_plan_nothing_is_started_here() {
+    ADDED.set(Some(&THROW_AWAY));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("repository")).unwrap();
+    let elsewhere = jobs::Claim::Elsewhere("another host".to_owned());
+    let said = vec![elsewhere; 40]
+        .into_iter()
+        .chain([jobs::Claim::Taken, jobs::Claim::Held]);
+    let settings = Settings {
+        root: folder.path(),
+        archive: None,
+        claims: vec![Box::new(Told(Mutex::new(said.collect())))],
+        host: "here",
+        before_look: None,
+    };
+    let registry = registry(&shared(folder.path())).unwrap();
+    let mut driver = Driver::start(registry, settings).unwrap();
+    driver.request("test.throw_away").unwrap();
+    for _ in 0..40 {
+        assert!(driver.turn().is_empty());
+        assert_eq!(driver.elsewhere(), Some("another host"));
+        assert!(!driver.is_running("test.throw_away"));
+    }
+    let began = Instant::now();
+    while driver.turn().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+    assert_eq!(driver.elsewhere(), None);
+}

@@ -1,0 +1,125 @@
+//! How the jobs of the plan stand, as the running engine leaves it for commands to read. It may be deleted: what ran
+//! is in the records of runs.
+
+use std::{collections::BTreeMap, path::Path};
+
+use jobs::{JobSpec, schedule::Trigger};
+use serde::{Deserialize, Serialize};
+
+use crate::{error::Error, host::instance::write_whole, jobs::short_name};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    jobs: BTreeMap<String, JobState>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct JobState {
+    pub(crate) running: bool,
+    /// As the engine that runs has it, whichever file its settings came from.
+    pub(crate) schedule: Option<String>,
+    /// Why it cannot be done on this host.
+    pub(crate) cannot: Option<String>,
+    pub(crate) last: Option<Ran>,
+    pub(crate) next_micros: Option<i64>,
+    /// What it waits for, where that is more than its time.
+    pub(crate) waits_for: Option<String>,
+    /// What it is, as the engine that runs has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) described: Option<Described>,
+}
+
+/// A job for commands that only read of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Described {
+    pub(crate) name: String,
+    /// As settings, this file and metrics call it.
+    pub(crate) short: String,
+    pub(crate) component: String,
+    pub(crate) kind: String,
+    pub(crate) group: Option<String>,
+    pub(crate) schedule: String,
+    pub(crate) retention: String,
+    pub(crate) storage: String,
+    pub(crate) verification: String,
+}
+
+impl Described {
+    pub(crate) fn of(spec: &JobSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            short: short_name(spec).to_owned(),
+            component: spec.component.clone(),
+            kind: spec.kind.clone(),
+            group: spec.group.clone(),
+            schedule: spec.trigger.to_string(),
+            retention: spec.retention.clone(),
+            storage: spec.storage.name().to_owned(),
+            verification: spec.verification.clone(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ran {
+    pub(crate) started_micros: i64,
+    pub(crate) ended_micros: Option<i64>,
+    pub(crate) succeeded: Option<bool>,
+    /// The backup's id, figures, or what went wrong.
+    pub(crate) said: String,
+}
+
+impl Ran {
+    pub(crate) fn begun(started_micros: i64) -> Self {
+        Self {
+            started_micros,
+            ended_micros: None,
+            succeeded: None,
+            said: String::new(),
+        }
+    }
+}
+
+impl Standing {
+    /// Nothing when there is none, or none that can be understood.
+    pub(crate) fn read(path: &Path) -> Self {
+        let text = std::fs::read(path).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::file("cannot write", path)(error.into()))?;
+        write_whole(path, &text, 0o600)
+    }
+
+    pub(crate) fn set(&mut self, job: &str, state: JobState) {
+        self.jobs.insert(job.to_owned(), state);
+    }
+
+    /// By its short name.
+    pub(crate) fn of(&self, job: &str) -> Option<&JobState> {
+        self.jobs.get(job)
+    }
+
+    /// In the order of their short names.
+    pub(crate) fn described(&self) -> impl Iterator<Item = &Described> {
+        let states = self.jobs.values();
+        states.filter_map(|state| state.described.as_ref())
+    }
+
+    pub(crate) fn trigger(&self, job: &str) -> Option<Trigger> {
+        self.of(job)?.schedule.as_ref()?.parse().ok()
+    }
+
+    /// For telling whether there is news: the next appointment follows from the clock.
+    pub(crate) fn without_next(&self) -> Self {
+        let mut other = self.clone();
+        for state in other.jobs.values_mut() {
+            state.next_micros = None;
+        }
+        other
+    }
+}
