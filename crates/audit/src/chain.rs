@@ -232,6 +232,7 @@ impl Chain {
             last_hash,
             ..
         } = self.state;
+        let peaks = self.state.frontier.peaks();
         match opening.fits(position) {
             true => {}
             false if position == 0 => return Err(ChainError::NothingRecovered(log)),
@@ -243,7 +244,7 @@ impl Chain {
                 });
             }
         }
-        let fields = opening.fields(epoch, position, last_hash);
+        let fields = opening.fields(epoch, (position, last_hash), peaks);
         let mut entry = self.next(
             opening.epoch(epoch, claimed),
             Kind::EpochOpened,

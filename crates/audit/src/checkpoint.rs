@@ -4,11 +4,12 @@
 use std::fmt;
 
 use crate::hash::Hash;
-use crate::keys::{SigningKey, VerifyingKey};
-use crate::note::{Note, NoteError, NoteKey, SignatureKind, decode_hash, encode, is_name};
+use crate::keys::{SignedPlace, SigningKey, VerifyingKey};
+use crate::note::{Note, NoteError, NoteKey, SignatureKind, Signed, decode_hash, encode, is_name};
 use crate::opening::EpochRecord;
 
 const LEFT_BEHIND: &str = "left-behind ";
+const BEGINS_BEHIND: &str = "begins-behind ";
 
 /// What the text of a checkpoint says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,14 +70,27 @@ impl Origin {
             let left = |head: &crate::LostHead| {
                 head.size > 0 && (head.size > opening.recovered_size || head.epoch > epoch)
             };
-            // A log that begins again from its first entry is another tree, whatever is known of the one before.
-            if opening.position == 1 || opening.old_heads.iter().any(left) {
+            // A log that begins again from its first entry is another tree. So is one whose entries are gone with
+            // their hashes: its tree cannot be continued.
+            let is_other = opening.position == 1 || !opening.missing_entries.is_empty();
+            if is_other || opening.old_heads.iter().any(left) {
                 began = opening.epoch;
             }
             epoch = opening.epoch;
         }
         began
     }
+
+    /// The position behind which the tree of the newest origin begins: the last one that an opening names as gone.
+    pub fn begins_behind(openings: &[EpochRecord]) -> u64 {
+        let missing = openings.iter().flat_map(|it| &it.missing_entries);
+        missing.map(|stretch| stretch.to).max().unwrap_or(0)
+    }
+}
+
+/// The extension line of an origin whose tree does not begin with the log.
+pub fn begins_behind_line(position: u64) -> Option<String> {
+    (position > 0).then(|| format!("{BEGINS_BEHIND}{position}"))
 }
 
 impl fmt::Display for LeftBehind {
@@ -161,6 +175,21 @@ impl Checkpoint {
         }
     }
 
+    /// The position of the last entry before its tree: leaf *i* is the hash of the entry *i* + 1 places behind it.
+    pub fn begins_behind(&self) -> Result<u64, NoteError> {
+        let mut said = self
+            .extensions
+            .iter()
+            .filter_map(|line| line.strip_prefix(BEGINS_BEHIND));
+        match (said.next(), said.next()) {
+            (None, _) => Ok(0),
+            (Some(position), None) => whole(position).ok_or(NoteError::Checkpoint(
+                "its line begins-behind is not: position",
+            )),
+            (Some(_), Some(_)) => Err(NoteError::Checkpoint("it has two lines begins-behind")),
+        }
+    }
+
     /// Signed by the log: the key's name is the origin.
     pub fn sign(&self, key: &SigningKey) -> Result<Note, NoteError> {
         key.sign_note(&self.origin, self.text())
@@ -169,20 +198,57 @@ impl Checkpoint {
     /// What a note says that one of these keys of its log signed.
     pub fn verify(note: &Note, keys: &[VerifyingKey]) -> Result<Checkpoint, NoteError> {
         let checkpoint = Checkpoint::read(note)?;
-        let mut signed = false;
-        // A checkpoint does not say its epoch.
-        let vouches = |key: &&VerifyingKey| {
-            key.revoked_from()
-                .is_none_or(|(_, position)| checkpoint.size < position)
+        let (_, began) = checkpoint.origin.rsplit_once('/').unwrap_or_default();
+        let began = whole(began).and_then(|began| u32::try_from(began).ok());
+        let place = SignedPlace::Tree {
+            began: began.unwrap_or(1),
+            size: checkpoint.size,
         };
-        for key in keys.iter().filter(vouches) {
+        Checkpoint::verify_at(note, keys, place)
+    }
+
+    /// The same of one that has to be of this origin and cosigned by this witness, and when he signed. A cosignature is
+    /// over the whole text: one that was made for another origin is none for this.
+    pub fn verify_cosigned(
+        note: &Note,
+        origin: &str,
+        keys: &[VerifyingKey],
+        witness: &NoteKey,
+    ) -> Result<(Checkpoint, Signed), NoteError> {
+        let checkpoint = Checkpoint::verify(note, keys)?;
+        if checkpoint.origin != origin {
+            return Err(NoteError::OtherOrigin {
+                found: checkpoint.origin,
+                wanted: origin.to_owned(),
+            });
+        }
+        let signed = witness.signed(note, SignedPlace::Nowhere)?;
+        let signed = signed.filter(|_| witness.kind() == SignatureKind::Cosignature);
+        signed
+            .map(|signed| (checkpoint, signed))
+            .ok_or(NoteError::Unsigned)
+    }
+
+    /// The same for somebody who knows more of its place than the checkpoint says.
+    pub fn verify_at(
+        note: &Note,
+        keys: &[VerifyingKey],
+        place: SignedPlace,
+    ) -> Result<Checkpoint, NoteError> {
+        let checkpoint = Checkpoint::read(note)?;
+        let mut found = Err(NoteError::Unsigned);
+        for key in keys {
             let key = NoteKey::new(&checkpoint.origin, SignatureKind::Plain, key.clone())?;
-            signed |= key.signed(note)?.is_some();
+            match key.signed(note, place) {
+                Ok(None) => {}
+                Ok(Some(_)) => found = Ok(()),
+                // One that still counts signed it too.
+                Err(NoteError::Revoked { .. }) if found.is_ok() => {}
+                Err(revoked @ NoteError::Revoked { .. }) => found = Err(revoked),
+                Err(error) => return Err(error),
+            }
         }
-        match signed {
-            true => Ok(checkpoint),
-            false => Err(NoteError::Unsigned),
-        }
+        found.map(|()| checkpoint)
     }
 }
 

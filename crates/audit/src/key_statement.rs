@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::checkpoint::whole;
 use crate::hash::Hash;
 use crate::hex;
-use crate::keys::{KeyId, SigningKey, VerifyingKey};
+use crate::keys::{KeyId, NEVER, SignedPlace, SigningKey, VerifyingKey};
 use crate::note::{Note, NoteError, NoteKey, SignatureKind};
 
 const ROTATION: &str = "bre-audit-key-rotation-1";
@@ -163,7 +163,7 @@ impl KeyStatement {
         };
         for signer in signers {
             let named = NoteKey::new(NAME, SignatureKind::Plain, (*signer).clone())?;
-            if named.signed(&note)?.is_none() {
+            if named.signed(&note, SignedPlace::Nowhere)?.is_none() {
                 return Err(StatementError::Unsigned(signer.key_id()));
             }
         }
@@ -303,7 +303,41 @@ pub fn trust(
             *ended = ended.clone().until(from.0, from.1);
         }
     }
+    end_predecessors(&mut trusted, &in_charge, &rotations);
     Ok(trusted)
+}
+
+/// The thief of a key that ended can make it the successor of another key. So one that is trusted as a predecessor
+/// alone ends where the last of the keys ends that followed it.
+fn end_predecessors(
+    trusted: &mut [VerifyingKey],
+    in_charge: &[VerifyingKey],
+    rotations: &[(&VerifyingKey, &VerifyingKey)],
+) {
+    let at = |key: &VerifyingKey| trusted.iter().position(|known| known.is_same(key));
+    let follows: Vec<(usize, usize)> = rotations
+        .iter()
+        .filter_map(|(old, new)| at(old).zip(at(new)))
+        .collect();
+    let is_in_charge = |key: &VerifyingKey| in_charge.iter().any(|one| one.is_same(key));
+    let own: Vec<(u32, u64)> = trusted.iter().map(VerifyingKey::end).collect();
+    // From nothing upward, as far as a key that is in charge lends it: a ring of keys lends itself nothing.
+    let mut lent: Vec<(u32, u64)> = trusted
+        .iter()
+        .map(|key| if is_in_charge(key) { NEVER } else { (0, 0) })
+        .collect();
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for (old, new) in &follows {
+            let lends = own[*new].min(lent[*new]);
+            changed |= lends > lent[*old];
+            lent[*old] = lent[*old].max(lends);
+        }
+    }
+    for (key, (epoch, position)) in trusted.iter_mut().zip(lent) {
+        *key = key.clone().until(epoch, position);
+    }
 }
 
 /// Whether rotations lead from `old` to `key`.

@@ -172,7 +172,43 @@ impl fmt::Debug for SigningKey {
 }
 
 /// Beyond every place in a log.
-const NEVER: (u32, u64) = (u32::MAX, u64::MAX);
+pub(crate) const NEVER: (u32, u64) = (u32::MAX, u64::MAX);
+
+/// The place in a log that a signature is about. A revoked key counts to the place where it ends, so each reader says
+/// which place that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignedPlace {
+    /// The log of that epoch and size, or the entry there.
+    Log { epoch: u32, position: u64 },
+    /// A tree of an origin, which names no epoch but the one that began it: its own is that one or a later one.
+    Tree { began: u32, size: u64 },
+    /// None: a statement about keys, whose worth [`crate::trust`] decides, and what a witness signs.
+    Nowhere,
+}
+
+/// Why a signature does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    UnknownKey,
+    False,
+    /// It is the key's, which ends at that epoch and position or before.
+    Revoked((u32, u64)),
+}
+
+/// Whether the trusted key of that id signed these bytes, and counts at that place. Every signature by a key of the
+/// log, and by a witness, is accepted here or nowhere: heads and their links, openings, thinnings, checkpoints,
+/// statements.
+pub(crate) fn accept(
+    keys: &[VerifyingKey],
+    id: KeyId,
+    bytes: &[u8],
+    signature: &[u8; 64],
+    place: SignedPlace,
+) -> Result<(), Refusal> {
+    let key = keys.iter().find(|key| key.key_id() == id);
+    key.ok_or(Refusal::UnknownKey)?
+        .accept(bytes, signature, place)
+}
 
 /// The public half: no secret, but whoever verifies must have it from a place that the writer's host does not rule.
 #[derive(Clone, PartialEq, Eq)]
@@ -203,10 +239,36 @@ impl VerifyingKey {
         VerifyingKey::from_bytes(self.bytes)
     }
 
-    /// Whether its signature counts for a log of that epoch and size, or for the entry at that place. Epochs come
-    /// first: what a recovery left behind was signed before.
-    pub fn vouches_for(&self, epoch: u32, position: u64) -> bool {
-        (epoch, position) < self.until
+    /// Whether its signature counts there. Epochs come first: what a recovery left behind was signed before. Of a tree
+    /// neither the epoch that began it nor its size may be beyond the end: its own epoch is not known.
+    fn vouches_for(&self, place: SignedPlace) -> bool {
+        match place {
+            SignedPlace::Log { epoch, position } => (epoch, position) < self.until,
+            SignedPlace::Tree { began, size } => began <= self.until.0 && size < self.until.1,
+            SignedPlace::Nowhere => true,
+        }
+    }
+
+    /// [`accept`] with this key alone.
+    pub(crate) fn accept(
+        &self,
+        bytes: &[u8],
+        signature: &[u8; 64],
+        place: SignedPlace,
+    ) -> Result<(), Refusal> {
+        let is_signed = UnparsedPublicKey::new(&ED25519, &self.bytes)
+            .verify(bytes, signature)
+            .is_ok();
+        match (is_signed, self.vouches_for(place)) {
+            (false, _) => Err(Refusal::False),
+            (true, false) => Err(Refusal::Revoked(self.until)),
+            (true, true) => Ok(()),
+        }
+    }
+
+    /// The first place that it does not vouch for.
+    pub(crate) fn end(&self) -> (u32, u64) {
+        self.until
     }
 
     /// From which epoch and position on it is revoked.
@@ -246,12 +308,6 @@ impl VerifyingKey {
     /// Checks the signature and hands out what it covers.
     pub fn verify(&self, signed: &SignedHead) -> Result<Head, crate::HeadError> {
         signed.verify(std::slice::from_ref(self))
-    }
-
-    pub(crate) fn signed(&self, bytes: &[u8], signature: &[u8; 64]) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.bytes)
-            .verify(bytes, signature)
-            .is_ok()
     }
 }
 

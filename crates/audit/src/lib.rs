@@ -37,7 +37,7 @@ mod witness;
 mod tests;
 
 pub use chain::{Chain, ChainError, Placed, Sealed};
-pub use checkpoint::{Checkpoint, LeftBehind, Origin, is_origin_name};
+pub use checkpoint::{Checkpoint, LeftBehind, Origin, begins_behind_line, is_origin_name};
 pub use encoded::{EncodedFields, ValueWriter};
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError, Kind};
 pub use fields::{FIELDS_MAX, Fields, NAME_BYTES_MAX};
@@ -46,7 +46,7 @@ pub use hash::Hash;
 pub use head::{Head, HeadError};
 pub use hex::HexError;
 pub use key_statement::{KeyStatement, Says, StatementError, trust};
-pub use keys::{KeyError, KeyId, SigningKey, VERIFYING_LABEL, VerifyingKey};
+pub use keys::{KeyError, KeyId, SignedPlace, SigningKey, VERIFYING_LABEL, VerifyingKey};
 pub use merkle::Frontier;
 pub use note::{
     NOTE_BYTES_MAX, Note, NoteError, NoteKey, NoteKeyId, NoteSignature, SignatureKind, Signed,

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::hash::Hash;
 use crate::hex;
-use crate::keys::{SigningKey, VerifyingKey};
+use crate::keys::{KeyId, Refusal, SignedPlace, SigningKey, VerifyingKey};
 
 /// Longest note that is read, in bytes.
 pub const NOTE_BYTES_MAX: usize = 64 << 10;
@@ -84,6 +84,12 @@ pub enum NoteError {
     False { name: String, id: NoteKeyId },
     #[error("no trusted key signed it")]
     Unsigned,
+    #[error("it is a checkpoint of {found}, and not of {wanted}")]
+    OtherOrigin { found: String, wanted: String },
+    #[error(
+        "it is signed by key {key_id}, which is revoked from epoch {}, position {} on", from.0, from.1
+    )]
+    Revoked { key_id: KeyId, from: (u32, u64) },
 }
 
 /// A public key with the name that it signs notes under.
@@ -127,9 +133,9 @@ impl NoteKey {
         NoteKeyId(id)
     }
 
-    /// Whether it signed the note; of a cosigner, when, in seconds since 1970. A false signature under its name and id
-    /// is an error.
-    pub fn signed(&self, note: &Note) -> Result<Option<Signed>, NoteError> {
+    /// Whether it signed the note, which is about that place; of a cosigner, when, in seconds since 1970. A false
+    /// signature under its name and id is an error, and so is one by a key that had ended there.
+    pub fn signed(&self, note: &Note, place: SignedPlace) -> Result<Option<Signed>, NoteError> {
         let id = self.id();
         let mut ours = note
             .signatures
@@ -141,32 +147,38 @@ impl NoteKey {
         }
         let mut newest = None;
         for line in ours {
-            let signed = self
-                .check(&note.text, &line.bytes)
-                .ok_or_else(|| NoteError::False {
+            let signed = self.check(&note.text, &line.bytes, place);
+            let signed = signed.map_err(|refusal| match refusal {
+                Refusal::Revoked(from) => NoteError::Revoked {
+                    key_id: self.key.key_id(),
+                    from,
+                },
+                Refusal::UnknownKey | Refusal::False => NoteError::False {
                     name: self.name.clone(),
                     id,
-                })?;
+                },
+            })?;
             newest = newest.max(Some(signed));
         }
         Ok(newest)
     }
 
-    fn check(&self, text: &str, bytes: &[u8]) -> Option<Signed> {
+    fn check(&self, text: &str, bytes: &[u8], place: SignedPlace) -> Result<Signed, Refusal> {
         match self.kind {
             SignatureKind::Plain => {
-                let signature = bytes.try_into().ok()?;
-                let good = self.key.signed(text.as_bytes(), signature);
-                good.then_some(Signed { at_seconds: None })
+                let signature = bytes.try_into().map_err(|_| Refusal::False)?;
+                self.key.accept(text.as_bytes(), signature, place)?;
+                Ok(Signed { at_seconds: None })
             }
             SignatureKind::Cosignature => {
-                let (time, signature) = bytes.split_at_checked(8)?;
-                let at = u64::from_be_bytes(time.try_into().ok()?);
-                let at_seconds = i64::try_from(at).ok()?;
-                let good = self
-                    .key
-                    .signed(cosigned(at, text).as_bytes(), signature.try_into().ok()?);
-                good.then_some(Signed {
+                let (time, signature) = bytes.split_at_checked(8).ok_or(Refusal::False)?;
+                let time = time.try_into().map_err(|_| Refusal::False)?;
+                let signature = signature.try_into().map_err(|_| Refusal::False)?;
+                let at = u64::from_be_bytes(time);
+                let at_seconds = i64::try_from(at).map_err(|_| Refusal::False)?;
+                self.key
+                    .accept(cosigned(at, text).as_bytes(), signature, place)?;
+                Ok(Signed {
                     at_seconds: Some(at_seconds),
                 })
             }

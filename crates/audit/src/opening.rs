@@ -8,7 +8,8 @@ use crate::fields::Fields;
 use crate::hash::Hash;
 use crate::head::Head;
 use crate::hex;
-use crate::keys::{KeyId, SigningKey, VerifyingKey};
+use crate::keys::{self, KeyId, Refusal, SignedPlace, SigningKey, VerifyingKey};
+use crate::merkle::Frontier;
 use crate::signed_head::lsn_text;
 
 /// What a writer knows when it opens an epoch.
@@ -182,6 +183,9 @@ pub struct EpochRecord {
     /// Of a reopening: entries before it that are gone, and known to be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_entries: Vec<Stretch>,
+    /// Of a reopening that names missing entries: the tree over all entries before it, those included.
+    #[serde(skip)]
+    pub recovered_tree: Option<Frontier>,
 }
 
 impl EpochRecord {
@@ -298,7 +302,12 @@ impl<'a> EpochOpening<'a> {
     }
 
     /// The entry's fields but for the signature.
-    pub(crate) fn fields(&self, last_epoch: u32, size: u64, last_hash: Hash) -> Fields {
+    pub(crate) fn fields(
+        &self,
+        last_epoch: u32,
+        (size, last_hash): (u64, Hash),
+        peaks: &[Hash],
+    ) -> Fields {
         let mut fields = Fields::new();
         let Some(after) = self.after() else {
             if let EpochOpening::Created { timeline } = self {
@@ -350,6 +359,8 @@ impl<'a> EpochOpening<'a> {
             if !missing_entries.is_empty() {
                 let stretches = missing_entries.iter().map(Stretch::to_string);
                 fields.set("missing_entries", joined(stretches));
+                // A reader without all hashes continues the tree from here.
+                fields.set("recovered_peaks", joined(peaks.iter().map(Hash::to_string)));
             }
         }
         fields
@@ -426,6 +437,7 @@ pub(crate) fn check(entry: &Entry, keys: &[VerifyingKey]) -> Result<EpochRecord,
         actor: None,
         missing_heads: Vec::new(),
         missing_entries: Vec::new(),
+        recovered_tree: None,
     };
     let reason = fields.get("reason").and_then(Reason::of);
     record.reason = reason.ok_or(OpeningError::Field("reason"))?;
@@ -452,6 +464,13 @@ fn read_reopening(fields: &Fields, record: &mut EpochRecord) -> Result<(), Openi
         let stretch = Stretch::parse(item).filter(|it| it.to < record.position);
         let stretch = stretch.ok_or(OpeningError::Field("missing_entries"))?;
         record.missing_entries.push(stretch);
+    }
+    if let Some(list) = fields.get("recovered_peaks") {
+        let wrong = || OpeningError::Field("recovered_peaks");
+        let peaks = list.split(' ').map(|peak| peak.parse::<Hash>().ok());
+        let peaks = peaks.collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
+        let tree = Frontier::from_peaks(record.recovered_size, peaks).ok_or_else(wrong)?;
+        record.recovered_tree = Some(tree);
     }
     Ok(())
 }
@@ -513,18 +532,17 @@ fn check_signature(
     let signature = hex::decode_array(text).map_err(|_| OpeningError::Field("signature"))?;
     let mut unsigned = entry.clone();
     unsigned.fields.remove("signature");
-    let key = keys.iter().find(|key| key.key_id() == key_id);
-    let key = key.ok_or(OpeningError::UnknownKey(key_id))?;
-    if !key.signed(&unsigned.to_bytes()?, &signature) {
-        return Err(OpeningError::Signature(key_id));
-    }
-    if let Some((epoch, position)) = key
-        .revoked_from()
-        .filter(|_| !key.vouches_for(entry.epoch, entry.position))
-    {
-        return Err(OpeningError::Revoked(key_id, epoch, position));
-    }
-    Ok(())
+    let place = SignedPlace::Log {
+        epoch: entry.epoch,
+        position: entry.position,
+    };
+    keys::accept(keys, key_id, &unsigned.to_bytes()?, &signature, place).map_err(|refusal| {
+        match refusal {
+            Refusal::UnknownKey => OpeningError::UnknownKey(key_id),
+            Refusal::False => OpeningError::Signature(key_id),
+            Refusal::Revoked((epoch, position)) => OpeningError::Revoked(key_id, epoch, position),
+        }
+    })
 }
 
 fn parsed<T: std::str::FromStr>(fields: &Fields, name: &'static str) -> Result<T, OpeningError> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::hash::Hash;
 use crate::head::{Head, HeadError};
 use crate::hex;
-use crate::keys::{KeyId, SigningKey, VerifyingKey};
+use crate::keys::{self, KeyId, Refusal, SignedPlace, SigningKey, VerifyingKey};
 use crate::opening::LostHead;
 
 const FORMAT: &str = "bre-audit-head-1";
@@ -122,36 +122,42 @@ impl SignedHead {
             self.claimed.size,
             self.key_id,
         );
-        let unknown = HeadError::UnknownKey {
-            log,
+        let place = SignedPlace::Log {
             epoch,
-            size,
-            key_id,
+            position: size,
         };
-        let key = keys
-            .iter()
-            .find(|key| key.key_id() == key_id)
-            .ok_or(unknown)?;
-        let is_linked =
-            |link: &Link| key.signed(&link_bytes(&self.payload, &link.previous), &link.signature);
-        let linked = self.link.as_ref().is_none_or(is_linked);
-        if !linked || !key.signed(&self.payload, &self.signature) {
-            return Err(HeadError::Signature {
+        let accept = |bytes: &[u8], signature| keys::accept(keys, key_id, bytes, signature, place);
+        let linked = match &self.link {
+            Some(link) => accept(&link_bytes(&self.payload, &link.previous), &link.signature),
+            None => Ok(()),
+        };
+        // A false signature is worse than a late one.
+        let signed = accept(&self.payload, &self.signature);
+        let refusal = match (linked, signed) {
+            (Err(Refusal::False), _) => Err(Refusal::False),
+            (linked, signed) => signed.and(linked),
+        };
+        refusal.map_err(|refusal| match refusal {
+            Refusal::UnknownKey => HeadError::UnknownKey {
                 log,
                 epoch,
                 size,
                 key_id,
-            });
-        }
-        if let Some(from) = key.revoked_from().filter(|_| !key.vouches_for(epoch, size)) {
-            return Err(HeadError::Revoked {
+            },
+            Refusal::False => HeadError::Signature {
+                log,
+                epoch,
+                size,
+                key_id,
+            },
+            Refusal::Revoked(from) => HeadError::Revoked {
                 log,
                 epoch,
                 size,
                 key_id,
                 from,
-            });
-        }
+            },
+        })?;
         Ok(self.claimed.clone())
     }
 

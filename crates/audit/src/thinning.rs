@@ -1,10 +1,12 @@
 //! Which heads stay when old ones are deleted, and the signed record of it (format §5).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::hex::{self, HexError};
-use crate::keys::{KeyId, SigningKey, VerifyingKey};
+use crate::keys::{self, KeyId, Refusal, SignedPlace, SigningKey, VerifyingKey};
 use crate::opening::{EpochRecord, LostHead};
 use crate::signed_head::SignedHead;
 
@@ -48,6 +50,10 @@ pub enum ThinningError {
     UnknownKey(KeyId),
     #[error("its signature is false: key {0} did not sign it")]
     Signature(KeyId),
+    #[error(
+        "it is signed by key {key_id}, which is revoked from epoch {}, position {} on", from.0, from.1
+    )]
+    Revoked { key_id: KeyId, from: (u32, u64) },
 }
 
 #[derive(Serialize, Deserialize, PartialEq)]
@@ -141,7 +147,8 @@ impl Thinning {
         }
     }
 
-    /// Reads one and checks its signature.
+    /// Reads one and checks its signature. Of a key that was revoked from a place within its range on, what it says of
+    /// sizes before that place is left.
     pub fn read(bytes: &[u8], keys: &[VerifyingKey]) -> Result<Thinning, ThinningError> {
         let json: Json = serde_json::from_slice(bytes)
             .map_err(|error| ThinningError::Json(error.to_string()))?;
@@ -158,12 +165,31 @@ impl Thinning {
         if thinning.json(key_id, &payload, &signature) != json {
             return Err(ThinningError::CopyDisagrees);
         }
-        let key = keys.iter().find(|key| key.key_id() == key_id);
-        let key = key.ok_or(ThinningError::UnknownKey(key_id))?;
-        if !key.signed(&payload, &signature) {
-            return Err(ThinningError::Signature(key_id));
-        }
-        Ok(thinning)
+        let accept = |position: u64| {
+            let place = SignedPlace::Log {
+                epoch: thinning.epoch,
+                position,
+            };
+            keys::accept(keys, key_id, &payload, &signature, place)
+        };
+        let counts_to = match accept(thinning.to) {
+            Err(Refusal::Revoked(from)) if accept(thinning.from).is_ok() => from.1 - 1,
+            other => other
+                .map(|()| thinning.to)
+                .map_err(|refusal| match refusal {
+                    Refusal::UnknownKey => ThinningError::UnknownKey(key_id),
+                    Refusal::False => ThinningError::Signature(key_id),
+                    Refusal::Revoked(from) => ThinningError::Revoked { key_id, from },
+                })?,
+        };
+        Ok(thinning.below(counts_to))
+    }
+
+    /// What it says of sizes to the given one: all that a key which ends behind it vouches for.
+    fn below(mut self, to: u64) -> Thinning {
+        self.to = self.to.min(to);
+        self.kept.retain(|size| *size <= to);
+        self
     }
 
     fn covers(&self, epoch: u32, size: u64) -> bool {
@@ -180,25 +206,34 @@ pub fn was_thinned(thinnings: &[Thinning], epoch: u32, size: u64) -> bool {
     newest.is_some_and(|thinning| thinning.kept.binary_search(&size).is_err())
 }
 
-/// Heads that should be there and are not: epoch and size, ascending. `named`: by an anchor of the repository.
+/// Heads that should be there and are not: epoch and size, ascending. `uncounted`: heads that are there and that a key
+/// signed which had ended; what they say does not count, so a head of another content does not stand for one that is
+/// named. `named`: by an anchor of the repository.
 pub fn missing_heads(
     heads: &[SignedHead],
+    uncounted: &[SignedHead],
     thinnings: &[Thinning],
     named: &[LostHead],
 ) -> Vec<(u32, u64)> {
-    let there: std::collections::BTreeSet<(u32, u64)> = heads
-        .iter()
-        .map(|head| (head.claimed().epoch, head.claimed().size))
-        .collect();
+    let place = |head: &SignedHead| (head.claimed().epoch, head.claimed().size);
+    let counted: BTreeSet<(u32, u64)> = heads.iter().map(place).collect();
+    let there: BTreeSet<(u32, u64)> = heads.iter().chain(uncounted).map(place).collect();
+    let is_same = |head: &LostHead| {
+        let same = |other: &&SignedHead| {
+            place(other) == (head.epoch, head.size) && other.claimed().last_hash == head.hash
+        };
+        uncounted.iter().any(|other| same(&other))
+    };
     let linked = heads.iter().filter_map(SignedHead::previous);
     let anchored = linked.chain(named.iter().copied());
+    let anchored =
+        anchored.filter(|head| !counted.contains(&(head.epoch, head.size)) && !is_same(head));
     let listed = thinnings
         .iter()
         .flat_map(|thinning| thinning.kept.iter().map(|size| (thinning.epoch, *size)));
     let mut missing: Vec<(u32, u64)> = anchored
         .map(|head| (head.epoch, head.size))
-        .chain(listed)
-        .filter(|place| !there.contains(place))
+        .chain(listed.filter(|place| !there.contains(place)))
         .filter(|(epoch, size)| !was_thinned(thinnings, *epoch, *size))
         .collect();
     missing.sort_unstable();

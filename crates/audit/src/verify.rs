@@ -7,6 +7,7 @@ use crate::entry::Entry;
 use crate::follow::{Fault as Found, State, StoredEntry};
 use crate::head::Head;
 use crate::keys::VerifyingKey;
+use crate::merkle::Frontier;
 use crate::opening::{EpochRecord, LostHead, Stretch};
 
 /// What a verification found.
@@ -155,7 +156,9 @@ impl Verifier {
             for missing in &mut self.missing {
                 missing.is_named |= named.contains(&missing.stretch);
             }
+            let tree = opening.recovered_tree.clone();
             self.report.epochs.push(opening);
+            self.meet_tree(tree, &step.entry);
         }
         self.meet_heads();
         if self.report.covered_to == self.state.position {
@@ -269,6 +272,23 @@ impl Verifier {
         }
         self.meet_heads();
         true
+    }
+
+    /// An opening that names missing entries has the tree of all before it.
+    fn meet_tree(&mut self, tree: Option<Frontier>, opening: &Entry) {
+        let Some(mut tree) = tree else { return };
+        tree.push(self.state.last_hash);
+        if self.treeless {
+            self.state.frontier = tree;
+            self.treeless = false;
+        } else if self.state.frontier != tree {
+            let (epoch, position) = (i64::from(opening.epoch), opening.position as i64);
+            self.reject(
+                epoch,
+                position,
+                "it names another tree than the entries before it make",
+            );
+        }
     }
 
     /// Compares the log with the heads of its present size.

@@ -4,7 +4,7 @@
 use crate::checkpoint::{Checkpoint, whole};
 use crate::hash::Hash;
 use crate::keys::VerifyingKey;
-use crate::note::{NOTE_BYTES_MAX, Note, NoteError, NoteKey, SignatureKind, decode_hash, encode};
+use crate::note::{NOTE_BYTES_MAX, Note, NoteError, decode_hash, encode};
 use crate::tiles::is_consistent;
 
 /// Hashes in a consistency proof, at most.
@@ -80,15 +80,6 @@ impl KnownLog {
             .and_then(|rest| rest.strip_prefix('/'));
         origin == self.name || below.is_some_and(|rest| whole(rest).is_some())
     }
-
-    fn signed(&self, note: &Note, origin: &str) -> Result<bool, NoteError> {
-        let mut signed = false;
-        for key in &self.keys {
-            let key = NoteKey::new(origin, SignatureKind::Plain, key.clone())?;
-            signed |= key.signed(note)?.is_some();
-        }
-        Ok(signed)
-    }
 }
 
 /// The newest tree of an origin that a witness signed.
@@ -145,8 +136,8 @@ pub fn judge(
     if of_it.peek().is_none() {
         return Judgement::UnknownOrigin;
     }
-    // A false signature by a known key is nobody's: not trusted, like none.
-    if !of_it.any(|log| log.signed(note, origin).unwrap_or(false)) {
+    // A false signature by a known key is not trusted, nor is that of one which had ended.
+    if !of_it.any(|log| Checkpoint::verify(note, &log.keys).is_ok()) {
         return Judgement::Untrusted;
     }
     if request.old > checkpoint.size {

@@ -25,6 +25,7 @@ use crate::{
         instance::write_whole,
         log::{LOG, log_name},
     },
+    stored_heads::newest,
 };
 
 const FORMAT: &str = "bre-audit-anchor-1";
@@ -98,6 +99,23 @@ fn damage_path(keys: &Path) -> PathBuf {
 struct Damage {
     found_at_micros: i64,
     reason: String,
+    /// The signed end of the log as the engine left it that found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    end: Option<serde_json::Value>,
+}
+
+impl Damage {
+    fn write(&self, path: &Path) -> Result<(), Error> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::file("cannot write", path)(error.into()))?;
+        write_whole(path, &text, 0o600)
+    }
+}
+
+/// Where the log ended that is noted as damaged, as far as that can be read.
+pub(crate) fn noted_end(keys: &Path) -> Option<SignedHead> {
+    let noted: Damage = serde_json::from_slice(&std::fs::read(damage_path(keys)).ok()?).ok()?;
+    SignedHead::from_json(&serde_json::to_vec(&noted.end?).ok()?).ok()
 }
 
 /// Fails closed: a note that cannot be read is one.
@@ -191,10 +209,9 @@ impl Anchors {
                 let damage = Damage {
                     found_at_micros: jiff::Timestamp::now().as_microsecond(),
                     reason: reason.to_owned(),
+                    end: None,
                 };
-                let text = serde_json::to_vec_pretty(&damage)
-                    .map_err(|error| Error::file("cannot write", &path)(error.into()))?;
-                write_whole(&path, &text, 0o600)
+                damage.write(&path)
             }
             None => {
                 *locked(&self.beyond) = None;
@@ -208,6 +225,16 @@ impl Anchors {
                 }
             }
         }
+    }
+
+    pub(crate) fn note_end(&self, head: &SignedHead) -> Result<(), Error> {
+        let path = damage_path(&self.keys);
+        let text = std::fs::read(&path).map_err(Error::file("cannot read", &path))?;
+        let wrong =
+            |error: serde_json::Error| Error::file("cannot understand", &path)(error.into());
+        let mut damage: Damage = serde_json::from_slice(&text).map_err(wrong)?;
+        damage.end = Some(serde_json::from_slice(&head.to_json()).map_err(wrong)?);
+        damage.write(&path)
     }
 
     pub(crate) fn beyond(&self) -> Option<String> {
@@ -229,24 +256,25 @@ fn open(further: &Further) -> Result<Repository, Error> {
 }
 
 /// What a further repository holds of the log: anchors, and heads, of which it may have newer ones after they were copied by hand.
-fn read_far(further: &Further) -> Result<Vec<SignedHead>, Error> {
+fn read_far(further: &Further, keys: &[VerifyingKey]) -> Result<Vec<SignedHead>, Error> {
     let repository = open(further)?;
     let parse = |stored: &StoredHead| Ok(SignedHead::from_json(&stored.bytes)?);
     let mut all: Vec<SignedHead> = repository::heads::anchors(&repository, &log_name())?
         .iter()
         .map(parse)
         .collect::<Result<_, Error>>()?;
-    all.extend(crate::host::log::newest(&repository)?);
+    all.extend(newest(&repository, keys)?);
     Ok(all)
 }
 
 /// All that answer in time.
-pub(crate) fn of_further(further: &BTreeMap<String, Further>) -> Vec<Far> {
+pub(crate) fn of_further(further: &BTreeMap<String, Further>, keys: &[VerifyingKey]) -> Vec<Far> {
     let (sender, answers) = mpsc::channel();
     for (name, further) in further {
         let (sender, name, further) = (sender.clone(), name.clone(), further.clone());
+        let keys = keys.to_vec();
         std::thread::spawn(move || {
-            let heads = read_far(&further).map_err(|error| error.to_string());
+            let heads = read_far(&further, &keys).map_err(|error| error.to_string());
             let _ = sender.send(Far { name, heads });
         });
     }
@@ -285,14 +313,15 @@ struct Stop {
 }
 
 impl Carriers {
-    pub(crate) fn start(config: &Config, anchors: &Arc<Anchors>, key: &VerifyingKey) -> Self {
+    /// `own`: the first repository, which says whose signatures count.
+    pub(crate) fn start(config: &Config, anchors: &Arc<Anchors>, own: &Repository) -> Self {
         let stop = Arc::new(Stop::default());
         let threads = config.repositories.iter().map(|(name, further)| {
             let mut carrier = Carrier {
                 name: name.clone(),
                 further: further.clone(),
                 anchors: Arc::clone(anchors),
-                key: key.clone(),
+                own: own.clone(),
                 repository: None,
                 brought: None,
             };
@@ -329,7 +358,7 @@ struct Carrier {
     name: String,
     further: Further,
     anchors: Arc<Anchors>,
-    key: VerifyingKey,
+    own: Repository,
     repository: Option<Repository>,
     brought: Option<(u32, u64)>,
 }
@@ -366,8 +395,12 @@ impl Carrier {
         }
         for stored in repository::heads::anchors(repository, &log_name())? {
             let theirs = SignedHead::from_json(&stored.bytes).ok();
-            let theirs = theirs.and_then(|head| head.verify(std::slice::from_ref(&self.key)).ok());
-            if let Some(theirs) = theirs.filter(|theirs| place(theirs) > ours) {
+            let Some(theirs) = theirs.filter(|theirs| place(theirs.claimed()) > ours) else {
+                continue;
+            };
+            // The keys may be rotated while this runs.
+            let trusted = crate::keys::trusted(&self.anchors.keys, &self.own)?;
+            if let Ok(theirs) = theirs.verify(&trusted) {
                 *locked(&self.anchors.beyond) = Some(format!(
                     "the repository {} holds a head that was signed for epoch {} at size {}, and this log's newest is of epoch {} at {}: \
                      another engine writes this log, or it was rolled back",
@@ -413,6 +446,11 @@ mod tests {
         );
         assert_eq!(noted_damage(folder.path()), None);
         anchors.note_damage(Some("gone")).unwrap();
+        assert_eq!(noted_damage(folder.path()).as_deref(), Some("gone"));
+        assert_eq!(noted_end(folder.path()), None);
+        let end = key.sign(&chain.head(3, 0).unwrap());
+        anchors.note_end(&end).unwrap();
+        assert_eq!(noted_end(folder.path()), Some(end));
         assert_eq!(noted_damage(folder.path()).as_deref(), Some("gone"));
         anchors.note_damage(None).unwrap();
         assert_eq!(noted_damage(folder.path()), None);

@@ -2,10 +2,13 @@
 //! which heads are missing, how far the archive and restore tests say that the log went. And what of it could not be
 //! asked or compared.
 
+use std::path::Path;
+
 use audit::{
-    Anchoring, BadEntry, Fault, Head, SignedHead, Verdict, VerifyingKey, missing_heads, unexplained,
+    Anchoring, BadEntry, Fault, Head, HeadError, SignedHead, Verdict, VerifyingKey, missing_heads,
+    unexplained,
 };
-use repository::{Repository, StoreError};
+use repository::Repository;
 use serde::Serialize;
 use services::Evidence;
 
@@ -13,12 +16,9 @@ use crate::{
     anchors::{self, AnchorFile},
     config::Config,
     error::Error,
-    heads::{self, Place},
-    host::{
-        instance::Instance,
-        log::{LOG, log_name},
-    },
-    opened::Opened,
+    heads,
+    host::{instance::Instance, log::LOG},
+    stored_heads::{self, StoredHeads, StoredThinnings, Uncounted},
 };
 
 /// What is not named one by one.
@@ -36,6 +36,8 @@ pub(crate) struct Outside {
     anchors: Vec<Anchor>,
     evidence: Vec<Evidence>,
     not_asked: Vec<String>,
+    /// Signed by keys that had ended by then.
+    uncounted: Vec<Uncounted>,
 }
 
 /// One, as the report shows it.
@@ -81,6 +83,8 @@ pub(crate) struct Beside {
     evidence: Vec<Said>,
     /// Each object and file beside the log that is not what a trusted key signed, or that is missing.
     beside_findings: Vec<String>,
+    /// What keys signed that had ended by then: no evidence.
+    not_counted: Vec<String>,
     /// What this road did not ask, or does not reach.
     not_compared: Vec<String>,
 }
@@ -95,9 +99,10 @@ struct Said {
 }
 
 impl Outside {
+    /// `beside`: the folder with the keys, which holds the anchor of the engine's host.
     pub(crate) fn gather(
         instance: &Instance,
-        opened: &Opened,
+        (repository, beside): (&Repository, &Path),
         keys: &[VerifyingKey],
     ) -> Result<Self, Error> {
         let mut all = Self {
@@ -108,24 +113,34 @@ impl Outside {
             anchors: Vec::new(),
             evidence: Vec::new(),
             not_asked: Vec::new(),
+            uncounted: Vec::new(),
         };
         // Before the heads: an anchor is written after its head.
-        let named = all.anchor_of_host(opened, keys)?;
+        let named = all.anchor_of_host((repository, beside), keys)?;
         all.ask_further(instance, keys);
-        let stored = all.stored(&opened.repository, keys)?;
+        let stored = StoredHeads::read(repository, keys)?;
+        for ((epoch, size), why) in stored.damaged {
+            let what = format!(
+                "the object in the repository that is named as the head of epoch {epoch} at size {size} is none: {why}"
+            );
+            all.invalid.push(((epoch, size), what));
+        }
+        all.uncounted.extend(stored.notices);
         // After them: what goes meanwhile is on record first.
-        let heads::ReadThinnings { thinnings, damaged } =
-            heads::read_thinnings(&opened.repository, keys)?;
-        for (name, why) in damaged {
+        let mut thinned = StoredThinnings::read(repository, keys)?;
+        for (name, why) in std::mem::take(&mut thinned.damaged) {
             let what = format!("`{}` is no record of thinned heads: {why}", name.object);
             all.invalid.push(((name.epoch, name.to), what));
         }
-        all.missing = missing_heads(&stored, &thinnings, named.as_slice());
-        all.counted = stored.len() + all.heads.len();
-        for head in stored {
+        all.uncounted.append(&mut thinned.notices);
+        let (counted, uncounted) = (&stored.counted, &stored.uncounted);
+        let thinnings = thinned.thinnings();
+        all.missing = missing_heads(counted, uncounted, &thinnings, named.as_slice());
+        all.counted = counted.len() + all.heads.len();
+        for head in counted {
             all.heads.push(head.verify(keys)?);
         }
-        match heads::evidence(&opened.repository) {
+        match heads::evidence(repository) {
             Ok(evidence) => all.evidence = evidence,
             Err(error) => all.not_asked.push(format!(
                 "how far the archive and the restore tests say that the log went: {error}"
@@ -137,10 +152,10 @@ impl Outside {
     /// The anchor beside the keys; the head that it says to be in this repository.
     fn anchor_of_host(
         &mut self,
-        opened: &Opened,
+        (repository, beside): (&Repository, &Path),
         keys: &[VerifyingKey],
     ) -> Result<Option<audit::LostHead>, Error> {
-        let read = AnchorFile::read(&opened.keys).and_then(|file| {
+        let read = AnchorFile::read(beside).and_then(|file| {
             let head = file.as_ref().map(AnchorFile::head).transpose()?;
             Ok(file.zip(head))
         });
@@ -149,7 +164,7 @@ impl Outside {
             Ok(None) => {
                 self.not_asked.push(format!(
                     "the anchor of the engine's host: there is none in {}",
-                    opened.keys.display()
+                    beside.display()
                 ));
                 return Ok(None);
             }
@@ -166,15 +181,32 @@ impl Outside {
             Ok(head) => {
                 self.anchors.push(Anchor::of("keys", &head));
                 self.heads.push(head);
-                heads::anchored_in(&file, &opened.repository)
+                heads::anchored_in(&file, repository)
             }
             Err(error) => {
-                let claimed = signed.claimed();
-                let what = format!("the anchor beside the keys is none: {error}");
-                self.invalid.push(((claimed.epoch, claimed.size), what));
+                if !self.is_uncounted(&signed, &error) {
+                    let what = format!("the anchor beside the keys is none: {error}");
+                    self.invalid.push((stored_heads::place(&signed), what));
+                }
                 Ok(None)
             }
         }
+    }
+
+    /// What else was met that keys signed which had ended.
+    pub(crate) fn also_uncounted(&mut self, found: Vec<Uncounted>) {
+        self.uncounted.extend(found);
+    }
+
+    fn is_uncounted(&mut self, signed: &SignedHead, error: &HeadError) -> bool {
+        let found = stored_heads::uncounted_head(signed, error);
+        let is_one = found.is_some();
+        let anchor = |found| Uncounted {
+            what: "anchors",
+            ..found
+        };
+        self.uncounted.extend(found.map(anchor));
+        is_one
     }
 
     /// Of the settings of this instance, where there are any.
@@ -188,7 +220,7 @@ impl Outside {
                 return;
             }
         };
-        for far in anchors::of_further(&config.repositories) {
+        for far in anchors::of_further(&config.repositories, keys) {
             let heads = match far.heads {
                 Ok(heads) => heads,
                 Err(trouble) => {
@@ -207,6 +239,7 @@ impl Outside {
                         self.anchors.push(Anchor::of(&far.name, &head));
                         self.heads.push(head);
                     }
+                    Err(error) if self.is_uncounted(&signed, &error) => {}
                     // An intruder at that place makes nothing of this log unsound with it.
                     Err(error) => self.not_asked.push(format!(
                         "a head in the repository {} of epoch {} at size {}: {error}",
@@ -217,34 +250,6 @@ impl Outside {
                 }
             }
         }
-    }
-
-    /// Heads whose names say what they are and that a trusted key signed. One that is damaged hides none of the others.
-    fn stored(
-        &mut self,
-        repository: &Repository,
-        keys: &[VerifyingKey],
-    ) -> Result<Vec<SignedHead>, Error> {
-        let mut good = Vec::new();
-        for place in repository::heads::head_sizes(repository, &log_name())? {
-            match head_at(repository, place)? {
-                // Thinned since the listing.
-                None => {}
-                Some(Ok(head)) => match head.verify(keys) {
-                    Ok(_) => good.push(head),
-                    Err(error) => self.invalid_head(place, &error.to_string()),
-                },
-                Some(Err(why)) => self.invalid_head(place, &why),
-            }
-        }
-        Ok(good)
-    }
-
-    fn invalid_head(&mut self, (epoch, size): (u32, u64), why: &str) {
-        let what = format!(
-            "the object in the repository that is named as the head of epoch {epoch} at size {size} is none: {why}"
-        );
-        self.invalid.push(((epoch, size), what));
     }
 
     /// The first entry that is not the one that the archive says stood there; for a road that asks a database.
@@ -330,6 +335,7 @@ impl Outside {
             anchors: self.anchors.clone(),
             evidence: self.evidence.iter().map(Said::of).collect(),
             beside_findings,
+            not_counted: stored_heads::sentences(&self.uncounted),
             not_compared,
         };
         (verdict, beside)
@@ -361,40 +367,6 @@ impl Outside {
             }
         }
     }
-}
-
-/// `None` when it was thinned; `Some(Err)`: what is wrong with it.
-fn head_at(repository: &Repository, place: Place) -> Result<Option<ReadHead>, Error> {
-    let bytes = match repository::heads::head(repository, &log_name(), place) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(None),
-        // A bad sector is of one object.
-        Err(error @ repository::Error::Store(StoreError::Io { .. })) => {
-            return Ok(Some(Err(error.to_string())));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Some(match SignedHead::from_json(&bytes) {
-        Ok(head) if (head.claimed().epoch, head.claimed().size) == place => Ok(head),
-        Ok(head) => Err(format!(
-            "it holds the head of epoch {} at size {}",
-            head.claimed().epoch,
-            head.claimed().size
-        )),
-        Err(error) => Err(error.to_string()),
-    }))
-}
-
-/// A head, or what is wrong with the object that is named as one.
-pub(crate) type ReadHead = Result<SignedHead, String>;
-
-/// Every head that a listing names, by place.
-pub(crate) fn each_head(repository: &Repository) -> Result<Vec<(Place, ReadHead)>, Error> {
-    let mut all = Vec::new();
-    for place in repository::heads::head_sizes(repository, &log_name())? {
-        all.extend(head_at(repository, place)?.map(|head| (place, head)));
-    }
-    Ok(all)
 }
 
 fn bad_at((epoch, position): (u32, u64)) -> BadEntry {
@@ -439,6 +411,9 @@ impl Beside {
         }
         for finding in &self.beside_findings {
             text.push_str(&format!("FOUND: {finding}\n"));
+        }
+        for what in &self.not_counted {
+            text.push_str(&format!("note: {what}\n"));
         }
         for what in &self.not_compared {
             text.push_str(&format!("not compared: {what}\n"));

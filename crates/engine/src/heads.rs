@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use audit::{HeadRange, LostHead, SignedHead, Thinning, VerifyingKey};
-use repository::{Repository, StoreError, heads::ThinnedName};
+use audit::{HeadRange, LostHead, SignedHead, VerifyingKey};
+use repository::{Repository, StoreError};
 use services::{Claim, Evidence, HeadPublisher, KnownLog};
 
 use super::{health::StreamMonitor, thinning};
@@ -17,7 +17,8 @@ use crate::{
     anchors::{self, Anchors},
     config::Config,
     error::Error,
-    host::log::{LOG, log_name, stored},
+    host::log::{LOG, log_name},
+    stored_heads::{self, Place, StoredHeads, thinnings},
 };
 
 /// Between two passes of thinning.
@@ -26,9 +27,6 @@ const THIN_EVERY: Duration = Duration::from_secs(600);
 const READ_MAX: usize = 200;
 /// More ranges than this are not told one by one.
 const RANGES_MAX: usize = 500;
-
-/// Epoch and size.
-pub(crate) type Place = (u32, u64);
 
 #[derive(Debug)]
 pub(crate) struct Publisher {
@@ -70,6 +68,7 @@ impl Publisher {
         let mut known = KnownLog {
             claimed: file.claim(),
             damage: anchors::noted_damage(keys),
+            left_at: anchors::noted_end(keys),
             evidence: evidence(repository)?,
             existed,
             ..KnownLog::default()
@@ -85,9 +84,15 @@ impl Publisher {
             {
                 known.damage = Some(gone(&[place]));
             }
-            known.anchors.push(head);
+            match head.verify(&trusted) {
+                // What its key signed counts no more: it says nothing of how far the log went.
+                Err(error @ audit::HeadError::Revoked { .. }) => {
+                    tracing::warn!(%error, "the anchor beside the keys does not count");
+                }
+                _ => known.anchors.push(head),
+            }
         }
-        for far in anchors::of_further(&config.repositories) {
+        for far in anchors::of_further(&config.repositories, &trusted) {
             match far.heads {
                 // One that nobody trusted signed is no anchor: whoever rules that place does not stop this one.
                 Ok(heads) => known.anchors.extend(
@@ -265,6 +270,10 @@ impl HeadPublisher for Publisher {
         self.known.clone()
     }
 
+    fn trusted(&self) -> Result<Option<Vec<VerifyingKey>>, String> {
+        Publisher::trusted(self).map(Some).map_err(said)
+    }
+
     fn claim(&self, claim: &Claim) -> Result<(), String> {
         self.anchors.claim(claim).map_err(said)
     }
@@ -282,14 +291,19 @@ impl HeadPublisher for Publisher {
             let (listed, gone) = self.anchor_missing().map_err(said)?;
             return Ok(ranges(gone, &listed));
         }
-        let (heads, file) = (stored(&self.repository).map_err(said)?, self.anchors.file());
-        let records = thinnings(&self.repository, &self.trusted().map_err(said)?).map_err(said)?;
+        let (trusted, file) = (self.trusted().map_err(said)?, self.anchors.file());
+        let heads = StoredHeads::read(&self.repository, &trusted).map_err(said)?;
+        if let Some(((epoch, size), why)) = heads.damaged.first() {
+            return Err(format!(
+                "the head of epoch {epoch} at size {size} is none: {why}"
+            ));
+        }
+        let records = thinnings(&self.repository, &trusted).map_err(said)?;
         let named = anchored_in(&file, &self.repository).map_err(said)?;
-        let mut missing = audit::missing_heads(&heads, &records, named.as_slice());
+        let (counted, uncounted) = (&heads.counted, &heads.uncounted);
+        let mut missing = audit::missing_heads(counted, uncounted, &records, named.as_slice());
         missing.extend(self.disappeared(&[]).map_err(said)?);
-        let there = heads
-            .iter()
-            .map(|head| (head.claimed().epoch, head.claimed().size));
+        let there = counted.iter().chain(uncounted).map(stored_heads::place);
         Ok(ranges(missing, &there.collect()))
     }
 
@@ -298,6 +312,10 @@ impl HeadPublisher for Publisher {
             self.take_as_it_is().map_err(said)?;
         }
         self.anchors.note_damage(reason).map_err(said)
+    }
+
+    fn note_end(&self, head: &SignedHead) -> Result<(), String> {
+        self.anchors.note_end(head).map_err(said)
     }
 
     fn thin(&self, named: &[Place]) -> Result<(), String> {
@@ -429,63 +447,6 @@ fn tested(repository: &Repository) -> Result<Option<Evidence>, Error> {
     }))
 }
 
-/// All records of thinnings that a trusted key signed. One that is damaged is an error: the engine does not write
-/// without it.
-pub(crate) fn thinnings(
-    repository: &Repository,
-    keys: &[VerifyingKey],
-) -> Result<Vec<Thinning>, Error> {
-    let read = read_thinnings(repository, keys)?;
-    match read.damaged.first() {
-        None => Ok(read.thinnings),
-        Some((name, why)) => Err(Error::Failed(format!("`{}`: {why}", name.object))),
-    }
-}
-
-/// All that there are.
-#[derive(Debug, Default)]
-pub(crate) struct ReadThinnings {
-    pub(crate) thinnings: Vec<Thinning>,
-    /// What cannot be read as one, and why.
-    pub(crate) damaged: Vec<(ThinnedName, String)>,
-}
-
-/// The same, and beside them what cannot be read as one, with the reason. One that a newer one took the place of
-/// meanwhile is looked for again.
-pub(crate) fn read_thinnings(
-    repository: &Repository,
-    keys: &[VerifyingKey],
-) -> Result<ReadThinnings, Error> {
-    const TRIES: usize = 3;
-    for _ in 0..TRIES {
-        let mut read = ReadThinnings::default();
-        let names = repository::heads::thinned_names(repository, &log_name())?;
-        let count = names.len();
-        for name in names {
-            let bytes = match repository::heads::thinned(repository, &name) {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => break,
-                // A bad sector is of one object.
-                Err(error @ repository::Error::Store(StoreError::Io { .. })) => {
-                    read.damaged.push((name, error.to_string()));
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            match Thinning::read(&bytes, keys) {
-                Ok(thinning) => read.thinnings.push(thinning),
-                Err(error) => read.damaged.push((name, error.to_string())),
-            }
-        }
-        if read.thinnings.len() + read.damaged.len() == count {
-            return Ok(read);
-        }
-    }
-    Err(Error::Failed(
-        "the records of thinned heads change while they are read; try again".to_owned(),
-    ))
-}
-
 fn is_thinned(
     repository: &Repository,
     keys: &[VerifyingKey],
@@ -504,7 +465,7 @@ mod tests {
     use repository::store::MemoryStore;
 
     use super::*;
-    use crate::host::log::newest;
+    use crate::stored_heads::newest;
 
     #[test]
     fn a_start_reads_one_head_an_epoch() {
@@ -541,12 +502,14 @@ mod tests {
                     .unwrap();
             }
         }
-        let newest: Vec<(u32, u64)> = newest(&repository)
+        let keys = [key.verifying_key().clone()];
+        let newest: Vec<Place> = newest(&repository, &keys)
             .unwrap()
             .iter()
-            .map(|h| (h.claimed().epoch, h.claimed().size))
+            .map(stored_heads::place)
             .collect();
         assert_eq!(newest, [(1, 2), (2, 3)]);
-        assert_eq!(stored(&repository).unwrap().len(), 3);
+        let stored = StoredHeads::read(&repository, &keys).unwrap();
+        assert_eq!(stored.counted.len(), 3);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use audit::{InclusionProof, ProofError, Prover, SignedHead, VerifyingKey};
+use audit::{HeadError, InclusionProof, ProofError, Prover, SignedHead, VerifyingKey};
 use repository::Repository;
 use services::Place;
 
@@ -84,12 +84,21 @@ pub(crate) async fn prove(
         .collect();
     heads.sort_unstable();
     let mut last = None;
-    for (_, size, of) in heads.into_iter().take(HEADS_MAX) {
+    let mut tried = 0;
+    for (_, size, of) in heads {
+        if tried == HEADS_MAX {
+            break;
+        }
         let Some(head) = repository::heads::head(repository, &log_name(), (of, size))? else {
             continue;
         };
         let head = SignedHead::from_json(&head)?;
-        head.verify(keys)?;
+        match head.verify(keys) {
+            // A reader who knows of the key's end refuses it.
+            Err(HeadError::Revoked { .. }) => continue,
+            verified => verified?,
+        };
+        tried += 1;
         match below(database, head, position).await? {
             Ok(proof) => return Ok(proof),
             Err(error) => last = Some(error),

@@ -39,6 +39,7 @@ mod settings_file;
 mod snapshots;
 mod spare;
 mod standing;
+mod stored_heads;
 mod telemetry;
 mod terminal;
 mod thinning;

@@ -1,6 +1,6 @@
 //! The repository that a command means, and the keys to it: below `--data`, where the running engine has it, or as named.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use repository::{Repository, keys::RecipientPrivate};
 
@@ -21,6 +21,11 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// Where the log's heads and keys lie.
+    pub(crate) fn log(&self) -> (&Repository, &Path) {
+        (&self.repository, &self.keys)
+    }
+
     pub(crate) fn at(instance: &Instance, args: &RepositoryArgs) -> Result<Self, Error> {
         if let Some(name) = &args.cluster {
             let cluster = clusters::find(instance, name)?;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use audit::{Dated, KEPT_MAX, SigningKey, Thinning, VerifyingKey, staying};
 use repository::{Repository, heads::ThinnedName};
 
-use super::heads::{Place, thinnings};
 use crate::{
     error::Error,
     host::log::{LOG, log_name},
+    stored_heads::{Place, thinning_records, thinnings},
 };
 
 /// Fewer are not worth a record.
@@ -72,36 +72,24 @@ impl Thinner<'_> {
         let (Some(&first), Some(&last)) = (going.first(), going.last()) else {
             return Ok(());
         };
-        let names = repository::heads::thinned_names(self.repository, &log_name())?;
-        let records = thinnings(self.repository, self.trusted)?;
-        let is_small = |name: &ThinnedName| {
-            let same = |record: &&Thinning| {
-                (record.epoch, record.from, record.to) == (name.epoch, name.from, name.to)
-            };
-            records
-                .iter()
-                .filter(same)
-                .all(|record| record.kept.len() <= TAKEN_UP_MAX)
+        // As far as they count: what a key says that had ended is not taken up, and stays as evidence.
+        let records = thinning_records(self.repository, self.trusted)?;
+        let is_small = |record: &Thinning| record.kept.len() <= TAKEN_UP_MAX;
+        let is_whole = |name: &ThinnedName, record: &Thinning| {
+            (record.epoch, record.from, record.to) == (name.epoch, name.from, name.to)
         };
-        let touching =
-            |name: &&ThinnedName| name.epoch == epoch && name.from <= last && name.to >= first;
-        let taken_up: Vec<&ThinnedName> = names
+        let is_touching =
+            |record: &Thinning| record.epoch == epoch && record.from <= last && record.to >= first;
+        let taken_up: Vec<&(ThinnedName, Thinning)> = records
             .iter()
-            .filter(touching)
-            .filter(|name| is_small(name))
+            .filter(|(name, record)| {
+                is_touching(record) && is_small(record) && is_whole(name, record)
+            })
             .collect();
-        let from = taken_up
-            .iter()
-            .map(|name| name.from)
-            .min()
-            .unwrap_or(first)
-            .min(first);
-        let to = taken_up
-            .iter()
-            .map(|name| name.to)
-            .max()
-            .unwrap_or(last)
-            .max(last);
+        let reached = taken_up.iter().map(|(_, record)| record);
+        let from = reached.clone().map(|it| it.from).chain([first]).min();
+        let to = reached.map(|it| it.to).chain([last]).max();
+        let (from, to) = (from.unwrap_or(first), to.unwrap_or(last));
         let stays = |size: &u64| (from..=to).contains(size) && !going.contains(size);
         let kept: Vec<u64> = heads.iter().map(|(size, _)| *size).filter(stays).collect();
         if kept.len() > KEPT_MAX {
@@ -130,7 +118,7 @@ impl Thinner<'_> {
             (name.from, name.to) == (from, to)
                 && name.object.ends_with(&format!("{:016x}", self.now_micros))
         };
-        for name in taken_up.into_iter().filter(|name| !newest(name)) {
+        for (name, _) in taken_up.into_iter().filter(|(name, _)| !newest(name)) {
             repository::heads::drop_thinned(self.repository, name)?;
         }
         Ok(())
@@ -200,7 +188,11 @@ mod tests {
     use repository::store::MemoryStore;
 
     use super::*;
-    use crate::host::log::stored;
+    use crate::stored_heads::StoredHeads;
+
+    fn stored(repository: &Repository, keys: &[VerifyingKey]) -> Vec<SignedHead> {
+        StoredHeads::read(repository, keys).unwrap().counted
+    }
 
     const SECOND: i64 = 1_000_000;
 
@@ -246,8 +238,8 @@ mod tests {
             now_micros,
         };
         let missing = || {
-            let heads: Vec<SignedHead> = stored(&repository).unwrap();
-            missing_heads(&heads, &thinnings(&repository, &keys).unwrap(), &[])
+            let heads = stored(&repository, &keys);
+            missing_heads(&heads, &[], &thinnings(&repository, &keys).unwrap(), &[])
         };
         // A day passes, with a pass every quarter of an hour.
         for quarter in 0..96 {
@@ -287,11 +279,11 @@ mod tests {
         let now = 1_000_000 * 60 * SECOND;
         let (first, key, mut there) = three_days(now);
         let copy = Repository::init(Arc::new(MemoryStore::default())).unwrap();
-        for head in stored(&first).unwrap() {
+        let keys = [key.verifying_key().clone()];
+        for head in stored(&first, &keys) {
             let (epoch, size) = (head.claimed().epoch, head.claimed().size);
             repository::heads::put_head(&copy, "1", epoch, size, &head.to_json()).unwrap();
         }
-        let keys = [key.verifying_key().clone()];
         let all = there.len();
         let thinner = Thinner {
             repository: &first,

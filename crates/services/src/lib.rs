@@ -47,7 +47,7 @@ pub use data::{
     AuditReport, ConfigurationChange, CoverageStart, DatabaseError, Difference, FeedError, Finding,
     ImportReport, LocateSettings, Loss, NEWEST_RATES, Place, Recorded, SampleBook, SchemaReport,
     SeedError, TablesReport, WriteError, WriterState, check_feed, check_schema,
-    configuration_changes, losses, openings, periods, places, verify,
+    configuration_changes, losses, opened_with, openings, periods, places, verify,
 };
 pub use domain::keys::{Role, Tier};
 pub use domain::known_log::{Claim, Evidence, KnownLog};

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Checks a proof that one entry is in the engine's audit log: python3 check_proof.py PROOF KEY...
 
-Stands alone: Python's standard library and nothing else. The formats: docs/formats/audit_log.md, sections 1, 5, 11.
+Stands alone: Python's standard library and nothing else. The formats: docs/formats/audit_log.md, sections 1, 5, 11;
+`check_cosigned` checks what a witness signed: docs/formats/audit_transparency.md, sections 3, 5.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import sys
@@ -203,6 +205,76 @@ def check(proof: bytes, keys: Sequence[bytes]) -> Proved:
     need(root_of(leaf, entry["position"] - 1, covers["size"], path) == unhex(covers["root"]), "the entry does not lead to the signed root")
     size, at, key_id = covers["size"], covers["at_micros"], covers["key_id"]
     return Proved(**entry, entry_hash=leaf.hex(), head_size=size, head_at_micros=at, key_id=key_id)
+
+
+def unbase64(text: str) -> bytes:
+    """In the one form that the bytes have."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise NotProved("it is not base64") from None
+    need(base64.b64encode(data).decode() == text, "it is base64 of another form")
+    return data
+
+
+def note_key_id(name: str, kind: int, key: bytes) -> bytes:
+    return sha(name.encode(), b"\n", bytes([kind]), key)[:4]
+
+
+def read_note(note: bytes) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+    """A signed note (C2SP): its text, and of each signature name, key id and bytes."""
+    need(len(note) <= 64 << 10, "the note is longer than 64 KiB")
+    try:
+        whole = note.decode()
+    except UnicodeDecodeError:
+        raise NotProved("the note is not UTF-8") from None
+    is_text = whole.endswith("\n") and all(c == "\n" or ord(c) >= 32 for c in whole)
+    need(is_text, "the note has control characters, or no line end")
+    text, empty, lines = whole.rpartition("\n\n")
+    need(empty, "no empty line divides text and signatures")
+    signatures = []
+    for line in lines[:-1].split("\n"):
+        dash, name, data = line.split(" ") if line.count(" ") == 2 else ("", "", "")
+        said = unbase64(data)
+        is_name = name and "+" not in name and not any(c.isspace() for c in name)
+        need(dash == "\u2014" and is_name and len(said) > 4, "a signature line is not as it must be")
+        signatures.append((name, said[:4], said[4:]))
+    need(len(signatures) <= 64, "the note has more than 64 signatures")
+    return text + "\n", signatures
+
+
+def check_cosigned(note: bytes, keys: Sequence[bytes], origin: str, witness: str) -> tuple[int, bytes, int]:
+    """Size and root of a checkpoint of this origin that one of the log's keys signed and this witness (his verifier
+    key) cosigned, and when, in seconds since 1970; raises NotProved otherwise. Both signatures are over the text, which
+    names the origin."""
+    text, signatures = read_note(note)
+    lines = text.split("\n")[:-1]
+    need(len(lines) >= 3 and all(lines), "this is not a checkpoint")
+    need(lines[0] == origin, "it is a checkpoint of another origin")
+    need(lines[1].isascii() and lines[1].isdigit() and str(int(lines[1])) == lines[1], "its size is not a whole number")
+    size, root = int(lines[1]), unbase64(lines[2])
+    need(0 < size < 2**63 and len(root) == 32, "its size or root is not as it must be")
+
+    def of(name: str, key_id: bytes) -> list[bytes]:
+        return [said for by, known, said in signatures if (by, known) == (name, key_id)]
+
+    by_log = [(key, said) for key in keys for said in of(origin, note_key_id(origin, 1, key))]
+    are_good = all(len(said) == 64 and signed(key, text.encode(), said) for key, said in by_log)
+    need(by_log and are_good, "no trusted key of the log signed it")
+    name, _, rest = witness.partition("+")
+    key_id, _, data = rest.partition("+")
+    kind_and_key = unbase64(data)
+    need(len(kind_and_key) == 33 and kind_and_key[0] == 4, "this is not the verifier key of a witness")
+    key = kind_and_key[1:]
+    need(note_key_id(name, 4, key).hex() == key_id, "the witness's verifier key has another id")
+    times_signed = []
+    for said in of(name, note_key_id(name, 4, key)):
+        at = int.from_bytes(said[:8], "big")
+        message = f"cosignature/v1\ntime {at}\n{text}".encode()
+        need(len(said) == 72 and at < 2**63 and signed(key, message, said[8:]), "the witness's signature is false")
+        times_signed.append(at)
+    need(times_signed, "the witness did not sign it")
+    return size, root, max(times_signed)
 
 
 def read_key(line: str) -> bytes:

@@ -92,7 +92,7 @@ fn a_reopening_says_what_is_missing_and_why() {
     let mut log = Log::with(30, &[10, 20, 30]);
     let heads = log.linked();
     let (kept, gone) = ([heads[0].clone(), heads[2].clone()], (1, 20));
-    let missing = missing_heads(&kept, &[], &[]);
+    let missing = missing_heads(&kept, &[], &[], &[]);
     assert_eq!(missing, [gone]);
     let (verdict, report) = log.judged(2, &missing);
     assert_eq!(verdict, Verdict::Cut);
@@ -128,6 +128,56 @@ fn a_reopening_says_what_is_missing_and_why() {
     );
     // Another head that goes is not what was declared.
     assert_eq!(log.judged(1, &[(1, 10), gone]).0, Verdict::Cut);
+}
+
+/// A reader without the hashes of what is gone continues from the opening, before any head follows it.
+#[test]
+fn an_opening_brings_the_tree_of_entries_that_are_gone() {
+    let lost = |heads: &[u64]| {
+        let mut log = Log::with(30, heads);
+        let stretch = Stretch { from: 10, to: 20 };
+        log.rows
+            .retain(|row| !stretch.holds(row.position.cast_unsigned()));
+        let known = log.heads.clone();
+        let opening = EpochOpening::Reopened {
+            timeline: 1,
+            known_heads: &known,
+            known_lost: Some(11),
+            why: "a table was emptied",
+            actor: "ops",
+            missing_heads: &[],
+            missing_entries: &[stretch],
+        };
+        let opened = log.chain.open_epoch(NOW, &opening, &log.key).unwrap();
+        log.rows.push(StoredEntry::from(&opened));
+        log
+    };
+    let read = |log: &Log| {
+        let mut verifier = Verifier::new(1, &log.heads, &log.keys());
+        for row in &log.rows {
+            verifier.push(row);
+        }
+        (verifier.chain(), verifier.finish())
+    };
+    let log = lost(&[8]);
+    let (chain, report) = read(&log);
+    assert_eq!(report.verdict(), "known_loss", "{report:?}");
+    assert_eq!(chain.unwrap().frontier(), log.chain.frontier());
+    // It says of a tree that is known what it is, or it is no opening of this log.
+    let mut log = lost(&[8, 25]);
+    let row = log.rows.last_mut().unwrap();
+    let mut entry = Entry::parse(&row.bytes).unwrap();
+    let peaks = entry.fields.get("recovered_peaks").unwrap();
+    let (first, rest) = peaks.split_once(' ').unwrap();
+    let other = format!("{} {rest}", Hash::of(&[first.as_bytes()]));
+    entry.fields.remove("signature");
+    entry.fields.set("recovered_peaks", other);
+    crate::opening::sign(&mut entry, &log.key).unwrap();
+    row.bytes = entry.to_bytes().unwrap();
+    row.hash = Entry::hash_of(&row.bytes).as_bytes().to_vec();
+    let (_, report) = read(&log);
+    assert_eq!(report.verdict(), "rewritten", "{report:?}");
+    assert!(report.reason.unwrap().contains("another tree"));
 }
 
 #[test]
@@ -291,12 +341,13 @@ fn a_thinning_accounts_for_the_heads_of_its_range_and_for_no_others() {
         all.iter().filter(stays).cloned().collect()
     };
     let thinnings = [record.clone()];
-    let missing = |gone: &[u64]| missing_heads(&without(gone), &thinnings, &[lost(&log.heads[59])]);
+    let missing =
+        |gone: &[u64]| missing_heads(&without(gone), &[], &thinnings, &[lost(&log.heads[59])]);
     assert_eq!(missing(&[]), []);
     assert_eq!(missing(&[20]), [(1, 20)]);
     assert_eq!(missing(&[5, 50]), [(1, 5), (1, 50)]);
     assert_eq!(missing(&[60]), [(1, 60)]);
-    let unrecorded = missing_heads(&without(&[]), &[], &[]);
+    let unrecorded = missing_heads(&without(&[]), &[], &[], &[]);
     assert_eq!(unrecorded, [(1, 19), (1, 29), (1, 39)]);
     // A newer one about the same sizes lets go of more.
     let again = Thinning {
@@ -305,7 +356,7 @@ fn a_thinning_accounts_for_the_heads_of_its_range_and_for_no_others() {
         ..record.clone()
     };
     assert_eq!(
-        missing_heads(&without(&[20, 30]), &[record.clone(), again], &[]),
+        missing_heads(&without(&[20, 30]), &[], &[record.clone(), again], &[]),
         []
     );
 }

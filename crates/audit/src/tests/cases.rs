@@ -11,6 +11,13 @@ use crate::*;
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proof_cases.json");
 const ORIGIN: &str = "log.example/log-1/1";
 const STRANGER: [u8; 32] = [9; 32];
+/// RFC 8032, test 2.
+const WITNESS: [u8; 32] = [
+    0x4c, 0xcd, 0x08, 0x9b, 0x28, 0xff, 0x96, 0xda, 0x9d, 0xb6, 0xc3, 0x46, 0xec, 0x11, 0x4e, 0x0f,
+    0x5b, 0x8a, 0x31, 0x9f, 0x35, 0xab, 0xa6, 0x24, 0xda, 0x8c, 0xf6, 0xed, 0x4f, 0xb8, 0xa6, 0xfb,
+];
+const WITNESS_NAME: &str = "witness.example/w";
+const BEFORE_THE_ENTRY: &str = "it ends before the entry";
 
 fn pair(seed: [u8; 32]) -> SigningKey {
     SigningKey::from_seed(&seed).unwrap()
@@ -27,6 +34,10 @@ struct Case {
     request: String,
     seen: Option<(u64, Hash)>,
     answer: u16,
+    /// The checkpoint with a witness's cosignature, and whether it is one of the origin `log.example/log-1/1` that the
+    /// witness of RFC 8032, test 2, signed.
+    cosigned: String,
+    is_cosigned: bool,
 }
 
 /// A state of the log as somebody shows it.
@@ -44,6 +55,10 @@ struct Shown {
     /// Signs in the place of the signer, under his name.
     forger: Option<[u8; 32]>,
     origin: String,
+    /// The signatures are those of a checkpoint of this origin, and of a head of this log.
+    signed_for: Option<(u16, &'static str)>,
+    /// The cosignature alone is that of a checkpoint of this origin.
+    cosigned_for: Option<&'static str>,
     /// What the witness signed last, and what it is asked with.
     seen: Option<(u64, Hash)>,
     old: u64,
@@ -94,6 +109,8 @@ impl Shown {
             signer: super::SEED,
             forger: None,
             origin: ORIGIN.to_owned(),
+            signed_for: None,
+            cosigned_for: None,
             seen: (old > 0).then(|| (old, tree(log, old).root().unwrap())),
             old,
             consistency: tree(log, size).consistency(old).unwrap(),
@@ -105,9 +122,9 @@ impl Shown {
         self
     }
 
-    fn proof(&self) -> String {
-        let head = Head {
-            log: self.log,
+    fn head(&self, log: u16) -> Head {
+        Head {
+            log,
             epoch: 1,
             size: self.size,
             last_hash: self.last_hash,
@@ -115,17 +132,19 @@ impl Shown {
             peaks: self.peaks.clone(),
             at_micros: 5,
             lsn: 7,
-        };
-        let text = |signed: SignedHead| String::from_utf8(signed.to_json()).unwrap();
-        let mut signed = text(pair(self.signer).sign(&head));
-        if let Some(forger) = self.forger {
-            let signature = |json: &str| {
-                let json: serde_json::Value = serde_json::from_str(json).unwrap();
-                json["signature"].as_str().unwrap().to_owned()
-            };
-            let forged = signature(&text(pair(forger).sign(&head)));
-            signed = signed.replace(&signature(&signed), &forged);
         }
+    }
+
+    fn proof(&self) -> String {
+        let text = |signed: SignedHead| String::from_utf8(signed.to_json()).unwrap();
+        let mut signed = text(pair(self.signer).sign(&self.head(self.log)));
+        let (forger, log) = (self.forger.unwrap_or(self.signer), self.signed_for);
+        let other = text(pair(forger).sign(&self.head(log.map_or(self.log, |(log, _)| log))));
+        let signature = |json: &str| {
+            let json: serde_json::Value = serde_json::from_str(json).unwrap();
+            json["signature"].as_str().unwrap().to_owned()
+        };
+        signed = signed.replace(&signature(&signed), &signature(&other));
         let entry = Entry::parse(&self.entry).unwrap();
         let path: Vec<String> = self
             .path
@@ -151,40 +170,58 @@ impl Shown {
         )
     }
 
-    fn request(&self) -> String {
-        let checkpoint = Checkpoint {
-            origin: self.origin.clone(),
+    fn checkpoint(&self, origin: &str) -> Checkpoint {
+        Checkpoint {
+            origin: origin.to_owned(),
             size: self.size,
             root: self.root,
             extensions: Vec::new(),
-        };
-        let mut note = checkpoint.sign(&pair(self.signer)).unwrap();
-        if let Some(forger) = self.forger {
-            let other = checkpoint.sign(&pair(forger)).unwrap().to_bytes();
-            let forged = Note::parse(&other).unwrap();
-            let line = |note: &Note| {
-                let text = note.signatures()[0].to_string();
-                let (before, base64) = text.trim_end().rsplit_once(' ').unwrap();
-                (before.to_owned(), base64.to_owned())
-            };
-            // The first four bytes are the key's id.
-            let ((before, ours), (_, theirs)) = (line(&note), line(&forged));
-            let bytes = |text: &str| crate::note::decode(text).unwrap();
-            let mixed = [&bytes(&ours)[..4], &bytes(&theirs)[4..]].concat();
-            let text = format!(
-                "{}\n{before} {}\n",
-                note.text(),
-                crate::note::encode(&mixed)
-            );
-            note = Note::parse(text.as_bytes()).unwrap();
         }
+    }
+
+    /// The checkpoint as the log signed it: by its signer or a forger, for its origin or another.
+    fn note(&self) -> Note {
+        let note = self.checkpoint(&self.origin);
+        let note = note.sign(&pair(self.signer)).unwrap();
+        let origin = self.signed_for.map_or(&*self.origin, |(_, origin)| origin);
+        let other = self.checkpoint(origin);
+        let other = other
+            .sign(&pair(self.forger.unwrap_or(self.signer)))
+            .unwrap();
+        let mixed = mix(&note.signatures()[0], &other.signatures()[0]);
+        note.with_signatures(vec![mixed])
+    }
+
+    fn cosigned(&self) -> String {
+        let mut note = self.note();
+        let origin = self.signed_for.map_or(&*self.origin, |(_, origin)| origin);
+        let origin = self.cosigned_for.unwrap_or(origin);
+        let seen = self.checkpoint(origin).sign(&pair(self.signer)).unwrap();
+        note.add(pair(WITNESS).cosign(WITNESS_NAME, &seen, 7).unwrap());
+        String::from_utf8(note.to_bytes()).unwrap()
+    }
+
+    fn request(&self) -> String {
         let request = AddCheckpoint {
             old: self.old,
             proof: self.consistency.clone(),
-            checkpoint: note,
+            checkpoint: self.note(),
         };
         String::from_utf8(request.to_bytes()).unwrap()
     }
+}
+
+/// Name and key id of the one, and the signature of the other.
+fn mix(name: &NoteSignature, signature: &NoteSignature) -> NoteSignature {
+    let parts = |line: &NoteSignature| {
+        let text = line.to_string();
+        let (before, base64) = text.trim_end().rsplit_once(' ').unwrap();
+        (before.to_owned(), crate::note::decode(base64).unwrap())
+    };
+    let ((before, ours), (_, theirs)) = (parts(name), parts(signature));
+    // The first four bytes are the key's id.
+    let mixed = [&ours[..4], &theirs[4..]].concat();
+    NoteSignature::parse(&format!("{before} {}", crate::note::encode(&mixed))).unwrap()
 }
 
 fn cases() -> Vec<Case> {
@@ -198,6 +235,10 @@ fn cases() -> Vec<Case> {
             request: shown.request(),
             seen: shown.seen,
             answer,
+            cosigned: shown.cosigned(),
+            // What only the request has wrong is no fault of the checkpoint.
+            is_cosigned: shown.cosigned_for.is_none()
+                && (matches!(answer, 200 | 409 | 422) || name == BEFORE_THE_ENTRY),
         });
     };
     for (size, position, old) in [
@@ -330,7 +371,7 @@ fn cases() -> Vec<Case> {
         409,
     );
     add(
-        "it ends before the entry",
+        BEFORE_THE_ENTRY,
         &Shown::of(&logs.one, 16, 6, 7).with(|it| {
             it.entry = logs.one.rows[16].bytes.clone();
             it.old = 17;
@@ -377,8 +418,18 @@ fn cases() -> Vec<Case> {
         }),
         404,
     );
+    add(
+        "signature and cosignature are those of another origin",
+        &good().with(|it| it.signed_for = Some((2, "log.example/log-1/2"))),
+        403,
+    );
+    add(
+        "the cosignature alone is that of another origin",
+        &good().with(|it| it.cosigned_for = Some("log.example/log-1/2")),
+        200,
+    );
     // Bytes that are not in their one form.
-    let (proof, request) = (good().proof(), good().request());
+    let (proof, request, cosigned) = (good().proof(), good().request(), good().cosigned());
     let mut bytes = |name: &str, change: &dyn Fn(&str) -> String| {
         cases.push(Case {
             name: name.to_owned(),
@@ -387,6 +438,8 @@ fn cases() -> Vec<Case> {
             request: change(&request),
             seen: good().seen,
             answer: 400,
+            cosigned: change(&cosigned),
+            is_cosigned: false,
         });
     };
     bytes("nothing", &|_| String::new());
@@ -400,13 +453,13 @@ fn cases() -> Vec<Case> {
     bytes("a control character", &|text| {
         text.replacen('1', "1\u{1}", 1)
     });
-    bytes(
-        "a number with a zero before it",
-        &|text| match text.contains("\"log\": 1,") {
-            true => text.replacen("\"log\": 1,", "\"log\": 01,", 1),
-            false => text.replacen("old ", "old 0", 1),
-        },
-    );
+    bytes("a number with a zero before it", &|text| {
+        let text = text.replacen("\"log\": 1,", "\"log\": 01,", 1);
+        match text.starts_with("old ") {
+            true => text.replacen("old ", "old 0", 1),
+            false => text.replacen("\n23\n", "\n023\n", 1),
+        }
+    });
     cases
 }
 
@@ -435,12 +488,23 @@ fn all_who_check_agree_on_every_case() {
     let kept = std::fs::read_to_string(FILE).unwrap();
     assert!(kept == text, "RENEW_CASES=1 writes {FILE}");
     let keys = [key().verifying_key().clone()];
+    let witness = pair(WITNESS).verifying_key().clone();
+    let witness = NoteKey::new(WITNESS_NAME, SignatureKind::Cosignature, witness).unwrap();
     for case in &cases {
         let proof = InclusionProof::from_json(case.proof.as_bytes());
         let holds = proof.and_then(|proof| proof.verify(&keys));
         assert_eq!(holds.is_ok(), case.holds, "{}: {holds:?}", case.name);
         assert_eq!(answer(case), case.answer, "{}", case.name);
         assert_eq!(case.holds, case.answer == 200, "{}", case.name);
+        let note = Note::parse(case.cosigned.as_bytes());
+        let cosigned =
+            note.and_then(|note| Checkpoint::verify_cosigned(&note, ORIGIN, &keys, &witness));
+        assert_eq!(
+            cosigned.is_ok(),
+            case.is_cosigned,
+            "{}: {cosigned:?}",
+            case.name
+        );
     }
     let proofs: Vec<Vec<u8>> = cases
         .iter()
@@ -451,5 +515,13 @@ fn all_who_check_agree_on_every_case() {
     };
     for (case, theirs) in cases.iter().zip(theirs) {
         assert_eq!(theirs, case.holds, "{}", case.name);
+    }
+    let notes = cases.iter().map(|case| case.cosigned.clone().into_bytes());
+    let notes: Vec<Vec<u8>> = notes.collect();
+    let Some(theirs) = python::cosigned(&notes, ORIGIN, &witness) else {
+        return;
+    };
+    for (case, theirs) in cases.iter().zip(theirs) {
+        assert_eq!(theirs, case.is_cosigned, "{}", case.name);
     }
 }

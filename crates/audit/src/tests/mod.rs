@@ -10,6 +10,7 @@ mod merkle;
 mod notes;
 mod proof;
 mod python;
+mod revocation;
 mod stored;
 mod tampering;
 mod thinning;

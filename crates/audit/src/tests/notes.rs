@@ -15,7 +15,12 @@ fn a_note_of_somebody_else_is_read_and_verified() {
                 then you don't know what your problem is.\n\n\
                 \u{2014} PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
     let note = Note::parse(text.as_bytes()).unwrap();
-    assert!(neumann.signed(&note).unwrap().is_some());
+    assert!(
+        neumann
+            .signed(&note, SignedPlace::Nowhere)
+            .unwrap()
+            .is_some()
+    );
     assert_eq!(note.to_bytes(), text.as_bytes());
     assert_eq!(
         neumann.to_string(),
@@ -64,7 +69,10 @@ fn any_changed_byte_of_a_checkpoint_is_found() {
     let revoked = [key().verifying_key().clone().until(1, 2)];
     assert_eq!(
         Checkpoint::verify(&Note::parse(&good).unwrap(), &revoked),
-        Err(NoteError::Unsigned)
+        Err(NoteError::Revoked {
+            key_id: key().key_id(),
+            from: (1, 2)
+        })
     );
 }
 
@@ -87,7 +95,7 @@ fn a_cosignature_says_when_and_stands_beside_the_logs_own() {
     .unwrap();
     let read: NoteKey = known.to_string().parse().unwrap();
     assert_eq!(
-        read.signed(&note).unwrap(),
+        read.signed(&note, SignedPlace::Nowhere).unwrap(),
         Some(Signed {
             at_seconds: Some(1_700_000_000)
         })
@@ -101,14 +109,17 @@ fn a_cosignature_says_when_and_stands_beside_the_logs_own() {
     .sign(&key())
     .unwrap();
     let moved = moved.with_signatures(note.signatures().to_vec());
-    assert!(matches!(read.signed(&moved), Err(NoteError::False { .. })));
+    assert!(matches!(
+        read.signed(&moved, SignedPlace::Nowhere),
+        Err(NoteError::False { .. })
+    ));
     let stranger = NoteKey::new(
         "w2",
         SignatureKind::Cosignature,
         witness.verifying_key().clone(),
     )
     .unwrap();
-    assert_eq!(stranger.signed(&note), Ok(None));
+    assert_eq!(stranger.signed(&note, SignedPlace::Nowhere), Ok(None));
 }
 
 #[test]

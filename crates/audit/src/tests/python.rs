@@ -11,16 +11,21 @@ fn script() -> PathBuf {
         .join("../../clients/python/src/borrow_rate_engine/check_proof.py")
 }
 
-/// Says `1` or `0` for each proof of a folder, in the order of their names, under the keys of the given files.
+/// Says `1` or `0` for each proof of a folder, in the order of their names, under the keys of the given files; of
+/// checkpoints, after the words `cosigned`, an origin and a witness's key.
 const LOOK: &str = "import importlib.util, pathlib, sys
 spec = importlib.util.spec_from_file_location('check_proof', sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 sys.modules['check_proof'] = module
 spec.loader.exec_module(module)
-keys = [module.read_key(pathlib.Path(name).read_text()) for name in sys.argv[3:]]
+files, more = sys.argv[3:], []
+if files[0] == 'cosigned':
+    files, more = files[3:], files[1:3]
+keys = [module.read_key(pathlib.Path(name).read_text()) for name in files]
+look = module.check_cosigned if more else module.check
 for file in sorted(pathlib.Path(sys.argv[2]).iterdir()):
     try:
-        module.check(file.read_bytes(), keys)
+        look(file.read_bytes(), keys, *more)
         print(1)
     except module.NotProved:
         print(0)
@@ -165,6 +170,15 @@ fn table() -> Vec<Vec<u8>> {
 
 /// Which of these proofs the verifier in Python takes under [`key`]; `None`, said, where there is no Python.
 pub(super) fn holds(proofs: &[Vec<u8>]) -> Option<Vec<bool>> {
+    look(proofs, &[])
+}
+
+/// Which of these checkpoints it takes as ones of that origin that the witness signed.
+pub(super) fn cosigned(notes: &[Vec<u8>], origin: &str, witness: &NoteKey) -> Option<Vec<bool>> {
+    look(notes, &["cosigned", origin, &witness.to_string()])
+}
+
+fn look(proofs: &[Vec<u8>], more: &[&str]) -> Option<Vec<bool>> {
     let folder = tempfile::tempdir().unwrap();
     let public = folder.path().join("audit_signing.pub");
     key().verifying_key().create(&public).unwrap();
@@ -175,7 +189,9 @@ pub(super) fn holds(proofs: &[Vec<u8>]) -> Option<Vec<bool>> {
     }
     let python = Command::new("python3")
         .args(["-I", "-B", "-c", LOOK])
-        .args([&script(), &files, &public])
+        .args([&script(), &files])
+        .args(more)
+        .arg(&public)
         .output();
     let Ok(python) = python else {
         testkit::skip!("python3", "it is not installed");

@@ -8,7 +8,7 @@ use repository::{
     Repository, StoreError,
     archive::{ArchivePart, ArchivedEntries},
     keys::RecipientPrivate,
-    read_back::{AuditReader, Evidence, ObjectClass, ReadBackOptions, read_back},
+    read_back::{AuditReader, HeadSaid, ObjectClass, ReadBackOptions, read_back},
     store::{LockMode, LockPolicy, MARKER, Store, suite},
     wal::{WalReader, WalWriter},
 };
@@ -216,7 +216,7 @@ fn where_deletes_are_denied_wal_is_sealed_and_the_clock_is_read() {
 struct NoHeads;
 
 impl AuditReader for NoHeads {
-    fn head(&self, _: &str, _: u32, _: u64, _: &[u8]) -> Result<Option<Evidence>, String> {
+    fn head(&self, _: &str, _: u32, _: u64, _: &[u8]) -> Result<HeadSaid, String> {
         Err("there is none".to_owned())
     }
     fn record(&self, _: ObjectClass, _: &str, _: &[u8]) -> Result<Option<String>, String> {

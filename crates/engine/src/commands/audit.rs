@@ -12,7 +12,7 @@ use super::{
     signing_keys,
 };
 use crate::{
-    audit_outside::{self, Beside, Extent, Outside},
+    audit_outside::{Beside, Extent, Outside},
     audit_statements,
     cli::{AuditArgs, AuditCommand, AuditReopenArgs, AuditRoad, HeadCommand, RepositoryArgs},
     config::Config,
@@ -22,6 +22,7 @@ use crate::{
     keys::trusted,
     opened::Opened,
     proof::{Copied, Prover, Reach},
+    stored_heads,
     terminal::{self, time},
 };
 
@@ -112,7 +113,7 @@ pub(super) async fn verify(
 ) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, &args.repository)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
-    let mut outside = Outside::gather(instance, &opened, &keys)?;
+    let mut outside = Outside::gather(instance, opened.log(), &keys)?;
     if args.database.is_none()
         && let Some(newest) = newest_of_running(instance).await
     {
@@ -152,7 +153,7 @@ fn verify_copy(
     let config = Config::load(None, instance.root())?;
     let trusted = trusted(&opened.keys, &opened.repository)?;
     // Before anything is planned: all that was signed by now must be in the newest WAL.
-    let outside = Outside::gather(instance, &opened, &trusted)?;
+    let outside = Outside::gather(instance, opened.log(), &trusted)?;
     let prover = Prover {
         repository: opened.repository.clone(),
         private: opened.private()?,
@@ -160,6 +161,8 @@ fn verify_copy(
         binaries: Binaries::find(config.database.binaries.as_deref())?,
         user: OsUser::for_server()?,
         work: road.work.clone().unwrap_or_else(|| instance.proofs()),
+        instance: instance.clone(),
+        keys: opened.keys.clone(),
     };
     let steps = Steps::shown(json, "verify").cancelled_by(super::restore::interrupted()?);
     let copied = prover.audit(reach, &outside, &steps)?;
@@ -317,6 +320,9 @@ struct ShownHead {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_id: Option<String>,
     signature_verified: bool,
+    /// Signed by a key that had ended by then: no evidence, and no damage.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    revoked: bool,
     /// What is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
@@ -328,8 +334,12 @@ impl ShownHead {
         head: Result<SignedHead, String>,
         keys: &[VerifyingKey],
     ) -> Self {
+        let mut revoked = false;
         let trouble = match &head {
-            Ok(signed) => signed.verify(keys).err().map(|error| error.to_string()),
+            Ok(signed) => signed.verify(keys).err().map(|error| {
+                revoked = stored_heads::uncounted_head(signed, &error).is_some();
+                error.to_string()
+            }),
             Err(why) => Some(why.clone()),
         };
         let signed = head.ok();
@@ -342,16 +352,17 @@ impl ShownHead {
             signed_at: claimed.map(|head| time(head.at_micros)),
             key_id: signed.as_ref().map(|signed| signed.key_id().to_string()),
             signature_verified: trouble.is_none(),
+            revoked,
             trouble,
         }
     }
 
     fn sentence(&self) -> String {
         let known = |value: &Option<String>| value.as_deref().unwrap_or("-").to_owned();
-        let trouble = self
-            .trouble
-            .as_ref()
-            .map(|why| format!("  NOT A HEAD OF OURS: {why}"));
+        let trouble = self.trouble.as_ref().map(|why| match self.revoked {
+            true => format!("  not counted: {why}"),
+            false => format!("  NOT A HEAD OF OURS: {why}"),
+        });
         format!(
             "epoch {} size {} {} {}{}\n",
             self.epoch,
@@ -367,17 +378,17 @@ impl ShownHead {
 fn list_heads(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, args)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
-    let shown: Vec<ShownHead> = audit_outside::each_head(&opened.repository)?
+    let shown: Vec<ShownHead> = stored_heads::each_head(&opened.repository)?
         .into_iter()
         .map(|(place, head)| ShownHead::of(place, head, &keys))
         .collect();
     terminal::result(json, &shown, || {
         shown.iter().map(ShownHead::sentence).collect()
     });
-    Ok(if shown.iter().all(|head| head.signature_verified) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let is_good = |head: &ShownHead| head.signature_verified || head.revoked;
+    Ok(match shown.iter().all(is_good) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
 }
 

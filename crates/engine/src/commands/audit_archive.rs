@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use audit::{Entry, Hash, Head, SignedHead, StoredEntry};
+use audit::{Entry, Hash, Head, SignedHead, StoredEntry, VerifyingKey};
 use repository::{
     Repository,
     archive::{ArchivePart, ArchivedEntries, archive_parts, put_archive},
@@ -19,12 +19,10 @@ use serde::Serialize;
 use crate::{
     cli::AuditArgs,
     error::Error,
-    host::{
-        instance::Instance,
-        log::{self, LOG},
-    },
+    host::{instance::Instance, log::LOG},
     keys::{audit_writing_key, lacks_audit_writing_key, trusted},
     opened::Opened,
+    stored_heads::newest,
     terminal,
 };
 
@@ -85,7 +83,8 @@ pub(crate) async fn pass(
     database: &str,
     stop: &AtomicBool,
 ) -> Result<Option<Archived>, Error> {
-    let Some(signed) = newest_head(repository)? else {
+    let trusted = trusted(keys, repository)?;
+    let Some(signed) = newest_head(repository, &trusted)? else {
         return Ok(None);
     };
     if lacks_audit_writing_key(keys) {
@@ -102,7 +101,7 @@ pub(crate) async fn pass(
         }
     }
     let (recipient, key_made) = audit_writing_key(keys)?;
-    let head = signed.verify(&trusted(keys, repository)?)?;
+    let head = signed.verify(&trusted)?;
     let (from, previous) = begin(repository, database).await?;
     let mut archived = Archived {
         recipient_id: recipient.id(),
@@ -146,8 +145,11 @@ impl Archived {
     }
 }
 
-fn newest_head(repository: &Repository) -> Result<Option<SignedHead>, Error> {
-    let heads = log::newest(repository)?.into_iter();
+fn newest_head(
+    repository: &Repository,
+    keys: &[VerifyingKey],
+) -> Result<Option<SignedHead>, Error> {
+    let heads = newest(repository, keys)?.into_iter();
     Ok(heads.max_by_key(|head| (head.claimed().epoch, head.claimed().size)))
 }
 

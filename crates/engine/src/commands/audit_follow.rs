@@ -10,8 +10,8 @@ use std::{
 };
 
 use audit::{
-    Checkpoint, Hash, LeftBehind, Note, NoteKey, TileId, TiledTree, TreeError, VerifyingKey,
-    is_consistent, read_tile,
+    Checkpoint, Hash, LeftBehind, Note, NoteError, NoteKey, TileId, TiledTree, TreeError,
+    VerifyingKey, is_consistent, read_tile,
 };
 use serde::Serialize;
 
@@ -36,6 +36,8 @@ struct Followed {
     before: Option<u64>,
     /// Of the origin before this one, when this one began by leaving entries behind.
     left_behind: Option<String>,
+    /// The position behind which its tree begins; 0: it begins with the log.
+    begins_behind: u64,
     /// Names of the witnesses that signed the newest checkpoint that any signed.
     witnesses: Vec<String>,
     consistent: bool,
@@ -67,6 +69,9 @@ pub(super) async fn run(json: bool, args: &AuditFollowArgs) -> Result<ExitCode, 
         root: new.root.to_string(),
         before: before.as_ref().map(|before| before.size),
         left_behind: None,
+        begins_behind: new
+            .begins_behind()
+            .map_err(|error| failed(error.to_string()))?,
         witnesses: Vec::new(),
         consistent: true,
         reason: None,
@@ -212,10 +217,11 @@ impl Shown {
         let (cosigned, note) = self.checkpoint("cosigned", keys).await?;
         let mut names = Vec::new();
         for witness in known {
-            let signed = witness
-                .signed(&note)
-                .map_err(|error| failed(error.to_string()))?;
-            names.extend(signed.map(|_| witness.name().to_owned()));
+            match Checkpoint::verify_cosigned(&note, &new.origin, keys, witness) {
+                Ok(_) => names.push(witness.name().to_owned()),
+                Err(NoteError::Unsigned) => {}
+                Err(error) => return Err(failed(format!("what witnesses signed: {error}"))),
+            }
         }
         if cosigned.size <= new.size
             && let Some(why) = self.leads(new, Some(&cosigned)).await?
@@ -278,6 +284,12 @@ impl Followed {
         let mut text = format!("{} has {} entries\n", self.origin, self.size);
         if let Some(left) = &self.left_behind {
             text.push_str(&format!("{left}\n"));
+        }
+        if self.begins_behind > 0 {
+            text.push_str(&format!(
+                "its tree begins behind position {}: entries up to there are gone\n",
+                self.begins_behind
+            ));
         }
         for witness in &self.witnesses {
             text.push_str(&format!("signed by witness {witness}\n"));

@@ -22,6 +22,7 @@ use crate::{
     host::{instance::Instance, log::LOG},
     keys::{audit_reading_key, trusted},
     opened::Opened,
+    stored_heads::{Uncounted, uncounted_head},
     terminal,
 };
 
@@ -66,8 +67,9 @@ pub(super) fn verify(
     let opened = Opened::at(instance, &args)?;
     let private = audit_reading_key(&opened.keys)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
-    let outside = Outside::gather(instance, &opened, &keys)?;
+    let mut outside = Outside::gather(instance, opened.log(), &keys)?;
     let archive = Archive::look(&opened, &private, &keys)?;
+    outside.also_uncounted(archive.uncounted.clone());
     let (mut log, extent) = archive.walk(&outside, &keys)?;
     let now = jiff::Timestamp::now().as_microsecond();
     let (word, beside) = outside.judge(&mut log, &extent, now);
@@ -95,6 +97,8 @@ struct Archive<'a> {
     damaged: Vec<String>,
     /// Those that the parts hold.
     heads: Vec<Head>,
+    /// Those among them whose signers had ended.
+    uncounted: Vec<Uncounted>,
 }
 
 impl<'a> Archive<'a> {
@@ -104,7 +108,8 @@ impl<'a> Archive<'a> {
         private: &'a RecipientPrivate,
         keys: &[VerifyingKey],
     ) -> Result<Self, Error> {
-        let (mut parts, mut damaged, mut heads) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut parts, mut damaged) = (Vec::new(), Vec::new());
+        let (mut heads, mut uncounted) = (Vec::new(), Vec::new());
         for (name, read) in archive_listing(&opened.repository, LOG)? {
             match read {
                 Ok(part) => parts.push(part),
@@ -113,11 +118,12 @@ impl<'a> Archive<'a> {
         }
         for part in &parts {
             let head = match read_archive(&opened.repository, private, part) {
-                Ok(content) => head_of(&content, keys).map_err(|error| error.to_string()),
+                Ok(content) => head_of(&content, keys),
                 Err(error) => Err(told(error)?),
             };
             match head {
-                Ok(head) => heads.push(head),
+                Ok(HeadOfPart::Counted(head)) => heads.push(head),
+                Ok(HeadOfPart::Uncounted(one)) => uncounted.push(one),
                 Err(why) => damaged.push(format!("`{}`: {why}", part.name())),
             }
         }
@@ -132,6 +138,7 @@ impl<'a> Archive<'a> {
             parts,
             damaged,
             heads,
+            uncounted,
         })
     }
 
@@ -231,7 +238,7 @@ fn verify_export(
 ) -> Result<ExitCode, Error> {
     let opened = Opened::at(instance, args)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
-    let outside = Outside::gather(instance, &opened, &keys)?;
+    let outside = Outside::gather(instance, opened.log(), &keys)?;
     let published = Published::read(&opened.repository)?;
     let mut verifier = Verifier::new(LOG, &outside.heads, &keys);
     let lines = std::fs::File::open(file).map_err(Error::file("cannot read", file))?;
@@ -283,8 +290,25 @@ fn exported(line: &str) -> Result<StoredEntry, String> {
     })
 }
 
-fn head_of(content: &ArchivedEntries, keys: &[VerifyingKey]) -> Result<Head, Error> {
-    Ok(SignedHead::from_json(&content.signed_head)?.verify(keys)?)
+/// What the head of a part is worth. Entries are held against the other heads as well, so one that does not count
+/// takes nothing from them.
+enum HeadOfPart {
+    Counted(Head),
+    Uncounted(Uncounted),
+}
+
+fn head_of(content: &ArchivedEntries, keys: &[VerifyingKey]) -> Result<HeadOfPart, String> {
+    let signed = SignedHead::from_json(&content.signed_head).map_err(|error| error.to_string())?;
+    match signed.verify(keys) {
+        Ok(head) => Ok(HeadOfPart::Counted(head)),
+        Err(error) => match uncounted_head(&signed, &error) {
+            Some(one) => Ok(HeadOfPart::Uncounted(Uncounted {
+                what: "heads in the archive",
+                ..one
+            })),
+            None => Err(error.to_string()),
+        },
+    }
 }
 
 /// The next entry, and what it records of signing keys against what the repository holds.

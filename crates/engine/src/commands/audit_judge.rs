@@ -2,13 +2,13 @@
 //! `bre verify repository`, which reads all of it back.
 
 use audit::{
-    Checkpoint, Entry, Hash, Head, HeadError, KeyStatement, Note, NoteKey, Says, SignatureKind,
-    SignedHead, StatementError, Thinning, ThinningError, TileId, VerifyingKey, read_tile,
+    Checkpoint, Entry, Hash, Head, HeadError, KeyStatement, Note, NoteError, Says, SignedHead,
+    SignedPlace, StatementError, Thinning, ThinningError, TileId, VerifyingKey, read_tile,
 };
 use repository::{
     Repository,
     archive::{ArchivePart, ArchivedEntries},
-    read_back::{AuditReader, Evidence, EvidenceSource, ObjectClass},
+    read_back::{AuditReader, Evidence, EvidenceSource, HeadSaid, ObjectClass},
 };
 
 use crate::{
@@ -47,12 +47,17 @@ impl AuditJudge {
         }
     }
 
-    /// `false`: signed by a key that is not here.
-    fn signed(&self, bytes: &[u8]) -> Result<(Head, bool), String> {
+    /// And why it proves nothing: signed by a key that is not here, or that had ended.
+    fn signed(&self, bytes: &[u8]) -> Result<(Head, Option<String>), String> {
         let signed = SignedHead::from_json(bytes).map_err(|error| error.to_string())?;
         match signed.verify(&self.trusted) {
-            Ok(head) => Ok((head, true)),
-            Err(HeadError::UnknownKey { .. }) => Ok((signed.claimed().clone(), false)),
+            Ok(head) => Ok((head, None)),
+            Err(HeadError::UnknownKey { .. }) => {
+                Ok((signed.claimed().clone(), Some(UNKNOWN_KEY.to_owned())))
+            }
+            Err(error @ HeadError::Revoked { .. }) => {
+                Ok((signed.claimed().clone(), Some(not_counted(&error))))
+            }
             Err(error) => Err(error.to_string()),
         }
     }
@@ -64,23 +69,21 @@ impl AuditJudge {
         note: &Note,
         read: &Checkpoint,
     ) -> Result<Option<String>, String> {
-        let mut ended = None;
-        for key in &self.trusted {
-            let named = NoteKey::new(&read.origin, SignatureKind::Plain, key.clone());
-            let signed = named.and_then(|named| named.signed(note));
-            match signed.map_err(|error| error.to_string())? {
-                None => {}
-                Some(_) if key.vouches_for(began, read.size) => return Ok(None),
-                Some(_) => ended = Some(key.key_id()),
-            }
-        }
-        match ended {
-            Some(id) => Err(format!(
-                "it is signed by key {id}, which had been ended by then"
-            )),
-            None => Ok(Some(UNKNOWN_KEY.to_owned())),
+        let place = SignedPlace::Log {
+            epoch: began,
+            position: read.size,
+        };
+        match Checkpoint::verify_at(note, &self.trusted, place) {
+            Ok(_) => Ok(None),
+            Err(NoteError::Unsigned) => Ok(Some(UNKNOWN_KEY.to_owned())),
+            Err(error @ NoteError::Revoked { .. }) => Ok(Some(not_counted(&error))),
+            Err(error) => Err(error.to_string()),
         }
     }
+}
+
+fn not_counted(error: &dyn std::fmt::Display) -> String {
+    format!("{error}: it does not count")
 }
 
 /// Parts of a name, the last of them without its folder.
@@ -141,27 +144,24 @@ impl AuditJudge {
 }
 
 impl AuditReader for AuditJudge {
-    fn head(
-        &self,
-        log: &str,
-        epoch: u32,
-        size: u64,
-        bytes: &[u8],
-    ) -> Result<Option<Evidence>, String> {
-        let (head, is_verified) = self.signed(bytes)?;
+    fn head(&self, log: &str, epoch: u32, size: u64, bytes: &[u8]) -> Result<HeadSaid, String> {
+        let (head, unproved) = self.signed(bytes)?;
         if (head.log.to_string().as_str(), head.epoch, head.size) != (log, epoch, size) {
             return Err("it is the head of another place than its name".to_owned());
         }
         // Of another log than the engine's nothing says where it was written.
         let lsn = if log == log_name() { head.lsn } else { 0 };
-        Ok(is_verified.then_some(Evidence {
-            source: EvidenceSource::SignedHead,
-            object: None,
-            timeline: None,
-            epoch,
-            lsn,
-            at_micros: head.at_micros,
-        }))
+        Ok(match unproved {
+            Some(why) => HeadSaid::Nothing(why),
+            None => HeadSaid::Evidence(Evidence {
+                source: EvidenceSource::SignedHead,
+                object: None,
+                timeline: None,
+                epoch,
+                lsn,
+                at_micros: head.at_micros,
+            }),
+        })
     }
 
     fn record(
@@ -174,6 +174,7 @@ impl AuditReader for AuditJudge {
             ObjectClass::Thinning => match Thinning::read(bytes, &self.trusted) {
                 Ok(_) => Ok(None),
                 Err(ThinningError::UnknownKey(_)) => Ok(Some(UNKNOWN_KEY.to_owned())),
+                Err(error @ ThinningError::Revoked { .. }) => Ok(Some(not_counted(&error))),
                 Err(error) => Err(error.to_string()),
             },
             ObjectClass::Tile => {
@@ -267,8 +268,11 @@ mod tests {
                 chain.append(audit::Kind::BackupRun, 1, fields).unwrap();
             }
             let bytes = self.keys[signer].sign(&chain.head(1, 2).unwrap()).to_json();
-            let said = judge.head(&log_name(), 1, size, &bytes)?;
-            Ok(said.is_some())
+            match judge.head(&log_name(), 1, size, &bytes)? {
+                HeadSaid::Evidence(_) => Ok(true),
+                HeadSaid::Nothing(why) if why.contains("revoked") => Err(why),
+                HeadSaid::Nothing(_) => Ok(false),
+            }
         }
 
         fn checkpoint(&self, given: usize, signer: usize, size: u64) -> Result<bool, String> {
@@ -284,7 +288,10 @@ mod tests {
             let first = judge.record(ObjectClass::Origin, "origins/1/00000001", &bytes)?;
             let cosigned = judge.record(ObjectClass::Cosigned, &name, &bytes)?;
             assert_eq!(first, cosigned);
-            Ok(cosigned.is_none())
+            match cosigned {
+                Some(why) if why.contains("revoked") => Err(why),
+                other => Ok(other.is_none()),
+            }
         }
     }
 
@@ -315,7 +322,10 @@ mod tests {
                 "{refused}"
             );
             let refused = world.checkpoint(given, 0, 5).unwrap_err();
-            assert!(refused.contains("had been ended by then"), "{refused}");
+            assert!(
+                refused.contains("revoked from epoch 1, position 5"),
+                "{refused}"
+            );
             assert_eq!(world.head(given, 1, 9), Ok(true));
         }
         // A thief's rotation beside ours: it is named, and what the key here signed is still read.

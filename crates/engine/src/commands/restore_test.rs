@@ -61,6 +61,8 @@ pub(super) fn run(
         binaries: Binaries::find(config.database.binaries.as_deref())?,
         user: OsUser::for_server()?,
         work: work.unwrap_or_else(|| instance.proofs()),
+        instance: instance.clone(),
+        keys: opened.keys.clone(),
     };
     let steps = Steps::shown(json, "restore test").cancelled_by(interrupted()?);
     let record = prover.prove(&id, &steps)?;

@@ -12,6 +12,7 @@ use crate::{
     host::{control::Control, instance::Instance, log::LOG, record::Event},
     keys::{signing, statements, trusted, verifying_key},
     opened::Opened,
+    stored_heads,
     terminal::{self, KeyValue, instant, time},
 };
 
@@ -127,6 +128,11 @@ async fn rotate(
 ) -> Result<(), Error> {
     // What is said of keys is on record, so there has to be somebody who records.
     let control = Control::to(instance)?;
+    if let Some(Some(position)) = ends {
+        let now = tip(&control).await?;
+        let from = place(instance, stored_heads::place(&now), position).await?;
+        no_opening_behind(instance, &verifying_key(&opened.keys)?, from).await?;
+    }
     let rotation = signing::prepare(&opened.keys, &opened.repository, now())?;
     let old_id = rotation.old.key_id();
     record(instance, &rotation.statement, old_id).await?;
@@ -140,6 +146,7 @@ async fn rotate(
                 None => (epoch, size + 1),
                 Some(position) => place(instance, (epoch, size), position).await?,
             };
+            no_opening_behind(instance, &rotation.old, from).await?;
             end(instance, opened, &rotation.old, from).await?;
             Some(from)
         }
@@ -252,6 +259,7 @@ async fn revoke(
     let head = tip(&control).await?;
     let end_of_log = (head.claimed().epoch, head.claimed().size);
     let from = place(instance, end_of_log, from).await?;
+    no_opening_behind(instance, key, from).await?;
     end(instance, opened, key, from).await?;
     let revoked = Revoked {
         key_id: id.to_owned(),
@@ -273,7 +281,55 @@ async fn end(
     from: (u32, u64),
 ) -> Result<(), Error> {
     let statement = signing::revoke(&opened.keys, &opened.repository, key, from, now())?;
-    record(instance, &statement, key.key_id()).await
+    record(instance, &statement, key.key_id()).await?;
+    vouched(instance, opened).await
+}
+
+/// An opening that its key does not vouch for any more would break the chain for ever.
+async fn no_opening_behind(
+    instance: &Instance,
+    key: &VerifyingKey,
+    from: (u32, u64),
+) -> Result<(), Error> {
+    let (database, id) = (instance.running()?.database_url, key.key_id().to_string());
+    let Some((epoch, position)) = services::opened_with(&database, LOG, &id, from).await? else {
+        return Ok(());
+    };
+    Err(Error::Refused {
+        what: "no key was revoked",
+        reason: format!(
+            "key {id} opened epoch {epoch} at position {position}, which is not before position {} of epoch {}: the \
+             log would not verify any more. Revoke it from a later place (--from {}); if that opening is none of ours, \
+             restore the database to before it",
+            from.1,
+            from.0,
+            position + 1
+        ),
+    })
+}
+
+/// What the ended key signed counts no more: a head by the key that signs now takes over, once the repository holds it.
+async fn vouched(instance: &Instance, opened: &Opened) -> Result<(), Error> {
+    let end = tip(&Control::to(instance)?).await?;
+    let end = stored_heads::place(&end);
+    let trusted = trusted(&opened.keys, &opened.repository)?;
+    let asking = async {
+        loop {
+            let newest = stored_heads::newest(&opened.repository, &trusted)?;
+            if newest.iter().any(|head| stored_heads::place(head) >= end) {
+                return Ok::<(), Error>(());
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    };
+    match tokio::time::timeout(TAKEN_PATIENCE, asking).await {
+        Ok(asked) => asked,
+        Err(_) => Err(Error::Failed(format!(
+            "the key was ended, and no head that covers position {} is in the repository yet: look at the WAL stream \
+             (bre status). Until there is one, nothing vouches for what the ended key signed last",
+            end.1
+        ))),
+    }
 }
 
 async fn record(instance: &Instance, statement: &KeyStatement, before: KeyId) -> Result<(), Error> {

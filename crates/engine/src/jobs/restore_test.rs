@@ -107,6 +107,8 @@ impl Task for RestoreTest {
             binaries: moment.binaries.clone().ok_or_else(not_here)?,
             user: moment.user.clone().ok_or_else(not_here)?,
             work: shared.instance.proofs(),
+            instance: shared.instance.clone(),
+            keys: shared.instance.keys(),
         };
         let newest = shared.newest_complete()?.id;
         let record = prover.prove(&newest, &shared.steps(context, "restore test"))?;

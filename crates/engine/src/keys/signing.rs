@@ -14,8 +14,9 @@ use crate::{
     error::Error,
     host::{
         instance::write_whole,
-        log::{self, LOG, log_name},
+        log::{LOG, log_name},
     },
+    stored_heads::newest,
 };
 
 const NEXT: &str = "audit_signing.next.key";
@@ -141,7 +142,7 @@ fn put(repository: &Repository, statement: &KeyStatement) -> Result<(), Error> {
 }
 
 fn newest_size(repository: &Repository) -> Result<u64, Error> {
-    let sizes = log::newest(repository)?.into_iter();
+    let sizes = newest(repository, &[])?.into_iter();
     Ok(sizes.map(|head| head.claimed().size).max().unwrap_or(0))
 }
 

@@ -1,12 +1,20 @@
 //! The restored audit log against the signed heads that lie outside the database, and its quotes priced again.
 
 use assurance::verification::Check;
-use audit::{Head, SignedHead, VerifyingKey};
+use audit::{Head, Verdict, VerifyingKey};
 use recovery::database::{Plan, Recovered};
+use repository::Repository;
 use serde_json::{Value, json};
 use services::{AuditReport, Period};
 
-use crate::{error::Error, host::log::LOG, schema_check::schema_check, scratch::ScratchFolder};
+use crate::{
+    audit_outside::{Extent, Outside},
+    audit_statements,
+    error::Error,
+    host::log::LOG,
+    schema_check::schema_check,
+    scratch::ScratchFolder,
+};
 
 /// Quotes that are priced again: windows of so many entries, spread evenly over the log.
 const WINDOWS: u64 = 8;
@@ -30,13 +38,14 @@ pub(super) enum Replay {
 pub(super) struct Audited<'a> {
     pub(super) database: &'a str,
     pub(super) scratch: &'a ScratchFolder,
+    pub(super) repository: &'a Repository,
     pub(super) trusted: &'a [VerifyingKey],
     pub(super) plan: &'a Plan,
     pub(super) recovered: &'a Recovered,
 }
 
 impl Audited<'_> {
-    pub(super) fn checks(&self, signed: &[SignedHead]) -> Vec<Check> {
+    pub(super) fn checks(&self, outside: &Outside, replay: Replay) -> Vec<Check> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -48,7 +57,7 @@ impl Audited<'_> {
             }
         };
         let url = self.scratch.url(self.database);
-        let (schema, log, entries) = runtime.block_on(self.verify(&url, signed));
+        let (schema, log, entries) = runtime.block_on(self.verify(&url, outside, replay));
         let quotes = runtime.block_on(self.replay(&url, entries));
         vec![schema, log, quotes]
     }
@@ -75,53 +84,72 @@ impl Audited<'_> {
         Ok((inside.clone(), later.cloned().collect()))
     }
 
-    /// What a verification of this copy finds, and how many heads it was held against.
-    async fn report(
+    /// What a verification of this copy finds, how many heads it was held against, and how much of what is known it
+    /// had to hold.
+    pub(super) async fn judge(
         &self,
         url: &str,
-        signed: &[SignedHead],
-    ) -> Result<(AuditReport, usize), Error> {
-        let keys = self.trusted;
-        let all: Vec<Head> = signed
-            .iter()
-            .map(|head| head.verify(keys))
-            .collect::<Result<_, _>>()?;
-        let (heads, _) = self.contained(url, &all, Replay::ToItsEnd).await?;
-        let report = services::verify(url, LOG, &heads, keys).await?;
-        Ok((report, heads.len()))
+        outside: &Outside,
+        replay: Replay,
+    ) -> Result<(AuditReport, usize, Extent), Error> {
+        let (heads, later) = self.contained(url, &outside.heads, replay).await?;
+        let mut report = services::verify(url, LOG, &heads, self.trusted).await?;
+        audit_statements::judge(url, self.repository, outside, &mut report.log).await?;
+        let extent = match replay == Replay::ToItsEnd || !later.is_empty() {
+            true => Extent::Part { later },
+            false => Extent::Whole,
+        };
+        Ok((report, heads.len(), extent))
     }
 
     /// The checks of schema and log, and how many entries there are.
-    async fn verify(&self, url: &str, signed: &[SignedHead]) -> (Check, Check, u64) {
+    async fn verify(&self, url: &str, outside: &Outside, replay: Replay) -> (Check, Check, u64) {
         const NAME: &str = NAMES[1];
-        let (report, heads) = match self.report(url, signed).await {
-            Ok(report) => report,
+        let (mut report, heads, extent) = match self.judge(url, outside, replay).await {
+            Ok(judged) => judged,
             Err(error) => {
                 let failed = |name| Check::failed(name, error.to_string(), Value::Null);
                 return (failed(NAMES[0]), failed(NAME), 0);
             }
         };
         let schema = schema_check(&report.schema);
+        let now_micros = match replay {
+            // What was recorded a minute before its end had a head by then.
+            Replay::ToItsEnd => self.plan.backup.finished_at_micros,
+            Replay::ToTheNewest => jiff::Timestamp::now().as_microsecond(),
+        };
+        let (verdict, beside) = outside.judge(&mut report.log, &extent, now_micros);
         let log = &report.log;
+        let later = match &extent {
+            Extent::Part { later } => later.len(),
+            Extent::Whole => 0,
+        };
         let detail = json!({
             "entries": log.entries, "verified": log.verified, "quotes": report.quotes, "heads": heads,
             "heads_agreed": log.heads_agreed, "covered_to": log.covered_to, "known_losses": log.known_losses.len(),
-            "heads_of_later": signed.len() - heads, "tables": report.tables.verdict,
+            "heads_of_later": later, "tables": report.tables.verdict, "verdict": verdict.name(), "beside": beside,
         });
-        let check = match (log.is_sound(), log.heads_agreed) {
-            (false, _) => {
+        let failed = |why: String| Check::failed(NAME, why, detail.clone());
+        let check = match verdict {
+            Verdict::Rewritten | Verdict::Cut => {
                 let reason = log.reason.clone().unwrap_or_default();
                 let place = log.first_bad.map_or(String::new(), |bad| {
                     format!("epoch {} position {}: ", bad.epoch, bad.position)
                 });
-                Check::failed(NAME, format!("{place}{reason}"), detail)
+                failed(format!("{place}{reason}"))
             }
-            (true, 0) if log.known_losses.is_empty() => Check::failed(
-                NAME,
-                "it is sound by itself, but no signed head outside the database vouches for it",
-                detail,
+            Verdict::Unanchored => failed(
+                "it is sound by itself, but no signed head outside the database vouches for it"
+                    .to_owned(),
             ),
-            (true, _) => Check::passed(NAME, detail),
+            Verdict::Sound | Verdict::KnownLoss => Check::passed(NAME, detail),
+            Verdict::SoundUpTo => Check {
+                warnings: vec![format!(
+                    "no signed head covers what follows position {}",
+                    log.covered_to
+                )],
+                ..Check::passed(NAME, detail)
+            },
         };
         (schema, check, log.entries)
     }

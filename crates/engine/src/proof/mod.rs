@@ -8,6 +8,7 @@ mod priority;
 mod record;
 mod second_road;
 
+use audited::Replay;
 pub(crate) use record::{Record, event};
 pub(crate) use second_road::{Copied, Reach};
 
@@ -28,8 +29,9 @@ use repository::{
 use serde_json::json;
 
 use crate::{
+    audit_outside::Outside,
     error::Error,
-    host::{log, progress::Steps},
+    host::{instance::Instance, progress::Steps},
     restored::Source,
     scratch::{Claim, ScratchFolder},
 };
@@ -45,6 +47,10 @@ pub(crate) struct Prover {
     pub(crate) user: OsUser,
     /// Where the scratch folder is made.
     pub(crate) work: std::path::PathBuf,
+    /// What it says of further repositories, and the folder with the keys: the log is held against all that is known
+    /// of it.
+    pub(crate) instance: Instance,
+    pub(crate) keys: std::path::PathBuf,
 }
 
 impl Prover {
@@ -58,14 +64,15 @@ impl Prover {
         let mut claim = None;
         let scratch = ScratchFolder::claim(&self.work, &self.user, &self.repository)?;
         // Before the plan: whatever was signed by now must be in a restore to the newest WAL.
-        let heads = log::stored(&self.repository)?;
+        let beside = (&self.repository, self.keys.as_path());
+        let outside = Outside::gather(&self.instance, beside, &self.trusted)?;
         let began = Instant::now();
         let mut record = Record::begin(backup);
         let target = target(backup, &backups);
         let came =
             self.try_to_bring_back(backup, target, &scratch, steps, &mut record, &mut claim)?;
         if let Some(recovered) = came {
-            self.examine(&scratch, &recovered, heads, steps, &mut record)?;
+            self.examine(&scratch, &recovered, &outside, steps, &mut record)?;
         }
         if steps.is_cancelled() {
             return Err(interrupted());
@@ -149,7 +156,7 @@ impl Prover {
         &self,
         scratch: &ScratchFolder,
         (plan, recovered): &(Plan, Recovered),
-        heads: Vec<audit::SignedHead>,
+        outside: &Outside,
         steps: &Steps,
         record: &mut Record,
     ) -> Result<(), Error> {
@@ -185,16 +192,30 @@ impl Prover {
         let audited = audited::Audited {
             database: &database,
             scratch,
+            repository: &self.repository,
             trusted: &self.trusted,
             plan,
             recovered,
         };
+        let replay = match self.reaches_the_newest(plan) {
+            true => Replay::ToTheNewest,
+            false => Replay::ToItsEnd,
+        };
         record.extend(match is_engine {
-            true => audited.checks(&heads),
+            true => audited.checks(outside, replay),
             false => audited::not_an_engine(),
         });
         drop(server);
         Ok(())
+    }
+}
+
+impl Prover {
+    /// Whether there is no WAL behind the end of this replay, on any timeline: all that was signed must be in it.
+    fn reaches_the_newest(&self, way: &Plan) -> bool {
+        let newest = plan(&self.repository, &self.private, Target::latest());
+        let is_last = newest.is_ok_and(|newest| newest.timeline == way.timeline);
+        is_last && way.target == Target::latest().on_timeline(way.timeline) && way.beyond.is_none()
     }
 }
 

@@ -14,10 +14,9 @@ use super::{
     chosen, no_verdict,
 };
 use crate::{
-    audit_outside::{Beside, Extent, Outside},
-    audit_statements,
+    audit_outside::{Beside, Outside},
     error::Error,
-    host::{log::LOG, progress::Steps},
+    host::progress::Steps,
     scratch::{Claim, ScratchFolder},
 };
 
@@ -119,6 +118,7 @@ impl Prover {
         let audited = Audited {
             database: &database,
             scratch,
+            repository: &self.repository,
             trusted: &self.trusted,
             plan: &plan,
             recovered: &recovered,
@@ -126,7 +126,11 @@ impl Prover {
         // WAL behind a hole that is on record does not come back: this copy ends before it by its nature.
         let is_part = is_of_backup || plan.beyond.is_some();
         let url = scratch.url(&database);
-        let judged = crate::host::runtime::wait(self.judge(&audited, &url, outside, is_part));
+        let replay = match is_part {
+            true => Replay::ToItsEnd,
+            false => Replay::ToTheNewest,
+        };
+        let judged = crate::host::runtime::wait(audited.judge(&url, outside, replay));
         drop(server);
         let (mut report, heads, extent) = judged?;
         let now_micros = match is_of_backup {
@@ -148,28 +152,6 @@ impl Prover {
             replayed_to: Lsn(recovered.switch_lsn).to_string(),
             seconds: 0.0,
         })
-    }
-
-    /// The report, how many heads it was held against, and how much of what is known it had to hold.
-    async fn judge(
-        &self,
-        audited: &Audited<'_>,
-        url: &str,
-        outside: &Outside,
-        is_part: bool,
-    ) -> Result<(AuditReport, usize, Extent), Error> {
-        let replay = match is_part {
-            true => Replay::ToItsEnd,
-            false => Replay::ToTheNewest,
-        };
-        let (heads, later) = audited.contained(url, &outside.heads, replay).await?;
-        let mut report = services::verify(url, LOG, &heads, &self.trusted).await?;
-        audit_statements::judge(url, &self.repository, outside, &mut report.log).await?;
-        let extent = match is_part || !later.is_empty() {
-            true => Extent::Part { later },
-            false => Extent::Whole,
-        };
-        Ok((report, heads.len(), extent))
     }
 }
 

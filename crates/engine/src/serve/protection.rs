@@ -24,8 +24,8 @@ use crate::{
     error::Error,
     heads::Publisher,
     health::StreamMonitor,
-    host::{database::SLOT, instance::Instance, log},
-    keys, public_log,
+    host::{database::SLOT, instance::Instance},
+    keys, public_log, stored_heads,
     up::{
         backups::Reading,
         plan::{Host, Plan},
@@ -130,6 +130,7 @@ impl Protection {
             return Ok(Arc::new(InMemory {
                 anchors: Anchors::open(&instance.keys(), "")?,
                 damage: anchors::noted_damage(&instance.keys()),
+                left_at: anchors::noted_end(&instance.keys()),
             }));
         };
         let publisher = Arc::new(Publisher::prepare(
@@ -143,7 +144,7 @@ impl Protection {
         guarded.carriers = Some(Carriers::start(
             config,
             &publisher.anchors,
-            self.signing.verifying_key(),
+            &guarded.own.repository,
         ));
         Ok(publisher)
     }
@@ -164,9 +165,12 @@ impl Protection {
             .transpose()
     }
 
-    pub(super) fn heads(&self) -> Result<Vec<SignedHead>, Error> {
+    pub(super) fn heads(&self, instance: &Instance) -> Result<Vec<SignedHead>, Error> {
         match &self.guarded {
-            Some(guarded) => log::newest(&guarded.own.repository),
+            Some(guarded) => {
+                let repository = &guarded.own.repository;
+                stored_heads::newest(repository, &keys::trusted(&instance.keys(), repository)?)
+            }
             None => Ok(Vec::new()),
         }
     }
@@ -343,6 +347,7 @@ fn backup_connection(config: &Config) -> Result<ConnectOptions, Error> {
 struct InMemory {
     anchors: Anchors,
     damage: Option<String>,
+    left_at: Option<SignedHead>,
 }
 
 impl HeadPublisher for InMemory {
@@ -362,6 +367,7 @@ impl HeadPublisher for InMemory {
             anchors: file.head().ok().flatten().into_iter().collect(),
             claimed: file.claim(),
             damage: self.damage.clone(),
+            left_at: self.left_at.clone(),
             ..KnownLog::default()
         }
     }
@@ -373,6 +379,12 @@ impl HeadPublisher for InMemory {
     fn note_damage(&self, reason: Option<&str>) -> Result<(), String> {
         self.anchors
             .note_damage(reason)
+            .map_err(|error| error.to_string())
+    }
+
+    fn note_end(&self, head: &SignedHead) -> Result<(), String> {
+        self.anchors
+            .note_end(head)
             .map_err(|error| error.to_string())
     }
 }

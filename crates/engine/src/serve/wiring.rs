@@ -47,7 +47,7 @@ pub(super) fn services_config(
             log: LOG,
             signing_key: protection.signing_key(),
             publisher: protection.publisher(instance, config, args.restored.is_some())?,
-            heads: protection.heads()?,
+            heads: protection.heads(instance)?,
             trusted: protection.trusted(instance)?,
             public: protection.public_log(config)?,
             look_every: config.audit.look_seconds.every(),

@@ -175,7 +175,7 @@ impl Supervisor {
         self.carriers = Some(Carriers::start(
             &self.config,
             &publisher.anchors,
-            self.keys.signing.verifying_key(),
+            &self.repository,
         ));
         let config =
             wiring::services_config(self, listener, control, book, recovery.clone(), publisher)?;

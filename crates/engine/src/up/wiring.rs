@@ -13,9 +13,9 @@ use crate::{
     heads::Publisher,
     host::{
         database::{OWNER, SERVICE},
-        log::{self, LOG},
+        log::LOG,
     },
-    keys, public_log,
+    keys, public_log, stored_heads,
 };
 
 pub(super) fn services_config(
@@ -27,6 +27,7 @@ pub(super) fn services_config(
     publisher: Arc<Publisher>,
 ) -> Result<ServicesConfig, Error> {
     let _inside = supervisor.runtime.enter();
+    let trusted = keys::trusted(&supervisor.instance.keys(), &supervisor.repository)?;
     let socket = |error: std::io::Error| Error::Failed(format!("cannot listen: {error}"));
     Ok(ServicesConfig {
         services: ServiceSet::all(),
@@ -43,8 +44,8 @@ pub(super) fn services_config(
             log: LOG,
             signing_key: Arc::clone(&supervisor.keys.signing),
             publisher,
-            heads: log::newest(&supervisor.repository)?,
-            trusted: keys::trusted(&supervisor.instance.keys(), &supervisor.repository)?,
+            heads: stored_heads::newest(&supervisor.repository, &trusted)?,
+            trusted,
             public: Some(public_log::config(
                 &supervisor.config,
                 &supervisor.repository,

@@ -48,7 +48,7 @@ const TABLES: [&str; 4] = ["audit_log", "quotes", "locates", "availability_ledge
 
 impl Instance {
     /// As a superuser can, past the triggers, which are then as they were.
-    fn past_triggers(&self, sql: &str) {
+    pub(crate) fn past_triggers(&self, sql: &str) {
         let all = |what: &str| {
             TABLES
                 .map(|table| format!("ALTER TABLE {table} {what} TRIGGER append_only; "))
@@ -67,21 +67,21 @@ impl Instance {
     }
 
     /// What `bre verify audit` says, in a word, a number and whole.
-    fn judged(&self) -> (String, i32, Value) {
+    pub(crate) fn judged(&self) -> (String, i32, Value) {
         let output = self.bre(&["verify", "audit"]);
         let report = output.parsed();
         let word = report["verdict"].as_str().unwrap_or_default().to_owned();
         (word, output.code.unwrap_or(-1), report)
     }
 
-    fn is_judged(&self, word: &str, code: i32) -> Value {
+    pub(crate) fn is_judged(&self, word: &str, code: i32) -> Value {
         let (found, ended, report) = self.judged();
         assert_eq!((found.as_str(), ended), (word, code), "{report}");
         report
     }
 
     /// The repository holds a head of this position or a later one, and so does the anchor.
-    fn wait_signed(&self, position: u64) {
+    pub(crate) fn wait_signed(&self, position: u64) {
         let file = self.data().join("keys/audit_anchor-1.json");
         let signed = within(PATIENCE, || {
             let anchor: Value = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
@@ -90,7 +90,7 @@ impl Instance {
         assert!(signed.is_some(), "no anchor at {position}");
     }
 
-    fn wait_damaged(&self, words: &str) {
+    pub(crate) fn wait_damaged(&self, words: &str) {
         let told = within(PATIENCE, || {
             let health = self.get("/api/v1/health").body;
             let degraded = health["degraded"].as_array()?.clone();
@@ -110,7 +110,7 @@ impl Instance {
         assert!(refused.is_some(), "{}", self.locate().text);
     }
 
-    fn wait_epoch(&self) -> u64 {
+    pub(crate) fn wait_epoch(&self) -> u64 {
         let epoch = within(PATIENCE, || {
             let located = self.locate();
             (located.status == 200).then(|| located.body["audit"]["epoch"].as_u64().unwrap())
@@ -119,7 +119,7 @@ impl Instance {
     }
 }
 
-fn position(quote: &Value) -> u64 {
+pub(crate) fn position(quote: &Value) -> u64 {
     quote["audit"]["position"].as_u64().unwrap()
 }
 
@@ -211,6 +211,20 @@ fn what_disappears_while_the_engine_runs_is_told_and_stops_the_writer_until_a_pe
 }
 
 impl Instance {
+    /// The checkpoint of that origin, once it has so many entries, with its tiles as an outsider reads them.
+    fn follow_log(&self, origin: u32, size: u64) -> Value {
+        let at = format!("{}/log/log-1/{origin}", self.ready("url"));
+        let key = self.data().join("keys/audit_signing.pub");
+        let key = key.to_str().unwrap();
+        let followed = within(PATIENCE, || {
+            let output = self.bre(&["audit", "follow", &at, "--key", key]);
+            (output.code == Some(0))
+                .then(|| output.parsed())
+                .filter(|followed| followed["size"].as_u64() >= Some(size))
+        });
+        followed.unwrap_or_else(|| panic!("origin {origin} has no {size} entries: {}", self.log()))
+    }
+
     fn continue_log(&mut self) {
         self.spawn_with(&["--continue-log", "--yes-all-is-lost"]);
         self.wait_ready();
@@ -259,16 +273,23 @@ fn entries_that_a_person_has_let_go_of_are_a_known_loss_and_no_others_are() {
     assert_eq!(report["tables"]["verdict"], "as_recorded", "{report}");
     assert_eq!(
         report["tables"]["not_covered_before"]["position"].as_u64(),
-        Some(last + 2),
+        opening["position"].as_u64().map(|position| position + 1),
         "{report}"
     );
     assert_eq!(report["entries"], report["verified"], "{report}");
     let after = position(&instance.quote("AAPL"));
     instance.wait_signed(after);
+    // Outsiders continue with the tree of what is left, which says what it follows and where it begins.
+    let shown = instance.follow_log(2, after - last + 1);
+    assert_eq!(shown["begins_behind"].as_u64(), Some(last - 1), "{shown}");
+    let left = shown["left_behind"].as_str().unwrap();
+    assert!(left.contains("/log-1/1 "), "{shown}");
     instance.stop_cleanly();
     instance.up();
     instance.wait_epoch();
     instance.is_judged("known_loss", 10);
+    let after = position(&instance.quote("GME"));
+    instance.follow_log(2, after - last + 1);
     instance.past_triggers(&gone(last, last));
     instance.is_judged("cut", 8);
 }

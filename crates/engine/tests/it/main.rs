@@ -25,6 +25,7 @@ mod quote;
 mod repository_away;
 mod repository_keys;
 mod restore;
+mod revocation;
 mod roads;
 mod s3;
 mod services;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use audit::{Checkpoint, InclusionProof, Note, NoteKey, VerifyingKey};
+use audit::{Checkpoint, InclusionProof, Note, NoteKey, SignedPlace, VerifyingKey};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -186,7 +186,12 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
     let watching = instance.folder.start(&run);
     let cosigned =
         within(PATIENCE, || instance.checkpoint("1/cosigned", &first)).expect("a cosignature");
-    assert!(witness.signed(&cosigned.1).unwrap().is_some());
+    assert!(
+        witness
+            .signed(&cosigned.1, SignedPlace::Nowhere)
+            .unwrap()
+            .is_some()
+    );
     let kept = instance.repository().join("cosigned/1");
     assert!(std::fs::read_dir(kept).unwrap().next().is_some());
 

@@ -110,6 +110,15 @@ fn every_road_uses_what_is_known_outside_and_says_what_it_does_not_reach() {
     let rolled = instance.road(&[&["--from-wal"][..], &elsewhere].concat(), "cut", 8);
     says(&rolled, "reason", "the tail was cut");
     says(&rolled, "not_compared", "the anchor of the engine's host");
+    // A restore test is held against the same.
+    let test = [&["restore-test", "run"][..], &elsewhere].concat();
+    let test = instance.bre(&test).exits(1).parsed();
+    let checks = test["checks"].as_array().unwrap();
+    let of_log = checks.iter().find(|check| check["name"] == "audit_log");
+    let of_log = of_log.unwrap_or_else(|| panic!("{test:#}"));
+    assert_eq!(of_log["detail"]["verdict"], "cut", "{test:#}");
+    says(of_log, "why", "the tail was cut");
+    says(&of_log["detail"]["beside"], "anchors", "\"far\"");
     let gone = instance.folder.join("gone");
     std::fs::rename(&far, &gone).unwrap();
     // No one of them remembers: what could not be asked is told.

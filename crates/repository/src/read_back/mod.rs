@@ -35,17 +35,19 @@ use crate::store::ObjectInfo;
 /// Findings and notes of one class; a repository that lost a disk has millions, and the first of them say what happened.
 const NAMED_MAX: usize = 200;
 
+/// What a signed head says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeadSaid {
+    /// Of the WAL that was here.
+    Evidence(Evidence),
+    /// It proves nothing, and why: signed by a key that is not here, or that had ended.
+    Nothing(String),
+}
+
 /// Says what only the audit log's own format knows; `Err`: what is wrong, in words.
 pub trait AuditReader: Sync + std::fmt::Debug {
-    /// A signed head by the parts of its name and its bytes; what it proves about the WAL that was here.
-    /// `None` when nobody here can tell whether it is signed.
-    fn head(
-        &self,
-        log: &str,
-        epoch: u32,
-        size: u64,
-        bytes: &[u8],
-    ) -> Result<Option<Evidence>, String>;
+    /// A signed head by the parts of its name and its bytes.
+    fn head(&self, log: &str, epoch: u32, size: u64, bytes: &[u8]) -> Result<HeadSaid, String>;
     /// An object of another class that belongs to the audit log: a thinning, a tile, a checkpoint, a statement about a
     /// key. `Ok(Some)`: what this host cannot tell of it.
     fn record(

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Evidence, EvidenceSource, ManifestFacts, ObjectClass, Outcome, REMEDY_COPY, Reading};
+use super::{
+    Evidence, EvidenceSource, HeadSaid, ManifestFacts, ObjectClass, Outcome, REMEDY_COPY, Reading,
+};
 use crate::backup::Proof;
 use crate::error::{Error, Result};
 use crate::heads::HeadName;
@@ -228,7 +230,7 @@ impl Reading<'_> {
     }
 
     /// What a head says, by its place in `heads/` or beside it.
-    fn said_by_head(&self, name: &str, place: &str) -> Result<Option<Evidence>> {
+    fn said_by_head(&self, name: &str, place: &str) -> Result<HeadSaid> {
         let bytes = self.get(name)?;
         let head = HeadName::parse(place)
             .ok_or_else(|| Error::damaged(name, 0, "its name holds no epoch and size"))?;
@@ -240,10 +242,12 @@ impl Reading<'_> {
     }
 
     pub(super) fn head(&self, name: &str) -> Result<Outcome> {
-        let Some(mut evidence) = self.said_by_head(name, name)? else {
-            let what = "it is signed by a key that is not here: it proves nothing";
-            self.note(ObjectClass::Head, name, what, REMEDY_KEY);
-            return Ok(Outcome::Read);
+        let mut evidence = match self.said_by_head(name, name)? {
+            HeadSaid::Evidence(evidence) => evidence,
+            HeadSaid::Nothing(why) => {
+                self.note(ObjectClass::Head, name, &why, REMEDY_KEY);
+                return Ok(Outcome::Read);
+            }
         };
         evidence.source = EvidenceSource::SignedHead;
         evidence.object = Some(name.to_owned());

@@ -18,17 +18,11 @@ const LAST_MICROS: i64 = 60_000_000;
 struct Heads;
 
 impl AuditReader for Heads {
-    fn head(
-        &self,
-        log: &str,
-        epoch: u32,
-        size: u64,
-        bytes: &[u8],
-    ) -> Result<Option<Evidence>, String> {
+    fn head(&self, log: &str, epoch: u32, size: u64, bytes: &[u8]) -> Result<HeadSaid, String> {
         let text = std::str::from_utf8(bytes).ok();
         let lsn: Option<u64> = text.and_then(|text| text.strip_suffix('.')?.parse().ok());
         let lsn = lsn.ok_or_else(|| format!("head {log} {epoch} {size} is none"))?;
-        Ok(Some(Evidence {
+        Ok(HeadSaid::Evidence(Evidence {
             source: EvidenceSource::SignedHead,
             object: None,
             timeline: None,

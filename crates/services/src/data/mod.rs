@@ -50,7 +50,7 @@ pub use losses::{Loss, losses};
 pub(crate) use losses::{losses_in, openings_in};
 pub(crate) use migrations::migrate;
 pub use newest::RATES as NEWEST_RATES;
-pub use openings::{openings, periods};
+pub use openings::{opened_with, openings, periods};
 pub use placed::{Place, places};
 pub(crate) use quotes::{QuoteFacts, QuoteRecord, RecordedQuote};
 pub(crate) use reading::keys as read_keys;

@@ -11,6 +11,27 @@ use crate::domain::time::micros;
 
 /// Epoch and timeline of every opening that can be read, in the order of positions.
 pub async fn openings(database: &str, log: u16) -> Result<Vec<(u32, u32)>, DatabaseError> {
+    let entries = opening_entries(database, log).await?;
+    let opening = |entry: &Entry| Some((entry.epoch, entry.fields.get("timeline")?.parse().ok()?));
+    Ok(entries.iter().filter_map(opening).collect())
+}
+
+/// Epoch and position of the last opening at that place or behind it that says to be signed by that key.
+pub async fn opened_with(
+    database: &str,
+    log: u16,
+    key_id: &str,
+    from: (u32, u64),
+) -> Result<Option<(u32, u64)>, DatabaseError> {
+    let entries = opening_entries(database, log).await?;
+    let of_key = entries
+        .iter()
+        .filter(|entry| entry.fields.get("key_id") == Some(key_id))
+        .map(|entry| (entry.epoch, entry.position));
+    Ok(of_key.filter(|place| *place >= from).max())
+}
+
+async fn opening_entries(database: &str, log: u16) -> Result<Vec<Entry>, DatabaseError> {
     let failed = DatabaseError::query("reading where the epochs begin");
     let session = Verifying::begin(database).await?;
     let sql = format!(
@@ -25,15 +46,9 @@ pub async fn openings(database: &str, log: u16) -> Result<Vec<(u32, u32)>, Datab
         .map_err(&failed)?;
     let bytes = |row: &Row| row.try_get::<_, Vec<u8>>(0);
     let openings: Result<Vec<Vec<u8>>, _> = rows.iter().map(bytes).collect();
-    let opening = |bytes: &Vec<u8>| {
-        let entry = Entry::parse(&expand(bytes)).ok()?;
-        Some((entry.epoch, entry.fields.get("timeline")?.parse().ok()?))
-    };
-    Ok(openings
-        .map_err(&failed)?
-        .iter()
-        .filter_map(opening)
-        .collect())
+    let entry = |bytes: &Vec<u8>| Entry::parse(&expand(bytes)).ok();
+    let openings = openings.map_err(&failed)?;
+    Ok(openings.iter().filter_map(entry).collect())
 }
 
 /// When the entries of each stretch, from one position up to and with another, were recorded.

@@ -17,6 +17,8 @@ pub struct KnownLog {
     pub continue_log: bool,
     /// What was found damaged and no person has looked at yet.
     pub damage: Option<String>,
+    /// The end of the log as the process left it that found the damage.
+    pub left_at: Option<SignedHead>,
 }
 
 /// Durable before an opening is committed, so that its number is never used again.

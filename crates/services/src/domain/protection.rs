@@ -16,6 +16,10 @@ pub trait HeadPublisher: Send + Sync + fmt::Debug {
     fn known(&self) -> KnownLog {
         KnownLog::default()
     }
+    /// Whose signatures count, as it is said now. `None`: what was said at the start holds.
+    fn trusted(&self) -> Result<Option<Vec<audit::VerifyingKey>>, String> {
+        Ok(None)
+    }
     /// From here on no other epoch has this number, whatever becomes of this one. Durable when it returns.
     fn claim(&self, _: &Claim) -> Result<(), String> {
         Ok(())
@@ -31,6 +35,10 @@ pub trait HeadPublisher: Send + Sync + fmt::Debug {
     }
     /// Writes down what was found damaged, or that a person has looked at it: it holds across starts.
     fn note_damage(&self, _: Option<&str>) -> Result<(), String> {
+        Ok(())
+    }
+    /// Keeps the end of a log that is damaged beside that note. It is not published, and vouches for nothing.
+    fn note_end(&self, _: &audit::SignedHead) -> Result<(), String> {
         Ok(())
     }
     /// Lets go of old heads (audit_log.md §5). `named`: epochs and sizes that openings name.

@@ -25,13 +25,25 @@ const ROWS: u64 = 8192;
 struct Grown {
     origin: Origin,
     extensions: Vec<String>,
-    openings: Vec<EpochRecord>,
+    /// The epochs of its entries, and where each begins.
+    begins: Vec<(u32, u64)>,
     epoch: u32,
+    /// The tree begins behind this position: what was before is gone, in part, with its hashes.
+    behind: u64,
     tree: TileTree,
+    /// Hash of the last entry in the tree.
+    last: Option<Hash>,
     /// The origin's first checkpoint is in the repository.
     first_is_kept: bool,
     /// As they are shown.
     keys: Vec<VerifyingKey>,
+}
+
+impl Grown {
+    /// The position of the last entry in the tree.
+    fn end(&self) -> u64 {
+        self.behind + self.tree.size()
+    }
 }
 
 impl PublicLog {
@@ -110,18 +122,17 @@ impl PublicLog {
                 return Ok(false);
             };
             let began = Origin::began_by(&openings);
+            let begins = self.begins(client, &openings).await?;
             *grown = match grown.take() {
-                Some(before)
-                    if before.origin.began == began && before.tree.size() <= claimed.size =>
-                {
+                Some(before) if before.origin.began == began && before.end() <= claimed.size => {
                     Some(Grown {
-                        openings,
+                        begins,
                         epoch: claimed.epoch,
                         ..before
                     })
                 }
                 _ => Some(
-                    self.resume(openings, claimed.epoch, began, claimed.size)
+                    self.resume((openings, begins), claimed.epoch, began, claimed.size)
                         .await?,
                 ),
             };
@@ -129,17 +140,14 @@ impl PublicLog {
         let Some(grown) = grown.as_mut() else {
             return Ok(false);
         };
-        if grown.tree.size() > claimed.size {
+        if grown.end() > claimed.size {
             return Ok(false);
         }
         let tree = self.grow(client, grown, head).await?;
-        let Some(tree) = tree else {
-            return Ok(false);
-        };
         let note = Checkpoint {
             origin: grown.origin.to_string(),
-            size: claimed.size,
-            root: claimed.root,
+            size: tree.size(),
+            root: tree.root(),
             extensions: grown.extensions.clone(),
         };
         let note = note
@@ -148,6 +156,7 @@ impl PublicLog {
         let published = Arc::new(Published {
             origin: grown.origin.clone(),
             head: head.clone(),
+            behind: grown.behind,
             partial: tree.partial().map(|tile| (tile.id, tile.hashes)).collect(),
             note,
         });
@@ -161,7 +170,7 @@ impl PublicLog {
             on_a_thread(move || log.show_keys()).await?;
             grown.keys = keys;
         }
-        grown.tree = tree;
+        (grown.tree, grown.last) = (tree, Some(claimed.last_hash));
         self.published.store(Some(published));
         Ok(true)
     }
@@ -190,9 +199,35 @@ impl PublicLog {
         Ok(is_here.then_some(openings))
     }
 
+    /// The opening of the epoch right behind a hole may be gone with the others: its first entry says which it is.
+    async fn begins(
+        &self,
+        client: &Client,
+        openings: &[EpochRecord],
+    ) -> Result<Vec<(u32, u64)>, String> {
+        let all = openings.iter().map(|it| (it.epoch, it.position));
+        let behind = Origin::begins_behind(openings);
+        if behind == 0 {
+            return Ok(all.collect());
+        }
+        let first = behind + 1;
+        let sql =
+            "SELECT epoch FROM audit_log WHERE log = $1 AND position = $2 ORDER BY epoch LIMIT 1";
+        let position = i64::try_from(first).unwrap_or(i64::MAX);
+        let row = client
+            .query_opt(sql, &[&self.log.cast_signed(), &position])
+            .await
+            .map_err(|error| crate::data::describe(&error))?;
+        let epoch = row.and_then(|row| u32::try_from(row.get::<_, i32>(0)).ok());
+        let epoch = epoch
+            .ok_or_else(|| format!("entry {first} is not in the database: run bre verify audit"))?;
+        let later = all.filter(|(_, position)| *position > first);
+        Ok(std::iter::once((epoch, first)).chain(later).collect())
+    }
+
     async fn resume(
         self: &Arc<Self>,
-        openings: Vec<EpochRecord>,
+        (openings, begins): (Vec<EpochRecord>, Vec<(u32, u64)>),
         epoch: u32,
         began: u32,
         size: u64,
@@ -205,17 +240,22 @@ impl PublicLog {
                 began,
             };
             let published = log.store.origins()?;
-            let extensions = log.left_behind(&openings, began, &published)?;
-            let tree = log.resume_tree(began, size)?;
+            let left = log.left_behind(&openings, began, &published)?;
+            let behind = Origin::begins_behind(&openings);
+            let line = audit::begins_behind_line(behind);
+            let left = left.iter().map(ToString::to_string);
+            let (tree, last) = log.resume_tree(began, size.saturating_sub(behind))?;
             log.refill(began, tree.size())?;
             log.show_origins(&published, began)?;
             log.show_keys()?;
             Ok(Grown {
                 origin,
-                extensions: extensions.iter().map(ToString::to_string).collect(),
-                openings,
+                extensions: left.chain(line).collect(),
+                begins,
                 epoch,
+                behind,
                 tree,
+                last,
                 first_is_kept: published.contains(&began),
                 keys: log.heads.trusted(),
             })
@@ -247,8 +287,12 @@ impl PublicLog {
             .rfind(|k| **k <= newest.epoch)
             .copied()
             .unwrap_or(1);
+        // The opening names its last hash alone; the root is worth as much as the head's signature.
         let head = self.store.head(newest.epoch, newest.size)?;
-        let head = head.filter(|head| head.claimed().last_hash == newest.hash);
+        let trusted = self.heads.trusted();
+        let head = head.filter(|head| {
+            head.claimed().last_hash == newest.hash && head.verify(&trusted).is_ok()
+        });
         Ok(Some(LeftBehind {
             origin: Origin {
                 name: self.name.clone(),
@@ -263,7 +307,7 @@ impl PublicLog {
 
     /// The tree as far as its full tiles are kept. Those of one level are put in order, and above before below, so the ones that are
     /// there are the first ones.
-    fn resume_tree(&self, began: u32, size: u64) -> Result<TileTree, String> {
+    fn resume_tree(&self, began: u32, size: u64) -> Result<(TileTree, Option<Hash>), String> {
         let tile = |id: TileId| -> Result<Option<Vec<Hash>>, String> {
             let bytes = self.store.tile(began, id)?;
             Ok(bytes.and_then(|bytes| audit::read_tile(id, &bytes)))
@@ -279,7 +323,12 @@ impl PublicLog {
         let resumed = TileTree::resume(kept * TILE_WIDTH, Vec::new(), |id| {
             tile(id)?.ok_or_else(|| format!("{} is missing from the repository", id.path()))
         })?;
-        resumed.ok_or_else(|| "a tree of full tiles has no rest".to_owned())
+        let resumed = resumed.ok_or_else(|| "a tree of full tiles has no rest".to_owned())?;
+        let last = match kept.checked_sub(1) {
+            Some(index) => tile(TileId::full(0, index))?,
+            None => None,
+        };
+        Ok((resumed, last.and_then(|hashes| hashes.last().copied())))
     }
 
     /// Full tiles that the folder has not got.
@@ -339,22 +388,24 @@ impl PublicLog {
         self.folder.put(&Resource::keys(self.log), text.as_bytes())
     }
 
-    /// The tree at the head, its new full tiles written. `None`: the head is none of this log.
+    /// The tree at the head, its new full tiles written.
     async fn grow(
         self: &Arc<Self>,
         client: &Client,
         grown: &Grown,
         head: &SignedHead,
-    ) -> Result<Option<TileTree>, String> {
+    ) -> Result<TileTree, String> {
         let claimed = head.claimed();
-        let (from, to) = (grown.tree.size(), claimed.size);
-        let stretches = stretches(&grown.openings, from, to);
+        let (from, to) = (grown.end(), claimed.size);
+        let stretches = stretches(&grown.begins, from, to);
         let began = grown.origin.began;
         let mut tree = grown.tree.clone();
-        let mut held = Vec::new();
+        let (mut held, mut last) = (Vec::new(), grown.last);
         let hold = to - from <= HELD_MAX;
-        for (epoch, first, last) in &stretches {
-            let hashes = self.hashes(client, *epoch, *first, *last).await?;
+        for stretch in &stretches {
+            let hashes = self
+                .leaves(client, grown.behind, *stretch, &mut last)
+                .await?;
             for hash in &hashes {
                 tree.push(*hash);
             }
@@ -362,22 +413,66 @@ impl PublicLog {
                 held.extend(hashes);
             }
         }
-        if tree.root() != claimed.root {
+        // Behind a hole the head's root is one over hashes that are gone; but each entry names the one before it, and
+        // the head the last one.
+        let is_signed = match grown.behind {
+            0 => tree.root() == claimed.root,
+            _ => last == Some(claimed.last_hash),
+        };
+        if !is_signed {
             return Err(format!(
-                "the entries in the database up to position {to} do not lead to the root of the signed head: run bre verify audit"
+                "the entries in the database up to position {to} do not lead to what the signed head says: run bre \
+                 verify audit"
             ));
         }
-        if hold {
-            let mut writing = grown.tree.clone();
-            self.write(began, &mut writing, held).await?;
-            return Ok(Some(writing));
-        }
         let mut writing = grown.tree.clone();
-        for (epoch, first, last) in stretches {
-            let hashes = self.hashes(client, epoch, first, last).await?;
+        if hold {
+            self.write(began, &mut writing, held).await?;
+            return Ok(writing);
+        }
+        let mut last = grown.last;
+        for stretch in stretches {
+            let hashes = self
+                .leaves(client, grown.behind, stretch, &mut last)
+                .await?;
             self.write(began, &mut writing, hashes).await?;
         }
-        Ok(Some(writing))
+        Ok(writing)
+    }
+
+    /// Hashes of the entries of an epoch, first to last. In a tree that begins behind a hole they are computed from the
+    /// entries, each of which has to name the one before it.
+    async fn leaves(
+        &self,
+        client: &Client,
+        behind: u64,
+        (epoch, first, last): (u32, u64, u64),
+        before: &mut Option<Hash>,
+    ) -> Result<Vec<Hash>, String> {
+        if behind == 0 {
+            return self.hashes(client, epoch, first, last).await;
+        }
+        let rows = self
+            .column(client, "canonical", (epoch, first, last))
+            .await?;
+        let mut hashes = Vec::with_capacity(rows.len());
+        for (position, bytes) in (first..).zip(rows) {
+            let bytes = audit::expand(&bytes);
+            let broken = || {
+                format!(
+                    "entry {position} of epoch {epoch} does not name the one before it: run bre verify audit"
+                )
+            };
+            let entry = Entry::parse(&bytes).map_err(|_| broken())?;
+            let place = (entry.epoch, entry.position);
+            if place != (epoch, position) || before.is_some_and(|hash| hash != entry.previous) {
+                return Err(broken());
+            }
+            let hash = Entry::hash_of(&bytes);
+            *before = Some(hash);
+            hashes.push(hash);
+        }
+        Ok(hashes)
     }
 
     async fn hashes(
@@ -387,11 +482,27 @@ impl PublicLog {
         first: u64,
         last: u64,
     ) -> Result<Vec<Hash>, String> {
+        let rows = self.column(client, "hash", (epoch, first, last)).await?;
+        let read = |bytes: &Vec<u8>| Hash::try_from(bytes.as_slice()).ok();
+        let hashes: Option<Vec<Hash>> = rows.iter().map(read).collect();
+        hashes.ok_or_else(|| not_all(epoch, first, last))
+    }
+
+    /// One of the columns that hold bytes, of all these entries.
+    async fn column(
+        &self,
+        client: &Client,
+        name: &str,
+        (epoch, first, last): (u32, u64, u64),
+    ) -> Result<Vec<Vec<u8>>, String> {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        let sql = "SELECT hash FROM audit_log WHERE log = $1 AND epoch = $2 AND position BETWEEN $3 AND $4 ORDER BY position";
+        let sql = format!(
+            "SELECT {name} FROM audit_log WHERE log = $1 AND epoch = $2 AND position BETWEEN $3 AND $4 \
+             ORDER BY position"
+        );
         let rows = client
             .query(
-                sql,
+                &sql,
                 &[
                     &self.log.cast_signed(),
                     &epoch.cast_signed(),
@@ -401,16 +512,11 @@ impl PublicLog {
             )
             .await
             .map_err(|error| crate::data::describe(&error))?;
-        let read = |row: &tokio_postgres::Row| {
-            let bytes: Vec<u8> = row.try_get(0).ok()?;
-            Hash::try_from(bytes.as_slice()).ok()
-        };
-        let hashes: Option<Vec<Hash>> = rows.iter().map(read).collect();
-        hashes
-            .filter(|hashes| hashes.len() as u64 == last - first + 1)
-            .ok_or_else(|| {
-                format!("entries {first} to {last} of epoch {epoch} are not all in the database: run bre verify audit")
-            })
+        let bytes = rows.iter().map(|row| row.try_get::<_, Vec<u8>>(0).ok());
+        let bytes: Option<Vec<Vec<u8>>> = bytes.collect();
+        bytes
+            .filter(|bytes| bytes.len() as u64 == last - first + 1)
+            .ok_or_else(|| not_all(epoch, first, last))
     }
 
     /// Full tiles: into the repository, above before below, then into the folder.
@@ -461,18 +567,22 @@ impl PublicLog {
     }
 }
 
+fn not_all(epoch: u32, first: u64, last: u64) -> String {
+    format!(
+        "entries {first} to {last} of epoch {epoch} are not all in the database: run bre verify audit"
+    )
+}
+
 /// Positions from after `from` to `to`, cut by epochs and into pieces: epoch, first, last.
-fn stretches(openings: &[EpochRecord], from: u64, to: u64) -> Vec<(u32, u64, u64)> {
+fn stretches(begins: &[(u32, u64)], from: u64, to: u64) -> Vec<(u32, u64, u64)> {
     let mut stretches = Vec::new();
-    for (at, opening) in openings.iter().enumerate() {
-        let end = openings
-            .get(at + 1)
-            .map_or(to, |next| next.position - 1)
-            .min(to);
-        let mut first = opening.position.max(from + 1);
+    for (at, (epoch, begin)) in begins.iter().enumerate() {
+        let next = begins.get(at + 1);
+        let end = next.map_or(to, |(_, next)| next - 1).min(to);
+        let mut first = from.saturating_add(1).max(*begin);
         while first <= end {
             let last = end.min(first + ROWS - 1);
-            stretches.push((opening.epoch, first, last));
+            stretches.push((*epoch, first, last));
             first = last + 1;
         }
     }

@@ -68,13 +68,16 @@ pub trait PublicLogStore: Send + Sync + fmt::Debug {
 pub(crate) struct Published {
     origin: Origin,
     head: SignedHead,
+    /// The position behind which the tree begins.
+    behind: u64,
     note: audit::Note,
     partial: HashMap<TileId, Vec<Hash>>,
 }
 
 impl Published {
+    /// Of the tree.
     fn size(&self) -> u64 {
-        self.head.claimed().size
+        self.head.claimed().size.saturating_sub(self.behind)
     }
 
     fn covers(&self, epoch: u32, position: u64) -> bool {
@@ -162,8 +165,15 @@ impl PublicLog {
         };
         if !published.covers(epoch, position) {
             return Ok(Inclusion::Pending {
-                covered_to: published.size(),
+                covered_to: published.head.claimed().size,
             });
+        }
+        if published.behind > 0 {
+            return Err(format!(
+                "entries up to position {} are gone with their hashes, so the published tree proves nothing under \
+                 a head: bre audit prove looks for a head that does",
+                published.behind
+            ));
         }
         let proved = self.proved.load_full();
         let proved = proved

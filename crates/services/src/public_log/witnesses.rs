@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use audit::{ANSWER_BYTES_MAX, AddCheckpoint, Note, NoteKey, NoteSignature};
+use audit::{ANSWER_BYTES_MAX, AddCheckpoint, Note, NoteKey, NoteSignature, SignedPlace};
 
 use super::folder::Resource;
 use super::{PublicLog, Published, WitnessConfig};
@@ -233,7 +233,7 @@ fn cosigned(witness: &Witness, published: &Published, lines: &str) -> Result<Not
             note.add(line);
         }
     }
-    match witness.key.signed(&note) {
+    match witness.key.signed(&note, SignedPlace::Nowhere) {
         Ok(Some(_)) => Ok(note),
         Ok(None) => {
             Err("its answer is not signed by the key that [audit] witnesses names".to_owned())

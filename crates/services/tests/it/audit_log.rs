@@ -1,6 +1,9 @@
 //! Whoever changes the record is found out: each change is made in SQL by a superuser who switched the triggers off.
 
-use crate::harness::{GME, Instance};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::harness::{GME, Instance, Noted, Options, until};
 
 /// Every change, and a part of the reason that must be given. The log of the test: opening, 4 brokers, book, index, key, 6 quotes.
 const CHANGES: &[(&str, &str)] = &[
@@ -192,6 +195,76 @@ async fn a_wholly_rewritten_chain_disagrees_with_the_heads() {
             .is_some_and(|reason| reason.contains("rewritten")),
         "{report:?}"
     );
+}
+
+/// No head was signed behind entries that are gone, and the engine is started again: the end that it noted has the tree,
+/// and from then on the opening.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_before_any_head_behind_it_is_accepted_after_a_restart_too() {
+    let mut instance = Instance::with(Options {
+        look_every: Duration::from_millis(100),
+        ..Options::default()
+    })
+    .await;
+    *instance.outside.noted.lock().unwrap() = Some(Noted::default());
+    let key = instance.key_for("standard").await;
+    let quote = async |instance: &Instance| {
+        let answer = instance.locate(&key, GME).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["audit"]["position"].as_u64().unwrap()
+    };
+    let signed = quote(&instance).await;
+    let newest = async || {
+        let heads = instance.outside.heads.lock().unwrap();
+        heads.last().map_or(0, |head| head.claimed().size)
+    };
+    until("a head", newest, |size| *size >= signed).await;
+    // From here on no head is published.
+    let durable = &instance.outside.durable;
+    durable.store(0, Ordering::Relaxed);
+    let gone = quote(&instance).await;
+    let last = quote(&instance).await;
+    instance
+        .sql(&format!(
+            "ALTER TABLE audit_log DISABLE TRIGGER ALL; ALTER TABLE quotes DISABLE TRIGGER ALL; \
+             DELETE FROM audit_log WHERE position = {gone}; DELETE FROM quotes WHERE position = {gone}"
+        ))
+        .await;
+    let noted = async || instance.outside.noted.lock().unwrap().clone();
+    let has_end = |noted: &Option<Noted>| noted.as_ref().is_some_and(|(_, end)| end.is_some());
+    until("the damage is noted", noted, has_end).await;
+    instance.stop().await;
+    instance.launch().await;
+    let words = br#"{"reason": "a row was deleted by hand", "by": "ops"}"#;
+    let reopen = async || {
+        let path = "/internal/audit/reopen";
+        instance.control("POST", path, words).await
+    };
+    // Before it has looked it has nothing to refuse.
+    let (status, answer) = until("it is reopened", reopen, |(status, answer)| {
+        *status == 200 || !answer.contains("against the audit log")
+    })
+    .await;
+    assert_eq!(status, 200, "{answer}");
+    // Nor is there a head behind the opening yet.
+    instance.stop().await;
+    instance.launch().await;
+    instance
+        .services()
+        .wait_ready(crate::harness::SETTLED)
+        .await
+        .unwrap();
+    let after = quote(&instance).await;
+    assert!(after > last + 1, "{after}");
+    let report = instance.verify().await;
+    assert_eq!(report.log.verdict(), "known_loss", "{:?}", report.log);
+    let opening = report.log.epochs.last().unwrap();
+    let stretch = audit::Stretch {
+        from: gone,
+        to: gone,
+    };
+    assert_eq!(opening.missing_entries, [stretch]);
+    assert_eq!(report.log.covered_to, after);
 }
 
 #[tokio::test(flavor = "multi_thread")]

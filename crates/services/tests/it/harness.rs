@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use audit::{SignedHead, SigningKey};
 use services::{
-    AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, RecoveryFact, RedisSettings, Running,
-    SampleBook, ServiceSet, Services, ServicesConfig, Settings, StreamHealth, StreamReport, Tier,
+    AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, KnownLog, RecoveryFact, RedisSettings,
+    Running, SampleBook, ServiceSet, Services, ServicesConfig, Settings, StreamHealth,
+    StreamReport, Tier,
 };
 use testkit::TestPostgres;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,7 +21,11 @@ pub struct Outside {
     pub heads: Mutex<Vec<SignedHead>>,
     pub durable: AtomicU64,
     pub attached: AtomicBool,
+    /// Where notes of damage outlive a process: the reason, and where the log ended.
+    pub noted: Mutex<Option<Noted>>,
 }
+
+pub type Noted = (Option<String>, Option<SignedHead>);
 
 impl HeadPublisher for Outside {
     fn durable_lsn(&self) -> Option<u64> {
@@ -28,6 +33,26 @@ impl HeadPublisher for Outside {
     }
     fn publish(&self, head: &SignedHead) -> Result<(), String> {
         self.heads.lock().unwrap().push(head.clone());
+        Ok(())
+    }
+    fn known(&self) -> KnownLog {
+        let (damage, left_at) = self.noted.lock().unwrap().clone().unwrap_or_default();
+        KnownLog {
+            damage,
+            left_at,
+            ..KnownLog::default()
+        }
+    }
+    fn note_damage(&self, reason: Option<&str>) -> Result<(), String> {
+        if let Some(noted) = &mut *self.noted.lock().unwrap() {
+            *noted = (reason.map(str::to_owned), None);
+        }
+        Ok(())
+    }
+    fn note_end(&self, head: &SignedHead) -> Result<(), String> {
+        if let Some(noted) = &mut *self.noted.lock().unwrap() {
+            noted.1 = Some(head.clone());
+        }
         Ok(())
     }
 }
@@ -62,6 +87,7 @@ pub struct Options {
     pub settings: Settings,
     pub recovery: Option<RecoveryFact>,
     pub public: Option<crate::public_log::Public>,
+    pub look_every: Duration,
 }
 
 impl Default for Options {
@@ -77,6 +103,7 @@ impl Default for Options {
             settings,
             recovery: None,
             public: None,
+            look_every: Duration::from_secs(15),
         }
     }
 }
@@ -109,6 +136,7 @@ impl Instance {
             heads: Mutex::default(),
             durable: AtomicU64::new(u64::MAX),
             attached: AtomicBool::new(true),
+            noted: Mutex::default(),
         };
         Instance {
             services: None,
@@ -174,7 +202,7 @@ impl Instance {
                     .public
                     .as_ref()
                     .map(|public| public.config(&self.outside)),
-                look_every: Duration::from_secs(15),
+                look_every: self.options.look_every,
                 recovery: self.options.recovery.clone(),
             }),
             stream: Arc::clone(&self.outside) as Arc<dyn StreamHealth>,

@@ -38,6 +38,7 @@ async fn engine(database: DatabaseConfig, log: u16, control: Option<UnixListener
         heads: Mutex::default(),
         durable: u64::MAX.into(),
         attached: true.into(),
+        noted: Mutex::default(),
     });
     let signing_key = Arc::new(SigningKey::from_seed(&[log as u8 + 7; 32]).unwrap());
     let config = ServicesConfig {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use audit::{
-    Checkpoint, Hash, InclusionProof, Note, NoteKey, SignatureKind, SignedHead, TileId, TiledTree,
-    VerifyingKey, is_consistent, read_tile,
+    Checkpoint, Hash, InclusionProof, Note, NoteKey, SignatureKind, SignedHead, SignedPlace,
+    TileId, TiledTree, VerifyingKey, is_consistent, read_tile,
 };
 use services::{PublicLogConfig, PublicLogStore, RecoveryFact, Witness, WitnessConfig};
 use tokio::net::TcpListener;
@@ -298,7 +298,12 @@ async fn outsiders_watch_clients_prove_and_witnesses_sign() {
     // The witness signed, over the very text.
     let cosigned = async || {
         let note = Note::parse(&log_file(&instance, "1/cosigned").await?).unwrap();
-        assert!(witness.signed(&note).unwrap().is_some());
+        assert!(
+            witness
+                .signed(&note, SignedPlace::Nowhere)
+                .unwrap()
+                .is_some()
+        );
         Some(
             Checkpoint::verify(&note, std::slice::from_ref(&log_key))
                 .unwrap()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::harness::{GME, Instance};
+use crate::harness::{GME, Instance, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_at_once_share_commits_and_are_all_there() {
@@ -62,6 +62,91 @@ async fn two_hundred_at_once_share_commits_and_are_all_there() {
     .await
     .unwrap();
     assert_eq!((replayed.checked, replayed.mismatches.len()), (200, 0));
+}
+
+/// A price that does not follow from its recorded inputs is named, although the entry is well formed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_names_the_quote_whose_price_does_not_follow_from_its_inputs() {
+    let instance = Instance::start().await;
+    let key = instance.key_for("standard").await;
+    let mut places = Vec::new();
+    for _ in 0..3 {
+        let audit = instance.locate(&key, GME).await.json()["audit"].clone();
+        places.push((
+            audit["epoch"].as_i64().unwrap(),
+            audit["position"].as_i64().unwrap(),
+        ));
+    }
+    let replay = async || {
+        let database = instance.login("bre_service");
+        services::replay(&database, 0, services::Period::default(), |_| {})
+            .await
+            .unwrap()
+    };
+    assert_eq!(replay().await.mismatches.len(), 0);
+    let (epoch, position) = places[1];
+    let mut entry = instance.entry(&format!("0-{epoch}-{position}")).await;
+    let outputs = entry.fields.get("outputs").unwrap();
+    let last = outputs.rfind(|digit: char| digit.is_ascii_digit()).unwrap();
+    let digit = if outputs[last..].starts_with('9') {
+        "8"
+    } else {
+        "9"
+    };
+    let mut changed = outputs.to_owned();
+    changed.replace_range(last..=last, digit);
+    entry.fields.set("outputs", changed);
+    let bytes = entry.to_bytes().unwrap();
+    instance
+        .sql(&format!(
+            "ALTER TABLE audit_log DISABLE TRIGGER ALL; UPDATE audit_log SET canonical = decode('{}', 'hex'), \
+             hash = decode('{}', 'hex') WHERE (log, epoch, position) = (0, {epoch}, {position})",
+            audit::hex::encode(&bytes),
+            audit::Entry::hash_of(&bytes),
+        ))
+        .await;
+    let report = replay().await;
+    assert_eq!(report.checked, 3);
+    let named: Vec<(i64, i64)> = report
+        .mismatches
+        .iter()
+        .map(|it| (it.epoch, it.position))
+        .collect();
+    assert_eq!(named, [(epoch, position)], "{:?}", report.mismatches);
+}
+
+/// While the commit cannot end, there is no answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quote_is_answered_only_when_its_entry_is_committed() {
+    let instance = Arc::new(Instance::start().await);
+    let key = instance.key_for("standard").await;
+    let (client, connection) =
+        tokio_postgres::connect(&instance.login("postgres"), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    client
+        .batch_execute("BEGIN; LOCK TABLE audit_log IN EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let (asking, asked) = (Arc::clone(&instance), key.clone());
+    let answer = tokio::spawn(async move { asking.locate(&asked, GME).await });
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bre audit writer' \
+                   AND wait_event_type = 'Lock'";
+    until(
+        "the writer waits for the table",
+        async || instance.value(waiting).await,
+        |count: &String| count == "1",
+    )
+    .await;
+    assert!(!answer.is_finished(), "answered before the commit");
+    assert_eq!(instance.value("SELECT count(*) FROM quotes").await, "0");
+    client.batch_execute("COMMIT").await.unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let id = answer.json()["quote_id"].as_str().unwrap().to_owned();
+    let recorded = format!("SELECT count(*) FROM audit_log WHERE quote_id = '{id}'");
+    assert_eq!(instance.value(&recorded).await, "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

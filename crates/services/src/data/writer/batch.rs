@@ -6,7 +6,8 @@ use audit::{Chain, ChainError, Entry, Hash, Kind, Placed, Sealed};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{GenericClient, Statement};
 
-use super::open::{Open, log_number};
+use super::open::Open;
+use super::rows::log_number;
 use crate::data::database::{Session, describe};
 use crate::data::quotes::{QuoteRecord, repeated};
 use crate::data::row::{Columns, RowWriter, Rows, Value};

@@ -4,7 +4,7 @@
 use audit::{Chain, EpochRecord, Head};
 use tokio_postgres::Client;
 
-use super::open::log_number;
+use super::rows::log_number;
 use crate::data::database::describe;
 
 /// Entries before the log's end whose rows are looked for, each time and at the start.

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use audit::{EpochRecord, Head, HeadRange, LostHead, SignedHead, SigningKey, VerifyingKey};
+use audit::{
+    Chain, EpochRecord, Head, HeadError, HeadRange, LostHead, SignedHead, SigningKey, VerifyingKey,
+};
 use tokio::sync::watch;
 
 use crate::domain::known_log::{Claim, KnownLog};
@@ -87,8 +89,12 @@ impl HeadKeeper {
         let known = publisher.known();
         let verified = |heads: &[SignedHead]| {
             let ours = heads.iter().filter(|head| head.claimed().log == log);
-            ours.map(|head| head.verify(keys))
-                .collect::<Result<Vec<_>, _>>()
+            // What a key signed that had ended by then is no evidence, and no attack.
+            let counted = ours.filter_map(|head| match head.verify(keys) {
+                Err(HeadError::Revoked { .. }) => None,
+                verified => Some(verified),
+            });
+            counted.collect::<Result<Vec<_>, _>>()
         };
         let found = verified(heads).and_then(|published| {
             let mut all = published;
@@ -101,9 +107,9 @@ impl HeadKeeper {
         });
         let newest = heads
             .iter()
-            .filter(|head| head.claimed().log == log)
+            .filter(|head| head.claimed().log == log && head.verify(keys).is_ok())
             .max_by_key(|head| (head.claimed().epoch, head.claimed().size));
-        let newest = newest.filter(|head| head.verify(keys).is_ok()).cloned();
+        let newest = newest.cloned();
         let (verified, invalid) = match found {
             Ok(verified) => (verified, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
@@ -188,6 +194,23 @@ impl HeadKeeper {
         self.outside("noting the damage", |publisher| {
             publisher.note_damage(Some(reason))
         });
+    }
+
+    /// Where this process left the log that is damaged now: its tree continues from there, after a restart too.
+    pub(super) fn note_end(&self, end: Option<&Chain>) {
+        let head = end.and_then(|end| end.head(crate::domain::time::now_micros(), 0));
+        if let Some(head) = head {
+            let signed = self.signing_key().sign(&head);
+            self.outside("noting the log's end", |publisher| {
+                publisher.note_end(&signed)
+            });
+        }
+    }
+
+    /// What the process before this one noted so.
+    pub(super) fn left_at(&self) -> Option<Head> {
+        let noted = self.known.left_at.as_ref()?;
+        noted.verify(&self.trusted()).ok()
     }
 
     /// A person has looked, or a restore has brought back what was gone.
@@ -281,6 +304,12 @@ impl HeadKeeper {
             if self.damage().is_some() {
                 continue;
             }
+            match self.elsewhere(HeadKeeper::trust_anew).await {
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "whose signatures count on the log could not be read; it is tried again");
+                }
+            }
             match self.elsewhere(HeadKeeper::look).await {
                 Ok(None) => {}
                 Ok(Some(reason)) => {
@@ -302,6 +331,14 @@ impl HeadKeeper {
                 tracing::warn!(%error, "old signed heads were not thinned; it is tried again");
             }
         }
+    }
+
+    /// A key may be ended while this runs.
+    fn trust_anew(&self) -> Result<(), String> {
+        if let Some(trusted) = self.publisher.trusted()? {
+            *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) = trusted;
+        }
+        Ok(())
     }
 
     fn look(&self) -> Result<Option<String>, String> {

@@ -8,11 +8,12 @@ mod heads;
 mod locates;
 mod open;
 mod openings;
+mod rows;
 mod serve;
 
 pub(crate) use change::Change;
 pub(crate) use heads::HeadKeeper;
-pub(crate) use open::{entries_from, entries_of, log_number};
+pub(crate) use rows::{entries_from, entries_of, log_number};
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -434,6 +435,8 @@ impl Task {
                             }
                             serve::Ended::Damaged(reason) => {
                                 self.config.heads.note_damage(&reason);
+                                let end = self.tip.borrow().clone();
+                                self.config.heads.note_end(end.as_ref());
                                 let reason = open::damaged(&reason);
                                 self.idle(WriterState::Refusing { reason }, None).await;
                             }

@@ -1,24 +1,24 @@
 //! Taking up a log: connect, hold the lock, read the tail, and believe it only as far as it agrees with what is known.
 
 use audit::{
-    Chain, ChainError, Entry, EpochOpening, EpochRecord, Head, HeadRange, StoredEntry, Stretch,
-    Verifier, VerifyingKey, expand,
+    Chain, ChainError, Entry, EpochOpening, EpochRecord, Head, HeadRange, Stretch, expand,
 };
 use connection::Landing;
-use futures_util::{StreamExt, TryStreamExt, pin_mut};
-use tokio_postgres::{Client, Row};
+use futures_util::{TryStreamExt, pin_mut};
+use tokio_postgres::Client;
 
 use super::batch::Batch;
 use super::guard::Guard;
 use super::locates::{LocateBatch, Unsettled};
 use super::openings::{Server, missing_entries, opened_epochs, write};
+use super::rows::{
+    end_of, entries_from, entry_at, follow_from, judge_whole, log_number, verify_whole,
+};
 use super::{Orders, Recorded, Reopening, Task};
 use crate::data::database::{DatabaseError, Session, connect, describe};
 use crate::data::schema::rights::{APPEND_ONLY as RECORDED, Rights};
 use crate::domain::known_log::Claim;
-use crate::domain::moment::Period;
 use crate::domain::protection::RecoveryFact;
-use crate::domain::time::system_time;
 
 /// A connection that holds the log's lock, and the log's end.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl From<ChainError> for OpenError {
 }
 
 /// The log's table, as a session that serves finds it.
-const TABLE: &str = "audit_log";
+pub(super) const TABLE: &str = "audit_log";
 
 /// Marks our advisory locks among others of the same database: "breA" and the log's number.
 const LOCK_SPACE: i32 = 0x6272_6541;
@@ -159,7 +159,7 @@ impl Task {
                 .await
                 .map_err(|error| still_damaged(damage, error))?,
             (None, None, Some(damage)) => return Err(OpenError::Refusing(damaged(damage))),
-            _ => self.take_up_recovered(client).await?,
+            _ => self.take_up_recovered(client, reopening.is_some()).await?,
         };
         let statement = client.prepare(Batch::SQL).await?;
         let locate_statement = client.prepare(LocateBatch::SQL).await?;
@@ -221,6 +221,14 @@ impl Task {
             Err(ChainError::BehindHead { .. }) if end_of(client, log).await? > 0 => {
                 verify_whole(client, log, &heads, keys).await?
             }
+            // Or before entries that a person has given up, and whose opening has the tree.
+            Err(error @ ChainError::Damaged { .. }) => {
+                match judge_whole(client, log, &heads, keys).await {
+                    Ok(Some(chain)) => chain,
+                    Ok(None) | Err(OpenError::Refusing(_)) => return Err(error.into()),
+                    Err(other) => return Err(other),
+                }
+            }
             // Of an empty log the opening says more.
             Err(ChainError::BehindHead { .. }) => Chain::new(log),
             followed => followed?,
@@ -241,10 +249,17 @@ impl Task {
     }
 
     /// The log as a restore left it: it may end before heads that are known, but must agree with those it reaches.
-    async fn take_up_recovered(&self, client: &Client) -> Result<Chain, OpenError> {
+    async fn take_up_recovered(
+        &self,
+        client: &Client,
+        is_reopening: bool,
+    ) -> Result<Chain, OpenError> {
         let (log, keys) = (self.config.log, &self.config.heads.trusted());
         let mut heads = self.config.heads.verified();
         heads.extend(self.tip.borrow().as_ref().and_then(|tip| tip.head(0, 0)));
+        if is_reopening {
+            heads.extend(self.config.heads.left_at());
+        }
         heads.sort_by_key(|head| std::cmp::Reverse((head.size, head.epoch)));
         let end = end_of(client, log).await?;
         let mut start = None;
@@ -265,7 +280,19 @@ impl Task {
             start = Some(head);
             break;
         }
-        Ok(follow_from(client, log, start, keys).await??)
+        let error = match follow_from(client, log, start, keys).await? {
+            Err(error @ ChainError::Damaged { .. }) => error,
+            followed => return Ok(followed?),
+        };
+        // Entries that were given up before, and no head behind them yet: the opening that names them has the tree.
+        match judge_whole(client, log, &[], keys).await {
+            Ok(Some(chain)) => Ok(chain),
+            Ok(None) | Err(OpenError::Refusing(_)) => Err(OpenError::Refusing(format!(
+                "{error}. No head was signed behind what is missing, and this process did not write it: the tree of \
+                 the log cannot continue. Restore the database to before the loss (bre restore database)"
+            ))),
+            Err(other) => Err(other),
+        }
     }
 
     /// Beyond the tip there may be the whole commit whose outcome was unknown, and nothing else.
@@ -290,7 +317,7 @@ impl Task {
     /// After damage a restore must have brought back all of the log, and of its heads.
     async fn whole_again(&self, client: &Client) -> Result<Chain, OpenError> {
         let (log, keys) = (self.config.log, &self.config.heads.trusted());
-        let chain = self.take_up_recovered(client).await?;
+        let chain = self.take_up_recovered(client, false).await?;
         let missing = self
             .config
             .heads
@@ -542,158 +569,4 @@ async fn is_opened(client: &Client, log: u16, fact: &RecoveryFact) -> Result<boo
     let row = client.query_opt(sql, &[&log_number(log)]).await?;
     let entry = row.and_then(|row| Entry::parse(&expand(row.get(0))).ok());
     Ok(entry.is_some_and(|entry| entry.fields.get("restore_id") == Some(&fact.restore_id)))
-}
-
-/// The outer error: the database; the inner: the log.
-async fn follow_from(
-    client: &Client,
-    log: u16,
-    head: Option<&Head>,
-    keys: &[VerifyingKey],
-) -> Result<Result<Chain, ChainError>, OpenError> {
-    let from = head.map_or(1, |head| head.size);
-    let rows = entries_from(client, TABLE, log, from).await?;
-    pin_mut!(rows);
-    let first = match head {
-        Some(_) => rows.try_next().await?,
-        None => None,
-    };
-    let mut chain = match Chain::resume(log, head, first, keys) {
-        Ok(chain) => chain,
-        Err(error) => return Ok(Err(error)),
-    };
-    while let Some(stored) = rows.try_next().await? {
-        if let Err(error) = chain.follow(&stored, keys) {
-            return Ok(Err(error));
-        }
-    }
-    Ok(Ok(chain))
-}
-
-async fn verify_whole(
-    client: &Client,
-    log: u16,
-    heads: &[Head],
-    keys: &[VerifyingKey],
-) -> Result<Chain, OpenError> {
-    let chain = judge_whole(client, log, heads, keys).await?;
-    let treeless = "no head was signed since entries went missing, so its tree cannot continue";
-    chain.ok_or_else(|| OpenError::Refusing(damaged(treeless)))
-}
-
-/// Refuses what does not verify. No chain where it is sound as far as it is there, and its tree is not known.
-async fn judge_whole(
-    client: &Client,
-    log: u16,
-    heads: &[Head],
-    keys: &[VerifyingKey],
-) -> Result<Option<Chain>, OpenError> {
-    let mut verifier = Verifier::new(log, heads, keys);
-    let rows = entries_from(client, TABLE, log, 1).await?;
-    pin_mut!(rows);
-    while let Some(stored) = rows.try_next().await? {
-        verifier.push(&stored);
-    }
-    let chain = verifier.chain();
-    match verifier.finish().reason {
-        None => Ok(chain),
-        Some(reason) => Err(OpenError::Refusing(format!(
-            "{reason}. Without a recorded recovery this is tampering or a restore by hand"
-        ))),
-    }
-}
-
-async fn end_of(client: &Client, log: u16) -> Result<u64, OpenError> {
-    let row = client
-        .query_one(
-            "SELECT coalesce(max(position), 0) FROM audit_log WHERE log = $1",
-            &[&log_number(log)],
-        )
-        .await?;
-    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
-}
-
-async fn entry_at(
-    client: &Client,
-    log: u16,
-    position: u64,
-) -> Result<Option<StoredEntry>, OpenError> {
-    let sql = "SELECT epoch::bigint, position, canonical, hash FROM audit_log WHERE log = $1 AND position = $2 ORDER BY epoch LIMIT 1";
-    Ok(client
-        .query_opt(sql, &[&log_number(log), &stored_position(position)])
-        .await?
-        .map(|row| stored(&row))
-        .transpose()?)
-}
-
-/// The log's rows from a position on, in order.
-pub(crate) async fn entries_from(
-    client: &Client,
-    table: &str,
-    log: u16,
-    position: u64,
-) -> Result<
-    impl futures_util::Stream<Item = Result<StoredEntry, tokio_postgres::Error>> + use<>,
-    tokio_postgres::Error,
-> {
-    let sql = format!(
-        "SELECT epoch::bigint, position, canonical, hash FROM {table} WHERE log = $1 AND position >= $2 ORDER BY position, epoch"
-    );
-    let rows = client
-        .query_raw(
-            &sql,
-            [
-                &log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync),
-                &stored_position(position),
-            ],
-        )
-        .await?;
-    Ok(rows.map(|row| row.and_then(|row| stored(&row))))
-}
-
-/// Entries recorded in a period, in the order of positions.
-pub(crate) async fn entries_of(
-    client: &Client,
-    table: &str,
-    log: u16,
-    period: Period,
-) -> Result<
-    impl futures_util::Stream<Item = Result<StoredEntry, tokio_postgres::Error>> + use<>,
-    tokio_postgres::Error,
-> {
-    let sql = format!(
-        "SELECT epoch::bigint, position, canonical, hash FROM {table} WHERE log = $1 \
-         AND recorded_at >= coalesce($2::timestamptz, '-infinity') AND recorded_at <= coalesce($3::timestamptz, 'infinity') \
-         ORDER BY position, epoch"
-    );
-    let rows = client
-        .query_raw(
-            &sql,
-            [
-                &log_number(log) as &(dyn tokio_postgres::types::ToSql + Sync),
-                &period.from_micros.map(system_time),
-                &period.to_micros.map(system_time),
-            ],
-        )
-        .await?;
-    Ok(rows.map(|row| row.and_then(|row| stored(&row))))
-}
-
-/// A column of another type is an error that names it.
-fn stored(row: &Row) -> Result<StoredEntry, tokio_postgres::Error> {
-    Ok(StoredEntry {
-        epoch: row.try_get(0)?,
-        position: row.try_get(1)?,
-        bytes: expand(row.try_get(2)?).into_owned(),
-        hash: row.try_get(3)?,
-    })
-}
-
-/// smallint is signed; a log's number is not. Both are the same 16 bits.
-pub(crate) fn log_number(log: u16) -> i16 {
-    log.cast_signed()
-}
-
-fn stored_position(position: u64) -> i64 {
-    i64::try_from(position).unwrap_or(i64::MAX)
 }

@@ -7,7 +7,8 @@ use audit::{
 use tokio_postgres::Client;
 
 use super::batch::{Batch, Outcome, outcome};
-use super::open::{Open, OpenError, log_number};
+use super::open::{Open, OpenError};
+use super::rows::log_number;
 use super::serve::Stopped;
 use crate::data::tables;
 
