@@ -149,7 +149,8 @@ fn status(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
 
 fn text(status: &Status) -> String {
     let mut facts = KeyValue::new();
-    facts.row(
+    // Where it cannot go on, that comes first.
+    facts.maybe("trouble", trouble(status)).row(
         "state",
         match (status.healthy, status.phase.words()) {
             (true, phase) => {
@@ -159,8 +160,6 @@ fn text(status: &Status) -> String {
         },
     );
     facts
-        // Where it cannot go on, that comes first.
-        .maybe("trouble", trouble(status))
         .row(
             "behind",
             format!(
