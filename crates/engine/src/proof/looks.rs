@@ -74,11 +74,9 @@ impl ScratchFolder {
         })
     }
 
-    /// A session in a database that clusters have from the start. What this machine lacks for both of them says nothing
-    /// of the backup.
-    fn maintenance(&self) -> Result<Client, Error> {
-        let entered = Client::connect(&self.connect("postgres"))
-            .or_else(|_| Client::connect(&self.connect("template1")));
+    /// What this machine lacks for it says nothing of the backup.
+    fn enter(&self) -> Result<Client, Error> {
+        let entered = recovery::database::enter_cluster(&self.connect("postgres"));
         entered.map_err(|error| match Absence::find(&error.to_string()) {
             Some(absence) => no_verdict(absence.to_string()),
             None => error.into(),
@@ -87,14 +85,14 @@ impl ScratchFolder {
 
     /// This copy is ours: databases that take no connections take some here, so that they are looked at like the others.
     pub(super) fn open_databases(&self) -> Result<(), Error> {
-        let mut client = self.maintenance()?;
+        let mut client = self.enter()?;
         client.query("UPDATE pg_database SET datallowconn = true WHERE NOT datallowconn AND datconnlimit <> -2")?;
         Ok(())
     }
 
     /// The engine's database where there is one.
     pub(super) fn engine_database(&self) -> Result<String, Error> {
-        let mut client = self.maintenance()?;
+        let mut client = self.enter()?;
         let mut listed = databases(&mut client)?;
         listed.sort_by_key(|database| database.name != DATABASE);
         for database in listed.into_iter().filter(|it| it.is_open() && !it.template) {
@@ -107,7 +105,11 @@ impl ScratchFolder {
                 return Ok(database.name);
             }
         }
-        let engines = Client::connect(&self.connect(DATABASE));
-        Ok(engines.map_or("postgres", |_| DATABASE).to_owned())
+        if Client::connect(&self.connect(DATABASE)).is_ok() {
+            return Ok(DATABASE.to_owned());
+        }
+        Ok(client
+            .value("SELECT current_database()")?
+            .unwrap_or_default())
     }
 }

@@ -26,23 +26,6 @@ impl Instance {
     }
 }
 
-/// All of a cluster may be in a locale that is not here, the databases that every program enters first, too.
-fn what_this_machine_lacks_is_no_verdict(instance: &Instance) {
-    let set = |locale: &str| {
-        instance.sql(&format!(
-            "UPDATE pg_database SET datcollate = '{locale}', datctype = '{locale}' WHERE datname IN ('postgres', 'template1')"
-        ));
-        instance.wait_caught_up();
-    };
-    let usual = instance.value("SELECT datcollate FROM pg_database WHERE datname = 'postgres'");
-    set("xx_XX.utf8");
-    instance
-        .bre(&["restore-test", "run"])
-        .exits(3)
-        .refused(&["there is no verdict", "localedef -i xx_XX -f UTF-8"]);
-    set(&usual);
-}
-
 #[test]
 fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
     let mut instance = Instance::start();
@@ -196,7 +179,6 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
     a_quote_is_proved_to_somebody_who_has_nothing(&instance);
     the_archives_key_is_replaced(&instance);
     instance.audit_is_sound();
-    what_this_machine_lacks_is_no_verdict(&instance);
 
     // A host that only writes cannot read: it says so.
     let key = instance.data().join("keys/recipient.key");
@@ -424,4 +406,22 @@ fn damage_fails_the_proof_by_name_and_is_an_alarm() {
             .contains("bre.public.torn"),
         "{proof}"
     );
+}
+
+/// All of a cluster may be in a locale that is not here, the databases that every program enters first, too.
+#[test]
+fn what_this_machine_lacks_is_no_verdict() {
+    let mut instance = Instance::prepared(&[]);
+    // The plan makes none beside ours.
+    instance.settings("[backup]\nproof = \"off\"\n");
+    instance.up();
+    instance.sql(
+        "UPDATE pg_database SET datcollate = 'xx_XX.utf8', datctype = 'xx_XX.utf8' \
+         WHERE datname IN ('postgres', 'template1')",
+    );
+    instance.wait_caught_up();
+    instance
+        .bre(&["restore-test", "run"])
+        .exits(3)
+        .refused(&["there is no verdict", "localedef -i xx_XX -f UTF-8"]);
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use postgres_physical::pg_control::{ClusterState, ControlFile};
 use postgres_physical::server::sql::Client;
 use postgres_physical::server::{
-    Absence, Binaries, OsUser, Server, StartOptions, StopMode, other_collation_version, tail_of,
+    Absence, Binaries, OsUser, Server, StartOptions, StopMode, databases, other_collation_version,
+    tail_of,
 };
 use postgres_physical::timeline::{History, history_file_name};
-use postgres_physical::wire::ConnectOptions;
+use postgres_physical::wire::{ConnectOptions, WireError};
 use repository::{
     Repository,
     keys::RecipientPrivate,
@@ -188,6 +189,27 @@ pub struct DatabasesHere {
     pub unusable: Vec<String>,
     /// Their text was put in order by another version of their collation.
     pub ordered_otherwise: Vec<String>,
+}
+
+/// A session for questions about a whole cluster: in `postgres`, or where somebody has dropped or closed that, in
+/// another database that takes connections. Nobody makes databases of that one: a session in `template1` would be in
+/// the way of CREATE DATABASE.
+pub fn enter_cluster(connect: &ConnectOptions) -> Result<Client, WireError> {
+    // It does not exist, or takes no connections.
+    let not_entered = |error: &WireError| {
+        let state = error.sqlstate();
+        state.is_some_and(|state| ["3D000", "55000"].contains(&state))
+    };
+    let into = |name: &str| Client::connect(&connect.clone().with_database(name));
+    match into("postgres") {
+        Err(error) if not_entered(&error) => {
+            let mut template = into("template1")?;
+            let listed = databases(&mut template)?;
+            let other = listed.iter().find(|it| it.is_open() && !it.template);
+            other.map_or(Ok(template), |it| into(&it.name))
+        }
+        entered => entered,
+    }
 }
 
 /// Asks a server that runs. What cannot be asked is not known.

@@ -17,7 +17,7 @@ use super::error::{SpareError, SpareResult};
 use super::feed::{Fed, Feeder};
 use super::state::State;
 use crate::Backoff;
-use crate::database::{RECOVERY_OFF, databases_here};
+use crate::database::{RECOVERY_OFF, databases_here, enter_cluster};
 
 const PORT: u16 = 5432;
 const LOG: &str = "postgres.log";
@@ -220,7 +220,7 @@ impl Standby {
         }
         self.databases = databases;
         self.looked_at_databases = Some(Instant::now());
-        let here = databases_here(&self.connect);
+        let here = databases_here(&self.connect.clone().with_database("template1"));
         let found = [here.unusable, here.ordered_otherwise].concat();
         if found != self.warnings {
             for warning in &found {
@@ -275,7 +275,7 @@ impl Standby {
     }
 
     fn enter(&mut self) {
-        match Client::connect(&self.connect) {
+        match enter_cluster(&self.connect) {
             Ok(client) => {
                 self.client = Some(client);
                 self.refused = None;

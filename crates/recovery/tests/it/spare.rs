@@ -398,6 +398,23 @@ fn an_unreachable_standby_is_started_again_and_warns_of_what_its_databases_lack_
     assert_eq!(standby.watch.status().phase, Phase::Promoted);
 }
 
+/// Somebody has dropped the database `postgres`: PostgreSQL does not need it.
+#[test]
+fn a_cluster_without_the_database_postgres_has_a_standby() {
+    let world = World::new();
+    let source = world.postgres.connect_options();
+    value(&source, "CREATE DATABASE app");
+    let app = source.with_database("app");
+    value(&app, "DROP DATABASE postgres WITH (FORCE)");
+    let streamer = world.stream(app.clone());
+    world.backup(&app);
+    wait_durable(&streamer, &app);
+    let standby = Kept::start(&world, "standby");
+    let status = standby.follows_to(flushed(&app));
+    assert_eq!((status.healthy, status.trouble), (true, None));
+    streamer.stop();
+}
+
 /// A standby that this machine cannot run: it says why, keeps what it restored, and tries later and later.
 #[test]
 fn a_standby_that_cannot_run_here_says_why_and_restores_nothing_again() {
