@@ -40,6 +40,11 @@ async fn poolers_that_share_sessions_are_refused_with_words() {
             "transaction",
             "ignore_startup_parameters = options\nserver_round_robin = 1\nmin_pool_size = 3",
         ),
+        // Every session is given the same server.
+        (
+            "transaction",
+            "ignore_startup_parameters = options\ndefault_pool_size = 1",
+        ),
         ("statement", "ignore_startup_parameters = options"),
     ] {
         let Some(pooler) = TestPgBouncer::start(&instance.postgres, mode, more) else {
