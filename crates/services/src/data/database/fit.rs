@@ -100,8 +100,8 @@ pub(super) async fn keeps_sessions(
             Ok(Ok(Some(second))) => second,
         };
         let shared = said.process == own.process || said.word == word;
-        // In this order: where the pool has one server, the second session's transaction has it, and the first one would
-        // wait for it for ever.
+        // In this order: where the pool has one server, the second session's transaction has it, and the first one
+        // would wait for it for ever.
         if shared || ask(client).await.map_err(&failed)? != own {
             return Ok(false);
         }
