@@ -36,6 +36,12 @@ pub enum BackupError {
          backups are untouched. Run it again"
     )]
     SessionLost(std::io::Error),
+    #[error(
+        "files of the server were gone when the backup came to them ({}): nothing of it counts, and earlier backups are untouched. \
+         If the data folder was removed or moved, restore it from an earlier backup; if a relation lost its file, rebuild it \
+         (REINDEX) or bring it back (bre restore table), then take the backup again", .0.join(", ")
+    )]
+    FilesGone(Vec<String>),
     #[error("the server's files cannot be copied: {0}")]
     Source(String),
     #[error(

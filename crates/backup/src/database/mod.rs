@@ -13,6 +13,7 @@ mod slot;
 mod source;
 mod strict;
 mod unpack;
+mod whole;
 
 pub use changes::ChangedPages;
 pub use local::{LivePage, LivePages, Local, Owner, verify_live};

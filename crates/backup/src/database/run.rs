@@ -6,6 +6,7 @@ use super::pages::judge;
 use super::protocol::Protocol;
 use super::settings_outside;
 use super::source::{Begun, Identity, Source, Stopped, Suspects};
+use super::whole::{Beginning, missing_relations};
 use crate::{BackupError, Progress, Result, now_micros};
 use postgres_physical::wire::ConnectOptions;
 use repository::{
@@ -133,6 +134,7 @@ pub fn backup_from(
     let started_at_micros = now_micros();
     let identity = source.identify()?;
     let mut writer = begin_writer(request, &identity, started_at_micros)?;
+    let beginning = Beginning::now(request.connect)?;
     let begun = source.begin(request.label, &writer, progress)?;
     writer.begins_at(begun.timeline, begun.start.0);
     progress.total(begun.bytes_expected);
@@ -152,7 +154,8 @@ pub fn backup_from(
     let suspects = source.copy(&writer, progress)?;
     let stopped = source.stop(&writer, progress)?;
     let (stop_lsn, bytes_read) = (stopped.stop.0, stopped.bytes_read);
-    let warnings = settings_outside::warnings(&stopped.facts);
+    let mut warnings = settings_outside::warnings(&stopped.facts);
+    warnings.extend(check_whole(request, &identity, &beginning, &writer)?);
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -218,6 +221,32 @@ fn begin_writer(
         facts,
         options,
     )?)
+}
+
+/// Files that it does not have end it, while an earlier backup is there to restore: that one and the WAL since then bring back
+/// more. The first backup of a cluster goes on and names them.
+fn check_whole(
+    request: &DatabaseBackup<'_>,
+    identity: &Identity,
+    beginning: &Beginning,
+    writer: &BackupWriter,
+) -> Result<Option<String>> {
+    let missing = missing_relations(request.connect, beginning, writer)?;
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let backups = repository::backup::catalogue(request.repository)?.backups;
+    let is_earlier = |backup: &BackupSummary| {
+        backup.state == BackupState::Complete
+            && backup.system_identifier == identity.system_identifier
+    };
+    if backups.iter().any(is_earlier) {
+        return Err(BackupError::FilesGone(missing));
+    }
+    Ok(Some(format!(
+        "files that the server has lost are not in this backup: {}",
+        missing.join(", ")
+    )))
 }
 
 /// What the manifest says beyond the tree.

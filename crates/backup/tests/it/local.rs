@@ -57,6 +57,12 @@ fn an_idle_cluster_gives_the_same_bytes_as_through_the_protocol() {
         "CREATE UNLOGGED TABLE us TABLESPACE space AS SELECT n FROM generate_series(1, 1000) n",
     );
     postgres.sql("VACUUM");
+    // And the first who logs in after it makes a file in the database's folder.
+    for database in ["postgres", "template1"] {
+        let connect = postgres.connect_options().with_database(database);
+        let mut client = postgres_physical::server::sql::Client::connect(&connect).unwrap();
+        client.query("SELECT count(*) FROM pg_class").unwrap();
+    }
     let mut with_temporary = postgres.client();
     with_temporary
         .query("CREATE TEMPORARY TABLE hidden AS SELECT n FROM generate_series(1, 1000) n")
@@ -75,6 +81,8 @@ fn an_idle_cluster_gives_the_same_bytes_as_through_the_protocol() {
         postgres.os_user().own(folder).unwrap();
         std::fs::write(path, "x").unwrap();
     }
+    // A backup reads the catalogue, and the first who reads a row notes in its page that it counts.
+    postgres.sql("VACUUM");
     let mut other_tool = postgres.client();
     other_tool
         .query("SELECT pg_backup_start('other', true)")

@@ -7,6 +7,7 @@ mod local;
 mod odd;
 mod schema;
 mod streaming;
+mod whole;
 
 use backup::stream::{Streamer, StreamerConfig};
 use postgres_physical::lsn::Lsn;

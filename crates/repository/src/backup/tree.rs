@@ -85,6 +85,18 @@ impl Directory {
         )
     }
 
+    pub(super) fn has_file(&self, path: &str) -> bool {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut at = self;
+        for name in parent.split('/').filter(|name| !name.is_empty()) {
+            match at.children.get(name) {
+                Some(Item::Directory(directory)) => at = directory,
+                _ => return false,
+            }
+        }
+        matches!(at.children.get(name), Some(Item::File { .. }))
+    }
+
     fn add(&mut self, path: &str, item: Item) -> Result<()> {
         let (parent, name) = self.parent_of(path)?;
         match parent.children.entry(name) {

@@ -215,6 +215,12 @@ impl BackupWriter {
         )
     }
 
+    /// Whether a file of this path was handed over.
+    #[must_use]
+    pub fn has_file(&self, path: &str) -> bool {
+        self.taken().tree.has_file(path)
+    }
+
     /// Until its writer is finished, `finish` of the backup refuses.
     pub fn file(&self, path: &str, mode: u32, mtime_micros: i64) -> Result<FileWriter<'_>> {
         let slot = {
