@@ -62,7 +62,8 @@ impl Prover {
         let backup = chosen(&backups, id)?;
         // Given back after the folder is gone, however this ends: nothing will ever run on that timeline.
         let mut claim = None;
-        let scratch = ScratchFolder::claim(&self.work, &self.user, &self.repository)?;
+        let scratch =
+            ScratchFolder::claim_when_free(&self.work, &self.user, &self.repository, steps)?;
         // Before the plan: whatever was signed by now must be in a restore to the newest WAL.
         let beside = (&self.repository, self.keys.as_path());
         let outside = Outside::gather(&self.instance, beside, &self.trusted)?;

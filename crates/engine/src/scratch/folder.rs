@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A proof leaves this much of the disk to everybody else.
 const LEFT_FREE_BYTES: u64 = 1 << 30;
 
+/// Between two looks whether another restore is over.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
 /// In the scratch folder: whose claim on a timeline goes with it.
 const RESTORE_ID: &str = "restore_id";
 
@@ -49,7 +52,42 @@ impl ScratchFolder {
         repository: &Repository,
     ) -> Result<Self, Error> {
         make_folder(work, 0o711)?;
-        let lock = take(work)?;
+        Self::make(work, user, repository, take(work)?)
+    }
+
+    /// Waits for whoever restores there. A restore test that the plan starts while a person runs one has not failed.
+    pub(crate) fn claim_when_free(
+        work: &Path,
+        user: &OsUser,
+        repository: &Repository,
+        steps: &Steps,
+    ) -> Result<Self, Error> {
+        make_folder(work, 0o711)?;
+        let mut said = false;
+        loop {
+            match take(work) {
+                Ok(lock) => return Self::make(work, user, repository, lock),
+                Err(busy @ Error::Refused { .. }) if steps.is_cancelled() => return Err(busy),
+                Err(Error::Refused { .. }) => {
+                    if !std::mem::replace(&mut said, true) {
+                        steps.step(&format!(
+                            "waiting for another restore in {}",
+                            work.display()
+                        ));
+                    }
+                    std::thread::sleep(LOOK_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn make(
+        work: &Path,
+        user: &OsUser,
+        repository: &Repository,
+        lock: File,
+    ) -> Result<Self, Error> {
         let root = work.join("scratch");
         clear_left(&root, repository)?;
         make_folder(&root, 0o711)?;
@@ -230,4 +268,32 @@ fn clear(root: &Path) -> Result<(), Error> {
     // A restored folder may be closed even to its owner.
     let _ = std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o711));
     Ok(remove_tree(root)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, atomic::AtomicBool};
+
+    use repository::store::MemoryStore;
+
+    use super::*;
+
+    #[test]
+    fn a_restore_test_waits_for_another_one_and_can_be_interrupted() {
+        let folder = tempfile::tempdir().unwrap();
+        let work = folder.path().join("proof");
+        let user = OsUser::current().unwrap();
+        let repository = Repository::init(Arc::new(MemoryStore::default())).unwrap();
+        let wait = |steps: &Steps| {
+            ScratchFolder::claim_when_free(&work, &user, &repository, steps).map(drop)
+        };
+        let first = ScratchFolder::claim(&work, &user, &repository).unwrap();
+        let interrupted = Steps::logged().cancelled_by(Arc::new(AtomicBool::new(true)));
+        assert!(matches!(wait(&interrupted), Err(Error::Refused { .. })));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| wait(&Steps::logged()));
+            drop(first);
+            waiting.join().unwrap().unwrap();
+        });
+    }
 }
