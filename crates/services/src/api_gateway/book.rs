@@ -142,7 +142,7 @@ pub(super) async fn answer(
         Some(_) => gateway.calculator.then(moment).await,
         None => gateway.calculator.settled().await,
     };
-    let then = then.map_err(|error| ApiError::from_locate(error, ""))?;
+    let then = then.map_err(|error| ApiError::from_quote_error(error, ""))?;
     let unreadable = |error: BookError| match error {
         BookError::Halted => ApiError::Unavailable {
             part: "api-gateway",

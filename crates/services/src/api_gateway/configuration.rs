@@ -97,7 +97,7 @@ pub(super) async fn show(
         .calculator
         .market
         .view()
-        .map_err(|error| ApiError::from_locate(error, ""))?;
+        .map_err(|error| ApiError::from_quote_error(error, ""))?;
     let key = &caller.0.stored;
     let terms = view
         .terms(&key.client_id)

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::calculation::LocateError;
+use crate::calculation::QuoteError;
 use crate::data::{DatabaseError, LOG_DAMAGED, WriteError};
 use crate::market::BeyondCalendar;
 use crate::peer::{HEAD_BYTES_MAX, HEADERS_MAX};
@@ -405,24 +405,24 @@ impl IntoResponse for ApiError {
 
 impl ApiError {
     /// What went wrong while pricing or recording the request of that id.
-    pub(crate) fn from_locate(error: impl Into<LocateError>, request_id: &str) -> ApiError {
+    pub(crate) fn from_quote_error(error: impl Into<QuoteError>, request_id: &str) -> ApiError {
         match error.into() {
-            LocateError::Ticker(ticker) => ApiError::TickerNotFound(ticker),
-            LocateError::Client(client) => ApiError::ClientNotFound(client),
-            LocateError::Stale { part, detail } => ApiError::Unavailable { part, detail },
-            LocateError::NoView => ApiError::Unavailable {
+            QuoteError::Ticker(ticker) => ApiError::TickerNotFound(ticker),
+            QuoteError::Client(client) => ApiError::ClientNotFound(client),
+            QuoteError::Stale { part, detail } => ApiError::Unavailable { part, detail },
+            QuoteError::NoView => ApiError::Unavailable {
                 part: "database",
                 detail: "no market data has been loaded yet".to_owned(),
             },
-            LocateError::Pricing(why) => ApiError::Calculation(why),
-            LocateError::Invalid { field, message } => {
-                ApiError::invalid(field, "request", &message, super::locate::PARAMETERS)
+            QuoteError::Pricing(why) => ApiError::Calculation(why),
+            QuoteError::Invalid { field, message } => {
+                ApiError::invalid(field, "request", &message, super::calculate::PARAMETERS)
             }
-            LocateError::Record(WriteError::Refused { part, reason }) => ApiError::Unavailable {
+            QuoteError::Record(WriteError::Refused { part, reason }) => ApiError::Unavailable {
                 part,
                 detail: reason,
             },
-            LocateError::Record(WriteError::Unknown { part }) => ApiError::OutcomeUnknown {
+            QuoteError::Record(WriteError::Unknown { part }) => ApiError::OutcomeUnknown {
                 part,
                 request_id: Some(request_id.to_owned()),
             },

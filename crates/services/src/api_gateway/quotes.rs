@@ -7,9 +7,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::Gateway;
+use super::calculate::FeeAnswer;
 use super::errors::ApiError;
 use super::lists::{List, Page};
-use super::locate::FeeAnswer;
 use super::middleware::Caller;
 use super::parameters::Parameters;
 use crate::data::{Found, RecordedQuote, find_by_id, find_by_request, losses_in};

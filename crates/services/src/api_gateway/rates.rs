@@ -210,7 +210,7 @@ pub(super) async fn what_if(
 async fn then(gateway: &Gateway, asked: Asked) -> Result<Then, ApiError> {
     let moment = asked.settle(gateway).await?;
     let then = gateway.calculator.then(moment).await;
-    then.map_err(|error| ApiError::from_locate(error, ""))
+    then.map_err(|error| ApiError::from_quote_error(error, ""))
 }
 
 /// Minus zero is no number that anybody means.
@@ -239,7 +239,7 @@ fn answer(
     let rate = gateway
         .calculator
         .rate(then, ticker, &caller.0.stored.client_id, supposed)
-        .map_err(|error| ApiError::from_locate(error, ""))?;
+        .map_err(|error| ApiError::from_quote_error(error, ""))?;
     let changed_at = rate.inputs.known_at_micros;
     let mut item = RateItem::from(rate);
     item.requested_ticker = Some(ticker.to_owned()).filter(|asked| *asked != item.ticker);
@@ -279,7 +279,7 @@ pub(super) async fn by_status(
             page.skip,
             page.limit,
         )
-        .map_err(|error| ApiError::from_locate(error, ""))?;
+        .map_err(|error| ApiError::from_quote_error(error, ""))?;
     let changed_at = rates
         .iter()
         .filter_map(|rate| rate.inputs.known_at_micros)

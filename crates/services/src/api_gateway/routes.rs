@@ -8,8 +8,8 @@ use super::admin::{clients, keys, standards, stocks};
 use super::errors::ApiError;
 use super::middleware::Door;
 use super::{
-    Gateway, audit, audit_proof, book, calendar, configuration, documents, health, locate, locates,
-    metrics, middleware, public_log, quotes, rates,
+    Gateway, audit, audit_proof, book, calculate, calendar, configuration, documents, health,
+    locates, metrics, middleware, public_log, quotes, rates,
 };
 use crate::domain::keys::Role;
 
@@ -25,7 +25,7 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .route("/api/v1/rates/status/{status}", get(rates::by_status))
         .route(
             "/api/v1/calculate-locate",
-            without_head(get(locate::from_query).post(locate::from_body)),
+            without_head(get(calculate::from_query).post(calculate::from_body)),
         )
         .route("/api/v1/quotes", get(quotes::by_request))
         .route("/api/v1/quotes/{id}", get(quotes::by_id))

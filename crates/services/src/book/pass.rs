@@ -14,7 +14,7 @@ use super::flat;
 use super::input::{self, BookError, Line};
 use super::position::Cell;
 use super::result::{Answer, Header, Priced, Refused, Status, Trailer, VERSION};
-use crate::calculation::{Calculator, LocateError, Then};
+use crate::calculation::{Calculator, QuoteError, Then};
 use crate::domain::position::Position;
 use crate::domain::time::rfc3339;
 
@@ -175,13 +175,13 @@ fn one(
     }
     let (inputs, quote) = Calculator::price(&book.then, &position).map_err(|error| {
         let code = match &error {
-            LocateError::Ticker(_) => "TICKER_NOT_FOUND",
-            LocateError::Client(_) => "CLIENT_NOT_FOUND",
-            LocateError::Invalid { .. } => "INVALID_PARAMETER",
-            LocateError::Stale { .. } | LocateError::NoView | LocateError::Record(_) => {
+            QuoteError::Ticker(_) => "TICKER_NOT_FOUND",
+            QuoteError::Client(_) => "CLIENT_NOT_FOUND",
+            QuoteError::Invalid { .. } => "INVALID_PARAMETER",
+            QuoteError::Stale { .. } | QuoteError::NoView | QuoteError::Record(_) => {
                 "EXTERNAL_API_UNAVAILABLE"
             }
-            LocateError::Pricing(_) => "CALCULATION_ERROR",
+            QuoteError::Pricing(_) => "CALCULATION_ERROR",
         };
         (code, error.to_string())
     })?;

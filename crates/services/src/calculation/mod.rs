@@ -1,4 +1,4 @@
-//! From a request to a price: inputs from the market view, `pricing` for the numbers, the writer for the record. A locate is
+//! From a request to a price: inputs from the market view, `pricing` for the numbers, the writer for the record. A quote is
 //! answered only when its entry is durable; a rate is answered from memory.
 
 mod replay;
@@ -21,7 +21,7 @@ use crate::market::{Market, MarketError, MarketView, TickerInputs};
 
 /// Why there is no price.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum LocateError {
+pub(crate) enum QuoteError {
     #[error("no rate is known for {0}")]
     Ticker(String),
     #[error("no terms are on file for {0}")]
@@ -41,34 +41,34 @@ pub(crate) enum LocateError {
     Record(#[from] WriteError),
 }
 
-impl LocateError {
+impl QuoteError {
     /// The past is read from the database, each moment once.
-    pub(crate) fn past(error: DatabaseError) -> LocateError {
-        LocateError::Stale {
+    pub(crate) fn past(error: DatabaseError) -> QuoteError {
+        QuoteError::Stale {
             part: "database",
             detail: format!("the past cannot be read: {error}"),
         }
     }
 }
 
-impl From<MarketError> for LocateError {
-    fn from(error: MarketError) -> LocateError {
+impl From<MarketError> for QuoteError {
+    fn from(error: MarketError) -> QuoteError {
         match error {
-            MarketError::Ticker(ticker) => LocateError::Ticker(ticker),
-            MarketError::NoView => LocateError::NoView,
+            MarketError::Ticker(ticker) => QuoteError::Ticker(ticker),
+            MarketError::NoView => QuoteError::NoView,
         }
     }
 }
 
-impl From<PricingError> for LocateError {
-    fn from(error: PricingError) -> LocateError {
+impl From<PricingError> for QuoteError {
+    fn from(error: PricingError) -> QuoteError {
         let message = error.to_string();
         match error {
-            PricingError::Stale { .. } => LocateError::Stale {
+            PricingError::Stale { .. } => QuoteError::Stale {
                 part: "market_data",
                 detail: message,
             },
-            PricingError::Missing { field, .. } => LocateError::Invalid {
+            PricingError::Missing { field, .. } => QuoteError::Invalid {
                 field: parameter(field),
                 message,
             },
@@ -80,12 +80,12 @@ impl From<PricingError> for LocateError {
                     "position_value" | "loan_days" | "shares" | "price" | "collateral_value"
                 ) =>
             {
-                LocateError::Invalid {
+                QuoteError::Invalid {
                     field: parameter(field),
                     message,
                 }
             }
-            _ => LocateError::Pricing(message),
+            _ => QuoteError::Pricing(message),
         }
     }
 }
@@ -98,9 +98,9 @@ fn parameter(field: &'static str) -> &'static str {
     }
 }
 
-/// A validated request for a locate.
+/// A validated request for a quote.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct LocateRequest {
+pub(crate) struct QuoteRequest {
     pub(crate) request_id: String,
     pub(crate) client_id: String,
     pub(crate) key_id: String,
@@ -114,7 +114,7 @@ pub(crate) struct LocateRequest {
 
 /// A quote whose entry is durable.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Located {
+pub(crate) struct PricedQuote {
     pub(crate) recorded: Recorded,
     pub(crate) quote: RecordedQuote,
 }
@@ -133,13 +133,13 @@ pub(crate) struct RateNow {
 
 /// The boundary in front of pricing: a local call, or the same over HTTP to a calculation-service.
 pub(crate) trait Calculation: Send + Sync + std::fmt::Debug {
-    /// Prices a locate and returns when its entry is durable.
-    fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<Located, LocateError>>;
+    /// Prices a quote and returns when its entry is durable.
+    fn price_quote(&self, request: QuoteRequest) -> BoxFuture<'_, Result<PricedQuote, QuoteError>>;
 }
 
 impl Calculation for Calculator {
-    fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<Located, LocateError>> {
-        Box::pin(Calculator::locate(self, request))
+    fn price_quote(&self, request: QuoteRequest) -> BoxFuture<'_, Result<PricedQuote, QuoteError>> {
+        Box::pin(Calculator::price_quote(self, request))
     }
 }
 
@@ -192,7 +192,7 @@ pub(crate) struct Calculator {
 }
 
 impl Calculator {
-    async fn locate(&self, request: LocateRequest) -> Result<Located, LocateError> {
+    async fn price_quote(&self, request: QuoteRequest) -> Result<PricedQuote, QuoteError> {
         // Refused before it is priced, rather than after.
         if self.writer.knows_at_once()
             && let Some(refusal) = self.writer.refusal()
@@ -218,7 +218,7 @@ impl Calculator {
         };
         let record = RecordedQuote::new(facts, inputs, &quote);
         let recorded = self.writer.priced(&record, &quote).await?;
-        Ok(Located {
+        Ok(PricedQuote {
             recorded,
             quote: record,
         })
@@ -228,17 +228,17 @@ impl Calculator {
     pub(crate) fn price(
         then: &Then,
         position: &Position,
-    ) -> Result<(QuoteInputs, pricing::Quote), LocateError> {
+    ) -> Result<(QuoteInputs, pricing::Quote), QuoteError> {
         let inputs = inputs_of(&then.view, position, then.micros)?;
         let quote = pricing::quote(&inputs)?;
         Ok((inputs, quote))
     }
 
     /// The market of this moment, such that asking for the moment later gives the same.
-    pub(crate) async fn settled(&self) -> Result<Then, LocateError> {
+    pub(crate) async fn settled(&self) -> Result<Then, QuoteError> {
         let now = self.now()?;
         let current = self.keeper.is_current(now.micros).await;
-        if current.map_err(LocateError::past)? {
+        if current.map_err(QuoteError::past)? {
             return Ok(now);
         }
         let moment = Moment {
@@ -247,7 +247,7 @@ impl Calculator {
         };
         let view = self.keeper.view_at(moment).await;
         Ok(Then {
-            view: view.map_err(LocateError::past)?,
+            view: view.map_err(QuoteError::past)?,
             ..now
         })
     }
@@ -259,13 +259,13 @@ impl Calculator {
         ticker: &str,
         client_id: &str,
         suppose: &Supposed,
-    ) -> Result<RateNow, LocateError> {
+    ) -> Result<RateNow, QuoteError> {
         let inputs = suppose.into(then.view.inputs(ticker, then.micros)?);
         self.rate_in(then, inputs, client_id)
     }
 
     /// The market of this moment.
-    pub(crate) fn now(&self) -> Result<Then, LocateError> {
+    pub(crate) fn now(&self) -> Result<Then, QuoteError> {
         Ok(Then {
             view: self.market.view()?,
             micros: now_micros(),
@@ -274,13 +274,13 @@ impl Calculator {
     }
 
     /// The market of that moment, or of this one.
-    pub(crate) async fn then(&self, moment: Option<Moment>) -> Result<Then, LocateError> {
+    pub(crate) async fn then(&self, moment: Option<Moment>) -> Result<Then, QuoteError> {
         let Some(moment) = moment else {
             return self.now();
         };
         let view = self.keeper.view_at(moment).await;
         Ok(Then {
-            view: view.map_err(LocateError::past)?,
+            view: view.map_err(QuoteError::past)?,
             micros: moment.as_of_micros,
             moment: Some(moment),
         })
@@ -294,7 +294,7 @@ impl Calculator {
         client_id: &str,
         skip: usize,
         limit: usize,
-    ) -> Result<(Vec<RateNow>, usize), LocateError> {
+    ) -> Result<(Vec<RateNow>, usize), QuoteError> {
         let (mut page, mut total) = (Vec::new(), 0);
         for ticker in then.view.ticker_names() {
             // One rate that cannot be computed must not take the list away; asked for by itself it says why.
@@ -317,7 +317,7 @@ impl Calculator {
         then: &Then,
         inputs: TickerInputs,
         client_id: &str,
-    ) -> Result<RateNow, LocateError> {
+    ) -> Result<RateNow, QuoteError> {
         let policy = then.view.policy_of(client_id);
         let steps = pricing::rate(
             &RateInputs {
@@ -360,11 +360,7 @@ impl Calculator {
     }
 }
 
-fn inputs(
-    view: &MarketView,
-    request: &LocateRequest,
-    now: i64,
-) -> Result<QuoteInputs, LocateError> {
+fn inputs(view: &MarketView, request: &QuoteRequest, now: i64) -> Result<QuoteInputs, QuoteError> {
     let position = Position {
         ticker: request.ticker.clone(),
         client_id: request.client_id.clone(),
@@ -374,11 +370,11 @@ fn inputs(
     inputs_of(view, &position, now)
 }
 
-fn inputs_of(view: &MarketView, position: &Position, now: i64) -> Result<QuoteInputs, LocateError> {
+fn inputs_of(view: &MarketView, position: &Position, now: i64) -> Result<QuoteInputs, QuoteError> {
     let market = view.inputs(&position.ticker, now)?;
     let terms = view
         .terms(&position.client_id)
-        .ok_or_else(|| LocateError::Client(position.client_id.clone()))?;
+        .ok_or_else(|| QuoteError::Client(position.client_id.clone()))?;
     Ok(QuoteInputs {
         ticker: market.ticker,
         currency: market.currency,

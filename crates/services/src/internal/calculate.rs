@@ -6,24 +6,24 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::{Host, answer, read};
-use crate::calculation::LocateRequest;
-use crate::remote::LocateFailure;
+use crate::calculation::QuoteRequest;
+use crate::remote::QuoteFailure;
 
 pub(super) async fn calculate(State(host): State<Host>, body: Body) -> Response {
-    let request: LocateRequest = match read(body).await {
+    let request: QuoteRequest = match read(body).await {
         Ok(request) => request,
         Err(response) => return *response,
     };
-    let located = host.gateway.calculation.locate(request).await;
-    answer(located.map_err(LocateFailure::from), status)
+    let priced = host.gateway.calculation.price_quote(request).await;
+    answer(priced.map_err(QuoteFailure::from), status)
 }
 
-fn status(failure: &LocateFailure) -> StatusCode {
+fn status(failure: &QuoteFailure) -> StatusCode {
     match failure {
-        LocateFailure::Ticker(_) | LocateFailure::Client(_) => StatusCode::NOT_FOUND,
-        LocateFailure::Invalid { .. } => StatusCode::BAD_REQUEST,
-        LocateFailure::Pricing(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        LocateFailure::NoView | LocateFailure::Stale { .. } | LocateFailure::Record(_) => {
+        QuoteFailure::Ticker(_) | QuoteFailure::Client(_) => StatusCode::NOT_FOUND,
+        QuoteFailure::Invalid { .. } => StatusCode::BAD_REQUEST,
+        QuoteFailure::Pricing(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        QuoteFailure::NoView | QuoteFailure::Stale { .. } | QuoteFailure::Record(_) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
     }

@@ -31,7 +31,7 @@ pub(super) async fn rates(State(host): State<Host>, Path(ticker): Path<String>) 
         .and_then(|view| view.inputs(&ticker, now_micros()))
     {
         Ok(inputs) => inputs,
-        Err(error) => return ApiError::from_locate(error, "").into_response(),
+        Err(error) => return ApiError::from_quote_error(error, "").into_response(),
     };
     Json(Facts {
         status: "success",

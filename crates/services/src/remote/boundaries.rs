@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use super::client::CallError;
 use super::paths;
 use super::peers::{Seen, Watched};
-use super::wire::{EntryOrder, LocateFailure, QuoteOrder, WriteFailure};
+use super::wire::{EntryOrder, QuoteFailure, QuoteOrder, WriteFailure};
 use crate::cache::{CachedMarket, Seal};
-use crate::calculation::{Calculation, LocateError, LocateRequest, Located};
+use crate::calculation::{Calculation, PricedQuote, QuoteError, QuoteRequest};
 use crate::data::{
     Change, FeedState, Inclusion, LocateOrder, LocateOutcome, QuoteRecord, Record, Recorded,
     WriteError, WriterState,
@@ -55,16 +55,21 @@ pub(crate) struct RemoteCalculation {
 }
 
 impl Calculation for RemoteCalculation {
-    fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<Located, LocateError>> {
+    fn price_quote(&self, request: QuoteRequest) -> BoxFuture<'_, Result<PricedQuote, QuoteError>> {
         Box::pin(async move {
             let peer = &self.service.peer;
             let id = request.request_id.as_str();
             let answer = peer
-                .post::<Located, LocateFailure>(paths::CALCULATE, &request, Some(id), self.patience)
+                .post::<PricedQuote, QuoteFailure>(
+                    paths::CALCULATE,
+                    &request,
+                    Some(id),
+                    self.patience,
+                )
                 .await;
             match answer {
-                Ok(answer) => answer.map_err(LocateError::from),
-                Err(error) => Err(LocateError::Record(verdict(peer.name(), &error))),
+                Ok(answer) => answer.map_err(QuoteError::from),
+                Err(error) => Err(QuoteError::Record(verdict(peer.name(), &error))),
             }
         })
     }

@@ -10,4 +10,4 @@ mod wire;
 pub(crate) use boundaries::{DataState, RemoteCache, RemoteCalculation, RemoteRecord};
 pub(crate) use client::Peer;
 pub(crate) use peers::{Peers, Watched};
-pub(crate) use wire::{EntryOrder, LocateFailure, QuoteOrder, WriteFailure};
+pub(crate) use wire::{EntryOrder, QuoteFailure, QuoteOrder, WriteFailure};

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::calculation::LocateError;
+use crate::calculation::QuoteError;
 use crate::data::{Change, WriteError};
 
 /// What became of something to be recorded.
@@ -19,7 +19,7 @@ pub(crate) enum WriteFailure {
 /// Why there is no quote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum LocateFailure {
+pub(crate) enum QuoteFailure {
     Ticker(String),
     Client(String),
     NoView,
@@ -71,42 +71,42 @@ impl From<WriteFailure> for WriteError {
     }
 }
 
-impl From<LocateError> for LocateFailure {
-    fn from(error: LocateError) -> LocateFailure {
+impl From<QuoteError> for QuoteFailure {
+    fn from(error: QuoteError) -> QuoteFailure {
         match error {
-            LocateError::Ticker(ticker) => LocateFailure::Ticker(ticker),
-            LocateError::Client(client) => LocateFailure::Client(client),
-            LocateError::NoView => LocateFailure::NoView,
-            LocateError::Stale { part, detail } => LocateFailure::Stale {
+            QuoteError::Ticker(ticker) => QuoteFailure::Ticker(ticker),
+            QuoteError::Client(client) => QuoteFailure::Client(client),
+            QuoteError::NoView => QuoteFailure::NoView,
+            QuoteError::Stale { part, detail } => QuoteFailure::Stale {
                 part: part.to_owned(),
                 detail,
             },
-            LocateError::Invalid { field, message } => LocateFailure::Invalid {
+            QuoteError::Invalid { field, message } => QuoteFailure::Invalid {
                 field: field.to_owned(),
                 message,
             },
-            LocateError::Pricing(why) => LocateFailure::Pricing(why),
-            LocateError::Record(error) => LocateFailure::Record(error.into()),
+            QuoteError::Pricing(why) => QuoteFailure::Pricing(why),
+            QuoteError::Record(error) => QuoteFailure::Record(error.into()),
         }
     }
 }
 
-impl From<LocateFailure> for LocateError {
-    fn from(failure: LocateFailure) -> LocateError {
+impl From<QuoteFailure> for QuoteError {
+    fn from(failure: QuoteFailure) -> QuoteError {
         match failure {
-            LocateFailure::Ticker(ticker) => LocateError::Ticker(ticker),
-            LocateFailure::Client(client) => LocateError::Client(client),
-            LocateFailure::NoView => LocateError::NoView,
-            LocateFailure::Stale { part, detail } => LocateError::Stale {
+            QuoteFailure::Ticker(ticker) => QuoteError::Ticker(ticker),
+            QuoteFailure::Client(client) => QuoteError::Client(client),
+            QuoteFailure::NoView => QuoteError::NoView,
+            QuoteFailure::Stale { part, detail } => QuoteError::Stale {
                 part: name(&part),
                 detail,
             },
-            LocateFailure::Invalid { field, message } => LocateError::Invalid {
+            QuoteFailure::Invalid { field, message } => QuoteError::Invalid {
                 field: name(&field),
                 message,
             },
-            LocateFailure::Pricing(why) => LocateError::Pricing(why),
-            LocateFailure::Record(failure) => LocateError::Record(failure.into()),
+            QuoteFailure::Pricing(why) => QuoteError::Pricing(why),
+            QuoteFailure::Record(failure) => QuoteError::Record(failure.into()),
         }
     }
 }
@@ -136,25 +136,25 @@ mod tests {
 
     #[test]
     fn failures_arrive_as_they_left() {
-        let check = |error: LocateError| {
-            let text = serde_json::to_string(&LocateFailure::from(error.clone())).unwrap();
-            let back: LocateFailure = serde_json::from_str(&text).unwrap();
-            assert_eq!(LocateError::from(back), error, "{text}");
+        let check = |error: QuoteError| {
+            let text = serde_json::to_string(&QuoteFailure::from(error.clone())).unwrap();
+            let back: QuoteFailure = serde_json::from_str(&text).unwrap();
+            assert_eq!(QuoteError::from(back), error, "{text}");
         };
-        check(LocateError::Ticker("ZZZ".to_owned()));
-        check(LocateError::Client("nobody".to_owned()));
-        check(LocateError::NoView);
-        check(LocateError::Stale {
+        check(QuoteError::Ticker("ZZZ".to_owned()));
+        check(QuoteError::Client("nobody".to_owned()));
+        check(QuoteError::NoView);
+        check(QuoteError::Stale {
             part: "market_data",
             detail: "old".to_owned(),
         });
-        check(LocateError::Invalid {
+        check(QuoteError::Invalid {
             field: "shares",
             message: "too many".to_owned(),
         });
-        check(LocateError::Pricing("overflow".to_owned()));
-        check(LocateError::Record(WriteError::refused("database", "away")));
-        check(LocateError::Record(WriteError::unknown("data-service")));
+        check(QuoteError::Pricing("overflow".to_owned()));
+        check(QuoteError::Record(WriteError::refused("database", "away")));
+        check(QuoteError::Record(WriteError::unknown("data-service")));
     }
 
     #[test]

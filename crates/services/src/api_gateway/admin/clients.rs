@@ -85,7 +85,7 @@ pub(in super::super) async fn put(
         .calculator
         .market
         .view()
-        .map_err(|error| ApiError::from_locate(error, ""))?;
+        .map_err(|error| ApiError::from_quote_error(error, ""))?;
     let terms = read(parameters, client_id, &view)?;
     let fields = terms.fields().with("by", by(&caller));
     gateway

@@ -201,7 +201,7 @@ async fn publish<T: Serialize>(
         .calculator
         .market
         .view()
-        .map_err(|error| ApiError::from_locate(error, ""))?;
+        .map_err(|error| ApiError::from_quote_error(error, ""))?;
     let known = match what {
         "policy" => view.has_policy(&id),
         _ => view.has_convention(&id),

@@ -162,7 +162,7 @@ pub(in super::super) async fn set(
 
 fn view(gateway: &Gateway) -> Result<std::sync::Arc<crate::market::MarketView>, ApiError> {
     let view = gateway.calculator.market.view();
-    view.map_err(|error| ApiError::from_locate(error, ""))
+    view.map_err(|error| ApiError::from_quote_error(error, ""))
 }
 
 /// Our own name for it. A ticker with a slip in it would become a stock of its own, priced at this rate: new stocks come by file.

@@ -85,7 +85,7 @@ pub(in super::super) async fn of_tickers(
     parameters.finish()?;
     let now = now_micros();
     let view = gateway.calculator.market.view();
-    let view = view.map_err(|error| ApiError::from_locate(error, ""))?;
+    let view = view.map_err(|error| ApiError::from_quote_error(error, ""))?;
     let ticker = ticker.map(|ticker| view.own_name(&ticker, now));
     let client = gateway.keeper.client()?;
     let own = &caller.0.stored.client_id;
@@ -166,7 +166,7 @@ pub(in super::super) async fn show(
         .market
         .view()
         .and_then(|view| view.inputs(&ticker, now));
-    let inputs = inputs.map_err(|error| ApiError::from_locate(error, ""))?;
+    let inputs = inputs.map_err(|error| ApiError::from_quote_error(error, ""))?;
     let calendar = gateway.calendar()?;
     let trade_date = calendar.trade_date(now)?;
     let terms = DeskTerms {

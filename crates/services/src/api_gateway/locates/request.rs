@@ -12,7 +12,7 @@ use super::super::errors::ApiError;
 use super::super::middleware::{Caller, RequestId};
 use super::super::parameters::Parameters;
 use super::{Asker, LocateAnswer, idempotency};
-use crate::calculation::LocateRequest;
+use crate::calculation::QuoteRequest;
 use crate::data::{LocateKind, Order, made_for};
 use crate::domain::digits::Digits;
 use crate::domain::identifiers::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker};
@@ -37,7 +37,7 @@ const SHARES_MAX: u64 = 1_000_000_000;
 /// Which quote the locate is to be made from.
 enum Basis {
     Quoted(Uuid),
-    Price(LocateRequest),
+    Price(QuoteRequest),
 }
 
 struct Wanted {
@@ -91,13 +91,13 @@ impl Asker<'_> {
             Basis::Quoted(quote_id) => return Ok(quote_id),
             Basis::Price(request) => request,
         };
-        let located = self.gateway.calculation.locate(request).await;
-        let located = located.map_err(|error| {
+        let priced = self.gateway.calculation.price_quote(request).await;
+        let priced = priced.map_err(|error| {
             metrics::counter!("bre_locates_refused_total").increment(1);
-            ApiError::from_locate(error, &self.request_id.0)
+            ApiError::from_quote_error(error, &self.request_id.0)
         })?;
         metrics::counter!("bre_quotes_total").increment(1);
-        let id = located.quote.facts.quote_id.parse();
+        let id = priced.quote.facts.quote_id.parse();
         id.map_err(|_| ApiError::Calculation("the quote has no usable id".to_owned()))
     }
 }
@@ -149,7 +149,7 @@ fn validate(
     }
     let basis = match (quote_id, priced) {
         (Some(quote_id), _) => Basis::Quoted(quote_id),
-        (None, Some(priced)) => Basis::Price(LocateRequest {
+        (None, Some(priced)) => Basis::Price(QuoteRequest {
             request_id: request_id.to_owned(),
             client_id: own.to_owned(),
             key_id: key_id.to_owned(),
@@ -170,7 +170,7 @@ fn validate(
 }
 
 /// What has to be priced; whose it is, is filled in by the caller.
-fn price_terms(parameters: &mut Parameters, shares: Option<u64>) -> Option<LocateRequest> {
+fn price_terms(parameters: &mut Parameters, shares: Option<u64>) -> Option<QuoteRequest> {
     if !parameters.is_sent("client_id") {
         parameters.refuse("client_id", "is required");
     }
@@ -181,7 +181,7 @@ fn price_terms(parameters: &mut Parameters, shares: Option<u64>) -> Option<Locat
     let price = parameters.share_price();
     parameters.require("share_price");
     let worth = parameters.worth(shares, price);
-    Some(LocateRequest {
+    Some(QuoteRequest {
         request_id: String::new(),
         client_id: String::new(),
         key_id: String::new(),

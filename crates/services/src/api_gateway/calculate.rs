@@ -13,7 +13,7 @@ use super::middleware::{Caller, RequestId};
 use super::moment::Asked;
 use super::parameters::Parameters;
 use super::rates::DataSource;
-use crate::calculation::LocateRequest;
+use crate::calculation::QuoteRequest;
 use crate::data::{Recorded, RecordedQuote};
 use crate::domain::identifiers::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker};
 use crate::domain::position::{SHARES_MAX, SHARES_RULE, shares};
@@ -117,19 +117,23 @@ async fn price(
         ));
     }
     request.moment = asked.settle(gateway).await?;
-    let located = gateway.calculation.locate(request).await.map_err(|error| {
-        metrics::counter!("bre_locates_refused_total").increment(1);
-        ApiError::from_locate(error, &id.0)
-    })?;
+    let priced = gateway
+        .calculation
+        .price_quote(request)
+        .await
+        .map_err(|error| {
+            metrics::counter!("bre_locates_refused_total").increment(1);
+            ApiError::from_quote_error(error, &id.0)
+        })?;
     metrics::counter!("bre_quotes_total").increment(1);
-    Ok(Json(FeeAnswer::new(located.recorded, &located.quote)))
+    Ok(Json(FeeAnswer::new(priced.recorded, &priced.quote)))
 }
 
 fn validate(
     mut parameters: Parameters,
     request_id: String,
     key_id: String,
-) -> Result<(LocateRequest, Asked), ApiError> {
+) -> Result<(QuoteRequest, Asked), ApiError> {
     let ticker = parameters.required("ticker", TICKER_RULE, |text| {
         is_ticker(text).then(|| text.to_owned())
     });
@@ -150,7 +154,7 @@ fn validate(
         });
     };
     parameters.finish()?;
-    let request = LocateRequest {
+    let request = QuoteRequest {
         request_id,
         client_id,
         key_id,
