@@ -138,11 +138,11 @@ pub(super) async fn answer(
     // Nobody waits for somebody else's line: a turn begins when the whole file is here.
     let turn = desk.turns.take(&client).await;
     let moment = asked.settle(gateway).await?;
-    let then = match moment {
-        Some(_) => gateway.calculator.then(moment).await,
+    let at = match moment {
+        Some(_) => gateway.calculator.market_at(moment).await,
         None => gateway.calculator.settled().await,
     };
-    let then = then.map_err(|error| ApiError::from_quote_error(error, ""))?;
+    let at = at.map_err(|error| ApiError::from_quote_error(error, ""))?;
     let unreadable = |error: BookError| match error {
         BookError::Halted => ApiError::Unavailable {
             part: "api-gateway",
@@ -159,8 +159,8 @@ pub(super) async fn answer(
         input_sha256,
         halt,
         spent,
-        known_at_micros: moment.map_or(then.micros, |moment| moment.known_at_micros),
-        then,
+        known_at_micros: moment.map_or(at.micros, |moment| moment.known_at_micros),
+        at,
         client_id: asker.client_id.clone(),
     };
     let first = book.clone();
@@ -277,7 +277,7 @@ async fn record(
     let mut fields = Fields::new()
         .with("by", &asker.by)
         .with("request_id", &asker.request_id)
-        .with("as_of", rfc3339(book.then.micros))
+        .with("as_of", rfc3339(book.at.micros))
         .with("known_at", rfc3339(book.known_at_micros))
         .with("lines", summary.lines.to_string())
         .with("priced", summary.priced.to_string())

@@ -14,7 +14,7 @@ use super::lists::{List, Page};
 use super::middleware::Caller;
 use super::moment::Asked;
 use super::parameters::Parameters;
-use crate::calculation::{RateNow, Supposed, Then};
+use crate::calculation::{MarketAt, Overrides, RateNow};
 use crate::domain::digits::Digits;
 use crate::domain::identifiers::{TICKER_RULE, is_ticker};
 use crate::domain::moment::Moment;
@@ -153,13 +153,13 @@ pub(super) async fn rate(
     let cacheable = Cacheable::asked(&mut parameters, &headers);
     let asked = Asked::read(&mut parameters);
     parameters.finish()?;
-    let then = then(&gateway, asked).await?;
+    let at = market_at(&gateway, asked).await?;
     answer(
         &gateway,
-        &then,
+        &at,
         &caller,
         &ticker,
-        &Supposed::default(),
+        &Overrides::default(),
         cacheable,
     )
 }
@@ -173,7 +173,7 @@ pub(super) async fn what_if(
 ) -> Result<Response, ApiError> {
     let mut parameters = Parameters::from_query(query.as_deref(), WHAT_IF);
     let ticker = ticker(path, &mut parameters);
-    let supposed = Supposed {
+    let overrides = Overrides {
         base_rate: parameters.number(
             "base_rate",
             "must be a plain decimal number from 0 to 1000 with at most 8 decimals",
@@ -203,14 +203,14 @@ pub(super) async fn what_if(
     let cacheable = Cacheable::asked(&mut parameters, &headers);
     let asked = Asked::read(&mut parameters);
     parameters.finish()?;
-    let then = then(&gateway, asked).await?;
-    answer(&gateway, &then, &caller, &ticker, &supposed, cacheable)
+    let at = market_at(&gateway, asked).await?;
+    answer(&gateway, &at, &caller, &ticker, &overrides, cacheable)
 }
 
-async fn then(gateway: &Gateway, asked: Asked) -> Result<Then, ApiError> {
+async fn market_at(gateway: &Gateway, asked: Asked) -> Result<MarketAt, ApiError> {
     let moment = asked.settle(gateway).await?;
-    let then = gateway.calculator.then(moment).await;
-    then.map_err(|error| ApiError::from_quote_error(error, ""))
+    let at = gateway.calculator.market_at(moment).await;
+    at.map_err(|error| ApiError::from_quote_error(error, ""))
 }
 
 /// Minus zero is no number that anybody means.
@@ -230,20 +230,20 @@ fn ticker(path: Result<Path<String>, PathRejection>, parameters: &mut Parameters
 
 fn answer(
     gateway: &Gateway,
-    then: &Then,
+    at: &MarketAt,
     caller: &Caller,
     ticker: &str,
-    supposed: &Supposed,
+    overrides: &Overrides,
     cacheable: Cacheable,
 ) -> Result<Response, ApiError> {
     let rate = gateway
         .calculator
-        .rate(then, ticker, &caller.0.stored.client_id, supposed)
+        .rate(at, ticker, &caller.0.stored.client_id, overrides)
         .map_err(|error| ApiError::from_quote_error(error, ""))?;
     let changed_at = rate.inputs.known_at_micros;
     let mut item = RateItem::from(rate);
     item.requested_ticker = Some(ticker.to_owned()).filter(|asked| *asked != item.ticker);
-    item.past = then.moment.map(Past::from);
+    item.past = at.moment.map(Past::from);
     let answer = RateAnswer {
         status: "success",
         rate: item,
@@ -269,11 +269,11 @@ pub(super) async fn by_status(
     let cacheable = Cacheable::asked(&mut parameters, &headers);
     let asked = Asked::read(&mut parameters);
     parameters.finish()?;
-    let then = then(&gateway, asked).await?;
+    let at = market_at(&gateway, asked).await?;
     let (rates, total) = gateway
         .calculator
         .rates_of(
-            &then,
+            &at,
             status.unwrap_or(BorrowStatus::Hard),
             &caller.0.stored.client_id,
             page.skip,
@@ -284,7 +284,7 @@ pub(super) async fn by_status(
         .iter()
         .filter_map(|rate| rate.inputs.known_at_micros)
         .max();
-    let past = then.moment.map(Past::from);
+    let past = at.moment.map(Past::from);
     let item = |rate| RateItem {
         past: past.clone(),
         ..RateItem::from(rate)

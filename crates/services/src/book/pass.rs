@@ -14,7 +14,7 @@ use super::flat;
 use super::input::{self, BookError, Line};
 use super::position::Cell;
 use super::result::{Answer, Header, Priced, Refused, Status, Trailer, VERSION};
-use crate::calculation::{Calculator, QuoteError, Then};
+use crate::calculation::{Calculator, MarketAt, QuoteError};
 use crate::domain::position::Position;
 use crate::domain::time::rfc3339;
 
@@ -27,7 +27,7 @@ pub(crate) struct Book {
     pub(crate) halt: Halt,
     /// What decoding it cost.
     pub(crate) spent: Duration,
-    pub(crate) then: Then,
+    pub(crate) at: MarketAt,
     pub(crate) known_at_micros: i64,
     /// The only client whose lines are priced; every client's when absent.
     pub(crate) client_id: Option<String>,
@@ -81,7 +81,7 @@ pub(crate) fn price(
     };
     out.write(&Header {
         book: VERSION,
-        as_of: rfc3339(book.then.micros),
+        as_of: rfc3339(book.at.micros),
         known_at: rfc3339(book.known_at_micros),
         engine_version: crate::domain::VERSION.to_owned(),
         input_sha256: book.input_sha256.clone(),
@@ -173,7 +173,7 @@ fn one(
         let reason = "this API key may price only for its own client_id";
         return Err(("FORBIDDEN", reason.to_owned()));
     }
-    let (inputs, quote) = Calculator::price(&book.then, &position).map_err(|error| {
+    let (inputs, quote) = Calculator::price(&book.at, &position).map_err(|error| {
         let code = match &error {
             QuoteError::Ticker(_) => "TICKER_NOT_FOUND",
             QuoteError::Client(_) => "CLIENT_NOT_FOUND",

@@ -145,21 +145,21 @@ impl Calculation for Calculator {
 
 /// What a caller would like to know the rate for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Supposed {
+pub(crate) struct Overrides {
     pub(crate) base_rate: Option<pricing::Rate>,
     pub(crate) volatility_index: Option<pricing::Index>,
     pub(crate) event_risk_factor: Option<u8>,
 }
 
-impl Supposed {
+impl Overrides {
     fn into(&self, mut inputs: TickerInputs) -> TickerInputs {
-        fn put<T>(into: &mut Sourced<T>, supposed: Option<T>) {
-            if let Some(value) = supposed {
+        fn put<T>(into: &mut Sourced<T>, value: Option<T>) {
+            if let Some(value) = value {
                 *into = Sourced::new(value, "request", None);
             }
         }
         // The feed's status describes the real market, so overridden inputs do not use it.
-        if *self != Supposed::default() {
+        if *self != Overrides::default() {
             inputs.feed_status = None;
         }
         if self.base_rate.is_some() {
@@ -174,7 +174,7 @@ impl Supposed {
 
 /// The market of one moment, and the clock that goes with it.
 #[derive(Debug, Clone)]
-pub(crate) struct Then {
+pub(crate) struct MarketAt {
     pub(crate) view: Arc<MarketView>,
     pub(crate) micros: i64,
     /// Set when it is of the past.
@@ -199,8 +199,8 @@ impl Calculator {
         {
             return Err(refusal.into());
         }
-        let then = self.then(request.moment).await?;
-        let inputs = inputs(&then.view, &request, then.micros)?;
+        let at = self.market_at(request.moment).await?;
+        let inputs = inputs(&at.view, &request, at.micros)?;
         let quote = pricing::quote(&inputs)?;
         let facts = QuoteFacts {
             quote_id: Uuid::now_v7().to_string(),
@@ -208,13 +208,13 @@ impl Calculator {
             client_id: request.client_id,
             key_id: request.key_id,
             // What is priced as of the past is over when it is given.
-            expires_at: rfc3339(match then.moment {
+            expires_at: rfc3339(match at.moment {
                 Some(moment) => moment.as_of_micros,
-                None => then.micros + as_micros(self.quote_valid),
+                None => at.micros + as_micros(self.quote_valid),
             }),
             engine_version: crate::domain::VERSION.to_owned(),
             requested_ticker: Some(request.ticker).filter(|asked| **asked != *inputs.ticker),
-            known_at: then.moment.map(|moment| rfc3339(moment.known_at_micros)),
+            known_at: at.moment.map(|moment| rfc3339(moment.known_at_micros)),
         };
         let record = RecordedQuote::new(facts, inputs, &quote);
         let recorded = self.writer.priced(&record, &quote).await?;
@@ -226,16 +226,16 @@ impl Calculator {
 
     /// A line of a book: priced, not recorded.
     pub(crate) fn price(
-        then: &Then,
+        at: &MarketAt,
         position: &Position,
     ) -> Result<(QuoteInputs, pricing::Quote), QuoteError> {
-        let inputs = inputs_of(&then.view, position, then.micros)?;
+        let inputs = inputs_of(&at.view, position, at.micros)?;
         let quote = pricing::quote(&inputs)?;
         Ok((inputs, quote))
     }
 
     /// The market of this moment, such that asking for the moment later gives the same.
-    pub(crate) async fn settled(&self) -> Result<Then, QuoteError> {
+    pub(crate) async fn settled(&self) -> Result<MarketAt, QuoteError> {
         let now = self.now()?;
         let current = self.keeper.is_current(now.micros).await;
         if current.map_err(QuoteError::past)? {
@@ -246,27 +246,27 @@ impl Calculator {
             known_at_micros: now.micros,
         };
         let view = self.keeper.view_at(moment).await;
-        Ok(Then {
+        Ok(MarketAt {
             view: view.map_err(QuoteError::past)?,
             ..now
         })
     }
 
-    /// With what the caller supposes in place of what the market says.
+    /// With the caller's figures in place of the market's.
     pub(crate) fn rate(
         &self,
-        then: &Then,
+        at: &MarketAt,
         ticker: &str,
         client_id: &str,
-        suppose: &Supposed,
+        overrides: &Overrides,
     ) -> Result<RateNow, QuoteError> {
-        let inputs = suppose.into(then.view.inputs(ticker, then.micros)?);
-        self.rate_in(then, inputs, client_id)
+        let inputs = overrides.into(at.view.inputs(ticker, at.micros)?);
+        self.rate_in(at, inputs, client_id)
     }
 
     /// The market of this moment.
-    pub(crate) fn now(&self) -> Result<Then, QuoteError> {
-        Ok(Then {
+    pub(crate) fn now(&self) -> Result<MarketAt, QuoteError> {
+        Ok(MarketAt {
             view: self.market.view()?,
             micros: now_micros(),
             moment: None,
@@ -274,12 +274,12 @@ impl Calculator {
     }
 
     /// The market of that moment, or of this one.
-    pub(crate) async fn then(&self, moment: Option<Moment>) -> Result<Then, QuoteError> {
+    pub(crate) async fn market_at(&self, moment: Option<Moment>) -> Result<MarketAt, QuoteError> {
         let Some(moment) = moment else {
             return self.now();
         };
         let view = self.keeper.view_at(moment).await;
-        Ok(Then {
+        Ok(MarketAt {
             view: view.map_err(QuoteError::past)?,
             micros: moment.as_of_micros,
             moment: Some(moment),
@@ -289,17 +289,16 @@ impl Calculator {
     /// Tickers whose rate has that status for this client, in alphabetical order: those of one page, and how many there are.
     pub(crate) fn rates_of(
         &self,
-        then: &Then,
+        at: &MarketAt,
         status: pricing::BorrowStatus,
         client_id: &str,
         skip: usize,
         limit: usize,
     ) -> Result<(Vec<RateNow>, usize), QuoteError> {
         let (mut page, mut total) = (Vec::new(), 0);
-        for ticker in then.view.ticker_names() {
+        for ticker in at.view.ticker_names() {
             // One rate that cannot be computed must not take the list away; asked for by itself it says why.
-            let Ok(rate) = self.rate_in(then, then.view.inputs(ticker, then.micros)?, client_id)
-            else {
+            let Ok(rate) = self.rate_in(at, at.view.inputs(ticker, at.micros)?, client_id) else {
                 continue;
             };
             if rate.borrow_status == status {
@@ -314,11 +313,11 @@ impl Calculator {
 
     fn rate_in(
         &self,
-        then: &Then,
+        at: &MarketAt,
         inputs: TickerInputs,
         client_id: &str,
     ) -> Result<RateNow, QuoteError> {
-        let policy = then.view.policy_of(client_id);
+        let policy = at.view.policy_of(client_id);
         let steps = pricing::rate(
             &RateInputs {
                 base_rate: inputs.base_rate.value,
@@ -334,26 +333,26 @@ impl Calculator {
             borrow_status: feed_status.unwrap_or_else(|| policy.status.status(steps.rate)),
             volatility_tier: pricing::volatility_tier(inputs.volatility_index.value),
             policy: policy.id(),
-            stale: self.stale(then, &inputs, policy),
+            stale: self.stale(at, &inputs, policy),
             inputs,
         })
     }
 
     fn stale(
         &self,
-        then: &Then,
+        at: &MarketAt,
         inputs: &TickerInputs,
         policy: &pricing::Policy,
     ) -> Vec<&'static str> {
         let found = pricing::stale_inputs(
             policy,
-            then.micros,
+            at.micros,
             &inputs.base_rate,
             &inputs.volatility_index,
             &inputs.event_risk_factor,
         );
         let mut stale: Vec<_> = found.into_iter().map(|input| input.field).collect();
-        if then.moment.is_none() && self.market.is_stale(then.micros) {
+        if at.moment.is_none() && self.market.is_stale(at.micros) {
             stale.push("market_view");
         }
         stale
