@@ -95,7 +95,7 @@ const FORMAT_RULE: &str = "must be flat, or not be sent";
 const PARAMETERS: &[&str] = &["format"];
 
 /// With `?format=flat` the components are the words of `component_status`, as older clients read them.
-pub(super) async fn at_the_door(
+pub(super) async fn public_health(
     state: State<Gateway>,
     RawQuery(query): RawQuery,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {

@@ -83,7 +83,7 @@ fn known_method(method: &Method) -> &'static str {
 }
 
 /// On the public port: for whoever is on this machine or shows the token, or for all where the settings say so.
-pub(super) async fn at_the_door(
+pub(super) async fn public_metrics(
     State(gateway): State<Gateway>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,

@@ -154,16 +154,19 @@ fn too_late(route: &str, method: &Method, id: &str) -> Response {
     error.into_response()
 }
 
-/// Which keys a door is for.
+/// Lets a request through whose key is known, not over its limit, and of the role required, if one is.
 #[derive(Debug, Clone)]
-pub(super) struct Door {
+pub(super) struct AuthLayer {
     pub(super) gateway: Gateway,
-    pub(super) only: Option<Role>,
+    pub(super) required_role: Option<Role>,
 }
 
-/// The key, then its limit, then whom the door is for. Every answer to a known key tells what is left of the minute.
+/// The key, then its limit, then its role. Every answer to a known key tells what is left of the minute.
 pub(super) async fn authenticate(
-    State(Door { gateway, only }): State<Door>,
+    State(AuthLayer {
+        gateway,
+        required_role,
+    }): State<AuthLayer>,
     mut request: Request<Body>,
     next: Next,
 ) -> Response {
@@ -183,7 +186,7 @@ pub(super) async fn authenticate(
     let mut response = if !verdict.allowed {
         let reset_seconds = verdict.reset_seconds;
         ApiError::RateLimited { reset_seconds }.into_response()
-    } else if let Some(refusal) = not_for(key.stored.role, only) {
+    } else if let Some(refusal) = refusal_for(key.stored.role, required_role) {
         refusal.into_response()
     } else {
         request.extensions_mut().insert(Caller(key));
@@ -208,8 +211,8 @@ async fn count(gateway: &Gateway, key: &LiveKey, now: i64) -> Verdict {
 }
 
 /// Prices and records are for clients: an operator's token opens administration only.
-fn not_for(role: Role, only: Option<Role>) -> Option<ApiError> {
-    match (role, only) {
+fn refusal_for(role: Role, required: Option<Role>) -> Option<ApiError> {
+    match (role, required) {
         (Role::Operator, Some(Role::Client)) => Some(ApiError::Forbidden(
             "an operator token opens /api/v1/admin and /api/v1/config only".to_owned(),
         )),

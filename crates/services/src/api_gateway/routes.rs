@@ -6,7 +6,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 
 use super::admin::{clients, keys, standards, stocks};
 use super::errors::ApiError;
-use super::middleware::Door;
+use super::middleware::AuthLayer;
 use super::{
     Gateway, audit, audit_proof, book, calculate, calendar, configuration, documents, health,
     locates, metrics, middleware, public_log, quotes, rates,
@@ -14,9 +14,15 @@ use super::{
 use crate::domain::keys::Role;
 
 pub(crate) fn public_routes(gateway: Gateway) -> Router {
-    let door = |only| {
+    let authenticated = |required_role| {
         let gateway = gateway.clone();
-        from_fn_with_state(Door { gateway, only }, middleware::authenticate)
+        from_fn_with_state(
+            AuthLayer {
+                gateway,
+                required_role,
+            },
+            middleware::authenticate,
+        )
     };
     let for_clients = Router::new()
         .route("/api/v1/rates/{ticker}", get(rates::rate))
@@ -64,7 +70,7 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
         .route("/api/v1/audit/{id}", get(audit::by_id))
         .route("/api/v1/audit/{id}/proof", get(audit_proof::proof))
         .method_not_allowed_fallback(method_not_allowed)
-        .route_layer(door(Some(Role::Client)));
+        .route_layer(authenticated(Some(Role::Client)));
     let for_operators = Router::new()
         .route("/api/v1/admin/api-keys", get(keys::list).post(keys::create))
         .route("/api/v1/admin/api-keys/{id}", delete(keys::revoke))
@@ -87,19 +93,19 @@ pub(crate) fn public_routes(gateway: Gateway) -> Router {
             post(standards::publish_convention),
         )
         .method_not_allowed_fallback(method_not_allowed)
-        .route_layer(door(Some(Role::Operator)));
+        .route_layer(authenticated(Some(Role::Operator)));
     let for_both = Router::new()
         .route("/api/v1/config", get(configuration::show))
         .route("/api/v1/book", post(book::price))
         .route("/api/v1/calendar", get(calendar::show))
         .method_not_allowed_fallback(method_not_allowed)
-        .route_layer(door(None));
+        .route_layer(authenticated(None));
     let open = Router::new()
-        .route("/api/v1/health", get(health::at_the_door))
-        .route("/health", get(health::at_the_door))
+        .route("/api/v1/health", get(health::public_health))
+        .route("/health", get(health::public_health))
         .route("/api/v1/health/liveness", get(health::liveness))
         .route("/api/v1/health/readiness", get(health::readiness))
-        .route("/metrics", get(metrics::at_the_door))
+        .route("/metrics", get(metrics::public_metrics))
         .route("/log/{*path}", get(public_log::show))
         .route("/openapi.json", get(documents::openapi))
         .route("/docs", get(documents::page))
