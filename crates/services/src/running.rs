@@ -123,7 +123,7 @@ impl Services {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         }
         let tls = config.settings.tls.as_ref().map(server::acceptor);
-        let manner = server::Manner {
+        let options = server::ConnectionOptions {
             head_patience: config.settings.head_patience,
             tls: tls.transpose().map_err(ServiceError::Tls)?,
         };
@@ -226,16 +226,16 @@ impl Services {
         let mut servers = Vec::new();
         if let Some(public) = config.public {
             let routes = api_gateway::public_routes(gateway.clone());
-            servers.push(server::serve(public, routes, manner, drain.subscribe()));
+            servers.push(server::serve(public, routes, options, drain.subscribe()));
         }
         if let Some(listener) = config.internal {
             let secret = config.elsewhere.secret.ok_or(ServiceError::NoSecret)?;
             let routes = internal::routes(gateway.clone(), config.services, Arc::new(secret));
-            let manner = server::Manner {
+            let options = server::ConnectionOptions {
                 head_patience: settings.head_patience,
                 tls: None,
             };
-            servers.push(server::serve(listener, routes, manner, drain.subscribe()));
+            servers.push(server::serve(listener, routes, options, drain.subscribe()));
         }
         if let Some(control) = config.control {
             let routes = api_gateway::control_routes(gateway.clone());

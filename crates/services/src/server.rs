@@ -20,8 +20,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::Tls;
+use crate::http_error_bodies::ErrorBodyStream;
 use crate::peer::{Connection, HEAD_BYTES_MAX, HEADERS_MAX, Peer, Watched};
-use crate::refusals::Worded;
 
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// After an accept that failed: usually for want of file descriptors, which come back.
@@ -29,15 +29,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How connections are treated.
 #[derive(Clone)]
-pub(crate) struct Manner {
+pub(crate) struct ConnectionOptions {
     /// How long a client may take to send a request's head, or to think of the next one.
     pub(crate) head_patience: Duration,
     pub(crate) tls: Option<TlsAcceptor>,
 }
 
-impl std::fmt::Debug for Manner {
+impl std::fmt::Debug for ConnectionOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Manner")
+        f.debug_struct("ConnectionOptions")
             .field("head_patience", &self.head_patience)
             .field("tls", &self.tls.is_some())
             .finish()
@@ -68,7 +68,7 @@ pub(crate) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {
 pub(crate) fn serve(
     listener: TcpListener,
     routes: Router,
-    manner: Manner,
+    options: ConnectionOptions,
     mut drain: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
@@ -84,10 +84,10 @@ pub(crate) fn serve(
                 Ok((stream, address)) => {
                     // Small answers are sent at once, not collected.
                     let _ = stream.set_nodelay(true);
-                    let (routes, manner) = (routes.clone(), manner.clone());
+                    let (routes, options) = (routes.clone(), options.clone());
                     let (drain, open) = (drain.clone(), open.clone());
                     tokio::spawn(async move {
-                        connection((stream, Peer(address)), routes, manner, drain).await;
+                        connection((stream, Peer(address)), routes, options, drain).await;
                         drop(open);
                     });
                 }
@@ -105,15 +105,15 @@ pub(crate) fn serve(
 async fn connection(
     (stream, peer): (TcpStream, Peer),
     routes: Router,
-    manner: Manner,
+    options: ConnectionOptions,
     drain: watch::Receiver<bool>,
 ) {
     let (stream, connection) = Watched::new(stream);
-    let Some(tls) = &manner.tls else {
+    let Some(tls) = &options.tls else {
         return requests(
             (stream, (peer, connection)),
             routes,
-            manner.head_patience,
+            options.head_patience,
             drain,
         )
         .await;
@@ -123,7 +123,7 @@ async fn connection(
             requests(
                 (stream, (peer, connection)),
                 routes,
-                manner.head_patience,
+                options.head_patience,
                 drain,
             )
             .await
@@ -155,7 +155,7 @@ async fn requests(
         .half_close(true)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Worded::new(stream)), with_peer);
+        .serve_connection(TokioIo::new(ErrorBodyStream::new(stream)), with_peer);
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

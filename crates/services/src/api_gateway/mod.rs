@@ -1,5 +1,5 @@
 //! HTTP: what clients see (`routes`), and what the command line on this machine may ask (`control`). axum is known
-//! here, in `internal` (HTTP between services), `witness`, and in `server`, `refusals` and `running`, which carry all
+//! here, in `internal` (HTTP between services), `witness`, and in `server`, `http_error_bodies` and `running`, which carry all
 //! of them.
 
 mod admin;

@@ -68,8 +68,8 @@ const SERVICES: [Row; 23] = [
             "remote",
         ],
     ),
-    ("refusals", &["api_gateway"]),
-    ("server", &["peer", "config", "refusals"]),
+    ("http_error_bodies", &["api_gateway"]),
+    ("server", &["peer", "config", "http_error_bodies"]),
     (
         "internal",
         &[

@@ -19,7 +19,7 @@ const REST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A connection on which every refusal has words. Ours all carry a request id; hyper's own do not.
 #[derive(Debug)]
-pub(crate) struct Worded<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> {
+pub(crate) struct ErrorBodyStream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> {
     /// Until it is dropped.
     stream: Option<S>,
     answer: Vec<u8>,
@@ -27,9 +27,9 @@ pub(crate) struct Worded<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> {
     refused: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Worded<S> {
-    pub(crate) fn new(stream: S) -> Worded<S> {
-        Worded {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> ErrorBodyStream<S> {
+    pub(crate) fn new(stream: S) -> ErrorBodyStream<S> {
+        ErrorBodyStream {
             stream: Some(stream),
             answer: Vec::new(),
             written: 0,
@@ -45,7 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Worded<S> {
     /// Whether `bytes` are hyper's own refusal, or ours in its place is still under way.
     fn takes_over(&mut self, bytes: &[u8]) -> bool {
         if self.answer.is_empty()
-            && let Some(status) = wordless(bytes)
+            && let Some(status) = bare_status(bytes)
         {
             self.answer = answer(status);
             self.written = 0;
@@ -74,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Worded<S> {
 }
 
 /// The status of an answer that says nothing, and that no handler of ours gave.
-fn wordless(bytes: &[u8]) -> Option<StatusCode> {
+fn bare_status(bytes: &[u8]) -> Option<StatusCode> {
     let rest = bytes
         .strip_prefix(b"HTTP/1.1 4")
         .or_else(|| bytes.strip_prefix(b"HTTP/1.0 4"))?;
@@ -107,7 +107,7 @@ fn answer(status: StatusCode) -> Vec<u8> {
     head.into_bytes()
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Worded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for ErrorBodyStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -117,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Worded<S>
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Worded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for ErrorBodyStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -158,19 +158,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Worded<S
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Drop for Worded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Drop for ErrorBodyStream<S> {
     fn drop(&mut self) {
         if let (true, Some(stream), Ok(runtime)) = (
             self.refused,
             self.stream.take(),
             tokio::runtime::Handle::try_current(),
         ) {
-            runtime.spawn(let_finish(stream));
+            runtime.spawn(discard_rest(stream));
         }
     }
 }
 
-async fn let_finish(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+async fn discard_rest(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let reading = async {
         let _ = stream.shutdown().await;
         let mut rest = stream.take(REST_BYTES_MAX);
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn only_what_hyper_says_by_itself_is_replaced() {
         let check = |text: &str, expected: Option<u16>| {
-            let status = wordless(text.as_bytes()).map(|status| status.as_u16());
+            let status = bare_status(text.as_bytes()).map(|status| status.as_u16());
             assert_eq!(status, expected, "{text:?}");
         };
         let date = "date: Mon, 23 Nov 2026 12:00:00 GMT\r\n\r\n";
