@@ -41,7 +41,7 @@ pub(super) struct Asker {
 }
 
 /// What KMS sealed, and with which key it says that it did.
-pub(super) struct Sealed {
+pub(super) struct Ciphertext {
     pub(super) bytes: Vec<u8>,
     pub(super) key: Option<String>,
 }
@@ -77,7 +77,7 @@ impl Asker {
         &self,
         arn: &str,
         binding: &WrapBinding,
-    ) -> Result<(Zeroizing<Vec<u8>>, Sealed), KeyError> {
+    ) -> Result<(Zeroizing<Vec<u8>>, Ciphertext), KeyError> {
         let request = self
             .client_of(arn)?
             .generate_data_key()
@@ -87,7 +87,7 @@ impl Asker {
         let answer = self.run(arn, async move { request.send().await })?;
         let answer = answer.map_err(|error| trouble(arn, &error))?;
         let plain = plain(answer.plaintext);
-        let sealed = Sealed {
+        let sealed = Ciphertext {
             bytes: answer
                 .ciphertext_blob
                 .map_or_else(Vec::new, Blob::into_inner),
@@ -101,7 +101,7 @@ impl Asker {
         arn: &str,
         binding: &WrapBinding,
         secret: &DataKeySecret,
-    ) -> Result<Sealed, KeyError> {
+    ) -> Result<Ciphertext, KeyError> {
         let request = self
             .client_of(arn)?
             .encrypt()
@@ -110,7 +110,7 @@ impl Asker {
             .set_encryption_context(Some(context(binding)));
         let answer = self.run(arn, async move { request.send().await })?;
         let answer = answer.map_err(|error| trouble(arn, &error))?;
-        Ok(Sealed {
+        Ok(Ciphertext {
             bytes: answer
                 .ciphertext_blob
                 .map_or_else(Vec::new, Blob::into_inner),

@@ -6,7 +6,7 @@ use repository::StoreError;
 
 use super::{
     locks, read,
-    remote::{Doing, Remote, code_of, status_of},
+    remote::{Operation, Remote, code_of, status_of},
 };
 
 /// What an object is called that is in a bucket without versions. Named by it, it is deleted or nothing is: in a
@@ -35,7 +35,7 @@ pub(super) async fn versions(remote: &Remote, name: &str) -> Result<Vec<Version>
             .set_version_id_marker(version_from.clone())
             .send()
             .await
-            .map_err(|error| remote.fault(name, Doing::Reading, &error))?;
+            .map_err(|error| remote.fault(name, Operation::Reading, &error))?;
         let all = page.versions.unwrap_or_default();
         let past = all
             .iter()
@@ -121,5 +121,5 @@ pub(super) async fn delete_version(
     if is_gone {
         return Ok(());
     }
-    Err(remote.fault(name, Doing::Writing, &error))
+    Err(remote.fault(name, Operation::Writing, &error))
 }

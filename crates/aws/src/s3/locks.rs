@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::{
     read::micros,
-    remote::{Doing, Remote, status_of},
+    remote::{Operation, Remote, status_of},
 };
 
 /// A backup refers to thousands of packs.
@@ -59,7 +59,7 @@ async fn any_lock(
             hold: head.object_lock_legal_hold_status == Some(ObjectLockLegalHoldStatus::On),
         })),
         Err(error) if matches!(status_of(&error), Some(404 | 405)) => Ok(None),
-        Err(error) => Err(remote.fault(name, Doing::Reading, &error)),
+        Err(error) => Err(remote.fault(name, Operation::Reading, &error)),
     }
 }
 
@@ -115,7 +115,7 @@ async fn keep_until(
         .send()
         .await
         .map(drop)
-        .map_err(|error| remote.fault(name, Doing::Writing, &error))
+        .map_err(|error| remote.fault(name, Operation::Writing, &error))
 }
 
 /// Where the bucket has no locks the server says so, and what is on record below `holds/` is all there is.
@@ -144,7 +144,7 @@ pub(super) async fn set_hold(
                 .legal_hold(hold);
             match put.send().await {
                 Ok(_) => Ok(()),
-                Err(error) => Err(remote.fault(&name, Doing::Writing, &error)),
+                Err(error) => Err(remote.fault(&name, Operation::Writing, &error)),
             }
         }
     })

@@ -8,7 +8,8 @@ use repository::StoreError;
 
 use super::{
     put::{
-        Sent, abort_parts, begin_parts, complete_parts, locked_whole, random_hex, send_part, taken,
+        PutOutcome, abort_parts, begin_parts, complete_parts, locked_whole, random_hex, send_part,
+        taken,
     },
     read,
     remote::Remote,
@@ -65,7 +66,7 @@ impl Upload {
             bytes,
         } = self;
         match complete_parts(&remote, &name, &id, (parts, bytes)).await {
-            Sent::Ok => {}
+            PutOutcome::Ok => {}
             // The first attempt may have arrived without an answer.
             sent => match read::seen(&remote, &name).await? {
                 Some(seen) if seen.token.as_deref() == Some(token.as_str()) => {}
@@ -82,10 +83,12 @@ impl Upload {
     }
 }
 
-fn failure(remote: &Remote, name: &str, sent: Sent) -> StoreError {
+fn failure(remote: &Remote, name: &str, sent: PutOutcome) -> StoreError {
     match sent {
-        Sent::Unknown(error) => error,
-        Sent::Taken => taken(name),
-        Sent::Ok | Sent::Conflict => remote.away(format!("`{name}` is being written by another")),
+        PutOutcome::Unknown(error) => error,
+        PutOutcome::Taken => taken(name),
+        PutOutcome::Ok | PutOutcome::Conflict => {
+            remote.away(format!("`{name}` is being written by another"))
+        }
     }
 }

@@ -18,7 +18,7 @@ use repository::{
 
 use super::{
     delete, locks, read,
-    remote::{Doing, Remote, code_of, status_of},
+    remote::{Operation, Remote, code_of, status_of},
 };
 
 /// Metadata by which a writer knows its own put again.
@@ -36,7 +36,7 @@ pub(super) fn random_hex() -> String {
 
 /// How a put ended.
 #[derive(Debug)]
-pub(super) enum Sent {
+pub(super) enum PutOutcome {
     Ok,
     /// The server says that the name is taken.
     Taken,
@@ -96,19 +96,19 @@ async fn put_settled(
     for conflicts in 0.. {
         let sent = send(remote, name, &body, token).await;
         match sent {
-            Sent::Ok => return Ok(()),
-            Sent::Conflict if conflicts < CONFLICTS_MAX => {
+            PutOutcome::Ok => return Ok(()),
+            PutOutcome::Conflict if conflicts < CONFLICTS_MAX => {
                 tokio::time::sleep(Duration::from_millis(50 << conflicts)).await;
             }
             // One of our own attempts may have arrived without an answer.
-            Sent::Taken | Sent::Conflict => {
+            PutOutcome::Taken | PutOutcome::Conflict => {
                 return match read::seen(remote, name).await? {
                     Some(seen) if seen.token.as_deref() == Some(token) => Ok(()),
                     Some(_) => Err(taken(name)),
                     None => Err(remote.away(format!("`{name}` is being written by another"))),
                 };
             }
-            Sent::Unknown(error) => {
+            PutOutcome::Unknown(error) => {
                 return match read::seen(remote, name).await {
                     Ok(Some(seen)) if seen.token.as_deref() == Some(token) => Ok(()),
                     _ => Err(error),
@@ -119,7 +119,7 @@ async fn put_settled(
     Err(remote.away("it is asked too often"))
 }
 
-async fn send(remote: &Remote, name: &str, body: &bytes::Bytes, token: &str) -> Sent {
+async fn send(remote: &Remote, name: &str, body: &bytes::Bytes, token: &str) -> PutOutcome {
     if body.len() > remote.part_bytes {
         return send_in_parts(remote, name, body, token).await;
     }
@@ -140,37 +140,46 @@ async fn send(remote: &Remote, name: &str, body: &bytes::Bytes, token: &str) -> 
     }
     let sent = put.customize().config_override(Remote::bounded(body.len()));
     match sent.send().await {
-        Ok(_) => Sent::Ok,
+        Ok(_) => PutOutcome::Ok,
         Err(error) => ended(remote, name, &error),
     }
 }
 
-fn ended<E>(remote: &Remote, name: &str, error: &SdkError<E, HttpResponse>) -> Sent
+fn ended<E>(remote: &Remote, name: &str, error: &SdkError<E, HttpResponse>) -> PutOutcome
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
     match (status_of(error), code_of(error)) {
-        (Some(412), _) => Sent::Taken,
-        (Some(409), "ConditionalRequestConflict" | "OperationAborted") => Sent::Conflict,
-        _ => Sent::Unknown(remote.fault(name, Doing::Writing, error)),
+        (Some(412), _) => PutOutcome::Taken,
+        (Some(409), "ConditionalRequestConflict" | "OperationAborted") => PutOutcome::Conflict,
+        _ => PutOutcome::Unknown(remote.fault(name, Operation::Writing, error)),
     }
 }
 
 /// Nothing is visible before all parts are there; what was begun and failed is thrown away.
-async fn send_in_parts(remote: &Remote, name: &str, body: &bytes::Bytes, token: &str) -> Sent {
+async fn send_in_parts(
+    remote: &Remote,
+    name: &str,
+    body: &bytes::Bytes,
+    token: &str,
+) -> PutOutcome {
     let id = match begin_parts(remote, name, token).await {
         Ok(id) => id,
         Err(sent) => return sent,
     };
     let sent = send_parts(remote, name, body, &id).await;
-    if !matches!(sent, Sent::Ok) {
+    if !matches!(sent, PutOutcome::Ok) {
         abort_parts(remote, name, &id).await;
     }
     sent
 }
 
 /// The upload's id.
-pub(super) async fn begin_parts(remote: &Remote, name: &str, token: &str) -> Result<String, Sent> {
+pub(super) async fn begin_parts(
+    remote: &Remote,
+    name: &str,
+    token: &str,
+) -> Result<String, PutOutcome> {
     let mut create = remote
         .client
         .create_multipart_upload()
@@ -201,7 +210,7 @@ pub(super) async fn abort_parts(remote: &Remote, name: &str, id: &str) {
         .await;
 }
 
-async fn send_parts(remote: &Remote, name: &str, body: &bytes::Bytes, id: &str) -> Sent {
+async fn send_parts(remote: &Remote, name: &str, body: &bytes::Bytes, id: &str) -> PutOutcome {
     let mut parts = Vec::new();
     for (number, from) in (1..).zip((0..body.len()).step_by(remote.part_bytes)) {
         let part = body.slice(from..body.len().min(from + remote.part_bytes));
@@ -219,7 +228,7 @@ pub(super) async fn send_part(
     name: &str,
     (id, number): (&str, i32),
     part: bytes::Bytes,
-) -> Result<CompletedPart, Sent> {
+) -> Result<CompletedPart, PutOutcome> {
     let sent = remote
         .client
         .upload_part()
@@ -248,7 +257,7 @@ pub(super) async fn complete_parts(
     name: &str,
     id: &str,
     (parts, len): (Vec<CompletedPart>, usize),
-) -> Sent {
+) -> PutOutcome {
     let all = CompletedMultipartUpload::builder().set_parts(Some(parts));
     let completed = remote
         .client
@@ -263,7 +272,7 @@ pub(super) async fn complete_parts(
         .send()
         .await;
     match completed {
-        Ok(_) => Sent::Ok,
+        Ok(_) => PutOutcome::Ok,
         Err(error) => ended(remote, name, &error),
     }
 }
@@ -292,17 +301,17 @@ pub(super) async fn refuses_second(remote: &Remote) -> Result<bool, StoreError> 
     let probe = bytes::Bytes::new();
     let put = || send(remote, &name, &probe, "probe");
     match put().await {
-        Sent::Ok => {}
+        PutOutcome::Ok => {}
         // The first attempt may have arrived, and the second met it.
-        Sent::Taken => {}
-        Sent::Conflict => return Err(remote.away("a probe met another's")),
-        Sent::Unknown(error) => return Err(error),
+        PutOutcome::Taken => {}
+        PutOutcome::Conflict => return Err(remote.away("a probe met another's")),
+        PutOutcome::Unknown(error) => return Err(error),
     }
     let refuses = match put().await {
-        Sent::Ok => false,
-        Sent::Taken => true,
-        Sent::Conflict => return Err(remote.away("a probe met another's")),
-        Sent::Unknown(error) => return Err(error),
+        PutOutcome::Ok => false,
+        PutOutcome::Taken => true,
+        PutOutcome::Conflict => return Err(remote.away("a probe met another's")),
+        PutOutcome::Unknown(error) => return Err(error),
     };
     // One that stays (the bucket locks all by default) is swept as a leftover some day.
     let _ = delete::delete(remote, &name).await;
@@ -322,7 +331,7 @@ async fn first_wins(remote: &Remote, name: &str, token: &str) -> Result<(), Stor
     let (Some(first), true) = (versions.last(), versions.len() > 1) else {
         return Ok(());
     };
-    let mine = |seen: &read::Seen| seen.token.as_deref() == Some(token);
+    let mine = |seen: &read::ObjectHead| seen.token.as_deref() == Some(token);
     if read::seen_version(remote, name, &first.id)
         .await?
         .is_some_and(|seen| mine(&seen))

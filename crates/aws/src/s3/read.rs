@@ -12,21 +12,21 @@ use repository::{
 
 use super::{
     put::TOKEN,
-    remote::{Doing, Remote, status_of},
+    remote::{Operation, Remote, status_of},
 };
 
 /// A body that breaks off is asked for again so often.
 const BODIES_MAX: u32 = 4;
 
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct ObjectHead {
     pub(super) size: u64,
     pub(super) token: Option<String>,
     /// None in a bucket that never kept versions.
     pub(super) version: Option<String>,
 }
 
-pub(super) async fn seen(remote: &Remote, name: &str) -> Result<Option<Seen>, StoreError> {
+pub(super) async fn seen(remote: &Remote, name: &str) -> Result<Option<ObjectHead>, StoreError> {
     look(remote, name, None).await
 }
 
@@ -34,7 +34,7 @@ pub(super) async fn seen_version(
     remote: &Remote,
     name: &str,
     version: &str,
-) -> Result<Option<Seen>, StoreError> {
+) -> Result<Option<ObjectHead>, StoreError> {
     look(remote, name, Some(version.to_owned())).await
 }
 
@@ -42,7 +42,7 @@ async fn look(
     remote: &Remote,
     name: &str,
     version: Option<String>,
-) -> Result<Option<Seen>, StoreError> {
+) -> Result<Option<ObjectHead>, StoreError> {
     let head = remote
         .client
         .head_object()
@@ -50,7 +50,7 @@ async fn look(
         .key(remote.key(name))
         .set_version_id(version);
     match head.send().await {
-        Ok(head) => Ok(Some(Seen {
+        Ok(head) => Ok(Some(ObjectHead {
             size: head
                 .content_length
                 .and_then(|n| u64::try_from(n).ok())
@@ -60,7 +60,7 @@ async fn look(
         })),
         // A delete marker answers 405 when its version is asked for.
         Err(error) if matches!(status_of(&error), Some(404 | 405)) => Ok(None),
-        Err(error) => Err(remote.fault(name, Doing::Reading, &error)),
+        Err(error) => Err(remote.fault(name, Operation::Reading, &error)),
     }
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn cold(remote: &Remote, name: &str) -> Result<Option<ColdObjec
             }))
         }
         Err(error) if matches!(status_of(&error), Some(404 | 405)) => Ok(None),
-        Err(error) => Err(remote.fault(name, Doing::Reading, &error)),
+        Err(error) => Err(remote.fault(name, Operation::Reading, &error)),
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) async fn size(remote: &Remote, name: &str) -> Result<u64, StoreError>
         Err(error) if status_of(&error) == Some(404) => {
             Err(remote.away(format!("there is no bucket {}", remote.bucket)))
         }
-        Err(error) => Err(remote.fault(name, Doing::Reading, &error)),
+        Err(error) => Err(remote.fault(name, Operation::Reading, &error)),
     }
 }
 
@@ -203,7 +203,7 @@ async fn get(
                     what: "it ends earlier".to_owned(),
                 });
             }
-            Err(error) => return Err(remote.fault(name, Doing::Reading, &error)),
+            Err(error) => return Err(remote.fault(name, Operation::Reading, &error)),
         }
     }
     Err(remote.away(format!("`{name}` breaks off: {broken}")))
@@ -233,7 +233,7 @@ pub(super) async fn list(remote: &Remote, prefix: &str) -> Result<Vec<ObjectInfo
             .set_continuation_token(from.clone())
             .send()
             .await
-            .map_err(|error| remote.fault(prefix, Doing::Reading, &error))?;
+            .map_err(|error| remote.fault(prefix, Operation::Reading, &error))?;
         for object in page.contents.unwrap_or_default() {
             let key = object.key.unwrap_or_default();
             let Some(name) = key.strip_prefix(&remote.prefix) else {

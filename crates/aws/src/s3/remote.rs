@@ -118,7 +118,7 @@ impl Remote {
     pub(super) fn fault<E>(
         &self,
         name: &str,
-        doing: Doing,
+        operation: Operation,
         error: &SdkError<E, HttpResponse>,
     ) -> StoreError
     where
@@ -133,7 +133,10 @@ impl Remote {
             None => format!("{code} ({status})"),
         };
         let is_unknown_to_it = matches!(status, 400 | 501) && IT_DOES_NOT_KNOW.contains(&code);
-        if doing == Doing::Writing && is_unknown_to_it && self.checksums == Checksums::Crc32c {
+        if operation == Operation::Writing
+            && is_unknown_to_it
+            && self.checksums == Checksums::Crc32c
+        {
             what.push_str(
                 ". A store that knows no checksums refuses them so: add checksums=none to its location \
                  (s3://…?checksums=none), or set AWS_REQUEST_CHECKSUM_CALCULATION=when_required",
@@ -154,7 +157,7 @@ impl Remote {
                     wanted: None,
                 }
             }
-            (403, _) if doing == Doing::Writing => StoreError::ReadOnly {
+            (403, _) if operation == Operation::Writing => StoreError::ReadOnly {
                 store: self.shown.clone(),
                 object: name.to_owned(),
                 what,
@@ -187,7 +190,7 @@ fn checksums(location: &S3Location, shared: &SdkConfig) -> Checksums {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doing {
+pub(super) enum Operation {
     Reading,
     Writing,
 }
