@@ -17,7 +17,7 @@ pub mod copying;
 mod error;
 pub mod heads;
 pub mod keys;
-mod known;
+mod local_index;
 mod manifest;
 pub mod outlook;
 mod pack;

@@ -1,5 +1,5 @@
 //! PostgreSQL 17 and newer can name the pages that changed since an earlier backup, from its summaries of WAL: only those are then read and
-//! sent. What it needs to know of that backup is kept in the local cache ([`Before`]).
+//! sent. What it needs to know of that backup is kept in the local cache ([`PreviousBackup`]).
 //!
 //! Its word is taken for main forks and init forks alone. Summaries miss two things, which no WAL record names:
 //! - bits of the **visibility map** that were cleared. Maps are therefore left out of the manifest that the server is given, and it sends
@@ -52,7 +52,7 @@ const VERSION_MIN: u32 = 170_000;
 
 /// What the local cache keeps of a backup for the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Before {
+pub(super) struct PreviousBackup {
     pub(super) timeline: u32,
     pub(super) start: Lsn,
     pub(super) stop: Lsn,
@@ -61,7 +61,7 @@ pub(super) struct Before {
     pub(super) damaged: BTreeSet<String>,
 }
 
-impl Before {
+impl PreviousBackup {
     pub(super) fn of(identity: &Identity, start: Lsn, stop: Lsn, damaged: &[DamagedPage]) -> Self {
         Self {
             timeline: identity.timeline,
@@ -102,7 +102,7 @@ pub(super) fn before(
     writer: &BackupWriter,
     identity: &Identity,
     summarize_wal: impl FnOnce() -> Result<String, WireError>,
-) -> Result<std::result::Result<Before, String>> {
+) -> Result<std::result::Result<PreviousBackup, String>> {
     if identity.pg_version < VERSION_MIN {
         let major = identity.pg_version / 10_000;
         return Ok(Err(format!(
@@ -112,7 +112,7 @@ pub(super) fn before(
     if summarize_wal()? != "on" {
         return Ok(Err("summarize_wal is off on the server".into()));
     }
-    let Some(before) = writer.remembered().and_then(Before::recall) else {
+    let Some(before) = writer.remembered().and_then(PreviousBackup::recall) else {
         let why = "the local cache does not say where the newest backup began in WAL";
         return Ok(Err(why.into()));
     };
@@ -133,7 +133,7 @@ pub(super) fn before(
 pub(super) fn manifest(
     writer: &BackupWriter,
     identity: &Identity,
-    before: &Before,
+    before: &PreviousBackup,
 ) -> Result<Manifest> {
     let mut files = Vec::new();
     for path in writer.keepable()? {
@@ -162,7 +162,7 @@ pub(super) type Limits = BTreeMap<Relation, u32>;
 /// Asks the summaries that the server itself used for a backup that starts at `start`.
 pub(super) fn limits(
     connect: &ConnectOptions,
-    before: &Before,
+    before: &PreviousBackup,
     start: Lsn,
 ) -> Result<Limits, WireError> {
     let sql = format!(
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_recalled() {
-        let before = Before {
+        let before = PreviousBackup {
             timeline: 3,
             start: Lsn(0x1_0200_0028),
             stop: Lsn(0x1_0200_0120),
@@ -202,8 +202,8 @@ mod tests {
             damaged: ["base/5/1259".to_owned(), "global/1260".to_owned()].into(),
         };
         let mut remembered = before.remember();
-        assert_eq!(Before::recall(&remembered), Some(before));
+        assert_eq!(PreviousBackup::recall(&remembered), Some(before));
         remembered.remove("start_lsn");
-        assert_eq!(Before::recall(&remembered), None);
+        assert_eq!(PreviousBackup::recall(&remembered), None);
     }
 }

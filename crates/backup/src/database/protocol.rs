@@ -1,6 +1,6 @@
 //! The source for any server: one BASE_BACKUP stream of archives; of a server that names the pages that changed, only those.
 
-use super::changes::{self, Before, ChangedPages, Limits};
+use super::changes::{self, ChangedPages, Limits, PreviousBackup};
 use super::run::DatabaseBackup;
 use super::settings_outside;
 use super::source::{Begun, Identity, Source, Stopped, Suspects};
@@ -103,7 +103,7 @@ impl Protocol {
         mut connection: Connection,
         label: &str,
         manifest: &[u8],
-        before: &Before,
+        before: &PreviousBackup,
     ) -> std::result::Result<(BaseBackup, Limits), WireError> {
         connection.upload_manifest(manifest)?;
         let stream = connection.base_backup(&self.options(label, true))?;

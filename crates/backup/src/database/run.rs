@@ -1,6 +1,6 @@
 //! A backup, whatever its source: begin → copy → stop → judge damaged pages → manifest → wait for its WAL.
 
-use super::changes::{Before, ChangedPages};
+use super::changes::{ChangedPages, PreviousBackup};
 use super::local::Local;
 use super::pages::judge;
 use super::protocol::Protocol;
@@ -274,7 +274,8 @@ fn conclude(
     let damaged: Vec<DamagedPage> = described.collect();
     // A backup over two timelines is nothing that the server could be asked about.
     let one_timeline = [begun.timeline, stopped.timeline] == [identity.timeline; 2];
-    let before = one_timeline.then(|| Before::of(identity, begun.start, stopped.stop, &damaged));
+    let before =
+        one_timeline.then(|| PreviousBackup::of(identity, begun.start, stopped.stop, &damaged));
     let mut facts = stopped.facts;
     facts.insert("changed_pages".into(), begun.changed_pages.name().into());
     BackupStop {

@@ -6,7 +6,7 @@ use super::open_file::{End, OpenFile};
 use super::workers::Job;
 use super::writer::{BackupWriter, WINDOW_BYTES};
 use crate::error::{Error, Result};
-use crate::known::PIECE_BYTES;
+use crate::local_index::PIECE_BYTES;
 
 /// Takes the bytes of one file in order. May be used on any thread.
 pub struct FileWriter<'a> {

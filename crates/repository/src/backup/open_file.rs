@@ -3,14 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::known::{PIECE_BYTES, Window};
+use crate::local_index::{PIECE_BYTES, Window};
 
 pub(super) struct OpenFile {
     pub(super) path: String,
     /// Its place in the tree.
     pub(super) slot: usize,
     /// As the parent had it.
-    known: Vec<Mutex<Option<Window>>>,
+    parent: Vec<Mutex<Option<Window>>>,
     /// How many whole pieces that was, from the start; `None`: it was not there.
     pub(super) pieces_before: Option<usize>,
     state: Mutex<State>,
@@ -37,20 +37,20 @@ pub(super) struct Completed {
 }
 
 impl OpenFile {
-    pub(super) fn new(path: &str, slot: usize, known: Option<Vec<Window>>) -> Self {
+    pub(super) fn new(path: &str, slot: usize, parent: Option<Vec<Window>>) -> Self {
         let whole = |windows: &Vec<Window>| {
             let pieces = windows.iter().flat_map(|window| &window.pieces);
             pieces
                 .take_while(|piece| piece.length as usize == PIECE_BYTES)
                 .count()
         };
-        let pieces_before = known.as_ref().map(whole);
-        let known = known.unwrap_or_default();
+        let pieces_before = parent.as_ref().map(whole);
+        let parent = parent.unwrap_or_default();
         Self {
             pieces_before,
             path: path.to_owned(),
             slot,
-            known: known
+            parent: parent
                 .into_iter()
                 .map(|window| Mutex::new(Some(window)))
                 .collect(),
@@ -59,8 +59,8 @@ impl OpenFile {
     }
 
     /// For the one worker that does this window.
-    pub(super) fn known(&self, number: usize) -> Option<Window> {
-        let window = self.known.get(number)?;
+    pub(super) fn parent(&self, number: usize) -> Option<Window> {
+        let window = self.parent.get(number)?;
         window.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::known::{CompletedPack, Parent, Place};
+use crate::local_index::{ChunkRange, CompletedPack, ParentIndex};
 use crate::manifest::PackRef;
 use crate::pack::BlobId;
 
@@ -38,14 +38,14 @@ pub(super) struct Table {
 
 /// Bytes of files that were not stored because they lay in packs already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct ReusedBytes {
     pub(super) reused: u64,
     pub(super) resumed: u64,
 }
 
 impl Table {
     /// Numbers of blobs stay those of the parent.
-    pub(super) fn with_parent(parent: &mut Parent) -> Self {
+    pub(super) fn with_parent(parent: &mut ParentIndex) -> Self {
         let mut table = Self::default();
         for pack in &parent.packs {
             table.add_pack(pack.clone(), Origin::Parent);
@@ -109,17 +109,17 @@ impl Table {
         self.blobs[blob as usize].id
     }
 
-    pub(super) fn known_bytes(&self, places: &[Place]) -> Known {
-        let mut known = Known::default();
-        for place in places {
-            let pack = self.blobs[place.blob as usize].pack;
+    pub(super) fn reused_bytes(&self, ranges: &[ChunkRange]) -> ReusedBytes {
+        let mut bytes = ReusedBytes::default();
+        for range in ranges {
+            let pack = self.blobs[range.blob as usize].pack;
             match self.packs[pack as usize].origin {
-                Origin::Parent => known.reused += u64::from(place.length),
-                Origin::Unfinished => known.resumed += u64::from(place.length),
+                Origin::Parent => bytes.reused += u64::from(range.length),
+                Origin::Unfinished => bytes.resumed += u64::from(range.length),
                 Origin::Own => {}
             }
         }
-        known
+        bytes
     }
 
     /// Every pack that the tree refers to.

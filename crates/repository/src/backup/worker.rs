@@ -9,8 +9,9 @@ use super::table::Origin;
 use super::tree::store_layout;
 use super::workers::{Job, Shared, lock};
 use crate::error::{Error, Result};
-use crate::known::{
-    CompletedPack, Fingerprint, PIECE_BYTES, Place, Window, changed, merge, to_store, with_kept,
+use crate::local_index::{
+    ChunkRange, CompletedPack, Fingerprint, PIECE_BYTES, Window, changed, merge, to_store,
+    with_kept,
 };
 use crate::manifest::{CHUNK_BYTES, Extent, PackRef};
 use crate::pack::{BlobId, PACK_BYTES_MAX, PackBuilder, pack_name};
@@ -98,12 +99,12 @@ impl Worker {
         raw: &[u8],
         kept: &[bool],
     ) -> Result<Window> {
-        let known = file.known(number);
-        let (fingerprints, store) = self.compare(file, known.as_ref(), raw, kept)?;
+        let parent = file.parent(number);
+        let (fingerprints, store) = self.compare(file, parent.as_ref(), raw, kept)?;
         let is_given = |at: usize| kept.get(at) != Some(&true);
         let given = store.iter().enumerate().filter(|(at, _)| is_given(*at));
         let mut next = self.store(raw, &given.map(|(_, again)| *again).collect::<Vec<_>>())?;
-        let was = known.map(|known| known.pieces).unwrap_or_default();
+        let was = parent.map(|parent| parent.pieces).unwrap_or_default();
         let mut pieces = Vec::with_capacity(store.len());
         let mut given = raw.chunks(PIECE_BYTES);
         for (at, again) in store.iter().enumerate() {
@@ -116,7 +117,7 @@ impl Worker {
                 _ => {
                     // A piece is never longer than 8 KiB.
                     let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-                    let place = Place { length, ..next };
+                    let place = ChunkRange { length, ..next };
                     next.offset += length;
                     place
                 }
@@ -137,7 +138,7 @@ impl Worker {
     fn compare(
         &self,
         file: &OpenFile,
-        known: Option<&Window>,
+        parent: Option<&Window>,
         raw: &[u8],
         kept: &[bool],
     ) -> Result<(Vec<Fingerprint>, Vec<bool>)> {
@@ -148,22 +149,22 @@ impl Worker {
         let given = fingerprinter.all(raw);
         if kept.is_empty() {
             let table = lock(&self.shared.table);
-            let store = to_store(known, &given, &|blob| table.raw_len(blob));
+            let store = to_store(parent, &given, &|blob| table.raw_len(blob));
             return Ok((given, store));
         }
-        let all = known.and_then(|known| Some((known, with_kept(known, kept, given)?)));
-        let (known, all) = all.ok_or_else(|| {
+        let all = parent.and_then(|parent| Some((parent, with_kept(parent, kept, given)?)));
+        let (parent, all) = all.ok_or_else(|| {
             Error::Input(format!(
                 "`{}`: the parent backup has no copy of a page that the source skipped",
                 file.path
             ))
         })?;
-        let store = changed(known, &all);
+        let store = changed(parent, &all);
         Ok((all, store))
     }
 
     /// The start of the chunk that holds the chosen pieces.
-    fn store(&mut self, raw: &[u8], store: &[bool]) -> Result<Place> {
+    fn store(&mut self, raw: &[u8], store: &[bool]) -> Result<ChunkRange> {
         let chosen = store.iter().filter(|again| **again).count();
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
@@ -176,7 +177,7 @@ impl Worker {
             }
             &scratch[..]
         };
-        let mut place = Place {
+        let mut place = ChunkRange {
             blob: 0,
             offset: 0,
             length: 0,
@@ -193,12 +194,12 @@ impl Worker {
         let mut extents = Vec::new();
         {
             let table = lock(&self.shared.table);
-            let mut known_bytes = lock(&self.shared.known_bytes);
+            let mut reused_bytes = lock(&self.shared.reused_bytes);
             for (number, window) in completed.windows.iter().enumerate() {
                 let runs = merge(&window.pieces);
-                let known = table.known_bytes(&runs);
-                known_bytes.reused += known.reused;
-                known_bytes.resumed += known.resumed;
+                let reused = table.reused_bytes(&runs);
+                reused_bytes.reused += reused.reused;
+                reused_bytes.resumed += reused.resumed;
                 let mut file_offset = (number * CHUNK_BYTES) as u64;
                 for run in runs {
                     extents.push(Extent {
@@ -222,12 +223,12 @@ impl Worker {
         }
         layouts[file.slot] = Some((completed.size, layout));
         drop(layouts);
-        let mut known = lock(&self.shared.known);
-        if let Some(writer) = known.as_mut()
+        let mut index = lock(&self.shared.index);
+        if let Some(writer) = index.as_mut()
             && let Err(error) = writer.file(&file.path, completed.size, completed.windows.iter())
         {
             tracing::warn!(%error, "the local cache cannot be written; the next backup will not know this one");
-            *known = None;
+            *index = None;
         }
         Ok(())
     }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::open_file::{End, OpenFile};
-use super::table::{Known, Table};
+use super::table::{ReusedBytes, Table};
 use super::worker::{Worker, put_packs};
 use crate::Repository;
 use crate::error::{Error, Result};
 use crate::keys::DataKey;
-use crate::known::{Fingerprinter, Journal, KnownWriter};
+use crate::local_index::{Fingerprinter, IndexWriter, Journal};
 use crate::manifest::{CHUNK_BYTES, FileLayout};
 use crate::pack::{BlobId, Identifier};
 use crate::pipeline::BoxKind;
@@ -50,9 +50,9 @@ pub(super) struct Shared {
     pub(super) table: Mutex<Table>,
     /// By slot.
     pub(super) layouts: Mutex<Vec<Option<FileDone>>>,
-    pub(super) known_bytes: Mutex<Known>,
+    pub(super) reused_bytes: Mutex<ReusedBytes>,
     /// Both are help for the next backup: this one goes on without them.
-    pub(super) known: Mutex<Option<KnownWriter>>,
+    pub(super) index: Mutex<Option<IndexWriter>>,
     pub(super) journal: Mutex<Option<Journal>>,
     /// Room of packs that were put.
     pub(super) spare: Mutex<Vec<Vec<u8>>>,
@@ -86,9 +86,9 @@ impl Shared {
         identifier: Identifier,
         level: i32,
         table: Table,
-        help: (Option<Fingerprinter>, Option<KnownWriter>, Option<Journal>),
+        help: (Option<Fingerprinter>, Option<IndexWriter>, Option<Journal>),
     ) -> Self {
-        let (fingerprinter, known, journal) = help;
+        let (fingerprinter, index, journal) = help;
         Self {
             repository: repository.clone(),
             key,
@@ -97,8 +97,8 @@ impl Shared {
             fingerprinter,
             table: Mutex::new(table),
             layouts: Mutex::default(),
-            known_bytes: Mutex::default(),
-            known: Mutex::new(known),
+            reused_bytes: Mutex::default(),
+            index: Mutex::new(index),
             journal: Mutex::new(journal),
             spare: Mutex::default(),
             failed: Mutex::default(),

@@ -13,8 +13,8 @@ use super::{BackupFacts, BackupKind, BackupStop};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{ChunkIdKey, DataKey, RecipientPublic, hex, new_data_key};
-use crate::known::{
-    CacheFolder, Fingerprinter, Journal, KnownWriter, Parent, Unfinished, unfinished,
+use crate::local_index::{
+    CacheFolder, Fingerprinter, IndexWriter, Journal, ParentIndex, UnfinishedPacks, unfinished,
 };
 use crate::manifest::{CHUNK_BYTES, ManifestBody, ManifestHeader, manifest_name};
 use crate::pack::Identifier;
@@ -55,9 +55,9 @@ pub struct BackupWriter {
     facts: BackupFacts,
     workers: Workers,
     taken: Mutex<Taken>,
-    parent: Option<Parent>,
+    parent: Option<ParentIndex>,
     why_full: Option<String>,
-    unfinished: Unfinished,
+    unfinished: UnfinishedPacks,
 }
 
 /// What was handed over so far.
@@ -101,16 +101,16 @@ impl BackupWriter {
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut known = KnownBefore::open(
+        let mut local = LocalState::open(
             repository,
             (public, chunk_key),
             &facts,
             options.cache.as_deref(),
         )?;
-        facts.kind = known.kind();
-        facts.parent = known.parent.as_ref().map(|parent| parent.backup_id.clone());
-        let table = known.table();
-        let help = known.help_for_next(chunk_key, &facts.id);
+        facts.kind = local.kind();
+        facts.parent = local.parent.as_ref().map(|parent| parent.backup_id.clone());
+        let table = local.table();
+        let help = local.help_for_next(chunk_key, &facts.id);
         let key = new_data_key(repository, public)?;
         let shared = Shared::new(
             repository,
@@ -127,9 +127,9 @@ impl BackupWriter {
             facts,
             workers: Workers::start(shared, options.threads.max(1)),
             taken: Mutex::default(),
-            parent: known.parent,
-            why_full: known.why_full,
-            unfinished: known.unfinished,
+            parent: local.parent,
+            why_full: local.why_full,
+            unfinished: local.unfinished,
         })
     }
 
@@ -170,13 +170,13 @@ impl BackupWriter {
     /// What the parent's source put into [`BackupStop::remember`]; `None` without a parent.
     #[must_use]
     pub fn remembered(&self) -> Option<&BTreeMap<String, String>> {
-        self.parent.as_ref().map(Parent::remembered)
+        self.parent.as_ref().map(ParentIndex::remembered)
     }
 
     /// The files of the parent of which [`FileWriter::keep`] may keep pieces. Not all: what lies in too many chunks has to be read
     /// again, so that it is stored in one piece.
     pub fn keepable(&self) -> Result<Vec<String>> {
-        let paths = self.parent.as_ref().map(Parent::keepable);
+        let paths = self.parent.as_ref().map(ParentIndex::keepable);
         paths
             .unwrap_or_else(|| Ok(Vec::new()))
             .map_err(|error| Error::Input(format!("the local cache cannot be read: {error}")))
@@ -233,8 +233,8 @@ impl BackupWriter {
             taken.open.insert(path.to_owned());
             slot
         };
-        let known = self.parent.as_ref().and_then(|known| known.windows(path));
-        Ok(FileWriter::new(self, OpenFile::new(path, slot, known)))
+        let windows = self.parent.as_ref().and_then(|parent| parent.windows(path));
+        Ok(FileWriter::new(self, OpenFile::new(path, slot, windows)))
     }
 
     /// Room for [`WINDOW_BYTES`], empty: to read into, and to [`FileWriter::push`].
@@ -265,7 +265,7 @@ impl BackupWriter {
             .store(&layouts, &mut |node| self.workers.node(node))?;
         self.workers.finish()?;
         let table = std::mem::take(&mut *lock(&self.workers.shared().table));
-        let known = *lock(&self.workers.shared().known_bytes);
+        let saved = *lock(&self.workers.shared().reused_bytes);
         let facts = &self.facts;
         let header = ManifestHeader {
             backup_id: facts.id.clone(),
@@ -282,8 +282,8 @@ impl BackupWriter {
             finished_at_micros: stop.finished_at_micros,
             bytes_source: taken.bytes_source,
             bytes_stored: table.bytes_own(),
-            bytes_reused: known.reused,
-            bytes_resumed: known.resumed,
+            bytes_reused: saved.reused,
+            bytes_resumed: saved.resumed,
             files: taken.files as u64,
             damaged_pages: stop.damaged.len() as u64,
         };
@@ -302,14 +302,14 @@ impl BackupWriter {
     /// For the next backup. The manifest is there: nothing may fail any more.
     fn remember(&mut self, table: &Table, remember: BTreeMap<String, String>) {
         let shared = self.workers.shared();
-        if let Some(mut known) = lock(&shared.known).take() {
-            let written = known.tables(
+        if let Some(mut index) = lock(&shared.index).take() {
+            let written = index.tables(
                 &|blob| table.blob_row(blob),
                 &|pack| table.pack_row(pack),
                 table.blobs_used(),
                 remember,
             );
-            if let Err(error) = written.and_then(|()| known.commit()) {
+            if let Err(error) = written.and_then(|()| index.commit()) {
                 tracing::warn!(%error, "the local cache was not renewed; the next incremental backup stores more than it has to");
             }
         }
@@ -353,14 +353,14 @@ fn put_manifest(
 }
 
 /// What this host knows of the repository when a backup begins.
-struct KnownBefore {
+struct LocalState {
     folder: Option<CacheFolder>,
-    parent: Option<Parent>,
+    parent: Option<ParentIndex>,
     why_full: Option<String>,
-    unfinished: Unfinished,
+    unfinished: UnfinishedPacks,
 }
 
-impl KnownBefore {
+impl LocalState {
     fn open(
         repository: &Repository,
         (public, chunk_key): (&RecipientPublic, &ChunkIdKey),
@@ -368,14 +368,14 @@ impl KnownBefore {
         cache: Option<&Path>,
     ) -> Result<Self> {
         let incremental = facts.kind == BackupKind::Incremental;
-        let mut known = Self {
+        let mut local = Self {
             folder: None,
             parent: None,
             why_full: incremental.then(|| "no local cache is kept".to_owned()),
-            unfinished: Unfinished::default(),
+            unfinished: UnfinishedPacks::default(),
         };
         let Some(cache) = cache else {
-            return Ok(known);
+            return Ok(local);
         };
         let folder = match CacheFolder::new(
             cache,
@@ -387,19 +387,19 @@ impl KnownBefore {
             Ok(folder) => folder,
             Err(error) => {
                 tracing::warn!(%error, folder = %cache.display(), "there is no local cache: the next backup will be a full one");
-                known.why_full = incremental.then(|| format!("no local cache: {error}"));
-                return Ok(known);
+                local.why_full = incremental.then(|| format!("no local cache: {error}"));
+                return Ok(local);
             }
         };
-        known.unfinished = unfinished(&folder, repository)?;
+        local.unfinished = unfinished(&folder, repository)?;
         if incremental {
-            match Parent::open(&folder, repository)? {
-                Ok(parent) => (known.parent, known.why_full) = (Some(parent), None),
-                Err(reason) => known.why_full = Some(reason),
+            match ParentIndex::open(&folder, repository)? {
+                Ok(parent) => (local.parent, local.why_full) = (Some(parent), None),
+                Err(reason) => local.why_full = Some(reason),
             }
         }
-        known.folder = Some(folder);
-        Ok(known)
+        local.folder = Some(folder);
+        Ok(local)
     }
 
     fn kind(&self) -> BackupKind {
@@ -427,17 +427,17 @@ impl KnownBefore {
         &self,
         chunk_key: &ChunkIdKey,
         backup_id: &str,
-    ) -> (Option<Fingerprinter>, Option<KnownWriter>, Option<Journal>) {
+    ) -> (Option<Fingerprinter>, Option<IndexWriter>, Option<Journal>) {
         let Some(folder) = &self.folder else {
             return (None, None, None);
         };
         let warn = |error: &std::io::Error| {
             tracing::warn!(%error, "the local cache cannot be written; the next backup will know less");
         };
-        let known = KnownWriter::begin(folder, backup_id).inspect_err(warn);
+        let index = IndexWriter::begin(folder, backup_id).inspect_err(warn);
         let journal = Journal::begin(folder, backup_id).inspect_err(warn);
         let fingerprinter = Fingerprinter::new(chunk_key);
-        (Some(fingerprinter), known.ok(), journal.ok())
+        (Some(fingerprinter), index.ok(), journal.ok())
     }
 }
 

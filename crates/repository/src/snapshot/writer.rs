@@ -15,7 +15,7 @@ use crate::Repository;
 use crate::backup::new_backup_id;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{ChunkIdKey, DataKey, RecipientPublic, hex, new_data_key, not_sealed_to};
-use crate::known::{DocumentHasher, DocumentTable, KnownSnapshot, SnapshotSubject};
+use crate::local_index::{DocumentHasher, DocumentTable, ParentSnapshot, SnapshotSubject};
 use crate::manifest::{CHUNK_BYTES, PackRef};
 use crate::pack::{BlobId, Identifier, PACK_BYTES_MAX, PackBuilder, pack_name};
 use crate::pipeline::{BoxKind, Compression, ObjectHeader, ObjectKind, seal_single};
@@ -118,7 +118,7 @@ impl SnapshotWriter {
         options: SnapshotOptions,
     ) -> Result<Self> {
         check_component(component)?;
-        let known = known(repository, public, chunk_key, component, &options)?;
+        let parent = parent_snapshot(repository, public, chunk_key, component, &options)?;
         let mut writer = Self {
             repository: repository.clone(),
             public: public.clone(),
@@ -142,32 +142,32 @@ impl SnapshotWriter {
             bytes_reused: 0,
             options,
         };
-        match known {
-            Ok(known) => {
+        match parent {
+            Ok(parent) => {
                 let newest = newest_id(repository, component)?;
-                writer.is_parent_newest = newest.as_ref() == Some(&known.subject.snapshot_id);
-                writer.base_on(known);
+                writer.is_parent_newest = newest.as_ref() == Some(&parent.subject.snapshot_id);
+                writer.base_on(parent);
             }
             Err(reason) => writer.full_reason = writer.options.cache.is_some().then_some(reason),
         }
         Ok(writer)
     }
 
-    fn base_on(&mut self, known: KnownSnapshot) {
-        let limit = PACKS_REFERRED_MAX + 2 * (known.subject.bytes / PACK_BYTES_MAX as u64);
-        let scattered = known.packs.len() as u64 > limit;
+    fn base_on(&mut self, parent: ParentSnapshot) {
+        let limit = PACKS_REFERRED_MAX + 2 * (parent.subject.bytes / PACK_BYTES_MAX as u64);
+        let scattered = parent.packs.len() as u64 > limit;
         if scattered {
-            let many = known.packs.len();
+            let many = parent.packs.len();
             self.full_reason = Some(format!("its documents lay in {many} packs"));
         } else {
-            self.packs_of_parent = known.packs.len();
-            self.packs = known.packs;
-            for (id, pack, raw_len) in known.chunks {
+            self.packs_of_parent = parent.packs.len();
+            self.packs = parent.packs;
+            for (id, pack, raw_len) in parent.chunks {
                 let pack = pack as usize;
                 self.chunks.insert(id, Chunk { pack, raw_len });
             }
         }
-        self.parent = Some((known.subject.snapshot_id, known.documents));
+        self.parent = Some((parent.subject.snapshot_id, parent.documents));
     }
 
     #[must_use]
@@ -218,8 +218,8 @@ impl SnapshotWriter {
 
     fn chunk(&mut self, window: &[u8]) -> Result<BlobId> {
         let id = self.identifier.id(BoxKind::Chunk, window);
-        if let Some(known) = self.chunks.get(&id) {
-            if known.pack < self.packs_of_parent {
+        if let Some(chunk) = self.chunks.get(&id) {
+            if chunk.pack < self.packs_of_parent {
                 self.bytes_reused += window.len() as u64;
             }
             return Ok(id);
@@ -414,13 +414,13 @@ impl SnapshotWriter {
             packs: packs.len() as u64,
             bytes: self.bytes_source,
         };
-        let known = KnownSnapshot {
+        let next = ParentSnapshot {
             subject,
             documents: self.documents.clone(),
             packs,
             chunks,
         };
-        if let Err(error) = known.write(folder, &self.chunk_key) {
+        if let Err(error) = next.write(folder, &self.chunk_key) {
             tracing::warn!(%error, "the local cache was not renewed; the next snapshot stores more than it has to");
         }
     }
@@ -438,25 +438,25 @@ fn newest_id(repository: &Repository, component: &str) -> Result<Option<String>>
 }
 
 /// What the newest snapshot held, where this host knows it and its objects stay. The inner error says why not.
-fn known(
+fn parent_snapshot(
     repository: &Repository,
     public: &RecipientPublic,
     chunk_key: &ChunkIdKey,
     component: &str,
     options: &SnapshotOptions,
-) -> Result<std::result::Result<KnownSnapshot, String>> {
+) -> Result<std::result::Result<ParentSnapshot, String>> {
     let Some(folder) = &options.cache else {
         return Ok(Err("no local cache is kept".to_owned()));
     };
-    let known = match KnownSnapshot::read(folder, component, chunk_key) {
-        Ok(Ok(known)) => known,
+    let parent = match ParentSnapshot::read(folder, component, chunk_key) {
+        Ok(Ok(parent)) => parent,
         Ok(Err(reason)) => return Ok(Err(reason)),
         Err(error) => {
             let reason = format!("the local cache in {}: {error}", folder.display());
             return Ok(Err(reason));
         }
     };
-    let subject = &known.subject;
+    let subject = &parent.subject;
     let id = &subject.snapshot_id;
     if subject.repository_id != repository.id() || subject.component != component {
         return Ok(Err("the local cache is of another repository".to_owned()));
@@ -479,9 +479,9 @@ fn known(
             "snapshot {id} is sealed for another key and was not sealed to this one when the key was replaced"
         )));
     }
-    let ids: Vec<String> = known.packs.iter().map(|pack| pack.id.clone()).collect();
+    let ids: Vec<String> = parent.packs.iter().map(|pack| pack.id.clone()).collect();
     match references::still_there(repository, &ids) {
-        Ok(()) => Ok(Ok(known)),
+        Ok(()) => Ok(Ok(parent)),
         Err(error) if error.is_damage() => {
             let object = error.object().unwrap_or("a pack");
             Ok(Err(format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 
-use super::records::{Kind, MAGIC_KNOWN, append_record, file_header};
+use super::records::{Kind, MAGIC_INDEX, append_record, file_header};
 use super::window::{Window, merge};
 use super::{CacheFolder, create};
 use crate::keys::from_hex;
@@ -17,7 +17,7 @@ const ROWS_MAX: usize = 16_384;
 const NONE: u32 = u32::MAX;
 
 /// A temporary file until `commit`. Numbers of blobs and packs are given anew, so that what is not used any more is forgotten.
-pub(crate) struct KnownWriter {
+pub(crate) struct IndexWriter {
     folder: CacheFolder,
     backup_id: String,
     output: BufWriter<File>,
@@ -49,11 +49,11 @@ impl Numbers {
     }
 }
 
-impl KnownWriter {
+impl IndexWriter {
     pub(crate) fn begin(folder: &CacheFolder, backup_id: &str) -> io::Result<Self> {
         let file = create(&folder.temporary(backup_id))?;
         let mut output = BufWriter::with_capacity(1 << 18, file);
-        output.write_all(&file_header(MAGIC_KNOWN))?;
+        output.write_all(&file_header(MAGIC_INDEX))?;
         Ok(Self {
             folder: folder.clone(),
             backup_id: backup_id.to_owned(),
@@ -144,12 +144,15 @@ impl KnownWriter {
 
     /// To be called after the manifest was put, and after `tables`.
     pub(crate) fn commit(self) -> io::Result<()> {
-        fs::rename(self.folder.temporary(&self.backup_id), self.folder.known())?;
+        fs::rename(
+            self.folder.temporary(&self.backup_id),
+            self.folder.index_path(),
+        )?;
         self.folder.sync()
     }
 }
 
-impl Drop for KnownWriter {
+impl Drop for IndexWriter {
     /// A backup that did not become one leaves nothing; after `commit` there is nothing of this name.
     fn drop(&mut self) {
         let _ = fs::remove_file(self.folder.temporary(&self.backup_id));

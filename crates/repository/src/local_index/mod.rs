@@ -1,7 +1,7 @@
 //! What the writing host remembers of the repository, because it cannot read it (local_cache.md). All of it may be deleted: the next
 //! backup is then a full one.
 //!
-//! [`Parent`] is read and [`KnownWriter`] writes (mirrors); [`Journal`] remembers the packs of a backup that never ended.
+//! [`ParentIndex`] is read and [`IndexWriter`] writes (mirrors); [`Journal`] remembers the packs of a backup that never ended.
 
 mod documents;
 mod journal;
@@ -10,13 +10,14 @@ mod records;
 mod window;
 mod writer;
 
-pub(crate) use documents::{DocumentHasher, DocumentTable, KnownSnapshot, SnapshotSubject};
-pub(crate) use journal::{CompletedPack, Journal, Unfinished, unfinished};
-pub(crate) use parent::Parent;
+pub(crate) use documents::{DocumentHasher, DocumentTable, ParentSnapshot, SnapshotSubject};
+pub(crate) use journal::{CompletedPack, Journal, UnfinishedPacks, unfinished};
+pub(crate) use parent::ParentIndex;
 pub(crate) use window::{
-    Fingerprint, Fingerprinter, PIECE_BYTES, Place, Window, changed, merge, to_store, with_kept,
+    ChunkRange, Fingerprint, Fingerprinter, PIECE_BYTES, Window, changed, merge, to_store,
+    with_kept,
 };
-pub(crate) use writer::KnownWriter;
+pub(crate) use writer::IndexWriter;
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -41,7 +42,7 @@ pub(crate) struct CacheFolder {
     key: CheckKey,
 }
 
-/// The end of a `known` file and the head of a journal.
+/// The end of an index file and the head of a journal.
 #[derive(Debug, Serialize, Deserialize)]
 struct Subject {
     backup_id: String,
@@ -81,7 +82,7 @@ impl CacheFolder {
         })
     }
 
-    fn known(&self) -> PathBuf {
+    fn index_path(&self) -> PathBuf {
         self.folder
             .join(format!("known-{:016x}", self.system_identifier))
     }

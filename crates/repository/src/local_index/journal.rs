@@ -73,13 +73,13 @@ impl Journal {
 
 /// What killed backups left, as far as it is still in the repository.
 #[derive(Default)]
-pub(crate) struct Unfinished {
+pub(crate) struct UnfinishedPacks {
     pub(crate) packs: Vec<CompletedPack>,
     /// Locked by us, so that no other backup takes them over or deletes them.
     journals: Vec<(PathBuf, File)>,
 }
 
-impl Unfinished {
+impl UnfinishedPacks {
     /// To be called once a manifest was put that took over what they list.
     pub(crate) fn remove(self) {
         for (path, _) in self.journals {
@@ -89,8 +89,8 @@ impl Unfinished {
 }
 
 /// Journals nobody writes. What cannot be read is left alone: it costs no more than storing again.
-pub(crate) fn unfinished(folder: &CacheFolder, repository: &Repository) -> Result<Unfinished> {
-    let mut found = Unfinished::default();
+pub(crate) fn unfinished(folder: &CacheFolder, repository: &Repository) -> Result<UnfinishedPacks> {
+    let mut found = UnfinishedPacks::default();
     let Ok(names) = fs::read_dir(&folder.folder) else {
         return Ok(found);
     };
@@ -106,7 +106,7 @@ pub(crate) fn unfinished(folder: &CacheFolder, repository: &Repository) -> Resul
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             continue;
         }
-        // It was killed before it could: see `KnownWriter`.
+        // It was killed before it could: see `IndexWriter`.
         let _ = fs::remove_file(folder.temporary(backup_id));
         if has_manifest(repository, backup_id)? {
             let _ = fs::remove_file(&path);

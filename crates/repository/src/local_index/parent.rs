@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader};
 
-use super::records::{Fields, Kind, MAGIC_KNOWN, Next, Records, file_header};
-use super::window::{PIECE_BYTES, Place, Window, is_scattered, split};
+use super::records::{Fields, Kind, MAGIC_INDEX, Next, Records, file_header};
+use super::window::{ChunkRange, PIECE_BYTES, Window, is_scattered, split};
 use super::{CacheFolder, Subject, has_manifest};
 use crate::Repository;
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::manifest::{CHUNK_BYTES, PackRef};
 use crate::pack::BlobId;
 
 /// Holds an index only; the pages' fingerprints stay in the file until they are asked for.
-pub(crate) struct Parent {
+pub(crate) struct ParentIndex {
     pub(crate) backup_id: String,
     subject: Subject,
     pub(crate) packs: Vec<PackRef>,
@@ -30,7 +30,7 @@ pub(crate) struct Parent {
 /// Why a backup cannot be based on what the cache says; for people.
 type Reason = String;
 
-impl Parent {
+impl ParentIndex {
     /// The inner error says why there is none that can be used; the outer one, that the repository cannot be asked.
     pub(crate) fn open(
         folder: &CacheFolder,
@@ -75,9 +75,9 @@ impl Parent {
     pub(crate) fn windows(&self, path: &str) -> Option<Vec<Window>> {
         let offset = *self.files.get(path)?;
         let read = || -> io::Result<Option<Vec<Window>>> {
-            let header = file_header(MAGIC_KNOWN);
+            let header = file_header(MAGIC_INDEX);
             let input = io::Read::chain(&header[..], At(&self.file, offset));
-            let Some(mut records) = Records::begin(input, self.folder.key.clone(), MAGIC_KNOWN)?
+            let Some(mut records) = Records::begin(input, self.folder.key.clone(), MAGIC_INDEX)?
             else {
                 return Ok(None);
             };
@@ -118,7 +118,7 @@ impl Parent {
     pub(crate) fn keepable(&self) -> io::Result<Vec<String>> {
         let input = BufReader::with_capacity(1 << 20, At(&self.file, 0));
         let mut found = Vec::new();
-        let Some(mut records) = Records::begin(input, self.folder.key.clone(), MAGIC_KNOWN)? else {
+        let Some(mut records) = Records::begin(input, self.folder.key.clone(), MAGIC_INDEX)? else {
             return Err(io::ErrorKind::InvalidData.into());
         };
         loop {
@@ -151,13 +151,13 @@ impl Parent {
         Some((!scattered).then_some(path))
     }
 
-    fn runs(&self, fields: &mut Fields<'_>) -> Option<Vec<Place>> {
+    fn runs(&self, fields: &mut Fields<'_>) -> Option<Vec<ChunkRange>> {
         let mut runs = Vec::new();
         for _ in 0..fields.u16()? {
             let (length, offset, blob) = (fields.u32()?, fields.u32()?, fields.u32()?);
             let raw_len = self.raw_lens.get(usize::try_from(blob).ok()?)?;
             offset.checked_add(length).filter(|end| end <= raw_len)?;
-            runs.push(Place {
+            runs.push(ChunkRange {
                 blob,
                 offset,
                 length,
@@ -190,8 +190,8 @@ impl io::Read for At<'_> {
 }
 
 /// The whole file once: every record matches its check, or nothing of it is used.
-fn read(folder: &CacheFolder) -> io::Result<std::result::Result<Parent, Reason>> {
-    let file = match File::open(folder.known()) {
+fn read(folder: &CacheFolder) -> io::Result<std::result::Result<ParentIndex, Reason>> {
+    let file = match File::open(folder.index_path()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(Err(format!(
                 "there is no earlier backup of this cluster in the local cache {}",
@@ -203,11 +203,11 @@ fn read(folder: &CacheFolder) -> io::Result<std::result::Result<Parent, Reason>>
     let damaged = || {
         Ok(Err(format!(
             "the local cache {} is damaged, or of another chunk id key",
-            folder.known().display()
+            folder.index_path().display()
         )))
     };
     let input = BufReader::with_capacity(1 << 20, &file);
-    let Some(mut records) = Records::begin(input, folder.key.clone(), MAGIC_KNOWN)? else {
+    let Some(mut records) = Records::begin(input, folder.key.clone(), MAGIC_INDEX)? else {
         return damaged();
     };
     let (mut files, mut packs, mut blobs) = (HashMap::new(), Vec::new(), Vec::new());
@@ -236,7 +236,7 @@ fn read(folder: &CacheFolder) -> io::Result<std::result::Result<Parent, Reason>>
     if !folder.is_ours(&subject) {
         return Ok(Err(format!(
             "the local cache {} is of another repository or cluster",
-            folder.known().display()
+            folder.index_path().display()
         )));
     }
     let counts = [files.len(), packs.len(), blobs.len()].map(|count| count as u64);
@@ -245,7 +245,7 @@ fn read(folder: &CacheFolder) -> io::Result<std::result::Result<Parent, Reason>>
         return damaged();
     }
     drop(records);
-    Ok(Ok(Parent {
+    Ok(Ok(ParentIndex {
         backup_id: subject.backup_id.clone(),
         subject,
         packs,

@@ -37,7 +37,7 @@ impl Fingerprinter {
 
 /// Where a piece, or a run of them, lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ChunkRange {
     /// Number of the chunk.
     pub(crate) blob: u32,
     pub(crate) offset: u32,
@@ -49,12 +49,12 @@ pub(crate) struct Place {
 pub(crate) struct Window {
     pub(crate) fingerprints: Vec<Fingerprint>,
     /// One a piece.
-    pub(crate) pieces: Vec<Place>,
+    pub(crate) pieces: Vec<ChunkRange>,
 }
 
 /// Neighbours that lie one behind the other become one.
-pub(crate) fn merge(pieces: &[Place]) -> Vec<Place> {
-    let mut runs = Vec::<Place>::new();
+pub(crate) fn merge(pieces: &[ChunkRange]) -> Vec<ChunkRange> {
+    let mut runs = Vec::<ChunkRange>::new();
     for piece in pieces {
         match runs.last_mut() {
             Some(run) if run.blob == piece.blob && run.offset + run.length == piece.offset => {
@@ -67,14 +67,14 @@ pub(crate) fn merge(pieces: &[Place]) -> Vec<Place> {
 }
 
 /// Mirror of [`merge`]: runs cut into the pieces of a window of `len` bytes; `None` when they do not fit it.
-pub(crate) fn split(runs: &[Place], len: usize) -> Option<Vec<Place>> {
+pub(crate) fn split(runs: &[ChunkRange], len: usize) -> Option<Vec<ChunkRange>> {
     let mut pieces = Vec::with_capacity(len.div_ceil(PIECE_BYTES));
     for run in runs {
         let end = run.offset.checked_add(run.length)?;
         let mut at = run.offset;
         while at < end {
             let length = (end - at).min(PIECE_BYTES as u32);
-            pieces.push(Place {
+            pieces.push(ChunkRange {
                 blob: run.blob,
                 offset: at,
                 length,
@@ -82,7 +82,7 @@ pub(crate) fn split(runs: &[Place], len: usize) -> Option<Vec<Place>> {
             at += length;
         }
     }
-    let fits = |(number, piece): (usize, &Place)| {
+    let fits = |(number, piece): (usize, &ChunkRange)| {
         let left = len.checked_sub(number * PIECE_BYTES);
         left.is_some_and(|left| piece.length as usize == left.min(PIECE_BYTES))
     };
@@ -93,39 +93,39 @@ pub(crate) fn split(runs: &[Place], len: usize) -> Option<Vec<Place>> {
 /// Which pieces of a window must be stored again: those that are not what they were, and, in a window that changed at all, those
 /// of chunks of which too little is still used. `chunk_len` tells the raw length of a chunk by its number.
 pub(crate) fn to_store(
-    known: Option<&Window>,
+    parent: Option<&Window>,
     now: &[Fingerprint],
     chunk_len: &dyn Fn(u32) -> u32,
 ) -> Vec<bool> {
-    let Some(known) = known else {
+    let Some(parent) = parent else {
         return vec![true; now.len()];
     };
-    let mut store = changed(known, now);
+    let mut store = changed(parent, now);
     if store.contains(&true) {
-        tidy(known, &mut store, chunk_len);
+        tidy(parent, &mut store, chunk_len);
     }
     store
 }
 
 /// Which pieces are not what they were.
-pub(crate) fn changed(known: &Window, now: &[Fingerprint]) -> Vec<bool> {
-    let was = |number: usize| known.fingerprints.get(number);
-    let differs = |(number, now)| was(number) != Some(now) || number >= known.pieces.len();
+pub(crate) fn changed(parent: &Window, now: &[Fingerprint]) -> Vec<bool> {
+    let was = |number: usize| parent.fingerprints.get(number);
+    let differs = |(number, now)| was(number) != Some(now) || number >= parent.pieces.len();
     now.iter().enumerate().map(differs).collect()
 }
 
 /// The fingerprints of a window of which only some pieces were given: the others are as they were. `None` when it had not all of them,
 /// or not as whole pieces.
 pub(crate) fn with_kept(
-    known: &Window,
+    parent: &Window,
     kept: &[bool],
     given: Vec<Fingerprint>,
 ) -> Option<Vec<Fingerprint>> {
     let mut given = given.into_iter();
     let one = |(number, kept): (usize, &bool)| match kept {
         true => {
-            let whole = known.pieces.get(number)?.length as usize == PIECE_BYTES;
-            known.fingerprints.get(number).copied().filter(|_| whole)
+            let whole = parent.pieces.get(number)?.length as usize == PIECE_BYTES;
+            parent.fingerprints.get(number).copied().filter(|_| whole)
         }
         false => given.next(),
     };
@@ -134,16 +134,16 @@ pub(crate) fn with_kept(
 }
 
 /// Whether a window would be tidied if it changed: nothing more may be put on top of it unseen.
-pub(crate) fn is_scattered(runs: &[Place], chunk_len: &dyn Fn(u32) -> u32) -> bool {
+pub(crate) fn is_scattered(runs: &[ChunkRange], chunk_len: &dyn Fn(u32) -> u32) -> bool {
     let chunks: BTreeSet<u32> = runs.iter().map(|run| run.blob).collect();
     let opened: u64 = chunks.iter().map(|blob| u64::from(chunk_len(*blob))).sum();
     chunks.len() >= CHUNKS_MAX || opened > OPENED_PER_BYTE_MAX * CHUNK_BYTES as u64
 }
 
-fn tidy(known: &Window, store: &mut [bool], chunk_len: &dyn Fn(u32) -> u32) {
+fn tidy(parent: &Window, store: &mut [bool], chunk_len: &dyn Fn(u32) -> u32) {
     let mut used = BTreeMap::<u32, u64>::new();
     let mut stored = 0;
-    for (piece, again) in known.pieces.iter().zip(store.iter()) {
+    for (piece, again) in parent.pieces.iter().zip(store.iter()) {
         if *again {
             stored += PIECE_BYTES as u64;
         } else {
@@ -169,7 +169,7 @@ fn tidy(known: &Window, store: &mut [bool], chunk_len: &dyn Fn(u32) -> u32) {
         let Some((&blob, &bytes)) = worst else { return };
         used.remove(&blob);
         stored += bytes;
-        for (piece, again) in known.pieces.iter().zip(store.iter_mut()) {
+        for (piece, again) in parent.pieces.iter().zip(store.iter_mut()) {
             *again |= piece.blob == blob;
         }
     }

@@ -1,5 +1,5 @@
 //! What the writing host remembers of the newest snapshot of a component (local_cache.md): keyed hashes of its
-//! documents, and where their chunks lie. [`KnownSnapshot::read`] and [`KnownSnapshot::write`] are mirrors.
+//! documents, and where their chunks lie. [`ParentSnapshot::read`] and [`ParentSnapshot::write`] are mirrors.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
@@ -78,7 +78,7 @@ pub(crate) struct SnapshotSubject {
 }
 
 #[derive(Debug)]
-pub(crate) struct KnownSnapshot {
+pub(crate) struct ParentSnapshot {
     pub(crate) subject: SnapshotSubject,
     pub(crate) documents: DocumentTable,
     pub(crate) packs: Vec<PackRef>,
@@ -90,7 +90,7 @@ fn path_of(folder: &Path, component: &str) -> PathBuf {
     folder.join(format!("snapshot-{component}"))
 }
 
-impl KnownSnapshot {
+impl ParentSnapshot {
     /// The inner error says why nothing is known, for people.
     pub(crate) fn read(
         folder: &Path,
@@ -107,8 +107,8 @@ impl KnownSnapshot {
             }
             other => other?,
         };
-        let known = parse(BufReader::new(file), key)?;
-        Ok(known.ok_or_else(|| {
+        let snapshot = parse(BufReader::new(file), key)?;
+        Ok(snapshot.ok_or_else(|| {
             format!(
                 "the local cache {} is damaged, or of another chunk id key",
                 path.display()
@@ -170,7 +170,7 @@ impl KnownSnapshot {
 }
 
 /// Every record matches its check, or nothing of it is used.
-fn parse(input: impl io::Read, key: &ChunkIdKey) -> io::Result<Option<KnownSnapshot>> {
+fn parse(input: impl io::Read, key: &ChunkIdKey) -> io::Result<Option<ParentSnapshot>> {
     let Some(mut records) = Records::begin(input, CheckKey::new(key), MAGIC_SNAPSHOT)? else {
         return Ok(None);
     };
@@ -198,7 +198,7 @@ fn parse(input: impl io::Read, key: &ChunkIdKey) -> io::Result<Option<KnownSnaps
                 .all(|(_, pack, _)| u64::from(*pack) < subject.packs)
     });
     let at_end = records.next()? == Next::NoMore;
-    Ok(whole.filter(|_| at_end).map(|subject| KnownSnapshot {
+    Ok(whole.filter(|_| at_end).map(|subject| ParentSnapshot {
         subject,
         documents,
         packs,

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use crate::keys::ChunkIdKey;
 
-pub(super) const MAGIC_KNOWN: &[u8; 4] = b"BREK";
+pub(super) const MAGIC_INDEX: &[u8; 4] = b"BREK";
 pub(super) const MAGIC_JOURNAL: &[u8; 4] = b"BREJ";
 pub(super) const MAGIC_SNAPSHOT: &[u8; 4] = b"BRES";
 pub(super) const FILE_HEADER: usize = 8;
