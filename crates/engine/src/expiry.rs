@@ -95,7 +95,7 @@ pub(crate) fn carry_out(
     let ended = match &done {
         Ok(done) => event()
             .with("state", "complete")
-            .with("marked", done.buried)
+            .with("marked", done.marked)
             .with("deleted", done.deleted),
         Err(error) => event().with("state", "failed").with("why", error),
     };
@@ -141,7 +141,7 @@ fn named(plan: &Plan, action: Action, what: Subjects) -> String {
 pub(crate) fn sentence(done: &Expired) -> String {
     let mut text = format!(
         "{} objects marked to go, {} deleted",
-        done.buried, done.deleted
+        done.marked, done.deleted
     );
     if done.locked > 0 {
         text.push_str(&format!(", {} locked and left for later", done.locked));
@@ -216,7 +216,7 @@ mod tests {
         let done = carry_out(&repository, &plan, &steps, &log)
             .unwrap()
             .unwrap();
-        assert!(done.buried > 0);
+        assert!(done.marked > 0);
         let entries = entries.into_inner();
         let [(begun, true), (complete, false)] = &entries[..] else {
             panic!("{entries:?}");
@@ -225,7 +225,7 @@ mod tests {
             begun.contains("begun") && complete.contains("complete"),
             "{entries:?}"
         );
-        let marked = format!("\"marked\": String(\"{}\")", done.buried);
+        let marked = format!("\"marked\": String(\"{}\")", done.marked);
         assert!(complete.contains(&marked), "{complete}");
     }
 }

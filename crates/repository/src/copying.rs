@@ -245,7 +245,7 @@ impl Copy<'_> {
             return Ok(false);
         }
         // As any writer of a manifest: what it refers to is there, stays, and is on record.
-        references::refer(self.to, &backup.id, &packs.into_iter().collect::<Vec<_>>())?;
+        references::record_references(self.to, &backup.id, &packs.into_iter().collect::<Vec<_>>())?;
         self.one(&manifest, None)?;
         Ok(true)
     }

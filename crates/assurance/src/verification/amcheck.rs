@@ -146,7 +146,7 @@ fn look(
         Err(error @ WireError::Server { .. }) => {
             if error.sqlstate() == Some(NO_PRIVILEGE) {
                 gathered.skip(format!("amcheck needs a superuser's session: {error}"));
-            } else if still_there(database, what)? {
+            } else if is_present(database, what)? {
                 gathered.looked_at += 1;
                 gathered.wrong(format!("{what}: {}", words(&error)));
             }
@@ -165,7 +165,7 @@ fn words(error: &WireError) -> String {
 }
 
 /// A relation of a running database may have been dropped since the listing: no finding.
-fn still_there(database: &mut Database<'_>, what: &str) -> Result<bool, WireError> {
+fn is_present(database: &mut Database<'_>, what: &str) -> Result<bool, WireError> {
     let Some((_, name)) = what.split_once(' ') else {
         return Ok(true);
     };

@@ -59,9 +59,9 @@ fn end_leftover(dir: &Path) -> Result<(), Error> {
 }
 
 fn make_or_restore(supervisor: &Supervisor) -> Result<Came, Error> {
-    // Anything of a cluster in the repository means that there was one: making a new one would bury it.
+    // Anything of a cluster in the repository means that there was one: making a new one would hide it.
     if supervisor.repository.cluster()?.is_none() {
-        refuse_to_bury(supervisor)?;
+        refuse_to_hide(supervisor)?;
         supervisor.postgres.create()?;
         return Ok(Came::New);
     }
@@ -81,7 +81,7 @@ fn make_or_restore(supervisor: &Supervisor) -> Result<Came, Error> {
 }
 
 /// A new database holds no log. Where an anchor says that there was one, a person has to have said that it is lost.
-fn refuse_to_bury(supervisor: &Supervisor) -> Result<(), Error> {
+fn refuse_to_hide(supervisor: &Supervisor) -> Result<(), Error> {
     let anchor = AnchorFile::read(&supervisor.instance.keys())?;
     let head = anchor.as_ref().map(AnchorFile::head).transpose()?.flatten();
     let Some(head) = head.filter(|_| !supervisor.continue_log) else {

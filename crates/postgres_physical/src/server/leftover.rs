@@ -174,7 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (dir, sockets) = (folder.path().join("data"), folder.path().join("run"));
         let locks = [dir.join("postmaster.pid"), sockets.join(".s.PGSQL.7.lock")];
-        let still_there = |pid: &str| {
+        let alive = |pid: &str| {
             for lock in &locks {
                 std::fs::create_dir_all(lock.parent().unwrap()).unwrap();
                 std::fs::write(lock, format!("{pid}\n{}\n", dir.display())).unwrap();
@@ -187,11 +187,11 @@ mod tests {
         while state_of(pid.cast_signed()) != Some('Z') {
             std::thread::yield_now();
         }
-        assert_eq!(still_there(&pid.to_string()), [false, false], "a zombie");
+        assert_eq!(alive(&pid.to_string()), [false, false], "a zombie");
         let us = std::process::id().to_string();
-        assert_eq!(still_there(&us), [false, false], "another program");
+        assert_eq!(alive(&us), [false, false], "another program");
         ended.wait().unwrap();
-        assert_eq!(still_there(&pid.to_string()), [true, true], "a free number");
-        assert_eq!(still_there("what?"), [true, true], "not a number");
+        assert_eq!(alive(&pid.to_string()), [true, true], "a free number");
+        assert_eq!(alive("what?"), [true, true], "not a number");
     }
 }

@@ -332,7 +332,7 @@ fn put_manifest(
     body: &ManifestBody,
 ) -> Result<()> {
     let packs: Vec<String> = body.packs.iter().map(|pack| pack.id.clone()).collect();
-    references::refer(repository, &header.backup_id, &packs)?;
+    references::record_references(repository, &header.backup_id, &packs)?;
     let name = manifest_name(&header.backup_id);
     let clear = ObjectHeader {
         kind: ObjectKind::Manifest,

@@ -63,7 +63,7 @@ impl Copy<'_> {
         })?;
         self.bring_packs(&packs, &format!("snapshot {component}/{id}"))?;
         let packs: Vec<String> = packs.into_iter().collect();
-        references::refer_below(self.to, &folder_of(component, id), &packs)?;
+        references::record_references_below(self.to, &folder_of(component, id), &packs)?;
         // What else a newer format puts there, before the manifest that says that it exists.
         let manifest = manifest_of(component, id);
         for object in self.from.store().list(&prefix_of(component, id))? {

@@ -138,9 +138,9 @@ fn keep_those_still_there(packs: &mut Vec<CompletedPack>, repository: &Repositor
         .iter()
         .filter_map(|object| Some((object.name.strip_prefix("packs/")?, object.size)))
         .collect();
-    let doomed = crate::references::doomed_packs(repository)?;
+    let marked = crate::references::packs_marked_for_deletion(repository)?;
     packs.retain(|done| {
-        here.get(done.pack.id.as_str()) == Some(&done.pack.bytes) && !doomed.contains(&done.pack.id)
+        here.get(done.pack.id.as_str()) == Some(&done.pack.bytes) && !marked.contains(&done.pack.id)
     });
     Ok(())
 }

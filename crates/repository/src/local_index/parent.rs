@@ -59,7 +59,7 @@ impl ParentIndex {
             )));
         }
         let ids: Vec<String> = parent.packs.iter().map(|pack| pack.id.clone()).collect();
-        match crate::references::still_there(repository, &ids) {
+        match crate::references::check_present(repository, &ids) {
             Ok(()) => Ok(Ok(parent)),
             Err(error) if error.is_damage() => {
                 let object = error.object().unwrap_or("a pack");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::tombstones::doomed_packs;
+use super::tombstones::packs_marked_for_deletion;
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
 use crate::keys::{KeyRing, RecipientPrivate, from_hex, hex};
@@ -26,13 +26,17 @@ fn folder_of_backup(id: &str) -> String {
 
 /// To be called just before a manifest is put: every pack that it refers to, in whichever backup it was written, is here and
 /// stays; and the list of them is on record for expiry.
-pub fn refer(repository: &Repository, backup_id: &str, packs: &[String]) -> Result<()> {
-    refer_below(repository, &folder_of_backup(backup_id), packs)
+pub fn record_references(repository: &Repository, backup_id: &str, packs: &[String]) -> Result<()> {
+    record_references_below(repository, &folder_of_backup(backup_id), packs)
 }
 
 /// The same for a backup or a snapshot that has its manifest in this folder.
-pub(crate) fn refer_below(repository: &Repository, folder: &str, packs: &[String]) -> Result<()> {
-    still_there(repository, packs)?;
+pub(crate) fn record_references_below(
+    repository: &Repository,
+    folder: &str,
+    packs: &[String],
+) -> Result<()> {
+    check_present(repository, packs)?;
     // Before anything says that the backup exists: none refers to what may be deleted earlier than it itself.
     let names: Vec<String> = packs.iter().map(|id| pack_name(id)).collect();
     repository.store().keep_longer(&names)?;
@@ -46,16 +50,16 @@ pub(crate) fn refer_below(repository: &Repository, folder: &str, packs: &[String
 }
 
 /// Fails when a pack is gone, or so near its sweep that it may be gone before the manifest is there.
-pub fn still_there(repository: &Repository, packs: &[String]) -> Result<()> {
+pub fn check_present(repository: &Repository, packs: &[String]) -> Result<()> {
     let listed = repository.store().list("packs/")?;
     let here: BTreeSet<&str> = listed
         .iter()
         .filter_map(|object| object.name.strip_prefix("packs/"))
         .collect();
-    let doomed = doomed_packs(repository)?;
+    let marked = packs_marked_for_deletion(repository)?;
     let lost = packs
         .iter()
-        .find(|id| !here.contains(id.as_str()) || doomed.contains(*id));
+        .find(|id| !here.contains(id.as_str()) || marked.contains(*id));
     match lost {
         None => Ok(()),
         Some(id) => Err(Error::Missing {
@@ -66,12 +70,12 @@ pub fn still_there(repository: &Repository, packs: &[String]) -> Result<()> {
     }
 }
 
-/// Mirror of [`refer`]: the union of all lists of this backup; `None` when there is none, or one that is damaged.
+/// Mirror of [`record_references`]: the union of all lists of this backup; `None` when there is none, or one that is damaged.
 pub(crate) fn listed(repository: &Repository, backup_id: &str) -> Result<Option<BTreeSet<String>>> {
     listed_below(repository, &folder_of_backup(backup_id))
 }
 
-/// Mirror of [`refer_below`].
+/// Mirror of [`record_references_below`].
 pub(crate) fn listed_below(
     repository: &Repository,
     folder: &str,

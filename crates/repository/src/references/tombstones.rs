@@ -67,13 +67,13 @@ pub(crate) struct Tombstone {
 
 /// A tombstone as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct StoredTombstone {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) tombstone: Tombstone,
 }
 
-impl Found {
+impl StoredTombstone {
     pub(crate) fn backup_id(&self) -> Option<&str> {
         self.name.strip_prefix(BACKUP)
     }
@@ -157,7 +157,10 @@ pub(crate) fn expiring_snapshots(repository: &Repository) -> Result<BTreeSet<(St
 }
 
 /// All of them, and those that cannot be read. What a damaged one names is never swept by it, and is found again.
-pub(crate) fn read_all(repository: &Repository, prefix: &str) -> Result<(Vec<Found>, Vec<Error>)> {
+pub(crate) fn read_all(
+    repository: &Repository,
+    prefix: &str,
+) -> Result<(Vec<StoredTombstone>, Vec<Error>)> {
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
     for object in repository.store().list(prefix)? {
         let Some(kind) = Kind::of(&object.name) else {
@@ -169,7 +172,7 @@ pub(crate) fn read_all(repository: &Repository, prefix: &str) -> Result<(Vec<Fou
             other => other?,
         };
         match serde_json::from_slice::<Tombstone>(&bytes) {
-            Ok(tombstone) if tombstone.version == VERSION => found.push(Found {
+            Ok(tombstone) if tombstone.version == VERSION => found.push(StoredTombstone {
                 name: object.name,
                 kind,
                 tombstone,
@@ -200,25 +203,25 @@ pub(crate) fn check_tombstone(name: &str, bytes: &[u8]) -> Result<()> {
     }
 }
 
-pub(crate) fn all(repository: &Repository) -> Result<(Vec<Found>, Vec<Error>)> {
+pub(crate) fn all(repository: &Repository) -> Result<(Vec<StoredTombstone>, Vec<Error>)> {
     read_all(repository, PREFIX)
 }
 
 /// Ids of packs that a new backup must not refer to, because they may be gone before its manifest is there.
-pub fn doomed_packs(repository: &Repository) -> Result<BTreeSet<String>> {
+pub fn packs_marked_for_deletion(repository: &Repository) -> Result<BTreeSet<String>> {
     let prefix = format!("{PREFIX}{}.", Kind::Packs.word());
     let (found, _) = read_all(repository, &prefix)?;
     let now = now_micros();
-    let mut doomed = BTreeMap::new();
+    let mut marked = BTreeMap::new();
     for tombstone in found.iter().map(|found| &found.tombstone) {
-        let is_doomed = !tombstone.accepts_references_at(now);
+        let is_marked = !tombstone.accepts_references_at(now);
         for pack in &tombstone.objects {
             let id = pack.trim_start_matches("packs/").to_owned();
-            *doomed.entry(id).or_insert(false) |= is_doomed;
+            *marked.entry(id).or_insert(false) |= is_marked;
         }
     }
-    Ok(doomed
+    Ok(marked
         .into_iter()
-        .filter_map(|(id, is_doomed)| is_doomed.then_some(id))
+        .filter_map(|(id, is_marked)| is_marked.then_some(id))
         .collect())
 }

@@ -14,7 +14,8 @@ use crate::{Progress, Repository};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Expired {
     /// Objects that got a tombstone.
-    pub buried: u64,
+    #[serde(rename = "buried")]
+    pub marked: u64,
     pub deleted: u64,
     /// Objects that the store would not let go: they wait with their tombstone.
     pub locked: u64,
@@ -31,24 +32,24 @@ pub fn execute(repository: &Repository, plan: &Plan, progress: &dyn Progress) ->
     if !goes_on {
         return Ok(done);
     }
-    for burial in &plan.tombstones {
+    for planned in &plan.tombstones {
         if progress.cancelled() {
             return Ok(done);
         }
         let tombstone = Tombstone::new(
             plan.now_micros,
             plan.grace_micros,
-            &burial.reason,
-            burial.objects.clone(),
+            &planned.reason,
+            planned.objects.clone(),
         );
         tombstones::put(
             repository,
-            burial.kind,
-            burial.subject.as_deref(),
+            planned.kind,
+            planned.subject.as_deref(),
             &tombstone,
         )?;
-        done.buried += burial.objects.len() as u64;
-        progress.message(&burial.reason);
+        done.marked += planned.objects.len() as u64;
+        progress.message(&planned.reason);
     }
     // What the marks of a full repository were written into is made again as soon as there is room.
     if let Err(error) = repository.store().make_reserve() {

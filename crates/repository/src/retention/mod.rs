@@ -1,6 +1,6 @@
 //! What may go, when, and why; and how it goes without ever breaking a restore (repository.md §11).
 //!
-//! Writers of backups call [`refer`](crate::references::refer) just before their manifest. Expiry is [`Survey::read`]
+//! Writers of backups call [`record_references`](crate::references::record_references) just before their manifest. Expiry is [`Survey::read`]
 //! → [`plan`] → [`execute`]: reading, a pure decision, and deletions that can be interrupted anywhere and repeated.
 
 mod clock;

@@ -62,7 +62,7 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// The oldest moment of the newest timeline's present that is promised: from here on every moment can be restored.
     pub window_from_micros: Option<i64>,
-    pub(crate) tombstones: Vec<Burial>,
+    pub(crate) tombstones: Vec<PlannedTombstone>,
     pub(crate) sweeps: Vec<Sweep>,
     /// WAL that is deleted without a mark.
     pub(crate) at_once: Vec<String>,
@@ -75,7 +75,7 @@ pub struct Plan {
 
 /// What gets a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Burial {
+pub(crate) struct PlannedTombstone {
     pub(super) kind: Kind,
     /// The second part of its name, of a backup or a snapshot.
     pub(super) subject: Option<String>,
@@ -100,9 +100,9 @@ impl Plan {
 
     /// Names of data that it lets go; locks cover nothing else.
     pub(super) fn goes(&self) -> impl Iterator<Item = &str> {
-        let buried = self.tombstones.iter().flat_map(|burial| &burial.objects);
+        let marked = self.tombstones.iter().flat_map(|planned| &planned.objects);
         let swept = self.sweeps.iter().flat_map(|sweep| &sweep.objects);
-        let names = buried.chain(swept).chain(&self.at_once);
+        let names = marked.chain(swept).chain(&self.at_once);
         let names = names.map(String::as_str);
         names.filter(|name| LockPolicy::covers(name))
     }
@@ -124,9 +124,9 @@ impl Plan {
         });
     }
 
-    pub(super) fn bury(&mut self, kind: Kind, reason: &str, objects: Vec<String>) {
+    pub(super) fn mark(&mut self, kind: Kind, reason: &str, objects: Vec<String>) {
         for part in objects.chunks(crate::references::tombstones::OBJECTS_MAX) {
-            self.tombstones.push(Burial {
+            self.tombstones.push(PlannedTombstone {
                 kind,
                 subject: None,
                 reason: reason.to_owned(),
@@ -223,7 +223,7 @@ fn plan_backups(
             None => {
                 let reason = format!("{kind} older than {limit}{}", remark(backup));
                 plan.decide(about, Action::Expire, &reason, &objects);
-                plan.tombstones.push(Burial {
+                plan.tombstones.push(PlannedTombstone {
                     kind: Kind::Backup,
                     subject: Some(backup.id.clone()),
                     reason,
@@ -367,7 +367,7 @@ fn plan_packs(
             }
             _ => {
                 plan.decide(about, Action::Expire, none, &packs);
-                plan.bury(Kind::Packs, none, names(&packs));
+                plan.mark(Kind::Packs, none, names(&packs));
             }
         }
     }
@@ -397,7 +397,7 @@ fn plan_wraps(survey: &Survey, now: i64, rules: &Rules, plan: &mut Plan) {
     if !unused.is_empty() {
         let reason = "nothing is left that their data keys sealed";
         plan.decide(about, Action::Expire, reason, &unused);
-        plan.bury(Kind::Rest, reason, names(&unused));
+        plan.mark(Kind::Rest, reason, names(&unused));
     }
 }
 
@@ -417,7 +417,7 @@ fn plan_rest(survey: &Survey, wal: &WalNeeds, now: i64, rules: &Rules, plan: &mu
     if !holes.is_empty() {
         let reason = "they lie before all WAL of the window";
         plan.decide((Subject::Holes, ""), Action::Expire, reason, &holes);
-        plan.bury(Kind::Rest, reason, names(&holes));
+        plan.mark(Kind::Rest, reason, names(&holes));
     }
     let leftovers: Vec<&ObjectInfo> = survey
         .leftovers
@@ -428,6 +428,6 @@ fn plan_rest(survey: &Survey, wal: &WalNeeds, now: i64, rules: &Rules, plan: &mu
     if !leftovers.is_empty() {
         let reason = "left by writers that were killed";
         plan.decide((Subject::Leftovers, ""), Action::Expire, reason, &leftovers);
-        plan.bury(Kind::Rest, reason, names(&leftovers));
+        plan.mark(Kind::Rest, reason, names(&leftovers));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::holds;
-use super::plan::{Action, Burial, Plan, Subject, day, lock_text, manifest_first};
+use super::plan::{Action, Plan, PlannedTombstone, Subject, day, lock_text, manifest_first};
 use super::rules::{Rules, span_text};
 use super::survey::Survey;
 use crate::Repository;
@@ -12,7 +12,7 @@ use crate::keys::{KeyRing, RecipientPrivate};
 use crate::pipeline::{BoxKind, ObjectKind, open_single};
 use crate::read_back::ObjectClass;
 use crate::references::pack_list;
-use crate::references::tombstones::{Found, Kind};
+use crate::references::tombstones::{Kind, StoredTombstone};
 use crate::snapshot::{
     SnapshotState, SnapshotSummary, folder_of, manifest_of, parse_body, place_of, prefix_of,
     snapshots,
@@ -41,7 +41,7 @@ impl SnapshotSurvey {
     pub(super) fn read(
         repository: &Repository,
         private: Option<&RecipientPrivate>,
-        tombstones: &[Found],
+        tombstones: &[StoredTombstone],
         warnings: &mut Vec<String>,
     ) -> Result<Self> {
         let objects = repository.store().list("snapshots/")?;
@@ -78,8 +78,10 @@ impl SnapshotSurvey {
             survey.references.insert(place, packs);
         }
         let expiring: BTreeSet<Place> = expiring.iter().map(place_of_summary).collect();
-        let buried: BTreeSet<(&str, &str)> =
-            tombstones.iter().filter_map(Found::snapshot).collect();
+        let marked: BTreeSet<(&str, &str)> = tombstones
+            .iter()
+            .filter_map(StoredTombstone::snapshot)
+            .collect();
         for object in objects {
             let Some((component, id)) = place_of(&object.name) else {
                 continue;
@@ -91,7 +93,7 @@ impl SnapshotSurvey {
                 ObjectClass::of(&object.name),
                 ObjectClass::SnapshotPackList | ObjectClass::SnapshotVerification
             );
-            if !has_manifest && !buried.contains(&(component, id)) && is_ours {
+            if !has_manifest && !marked.contains(&(component, id)) && is_ours {
                 survey.leftovers.push(object.clone());
             }
             survey.below.entry(place).or_default().push(object);
@@ -226,7 +228,7 @@ pub(super) fn plan_snapshots(
             span_text(rules.snapshot_micros)
         );
         plan.decide(about, Action::Expire, &reason, &objects);
-        plan.tombstones.push(Burial {
+        plan.tombstones.push(PlannedTombstone {
             kind: Kind::Snapshot,
             subject: Some(format!("{}.{}", place.0, place.1)),
             reason,

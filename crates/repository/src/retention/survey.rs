@@ -11,7 +11,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::keys::{KeyRing, RecipientPrivate};
 use crate::pipeline::read_header;
 use crate::references::pack_list;
-use crate::references::tombstones::{self, Found, Kind};
+use crate::references::tombstones::{self, Kind, StoredTombstone};
 use crate::store::{Lock, ObjectInfo};
 use crate::timelines::{Switch, ancestors};
 use crate::wal::{Hole, Inventory, WalName, wal_inventory};
@@ -39,7 +39,7 @@ pub struct Survey {
     /// All objects below `backups/`, by backup.
     pub(super) below_backups: BTreeMap<String, Vec<ObjectInfo>>,
     pub(super) snapshots: SnapshotSurvey,
-    pub(super) tombstones: Vec<Found>,
+    pub(super) tombstones: Vec<StoredTombstone>,
     /// Backups on legal hold, and since when.
     pub(super) held: BTreeMap<String, i64>,
     /// What the store says of objects that would go; asked for those alone.
@@ -160,7 +160,10 @@ impl Survey {
     }
 
     fn has_tombstone(&self, backup_id: &str) -> bool {
-        let mut ids = self.tombstones.iter().filter_map(Found::backup_id);
+        let mut ids = self
+            .tombstones
+            .iter()
+            .filter_map(StoredTombstone::backup_id);
         ids.any(|id| id == backup_id)
     }
 
@@ -241,7 +244,7 @@ impl Survey {
     }
 
     pub(super) fn newest_tombstone_micros(&self) -> Option<i64> {
-        let written = |found: &Found| found.tombstone.written_at_micros;
+        let written = |found: &StoredTombstone| found.tombstone.written_at_micros;
         self.tombstones.iter().map(written).max()
     }
 

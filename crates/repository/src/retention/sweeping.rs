@@ -6,7 +6,7 @@ use super::plan::{Action, Plan, Subject, Sweep, data_key_of, lock_text};
 use super::rules::Rules;
 use super::survey::{Survey, WalObject};
 use super::wal_plan::WalNeeds;
-use crate::references::tombstones::{Found, Kind};
+use crate::references::tombstones::{Kind, StoredTombstone};
 use crate::store::ObjectInfo;
 
 pub(super) fn plan(
@@ -40,7 +40,7 @@ pub(super) fn plan(
 
 fn one(
     survey: &Survey,
-    found: &Found,
+    found: &StoredTombstone,
     is_due: bool,
     here: &BTreeMap<&str, &ObjectInfo>,
     is_needed: impl Fn(&str) -> bool,

@@ -243,7 +243,7 @@ impl WalNeeds {
                 Action::Keep | Action::Wait => {}
             }
         }
-        plan.bury(Kind::Wal, NOBODY, expired);
+        plan.mark(Kind::Wal, NOBODY, expired);
     }
 }
 

@@ -351,7 +351,7 @@ impl SnapshotWriter {
         let key = self.key()?;
         let ids: Vec<String> = packs.iter().map(|pack| pack.id.clone()).collect();
         let folder = folder_of(&self.component, &self.id);
-        references::refer_below(&self.repository, &folder, &ids)?;
+        references::record_references_below(&self.repository, &folder, &ids)?;
         let header = SnapshotHeader {
             snapshot_version: VERSION,
             component: self.component.clone(),
@@ -480,7 +480,7 @@ fn parent_snapshot(
         )));
     }
     let ids: Vec<String> = parent.packs.iter().map(|pack| pack.id.clone()).collect();
-    match references::still_there(repository, &ids) {
+    match references::check_present(repository, &ids) {
         Ok(()) => Ok(Ok(parent)),
         Err(error) if error.is_damage() => {
             let object = error.object().unwrap_or("a pack");

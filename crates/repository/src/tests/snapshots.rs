@@ -409,7 +409,7 @@ pub(super) fn newer(world: &World, id: &str, packs: &[String]) {
     };
     let (kind, level) = (BoxKind::Snapshot, Compression::Stored);
     let object = seal_single(&key, &name, &header, kind, level, (0, 0), b"?").unwrap();
-    crate::references::refer_below(&world.repository, &folder, packs).unwrap();
+    crate::references::record_references_below(&world.repository, &folder, packs).unwrap();
     world.memory.put(&format!("{folder}/part-1"), b"?").unwrap();
     world.memory.put(&name, &object).unwrap();
 }

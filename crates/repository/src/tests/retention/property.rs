@@ -171,10 +171,10 @@ fn expire(cluster: &mut Cluster, with_key: bool, seen: &mut Seen) {
     seen.objects_deleted += done.deleted;
     check(cluster, seen, if done.deleted > 0 { usize::MAX } else { 3 });
     // What was deleted may free a wrap; beyond that nothing gets a second tombstone.
-    for may_bury in [true, false] {
+    for may_mark in [true, false] {
         let again = decide(cluster, with_key);
         let done = execute(&cluster.world.repository, &again, &()).unwrap();
-        assert!(done.buried == 0 || may_bury, "{:#?}", again.decisions);
+        assert!(done.marked == 0 || may_mark, "{:#?}", again.decisions);
     }
 }
 

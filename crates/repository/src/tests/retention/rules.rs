@@ -3,7 +3,7 @@
 use super::super::*;
 use super::model::{Cluster, Moment};
 use crate::references::pack_list::listed;
-use crate::references::{doomed_packs, refer, still_there};
+use crate::references::{check_present, packs_marked_for_deletion, record_references};
 use crate::retention::{
     self, Action, Clock, DAY_MICROS, Decision, HOUR_MICROS, Plan, Subject, Survey, clear_hold,
     execute, holds, plan, set_hold,
@@ -104,7 +104,7 @@ fn the_guides_table() {
 fn a_full_repository_can_be_emptied_what_is_due_goes_before_anything_is_written() {
     let mut cluster = Cluster::new(3);
     let ids = fulls(&mut cluster, 33);
-    assert!(run(&cluster).buried > 0);
+    assert!(run(&cluster).marked > 0);
     cluster.pass(DAY_MICROS + 1);
     let plan = decide(&cluster);
     let count = |plan: &Plan, action| {
@@ -157,7 +157,7 @@ fn a_store_that_refuses_to_delete_stops_no_expiry() {
     cluster.world.faults.set_deny_delete(true);
     let writes = cluster.world.faults.writes();
     let done = execute(&cluster.world.repository, &plan, &()).unwrap();
-    assert!(done.buried > 0, "{done:?}");
+    assert!(done.marked > 0, "{done:?}");
     assert_eq!(done.deleted, 0);
     let due: usize = plan.sweeps.iter().map(|sweep| sweep.objects.len()).sum();
     assert_eq!(done.refused as usize, due);
@@ -388,10 +388,14 @@ fn references_are_rechecked_before_a_manifest() {
     run(&cluster);
     let repository = &cluster.world.repository;
     let packs = vec![pack.clone()];
-    assert!(doomed_packs(repository).unwrap().contains(&pack));
-    let error = still_there(repository, &packs).unwrap_err();
+    assert!(
+        packs_marked_for_deletion(repository)
+            .unwrap()
+            .contains(&pack)
+    );
+    let error = check_present(repository, &packs).unwrap_err();
     assert!(error.to_string().contains(&pack), "{error}");
-    assert!(refer(repository, &old, &packs).is_err());
+    assert!(record_references(repository, &old, &packs).is_err());
 
     // In the first half it is taken, and the sweep sees the reference.
     for name in cluster.world.names("tombstones/packs.") {
@@ -400,9 +404,9 @@ fn references_are_rechecked_before_a_manifest() {
     cluster.now = now;
     cluster.pass(0);
     run(&cluster);
-    still_there(&cluster.world.repository, &packs).unwrap();
+    check_present(&cluster.world.repository, &packs).unwrap();
     let late = cluster.backup(BackupKind::Full).unwrap();
-    refer(&cluster.world.repository, &late, &packs).unwrap();
+    record_references(&cluster.world.repository, &late, &packs).unwrap();
     cluster.pass(2 * DAY_MICROS);
     run(&cluster);
     assert!(
@@ -412,7 +416,7 @@ fn references_are_rechecked_before_a_manifest() {
             .contains(&format!("packs/{pack}"))
     );
     let missing = vec!["00112233445566778899aabbccddeeff".to_owned()];
-    assert!(still_there(&cluster.world.repository, &missing).is_err());
+    assert!(check_present(&cluster.world.repository, &missing).is_err());
 }
 
 /// A backup that came between the decision and the deed stops the sweep.
