@@ -83,12 +83,12 @@ fn volatility(index: Index, policy: &Policy) -> u128 {
 }
 
 /// A value in units of 10⁻⁸ ÷ `one`.
-struct Adjusted {
+struct ScaledValue {
     units: u128,
     one: u128,
 }
 
-impl Adjusted {
+impl ScaledValue {
     #[inline]
     fn round(&self) -> Option<i64> {
         round_half_even(self.units, self.one)
@@ -104,7 +104,7 @@ impl Adjusted {
     }
 }
 
-fn combine(base: u128, v: u128, e: u128, how: Combine) -> Result<Adjusted, PricingError> {
+fn combine(base: u128, v: u128, e: u128, how: Combine) -> Result<ScaledValue, PricingError> {
     const E_TO_V: u128 = V_ONE / E_ONE;
     let (units, one) = match how {
         Combine::Additive => return Ok(scale(base, V_ONE + v + e * E_TO_V)),
@@ -114,7 +114,7 @@ fn combine(base: u128, v: u128, e: u128, how: Combine) -> Result<Adjusted, Prici
         ),
         Combine::Sequential => ((base * (V_ONE + v)).checked_mul(E_ONE + e), V_ONE * E_ONE),
     };
-    Ok(Adjusted {
+    Ok(ScaledValue {
         units: units.ok_or_else(overflow)?,
         one,
     })
@@ -129,17 +129,17 @@ fn overflow() -> PricingError {
 
 /// base × factor, where the factor is in units of 10⁻¹⁶; with eight of its decimals zero, which is usual, everything
 /// stays within 64 bits.
-fn scale(base: u128, factor: u128) -> Adjusted {
+fn scale(base: u128, factor: u128) -> ScaledValue {
     const EIGHT: u64 = 10_u64.pow(8);
     if let Ok(short) = u64::try_from(factor)
         && short % EIGHT == 0
     {
-        return Adjusted {
+        return ScaledValue {
             units: base * u128::from(short / EIGHT),
             one: u128::from(EIGHT),
         };
     }
-    Adjusted {
+    ScaledValue {
         units: base * factor,
         one: V_ONE,
     }

@@ -14,7 +14,7 @@ const PRICE_UNITS_IN_A_CENT: i128 = 10_000;
 
 /// A position's value and, where they are known, its shares and their price, of which the value then is the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Given", into = "Given")]
+#[serde(try_from = "WorthParts", into = "WorthParts")]
 pub struct Worth {
     value: PositionValue,
     per_share: Option<PerShare>,
@@ -98,22 +98,22 @@ impl PerShare {
 /// As it travels from service to service.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Given {
+struct WorthParts {
     position_value: Option<PositionValue>,
     per_share: Option<PerShare>,
 }
 
-impl TryFrom<Given> for Worth {
+impl TryFrom<WorthParts> for Worth {
     type Error = WorthError;
 
-    fn try_from(given: Given) -> Result<Worth, WorthError> {
+    fn try_from(given: WorthParts) -> Result<Worth, WorthError> {
         Worth::new(given.position_value, given.per_share)
     }
 }
 
-impl From<Worth> for Given {
-    fn from(worth: Worth) -> Given {
-        Given {
+impl From<Worth> for WorthParts {
+    fn from(worth: Worth) -> WorthParts {
+        WorthParts {
             position_value: Some(worth.value),
             per_share: worth.per_share,
         }

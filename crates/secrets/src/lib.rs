@@ -28,7 +28,7 @@ pub enum SecretFileError {
     #[error("{}: it is not text", path.display())]
     NotText { path: PathBuf },
     #[error("{}: {exposed}", path.display())]
-    Exposed { path: PathBuf, exposed: Exposed },
+    Exposed { path: PathBuf, exposed: Exposure },
 }
 
 impl SecretFileError {
@@ -58,13 +58,13 @@ impl SecretFileError {
 /// Who besides this process can read or change it, and the command that ends that.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("its mode is {mode:04o}, so {who}. Run: {remedy}")]
-pub struct Exposed {
+pub struct Exposure {
     mode: u32,
     who: String,
     remedy: String,
 }
 
-impl Exposed {
+impl Exposure {
     /// Not only read: others can put something else into it.
     #[must_use]
     pub fn is_writable(&self) -> bool {
@@ -79,14 +79,14 @@ const ACL: &str = "system.posix_acl_access";
 /// A file that is open, with who else can reach it as it was then: nobody can put another in its place between the look
 /// and the read.
 #[derive(Debug)]
-pub struct Opened {
+pub struct SecretFile {
     path: PathBuf,
     file: File,
-    exposed: Option<Exposed>,
+    exposed: Option<Exposure>,
 }
 
-/// Opens without judging; [`Opened::private`] judges.
-pub fn open(path: &Path) -> Result<Opened, SecretFileError> {
+/// Opens without judging; [`SecretFile::private`] judges.
+pub fn open(path: &Path) -> Result<SecretFile, SecretFileError> {
     let io = |source| SecretFileError::Io {
         path: path.to_owned(),
         source,
@@ -95,16 +95,16 @@ pub fn open(path: &Path) -> Result<Opened, SecretFileError> {
     let metadata = file.metadata().map_err(io)?;
     let groups = Groups::of_this_process();
     let exposed = exposure(path, &metadata, &groups).or_else(|| by_list(path, &file, &metadata));
-    Ok(Opened {
+    Ok(SecretFile {
         path: path.to_owned(),
         file,
         exposed,
     })
 }
 
-impl Opened {
+impl SecretFile {
     /// Refuses what others can reach.
-    pub fn private(self) -> Result<Opened, SecretFileError> {
+    pub fn private(self) -> Result<SecretFile, SecretFileError> {
         match self.exposed {
             None => Ok(self),
             Some(exposed) => Err(SecretFileError::Exposed {
@@ -116,7 +116,7 @@ impl Opened {
 
     /// Who else can reach it.
     #[must_use]
-    pub fn exposed(&self) -> Option<&Exposed> {
+    pub fn exposed(&self) -> Option<&Exposure> {
         self.exposed.as_ref()
     }
 
@@ -180,13 +180,13 @@ impl Groups {
     }
 }
 
-fn exposure(path: &Path, metadata: &Metadata, groups: &Groups) -> Option<Exposed> {
+fn exposure(path: &Path, metadata: &Metadata, groups: &Groups) -> Option<Exposure> {
     if !metadata.is_file() {
         return None;
     }
     let (mode, group) = (metadata.mode() & 0o7777, metadata.gid());
     let who = who(mode, group, groups)?;
-    Some(Exposed {
+    Some(Exposure {
         mode,
         who,
         remedy: format!("chmod 600 {}", shell_word(path)),
@@ -215,13 +215,13 @@ fn who(mode: u32, group: u32, groups: &Groups) -> Option<String> {
 }
 
 /// With an access list the mode's group bits are a mask: the list names further users and groups.
-fn by_list(path: &Path, file: &File, metadata: &Metadata) -> Option<Exposed> {
+fn by_list(path: &Path, file: &File, metadata: &Metadata) -> Option<Exposure> {
     if !metadata.is_file() || metadata.mode() & 0o060 == 0 {
         return None;
     }
     let mut list = [0; 4096];
     let length = rustix::fs::fgetxattr(file.as_fd(), ACL, &mut list[..]).ok()?;
-    names_others(&list[..length], &Groups::of_this_process()).then(|| Exposed {
+    names_others(&list[..length], &Groups::of_this_process()).then(|| Exposure {
         mode: metadata.mode() & 0o7777,
         who: "its access list lets further users or groups read or change it".to_owned(),
         remedy: format!(

@@ -73,11 +73,11 @@ const SLOW: Duration = Duration::from_millis(30);
 #[derive(Debug)]
 pub struct S3Proxy {
     port: u16,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedState {
     server: u16,
     seed: u64,
     inner: Mutex<Inner>,
@@ -86,14 +86,14 @@ struct Shared {
 #[derive(Debug)]
 struct Inner {
     weather: Weather,
-    requests: HashMap<String, Asked>,
+    requests: HashMap<String, SeenRequest>,
     listings: HashMap<String, Vec<u8>>,
     log: Vec<String>,
 }
 
 /// Of one request that comes again and again.
 #[derive(Debug, Default)]
-struct Asked {
+struct SeenRequest {
     times: u64,
     faults_left: u32,
     calm: bool,
@@ -110,7 +110,7 @@ impl S3Proxy {
             listings: HashMap::new(),
             log: Vec::new(),
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedState {
             server,
             seed,
             inner: Mutex::new(inner),
@@ -151,7 +151,7 @@ struct Request {
     expects: bool,
 }
 
-impl Shared {
+impl SharedState {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

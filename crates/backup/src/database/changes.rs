@@ -7,7 +7,7 @@
 //! - pages that a relation **got back after it was shortened**, while nothing was written to them: they are empty, and in the parent they are
 //!   not. [`limits`] tells which relations were shortened, and to what.
 
-use super::manifest::{Listed, Manifest, WalRange};
+use super::manifest::{Manifest, ManifestFile, WalRange};
 use super::source::Identity;
 use crate::Result;
 use postgres_physical::lsn::Lsn;
@@ -140,7 +140,7 @@ pub(super) fn manifest(
         let fork = RelationFile::parse(&path).map(|file| file.relation.fork);
         if matches!(fork, Some(Fork::Main | Fork::Init)) && !before.damaged.contains(&path) {
             // The server looks at names alone.
-            files.push(Listed::named(&path, PAGE_BYTES as u64));
+            files.push(ManifestFile::named(&path, PAGE_BYTES as u64));
         }
     }
     let range = WalRange {

@@ -16,7 +16,7 @@ pub(super) struct Manifest {
     #[serde(rename = "System-Identifier", default)]
     system_identifier: u64,
     #[serde(rename = "Files")]
-    pub(super) files: Vec<Listed>,
+    pub(super) files: Vec<ManifestFile>,
     #[serde(rename = "WAL-Ranges")]
     wal: Vec<WalRange>,
 }
@@ -24,7 +24,7 @@ pub(super) struct Manifest {
 /// One file as it was stored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Listed {
+pub(super) struct ManifestFile {
     #[serde(default)]
     pub(super) path: Option<String>,
     /// The server's, for names that are not UTF-8.
@@ -49,9 +49,9 @@ pub(super) struct WalRange {
     pub(super) end: String,
 }
 
-impl Listed {
-    pub(super) fn of(path: &str, mtime_micros: i64, bytes: &[u8]) -> Listed {
-        Listed::with_checksum(
+impl ManifestFile {
+    pub(super) fn of(path: &str, mtime_micros: i64, bytes: &[u8]) -> ManifestFile {
+        ManifestFile::with_checksum(
             path,
             bytes.len() as u64,
             mtime_micros,
@@ -59,20 +59,25 @@ impl Listed {
         )
     }
 
-    pub(super) fn with_checksum(path: &str, size: u64, mtime_micros: i64, crc32c: u32) -> Listed {
+    pub(super) fn with_checksum(
+        path: &str,
+        size: u64,
+        mtime_micros: i64,
+        crc32c: u32,
+    ) -> ManifestFile {
         let modified = jiff::Timestamp::from_microsecond(mtime_micros).unwrap_or_default();
-        Listed {
+        ManifestFile {
             last_modified: Some(modified.strftime("%Y-%m-%d %H:%M:%S GMT").to_string()),
             algorithm: Some("CRC32C".to_owned()),
             // As it lies in the server's memory.
             checksum: Some(hex(&crc32c.to_ne_bytes())),
-            ..Listed::named(path, size)
+            ..ManifestFile::named(path, size)
         }
     }
 
     /// Without a checksum: only its size is held against the file.
-    pub(super) fn named(path: &str, size: u64) -> Listed {
-        Listed {
+    pub(super) fn named(path: &str, size: u64) -> ManifestFile {
+        ManifestFile {
             path: Some(path.to_owned()),
             encoded_path: None,
             size,
@@ -107,7 +112,7 @@ impl Manifest {
     pub(super) fn new(
         pg_version: u32,
         system_identifier: u64,
-        files: Vec<Listed>,
+        files: Vec<ManifestFile>,
         wal: WalRange,
     ) -> Manifest {
         Manifest {
@@ -127,16 +132,20 @@ impl Manifest {
 
     /// The manifest of what an incremental backup became when it was combined: `combined` are the files put together from
     /// their parent's pages (path → size), `label` the label as it was stored.
-    pub(super) fn make_whole(&mut self, combined: &BTreeMap<String, u64>, label: Option<Listed>) {
+    pub(super) fn make_whole(
+        &mut self,
+        combined: &BTreeMap<String, u64>,
+        label: Option<ManifestFile>,
+    ) {
         for file in &mut self.files {
             let plain = file.path.as_deref().and_then(plain_path);
             let size = plain.as_ref().and_then(|path| combined.get(path));
             if let (Some(path), Some(size)) = (&plain, size) {
                 // Nobody read all of it.
                 let last_modified = file.last_modified.take();
-                *file = Listed {
+                *file = ManifestFile {
                     last_modified,
-                    ..Listed::named(path, *size)
+                    ..ManifestFile::named(path, *size)
                 };
             }
         }
@@ -157,7 +166,7 @@ impl Manifest {
             let _ = writeln!(text, "\"System-Identifier\": {},", self.system_identifier);
         }
         let lines = |lines: Vec<String>| lines.join(",\n");
-        let files = lines(self.files.iter().map(Listed::line).collect());
+        let files = lines(self.files.iter().map(ManifestFile::line).collect());
         let ranges = lines(self.wal.iter().map(WalRange::line).collect());
         let _ = write!(
             text,
@@ -215,15 +224,15 @@ mod tests {
             end: "0/2000120".into(),
         };
         let files = vec![
-            Listed::of("base/5/INCREMENTAL.1259", 0, b"some pages"),
-            Listed::of("backup_label", 0, b"INCREMENTAL FROM LSN: 0/1\n"),
-            Listed::of("base/5/a \"name\"", 0, b"x"),
+            ManifestFile::of("base/5/INCREMENTAL.1259", 0, b"some pages"),
+            ManifestFile::of("backup_label", 0, b"INCREMENTAL FROM LSN: 0/1\n"),
+            ManifestFile::of("base/5/a \"name\"", 0, b"x"),
         ];
         let sent = Manifest::new(180_004, 77, files, range);
         let mut whole = Manifest::parse(sent.render().as_bytes()).unwrap();
         assert_eq!(whole, sent);
         let combined = BTreeMap::from([("base/5/1259".to_owned(), 81920)]);
-        whole.make_whole(&combined, Some(Listed::of("backup_label", 0, b"")));
+        whole.make_whole(&combined, Some(ManifestFile::of("backup_label", 0, b"")));
         let text = whole.render();
         let found: Vec<_> = whole.files.iter().map(|file| file.size).collect();
         assert_eq!(found, [81920, 0, 1], "{text}");

@@ -3,7 +3,7 @@
 use super::changes::{self, ChangedPages, Limits, PreviousBackup};
 use super::run::DatabaseBackup;
 use super::settings_outside;
-use super::source::{Begun, Identity, Source, Stopped, Suspects};
+use super::source::{BackupEnd, Begun, Identity, Source, Suspects};
 use super::unpack::Unpack;
 use crate::{BackupError, Progress, Result, random_suffix};
 use postgres_physical::replication::{BackupOptions, BaseBackup, Connection};
@@ -190,7 +190,7 @@ impl Source for Protocol {
         Ok(Suspects(unpacked.suspects))
     }
 
-    fn stop(&mut self, _: &BackupWriter, _: &dyn Progress) -> Result<Stopped> {
+    fn stop(&mut self, _: &BackupWriter, _: &dyn Progress) -> Result<BackupEnd> {
         let stop = self
             .stream()?
             .stop()
@@ -200,7 +200,7 @@ impl Source for Protocol {
         let connect = self.connect.clone();
         let notices = self.stream()?.notices();
         facts.extend(settings_outside::facts(&connect, notices, &beside));
-        Ok(Stopped {
+        Ok(BackupEnd {
             stop: stop.lsn,
             timeline: stop.timeline,
             bytes_read: self.bytes_read,

@@ -5,7 +5,7 @@ use super::local::Local;
 use super::pages::judge;
 use super::protocol::Protocol;
 use super::settings_outside;
-use super::source::{Begun, Identity, Source, Stopped, Suspects};
+use super::source::{BackupEnd, Begun, Identity, Source, Suspects};
 use super::whole::{Beginning, missing_relations};
 use crate::{BackupError, Progress, Result, now_micros};
 use postgres_physical::wire::ConnectOptions;
@@ -254,7 +254,7 @@ fn conclude(
     request: &DatabaseBackup<'_>,
     identity: &Identity,
     begun: &Begun,
-    stopped: Stopped,
+    stopped: BackupEnd,
     Suspects(mut suspects): Suspects,
     progress: &dyn Progress,
 ) -> BackupStop {

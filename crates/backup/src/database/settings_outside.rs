@@ -40,18 +40,18 @@ fn skipped(notice: &ServerMessage) -> Option<&str> {
 
 /// The data folder, and the files that the running server took its settings from.
 #[derive(Debug, Default)]
-struct Used {
+struct SettingsFiles {
     data: String,
     files: BTreeSet<String>,
 }
 
-fn used(connect: &ConnectOptions) -> Result<Used, WireError> {
+fn used(connect: &ConnectOptions) -> Result<SettingsFiles, WireError> {
     let mut client = Client::connect(connect)?;
     let rows = client.query(
         "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ('data_directory', 'config_file', 'hba_file', 'ident_file') \
          UNION SELECT '', sourcefile FROM pg_catalog.pg_settings WHERE sourcefile IS NOT NULL",
     )?;
-    let mut used = Used::default();
+    let mut used = SettingsFiles::default();
     for row in rows.rows {
         let mut fields = row.into_iter().map(Option::unwrap_or_default);
         match (fields.next().as_deref(), fields.next()) {
@@ -63,7 +63,7 @@ fn used(connect: &ConnectOptions) -> Result<Used, WireError> {
     Ok(used)
 }
 
-fn missing(used: &Used, came: &BTreeSet<String>) -> Vec<String> {
+fn missing(used: &SettingsFiles, came: &BTreeSet<String>) -> Vec<String> {
     if used.data.is_empty() || used.files.is_empty() {
         let missing = ALWAYS.iter().filter(|name| !came.contains(**name));
         return missing.map(|name| (*name).to_owned()).collect();
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn settings_that_did_not_come_are_named_where_they_are() {
-        let used = Used {
+        let used = SettingsFiles {
             data: "/srv/pg".to_owned(),
             files: set(&[
                 "/srv/pg/postgresql.conf",
@@ -127,7 +127,7 @@ mod tests {
         );
         assert_eq!(
             missing(
-                &Used::default(),
+                &SettingsFiles::default(),
                 &set(&["pg_ident.conf", "postgresql.conf"])
             ),
             ["pg_hba.conf"]

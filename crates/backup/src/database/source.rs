@@ -28,7 +28,7 @@ pub trait Source: std::fmt::Debug {
     fn copy(&mut self, writer: &BackupWriter, progress: &dyn Progress) -> Result<Suspects>;
 
     /// Tells the server that the backup ends; writes what has to be read last: `pg_control`, and the label files.
-    fn stop(&mut self, writer: &BackupWriter, progress: &dyn Progress) -> Result<Stopped>;
+    fn stop(&mut self, writer: &BackupWriter, progress: &dyn Progress) -> Result<BackupEnd>;
 }
 
 /// Pages that failed their checksum, not yet judged.
@@ -59,7 +59,7 @@ pub struct Begun {
 
 /// A backup that has ended on the server.
 #[derive(Debug)]
-pub struct Stopped {
+pub struct BackupEnd {
     pub stop: Lsn,
     pub timeline: u32,
     /// From the server, or from its files.

@@ -3,7 +3,7 @@
 use super::archive::{Part, Parts};
 use super::block_file::combine;
 use super::changes::Limits;
-use super::manifest::{Listed, Manifest, plain_path};
+use super::manifest::{Manifest, ManifestFile, plain_path};
 use super::pages::PageCheck;
 use crate::{BackupError, Progress, Result, now_micros};
 use postgres_physical::page::{PAGE_BYTES, RelationFile};
@@ -26,7 +26,7 @@ pub(super) struct Unpack<'a> {
 
 /// What was noted on the way.
 #[derive(Default)]
-pub(super) struct Unpacked {
+pub(super) struct UnpackReport {
     pub(super) suspects: Vec<PageCheck>,
     pub(super) bytes_read: u64,
     /// Files beside the data: settings, labels, logs.
@@ -34,7 +34,7 @@ pub(super) struct Unpacked {
     /// Files put together, and their sizes.
     combined: BTreeMap<String, u64>,
     /// The label, where it was changed.
-    label: Option<Listed>,
+    label: Option<ManifestFile>,
 }
 
 /// Mode and time of a file.
@@ -42,9 +42,9 @@ type Meta = (u32, i64);
 
 impl Unpack<'_> {
     /// All archives and the manifest.
-    pub(super) fn all(&self, source: &mut BaseBackup) -> Result<Unpacked> {
+    pub(super) fn all(&self, source: &mut BaseBackup) -> Result<UnpackReport> {
         let mut parts = Parts::new(source, self.progress);
-        let mut done = Unpacked::default();
+        let mut done = UnpackReport::default();
         let result = self.parts(&mut parts, &mut done);
         done.bytes_read = parts.bytes_read();
         match (result, parts.take_error()) {
@@ -54,7 +54,7 @@ impl Unpack<'_> {
         }
     }
 
-    fn parts(&self, parts: &mut Parts<'_>, done: &mut Unpacked) -> Result<()> {
+    fn parts(&self, parts: &mut Parts<'_>, done: &mut UnpackReport) -> Result<()> {
         loop {
             match parts.next_part().map_err(damaged)? {
                 Part::End => return Ok(()),
@@ -77,7 +77,7 @@ impl Unpack<'_> {
     }
 
     /// Describes the files as they were stored.
-    fn manifest(&self, parts: &mut Parts<'_>, done: &mut Unpacked) -> Result<()> {
+    fn manifest(&self, parts: &mut Parts<'_>, done: &mut UnpackReport) -> Result<()> {
         let mut bytes = Vec::new();
         parts.read_to_end(&mut bytes).map_err(damaged)?;
         if self.limits.is_some() {
@@ -89,7 +89,7 @@ impl Unpack<'_> {
         Ok(self.writer.blob(MANIFEST, 0o600, now_micros(), &bytes)?)
     }
 
-    fn archive(&self, parts: &mut Parts<'_>, prefix: &str, done: &mut Unpacked) -> Result<()> {
+    fn archive(&self, parts: &mut Parts<'_>, prefix: &str, done: &mut UnpackReport) -> Result<()> {
         let mut archive = tar::Archive::new(parts);
         for entry in archive.entries().map_err(damaged)? {
             let mut entry = entry.map_err(damaged)?;
@@ -129,7 +129,7 @@ impl Unpack<'_> {
         source: &mut dyn Read,
         path: &str,
         meta: Meta,
-        done: &mut Unpacked,
+        done: &mut UnpackReport,
     ) -> Result<()> {
         let Some(limits) = self.limits else {
             return self.whole(source, path, meta, &mut done.suspects);
@@ -151,14 +151,14 @@ impl Unpack<'_> {
     }
 
     /// With the lines of an incremental backup a server would refuse to start: this one is whole.
-    fn label(&self, source: &mut dyn Read, meta: Meta, done: &mut Unpacked) -> Result<()> {
+    fn label(&self, source: &mut dyn Read, meta: Meta, done: &mut UnpackReport) -> Result<()> {
         let mut text = String::new();
         source.read_to_string(&mut text).map_err(damaged)?;
         let lines = text.split_inclusive('\n');
         let kept: String = lines
             .filter(|line| !line.starts_with("INCREMENTAL FROM "))
             .collect();
-        done.label = Some(Listed::of(LABEL, meta.1, kept.as_bytes()));
+        done.label = Some(ManifestFile::of(LABEL, meta.1, kept.as_bytes()));
         Ok(self.writer.blob(LABEL, meta.0, meta.1, kept.as_bytes())?)
     }
 

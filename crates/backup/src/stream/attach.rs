@@ -1,7 +1,7 @@
 //! Before the first byte: which cluster, which timeline, from where on.
 
 use super::StreamerConfig;
-use super::state::Shared;
+use super::state::SharedState;
 use crate::database::{WalStatus, slot_status};
 use crate::{BackupError, Result, random_suffix};
 use postgres_physical::lsn::Lsn;
@@ -16,7 +16,7 @@ use repository::{
 };
 
 /// A stream that flows and a writer that waits at the same position.
-pub(super) struct Attached {
+pub(super) struct Attachment {
     pub(super) stream: WalStream,
     pub(super) writer: WalWriter,
     pub(super) segment_bytes: u64,
@@ -34,7 +34,7 @@ struct Beginning {
     held: Lsn,
 }
 
-pub(super) fn attach(config: &StreamerConfig, shared: &Shared) -> Result<Attached> {
+pub(super) fn attach(config: &StreamerConfig, shared: &SharedState) -> Result<Attachment> {
     let repository = Repository::open(std::sync::Arc::clone(&config.store))?;
     let mut connection = Connection::connect(&config.connect)?;
     let identity = connection.identify_system()?;
@@ -79,7 +79,7 @@ pub(super) fn attach(config: &StreamerConfig, shared: &Shared) -> Result<Attache
         state.needs_full_backup = hole.is_some();
         state.hole = hole;
     });
-    Ok(Attached {
+    Ok(Attachment {
         stream,
         writer,
         segment_bytes,

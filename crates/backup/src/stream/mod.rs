@@ -16,7 +16,7 @@ use attach::attach;
 use postgres_physical::wire::ConnectOptions;
 use repository::{keys::RecipientPublic, store::Store};
 use session::SessionEnd;
-use state::Shared;
+use state::SharedState;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -74,13 +74,13 @@ impl StreamerConfig {
 /// Streams until it is stopped; dropping it stops it.
 #[derive(Debug)]
 pub struct Streamer {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Streamer {
     pub fn start(config: StreamerConfig) -> Streamer {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SharedState::default());
         let inner = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("wal-stream".into())
@@ -139,7 +139,7 @@ impl Drop for Streamer {
     }
 }
 
-fn run(config: &StreamerConfig, shared: &Shared) {
+fn run(config: &StreamerConfig, shared: &SharedState) {
     let pause_min = config.retry_pause_max / 20;
     let mut pause = pause_min;
     while !shared.stopping() {

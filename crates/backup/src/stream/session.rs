@@ -1,9 +1,9 @@
 //! While attached: one thread receives, one makes durable.
 
 use super::StreamerConfig;
-use super::attach::Attached;
+use super::attach::Attachment;
 use super::queue::{Queue, Work};
-use super::state::{Shared, Side, StreamState};
+use super::state::{SharedState, Side, StreamState};
 use crate::{BackupError, Result, now_micros};
 use postgres_physical::lsn::Lsn;
 use postgres_physical::replication::{Event, StatusSender, WalStream};
@@ -30,7 +30,7 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 struct Session<'a> {
-    shared: &'a Shared,
+    shared: &'a SharedState,
     queue: Queue,
     status: StatusSender,
     received: AtomicU64,
@@ -45,10 +45,10 @@ struct Session<'a> {
 
 pub(super) fn run(
     config: &StreamerConfig,
-    shared: &Shared,
-    attached: Attached,
+    shared: &SharedState,
+    attached: Attachment,
 ) -> Result<SessionEnd> {
-    let Attached {
+    let Attachment {
         mut stream,
         writer,
         segment_bytes,

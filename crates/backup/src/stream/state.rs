@@ -60,11 +60,11 @@ pub struct StreamState {
 /// Looks at a stream from elsewhere.
 #[derive(Debug, Clone)]
 pub struct StreamWatch {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
 }
 
 impl StreamWatch {
-    pub(super) fn new(shared: Arc<Shared>) -> StreamWatch {
+    pub(super) fn new(shared: Arc<SharedState>) -> StreamWatch {
         StreamWatch { shared }
     }
 
@@ -111,12 +111,12 @@ struct Inner {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct SharedState {
     inner: Mutex<Inner>,
     changed: Condvar,
 }
 
-impl Shared {
+impl SharedState {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,7 +3,7 @@
 use crate::Vault;
 use crate::full::{SOURCES, take_from};
 use backup::database::{
-    Begun, DatabaseBackup, Identity, Local, Protocol, Source, SourceChoice, Stopped, Suspects,
+    BackupEnd, Begun, DatabaseBackup, Identity, Local, Protocol, Source, SourceChoice, Suspects,
     backup_from,
 };
 use backup::{BackupError, Progress};
@@ -42,7 +42,11 @@ impl Source for Interfered<'_> {
         copied
     }
 
-    fn stop(&mut self, writer: &BackupWriter, progress: &dyn Progress) -> backup::Result<Stopped> {
+    fn stop(
+        &mut self,
+        writer: &BackupWriter,
+        progress: &dyn Progress,
+    ) -> backup::Result<BackupEnd> {
         self.source.stop(writer, progress)
     }
 }

@@ -200,13 +200,13 @@ pub(crate) struct Wire {
     socket: Socket,
     incoming: BytesMut,
     /// What the server said of itself at the login.
-    reported: Reported,
+    reported: ServerReport,
     /// What a request to cancel has to name, process and secret, and where it has to go.
     pub(crate) key: Option<([u8; 8], Address)>,
 }
 
 #[derive(Debug, Default)]
-struct Reported {
+struct ServerReport {
     in_hot_standby: Option<String>,
     read_only: Option<String>,
 }
@@ -260,7 +260,7 @@ impl Wire {
         let mut wire = Wire {
             socket,
             incoming: BytesMut::with_capacity(READ_BYTES),
-            reported: Reported::default(),
+            reported: ServerReport::default(),
             key: None,
         };
         startup::log_in(&mut wire, options, address, binding, extra)?;
@@ -276,7 +276,7 @@ impl Wire {
     }
 
     fn role(&mut self) -> Result<ServerRole, WireError> {
-        let Reported {
+        let ServerReport {
             in_hot_standby,
             read_only,
         } = &self.reported;

@@ -87,7 +87,7 @@ fn begin(
     }
     let binding = tls.binding(session.peer_certificates()).map_err(refused)?;
     stream.set_read_timeout(None).map_err(lost)?;
-    let secured = Secured {
+    let secured = TlsSocket {
         stream,
         session: Mutex::new(Session {
             tls: session,
@@ -100,7 +100,7 @@ fn begin(
 /// One end of a TLS session. The lock is held while bytes are opened or sealed, never while anybody waits for the
 /// server to say more.
 #[derive(Debug)]
-pub(crate) struct Secured {
+pub(crate) struct TlsSocket {
     stream: TcpStream,
     session: Mutex<Session>,
 }
@@ -116,7 +116,7 @@ impl std::fmt::Debug for Session {
     }
 }
 
-impl Secured {
+impl TlsSocket {
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
     }

@@ -1,6 +1,6 @@
 //! Unix or TCP, plain or TLS, with one interface.
 
-use super::secure::Secured;
+use super::secure::TlsSocket;
 use super::{Address, ConnectOptions, Host};
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(crate) enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
-    Secured(Arc<Secured>),
+    Secured(Arc<TlsSocket>),
 }
 
 impl Socket {

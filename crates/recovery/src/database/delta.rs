@@ -198,14 +198,14 @@ fn notes(to: &Path, layout: &Layout, remains: &Remains) -> Vec<String> {
 }
 
 #[derive(Default)]
-struct Compared {
+struct Comparison {
     files: u64,
     bytes_changed: u64,
     /// Numbers of entries, and by how much each is longer.
     grown: Vec<(usize, u64)>,
 }
 
-type Changed = Vec<(usize, Vec<usize>)>;
+type ChangedPages = Vec<(usize, Vec<usize>)>;
 
 /// Which files differ, and where.
 fn compare(
@@ -214,7 +214,7 @@ fn compare(
     remains: &Remains,
     options: &RestoreOptions,
     progress: &dyn Progress,
-) -> Result<(Changed, Vec<usize>, Compared)> {
+) -> Result<(ChangedPages, Vec<usize>, Comparison)> {
     let files = layout.entries.iter().enumerate();
     let files = files.filter(|(_, entry)| Layout::is_plain_file(entry));
     let (mut there, mut new) = (Vec::new(), Vec::new());
@@ -253,7 +253,7 @@ fn compare(
     )?;
     let mut changed = changed.into_inner().unwrap_or_else(PoisonError::into_inner);
     changed.sort_unstable();
-    let compared = Compared {
+    let compared = Comparison {
         files: there.len() as u64,
         bytes_changed: bytes_changed.into_inner(),
         grown: grown.into_inner().unwrap_or_else(PoisonError::into_inner),

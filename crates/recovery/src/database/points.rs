@@ -52,7 +52,7 @@ pub fn named_points(
         .collect())
 }
 
-struct Found<T> {
+struct Sighting<T> {
     span: usize,
     link: usize,
     lsn: u64,
@@ -71,8 +71,8 @@ pub(super) fn find(
             let all = scan(holdings, spans, progress, &Record::restore_point)?;
             let known = known_names(&all);
             let named = all.into_iter().filter(|found| found.what.name == *name);
-            let found: Vec<Found<i64>> = named
-                .map(|found| Found {
+            let found: Vec<Sighting<i64>> = named
+                .map(|found| Sighting {
                     what: found.what.at_micros,
                     ..found_at(&found)
                 })
@@ -121,8 +121,8 @@ pub(super) fn find(
     }
 }
 
-fn found_at<T>(found: &Found<T>) -> Found<i64> {
-    Found {
+fn found_at<T>(found: &Sighting<T>) -> Sighting<i64> {
+    Sighting {
         span: found.span,
         link: found.link,
         lsn: found.lsn,
@@ -130,7 +130,7 @@ fn found_at<T>(found: &Found<T>) -> Found<i64> {
     }
 }
 
-fn known_names(all: &[Found<postgres_physical::wal::RestorePoint>]) -> String {
+fn known_names(all: &[Sighting<postgres_physical::wal::RestorePoint>]) -> String {
     if all.is_empty() {
         return "There is no named point in it".to_owned();
     }
@@ -173,7 +173,7 @@ fn scan<T: Send>(
     spans: &[Span],
     progress: &dyn Progress,
     look: &(dyn Fn(&Record) -> Option<T> + Sync),
-) -> Result<Vec<Found<T>>> {
+) -> Result<Vec<Sighting<T>>> {
     let units = units(holdings, spans);
     progress.total(units.iter().map(|unit| unit.to - unit.from).sum());
     progress.message("looking through the WAL");
@@ -242,14 +242,14 @@ fn scan_unit<T>(
     unit: &Unit,
     progress: &dyn Progress,
     look: &dyn Fn(&Record) -> Option<T>,
-) -> Result<Vec<Found<T>>> {
+) -> Result<Vec<Sighting<T>>> {
     let mut decoder = Decoder::new(Lsn(unit.from), unit.segment_bytes);
     let mut found = Vec::new();
     loop {
         match decoder.step() {
             Step::Record(record) if record.lsn.0 >= unit.to || record.end.0 > link.to => break,
             Step::Record(record) if record.lsn.0 < link.from => {}
-            Step::Record(record) => found.extend(look(&record).map(|what| Found {
+            Step::Record(record) => found.extend(look(&record).map(|what| Sighting {
                 span: unit.span,
                 link: unit.link,
                 lsn: record.lsn.0,

@@ -23,7 +23,7 @@ const TABLESPACES: &str = "pg_tblspc";
 
 /// A file of the backup that is there, and can be mended in place.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
+pub(super) struct ReusableFile {
     pub(super) bytes: u64,
     pub(super) mode: u32,
     pub(super) uid: u32,
@@ -57,7 +57,7 @@ const SPECIAL: &str = "it is neither a file nor a folder";
 
 #[derive(Debug, Default)]
 pub(super) struct Remains {
-    pub(super) files: BTreeMap<PathBuf, Found>,
+    pub(super) files: BTreeMap<PathBuf, ReusableFile>,
     pub(super) surplus: Vec<Surplus>,
     pub(super) foreign: Vec<Foreign>,
     /// Links among the surplus.
@@ -65,7 +65,7 @@ pub(super) struct Remains {
 }
 
 /// What the backup wants at each place.
-struct Wanted<'a> {
+struct ExpectedFiles<'a> {
     root: &'a Path,
     user: &'a OsUser,
     files: BTreeSet<PathBuf>,
@@ -75,7 +75,7 @@ struct Wanted<'a> {
 impl Remains {
     /// Of a folder that is restored over for this account.
     pub(super) fn look(layout: &Layout, user: &OsUser) -> Result<Self> {
-        let mut wanted = Wanted {
+        let mut wanted = ExpectedFiles {
             root: &layout.to,
             user,
             files: BTreeSet::new(),
@@ -114,7 +114,7 @@ impl Remains {
     }
 
     /// `across`: on another file system than what is beside the data folder.
-    fn walk(&mut self, folder: &Path, across: bool, wanted: &Wanted<'_>) -> Result<()> {
+    fn walk(&mut self, folder: &Path, across: bool, wanted: &ExpectedFiles<'_>) -> Result<()> {
         let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
         let mut paths = Vec::new();
         for entry in entries {
@@ -127,7 +127,7 @@ impl Remains {
         Ok(())
     }
 
-    fn item(&mut self, path: &Path, across: bool, wanted: &Wanted<'_>) -> Result<()> {
+    fn item(&mut self, path: &Path, across: bool, wanted: &ExpectedFiles<'_>) -> Result<()> {
         let meta = match path.symlink_metadata() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(Error::io("look at", path))?,
@@ -151,7 +151,7 @@ impl Remains {
             let mode = meta.permissions().mode() & 0o777;
             let (bytes, uid) = (meta.len(), meta.uid());
             self.files
-                .insert(path.to_owned(), Found { bytes, mode, uid });
+                .insert(path.to_owned(), ReusableFile { bytes, mode, uid });
             return Ok(());
         }
         if is_ours(wanted.root, path) {
@@ -192,7 +192,7 @@ impl Remains {
     }
 }
 
-impl Wanted<'_> {
+impl ExpectedFiles<'_> {
     /// Root may give it to whom it belongs; anybody else has to own what he mends.
     fn check_owner(&self, path: &Path, meta: &fs::Metadata) -> Result<()> {
         if meta.uid() == self.user.uid || rustix::process::geteuid().is_root() {

@@ -15,7 +15,7 @@ use postgres_physical::wal::{Decoder, Step};
 use repository::{
     Repository,
     keys::RecipientPrivate,
-    wal::{Seen, WalReader},
+    wal::{SegmentView, WalReader},
 };
 
 use super::error::{SpareError, SpareResult};
@@ -45,7 +45,7 @@ struct Open {
     segment: u64,
     /// Made when there is something to put into it.
     file: Option<File>,
-    seen: Seen,
+    seen: SegmentView,
     objects: u64,
 }
 
@@ -147,7 +147,7 @@ impl Feeder {
                 timeline,
                 segment,
                 file: None,
-                seen: Seen::default(),
+                seen: SegmentView::default(),
                 objects: 0,
             },
         };

@@ -31,7 +31,7 @@ pub(super) struct End {
 }
 
 /// All windows of a file, in order.
-pub(super) struct Completed {
+pub(super) struct WholeFile {
     pub(super) windows: Vec<Window>,
     pub(super) size: u64,
 }
@@ -69,7 +69,7 @@ impl OpenFile {
         &self,
         done: Option<(usize, Window)>,
         end: Option<End>,
-    ) -> Result<Option<Completed>> {
+    ) -> Result<Option<WholeFile>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((number, window)) = done {
             if state.windows.len() <= number {
@@ -88,7 +88,7 @@ impl OpenFile {
                 if windows.len() != end.windows {
                     return Err(Error::Input(format!("a part of `{}` was lost", self.path)));
                 }
-                Ok(Some(Completed {
+                Ok(Some(WholeFile {
                     windows,
                     size: end.size,
                 }))

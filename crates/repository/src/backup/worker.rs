@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::open_file::{Completed, OpenFile};
+use super::open_file::{OpenFile, WholeFile};
 use super::table::Origin;
 use super::tree::store_layout;
-use super::workers::{Job, Shared, lock};
+use super::workers::{Job, SharedState, lock};
 use crate::error::{Error, Result};
 use crate::local_index::{
     ChunkRange, CompletedPack, Fingerprint, PIECE_BYTES, Window, changed, merge, to_store,
@@ -18,7 +18,7 @@ use crate::pack::{BlobId, PACK_BYTES_MAX, PackBuilder, pack_name};
 use crate::pipeline::{BoxKind, Compression};
 
 pub(super) struct Worker {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     /// Where full packs go.
     putters: Sender<OpenPack>,
     pack: Option<OpenPack>,
@@ -34,7 +34,7 @@ pub(super) struct OpenPack {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, putters: Sender<OpenPack>) -> Self {
+    pub(super) fn new(shared: Arc<SharedState>, putters: Sender<OpenPack>) -> Self {
         Self {
             shared,
             putters,
@@ -190,7 +190,7 @@ impl Worker {
         Ok(place)
     }
 
-    fn complete(&mut self, file: &OpenFile, completed: &Completed) -> Result<()> {
+    fn complete(&mut self, file: &OpenFile, completed: &WholeFile) -> Result<()> {
         let mut extents = Vec::new();
         {
             let table = lock(&self.shared.table);
@@ -235,7 +235,7 @@ impl Worker {
 
     /// The number of a chunk or node that is in the repository now, or will be when the open pack is put.
     fn put(&mut self, kind: BoxKind, id: BlobId, raw: &[u8]) -> Result<u32> {
-        let find = |shared: &Shared| {
+        let find = |shared: &SharedState| {
             let mut table = lock(&shared.table);
             table.find(id).inspect(|blob| table.note_use(*blob))
         };
@@ -274,7 +274,7 @@ impl Worker {
 }
 
 /// Puts full packs, so that no worker waits for a disk.
-pub(super) fn put_packs(shared: &Shared, packs: &Receiver<OpenPack>) {
+pub(super) fn put_packs(shared: &SharedState, packs: &Receiver<OpenPack>) {
     for pack in packs {
         if !shared.has_failed()
             && let Err(error) = pack.put(shared)
@@ -285,7 +285,7 @@ pub(super) fn put_packs(shared: &Shared, packs: &Receiver<OpenPack>) {
 }
 
 impl OpenPack {
-    fn put(self, shared: &Shared) -> Result<()> {
+    fn put(self, shared: &SharedState) -> Result<()> {
         let pack = self;
         let (id, bytes) = pack.builder.finish()?;
         shared.repository.store().put(&pack_name(&id), &bytes)?;
@@ -306,7 +306,7 @@ impl OpenPack {
         Ok(())
     }
 
-    fn new(shared: &Shared) -> Result<Self> {
+    fn new(shared: &SharedState) -> Result<Self> {
         // New room costs more than filling it: each page of it is cleared first.
         let room = lock(&shared.spare).pop().unwrap_or_default();
         let builder = PackBuilder::new(&shared.key, room)?;

@@ -40,7 +40,7 @@ pub(super) enum Job {
 pub(super) type FileDone = (u64, FileLayout);
 
 /// What the workers tell each other and the writer.
-pub(super) struct Shared {
+pub(super) struct SharedState {
     pub(super) repository: Repository,
     pub(super) key: Arc<DataKey>,
     pub(super) identifier: Identifier,
@@ -63,7 +63,7 @@ pub(super) struct Shared {
 }
 
 pub(super) struct Workers {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     jobs: Option<Sender<Job>>,
     empties: Receiver<Vec<u8>>,
     threads: Vec<JoinHandle<()>>,
@@ -79,7 +79,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
+impl SharedState {
     pub(super) fn new(
         repository: &Repository,
         key: Arc<DataKey>,
@@ -137,7 +137,7 @@ impl Shared {
 }
 
 impl Workers {
-    pub(super) fn start(shared: Shared, threads: usize) -> Self {
+    pub(super) fn start(shared: SharedState, threads: usize) -> Self {
         let shared = Arc::new(shared);
         let (jobs, queue) = bounded(threads * 2);
         let (spent, empties) = unbounded();
@@ -162,7 +162,7 @@ impl Workers {
         }
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &SharedState {
         &self.shared
     }
 

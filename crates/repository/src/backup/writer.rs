@@ -8,7 +8,7 @@ use super::file_writer::FileWriter;
 use super::open_file::OpenFile;
 use super::table::Table;
 use super::tree::{Directory, Meta};
-use super::workers::{Shared, Workers, lock};
+use super::workers::{SharedState, Workers, lock};
 use super::{BackupFacts, BackupKind, BackupStop};
 use crate::Repository;
 use crate::error::{Error, Result, StoreError};
@@ -54,7 +54,7 @@ pub struct BackupWriter {
     chunk_key: ChunkIdKey,
     facts: BackupFacts,
     workers: Workers,
-    taken: Mutex<Taken>,
+    taken: Mutex<WriterState>,
     parent: Option<ParentIndex>,
     why_full: Option<String>,
     unfinished: UnfinishedPacks,
@@ -62,7 +62,7 @@ pub struct BackupWriter {
 
 /// What was handed over so far.
 #[derive(Default)]
-struct Taken {
+struct WriterState {
     tree: Directory,
     /// Also the number of slots given out.
     files: usize,
@@ -112,7 +112,7 @@ impl BackupWriter {
         let table = local.table();
         let help = local.help_for_next(chunk_key, &facts.id);
         let key = new_data_key(repository, public)?;
-        let shared = Shared::new(
+        let shared = SharedState::new(
             repository,
             Arc::clone(&key),
             Identifier::new(chunk_key),
@@ -193,7 +193,7 @@ impl BackupWriter {
         taken.bytes_source += size;
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, WriterState> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

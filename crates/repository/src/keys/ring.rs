@@ -148,7 +148,7 @@ pub(super) fn open_data_key(
 ) -> Result<Opening> {
     // The usual case: one read.
     let direct = vault.wrap_name(id, &private.public().id());
-    let mut tried = Tried::default();
+    let mut tried = Attempts::default();
     match repository.store().get(&direct) {
         Ok(wrap) => {
             if let Some(key) = tried.with(repository, private, id, &direct, &wrap)? {
@@ -175,13 +175,13 @@ pub(super) fn open_data_key(
 }
 
 #[derive(Default)]
-struct Tried {
+struct Attempts {
     foreign: Vec<WrapHeader>,
     troubles: Vec<KeyError>,
     damage: Option<Error>,
 }
 
-impl Tried {
+impl Attempts {
     fn with(
         &mut self,
         repository: &Repository,

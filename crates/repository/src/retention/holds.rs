@@ -22,7 +22,7 @@ const CLEARED: &str = "cleared";
 const VERSION: u64 = 1;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+struct HoldRecord {
     version: u64,
     backup_id: String,
     reason: String,
@@ -76,7 +76,7 @@ pub fn holds(repository: &Repository) -> Result<Vec<Hold>> {
     let mut all = Vec::new();
     for (backup_id, (since_micros, name)) in held(repository)? {
         let record = repository.store().get(&name)?;
-        let record: Option<Record> = serde_json::from_slice(&record).ok();
+        let record: Option<HoldRecord> = serde_json::from_slice(&record).ok();
         all.push(Hold {
             backup_id,
             since_micros,
@@ -159,7 +159,7 @@ fn record(repository: &Repository, backup_id: &str, what: &str, reason: &str) ->
         .max();
     // Later than the newest also on a clock that went back.
     let at = now_micros().max(newest.unwrap_or(0) + 1);
-    let record = Record {
+    let record = HoldRecord {
         version: VERSION,
         backup_id: backup_id.to_owned(),
         reason: reason.to_owned(),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::clock::Clock;
 use super::rules::{Rules, span_text};
-use super::snapshots::Place;
+use super::snapshots::SnapshotKey;
 use super::survey::Survey;
 use super::wal_plan::WalNeeds;
 use crate::Repository;
@@ -70,7 +70,7 @@ pub struct Plan {
     pub(super) grace_micros: i64,
     /// Backups that were there when it was decided.
     pub(super) seen: BTreeSet<String>,
-    pub(super) seen_snapshots: BTreeSet<Place>,
+    pub(super) seen_snapshots: BTreeSet<SnapshotKey>,
 }
 
 /// What gets a tombstone.
@@ -302,7 +302,7 @@ pub(super) fn manifest_first(objects: &[&ObjectInfo]) -> Vec<String> {
 /// Returns the ids that kept backups and snapshots refer to, where that is known.
 fn plan_packs(
     survey: &Survey,
-    (backups, snapshots): (&BTreeSet<String>, &BTreeSet<Place>),
+    (backups, snapshots): (&BTreeSet<String>, &BTreeSet<SnapshotKey>),
     now: i64,
     rules: &Rules,
     plan: &mut Plan,

@@ -20,7 +20,7 @@ use crate::snapshot::{
 use crate::store::ObjectInfo;
 
 /// Component and id.
-pub(super) type Place = (String, String);
+pub(super) type SnapshotKey = (String, String);
 
 /// What is here of snapshots.
 #[derive(Debug, Default)]
@@ -28,10 +28,10 @@ pub(super) struct SnapshotSurvey {
     /// Without a tombstone.
     pub(super) snapshots: Vec<SnapshotSummary>,
     /// Of a newer format, or with a manifest that cannot be read; and why they stay.
-    pub(super) not_understood: BTreeMap<Place, String>,
+    pub(super) not_understood: BTreeMap<SnapshotKey, String>,
     /// What each of them refers to; `None` where that cannot be told here.
-    pub(crate) references: BTreeMap<Place, Option<BTreeSet<String>>>,
-    pub(super) below: BTreeMap<Place, Vec<ObjectInfo>>,
+    pub(crate) references: BTreeMap<SnapshotKey, Option<BTreeSet<String>>>,
+    pub(super) below: BTreeMap<SnapshotKey, Vec<ObjectInfo>>,
     /// Left by writers that were killed.
     pub(super) leftovers: Vec<ObjectInfo>,
 }
@@ -72,12 +72,13 @@ impl SnapshotSurvey {
             .partition(|snapshot| snapshot.state == SnapshotState::Expiring);
         survey.snapshots = live;
         let live = survey.snapshots.iter().map(place_of_summary);
-        let referring: Vec<Place> = live.chain(survey.not_understood.keys().cloned()).collect();
+        let referring: Vec<SnapshotKey> =
+            live.chain(survey.not_understood.keys().cloned()).collect();
         for place in referring {
             let packs = packs_of_snapshot(repository, private, &place.0, &place.1)?;
             survey.references.insert(place, packs);
         }
-        let expiring: BTreeSet<Place> = expiring.iter().map(place_of_summary).collect();
+        let expiring: BTreeSet<SnapshotKey> = expiring.iter().map(place_of_summary).collect();
         let marked: BTreeSet<(&str, &str)> = tombstones
             .iter()
             .filter_map(StoredTombstone::snapshot)
@@ -105,17 +106,17 @@ impl SnapshotSurvey {
         self.snapshots.iter().map(|it| it.finished_at_micros).max()
     }
 
-    fn below(&self, place: &Place) -> Vec<&ObjectInfo> {
+    fn below(&self, place: &SnapshotKey) -> Vec<&ObjectInfo> {
         self.below.get(place).into_iter().flatten().collect()
     }
 }
 
-fn place_of_summary(snapshot: &SnapshotSummary) -> Place {
+fn place_of_summary(snapshot: &SnapshotSummary) -> SnapshotKey {
     (snapshot.component.clone(), snapshot.id.clone())
 }
 
 /// For people, and for decisions: `component/id`.
-fn text_of((component, id): &Place) -> String {
+fn text_of((component, id): &SnapshotKey) -> String {
     format!("{component}/{id}")
 }
 
@@ -161,7 +162,7 @@ pub(crate) fn kept_snapshots(
     rules: &Rules,
     now: i64,
     all: &[SnapshotSummary],
-) -> BTreeMap<Place, String> {
+) -> BTreeMap<SnapshotKey, String> {
     let from = now - rules.snapshot_micros;
     let limit = span_text(rules.snapshot_micros);
     let mut components: BTreeMap<&str, Vec<&SnapshotSummary>> = BTreeMap::new();
@@ -205,9 +206,9 @@ pub(super) fn plan_snapshots(
     now: i64,
     rules: &Rules,
     plan: &mut Plan,
-) -> BTreeSet<Place> {
+) -> BTreeSet<SnapshotKey> {
     let here = &survey.snapshots;
-    let mut kept: BTreeSet<Place> = here.not_understood.keys().cloned().collect();
+    let mut kept: BTreeSet<SnapshotKey> = here.not_understood.keys().cloned().collect();
     for (place, reason) in &here.not_understood {
         let about = text_of(place);
         let objects = here.below(place);
@@ -239,7 +240,7 @@ pub(super) fn plan_snapshots(
 }
 
 /// Why one stays in spite of the rules.
-fn refused(survey: &Survey, (component, id): &Place) -> Option<String> {
+fn refused(survey: &Survey, (component, id): &SnapshotKey) -> Option<String> {
     if let Some(since) = survey.held.get(id) {
         return Some(format!("on legal hold since {}", day(*since)));
     }

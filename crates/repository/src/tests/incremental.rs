@@ -21,7 +21,7 @@ struct Vault {
 }
 
 #[derive(Debug)]
-struct Taken {
+struct BackupResult {
     id: String,
     summary: BackupSummary,
     why_full: Option<String>,
@@ -60,7 +60,7 @@ impl Vault {
         )
     }
 
-    fn try_take(&mut self, kind: BackupKind, cluster: &Cluster) -> Result<Taken> {
+    fn try_take(&mut self, kind: BackupKind, cluster: &Cluster) -> Result<BackupResult> {
         let backup = self.begin(kind)?;
         for (path, bytes) in cluster {
             backup.blob(path, 0o600, 7, bytes)?;
@@ -68,18 +68,18 @@ impl Vault {
         let why_full = backup.why_full().map(str::to_owned);
         let id = backup.finish(stop(SEGMENT))?;
         let summary = self.open(&id).summary().clone();
-        Ok(Taken {
+        Ok(BackupResult {
             id,
             summary,
             why_full,
         })
     }
 
-    fn take(&mut self, kind: BackupKind, cluster: &Cluster) -> Taken {
+    fn take(&mut self, kind: BackupKind, cluster: &Cluster) -> BackupResult {
         self.try_take(kind, cluster).unwrap()
     }
 
-    fn incremental(&mut self, cluster: &Cluster) -> Taken {
+    fn incremental(&mut self, cluster: &Cluster) -> BackupResult {
         let taken = self.take(BackupKind::Incremental, cluster);
         assert_eq!(taken.why_full, None);
         assert_eq!(taken.summary.kind, BackupKind::Incremental);

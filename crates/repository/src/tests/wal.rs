@@ -469,7 +469,7 @@ fn a_long_segment_is_handed_out_followed_and_copied_in_pieces() {
     assert_eq!((whole, longest), (Some(LONG), 4 << 20));
     assert!(found == bytes);
 
-    let (mut seen, mut followed, mut parts) = (Seen::default(), Vec::new(), Vec::new());
+    let (mut seen, mut followed, mut parts) = (SegmentView::default(), Vec::new(), Vec::new());
     while parts.len() < 9 {
         let at = LONG + followed.len() as u64;
         let Some(grown) = reader.grown(1, 1, at, &mut seen).unwrap() else {

@@ -14,7 +14,7 @@ const PART_BYTES_MAX: u64 = 16 << 20;
 
 /// What a reader has seen of one segment. Objects only ever grow, into zeros that lie ahead or in length, or appear.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct SegmentView {
     objects: BTreeMap<String, Look>,
 }
 
@@ -30,7 +30,7 @@ struct Look {
 
 /// What came since.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grown {
+pub struct WalGrowth {
     pub segment_bytes: u64,
     /// From the place that was asked for; empty when only the confirmation moved.
     pub wal: Vec<u8>,
@@ -49,8 +49,8 @@ impl WalReader {
         timeline: u32,
         segment: u64,
         from: u64,
-        seen: &mut Seen,
-    ) -> Result<Option<Grown>> {
+        seen: &mut SegmentView,
+    ) -> Result<Option<WalGrowth>> {
         let store = self.repository().store();
         for _ in 0..8 {
             // Tails first: what is sealed meanwhile then shows among the segments.
@@ -77,7 +77,7 @@ impl WalReader {
                     if whole {
                         seen.objects = listed().map(|it| (it.name.clone(), look(it))).collect();
                     }
-                    return Ok(Some(Grown {
+                    return Ok(Some(WalGrowth {
                         segment_bytes: facts.segment_bytes,
                         wal,
                         whole,
@@ -126,7 +126,7 @@ impl WalReader {
     }
 
     /// Whether these are the objects that were seen, as they were then.
-    fn all_known(&self, objects: &[ObjectInfo], seen: &Seen) -> Result<bool> {
+    fn all_known(&self, objects: &[ObjectInfo], seen: &SegmentView) -> Result<bool> {
         if objects.len() != seen.objects.len() {
             return Ok(false);
         }
@@ -164,8 +164,8 @@ impl WalReader {
         &self,
         tails: &[ObjectInfo],
         from: u64,
-        seen: &Seen,
-    ) -> Result<(Option<Grown>, BTreeMap<String, Look>)> {
+        seen: &SegmentView,
+    ) -> Result<(Option<WalGrowth>, BTreeMap<String, Look>)> {
         let store = self.repository().store();
         let mut looks = BTreeMap::new();
         let mut parts = Vec::new();
@@ -205,7 +205,7 @@ impl WalReader {
             return Ok((None, looks));
         }
         let confirmed = looks.values().map(|look| look.confirmed_at_micros).max();
-        let grown = Grown {
+        let grown = WalGrowth {
             segment_bytes,
             wal: joined(parts, from),
             whole: false,

@@ -43,7 +43,7 @@ pub(crate) struct Tail<'a> {
 
 /// What a tail covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Covered {
+pub(crate) struct CoveredRange {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) server_time_micros: i64,
@@ -169,7 +169,7 @@ impl<'a> Tail<'a> {
         self.frames.last().map_or(0, |frame| frame.end as u64)
     }
 
-    pub(crate) fn covered(&self) -> Covered {
+    pub(crate) fn covered(&self) -> CoveredRange {
         let start = self.facts.start_lsn;
         let length: u64 = self
             .frames
@@ -182,7 +182,7 @@ impl<'a> Tail<'a> {
             .map(|frame| frame.header.label_b)
             .max()
             .unwrap_or(0);
-        Covered {
+        CoveredRange {
             start,
             end: start + length,
             server_time_micros,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::frames::{Covered, Doubt, Tail, read_growing};
+use super::frames::{CoveredRange, Doubt, Tail, read_growing};
 use super::holes::{Hole, holes};
 use super::{WalFacts, WalName, without_old_heartbeats};
 use crate::Repository;
@@ -90,7 +90,7 @@ pub(super) fn inventory(repository: &Repository, how: Look<'_>) -> Result<Invent
 }
 
 #[derive(Default)]
-struct Found {
+struct Listing {
     segments: BTreeSet<u64>,
     names: BTreeMap<u64, Vec<String>>,
     tails: Vec<(u64, String)>,
@@ -141,14 +141,14 @@ fn look(repository: &Repository, how: Look<'_>) -> Result<Option<Inventory>> {
 }
 
 /// Tails are listed first: what is sealed meanwhile then shows among the segments.
-fn names(repository: &Repository, damaged: &mut Vec<Error>) -> Result<BTreeMap<u32, Found>> {
+fn names(repository: &Repository, damaged: &mut Vec<Error>) -> Result<BTreeMap<u32, Listing>> {
     let listed = |prefix: &str| -> Result<Vec<String>> {
         let objects = repository.store().list(prefix)?;
         Ok(objects.into_iter().map(|object| object.name).collect())
     };
     let tails = without_old_heartbeats(listed("tail/")?);
     let segments = listed("wal/")?;
-    let mut found: BTreeMap<u32, Found> = BTreeMap::new();
+    let mut found: BTreeMap<u32, Listing> = BTreeMap::new();
     for name in tails.into_iter().chain(segments) {
         match WalName::parse(&name) {
             Ok(WalName { timeline, segment }) => {
@@ -181,10 +181,10 @@ fn runs(segments: &BTreeSet<u64>) -> Vec<(u64, u64)> {
 /// Reads the header of the last segment of a run; a bad one is left out and the one before it asked.
 fn covered_by_run(
     repository: &Repository,
-    found: &Found,
+    found: &Listing,
     (first, mut last): (u64, u64),
     wal: &mut TimelineWal,
-    covered: &mut Vec<Covered>,
+    covered: &mut Vec<CoveredRange>,
     damaged: &mut Vec<Error>,
 ) -> Result<()> {
     loop {
@@ -193,7 +193,7 @@ fn covered_by_run(
                 Ok(facts) => {
                     wal.segment_bytes = facts.segment_bytes;
                     let (start, end) = (first * facts.segment_bytes, facts.segment_end());
-                    covered.push(Covered {
+                    covered.push(CoveredRange {
                         start,
                         end,
                         server_time_micros: facts.server_time_micros,
@@ -225,7 +225,7 @@ fn covered_by_tail(
     repository: &Repository,
     how: Look<'_>,
     name: &str,
-) -> Result<Option<(WalFacts, Covered)>> {
+) -> Result<Option<(WalFacts, CoveredRange)>> {
     read_growing(repository.store(), name, |bytes| {
         let Some(mut tail) = Tail::scan(name, bytes)? else {
             return Ok(None);
@@ -242,7 +242,7 @@ fn covered_by_tail(
     })
 }
 
-fn merge(mut covered: Vec<Covered>) -> Vec<Interval> {
+fn merge(mut covered: Vec<CoveredRange>) -> Vec<Interval> {
     covered.sort_by_key(|range| (range.start, range.end));
     let mut intervals: Vec<Interval> = Vec::new();
     for range in covered {

@@ -15,7 +15,7 @@ mod writer;
 pub(crate) use check::{check_clear_segment, check_segment, check_tail};
 pub(crate) use closed::closed_stretches;
 pub use compact::CompactReport;
-pub use follow::{Grown, Seen};
+pub use follow::{SegmentView, WalGrowth};
 pub use holes::{Hole, is_hole_record, record_hole};
 pub use inventory::{Interval, Inventory, TimelineWal, wal_inventory, wal_inventory_to_go_on};
 pub use reader::{SegmentPiece, WalReader};

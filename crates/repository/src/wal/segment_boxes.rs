@@ -112,7 +112,7 @@ impl Boxes<'_> {
 }
 
 /// What was sealed, to compare with what is read back.
-struct Sealed {
+struct SealDigests {
     len: usize,
     object: blake3::Hash,
     raw: blake3::Hash,
@@ -156,7 +156,7 @@ pub(super) fn seal_segment(
         let level = Compression::Zstd(SEGMENT_ZSTD_LEVEL);
         let at = offset + header_len as u64;
         sealer.seal(&mut piece, at, BoxKind::WalSegment, level, labels, &raw)?;
-        sealed.push(Sealed {
+        sealed.push(SealDigests {
             len: piece.len() - header_len,
             object: blake3::hash(&piece[header_len..]),
             raw: blake3::hash(&raw),
@@ -201,7 +201,7 @@ fn is_as_sealed(
     name: &str,
     header: &ObjectHeader,
     key: &DataKey,
-    sealed: &[Sealed],
+    sealed: &[SealDigests],
 ) -> Result<bool> {
     let opener = ObjectOpener::new(key, name, header)?;
     let header = header.encode();

@@ -3,7 +3,7 @@
 //! what lies elsewhere goes below [`OTHER`], by its absolute path.
 
 use super::session::Session;
-use super::walk::Found;
+use super::walk::SourceFile;
 use crate::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,7 +25,7 @@ const DEPTH_MAX: usize = 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Configuration {
-    pub(super) files: Vec<Found>,
+    pub(super) files: Vec<SourceFile>,
     /// `configuration.config_file` → its path; and what could not be read.
     pub(super) facts: BTreeMap<String, String>,
 }
@@ -105,7 +105,7 @@ impl Search {
             return;
         }
         match fs::metadata(&path) {
-            Ok(meta) => self.found.files.push(Found {
+            Ok(meta) => self.found.files.push(SourceFile {
                 path: AUTO.to_owned(),
                 place: path,
                 size: meta.len(),
@@ -133,7 +133,7 @@ impl Search {
             Err(error) => return self.missing.push(format!("{} ({error})", path.display())),
         };
         if self.is_outside(path) {
-            self.found.files.push(Found {
+            self.found.files.push(SourceFile {
                 path: self.name(path),
                 place: path.to_owned(),
                 size: text.len() as u64,
@@ -153,7 +153,7 @@ impl Search {
     }
 }
 
-struct Included {
+struct IncludeDirective {
     path: PathBuf,
     optional: bool,
 }
@@ -172,7 +172,7 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 /// `include 'x'`, `include_if_exists = 'x'`, `include_dir 'x'` of all three files, `@x` of `pg_hba.conf`.
-fn included_by(line: &str, folder: &Path) -> Vec<Included> {
+fn included_by(line: &str, folder: &Path) -> Vec<IncludeDirective> {
     let line = line.trim();
     let end = line
         .find(|c: char| c.is_whitespace() || c == '=')
@@ -180,7 +180,7 @@ fn included_by(line: &str, folder: &Path) -> Vec<Included> {
     let (word, rest) = line.split_at(end);
     let one = |optional| {
         let path = plain(&folder.join(value(rest)));
-        vec![Included { path, optional }]
+        vec![IncludeDirective { path, optional }]
     };
     match word.to_ascii_lowercase().as_str() {
         _ if line.starts_with('#') => Vec::new(),
@@ -191,7 +191,7 @@ fn included_by(line: &str, folder: &Path) -> Vec<Included> {
             .split([' ', '\t', ','])
             .take_while(|word| !word.starts_with('#'))
             .filter_map(|word| word.strip_prefix('@'))
-            .map(|name| Included {
+            .map(|name| IncludeDirective {
                 path: plain(&folder.join(name.trim_matches('"'))),
                 optional: true,
             })
@@ -209,7 +209,7 @@ fn value(rest: &str) -> &str {
     rest.split([' ', '\t', '#']).next().unwrap_or_default()
 }
 
-fn settings_in(folder: &Path) -> Vec<Included> {
+fn settings_in(folder: &Path) -> Vec<IncludeDirective> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let is_settings = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -222,7 +222,7 @@ fn settings_in(folder: &Path) -> Vec<Included> {
     paths.sort();
     paths
         .into_iter()
-        .map(|path| Included {
+        .map(|path| IncludeDirective {
             path,
             optional: false,
         })

@@ -15,7 +15,7 @@ use postgres_physical::wire::ConnectOptions;
 
 use super::reach;
 use super::session::Session;
-use super::walk::{Found, version_folder, walk};
+use super::walk::{SourceFile, version_folder, walk};
 use crate::{BackupError, Progress, Result, random_suffix};
 
 const PAGES_READ: usize = 128;
@@ -105,7 +105,7 @@ pub fn verify_live(connect: &ConnectOptions, progress: &dyn Progress) -> Result<
 }
 
 fn read(
-    found: &Found,
+    found: &SourceFile,
     relation: RelationFile,
     all: &mut LivePages,
     progress: &dyn Progress,

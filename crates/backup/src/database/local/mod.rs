@@ -15,14 +15,14 @@ mod throttle;
 mod walk;
 
 use super::changes::ChangedPages;
-use super::manifest::{Listed, Manifest, WalRange};
+use super::manifest::{Manifest, ManifestFile, WalRange};
 use super::run::DatabaseBackup;
-use super::source::{Begun, Identity, Source, Stopped, Suspects};
+use super::source::{BackupEnd, Begun, Identity, Source, Suspects};
 use crate::{BackupError, Progress, Result, now_micros, random_suffix};
 use configuration::Configuration;
 use postgres_physical::replication::{Connection, SystemIdentity};
 use postgres_physical::wire::ConnectOptions;
-use reach::{CONTROL, Reached};
+use reach::{CONTROL, ServerFolder};
 use reading::{Read, Reader};
 use repository::backup::{BackupKind, BackupWriter};
 use session::Session;
@@ -45,11 +45,11 @@ pub struct Local {
     pg_version: u32,
     bytes_read: u64,
     session: Option<Session>,
-    reached: Reached,
+    reached: ServerFolder,
     begun: Option<Begun>,
     tree: Tree,
     configuration: Configuration,
-    listed: Vec<Listed>,
+    listed: Vec<ManifestFile>,
 }
 
 impl Local {
@@ -101,7 +101,7 @@ impl Local {
     }
 
     /// The files that the server makes or changes last, and the list of all of them.
-    fn finish(&mut self, writer: &BackupWriter, stopped: &session::Stopped) -> Result<()> {
+    fn finish(&mut self, writer: &BackupWriter, stopped: &session::StopAnswer) -> Result<()> {
         let begun = self.begun.clone().ok_or_else(not_begun)?;
         let now = now_micros() / 1_000_000 * 1_000_000;
         self.blob(writer, "backup_label", now, stopped.label.as_bytes())?;
@@ -132,7 +132,8 @@ impl Local {
         bytes: &[u8],
     ) -> Result<()> {
         writer.blob(path, 0o600, mtime_micros, bytes)?;
-        self.listed.push(Listed::of(path, mtime_micros, bytes));
+        self.listed
+            .push(ManifestFile::of(path, mtime_micros, bytes));
         Ok(())
     }
 
@@ -143,7 +144,8 @@ impl Local {
         let bytes = reach::read_control_bytes(&self.reached.data).map_err(BackupError::Source)?;
         let mtime_micros = meta.mtime() * 1_000_000;
         writer.blob(CONTROL, meta.mode() & 0o7777, mtime_micros, &bytes)?;
-        self.listed.push(Listed::of(CONTROL, mtime_micros, &bytes));
+        self.listed
+            .push(ManifestFile::of(CONTROL, mtime_micros, &bytes));
         Ok(())
     }
 
@@ -221,13 +223,13 @@ impl Source for Local {
         };
         let session = self.session.as_mut().ok_or_else(not_begun)?;
         let Read { listed, suspects } = reader.read_all(&self.tree.files, self.threads, session)?;
-        self.bytes_read = listed.iter().map(Listed::size).sum();
+        self.bytes_read = listed.iter().map(ManifestFile::size).sum();
         self.listed = listed;
         self.control(writer)?;
         Ok(Suspects(suspects))
     }
 
-    fn stop(&mut self, writer: &BackupWriter, _: &dyn Progress) -> Result<Stopped> {
+    fn stop(&mut self, writer: &BackupWriter, _: &dyn Progress) -> Result<BackupEnd> {
         let stopped = self.session.take().ok_or_else(not_begun)?.stop()?;
         if stopped.timeline != self.system.timeline {
             return Err(BackupError::Source(format!(
@@ -236,7 +238,7 @@ impl Source for Local {
             )));
         }
         self.finish(writer, &stopped)?;
-        Ok(Stopped {
+        Ok(BackupEnd {
             stop: stopped.lsn,
             timeline: stopped.timeline,
             bytes_read: self.bytes_read,

@@ -13,7 +13,7 @@ pub(super) const CONTROL: &str = "global/pg_control";
 
 /// A data folder that is the server's own.
 #[derive(Debug)]
-pub(super) struct Reached {
+pub(super) struct ServerFolder {
     pub(super) data: PathBuf,
     pub(super) control: ControlFile,
 }
@@ -23,7 +23,7 @@ pub(super) fn reach(
     session: &mut Session,
     system_identifier: u64,
     slot: Option<&str>,
-) -> Result<std::result::Result<Reached, String>> {
+) -> Result<std::result::Result<ServerFolder, String>> {
     if let Err(error) = session.check_rights() {
         return Ok(Err(error.to_string()));
     }
@@ -39,7 +39,7 @@ fn look(
     data: &Path,
     system_identifier: u64,
     slot: Option<&str>,
-) -> std::result::Result<Reached, String> {
+) -> std::result::Result<ServerFolder, String> {
     let control = read_control(data)?;
     if control.system_identifier != system_identifier {
         return Err(format!(
@@ -65,7 +65,7 @@ fn look(
         fs::read_dir(&folder)
             .map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
     }
-    Ok(Reached {
+    Ok(ServerFolder {
         data: data.to_owned(),
         control,
     })

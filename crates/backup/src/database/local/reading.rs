@@ -1,10 +1,10 @@
 //! Several threads over the files: read → page check → writer.
 
-use super::super::manifest::Listed;
+use super::super::manifest::ManifestFile;
 use super::super::pages::PageCheck;
 use super::session::Session;
 use super::throttle::Throttle;
-use super::walk::Found;
+use super::walk::SourceFile;
 use crate::{BackupError, Progress, Result};
 use postgres_physical::page::{PAGE_BYTES, RelationFile};
 use repository::backup::{BackupWriter, WINDOW_BYTES};
@@ -28,7 +28,7 @@ pub(super) struct Reader<'a> {
 /// What all threads together have found.
 #[derive(Debug, Default)]
 pub(super) struct Read {
-    pub(super) listed: Vec<Listed>,
+    pub(super) listed: Vec<ManifestFile>,
     pub(super) suspects: Vec<PageCheck>,
 }
 
@@ -38,19 +38,19 @@ struct Work {
     next: AtomicUsize,
     /// Set by a failure anywhere: nobody begins anything more.
     stop: AtomicBool,
-    result: Mutex<Outcome>,
+    result: Mutex<ReadOutcome>,
     ended: Condvar,
 }
 
 #[derive(Default)]
-struct Outcome {
+struct ReadOutcome {
     read: Read,
     failed: Option<BackupError>,
     threads_left: usize,
 }
 
 impl Work {
-    fn lock(&self) -> MutexGuard<'_, Outcome> {
+    fn lock(&self) -> MutexGuard<'_, ReadOutcome> {
         self.result.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -64,7 +64,7 @@ impl Reader<'_> {
     /// Reads all `files`; the session is looked at meanwhile.
     pub(super) fn read_all(
         &self,
-        files: &[Found],
+        files: &[SourceFile],
         threads: usize,
         session: &mut Session,
     ) -> Result<Read> {
@@ -100,8 +100,8 @@ impl Reader<'_> {
         }
     }
 
-    fn run(&self, files: &[Found], work: &Work) {
-        let _ended = Ended(work);
+    fn run(&self, files: &[SourceFile], work: &Work) {
+        let _ended = DoneOnDrop(work);
         let mut read = Read::default();
         let stopped = || work.stop.load(Ordering::Relaxed) || self.progress.cancelled();
         while let Some(file) = files.get(work.next.fetch_add(1, Ordering::Relaxed)) {
@@ -123,7 +123,7 @@ impl Reader<'_> {
 
     /// One file, up to the size that it has when it is opened: what it grows by later comes with WAL, and so does the end of one
     /// that became shorter. One that is gone was removed by something that WAL repeats.
-    fn file(&self, found: &Found, read: &mut Read, stopped: &dyn Fn() -> bool) -> Result<()> {
+    fn file(&self, found: &SourceFile, read: &mut Read, stopped: &dyn Fn() -> bool) -> Result<()> {
         let place = &found.place;
         let file = match File::open(place) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -169,8 +169,12 @@ impl Reader<'_> {
             return Ok(());
         }
         out.finish()?;
-        read.listed
-            .push(Listed::with_checksum(&found.path, at, mtime_micros, crc32c));
+        read.listed.push(ManifestFile::with_checksum(
+            &found.path,
+            at,
+            mtime_micros,
+            crc32c,
+        ));
         Ok(())
     }
 }
@@ -201,9 +205,9 @@ fn block_at(offset: u64) -> u32 {
 }
 
 /// Tells that a thread is done, however it ends.
-struct Ended<'a>(&'a Work);
+struct DoneOnDrop<'a>(&'a Work);
 
-impl Drop for Ended<'_> {
+impl Drop for DoneOnDrop<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0

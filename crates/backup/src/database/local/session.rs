@@ -18,7 +18,7 @@ pub(super) struct Session {
 
 /// What the server says at the end: the two files that tell a recovery where to begin are the function's result.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stopped {
+pub(super) struct StopAnswer {
     pub(super) lsn: Lsn,
     pub(super) timeline: u32,
     pub(super) label: String,
@@ -88,7 +88,7 @@ impl Session {
         self.client.query("SELECT 1").map(drop).map_err(lost)
     }
 
-    pub(super) fn stop(mut self) -> Result<Stopped> {
+    pub(super) fn stop(mut self) -> Result<StopAnswer> {
         // The repository's stream brings the WAL; waiting for an archive could wait for ever.
         let rows = self
             .client
@@ -97,7 +97,7 @@ impl Session {
             .rows;
         let field = |index: usize| rows.first()?.get(index)?.clone();
         let (lsn, label) = (field(0), field(1).unwrap_or_default());
-        let stopped = Stopped {
+        let stopped = StopAnswer {
             lsn: lsn
                 .as_deref()
                 .and_then(|lsn| lsn.parse().ok())

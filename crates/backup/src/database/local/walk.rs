@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Tree {
     pub(super) folders: Vec<Folder>,
     /// Everything but `pg_control`.
-    pub(super) files: Vec<Found>,
+    pub(super) files: Vec<SourceFile>,
     pub(super) tablespaces: BTreeMap<u32, PathBuf>,
     /// Neither file nor folder, and not data: sockets, links to logs.
     pub(super) skipped: Vec<String>,
@@ -28,7 +28,7 @@ pub(super) struct Folder {
 }
 
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct SourceFile {
     /// In the backup.
     pub(super) path: String,
     /// On this machine.
@@ -113,7 +113,7 @@ impl Walk {
                     self.folder(&place, &format!("{path}/"))?;
                 }
             } else if meta.is_file() {
-                self.tree.files.push(Found {
+                self.tree.files.push(SourceFile {
                     path,
                     place,
                     size: meta.len(),

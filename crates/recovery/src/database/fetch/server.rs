@@ -48,7 +48,7 @@ enum Piece {
     Staged(PathBuf, u64),
 }
 
-struct Shared {
+struct SharedState {
     reader: WalReader,
     scope: Scope,
     staging: PathBuf,
@@ -69,7 +69,7 @@ enum Slot {
 /// Serves until it is dropped.
 pub struct FetchServer {
     socket: PathBuf,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -98,7 +98,7 @@ impl FetchServer {
         std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
             .map_err(Error::io("set the mode of", socket))?;
         user.own(socket)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedState {
             reader: WalReader::new(repository, private),
             scope,
             staging: staging.to_owned(),
@@ -152,7 +152,7 @@ impl Drop for FetchServer {
 }
 
 /// One request at a time: PostgreSQL asks for one file at a time.
-fn accept(listener: &UnixListener, shared: &Shared) {
+fn accept(listener: &UnixListener, shared: &SharedState) {
     for stream in listener.incoming() {
         if shared.stopping.load(Ordering::Relaxed) {
             return;
@@ -164,7 +164,7 @@ fn accept(listener: &UnixListener, shared: &Shared) {
     }
 }
 
-fn answer(stream: UnixStream, shared: &Shared) -> io::Result<()> {
+fn answer(stream: UnixStream, shared: &SharedState) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut name = String::new();
     BufReader::new(&stream).read_line(&mut name)?;
@@ -188,7 +188,7 @@ fn answer(stream: UnixStream, shared: &Shared) -> io::Result<()> {
     stream.write_all(&bytes)
 }
 
-impl Shared {
+impl SharedState {
     fn content(&self, name: &str) -> Content {
         if let Some(digits) = name.strip_suffix(".history") {
             let timeline =

@@ -18,19 +18,19 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// thread that makes the next one is doing.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
 }
 
 /// Of the store and the thread that makes the next file.
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedState {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    ready: Option<Zeroed>,
+    ready: Option<PreparedFile>,
     is_working: bool,
     /// The store is gone: nobody will take what is made.
     is_closed: bool,
@@ -40,13 +40,13 @@ struct State {
 
 /// Goes with its name when it is dropped; `keep` lets go of the name.
 #[derive(Debug)]
-pub(super) struct Zeroed {
+pub(super) struct PreparedFile {
     path: PathBuf,
     file: Option<File>,
     pub(super) len: u64,
 }
 
-impl Zeroed {
+impl PreparedFile {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -57,7 +57,7 @@ impl Zeroed {
     }
 }
 
-impl Drop for Zeroed {
+impl Drop for PreparedFile {
     fn drop(&mut self) {
         if self.file.take().is_some() {
             let _ = fs::remove_file(&self.path);
@@ -88,7 +88,7 @@ impl Ahead {
         self.state().last_class = class_of(len);
     }
 
-    pub(super) fn take(&self) -> Option<Zeroed> {
+    pub(super) fn take(&self) -> Option<PreparedFile> {
         self.state().ready.take()
     }
 
@@ -128,12 +128,12 @@ impl Drop for Ahead {
     }
 }
 
-impl Shared {
+impl SharedState {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn done(&self, made: io::Result<Zeroed>) {
+    fn done(&self, made: io::Result<PreparedFile>) {
         let mut state = self.state();
         match made {
             Ok(zeroed) if state.is_closed => drop(zeroed),
@@ -155,13 +155,13 @@ impl Shared {
 }
 
 /// Stops, and takes away what it made, as soon as nobody wants it any more.
-fn made(path: PathBuf, len: u64, is_unwanted: impl Fn() -> bool) -> io::Result<Zeroed> {
+fn made(path: PathBuf, len: u64, is_unwanted: impl Fn() -> bool) -> io::Result<PreparedFile> {
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&path)?;
-    let zeroed = Zeroed {
+    let zeroed = PreparedFile {
         path,
         file: Some(file),
         len,

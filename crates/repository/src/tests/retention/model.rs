@@ -26,7 +26,7 @@ impl Dice {
 
 /// A backup as it was taken.
 #[derive(Debug, Clone)]
-pub(super) struct Taken {
+pub(super) struct ModelBackup {
     pub(super) kind: BackupKind,
     pub(super) timeline: u32,
     pub(super) start: u64,
@@ -57,7 +57,7 @@ pub(super) struct Cluster {
     /// WAL that was handed over, without gap, by timeline.
     runs: BTreeMap<u32, Vec<(u64, u64)>>,
     pub(super) moments: Vec<Moment>,
-    pub(super) taken: BTreeMap<String, Taken>,
+    pub(super) taken: BTreeMap<String, ModelBackup>,
     files: BTreeMap<String, Vec<u8>>,
     pub(super) proven: BTreeMap<String, i64>,
     pub(super) snapshots: super::snapshots::Snapshots,
@@ -308,7 +308,7 @@ impl Cluster {
             finished_at_micros: self.now,
             ..BackupStop::default()
         })?;
-        let taken = Taken {
+        let taken = ModelBackup {
             kind,
             timeline: self.timeline,
             start,
@@ -408,14 +408,18 @@ impl Cluster {
     pub(super) fn is_restorable<'a>(
         &self,
         moment: &Moment,
-        backups: impl Iterator<Item = &'a Taken>,
+        backups: impl Iterator<Item = &'a ModelBackup>,
     ) -> bool {
         let mut backups = backups;
         backups.any(|backup| self.route(backup, moment).is_some())
     }
 
     /// The WAL to replay: (timeline, from, to).
-    pub(super) fn route(&self, backup: &Taken, moment: &Moment) -> Option<Vec<(u32, u64, u64)>> {
+    pub(super) fn route(
+        &self,
+        backup: &ModelBackup,
+        moment: &Moment,
+    ) -> Option<Vec<(u32, u64, u64)>> {
         let way = self.way(moment.timeline, moment.lsn);
         let first = way.iter().position(|(on, _, _)| *on == backup.timeline)?;
         if way[first].2 < backup.stop || backup.start < way[first].1 {

@@ -10,13 +10,13 @@ use crate::snapshot::{
 };
 
 pub(super) type Documents = BTreeMap<String, Vec<u8>>;
-pub(super) type Place = (String, String);
+pub(super) type SnapshotKey = (String, String);
 
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     now: BTreeMap<String, Documents>,
-    pub(super) taken: BTreeMap<Place, (i64, Documents)>,
-    verified: BTreeMap<Place, i64>,
+    pub(super) taken: BTreeMap<SnapshotKey, (i64, Documents)>,
+    verified: BTreeMap<SnapshotKey, i64>,
     pub(super) shared: u64,
     pub(super) unchanged: u64,
 }
@@ -104,7 +104,7 @@ impl Cluster {
         usize::try_from(self.dice.below(len.max(1) as u64)).unwrap_or(0)
     }
 
-    pub(super) fn live_snapshots(&self) -> BTreeSet<Place> {
+    pub(super) fn live_snapshots(&self) -> BTreeSet<SnapshotKey> {
         let all = snapshots(&self.world.repository).unwrap();
         assert!(all.damaged.is_empty(), "{:?}", all.damaged);
         let live = all.snapshots.into_iter();
@@ -150,7 +150,7 @@ impl Cluster {
         live.len() as u64
     }
 
-    fn check_snapshot(&self, place: &Place) {
+    fn check_snapshot(&self, place: &SnapshotKey) {
         let (_, documents) = &self.snapshots.taken[place];
         let (repository, private) = (&self.world.repository, &self.world.private);
         let reader = SnapshotReader::open(repository, private, &place.0, &place.1).unwrap();
