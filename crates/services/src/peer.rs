@@ -31,7 +31,7 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 pub(crate) struct Connection(Arc<TcpStream>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
+enum PeerState {
     There,
     /// It sends nothing more.
     Closed,
@@ -40,7 +40,7 @@ enum Seen {
 }
 
 impl Connection {
-    fn look(&self) -> Seen {
+    fn look(&self) -> PeerState {
         let mut polled = [PollFd::new(&*self.0, PollFlags::RDHUP)];
         let now = Timespec {
             tv_sec: 0,
@@ -48,15 +48,15 @@ impl Connection {
         };
         // Interrupted: the next look tells.
         if poll(&mut polled, Some(&now)).is_err() {
-            return Seen::There;
+            return PeerState::There;
         }
         let seen = polled[0].revents();
         if seen.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
-            Seen::Gone
+            PeerState::Gone
         } else if seen.contains(PollFlags::RDHUP) {
-            Seen::Closed
+            PeerState::Closed
         } else {
-            Seen::There
+            PeerState::There
         }
     }
 
@@ -65,14 +65,14 @@ impl Connection {
         let mut closed_at = None;
         loop {
             match self.look() {
-                Seen::There => {}
-                Seen::Closed => {
+                PeerState::There => {}
+                PeerState::Closed => {
                     let since = *closed_at.get_or_insert_with(Instant::now);
                     if since.elapsed() >= CLOSED_PATIENCE {
                         return;
                     }
                 }
-                Seen::Gone => return,
+                PeerState::Gone => return,
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -81,16 +81,16 @@ impl Connection {
 
 /// A TCP connection that others may look at while it is used.
 #[derive(Debug)]
-pub(crate) struct Watched(Arc<TcpStream>);
+pub(crate) struct WatchedStream(Arc<TcpStream>);
 
-impl Watched {
-    pub(crate) fn new(stream: TcpStream) -> (Watched, Connection) {
+impl WatchedStream {
+    pub(crate) fn new(stream: TcpStream) -> (WatchedStream, Connection) {
         let stream = Arc::new(stream);
-        (Watched(Arc::clone(&stream)), Connection(stream))
+        (WatchedStream(Arc::clone(&stream)), Connection(stream))
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for WatchedStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -107,7 +107,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl Watched {
+impl WatchedStream {
     fn poll_writing(
         &self,
         context: &mut Context<'_>,
@@ -123,7 +123,7 @@ impl Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for WatchedStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -171,7 +171,7 @@ mod tests {
         (client.unwrap(), accepted.unwrap().0)
     }
 
-    async fn until(peer: &Connection, expected: Seen) {
+    async fn until(peer: &Connection, expected: PeerState) {
         let reached = async || (peer.look() == expected).then_some(());
         testkit::eventually_async("the peer is seen as it is", reached).await;
     }
@@ -179,14 +179,14 @@ mod tests {
     #[tokio::test]
     async fn it_is_seen_whether_a_client_closed_its_side_or_is_gone() {
         let (mut client, server) = pair().await;
-        let (mut watched, peer) = Watched::new(server);
-        assert_eq!(peer.look(), Seen::There);
+        let (mut watched, peer) = WatchedStream::new(server);
+        assert_eq!(peer.look(), PeerState::There);
         client.write_all(b"ask").await.unwrap();
         let mut read = [0; 3];
         watched.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"ask");
         client.shutdown().await.unwrap();
-        until(&peer, Seen::Closed).await;
+        until(&peer, PeerState::Closed).await;
         // It still listens.
         watched.write_all(b"answer").await.unwrap();
         let mut read = [0; 6];
@@ -194,7 +194,7 @@ mod tests {
         // Now it does not: what is sent to it comes back refused.
         drop(client);
         let _ = watched.write_all(b"more").await;
-        until(&peer, Seen::Gone).await;
+        until(&peer, PeerState::Gone).await;
         peer.gone().await;
     }
 }

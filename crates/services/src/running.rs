@@ -27,7 +27,7 @@ use crate::error::ServiceError;
 use crate::market::{FeedSettings, Market};
 use crate::public_log::PublicFolder;
 use crate::reload::{self, ReloadReport};
-use crate::unrecorded::Unrecorded;
+use crate::unrecorded::UnrecordedAnswers;
 use crate::wiring::{DataSide, Far};
 use crate::{internal, server};
 
@@ -96,7 +96,7 @@ impl Services {
         let far = Far::of(&config)?;
         Services::assemble(config, &far, |config, _, _| {
             Ok(DataSide {
-                record: Arc::new(Unrecorded::new()),
+                record: Arc::new(UnrecordedAnswers::new()),
                 stream: Arc::clone(&config.stream),
                 local: None,
                 tasks: Vec::new(),

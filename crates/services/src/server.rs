@@ -21,7 +21,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::Tls;
 use crate::http_error_bodies::ErrorBodyStream;
-use crate::peer::{Connection, HEAD_BYTES_MAX, HEADERS_MAX, Peer, Watched};
+use crate::peer::{Connection, HEAD_BYTES_MAX, HEADERS_MAX, Peer, WatchedStream};
 
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// After an accept that failed: usually for want of file descriptors, which come back.
@@ -108,7 +108,7 @@ async fn connection(
     options: ConnectionOptions,
     drain: watch::Receiver<bool>,
 ) {
-    let (stream, connection) = Watched::new(stream);
+    let (stream, connection) = WatchedStream::new(stream);
     let Some(tls) = &options.tls else {
         return requests(
             (stream, (peer, connection)),

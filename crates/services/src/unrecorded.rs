@@ -16,14 +16,14 @@ use crate::data::{
 };
 
 #[derive(Debug)]
-pub(crate) struct Unrecorded {
+pub(crate) struct UnrecordedAnswers {
     answered: AtomicU64,
     state: watch::Sender<WriterState>,
 }
 
-impl Unrecorded {
-    pub(crate) fn new() -> Unrecorded {
-        Unrecorded {
+impl UnrecordedAnswers {
+    pub(crate) fn new() -> UnrecordedAnswers {
+        UnrecordedAnswers {
             answered: AtomicU64::new(0),
             state: watch::channel(WriterState::Serving { epoch: 1 }).0,
         }
@@ -44,7 +44,7 @@ fn refused<T: Send + 'static>() -> BoxFuture<'static, Result<T, WriteError>> {
     Box::pin(ready(Err(WriteError::refused("audit_log", why))))
 }
 
-impl Record for Unrecorded {
+impl Record for UnrecordedAnswers {
     fn quote(&self, _: QuoteRecord) -> BoxFuture<'_, Result<Recorded, WriteError>> {
         refused()
     }

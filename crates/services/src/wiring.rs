@@ -13,7 +13,7 @@ use crate::domain::protection::StreamHealth;
 use crate::error::ServiceError;
 use crate::market::{Market, MarketCache};
 use crate::public_log::PublicLog;
-use crate::remote::{Peer, Peers, RemoteCache, RemoteCalculation, RemoteRecord, Watched};
+use crate::remote::{Peer, Peers, RemoteCache, RemoteCalculation, RemoteRecord, WatchedPeer};
 use crate::secret::InternalSecret;
 use crate::service::Service;
 
@@ -23,9 +23,9 @@ const HOP: Duration = Duration::from_millis(250);
 /// Services in other processes, as far as this one needs them.
 #[derive(Debug)]
 pub(crate) struct Far {
-    calculation: Option<Arc<Watched>>,
-    data: Option<Arc<Watched>>,
-    cache: Option<Arc<Watched>>,
+    calculation: Option<Arc<WatchedPeer>>,
+    data: Option<Arc<WatchedPeer>>,
+    cache: Option<Arc<WatchedPeer>>,
 }
 
 /// The record, and what is known of the stream that protects it.
@@ -105,10 +105,10 @@ fn watched(
     service: Service,
     url: &str,
     secret: Option<&InternalSecret>,
-) -> Result<Arc<Watched>, ServiceError> {
+) -> Result<Arc<WatchedPeer>, ServiceError> {
     let secret = secret.ok_or(ServiceError::NoSecret)?;
     let peer = Peer::new(service, url, secret).map_err(ServiceError::Address)?;
-    Ok(Arc::new(Watched::new(peer)))
+    Ok(Arc::new(WatchedPeer::new(peer)))
 }
 
 impl DataSide {

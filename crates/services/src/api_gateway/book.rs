@@ -15,9 +15,9 @@ use tokio::sync::{Semaphore, mpsc};
 use super::Gateway;
 use super::errors::ApiError;
 use super::middleware::{Caller, RequestId};
-use super::moment::Asked;
+use super::moment::AsOf;
 use super::parameters::Parameters;
-use super::turns::{Place, Turns};
+use super::turns::{ClientSlot, Turns};
 use super::upload::{self, Content, PACE, Room};
 use crate::book::{
     Book, BookError, FILE_BYTES_MAX, Halt, HaltOnDrop, Lines, Summary, decode, decode_csv,
@@ -45,7 +45,7 @@ const BOOKS_OF_A_CLIENT_MAX: usize = 4;
 
 /// What the books of all clients share.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct BookCapacity {
     turns: Arc<Turns>,
     room: Arc<Room>,
     /// Pieces of answers that are being made; a client that reads slowly holds none of it.
@@ -54,9 +54,9 @@ pub(crate) struct Desk {
     halt_all: Arc<AtomicBool>,
 }
 
-impl Default for Desk {
-    fn default() -> Desk {
-        Desk {
+impl Default for BookCapacity {
+    fn default() -> BookCapacity {
+        BookCapacity {
             turns: Turns::new(TURNS),
             room: Arc::default(),
             pieces: Arc::new(Semaphore::new(TURNS)),
@@ -65,7 +65,7 @@ impl Default for Desk {
     }
 }
 
-impl Desk {
+impl BookCapacity {
     /// Turns that are taken right now.
     pub(super) fn turns_in_use(&self) -> usize {
         self.turns.in_use()
@@ -119,24 +119,25 @@ pub(super) async fn answer(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let mut parameters = Parameters::from_query(query, PARAMETERS);
-    let asked = Asked::read(&mut parameters);
+    let asked = AsOf::read(&mut parameters);
     parameters.finish()?;
     if let Some(coding) = super::coding(request.headers()) {
         return Err(ApiError::Encoded(coding));
     }
-    let desk = &gateway.books;
+    let capacity = &gateway.books;
     let client: Arc<str> = asker.by.as_str().into();
-    let place = desk.turns.place(&client, BOOKS_OF_A_CLIENT_MAX);
+    let place = capacity.turns.place(&client, BOOKS_OF_A_CLIENT_MAX);
     let place = place.ok_or(ApiError::BooksUnderWay {
         max: BOOKS_OF_A_CLIENT_MAX,
     })?;
     let settings = &gateway.book_settings;
     let body = request.into_body();
-    let upload = upload::receive(body, FILE_BYTES_MAX, PACE, &settings.spool, &desk.room).await?;
-    let halt = Halt::of(&desk.halt_all);
+    let upload =
+        upload::receive(body, FILE_BYTES_MAX, PACE, &settings.spool, &capacity.room).await?;
+    let halt = Halt::of(&capacity.halt_all);
     let guard = HaltOnDrop(halt.clone());
     // Nobody waits for somebody else's line: a turn begins when the whole file is here.
-    let turn = desk.turns.take(&client).await;
+    let turn = capacity.turns.take(&client).await;
     let moment = asked.settle(gateway).await?;
     let at = match moment {
         Some(_) => gateway.calculator.market_at(moment).await,
@@ -175,7 +176,7 @@ pub(super) async fn answer(
     let (pieces, sent) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);
     let sending = Sending {
         pieces,
-        making: Arc::clone(&desk.pieces),
+        making: Arc::clone(&capacity.pieces),
         runtime: tokio::runtime::Handle::current(),
         _place: place,
     };
@@ -220,7 +221,7 @@ struct Sending {
     pieces: mpsc::Sender<Result<Bytes, std::io::Error>>,
     making: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
-    _place: Place,
+    _place: ClientSlot,
 }
 
 impl Sending {

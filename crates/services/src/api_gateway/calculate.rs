@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Gateway;
 use super::errors::ApiError;
 use super::middleware::{Caller, RequestId};
-use super::moment::Asked;
+use super::moment::AsOf;
 use super::parameters::Parameters;
 use super::rates::DataSource;
 use crate::calculation::QuoteRequest;
@@ -133,7 +133,7 @@ fn validate(
     mut parameters: Parameters,
     request_id: String,
     key_id: String,
-) -> Result<(QuoteRequest, Asked), ApiError> {
+) -> Result<(QuoteRequest, AsOf), ApiError> {
     let ticker = parameters.required("ticker", TICKER_RULE, |text| {
         is_ticker(text).then(|| text.to_owned())
     });
@@ -144,7 +144,7 @@ fn validate(
     let shares = parameters.number("shares", SHARES_RULE, |digits| shares(digits, SHARES_MAX));
     let share_price = parameters.share_price();
     let worth = parameters.worth(shares, share_price);
-    let asked = Asked::read(&mut parameters);
+    let asked = AsOf::read(&mut parameters);
     let (Some(ticker), Some(client_id), Some(worth), Some(loan_days)) =
         (ticker, client_id, worth, loan_days)
     else {

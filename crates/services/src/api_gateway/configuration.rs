@@ -28,8 +28,8 @@ pub(super) struct ConfigAnswer {
     config: OlderNames,
     default_policy: String,
     default_convention: String,
-    policies: Vec<Named<Policy>>,
-    conventions: Vec<Named<Convention>>,
+    policies: Vec<NamedDefinition<Policy>>,
+    conventions: Vec<NamedDefinition<Convention>>,
 }
 
 /// As older clients read it.
@@ -83,7 +83,7 @@ struct CacheSeconds {
 }
 
 #[derive(Debug, Serialize)]
-struct Named<T> {
+struct NamedDefinition<T> {
     id: String,
     #[serde(flatten)]
     definition: Arc<T>,
@@ -148,14 +148,14 @@ pub(super) async fn show(
         default_convention: Convention::act365_1().id(),
         policies: view
             .policies()
-            .map(|policy| Named {
+            .map(|policy| NamedDefinition {
                 id: policy.id(),
                 definition: Arc::clone(policy),
             })
             .collect(),
         conventions: view
             .conventions()
-            .map(|convention| Named {
+            .map(|convention| NamedDefinition {
                 id: convention.id(),
                 definition: Arc::clone(convention),
             })

@@ -32,7 +32,7 @@ mod upload;
 mod wrong_keys;
 
 pub(crate) use admin::keys::{DAYS_DEFAULT, KeyOrder, issue};
-pub(crate) use book::Desk as BookDesk;
+pub(crate) use book::BookCapacity;
 pub(crate) use control::control_routes;
 pub(crate) use errors::ApiError;
 pub(crate) use health::health;
@@ -100,7 +100,7 @@ pub(crate) struct GatewayParts {
     pub(crate) patience: Duration,
     pub(crate) request_deadline: Duration,
     /// What whole books share.
-    pub(crate) books: Arc<BookDesk>,
+    pub(crate) books: Arc<BookCapacity>,
     pub(crate) book_settings: BookSettings,
 }
 

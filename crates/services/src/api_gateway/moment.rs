@@ -12,19 +12,19 @@ const TIME_RULE: &str = "must be a time with its offset, not in the future, for 
 
 /// As asked, before the database was asked what was known then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct AsOf {
     as_of_micros: Option<i64>,
     known_at_micros: Option<i64>,
 }
 
-impl Asked {
-    pub(super) fn read(parameters: &mut Parameters) -> Asked {
+impl AsOf {
+    pub(super) fn read(parameters: &mut Parameters) -> AsOf {
         let as_of_micros = parameters.maybe("as_of", TIME_RULE, past);
         let known_at_micros = parameters.maybe("known_at", TIME_RULE, past);
         if parameters.optional("known_at").is_some() && parameters.optional("as_of").is_none() {
             parameters.refuse("known_at", "needs an as_of beside it");
         }
-        Asked {
+        AsOf {
             as_of_micros,
             known_at_micros,
         }
@@ -55,7 +55,7 @@ mod tests {
     #[track_caller]
     fn check(query: &str, expected: Option<(Option<i64>, Option<i64>)>) {
         let mut parameters = Parameters::from_query(Some(query), &["as_of", "known_at"]);
-        let asked = Asked::read(&mut parameters);
+        let asked = AsOf::read(&mut parameters);
         let found = parameters.finish().ok();
         let found = found.map(|()| (asked.as_of_micros, asked.known_at_micros));
         assert_eq!(found, expected, "{query}");

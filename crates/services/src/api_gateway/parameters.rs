@@ -15,12 +15,12 @@ const FLAGS: [&str; 2] = ["active", "all_or_none"];
 pub(crate) struct Parameters {
     location: &'static str,
     valid: &'static [&'static str],
-    values: Vec<Sent>,
+    values: Vec<Parameter>,
     errors: Vec<Invalid>,
 }
 
 #[derive(Debug)]
-struct Sent {
+struct Parameter {
     name: String,
     /// `None`: as good as not sent.
     value: Option<Value>,
@@ -74,7 +74,7 @@ impl Parameters {
         } else if self.values.iter().any(|sent| sent.name == name) {
             self.refuse(&name, "was given twice");
         } else {
-            self.values.push(Sent { name, value });
+            self.values.push(Parameter { name, value });
         }
     }
 

@@ -12,7 +12,7 @@ use super::caching::Cacheable;
 use super::errors::ApiError;
 use super::lists::{List, Page};
 use super::middleware::Caller;
-use super::moment::Asked;
+use super::moment::AsOf;
 use super::parameters::Parameters;
 use crate::calculation::{MarketAt, Overrides, RateNow};
 use crate::domain::digits::Digits;
@@ -151,7 +151,7 @@ pub(super) async fn rate(
     let mut parameters = Parameters::from_query(query.as_deref(), RATE);
     let ticker = ticker(path, &mut parameters);
     let cacheable = Cacheable::asked(&mut parameters, &headers);
-    let asked = Asked::read(&mut parameters);
+    let asked = AsOf::read(&mut parameters);
     parameters.finish()?;
     let at = market_at(&gateway, asked).await?;
     answer(
@@ -201,13 +201,13 @@ pub(super) async fn what_if(
         ),
     };
     let cacheable = Cacheable::asked(&mut parameters, &headers);
-    let asked = Asked::read(&mut parameters);
+    let asked = AsOf::read(&mut parameters);
     parameters.finish()?;
     let at = market_at(&gateway, asked).await?;
     answer(&gateway, &at, &caller, &ticker, &overrides, cacheable)
 }
 
-async fn market_at(gateway: &Gateway, asked: Asked) -> Result<MarketAt, ApiError> {
+async fn market_at(gateway: &Gateway, asked: AsOf) -> Result<MarketAt, ApiError> {
     let moment = asked.settle(gateway).await?;
     let at = gateway.calculator.market_at(moment).await;
     at.map_err(|error| ApiError::from_quote_error(error, ""))
@@ -267,7 +267,7 @@ pub(super) async fn by_status(
     }
     let page = Page::read(&mut parameters);
     let cacheable = Cacheable::asked(&mut parameters, &headers);
-    let asked = Asked::read(&mut parameters);
+    let asked = AsOf::read(&mut parameters);
     parameters.finish()?;
     let at = market_at(&gateway, asked).await?;
     let (rates, total) = gateway

@@ -30,7 +30,7 @@ pub(super) struct Turn {
 
 /// One of the few works that a client may have at a time, from its first byte to its last.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ClientSlot {
     client: Arc<str>,
     turns: Arc<Turns>,
 }
@@ -52,14 +52,14 @@ impl Turns {
     }
 
     /// `None`: this client has that many already.
-    pub(super) fn place(self: &Arc<Turns>, client: &Arc<str>, max: usize) -> Option<Place> {
+    pub(super) fn place(self: &Arc<Turns>, client: &Arc<str>, max: usize) -> Option<ClientSlot> {
         let mut state = self.state();
         let held = state.held.entry(Arc::clone(client)).or_default();
         if *held >= max {
             return None;
         }
         *held += 1;
-        Some(Place {
+        Some(ClientSlot {
             client: Arc::clone(client),
             turns: Arc::clone(self),
         })
@@ -137,7 +137,7 @@ impl Drop for Turn {
     }
 }
 
-impl Drop for Place {
+impl Drop for ClientSlot {
     fn drop(&mut self) {
         less(&mut self.turns.state().held, &self.client);
     }

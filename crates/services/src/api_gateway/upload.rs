@@ -71,12 +71,12 @@ pub(super) struct Room(AtomicU64);
 
 /// A part of it; free again when dropped.
 #[derive(Debug)]
-struct Taken {
+struct RoomShare {
     room: Arc<Room>,
     bytes: u64,
 }
 
-impl Taken {
+impl RoomShare {
     fn more(&mut self, bytes: u64) -> Result<(), ApiError> {
         let before = self.room.0.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
@@ -91,7 +91,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for RoomShare {
     fn drop(&mut self) {
         self.room.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -102,7 +102,7 @@ impl Drop for Taken {
 pub(super) struct Upload {
     pub(super) content: Content,
     pub(super) sha256: String,
-    _taken: Taken,
+    _taken: RoomShare,
 }
 
 #[derive(Debug)]
@@ -121,7 +121,7 @@ pub(super) async fn receive(
     room: &Arc<Room>,
 ) -> Result<Upload, ApiError> {
     let mut hash = Context::new(&SHA256);
-    let mut taken = Taken {
+    let mut taken = RoomShare {
         room: Arc::clone(room),
         bytes: 0,
     };

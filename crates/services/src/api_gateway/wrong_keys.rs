@@ -108,12 +108,12 @@ struct State {
     /// Since the last line of the log.
     untold: u64,
     told_at_micros: Option<i64>,
-    slowed: Option<Slowed>,
+    slowed: Option<SlowedSource>,
 }
 
 /// The newest source that was slowed.
 #[derive(Debug, Clone, Copy)]
-struct Slowed {
+struct SlowedSource {
     source: Source,
     count: u64,
     at_micros: i64,
@@ -191,7 +191,7 @@ impl State {
         let delay = STEP.saturating_mul(u32::try_from(over.max(0)).unwrap_or(u32::MAX));
         let (delay, count) = (delay.min(LONGEST), tally.count);
         if !delay.is_zero() {
-            self.slowed = Some(Slowed {
+            self.slowed = Some(SlowedSource {
                 source,
                 count,
                 at_micros: now,

@@ -10,7 +10,7 @@ use pricing::{Attribution, Cause, Convention, Money, Policy, attribute};
 use serde::Serialize;
 
 use super::pass::printed;
-use super::result::{Answer, Header, Priced, Refused, Trailer, VERSION};
+use super::result::{Answer, Header, PricedLine, RefusedLine, Trailer, VERSION};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DiffError {
@@ -344,8 +344,8 @@ impl Report {
         &mut self,
         a: &Reader,
         b: &Reader,
-        left: &Priced,
-        right: &Priced,
+        left: &PricedLine,
+        right: &PricedLine,
         each: &mut dyn FnMut(&Change),
     ) {
         let currency = right.currency.to_string();
@@ -400,7 +400,7 @@ impl Report {
                 *sum += i128::from(priced.total_fee.units());
                 Side::Total(priced.total_fee)
             }
-            Answer::Refused(Refused {
+            Answer::Refused(RefusedLine {
                 error_code, error, ..
             }) => Side::Refused(format!("{error_code}: {error}")),
         }
@@ -430,8 +430,8 @@ fn currency(line: &Answer) -> Option<String> {
 }
 
 /// Both were priced once; should that not be repeatable (another engine's formula, say), nothing is claimed of the causes.
-fn explained(a: &Reader, b: &Reader, left: &Priced, right: &Priced) -> Attribution {
-    let inputs = |reader: &Reader, line: &Priced| {
+fn explained(a: &Reader, b: &Reader, left: &PricedLine, right: &PricedLine) -> Attribution {
+    let inputs = |reader: &Reader, line: &PricedLine| {
         line.quote_inputs(
             reader.priced_at_micros,
             &reader.policies,

@@ -164,7 +164,7 @@ fn separator(bytes: &[u8]) -> (u8, u64, &[u8]) {
 }
 
 /// Stops a line that does not end: its reader would go on collecting it.
-struct Bounded<'a> {
+struct BoundedReader<'a> {
     rest: &'a [u8],
     /// Bytes that may still come before the line has to end.
     left: Rc<cell::Cell<usize>>,
@@ -173,7 +173,7 @@ struct Bounded<'a> {
 /// What the reader takes at once, beyond the line that it is at.
 const AHEAD_BYTES: usize = 16 << 10;
 
-impl Read for Bounded<'_> {
+impl Read for BoundedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.left.get();
         if left == 0 && !self.rest.is_empty() {
@@ -210,7 +210,7 @@ pub(super) fn csv(
         .has_headers(false)
         .delimiter(separator)
         .buffer_capacity(AHEAD_BYTES)
-        .from_reader(Bounded {
+        .from_reader(BoundedReader {
             rest: bytes,
             left: Rc::clone(&left),
         });

@@ -115,7 +115,7 @@ fn line(number: u64, at: usize, cells: &mut [(usize, Cells)]) -> Line {
     }
 }
 
-type Found = Result<Cell, &'static str>;
+type CellResult = Result<Cell, &'static str>;
 
 const NO_TEXT: &str = "is neither a number nor text";
 /// The whole file is refused for it.
@@ -129,7 +129,7 @@ struct Cells {
     /// `None`: a group or a list, which has no cells.
     values: Option<(ColumnReader, ColumnDescPtr)>,
     /// Those in memory.
-    found: Vec<Found>,
+    found: Vec<CellResult>,
 }
 
 impl Cells {
@@ -185,7 +185,7 @@ impl Cells {
         if self.found.len() < count {
             return Err(self.failed(&"it ends before its rows do"));
         }
-        let long = |found: &Found| *found == Err(TOO_LONG);
+        let long = |found: &CellResult| *found == Err(TOO_LONG);
         if let Some(long) = self.found.iter().position(long) {
             let place = format!("row {}", row + long as u64 + 1);
             return Err(BookError::cell(&place, self.name));
@@ -211,7 +211,7 @@ fn decoded(
     reader: &mut ColumnReader,
     column: &ColumnDescPtr,
     count: usize,
-    into: &mut Vec<Found>,
+    into: &mut Vec<CellResult>,
 ) -> Result<(), ParquetError> {
     use ColumnReader as R;
     let kind = column.converted_type();
@@ -242,8 +242,8 @@ fn cells<T: DataType>(
     reader: &mut ColumnReaderImpl<T>,
     column: &ColumnDescPtr,
     count: usize,
-    into: &mut Vec<Found>,
-    cell: impl Fn(&T::T) -> Found,
+    into: &mut Vec<CellResult>,
+    cell: impl Fn(&T::T) -> CellResult,
 ) -> Result<(), ParquetError> {
     let level = column.max_def_level();
     let (mut values, mut levels) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -272,7 +272,7 @@ fn cells<T: DataType>(
 }
 
 /// `bits`: what it is stored in.
-fn integer(kind: ConvertedType, scale: i32, number: i64, bits: u32) -> Found {
+fn integer(kind: ConvertedType, scale: i32, number: i64, bits: u32) -> CellResult {
     use ConvertedType as C;
     match kind {
         C::NONE | C::INT_8 | C::INT_16 | C::INT_32 | C::INT_64 => typed(&number),
@@ -286,11 +286,11 @@ fn integer(kind: ConvertedType, scale: i32, number: i64, bits: u32) -> Found {
     }
 }
 
-fn typed(number: &impl ToString) -> Found {
+fn typed(number: &impl ToString) -> CellResult {
     Ok(Cell::Typed(number.to_string()))
 }
 
-fn bytes(column: &ColumnDescPtr, bytes: &[u8]) -> Found {
+fn bytes(column: &ColumnDescPtr, bytes: &[u8]) -> CellResult {
     use ConvertedType as C;
     // One long value may stand in every row: it is not copied even once.
     if bytes.len() > CELL_BYTES_MAX {
@@ -333,7 +333,7 @@ fn unscaled(bytes: &[u8]) -> Option<i128> {
 }
 
 /// A typed number counts by its value: noughts at its end are no digits.
-fn decimal(unscaled: i128, scale: i32) -> Found {
+fn decimal(unscaled: i128, scale: i32) -> CellResult {
     let scale = usize::try_from(scale).ok().filter(|scale| *scale <= 38);
     let scale = scale.ok_or(NO_TEXT)?;
     let sign = if unscaled < 0 { "-" } else { "" };

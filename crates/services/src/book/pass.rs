@@ -13,7 +13,7 @@ use super::bounds::{CPU_SECONDS_MAX, Halt, Meter};
 use super::flat;
 use super::input::{self, BookError, Line};
 use super::position::Cell;
-use super::result::{Answer, Header, Priced, Refused, Status, Trailer, VERSION};
+use super::result::{Answer, Header, PricedLine, RefusedLine, Status, Trailer, VERSION};
 use crate::calculation::{Calculator, MarketAt, QuoteError};
 use crate::domain::position::Position;
 use crate::domain::time::rfc3339;
@@ -73,7 +73,7 @@ pub(crate) fn price(
     let left = Duration::from_secs(CPU_SECONDS_MAX).saturating_sub(book.spent);
     let meter = Meter::new(&book.halt, left / 2);
     let mut stopped = None;
-    let mut out = Out {
+    let mut out = Output {
         emit,
         hash: Context::new(&SHA256),
         bytes: 0,
@@ -140,7 +140,7 @@ fn answer(book: &Book, line: Line, sums: &mut Sums) -> Answer {
         Err(_) => (None, None),
     };
     let refused = |(error_code, error): (&str, String)| {
-        Answer::Refused(Refused {
+        Answer::Refused(RefusedLine {
             status: Status::Refused,
             line: number,
             ticker: ticker.clone().filter(|text| text.len() <= 64),
@@ -164,7 +164,7 @@ fn one(
     line: u64,
     position: Position,
     sums: &mut Sums,
-) -> Result<Priced, (&'static str, String)> {
+) -> Result<PricedLine, (&'static str, String)> {
     if book
         .client_id
         .as_ref()
@@ -187,7 +187,7 @@ fn one(
     })?;
     sums.add(&inputs.currency, quote.fee.total_fee);
     sums.used(&inputs.policy, &inputs.convention);
-    Ok(Priced::new(line, position.client_id, &inputs, &quote))
+    Ok(PricedLine::new(line, position.client_id, &inputs, &quote))
 }
 
 /// Totals go beyond what one amount can hold.
@@ -233,14 +233,14 @@ pub(super) fn printed(units: i128) -> String {
     format!("{sign}{}.{:04}", units / 10_000, units % 10_000)
 }
 
-struct Out<'a> {
+struct Output<'a> {
     emit: &'a mut dyn FnMut(&[u8]) -> bool,
     hash: Context,
     bytes: u64,
     line: Vec<u8>,
 }
 
-impl Out<'_> {
+impl Output<'_> {
     /// One line; false when nobody listens any more.
     fn write(&mut self, value: &impl serde::Serialize) -> bool {
         self.line.clear();

@@ -26,8 +26,8 @@ pub(super) struct Header {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Answer {
-    Priced(Box<Priced>),
-    Refused(Refused),
+    Priced(Box<PricedLine>),
+    Refused(RefusedLine),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ impl Answer {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Priced {
+pub(super) struct PricedLine {
     pub(super) status: Status,
     pub(super) line: u64,
     pub(super) ticker: Arc<str>,
@@ -92,7 +92,7 @@ pub(super) struct Inputs {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Refused {
+pub(super) struct RefusedLine {
     pub(super) status: Status,
     pub(super) line: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,10 +116,15 @@ pub(super) struct Trailer {
     pub(super) conventions: BTreeMap<String, Convention>,
 }
 
-impl Priced {
-    pub(super) fn new(line: u64, client_id: String, inputs: &QuoteInputs, quote: &Quote) -> Priced {
+impl PricedLine {
+    pub(super) fn new(
+        line: u64,
+        client_id: String,
+        inputs: &QuoteInputs,
+        quote: &Quote,
+    ) -> PricedLine {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Priced {
+        PricedLine {
             status: Status::Priced,
             line,
             ticker: Arc::clone(&inputs.ticker),

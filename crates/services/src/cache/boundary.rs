@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, Cache, CachedKey, KINDS, PATIENCE, PREFIX};
+use super::{Cache, CachedKey, KINDS, Operation, PATIENCE, PREFIX};
 use crate::domain::keys::StoredKey;
 use crate::market::{MarketCache, MarketData};
 
@@ -92,6 +92,6 @@ impl Cache {
     async fn ask<T: redis::FromRedisValue>(&self, pipe: &redis::Pipeline) -> Option<T> {
         let mut connection = self.connect().await?;
         let asked = tokio::time::timeout(PATIENCE, pipe.query_async::<T>(&mut connection)).await;
-        self.heard(asked, Asked::Read).await
+        self.heard(asked, Operation::Read).await
     }
 }

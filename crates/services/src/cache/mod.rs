@@ -93,7 +93,7 @@ pub(crate) enum CacheState {
 
 /// Of one that may be read, and not written, reading says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+enum Operation {
     Read,
     Wrote,
 }
@@ -192,7 +192,7 @@ impl Cache {
         };
         let asking = pipe.query_async::<(Option<String>,)>(&mut connection);
         let put = tokio::time::timeout(PATIENCE, asking).await;
-        if let Some((Some(owner),)) = self.heard(put, Asked::Wrote).await {
+        if let Some((Some(owner),)) = self.heard(put, Operation::Wrote).await {
             self.own(OWNER, &owner);
         }
     }
@@ -209,7 +209,7 @@ impl Cache {
             pipe.query_async::<Vec<Option<String>>>(&mut connection),
         )
         .await;
-        let texts = self.heard(got, Asked::Read).await?;
+        let texts = self.heard(got, Operation::Read).await?;
         let mut own = Vec::with_capacity(KINDS.len());
         for (kind, sealed) in KINDS.into_iter().zip(texts) {
             own.push(match sealed {
@@ -267,7 +267,7 @@ impl Cache {
         probe.arg("EX").arg(PROBE_SECONDS);
         let asking = probe.query_async::<()>(&mut connection);
         let written = tokio::time::timeout(PATIENCE, asking).await;
-        self.heard(written, Asked::Wrote).await;
+        self.heard(written, Operation::Wrote).await;
     }
 
     async fn connect(&self) -> Option<ConnectionManager> {
@@ -286,12 +286,12 @@ impl Cache {
     async fn heard<T>(
         &self,
         answer: Result<redis::RedisResult<T>, tokio::time::error::Elapsed>,
-        asked: Asked,
+        asked: Operation,
     ) -> Option<T> {
         let trouble = match answer {
             Ok(Ok(answer)) => {
                 let away = self.trouble.load().as_deref() == Some(&Trouble::Away);
-                if asked == Asked::Wrote || away {
+                if asked == Operation::Wrote || away {
                     self.note(None);
                 }
                 return Some(answer);

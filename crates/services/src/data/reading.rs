@@ -15,7 +15,7 @@ use crate::domain::keys::{KeyHash, Role, StoredKey, Tier};
 use crate::domain::moment::Moment;
 use crate::domain::time::{micros, now_micros, system_time};
 use crate::market::{
-    Announced, BaseRate, BrokerTerms, Definition, EventRisk, HeldFigure, LastLoad, MarketData,
+    AnnouncedEvent, BaseRate, BrokerTerms, Definition, EventRisk, HeldFigure, LastLoad, MarketData,
     RefusedDelivery, TickerAlias, Volatility,
 };
 
@@ -226,8 +226,8 @@ pub(super) fn status(word: Option<&str>) -> Option<Option<BorrowStatus>> {
     word.map_or(Some(None), |word| word.parse().ok().map(Some))
 }
 
-fn announced(row: &Row) -> Option<Announced> {
-    Some(Announced {
+fn announced(row: &Row) -> Option<AnnouncedEvent> {
+    Some(AnnouncedEvent {
         ticker: row.get::<_, &str>(0).into(),
         date: row.get::<_, &str>(1).parse().ok()?,
         source: row.get::<_, &str>(2).into(),

@@ -5,13 +5,16 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Unit};
 
-use super::Announced;
+use super::AnnouncedEvent;
 
 /// Up to so many days ahead, and the factor.
 const STEPS: [(i32, u8); 4] = [(1, 8), (3, 6), (7, 4), (14, 2)];
 
 /// The riskiest of a ticker's events, if any is near.
-pub(super) fn riskiest(events: &[Announced], now_micros: i64) -> Option<(u8, &Announced)> {
+pub(super) fn riskiest(
+    events: &[AnnouncedEvent],
+    now_micros: i64,
+) -> Option<(u8, &AnnouncedEvent)> {
     let today = Timestamp::from_microsecond(now_micros)
         .ok()?
         .to_zoned(TimeZone::UTC)

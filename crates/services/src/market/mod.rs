@@ -17,8 +17,8 @@ pub use feed_limits::FeedLimits;
 pub use feed_settings::{FeedSettings, HttpSettings};
 pub(crate) use offers::Dispersion;
 pub(crate) use rows::{
-    Announced, BaseRate, Definition, EventRisk, HeldFigure, LastLoad, MarketData, RefusedDelivery,
-    TickerAlias, Volatility,
+    AnnouncedEvent, BaseRate, Definition, EventRisk, HeldFigure, LastLoad, MarketData,
+    RefusedDelivery, TickerAlias, Volatility,
 };
 pub(crate) use shared::MarketCache;
 pub(crate) use stock::{MinimumRate, Stock};

@@ -47,7 +47,7 @@ pub(crate) struct RefusedDelivery {
 
 /// A coming event of a ticker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Announced {
+pub(crate) struct AnnouncedEvent {
     pub(crate) ticker: Arc<str>,
     pub(crate) date: jiff::civil::Date,
     pub(crate) source: Arc<str>,
@@ -109,7 +109,7 @@ pub(crate) struct MarketData {
     pub(crate) events: Vec<EventRisk>,
     pub(crate) brokers: Vec<BrokerTerms>,
     #[serde(default)]
-    pub(crate) announced: Vec<Announced>,
+    pub(crate) announced: Vec<AnnouncedEvent>,
     #[serde(default)]
     pub(crate) loads: Vec<LastLoad>,
     #[serde(default)]

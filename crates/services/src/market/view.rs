@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::event_risk::riskiest;
 use super::offers::{Dispersion, Offers, unconfirmed};
 use super::{
-    Announced, BaseRate, BrokerTerms, Calendar, CalendarInForce, Definition, EventRisk,
+    AnnouncedEvent, BaseRate, BrokerTerms, Calendar, CalendarInForce, Definition, EventRisk,
     FeedSettings, HttpSettings, LastLoad, MarketData, RefusedDelivery, Stock, TickerAlias,
     Volatility,
 };
@@ -46,10 +46,10 @@ pub(crate) struct MarketView {
     stocks: HashMap<Arc<str>, Stock>,
     volatility: HashMap<Arc<str>, Volatility>,
     events: HashMap<Arc<str>, EventRisk>,
-    announced: HashMap<Arc<str>, Vec<Announced>>,
+    announced: HashMap<Arc<str>, Vec<AnnouncedEvent>>,
     loads: Vec<LastLoad>,
     refusals: Vec<RefusedDelivery>,
-    expected: Expected,
+    expected: ExpectedTickers,
     terms: HashMap<String, Terms>,
     default_policy: Arc<Policy>,
     policies: BTreeMap<String, Arc<Policy>>,
@@ -116,7 +116,7 @@ impl MarketView {
             .collect();
         names.sort_unstable();
         names.dedup();
-        let mut announced: HashMap<Arc<str>, Vec<Announced>> = HashMap::new();
+        let mut announced: HashMap<Arc<str>, Vec<AnnouncedEvent>> = HashMap::new();
         for event in &data.announced {
             let events = announced.entry(key_of(&event.ticker)).or_default();
             events.push(event.clone());
@@ -154,7 +154,7 @@ impl MarketView {
             announced,
             loads: data.loads.clone(),
             refusals: data.refusals.clone(),
-            expected: Expected::of(data, feeds),
+            expected: ExpectedTickers::of(data, feeds),
             terms,
             default_policy: Arc::new(Policy::standard_1()),
             policies,
@@ -390,14 +390,14 @@ fn key_of(name: &str) -> Arc<str> {
 
 /// Tickers for which the settings name a feed that has a figure of their own.
 #[derive(Debug, Default)]
-struct Expected {
+struct ExpectedTickers {
     rates: HashSet<String>,
     indices: HashSet<String>,
     risks: HashSet<String>,
 }
 
-impl Expected {
-    fn of(data: &MarketData, feeds: &FeedSettings) -> Expected {
+impl ExpectedTickers {
+    fn of(data: &MarketData, feeds: &FeedSettings) -> ExpectedTickers {
         let named = |feed: &Option<HttpSettings>| -> HashSet<String> {
             let tickers = feed.iter().flat_map(|feed| &feed.tickers);
             tickers.cloned().collect()
@@ -407,7 +407,7 @@ impl Expected {
         if feeds.events.is_some() && risks.is_empty() {
             risks.extend(data.stocks.iter().map(|stock| stock.ticker.to_string()));
         }
-        Expected {
+        ExpectedTickers {
             rates: named(&feeds.seclend),
             indices: named(&feeds.volatility),
             risks,

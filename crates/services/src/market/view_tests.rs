@@ -31,7 +31,7 @@ fn index(subject: &str) -> Volatility {
 
 #[test]
 fn every_spelling_of_a_class_is_the_same_share() {
-    let event = |ticker: &str| Announced {
+    let event = |ticker: &str| AnnouncedEvent {
         ticker: ticker.into(),
         date: "2025-07-02".parse().unwrap(),
         source: "events".into(),

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::client::CallError;
 use super::paths;
-use super::peers::{Seen, Watched};
+use super::peers::{PeerReport, WatchedPeer};
 use super::wire::{EntryOrder, QuoteFailure, QuoteOrder, WriteFailure};
 use crate::cache::{CachedMarket, Seal};
 use crate::calculation::{Calculation, PricedQuote, QuoteError, QuoteRequest};
@@ -50,7 +50,7 @@ const CACHE_PATIENCE: Duration = Duration::from_secs(2);
 /// A calculation-service elsewhere.
 #[derive(Debug)]
 pub(crate) struct RemoteCalculation {
-    pub(crate) service: Arc<Watched>,
+    pub(crate) service: Arc<WatchedPeer>,
     pub(crate) patience: Duration,
 }
 
@@ -78,8 +78,8 @@ impl Calculation for RemoteCalculation {
 /// A data-service elsewhere.
 #[derive(Debug)]
 pub(crate) struct RemoteRecord {
-    service: Arc<Watched>,
-    seen: watch::Receiver<Seen>,
+    service: Arc<WatchedPeer>,
+    seen: watch::Receiver<PeerReport>,
     state: watch::Receiver<WriterState>,
     patience: Duration,
 }
@@ -87,7 +87,7 @@ pub(crate) struct RemoteRecord {
 impl RemoteRecord {
     /// With the task that follows what is seen of the service.
     pub(crate) fn new(
-        service: Arc<Watched>,
+        service: Arc<WatchedPeer>,
         patience: Duration,
         seal: Arc<Seal>,
     ) -> (RemoteRecord, tokio::task::JoinHandle<()>) {
@@ -240,7 +240,7 @@ impl StreamHealth for RemoteRecord {
 /// A cache-service elsewhere. It keeps itself warm, so nothing is put there.
 #[derive(Debug)]
 pub(crate) struct RemoteCache {
-    pub(crate) service: Arc<Watched>,
+    pub(crate) service: Arc<WatchedPeer>,
 }
 
 impl MarketCache for RemoteCache {
@@ -265,7 +265,7 @@ impl MarketCache for RemoteCache {
     }
 }
 
-fn data_state(seen: &Seen) -> Result<DataState, String> {
+fn data_state(seen: &PeerReport) -> Result<DataState, String> {
     match &seen.error {
         Some(error) => Err(error.clone()),
         None => DataState::deserialize(&seen.answer)
@@ -322,7 +322,7 @@ mod tests {
     async fn ask(url: &str) -> Result<Recorded, WriteError> {
         let secret = InternalSecret::new("0123456789abcdef0123456789abcdef").unwrap();
         let peer = Peer::new(Service::DataService, url, &secret).unwrap();
-        let watched = Arc::new(Watched::new(peer));
+        let watched = Arc::new(WatchedPeer::new(peer));
         let seal = Arc::new(Seal::new(b"a secret", None));
         let (record, follow) = RemoteRecord::new(watched, Duration::from_millis(200), seal);
         let order = QuoteOrder {

@@ -9,5 +9,5 @@ mod wire;
 
 pub(crate) use boundaries::{DataState, RemoteCache, RemoteCalculation, RemoteRecord};
 pub(crate) use client::Peer;
-pub(crate) use peers::{Peers, Watched};
+pub(crate) use peers::{Peers, WatchedPeer};
 pub(crate) use wire::{EntryOrder, QuoteFailure, QuoteOrder, WriteFailure};

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the last look at a service showed.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct PeerReport {
     /// `None`: it answered.
     pub(crate) error: Option<String>,
     pub(crate) answer: Value,
@@ -37,24 +37,24 @@ pub(crate) struct PeerHealth {
 
 /// A service that is looked at.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedPeer {
     pub(crate) peer: Peer,
-    seen: watch::Sender<Seen>,
+    seen: watch::Sender<PeerReport>,
 }
 
-impl Watched {
-    pub(crate) fn new(peer: Peer) -> Watched {
-        let seen = Seen {
+impl WatchedPeer {
+    pub(crate) fn new(peer: Peer) -> WatchedPeer {
+        let seen = PeerReport {
             error: Some("it was not asked yet".to_owned()),
             answer: Value::Null,
         };
-        Watched {
+        WatchedPeer {
             peer,
             seen: watch::channel(seen).0,
         }
     }
 
-    pub(crate) fn seen(&self) -> watch::Receiver<Seen> {
+    pub(crate) fn seen(&self) -> watch::Receiver<PeerReport> {
         self.seen.subscribe()
     }
 
@@ -68,11 +68,11 @@ impl Watched {
                 _ => paths::HEALTH,
             };
             let seen = match self.peer.get::<Value>(path, PATIENCE).await {
-                Ok(answer) => Seen {
+                Ok(answer) => PeerReport {
                     error: None,
                     answer,
                 },
-                Err(error) => Seen {
+                Err(error) => PeerReport {
                     error: Some(error.to_string()),
                     answer: Value::Null,
                 },
@@ -81,7 +81,7 @@ impl Watched {
         }
     }
 
-    fn note(&self, seen: Seen) {
+    fn note(&self, seen: PeerReport) {
         let name = self.peer.name();
         let was_up = self.seen.borrow().error.is_none();
         match (&seen.error, was_up) {
@@ -105,14 +105,14 @@ impl Watched {
 
 /// All that this process depends on.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Peers(Arc<[Arc<Watched>]>);
+pub(crate) struct Peers(Arc<[Arc<WatchedPeer>]>);
 
 impl Peers {
-    pub(crate) fn new(watched: Vec<Arc<Watched>>) -> Peers {
+    pub(crate) fn new(watched: Vec<Arc<WatchedPeer>>) -> Peers {
         Peers(watched.into())
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Watched>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<WatchedPeer>> {
         self.0.iter()
     }
 

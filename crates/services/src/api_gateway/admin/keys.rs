@@ -51,11 +51,11 @@ pub(crate) struct KeyAnswer {
     api_key: Option<String>,
     /// The key that this one takes the place of.
     #[serde(skip_serializing_if = "Option::is_none")]
-    replaces: Option<Replaced>,
+    replaces: Option<ReplacedKey>,
 }
 
 #[derive(Debug, Serialize)]
-struct Replaced {
+struct ReplacedKey {
     key_id: String,
     expires_at: String,
 }
@@ -228,7 +228,7 @@ pub(crate) async fn rotate_by(
     fields.set("replaces", &old.key_id);
     fields.set("replaced_until", rfc3339(ends_at_micros));
     let mut answer = KeyAnswer::of(&key, Some(api_key));
-    answer.replaces = Some(Replaced {
+    answer.replaces = Some(ReplacedKey {
         key_id: old.key_id.clone(),
         expires_at: rfc3339(ends_at_micros),
     });

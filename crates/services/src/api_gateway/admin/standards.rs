@@ -42,7 +42,7 @@ const POLICY_FIELDS: &[&str] = &[
 ];
 
 #[derive(Debug, Serialize)]
-struct Published<T> {
+struct Publication<T> {
     status: &'static str,
     id: String,
     definition: T,
@@ -232,7 +232,7 @@ async fn publish<T: Serialize>(
         .entry(Kind::ConfigurationChanged, fields, change)
         .await?;
     Gateway::seen(gateway.keeper.refresh().await);
-    let published = Published {
+    let published = Publication {
         status: "success",
         id,
         definition,

@@ -23,16 +23,16 @@ use crate::market::MinimumRate;
 pub(in super::super) const PARAMETERS: &[&str] = &["minimum_rate", "valid_from", "valid_to"];
 
 #[derive(Debug, Serialize)]
-struct Dated {
+struct RatePeriod {
     minimum_rate: Rate,
     valid_from: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     valid_to: Option<String>,
 }
 
-impl Dated {
-    fn of(rate: &MinimumRate) -> Dated {
-        Dated {
+impl RatePeriod {
+    fn of(rate: &MinimumRate) -> RatePeriod {
+        RatePeriod {
             minimum_rate: rate.minimum_rate,
             valid_from: rfc3339(rate.valid_from_micros),
             valid_to: rate.valid_to_micros.map(rfc3339),
@@ -45,14 +45,14 @@ pub(in super::super) struct MinimumSet {
     status: &'static str,
     ticker: String,
     #[serde(flatten)]
-    set: Dated,
+    set: RatePeriod,
     audit: Recorded,
 }
 
 #[derive(Debug, Serialize)]
-struct Known {
+struct RateOnRecord {
     #[serde(flatten)]
-    set: Dated,
+    set: RatePeriod,
     known_at: String,
 }
 
@@ -64,7 +64,7 @@ pub(in super::super) struct Minimums {
     minimum_rate: Rate,
     source: String,
     /// All that were set, the one set last first; a hundred at most.
-    items: Vec<Known>,
+    items: Vec<RateOnRecord>,
 }
 
 pub(in super::super) async fn show(
@@ -93,8 +93,8 @@ pub(in super::super) async fn read(gateway: &Gateway, asked: &str) -> Result<Min
     let counting = view.minimum_rate(&ticker, now);
     let client = gateway.keeper.client()?;
     let items = minimum_rates(&client, &ticker).await?;
-    let item = |rate: &MinimumRate| Known {
-        set: Dated::of(rate),
+    let item = |rate: &MinimumRate| RateOnRecord {
+        set: RatePeriod::of(rate),
         known_at: rfc3339(rate.known_at_micros),
     };
     Ok(Minimums {
@@ -155,7 +155,7 @@ pub(in super::super) async fn set(
     Ok(MinimumSet {
         status: "success",
         ticker,
-        set: Dated::of(&minimum),
+        set: RatePeriod::of(&minimum),
         audit,
     })
 }

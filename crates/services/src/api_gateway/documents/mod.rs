@@ -5,9 +5,9 @@ use axum::http::{HeaderName, HeaderValue};
 
 pub(crate) const OPENAPI: &str = include_str!("openapi.json");
 
-type Named = (HeaderName, HeaderValue);
-type File = ([Named; 3], &'static [u8]);
-type Packed = ([Named; 4], &'static [u8]);
+type Header = (HeaderName, HeaderValue);
+type File = ([Header; 3], &'static [u8]);
+type PackedDocument = ([Header; 4], &'static [u8]);
 
 const CACHED: HeaderValue = HeaderValue::from_static("public, max-age=300");
 /// The page runs the scripts and the style that come with it, shows the pictures within that style, and speaks to this engine;
@@ -26,7 +26,7 @@ fn file(content_type: &'static str, bytes: &'static [u8]) -> File {
 }
 
 /// Sent as it is kept: every browser unpacks it.
-fn packed(content_type: &'static str, bytes: &'static [u8]) -> Packed {
+fn packed(content_type: &'static str, bytes: &'static [u8]) -> PackedDocument {
     let ([kind, cached, policy], bytes) = file(content_type, bytes);
     let gzip = (CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     ([kind, cached, policy, gzip], bytes)
@@ -44,12 +44,12 @@ pub(super) async fn script() -> File {
     file("text/javascript; charset=utf-8", include_bytes!("page.js"))
 }
 
-pub(super) async fn viewer() -> Packed {
+pub(super) async fn viewer() -> PackedDocument {
     let bytes = include_bytes!("swagger_ui/swagger-ui-bundle.js.gz");
     packed("text/javascript; charset=utf-8", bytes)
 }
 
-pub(super) async fn style() -> Packed {
+pub(super) async fn style() -> PackedDocument {
     let bytes = include_bytes!("swagger_ui/swagger-ui.css.gz");
     packed("text/css; charset=utf-8", bytes)
 }

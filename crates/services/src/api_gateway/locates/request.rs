@@ -40,7 +40,7 @@ enum Basis {
     Price(QuoteRequest),
 }
 
-struct Wanted {
+struct WantedLocate {
     basis: Basis,
     shares: Option<i64>,
     kind: LocateKind,
@@ -107,7 +107,7 @@ fn validate(
     request_id: &str,
     key_id: &str,
     own: &str,
-) -> Result<Wanted, ApiError> {
+) -> Result<WantedLocate, ApiError> {
     let quote_id = parameters.maybe("quote_id", "must be a quote's id", |text| {
         text.parse::<Uuid>().ok()
     });
@@ -160,7 +160,7 @@ fn validate(
             return Err(ApiError::Unreadable(why.to_owned()));
         }
     };
-    Ok(Wanted {
+    Ok(WantedLocate {
         basis,
         shares: shares.and_then(|shares| i64::try_from(shares).ok()),
         kind: kind.unwrap_or(LocateKind::SingleUse),
