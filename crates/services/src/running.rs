@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use arc_swap::ArcSwap;
 
 use crate::api_gateway::{
-    self, DAYS_DEFAULT, Gateway, GatewayParts, KeyOrder, SharedLimits, WrongKeys,
+    self, DAYS_DEFAULT, Gateway, GatewayParts, KeyRequest, SharedLimits, WrongKeys,
 };
 use crate::cache::{Cache, Seal};
 use crate::calculation::Calculator;
@@ -348,7 +348,7 @@ impl Running {
         tier: Tier,
         by: &str,
     ) -> Result<String, ServiceError> {
-        let order = KeyOrder {
+        let order = KeyRequest {
             client_id: client_id.to_owned(),
             role: Role::Client,
             tier,

@@ -11,7 +11,7 @@ use pricing::Quote;
 use tokio::sync::watch;
 
 use crate::data::{
-    Change, LocateOrder, LocateOutcome, QuoteRecord, Record, Recorded, RecordedQuote, WriteError,
+    Change, LocateOutcome, LocateRequest, QuoteRecord, Record, Recorded, RecordedQuote, WriteError,
     WriterState,
 };
 
@@ -61,7 +61,7 @@ impl Record for UnrecordedAnswers {
         refused()
     }
 
-    fn locate(&self, _: LocateOrder) -> BoxFuture<'_, Result<LocateOutcome, WriteError>> {
+    fn locate(&self, _: LocateRequest) -> BoxFuture<'_, Result<LocateOutcome, WriteError>> {
         refused()
     }
 

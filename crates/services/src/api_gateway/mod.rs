@@ -31,7 +31,7 @@ mod turns;
 mod upload;
 mod wrong_keys;
 
-pub(crate) use admin::keys::{DAYS_DEFAULT, KeyOrder, issue};
+pub(crate) use admin::keys::{DAYS_DEFAULT, KeyRequest, issue};
 pub(crate) use book::BookCapacity;
 pub(crate) use control::control_routes;
 pub(crate) use errors::ApiError;

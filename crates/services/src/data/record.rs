@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::feeds::FeedState;
-use super::locates::{LocateOrder, LocateOutcome};
+use super::locates::{LocateOutcome, LocateRequest};
 use super::quotes::{QuoteRecord, RecordedQuote};
 use super::writer::{Change, Recorded, WriteError, Writer, WriterState};
 
@@ -52,7 +52,7 @@ pub(crate) trait Record: Send + Sync + std::fmt::Debug {
     ) -> BoxFuture<'_, Result<Recorded, WriteError>>;
 
     /// Takes a locate one step further, and returns when the step is durable.
-    fn locate(&self, order: LocateOrder) -> BoxFuture<'_, Result<LocateOutcome, WriteError>>;
+    fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<LocateOutcome, WriteError>>;
 
     /// Why a locate would be refused, as far as is known here.
     fn refusal(&self) -> Option<WriteError>;
@@ -103,8 +103,8 @@ impl Record for Writer {
         Box::pin(Writer::entry(self, kind, fields, change))
     }
 
-    fn locate(&self, order: LocateOrder) -> BoxFuture<'_, Result<LocateOutcome, WriteError>> {
-        Box::pin(Writer::locate(self, order))
+    fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<LocateOutcome, WriteError>> {
+        Box::pin(Writer::locate(self, request))
     }
 
     fn refusal(&self) -> Option<WriteError> {

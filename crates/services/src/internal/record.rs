@@ -7,15 +7,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::{Host, answer, read};
-use crate::data::{LocateOrder, QuoteRecord, WriteError};
-use crate::remote::{EntryOrder, QuoteOrder, WriteFailure};
+use crate::data::{LocateRequest, QuoteRecord, WriteError};
+use crate::remote::{RecordEntry, RecordQuote, WriteFailure};
 
 pub(super) async fn quote(State(host): State<Host>, body: Body) -> Response {
-    let order: QuoteOrder = match read(body).await {
-        Ok(order) => order,
+    let request: RecordQuote = match read(body).await {
+        Ok(request) => request,
         Err(response) => return *response,
     };
-    let fields: Fields = order.fields.into_iter().collect();
+    let fields: Fields = request.fields.into_iter().collect();
     let recorded = match QuoteRecord::from_fields(fields) {
         Ok(quote) => host.gateway.calculator.writer.quote(quote).await,
         Err(why) => Err(WriteError::refused("data-service", why)),
@@ -35,26 +35,26 @@ const KINDS: [Kind; 6] = [
 const OWN_KIND: &str = "entries of this kind are written by the data-service alone";
 
 pub(super) async fn entry(State(host): State<Host>, body: Body) -> Response {
-    let order: EntryOrder = match read(body).await {
-        Ok(order) => order,
+    let request: RecordEntry = match read(body).await {
+        Ok(request) => request,
         Err(response) => return *response,
     };
-    let kind = Kind::from_number(order.kind);
-    let fields: Fields = order.fields.into_iter().collect();
+    let kind = Kind::from_number(request.kind);
+    let fields: Fields = request.fields.into_iter().collect();
     let writer = &host.gateway.calculator.writer;
     let recorded = match KINDS.contains(&kind) {
-        true => writer.entry(kind, fields, order.change).await,
+        true => writer.entry(kind, fields, request.change).await,
         false => Err(WriteError::refused("data-service", OWN_KIND)),
     };
     answer(recorded.map_err(WriteFailure::from), status)
 }
 
 pub(super) async fn locate(State(host): State<Host>, body: Body) -> Response {
-    let order: LocateOrder = match read(body).await {
-        Ok(order) => order,
+    let request: LocateRequest = match read(body).await {
+        Ok(request) => request,
         Err(response) => return *response,
     };
-    let outcome = host.gateway.calculator.writer.locate(order).await;
+    let outcome = host.gateway.calculator.writer.locate(request).await;
     answer(outcome.map_err(WriteFailure::from), status)
 }
 

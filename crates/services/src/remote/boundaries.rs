@@ -12,11 +12,11 @@ use tokio::sync::watch;
 use super::client::CallError;
 use super::paths;
 use super::peers::{PeerReport, WatchedPeer};
-use super::wire::{EntryOrder, QuoteFailure, QuoteOrder, WriteFailure};
+use super::wire::{QuoteFailure, RecordEntry, RecordQuote, WriteFailure};
 use crate::cache::{CachedMarket, Seal};
 use crate::calculation::{Calculation, PricedQuote, QuoteError, QuoteRequest};
 use crate::data::{
-    Change, FeedState, Inclusion, LocateOrder, LocateOutcome, QuoteRecord, Record, Recorded,
+    Change, FeedState, Inclusion, LocateOutcome, LocateRequest, QuoteRecord, Record, Recorded,
     WriteError, WriterState,
 };
 use crate::domain::keys::StoredKey;
@@ -117,16 +117,16 @@ impl RemoteRecord {
         (record, follow)
     }
 
-    async fn order<T: serde::de::DeserializeOwned>(
+    async fn request<T: serde::de::DeserializeOwned>(
         &self,
         path: &str,
-        order: &impl Serialize,
+        request: &impl Serialize,
         request_id: Option<&str>,
         patience: Duration,
     ) -> Result<T, WriteError> {
         let peer = &self.service.peer;
         let answer = peer
-            .post::<T, WriteFailure>(path, order, request_id, patience)
+            .post::<T, WriteFailure>(path, request, request_id, patience)
             .await;
         match answer {
             Ok(answer) => answer.map_err(WriteError::from),
@@ -139,10 +139,10 @@ impl Record for RemoteRecord {
     fn quote(&self, quote: QuoteRecord) -> BoxFuture<'_, Result<Recorded, WriteError>> {
         Box::pin(async move {
             let id = quote.fields.get("request_id").map(ToOwned::to_owned);
-            let order = QuoteOrder {
+            let request = RecordQuote {
                 fields: owned(quote.fields.iter()),
             };
-            self.order(paths::RECORD_QUOTE, &order, id.as_deref(), self.patience)
+            self.request(paths::RECORD_QUOTE, &request, id.as_deref(), self.patience)
                 .await
         })
     }
@@ -158,20 +158,20 @@ impl Record for RemoteRecord {
                 let why = "feeds are loaded where the data-service runs";
                 return Err(WriteError::refused("data-service", why));
             }
-            let order = EntryOrder {
+            let request = RecordEntry {
                 kind: kind.number(),
                 fields: owned(fields.iter()),
                 change,
             };
-            self.order(paths::RECORD_ENTRY, &order, None, ENTRY_PATIENCE)
+            self.request(paths::RECORD_ENTRY, &request, None, ENTRY_PATIENCE)
                 .await
         })
     }
 
-    fn locate(&self, order: LocateOrder) -> BoxFuture<'_, Result<LocateOutcome, WriteError>> {
+    fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<LocateOutcome, WriteError>> {
         Box::pin(async move {
-            let id = Some(order.request_id.as_str()).filter(|id| !id.is_empty());
-            self.order(paths::RECORD_LOCATE, &order, id, self.patience)
+            let id = Some(request.request_id.as_str()).filter(|id| !id.is_empty());
+            self.request(paths::RECORD_LOCATE, &request, id, self.patience)
                 .await
         })
     }
@@ -325,11 +325,11 @@ mod tests {
         let watched = Arc::new(WatchedPeer::new(peer));
         let seal = Arc::new(Seal::new(b"a secret", None));
         let (record, follow) = RemoteRecord::new(watched, Duration::from_millis(200), seal);
-        let order = QuoteOrder {
+        let request = RecordQuote {
             fields: Default::default(),
         };
         let recorded = record
-            .order(paths::RECORD_QUOTE, &order, None, record.patience)
+            .request(paths::RECORD_QUOTE, &request, None, record.patience)
             .await;
         follow.abort();
         recorded

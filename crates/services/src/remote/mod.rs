@@ -10,4 +10,4 @@ mod wire;
 pub(crate) use boundaries::{DataState, RemoteCache, RemoteCalculation, RemoteRecord};
 pub(crate) use client::Peer;
 pub(crate) use peers::{Peers, WatchedPeer};
-pub(crate) use wire::{EntryOrder, QuoteFailure, QuoteOrder, WriteFailure};
+pub(crate) use wire::{QuoteFailure, RecordEntry, RecordQuote, WriteFailure};

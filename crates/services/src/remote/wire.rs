@@ -32,14 +32,14 @@ pub(crate) enum QuoteFailure {
 /// A quote to be recorded. Its row is computed from it where it is written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct QuoteOrder {
+pub(crate) struct RecordQuote {
     pub(crate) fields: BTreeMap<String, String>,
 }
 
 /// Anything else to be recorded, with its change.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct EntryOrder {
+pub(crate) struct RecordEntry {
     pub(crate) kind: u8,
     pub(crate) fields: BTreeMap<String, String>,
     pub(crate) change: Change,

@@ -87,7 +87,7 @@ impl KeyAnswer {
 
 /// What a new key is to be.
 #[derive(Debug)]
-pub(crate) struct KeyOrder {
+pub(crate) struct KeyRequest {
     pub(crate) client_id: String,
     pub(crate) role: Role,
     pub(crate) tier: Tier,
@@ -120,14 +120,14 @@ pub(in super::super) async fn create(
     let tier = tier(&mut parameters).unwrap_or(Tier::Standard);
     let days = days(&mut parameters);
     parameters.finish()?;
-    let order = KeyOrder {
+    let request = KeyRequest {
         client_id: client_id.unwrap_or_default(),
         role: Role::Client,
         tier,
         days,
         by: Some(by(&caller)),
     };
-    let (key, stored) = issue(&gateway, order).await?;
+    let (key, stored) = issue(&gateway, request).await?;
     Ok((StatusCode::CREATED, Json(KeyAnswer::of(&stored, Some(key)))))
 }
 
@@ -148,29 +148,29 @@ pub(crate) fn days(parameters: &mut Parameters) -> i64 {
 /// The key's text, for the only time it is seen, and what is stored of it.
 pub(crate) async fn issue(
     gateway: &Gateway,
-    order: KeyOrder,
+    request: KeyRequest,
 ) -> Result<(String, StoredKey), ApiError> {
-    let by = order.by.clone();
-    let (key, stored) = new_key(order)?;
+    let by = request.by.clone();
+    let (key, stored) = new_key(request)?;
     let mut fields = fields("created", &stored, by);
     fields.set("expires_at", rfc3339(stored.expires_at_micros));
     record(gateway, fields, Change::Key(stored.clone())).await?;
     Ok((key, stored))
 }
 
-fn new_key(order: KeyOrder) -> Result<(String, StoredKey), ApiError> {
+fn new_key(request: KeyRequest) -> Result<(String, StoredKey), ApiError> {
     let (key, key_id) =
-        generate(order.role).map_err(|why| ApiError::Calculation(why.to_owned()))?;
+        generate(request.role).map_err(|why| ApiError::Calculation(why.to_owned()))?;
     let now = now_micros();
     let stored = StoredKey {
         key_id,
         hash: hash(&key),
-        client_id: order.client_id,
-        tier: order.tier,
+        client_id: request.client_id,
+        tier: request.tier,
         created_at_micros: now,
-        expires_at_micros: now + order.days * DAY_MICROS,
+        expires_at_micros: now + request.days * DAY_MICROS,
         revoked_at_micros: None,
-        role: order.role,
+        role: request.role,
     };
     Ok((key, stored))
 }
@@ -214,7 +214,7 @@ pub(crate) async fn rotate_by(
         ));
     }
     refuse_other_role(&old, role)?;
-    let (api_key, key) = new_key(KeyOrder {
+    let (api_key, key) = new_key(KeyRequest {
         client_id: old.client_id.clone(),
         role: old.role,
         tier: old.tier,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::Gateway;
 use super::super::admin::keys::{
-    KeyAnswer, KeyItem, KeyOrder, days, issue, revoke_by, rotate_by, tier,
+    KeyAnswer, KeyItem, KeyRequest, days, issue, revoke_by, rotate_by, tier,
 };
 use super::super::errors::ApiError;
 use super::super::parameters::Parameters;
@@ -49,14 +49,14 @@ pub(super) async fn create(
     let days = days(&mut parameters);
     let by = parameters.optional("by");
     parameters.finish()?;
-    let order = KeyOrder {
+    let request = KeyRequest {
         client_id: client_id.unwrap_or_else(|| OPERATOR.to_owned()),
         role,
         tier,
         days,
         by,
     };
-    let (key, stored) = issue(&gateway, order).await?;
+    let (key, stored) = issue(&gateway, request).await?;
     Ok(Json(KeyAnswer::of(&stored, Some(key))))
 }
 

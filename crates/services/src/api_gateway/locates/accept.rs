@@ -9,7 +9,7 @@ use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::{Caller, RequestId};
 use super::{Asker, LocateAnswer, idempotency, locate_id};
-use crate::data::Order;
+use crate::data::LocateCommand;
 
 pub(in super::super) async fn accept(
     State(gateway): State<Gateway>,
@@ -30,6 +30,6 @@ pub(in super::super) async fn accept(
         request_id,
         idempotency,
     };
-    let stored = asker.order(Order::Accept { locate_id }).await?;
+    let stored = asker.request(LocateCommand::Accept { locate_id }).await?;
     Ok(Json(stored.into()))
 }

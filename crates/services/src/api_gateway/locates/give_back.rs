@@ -9,7 +9,7 @@ use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::{Caller, RequestId};
 use super::{Asker, LocateAnswer, idempotency, locate_id};
-use crate::data::Order;
+use crate::data::LocateCommand;
 
 const PARAMETERS: &[&str] = &["shares"];
 
@@ -39,6 +39,8 @@ pub(in super::super) async fn give_back(
         request_id,
         idempotency,
     };
-    let stored = asker.order(Order::Return { locate_id, shares }).await?;
+    let stored = asker
+        .request(LocateCommand::Return { locate_id, shares })
+        .await?;
     Ok(Json(stored.into()))
 }

@@ -23,7 +23,7 @@ use super::errors::ApiError;
 use super::middleware::{Caller, RequestId};
 use super::parameters::Parameters;
 use crate::data::{
-    Idempotency, Locate, LocateOrder, LocateOutcome, Order, OrderUse, Recorded, Refusal,
+    Idempotency, Locate, LocateCommand, LocateOutcome, LocateRequest, OrderUse, Recorded, Refusal,
     StoredLocate, UseRoom, WriteError,
 };
 use crate::domain::time::rfc3339;
@@ -207,16 +207,16 @@ struct Asker<'a> {
 
 impl Asker<'_> {
     /// Sends the order to where the log is written.
-    async fn order(&self, order: Order) -> Result<StoredLocate, ApiError> {
+    async fn request(&self, command: LocateCommand) -> Result<StoredLocate, ApiError> {
         let key = &self.caller.0.stored;
-        let order = LocateOrder {
+        let request = LocateRequest {
             client_id: Some(key.client_id.clone()),
             actor: key.key_id.clone(),
             request_id: self.request_id.0.clone(),
             idempotency: self.idempotency.clone(),
-            order,
+            command,
         };
-        match self.gateway.calculator.writer.locate(order).await {
+        match self.gateway.calculator.writer.locate(request).await {
             Ok(LocateOutcome::Step(stored)) => Ok(*stored),
             Ok(LocateOutcome::Refused(refusal)) => Err(refusal.into()),
             Err(WriteError::Refused { part, reason }) => {

@@ -13,7 +13,7 @@ use super::super::middleware::{Caller, RequestId};
 use super::super::parameters::Parameters;
 use super::{Asker, LocateAnswer, idempotency};
 use crate::calculation::QuoteRequest;
-use crate::data::{LocateKind, Order, made_for};
+use crate::data::{LocateCommand, LocateKind, made_for};
 use crate::domain::digits::Digits;
 use crate::domain::identifiers::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker};
 use crate::domain::position::shares as read_shares;
@@ -66,7 +66,7 @@ pub(in super::super) async fn request(
         idempotency,
     };
     let quote_id = asker.quote(wanted.basis).await?;
-    let order = Order::Offer {
+    let command = LocateCommand::Offer {
         locate_id: Uuid::now_v7(),
         quote_id,
         shares: wanted.shares,
@@ -74,7 +74,7 @@ pub(in super::super) async fn request(
         all_or_none: wanted.all_or_none,
         limit_rate: wanted.limit_rate,
     };
-    Ok(Json(asker.order(order).await?.into()))
+    Ok(Json(asker.request(command).await?.into()))
 }
 
 impl Asker<'_> {

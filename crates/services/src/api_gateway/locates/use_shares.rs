@@ -9,7 +9,7 @@ use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::{Caller, RequestId};
 use super::{Asker, LocateAnswer, idempotency, is_key, locate_id};
-use crate::data::{Order, OrderUse, Side, UseState};
+use crate::data::{LocateCommand, OrderUse, Side, UseState};
 
 const PARAMETERS: &[&str] = &["order_id", "shares", "side", "state"];
 
@@ -60,6 +60,8 @@ pub(in super::super) async fn use_shares(
         request_id,
         idempotency,
     };
-    let stored = asker.order(Order::Use { locate_id, order }).await?;
+    let stored = asker
+        .request(LocateCommand::Use { locate_id, order })
+        .await?;
     Ok(Json(stored.into()))
 }

@@ -5,8 +5,8 @@ use pricing::PositionValue;
 use uuid::Uuid;
 
 use super::desk::Desk;
-use super::order::{LocateDecision, LocateOrder, Order, OrderUse, Refusal};
 use super::record::{At, Figure, LedgerStep, Locate, LocateFee};
+use super::request::{LocateCommand, LocateDecision, LocateRequest, OrderUse, Refusal};
 use super::states::{LocateKind, Reason, Side, Status, UseState};
 use crate::data::quotes::{RecordedQuote, quote_uuid};
 
@@ -15,9 +15,9 @@ type Decided = Result<LocateDecision, Refusal>;
 /// The actor on record for transitions that expiry causes.
 const ENGINE: &str = "engine";
 
-pub(crate) fn decide(desk: &Desk, order: &LocateOrder) -> LocateDecision {
-    if let Some(sent) = &order.idempotency
-        && let Some(made) = desk.made_for(order.client_id.as_deref(), &sent.key)
+pub(crate) fn decide(desk: &Desk, request: &LocateRequest) -> LocateDecision {
+    if let Some(sent) = &request.idempotency
+        && let Some(made) = desk.made_for(request.client_id.as_deref(), &sent.key)
     {
         let digest = made.locate.idempotency.as_ref().map(|first| &first.digest);
         return match digest == Some(&sent.digest) {
@@ -25,16 +25,18 @@ pub(crate) fn decide(desk: &Desk, order: &LocateOrder) -> LocateDecision {
             false => LocateDecision::Refused(Refusal::KeyReused),
         };
     }
-    let decided = match &order.order {
-        Order::Offer { .. } => offer(desk, order),
-        Order::Accept { locate_id } => accept(desk, order, *locate_id),
-        Order::Decline { locate_id } => decline(desk, order, *locate_id),
-        Order::Return { locate_id, shares } => give_back(desk, order, *locate_id, *shares),
-        Order::Use {
+    let decided = match &request.command {
+        LocateCommand::Offer { .. } => offer(desk, request),
+        LocateCommand::Accept { locate_id } => accept(desk, request, *locate_id),
+        LocateCommand::Decline { locate_id } => decline(desk, request, *locate_id),
+        LocateCommand::Return { locate_id, shares } => {
+            give_back(desk, request, *locate_id, *shares)
+        }
+        LocateCommand::Use {
             locate_id,
             order: wanted,
-        } => use_shares(desk, order, *locate_id, wanted),
-        Order::Expire { locate_id } => expire(desk, *locate_id),
+        } => use_shares(desk, request, *locate_id, wanted),
+        LocateCommand::Expire { locate_id } => expire(desk, *locate_id),
     };
     decided.unwrap_or_else(LocateDecision::Refused)
 }
@@ -43,19 +45,19 @@ fn step(locate: Locate) -> Decided {
     Ok(LocateDecision::Step(Box::new(locate)))
 }
 
-fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
-    let Order::Offer {
+fn offer(desk: &Desk, request: &LocateRequest) -> Decided {
+    let LocateCommand::Offer {
         locate_id,
         quote_id,
         shares,
         kind,
         all_or_none,
         limit_rate,
-    } = &order.order
+    } = &request.command
     else {
         return Err(Refusal::NoQuote);
     };
-    let quote = quote_of(desk, *quote_id, order.client_id.as_deref())?;
+    let quote = quote_of(desk, *quote_id, request.client_id.as_deref())?;
     if quote.facts.known_at.is_some() {
         return Err(Refusal::QuotePast);
     }
@@ -96,8 +98,8 @@ fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
         reason: None,
         quote_id: *quote_id,
         client_id: quote.facts.client_id.clone(),
-        actor: order.actor.clone(),
-        request_id: order.request_id.clone(),
+        actor: request.actor.clone(),
+        request_id: request.request_id.clone(),
         engine: crate::domain::VERSION.to_owned(),
         ticker: quote.inputs.ticker.to_string(),
         currency: quote.inputs.currency.to_string(),
@@ -121,7 +123,7 @@ fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
         availability: None,
         step: None,
         order: None,
-        idempotency: order.idempotency.clone(),
+        idempotency: request.idempotency.clone(),
     };
     let room = room_for(desk, &locate);
     locate.availability = room.figure.cloned();
@@ -135,12 +137,12 @@ fn offer(desk: &Desk, order: &LocateOrder) -> Decided {
     step(locate)
 }
 
-fn accept(desk: &Desk, order: &LocateOrder, locate_id: Uuid) -> Decided {
-    let before = locate_of(desk, locate_id, order.client_id.as_deref())?;
+fn accept(desk: &Desk, request: &LocateRequest, locate_id: Uuid) -> Decided {
+    let before = locate_of(desk, locate_id, request.client_id.as_deref())?;
     if let Some(ended) = ended(desk, before, Status::Offered)? {
         return Ok(ended);
     }
-    let mut locate = next(before, order);
+    let mut locate = next(before, request);
     let room = room_for(desk, before);
     locate.availability = room.figure.cloned();
     match (room.shares, room.figure) {
@@ -161,19 +163,24 @@ fn accept(desk: &Desk, order: &LocateOrder, locate_id: Uuid) -> Decided {
     step(locate)
 }
 
-fn decline(desk: &Desk, order: &LocateOrder, locate_id: Uuid) -> Decided {
-    let before = locate_of(desk, locate_id, order.client_id.as_deref())?;
+fn decline(desk: &Desk, request: &LocateRequest, locate_id: Uuid) -> Decided {
+    let before = locate_of(desk, locate_id, request.client_id.as_deref())?;
     if let Some(ended) = ended(desk, before, Status::Offered)? {
         return Ok(ended);
     }
     step(Locate {
         status: Status::Declined,
-        ..next(before, order)
+        ..next(before, request)
     })
 }
 
-fn give_back(desk: &Desk, order: &LocateOrder, locate_id: Uuid, shares: Option<i64>) -> Decided {
-    let before = locate_of(desk, locate_id, order.client_id.as_deref())?;
+fn give_back(
+    desk: &Desk,
+    request: &LocateRequest,
+    locate_id: Uuid,
+    shares: Option<i64>,
+) -> Decided {
+    let before = locate_of(desk, locate_id, request.client_id.as_deref())?;
     if let Some(ended) = ended(desk, before, Status::Filled)? {
         return Ok(ended);
     }
@@ -185,7 +192,7 @@ fn give_back(desk: &Desk, order: &LocateOrder, locate_id: Uuid, shares: Option<i
     if shares <= 0 || (shares % before.lot != 0 && shares != available) {
         return Err(Refusal::NotLots(before.lot));
     }
-    let mut locate = next(before, order);
+    let mut locate = next(before, request);
     locate.returned += shares;
     if shares == held {
         locate.status = Status::Cancelled;
@@ -196,8 +203,8 @@ fn give_back(desk: &Desk, order: &LocateOrder, locate_id: Uuid, shares: Option<i
 }
 
 /// Idempotent by the order's id: what it did before is answered again, also when the locate has ended since.
-fn use_shares(desk: &Desk, order: &LocateOrder, locate_id: Uuid, wanted: &OrderUse) -> Decided {
-    let before = locate_of(desk, locate_id, order.client_id.as_deref())?;
+fn use_shares(desk: &Desk, request: &LocateRequest, locate_id: Uuid, wanted: &OrderUse) -> Decided {
+    let before = locate_of(desk, locate_id, request.client_id.as_deref())?;
     let done = desk.uses_of(locate_id, &wanted.order_id);
     let same = done
         .iter()
@@ -219,7 +226,7 @@ fn use_shares(desk: &Desk, order: &LocateOrder, locate_id: Uuid, wanted: &OrderU
         return Ok(ended);
     }
     let room = before.room();
-    let mut locate = next(before, order);
+    let mut locate = next(before, request);
     match (wanted.side, wanted.state) {
         (Side::SellShort, UseState::Reserved) if reserved > 0 => return Err(Refusal::OrderReused),
         (Side::SellShort, UseState::Reserved) => locate.reserved += wanted.shares,
@@ -297,17 +304,17 @@ fn time_out(desk: &Desk, before: &Locate) -> Option<Locate> {
     })
 }
 
-fn next(before: &Locate, order: &LocateOrder) -> Locate {
+fn next(before: &Locate, request: &LocateRequest) -> Locate {
     Locate {
         sequence: before.sequence.saturating_add(1),
         reason: None,
-        actor: order.actor.clone(),
-        request_id: order.request_id.clone(),
+        actor: request.actor.clone(),
+        request_id: request.request_id.clone(),
         engine: crate::domain::VERSION.to_owned(),
         availability: None,
         step: None,
         order: None,
-        idempotency: order.idempotency.clone(),
+        idempotency: request.idempotency.clone(),
         ..before.clone()
     }
 }

@@ -7,7 +7,7 @@ use pricing::{Convention, Fee, PerShare, Policy, QuoteInputs, Sourced};
 use proptest::prelude::*;
 
 use super::*;
-use crate::data::locates::order::{Idempotency, StoredLocate, UseRoom};
+use crate::data::locates::request::{Idempotency, StoredLocate, UseRoom};
 use crate::data::quotes::QuoteFacts;
 use crate::data::writer::Recorded;
 use crate::domain::time::rfc3339;
@@ -63,13 +63,13 @@ fn figure(available: i64) -> Figure {
     }
 }
 
-fn order(order: Order) -> LocateOrder {
-    LocateOrder {
+fn request(command: LocateCommand) -> LocateRequest {
+    LocateRequest {
         client_id: Some("standard".to_owned()),
         actor: "k".to_owned(),
         request_id: "r".to_owned(),
         idempotency: None,
-        order,
+        command,
     }
 }
 
@@ -91,8 +91,8 @@ impl Life {
         }
     }
 
-    fn take(&mut self, order: &LocateOrder) -> LocateDecision {
-        let decision = decide(&self.desk, order);
+    fn take(&mut self, request: &LocateRequest) -> LocateDecision {
+        let decision = decide(&self.desk, request);
         if let LocateDecision::Step(locate) | LocateDecision::Ended(locate, _) = &decision {
             let locate = (**locate).clone();
             assert_eq!(Locate::read(&locate.fields().unwrap()).unwrap(), locate);
@@ -115,7 +115,7 @@ impl Life {
         self.desk
             .set_quote(id, quote(id, shares, self.desk.now_micros));
         self.ids.push(id);
-        let offer = Order::Offer {
+        let offer = LocateCommand::Offer {
             locate_id: id,
             quote_id: id,
             shares: None,
@@ -123,7 +123,7 @@ impl Life {
             all_or_none,
             limit_rate: None,
         };
-        self.take(&order(offer));
+        self.take(&request(offer));
         id
     }
 
@@ -152,18 +152,18 @@ fn the_evening_credits_what_was_not_returned_and_the_loans_end_what_was_borrowed
     let single = life.offer(300, LocateKind::SingleUse, false);
     let ahead = life.offer(200, LocateKind::PreBorrow, false);
     for locate_id in [single, ahead] {
-        life.take(&order(Order::Accept { locate_id }));
+        life.take(&request(LocateCommand::Accept { locate_id }));
     }
     assert_eq!((life.now(single).1, life.now(ahead).1), (300, 200));
     // A minute before eight in New York nothing is due.
     life.desk.now_micros = MONDAY + 10 * HOUR - 60_000_000;
-    let due = life.take(&order(Order::Expire { locate_id: single }));
+    let due = life.take(&request(LocateCommand::Expire { locate_id: single }));
     assert_eq!(
         due,
         LocateDecision::Refused(Refusal::NotOpen(Status::Filled))
     );
     life.desk.now_micros = MONDAY + 10 * HOUR;
-    let late = life.take(&order(Order::Return {
+    let late = life.take(&request(LocateCommand::Return {
         locate_id: single,
         shares: Some(100),
     }));
@@ -175,15 +175,15 @@ fn the_evening_credits_what_was_not_returned_and_the_loans_end_what_was_borrowed
         life.now(single),
         (Status::Expired, 0, Some(Reason::TradeDateEnded))
     );
-    life.take(&order(Order::Expire { locate_id: ahead }));
+    life.take(&request(LocateCommand::Expire { locate_id: ahead }));
     assert_eq!(life.now(ahead).0, Status::Filled);
     life.balance();
     // Three days later is Thanksgiving: nothing settles, and the day behind it ends at 17:00.
     life.desk.now_micros = MONDAY + 103 * HOUR - 1;
-    life.take(&order(Order::Expire { locate_id: ahead }));
+    life.take(&request(LocateCommand::Expire { locate_id: ahead }));
     assert_eq!(life.now(ahead).0, Status::Filled);
     life.desk.now_micros = MONDAY + 103 * HOUR;
-    life.take(&order(Order::Expire { locate_id: ahead }));
+    life.take(&request(LocateCommand::Expire { locate_id: ahead }));
     assert_eq!(
         life.now(ahead),
         (Status::Expired, 0, Some(Reason::LoanEnded))
@@ -201,7 +201,7 @@ impl Traded {
     fn new(kind: LocateKind) -> Traded {
         let mut life = Life::new(1000);
         let id = life.offer(300, kind, true);
-        life.take(&order(Order::Accept { locate_id: id }));
+        life.take(&request(LocateCommand::Accept { locate_id: id }));
         Traded { life, id }
     }
 
@@ -218,7 +218,7 @@ impl Traded {
             state,
             shares,
         };
-        self.life.take(&order(Order::Use {
+        self.life.take(&request(LocateCommand::Use {
             locate_id: self.id,
             order: wanted,
         }))
@@ -318,7 +318,7 @@ fn an_order_reserves_once_ends_once_and_its_id_means_one_thing() {
     // What is sold or at the market cannot be given back, and what is given back cannot be sold.
     traded.check("d", SellShort, Reserved, 50, (100, 50, 150));
     let give_back = |shares| {
-        order(Order::Return {
+        request(LocateCommand::Return {
             locate_id: Uuid::from_u128(1),
             shares,
         })
@@ -358,7 +358,7 @@ fn a_part_is_priced_for_itself() {
     let mut life = Life::new(300);
     let id = life.offer(1000, LocateKind::SingleUse, false);
     let whole = life.desk.locate(id).unwrap().fee.clone();
-    life.take(&order(Order::Accept { locate_id: id }));
+    life.take(&request(LocateCommand::Accept { locate_id: id }));
     let part = &life.desk.locate(id).unwrap().fee;
     let alone = quote(id, 300, MONDAY).outputs;
     assert_eq!((part.shares, part.total_fee), (300, alone.total_fee));
@@ -375,7 +375,7 @@ fn nothing_is_granted_by_a_rate_that_its_source_contradicts() {
     life.desk.set_unconfirmed("AMC", "test");
     assert_eq!(life.now(id).0, Status::Offered);
     life.desk.set_unconfirmed("GME", "test");
-    life.take(&order(Order::Accept { locate_id: id }));
+    life.take(&request(LocateCommand::Accept { locate_id: id }));
     assert_eq!(life.now(id), unconfirmed);
     let id = life.offer(300, LocateKind::SingleUse, false);
     assert_eq!(life.now(id), unconfirmed);
@@ -389,7 +389,7 @@ fn nothing_is_granted_by_a_rate_that_its_source_contradicts() {
         reason: "rate_jumped".into(),
     }));
     life.desk.set_quote(id, quote);
-    let offer = Order::Offer {
+    let offer = LocateCommand::Offer {
         locate_id: id,
         quote_id: id,
         shares: None,
@@ -397,7 +397,7 @@ fn nothing_is_granted_by_a_rate_that_its_source_contradicts() {
         all_or_none: false,
         limit_rate: None,
     };
-    life.take(&order(offer));
+    life.take(&request(offer));
     assert_eq!(life.now(id), unconfirmed);
 }
 
@@ -405,12 +405,12 @@ fn nothing_is_granted_by_a_rate_that_its_source_contradicts() {
 fn a_key_that_is_sent_again_is_answered_again_and_another_request_is_refused() {
     let mut life = Life::new(1000);
     let id = life.offer(300, LocateKind::SingleUse, true);
-    let sent = |digest: &str| LocateOrder {
+    let sent = |digest: &str| LocateRequest {
         idempotency: Some(Idempotency {
             key: "a".to_owned(),
             digest: digest.to_owned(),
         }),
-        ..order(Order::Accept { locate_id: id })
+        ..request(LocateCommand::Accept { locate_id: id })
     };
     assert!(matches!(life.take(&sent("1")), LocateDecision::Step(_)));
     assert!(matches!(life.take(&sent("1")), LocateDecision::Already(_)));
@@ -434,9 +434,9 @@ proptest! {
             let (shares, kind) = (amount.unsigned_abs() * 100, LocateKind::ALL[which % 3]);
             let decision = match act {
                 0 => { life.offer(shares, kind, which % 2 == 0); None }
-                1 | 2 => Some(life.take(&order(Order::Accept { locate_id }))),
-                3 => Some(life.take(&order(Order::Return { locate_id, shares: Some(amount * 50) }))),
-                4 => Some(life.take(&order(Order::Expire { locate_id }))),
+                1 | 2 => Some(life.take(&request(LocateCommand::Accept { locate_id }))),
+                3 => Some(life.take(&request(LocateCommand::Return { locate_id, shares: Some(amount * 50) }))),
+                4 => Some(life.take(&request(LocateCommand::Expire { locate_id }))),
                 5 => { life.desk.set_figure("GME", Ok(figure(amount * 200))); None }
                 7..=9 => {
                     let side = if act == 9 { Side::BuyToCover } else { Side::SellShort };
@@ -444,7 +444,7 @@ proptest! {
                     // Few ids, so that orders come again.
                     let wanted = OrderUse { order_id: (amount % 9).to_string(), side, state, shares: amount * 37 };
                     let before = life.desk.locate(locate_id).cloned();
-                    let decision = life.take(&order(Order::Use { locate_id, order: wanted }));
+                    let decision = life.take(&request(LocateCommand::Use { locate_id, order: wanted }));
                     if let (Some(before), Some(after)) = (before, life.desk.locate(locate_id)) {
                         prop_assert!(before.kind != LocateKind::SingleUse || after.used >= before.used);
                     }

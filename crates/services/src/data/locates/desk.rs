@@ -9,8 +9,8 @@ use jiff::civil::Date;
 use tokio_postgres::{GenericClient, Row};
 use uuid::Uuid;
 
-use super::order::{LocateOrder, Order, StoredLocate};
 use super::record::{At, Figure, LedgerStep, Locate};
+use super::request::{LocateCommand, LocateRequest, StoredLocate};
 use super::states::Reason;
 use crate::data::quotes::{RecordedQuote, quote_uuid};
 use crate::data::writer::Recorded;
@@ -77,7 +77,7 @@ impl Desk {
 
     pub(crate) async fn read(
         client: &impl GenericClient,
-        orders: &[&LocateOrder],
+        requests: &[&LocateRequest],
         terms: &DeskTerms<'_>,
     ) -> Result<Desk, tokio_postgres::Error> {
         let mut desk = Desk {
@@ -86,10 +86,10 @@ impl Desk {
             closed: terms.closed,
             ..Desk::new(&terms.calendar)
         };
-        desk.read_locates(client, orders).await?;
-        desk.read_made(client, orders).await?;
-        desk.read_uses(client, orders).await?;
-        desk.read_quotes(client, orders).await?;
+        desk.read_locates(client, requests).await?;
+        desk.read_made(client, requests).await?;
+        desk.read_uses(client, requests).await?;
+        desk.read_quotes(client, requests).await?;
         desk.read_heads(client).await?;
         desk.read_figures(client, terms.feeds).await?;
         Ok(desk)
@@ -114,9 +114,9 @@ impl Desk {
     async fn read_locates(
         &mut self,
         client: &impl GenericClient,
-        orders: &[&LocateOrder],
+        requests: &[&LocateRequest],
     ) -> Result<(), tokio_postgres::Error> {
-        let ids = texts(orders.iter().map(|order| order.order.locate_id()));
+        let ids = texts(requests.iter().map(|request| request.command.locate_id()));
         let sql = format!(
             "SELECT {STEP} FROM UNNEST($1::text[]) AS wanted (id) CROSS JOIN LATERAL \
                (SELECT * FROM locates WHERE locate_id = wanted.id::uuid ORDER BY sequence DESC LIMIT 1) AS newest \
@@ -131,11 +131,11 @@ impl Desk {
     async fn read_made(
         &mut self,
         client: &impl GenericClient,
-        orders: &[&LocateOrder],
+        requests: &[&LocateRequest],
     ) -> Result<(), tokio_postgres::Error> {
-        let named = orders.iter().filter_map(|order| {
-            let sent = order.idempotency.as_ref()?;
-            Some((order.client_id.clone()?, sent.key.clone()))
+        let named = requests.iter().filter_map(|request| {
+            let sent = request.idempotency.as_ref()?;
+            Some((request.client_id.clone()?, sent.key.clone()))
         });
         let (clients, keys): (Vec<String>, Vec<String>) = named.unzip();
         if clients.is_empty() {
@@ -154,12 +154,16 @@ impl Desk {
     async fn read_uses(
         &mut self,
         client: &impl GenericClient,
-        orders: &[&LocateOrder],
+        requests: &[&LocateRequest],
     ) -> Result<(), tokio_postgres::Error> {
-        let named = orders.iter().filter_map(|order| match &order.order {
-            Order::Use { locate_id, order } => Some((locate_id.to_string(), &order.order_id)),
-            _ => None,
-        });
+        let named = requests
+            .iter()
+            .filter_map(|request| match &request.command {
+                LocateCommand::Use { locate_id, order } => {
+                    Some((locate_id.to_string(), &order.order_id))
+                }
+                _ => None,
+            });
         let (ids, names): (Vec<String>, Vec<&String>) = named.unzip();
         if ids.is_empty() {
             return Ok(());
@@ -179,13 +183,15 @@ impl Desk {
     async fn read_quotes(
         &mut self,
         client: &impl GenericClient,
-        orders: &[&LocateOrder],
+        requests: &[&LocateRequest],
     ) -> Result<(), tokio_postgres::Error> {
-        let wanted = orders.iter().filter_map(|order| match &order.order {
-            Order::Offer { quote_id, .. } => Some(*quote_id),
-            Order::Accept { locate_id } => Some(self.locates.get(locate_id)?.quote_id),
-            _ => None,
-        });
+        let wanted = requests
+            .iter()
+            .filter_map(|request| match &request.command {
+                LocateCommand::Offer { quote_id, .. } => Some(*quote_id),
+                LocateCommand::Accept { locate_id } => Some(self.locates.get(locate_id)?.quote_id),
+                _ => None,
+            });
         let ids = texts(wanted);
         if ids.is_empty() {
             return Ok(());

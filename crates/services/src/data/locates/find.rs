@@ -6,8 +6,8 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::desk::{Desk, DeskTerms, steps};
-use super::order::StoredLocate;
 use super::record::Figure;
+use super::request::StoredLocate;
 use super::states::Reason;
 use crate::data::database::DatabaseError;
 use crate::domain::time::system_time;

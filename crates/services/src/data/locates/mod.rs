@@ -6,8 +6,8 @@
 mod decide;
 mod desk;
 mod find;
-mod order;
 mod record;
+mod request;
 mod states;
 mod sweep;
 pub(crate) mod verify;
@@ -17,11 +17,11 @@ pub(crate) use desk::{Desk, DeskTerms};
 pub(crate) use find::{
     LocateFilter, UseTotals, available, find_locates, find_uses, made_for, steps_of, use_totals,
 };
-pub(crate) use order::{
-    Idempotency, LocateDecision, LocateOrder, LocateOutcome, Order, OrderUse, Refusal,
+pub(crate) use record::Locate;
+pub(crate) use request::{
+    Idempotency, LocateCommand, LocateDecision, LocateOutcome, LocateRequest, OrderUse, Refusal,
     StoredLocate, UseRoom,
 };
-pub(crate) use record::Locate;
 pub(crate) use states::{LocateKind, Side, Status, UseState};
 pub(crate) use sweep::sweep;
 

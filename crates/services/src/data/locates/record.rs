@@ -8,7 +8,7 @@ use pricing::{Money, Rate};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-use super::order::{Idempotency, OrderUse, UseRoom};
+use super::request::{Idempotency, OrderUse, UseRoom};
 use super::states::{LocateKind, Reason, Side, Status, UseState};
 use crate::data::quotes::{Column, column};
 use crate::data::row::Value;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::order::{LocateOrder, LocateOutcome, Order};
+use super::request::{LocateCommand, LocateOutcome, LocateRequest};
 use crate::data::Record;
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
@@ -57,12 +57,12 @@ async fn look(
     let due = due(&*keeper.client()?, from, now).await?;
     let all = i64::try_from(due.len()).unwrap_or(AT_ONCE) < AT_ONCE;
     let ends = due.into_iter().map(|locate_id| {
-        record.locate(LocateOrder {
+        record.locate(LocateRequest {
             client_id: None,
             actor: "engine".to_owned(),
             request_id: String::new(),
             idempotency: None,
-            order: Order::Expire { locate_id },
+            command: LocateCommand::Expire { locate_id },
         })
     });
     let mut ended = true;

@@ -14,7 +14,7 @@ use super::open::Open;
 use super::serve::{Commit, Ended, hold_back_until_held};
 use super::{Recorded, Task, Work, WriteError, Writer, WriterConfig, log_number};
 use crate::data::locates::{
-    Desk, DeskTerms, Locate, LocateDecision, LocateOrder, LocateOutcome, Refusal, Status,
+    Desk, DeskTerms, Locate, LocateDecision, LocateOutcome, LocateRequest, Refusal, Status,
     StoredLocate, decide,
 };
 use crate::data::row::Rows;
@@ -26,24 +26,24 @@ const LOCK: &str = "SET LOCAL lock_timeout = '1s'; SET LOCAL idle_in_transaction
      SELECT pg_advisory_xact_lock(1651664193, 65536)";
 
 pub(crate) struct LocateWork {
-    order: LocateOrder,
+    request: LocateRequest,
     pub(super) reply: oneshot::Sender<Result<LocateOutcome, WriteError>>,
 }
 
 impl std::fmt::Debug for LocateWork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.order.fmt(f)
+        self.request.fmt(f)
     }
 }
 
 impl Writer {
     /// Takes a locate one step further, or says within the deadline that it could not.
-    pub(crate) async fn locate(&self, order: LocateOrder) -> Result<LocateOutcome, WriteError> {
+    pub(crate) async fn locate(&self, request: LocateRequest) -> Result<LocateOutcome, WriteError> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
         let (reply, replied) = oneshot::channel();
-        let work = Work::Locate(Box::new(LocateWork { order, reply }));
+        let work = Work::Locate(Box::new(LocateWork { request, reply }));
         self.works.try_send(work).map_err(|_| {
             WriteError::refused("database", "too many requests are waiting to be recorded")
         })?;
@@ -122,7 +122,7 @@ impl Task {
         let ran = tokio::select! {
             biased;
             ran = run(&self.config, open, &works, calendar, &mut made) => Some(ran),
-            _ = self.orders.changed() => None,
+            _ = self.control.changed() => None,
         };
         let outcome = match ran {
             None => Outcome::Lost("told to let go of the database".to_owned()),
@@ -226,7 +226,7 @@ async fn run(
         Some(unsettled) => unsettled.closed(&transaction, &calendar).await?,
         None => None,
     };
-    let orders: Vec<&LocateOrder> = works.iter().map(|work| &work.order).collect();
+    let requests: Vec<&LocateRequest> = works.iter().map(|work| &work.request).collect();
     let terms = DeskTerms {
         now_micros: now_micros(),
         lot: i64::from(config.locates.lot.get()),
@@ -234,10 +234,10 @@ async fn run(
         feeds: &config.market.feeds(),
         closed,
     };
-    let mut desk = Desk::read(&transaction, &orders, &terms).await?;
+    let mut desk = Desk::read(&transaction, &requests, &terms).await?;
     let mut batch = LocateBatch::default();
-    for order in orders {
-        let told = made.take(&mut desk, &mut open.chain, &mut batch, order);
+    for request in requests {
+        let told = made.take(&mut desk, &mut open.chain, &mut batch, request);
         made.told.push(told);
     }
     if made.sealed.is_empty() {
@@ -257,9 +257,9 @@ impl Made {
         desk: &mut Desk,
         chain: &mut audit::Chain,
         batch: &mut LocateBatch,
-        order: &LocateOrder,
+        request: &LocateRequest,
     ) -> Told {
-        let (locate, refusal) = match decide(desk, order) {
+        let (locate, refusal) = match decide(desk, request) {
             LocateDecision::Step(locate) => (*locate, None),
             LocateDecision::Ended(locate, refusal) => (*locate, Some(refusal)),
             LocateDecision::Already(stored) => return Told::Already(stored),

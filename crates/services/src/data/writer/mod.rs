@@ -155,7 +155,7 @@ enum Mode {
 
 /// What the writer was told last.
 #[derive(Debug, Clone)]
-struct Orders {
+struct WriterControl {
     mode: Mode,
     recovery: Option<RecoveryFact>,
     database: String,
@@ -175,7 +175,7 @@ struct Reopening {
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     works: mpsc::Sender<Work>,
-    orders: watch::Sender<Orders>,
+    control: watch::Sender<WriterControl>,
     state: watch::Receiver<WriterState>,
     tip: watch::Receiver<Option<Chain>>,
     /// Since when.
@@ -208,7 +208,7 @@ pub(crate) struct WriterConfig {
 struct Task {
     config: WriterConfig,
     works: mpsc::Receiver<Work>,
-    orders: watch::Receiver<Orders>,
+    control: watch::Receiver<WriterControl>,
     state: watch::Sender<WriterState>,
     tip: watch::Sender<Option<Chain>>,
     /// Since when locates of that moment's trade date are rejected, because a recovery may have lost grants of it.
@@ -225,19 +225,19 @@ struct Task {
 impl Writer {
     pub(crate) fn start(config: WriterConfig) -> (Writer, tokio::task::JoinHandle<()>) {
         let (works, waiting) = mpsc::channel(config.queue_max);
-        let first = Orders {
+        let first = WriterControl {
             mode: Mode::Run,
             recovery: config.recovery.clone(),
             database: config.database.clone(),
             reopening: None,
         };
-        let (orders, told) = watch::channel(first);
+        let (control, told) = watch::channel(first);
         let (state, seen) = watch::channel(WriterState::Starting);
         let (tip, tip_seen) = watch::channel(None);
         let (closed, closed_seen) = watch::channel(None);
         let writer = Writer {
             works,
-            orders,
+            control,
             state: seen,
             tip: tip_seen,
             closed: closed_seen,
@@ -250,7 +250,7 @@ impl Writer {
         let task = Task {
             config,
             works: waiting,
-            orders: told,
+            control: told,
             state,
             tip,
             closed,
@@ -354,7 +354,8 @@ impl Writer {
 
     /// Lets go of the database; whatever is being committed is answered "outcome unknown". Returns when it is so.
     pub(crate) async fn pause(&self) {
-        self.orders.send_modify(|orders| orders.mode = Mode::Pause);
+        self.control
+            .send_modify(|control| control.mode = Mode::Pause);
         let mut state = self.state.clone();
         let _ = state
             .wait_for(|state| matches!(state, WriterState::Paused | WriterState::Stopped))
@@ -363,9 +364,9 @@ impl Writer {
 
     /// Takes up the database again. With a fact, the next entry opens a new epoch.
     pub(crate) fn resume(&self, recovery: Option<RecoveryFact>) {
-        self.orders.send_modify(|orders| {
-            orders.mode = Mode::Run;
-            orders.recovery = recovery;
+        self.control.send_modify(|control| {
+            control.mode = Mode::Run;
+            control.recovery = recovery;
         });
     }
 
@@ -383,9 +384,9 @@ impl Writer {
             actor,
             answer: Mutex::new(Some(answer)),
         });
-        self.orders.send_modify(|orders| {
-            orders.mode = Mode::Run;
-            orders.reopening = Some(reopening);
+        self.control.send_modify(|control| {
+            control.mode = Mode::Run;
+            control.reopening = Some(reopening);
         });
         answered
             .await
@@ -393,11 +394,13 @@ impl Writer {
     }
 
     pub(crate) fn set_database(&self, database: String) {
-        self.orders.send_modify(|orders| orders.database = database);
+        self.control
+            .send_modify(|control| control.database = database);
     }
 
     pub(crate) fn stop(&self) {
-        self.orders.send_modify(|orders| orders.mode = Mode::Stop);
+        self.control
+            .send_modify(|control| control.mode = Mode::Stop);
     }
 }
 
@@ -408,22 +411,22 @@ impl Task {
     async fn run(mut self) {
         let mut retry = RETRY_FIRST;
         loop {
-            let orders = self.orders.borrow_and_update().clone();
+            let control = self.control.borrow_and_update().clone();
             let unused =
                 |fact: &RecoveryFact| Some(&fact.restore_id) != self.recovery_used.as_ref();
-            self.recovery = orders
+            self.recovery = control
                 .recovery
                 .clone()
                 .or(self.recovery.take())
                 .filter(unused);
-            match orders.mode {
+            match control.mode {
                 Mode::Stop => break,
                 Mode::Pause => self.idle(WriterState::Paused, None).await,
-                Mode::Run => match self.open(&orders).await {
+                Mode::Run => match self.open(&control).await {
                     Ok(session) => {
                         retry = RETRY_FIRST;
                         let ended = self.serve(session).await;
-                        if self.orders.borrow().mode != Mode::Stop {
+                        if self.control.borrow().mode != Mode::Stop {
                             // What comes back may be another timeline, on which the same position means something else.
                             self.config.heads.withdraw();
                         }
@@ -481,7 +484,7 @@ impl Task {
             };
             tokio::select! {
                 biased;
-                _ = self.orders.changed() => return,
+                _ = self.control.changed() => return,
                 work = self.works.recv() => match work {
                     Some(work) => work.refuse(&state),
                     None => return,

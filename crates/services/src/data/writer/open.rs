@@ -14,7 +14,7 @@ use super::openings::{Server, missing_entries, opened_epochs, write};
 use super::rows::{
     end_of, entries_from, entry_at, follow_from, judge_whole, log_number, verify_whole,
 };
-use super::{Orders, Recorded, Reopening, Task};
+use super::{Recorded, Reopening, Task, WriterControl};
 use crate::data::database::{DatabaseError, Session, connect, describe};
 use crate::data::schema::rights::{APPEND_ONLY as RECORDED, Rights};
 use crate::domain::known_log::Claim;
@@ -70,8 +70,8 @@ pub(super) const TABLE: &str = "audit_log";
 const LOCK_SPACE: i32 = 0x6272_6541;
 
 impl Task {
-    pub(super) async fn open(&mut self, ordered: &Orders) -> Result<Open, OpenError> {
-        let mut orders = self.orders.clone();
+    pub(super) async fn open(&mut self, ordered: &WriterControl) -> Result<Open, OpenError> {
+        let mut control = self.control.clone();
         let reopening = ordered.reopening.as_deref();
         // Once: whatever came of it, the next attempt is none.
         let answer = reopening.and_then(|reopening| {
@@ -83,7 +83,7 @@ impl Task {
         let reopening = reopening.filter(|_| answer.is_some());
         let opened = tokio::select! {
             biased;
-            _ = orders.changed() => Err(OpenError::Interrupted),
+            _ = control.changed() => Err(OpenError::Interrupted),
             opened = self.open_now(&ordered.database, reopening) => opened,
         };
         if let Some(answer) = answer {

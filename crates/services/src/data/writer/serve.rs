@@ -83,8 +83,8 @@ impl Task {
             };
             let first = tokio::select! {
                 biased;
-                _ = self.orders.changed() => {
-                    if self.orders.borrow().mode == Mode::Stop {
+                _ = self.control.changed() => {
+                    if self.control.borrow().mode == Mode::Stop {
                         self.offer_head(&open).await;
                     }
                     return Ended::Ordered;
@@ -126,7 +126,7 @@ impl Task {
         let looked = tokio::select! {
             biased;
             looked = looked => looked,
-            _ = self.orders.changed() => return Err(Ended::Lost("told to let go of the database".to_owned())),
+            _ = self.control.changed() => return Err(Ended::Lost("told to let go of the database".to_owned())),
         };
         match looked {
             Ok(None) => Ok(()),
@@ -208,7 +208,7 @@ impl Task {
         let outcome = tokio::select! {
             biased;
             outcome = committed => outcome,
-            _ = self.orders.changed() => Outcome::Lost("told to let go of the database".to_owned()),
+            _ = self.control.changed() => Outcome::Lost("told to let go of the database".to_owned()),
         };
         metrics::histogram!("bre_commit_seconds").record(began.elapsed().as_secs_f64());
         metrics::counter!("bre_commits_total").increment(1);
@@ -252,7 +252,7 @@ impl Task {
                     return Ok(());
                 }
             },
-            _ = self.orders.changed() => Outcome::Lost("told to let go of the database".to_owned()),
+            _ = self.control.changed() => Outcome::Lost("told to let go of the database".to_owned()),
         };
         let reopens = matches!(change, Change::LocatesReopened { .. });
         let commit = Commit::of(&sealed);
@@ -315,7 +315,7 @@ impl Task {
         let row = tokio::select! {
             biased;
             row = asked => row.map_err(|error| Ended::Lost(describe(&error)))?,
-            _ = self.orders.changed() => return Err(Ended::Lost("told to let go of the database".to_owned())),
+            _ = self.control.changed() => return Err(Ended::Lost("told to let go of the database".to_owned())),
         };
         open.standby = !row.get::<_, String>(0).trim().is_empty();
         Ok(open.standby)

@@ -11,14 +11,15 @@ use crate::market::BeyondCalendar;
 /// One step that somebody wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct LocateOrder {
+pub(crate) struct LocateRequest {
     /// Whose locates may be touched; `None`: the engine's own business.
     pub(crate) client_id: Option<String>,
     /// The API key's id, or `engine`.
     pub(crate) actor: String,
     pub(crate) request_id: String,
     pub(crate) idempotency: Option<Idempotency>,
-    pub(crate) order: Order,
+    #[serde(rename = "order")]
+    pub(crate) command: LocateCommand,
 }
 
 /// A client's own name for a request, and what the request was.
@@ -32,7 +33,7 @@ pub(crate) struct Idempotency {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Order {
+pub(crate) enum LocateCommand {
     Offer {
         locate_id: Uuid,
         quote_id: Uuid,
@@ -64,15 +65,15 @@ pub(crate) enum Order {
     },
 }
 
-impl Order {
+impl LocateCommand {
     pub(crate) fn locate_id(&self) -> Uuid {
         match self {
-            Order::Offer { locate_id, .. }
-            | Order::Accept { locate_id }
-            | Order::Decline { locate_id }
-            | Order::Return { locate_id, .. }
-            | Order::Use { locate_id, .. }
-            | Order::Expire { locate_id } => *locate_id,
+            LocateCommand::Offer { locate_id, .. }
+            | LocateCommand::Accept { locate_id }
+            | LocateCommand::Decline { locate_id }
+            | LocateCommand::Return { locate_id, .. }
+            | LocateCommand::Use { locate_id, .. }
+            | LocateCommand::Expire { locate_id } => *locate_id,
         }
     }
 }
