@@ -7,7 +7,7 @@ use std::time::Duration;
 use audit::{Fields, Kind};
 use serde::Serialize;
 
-use crate::data::{Change, Record};
+use crate::data::{AuditLog, Change};
 use crate::domain::time::{now_micros, rfc3339};
 
 /// What reading the settings again brought.
@@ -59,7 +59,7 @@ const TRIES: u32 = 300;
 
 /// The settings are in force already; their entry follows as soon as the record takes it. One whose outcome is unknown is
 /// written again: twice is better than not at all.
-pub(crate) async fn record(writer: Arc<dyn Record>, report: Arc<ReloadReport>, services: String) {
+pub(crate) async fn record(writer: Arc<dyn AuditLog>, report: Arc<ReloadReport>, services: String) {
     if report.changed.is_empty() {
         return;
     }

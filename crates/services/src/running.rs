@@ -19,7 +19,7 @@ use crate::cache::{Cache, Seal};
 use crate::calculation::Calculator;
 use crate::config::{DatabaseConfig, RequestsPerMinute, ServicesConfig};
 use crate::data::{
-    self, DatabaseError, Keeper, Record, SampleBook, SeedError, Writer, WriterState,
+    self, AuditLog, DatabaseError, Keeper, SampleBook, SeedError, Writer, WriterState,
 };
 use crate::domain::keys::{Role, Tier};
 use crate::domain::protection::RecoveryFact;
@@ -207,7 +207,7 @@ impl Services {
         if let Some(writer) = writer.clone() {
             // Feeds are asked where what they say is recorded.
             let keeper = Arc::clone(&gateway.keeper);
-            let record: Arc<dyn Record> = Arc::new(writer);
+            let record: Arc<dyn AuditLog> = Arc::new(writer);
             let sweep = data::sweep(Arc::clone(&keeper), Arc::clone(&record));
             background.push(tokio::spawn(sweep));
             let feeds = ask_feeds(keeper, record, feeds_changed.subscribe());
@@ -494,7 +494,11 @@ where
 }
 
 /// Begins anew when the settings change; what was being asked is dropped.
-async fn ask_feeds(keeper: Arc<Keeper>, record: Arc<dyn Record>, mut changed: watch::Receiver<()>) {
+async fn ask_feeds(
+    keeper: Arc<Keeper>,
+    record: Arc<dyn AuditLog>,
+    mut changed: watch::Receiver<()>,
+) {
     loop {
         let asking = async {
             data::poll(Arc::clone(&keeper), Arc::clone(&record)).await;

@@ -1,5 +1,5 @@
 //! The same server without its record, so that `make bench` can measure what the record costs. Everything before and after is the
-//! product's own: HTTP, key, limit, validation, market view, price, answer. Left out is what begins with [`Record::priced`]: the
+//! product's own: HTTP, key, limit, validation, market view, price, answer. Left out is what begins with [`AuditLog::priced`]: the
 //! entry's bytes, the row, the writer, the commit. It records nothing, so nothing but the benchmark may start it: no setting and no
 //! command of the engine leads here, and the tidy test holds the engine to that.
 
@@ -11,7 +11,7 @@ use pricing::Quote;
 use tokio::sync::watch;
 
 use crate::data::{
-    Change, LocateOutcome, LocateRequest, QuoteRecord, Record, Recorded, RecordedQuote, WriteError,
+    AuditLog, Change, LocateOutcome, LocateRequest, LogPosition, QuoteEntry, QuoteRow, WriteError,
     WriterState,
 };
 
@@ -29,8 +29,8 @@ impl UnrecordedAnswers {
         }
     }
 
-    fn next(&self) -> Recorded {
-        Recorded {
+    fn next(&self) -> LogPosition {
+        LogPosition {
             log: 1,
             epoch: 1,
             // As many digits as a real one.
@@ -44,20 +44,25 @@ fn refused<T: Send + 'static>() -> BoxFuture<'static, Result<T, WriteError>> {
     Box::pin(ready(Err(WriteError::refused("audit_log", why))))
 }
 
-impl Record for UnrecordedAnswers {
-    fn quote(&self, _: QuoteRecord) -> BoxFuture<'_, Result<Recorded, WriteError>> {
+impl AuditLog for UnrecordedAnswers {
+    fn quote(&self, _: QuoteRow) -> BoxFuture<'_, Result<LogPosition, WriteError>> {
         refused()
     }
 
     fn priced<'a>(
         &'a self,
-        _: &RecordedQuote,
+        _: &QuoteEntry,
         _: &Quote,
-    ) -> BoxFuture<'a, Result<Recorded, WriteError>> {
+    ) -> BoxFuture<'a, Result<LogPosition, WriteError>> {
         Box::pin(ready(Ok(self.next())))
     }
 
-    fn entry(&self, _: Kind, _: Fields, _: Change) -> BoxFuture<'_, Result<Recorded, WriteError>> {
+    fn entry(
+        &self,
+        _: Kind,
+        _: Fields,
+        _: Change,
+    ) -> BoxFuture<'_, Result<LogPosition, WriteError>> {
         refused()
     }
 

@@ -8,12 +8,12 @@ use tokio::task::JoinHandle;
 use crate::cache::{Cache, Seal};
 use crate::calculation::{Calculation, Calculator};
 use crate::config::{AuditConfig, ServicesConfig};
-use crate::data::{HeadKeeper, Record, Writer, WriterConfig};
+use crate::data::{AuditLog, HeadKeeper, Writer, WriterConfig};
 use crate::domain::protection::StreamHealth;
 use crate::error::ServiceError;
 use crate::market::{Market, MarketCache};
 use crate::public_log::PublicLog;
-use crate::remote::{Peer, Peers, RemoteCache, RemoteCalculation, RemoteRecord, WatchedPeer};
+use crate::remote::{Peer, Peers, RemoteAuditLog, RemoteCache, RemoteCalculation, WatchedPeer};
 use crate::secret::InternalSecret;
 use crate::service::Service;
 
@@ -30,7 +30,7 @@ pub(crate) struct Far {
 
 /// The record, and what is known of the stream that protects it.
 pub(crate) struct DataSide {
-    pub(crate) record: Arc<dyn Record>,
+    pub(crate) record: Arc<dyn AuditLog>,
     pub(crate) stream: Arc<dyn StreamHealth>,
     /// Where the log is written.
     pub(crate) local: Option<LocalData>,
@@ -122,7 +122,7 @@ impl DataSide {
             (Some(service), _) => {
                 let patience = config.settings.quote_deadline + HOP;
                 let (record, follow) =
-                    RemoteRecord::new(Arc::clone(service), patience, Arc::clone(seal));
+                    RemoteAuditLog::new(Arc::clone(service), patience, Arc::clone(seal));
                 let record = Arc::new(record);
                 Ok(DataSide {
                     stream: Arc::clone(&record) as Arc<dyn StreamHealth>,

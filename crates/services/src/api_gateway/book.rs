@@ -23,7 +23,7 @@ use crate::book::{
     Book, BookError, FILE_BYTES_MAX, Halt, HaltOnDrop, Lines, Summary, decode, decode_csv,
     is_parquet, price as price_book,
 };
-use crate::data::{Change, Recorded};
+use crate::data::{Change, LogPosition};
 use crate::domain::keys::Role;
 use crate::domain::time::rfc3339;
 use crate::peer::Connection;
@@ -269,7 +269,7 @@ async fn record(
     asker: &Asker,
     book: &Book,
     summary: &Summary,
-) -> Result<Recorded, ApiError> {
+) -> Result<LogPosition, ApiError> {
     let totals: Vec<String> = summary
         .totals
         .iter()
@@ -298,7 +298,7 @@ async fn record(
     Ok(writer.entry(Kind::BookPriced, fields, Change::None).await?)
 }
 
-fn respond(summary: &Summary, audit: &Recorded, answer: Answer) -> Response {
+fn respond(summary: &Summary, audit: &LogPosition, answer: Answer) -> Response {
     let stream = futures_util::stream::unfold(answer, |mut answer| async move {
         let Some(piece) = answer.sent.recv().await else {
             drop(answer.guard);

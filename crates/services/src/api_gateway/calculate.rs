@@ -14,7 +14,7 @@ use super::moment::AsOf;
 use super::parameters::Parameters;
 use super::rates::DataSource;
 use crate::calculation::QuoteRequest;
-use crate::data::{Recorded, RecordedQuote};
+use crate::data::{LogPosition, QuoteEntry};
 use crate::domain::identifiers::{CLIENT_RULE, TICKER_RULE, is_client_id, is_ticker};
 use crate::domain::position::{SHARES_MAX, SHARES_RULE, shares};
 use crate::domain::time::rfc3339;
@@ -38,7 +38,7 @@ pub(super) struct FeeAnswer {
     borrow_rate_used: pricing::Rate,
     quote_id: String,
     request_id: String,
-    audit: Recorded,
+    audit: LogPosition,
     ticker: String,
     /// Where the client called it by another name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,8 +167,8 @@ fn validate(
 }
 
 impl FeeAnswer {
-    pub(super) fn new(recorded: Recorded, quote: &RecordedQuote) -> FeeAnswer {
-        let RecordedQuote {
+    pub(super) fn new(recorded: LogPosition, quote: &QuoteEntry) -> FeeAnswer {
+        let QuoteEntry {
             facts,
             inputs,
             outputs,

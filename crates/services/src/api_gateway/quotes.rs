@@ -12,7 +12,7 @@ use super::errors::ApiError;
 use super::lists::{List, Page};
 use super::middleware::Caller;
 use super::parameters::Parameters;
-use crate::data::{Found, RecordedQuote, find_by_id, find_by_request, losses_in};
+use crate::data::{QuoteEntry, StoredQuote, find_by_id, find_by_request, losses_in};
 use crate::domain::identifiers::is_request_id;
 
 const BY_ID: &[&str] = &["id"];
@@ -25,8 +25,8 @@ pub(super) struct QuoteAnswer {
     recorded_at: String,
 }
 
-impl From<Found> for QuoteAnswer {
-    fn from(found: Found) -> QuoteAnswer {
+impl From<StoredQuote> for QuoteAnswer {
+    fn from(found: StoredQuote) -> QuoteAnswer {
         QuoteAnswer {
             fee: FeeAnswer::new(found.recorded, &found.quote),
             recorded_at: found.recorded_at,
@@ -43,7 +43,7 @@ pub(super) async fn by_id(
     Ok(Json(found.into()))
 }
 
-async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<Found, ApiError> {
+async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<StoredQuote, ApiError> {
     let id: Uuid = id
         .parse()
         .map_err(|_| ApiError::invalid("id", "path", "must be a quote's id", BY_ID))?;
@@ -83,7 +83,7 @@ pub(super) async fn explanation(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<ExplanationAnswer>, ApiError> {
-    let RecordedQuote {
+    let QuoteEntry {
         facts,
         inputs,
         outputs,

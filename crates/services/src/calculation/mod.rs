@@ -13,7 +13,9 @@ use pricing::{PricingError, QuoteInputs, RateInputs, Sourced, Worth};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::data::{DatabaseError, Keeper, QuoteFacts, Record, Recorded, RecordedQuote, WriteError};
+use crate::data::{
+    AuditLog, DatabaseError, Keeper, LogPosition, QuoteEntry, QuoteFacts, WriteError,
+};
 use crate::domain::moment::Moment;
 use crate::domain::position::Position;
 use crate::domain::time::{as_micros, now_micros, rfc3339};
@@ -115,8 +117,8 @@ pub(crate) struct QuoteRequest {
 /// A quote whose entry is durable.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PricedQuote {
-    pub(crate) recorded: Recorded,
-    pub(crate) quote: RecordedQuote,
+    pub(crate) recorded: LogPosition,
+    pub(crate) quote: QuoteEntry,
 }
 
 /// A ticker's rate right now.
@@ -187,7 +189,7 @@ pub(crate) struct Calculator {
     pub(crate) market: Arc<Market>,
     /// Knows the past.
     pub(crate) keeper: Arc<Keeper>,
-    pub(crate) writer: Arc<dyn Record>,
+    pub(crate) writer: Arc<dyn AuditLog>,
     pub(crate) quote_valid: Duration,
 }
 
@@ -216,7 +218,7 @@ impl Calculator {
             requested_ticker: Some(request.ticker).filter(|asked| **asked != *inputs.ticker),
             known_at: at.moment.map(|moment| rfc3339(moment.known_at_micros)),
         };
-        let record = RecordedQuote::new(facts, inputs, &quote);
+        let record = QuoteEntry::new(facts, inputs, &quote);
         let recorded = self.writer.priced(&record, &quote).await?;
         Ok(PricedQuote {
             recorded,

@@ -1,5 +1,6 @@
 //! What is kept: the schema, the market data, the API keys, the record of every quote. The only module that knows SQL.
 
+mod audit_log;
 mod calendar;
 mod cell;
 mod configured;
@@ -16,18 +17,18 @@ mod past;
 mod placed;
 mod quotes;
 mod reading;
-mod record;
-mod recorded;
 mod row;
 mod schema;
 mod seed;
 mod stocks;
+mod stored_quotes;
 mod tables;
 mod terms;
 mod verify;
 mod verifying;
 mod writer;
 
+pub(crate) use audit_log::{AuditLog, Inclusion};
 pub use configured::{ConfigurationChange, configuration_changes};
 pub use database::DatabaseError;
 pub(crate) use database::{Session, connect, describe};
@@ -52,14 +53,13 @@ pub(crate) use migrations::migrate;
 pub use newest::RATES as NEWEST_RATES;
 pub use openings::{opened_with, openings, periods};
 pub use placed::{Place, places};
-pub(crate) use quotes::{QuoteFacts, QuoteRecord, RecordedQuote};
+pub(crate) use quotes::{QuoteEntry, QuoteFacts, QuoteRow};
 pub(crate) use reading::keys as read_keys;
-pub(crate) use record::{Inclusion, Record};
-pub(crate) use recorded::{Found, find_by_id, find_by_request};
 pub use schema::{Finding, SchemaReport, check_schema};
 pub(crate) use seed::{SAMPLE, seed};
 pub use seed::{SampleBook, SeedError};
 pub(crate) use stocks::{StockTerms, minimum_rates};
+pub(crate) use stored_quotes::{StoredQuote, find_by_id, find_by_request};
 pub(crate) use tables::is_own_field;
 pub use tables::{CoverageStart, Difference, TablesReport};
 pub(crate) use terms::read_terms;
@@ -68,4 +68,4 @@ pub(crate) use verifying::Verifying;
 pub(crate) use writer::{
     Change, HeadKeeper, LOG_DAMAGED, Writer, WriterConfig, entries_from, entries_of,
 };
-pub use writer::{Recorded, WriteError, WriterState};
+pub use writer::{LogPosition, WriteError, WriterState};

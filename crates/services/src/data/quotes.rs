@@ -27,7 +27,7 @@ const RATE: &str = "numeric(20,8)";
 const MONEY: &str = "numeric(20,4)";
 
 /// What people search and sum by; the entry's bytes hold everything. Without the entry's own place and time (log, epoch, position,
-/// recorded_at), which come first in the table. In the order of [`RecordedQuote::values`].
+/// recorded_at), which come first in the table. In the order of [`QuoteEntry::values`].
 pub(crate) const COLUMNS: &[Column] = &[
     column("quote_id", "uuid"),
     column("request_id", "text"),
@@ -69,7 +69,7 @@ pub(crate) struct QuoteFacts {
 
 /// The outputs as they are read back from an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RecordedOutputs {
+pub(crate) struct QuoteOutputs {
     pub(crate) total_fee: pricing::Money,
     pub(crate) borrow_cost: pricing::Money,
     pub(crate) markup: pricing::Money,
@@ -84,10 +84,10 @@ pub(crate) struct RecordedOutputs {
     pub(crate) fallback: Vec<String>,
 }
 
-impl From<Outputs> for RecordedOutputs {
-    fn from(outputs: Outputs) -> RecordedOutputs {
+impl From<Outputs> for QuoteOutputs {
+    fn from(outputs: Outputs) -> QuoteOutputs {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        RecordedOutputs {
+        QuoteOutputs {
             total_fee: outputs.total_fee,
             borrow_cost: outputs.borrow_cost,
             markup: outputs.markup,
@@ -106,7 +106,7 @@ impl From<Outputs> for RecordedOutputs {
 
 /// A quote ready to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct QuoteRecord {
+pub(crate) struct QuoteRow {
     pub(crate) fields: EncodedFields,
     /// What `audit_log` repeats of them: [`REPEATED`].
     pub(crate) repeated: Columns,
@@ -131,16 +131,16 @@ pub(crate) fn repeated<'a>(field: impl Fn(&str) -> Option<&'a str>) -> [Value<'a
 
 /// A quote read back from its entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RecordedQuote {
+pub(crate) struct QuoteEntry {
     pub(crate) facts: QuoteFacts,
     pub(crate) inputs: QuoteInputs,
-    pub(crate) outputs: RecordedOutputs,
+    pub(crate) outputs: QuoteOutputs,
 }
 
-impl QuoteRecord {
+impl QuoteRow {
     /// As it arrives from another service: only what can be read back, and priced again to the same outputs, is written.
-    pub(crate) fn from_fields(fields: Fields) -> Result<QuoteRecord, String> {
-        let quote = RecordedQuote::read(&fields)?;
+    pub(crate) fn from_fields(fields: Fields) -> Result<QuoteRow, String> {
+        let quote = QuoteEntry::read(&fields)?;
         if quote_uuid(&quote.facts.quote_id).is_none() {
             return Err("its quote_id is not a UUID in the usual form".to_owned());
         }
@@ -156,9 +156,9 @@ impl QuoteRecord {
     }
 }
 
-impl RecordedQuote {
-    pub(crate) fn new(facts: QuoteFacts, inputs: QuoteInputs, quote: &Quote) -> RecordedQuote {
-        RecordedQuote {
+impl QuoteEntry {
+    pub(crate) fn new(facts: QuoteFacts, inputs: QuoteInputs, quote: &Quote) -> QuoteEntry {
+        QuoteEntry {
             facts,
             inputs,
             outputs: quote.outputs().into(),
@@ -166,8 +166,8 @@ impl RecordedQuote {
     }
 
     /// What is written of it. `priced`: the same that this was made from.
-    pub(crate) fn record(&self, priced: &Quote) -> Result<QuoteRecord, EntryError> {
-        let RecordedQuote { facts, inputs, .. } = self;
+    pub(crate) fn record(&self, priced: &Quote) -> Result<QuoteRow, EntryError> {
+        let QuoteEntry { facts, inputs, .. } = self;
         let mut fields = EncodedFields::with_capacity(FIELD_BYTES);
         fields.push("client_id", &facts.client_id)?;
         fields.push("engine_version", &facts.engine_version)?;
@@ -185,8 +185,8 @@ impl RecordedQuote {
         Ok(self.with_columns(fields))
     }
 
-    fn with_columns(&self, mut fields: EncodedFields) -> QuoteRecord {
-        let RecordedQuote { facts, inputs, .. } = self;
+    fn with_columns(&self, mut fields: EncodedFields) -> QuoteRow {
+        let QuoteEntry { facts, inputs, .. } = self;
         // Here, where many requests are at work at once, and not in the one writer.
         fields.pack();
         let repeated = repeated(|name| match name {
@@ -196,14 +196,14 @@ impl RecordedQuote {
             "quote_id" => Some(&facts.quote_id),
             _ => None,
         });
-        QuoteRecord {
+        QuoteRow {
             repeated: Columns::new(repeated, REPEATED_BYTES),
             row: Columns::new(self.values(), ROW_BYTES),
             fields,
         }
     }
 
-    pub(crate) fn read(fields: &Fields) -> Result<RecordedQuote, String> {
+    pub(crate) fn read(fields: &Fields) -> Result<QuoteEntry, String> {
         let text = |name: &str| {
             fields
                 .get(name)
@@ -223,7 +223,7 @@ impl RecordedQuote {
             .map_err(|error| format!("its inputs cannot be read: {error}"))?;
         let outputs = serde_json::from_str(text("outputs")?)
             .map_err(|error| format!("its outputs cannot be read: {error}"))?;
-        Ok(RecordedQuote {
+        Ok(QuoteEntry {
             facts,
             inputs,
             outputs,
@@ -232,7 +232,7 @@ impl RecordedQuote {
 
     /// Of [`COLUMNS`], for writing and for comparing alike.
     pub(crate) fn values(&self) -> [Value<'_>; COLUMNS.len()] {
-        let RecordedQuote {
+        let QuoteEntry {
             facts,
             inputs,
             outputs,

@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 use super::cell::Cell;
 use super::database::{DatabaseError, describe};
 use super::locates;
-use super::quotes::{COLUMNS, REPEATED, RecordedQuote, repeated};
+use super::quotes::{COLUMNS, QuoteEntry, REPEATED, repeated};
 use super::row::Value;
 use super::schema::{self, SchemaReport};
 use super::tables::{Followed, TablesReport};
@@ -341,7 +341,7 @@ fn compare(entry: &Entry, row: &Row) -> Result<(bool, bool, bool), String> {
     }
     if is_quote {
         same(&"quotes.recorded_at", ENTRY_COLUMNS + 1, &recorded_at)?;
-        let expected = RecordedQuote::read(&entry.fields)?;
+        let expected = QuoteEntry::read(&entry.fields)?;
         for (index, (column, expected)) in COLUMNS.iter().zip(expected.values()).enumerate() {
             let cell = Cell::of(row, ENTRY_COLUMNS + PLACE_COLUMNS + index)?;
             cell.compare(&format_args!("quotes.{}", column.name), &expected)?;

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::{Host, answer, read};
-use crate::data::{LocateRequest, QuoteRecord, WriteError};
+use crate::data::{LocateRequest, QuoteRow, WriteError};
 use crate::remote::{RecordEntry, RecordQuote, WriteFailure};
 
 pub(super) async fn quote(State(host): State<Host>, body: Body) -> Response {
@@ -16,7 +16,7 @@ pub(super) async fn quote(State(host): State<Host>, body: Body) -> Response {
         Err(response) => return *response,
     };
     let fields: Fields = request.fields.into_iter().collect();
-    let recorded = match QuoteRecord::from_fields(fields) {
+    let recorded = match QuoteRow::from_fields(fields) {
         Ok(quote) => host.gateway.calculator.writer.quote(quote).await,
         Err(why) => Err(WriteError::refused("data-service", why)),
     };

@@ -16,7 +16,7 @@ use super::wire::{QuoteFailure, RecordEntry, RecordQuote, WriteFailure};
 use crate::cache::{CachedMarket, Seal};
 use crate::calculation::{Calculation, PricedQuote, QuoteError, QuoteRequest};
 use crate::data::{
-    Change, FeedState, Inclusion, LocateOutcome, LocateRequest, QuoteRecord, Record, Recorded,
+    AuditLog, Change, FeedState, Inclusion, LocateOutcome, LocateRequest, LogPosition, QuoteRow,
     WriteError, WriterState,
 };
 use crate::domain::keys::StoredKey;
@@ -77,20 +77,20 @@ impl Calculation for RemoteCalculation {
 
 /// A data-service elsewhere.
 #[derive(Debug)]
-pub(crate) struct RemoteRecord {
+pub(crate) struct RemoteAuditLog {
     service: Arc<WatchedPeer>,
     seen: watch::Receiver<PeerReport>,
     state: watch::Receiver<WriterState>,
     patience: Duration,
 }
 
-impl RemoteRecord {
+impl RemoteAuditLog {
     /// With the task that follows what is seen of the service.
     pub(crate) fn new(
         service: Arc<WatchedPeer>,
         patience: Duration,
         seal: Arc<Seal>,
-    ) -> (RemoteRecord, tokio::task::JoinHandle<()>) {
+    ) -> (RemoteAuditLog, tokio::task::JoinHandle<()>) {
         let (told, state) = watch::channel(WriterState::Starting);
         let mut looks = service.seen();
         let follow = tokio::spawn(async move {
@@ -108,7 +108,7 @@ impl RemoteRecord {
             }
         });
         let seen = service.seen();
-        let record = RemoteRecord {
+        let record = RemoteAuditLog {
             service,
             seen,
             state,
@@ -135,8 +135,8 @@ impl RemoteRecord {
     }
 }
 
-impl Record for RemoteRecord {
-    fn quote(&self, quote: QuoteRecord) -> BoxFuture<'_, Result<Recorded, WriteError>> {
+impl AuditLog for RemoteAuditLog {
+    fn quote(&self, quote: QuoteRow) -> BoxFuture<'_, Result<LogPosition, WriteError>> {
         Box::pin(async move {
             let id = quote.fields.get("request_id").map(ToOwned::to_owned);
             let request = RecordQuote {
@@ -152,7 +152,7 @@ impl Record for RemoteRecord {
         kind: Kind,
         fields: Fields,
         change: Change,
-    ) -> BoxFuture<'_, Result<Recorded, WriteError>> {
+    ) -> BoxFuture<'_, Result<LogPosition, WriteError>> {
         Box::pin(async move {
             if matches!(change, Change::Feed(_)) {
                 let why = "feeds are loaded where the data-service runs";
@@ -219,7 +219,7 @@ impl Record for RemoteRecord {
     }
 }
 
-impl StreamHealth for RemoteRecord {
+impl StreamHealth for RemoteAuditLog {
     fn jobs(&self) -> Vec<JobReport> {
         data_state(&self.seen.borrow())
             .map(|state| state.jobs)
@@ -302,7 +302,7 @@ mod tests {
     use crate::service::Service;
 
     /// What a record becomes when the service at the other end answers with these bytes and hangs up; `None`: it stays silent.
-    async fn outcome(answer: Option<&'static str>) -> Result<Recorded, WriteError> {
+    async fn outcome(answer: Option<&'static str>) -> Result<LogPosition, WriteError> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
@@ -319,12 +319,12 @@ mod tests {
         recorded
     }
 
-    async fn ask(url: &str) -> Result<Recorded, WriteError> {
+    async fn ask(url: &str) -> Result<LogPosition, WriteError> {
         let secret = InternalSecret::new("0123456789abcdef0123456789abcdef").unwrap();
         let peer = Peer::new(Service::DataService, url, &secret).unwrap();
         let watched = Arc::new(WatchedPeer::new(peer));
         let seal = Arc::new(Seal::new(b"a secret", None));
-        let (record, follow) = RemoteRecord::new(watched, Duration::from_millis(200), seal);
+        let (record, follow) = RemoteAuditLog::new(watched, Duration::from_millis(200), seal);
         let request = RecordQuote {
             fields: Default::default(),
         };
@@ -335,7 +335,7 @@ mod tests {
         recorded
     }
 
-    fn part_of(outcome: &Result<Recorded, WriteError>) -> (&'static str, &'static str) {
+    fn part_of(outcome: &Result<LogPosition, WriteError>) -> (&'static str, &'static str) {
         match outcome {
             Ok(_) => ("recorded", ""),
             Err(WriteError::Refused { part, .. }) => ("refused", part),

@@ -1,5 +1,5 @@
 //! Services in other processes, as one process sees them: calls over internal HTTP, how they do, and the boundaries
-//! (`Calculation`, `Record`, `MarketCache`) over it. What such a call meets on its other side is in `internal`.
+//! (`Calculation`, `AuditLog`, `MarketCache`) over it. What such a call meets on its other side is in `internal`.
 
 mod boundaries;
 mod client;
@@ -7,7 +7,7 @@ pub(crate) mod paths;
 mod peers;
 mod wire;
 
-pub(crate) use boundaries::{DataState, RemoteCache, RemoteCalculation, RemoteRecord};
+pub(crate) use boundaries::{DataState, RemoteAuditLog, RemoteCache, RemoteCalculation};
 pub(crate) use client::Peer;
 pub(crate) use peers::{Peers, WatchedPeer};
 pub(crate) use wire::{QuoteFailure, RecordEntry, RecordQuote, WriteFailure};

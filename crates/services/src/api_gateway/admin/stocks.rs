@@ -14,7 +14,7 @@ use super::super::middleware::Caller;
 use super::super::parameters::Parameters;
 use super::by;
 use crate::data::{
-    Change, MINIMUM_RULE, MOMENT_RULE, Recorded, StockTerms, minimum, minimum_rates, moment,
+    Change, LogPosition, MINIMUM_RULE, MOMENT_RULE, StockTerms, minimum, minimum_rates, moment,
 };
 use crate::domain::identifiers::{TICKER_RULE, is_ticker};
 use crate::domain::time::{now_micros, rfc3339};
@@ -46,7 +46,7 @@ pub(in super::super) struct MinimumSet {
     ticker: String,
     #[serde(flatten)]
     set: RatePeriod,
-    audit: Recorded,
+    audit: LogPosition,
 }
 
 #[derive(Debug, Serialize)]

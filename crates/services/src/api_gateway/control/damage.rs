@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Gateway;
 use super::super::errors::ApiError;
-use crate::data::Recorded;
+use crate::data::LogPosition;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,7 +21,7 @@ struct ReopenRequest {
 #[derive(Serialize)]
 pub(super) struct ReopenAnswer {
     status: &'static str,
-    audit: Recorded,
+    audit: LogPosition,
 }
 
 const CHARS_MAX: usize = 1000;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Gateway;
 use super::super::errors::ApiError;
-use crate::data::{Change, Recorded, is_own_field};
+use crate::data::{Change, LogPosition, is_own_field};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +23,7 @@ struct EntryRequest {
 #[derive(Serialize)]
 pub(super) struct EntryAnswer {
     status: &'static str,
-    audit: Recorded,
+    audit: LogPosition,
 }
 
 /// What the command line may record; the rest this engine records itself.

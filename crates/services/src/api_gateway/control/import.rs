@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::parameters::Parameters;
-use crate::data::{Accept, ImportReport, IntakeError, KINDS, Parcel, Recorded, take};
+use crate::data::{Accept, ImportReport, IntakeError, KINDS, LogPosition, Parcel, take};
 
 const PARAMETERS: &[&str] = &[
     "kind",
@@ -32,7 +32,7 @@ pub(super) struct ImportAnswer {
     pub(super) status: &'static str,
     #[serde(flatten)]
     pub(super) report: ImportReport,
-    pub(super) audit: Recorded,
+    pub(super) audit: LogPosition,
 }
 
 pub(super) async fn import(

@@ -23,8 +23,8 @@ use super::errors::ApiError;
 use super::middleware::{Caller, RequestId};
 use super::parameters::Parameters;
 use crate::data::{
-    Idempotency, Locate, LocateCommand, LocateOutcome, LocateRequest, OrderUse, Recorded, Refusal,
-    StoredLocate, UseRoom, WriteError,
+    Idempotency, Locate, LocateCommand, LocateOutcome, LocateRequest, LogPosition, OrderUse,
+    Refusal, StoredLocate, UseRoom, WriteError,
 };
 use crate::domain::time::rfc3339;
 
@@ -72,7 +72,7 @@ pub(super) struct LocateAnswer {
     request_id: String,
     sequence: i32,
     recorded_at: String,
-    audit: Recorded,
+    audit: LogPosition,
 }
 
 /// A locate's shares by what they are for: what may be sold short, what orders hold, what was sold.

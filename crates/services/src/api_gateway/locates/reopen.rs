@@ -11,12 +11,12 @@ use super::super::Gateway;
 use super::super::admin::by;
 use super::super::errors::ApiError;
 use super::super::middleware::Caller;
-use crate::data::{Change, Recorded};
+use crate::data::{Change, LogPosition};
 
 #[derive(Debug, Serialize)]
 pub(in super::super) struct Reopened {
     status: &'static str,
-    audit: Recorded,
+    audit: LogPosition,
 }
 
 pub(in super::super) async fn reopen(

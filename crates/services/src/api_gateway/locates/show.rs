@@ -8,7 +8,7 @@ use super::super::Gateway;
 use super::super::errors::ApiError;
 use super::super::middleware::Caller;
 use super::{LocateAnswer, locate_id};
-use crate::data::{Recorded, StoredLocate, steps_of};
+use crate::data::{LogPosition, StoredLocate, steps_of};
 use crate::domain::time::rfc3339;
 
 #[derive(Debug, Serialize)]
@@ -31,7 +31,7 @@ struct Step {
     actor: String,
     request_id: String,
     recorded_at: String,
-    audit: Recorded,
+    audit: LogPosition,
 }
 
 impl From<&StoredLocate> for Step {

@@ -10,7 +10,7 @@ use super::super::lists::{List, Page};
 use super::super::middleware::Caller;
 use super::super::parameters::Parameters;
 use super::{OrderAnswer, Room, is_key, locate_id};
-use crate::data::{Recorded, StoredLocate, find_uses, steps_of};
+use crate::data::{LogPosition, StoredLocate, find_uses, steps_of};
 use crate::domain::time::rfc3339;
 
 #[derive(Debug, Serialize)]
@@ -24,7 +24,7 @@ pub(in super::super) struct UseOf {
     request_id: String,
     actor: String,
     recorded_at: String,
-    audit: Recorded,
+    audit: LogPosition,
 }
 
 impl UseOf {

@@ -7,10 +7,10 @@ use tokio_postgres::Client;
 use super::intake::enter;
 use super::load::FeedLoad;
 use super::{FeedError, ImportReport, IntakeError, RateRow, VolatilityRow, eight_decimals};
+use crate::data::audit_log::AuditLog;
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
-use crate::data::record::Record;
-use crate::data::writer::Recorded;
+use crate::data::writer::LogPosition;
 use crate::domain::digits::decimal;
 use crate::domain::time::{micros, rfc3339};
 
@@ -73,12 +73,12 @@ ORDER BY h.valid_at DESC, h.known_at DESC LIMIT 1";
 /// Believes the held figure of `source` for `subject`, in the name of whoever has looked; on the record.
 pub(crate) async fn accept_held(
     keeper: &Keeper,
-    record: &dyn Record,
+    record: &dyn AuditLog,
     source: &str,
     subject: &str,
     by: Option<&str>,
     now: Timestamp,
-) -> Result<(ImportReport, Recorded), IntakeError> {
+) -> Result<(ImportReport, LogPosition), IntakeError> {
     let client = keeper.client()?;
     let load = read(&client, source, subject, now)
         .await?

@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use super::insert::FeedRefusal;
 use super::load::refusal_fields;
 use super::{Accept, Delivery, FeedError, FeedLoad, ImportReport, known, prepare};
+use crate::data::audit_log::AuditLog;
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
 use crate::data::reading;
-use crate::data::record::Record;
-use crate::data::writer::{Change, Recorded, WriteError};
+use crate::data::writer::{Change, LogPosition, WriteError};
 use crate::domain::time::now_micros;
 
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +45,9 @@ pub(crate) struct Parcel {
 /// Takes a parcel, or says why not; either is on the record.
 pub(crate) async fn take(
     keeper: &Keeper,
-    record: &dyn Record,
+    record: &dyn AuditLog,
     parcel: Parcel,
-) -> Result<(ImportReport, Recorded), IntakeError> {
+) -> Result<(ImportReport, LogPosition), IntakeError> {
     let client = keeper.client()?;
     let aliases = reading::aliases(&client, None).await?;
     let brokers = keeper.brokers();
@@ -113,10 +113,10 @@ pub(crate) async fn take(
 
 /// Records a load with its rows.
 pub(super) async fn enter(
-    record: &dyn Record,
+    record: &dyn AuditLog,
     load: FeedLoad,
     by: Option<&str>,
-) -> Result<Recorded, WriteError> {
+) -> Result<LogPosition, WriteError> {
     let mut fields = load.fields();
     if let Some(by) = by {
         fields.set("by", by);
@@ -146,7 +146,7 @@ pub(super) struct Refused<'a> {
 /// Records that something was refused. When that cannot be recorded either, the log line is what is left.
 pub(super) async fn refuse(
     keeper: &Keeper,
-    record: &dyn Record,
+    record: &dyn AuditLog,
     refused: &Refused<'_>,
     error: &FeedError,
 ) {

@@ -8,7 +8,7 @@ use super::desk::Desk;
 use super::record::{At, Figure, LedgerStep, Locate, LocateFee};
 use super::request::{LocateCommand, LocateDecision, LocateRequest, OrderUse, Refusal};
 use super::states::{LocateKind, Reason, Side, Status, UseState};
-use crate::data::quotes::{RecordedQuote, quote_uuid};
+use crate::data::quotes::{QuoteEntry, quote_uuid};
 
 type Decided = Result<LocateDecision, Refusal>;
 
@@ -397,7 +397,7 @@ fn quote_of<'a>(
     desk: &'a Desk,
     id: Uuid,
     client_id: Option<&str>,
-) -> Result<&'a RecordedQuote, Refusal> {
+) -> Result<&'a QuoteEntry, Refusal> {
     desk.quote(id)
         .filter(|quote| client_id.is_none_or(|client| client == quote.facts.client_id))
         .filter(|quote| quote_uuid(&quote.facts.quote_id) == Some(id))
@@ -405,7 +405,7 @@ fn quote_of<'a>(
 }
 
 /// What so many of the quoted shares cost: priced again from the quote's own inputs, for their part of the position.
-fn fee_for(quote: &RecordedQuote, shares: i64, quoted: i64) -> Result<LocateFee, Refusal> {
+fn fee_for(quote: &QuoteEntry, shares: i64, quoted: i64) -> Result<LocateFee, Refusal> {
     let outputs = &quote.outputs;
     let mut fee = LocateFee {
         shares,

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::data::locates::request::{Idempotency, StoredLocate, UseRoom};
 use crate::data::quotes::QuoteFacts;
-use crate::data::writer::Recorded;
+use crate::data::writer::LogPosition;
 use crate::domain::time::rfc3339;
 use crate::market::Calendar;
 
@@ -17,7 +17,7 @@ use crate::market::Calendar;
 const MONDAY: i64 = 1_795_446_000_000_000;
 const HOUR: i64 = 3_600_000_000;
 
-fn quote(id: Uuid, shares: u64, now: i64) -> RecordedQuote {
+fn quote(id: Uuid, shares: u64, now: i64) -> QuoteEntry {
     let none = |text: &str| Sourced::new(text.parse().unwrap(), "test", None);
     let inputs = QuoteInputs {
         ticker: "GME".into(),
@@ -50,7 +50,7 @@ fn quote(id: Uuid, shares: u64, now: i64) -> RecordedQuote {
         requested_ticker: None,
         known_at: None,
     };
-    RecordedQuote::new(facts, inputs, &priced)
+    QuoteEntry::new(facts, inputs, &priced)
 }
 
 fn figure(available: i64) -> Figure {
@@ -97,7 +97,7 @@ impl Life {
             let locate = (**locate).clone();
             assert_eq!(Locate::read(&locate.fields().unwrap()).unwrap(), locate);
             self.desk.note(&StoredLocate {
-                recorded: Recorded {
+                recorded: LogPosition {
                     log: 0,
                     epoch: 1,
                     position: 1,

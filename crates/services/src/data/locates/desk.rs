@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::record::{At, Figure, LedgerStep, Locate};
 use super::request::{LocateCommand, LocateRequest, StoredLocate};
 use super::states::Reason;
-use crate::data::quotes::{RecordedQuote, quote_uuid};
-use crate::data::writer::Recorded;
+use crate::data::quotes::{QuoteEntry, quote_uuid};
+use crate::data::writer::LogPosition;
 use crate::domain::time::micros;
 use crate::market::{Calendar, FeedSettings};
 
@@ -28,7 +28,7 @@ pub(crate) struct Desk {
     made: HashMap<(String, String), StoredLocate>,
     /// By locate and the client's order.
     uses: HashMap<(Uuid, String), Vec<StoredLocate>>,
-    quotes: HashMap<Uuid, RecordedQuote>,
+    quotes: HashMap<Uuid, QuoteEntry>,
     used: HashSet<Uuid>,
     heads: HashMap<(String, Date), LedgerStep>,
     figures: HashMap<String, Result<Figure, Reason>>,
@@ -201,7 +201,7 @@ impl Desk {
         for row in client.query(sql, &[&ids]).await? {
             let quote = Entry::parse(&audit::expand(row.get(0)))
                 .ok()
-                .and_then(|entry| RecordedQuote::read(&entry.fields).ok());
+                .and_then(|entry| QuoteEntry::read(&entry.fields).ok());
             let Some(quote) = quote else {
                 tracing::error!("a recorded quote is damaged; run `bre verify audit`");
                 continue;
@@ -354,7 +354,7 @@ impl Desk {
         self.locates.get(&id)
     }
 
-    pub(super) fn quote(&self, id: Uuid) -> Option<&RecordedQuote> {
+    pub(super) fn quote(&self, id: Uuid) -> Option<&QuoteEntry> {
         self.quotes.get(&id)
     }
 
@@ -363,7 +363,7 @@ impl Desk {
     }
 
     /// Its rate, or the index that it was priced with, is contradicted by something newer.
-    pub(super) fn is_unconfirmed(&self, quote: &RecordedQuote) -> bool {
+    pub(super) fn is_unconfirmed(&self, quote: &QuoteEntry) -> bool {
         let inputs = &quote.inputs;
         let rate = (
             inputs.ticker.to_string(),
@@ -407,7 +407,7 @@ impl Desk {
             .insert((ticker.to_owned(), source.to_owned()));
     }
 
-    pub(super) fn set_quote(&mut self, id: Uuid, quote: RecordedQuote) {
+    pub(super) fn set_quote(&mut self, id: Uuid, quote: QuoteEntry) {
         self.quotes.insert(id, quote);
     }
 }
@@ -463,7 +463,7 @@ pub(super) fn steps(rows: Vec<Row>) -> impl Iterator<Item = StoredLocate> {
             .and_then(|entry| Locate::read(&entry.fields));
         match read {
             Ok(locate) => Some(StoredLocate {
-                recorded: Recorded {
+                recorded: LogPosition {
                     log: row.get::<_, i16>(0).cast_unsigned(),
                     epoch: row.get::<_, i32>(1).cast_unsigned(),
                     position: row.get::<_, i64>(2).cast_unsigned(),

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::record::Locate;
 use super::states::{LocateKind, Side, Status, UseState};
-use crate::data::writer::Recorded;
+use crate::data::writer::LogPosition;
 use crate::market::BeyondCalendar;
 
 /// One step that somebody wants.
@@ -92,7 +92,7 @@ pub(crate) struct OrderUse {
 /// A step as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredLocate {
-    pub(crate) recorded: Recorded,
+    pub(crate) recorded: LogPosition,
     pub(crate) recorded_at_micros: i64,
     pub(crate) locate: Locate,
 }

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::request::{LocateCommand, LocateOutcome, LocateRequest};
-use crate::data::Record;
+use crate::data::AuditLog;
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
 use crate::domain::time::{as_micros, now_micros, system_time};
@@ -27,7 +27,7 @@ SELECT locate_id::text FROM locates AS l WHERE status = 'filled' AND order_id IS
 LIMIT $3";
 
 /// Runs where the log is written, until it is dropped.
-pub(crate) async fn sweep(keeper: Arc<Keeper>, record: Arc<dyn Record>) {
+pub(crate) async fn sweep(keeper: Arc<Keeper>, record: Arc<dyn AuditLog>) {
     // The first look goes through all of history, once.
     let mut from = i64::MIN;
     let mut every = tokio::time::interval(EVERY);
@@ -47,7 +47,7 @@ pub(crate) async fn sweep(keeper: Arc<Keeper>, record: Arc<dyn Record>) {
 /// Whether everything that was due has been ended.
 async fn look(
     keeper: &Keeper,
-    record: &Arc<dyn Record>,
+    record: &Arc<dyn AuditLog>,
     from: i64,
     now: i64,
 ) -> Result<bool, DatabaseError> {

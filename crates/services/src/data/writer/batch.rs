@@ -9,7 +9,7 @@ use tokio_postgres::{GenericClient, Statement};
 use super::open::Open;
 use super::rows::log_number;
 use crate::data::database::{Session, describe};
-use crate::data::quotes::{QuoteRecord, repeated};
+use crate::data::quotes::{QuoteRow, repeated};
 use crate::data::row::{Columns, RowWriter, Rows, Value};
 
 /// What became of a commit.
@@ -77,7 +77,7 @@ impl Batch {
         &mut self,
         chain: &mut Chain,
         at_micros: i64,
-        quote: &QuoteRecord,
+        quote: &QuoteRow,
     ) -> Result<Placed, ChainError> {
         let place = place_of(chain.log(), chain.epoch(), chain.position() + 1, at_micros);
         let placed = self.entries.row(|row| {

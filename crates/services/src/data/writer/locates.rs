@@ -12,7 +12,7 @@ use tokio_postgres::{GenericClient, Statement, Transaction};
 use super::batch::{Batch, Outcome, outcome, own_session, place};
 use super::open::Open;
 use super::serve::{Commit, Ended, hold_back_until_held};
-use super::{Recorded, Task, Work, WriteError, Writer, WriterConfig, log_number};
+use super::{LogPosition, Task, Work, WriteError, Writer, WriterConfig, log_number};
 use crate::data::locates::{
     Desk, DeskTerms, Locate, LocateDecision, LocateOutcome, LocateRequest, Refusal, Status,
     StoredLocate, decide,
@@ -277,7 +277,7 @@ impl Made {
             Err(error) => return Told::Failed(error),
         };
         let stored = StoredLocate {
-            recorded: Recorded {
+            recorded: LogPosition {
                 log: sealed.entry.log,
                 epoch: sealed.entry.epoch,
                 position: sealed.entry.position,

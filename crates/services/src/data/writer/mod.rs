@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use locates::LocateWork;
 
 use crate::data::locates::LocateSettings;
-use crate::data::quotes::QuoteRecord;
+use crate::data::quotes::QuoteRow;
 use crate::domain::protection::{RecoveryFact, StreamHealth};
 use crate::market::Market;
 
@@ -106,20 +106,20 @@ pub(crate) const LOG_DAMAGED: &str = "log_damaged";
 
 /// The place of an entry that is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Recorded {
+pub struct LogPosition {
     pub log: u16,
     pub epoch: u32,
     pub position: u64,
 }
 
 /// Who waits for an entry.
-type Reply = oneshot::Sender<Result<Recorded, WriteError>>;
+type Reply = oneshot::Sender<Result<LogPosition, WriteError>>;
 
 /// What is to be recorded, and who waits for it.
 #[derive(Debug)]
 enum Work {
     /// An entry and its row in `quotes`.
-    Quote { quote: QuoteRecord, reply: Reply },
+    Quote { quote: QuoteRow, reply: Reply },
     /// An entry, with a change to other tables in the same transaction.
     Entry(EntryWork),
     /// A step of a locate, if one is due to it.
@@ -168,7 +168,7 @@ struct Reopening {
     why: String,
     actor: String,
     /// Taken once.
-    answer: Mutex<Option<oneshot::Sender<Result<Recorded, String>>>>,
+    answer: Mutex<Option<oneshot::Sender<Result<LogPosition, String>>>>,
 }
 
 /// What callers hold.
@@ -281,7 +281,7 @@ impl Writer {
     }
 
     /// Records a quote, or says within the deadline that it could not.
-    pub(crate) async fn quote(&self, quote: QuoteRecord) -> Result<Recorded, WriteError> {
+    pub(crate) async fn quote(&self, quote: QuoteRow) -> Result<LogPosition, WriteError> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
@@ -303,7 +303,7 @@ impl Writer {
         kind: Kind,
         fields: Fields,
         change: Change,
-    ) -> Result<Recorded, WriteError> {
+    ) -> Result<LogPosition, WriteError> {
         let refused = WriterState::refusal;
         if !self.state.borrow().is_serving() {
             return Err(refused(&self.state.borrow()));
@@ -371,7 +371,7 @@ impl Writer {
     }
 
     /// Lets writing go on after damage: a new epoch says what is missing, why, and who said so. Returns the opening's place.
-    pub(crate) async fn reopen(&self, why: String, actor: String) -> Result<Recorded, String> {
+    pub(crate) async fn reopen(&self, why: String, actor: String) -> Result<LogPosition, String> {
         if !matches!(self.state(), WriterState::Refusing { .. }) {
             return Err(format!(
                 "nothing stands against the audit log: {}",

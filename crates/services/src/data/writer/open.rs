@@ -14,7 +14,7 @@ use super::openings::{Server, missing_entries, opened_epochs, write};
 use super::rows::{
     end_of, entries_from, entry_at, follow_from, judge_whole, log_number, verify_whole,
 };
-use super::{Recorded, Reopening, Task, WriterControl};
+use super::{LogPosition, Reopening, Task, WriterControl};
 use crate::data::database::{DatabaseError, Session, connect, describe};
 use crate::data::schema::rights::{APPEND_ONLY as RECORDED, Rights};
 use crate::domain::known_log::Claim;
@@ -88,7 +88,7 @@ impl Task {
         };
         if let Some(answer) = answer {
             drop(answer.send(match &opened {
-                Ok(open) => Ok(Recorded {
+                Ok(open) => Ok(LogPosition {
                     log: open.chain.log(),
                     epoch: open.chain.epoch(),
                     position: open.chain.position(),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::batch::{Batch, Outcome, outcome};
 use super::open::Open;
 use super::{
-    Change, EntryWork, Mode, Recorded, Reply, Task, Work, WriteError, WriterConfig, WriterState,
+    Change, EntryWork, LogPosition, Mode, Reply, Task, Work, WriteError, WriterConfig, WriterState,
 };
 use crate::data::database::describe;
 use crate::data::tables::{Statement, is_own_field};
@@ -54,7 +54,7 @@ impl Commit {
     /// Replies to those who wait for its entries, in their order.
     fn reply(&self, replies: Vec<Reply>, certain: &Result<(), WriteError>) {
         for (placed, reply) in self.placed.iter().zip(replies) {
-            let recorded = Recorded {
+            let recorded = LogPosition {
                 log: placed.log,
                 epoch: placed.epoch,
                 position: placed.position,

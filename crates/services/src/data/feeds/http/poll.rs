@@ -17,10 +17,10 @@ use super::answers;
 use super::breaker::Rules;
 use super::client::{Ask, CallError, FeedClient};
 use super::name::{Name, encoded, name_of, tickers_of};
+use crate::data::audit_log::AuditLog;
 use crate::data::database::DatabaseError;
 use crate::data::keeper::Keeper;
 use crate::data::reading;
-use crate::data::record::Record;
 use crate::data::writer::{Change, WriteError};
 use crate::market::{FeedSettings, HttpSettings};
 
@@ -53,7 +53,7 @@ enum PollError {
 
 struct Poller {
     keeper: Arc<Keeper>,
-    record: Arc<dyn Record>,
+    record: Arc<dyn AuditLog>,
     client: FeedClient,
     settings: HttpSettings,
     /// What was recorded last, and when, of feeds that are not rates.
@@ -107,7 +107,7 @@ enum Asked {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Asks every feed that the settings name, for as long as it is not dropped.
-pub(crate) async fn run(keeper: Arc<Keeper>, record: Arc<dyn Record>) {
+pub(crate) async fn run(keeper: Arc<Keeper>, record: Arc<dyn AuditLog>) {
     loop {
         let feeds = keeper.market.feeds();
         // Dropped together with its loops when the settings have changed.
@@ -123,7 +123,7 @@ pub(crate) async fn run(keeper: Arc<Keeper>, record: Arc<dyn Record>) {
     }
 }
 
-fn start(keeper: &Arc<Keeper>, record: &Arc<dyn Record>, feeds: &FeedSettings) -> JoinSet<()> {
+fn start(keeper: &Arc<Keeper>, record: &Arc<dyn AuditLog>, feeds: &FeedSettings) -> JoinSet<()> {
     let all = [
         ("seclend", &feeds.seclend, SECLEND, Asked::Rates),
         ("volatility", &feeds.volatility, SMALL, Asked::Volatility),

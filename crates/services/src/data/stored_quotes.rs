@@ -4,16 +4,16 @@ use audit::Entry;
 use tokio_postgres::{Client, Row};
 
 use super::database::DatabaseError;
-use super::quotes::RecordedQuote;
-use super::writer::Recorded;
+use super::quotes::QuoteEntry;
+use super::writer::LogPosition;
 use crate::domain::time::{micros, rfc3339};
 
 /// A quote as it stands in the log.
 #[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) recorded: Recorded,
+pub(crate) struct StoredQuote {
+    pub(crate) recorded: LogPosition,
     pub(crate) recorded_at: String,
-    pub(crate) quote: RecordedQuote,
+    pub(crate) quote: QuoteEntry,
 }
 
 const SELECT: &str = "SELECT a.log, a.epoch, a.position, a.recorded_at, a.canonical FROM quotes AS q \
@@ -23,7 +23,7 @@ pub(crate) async fn find_by_id(
     client: &Client,
     client_id: &str,
     quote_id: &str,
-) -> Result<Option<Found>, DatabaseError> {
+) -> Result<Option<StoredQuote>, DatabaseError> {
     let sql = format!("{SELECT} q.quote_id = $2::text::uuid");
     let row = client
         .query_opt(&sql, &[&client_id, &quote_id])
@@ -39,7 +39,7 @@ pub(crate) async fn find_by_request(
     request_id: &str,
     skip: i64,
     limit: i64,
-) -> Result<(Vec<Found>, i64), DatabaseError> {
+) -> Result<(Vec<StoredQuote>, i64), DatabaseError> {
     let failed = DatabaseError::query("reading quotes");
     let sql = format!("{SELECT} q.request_id = $2 ORDER BY a.position OFFSET $3 LIMIT $4");
     let rows = client
@@ -55,20 +55,20 @@ pub(crate) async fn find_by_request(
     Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
 }
 
-fn read(row: &Row) -> Result<Found, DatabaseError> {
+fn read(row: &Row) -> Result<StoredQuote, DatabaseError> {
     let damaged = |detail: String| DatabaseError::Query {
         what: "a recorded quote is damaged",
         detail,
     };
     let entry =
         Entry::parse(&audit::expand(row.get(4))).map_err(|error| damaged(error.to_string()))?;
-    Ok(Found {
-        recorded: Recorded {
+    Ok(StoredQuote {
+        recorded: LogPosition {
             log: row.get::<_, i16>(0).cast_unsigned(),
             epoch: row.get::<_, i32>(1).cast_unsigned(),
             position: row.get::<_, i64>(2).cast_unsigned(),
         },
         recorded_at: rfc3339(micros(row.get(3))),
-        quote: RecordedQuote::read(&entry.fields).map_err(damaged)?,
+        quote: QuoteEntry::read(&entry.fields).map_err(damaged)?,
     })
 }

@@ -1,4 +1,4 @@
-//! The boundary in front of the record: whoever has something to record calls [`Record`], whether the writer of the log runs in
+//! The boundary in front of the record: whoever has something to record calls [`AuditLog`], whether the writer of the log runs in
 //! this process or in a data-service elsewhere.
 
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::feeds::FeedState;
 use super::locates::{LocateOutcome, LocateRequest};
-use super::quotes::{QuoteRecord, RecordedQuote};
-use super::writer::{Change, Recorded, WriteError, Writer, WriterState};
+use super::quotes::{QuoteEntry, QuoteRow};
+use super::writer::{Change, LogPosition, WriteError, Writer, WriterState};
 
 /// Where an entry is in the published tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,16 +24,16 @@ pub(crate) enum Inclusion {
 }
 
 /// Takes what is to be recorded.
-pub(crate) trait Record: Send + Sync + std::fmt::Debug {
+pub(crate) trait AuditLog: Send + Sync + std::fmt::Debug {
     /// Returns when the quote is durable, or says within a deadline what is known.
-    fn quote(&self, quote: QuoteRecord) -> BoxFuture<'_, Result<Recorded, WriteError>>;
+    fn quote(&self, quote: QuoteRow) -> BoxFuture<'_, Result<LogPosition, WriteError>>;
 
     /// The same for one that was just priced; its record is made here.
     fn priced<'a>(
         &'a self,
-        quote: &RecordedQuote,
+        quote: &QuoteEntry,
         priced: &Quote,
-    ) -> BoxFuture<'a, Result<Recorded, WriteError>> {
+    ) -> BoxFuture<'a, Result<LogPosition, WriteError>> {
         match quote.record(priced) {
             Ok(record) => self.quote(record),
             Err(error) => {
@@ -49,7 +49,7 @@ pub(crate) trait Record: Send + Sync + std::fmt::Debug {
         kind: Kind,
         fields: Fields,
         change: Change,
-    ) -> BoxFuture<'_, Result<Recorded, WriteError>>;
+    ) -> BoxFuture<'_, Result<LogPosition, WriteError>>;
 
     /// Takes a locate one step further, and returns when the step is durable.
     fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<LocateOutcome, WriteError>>;
@@ -57,7 +57,7 @@ pub(crate) trait Record: Send + Sync + std::fmt::Debug {
     /// Why a locate would be refused, as far as is known here.
     fn refusal(&self) -> Option<WriteError>;
 
-    /// Whether [`Record::refusal`] is the truth of this moment rather than of the last look.
+    /// Whether [`AuditLog::refusal`] is the truth of this moment rather than of the last look.
     fn knows_at_once(&self) -> bool;
 
     fn state(&self) -> WriterState;
@@ -78,7 +78,7 @@ pub(crate) trait Record: Send + Sync + std::fmt::Debug {
     }
 
     /// Lets writing go on after damage; where the log is written only.
-    fn reopen(&self, _why: String, _actor: String) -> BoxFuture<'_, Result<Recorded, String>> {
+    fn reopen(&self, _why: String, _actor: String) -> BoxFuture<'_, Result<LogPosition, String>> {
         let elsewhere = "the log is written in another process: ask there".to_owned();
         Box::pin(std::future::ready(Err(elsewhere)))
     }
@@ -89,8 +89,8 @@ pub(crate) trait Record: Send + Sync + std::fmt::Debug {
     }
 }
 
-impl Record for Writer {
-    fn quote(&self, quote: QuoteRecord) -> BoxFuture<'_, Result<Recorded, WriteError>> {
+impl AuditLog for Writer {
+    fn quote(&self, quote: QuoteRow) -> BoxFuture<'_, Result<LogPosition, WriteError>> {
         Box::pin(Writer::quote(self, quote))
     }
 
@@ -99,7 +99,7 @@ impl Record for Writer {
         kind: Kind,
         fields: Fields,
         change: Change,
-    ) -> BoxFuture<'_, Result<Recorded, WriteError>> {
+    ) -> BoxFuture<'_, Result<LogPosition, WriteError>> {
         Box::pin(Writer::entry(self, kind, fields, change))
     }
 
@@ -131,7 +131,7 @@ impl Record for Writer {
         Writer::closed(self)
     }
 
-    fn reopen(&self, why: String, actor: String) -> BoxFuture<'_, Result<Recorded, String>> {
+    fn reopen(&self, why: String, actor: String) -> BoxFuture<'_, Result<LogPosition, String>> {
         Box::pin(Writer::reopen(self, why, actor))
     }
 }
