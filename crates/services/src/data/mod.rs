@@ -43,7 +43,7 @@ pub use feeds::{FeedError, ImportReport, check_feed};
 pub(crate) use keeper::Keeper;
 pub use locates::LocateSettings;
 pub(crate) use locates::{
-    DeskTerms, Idempotency, Locate, LocateCommand, LocateFilter, LocateKind, LocateOutcome,
+    DecisionContext, Idempotency, Locate, LocateCommand, LocateFilter, LocateKind, LocateOutcome,
     LocateRequest, OrderUse, Refusal, Side, Status, StoredLocate, UseRoom, UseState, UseTotals,
     available, find_locates, find_uses, made_for, steps_of, sweep, use_totals,
 };

@@ -13,7 +13,7 @@ use super::super::errors::ApiError;
 use super::super::middleware::Caller;
 use super::super::parameters::Parameters;
 use super::{Room, locate_id};
-use crate::data::{DeskTerms, UseTotals, available, steps_of, use_totals};
+use crate::data::{DecisionContext, UseTotals, available, steps_of, use_totals};
 use crate::domain::identifiers::{TICKER_RULE, is_ticker};
 use crate::domain::time::{now_micros, rfc3339};
 
@@ -169,7 +169,7 @@ pub(in super::super) async fn show(
     let inputs = inputs.map_err(|error| ApiError::from_quote_error(error, ""))?;
     let calendar = gateway.calendar()?;
     let trade_date = calendar.trade_date(now)?;
-    let terms = DeskTerms {
+    let terms = DecisionContext {
         now_micros: now,
         lot: 1,
         calendar,

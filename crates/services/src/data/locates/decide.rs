@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use pricing::PositionValue;
 use uuid::Uuid;
 
-use super::desk::Desk;
+use super::locate_state::LocateState;
 use super::record::{At, Figure, LedgerStep, Locate, LocateFee};
 use super::request::{LocateCommand, LocateDecision, LocateRequest, OrderUse, Refusal};
 use super::states::{LocateKind, Reason, Side, Status, UseState};
@@ -15,9 +15,9 @@ type Decided = Result<LocateDecision, Refusal>;
 /// The actor on record for transitions that expiry causes.
 const ENGINE: &str = "engine";
 
-pub(crate) fn decide(desk: &Desk, request: &LocateRequest) -> LocateDecision {
+pub(crate) fn decide(state: &LocateState, request: &LocateRequest) -> LocateDecision {
     if let Some(sent) = &request.idempotency
-        && let Some(made) = desk.made_for(request.client_id.as_deref(), &sent.key)
+        && let Some(made) = state.made_for(request.client_id.as_deref(), &sent.key)
     {
         let digest = made.locate.idempotency.as_ref().map(|first| &first.digest);
         return match digest == Some(&sent.digest) {
@@ -26,17 +26,17 @@ pub(crate) fn decide(desk: &Desk, request: &LocateRequest) -> LocateDecision {
         };
     }
     let decided = match &request.command {
-        LocateCommand::Offer { .. } => offer(desk, request),
-        LocateCommand::Accept { locate_id } => accept(desk, request, *locate_id),
-        LocateCommand::Decline { locate_id } => decline(desk, request, *locate_id),
+        LocateCommand::Offer { .. } => offer(state, request),
+        LocateCommand::Accept { locate_id } => accept(state, request, *locate_id),
+        LocateCommand::Decline { locate_id } => decline(state, request, *locate_id),
         LocateCommand::Return { locate_id, shares } => {
-            give_back(desk, request, *locate_id, *shares)
+            give_back(state, request, *locate_id, *shares)
         }
         LocateCommand::Use {
             locate_id,
             order: wanted,
-        } => use_shares(desk, request, *locate_id, wanted),
-        LocateCommand::Expire { locate_id } => expire(desk, *locate_id),
+        } => use_shares(state, request, *locate_id, wanted),
+        LocateCommand::Expire { locate_id } => expire(state, *locate_id),
     };
     decided.unwrap_or_else(LocateDecision::Refused)
 }
@@ -45,7 +45,7 @@ fn step(locate: Locate) -> Decided {
     Ok(LocateDecision::Step(Box::new(locate)))
 }
 
-fn offer(desk: &Desk, request: &LocateRequest) -> Decided {
+fn offer(state: &LocateState, request: &LocateRequest) -> Decided {
     let LocateCommand::Offer {
         locate_id,
         quote_id,
@@ -57,15 +57,15 @@ fn offer(desk: &Desk, request: &LocateRequest) -> Decided {
     else {
         return Err(Refusal::NoQuote);
     };
-    let quote = quote_of(desk, *quote_id, request.client_id.as_deref())?;
+    let quote = quote_of(state, *quote_id, request.client_id.as_deref())?;
     if quote.facts.known_at.is_some() {
         return Err(Refusal::QuotePast);
     }
-    if desk.is_used(quote_id) {
+    if state.is_used(quote_id) {
         return Err(Refusal::QuoteUsed);
     }
     let quote_expires: Timestamp = quote.facts.expires_at.parse().unwrap_or(Timestamp::MIN);
-    if quote_expires.as_microsecond() <= desk.now_micros {
+    if quote_expires.as_microsecond() <= state.now_micros {
         return Err(Refusal::QuoteExpired);
     }
     let priced = quote.inputs.per_share.map(|priced| priced.shares);
@@ -79,11 +79,11 @@ fn offer(desk: &Desk, request: &LocateRequest) -> Decided {
         (Some(shares), _) | (None, Some(shares)) => Ok(shares),
         (None, None) => Err(Refusal::QuoteShares(None)),
     }?;
-    if shares <= 0 || shares % desk.lot != 0 {
-        return Err(Refusal::NotLots(desk.lot));
+    if shares <= 0 || shares % state.lot != 0 {
+        return Err(Refusal::NotLots(state.lot));
     }
-    let calendar = &desk.calendar;
-    let trade_date = calendar.trade_date(desk.now_micros)?;
+    let calendar = &state.calendar;
+    let trade_date = calendar.trade_date(state.now_micros)?;
     let session_end = calendar.session_end(trade_date);
     let expires = match kind {
         LocateKind::PreBorrow => {
@@ -111,7 +111,7 @@ fn offer(desk: &Desk, request: &LocateRequest) -> Decided {
         used: 0,
         all_or_none: *all_or_none,
         limit_rate: *limit_rate,
-        lot: desk.lot,
+        lot: state.lot,
         borrow_rate: quote.outputs.borrow_rate,
         loan_days: quote.inputs.loan_days,
         fee: fee_for(quote, shares, shares)?,
@@ -125,11 +125,11 @@ fn offer(desk: &Desk, request: &LocateRequest) -> Decided {
         order: None,
         idempotency: request.idempotency.clone(),
     };
-    let room = room_for(desk, &locate);
+    let room = room_for(state, &locate);
     locate.availability = room.figure.cloned();
     if limit_rate.is_some_and(|limit| locate.borrow_rate > limit) {
         locate.reject(Reason::RateAboveLimit);
-    } else if desk.is_unconfirmed(quote) {
+    } else if state.is_unconfirmed(quote) {
         locate.reject(Reason::RateUnconfirmed);
     } else if let Err(reason) = room.shares {
         locate.reject(reason);
@@ -137,25 +137,25 @@ fn offer(desk: &Desk, request: &LocateRequest) -> Decided {
     step(locate)
 }
 
-fn accept(desk: &Desk, request: &LocateRequest, locate_id: Uuid) -> Decided {
-    let before = locate_of(desk, locate_id, request.client_id.as_deref())?;
-    if let Some(ended) = ended(desk, before, Status::Offered)? {
+fn accept(state: &LocateState, request: &LocateRequest, locate_id: Uuid) -> Decided {
+    let before = locate_of(state, locate_id, request.client_id.as_deref())?;
+    if let Some(ended) = ended(state, before, Status::Offered)? {
         return Ok(ended);
     }
     let mut locate = next(before, request);
-    let room = room_for(desk, before);
+    let room = room_for(state, before);
     locate.availability = room.figure.cloned();
     match (room.shares, room.figure) {
         (Ok(granted), Some(figure)) => {
-            let quote = quote_of(desk, before.quote_id, None)?;
-            if desk.is_unconfirmed(quote) {
+            let quote = quote_of(state, before.quote_id, None)?;
+            if state.is_unconfirmed(quote) {
                 locate.reject(Reason::RateUnconfirmed);
                 return step(locate);
             }
             locate.status = Status::Filled;
             locate.granted = granted;
             locate.fee = fee_for(quote, granted, before.shares)?;
-            locate.step = Some(desk.granted(before, granted, figure));
+            locate.step = Some(state.granted(before, granted, figure));
         }
         (Err(reason), _) => locate.reject(reason),
         (Ok(_), None) => locate.reject(Reason::AvailabilityUnknown),
@@ -163,9 +163,9 @@ fn accept(desk: &Desk, request: &LocateRequest, locate_id: Uuid) -> Decided {
     step(locate)
 }
 
-fn decline(desk: &Desk, request: &LocateRequest, locate_id: Uuid) -> Decided {
-    let before = locate_of(desk, locate_id, request.client_id.as_deref())?;
-    if let Some(ended) = ended(desk, before, Status::Offered)? {
+fn decline(state: &LocateState, request: &LocateRequest, locate_id: Uuid) -> Decided {
+    let before = locate_of(state, locate_id, request.client_id.as_deref())?;
+    if let Some(ended) = ended(state, before, Status::Offered)? {
         return Ok(ended);
     }
     step(Locate {
@@ -175,13 +175,13 @@ fn decline(desk: &Desk, request: &LocateRequest, locate_id: Uuid) -> Decided {
 }
 
 fn give_back(
-    desk: &Desk,
+    state: &LocateState,
     request: &LocateRequest,
     locate_id: Uuid,
     shares: Option<i64>,
 ) -> Decided {
-    let before = locate_of(desk, locate_id, request.client_id.as_deref())?;
-    if let Some(ended) = ended(desk, before, Status::Filled)? {
+    let before = locate_of(state, locate_id, request.client_id.as_deref())?;
+    if let Some(ended) = ended(state, before, Status::Filled)? {
         return Ok(ended);
     }
     let (held, available) = (before.held(), before.room().available);
@@ -198,14 +198,19 @@ fn give_back(
         locate.status = Status::Cancelled;
         locate.reason = Some(Reason::AllReturned);
     }
-    locate.step = desk.credited(before, shares);
+    locate.step = state.credited(before, shares);
     step(locate)
 }
 
 /// Idempotent by the order's id: what it did before is answered again, also when the locate has ended since.
-fn use_shares(desk: &Desk, request: &LocateRequest, locate_id: Uuid, wanted: &OrderUse) -> Decided {
-    let before = locate_of(desk, locate_id, request.client_id.as_deref())?;
-    let done = desk.uses_of(locate_id, &wanted.order_id);
+fn use_shares(
+    state: &LocateState,
+    request: &LocateRequest,
+    locate_id: Uuid,
+    wanted: &OrderUse,
+) -> Decided {
+    let before = locate_of(state, locate_id, request.client_id.as_deref())?;
+    let done = state.uses_of(locate_id, &wanted.order_id);
     let same = done
         .iter()
         .find(|done| done.locate.order.as_ref() == Some(wanted));
@@ -222,7 +227,7 @@ fn use_shares(desk: &Desk, request: &LocateRequest, locate_id: Uuid, wanted: &Or
         },
         _ => return Err(Refusal::OrderReused),
     };
-    if let Some(ended) = ended(desk, before, Status::Filled)? {
+    if let Some(ended) = ended(state, before, Status::Filled)? {
         return Ok(ended);
     }
     let room = before.room();
@@ -255,17 +260,21 @@ fn use_shares(desk: &Desk, request: &LocateRequest, locate_id: Uuid, wanted: &Or
     step(locate)
 }
 
-fn expire(desk: &Desk, locate_id: Uuid) -> Decided {
-    let before = locate_of(desk, locate_id, None)?;
-    match time_out(desk, before) {
+fn expire(state: &LocateState, locate_id: Uuid) -> Decided {
+    let before = locate_of(state, locate_id, None)?;
+    match time_out(state, before) {
         Some(ended) => step(ended),
         None => Err(Refusal::NotOpen(before.status)),
     }
 }
 
 /// `Some`: time was quicker. An error: it is not what it has to be.
-fn ended(desk: &Desk, before: &Locate, wanted: Status) -> Result<Option<LocateDecision>, Refusal> {
-    if let Some(ended) = time_out(desk, before) {
+fn ended(
+    state: &LocateState,
+    before: &Locate,
+    wanted: Status,
+) -> Result<Option<LocateDecision>, Refusal> {
+    if let Some(ended) = time_out(state, before) {
         return Ok(Some(LocateDecision::Ended(
             Box::new(ended),
             Refusal::Expired,
@@ -279,14 +288,14 @@ fn ended(desk: &Desk, before: &Locate, wanted: Status) -> Result<Option<LocateDe
 }
 
 /// The step that is due, if one is. What was not given back is credited.
-fn time_out(desk: &Desk, before: &Locate) -> Option<Locate> {
+fn time_out(state: &LocateState, before: &Locate) -> Option<Locate> {
     let (due, reason) = match (before.status, before.kind) {
         (Status::Offered, _) => (before.offer_expires_at, Reason::OfferLapsed),
         (Status::Filled, LocateKind::PreBorrow) => (before.expires_at, Reason::LoanEnded),
         (Status::Filled, _) => (before.expires_at, Reason::TradeDateEnded),
         _ => return None,
     };
-    if desk.now_micros < due.0 {
+    if state.now_micros < due.0 {
         return None;
     }
     Some(Locate {
@@ -297,7 +306,7 @@ fn time_out(desk: &Desk, before: &Locate) -> Option<Locate> {
         request_id: String::new(),
         engine: crate::domain::VERSION.to_owned(),
         availability: None,
-        step: desk.credited(before, before.held()),
+        step: state.credited(before, before.held()),
         order: None,
         idempotency: None,
         ..before.clone()
@@ -332,8 +341,8 @@ struct Room<'a> {
     figure: Option<&'a Figure>,
 }
 
-fn room_for<'a>(desk: &'a Desk, locate: &Locate) -> Room<'a> {
-    let figure = match desk.figure(&locate.ticker) {
+fn room_for<'a>(state: &'a LocateState, locate: &Locate) -> Room<'a> {
+    let figure = match state.figure(&locate.ticker) {
         Ok(figure) => figure,
         Err(reason) => {
             return Room {
@@ -342,11 +351,11 @@ fn room_for<'a>(desk: &'a Desk, locate: &Locate) -> Room<'a> {
             };
         }
     };
-    let free = figure.available - desk.outstanding(&locate.ticker, locate.trade_date);
+    let free = figure.available - state.outstanding(&locate.ticker, locate.trade_date);
     let lots = free.max(0) / locate.lot * locate.lot;
     let granted = lots.min(locate.shares);
     let too_few = granted == 0 || (locate.all_or_none && granted < locate.shares);
-    let shares = match (desk.is_closed(locate.trade_date), too_few) {
+    let shares = match (state.is_closed(locate.trade_date), too_few) {
         (true, _) => Err(Reason::RecoveryUnsettled),
         (_, true) => Err(Reason::InsufficientAvailability),
         _ => Ok(granted),
@@ -357,7 +366,7 @@ fn room_for<'a>(desk: &'a Desk, locate: &Locate) -> Room<'a> {
     }
 }
 
-impl Desk {
+impl LocateState {
     fn granted(&self, locate: &Locate, shares: i64, figure: &Figure) -> LedgerStep {
         let (sequence, outstanding) = self
             .head(&locate.ticker, locate.trade_date)
@@ -387,18 +396,24 @@ impl Desk {
 }
 
 /// Another client's is none.
-fn locate_of<'a>(desk: &'a Desk, id: Uuid, client_id: Option<&str>) -> Result<&'a Locate, Refusal> {
-    desk.locate(id)
+fn locate_of<'a>(
+    state: &'a LocateState,
+    id: Uuid,
+    client_id: Option<&str>,
+) -> Result<&'a Locate, Refusal> {
+    state
+        .locate(id)
         .filter(|locate| client_id.is_none_or(|client| client == locate.client_id))
         .ok_or(Refusal::NoLocate)
 }
 
 fn quote_of<'a>(
-    desk: &'a Desk,
+    state: &'a LocateState,
     id: Uuid,
     client_id: Option<&str>,
 ) -> Result<&'a QuoteEntry, Refusal> {
-    desk.quote(id)
+    state
+        .quote(id)
         .filter(|quote| client_id.is_none_or(|client| client == quote.facts.client_id))
         .filter(|quote| quote_uuid(&quote.facts.quote_id) == Some(id))
         .ok_or(Refusal::NoQuote)

@@ -74,35 +74,35 @@ fn request(command: LocateCommand) -> LocateRequest {
 }
 
 struct Life {
-    desk: Desk,
+    state: LocateState,
     ids: Vec<Uuid>,
     step: u128,
 }
 
 impl Life {
     fn new(available: i64) -> Life {
-        let mut desk = Desk::new(&Calendar::shipped());
-        (desk.lot, desk.now_micros) = (100, MONDAY);
-        desk.set_figure("GME", Ok(figure(available)));
+        let mut state = LocateState::new(&Calendar::shipped());
+        (state.lot, state.now_micros) = (100, MONDAY);
+        state.set_figure("GME", Ok(figure(available)));
         Life {
-            desk,
+            state,
             ids: Vec::new(),
             step: 0,
         }
     }
 
     fn take(&mut self, request: &LocateRequest) -> LocateDecision {
-        let decision = decide(&self.desk, request);
+        let decision = decide(&self.state, request);
         if let LocateDecision::Step(locate) | LocateDecision::Ended(locate, _) = &decision {
             let locate = (**locate).clone();
             assert_eq!(Locate::read(&locate.fields().unwrap()).unwrap(), locate);
-            self.desk.note(&StoredLocate {
+            self.state.note(&StoredLocate {
                 recorded: LogPosition {
                     log: 0,
                     epoch: 1,
                     position: 1,
                 },
-                recorded_at_micros: self.desk.now_micros,
+                recorded_at_micros: self.state.now_micros,
                 locate,
             });
         }
@@ -112,8 +112,8 @@ impl Life {
     fn offer(&mut self, shares: u64, kind: LocateKind, all_or_none: bool) -> Uuid {
         self.step += 1;
         let id = Uuid::from_u128(self.step);
-        self.desk
-            .set_quote(id, quote(id, shares, self.desk.now_micros));
+        self.state
+            .set_quote(id, quote(id, shares, self.state.now_micros));
         self.ids.push(id);
         let offer = LocateCommand::Offer {
             locate_id: id,
@@ -128,7 +128,7 @@ impl Life {
     }
 
     fn now(&self, id: Uuid) -> (Status, i64, Option<Reason>) {
-        let locate = self.desk.locate(id).unwrap();
+        let locate = self.state.locate(id).unwrap();
         (locate.status, locate.held(), locate.reason)
     }
 
@@ -136,12 +136,12 @@ impl Life {
     fn balance(&self) {
         let mut held = BTreeMap::new();
         for id in &self.ids {
-            if let Some(locate) = self.desk.locate(*id) {
+            if let Some(locate) = self.state.locate(*id) {
                 *held.entry(locate.trade_date).or_insert(0) += locate.held();
             }
         }
         for (date, held) in held {
-            assert_eq!(self.desk.outstanding("GME", date), held, "{date}");
+            assert_eq!(self.state.outstanding("GME", date), held, "{date}");
         }
     }
 }
@@ -156,13 +156,13 @@ fn the_evening_credits_what_was_not_returned_and_the_loans_end_what_was_borrowed
     }
     assert_eq!((life.now(single).1, life.now(ahead).1), (300, 200));
     // A minute before eight in New York nothing is due.
-    life.desk.now_micros = MONDAY + 10 * HOUR - 60_000_000;
+    life.state.now_micros = MONDAY + 10 * HOUR - 60_000_000;
     let due = life.take(&request(LocateCommand::Expire { locate_id: single }));
     assert_eq!(
         due,
         LocateDecision::Refused(Refusal::NotOpen(Status::Filled))
     );
-    life.desk.now_micros = MONDAY + 10 * HOUR;
+    life.state.now_micros = MONDAY + 10 * HOUR;
     let late = life.take(&request(LocateCommand::Return {
         locate_id: single,
         shares: Some(100),
@@ -179,10 +179,10 @@ fn the_evening_credits_what_was_not_returned_and_the_loans_end_what_was_borrowed
     assert_eq!(life.now(ahead).0, Status::Filled);
     life.balance();
     // Three days later is Thanksgiving: nothing settles, and the day behind it ends at 17:00.
-    life.desk.now_micros = MONDAY + 103 * HOUR - 1;
+    life.state.now_micros = MONDAY + 103 * HOUR - 1;
     life.take(&request(LocateCommand::Expire { locate_id: ahead }));
     assert_eq!(life.now(ahead).0, Status::Filled);
-    life.desk.now_micros = MONDAY + 103 * HOUR;
+    life.state.now_micros = MONDAY + 103 * HOUR;
     life.take(&request(LocateCommand::Expire { locate_id: ahead }));
     assert_eq!(
         life.now(ahead),
@@ -235,7 +235,7 @@ impl Traded {
     ) {
         let decision = self.decide(order_id, side, state, shares);
         assert!(matches!(decision, LocateDecision::Step(_)), "{decision:?}");
-        let room = self.life.desk.locate(self.id).unwrap().room();
+        let room = self.life.state.locate(self.id).unwrap().room();
         assert_eq!(
             (room.available, room.reserved, room.used),
             expected,
@@ -343,7 +343,7 @@ fn an_order_reserves_once_ends_once_and_its_id_means_one_thing() {
     traded.refuse("e", SellShort, Used, 1, Refusal::UseTooLarge(none));
     // The order at the market is executed all the same; in the evening nothing more is sold, and what was done is still told.
     traded.check("d", SellShort, Used, 50, (0, 0, 200));
-    traded.life.desk.now_micros = MONDAY + 10 * HOUR;
+    traded.life.state.now_micros = MONDAY + 10 * HOUR;
     let late = traded.decide("f", SellShort, Used, 1);
     assert!(
         matches!(late, LocateDecision::Ended(_, Refusal::Expired)),
@@ -357,9 +357,9 @@ fn an_order_reserves_once_ends_once_and_its_id_means_one_thing() {
 fn a_part_is_priced_for_itself() {
     let mut life = Life::new(300);
     let id = life.offer(1000, LocateKind::SingleUse, false);
-    let whole = life.desk.locate(id).unwrap().fee.clone();
+    let whole = life.state.locate(id).unwrap().fee.clone();
     life.take(&request(LocateCommand::Accept { locate_id: id }));
-    let part = &life.desk.locate(id).unwrap().fee;
+    let part = &life.state.locate(id).unwrap().fee;
     let alone = quote(id, 300, MONDAY).outputs;
     assert_eq!((part.shares, part.total_fee), (300, alone.total_fee));
     assert!(part.total_fee < whole.total_fee);
@@ -371,10 +371,10 @@ fn nothing_is_granted_by_a_rate_that_its_source_contradicts() {
     // Offered before, and contradicted when it is accepted.
     let mut life = Life::new(1000);
     let id = life.offer(300, LocateKind::SingleUse, false);
-    life.desk.set_unconfirmed("GME", "another");
-    life.desk.set_unconfirmed("AMC", "test");
+    life.state.set_unconfirmed("GME", "another");
+    life.state.set_unconfirmed("AMC", "test");
     assert_eq!(life.now(id).0, Status::Offered);
-    life.desk.set_unconfirmed("GME", "test");
+    life.state.set_unconfirmed("GME", "test");
     life.take(&request(LocateCommand::Accept { locate_id: id }));
     assert_eq!(life.now(id), unconfirmed);
     let id = life.offer(300, LocateKind::SingleUse, false);
@@ -388,7 +388,7 @@ fn nothing_is_granted_by_a_rate_that_its_source_contradicts() {
         at_micros: MONDAY,
         reason: "rate_jumped".into(),
     }));
-    life.desk.set_quote(id, quote);
+    life.state.set_quote(id, quote);
     let offer = LocateCommand::Offer {
         locate_id: id,
         quote_id: id,
@@ -437,20 +437,20 @@ proptest! {
                 1 | 2 => Some(life.take(&request(LocateCommand::Accept { locate_id }))),
                 3 => Some(life.take(&request(LocateCommand::Return { locate_id, shares: Some(amount * 50) }))),
                 4 => Some(life.take(&request(LocateCommand::Expire { locate_id }))),
-                5 => { life.desk.set_figure("GME", Ok(figure(amount * 200))); None }
+                5 => { life.state.set_figure("GME", Ok(figure(amount * 200))); None }
                 7..=9 => {
                     let side = if act == 9 { Side::BuyToCover } else { Side::SellShort };
                     let state = [UseState::Used, UseState::Reserved, UseState::Released][which % 3];
                     // Few ids, so that orders come again.
                     let wanted = OrderUse { order_id: (amount % 9).to_string(), side, state, shares: amount * 37 };
-                    let before = life.desk.locate(locate_id).cloned();
+                    let before = life.state.locate(locate_id).cloned();
                     let decision = life.take(&request(LocateCommand::Use { locate_id, order: wanted }));
-                    if let (Some(before), Some(after)) = (before, life.desk.locate(locate_id)) {
+                    if let (Some(before), Some(after)) = (before, life.state.locate(locate_id)) {
                         prop_assert!(before.kind != LocateKind::SingleUse || after.used >= before.used);
                     }
                     Some(decision)
                 }
-                _ => { life.desk.now_micros += amount * HOUR / 8; None }
+                _ => { life.state.now_micros += amount * HOUR / 8; None }
             };
             if let Some(LocateDecision::Step(locate)) = decision
                 && let Some(step) = &locate.step
@@ -459,7 +459,7 @@ proptest! {
                 prop_assert!(locate.granted <= locate.shares && locate.granted % 100 == 0);
             }
             for id in &life.ids {
-                if let Some(locate) = life.desk.locate(*id) {
+                if let Some(locate) = life.state.locate(*id) {
                     let (reserved, used) = (locate.reserved, locate.used);
                     prop_assert!(reserved >= 0 && used >= 0 && reserved + used <= locate.granted - locate.returned);
                 }

@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::desk::{Desk, DeskTerms, steps};
+use super::locate_state::{DecisionContext, LocateState, steps};
 use super::record::Figure;
 use super::request::StoredLocate;
 use super::states::Reason;
@@ -82,13 +82,13 @@ pub(crate) async fn available(
     client: &Client,
     ticker: &str,
     trade_date: Date,
-    terms: &DeskTerms<'_>,
+    terms: &DecisionContext<'_>,
 ) -> Result<(Result<Figure, Reason>, i64), DatabaseError> {
-    let desk = Desk::look(client, ticker, terms)
+    let state = LocateState::look(client, ticker, terms)
         .await
         .map_err(DatabaseError::query("reading what is available"))?;
-    let figure = desk.figure(ticker).cloned();
-    Ok((figure, desk.outstanding(ticker, trade_date)))
+    let figure = state.figure(ticker).cloned();
+    Ok((figure, state.outstanding(ticker, trade_date)))
 }
 
 /// What a client may sell short of a ticker, what its orders hold, what they sold: of all its locates in force together.

@@ -4,8 +4,8 @@
 //! kept in memory between two transactions. docs/decisions/0013-locates-from-an-append-only-ledger.md has the argument.
 
 mod decide;
-mod desk;
 mod find;
+mod locate_state;
 mod record;
 mod request;
 mod states;
@@ -13,10 +13,10 @@ mod sweep;
 pub(crate) mod verify;
 
 pub(crate) use decide::decide;
-pub(crate) use desk::{Desk, DeskTerms};
 pub(crate) use find::{
     LocateFilter, UseTotals, available, find_locates, find_uses, made_for, steps_of, use_totals,
 };
+pub(crate) use locate_state::{DecisionContext, LocateState};
 pub(crate) use record::Locate;
 pub(crate) use request::{
     Idempotency, LocateCommand, LocateDecision, LocateOutcome, LocateRequest, OrderUse, Refusal,

@@ -6,7 +6,7 @@ use audit::{Chain, ChainError, Entry, Hash, Kind, Placed, Sealed};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{GenericClient, Statement};
 
-use super::open::Open;
+use super::open::LogSession;
 use super::rows::log_number;
 use crate::data::database::{Session, describe};
 use crate::data::quotes::{QuoteRow, repeated};
@@ -14,7 +14,7 @@ use crate::data::row::{Columns, RowWriter, Rows, Value};
 
 /// What became of a commit.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum CommitOutcome {
     /// The rows are in. With warnings, or without a standby where one was demanded, the guarantee is not.
     Committed {
         warnings: Vec<String>,
@@ -97,7 +97,7 @@ impl Batch {
     }
 
     /// The single statement is its own transaction: one round trip.
-    pub(super) async fn commit(&self, open: &Open) -> Outcome {
+    pub(super) async fn commit(&self, open: &LogSession) -> CommitOutcome {
         let session = &open.session;
         let ran = self
             .insert(&session.client, &open.statement, &session.word)
@@ -165,12 +165,15 @@ pub(super) fn standby(rows: &[tokio_postgres::Row]) -> bool {
         .is_some_and(|row| !row.get::<_, String>(0).trim().is_empty())
 }
 
-pub(super) fn outcome(session: &Session, ran: Result<bool, tokio_postgres::Error>) -> Outcome {
+pub(super) fn outcome(
+    session: &Session,
+    ran: Result<bool, tokio_postgres::Error>,
+) -> CommitOutcome {
     let warnings = session.take_warnings();
     match ran {
-        Ok(standby) => Outcome::Committed { warnings, standby },
-        Err(error) if is_final(&error) => Outcome::RolledBack(describe(&error)),
-        Err(error) => Outcome::Lost(describe(&error)),
+        Ok(standby) => CommitOutcome::Committed { warnings, standby },
+        Err(error) if is_final(&error) => CommitOutcome::RolledBack(describe(&error)),
+        Err(error) => CommitOutcome::Lost(describe(&error)),
     }
 }
 

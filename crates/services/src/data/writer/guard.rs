@@ -81,7 +81,7 @@ impl Guard {
             )
             .await
             .map_err(|error| describe(&error))?;
-        let seen = Seen {
+        let seen = GuardReport {
             tip: row.get::<_, Option<Vec<u8>>>(0).as_deref()
                 == Some(&chain.last_hash().as_bytes()[..]),
             first: row.get(1),
@@ -99,7 +99,7 @@ impl Guard {
         Ok(self.judge(end.cast_signed(), before.cast_signed(), &seen))
     }
 
-    fn judge(&mut self, end: i64, before: i64, seen: &Seen) -> Option<String> {
+    fn judge(&mut self, end: i64, before: i64, seen: &GuardReport) -> Option<String> {
         let gone = |what: String| Some(format!("{what}; run `bre verify audit`"));
         if !seen.tip {
             return gone(match seen.first {
@@ -156,7 +156,7 @@ impl Guard {
 
 /// What one look found.
 #[derive(Clone, Debug, Default)]
-struct Seen {
+struct GuardReport {
     tip: bool,
     first: Option<i64>,
     recent: i64,
@@ -183,8 +183,8 @@ fn signed<'a>(heads: &'a [Head], chain: &Chain) -> Vec<&'a Head> {
 mod tests {
     use super::*;
 
-    fn well() -> Seen {
-        Seen {
+    fn well() -> GuardReport {
+        GuardReport {
             tip: true,
             first: Some(1),
             recent: 200,
@@ -194,7 +194,7 @@ mod tests {
             locates: true,
             ledger: true,
             filled: true,
-            ..Seen::default()
+            ..GuardReport::default()
         }
     }
 
@@ -202,14 +202,14 @@ mod tests {
     fn whatever_is_taken_away_is_named() {
         let mut guard = Guard::default();
         assert_eq!(guard.judge(500, 300, &well()), None);
-        let young = Seen {
+        let young = GuardReport {
             recent: 20,
             recent_from: Some(481),
             recent_from_kind: Some(OPENED),
             ..well()
         };
         assert_eq!(guard.judge(500, 300, &young), None);
-        let mut told = |change: fn(&mut Seen), words: &str| {
+        let mut told = |change: fn(&mut GuardReport), words: &str| {
             let mut seen = well();
             change(&mut seen);
             let said = guard.judge(500, 300, &seen).unwrap_or_default();
@@ -236,7 +236,7 @@ mod tests {
         told(|seen| seen.locates = false, "locates is empty");
         told(|seen| seen.ledger = false, "availability_ledger is empty");
         // At a start nothing is remembered; what was granted says that there was a ledger.
-        let seen = Seen {
+        let seen = GuardReport {
             ledger: false,
             ..well()
         };

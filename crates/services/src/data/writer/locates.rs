@@ -9,13 +9,13 @@ use tokio::sync::oneshot;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{GenericClient, Statement, Transaction};
 
-use super::batch::{Batch, Outcome, outcome, own_session, place};
-use super::open::Open;
-use super::serve::{Commit, Ended, hold_back_until_held};
+use super::batch::{Batch, CommitOutcome, outcome, own_session, place};
+use super::open::LogSession;
+use super::serve::{Commit, SessionEnd, wait_until_durable};
 use super::{LogPosition, Task, Work, WriteError, Writer, WriterConfig, log_number};
 use crate::data::locates::{
-    Desk, DeskTerms, Locate, LocateDecision, LocateOutcome, LocateRequest, Refusal, Status,
-    StoredLocate, decide,
+    DecisionContext, Locate, LocateDecision, LocateOutcome, LocateRequest, LocateState, Refusal,
+    Status, StoredLocate, decide,
 };
 use crate::data::row::Rows;
 use crate::domain::time::{now_micros, system_time};
@@ -55,7 +55,7 @@ impl Writer {
 }
 
 /// What one order came to, before its commit.
-enum Told {
+enum Decision {
     /// By a step that was made now.
     Step(Box<StoredLocate>),
     Ended(Refusal),
@@ -66,12 +66,12 @@ enum Told {
 
 /// Outlives a commit that is broken off: what was sent may be in.
 #[derive(Default)]
-struct Made {
+struct LocateResults {
     sealed: Vec<Sealed>,
-    told: Vec<Told>,
+    told: Vec<Decision>,
 }
 
-enum Ran {
+enum TransactionOutcome {
     /// Somebody else holds the lock and does not let go.
     Busy,
     /// No order led to a step.
@@ -83,9 +83,9 @@ impl Task {
     /// This one and those right behind it. Gives back the first work that is something else.
     pub(super) async fn take_locates(
         &mut self,
-        open: &mut Open,
+        open: &mut LogSession,
         first: Box<LocateWork>,
-    ) -> Result<Option<Work>, Ended> {
+    ) -> Result<Option<Work>, SessionEnd> {
         let (mut works, mut next) = (vec![*first], None);
         while works.len() < self.config.batch_max && next.is_none() {
             match self.works.try_recv() {
@@ -104,9 +104,9 @@ impl Task {
 
     async fn commit_locates(
         &mut self,
-        open: &mut Open,
+        open: &mut LogSession,
         works: Vec<LocateWork>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), SessionEnd> {
         if self.config.strict && !open.standby && !self.sees_standby(open).await? {
             let why = "strict mode: the server does not wait for the stream to the repository yet";
             refuse_all(works, &WriteError::refused("wal_stream", why));
@@ -118,58 +118,59 @@ impl Task {
             return Ok(());
         };
         let before = open.chain.clone();
-        let mut made = Made::default();
+        let mut results = LocateResults::default();
         let ran = tokio::select! {
             biased;
-            ran = run(&self.config, open, &works, calendar, &mut made) => Some(ran),
+            ran = run(&self.config, open, &works, calendar, &mut results) => Some(ran),
             _ = self.control.changed() => None,
         };
         let outcome = match ran {
-            None => Outcome::Lost("told to let go of the database".to_owned()),
-            Some(Ok(Ran::Busy)) => {
+            None => CommitOutcome::Lost("told to let go of the database".to_owned()),
+            Some(Ok(TransactionOutcome::Busy)) => {
                 open.session.take_warnings();
                 let why = "another data-service is deciding on locates and does not finish";
                 refuse_all(works, &WriteError::refused("database", why));
                 return Ok(());
             }
-            Some(Ok(Ran::Nothing)) => outcome(&open.session, Ok(open.standby)),
-            Some(Ok(Ran::Committed(standby))) => outcome(&open.session, Ok(standby)),
+            Some(Ok(TransactionOutcome::Nothing)) => outcome(&open.session, Ok(open.standby)),
+            Some(Ok(TransactionOutcome::Committed(standby))) => outcome(&open.session, Ok(standby)),
             Some(Err(error)) => outcome(&open.session, Err(error)),
         };
-        let outcome = hold_back_until_held(&self.config, open, outcome).await;
-        self.conclude(open, before, works, made, outcome)
+        let outcome = wait_until_durable(&self.config, open, outcome).await;
+        self.conclude(open, before, works, results, outcome)
     }
 
     /// Answers everybody, each with what is certain.
     fn conclude(
         &mut self,
-        open: &mut Open,
+        open: &mut LogSession,
         before: audit::Chain,
         works: Vec<LocateWork>,
-        made: Made,
-        outcome: Outcome,
-    ) -> Result<(), Ended> {
-        let clean = matches!(&outcome, Outcome::Committed { warnings, .. } if warnings.is_empty());
-        let Made { sealed, mut told } = made;
+        results: LocateResults,
+        outcome: CommitOutcome,
+    ) -> Result<(), SessionEnd> {
+        let clean =
+            matches!(&outcome, CommitOutcome::Committed { warnings, .. } if warnings.is_empty());
+        let LocateResults { sealed, mut told } = results;
         let nothing_sent = sealed.is_empty();
         let (certain, ended) = match (nothing_sent, &outcome) {
-            (true, Outcome::Committed { .. }) => (Ok(()), Ok(())),
+            (true, CommitOutcome::Committed { .. }) => (Ok(()), Ok(())),
             _ => self.settle(open, before, &Commit::of(&sealed), outcome),
         };
         told.reverse();
         for work in works {
             let answer = match told.pop() {
-                Some(Told::Step(stored)) => certain.clone().map(|()| {
+                Some(Decision::Step(stored)) => certain.clone().map(|()| {
                     count(&stored.locate);
                     LocateOutcome::Step(stored)
                 }),
-                Some(Told::Ended(refusal)) => {
+                Some(Decision::Ended(refusal)) => {
                     certain.clone().map(|()| LocateOutcome::Refused(refusal))
                 }
-                Some(Told::Already(stored)) if clean => Ok(LocateOutcome::Step(stored)),
-                Some(Told::Already(_)) => Err(WriteError::unknown("database")),
-                Some(Told::Refused(refusal)) => Ok(LocateOutcome::Refused(refusal)),
-                Some(Told::Failed(error)) => Err(error),
+                Some(Decision::Already(stored)) if clean => Ok(LocateOutcome::Step(stored)),
+                Some(Decision::Already(_)) => Err(WriteError::unknown("database")),
+                Some(Decision::Refused(refusal)) => Ok(LocateOutcome::Refused(refusal)),
+                Some(Decision::Failed(error)) => Err(error),
                 None if nothing_sent => {
                     let why = "the database did not answer while the locate was being decided";
                     Err(WriteError::refused("database", why))
@@ -209,16 +210,16 @@ fn count(locate: &Locate) {
 
 async fn run(
     config: &WriterConfig,
-    open: &mut Open,
+    open: &mut LogSession,
     works: &[LocateWork],
     calendar: Arc<Calendar>,
-    made: &mut Made,
-) -> Result<Ran, tokio_postgres::Error> {
+    results: &mut LocateResults,
+) -> Result<TransactionOutcome, tokio_postgres::Error> {
     let transaction = open.session.client.transaction().await?;
     match transaction.batch_execute(LOCK).await {
         Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
             transaction.rollback().await?;
-            return Ok(Ran::Busy);
+            return Ok(TransactionOutcome::Busy);
         }
         locked => locked?,
     }
@@ -227,43 +228,43 @@ async fn run(
         None => None,
     };
     let requests: Vec<&LocateRequest> = works.iter().map(|work| &work.request).collect();
-    let terms = DeskTerms {
+    let terms = DecisionContext {
         now_micros: now_micros(),
         lot: i64::from(config.locates.lot.get()),
         calendar,
         feeds: &config.market.feeds(),
         closed,
     };
-    let mut desk = Desk::read(&transaction, &requests, &terms).await?;
+    let mut state = LocateState::read(&transaction, &requests, &terms).await?;
     let mut batch = LocateBatch::default();
     for request in requests {
-        let told = made.take(&mut desk, &mut open.chain, &mut batch, request);
-        made.told.push(told);
+        let told = results.take(&mut state, &mut open.chain, &mut batch, request);
+        results.told.push(told);
     }
-    if made.sealed.is_empty() {
+    if results.sealed.is_empty() {
         transaction.rollback().await?;
-        return Ok(Ran::Nothing);
+        return Ok(TransactionOutcome::Nothing);
     }
     let standby = batch
         .insert(&transaction, &open.locate_statement, &open.session.word)
         .await?;
     transaction.commit().await?;
-    Ok(Ran::Committed(standby))
+    Ok(TransactionOutcome::Committed(standby))
 }
 
-impl Made {
+impl LocateResults {
     fn take(
         &mut self,
-        desk: &mut Desk,
+        state: &mut LocateState,
         chain: &mut audit::Chain,
         batch: &mut LocateBatch,
         request: &LocateRequest,
-    ) -> Told {
-        let (locate, refusal) = match decide(desk, request) {
+    ) -> Decision {
+        let (locate, refusal) = match decide(state, request) {
             LocateDecision::Step(locate) => (*locate, None),
             LocateDecision::Ended(locate, refusal) => (*locate, Some(refusal)),
-            LocateDecision::Already(stored) => return Told::Already(stored),
-            LocateDecision::Refused(refusal) => return Told::Refused(refusal),
+            LocateDecision::Already(stored) => return Decision::Already(stored),
+            LocateDecision::Refused(refusal) => return Decision::Refused(refusal),
         };
         let appended = locate
             .fields()
@@ -274,7 +275,7 @@ impl Made {
             .map_err(|error| WriteError::refused("audit_log", error));
         let sealed = match appended {
             Ok(sealed) => sealed,
-            Err(error) => return Told::Failed(error),
+            Err(error) => return Decision::Failed(error),
         };
         let stored = StoredLocate {
             recorded: LogPosition {
@@ -285,12 +286,12 @@ impl Made {
             recorded_at_micros: sealed.entry.recorded_at_micros,
             locate,
         };
-        desk.note(&stored);
+        state.note(&stored);
         batch.push(&sealed, &stored.locate);
         self.sealed.push(sealed);
         match refusal {
-            None => Told::Step(Box::new(stored)),
-            Some(refusal) => Told::Ended(refusal),
+            None => Decision::Step(Box::new(stored)),
+            Some(refusal) => Decision::Ended(refusal),
         }
     }
 }
@@ -346,7 +347,7 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
-    pub(super) async fn of(open: &Open) -> Result<Option<Unsettled>, tokio_postgres::Error> {
+    pub(super) async fn of(open: &LogSession) -> Result<Option<Unsettled>, tokio_postgres::Error> {
         let sql = "SELECT canonical FROM audit_log WHERE log = $1 AND epoch = $2 ORDER BY position LIMIT 1";
         let (log, epoch) = (
             log_number(open.chain.log()),

@@ -431,12 +431,12 @@ impl Task {
                             self.config.heads.withdraw();
                         }
                         match ended {
-                            serve::Ended::Ordered => {}
-                            serve::Ended::Lost(reason) => {
+                            serve::SessionEnd::Ordered => {}
+                            serve::SessionEnd::Lost(reason) => {
                                 tracing::warn!(%reason, "the audit log's connection is lost");
                                 self.idle(WriterState::Away { reason }, Some(retry)).await;
                             }
-                            serve::Ended::Damaged(reason) => {
+                            serve::SessionEnd::Damaged(reason) => {
                                 self.config.heads.note_damage(&reason);
                                 let end = self.tip.borrow().clone();
                                 self.config.heads.note_end(end.as_ref());

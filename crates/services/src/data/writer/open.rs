@@ -22,7 +22,7 @@ use crate::domain::protection::RecoveryFact;
 
 /// A connection that holds the log's lock, and the log's end.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct LogSession {
     pub(super) session: Session,
     pub(super) chain: Chain,
     pub(super) statement: tokio_postgres::Statement,
@@ -70,7 +70,7 @@ pub(super) const TABLE: &str = "audit_log";
 const LOCK_SPACE: i32 = 0x6272_6541;
 
 impl Task {
-    pub(super) async fn open(&mut self, ordered: &WriterControl) -> Result<Open, OpenError> {
+    pub(super) async fn open(&mut self, ordered: &WriterControl) -> Result<LogSession, OpenError> {
         let mut control = self.control.clone();
         let reopening = ordered.reopening.as_deref();
         // Once: whatever came of it, the next attempt is none.
@@ -110,7 +110,7 @@ impl Task {
         &mut self,
         database: &str,
         reopening: Option<&Reopening>,
-    ) -> Result<Open, OpenError> {
+    ) -> Result<LogSession, OpenError> {
         if let Some(reason) = self.config.heads.invalid() {
             return Err(OpenError::Refusing(format!(
                 "a signed head is not valid: {reason}"
@@ -164,7 +164,7 @@ impl Task {
         let statement = client.prepare(Batch::SQL).await?;
         let locate_statement = client.prepare(LocateBatch::SQL).await?;
         session.take_warnings();
-        let mut open = Open {
+        let mut open = LogSession {
             session,
             chain,
             statement,
@@ -335,7 +335,7 @@ impl Task {
     }
 
     /// At the start, and wherever the log was taken up: what is gone is told before anything is written.
-    async fn look_at_once(&self, open: &mut Open) -> Result<(), OpenError> {
+    async fn look_at_once(&self, open: &mut LogSession) -> Result<(), OpenError> {
         let heads = self.config.heads.verified();
         let looked = open
             .guard
@@ -353,7 +353,7 @@ impl Task {
 
     async fn open_epoch(
         &self,
-        open: &mut Open,
+        open: &mut LogSession,
         recovery: Option<&RecoveryFact>,
         reopening: Option<&Reopening>,
     ) -> Result<(), OpenError> {
@@ -499,7 +499,7 @@ impl Task {
     }
 
     /// What opened the epochs of the log, where a trusted key signed it.
-    async fn openings(&self, open: &Open) -> Result<Vec<EpochRecord>, OpenError> {
+    async fn openings(&self, open: &LogSession) -> Result<Vec<EpochRecord>, OpenError> {
         opened_epochs(
             &open.session.client,
             self.config.log,

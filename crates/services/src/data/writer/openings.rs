@@ -6,10 +6,10 @@ use audit::{
 };
 use tokio_postgres::Client;
 
-use super::batch::{Batch, Outcome, outcome};
-use super::open::{Open, OpenError};
+use super::batch::{Batch, CommitOutcome, outcome};
+use super::open::{LogSession, OpenError};
 use super::rows::log_number;
-use super::serve::Stopped;
+use super::serve::ChangeError;
 use crate::data::tables;
 
 /// Whose log it is in.
@@ -80,7 +80,7 @@ pub(super) async fn missing_entries(
 }
 
 /// An opening that is written.
-pub(super) struct Opened {
+pub(super) struct WrittenOpening {
     pub(super) chain: Chain,
     /// Behind it everything in the tables was stated again.
     pub(super) is_stated: bool,
@@ -89,12 +89,12 @@ pub(super) struct Opened {
 /// Writes an opening. `anew`: entries that stated the tables are lost with others, so in the same transaction
 /// everything is stated once more.
 pub(super) async fn write(
-    open: &mut Open,
+    open: &mut LogSession,
     claimed: u32,
     opening: &EpochOpening<'_>,
     key: &SigningKey,
     anew: bool,
-) -> Result<Opened, OpenError> {
+) -> Result<WrittenOpening, OpenError> {
     let mut chain = open.chain.clone();
     let now = crate::domain::time::now_micros();
     let sealed = chain.open_epoch_above(claimed, now, opening, key)?;
@@ -112,24 +112,26 @@ pub(super) async fn write(
                     is_stated = stated;
                     Ok(standby)
                 }
-                Err(Stopped::Entry(error)) => return Err(error.into()),
-                Err(Stopped::Server(error)) => Err(error),
+                Err(ChangeError::Entry(error)) => return Err(error.into()),
+                Err(ChangeError::Server(error)) => Err(error),
             };
             outcome(&open.session, written)
         }
     };
     match outcome {
-        Outcome::Committed { .. } => Ok(Opened { chain, is_stated }),
-        Outcome::RolledBack(reason) | Outcome::Lost(reason) => Err(OpenError::Away(reason)),
+        CommitOutcome::Committed { .. } => Ok(WrittenOpening { chain, is_stated }),
+        CommitOutcome::RolledBack(reason) | CommitOutcome::Lost(reason) => {
+            Err(OpenError::Away(reason))
+        }
     }
 }
 
 /// Whether a standby was waited for, and whether everything was stated.
 async fn write_anew(
-    open: &mut Open,
+    open: &mut LogSession,
     chain: &mut Chain,
     opening: &Sealed,
-) -> Result<(bool, bool), Stopped> {
+) -> Result<(bool, bool), ChangeError> {
     let transaction = open.session.client.transaction().await?;
     let mut statement = tables::Statement::default();
     let is_stated = statement.begin_again(&transaction).await?;

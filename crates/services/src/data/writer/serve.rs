@@ -5,8 +5,8 @@ use std::time::Duration;
 use audit::{ChainError, Fields, Kind, Placed, Sealed};
 use tokio::time::Instant;
 
-use super::batch::{Batch, Outcome, outcome};
-use super::open::Open;
+use super::batch::{Batch, CommitOutcome, outcome};
+use super::open::LogSession;
 use super::{
     Change, EntryWork, LogPosition, Mode, Reply, Task, Work, WriteError, WriterConfig, WriterState,
 };
@@ -19,7 +19,7 @@ const HEAD_EVERY: Duration = Duration::from_secs(1);
 const FLUSHED_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum SessionEnd {
     /// New orders.
     Ordered,
     Lost(String),
@@ -65,7 +65,7 @@ impl Commit {
 }
 
 impl Task {
-    pub(super) async fn serve(&mut self, mut open: Open) -> Ended {
+    pub(super) async fn serve(&mut self, mut open: LogSession) -> SessionEnd {
         self.state.send_replace(WriterState::Serving {
             epoch: open.chain.epoch(),
         });
@@ -87,10 +87,10 @@ impl Task {
                     if self.control.borrow().mode == Mode::Stop {
                         self.offer_head(&open).await;
                     }
-                    return Ended::Ordered;
+                    return SessionEnd::Ordered;
                 }
-                () = open.session.closed() => return Ended::Lost("the server closed the connection".to_owned()),
-                reason = found_damaged(&mut damage) => return Ended::Damaged(reason),
+                () = open.session.closed() => return SessionEnd::Lost("the server closed the connection".to_owned()),
+                reason = found_damaged(&mut damage) => return SessionEnd::Damaged(reason),
                 () = tokio::time::sleep_until(look_due) => {
                     if let Err(ended) = self.look(&mut open).await {
                         return ended;
@@ -105,7 +105,7 @@ impl Task {
                 }
                 work = self.works.recv() => match work {
                     Some(work) => work,
-                    None => return Ended::Ordered,
+                    None => return SessionEnd::Ordered,
                 },
             };
             if let Err(ended) = self.take(&mut open, first).await {
@@ -120,23 +120,23 @@ impl Task {
     }
 
     /// Whether all that was written is still there.
-    async fn look(&mut self, open: &mut Open) -> Result<(), Ended> {
+    async fn look(&mut self, open: &mut LogSession) -> Result<(), SessionEnd> {
         let heads = self.config.heads.verified();
         let looked = open.guard.look(&open.session.client, &open.chain, &heads);
         let looked = tokio::select! {
             biased;
             looked = looked => looked,
-            _ = self.control.changed() => return Err(Ended::Lost("told to let go of the database".to_owned())),
+            _ = self.control.changed() => return Err(SessionEnd::Lost("told to let go of the database".to_owned())),
         };
         match looked {
             Ok(None) => Ok(()),
-            Ok(Some(reason)) => Err(Ended::Damaged(reason)),
-            Err(reason) => Err(Ended::Lost(reason)),
+            Ok(Some(reason)) => Err(SessionEnd::Damaged(reason)),
+            Err(reason) => Err(SessionEnd::Lost(reason)),
         }
     }
 
     /// Writes the work and all that wait behind it.
-    async fn take(&mut self, open: &mut Open, first: Work) -> Result<(), Ended> {
+    async fn take(&mut self, open: &mut LogSession, first: Work) -> Result<(), SessionEnd> {
         let mut next = Some(first);
         while let Some(work) = next.take() {
             let before = open.chain.clone();
@@ -188,12 +188,12 @@ impl Task {
 
     async fn commit_quotes(
         &mut self,
-        open: &mut Open,
+        open: &mut LogSession,
         before: audit::Chain,
         commit: &Commit,
         replies: Vec<Reply>,
         batch: &Batch,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), SessionEnd> {
         if self.config.strict && !open.standby && !self.sees_standby(open).await? {
             open.chain = before;
             let why = "strict mode: the server does not wait for the stream to the repository yet";
@@ -203,12 +203,12 @@ impl Task {
         let began = Instant::now();
         let committed = async {
             let outcome = batch.commit(open).await;
-            hold_back_until_held(&self.config, open, outcome).await
+            wait_until_durable(&self.config, open, outcome).await
         };
         let outcome = tokio::select! {
             biased;
             outcome = committed => outcome,
-            _ = self.control.changed() => Outcome::Lost("told to let go of the database".to_owned()),
+            _ = self.control.changed() => CommitOutcome::Lost("told to let go of the database".to_owned()),
         };
         metrics::histogram!("bre_commit_seconds").record(began.elapsed().as_secs_f64());
         metrics::counter!("bre_commits_total").increment(1);
@@ -218,7 +218,11 @@ impl Task {
         ended
     }
 
-    async fn commit_entry(&mut self, open: &mut Open, work: EntryWork) -> Result<(), Ended> {
+    async fn commit_entry(
+        &mut self,
+        open: &mut LogSession,
+        work: EntryWork,
+    ) -> Result<(), SessionEnd> {
         let EntryWork {
             kind,
             fields,
@@ -245,14 +249,14 @@ impl Task {
                     open.covered = covered;
                     outcome(&open.session, Ok(standby))
                 }
-                Err(Stopped::Server(error)) => outcome(&open.session, Err(error)),
-                Err(Stopped::Entry(error)) => {
+                Err(ChangeError::Server(error)) => outcome(&open.session, Err(error)),
+                Err(ChangeError::Entry(error)) => {
                     open.chain = before;
                     refuse(reply, &error);
                     return Ok(());
                 }
             },
-            _ = self.control.changed() => Outcome::Lost("told to let go of the database".to_owned()),
+            _ = self.control.changed() => CommitOutcome::Lost("told to let go of the database".to_owned()),
         };
         let reopens = matches!(change, Change::LocatesReopened { .. });
         let commit = Commit::of(&sealed);
@@ -267,14 +271,14 @@ impl Task {
     /// Keeps in mind what became of a commit. What is certain of its entries, and whether writing continues.
     pub(super) fn settle(
         &mut self,
-        open: &mut Open,
+        open: &mut LogSession,
         before: audit::Chain,
         commit: &Commit,
-        outcome: Outcome,
-    ) -> (Result<(), WriteError>, Result<(), Ended>) {
+        outcome: CommitOutcome,
+    ) -> (Result<(), WriteError>, Result<(), SessionEnd>) {
         let entries = commit.placed.len();
         match outcome {
-            Outcome::Committed { warnings, standby } => {
+            CommitOutcome::Committed { warnings, standby } => {
                 open.standby = standby;
                 self.tip.send_replace(Some(open.chain.clone()));
                 let protected =
@@ -290,39 +294,39 @@ impl Task {
                 metrics::counter!("bre_unacknowledged_total").increment(entries as u64);
                 (Err(WriteError::unknown("database")), Ok(()))
             }
-            Outcome::RolledBack(reason) => {
+            CommitOutcome::RolledBack(reason) => {
                 open.chain = before;
                 tracing::error!(%reason, entries, "the database took a commit back");
                 let refused = WriteError::refused("database", reason.clone());
                 // Somebody else wrote our log, or the server is ill: look again before anything else is written.
-                (Err(refused), Err(Ended::Lost(reason)))
+                (Err(refused), Err(SessionEnd::Lost(reason)))
             }
-            Outcome::Lost(reason) => {
+            CommitOutcome::Lost(reason) => {
                 self.in_doubt = commit.placed.iter().map(|placed| placed.hash).collect();
                 (
                     Err(WriteError::unknown("database")),
-                    Err(Ended::Lost(reason)),
+                    Err(SessionEnd::Lost(reason)),
                 )
             }
         }
     }
 
-    pub(super) async fn sees_standby(&mut self, open: &mut Open) -> Result<bool, Ended> {
+    pub(super) async fn sees_standby(&mut self, open: &mut LogSession) -> Result<bool, SessionEnd> {
         let asked = open
             .session
             .client
             .query_one("SELECT current_setting('synchronous_standby_names')", &[]);
         let row = tokio::select! {
             biased;
-            row = asked => row.map_err(|error| Ended::Lost(describe(&error)))?,
-            _ = self.control.changed() => return Err(Ended::Lost("told to let go of the database".to_owned())),
+            row = asked => row.map_err(|error| SessionEnd::Lost(describe(&error)))?,
+            _ = self.control.changed() => return Err(SessionEnd::Lost("told to let go of the database".to_owned())),
         };
         open.standby = !row.get::<_, String>(0).trim().is_empty();
         Ok(open.standby)
     }
 
     /// A head may be signed once the repository holds what the server has flushed by now.
-    async fn offer_head(&self, open: &Open) {
+    async fn offer_head(&self, open: &LogSession) {
         if let Some(lsn) = flushed(open).await
             && let Some(head) = open.chain.head(now_micros(), lsn)
         {
@@ -343,12 +347,12 @@ async fn found_damaged(damage: &mut tokio::sync::watch::Receiver<Option<String>>
 
 /// Strict mode asks twice: the server waited for the stream, and the repository holds what it has flushed. The server alone
 /// is not enough: a session may see the setting before the commits of the cluster obey it.
-pub(super) async fn hold_back_until_held(
+pub(super) async fn wait_until_durable(
     config: &WriterConfig,
-    open: &Open,
-    outcome: Outcome,
-) -> Outcome {
-    let Outcome::Committed {
+    open: &LogSession,
+    outcome: CommitOutcome,
+) -> CommitOutcome {
+    let CommitOutcome::Committed {
         mut warnings,
         standby,
     } = outcome
@@ -366,12 +370,12 @@ pub(super) async fn hold_back_until_held(
             warnings.push("the repository does not hold the commit".to_owned());
         }
     }
-    Outcome::Committed { warnings, standby }
+    CommitOutcome::Committed { warnings, standby }
 }
 
 /// The end of what the server has written durably: at or beyond the last commit of this session. A server that does not answer
 /// is no reason to hang here.
-async fn flushed(open: &Open) -> Option<u64> {
+async fn flushed(open: &LogSession) -> Option<u64> {
     let asked = open.session.client.query_one(
         "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint",
         &[],
@@ -385,33 +389,33 @@ fn refuse(reply: Reply, error: &ChainError) {
 }
 
 /// Why a change was not recorded.
-pub(super) enum Stopped {
+pub(super) enum ChangeError {
     /// The log takes no such entry: nothing was changed.
     Entry(ChainError),
     Server(tokio_postgres::Error),
 }
 
-impl From<ChainError> for Stopped {
-    fn from(error: ChainError) -> Stopped {
-        Stopped::Entry(error)
+impl From<ChainError> for ChangeError {
+    fn from(error: ChainError) -> ChangeError {
+        ChangeError::Entry(error)
     }
 }
 
-impl From<tokio_postgres::Error> for Stopped {
-    fn from(error: tokio_postgres::Error) -> Stopped {
-        Stopped::Server(error)
+impl From<tokio_postgres::Error> for ChangeError {
+    fn from(error: tokio_postgres::Error) -> ChangeError {
+        ChangeError::Server(error)
     }
 }
 
 /// Makes a change and records what it left in the tables, in one transaction: whether a standby was waited for, and whether entries say
 /// what is in the tables. In `sealed` is what was on its way when it ends, however it ends.
 async fn transact(
-    open: &mut Open,
+    open: &mut LogSession,
     kind: Kind,
     fields: Fields,
     change: &Change,
     sealed: &mut Vec<Sealed>,
-) -> Result<(bool, bool), Stopped> {
+) -> Result<(bool, bool), ChangeError> {
     let transaction = open.session.client.transaction().await?;
     let mut statement = Statement::default();
     change.apply(&transaction, &mut statement).await?;

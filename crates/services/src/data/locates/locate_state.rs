@@ -18,7 +18,7 @@ use crate::domain::time::micros;
 use crate::market::{Calendar, FeedSettings};
 
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct LocateState {
     pub(super) now_micros: i64,
     pub(super) lot: i64,
     pub(super) calendar: Arc<Calendar>,
@@ -30,7 +30,7 @@ pub(crate) struct Desk {
     uses: HashMap<(Uuid, String), Vec<StoredLocate>>,
     quotes: HashMap<Uuid, QuoteEntry>,
     used: HashSet<Uuid>,
-    heads: HashMap<(String, Date), LedgerStep>,
+    ledger_tails: HashMap<(String, Date), LedgerStep>,
     figures: HashMap<String, Result<Figure, Reason>>,
     /// Ticker and source of rates that the source itself contradicts since.
     unconfirmed: HashSet<(String, String)>,
@@ -38,9 +38,9 @@ pub(crate) struct Desk {
     looked_at: Option<String>,
 }
 
-/// What the desk is told rather than reads.
+/// What a decision is made by and is not read from the database.
 #[derive(Debug)]
-pub(crate) struct DeskTerms<'a> {
+pub(crate) struct DecisionContext<'a> {
     pub(crate) now_micros: i64,
     pub(crate) lot: i64,
     pub(crate) calendar: Arc<Calendar>,
@@ -56,9 +56,9 @@ fn texts<T: ToString>(items: impl Iterator<Item = T>) -> Vec<String> {
 
 const STEP: &str = "a.log, a.epoch, a.position, a.recorded_at, a.canonical";
 
-impl Desk {
-    pub(super) fn new(calendar: &Arc<Calendar>) -> Desk {
-        Desk {
+impl LocateState {
+    pub(super) fn new(calendar: &Arc<Calendar>) -> LocateState {
+        LocateState {
             now_micros: 0,
             lot: 1,
             calendar: Arc::clone(calendar),
@@ -68,7 +68,7 @@ impl Desk {
             uses: HashMap::new(),
             quotes: HashMap::new(),
             used: HashSet::new(),
-            heads: HashMap::new(),
+            ledger_tails: HashMap::new(),
             figures: HashMap::new(),
             unconfirmed: HashSet::new(),
             looked_at: None,
@@ -78,37 +78,37 @@ impl Desk {
     pub(crate) async fn read(
         client: &impl GenericClient,
         requests: &[&LocateRequest],
-        terms: &DeskTerms<'_>,
-    ) -> Result<Desk, tokio_postgres::Error> {
-        let mut desk = Desk {
+        terms: &DecisionContext<'_>,
+    ) -> Result<LocateState, tokio_postgres::Error> {
+        let mut state = LocateState {
             now_micros: terms.now_micros,
             lot: terms.lot.max(1),
             closed: terms.closed,
-            ..Desk::new(&terms.calendar)
+            ..LocateState::new(&terms.calendar)
         };
-        desk.read_locates(client, requests).await?;
-        desk.read_made(client, requests).await?;
-        desk.read_uses(client, requests).await?;
-        desk.read_quotes(client, requests).await?;
-        desk.read_heads(client).await?;
-        desk.read_figures(client, terms.feeds).await?;
-        Ok(desk)
+        state.read_locates(client, requests).await?;
+        state.read_made(client, requests).await?;
+        state.read_uses(client, requests).await?;
+        state.read_quotes(client, requests).await?;
+        state.read_ledger_tails(client).await?;
+        state.read_figures(client, terms.feeds).await?;
+        Ok(state)
     }
 
     /// Of one ticker, for nobody in particular.
     pub(super) async fn look(
         client: &impl GenericClient,
         ticker: &str,
-        terms: &DeskTerms<'_>,
-    ) -> Result<Desk, tokio_postgres::Error> {
-        let mut desk = Desk {
+        terms: &DecisionContext<'_>,
+    ) -> Result<LocateState, tokio_postgres::Error> {
+        let mut state = LocateState {
             now_micros: terms.now_micros,
             looked_at: Some(ticker.to_owned()),
-            ..Desk::new(&terms.calendar)
+            ..LocateState::new(&terms.calendar)
         };
-        desk.read_heads(client).await?;
-        desk.read_figures(client, terms.feeds).await?;
-        Ok(desk)
+        state.read_ledger_tails(client).await?;
+        state.read_figures(client, terms.feeds).await?;
+        Ok(state)
     }
 
     async fn read_locates(
@@ -230,7 +230,7 @@ impl Desk {
     }
 
     /// Of every day that these locates are of, and of the one that goes on now.
-    async fn read_heads(
+    async fn read_ledger_tails(
         &mut self,
         client: &impl GenericClient,
     ) -> Result<(), tokio_postgres::Error> {
@@ -265,7 +265,7 @@ impl Desk {
                 valid_at: At(micros(row.get(7))),
                 known_at: At(micros(row.get(8))),
             };
-            self.heads.insert((row.get(0), trade_date), head);
+            self.ledger_tails.insert((row.get(0), trade_date), head);
         }
         Ok(())
     }
@@ -310,7 +310,7 @@ impl Desk {
         let locate = &stored.locate;
         if let Some(step) = &locate.step {
             let ledger = (locate.ticker.clone(), step.trade_date);
-            self.heads.insert(ledger, step.clone());
+            self.ledger_tails.insert(ledger, step.clone());
         }
         self.used.insert(locate.quote_id);
         self.locates.insert(locate.locate_id, locate.clone());
@@ -379,7 +379,7 @@ impl Desk {
     }
 
     pub(super) fn head(&self, ticker: &str, trade_date: Date) -> Option<&LedgerStep> {
-        self.heads.get(&(ticker.to_owned(), trade_date))
+        self.ledger_tails.get(&(ticker.to_owned(), trade_date))
     }
 
     pub(super) fn outstanding(&self, ticker: &str, trade_date: Date) -> i64 {
@@ -397,7 +397,7 @@ impl Desk {
 }
 
 #[cfg(test)]
-impl Desk {
+impl LocateState {
     pub(super) fn set_figure(&mut self, ticker: &str, figure: Result<Figure, Reason>) {
         self.figures.insert(ticker.to_owned(), figure);
     }
