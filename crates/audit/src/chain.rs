@@ -28,7 +28,7 @@ pub struct Sealed {
 
 /// Where an entry is, whose bytes whoever appended it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct ChainLink {
     pub log: u16,
     pub epoch: u32,
     pub position: u64,
@@ -170,7 +170,7 @@ impl Chain {
         at_micros: i64,
         fields: &EncodedFields,
         into: &mut Vec<u8>,
-    ) -> Result<Placed, ChainError> {
+    ) -> Result<ChainLink, ChainError> {
         self.may_append(kind)?;
         let State { log, epoch, .. } = self.state;
         let position = self.state.position + 1;
@@ -184,7 +184,7 @@ impl Chain {
         };
         let hash = head.put_entry(fields, into)?;
         self.state.advance(epoch, hash);
-        Ok(Placed {
+        Ok(ChainLink {
             log,
             epoch,
             position,

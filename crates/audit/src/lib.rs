@@ -36,7 +36,7 @@ mod witness;
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Chain, ChainError, Placed, Sealed};
+pub use chain::{Chain, ChainError, ChainLink, Sealed};
 pub use checkpoint::{Checkpoint, LeftBehind, Origin, begins_behind_line, is_origin_name};
 pub use encoded::{EncodedFields, ValueWriter};
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError, Kind};

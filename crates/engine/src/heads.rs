@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     error::Error,
     host::log::{LOG, log_name},
-    stored_heads::{self, Place, StoredHeads, thinnings},
+    stored_heads::{self, HeadPosition, StoredHeads, thinnings},
 };
 
 /// Between two passes of thinning.
@@ -36,9 +36,9 @@ pub(crate) struct Publisher {
     pub(crate) anchors: Arc<Anchors>,
     known: KnownLog,
     /// Heads that the repository holds, as far as this process knows, and when they were signed.
-    there: Mutex<BTreeMap<Place, i64>>,
+    there: Mutex<BTreeMap<HeadPosition, i64>>,
     /// Heads of before this start whose links were not looked at yet, oldest first.
-    unread: Mutex<Vec<Place>>,
+    unread: Mutex<Vec<HeadPosition>>,
     /// What thinnings say was looked at once.
     looked: Mutex<bool>,
     thinned_at: Mutex<Option<Instant>>,
@@ -61,9 +61,10 @@ impl Publisher {
     ) -> Result<Self, Error> {
         let anchors = Arc::new(Anchors::open(keys, repository.id())?);
         let trusted = crate::keys::trusted(keys, repository)?;
-        let there: BTreeMap<Place, i64> = repository::heads::dated_heads(repository, &log_name())?
-            .into_iter()
-            .collect();
+        let there: BTreeMap<HeadPosition, i64> =
+            repository::heads::dated_heads(repository, &log_name())?
+                .into_iter()
+                .collect();
         let file = anchors.file();
         let mut known = KnownLog {
             claimed: file.claim(),
@@ -168,12 +169,12 @@ impl Publisher {
 
     /// Heads that were there, or that a thinning lists or a later head names, and are not; but for those that openings
     /// name as missing.
-    fn disappeared(&self, known: &[HeadRange]) -> Result<Vec<Place>, Error> {
+    fn disappeared(&self, known: &[HeadRange]) -> Result<Vec<HeadPosition>, Error> {
         // Before the listing: what is published meanwhile is not missed.
         let before = locked(&self.there).clone();
         let listed = repository::heads::dated_heads(&self.repository, &log_name())?;
-        let now: BTreeSet<Place> = listed.iter().map(|(place, _)| *place).collect();
-        let mut missing: Vec<Place> = before
+        let now: BTreeSet<HeadPosition> = listed.iter().map(|(place, _)| *place).collect();
+        let mut missing: Vec<HeadPosition> = before
             .into_keys()
             .filter(|place| !now.contains(place))
             .collect();
@@ -199,7 +200,7 @@ impl Publisher {
 
     /// What some of the heads of before this start name, newest first, and is not there: it went while no engine
     /// looked.
-    fn read_some(&self, now: &BTreeSet<Place>) -> Result<Vec<Place>, Error> {
+    fn read_some(&self, now: &BTreeSet<HeadPosition>) -> Result<Vec<HeadPosition>, Error> {
         let mut unread = locked(&self.unread);
         let first = unread.len().saturating_sub(READ_MAX);
         let part = unread.split_off(first);
@@ -226,9 +227,9 @@ impl Publisher {
     }
 
     /// Heads that are listed, and the anchor's where it is not among them.
-    fn anchor_missing(&self) -> Result<(BTreeSet<Place>, Vec<Place>), Error> {
+    fn anchor_missing(&self) -> Result<(BTreeSet<HeadPosition>, Vec<HeadPosition>), Error> {
         let listed = repository::heads::head_sizes(&self.repository, &log_name())?;
-        let listed: BTreeSet<Place> = listed.into_iter().collect();
+        let listed: BTreeSet<HeadPosition> = listed.into_iter().collect();
         let named = anchored_in(&self.anchors.file(), &self.repository)?;
         let place = named.map(|head| (head.epoch, head.size));
         let gone = match place.filter(|place| !listed.contains(place)) {
@@ -241,7 +242,7 @@ impl Publisher {
     /// Forgets what a person knows to be gone.
     fn take_as_it_is(&self) -> Result<(), Error> {
         let listed = repository::heads::dated_heads(&self.repository, &log_name())?;
-        let now: BTreeSet<Place> = listed.iter().map(|(place, _)| *place).collect();
+        let now: BTreeSet<HeadPosition> = listed.iter().map(|(place, _)| *place).collect();
         locked(&self.there).retain(|place, _| now.contains(place));
         *locked(&self.looked) = true;
         Ok(())
@@ -318,7 +319,7 @@ impl HeadPublisher for Publisher {
         self.anchors.note_end(head).map_err(said)
     }
 
-    fn thin(&self, named: &[Place]) -> Result<(), String> {
+    fn thin(&self, named: &[HeadPosition]) -> Result<(), String> {
         let mut last = locked(&self.thinned_at);
         if last.is_some_and(|last| last.elapsed() < THIN_EVERY) {
             return Ok(());
@@ -344,7 +345,7 @@ impl HeadPublisher for Publisher {
     }
 }
 
-fn gone(missing: &[Place]) -> String {
+fn gone(missing: &[HeadPosition]) -> String {
     let (epoch, size) = missing.first().copied().unwrap_or_default();
     let more = match missing.len() {
         0 | 1 => String::new(),
@@ -371,7 +372,7 @@ pub(crate) fn anchored_in(
 }
 
 /// Each of them from the head before it on: what lay between, nobody knows any more.
-fn ranges(mut missing: Vec<Place>, there: &BTreeSet<Place>) -> Vec<HeadRange> {
+fn ranges(mut missing: Vec<HeadPosition>, there: &BTreeSet<HeadPosition>) -> Vec<HeadRange> {
     missing.sort_unstable();
     missing.dedup();
     let mut ranges: Vec<HeadRange> = Vec::new();
@@ -450,7 +451,7 @@ fn tested(repository: &Repository) -> Result<Option<Evidence>, Error> {
 fn is_thinned(
     repository: &Repository,
     keys: &[VerifyingKey],
-    (epoch, size): Place,
+    (epoch, size): HeadPosition,
 ) -> Result<bool, Error> {
     Ok(audit::was_thinned(
         &thinnings(repository, keys)?,
@@ -503,7 +504,7 @@ mod tests {
             }
         }
         let keys = [key.verifying_key().clone()];
-        let newest: Vec<Place> = newest(&repository, &keys)
+        let newest: Vec<HeadPosition> = newest(&repository, &keys)
             .unwrap()
             .iter()
             .map(stored_heads::place)

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use audit::{HeadError, InclusionProof, ProofError, Prover, SignedHead, VerifyingKey};
 use repository::Repository;
-use services::Place;
+use services::EntryRef;
 
 use crate::{
     error::Error,
@@ -46,7 +46,7 @@ pub(crate) async fn place(database: &str, wanted: &Wanted<'_>) -> Result<(u32, u
     }
     let id = wanted.id;
     let places = services::places(database, LOG, id).await?;
-    let of_step = |place: &&Place| match (wanted.step, &place.step) {
+    let of_step = |place: &&EntryRef| match (wanted.step, &place.step) {
         (Some(wanted), Some((step, _))) => wanted == *step,
         (Some(_), None) => false,
         (None, _) => true,

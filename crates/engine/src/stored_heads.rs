@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// Epoch and size.
-pub(crate) type Place = (u32, u64);
+pub(crate) type HeadPosition = (u32, u64);
 
-pub(crate) fn place(head: &SignedHead) -> Place {
+pub(crate) fn place(head: &SignedHead) -> HeadPosition {
     (head.claimed().epoch, head.claimed().size)
 }
 
@@ -22,7 +22,7 @@ pub(crate) fn place(head: &SignedHead) -> Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Uncounted {
     pub(crate) what: &'static str,
-    pub(crate) place: Place,
+    pub(crate) place: HeadPosition,
     pub(crate) key_id: KeyId,
     /// The epoch and position where the key ends.
     pub(crate) from: (u32, u64),
@@ -42,16 +42,16 @@ pub(crate) fn uncounted_head(head: &SignedHead, error: &HeadError) -> Option<Unc
 }
 
 /// What they are, the key and where it ends.
-type Group = (&'static str, String, Place);
+type Group = (&'static str, String, HeadPosition);
 
 /// A sentence for each key that ended, however many objects it signed.
 pub(crate) fn sentences(all: &[Uncounted]) -> Vec<String> {
-    let mut groups: BTreeMap<Group, Vec<Place>> = BTreeMap::new();
+    let mut groups: BTreeMap<Group, Vec<HeadPosition>> = BTreeMap::new();
     for one in all {
         let group = (one.what, one.key_id.to_string(), one.from);
         groups.entry(group).or_default().push(one.place);
     }
-    let sentence = |((what, key, from), mut places): (Group, Vec<Place>)| {
+    let sentence = |((what, key, from), mut places): (Group, Vec<HeadPosition>)| {
         places.sort_unstable();
         let (first, last) = (places[0], places[places.len() - 1]);
         format!(
@@ -76,7 +76,7 @@ pub(crate) struct StoredHeads {
     pub(crate) counted: Vec<SignedHead>,
     pub(crate) uncounted: Vec<SignedHead>,
     /// What is no head of ours, and why.
-    pub(crate) damaged: Vec<(Place, String)>,
+    pub(crate) damaged: Vec<(HeadPosition, String)>,
     pub(crate) notices: Vec<Uncounted>,
 }
 
@@ -138,7 +138,7 @@ pub(crate) fn newest(
 pub(crate) type ReadHead = Result<SignedHead, String>;
 
 /// Every head that a listing names, by place.
-pub(crate) fn each_head(repository: &Repository) -> Result<Vec<(Place, ReadHead)>, Error> {
+pub(crate) fn each_head(repository: &Repository) -> Result<Vec<(HeadPosition, ReadHead)>, Error> {
     let mut all = Vec::new();
     for place in repository::heads::head_sizes(repository, &log_name())? {
         all.extend(head_at(repository, place)?.map(|head| (place, head)));
@@ -147,7 +147,7 @@ pub(crate) fn each_head(repository: &Repository) -> Result<Vec<(Place, ReadHead)
 }
 
 /// `None` when it was thinned; `Some(Err)`: what is wrong with it.
-fn head_at(repository: &Repository, at: Place) -> Result<Option<ReadHead>, Error> {
+fn head_at(repository: &Repository, at: HeadPosition) -> Result<Option<ReadHead>, Error> {
     let bytes = match repository::heads::head(repository, &log_name(), at) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return Ok(None),

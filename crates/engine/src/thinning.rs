@@ -8,7 +8,7 @@ use repository::{Repository, heads::ThinnedName};
 use crate::{
     error::Error,
     host::log::{LOG, log_name},
-    stored_heads::{Place, thinning_records, thinnings},
+    stored_heads::{HeadPosition, thinning_records, thinnings},
 };
 
 /// Fewer are not worth a record.
@@ -32,11 +32,11 @@ impl Thinner<'_> {
     /// All that is due, of heads with the times of their signing. Says how many went, and which as they go.
     pub(crate) fn pass(
         &self,
-        there: &BTreeMap<Place, i64>,
-        named: &[Place],
-        gone: &mut dyn FnMut(Place),
+        there: &BTreeMap<HeadPosition, i64>,
+        named: &[HeadPosition],
+        gone: &mut dyn FnMut(HeadPosition),
     ) -> Result<u64, Error> {
-        let mut pinned: BTreeSet<Place> = named.iter().copied().collect();
+        let mut pinned: BTreeSet<HeadPosition> = named.iter().copied().collect();
         let mut left = there.clone();
         let mut dropped = 0;
         let mut asked = false;
@@ -125,7 +125,7 @@ impl Thinner<'_> {
     }
 }
 
-fn epochs(there: &BTreeMap<Place, i64>) -> BTreeSet<u32> {
+fn epochs(there: &BTreeMap<HeadPosition, i64>) -> BTreeSet<u32> {
     there.keys().map(|(epoch, _)| *epoch).collect()
 }
 
@@ -133,7 +133,7 @@ fn epochs(there: &BTreeMap<Place, i64>) -> BTreeSet<u32> {
 fn due(
     heads: &[(u64, i64)],
     epoch: u32,
-    pinned: &BTreeSet<Place>,
+    pinned: &BTreeSet<HeadPosition>,
     now_micros: i64,
 ) -> Option<BTreeSet<u64>> {
     let newest = heads.last()?.0;
@@ -197,7 +197,7 @@ mod tests {
     const SECOND: i64 = 1_000_000;
 
     /// A head every half minute for three days, each with a link to the one before.
-    fn three_days(now: i64) -> (Repository, SigningKey, BTreeMap<Place, i64>) {
+    fn three_days(now: i64) -> (Repository, SigningKey, BTreeMap<HeadPosition, i64>) {
         let repository = Repository::init(Arc::new(MemoryStore::default())).unwrap();
         let key = SigningKey::generate().unwrap();
         let mut chain = Chain::new(LOG);
@@ -252,7 +252,7 @@ mod tests {
                 .unwrap();
             assert!(quarter % 32 != 0 || missing().is_empty(), "{:?}", missing());
         }
-        let sizes: BTreeSet<Place> = repository::heads::head_sizes(&repository, "1")
+        let sizes: BTreeSet<HeadPosition> = repository::heads::head_sizes(&repository, "1")
             .unwrap()
             .into_iter()
             .collect();
@@ -296,7 +296,7 @@ mod tests {
             there.remove(&place);
         });
         assert!(dropped.unwrap() > 1000);
-        let sizes = |repository: &Repository| -> BTreeSet<Place> {
+        let sizes = |repository: &Repository| -> BTreeSet<HeadPosition> {
             let sizes = repository::heads::head_sizes(repository, "1").unwrap();
             sizes.into_iter().collect()
         };

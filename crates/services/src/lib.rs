@@ -44,9 +44,9 @@ pub use config::{
 };
 pub use connection::Password;
 pub use data::{
-    AuditReport, ConfigurationChange, CoverageStart, DatabaseError, Difference, FeedError, Finding,
-    ImportReport, LocateSettings, LogPosition, Loss, NEWEST_RATES, Place, SampleBook, SchemaReport,
-    SeedError, TablesReport, WriteError, WriterState, check_feed, check_schema,
+    AuditReport, ConfigurationChange, CoverageStart, DatabaseError, Difference, EntryRef,
+    FeedError, Finding, ImportReport, LocateSettings, LogPosition, Loss, NEWEST_RATES, SampleBook,
+    SchemaReport, SeedError, TablesReport, WriteError, WriterState, check_feed, check_schema,
     configuration_changes, losses, opened_with, openings, periods, places, verify,
 };
 pub use domain::keys::{Role, Tier};

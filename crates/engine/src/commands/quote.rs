@@ -113,12 +113,12 @@ struct Answer<'a> {
     currency: &'a str,
     expires_at: &'a str,
     stale: bool,
-    audit: Option<Place>,
+    audit: Option<LogPosition>,
 }
 
 /// Where the quote stands in the audit log.
 #[derive(serde::Deserialize)]
-struct Place {
+struct LogPosition {
     epoch: u64,
     position: u64,
 }

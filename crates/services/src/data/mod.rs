@@ -6,6 +6,7 @@ mod cell;
 mod configured;
 mod database;
 mod entries;
+mod entry_ref;
 mod feeds;
 mod keeper;
 mod locates;
@@ -14,7 +15,6 @@ mod migrations;
 mod newest;
 mod openings;
 mod past;
-mod placed;
 mod quotes;
 mod reading;
 mod row;
@@ -35,6 +35,7 @@ pub(crate) use database::{Session, connect, describe};
 pub(crate) use entries::{
     COUNTED_MAX, EntryFilter, EntryId, StoredEntry, find_entries, find_entry,
 };
+pub use entry_ref::{EntryRef, places};
 pub(crate) use feeds::{
     Accept, FeedState, IntakeError, KINDS, MINIMUM_RULE, MOMENT_RULE, Parcel, accept_held,
     held_now, minimum, moment, poll, take,
@@ -52,7 +53,6 @@ pub(crate) use losses::{losses_in, openings_in};
 pub(crate) use migrations::migrate;
 pub use newest::RATES as NEWEST_RATES;
 pub use openings::{opened_with, openings, periods};
-pub use placed::{Place, places};
 pub(crate) use quotes::{QuoteEntry, QuoteFacts, QuoteRow};
 pub(crate) use reading::keys as read_keys;
 pub use schema::{Finding, SchemaReport, check_schema};

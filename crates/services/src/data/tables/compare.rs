@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::batches::{Before, BeforeTree, each_batch};
 use super::covered::{API_KEYS, BATCHED, CoveredTable, FEED_BATCHES, Form, STATED};
-use super::followed::{Claim, Followed, Place, StatedRow};
+use super::followed::{Claim, EntryPosition, Followed, StatedRow};
 use super::keys;
 use super::prints::{Prints, Said, Unlike};
 use super::row::{RowReader, Values, from_json, hash_of, name_of};
@@ -81,7 +81,7 @@ struct Different {
     found: Values,
     /// What it must be, where that is known without reading the entry again.
     expected: Option<Values>,
-    place: Place,
+    place: EntryPosition,
 }
 
 impl Followed {
@@ -374,7 +374,7 @@ impl Followed {
 
 enum Found {
     Unknown,
-    Missing(Place),
+    Missing(EntryPosition),
     Different(Different),
 }
 
@@ -407,7 +407,7 @@ fn difference(
     table: &'static CoveredTable,
     row: String,
     column: Option<&'static str>,
-    place: Place,
+    place: EntryPosition,
     reason: String,
 ) -> Difference {
     Difference {
@@ -426,7 +426,7 @@ struct OddBatch {
     batch: Uuid,
     found: Option<RowDigest>,
     said: RowDigest,
-    place: Place,
+    place: EntryPosition,
 }
 
 /// Walks the deliveries of a table beside the claims about them; both ascend.
@@ -485,7 +485,13 @@ impl<'a> Deliveries<'a> {
         self.note(claim.batch, None, claim.digest, claim.place);
     }
 
-    fn note(&mut self, batch: Uuid, found: Option<RowDigest>, said: RowDigest, place: Place) {
+    fn note(
+        &mut self,
+        batch: Uuid,
+        found: Option<RowDigest>,
+        said: RowDigest,
+        place: EntryPosition,
+    ) {
         if self.odd.len() < DIFFERENCES_MAX {
             self.odd.push(OddBatch {
                 batch,
@@ -509,7 +515,7 @@ const NO_ROWS: RowDigest = RowDigest {
     root: Hash::ZERO,
 };
 
-fn unlike_before(found: Before, said: Before, place: Place) -> String {
+fn unlike_before(found: Before, said: Before, place: EntryPosition) -> String {
     if (found.batches, found.rows) == (said.batches, said.rows) {
         return format!("at least one of their rows was changed: {place} was written with others");
     }
@@ -520,7 +526,10 @@ fn unlike_before(found: Before, said: Before, place: Place) -> String {
 }
 
 /// The entry at a place, whole; nothing where it cannot be read any more.
-async fn entry_at(client: &Client, place: Place) -> Result<Option<Entry>, tokio_postgres::Error> {
+async fn entry_at(
+    client: &Client,
+    place: EntryPosition,
+) -> Result<Option<Entry>, tokio_postgres::Error> {
     let sql = "SELECT canonical FROM audit_log WHERE log = $1 AND epoch = $2 AND position = $3";
     let position = i64::try_from(place.position).unwrap_or(i64::MAX);
     let row = client
@@ -542,7 +551,7 @@ async fn stated_in(
     client: &Client,
     table: &'static CoveredTable,
     name: &str,
-    place: Place,
+    place: EntryPosition,
 ) -> Result<Option<Values>, tokio_postgres::Error> {
     let entry = entry_at(client, place).await?;
     let find = |entry: Entry| {
@@ -558,7 +567,7 @@ async fn stated_in(
 /// What the entry of a delivery says of it beside the digest, by the columns of `feed_batches`.
 async fn delivery_in(
     client: &Client,
-    place: Place,
+    place: EntryPosition,
 ) -> Result<Vec<(&'static str, String)>, tokio_postgres::Error> {
     let Some(entry) = entry_at(client, place).await? else {
         return Ok(Vec::new());
@@ -579,7 +588,7 @@ async fn unlike_prints(
     table: &'static CoveredTable,
     rows: Vec<Values>,
     digest: RowDigest,
-    place: Place,
+    place: EntryPosition,
 ) -> Result<Option<Unlike>, tokio_postgres::Error> {
     let Some(entry) = entry_at(client, place).await? else {
         return Ok(None);
@@ -617,7 +626,7 @@ fn first_difference(
     table: &'static CoveredTable,
     found: &Values,
     expected: Option<Values>,
-    place: Place,
+    place: EntryPosition,
 ) -> (Option<&'static str>, String) {
     let Some(expected) = expected else {
         return (None, format!("it is not what {place} says"));
@@ -638,7 +647,7 @@ fn first_known_difference(
     table: &'static CoveredTable,
     found: &Values,
     expected: &[(&'static str, String)],
-    place: Place,
+    place: EntryPosition,
 ) -> (Option<&'static str>, String) {
     let mut known_at = None;
     for ((column, form), found) in table.columns.iter().zip(found) {
@@ -665,7 +674,7 @@ fn unlike_words(
     form: Form,
     found: &Option<String>,
     expected: &Option<String>,
-    place: Place,
+    place: EntryPosition,
 ) -> String {
     /// Longer ones fill a screen and say no more.
     const SHOWN_MAX: usize = 60;

@@ -13,16 +13,16 @@ use super::row::{Values, from_json, hash_of, name_of};
 
 /// Where an entry stands, for messages and for reading it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Place {
+pub(crate) struct EntryPosition {
     pub(super) log: u16,
     pub(super) epoch: u32,
     pub(super) position: u64,
     kind: u8,
 }
 
-impl Place {
-    pub(super) fn of(entry: &Entry) -> Place {
-        Place {
+impl EntryPosition {
+    pub(super) fn of(entry: &Entry) -> EntryPosition {
+        EntryPosition {
             log: entry.log,
             epoch: entry.epoch,
             position: entry.position,
@@ -31,7 +31,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for EntryPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = Kind::from_number(self.kind);
         write!(f, "entry {} ({kind})", self.position)
@@ -42,7 +42,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StatedRow {
     pub(super) hash: Hash,
-    pub(super) place: Place,
+    pub(super) place: EntryPosition,
 }
 
 /// What an entry says of a delivery's rows in one table.
@@ -52,13 +52,13 @@ pub(super) struct Claim {
     pub(super) table: usize,
     pub(super) batch: Uuid,
     pub(super) digest: RowDigest,
-    pub(super) place: Place,
+    pub(super) place: EntryPosition,
 }
 
 /// The entry that states everything that was there before it.
 #[derive(Debug)]
 pub(super) struct Baseline {
-    pub(super) place: Place,
+    pub(super) place: EntryPosition,
     recorded_at_micros: i64,
     /// Of deliveries before it, by the place in [`BATCHED`].
     pub(super) before: [Option<Before>; BATCHED.len()],
@@ -73,7 +73,7 @@ pub(crate) struct Followed {
     pub(super) claims: Vec<Claim>,
     pub(super) baseline: Option<Baseline>,
     /// The newest entry that was taken.
-    pub(super) end: Place,
+    pub(super) end: EntryPosition,
     /// When the first change of all was recorded.
     first_at_micros: Option<i64>,
 }
@@ -81,7 +81,7 @@ pub(crate) struct Followed {
 impl Followed {
     /// The next entry of a log, which is verified so far; or what it says that cannot be.
     pub(crate) fn take(&mut self, entry: &Entry) -> Result<(), String> {
-        self.end = Place::of(entry);
+        self.end = EntryPosition::of(entry);
         match entry.kind {
             Kind::Quote | Kind::BookPriced => match entry.fields.get("key_id") {
                 Some(key_id) => self.asked_by(entry, key_id),
@@ -121,7 +121,7 @@ impl Followed {
     }
 
     /// The first entry from which on everything is stated, if something was recorded before it.
-    pub(super) fn not_covered_before(&self) -> Option<Place> {
+    pub(super) fn not_covered_before(&self) -> Option<EntryPosition> {
         let baseline = self.baseline.as_ref()?;
         let is_late = self.first_at_micros? < baseline.recorded_at_micros;
         is_late.then_some(baseline.place)
@@ -146,7 +146,7 @@ impl Followed {
     }
 
     fn change(&mut self, entry: &Entry) -> Result<(), String> {
-        let place = Place::of(entry);
+        let place = EntryPosition::of(entry);
         self.begin(entry, place)?;
         let first = self.first_at_micros.unwrap_or(i64::MAX);
         self.first_at_micros = Some(first.min(entry.recorded_at_micros));
@@ -183,7 +183,7 @@ impl Followed {
     }
 
     /// The statement of everything comes once: a second one could call rows right that nobody entered.
-    fn begin(&mut self, entry: &Entry, place: Place) -> Result<(), String> {
+    fn begin(&mut self, entry: &Entry, place: EntryPosition) -> Result<(), String> {
         if entry.fields.get("baseline").is_none() {
             return Ok(());
         }
@@ -202,7 +202,7 @@ impl Followed {
         Ok(())
     }
 
-    fn state(&mut self, index: usize, row: Values, place: Place) -> Result<(), String> {
+    fn state(&mut self, index: usize, row: Values, place: EntryPosition) -> Result<(), String> {
         let table = STATED[index];
         if std::ptr::eq(table, &API_KEYS) {
             self.keys.state(row, place);

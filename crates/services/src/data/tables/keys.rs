@@ -6,7 +6,7 @@ use audit::{Entry, Kind};
 use jiff::Timestamp;
 
 use super::covered::API_KEYS;
-use super::followed::Place;
+use super::followed::EntryPosition;
 use super::row::{Values, hash_of};
 
 /// How long after its end a key may still be found in an entry: a request that was let in before, an instance that was cut off from
@@ -23,7 +23,7 @@ pub(super) struct Key {
     /// As it must stand in the table; absent where only older entries speak of it.
     pub(super) row: Option<Values>,
     /// The entry that spoke of it last.
-    pub(super) place: Place,
+    pub(super) place: EntryPosition,
     ends_at_micros: Option<i64>,
 }
 
@@ -33,7 +33,7 @@ impl Keys {
         let Some(id) = entry.fields.get("key_id") else {
             return;
         };
-        let place = Place::of(entry);
+        let place = EntryPosition::of(entry);
         let key = self.by_id.entry(id.to_owned()).or_insert(Key {
             row: None,
             place,
@@ -46,7 +46,7 @@ impl Keys {
     }
 
     /// A key's row as it was left by an entry. A key can only end earlier, so of several entries, of whichever logs, the earliest end counts.
-    pub(super) fn state(&mut self, mut row: Values, place: Place) {
+    pub(super) fn state(&mut self, mut row: Values, place: EntryPosition) {
         let Some(id) = row[0].clone() else { return };
         let known = self.by_id.remove(&id);
         if let Some(before) = known.as_ref().and_then(|known| known.row.as_ref()) {
@@ -85,7 +85,7 @@ impl Keys {
     }
 
     /// Those whose row is stated: id, row and where it was stated.
-    pub(super) fn into_rows(self) -> impl Iterator<Item = (Values, Place)> {
+    pub(super) fn into_rows(self) -> impl Iterator<Item = (Values, EntryPosition)> {
         let stated = |key: Key| key.row.map(|row| (row, key.place));
         self.by_id.into_values().filter_map(stated)
     }

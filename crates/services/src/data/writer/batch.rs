@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use audit::{Chain, ChainError, Entry, Hash, Kind, Placed, Sealed};
+use audit::{Chain, ChainError, ChainLink, Entry, Hash, Kind, Sealed};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{GenericClient, Statement};
 
@@ -78,7 +78,7 @@ impl Batch {
         chain: &mut Chain,
         at_micros: i64,
         quote: &QuoteRow,
-    ) -> Result<Placed, ChainError> {
+    ) -> Result<ChainLink, ChainError> {
         let place = place_of(chain.log(), chain.epoch(), chain.position() + 1, at_micros);
         let placed = self.entries.row(|row| {
             entry_row(row, &place, Kind::Quote, &quote.repeated, |bytes| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use audit::{ChainError, Fields, Kind, Placed, Sealed};
+use audit::{ChainError, ChainLink, Fields, Kind, Sealed};
 use tokio::time::Instant;
 
 use super::batch::{Batch, CommitOutcome, outcome};
@@ -29,7 +29,7 @@ pub(super) enum SessionEnd {
 
 /// Entries of one commit.
 pub(super) struct Commit {
-    placed: Vec<Placed>,
+    placed: Vec<ChainLink>,
     /// Whether a reply promises that the repository holds it, where that was demanded.
     promises: bool,
 }
@@ -37,7 +37,7 @@ pub(super) struct Commit {
 impl Commit {
     pub(super) fn of(sealed: &[Sealed]) -> Commit {
         let promises = [Kind::Quote, Kind::LocateChanged];
-        let place = |sealed: &Sealed| Placed {
+        let place = |sealed: &Sealed| ChainLink {
             log: sealed.entry.log,
             epoch: sealed.entry.epoch,
             position: sealed.entry.position,

@@ -5,7 +5,7 @@ use super::verifying::Verifying;
 
 /// An entry that an id leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct EntryRef {
     pub epoch: u32,
     pub position: u64,
     /// Of a locate: which step, and what the locate is from it on.
@@ -22,7 +22,7 @@ fn sql(session: &Verifying) -> String {
 }
 
 /// The entry of a quote, or every step of a locate, oldest first. Empty: nothing is recorded under this id.
-pub async fn places(database: &str, log: u16, id: &str) -> Result<Vec<Place>, DatabaseError> {
+pub async fn places(database: &str, log: u16, id: &str) -> Result<Vec<EntryRef>, DatabaseError> {
     let Ok(id) = uuid::Uuid::parse_str(id) else {
         return Ok(Vec::new());
     };
@@ -39,12 +39,12 @@ pub async fn places(database: &str, log: u16, id: &str) -> Result<Vec<Place>, Da
             Some(step) => Some((step.cast_unsigned(), row.try_get(3)?)),
             None => None,
         };
-        Ok(Place {
+        Ok(EntryRef {
             epoch: epoch.cast_unsigned(),
             position: position.cast_unsigned(),
             step,
         })
     };
-    let places: Result<Vec<Place>, tokio_postgres::Error> = rows.iter().map(place).collect();
+    let places: Result<Vec<EntryRef>, tokio_postgres::Error> = rows.iter().map(place).collect();
     places.map_err(&failed)
 }
