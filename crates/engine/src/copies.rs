@@ -54,7 +54,7 @@ pub(crate) fn other(instance: &Instance, named: &str) -> Result<Other, Error> {
     match config.repositories.get(named) {
         Some(further) => open(further, &config.backup),
         None => {
-            let location: Location = crate::opened::location(named)?;
+            let location: Location = crate::repository_handle::location(named)?;
             Ok(Other {
                 repository: Repository::init(location.open(None)?)?,
                 rules: config.backup.rules(),

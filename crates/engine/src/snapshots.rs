@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     host::{instance::Instance, progress::Steps},
     jobs, keys,
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     settings_file,
 };
 
@@ -72,7 +72,7 @@ impl Configuration {
     pub(crate) fn run(
         &self,
         instance: &Instance,
-        opened: &Opened,
+        opened: &RepositoryHandle,
         steps: &Steps,
     ) -> Result<SealedOutcome, Error> {
         let mut facts = BTreeMap::new();

@@ -20,8 +20,8 @@ use crate::{
     exit::Exit,
     host::{control::Control, instance::Instance, log::LOG, progress::Steps},
     keys::trusted,
-    opened::Opened,
     proof::{Copied, Prover, Reach},
+    repository_handle::RepositoryHandle,
     stored_heads,
     terminal::{self, time},
 };
@@ -111,7 +111,7 @@ pub(super) async fn verify(
     json: bool,
     args: &AuditArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, &args.repository)?;
+    let opened = RepositoryHandle::at(instance, &args.repository)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
     let mut outside = Outside::gather(instance, opened.log(), &keys)?;
     if args.database.is_none()
@@ -149,7 +149,7 @@ fn verify_copy(
     reach: &Reach,
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let config = Config::load(None, instance.root())?;
     let trusted = trusted(&opened.keys, &opened.repository)?;
     // Before anything is planned: all that was signed by now must be in the newest WAL.
@@ -376,7 +376,7 @@ impl ShownHead {
 
 /// One that is damaged hides none of the others.
 fn list_heads(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
     let shown: Vec<ShownHead> = stored_heads::each_head(&opened.repository)?
         .into_iter()

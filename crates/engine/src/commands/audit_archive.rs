@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     host::{instance::Instance, log::LOG},
     keys::{audit_writing_key, lacks_audit_writing_key, trusted},
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     stored_heads::newest,
     terminal,
 };
@@ -49,7 +49,7 @@ pub(super) async fn archive(
     database: &str,
     args: &AuditArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, &args.repository)?;
+    let opened = RepositoryHandle::at(instance, &args.repository)?;
     let stop = super::restore::interrupted()?;
     let archived = pass(&opened.repository, &opened.keys, database, &stop).await?;
     show(json, archived.as_ref())

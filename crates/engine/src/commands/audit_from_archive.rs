@@ -21,7 +21,7 @@ use crate::{
     exit::Exit,
     host::{instance::Instance, log::LOG},
     keys::{audit_reading_key, trusted},
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     stored_heads::{Uncounted, uncounted_head},
     terminal,
 };
@@ -64,7 +64,7 @@ pub(super) fn verify(
         keys: args.keys.clone(),
         cluster: args.cluster.clone(),
     };
-    let opened = Opened::at(instance, &args)?;
+    let opened = RepositoryHandle::at(instance, &args)?;
     let private = audit_reading_key(&opened.keys)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
     let mut outside = Outside::gather(instance, opened.log(), &keys)?;
@@ -88,7 +88,7 @@ pub(super) fn verify(
 
 /// What an archive holds, its parts opened once to know their heads.
 struct Archive<'a> {
-    opened: &'a Opened,
+    opened: &'a RepositoryHandle,
     private: &'a RecipientPrivate,
     parts: Vec<ArchivePart>,
     /// From the first to the newest, each going on from the one before, by their places in `parts`.
@@ -104,7 +104,7 @@ struct Archive<'a> {
 impl<'a> Archive<'a> {
     /// A part that is damaged hides none of the others.
     fn look(
-        opened: &'a Opened,
+        opened: &'a RepositoryHandle,
         private: &'a RecipientPrivate,
         keys: &[VerifyingKey],
     ) -> Result<Self, Error> {
@@ -236,7 +236,7 @@ fn verify_export(
     file: &Path,
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
     let outside = Outside::gather(instance, opened.log(), &keys)?;
     let published = Published::read(&opened.repository)?;

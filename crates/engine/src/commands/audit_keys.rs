@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     host::{instance::Instance, progress::Steps},
     keys::rotation::{AUDIT, Rotation, finish},
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     terminal::{self, KeyValue},
 };
 
@@ -24,13 +24,13 @@ pub(super) fn run(
     command: AuditKeyCommand,
 ) -> Result<ExitCode, Error> {
     match command {
-        AuditKeyCommand::Show(args) => show(&Opened::at(instance, &args)?, json),
+        AuditKeyCommand::Show(args) => show(&RepositoryHandle::at(instance, &args)?, json),
         AuditKeyCommand::Rotate { config, repository } => {
             let config = Config::load(config.as_deref(), instance.root())?;
-            rotate(&Opened::at(instance, &repository)?, &config, json)
+            rotate(&RepositoryHandle::at(instance, &repository)?, &config, json)
         }
         AuditKeyCommand::RetireOld { yes, repository } => {
-            retire_old(&Opened::at(instance, &repository)?, json, yes)
+            retire_old(&RepositoryHandle::at(instance, &repository)?, json, yes)
         }
     }
 }
@@ -45,7 +45,7 @@ struct Shown {
     recipients: Vec<String>,
 }
 
-fn show(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
+fn show(opened: &RepositoryHandle, json: bool) -> Result<ExitCode, Error> {
     let public = AUDIT.public(&opened.keys)?;
     let shown = Shown {
         recipient_id: public.id(),
@@ -100,7 +100,7 @@ struct Rotated {
 
 /// Nobody writes with this key for longer than one pass: what a pass that runs just now seals to the old key is sealed to the new one by
 /// the second round here, or by the next rotation, which says so.
-fn rotate(opened: &Opened, config: &Config, json: bool) -> Result<ExitCode, Error> {
+fn rotate(opened: &RepositoryHandle, config: &Config, json: bool) -> Result<ExitCode, Error> {
     let rotation = Rotation::look(&AUDIT, &opened.keys, &opened.repository)?;
     let resumed = !matches!(rotation, Rotation::Fresh { .. });
     let steps = Steps::shown(json, "rotate").cancelled_by(super::restore::interrupted()?);
@@ -125,7 +125,7 @@ fn rotate(opened: &Opened, config: &Config, json: bool) -> Result<ExitCode, Erro
 }
 
 impl Rotated {
-    fn sentences(&self, opened: &Opened) -> String {
+    fn sentences(&self, opened: &RepositoryHandle) -> String {
         let mut text = format!(
             "{} the archive's key is {} now; {} data keys are sealed to it, no data were rewritten\n",
             match self.resumed {
@@ -154,7 +154,7 @@ impl Rotated {
     }
 }
 
-fn retire_old(opened: &Opened, json: bool, yes: bool) -> Result<ExitCode, Error> {
+fn retire_old(opened: &RepositoryHandle, json: bool, yes: bool) -> Result<ExitCode, Error> {
     let retiring = Retiring {
         vault: AUDIT.vault,
         place: "the audit archive",

@@ -19,7 +19,7 @@ use crate::{
     host::{instance::Instance, log::LOG},
     inclusion::{self, Wanted},
     keys::{trusted, verifying_key},
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     terminal::{self, time},
 };
 
@@ -40,7 +40,7 @@ pub(super) async fn prove(
     json: bool,
     args: &AuditProveArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, &args.audit.repository)?;
+    let opened = RepositoryHandle::at(instance, &args.audit.repository)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
     let database = database(instance, &args.audit)?;
     let wanted = Wanted {

@@ -20,7 +20,7 @@ use crate::{
     health::hole_words,
     host::{instance::Instance, progress::Steps},
     jobs::run_by_hand,
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     terminal::{self, KeyValue, Table, age, count, duration, moment_and_age, sentence, size, time},
     up::backups::Reading,
 };
@@ -217,7 +217,7 @@ pub(crate) fn show_taken(
     args: &RepositoryArgs,
     outcome: BackupOutcome,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let all = catalogue(&opened.repository)?;
     let taken = Taken {
         backup: find(&all, &outcome.id)?.into(),
@@ -237,7 +237,7 @@ pub(crate) fn show_taken(
 }
 
 fn list(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let all = catalogue(&opened.repository)?;
     let shown: Vec<Shown> = all.backups.iter().map(Shown::from).collect();
     terminal::result(json, &shown, || match shown.as_slice() {
@@ -323,7 +323,7 @@ fn table(backups: &[BackupSummary], now_micros: i64) -> String {
 }
 
 /// The newest hole of the newest timeline that no backup makes up for.
-pub(super) fn open_hole(opened: &Opened, all: &Catalogue) -> Result<Option<Hole>, Error> {
+pub(super) fn open_hole(opened: &RepositoryHandle, all: &Catalogue) -> Result<Option<Hole>, Error> {
     let inventory = wal_inventory(&opened.repository)?;
     let newest = inventory.timelines.into_values().next_back();
     let holes = newest.into_iter().flat_map(|wal| wal.holes);
@@ -358,7 +358,7 @@ fn show(
     id: &str,
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let all = catalogue(&opened.repository)?;
     let backup = find(&all, id)?;
     let details = Details {
@@ -445,7 +445,7 @@ pub(super) fn verify(
     id: Option<&str>,
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let private = opened.private()?;
     let all = catalogue(&opened.repository)?;
     let chosen: Vec<&BackupSummary> = match id {
@@ -470,7 +470,7 @@ pub(super) fn verify(
 }
 
 fn verify_one(
-    opened: &Opened,
+    opened: &RepositoryHandle,
     private: &repository::keys::RecipientPrivate,
     backup: &BackupSummary,
     json: bool,
@@ -535,7 +535,7 @@ fn export(
     dir: &Path,
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let private = opened.private()?;
     let exported = recovery::database::export(
         &opened.repository,

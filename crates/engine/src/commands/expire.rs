@@ -15,8 +15,8 @@ use crate::{
     expiry::{Log, carry_out, decide, sentence},
     host::{database::BACKUP, instance::Instance, lock::lock, progress::Steps, record::Event},
     keys,
-    opened::Opened,
     question::confirmed,
+    repository_handle::RepositoryHandle,
     terminal::{self, KeyValue, Table, moment_from, size, time},
 };
 
@@ -33,7 +33,7 @@ struct Shown<'a> {
 }
 
 pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, &args.repository)?;
+    let opened = RepositoryHandle::at(instance, &args.repository)?;
     let config = Config::load(args.config.as_deref(), instance.root())?;
     let named = args.repository.repository.as_ref();
     let rules = match named.and_then(|name| config.repositories.get(name)) {

@@ -16,8 +16,8 @@ use crate::{
     config::Config,
     error::Error,
     host::{instance::Instance, progress::Steps, record::Event},
-    opened::Opened,
     question::confirmed_unless,
+    repository_handle::RepositoryHandle,
     scratch::Maker,
     terminal::{self, KeyValue, Table, count},
 };
@@ -184,7 +184,7 @@ pub(super) fn restore(
             reason: "give --yes to do it without asking".into(),
         });
     }
-    let opened = Opened::at(instance, &args)?;
+    let opened = RepositoryHandle::at(instance, &args)?;
     let config = Config::load(None, instance.root())?;
     let binaries = Binaries::find(config.database.binaries.as_deref())?;
     let maker = Maker {

@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     host::instance::Instance,
     jobs,
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     schema,
     standing::{Described, JobState, Ran, Standing},
     terminal::{self, KeyValue, Table, age, moment, time},
@@ -73,7 +73,7 @@ pub(crate) fn check(
 
 pub(super) fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
     let config = Config::load(None, instance.root())?;
-    let opened = Opened::at(instance, &RepositoryArgs::default())?;
+    let opened = RepositoryHandle::at(instance, &RepositoryArgs::default())?;
     let backups = catalogue(&opened.repository)?.backups;
     let state = StateFile::at(&instance.root().join("jobs.json")).read()?;
     let table = Jobs {

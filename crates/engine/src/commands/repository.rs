@@ -19,8 +19,8 @@ use crate::{
     error::Error,
     host::{instance::Instance, lock::lock, progress::Steps},
     keys,
-    opened::Opened,
     question::confirmed,
+    repository_handle::RepositoryHandle,
     terminal::{self, KeyValue, Table, moment, size},
 };
 
@@ -52,7 +52,7 @@ struct Changed<'a> {
 fn hold(instance: &Instance, json: bool, command: HoldCommand) -> Result<(), Error> {
     match command {
         HoldCommand::List(args) => {
-            let opened = Opened::at(instance, &args)?;
+            let opened = RepositoryHandle::at(instance, &args)?;
             let all = holds(&opened.repository)?;
             terminal::result(json, &all, || shown(&all));
         }
@@ -61,7 +61,7 @@ fn hold(instance: &Instance, json: bool, command: HoldCommand) -> Result<(), Err
             reason,
             repository,
         } => {
-            let opened = Opened::at(instance, &repository)?;
+            let opened = RepositoryHandle::at(instance, &repository)?;
             // Expiry must not go on with a plan that was made before.
             let _alone = alone(instance, &repository)?;
             let private = keys::reading_key_if_here(&opened.keys)?;
@@ -74,7 +74,7 @@ fn hold(instance: &Instance, json: bool, command: HoldCommand) -> Result<(), Err
             yes,
             repository,
         } => {
-            let opened = Opened::at(instance, &repository)?;
+            let opened = RepositoryHandle::at(instance, &repository)?;
             let question = format!("From then on {backup} expires as its age and the rules say.");
             if !yes && !confirmed(&question) {
                 return Err(Error::Refused {
@@ -148,7 +148,7 @@ fn copied(instance: &Instance, json: bool, args: &CopyArgs) -> Result<(), Error>
         keys: args.keys.clone(),
         cluster: None,
     };
-    let from = Opened::at(instance, &named(&args.from))?;
+    let from = RepositoryHandle::at(instance, &named(&args.from))?;
     let Other {
         repository: to,
         rules,

@@ -25,8 +25,8 @@ use crate::{
         rotation::{BACKUPS, Rotation, finish, seal_to_offline},
         writing_key,
     },
-    opened::Opened,
     question::confirmed,
+    repository_handle::RepositoryHandle,
     terminal::{self, KeyValue, instant},
 };
 
@@ -40,16 +40,21 @@ pub(super) fn run(
     command: RepositoryKeyCommand,
 ) -> Result<ExitCode, Error> {
     match command {
-        RepositoryKeyCommand::Show(args) => show(&Opened::at(instance, &args)?, json),
+        RepositoryKeyCommand::Show(args) => show(&RepositoryHandle::at(instance, &args)?, json),
         RepositoryKeyCommand::Rotate { config, repository } => {
             let config = Config::load(config.as_deref(), instance.root())?;
-            rotate(instance, &Opened::at(instance, &repository)?, &config, json)
+            rotate(
+                instance,
+                &RepositoryHandle::at(instance, &repository)?,
+                &config,
+                json,
+            )
         }
         RepositoryKeyCommand::SealOffline(args) => {
-            seal_offline(&Opened::at(instance, &args)?, json)
+            seal_offline(&RepositoryHandle::at(instance, &args)?, json)
         }
         RepositoryKeyCommand::RetireOld { yes, repository } => {
-            retire_old(&Opened::at(instance, &repository)?, json, yes)
+            retire_old(&RepositoryHandle::at(instance, &repository)?, json, yes)
         }
     }
 }
@@ -70,7 +75,7 @@ struct Shown {
     outlook: KeyOutlook,
 }
 
-fn look(opened: &Opened) -> Result<Shown, Error> {
+fn look(opened: &RepositoryHandle) -> Result<Shown, Error> {
     let public = writing_key(&opened.keys)?;
     let private = reading_key_if_here(&opened.keys)?;
     Ok(Shown {
@@ -83,7 +88,7 @@ fn look(opened: &Opened) -> Result<Shown, Error> {
     })
 }
 
-fn show(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
+fn show(opened: &RepositoryHandle, json: bool) -> Result<ExitCode, Error> {
     let shown = look(opened)?;
     terminal::result(json, &shown, || shown.text());
     Ok(ExitCode::SUCCESS)
@@ -162,7 +167,7 @@ struct Rotated {
 
 fn rotate(
     instance: &Instance,
-    opened: &Opened,
+    opened: &RepositoryHandle,
     config: &Config,
     json: bool,
 ) -> Result<ExitCode, Error> {
@@ -265,7 +270,7 @@ struct SealedOffline {
     closed_because: Option<String>,
 }
 
-fn seal_offline(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
+fn seal_offline(opened: &RepositoryHandle, json: bool) -> Result<ExitCode, Error> {
     let current = reading_key(&opened.keys)?;
     let steps = Steps::shown(json, "seal-offline");
     let done = seal_to_offline(&opened.keys, &opened.repository, &current, &steps)?;
@@ -305,7 +310,7 @@ fn seal_offline(opened: &Opened, json: bool) -> Result<ExitCode, Error> {
     })
 }
 
-fn retire_old(opened: &Opened, json: bool, yes: bool) -> Result<ExitCode, Error> {
+fn retire_old(opened: &RepositoryHandle, json: bool, yes: bool) -> Result<ExitCode, Error> {
     let current = reading_key(&opened.keys)?;
     let mut old = recipients(&opened.repository)?;
     // Sealed to on purpose, and by nobody here to be proven: it stays.

@@ -30,8 +30,8 @@ use crate::{
     exit::Exit,
     host::{instance::Instance, progress::Steps, record::Event},
     missing::{self, Missing},
-    opened::Opened,
     question::confirmed_unless,
+    repository_handle::RepositoryHandle,
     restored::{self, Outcome, Source},
     terminal::{self, KeyValue, size},
 };
@@ -69,7 +69,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Error> {
     let mut target = target(&args.target)?;
     target.timeline = args.timeline;
-    let opened = Opened::at(instance, &args.repository)?;
+    let opened = RepositoryHandle::at(instance, &args.repository)?;
     let private = opened.private()?;
     let steps = Steps::shown(json, "restore").cancelled_by(interrupted()?);
     if args.list_points {

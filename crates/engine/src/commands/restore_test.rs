@@ -17,8 +17,8 @@ use crate::{
     exit::Exit,
     host::{instance::Instance, progress::Steps, record::Event},
     keys::trusted,
-    opened::Opened,
     proof::{self, Prover},
+    repository_handle::RepositoryHandle,
     terminal::{self, KeyValue, Table, duration, moment, moment_and_age, time},
 };
 
@@ -47,7 +47,7 @@ pub(super) fn run(
     work: Option<PathBuf>,
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let private = opened.private()?;
     let config = Config::load(None, instance.root())?;
     let id = match id {
@@ -106,7 +106,7 @@ fn record_text(record: &proof::Record) -> String {
     format!("{}\n{}", facts.text(), super::verify::table(&record.checks))
 }
 
-fn newest(opened: &Opened) -> Result<String, Error> {
+fn newest(opened: &RepositoryHandle) -> Result<String, Error> {
     let backups = catalogue(&opened.repository)?.backups;
     let newest = backups
         .into_iter()
@@ -161,7 +161,7 @@ fn checks(test: &RestoreTest) -> Vec<Check> {
 }
 
 fn list(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let found = restore_tests(&opened.repository)?;
     let shown: Vec<Shown> = found.tests.iter().map(Shown::from).collect();
     let now_micros = jiff::Timestamp::now().as_microsecond();
@@ -250,7 +250,7 @@ fn show(
     id: Option<&str>,
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let found = restore_tests(&opened.repository)?;
     let test = found
         .tests

@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     host::{control::Control, instance::Instance, log::LOG, record::Event},
     keys::{signing, statements, trusted, verifying_key},
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     stored_heads,
     terminal::{self, KeyValue, instant, time},
 };
@@ -26,13 +26,13 @@ pub(super) async fn run(
     command: SigningKeyCommand,
 ) -> Result<ExitCode, Error> {
     match command {
-        SigningKeyCommand::Show(args) => show(&Opened::at(instance, &args)?, json)?,
+        SigningKeyCommand::Show(args) => show(&RepositoryHandle::at(instance, &args)?, json)?,
         SigningKeyCommand::Rotate {
             revoke_old,
             from,
             repository,
         } => {
-            let opened = Opened::at(instance, &repository)?;
+            let opened = RepositoryHandle::at(instance, &repository)?;
             let ends = revoke_old.then_some(from);
             rotate(instance, &opened, json, ends).await?;
         }
@@ -41,7 +41,7 @@ pub(super) async fn run(
             from,
             repository,
         } => {
-            let opened = Opened::at(instance, &repository)?;
+            let opened = RepositoryHandle::at(instance, &repository)?;
             revoke(instance, &opened, json, &id, from).await?;
         }
     }
@@ -69,7 +69,7 @@ struct ShownStatement {
     at: String,
 }
 
-fn show(opened: &Opened, json: bool) -> Result<(), Error> {
+fn show(opened: &RepositoryHandle, json: bool) -> Result<(), Error> {
     let shown = Shown {
         key_id: verifying_key(&opened.keys)?.key_id().to_string(),
         trusted: trusted(&opened.keys, &opened.repository)?
@@ -122,7 +122,7 @@ struct Rotated {
 /// `ends`: the old key ends as well, from the given position on or from the first that it has not signed.
 async fn rotate(
     instance: &Instance,
-    opened: &Opened,
+    opened: &RepositoryHandle,
     json: bool,
     ends: Option<Option<u64>>,
 ) -> Result<(), Error> {
@@ -234,7 +234,7 @@ struct Revoked {
 
 async fn revoke(
     instance: &Instance,
-    opened: &Opened,
+    opened: &RepositoryHandle,
     json: bool,
     id: &str,
     from: u64,
@@ -276,7 +276,7 @@ async fn revoke(
 
 async fn end(
     instance: &Instance,
-    opened: &Opened,
+    opened: &RepositoryHandle,
     key: &VerifyingKey,
     from: (u32, u64),
 ) -> Result<(), Error> {
@@ -309,7 +309,7 @@ async fn no_opening_behind(
 }
 
 /// What the ended key signed counts no more: a head by the key that signs now takes over, once the repository holds it.
-async fn vouched(instance: &Instance, opened: &Opened) -> Result<(), Error> {
+async fn vouched(instance: &Instance, opened: &RepositoryHandle) -> Result<(), Error> {
     let end = tip(&Control::to(instance)?).await?;
     let end = stored_heads::place(&end);
     let trusted = trusted(&opened.keys, &opened.repository)?;

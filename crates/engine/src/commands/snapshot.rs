@@ -16,8 +16,8 @@ use crate::{
     exit::Exit,
     host::{instance::Instance, progress::Steps},
     keys,
-    opened::Opened,
     question::confirmed,
+    repository_handle::RepositoryHandle,
     snapshots::{Configuration, redacted},
     terminal::{self, KeyValue, Table, time, word},
 };
@@ -97,7 +97,7 @@ fn take(
     configuration: &ConfigurationArgs,
     repository: &RepositoryArgs,
 ) -> Result<(), Error> {
-    let opened = Opened::at(instance, repository)?;
+    let opened = RepositoryHandle::at(instance, repository)?;
     let source = Configuration::of(instance, configuration.config.as_deref())?;
     let steps = Steps::shown(json, "snapshot").cancelled_by(interrupted()?);
     let outcome = source.run(instance, &opened, &steps)?;
@@ -170,7 +170,7 @@ fn list(
     if let Some(component) = component {
         repository::snapshot::check_component(component)?;
     }
-    let opened = Opened::at(instance, repository)?;
+    let opened = RepositoryHandle::at(instance, repository)?;
     let all = snapshots(&opened.repository)?;
     let of_it = |found: &str| component.is_none_or(|it| it == found);
     let listing = Listing {
@@ -254,7 +254,7 @@ fn facts_text(snapshot: &SnapshotSummary) -> String {
 /// A snapshot that a command is about.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) opened: Opened,
+    pub(super) opened: RepositoryHandle,
     pub(super) summary: SnapshotSummary,
     pub(super) configuration: Configuration,
 }
@@ -282,7 +282,7 @@ impl Asked {
         configuration: &ConfigurationArgs,
         repository: &RepositoryArgs,
     ) -> Result<Self, Error> {
-        let opened = Opened::at(instance, repository)?;
+        let opened = RepositoryHandle::at(instance, repository)?;
         let summary = find_snapshot(&opened.repository, &which.component, which.id.as_deref())?;
         Ok(Self {
             summary,

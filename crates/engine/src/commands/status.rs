@@ -34,7 +34,7 @@ use crate::{
         age::{self, KeyAge},
         writing_key,
     },
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     spare::Link,
     standing::Standing,
     terminal::{self, time},
@@ -147,7 +147,7 @@ async fn of_instance(instance: &Instance) -> Result<Status, Error> {
     // A folder that only protects clusters of others has no database of its own, and nothing of it is missing.
     if names.is_empty() || has_own(instance) {
         let args = RepositoryArgs::default();
-        status = of_repository(instance, Opened::at(instance, &args), None)?;
+        status = of_repository(instance, RepositoryHandle::at(instance, &args), None)?;
         ask_engine(instance, &mut status).await;
         note_spare(instance, &mut status);
         finish(&mut status);
@@ -225,7 +225,7 @@ fn of_cluster(instance: &Instance, name: &str) -> Result<Status, Error> {
         cluster: Some(name.to_owned()),
         ..RepositoryArgs::default()
     };
-    let opened = Opened::at(instance, &args);
+    let opened = RepositoryHandle::at(instance, &args);
     let heard_micros = opened.as_ref().ok().and_then(last_heard);
     let mut status = of_repository(&cluster.instance, opened, Some(name))?;
     let standing = cluster.stream();
@@ -252,7 +252,7 @@ fn of_cluster(instance: &Instance, name: &str) -> Result<Status, Error> {
 }
 
 /// By the server's clock, when the repository last had everything.
-fn last_heard(opened: &Opened) -> Option<i64> {
+fn last_heard(opened: &RepositoryHandle) -> Option<i64> {
     let inventory = wal_inventory(&opened.repository).ok()?;
     let intervals = inventory.timelines.values().flat_map(|wal| &wal.intervals);
     let times = intervals.map(|interval| interval.end_time_micros);
@@ -312,7 +312,7 @@ fn finish(status: &mut Status) {
 
 fn of_repository(
     instance: &Instance,
-    opened: Result<Opened, Error>,
+    opened: Result<RepositoryHandle, Error>,
     cluster: Option<&str>,
 ) -> Result<Status, Error> {
     let mut status = Status {
@@ -397,7 +397,7 @@ fn note_spare(instance: &Instance, status: &mut Status) {
     status.warnings.extend(warnings.collect::<Vec<_>>());
 }
 
-fn note_key(opened: &Opened, status: &mut Status) -> Result<(), Error> {
+fn note_key(opened: &RepositoryHandle, status: &mut Status) -> Result<(), Error> {
     let Ok(age) = age::of(&opened.keys) else {
         return Ok(());
     };

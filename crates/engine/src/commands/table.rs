@@ -26,8 +26,8 @@ use crate::{
         progress::Steps,
         record::Event,
     },
-    opened::Opened,
     question::confirmed_unless,
+    repository_handle::RepositoryHandle,
     scratch::{Maker, ScratchCluster},
     terminal,
 };
@@ -48,7 +48,7 @@ pub(crate) fn run(
     let tables = names(&args.table)?;
     let live = live(instance, &args.repository, &args.running)?;
     check_append_only(&live, &tables)?;
-    let opened = Opened::at(instance, &args.repository)?;
+    let opened = RepositoryHandle::at(instance, &args.repository)?;
     let binaries = Binaries::find(
         Config::load(None, instance.root())?
             .database

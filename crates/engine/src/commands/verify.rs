@@ -20,7 +20,7 @@ use crate::{
     config::Config,
     error::Error,
     host::{control::Control, database::SLOT, instance::Instance},
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     schema_check::{SCHEMA, schema_check},
     standing::Standing,
     terminal::{self, Table},
@@ -189,7 +189,7 @@ fn stream(instance: &Instance) -> Check {
 
 fn ages(instance: &Instance) -> Vec<Check> {
     let looked = || {
-        let opened = Opened::at(instance, &RepositoryArgs::default())?;
+        let opened = RepositoryHandle::at(instance, &RepositoryArgs::default())?;
         let config = Config::load(None, instance.root())?;
         Ok::<_, Error>((catalogue(&opened.repository)?.backups, config.backup))
     };

@@ -14,7 +14,7 @@ use crate::{
     exit::Exit,
     host::{instance::Instance, progress::Steps},
     keys, missing,
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     terminal::{self, KeyValue, Table, count, moment, sentence, size},
 };
 
@@ -65,7 +65,7 @@ pub(super) fn run(
     json: bool,
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let private = keys::reading_key_if_here(&opened.keys)?;
     let archive = keys::audit_reading_key_if_here(&opened.keys)?;
     let config = Config::load(None, instance.root())?;

@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     health::StreamMonitor,
     host::{instance::Instance, signals::stop_on_signal},
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     terminal,
 };
 
@@ -111,7 +111,7 @@ fn place(
     name: &str,
     path: &Path,
 ) -> Result<bool, Error> {
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     let reader = WalReader::new(&opened.repository, &opened.private()?);
     let timeline = name
         .get(..8)

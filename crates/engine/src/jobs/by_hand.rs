@@ -21,7 +21,7 @@ use crate::{
         person::who,
     },
     keys,
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     up::{backups::Reading, plan::host_name},
 };
 
@@ -40,7 +40,7 @@ pub(crate) fn run_by_hand(
         true => Some(instance.running()?.database_url),
         false => None,
     };
-    let opened = Opened::at(instance, &RepositoryArgs::default())?;
+    let opened = RepositoryHandle::at(instance, &RepositoryArgs::default())?;
     let moment = Moment {
         reading: Reading::new(&config.backup, reading),
         ..moment(instance, &config, &opened, database.as_deref())?
@@ -69,7 +69,7 @@ pub(crate) fn run_by_hand(
 fn moment(
     instance: &Instance,
     config: &Config,
-    opened: &Opened,
+    opened: &RepositoryHandle,
     database: Option<&str>,
 ) -> Result<Moment, Error> {
     let connect = database

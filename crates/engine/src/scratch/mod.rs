@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     host::progress::Steps,
     missing::{self, Missing},
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     restored::Source,
 };
 
@@ -71,7 +71,7 @@ impl Drop for Claim {
 /// What it takes: a repository, its keys, PostgreSQL's programs, a folder.
 #[derive(Debug)]
 pub(crate) struct Maker<'a> {
-    pub(crate) opened: &'a Opened,
+    pub(crate) opened: &'a RepositoryHandle,
     pub(crate) binaries: &'a Binaries,
     pub(crate) user: &'a OsUser,
     pub(crate) work: PathBuf,

@@ -40,7 +40,7 @@ use crate::{
         sockets,
     },
     keys::reading_key,
-    opened::Opened,
+    repository_handle::RepositoryHandle,
     telemetry, terminal,
 };
 
@@ -61,7 +61,7 @@ pub(crate) fn run(
     telemetry::start(json);
     let config = Config::load(config, instance.root())?;
     telemetry::set_level(config.log.level.as_deref())?;
-    let opened = Opened::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args)?;
     // Each cluster has a spare of its own, in its own folder.
     let named = args.cluster.as_deref();
     let cluster = named.map(|name| clusters::find(instance, name));
@@ -204,7 +204,7 @@ impl Keeper {
 fn settings(
     instance: &Instance,
     config: &Config,
-    opened: Opened,
+    opened: RepositoryHandle,
     private: RecipientPrivate,
     user: OsUser,
 ) -> Result<Settings, Error> {

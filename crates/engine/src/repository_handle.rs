@@ -14,13 +14,13 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct RepositoryHandle {
     pub(crate) repository: Repository,
     pub(crate) location: Location,
     pub(crate) keys: PathBuf,
 }
 
-impl Opened {
+impl RepositoryHandle {
     /// Where the log's heads and keys lie.
     pub(crate) fn log(&self) -> (&Repository, &Path) {
         (&self.repository, &self.keys)
