@@ -7,8 +7,8 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::hash::Hash;
+use crate::inclusion_proof;
 use crate::merkle::{Frontier, join};
-use crate::proof;
 
 /// The bytes of one row, and their hash. Keeps its memory from row to row.
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ impl RowLeaves {
 impl RowDigest {
     /// Whether the row with this hash is the one at `index` of those that the digest was made of.
     pub fn holds(&self, leaf: Hash, index: u64, path: &[Hash]) -> bool {
-        proof::root(leaf, index, self.rows, path) == Some(self.root)
+        inclusion_proof::root(leaf, index, self.rows, path) == Some(self.root)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use audit::{HeadError, InclusionProof, ProofError, Prover, SignedHead, VerifyingKey};
+use audit::{
+    HeadError, InclusionProof, InclusionProofError, InclusionProver, SignedHead, VerifyingKey,
+};
 use repository::Repository;
 use services::EntryRef;
 
@@ -76,7 +78,7 @@ pub(crate) async fn prove(
     (epoch, position): (u32, u64),
     keys: &[VerifyingKey],
 ) -> Result<InclusionProof, Error> {
-    let span = |size: u64| Prover::stretch(size, position).map(|(from, to)| to - from);
+    let span = |size: u64| InclusionProver::stretch(size, position).map(|(from, to)| to - from);
     let mut heads: Vec<(u64, u64, u32)> = repository::heads::head_sizes(repository, &log_name())?
         .into_iter()
         .filter(|(of, _)| *of >= epoch)
@@ -117,9 +119,9 @@ async fn below(
     database: &str,
     head: SignedHead,
     position: u64,
-) -> Result<Result<InclusionProof, ProofError>, Error> {
+) -> Result<Result<InclusionProof, InclusionProofError>, Error> {
     let size = head.claimed().size;
-    let Some(mut prover) = Prover::new(head, position) else {
+    let Some(mut prover) = InclusionProver::new(head, position) else {
         return Err(refused(format!(
             "a head of size {size} has no entry {position}"
         )));

@@ -8,7 +8,7 @@ fn signed(log: &Log, size: u64) -> SignedHead {
 
 /// As it is made from a database: only what it asks for.
 fn prove(log: &Log, size: u64, position: u64) -> InclusionProof {
-    let mut prover = Prover::new(signed(log, size), position).unwrap();
+    let mut prover = InclusionProver::new(signed(log, size), position).unwrap();
     let (from, to) = prover.needs();
     assert!(from <= position && position <= to && to <= size);
     for at in from..=to {
@@ -32,8 +32,8 @@ fn every_entry_of_every_size_to_40_is_proved_and_no_other() {
             assert_eq!(proved.hash.as_bytes().as_slice(), row.hash);
             assert_eq!(proved.head.size, size);
         }
-        assert!(Prover::new(signed(&log, size), size + 1).is_none());
-        assert!(Prover::new(signed(&log, size), 0).is_none());
+        assert!(InclusionProver::new(signed(&log, size), size + 1).is_none());
+        assert!(InclusionProver::new(signed(&log, size), 0).is_none());
     }
 }
 
@@ -79,7 +79,7 @@ fn parts_of_other_proofs_do_not_fit() {
     let read = InclusionProof::from_json(forged.as_bytes()).unwrap();
     let error = read.verify(&log.keys()).unwrap_err();
     assert!(
-        matches!(error, ProofError::NotIncluded { position: 5, .. }),
+        matches!(error, InclusionProofError::NotIncluded { position: 5, .. }),
         "{error}"
     );
     // Somebody else's key.
@@ -89,7 +89,10 @@ fn parts_of_other_proofs_do_not_fit() {
         .verify(&[stranger.verifying_key().clone()])
         .unwrap_err();
     assert!(
-        matches!(error, ProofError::Head(HeadError::UnknownKey { .. })),
+        matches!(
+            error,
+            InclusionProofError::Head(HeadError::UnknownKey { .. })
+        ),
         "{error}"
     );
     assert_eq!(key().key_id(), log.key.key_id());
@@ -98,7 +101,7 @@ fn parts_of_other_proofs_do_not_fit() {
 #[test]
 fn a_log_that_was_rewritten_makes_no_proof() {
     let log = Log::with(8, &[8]);
-    let mut prover = Prover::new(signed(&log, 8), 3).unwrap();
+    let mut prover = InclusionProver::new(signed(&log, 8), 3).unwrap();
     for (at, row) in log.rows.iter().enumerate() {
         let mut bytes = row.bytes.clone();
         if at == 6 {
@@ -110,12 +113,15 @@ fn a_log_that_was_rewritten_makes_no_proof() {
         prover.push(bytes);
     }
     let error = prover.finish().unwrap_err();
-    assert!(matches!(error, ProofError::NotIncluded { .. }), "{error}");
+    assert!(
+        matches!(error, InclusionProofError::NotIncluded { .. }),
+        "{error}"
+    );
     // And one whose entries did not all come.
-    let mut prover = Prover::new(signed(&log, 8), 3).unwrap();
+    let mut prover = InclusionProver::new(signed(&log, 8), 3).unwrap();
     assert!(!prover.push(log.rows[0].bytes.clone()));
     assert!(matches!(
         prover.finish(),
-        Err(ProofError::Leaves { given: 1, .. })
+        Err(InclusionProofError::Leaves { given: 1, .. })
     ));
 }

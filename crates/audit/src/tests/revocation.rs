@@ -60,7 +60,7 @@ fn checkpoint(began: u32, size: u64) -> Note {
 
 fn proof(size: u64) -> InclusionProof {
     let log = Log::with(size, &[]);
-    let mut prover = Prover::new(head(size), 1).unwrap();
+    let mut prover = InclusionProver::new(head(size), 1).unwrap();
     let (from, _) = prover.needs();
     for row in &log.rows[from as usize - 1..] {
         if prover.push(row.bytes.clone()) {

@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use audit::{InclusionProof, KeyStatement, Proved, VerifyingKey};
+use audit::{InclusionProof, KeyStatement, ProvenEntry, VerifyingKey};
 use repository::heads::keep_head;
 use serde::Serialize;
 
@@ -196,7 +196,7 @@ fn read(file: &Path) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn content(proved: &Proved, proof: &InclusionProof) -> Content {
+fn content(proved: &ProvenEntry, proof: &InclusionProof) -> Content {
     let (entry, head) = (&proved.entry, &proved.head);
     Content {
         log: entry.log,

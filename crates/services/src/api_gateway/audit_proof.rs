@@ -39,7 +39,7 @@ pub(super) async fn proof(
         Inclusion::Pending { covered_to } => Ok(pending(&stored.entry, covered_to)),
         Inclusion::Path { path, head } => {
             let made = SignedHead::from_json(head.as_bytes())
-                .map_err(audit::ProofError::from)
+                .map_err(audit::InclusionProofError::from)
                 .and_then(|head| InclusionProof::assemble(stored.canonical, path, head));
             let made = made.map_err(|error| away(format!("{error}. Run: bre verify audit")))?;
             let json = HeaderValue::from_static("application/json");

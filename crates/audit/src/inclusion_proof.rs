@@ -26,14 +26,14 @@ pub struct InclusionProof {
 
 /// What a proof that holds says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proved {
+pub struct ProvenEntry {
     pub entry: Entry,
     pub hash: Hash,
     pub head: Head,
 }
 
 #[derive(Debug, Error, PartialEq, Eq, Clone)]
-pub enum ProofError {
+pub enum InclusionProofError {
     #[error("this is not a proof of the form bre-audit-proof-1: {0}")]
     Json(String),
     #[error("the proof's entry is not hex as it should be: {0}")]
@@ -102,8 +102,8 @@ impl InclusionProof {
         entry: Vec<u8>,
         path: Vec<Hash>,
         head: SignedHead,
-    ) -> Result<InclusionProof, ProofError> {
-        let claimed = Entry::parse(&entry).map_err(ProofError::Entry)?;
+    ) -> Result<InclusionProof, InclusionProofError> {
+        let claimed = Entry::parse(&entry).map_err(InclusionProofError::Entry)?;
         let proof = InclusionProof {
             claimed,
             entry,
@@ -115,24 +115,24 @@ impl InclusionProof {
     }
 
     /// With the public keys that are trusted, and nothing else.
-    pub fn verify(&self, keys: &[VerifyingKey]) -> Result<Proved, ProofError> {
+    pub fn verify(&self, keys: &[VerifyingKey]) -> Result<ProvenEntry, InclusionProofError> {
         let head = self.head.verify(keys)?;
         self.leads_to(&head)?;
-        Ok(Proved {
+        Ok(ProvenEntry {
             entry: self.claimed.clone(),
             hash: Entry::hash_of(&self.entry),
             head,
         })
     }
 
-    fn leads_to(&self, head: &Head) -> Result<(), ProofError> {
+    fn leads_to(&self, head: &Head) -> Result<(), InclusionProofError> {
         let entry = &self.claimed;
         check_covered(entry, head)?;
         let leaf = Entry::hash_of(&self.entry);
         if root(leaf, entry.position - 1, head.size, &self.path) == Some(head.root) {
             return Ok(());
         }
-        Err(ProofError::NotIncluded {
+        Err(InclusionProofError::NotIncluded {
             epoch: entry.epoch,
             position: entry.position,
             size: head.size,
@@ -159,16 +159,16 @@ impl InclusionProof {
         bytes
     }
 
-    pub fn from_json(bytes: &[u8]) -> Result<InclusionProof, ProofError> {
-        let json: Json =
-            serde_json::from_slice(bytes).map_err(|error| ProofError::Json(error.to_string()))?;
+    pub fn from_json(bytes: &[u8]) -> Result<InclusionProof, InclusionProofError> {
+        let json: Json = serde_json::from_slice(bytes)
+            .map_err(|error| InclusionProofError::Json(error.to_string()))?;
         if json.format != FORMAT {
             let found = format!("its format is {:?}", json.format);
-            return Err(ProofError::Json(found));
+            return Err(InclusionProofError::Json(found));
         }
-        let entry = hex::decode(&json.entry).map_err(ProofError::Hex)?;
+        let entry = hex::decode(&json.entry).map_err(InclusionProofError::Hex)?;
         let proof = InclusionProof {
-            claimed: Entry::parse(&entry).map_err(ProofError::Entry)?,
+            claimed: Entry::parse(&entry).map_err(InclusionProofError::Entry)?,
             entry,
             path: json.path,
             // A link is not part of a proof: one that is there is not what the content is written as.
@@ -177,16 +177,16 @@ impl InclusionProof {
         // Written again and compared, so that the fields for people cannot disagree with the entry.
         match proof.to_json() == bytes {
             true => Ok(proof),
-            false => Err(ProofError::Edited),
+            false => Err(InclusionProofError::Edited),
         }
     }
 }
 
-fn check_covered(entry: &Entry, head: &Head) -> Result<(), ProofError> {
+fn check_covered(entry: &Entry, head: &Head) -> Result<(), InclusionProofError> {
     if entry.log == head.log && entry.epoch <= head.epoch && entry.position <= head.size {
         return Ok(());
     }
-    Err(ProofError::NotCovered {
+    Err(InclusionProofError::NotCovered {
         log: entry.log,
         epoch: entry.epoch,
         position: entry.position,
@@ -221,7 +221,7 @@ pub(crate) fn root(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<H
 /// Makes one. The peaks of the head stand for most of the tree, so only the entries of the perfect subtree around the
 /// entry are asked for.
 #[derive(Debug)]
-pub struct Prover {
+pub struct InclusionProver {
     head: SignedHead,
     position: u64,
     /// Which peak the entry is below.
@@ -257,11 +257,11 @@ impl Subtree {
     }
 }
 
-impl Prover {
+impl InclusionProver {
     /// `None` when the head does not reach so far.
-    pub fn new(head: SignedHead, position: u64) -> Option<Prover> {
+    pub fn new(head: SignedHead, position: u64) -> Option<InclusionProver> {
         let (peak, from, to) = below_peak(head.claimed().size, position)?;
-        Some(Prover {
+        Some(InclusionProver {
             head: head.without_link(),
             position,
             peak,
@@ -303,8 +303,8 @@ impl Prover {
     }
 
     /// It holds, but for the signature, or it is not handed out: entries that were changed since make no proof.
-    pub fn finish(mut self) -> Result<InclusionProof, ProofError> {
-        let leaves = ProofError::Leaves {
+    pub fn finish(mut self) -> Result<InclusionProof, InclusionProofError> {
+        let leaves = InclusionProofError::Leaves {
             from: self.from,
             to: self.to,
             given: self.given,
