@@ -20,8 +20,8 @@ use crate::{
     exit::Exit,
     host::{control::Control, instance::Instance, log::LOG, progress::Steps},
     keys::trusted,
-    proof::{Copied, Prover, Reach},
     repository_handle::RepositoryHandle,
+    restore_test::{Reach, ReplayedLog, RestoreTester},
     stored_heads,
     terminal::{self, time},
 };
@@ -154,7 +154,7 @@ fn verify_copy(
     let trusted = trusted(&opened.keys, &opened.repository)?;
     // Before anything is planned: all that was signed by now must be in the newest WAL.
     let outside = Outside::gather(instance, opened.log(), &trusted)?;
-    let prover = Prover {
+    let prover = RestoreTester {
         repository: opened.repository.clone(),
         private: opened.private()?,
         trusted,
@@ -167,7 +167,7 @@ fn verify_copy(
     let steps = Steps::shown(json, "verify").cancelled_by(super::restore::interrupted()?);
     let copied = prover.audit(reach, &outside, &steps)?;
     drop(steps);
-    let Copied {
+    let ReplayedLog {
         report,
         verdict: word,
         beside,

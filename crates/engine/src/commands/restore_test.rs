@@ -17,8 +17,8 @@ use crate::{
     exit::Exit,
     host::{instance::Instance, progress::Steps, record::Event},
     keys::trusted,
-    proof::{self, Prover},
     repository_handle::RepositoryHandle,
+    restore_test::{self, RestoreTester},
     terminal::{self, KeyValue, Table, duration, moment, moment_and_age, time},
 };
 
@@ -54,7 +54,7 @@ pub(super) fn run(
         Some(id) => id.to_owned(),
         None => newest(&opened)?,
     };
-    let prover = Prover {
+    let tester = RestoreTester {
         repository: opened.repository.clone(),
         private,
         trusted: trusted(&opened.keys, &opened.repository)?,
@@ -65,12 +65,12 @@ pub(super) fn run(
         keys: opened.keys.clone(),
     };
     let steps = Steps::shown(json, "restore test").cancelled_by(interrupted()?);
-    let record = prover.prove(&id, &steps)?;
+    let record = tester.run(&id, &steps)?;
     drop(steps);
     let stored = record.store(&opened.repository)?;
     // On a host without the engine there is no log to write to; the record beside the backup stands by itself.
     if instance.is_locked() && args.repository.is_none() {
-        let event = proof::event(Event::by_person("BackupRun"), &record, &stored);
+        let event = restore_test::event(Event::by_person("BackupRun"), &record, &stored);
         if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
             terminal::note(&format!(
                 "bre: the restore test is kept but not in the audit log: {error}"
@@ -81,7 +81,7 @@ pub(super) fn run(
 }
 
 /// What a person sees of one.
-pub(crate) fn show_tested(json: bool, record: &proof::Record) -> ExitCode {
+pub(crate) fn show_tested(json: bool, record: &restore_test::RestoreTestReport) -> ExitCode {
     terminal::result(json, record, || record_text(record));
     match record.passed {
         true => ExitCode::SUCCESS,
@@ -89,7 +89,7 @@ pub(crate) fn show_tested(json: bool, record: &proof::Record) -> ExitCode {
     }
 }
 
-fn record_text(record: &proof::Record) -> String {
+fn record_text(record: &restore_test::RestoreTestReport) -> String {
     let mut facts = KeyValue::new();
     let passed = match (record.passed, record.not_looked_at()) {
         (true, 0) => "passed".to_owned(),

@@ -9,7 +9,7 @@ use crate::{
     config::{self, OlderSettings},
     error::Error,
     keys,
-    proof::{self, Prover},
+    restore_test::{self, RestoreTester},
     up::plan::failed_proof,
 };
 
@@ -100,7 +100,7 @@ impl Task for RestoreTest {
     fn run(&self, shared: &Shared, context: &RunContext) -> Result<RunReport, Error> {
         let moment = shared.moment();
         let not_here = || Error::Failed(lacks(&moment).unwrap_or("not on this host").to_owned());
-        let prover = Prover {
+        let tester = RestoreTester {
             repository: moment.repository.clone(),
             private: moment.private.clone().ok_or_else(not_here)?,
             trusted: keys::trusted(&shared.instance.keys(), &moment.repository)?,
@@ -111,9 +111,9 @@ impl Task for RestoreTest {
             keys: shared.instance.keys(),
         };
         let newest = shared.newest_complete()?.id;
-        let record = prover.prove(&newest, &shared.steps(context, "restore test"))?;
-        let stored = record.store(&prover.repository)?;
-        shared.tell(proof::event(shared.event(context), &record, &stored));
+        let record = tester.run(&newest, &shared.steps(context, "restore test"))?;
+        let stored = record.store(&tester.repository)?;
+        shared.tell(restore_test::event(shared.event(context), &record, &stored));
         let unsound = record
             .failure()
             .map(|why| failed_proof(&record.backup_id, &why));

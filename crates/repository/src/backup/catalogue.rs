@@ -65,7 +65,7 @@ pub struct Catalogue {
 
 /// The record that a backup was restored and checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof {
+pub struct RestoreTestRecord {
     pub proved_at_micros: i64,
     pub passed: bool,
     /// The rest of the record: whoever proves says what it checked.
@@ -107,7 +107,7 @@ pub fn catalogue(repository: &Repository) -> Result<Catalogue> {
         .iter()
         .filter(|object| object.name.contains("/proof-"))
     {
-        note_proof(repository, &object.name, &mut catalogue)?;
+        note_restore_test(repository, &object.name, &mut catalogue)?;
     }
     catalogue.backups.iter_mut().for_each(forget_mended);
     // Names tell seconds, and two may begin within one.
@@ -117,13 +117,13 @@ pub fn catalogue(repository: &Repository) -> Result<Catalogue> {
     Ok(catalogue)
 }
 
-fn note_proof(repository: &Repository, name: &str, catalogue: &mut Catalogue) -> Result<()> {
+fn note_restore_test(repository: &Repository, name: &str, catalogue: &mut Catalogue) -> Result<()> {
     let bytes = match repository.store().get(name) {
         // Expired since the listing.
         Err(StoreError::NotFound { .. }) => return Ok(()),
         other => other?,
     };
-    let proof: Proof = match serde_json::from_slice(&bytes) {
+    let proof: RestoreTestRecord = match serde_json::from_slice(&bytes) {
         Ok(proof) => proof,
         Err(_) => {
             catalogue
@@ -155,7 +155,7 @@ fn forget_mended(backup: &mut BackupSummary) {
 pub struct RestoreTest {
     pub backup_id: String,
     pub object: String,
-    pub record: Proof,
+    pub record: RestoreTestRecord,
 }
 
 #[derive(Debug, Default)]
@@ -200,10 +200,10 @@ pub fn restore_tests(repository: &Repository) -> Result<RestoreTests> {
 }
 
 /// Stores the result of a restore proof; says under which name, and the bytes that are there now.
-pub fn put_proof(
+pub fn put_restore_test(
     repository: &Repository,
     backup_id: &str,
-    proof: &Proof,
+    proof: &RestoreTestRecord,
 ) -> Result<(String, Vec<u8>)> {
     let at = u64::try_from(proof.proved_at_micros).unwrap_or(0);
     let name = format!("backups/{backup_id}/proof-{at:016x}");

@@ -15,8 +15,8 @@ mod writer;
 pub use crate::manifest::Extent;
 pub(crate) use catalogue::read_summary;
 pub use catalogue::{
-    BackupState, BackupSummary, Catalogue, Proof, RestoreTest, RestoreTests, catalogue, put_proof,
-    restore_tests,
+    BackupState, BackupSummary, Catalogue, RestoreTest, RestoreTestRecord, RestoreTests, catalogue,
+    put_restore_test, restore_tests,
 };
 pub use extents::ExtentReader;
 pub use file_writer::FileWriter;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Repository;
-use crate::backup::{BackupState, BackupSummary, Proof, catalogue};
+use crate::backup::{BackupState, BackupSummary, RestoreTestRecord, catalogue};
 use crate::error::{Result, StoreError};
 
 /// Who knows.
@@ -63,7 +63,7 @@ impl Evidence {
     }
 
     /// `None` when it does not say how far it replayed.
-    pub(super) fn of_restore_test(name: &str, record: &Proof) -> Option<Self> {
+    pub(super) fn of_restore_test(name: &str, record: &RestoreTestRecord) -> Option<Self> {
         let checks = record.details.get("checks")?.as_array()?;
         let mut details = checks.iter().map(|check| &check["detail"]);
         let found = details.rfind(|detail| detail["replayed_to"].is_string())?;
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_restore_test_says_how_far_it_replayed() {
         let text = r#"{"proved_at_micros":7,"passed":true,"checks":[{"name":"a","detail":{}},{"name":"replay","detail":{"replayed_to":"1/A0","timeline":3}}]}"#;
-        let record: Proof = serde_json::from_str(text).unwrap();
+        let record: RestoreTestRecord = serde_json::from_str(text).unwrap();
         let found = Evidence::of_restore_test("x", &record).unwrap();
         assert_eq!(
             (found.timeline, found.lsn, found.at_micros),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     Evidence, EvidenceSource, HeadSaid, ManifestFacts, ObjectClass, Outcome, REMEDY_COPY, Reading,
 };
-use crate::backup::Proof;
+use crate::backup::RestoreTestRecord;
 use crate::error::{Error, Result};
 use crate::heads::HeadName;
 use crate::keys::{Vault, WrapHeader, WrapSuite, from_hex};
@@ -118,7 +118,7 @@ impl Reading<'_> {
     pub(super) fn restore_test(&self, name: &str) -> Result<Outcome> {
         let bytes = self.get(name)?;
         let bad = |what: String| Error::damaged(name, 0, what);
-        let record: Proof = serde_json::from_slice(&bytes)
+        let record: RestoreTestRecord = serde_json::from_slice(&bytes)
             .map_err(|error| bad(format!("it cannot be parsed: {error}")))?;
         let (backup, at) = name
             .strip_prefix("backups/")

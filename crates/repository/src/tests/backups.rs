@@ -309,13 +309,13 @@ fn another_clusters_backup_is_refused() {
 fn a_proof_shows_in_the_catalogue() {
     let world = World::new();
     world.backup(ID).unwrap();
-    let proof = |proved_at_micros, passed| Proof {
+    let proof = |proved_at_micros, passed| RestoreTestRecord {
         proved_at_micros,
         passed,
         details: Default::default(),
     };
-    let shown = |made: Proof| {
-        put_proof(&world.repository, ID, &made).unwrap();
+    let shown = |made: RestoreTestRecord| {
+        put_restore_test(&world.repository, ID, &made).unwrap();
         let backup = catalogue(&world.repository).unwrap().backups.remove(0);
         (
             backup.restored_and_proved_at_micros,

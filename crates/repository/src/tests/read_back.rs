@@ -97,7 +97,7 @@ impl Whole {
             format!("{}.", end - 5).as_bytes(),
         )
         .unwrap();
-        let record = Proof {
+        let record = RestoreTestRecord {
             proved_at_micros: 9,
             passed: true,
             details: json!({"backup_id": FIRST, "checks": []})
@@ -105,7 +105,7 @@ impl Whole {
                 .unwrap()
                 .clone(),
         };
-        put_proof(&world.repository, FIRST, &record).unwrap();
+        put_restore_test(&world.repository, FIRST, &record).unwrap();
         let (repository, public) = (&world.repository, world.private.public());
         let mut writer = SnapshotWriter::begin(
             repository,

@@ -1,4 +1,4 @@
-use repository::backup::Proof;
+use repository::backup::RestoreTestRecord;
 use serde_json::json;
 
 use super::*;
@@ -8,7 +8,7 @@ fn tests() -> Vec<RestoreTest> {
     let test = |id: &str, at_micros: i64, passed: bool, checks: Value| RestoreTest {
         backup_id: id.to_owned(),
         object: format!("backups/{id}/proof-1"),
-        record: Proof {
+        record: RestoreTestRecord {
             proved_at_micros: at_micros,
             passed,
             details:

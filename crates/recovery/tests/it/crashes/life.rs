@@ -11,8 +11,8 @@ use repository::retention::{Clock, DAY_MICROS, HOUR_MICROS, Rules, decide, execu
 use repository::{
     Error, Progress, Repository, Result,
     backup::{
-        BackupFacts, BackupKind, BackupOptions, BackupState, BackupStop, BackupWriter, Proof,
-        catalogue, new_backup_id, put_proof,
+        BackupFacts, BackupKind, BackupOptions, BackupState, BackupStop, BackupWriter,
+        RestoreTestRecord, catalogue, new_backup_id, put_restore_test,
     },
     copying::{CopyOptions, copy},
     keys::{ChunkIdKey, RecipientPrivate, retire, rewrap},
@@ -516,12 +516,12 @@ impl World {
         let Some(id) = self.live_backup(repository)? else {
             return Ok(());
         };
-        let proof = Proof {
+        let proof = RestoreTestRecord {
             proved_at_micros: self.model.now,
             passed: self.dice.percent(80),
             details: Default::default(),
         };
-        put_proof(repository, &id, &proof).map(drop)
+        put_restore_test(repository, &id, &proof).map(drop)
     }
 
     fn live_backup(&self, repository: &Repository) -> Result<Option<String>> {

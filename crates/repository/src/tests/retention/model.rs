@@ -377,12 +377,12 @@ impl Cluster {
             return;
         }
         let id = &ids[usize::try_from(self.dice.below(ids.len() as u64)).unwrap()];
-        let proof = Proof {
+        let proof = RestoreTestRecord {
             proved_at_micros: self.now,
             passed: true,
             details: Default::default(),
         };
-        if put_proof(&self.world.repository, id, &proof).is_ok() {
+        if put_restore_test(&self.world.repository, id, &proof).is_ok() {
             self.proven.insert(id.clone(), self.now);
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use assurance::verification::{Check, Verdict};
 use repository::{
     Repository,
-    backup::{BackupSummary, Proof, put_proof},
+    backup::{BackupSummary, RestoreTestRecord, put_restore_test},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::{error::Error, host::record::Event};
 
 /// Fields of the JSON record in the repository; `docs/formats/repository.md` lists them.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Record {
+pub(crate) struct RestoreTestReport {
     pub(crate) backup_id: String,
     pub(crate) proved_at_micros: i64,
     pub(crate) passed: bool,
@@ -24,7 +24,7 @@ pub(crate) struct Record {
     pub(crate) checks: Vec<Check>,
 }
 
-impl Record {
+impl RestoreTestReport {
     pub(super) fn begin(backup: &BackupSummary) -> Self {
         Self {
             backup_id: backup.id.clone(),
@@ -86,7 +86,11 @@ impl Record {
 
     /// Puts it beside the backup; its name and its bytes.
     pub(crate) fn store(&self, repository: &Repository) -> Result<(String, Vec<u8>), Error> {
-        Ok(put_proof(repository, &self.backup_id, &proof_of(self))?)
+        Ok(put_restore_test(
+            repository,
+            &self.backup_id,
+            &proof_of(self),
+        )?)
     }
 
     /// Databases about which this record says nothing.
@@ -96,7 +100,7 @@ impl Record {
     }
 }
 
-fn proof_of(record: &Record) -> Proof {
+fn proof_of(record: &RestoreTestReport) -> RestoreTestRecord {
     let mut details = match serde_json::to_value(record) {
         Ok(Value::Object(details)) => details,
         _ => serde_json::Map::new(),
@@ -105,7 +109,7 @@ fn proof_of(record: &Record) -> Proof {
     details.remove("proved_at_micros");
     details.remove("passed");
     details.insert("proof_version".to_owned(), json!(1));
-    Proof {
+    RestoreTestRecord {
         proved_at_micros: record.proved_at_micros,
         passed: record.passed,
         details,
@@ -115,7 +119,11 @@ fn proof_of(record: &Record) -> Proof {
 const RECORD_BYTES_MAX: usize = 48 * 1024;
 
 /// The entry repeats the record, so that the log's signed heads vouch for it: whoever changes the object later is found out.
-pub(crate) fn event(event: Event, record: &Record, (object, bytes): &(String, Vec<u8>)) -> Event {
+pub(crate) fn event(
+    event: Event,
+    record: &RestoreTestReport,
+    (object, bytes): &(String, Vec<u8>),
+) -> Event {
     // An entry has its limits; a record beyond them is named, and its length.
     let repeated = match bytes.len() {
         0..=RECORD_BYTES_MAX => String::from_utf8_lossy(bytes).into_owned(),

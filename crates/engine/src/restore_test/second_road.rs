@@ -9,8 +9,8 @@ use repository::backup::{BackupState, BackupSummary, catalogue};
 use services::AuditReport;
 
 use super::{
-    Prover, Record,
-    audited::{Audited, Replay},
+    RestoreTestReport, RestoreTester,
+    audited::{LogCheck, Replay},
     chosen, no_verdict,
 };
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) enum Reach {
 
 /// What was verified, and of what.
 #[derive(Debug)]
-pub(crate) struct Copied {
+pub(crate) struct ReplayedLog {
     pub(crate) report: AuditReport,
     pub(crate) verdict: audit::Verdict,
     pub(crate) beside: Beside,
@@ -43,7 +43,7 @@ pub(crate) struct Copied {
     pub(crate) seconds: f64,
 }
 
-impl Prover {
+impl RestoreTester {
     /// Needs nothing of the running database, and gives no verdict where the copy does not come up. `outside` was
     /// gathered before.
     pub(crate) fn audit(
@@ -51,7 +51,7 @@ impl Prover {
         reach: &Reach,
         outside: &Outside,
         steps: &Steps,
-    ) -> Result<Copied, Error> {
+    ) -> Result<ReplayedLog, Error> {
         let began = Instant::now();
         let backups = catalogue(&self.repository)?.backups;
         let (backup, target) = match reach {
@@ -65,7 +65,7 @@ impl Prover {
         let verified = self.verify_in(&scratch, backup, target, outside, steps, &mut claim);
         drop(scratch);
         drop(claim);
-        Ok(Copied {
+        Ok(ReplayedLog {
             seconds: began.elapsed().as_secs_f64(),
             ..verified?
         })
@@ -92,9 +92,9 @@ impl Prover {
         outside: &Outside,
         steps: &Steps,
         claim: &mut Option<Claim>,
-    ) -> Result<Copied, Error> {
+    ) -> Result<ReplayedLog, Error> {
         let is_of_backup = target != Target::latest();
-        let mut record = Record::begin(backup);
+        let mut record = RestoreTestReport::begin(backup);
         let came = self.try_to_bring_back(backup, target, scratch, steps, &mut record, claim)?;
         let Some((plan, recovered)) = came else {
             let failed = record
@@ -115,7 +115,7 @@ impl Prover {
         scratch.collations()?;
         let database = scratch.engine_database()?;
         steps.step("verifying the audit log");
-        let audited = Audited {
+        let audited = LogCheck {
             database: &database,
             scratch,
             repository: &self.repository,
@@ -143,7 +143,7 @@ impl Prover {
         if report.schema.is_sound() {
             report.verdict = verdict.name();
         }
-        Ok(Copied {
+        Ok(ReplayedLog {
             report,
             verdict,
             beside,

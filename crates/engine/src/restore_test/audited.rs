@@ -35,7 +35,7 @@ pub(super) enum Replay {
     ToTheNewest,
 }
 
-pub(super) struct Audited<'a> {
+pub(super) struct LogCheck<'a> {
     pub(super) database: &'a str,
     pub(super) scratch: &'a ScratchFolder,
     pub(super) repository: &'a Repository,
@@ -44,7 +44,7 @@ pub(super) struct Audited<'a> {
     pub(super) recovered: &'a Recovered,
 }
 
-impl Audited<'_> {
+impl LogCheck<'_> {
     pub(super) fn checks(&self, outside: &Outside, replay: Replay) -> Vec<Check> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -9,8 +9,8 @@ mod record;
 mod second_road;
 
 use audited::Replay;
-pub(crate) use record::{Record, event};
-pub(crate) use second_road::{Copied, Reach};
+pub(crate) use record::{RestoreTestReport, event};
+pub(crate) use second_road::{Reach, ReplayedLog};
 
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ use crate::{
 
 /// All that a proof needs: nothing of the running database.
 #[derive(Clone, Debug)]
-pub(crate) struct Prover {
+pub(crate) struct RestoreTester {
     pub(crate) repository: Repository,
     pub(crate) private: RecipientPrivate,
     /// Whose signatures count on heads and openings.
@@ -53,10 +53,10 @@ pub(crate) struct Prover {
     pub(crate) keys: std::path::PathBuf,
 }
 
-impl Prover {
+impl RestoreTester {
     /// Makes one proof and returns its record, passed or failed. An error means that none could be made: there is no verdict on
     /// the backup then. Runs at low priority, together with everything that it starts.
-    pub(crate) fn prove(&self, id: &str, steps: &Steps) -> Result<Record, Error> {
+    pub(crate) fn run(&self, id: &str, steps: &Steps) -> Result<RestoreTestReport, Error> {
         priority::lower();
         let backups = catalogue(&self.repository)?.backups;
         let backup = chosen(&backups, id)?;
@@ -68,7 +68,7 @@ impl Prover {
         let beside = (&self.repository, self.keys.as_path());
         let outside = Outside::gather(&self.instance, beside, &self.trusted)?;
         let began = Instant::now();
-        let mut record = Record::begin(backup);
+        let mut record = RestoreTestReport::begin(backup);
         let target = target(backup, &backups);
         let came =
             self.try_to_bring_back(backup, target, &scratch, steps, &mut record, &mut claim)?;
@@ -91,7 +91,7 @@ impl Prover {
         target: Target,
         scratch: &ScratchFolder,
         steps: &Steps,
-        record: &mut Record,
+        record: &mut RestoreTestReport,
         claim: &mut Option<Claim>,
     ) -> Result<Option<(Plan, Recovered)>, Error> {
         let began = Instant::now();
@@ -159,7 +159,7 @@ impl Prover {
         (plan, recovered): &(Plan, Recovered),
         outside: &Outside,
         steps: &Steps,
-        record: &mut Record,
+        record: &mut RestoreTestReport,
     ) -> Result<(), Error> {
         steps.step("checking page checksums");
         record.add(scratch.page_checksums(&self.binaries, &self.user));
@@ -190,7 +190,7 @@ impl Prover {
             .any(|check| check.name == "row_counts" && check.not_applicable);
         record.extend(checks);
         steps.step("verifying the audit log and pricing quotes again");
-        let audited = audited::Audited {
+        let audited = audited::LogCheck {
             database: &database,
             scratch,
             repository: &self.repository,
@@ -211,7 +211,7 @@ impl Prover {
     }
 }
 
-impl Prover {
+impl RestoreTester {
     /// Whether there is no WAL behind the end of this replay, on any timeline: all that was signed must be in it.
     fn reaches_the_newest(&self, way: &Plan) -> bool {
         let newest = plan(&self.repository, &self.private, Target::latest());
@@ -262,7 +262,11 @@ pub(crate) fn interrupted() -> Error {
 }
 
 /// What speaks about the backup is a failed proof; what speaks about this machine, the store or the operator is none at all.
-fn verdict<T>(error: recovery::Error, step: &str, record: &mut Record) -> Result<Option<T>, Error> {
+fn verdict<T>(
+    error: recovery::Error,
+    step: &str,
+    record: &mut RestoreTestReport,
+) -> Result<Option<T>, Error> {
     if says_nothing_of_the_backup(&error) {
         return Err(match error {
             recovery::Error::Cancelled(_) => interrupted(),
