@@ -3,7 +3,7 @@
 //! nothing around it.
 
 mod floor;
-mod spare;
+mod standby;
 
 use std::{
     io::Read,
@@ -242,7 +242,7 @@ fn run(command: Command) -> Result<ExitCode> {
             }
         }
         Command::Recover { place, to } => bring_back(&place, &to)?,
-        Command::Spare { place, to, sockets } => spare::run(&place, &to, &sockets)?,
+        Command::Spare { place, to, sockets } => standby::run(&place, &to, &sockets)?,
         Command::Wal(Wal::Fetch { socket, name, path }) => {
             let code = wal_fetch(&socket, &name, &path).exit_code();
             return Ok(ExitCode::from(u8::try_from(code)?));

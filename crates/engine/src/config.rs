@@ -49,7 +49,8 @@ pub(crate) struct Config {
     pub(crate) backup: Backup,
     /// By the names of jobs; what is said here counts, where [backup] says something of it, too.
     jobs: BTreeMap<String, JobSettings>,
-    pub(crate) spare: Spare,
+    #[serde(rename = "spare")]
+    pub(crate) standby: StandbyConfig,
     /// Clusters that are not the instance's own, by name.
     pub(crate) clusters: BTreeMap<String, Cluster>,
     pub(crate) limits: Limits,
@@ -399,7 +400,7 @@ pub(crate) struct Cluster {
 /// A warm spare of the instance's own database.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Spare {
+pub(crate) struct StandbyConfig {
     /// `bre up` keeps one, and takes it when its database is missing.
     pub(crate) enabled: bool,
 }

@@ -87,7 +87,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Schema(#[from] backup::schema::SchemaError),
     #[error(transparent)]
-    Spare(#[from] recovery::spare::SpareError),
+    Standby(#[from] recovery::standby::StandbyError),
     #[error(transparent)]
     Services(#[from] services::ServiceError),
     #[error(transparent)]

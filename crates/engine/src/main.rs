@@ -37,7 +37,7 @@ mod scratch;
 mod serve;
 mod settings_file;
 mod snapshots;
-mod spare;
+mod standby;
 mod standing;
 mod stored_heads;
 mod telemetry;

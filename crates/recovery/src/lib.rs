@@ -17,7 +17,7 @@ pub mod database;
 pub mod documents;
 mod error;
 pub mod pages;
-pub mod spare;
+pub mod standby;
 pub mod table;
 
 pub use backoff::Backoff;

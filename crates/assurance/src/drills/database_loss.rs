@@ -40,7 +40,7 @@ pub struct DatabaseLoss {
     /// Kill the engine (and with it the streamer) in the same instant.
     pub and_engine: bool,
     /// Keep a warm standby, whose folder survives, and see it take the place of the database.
-    pub spare: bool,
+    pub standby: bool,
     /// What goes wrong besides.
     pub fault: Option<Fault>,
     /// What the repository's location leads through, when its server is to misbehave.
@@ -81,7 +81,7 @@ impl DatabaseLoss {
         if let Some(location) = &self.repository {
             settings.push_str(&format!("[repository]\npath = \"{location}\"\n"));
         }
-        if self.spare {
+        if self.standby {
             settings.push_str("[spare]\nenabled = true\n");
         }
         settings
@@ -116,7 +116,7 @@ struct Run<'a> {
     clients: Vec<Child>,
     random: StdRng,
     /// The restore that the standby came from.
-    spare: Option<String>,
+    standby: Option<String>,
 }
 
 impl<'a> Run<'a> {
@@ -151,15 +151,15 @@ impl<'a> Run<'a> {
             ready,
             clients: Vec::new(),
             random: StdRng::seed_from_u64(drill.seed),
-            spare: None,
+            standby: None,
         };
-        run.wait_for_spare(say)?;
+        run.wait_for_standby(say)?;
         run.start_clients()?;
         Ok(run)
     }
 
-    fn wait_for_spare(&mut self, say: &mut dyn FnMut(&str)) -> Result<(), DrillError> {
-        if !self.drill.spare {
+    fn wait_for_standby(&mut self, say: &mut dyn FnMut(&str)) -> Result<(), DrillError> {
+        if !self.drill.standby {
             return Ok(());
         }
         let began = Instant::now();
@@ -169,11 +169,11 @@ impl<'a> Run<'a> {
         };
         loop {
             // No process keeps it in the first moments.
-            let status = self.system.spare().unwrap_or_default();
+            let status = self.system.standby().unwrap_or_default();
             if status.healthy {
                 let seconds = began.elapsed().as_secs_f64();
                 say(&format!("the standby follows after {seconds:.1} s"));
-                self.spare = status.restore_id;
+                self.standby = status.restore_id;
                 return Ok(());
             }
             if began.elapsed() > GIVE_UP {
@@ -307,9 +307,9 @@ impl<'a> Run<'a> {
         }
         wait_dead(&victims);
         let dead_at_micros = now_micros();
-        self.system.destroy(self.drill.spare)?;
+        self.system.destroy(self.drill.standby)?;
         let trouble = trouble.map(|trouble| trouble.end_in(LINGERS));
-        say(match self.drill.spare {
+        say(match self.drill.standby {
             false => "killed PostgreSQL and deleted everything but the repository and its keys",
             true => {
                 "killed PostgreSQL and deleted everything but the repository, its keys and the standby"
@@ -380,7 +380,7 @@ impl<'a> Run<'a> {
             clients: self.drill.clients,
             strict: self.drill.strict,
             and_engine: self.drill.and_engine,
-            spare: self.spare.clone(),
+            standby: self.standby.clone(),
             fault: self.drill.fault,
             rto_max: Duration::from_secs(self.drill.rto_seconds_max),
             killed_at_micros: kill.killed_at_micros,
@@ -432,7 +432,7 @@ impl Drop for Run<'_> {
         if !ended {
             let _ = stop(&mut self.engine, STOP_LIMIT);
         }
-        if self.drill.spare {
+        if self.drill.standby {
             // Its process outlives an engine that was killed.
             let _ = self.system.ask(&["standby", "stop"]);
         }

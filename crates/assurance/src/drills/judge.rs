@@ -22,7 +22,8 @@ pub struct Report {
     pub mode: String,
     pub and_engine: bool,
     /// A warm standby took the place of the database.
-    pub spare: bool,
+    #[serde(rename = "spare")]
+    pub standby: bool,
     /// What went wrong besides.
     pub fault: Option<Fault>,
     pub seed: u64,
@@ -82,7 +83,7 @@ pub(crate) struct Evidence {
     pub(crate) strict: bool,
     pub(crate) and_engine: bool,
     /// The restore that the standby came from, when it was to take the place.
-    pub(crate) spare: Option<String>,
+    pub(crate) standby: Option<String>,
     pub(crate) fault: Option<Fault>,
     pub(crate) rto_max: Duration,
     /// Just before the first signal.
@@ -182,7 +183,7 @@ impl Evidence {
             scenario: "database-loss".into(),
             mode: if self.strict { "strict" } else { "normal" }.into(),
             and_engine: self.and_engine,
-            spare: self.spare.is_some() && self.spare_was_taken(),
+            standby: self.standby.is_some() && self.standby_was_taken(),
             fault: self.fault,
             seed: self.seed,
             clients: self.clients,
@@ -217,8 +218,8 @@ impl Evidence {
     }
 
     /// By the fact of the recovery, which the new epoch's first entry names.
-    fn spare_was_taken(&self) -> bool {
-        let Some(expected) = &self.spare else {
+    fn standby_was_taken(&self) -> bool {
+        let Some(expected) = &self.standby else {
             return true;
         };
         let named = |entry: &Entry| entry.fields.get("restore_id") == Some(expected.as_str());
@@ -253,7 +254,7 @@ impl Evidence {
             }
             Some(_) => {}
         }
-        if !self.spare_was_taken() {
+        if !self.standby_was_taken() {
             failures.push(
                 "the database was restored from a backup instead of the standby's promotion".into(),
             );
@@ -348,7 +349,7 @@ mod tests {
             clients: 1,
             strict,
             and_engine: false,
-            spare: None,
+            standby: None,
             fault: None,
             rto_max: Duration::from_secs(30),
             killed_at_micros: KILL,

@@ -16,7 +16,7 @@ use super::DrillError;
 
 /// Everything of an instance folder that a loss leaves: the repository and its keys.
 const SURVIVORS: [&str; 2] = ["repository", "keys"];
-const SPARE: &str = "spare";
+const STANDBY: &str = "spare";
 
 /// The line that `bre up --json` prints when it is ready; only what a drill needs of it.
 #[derive(Clone, Debug, Deserialize)]
@@ -28,7 +28,7 @@ pub(crate) struct Ready {
 
 /// Of `bre standby status --json`, what a drill needs.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct Spare {
+pub(crate) struct StandbyStatus {
     pub(crate) healthy: bool,
     pub(crate) restore_id: Option<String>,
 }
@@ -111,7 +111,7 @@ impl System {
         Ok((output.status.success(), stdout))
     }
 
-    pub(crate) fn spare(&self) -> Option<Spare> {
+    pub(crate) fn standby(&self) -> Option<StandbyStatus> {
         let (_, printed) = self.ask(&["standby", "status", "--json"]).ok()?;
         serde_json::from_str(&printed).ok()
     }
@@ -136,14 +136,14 @@ impl System {
 
     /// Deletes everything but the repository and its keys, and the standby if it is to survive, as a burnt disk would.
     /// Only ever called on the drill's own folder.
-    pub(crate) fn destroy(&self, but_the_spare: bool) -> Result<(), DrillError> {
+    pub(crate) fn destroy(&self, but_the_standby: bool) -> Result<(), DrillError> {
         let read =
             std::fs::read_dir(&self.data).map_err(DrillError::file("cannot list", &self.data))?;
         let names: Vec<_> = read.flatten().map(|entry| entry.file_name()).collect();
         let burnt = self.data.with_extension("burnt");
         std::fs::create_dir(&burnt).map_err(DrillError::file("cannot make", &burnt))?;
         for name in names {
-            if SURVIVORS.iter().any(|kept| name == *kept) || (but_the_spare && name == SPARE) {
+            if SURVIVORS.iter().any(|kept| name == *kept) || (but_the_standby && name == STANDBY) {
                 continue;
             }
             // Gone in one instant: what a living engine puts in its place meanwhile is not part of the loss.

@@ -297,19 +297,19 @@ fn while_kms_is_away_an_open_span_goes_on_and_the_spare_key_opens_all() {
     let Some(mut world) = World::start() else {
         return;
     };
-    let (kms, spare) = (
+    let (kms, second) = (
         world.key(&world.gate.make_key()),
         RecipientPrivate::generate().unwrap(),
     );
     world.protect(kms.public(), FIRST, 1).unwrap();
-    let both = kms.public().clone().and(spare.public());
+    let both = kms.public().clone().and(second.public());
     assert_eq!(both.id(), kms.public().id());
     world.protect(&both, SECOND, 2).unwrap();
     world.gate.rules(|rules| rules.failing = 1);
     let mut open = world.wal(&both, 3 * SEGMENT).unwrap();
 
-    let before = not_sealed_to(&world.repository, spare.public()).unwrap();
-    let sealed = seal_also(&world.repository, &kms, spare.public(), &()).unwrap();
+    let before = not_sealed_to(&world.repository, second.public()).unwrap();
+    let sealed = seal_also(&world.repository, &kms, second.public(), &()).unwrap();
     assert_eq!((sealed.wrapped, before > 0), (before, true));
 
     world.gate.rules(|rules| rules.silent = true);
@@ -322,8 +322,8 @@ fn while_kms_is_away_an_open_span_goes_on_and_the_spare_key_opens_all() {
         .rules(|rules| (rules.silent, rules.failing) = (false, u32::MAX));
     let error = world.reads(&kms, FIRST, 1).unwrap_err();
     assert!(error.is_unavailable(), "not verdict, a pause: {error}");
-    world.reads(&spare, FIRST, 1).unwrap();
-    world.reads(&spare, SECOND, 2).unwrap();
+    world.reads(&second, FIRST, 1).unwrap();
+    world.reads(&second, SECOND, 2).unwrap();
 
     world
         .gate

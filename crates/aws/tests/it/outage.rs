@@ -13,7 +13,7 @@ use backup::{
     stream::{Streamer, StreamerConfig},
 };
 use postgres_physical::{lsn::Lsn, server::StopMode, wire::ConnectOptions};
-use recovery::spare::{Conditions, Phase, Settings, Spare, Status};
+use recovery::standby::{Conditions, Phase, Settings, Standby, Status};
 use repository::{
     Repository,
     keys::{ChunkIdKey, RecipientPrivate},
@@ -118,7 +118,7 @@ impl Desk {
         inventory.timelines[&1].holes.len()
     }
 
-    fn spare(&self) -> Follower {
+    fn standby(&self) -> Follower {
         let folder = self.root.path().join("spare");
         let sockets = folder.join("run");
         std::fs::create_dir_all(&sockets).unwrap();
@@ -134,23 +134,23 @@ impl Desk {
             server: vec![("shared_buffers".into(), "16MB".into())],
         };
         Follower {
-            spare: Spare::open(settings).unwrap(),
+            standby: Standby::open(settings).unwrap(),
             connect,
         }
     }
 }
 
 struct Follower {
-    spare: Spare,
+    standby: Standby,
     connect: ConnectOptions,
 }
 
 impl Follower {
     fn reaches(&mut self, what: &str, is_it: impl Fn(&Status) -> bool) -> Status {
-        let watch = self.spare.watch();
+        let watch = self.standby.watch();
         eventually(what, || {
             // What is wrong for now is told by its status.
-            let _ = self.spare.turn(&());
+            let _ = self.standby.turn(&());
             let status = watch.status();
             is_it(&status).then_some(status)
         })
@@ -184,36 +184,36 @@ fn outages_are_ridden_out_within_the_bound_and_told_beyond_it_and_the_spare_is_p
     let store = Arc::new(S3Store::open(&place.parse().unwrap(), None).unwrap());
     let mut desk = Desk::on(store);
     desk.backup();
-    let mut spare = desk.spare();
+    let mut standby = desk.standby();
     desk.write();
-    spare.follows_to(desk.caught_up());
+    standby.follows_to(desk.caught_up());
 
     within_the_bound(&mut desk, &proxy);
-    spare.follows_to(desk.caught_up());
+    standby.follows_to(desk.caught_up());
     assert_eq!(desk.holes(), 0);
-    assert_eq!(spare.value(SUM), desk.postgres.value(SUM));
+    assert_eq!(standby.value(SUM), desk.postgres.value(SUM));
 
     beyond_the_bound(&mut desk, &proxy);
     desk.caught_up();
     assert_eq!(desk.holes(), 1);
-    spare.reaches("the hole is seen", |status| status.phase == Phase::Lost);
+    standby.reaches("the hole is seen", |status| status.phase == Phase::Lost);
     desk.backup();
     desk.write();
-    let status = spare.follows_to(desk.caught_up());
+    let status = standby.follows_to(desk.caught_up());
     assert!(status.restored_anew.is_some(), "{status:?}");
 
     // The primary is lost; everything that it committed is in the bucket.
     let expected = desk.postgres.value(SUM);
     desk.streamer.stop();
     desk.postgres.stop(StopMode::Kill);
-    let promoted = spare
-        .spare
+    let promoted = standby
+        .standby
         .promote(Conditions::default(), &|_| Ok(()))
         .unwrap();
     assert_eq!((promoted.timeline, promoted.parent_timeline), (2, 1));
-    assert_eq!(spare.value(SUM), expected);
-    spare.value("INSERT INTO t VALUES (0, 'promoted')");
-    spare.spare.stop().unwrap();
+    assert_eq!(standby.value(SUM), expected);
+    standby.value("INSERT INTO t VALUES (0, 'promoted')");
+    standby.standby.stop().unwrap();
 }
 
 /// All of it waits in PostgreSQL, and no more than it may.

@@ -71,7 +71,7 @@ fn drill(args: DatabaseLossArgs) -> Result<DatabaseLoss, Error> {
         repository: repository.map(|location| location.to_string()),
         strict: args.strict,
         and_engine: args.and_engine,
-        spare: args.standby,
+        standby: args.standby,
         fault: args.fault,
         proxy,
         clients: usize::from(args.clients),

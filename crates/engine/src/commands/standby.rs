@@ -11,7 +11,7 @@ use postgres_physical::{
     server::{Leftover, sql::Client},
     wire::ConnectOptions,
 };
-use recovery::spare::{Phase, Promoted, Status, StepMillis};
+use recovery::standby::{Phase, Promoted, Status, StepMillis};
 use serde::Serialize;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     host::instance::Instance,
     question::confirmed,
-    spare::{self, Link, Request, database_url},
+    standby::{self, Link, Request, database_url},
     terminal::{self, KeyValue, Table, instant, size},
 };
 
@@ -35,7 +35,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Error> {
     match command {
         StandbyCommand::Run { repository, config } => {
-            spare::run(instance, json, &repository, config.as_deref())?;
+            standby::run(instance, json, &repository, config.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
         StandbyCommand::Status { cluster } => status(&home(instance, cluster.as_deref())?, json),
@@ -76,7 +76,9 @@ impl Of {
     /// ours: the one of its address is meant.
     fn address(&self, sockets: &Path) -> String {
         match &self.cluster {
-            Some(cluster) => spare::url(sockets, &cluster.connect.user, &cluster.connect.database),
+            Some(cluster) => {
+                standby::url(sockets, &cluster.connect.user, &cluster.connect.database)
+            }
             None => database_url(sockets),
         }
     }

@@ -35,7 +35,7 @@ use crate::{
         writing_key,
     },
     repository_handle::RepositoryHandle,
-    spare::Link,
+    standby::Link,
     standing::Standing,
     terminal::{self, time},
     up::plan::failed_proof_of,
@@ -76,7 +76,8 @@ struct Status {
     holes: Vec<Hole>,
     damaged: Vec<String>,
     /// When some process keeps one.
-    spare: Option<recovery::spare::Status>,
+    #[serde(rename = "spare")]
+    standby: Option<recovery::standby::Status>,
     /// The key that backups are sealed to.
     repository_key: Option<KeyAge>,
     /// Of the instance's own database.
@@ -149,7 +150,7 @@ async fn of_instance(instance: &Instance) -> Result<Status, Error> {
         let args = RepositoryArgs::default();
         status = of_repository(instance, RepositoryHandle::at(instance, &args), None)?;
         ask_engine(instance, &mut status).await;
-        note_spare(instance, &mut status);
+        note_standby(instance, &mut status);
         finish(&mut status);
     }
     for name in names {
@@ -246,7 +247,7 @@ fn of_cluster(instance: &Instance, name: &str) -> Result<Status, Error> {
             false => status.alarms.push(nobody),
         }
     }
-    note_spare(&cluster.instance, &mut status);
+    note_standby(&cluster.instance, &mut status);
     finish(&mut status);
     Ok(status)
 }
@@ -383,16 +384,16 @@ fn of_repository(
 }
 
 /// One that does not follow protects from nothing, and nothing else is wrong yet.
-fn note_spare(instance: &Instance, status: &mut Status) {
-    status.spare = Link::to(instance).status().ok().flatten();
-    if let Some(spare) = status.spare.as_ref().filter(|spare| !spare.healthy) {
-        let why = standby::trouble(spare).unwrap_or_else(|| "it is not there yet".to_owned());
-        let phase = spare.phase.words();
+fn note_standby(instance: &Instance, status: &mut Status) {
+    status.standby = Link::to(instance).status().ok().flatten();
+    if let Some(standby) = status.standby.as_ref().filter(|standby| !standby.healthy) {
+        let why = standby::trouble(standby).unwrap_or_else(|| "it is not there yet".to_owned());
+        let phase = standby.phase.words();
         status
             .warnings
             .push(format!("the standby: {why} ({phase})"));
     }
-    let warnings = status.spare.iter().flat_map(|spare| &spare.warnings);
+    let warnings = status.standby.iter().flat_map(|standby| &standby.warnings);
     let warnings = warnings.map(|warning| format!("the standby: {warning}"));
     status.warnings.extend(warnings.collect::<Vec<_>>());
 }

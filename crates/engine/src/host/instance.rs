@@ -95,7 +95,7 @@ impl Instance {
         self.root.join("beside")
     }
     /// The warm spare; it may lie on another disk.
-    pub(crate) fn spare(&self) -> PathBuf {
+    pub(crate) fn standby(&self) -> PathBuf {
         self.root.join("spare")
     }
     /// The definitions, as a git repository.

@@ -37,8 +37,8 @@ pub(crate) fn end(instance: &Instance, config: &Config) {
         instance.beside(),
     ];
     // Where a spare is wanted, its next keeper takes the server over; and one that is kept is somebody's.
-    if !config.spare.enabled && !is_folder_locked(&instance.spare()) {
-        folders.push(instance.spare());
+    if !config.standby.enabled && !is_folder_locked(&instance.standby()) {
+        folders.push(instance.standby());
     }
     let folders: Vec<PathBuf> = folders
         .into_iter()

@@ -12,7 +12,7 @@ pub(crate) mod reachable;
 mod recovery;
 mod redis;
 pub(crate) mod repository;
-mod spare;
+mod standby;
 pub(crate) mod supervisor;
 mod wiring;
 

@@ -17,7 +17,7 @@ pub(super) enum Step {
     /// Writer, stream and server of before are let go.
     LetGo,
     /// A spare was asked for, and taken if there was one.
-    SpareAsked,
+    StandbyAsked,
     /// The backup is chosen.
     Planned,
     FilesRestored,
@@ -37,7 +37,7 @@ impl Step {
     fn name(self) -> &'static str {
         match self {
             Self::LetGo => "let_go",
-            Self::SpareAsked => "spare_asked",
+            Self::StandbyAsked => "spare_asked",
             Self::Planned => "planned",
             Self::FilesRestored => "files_restored",
             Self::InPlace => "in_place",

@@ -131,8 +131,8 @@ impl Supervisor {
     }
 
     fn bring_up_database(&mut self) -> Result<(), Error> {
-        self.companion.take_over(&self.postgres)?;
-        self.observer.passed(Step::SpareAsked);
+        self.standby.take_over(&self.postgres)?;
+        self.observer.passed(Step::StandbyAsked);
         let came = database::bring_up(self)?;
         tracing::info!(?came, "the database is up");
         self.observer.passed(Step::ServerStarted);

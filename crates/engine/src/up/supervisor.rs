@@ -27,7 +27,7 @@ use super::{
     reachable,
     redis::Redis,
     repository::{Claim, Own, open_own},
-    spare::Companion,
+    standby::StandbySupervisor,
     wiring,
 };
 use crate::{
@@ -87,7 +87,7 @@ pub(crate) struct Supervisor {
     carriers: Option<Carriers>,
     /// A person has said that all of the audit log is lost.
     pub(super) continue_log: bool,
-    pub(super) companion: Companion,
+    pub(super) standby: StandbySupervisor,
 }
 
 impl Supervisor {
@@ -115,7 +115,7 @@ impl Supervisor {
         )?;
         leftovers::end(instance, &config);
         let postgres = Postgres::new(instance, &config, Arc::clone(&stop))?;
-        let companion = Companion::new(instance, &config, Arc::clone(&stop));
+        let standby = StandbySupervisor::new(instance, &config, Arc::clone(&stop));
         let redis = match &config.cache.url {
             Some(_) => None,
             None => Some(started(Redis::new(instance)?)),
@@ -147,7 +147,7 @@ impl Supervisor {
             copies: None,
             carriers: None,
             continue_log,
-            companion,
+            standby,
         };
         supervisor
             .stream
@@ -330,7 +330,7 @@ impl Supervisor {
         if let Some(redis) = &mut self.redis {
             redis.keep_running();
         }
-        self.companion.keep();
+        self.standby.keep();
         if let Err(error) = self.keep_reachable() {
             tracing::warn!(%error, "commands cannot find the engine");
         }
@@ -370,7 +370,7 @@ impl Supervisor {
         }
         let stopped = self.postgres.stop();
         self.stop_streamer();
-        self.companion.stop();
+        self.standby.stop();
         if let Some(mut redis) = self.redis.take() {
             redis.stop();
         }

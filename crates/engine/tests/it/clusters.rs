@@ -160,7 +160,7 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
         Some(0),
         "nobody keeps one"
     );
-    let spare = instance.start_command(&["standby", "run", "--cluster", "desk"]);
+    let standby = instance.start_command(&["standby", "run", "--cluster", "desk"]);
     let follows = within(PATIENCE, || {
         (desk(&["standby", "status"]).code == Some(0)).then_some(())
     });
@@ -168,7 +168,7 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
         follows.is_some(),
         "{:?}\n{}",
         desk(&["standby", "status"]),
-        spare.err()
+        standby.err()
     );
     assert!(
         !data.join("spare").exists(),
@@ -190,5 +190,5 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
     );
     drop(client);
     desk(&["standby", "stop"]).exits(0);
-    spare.wait().exits(0);
+    standby.wait().exits(0);
 }

@@ -30,7 +30,7 @@ mod roads;
 mod s3;
 mod services;
 mod snapshots;
-mod spare;
+mod standby;
 mod start_and_stop;
 mod table;
 mod tamper;

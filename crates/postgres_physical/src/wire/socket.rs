@@ -79,9 +79,9 @@ impl Socket {
             return secured.read_into(buffer).map(|()| true);
         }
         let filled = buffer.len();
-        let spare = buffer.capacity() - filled;
-        let room = if spare >= 8 << 10 {
-            spare.min(bytes_max)
+        let vacant = buffer.capacity() - filled;
+        let room = if vacant >= 8 << 10 {
+            vacant.min(bytes_max)
         } else {
             bytes_max
         };

@@ -11,7 +11,7 @@ mod named;
 mod odd;
 mod pages;
 mod retention;
-mod spare;
+mod standby;
 mod table;
 mod targets;
 

@@ -290,7 +290,7 @@ impl OpenPack {
         let (id, bytes) = pack.builder.finish()?;
         shared.repository.store().put(&pack_name(&id), &bytes)?;
         let (bytes, room) = (bytes.len() as u64, bytes);
-        lock(&shared.spare).push(room);
+        lock(&shared.free_buffers).push(room);
         lock(&shared.table).set_pack_bytes(pack.number, bytes);
         let done = CompletedPack {
             pack: PackRef { id, bytes },
@@ -308,7 +308,7 @@ impl OpenPack {
 
     fn new(shared: &SharedState) -> Result<Self> {
         // New room costs more than filling it: each page of it is cleared first.
-        let room = lock(&shared.spare).pop().unwrap_or_default();
+        let room = lock(&shared.free_buffers).pop().unwrap_or_default();
         let builder = PackBuilder::new(&shared.key, room)?;
         let pack = PackRef {
             id: builder.id.clone(),

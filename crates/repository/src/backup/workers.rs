@@ -55,7 +55,7 @@ pub(super) struct SharedState {
     pub(super) index: Mutex<Option<IndexWriter>>,
     pub(super) journal: Mutex<Option<Journal>>,
     /// Room of packs that were put.
-    pub(super) spare: Mutex<Vec<Vec<u8>>>,
+    pub(super) free_buffers: Mutex<Vec<Vec<u8>>>,
     failed: Mutex<Option<Error>>,
     /// Jobs sent and not done.
     pending: Mutex<usize>,
@@ -100,7 +100,7 @@ impl SharedState {
             reused_bytes: Mutex::default(),
             index: Mutex::new(index),
             journal: Mutex::new(journal),
-            spare: Mutex::default(),
+            free_buffers: Mutex::default(),
             failed: Mutex::default(),
             pending: Mutex::default(),
             done: Condvar::new(),

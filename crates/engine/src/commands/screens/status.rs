@@ -1,5 +1,5 @@
 use crate::commands::screens::{NOW, at, micros, readable};
-use recovery::spare::Phase;
+use recovery::standby::Phase;
 
 use super::*;
 
@@ -60,11 +60,11 @@ fn running() -> Status {
                 ..copies::Standing::default()
             },
         )]),
-        spare: Some(recovery::spare::Status {
+        standby: Some(recovery::standby::Status {
             phase: Phase::Following,
             healthy: true,
             lag_seconds: 0.4,
-            ..recovery::spare::Status::default()
+            ..recovery::standby::Status::default()
         }),
         ..Status::default()
     }

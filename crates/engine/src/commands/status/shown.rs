@@ -253,16 +253,16 @@ fn facts(status: &Status, now_micros: i64) -> String {
                 .flatten(),
         );
     }
-    if let Some(spare) = &status.spare {
+    if let Some(standby) = &status.standby {
         // The reason first, where it cannot go on.
-        let trouble = standby::trouble(spare).map(|why| format!("{why}; "));
+        let trouble = standby::trouble(standby).map(|why| format!("{why}; "));
         let trouble = trouble.unwrap_or_default();
         facts.row(
             "standby",
             format!(
                 "{trouble}{}, {:.1} s behind",
-                spare.phase.words(),
-                spare.lag_seconds
+                standby.phase.words(),
+                standby.lag_seconds
             ),
         );
     }

@@ -219,7 +219,7 @@ struct Task {
     /// Entries of a commit whose outcome is not known: at most these may be found beyond the tip.
     in_doubt: Vec<Hash>,
     /// The last batch's memory.
-    spare: batch::Batch,
+    free_batch: batch::Batch,
 }
 
 impl Writer {
@@ -257,7 +257,7 @@ impl Writer {
             recovery,
             recovery_used: None,
             in_doubt: Vec::new(),
-            spare: batch::Batch::default(),
+            free_batch: batch::Batch::default(),
         };
         (writer, tokio::spawn(task.run()))
     }

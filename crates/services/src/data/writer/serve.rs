@@ -145,7 +145,7 @@ impl Task {
                 promises: true,
             };
             let mut replies = Vec::new();
-            let mut batch = std::mem::take(&mut self.spare);
+            let mut batch = std::mem::take(&mut self.free_batch);
             let mut current = Some(work);
             while let Some(work) = current.take() {
                 match work {
@@ -176,7 +176,7 @@ impl Task {
                 ended?;
             }
             batch.clear();
-            self.spare = batch;
+            self.free_batch = batch;
             match next.take() {
                 Some(Work::Entry(work)) => self.commit_entry(open, work).await?,
                 Some(Work::Locate(first)) => next = self.take_locates(open, first).await?,

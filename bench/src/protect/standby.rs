@@ -8,7 +8,7 @@ use std::{
 };
 
 use postgres_physical::server::{Binaries, OsUser};
-use recovery::spare::{Conditions, Phase, Settings, Spare};
+use recovery::standby::{Conditions, Phase, Settings, Standby};
 
 use super::{Place, Result, say};
 
@@ -16,7 +16,7 @@ use super::{Place, Result, say};
 const TURN: Duration = Duration::from_millis(50);
 
 pub(super) fn run(place: &Place, to: &Path, sockets: &Path) -> Result<()> {
-    let mut spare = Spare::open(Settings {
+    let mut standby = Standby::open(Settings {
         repository: place.repository()?,
         private: place.private()?,
         folder: to.to_owned(),
@@ -33,20 +33,20 @@ pub(super) fn run(place: &Place, to: &Path, sockets: &Path) -> Result<()> {
     });
     let mut follows = false;
     loop {
-        spare.turn(&())?;
-        if !follows && spare.watch().status().phase == Phase::Following {
+        standby.turn(&())?;
+        if !follows && standby.watch().status().phase == Phase::Following {
             follows = true;
             say("following");
         }
         match asked.recv_timeout(TURN) {
             Ok(_) => break,
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(spare.stop()?),
+            Err(RecvTimeoutError::Disconnected) => return Ok(standby.stop()?),
         }
     }
     let began = Instant::now();
-    let promoted = spare.promote(Conditions::default(), &|_| Ok(()))?;
+    let promoted = standby.promote(Conditions::default(), &|_| Ok(()))?;
     let (seconds, folder) = (began.elapsed().as_secs_f64(), promoted.folder.display());
     say(&format!("promoted {seconds} {folder}"));
-    Ok(spare.stop()?)
+    Ok(standby.stop()?)
 }

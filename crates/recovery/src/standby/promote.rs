@@ -7,10 +7,10 @@ use postgres_physical::server::tail_of;
 use postgres_physical::timeline::{History, history_file_name};
 use repository::timelines::{release, reserve};
 
-use super::error::{SpareError, SpareResult};
-use super::feed::Fed;
-use super::standby::Standby;
-use super::state::{Promoted, State, Step, StepMillis};
+use super::error::{StandbyError, StandbyResult};
+use super::feed::FeedProgress;
+use super::server::StandbyServer;
+use super::state::{Promoted, Step, StepMillis, StoredState};
 use super::{Settings, show_lsn};
 
 /// How an end is recognised unless told otherwise: nothing came for so long.
@@ -42,15 +42,15 @@ impl Default for Conditions {
 
 pub(super) struct Promotion<'a> {
     pub(super) settings: &'a Settings,
-    pub(super) state: &'a mut State,
-    pub(super) standby: &'a mut Standby,
+    pub(super) state: &'a mut StoredState,
+    pub(super) standby: &'a mut StandbyServer,
     pub(super) conditions: Conditions,
     pub(super) steps: Vec<StepMillis>,
     pub(super) since: Instant,
 }
 
 impl Promotion<'_> {
-    pub(super) fn run(mut self) -> SpareResult<Promoted> {
+    pub(super) fn run(mut self) -> StandbyResult<Promoted> {
         self.replay_all()?;
         self.mark("replayed all that the repository holds");
         let reserved = reserve(&self.settings.repository, &self.state.restore_id)?;
@@ -80,7 +80,7 @@ impl Promotion<'_> {
     }
 
     /// Until the repository is quiet and all of it is replayed.
-    fn replay_all(&mut self) -> SpareResult<()> {
+    fn replay_all(&mut self) -> StandbyResult<()> {
         self.place_all()?;
         let began = Instant::now();
         loop {
@@ -91,7 +91,7 @@ impl Promotion<'_> {
             }
             // What comes now comes from somebody who is alive, or from a stream that writes its last bytes.
             if began.elapsed() > LAST_BYTES {
-                return Err(SpareError::StillStreams {
+                return Err(StandbyError::StillStreams {
                     from: show_lsn(end),
                     to: show_lsn(self.signs().0),
                 });
@@ -105,7 +105,7 @@ impl Promotion<'_> {
         (feeder.at(), feeder.confirmed_at_micros)
     }
 
-    fn is_quiet(&mut self, before: (u64, i64)) -> SpareResult<bool> {
+    fn is_quiet(&mut self, before: (u64, i64)) -> StandbyResult<bool> {
         let until = Instant::now() + self.conditions.quiet;
         loop {
             self.place_all()?;
@@ -119,13 +119,13 @@ impl Promotion<'_> {
         }
     }
 
-    fn place_all(&mut self) -> SpareResult<()> {
+    fn place_all(&mut self) -> StandbyResult<()> {
         loop {
             match self.standby.feeder.feed(u64::MAX, true)? {
-                Fed::AtEnd => return Ok(()),
-                Fed::More => {}
-                Fed::Hole { timeline, at } => {
-                    return Err(SpareError::Behind(format!(
+                FeedProgress::AtEnd => return Ok(()),
+                FeedProgress::More => {}
+                FeedProgress::Hole { timeline, at } => {
+                    return Err(StandbyError::Behind(format!(
                         "WAL of timeline {timeline} from {} on is missing in the repository and newer WAL is there",
                         show_lsn(at)
                     )));
@@ -135,7 +135,7 @@ impl Promotion<'_> {
     }
 
     /// Every whole record: the last one may have been cut by the end of the stream.
-    fn wait_replayed(&mut self) -> SpareResult<()> {
+    fn wait_replayed(&mut self) -> StandbyResult<()> {
         let deadline = Instant::now() + REPLAY_PATIENCE;
         loop {
             self.standby.ask()?;
@@ -143,7 +143,7 @@ impl Promotion<'_> {
             let last = self.standby.feeder.last_record(replayed)?;
             let Some(last) = last else { return Ok(()) };
             if Instant::now() > deadline {
-                return Err(SpareError::NotReplayed {
+                return Err(StandbyError::NotReplayed {
                     replayed: show_lsn(replayed),
                     end: show_lsn(last),
                     log: self.standby.log().to_owned(),
@@ -156,7 +156,7 @@ impl Promotion<'_> {
 
     /// PostgreSQL takes the first number without a history for its new timeline: those before the reserved one count as
     /// taken. From here on a crash leaves a folder that nobody uses.
-    fn prepare(&mut self, reserved: u32) -> SpareResult<Vec<String>> {
+    fn prepare(&mut self, reserved: u32) -> StandbyResult<Vec<String>> {
         let mut markers = Vec::new();
         for taken in self.standby.feeder.timeline() + 1..reserved {
             let name = history_file_name(taken);
@@ -171,14 +171,14 @@ impl Promotion<'_> {
         Ok(markers)
     }
 
-    fn open(&mut self, reserved: u32) -> SpareResult<Promoted> {
-        let gone = || SpareError::Behind("its PostgreSQL does not answer".to_owned());
+    fn open(&mut self, reserved: u32) -> StandbyResult<Promoted> {
+        let gone = || StandbyError::Behind("its PostgreSQL does not answer".to_owned());
         let client = self.standby.client()?.ok_or_else(gone)?;
         client.query("SELECT pg_promote(false)")?;
         let deadline = Instant::now() + OPEN_PATIENCE;
         while client.value("SELECT pg_is_in_recovery()::text")?.as_deref() != Some("false") {
             if Instant::now() > deadline {
-                return Err(SpareError::Behind("it did not open in time".to_owned()));
+                return Err(StandbyError::Behind("it did not open in time".to_owned()));
             }
             std::thread::sleep(LOOK);
         }
@@ -194,7 +194,7 @@ impl Promotion<'_> {
         self.mark("committed a write");
         let (parent, switch_lsn) = self.switch(reserved)?;
         if timeline != Some(reserved) || parent != self.standby.feeder.timeline() {
-            return Err(SpareError::Behind(format!(
+            return Err(StandbyError::Behind(format!(
                 "it writes {segment:?} after timeline {parent}, expected was timeline {reserved}"
             )));
         }
@@ -209,18 +209,18 @@ impl Promotion<'_> {
     }
 
     /// Where the new timeline left its parent, by its own history.
-    fn switch(&self, reserved: u32) -> SpareResult<(u32, u64)> {
+    fn switch(&self, reserved: u32) -> StandbyResult<(u32, u64)> {
         let data = self.state.data(&self.settings.folder);
         let path = data.join("pg_wal").join(history_file_name(reserved));
-        let text = std::fs::read_to_string(&path).map_err(SpareError::io("read", &path))?;
+        let text = std::fs::read_to_string(&path).map_err(StandbyError::io("read", &path))?;
         let history = History::parse(&text)
-            .map_err(|error| SpareError::io("understand", &path)(std::io::Error::other(error)))?;
+            .map_err(|error| StandbyError::io("understand", &path)(std::io::Error::other(error)))?;
         let last = history.switches.last();
         Ok(last.map_or((0, 0), |last| (last.parent, last.switch.0)))
     }
 
-    fn failed(&self, error: &SpareError) -> SpareError {
-        SpareError::Promotion {
+    fn failed(&self, error: &StandbyError) -> StandbyError {
+        StandbyError::Promotion {
             what: error.to_string(),
             folder: self.state.data(&self.settings.folder),
             tail: tail_of(self.standby.log(), 0),

@@ -18,7 +18,7 @@ use repository::{
     wal::{SegmentView, WalReader},
 };
 
-use super::error::{SpareError, SpareResult};
+use super::error::{StandbyError, StandbyResult};
 use super::state::{put_whole, put_written, sync};
 use crate::database::{Piece, path_to};
 
@@ -30,7 +30,7 @@ const READ_BYTES: u64 = 16 << 20;
 const LATER_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fed {
+pub(super) enum FeedProgress {
     /// All that the repository holds is in place.
     AtEnd,
     /// There is more, or may be.
@@ -40,7 +40,7 @@ pub(super) enum Fed {
 }
 
 /// The segment that is being filled.
-struct Open {
+struct OpenSegment {
     timeline: u32,
     segment: u64,
     /// Made when there is something to put into it.
@@ -59,7 +59,7 @@ pub(super) struct Feeder {
     path: Vec<Piece>,
     /// Everything before it is in place.
     at: u64,
-    open: Option<Open>,
+    open: Option<OpenSegment>,
     /// Objects of segments that are in place as a whole.
     objects: u64,
     /// The newest server time that the repository confirms, 0 when unknown.
@@ -74,7 +74,7 @@ impl Feeder {
         data: &Path,
         user: &OsUser,
         (timeline, segment_bytes, from): (u32, u64, u64),
-    ) -> SpareResult<Self> {
+    ) -> StandbyResult<Self> {
         let reader = WalReader::new(repository, private);
         let path = path_to(&reader, timeline)?;
         let feeder = Self {
@@ -112,7 +112,7 @@ impl Feeder {
     }
 
     /// The way to another timeline, when it leads over the one that is followed.
-    pub(super) fn way_to(&self, timeline: u32) -> SpareResult<Option<Piece>> {
+    pub(super) fn way_to(&self, timeline: u32) -> StandbyResult<Option<Piece>> {
         let path = path_to(&self.reader, timeline)?;
         let ours = self.timeline();
         Ok(path.into_iter().find(|piece| piece.timeline == ours))
@@ -127,23 +127,23 @@ impl Feeder {
 
     /// Places what there is, up to `limit` or a little beyond. `sure`: an end is proved by a complete listing now, not
     /// a while ago.
-    pub(super) fn feed(&mut self, limit: u64, sure: bool) -> SpareResult<Fed> {
+    pub(super) fn feed(&mut self, limit: u64, sure: bool) -> StandbyResult<FeedProgress> {
         let stop = self.at + AT_ONCE * self.segment_bytes;
         while self.at <= limit && self.at < stop {
             if !self.feed_once()? {
                 return self.at_end(sure);
             }
         }
-        Ok(Fed::More)
+        Ok(FeedProgress::More)
     }
 
     /// `false` when the repository has nothing new for the segment that is due.
-    fn feed_once(&mut self) -> SpareResult<bool> {
+    fn feed_once(&mut self) -> StandbyResult<bool> {
         let segment = self.at / self.segment_bytes;
         let timeline = self.timeline_of(segment);
         let mut open = match self.open.take() {
             Some(open) if (open.timeline, open.segment) == (timeline, segment) => open,
-            _ => Open {
+            _ => OpenSegment {
                 timeline,
                 segment,
                 file: None,
@@ -161,7 +161,7 @@ impl Feeder {
         placed
     }
 
-    fn place(&mut self, open: &mut Open) -> SpareResult<bool> {
+    fn place(&mut self, open: &mut OpenSegment) -> StandbyResult<bool> {
         // Only what was placed counts as seen.
         let mut seen = open.seen.clone();
         let grown = self
@@ -177,7 +177,7 @@ impl Feeder {
                 Some(file) => file
                     .write_all_at(bytes, self.at - start)
                     .and_then(|()| file.sync_data())
-                    .map_err(SpareError::io("write WAL into", &self.wal))?,
+                    .map_err(StandbyError::io("write WAL into", &self.wal))?,
                 None => open.file = Some(self.make(open, bytes)?),
             }
         }
@@ -188,7 +188,7 @@ impl Feeder {
     }
 
     /// A file of full length from the first byte on, as PostgreSQL makes them: zeros are where WAL ends.
-    fn make(&self, open: &Open, bytes: &[u8]) -> SpareResult<File> {
+    fn make(&self, open: &OpenSegment, bytes: &[u8]) -> StandbyResult<File> {
         let zeros = self.segment_bytes.saturating_sub(bytes.len() as u64);
         let name = segment_name(open.timeline, open.segment, self.segment_bytes);
         let write = |file: &mut File| {
@@ -201,39 +201,39 @@ impl Feeder {
             .write(true)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
-            .map_err(SpareError::io("open", path))
+            .map_err(StandbyError::io("open", path))
     }
 
-    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> SpareResult<()> {
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> StandbyResult<()> {
         put_whole(&self.wal, name, bytes, |path| Ok(self.user.own(path)?))
     }
 
     /// Takes away what was put for a moment only.
-    pub(super) fn take_away(&self, name: &str) -> SpareResult<()> {
+    pub(super) fn take_away(&self, name: &str) -> StandbyResult<()> {
         let path = self.wal.join(name);
-        std::fs::remove_file(&path).map_err(SpareError::io("remove", path))?;
+        std::fs::remove_file(&path).map_err(StandbyError::io("remove", path))?;
         sync(&self.wal)
     }
 
     /// Nothing new: the end, or a hole. The stream writes in order, so whatever is behind this place was written
     /// after all before it; one more look decides.
-    fn at_end(&mut self, sure: bool) -> SpareResult<Fed> {
+    fn at_end(&mut self, sure: bool) -> StandbyResult<FeedProgress> {
         let due = self
             .later_asked
             .is_none_or(|asked| asked.elapsed() >= LATER_EVERY);
         if !(sure || due) {
-            return Ok(Fed::AtEnd);
+            return Ok(FeedProgress::AtEnd);
         }
         let segment = self.at / self.segment_bytes;
         let timeline = self.timeline_of(segment);
         self.later_asked = Some(Instant::now());
         if !self.reader.holds_later(timeline, segment)? {
-            return Ok(Fed::AtEnd);
+            return Ok(FeedProgress::AtEnd);
         }
         if self.feed_once()? {
-            return Ok(Fed::More);
+            return Ok(FeedProgress::More);
         }
-        Ok(Fed::Hole {
+        Ok(FeedProgress::Hole {
             timeline,
             at: self.at,
         })
@@ -241,7 +241,7 @@ impl Feeder {
 
     /// Where the last whole record begins that is in place behind `from`, which is the end of another; `None` when
     /// there is none.
-    pub(super) fn last_record(&self, from: u64) -> SpareResult<Option<u64>> {
+    pub(super) fn last_record(&self, from: u64) -> StandbyResult<Option<u64>> {
         let mut decoder = Decoder::new(Lsn(from), self.segment_bytes);
         let mut last = None;
         loop {
@@ -261,7 +261,7 @@ impl Feeder {
     }
 
     /// From `from` on, no further than to the end of its segment, or of what is in place.
-    fn placed(&self, from: u64) -> SpareResult<Vec<u8>> {
+    fn placed(&self, from: u64) -> StandbyResult<Vec<u8>> {
         let segment = from / self.segment_bytes;
         let name = segment_name(self.timeline_of(segment), segment, self.segment_bytes);
         let path = self.wal.join(name);
@@ -271,12 +271,12 @@ impl Feeder {
         let mut bytes = vec![0; usize::try_from(to - from).unwrap_or_default()];
         File::open(&path)
             .and_then(|file| file.read_exact_at(&mut bytes, from % self.segment_bytes))
-            .map_err(SpareError::io("read", path))?;
+            .map_err(StandbyError::io("read", path))?;
         Ok(bytes)
     }
 
     /// The newest timeline above the followed one that has a history and WAL.
-    pub(super) fn newer_timeline(&self) -> SpareResult<Option<u32>> {
+    pub(super) fn newer_timeline(&self) -> StandbyResult<Option<u32>> {
         let store = self.repository.store();
         let ours = self.timeline();
         let mut newer: Vec<u32> = Vec::new();

@@ -13,7 +13,7 @@ use std::{
 
 use postgres_physical::server::Leftover;
 use recovery::Backoff;
-use recovery::spare::{Phase, Promoted, Status, is_promoted, take_promoted};
+use recovery::standby::{Phase, Promoted, Status, is_promoted, take_promoted};
 
 use super::{
     database::move_aside,
@@ -27,7 +27,7 @@ use crate::{
         location::Location,
     },
     lost::Lost,
-    spare::{Link, Request},
+    standby::{Link, Request},
 };
 
 /// Between two starts of a process that ends at once, and at most.
@@ -43,7 +43,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
-pub(crate) struct Companion {
+pub(crate) struct StandbySupervisor {
     instance: Instance,
     enabled: bool,
     settings: Option<std::path::PathBuf>,
@@ -54,11 +54,11 @@ pub(crate) struct Companion {
     again: Backoff,
 }
 
-impl Companion {
+impl StandbySupervisor {
     pub(crate) fn new(instance: &Instance, config: &Config, stop: Arc<AtomicBool>) -> Self {
         Self {
             instance: instance.clone(),
-            enabled: config.spare.enabled,
+            enabled: config.standby.enabled,
             settings: config.file.clone(),
             repository: config.repository.path.clone(),
             child: None,
@@ -85,7 +85,7 @@ impl Companion {
             self.ended();
         }
         let due = self.again.is_due(Instant::now());
-        if self.child.is_none() && due && !is_folder_locked(&self.instance.spare()) {
+        if self.child.is_none() && due && !is_folder_locked(&self.instance.standby()) {
             self.started = Some(Instant::now());
             match self.spawn() {
                 Ok(child) => self.child = Some(child),
@@ -110,8 +110,8 @@ impl Companion {
     fn spawn(&self) -> Result<Child, Error> {
         let program =
             std::env::current_exe().map_err(Error::file("cannot find", "this program"))?;
-        make_folder(&self.instance.spare(), 0o711)?;
-        let log = self.instance.spare().join("spare.log");
+        make_folder(&self.instance.standby(), 0o711)?;
+        let log = self.instance.standby().join("spare.log");
         let file = File::options()
             .create(true)
             .append(true)
@@ -177,7 +177,7 @@ impl Companion {
         if let Some(status) = self.link().status()? {
             return Ok(status.phase == Phase::Promoted);
         }
-        Ok(is_promoted(&self.instance.spare())?)
+        Ok(is_promoted(&self.instance.standby())?)
     }
 
     fn hand_over(&self, postgres: &Postgres) -> Result<Option<Promoted>, Error> {
@@ -191,13 +191,13 @@ impl Companion {
         let request = Request::HandOver { to: to.clone() };
         match self.link().promoted(&request, Some(&self.stop))? {
             Some(promoted) => Ok(Some(promoted)),
-            None => Ok(take_promoted(&self.instance.spare(), &to)?),
+            None => Ok(take_promoted(&self.instance.standby(), &to)?),
         }
     }
 
     /// `false` when there is no spare that could be promoted.
     fn promote(&mut self) -> Result<bool, Error> {
-        if !self.instance.spare().join("state.json").exists() {
+        if !self.instance.standby().join("state.json").exists() {
             return Ok(false);
         }
         let deadline = Instant::now() + WAKE_PATIENCE;
@@ -237,11 +237,11 @@ impl Companion {
             tracing::warn!(%error, "the spare was not told to stop");
         }
         let deadline = Instant::now() + STOP_PATIENCE;
-        while is_folder_locked(&self.instance.spare()) && Instant::now() < deadline {
+        while is_folder_locked(&self.instance.standby()) && Instant::now() < deadline {
             std::thread::sleep(LOOK);
         }
         if let Some(mut child) = self.child.take() {
-            if is_folder_locked(&self.instance.spare()) {
+            if is_folder_locked(&self.instance.standby()) {
                 tracing::warn!("the process that keeps the spare does not stop; ending it");
                 let _ = child.kill();
             }

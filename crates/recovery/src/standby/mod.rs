@@ -1,7 +1,7 @@
 //! A warm standby: a restored cluster that replays from the repository until it is promoted. While it follows, it
 //! proves that each WAL object replays. The time of a promotion does not depend on the size of the database.
 //!
-//! Entry point: [`Spare`], which one process keeps and drives; [`Watch`] shows its state to others; [`take_promoted`]
+//! Entry point: [`Standby`], which one process keeps and drives; [`Watch`] shows its state to others; [`take_promoted`]
 //! puts a promoted cluster into its final place. It reads the repository and writes only the claim on its new timeline.
 //!
 //! Absent: who asks for a promotion and whether the old primary is dead (the engine), the audit log's view of it.
@@ -10,11 +10,11 @@ mod error;
 mod feed;
 mod keep;
 mod promote;
-mod standby;
+mod server;
 mod state;
 mod status;
 
-pub use error::{SpareError, SpareResult};
+pub use error::{StandbyError, StandbyResult};
 pub use keep::{is_promoted, take_promoted};
 pub use promote::Conditions;
 pub use state::{Promoted, StepMillis};
@@ -28,10 +28,10 @@ use postgres_physical::server::{Absence, Binaries, OsUser, Server};
 use repository::{Progress, Repository, keys::RecipientPrivate};
 use rustix::fs::{FlockOperation, flock};
 
-use feed::Fed;
+use feed::FeedProgress;
 use promote::Promotion;
-use standby::{Standby, Turn};
-use state::{State, Step};
+use server::{StandbyServer, Turn};
+use state::{Step, StoredState};
 use status::Behind;
 
 use crate::Backoff;
@@ -67,8 +67,8 @@ pub struct Settings {
 #[derive(Debug)]
 enum Life {
     Nothing,
-    Following(State, Box<Standby>),
-    Promoted(State, Server),
+    Following(StoredState, Box<StandbyServer>),
+    Promoted(StoredState, Server),
 }
 
 /// Why replay cannot continue, and what would help.
@@ -89,7 +89,7 @@ enum Needs {
 
 /// One standby in one folder, kept by one process.
 #[derive(Debug)]
-pub struct Spare {
+pub struct Standby {
     settings: Settings,
     /// Held for as long as this lives.
     _lock: File,
@@ -107,9 +107,9 @@ pub struct Spare {
     watch: Watch,
 }
 
-impl Spare {
+impl Standby {
     /// Takes the folder, which must exist; nothing runs yet.
-    pub fn open(settings: Settings) -> SpareResult<Self> {
+    pub fn open(settings: Settings) -> StandbyResult<Self> {
         let lock = lock(&settings)?;
         Ok(Self {
             settings,
@@ -133,7 +133,7 @@ impl Spare {
 
     /// Goes on a little: restores what is missing, feeds and looks. To be called again and again, several times a
     /// second; an error is what stands in the way now, and in [`Status`] too.
-    pub fn turn(&mut self, progress: &dyn Progress) -> SpareResult<()> {
+    pub fn turn(&mut self, progress: &dyn Progress) -> StandbyResult<()> {
         let result = match &mut self.life {
             Life::Nothing if self.rest.is_some_and(|until| Instant::now() < until) => Ok(()),
             Life::Nothing if !self.again.is_due(Instant::now()) => Ok(()),
@@ -148,17 +148,17 @@ impl Spare {
         result
     }
 
-    fn follow(&mut self) -> SpareResult<()> {
+    fn follow(&mut self) -> StandbyResult<()> {
         let Life::Following(state, standby) = &mut self.life else {
             return Ok(());
         };
         let turn = match standby.turn() {
-            Err(error @ SpareError::Server(_)) => return self.died(&error),
+            Err(error @ StandbyError::Server(_)) => return self.died(&error),
             other => other?,
         };
         state.wal_objects = standby.objects_before + standby.feeder.objects();
         match turn {
-            Turn::Fed(Fed::Hole { timeline, at }) => self.lose(
+            Turn::Fed(FeedProgress::Hole { timeline, at }) => self.lose(
                 Needs::BackupFrom(at),
                 format!(
                     "WAL of timeline {timeline} from {} on is missing in the repository and newer WAL is there",
@@ -170,7 +170,7 @@ impl Spare {
                     self.again.succeeded();
                     self.stopped_by = None;
                 }
-                self.behind.note(fed == Fed::AtEnd, standby)?;
+                self.behind.note(fed == FeedProgress::AtEnd, standby)?;
                 if matches!(&self.lost, Some(lost) if matches!(lost.needs, Needs::BackupFrom(_))) {
                     self.lost = None;
                 }
@@ -189,7 +189,7 @@ impl Spare {
 
     /// Once is an accident; twice is a folder that does not work, unless it is this machine that lacks something:
     /// another restore would lack it too.
-    fn died(&mut self, error: &SpareError) -> SpareResult<()> {
+    fn died(&mut self, error: &StandbyError) -> StandbyResult<()> {
         let again = self.died.is_some_and(|at| at.elapsed() < DEATHS_APART);
         self.died = Some(Instant::now());
         tracing::warn!(%error, "the standby's PostgreSQL ended");
@@ -206,7 +206,7 @@ impl Spare {
         self.start_again()
     }
 
-    fn start_again(&mut self) -> SpareResult<()> {
+    fn start_again(&mut self) -> StandbyResult<()> {
         if let Life::Following(_, standby) = std::mem::replace(&mut self.life, Life::Nothing) {
             standby.stop()?;
         }
@@ -215,7 +215,7 @@ impl Spare {
     }
 
     /// Follows where the new timeline left ours behind what is replayed; else only a backup leads there.
-    fn change_timeline(&mut self, newer: u32) -> SpareResult<()> {
+    fn change_timeline(&mut self, newer: u32) -> StandbyResult<()> {
         let Life::Following(state, standby) = &mut self.life else {
             return Ok(());
         };
@@ -237,7 +237,7 @@ impl Spare {
     }
 
     /// Stays where it is until something better than that can be restored.
-    fn lose(&mut self, needs: Needs, why: String) -> SpareResult<()> {
+    fn lose(&mut self, needs: Needs, why: String) -> StandbyResult<()> {
         let now = Instant::now();
         let due = match &mut self.lost {
             Some(lost) if lost.asked.elapsed() < LOOK_FOR_BACKUP => false,
@@ -269,7 +269,7 @@ impl Spare {
     }
 
     /// Another restore, from the newest backup.
-    fn replace(&mut self, why: String) -> SpareResult<()> {
+    fn replace(&mut self, why: String) -> StandbyResult<()> {
         tracing::warn!(%why, "the standby is restored again");
         let life = std::mem::replace(&mut self.life, Life::Nothing);
         if let Life::Following(state, standby) = life {
@@ -296,25 +296,25 @@ impl Spare {
         &mut self,
         conditions: Conditions,
         note: &dyn Fn(&Promoted) -> std::io::Result<()>,
-    ) -> SpareResult<Promoted> {
+    ) -> StandbyResult<Promoted> {
         let since = Instant::now();
         let phase = self.watch.status().phase;
         let (state, standby) = match &mut self.life {
             Life::Promoted(state, _) => {
-                let missing = || SpareError::NotPromoted(self.settings.folder.clone());
+                let missing = || StandbyError::NotPromoted(self.settings.folder.clone());
                 return state.promoted.clone().ok_or_else(missing);
             }
             Life::Following(state, standby) if standby.is_open() => (state, standby),
             _ => {
                 let why = self.watch.status().trouble;
-                return Err(SpareError::NotFollowing {
+                return Err(StandbyError::NotFollowing {
                     phase: phase.words(),
                     why: why.map_or_else(String::new, |why| format!(" ({why})")),
                 });
             }
         };
         if let Some(lost) = &self.lost {
-            return Err(SpareError::Behind(lost.why.clone()));
+            return Err(StandbyError::Behind(lost.why.clone()));
         }
         let promotion = Promotion {
             settings: &self.settings,
@@ -334,7 +334,7 @@ impl Spare {
             }
         };
         let noted = note(&promoted)
-            .map_err(SpareError::io("note the promotion in", &promoted.folder))
+            .map_err(StandbyError::io("note the promotion in", &promoted.folder))
             .and_then(|()| {
                 state.step = Step::Promoted;
                 state.promoted = Some(promoted.clone());
@@ -354,12 +354,12 @@ impl Spare {
 
     /// Stops the promoted cluster and moves its folder to `to`, which must not be there. Afterwards the standby begins
     /// again.
-    pub fn hand_over(&mut self, to: &std::path::Path) -> SpareResult<Promoted> {
+    pub fn hand_over(&mut self, to: &std::path::Path) -> StandbyResult<Promoted> {
         let Life::Promoted(..) = &self.life else {
-            return Err(SpareError::NotPromoted(self.settings.folder.clone()));
+            return Err(StandbyError::NotPromoted(self.settings.folder.clone()));
         };
         if let Life::Promoted(_, mut server) = std::mem::replace(&mut self.life, Life::Nothing) {
-            standby::stop(&mut server)?;
+            server::stop(&mut server)?;
         }
         let promoted = keep::move_promoted(&self.settings.folder, to)?;
         self.rest = Some(Instant::now() + REST);
@@ -369,7 +369,7 @@ impl Spare {
     }
 
     /// The repository's key was replaced: what is sealed from now on opens with this one only.
-    pub fn use_key(&mut self, private: RecipientPrivate) -> SpareResult<()> {
+    pub fn use_key(&mut self, private: RecipientPrivate) -> StandbyResult<()> {
         if private.public().id() == self.settings.private.public().id() {
             return Ok(());
         }
@@ -380,20 +380,20 @@ impl Spare {
     }
 
     /// Cleanly; the next one continues from here.
-    pub fn stop(mut self) -> SpareResult<()> {
+    pub fn stop(mut self) -> StandbyResult<()> {
         match std::mem::replace(&mut self.life, Life::Nothing) {
             Life::Nothing => Ok(()),
             Life::Following(state, standby) => {
                 state.write(&self.settings.folder)?;
                 standby.stop()
             }
-            Life::Promoted(_, mut server) => standby::stop(&mut server),
+            Life::Promoted(_, mut server) => server::stop(&mut server),
         }
     }
 }
 
 /// What stands in the way, and not the last lines of a log where they can be understood.
-fn reason(error: &SpareError) -> String {
+fn reason(error: &StandbyError) -> String {
     let text = error.to_string();
     Absence::find(&text).map_or(text, |absence| absence.to_string())
 }
@@ -405,9 +405,9 @@ fn leads_on(plan: &Plan, needs: Needs) -> bool {
     }
 }
 
-fn lock(settings: &Settings) -> SpareResult<File> {
+fn lock(settings: &Settings) -> StandbyResult<File> {
     let folder = &settings.folder;
-    let file = File::open(folder).map_err(SpareError::io("open", folder))?;
+    let file = File::open(folder).map_err(StandbyError::io("open", folder))?;
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -416,8 +416,8 @@ fn lock(settings: &Settings) -> SpareResult<File> {
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(SpareError::Busy(folder.clone())),
-            Err(error) => return Err(SpareError::io("lock", folder)(error.into())),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StandbyError::Busy(folder.clone())),
+            Err(error) => return Err(StandbyError::io("lock", folder)(error.into())),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use postgres_physical::server::{Leftover, StopMode};
-use recovery::spare::{
-    Conditions, Phase, Promoted, Settings, Spare, SpareError, Status, Watch, take_promoted,
+use recovery::standby::{
+    Conditions, Phase, Promoted, Settings, Standby, StandbyError, Status, Watch, take_promoted,
 };
 use testkit::eventually;
 
@@ -19,7 +19,7 @@ const AT_ONCE: Conditions = Conditions {
     quiet: Duration::ZERO,
 };
 
-type Order = Box<dyn FnOnce(&mut Spare) + Send>;
+type Order = Box<dyn FnOnce(&mut Standby) + Send>;
 
 /// A standby that is turned by a thread of its own, as its process does.
 struct Kept {
@@ -51,19 +51,19 @@ impl Kept {
         let settings = Self::settings(world, name, &world.private);
         let connect = ConnectOptions::unix(&settings.sockets, 5432, "postgres", "postgres");
         let folder = settings.folder.clone();
-        let mut spare = Spare::open(settings).unwrap();
-        let watch = spare.watch();
+        let mut standby = Standby::open(settings).unwrap();
+        let watch = standby.watch();
         let (orders, taken) = channel::<Order>();
         let thread = std::thread::spawn(move || {
             loop {
                 match taken.recv_timeout(Duration::from_millis(20)) {
-                    Ok(order) => order(&mut spare),
+                    Ok(order) => order(&mut standby),
                     Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
                     Err(_) => break,
                 }
-                let _ = spare.turn(&());
+                let _ = standby.turn(&());
             }
-            spare.stop().unwrap();
+            standby.stop().unwrap();
         });
         Self {
             orders: Some(orders),
@@ -74,15 +74,15 @@ impl Kept {
         }
     }
 
-    fn ask<T: Send + 'static>(&self, what: impl FnOnce(&mut Spare) -> T + Send + 'static) -> T {
+    fn ask<T: Send + 'static>(&self, what: impl FnOnce(&mut Standby) -> T + Send + 'static) -> T {
         let (answer, answered) = channel();
-        let order: Order = Box::new(move |spare| drop(answer.send(what(spare))));
+        let order: Order = Box::new(move |standby| drop(answer.send(what(standby))));
         self.orders.as_ref().unwrap().send(order).unwrap();
         answered.recv().unwrap()
     }
 
-    fn promote(&self, conditions: Conditions) -> Result<Promoted, SpareError> {
-        self.ask(move |spare| spare.promote(conditions, &|_| Ok(())))
+    fn promote(&self, conditions: Conditions) -> Result<Promoted, StandbyError> {
+        self.ask(move |standby| standby.promote(conditions, &|_| Ok(())))
     }
 
     fn reaches(&self, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
@@ -220,9 +220,12 @@ fn a_spare_follows_is_promoted_and_followed_by_another() {
     let place = world.folder("primary");
     let (to, refused) = (
         place.clone(),
-        first.ask(move |spare| spare.hand_over(&taken)),
+        first.ask(move |standby| standby.hand_over(&taken)),
     );
-    assert!(matches!(refused, Err(SpareError::Taken(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StandbyError::Taken(_))),
+        "{refused:?}"
+    );
     drop(first);
     let moved = take_promoted(&world.folder("first"), &to).unwrap().unwrap();
     assert_eq!(moved.folder, place);
@@ -237,7 +240,7 @@ fn a_spare_follows_is_promoted_and_followed_by_another() {
     drop(again);
 }
 
-fn refused_while_the_primary_streams(spare: &Kept, source: &ConnectOptions) {
+fn refused_while_the_primary_streams(standby: &Kept, source: &ConnectOptions) {
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -246,20 +249,20 @@ fn refused_while_the_primary_streams(spare: &Kept, source: &ConnectOptions) {
             }
         });
         // A busy machine's stream may be silent for a while.
-        let refused = spare.promote(Conditions {
+        let refused = standby.promote(Conditions {
             even_if_alive: false,
             quiet: PATIENCE,
         });
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let refused = refused.unwrap_err();
         assert!(
-            matches!(&refused, SpareError::StillStreams { .. })
+            matches!(&refused, StandbyError::StillStreams { .. })
                 && refused.to_string().contains("--even-if-alive"),
             "{refused}"
         );
     });
     // Nothing happened to it.
-    assert_eq!(spare.value("SELECT pg_is_in_recovery()::text"), "true");
+    assert_eq!(standby.value("SELECT pg_is_in_recovery()::text"), "true");
 }
 
 /// WAL that is gone stops the standby where it is. It says so, cannot be promoted, and is restored again as soon as a
@@ -268,11 +271,11 @@ fn refused_while_the_primary_streams(spare: &Kept, source: &ConnectOptions) {
 fn a_hole_is_told_and_bridged_by_the_next_backup() {
     let (world, streamer) = primary();
     let source = world.postgres.connect_options();
-    let spare = Kept::start(&world, "spare");
+    let standby = Kept::start(&world, "spare");
     wait_durable(&streamer, &source);
-    spare.follows_to(flushed(&source));
+    standby.follows_to(flushed(&source));
     // Stopped while WAL expires.
-    drop(spare);
+    drop(standby);
     let gone = flushed(&source) / SEGMENT + 1;
     insert(&source, 12_000);
     wait_durable(&streamer, &source);
@@ -283,18 +286,18 @@ fn a_hole_is_told_and_bridged_by_the_next_backup() {
             .first()
             .map(|object| world.store.delete(&object.name).unwrap())
     });
-    let spare = Kept::start(&world, "spare");
-    let status = spare.reaches("the hole is seen", |status| status.phase == Phase::Lost);
+    let standby = Kept::start(&world, "spare");
+    let status = standby.reaches("the hole is seen", |status| status.phase == Phase::Lost);
     let missing = Lsn(gone * SEGMENT).to_string();
     assert!(status.trouble.unwrap().contains(&missing));
-    let refused = spare.promote(AT_ONCE).unwrap_err().to_string();
+    let refused = standby.promote(AT_ONCE).unwrap_err().to_string();
     assert!(refused.contains(&missing), "{refused}");
 
     world.backup(&source);
     wait_durable(&streamer, &source);
-    let status = spare.follows_to(flushed(&source));
+    let status = standby.follows_to(flushed(&source));
     assert!(status.restored_anew.unwrap().contains(&missing));
-    assert_eq!(spare.value(SUM), value(&source, SUM));
+    assert_eq!(standby.value(SUM), value(&source, SUM));
     streamer.stop();
 }
 
@@ -304,36 +307,37 @@ fn a_hole_is_told_and_bridged_by_the_next_backup() {
 fn a_promotion_that_did_not_come_to_its_end_is_thrown_away() {
     let (mut world, streamer) = primary();
     let source = world.postgres.connect_options();
-    let spare = Kept::start(&world, "spare");
+    let standby = Kept::start(&world, "spare");
     wait_durable(&streamer, &source);
-    spare.follows_to(flushed(&source));
+    standby.follows_to(flushed(&source));
     let expected = value(&source, SUM);
     streamer.stop();
     world.postgres.stop(StopMode::Kill);
-    let before = spare.data();
-    let refused = spare
-        .ask(|spare| spare.promote(AT_ONCE, &|_| Err(std::io::Error::other("the disk is full"))));
+    let before = standby.data();
+    let refused = standby.ask(|standby| {
+        standby.promote(AT_ONCE, &|_| Err(std::io::Error::other("the disk is full")))
+    });
     assert!(
         refused
             .unwrap_err()
             .to_string()
             .contains("the disk is full")
     );
-    let status = spare.reaches("another restore", |status| {
+    let status = standby.reaches("another restore", |status| {
         status.healthy && status.restored_anew.is_some()
     });
     assert!(status.restored_anew.unwrap().contains("the disk is full"));
     assert!(!before.exists());
     // Promoted by somebody who claims nothing.
-    spare.value("SELECT pg_promote(false)");
+    standby.value("SELECT pg_promote(false)");
     let astray = |status: &Status| {
         let why = status.restored_anew.as_deref().unwrap_or_default();
         status.healthy && why.contains("somebody promoted it")
     };
-    spare.reaches("another restore", astray);
-    let promoted = spare.promote(Conditions::default()).unwrap();
+    standby.reaches("another restore", astray);
+    let promoted = standby.promote(Conditions::default()).unwrap();
     assert_eq!((promoted.timeline, promoted.parent_timeline), (3, 1));
-    assert_eq!(spare.value(SUM), expected);
+    assert_eq!(standby.value(SUM), expected);
 }
 
 #[test]
@@ -341,18 +345,21 @@ fn a_spare_with_a_wrong_key_or_beside_another_is_refused() {
     let (world, streamer) = primary();
     let stranger = RecipientPrivate::generate().unwrap();
     let settings = Kept::settings(&world, "spare", &stranger);
-    let mut spare = Spare::open(settings.clone()).unwrap();
-    let error = spare.turn(&()).unwrap_err();
+    let mut standby = Standby::open(settings.clone()).unwrap();
+    let error = standby.turn(&()).unwrap_err();
     assert!(
         error.to_string().contains(&world.private.public().id()),
         "{error}"
     );
-    let refused = spare.promote(AT_ONCE, &|_| Ok(())).unwrap_err();
+    let refused = standby.promote(AT_ONCE, &|_| Ok(())).unwrap_err();
     assert!(
-        matches!(refused, SpareError::NotFollowing { .. }),
+        matches!(refused, StandbyError::NotFollowing { .. }),
         "{refused}"
     );
-    assert!(matches!(Spare::open(settings), Err(SpareError::Busy(_))));
+    assert!(matches!(
+        Standby::open(settings),
+        Err(StandbyError::Busy(_))
+    ));
     streamer.stop();
 }
 
@@ -427,33 +434,33 @@ fn a_standby_that_cannot_run_here_says_why_and_restores_nothing_again() {
     let missing = ("shared_preload_libraries".into(), "no_such_library".into());
     settings.server.push(missing);
     let folder = settings.folder.clone();
-    let mut spare = Spare::open(settings).unwrap();
+    let mut standby = Standby::open(settings).unwrap();
     let data = || -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&folder).unwrap();
         let paths = entries.map(|entry| entry.unwrap().path());
         let is_data = |path: &PathBuf| path.to_str().unwrap().contains("/data-");
         paths.filter(is_data).collect()
     };
-    let said = |spare: &Spare| spare.watch().status().trouble.unwrap_or_default();
+    let said = |standby: &Standby| standby.watch().status().trouble.unwrap_or_default();
     eventually("it says why", || {
-        let _ = spare.turn(&());
-        said(&spare).contains("no_such_library").then_some(())
+        let _ = standby.turn(&());
+        said(&standby).contains("no_such_library").then_some(())
     });
     let first = data();
     assert_eq!(first.len(), 1);
     // It is started again after a while, and what was restored is still there.
     let log = || std::fs::read_to_string(folder.join("postgres.log")).unwrap_or_default();
     eventually("a second start", || {
-        let _ = spare.turn(&());
+        let _ = standby.turn(&());
         (log().matches("could not access file").count() >= 2).then_some(())
     });
     assert_eq!(data(), first, "it was restored again");
     assert!(
-        said(&spare).contains("apt-cache search"),
+        said(&standby).contains("apt-cache search"),
         "{}",
-        said(&spare)
+        said(&standby)
     );
-    assert!(!spare.watch().status().healthy);
-    spare.stop().unwrap();
+    assert!(!standby.watch().status().healthy);
+    standby.stop().unwrap();
     streamer.stop();
 }

@@ -40,7 +40,7 @@ fn a_spare_is_promoted_by_hand_and_taken_by_the_next_start() {
     instance
         .bre(&["standby", "status"])
         .refused(&["standby run"]);
-    let mut spare = instance.start_command(&["standby", "run"]);
+    let mut standby = instance.start_command(&["standby", "run"]);
     follows(&instance);
     for _ in 0..5 {
         assert_eq!(instance.locate().status, 200);
@@ -84,7 +84,7 @@ fn a_spare_is_promoted_by_hand_and_taken_by_the_next_start() {
     instance.audit_is_sound();
 
     instance.bre(&["standby", "stop"]).exits(0);
-    let ended = within(PATIENCE, || spare.ended());
+    let ended = within(PATIENCE, || standby.ended());
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
     instance.stop_cleanly();
 }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use postgres_physical::server::ServerError;
 use postgres_physical::wire::WireError;
 
-pub type SpareResult<T> = std::result::Result<T, SpareError>;
+pub type StandbyResult<T> = std::result::Result<T, StandbyError>;
 
 #[derive(Debug, thiserror::Error)]
-pub enum SpareError {
+pub enum StandbyError {
     #[error(transparent)]
     Recovery(Box<crate::Error>),
     #[error(transparent)]
@@ -67,13 +67,13 @@ pub enum SpareError {
     Taken(PathBuf),
 }
 
-impl From<crate::Error> for SpareError {
+impl From<crate::Error> for StandbyError {
     fn from(error: crate::Error) -> Self {
         Self::Recovery(Box::new(error))
     }
 }
 
-impl SpareError {
+impl StandbyError {
     pub(super) fn io(what: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| Self::Io { what, path, source }

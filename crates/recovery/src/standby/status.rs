@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{SpareError, SpareResult};
-use super::standby::Standby;
+use super::error::{StandbyError, StandbyResult};
+use super::server::StandbyServer;
 use super::state::Promoted;
-use super::{Life, Spare, reason, show_lsn};
+use super::{Life, Standby, reason, show_lsn};
 use crate::database::show_time;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +105,7 @@ impl Behind {
         self.end_known = lsn;
     }
 
-    pub(super) fn note(&mut self, at_end: bool, standby: &Standby) -> SpareResult<()> {
+    pub(super) fn note(&mut self, at_end: bool, standby: &StandbyServer) -> StandbyResult<()> {
         self.at_end = at_end;
         self.end_known = self.end_known.max(standby.feeder.at());
         let (replayed, now) = (standby.replay.lsn, Instant::now());
@@ -129,7 +129,7 @@ impl Behind {
     }
 }
 
-impl Spare {
+impl Standby {
     pub(super) fn show_restoring(&self) {
         self.watch.set(Status {
             phase: Phase::Restoring,
@@ -139,7 +139,7 @@ impl Spare {
         });
     }
 
-    pub(super) fn show(&self, error: Option<&SpareError>) {
+    pub(super) fn show(&self, error: Option<&StandbyError>) {
         let mut status = Status {
             trouble: error.map(reason).or_else(|| self.stopped_by.clone()),
             restored_anew: self.anew.clone(),

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use recovery::spare::{Phase, Promoted, Status, Watch};
+use recovery::standby::{Phase, Promoted, Status, Watch};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::Error, host::instance::Instance, lost::Lost};
@@ -41,7 +41,7 @@ pub(crate) enum Answer {
 }
 
 /// What was asked, and the way back.
-pub(super) type Asked = (Request, Reply);
+pub(super) type PendingRequest = (Request, Reply);
 
 /// Whoever acts writes the answer: another thread might come too late when the process ends with it. Dropped without one, it says that
 /// the spare is ending.
@@ -77,7 +77,7 @@ impl Drop for Reply {
 }
 
 /// The process's own end. Ends with the process.
-pub(super) fn serve(listener: &UnixListener, watch: &Watch, requests: &Sender<Asked>) {
+pub(super) fn serve(listener: &UnixListener, watch: &Watch, requests: &Sender<PendingRequest>) {
     for stream in listener.incoming().flatten() {
         let (watch, requests) = (watch.clone(), requests.clone());
         std::thread::spawn(move || {
@@ -88,7 +88,11 @@ pub(super) fn serve(listener: &UnixListener, watch: &Watch, requests: &Sender<As
     }
 }
 
-fn answer(stream: UnixStream, watch: &Watch, requests: &Sender<Asked>) -> std::io::Result<()> {
+fn answer(
+    stream: UnixStream,
+    watch: &Watch,
+    requests: &Sender<PendingRequest>,
+) -> std::io::Result<()> {
     stream.set_read_timeout(Some(REQUEST_PATIENCE))?;
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line)?;

@@ -19,7 +19,7 @@ use postgres_physical::{
     wire::ConnectOptions,
 };
 use recovery::Backoff;
-use recovery::spare::{Conditions, Phase, Settings, Spare, SpareError, Watch};
+use recovery::standby::{Conditions, Phase, Settings, Standby, StandbyError, Watch};
 use repository::keys::RecipientPrivate;
 use services::RecoveryFact;
 
@@ -76,10 +76,10 @@ pub(crate) fn run(
     let settings = settings(instance, &config, opened, private, user)?;
     let runtime = crate::workers::Workers::start()?;
     let stop = stop_on_signal(&runtime, || ())?;
-    let mut keeper = Keeper {
+    let mut runner = StandbyRunner {
         json,
         user: settings.user.clone(),
-        spare: Spare::open(settings)?,
+        standby: Standby::open(settings)?,
         shown: None,
         trouble: String::new(),
     };
@@ -89,13 +89,13 @@ pub(crate) fn run(
         std::thread::spawn(move || link::serve(&socket, &watch, &requests));
         Ok(())
     };
-    serve(keeper.spare.watch())?;
+    serve(runner.standby.watch())?;
     let steps = Steps::logged().cancelled_by(Arc::clone(&stop));
     let mut pause = TURN;
     let mut again = Backoff::new(PAUSE, PAUSE_MOST);
     while !stop.load(Ordering::Relaxed) {
         match asked.recv_timeout(pause) {
-            Ok((request, reply)) => reply.give(&keeper.act(request, &stop)),
+            Ok((request, reply)) => reply.give(&runner.act(request, &stop)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Error::Failed("the spare's socket is gone".to_owned()));
@@ -104,51 +104,51 @@ pub(crate) fn run(
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        pause = match keeper.spare.turn(&steps) {
-            Ok(()) if keeper.shown == Some(Phase::Following) => {
+        pause = match runner.standby.turn(&steps) {
+            Ok(()) if runner.shown == Some(Phase::Following) => {
                 again.succeeded();
                 idle
             }
             Ok(()) => TURN,
             Err(error) => {
-                keeper.complain(&error);
-                keeper.look_for_key(&keys);
+                runner.complain(&error);
+                runner.look_for_key(&keys);
                 again.failed(std::time::Instant::now())
             }
         };
-        keeper.tell();
+        runner.tell();
         // Where it was deleted, nobody would find who keeps the spare.
         if !control_socket(instance).exists() {
             tracing::warn!("the spare's socket was deleted; making it again");
-            serve(keeper.spare.watch())?;
+            serve(runner.standby.watch())?;
         }
     }
     let _ = std::fs::remove_file(control_socket(instance));
     // Whoever asks from here on is told that it ends.
     drop(asked);
-    Ok(keeper.spare.stop()?)
+    Ok(runner.standby.stop()?)
 }
 
-struct Keeper {
+struct StandbyRunner {
     json: bool,
     user: OsUser,
-    spare: Spare,
+    standby: Standby,
     shown: Option<Phase>,
     trouble: String,
 }
 
-impl Keeper {
+impl StandbyRunner {
     fn act(&mut self, request: Request, stop: &std::sync::atomic::AtomicBool) -> Answer {
-        let refused = |error: SpareError| Answer::Refused(error.to_string());
+        let refused = |error: StandbyError| Answer::Refused(error.to_string());
         match request {
-            Request::Status => Answer::Status(Box::new(self.spare.watch().status())),
+            Request::Status => Answer::Status(Box::new(self.standby.watch().status())),
             Request::Promote { even_if_alive } => {
                 let conditions = Conditions {
                     even_if_alive,
                     ..Conditions::default()
                 };
                 let user = &self.user;
-                let note = |promoted: &recovery::spare::Promoted| {
+                let note = |promoted: &recovery::standby::Promoted| {
                     let fact = RecoveryFact {
                         restore_id: promoted.restore_id.clone(),
                         timeline: promoted.timeline,
@@ -156,11 +156,11 @@ impl Keeper {
                     };
                     write_fact(&promoted.folder, user, &fact).map_err(std::io::Error::other)
                 };
-                let promoted = self.spare.promote(conditions, &note);
+                let promoted = self.standby.promote(conditions, &note);
                 promoted.map_or_else(refused, Answer::Promoted)
             }
             Request::HandOver { to } => {
-                let moved = self.spare.hand_over(&to);
+                let moved = self.standby.hand_over(&to);
                 moved.map_or_else(refused, Answer::Promoted)
             }
             Request::Stop => {
@@ -171,7 +171,7 @@ impl Keeper {
     }
 
     /// Once for each trouble, not once a second.
-    fn complain(&mut self, error: &SpareError) {
+    fn complain(&mut self, error: &StandbyError) {
         let text = error.to_string();
         if self.trouble != text {
             tracing::warn!(%error, "the spare");
@@ -181,7 +181,7 @@ impl Keeper {
 
     /// The trouble may be that the repository's key was replaced.
     fn look_for_key(&mut self, keys: &std::path::Path) {
-        let used = reading_key(keys).map(|private| self.spare.use_key(private));
+        let used = reading_key(keys).map(|private| self.standby.use_key(private));
         if let Ok(Err(error)) = used {
             tracing::warn!(%error, "the spare was not started again with the new key");
         }
@@ -189,7 +189,7 @@ impl Keeper {
 
     /// A line whenever it stands differently.
     fn tell(&mut self) {
-        let status = self.spare.watch().status();
+        let status = self.standby.watch().status();
         if self.shown == Some(status.phase) {
             return;
         }
@@ -209,14 +209,14 @@ fn settings(
     user: OsUser,
 ) -> Result<Settings, Error> {
     make_folder(instance.root(), 0o711)?;
-    make_folder(&instance.spare(), 0o711)?;
+    make_folder(&instance.standby(), 0o711)?;
     let sockets = server_sockets(instance);
     make_folder(&sockets, 0o711)?;
     user.own(&sockets)?;
     Ok(Settings {
         repository: opened.repository,
         private,
-        folder: instance.spare(),
+        folder: instance.standby(),
         sockets,
         binaries: Binaries::find(config.database.binaries.as_deref())?,
         user,
@@ -226,7 +226,7 @@ fn settings(
 
 /// In the spare's own folder: it outlives the loss of everything else.
 fn server_sockets(instance: &Instance) -> PathBuf {
-    let near = instance.spare().join("run");
+    let near = instance.standby().join("run");
     if sockets::fits(&near.join(".s.PGSQL.5432.lock")) {
         return near;
     }
@@ -234,7 +234,7 @@ fn server_sockets(instance: &Instance) -> PathBuf {
 }
 
 pub(crate) fn control_socket(instance: &Instance) -> PathBuf {
-    let near = instance.spare().join("control.sock");
+    let near = instance.standby().join("control.sock");
     if sockets::fits(&near) {
         return near;
     }
@@ -244,7 +244,7 @@ pub(crate) fn control_socket(instance: &Instance) -> PathBuf {
 /// Only for our own account.
 fn listen(instance: &Instance) -> Result<UnixListener, Error> {
     let path = control_socket(instance);
-    if let Some(folder) = path.parent().filter(|folder| *folder != instance.spare()) {
+    if let Some(folder) = path.parent().filter(|folder| *folder != instance.standby()) {
         sockets::make_private(folder)?;
     }
     // The lock on the folder says that nobody else listens.

@@ -13,9 +13,9 @@ use postgres_physical::server::{
 use postgres_physical::wire::ConnectOptions;
 
 use super::Settings;
-use super::error::{SpareError, SpareResult};
-use super::feed::{Fed, Feeder};
-use super::state::State;
+use super::error::{StandbyError, StandbyResult};
+use super::feed::{FeedProgress, Feeder};
+use super::state::StoredState;
 use crate::Backoff;
 use crate::database::{RECOVERY_OFF, databases_here, enter_cluster};
 
@@ -55,7 +55,7 @@ pub(super) struct Replay {
 /// What a turn found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    Fed(Fed),
+    Fed(FeedProgress),
     /// The repository goes on on another timeline.
     NewTimeline(u32),
     /// It has to be started again, with what `pg_control` says now.
@@ -66,7 +66,7 @@ pub(super) enum Turn {
 }
 
 #[derive(Debug)]
-pub(super) struct Standby {
+pub(super) struct StandbyServer {
     pub(super) server: Server,
     client: Option<Client>,
     connect: ConnectOptions,
@@ -92,9 +92,9 @@ pub(super) struct Standby {
     databases: String,
 }
 
-impl Standby {
+impl StandbyServer {
     /// Starts replaying where the folder stands.
-    pub(super) fn start(settings: &Settings, state: &State) -> SpareResult<Self> {
+    pub(super) fn start(settings: &Settings, state: &StoredState) -> StandbyResult<Self> {
         let data = state.data(&settings.folder);
         end_leftover(&data)?;
         make_socket_folder(settings)?;
@@ -154,7 +154,7 @@ impl Standby {
     }
 
     /// Feeds a little, asks how far it is.
-    pub(super) fn turn(&mut self) -> SpareResult<Turn> {
+    pub(super) fn turn(&mut self) -> StandbyResult<Turn> {
         self.ask()?;
         if self.is_open() && self.replay.lsn > 0 && !self.replay.in_recovery {
             return Ok(Turn::Astray);
@@ -231,7 +231,7 @@ impl Standby {
     }
 
     /// Its own word. Nothing is learned while it does not take connections yet.
-    pub(super) fn ask(&mut self) -> SpareResult<()> {
+    pub(super) fn ask(&mut self) -> StandbyResult<()> {
         let Some(client) = self.client()? else {
             return Ok(());
         };
@@ -252,7 +252,7 @@ impl Standby {
         }
     }
 
-    pub(super) fn client(&mut self) -> SpareResult<Option<&mut Client>> {
+    pub(super) fn client(&mut self) -> StandbyResult<Option<&mut Client>> {
         // First: what a killed server left still says that it is ready.
         if let Some(exit) = self.server.exited() {
             self.client = None;
@@ -306,7 +306,7 @@ impl Standby {
         }
     }
 
-    pub(super) fn stop(mut self) -> SpareResult<()> {
+    pub(super) fn stop(mut self) -> StandbyResult<()> {
         self.client = None;
         stop(&mut self.server)
     }
@@ -318,7 +318,7 @@ impl Standby {
 }
 
 /// Cleanly; a standby has nothing to lose when that takes too long.
-pub(super) fn stop(server: &mut Server) -> SpareResult<()> {
+pub(super) fn stop(server: &mut Server) -> StandbyResult<()> {
     if server.stop(StopMode::Fast, STOP_PATIENCE).is_err() {
         server.stop(StopMode::Immediate, STOP_PATIENCE)?;
     }
@@ -326,18 +326,18 @@ pub(super) fn stop(server: &mut Server) -> SpareResult<()> {
 }
 
 /// Ours alone is the folder: what still runs there was left by a standby that was killed.
-pub(super) fn end_leftover(data: &Path) -> SpareResult<()> {
+pub(super) fn end_leftover(data: &Path) -> StandbyResult<()> {
     if let Some(left) = Leftover::detect(data) {
         left.stop(STOP_PATIENCE)?;
     }
     Ok(())
 }
 
-pub(super) fn read_control(data: &Path) -> SpareResult<ControlFile> {
+pub(super) fn read_control(data: &Path) -> StandbyResult<ControlFile> {
     let path = data.join("global/pg_control");
-    let bytes = fs::read(&path).map_err(SpareError::io("read", &path))?;
+    let bytes = fs::read(&path).map_err(StandbyError::io("read", &path))?;
     ControlFile::parse(&bytes)
-        .map_err(|error| SpareError::io("understand", &path)(std::io::Error::other(error)))
+        .map_err(|error| StandbyError::io("understand", &path)(std::io::Error::other(error)))
 }
 
 /// A server that is ready and takes no connections any more: it makes its socket at its start only.
@@ -354,13 +354,13 @@ pub(super) fn is_unreachable(server: &mut Server) -> bool {
 }
 
 /// It may have been deleted with the socket in it.
-pub(super) fn make_socket_folder(settings: &Settings) -> SpareResult<()> {
+pub(super) fn make_socket_folder(settings: &Settings) -> StandbyResult<()> {
     let folder = &settings.sockets;
     if folder.exists() {
         return Ok(());
     }
     let made = DirBuilder::new().recursive(true).mode(0o711).create(folder);
-    made.map_err(SpareError::io("create", folder))?;
+    made.map_err(StandbyError::io("create", folder))?;
     Ok(settings.user.own(folder)?)
 }
 
@@ -387,7 +387,7 @@ pub(super) fn options(settings: &Settings, control: Option<&ControlFile>) -> Sta
     options
 }
 
-fn ask(client: &mut Client) -> SpareResult<Replay> {
+fn ask(client: &mut Client) -> StandbyResult<Replay> {
     let rows = client.query(
         "SELECT pg_is_in_recovery()::text, (pg_last_wal_replay_lsn() - '0/0')::text,
                 CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() END,

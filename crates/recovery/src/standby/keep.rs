@@ -7,21 +7,23 @@ use std::time::Instant;
 use postgres_physical::server::Server;
 use repository::Progress;
 
-use super::error::{SpareError, SpareResult};
-use super::standby::{Standby, end_leftover, is_unreachable, make_socket_folder, options, stop};
-use super::state::{Promoted, State, Step, put_whole, sync};
-use super::{DEATHS_APART, Life, Spare};
+use super::error::{StandbyError, StandbyResult};
+use super::server::{
+    StandbyServer, end_leftover, is_unreachable, make_socket_folder, options, stop,
+};
+use super::state::{Promoted, Step, StoredState, put_whole, sync};
+use super::{DEATHS_APART, Life, Standby};
 use crate::database::{
     Marker, RestoreOptions, Target, is_half_restored, plan_watched, remove, restore,
 };
 
 const STANDBY: &str = "standby.signal";
 
-impl Spare {
+impl Standby {
     /// Goes on with the folder as it was left, or restores the newest backup.
-    pub(super) fn begin(&mut self, progress: &dyn Progress) -> SpareResult<()> {
+    pub(super) fn begin(&mut self, progress: &dyn Progress) -> StandbyResult<()> {
         let folder = self.settings.folder.clone();
-        if let Some(state) = State::read(&folder)? {
+        if let Some(state) = StoredState::read(&folder)? {
             let data = state.data(&folder);
             let whole = data.join(STANDBY).exists() && !is_half_restored(&data);
             match state.step {
@@ -30,7 +32,7 @@ impl Spare {
                     return Ok(());
                 }
                 Step::Following if whole => {
-                    let standby = Standby::start(&self.settings, &state)?;
+                    let standby = StandbyServer::start(&self.settings, &state)?;
                     self.life = Life::Following(state, Box::new(standby));
                     return Ok(());
                 }
@@ -43,12 +45,12 @@ impl Spare {
         self.restore(progress)
     }
 
-    fn restore(&mut self, progress: &dyn Progress) -> SpareResult<()> {
+    fn restore(&mut self, progress: &dyn Progress) -> StandbyResult<()> {
         self.show_restoring();
         let (settings, folder) = (&self.settings, &self.settings.folder);
         let (repository, private) = (&settings.repository, &settings.private);
         let plan = plan_watched(repository, private, Target::latest(), progress)?;
-        let mut state = State {
+        let mut state = StoredState {
             step: Step::Restoring,
             restore_id: plan.restore_id.clone(),
             backup_id: plan.backup.id.clone(),
@@ -78,12 +80,12 @@ impl Spare {
         state.step = Step::Following;
         state.write(folder)?;
         self.behind.end_known(plan.span.to_lsn());
-        let standby = Standby::start(&self.settings, &state)?;
+        let standby = StandbyServer::start(&self.settings, &state)?;
         self.life = Life::Following(state, Box::new(standby));
         Ok(())
     }
 
-    fn started(&self, state: State) -> SpareResult<Life> {
+    fn started(&self, state: StoredState) -> StandbyResult<Life> {
         let data = state.data(&self.settings.folder);
         end_leftover(&data)?;
         let settings = &self.settings;
@@ -94,7 +96,7 @@ impl Spare {
     }
 
     /// It is somebody's primary: it comes back whatever ended it.
-    pub(super) fn keep_promoted(&mut self) -> SpareResult<()> {
+    pub(super) fn keep_promoted(&mut self) -> StandbyResult<()> {
         let Life::Promoted(_, server) = &mut self.life else {
             return Ok(());
         };
@@ -121,23 +123,23 @@ impl Spare {
 }
 
 /// Removes what a state names, and then the state.
-pub(super) fn discard(folder: &Path, state: &State) -> SpareResult<()> {
+pub(super) fn discard(folder: &Path, state: &StoredState) -> StandbyResult<()> {
     let data = state.data(folder);
     end_leftover(&data)?;
     remove(&data)?;
     remove(&PathBuf::from(format!("{}.tablespaces", data.display())))?;
-    State::forget(folder)
+    StoredState::forget(folder)
 }
 
 /// Whether the folder holds a cluster that was promoted and not taken yet.
-pub fn is_promoted(folder: &Path) -> SpareResult<bool> {
-    Ok(State::read(folder)?.is_some_and(|state| state.step == Step::Promoted))
+pub fn is_promoted(folder: &Path) -> StandbyResult<bool> {
+    Ok(StoredState::read(folder)?.is_some_and(|state| state.step == Step::Promoted))
 }
 
 /// For a folder that no process keeps: ends what runs on a promoted cluster and moves it to `to`, which must not be
 /// there. `None` when nothing in the folder was promoted.
-pub fn take_promoted(folder: &Path, to: &Path) -> SpareResult<Option<Promoted>> {
-    match State::read(folder)? {
+pub fn take_promoted(folder: &Path, to: &Path) -> StandbyResult<Option<Promoted>> {
+    match StoredState::read(folder)? {
         Some(state) if state.step == Step::Promoted => {
             end_leftover(&state.data(folder))?;
             move_promoted(folder, to).map(Some)
@@ -166,23 +168,23 @@ fn leads_to(link: &Path, data: &Path) -> bool {
 }
 
 /// A crash in between leaves the state: the move is repeated, or found done.
-pub(super) fn move_promoted(folder: &Path, to: &Path) -> SpareResult<Promoted> {
-    let not = || SpareError::NotPromoted(folder.to_owned());
-    let state = State::read(folder)?.filter(|state| state.step == Step::Promoted);
+pub(super) fn move_promoted(folder: &Path, to: &Path) -> StandbyResult<Promoted> {
+    let not = || StandbyError::NotPromoted(folder.to_owned());
+    let state = StoredState::read(folder)?.filter(|state| state.step == Step::Promoted);
     let state = state.ok_or_else(not)?;
     let mut promoted = state.promoted.clone().ok_or_else(not)?;
     let data = state.data(folder);
     if data.exists() && !leads_to(to, &data) {
         if to.symlink_metadata().is_ok() {
-            return Err(SpareError::Taken(to.to_owned()));
+            return Err(StandbyError::Taken(to.to_owned()));
         }
         put_in_place(&data, to, |from, to| fs::rename(from, to))
-            .map_err(SpareError::io("move into place", to))?;
+            .map_err(StandbyError::io("move into place", to))?;
         to.parent().map_or(Ok(()), sync)?;
         sync(folder)?;
     }
     // Tablespaces stay where they are, and are in use.
-    State::forget(folder)?;
+    StoredState::forget(folder)?;
     promoted.folder = to.to_owned();
     Ok(promoted)
 }

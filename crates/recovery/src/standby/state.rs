@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{SpareError, SpareResult};
+use super::error::{StandbyError, StandbyResult};
 
 const FILE: &str = "state.json";
 
@@ -45,7 +45,7 @@ pub struct StepMillis {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
+pub(super) struct StoredState {
     pub(super) step: Step,
     /// Names the data folder, and later the claim on a timeline.
     pub(super) restore_id: String,
@@ -59,30 +59,30 @@ pub(super) struct State {
     pub(super) promoted: Option<Promoted>,
 }
 
-impl State {
+impl StoredState {
     /// `None` when there is none, or none that can be understood: then nothing of it is worth keeping.
-    pub(super) fn read(folder: &Path) -> SpareResult<Option<Self>> {
+    pub(super) fn read(folder: &Path) -> StandbyResult<Option<Self>> {
         let path = folder.join(FILE);
         match fs::read(&path) {
             Ok(text) => Ok(serde_json::from_slice(&text).ok()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(SpareError::io("read", path)(error)),
+            Err(error) => Err(StandbyError::io("read", path)(error)),
         }
     }
 
     /// Durable when it returns.
-    pub(super) fn write(&self, folder: &Path) -> SpareResult<()> {
+    pub(super) fn write(&self, folder: &Path) -> StandbyResult<()> {
         let text = serde_json::to_vec(self).map_err(|error| {
-            SpareError::io("write", folder.join(FILE))(std::io::Error::other(error))
+            StandbyError::io("write", folder.join(FILE))(std::io::Error::other(error))
         })?;
         put_whole(folder, FILE, &text, |_| Ok(()))
     }
 
-    pub(super) fn forget(folder: &Path) -> SpareResult<()> {
+    pub(super) fn forget(folder: &Path) -> StandbyResult<()> {
         let path = folder.join(FILE);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(SpareError::io("remove", path)(error))
+                Err(StandbyError::io("remove", path)(error))
             }
             _ => sync(folder),
         }
@@ -98,8 +98,8 @@ pub(super) fn put_whole(
     folder: &Path,
     name: &str,
     bytes: &[u8],
-    own: impl FnOnce(&Path) -> SpareResult<()>,
-) -> SpareResult<()> {
+    own: impl FnOnce(&Path) -> StandbyResult<()>,
+) -> StandbyResult<()> {
     put_written(folder, name, |file| file.write_all(bytes), own)
 }
 
@@ -108,8 +108,8 @@ pub(super) fn put_written(
     folder: &Path,
     name: &str,
     write: impl FnOnce(&mut File) -> io::Result<()>,
-    own: impl FnOnce(&Path) -> SpareResult<()>,
-) -> SpareResult<()> {
+    own: impl FnOnce(&Path) -> StandbyResult<()>,
+) -> StandbyResult<()> {
     let incoming = folder.join(format!("bre_incoming.{name}"));
     let mut file = OpenOptions::new()
         .write(true)
@@ -117,18 +117,18 @@ pub(super) fn put_written(
         .truncate(true)
         .mode(0o600)
         .open(&incoming)
-        .map_err(SpareError::io("create", &incoming))?;
+        .map_err(StandbyError::io("create", &incoming))?;
     write(&mut file)
         .and_then(|()| file.sync_all())
-        .map_err(SpareError::io("write", &incoming))?;
+        .map_err(StandbyError::io("write", &incoming))?;
     own(&incoming)?;
     let path = folder.join(name);
-    fs::rename(&incoming, &path).map_err(SpareError::io("put in place", &path))?;
+    fs::rename(&incoming, &path).map_err(StandbyError::io("put in place", &path))?;
     sync(folder)
 }
 
-pub(super) fn sync(folder: &Path) -> SpareResult<()> {
+pub(super) fn sync(folder: &Path) -> StandbyResult<()> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
-        .map_err(SpareError::io("sync", folder))
+        .map_err(StandbyError::io("sync", folder))
 }
