@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use services::Claim;
 
 use crate::{
-    config::{Config, Further, ObjectLock},
+    config::{Config, ObjectLock, ReplicaConfig},
     error::Error,
     host::{
         instance::write_whole,
@@ -244,20 +244,20 @@ impl Anchors {
 
 /// Anchors of one further repository.
 #[derive(Debug)]
-pub(crate) struct Far {
+pub(crate) struct RemoteHeads {
     pub(crate) name: String,
     /// The newest of each epoch, or why it is not known.
     pub(crate) heads: Result<Vec<SignedHead>, String>,
 }
 
-fn open(further: &Further) -> Result<Repository, Error> {
-    let store = further.path.open(further.lock.map(ObjectLock::policy))?;
+fn open(replica: &ReplicaConfig) -> Result<Repository, Error> {
+    let store = replica.path.open(replica.lock.map(ObjectLock::policy))?;
     Ok(Repository::open(store)?)
 }
 
 /// What a further repository holds of the log: anchors, and heads, of which it may have newer ones after they were copied by hand.
-fn read_far(further: &Further, keys: &[VerifyingKey]) -> Result<Vec<SignedHead>, Error> {
-    let repository = open(further)?;
+fn read_far(replica: &ReplicaConfig, keys: &[VerifyingKey]) -> Result<Vec<SignedHead>, Error> {
+    let repository = open(replica)?;
     let parse = |stored: &StoredHead| Ok(SignedHead::from_json(&stored.bytes)?);
     let mut all: Vec<SignedHead> = repository::heads::anchors(&repository, &log_name())?
         .iter()
@@ -268,14 +268,17 @@ fn read_far(further: &Further, keys: &[VerifyingKey]) -> Result<Vec<SignedHead>,
 }
 
 /// All that answer in time.
-pub(crate) fn of_further(further: &BTreeMap<String, Further>, keys: &[VerifyingKey]) -> Vec<Far> {
+pub(crate) fn of_further(
+    replica: &BTreeMap<String, ReplicaConfig>,
+    keys: &[VerifyingKey],
+) -> Vec<RemoteHeads> {
     let (sender, answers) = mpsc::channel();
-    for (name, further) in further {
-        let (sender, name, further) = (sender.clone(), name.clone(), further.clone());
+    for (name, replica) in replica {
+        let (sender, name, replica) = (sender.clone(), name.clone(), replica.clone());
         let keys = keys.to_vec();
         std::thread::spawn(move || {
-            let heads = read_far(&further, &keys).map_err(|error| error.to_string());
-            let _ = sender.send(Far { name, heads });
+            let heads = read_far(&replica, &keys).map_err(|error| error.to_string());
+            let _ = sender.send(RemoteHeads { name, heads });
         });
     }
     drop(sender);
@@ -284,9 +287,9 @@ pub(crate) fn of_further(further: &BTreeMap<String, Further>, keys: &[VerifyingK
     while let Ok(far) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         all.push(far);
     }
-    for name in further.keys() {
+    for name in replica.keys() {
         if !all.iter().any(|far| far.name == *name) {
-            all.push(Far {
+            all.push(RemoteHeads {
                 name: name.clone(),
                 heads: Err(format!(
                     "it did not answer within {} s",
@@ -316,10 +319,10 @@ impl Carriers {
     /// `own`: the first repository, which says whose signatures count.
     pub(crate) fn start(config: &Config, anchors: &Arc<Anchors>, own: &Repository) -> Self {
         let stop = Arc::new(Stop::default());
-        let threads = config.repositories.iter().map(|(name, further)| {
+        let threads = config.repositories.iter().map(|(name, replica)| {
             let mut carrier = Carrier {
                 name: name.clone(),
-                further: further.clone(),
+                replica: replica.clone(),
                 anchors: Arc::clone(anchors),
                 own: own.clone(),
                 repository: None,
@@ -356,7 +359,7 @@ impl Carriers {
 
 struct Carrier {
     name: String,
-    further: Further,
+    replica: ReplicaConfig,
     anchors: Arc<Anchors>,
     own: Repository,
     repository: Option<Repository>,
@@ -388,7 +391,7 @@ impl Carrier {
         let repository = match &self.repository {
             Some(repository) => repository,
             // The copier makes it, where there is none yet.
-            None => self.repository.insert(open(&self.further)?),
+            None => self.repository.insert(open(&self.replica)?),
         };
         if self.brought == Some(ours) {
             return Ok(());

@@ -76,7 +76,7 @@ pub(crate) enum Extent {
 
 /// What is known beside the entries, as every road's report shows it.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Beside {
+pub(crate) struct OutsideEvidence {
     /// Where else the newest head is kept, and which.
     anchors: Vec<Anchor>,
     /// What else says how far the log went.
@@ -282,7 +282,7 @@ impl Outside {
         report: &mut audit::Report,
         extent: &Extent,
         now_micros: i64,
-    ) -> (Verdict, Beside) {
+    ) -> (Verdict, OutsideEvidence) {
         let mut not_compared = self.not_asked.clone();
         let findings: Vec<String> = self.invalid.iter().map(|(_, what)| what.clone()).collect();
         if let (Some((place, what)), true) = (self.invalid.first(), report.is_sound()) {
@@ -331,7 +331,7 @@ impl Outside {
             beside_findings.truncate(NAMED_MAX);
             beside_findings.push(format!("and {} more", all - NAMED_MAX));
         }
-        let beside = Beside {
+        let beside = OutsideEvidence {
             anchors: self.anchors.clone(),
             evidence: self.evidence.iter().map(Said::of).collect(),
             beside_findings,
@@ -386,7 +386,7 @@ impl Said {
     }
 }
 
-impl Beside {
+impl OutsideEvidence {
     pub(crate) fn also_not_compared(&mut self, what: Option<String>) {
         self.not_compared.extend(what);
     }

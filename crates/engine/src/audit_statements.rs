@@ -46,17 +46,18 @@ async fn taken_away(
     if recorded.is_empty() {
         return Ok(None);
     }
-    let published = Published::read(repository)?;
+    let published = PublishedStatements::read(repository)?;
     let missing = recorded
         .into_iter()
         .find(|change| !published.has(&change.after));
-    Ok(missing.map(|change| Published::lacks(change.epoch, change.position, &change.after)))
+    Ok(missing
+        .map(|change| PublishedStatements::lacks(change.epoch, change.position, &change.after)))
 }
 
 /// The statements that the repository holds, for a road that meets the entries one by one.
-pub(crate) struct Published(BTreeSet<Vec<u8>>);
+pub(crate) struct PublishedStatements(BTreeSet<Vec<u8>>);
 
-impl Published {
+impl PublishedStatements {
     pub(crate) fn read(repository: &Repository) -> Result<Self, Error> {
         let all = repository::transparency::key_statements(repository, &log_name())?;
         Ok(Self(all.into_iter().collect()))

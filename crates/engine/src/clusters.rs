@@ -22,7 +22,7 @@ use crate::{
     },
     up::{
         backups::{OwnedRequest, Reading},
-        repository::{Own, open_own},
+        repository::{PrimaryRepository, open_own},
     },
 };
 
@@ -136,7 +136,7 @@ impl NamedCluster {
     }
 
     /// Its repository and keys, made at the first use; for the one process that streams.
-    pub(crate) fn open(&self) -> Result<Own, Error> {
+    pub(crate) fn open(&self) -> Result<PrimaryRepository, Error> {
         self.instance.make_folders()?;
         crate::keys::prepare(&self.instance.keys(), &self.key)?;
         open_own(&self.instance, Some(&self.repository()), None)

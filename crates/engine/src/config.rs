@@ -41,7 +41,7 @@ pub(crate) struct Config {
     pub(crate) cache: Cache,
     pub(crate) repository: Repository,
     /// Further ones, by name: copies of the first.
-    pub(crate) repositories: BTreeMap<String, Further>,
+    pub(crate) repositories: BTreeMap<String, ReplicaConfig>,
     pub(crate) repository_key: RepositoryKey,
     pub(crate) audit: Audit,
     /// Of the audit archive, as its rotation takes the next one.
@@ -303,7 +303,7 @@ pub(crate) struct Repository {
 /// `[repositories.NAME]`: gets backups and WAL by copy and keeps them for as long as it says; what it does not say, as `[backup]` does.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Further {
+pub(crate) struct ReplicaConfig {
     pub(crate) path: Location,
     pub(crate) lock: Option<ObjectLock>,
     full_days: Option<NonZeroU16>,
@@ -311,7 +311,7 @@ pub(crate) struct Further {
     wal_days: Option<NonZeroU16>,
 }
 
-impl Further {
+impl ReplicaConfig {
     pub(crate) fn rules(&self, first: &Backup) -> Rules {
         let mut rules = first.clone();
         rules.full_days = self.full_days.unwrap_or(rules.full_days);

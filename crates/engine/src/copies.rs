@@ -43,19 +43,19 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opened, with what is kept there.
 #[derive(Debug)]
-pub(crate) struct Other {
+pub(crate) struct ReplicaRepository {
     pub(crate) repository: Repository,
     pub(crate) rules: Rules,
 }
 
 /// By the name that the settings give it, or by its place: then it keeps what the first keeps. Made where there is none yet.
-pub(crate) fn other(instance: &Instance, named: &str) -> Result<Other, Error> {
+pub(crate) fn other(instance: &Instance, named: &str) -> Result<ReplicaRepository, Error> {
     let config = Config::load(None, instance.root())?;
     match config.repositories.get(named) {
-        Some(further) => open(further, &config.backup),
+        Some(replica) => open(replica, &config.backup),
         None => {
             let location: Location = crate::repository_handle::location(named)?;
-            Ok(Other {
+            Ok(ReplicaRepository {
                 repository: Repository::init(location.open(None)?)?,
                 rules: config.backup.rules(),
             })
@@ -63,18 +63,21 @@ pub(crate) fn other(instance: &Instance, named: &str) -> Result<Other, Error> {
     }
 }
 
-fn open(further: &config::Further, first: &config::Backup) -> Result<Other, Error> {
-    let store = further.path.open(further.lock.map(ObjectLock::policy))?;
-    Ok(Other {
+fn open(
+    replica: &config::ReplicaConfig,
+    first: &config::Backup,
+) -> Result<ReplicaRepository, Error> {
+    let store = replica.path.open(replica.lock.map(ObjectLock::policy))?;
+    Ok(ReplicaRepository {
         repository: Repository::init(store)?,
-        rules: further.rules(first),
+        rules: replica.rules(first),
     })
 }
 
 /// How one of them stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Standing {
+pub(crate) struct CopyStatus {
     pub(crate) repository: String,
     /// When a round last came to its end.
     pub(crate) copied_at_micros: i64,
@@ -89,7 +92,7 @@ pub(crate) struct Standing {
 }
 
 /// As the running engine left it.
-pub(crate) fn standings(instance: &Instance) -> BTreeMap<String, Standing> {
+pub(crate) fn standings(instance: &Instance) -> BTreeMap<String, CopyStatus> {
     let text = std::fs::read(file(instance)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }
@@ -140,10 +143,10 @@ impl Copies {
     ) -> Self {
         let stop = Arc::new(Stop::default());
         let told = Arc::new(Mutex::new(BTreeMap::new()));
-        let threads = config.repositories.iter().map(|(name, further)| {
+        let threads = config.repositories.iter().map(|(name, replica)| {
             let copier = Copier {
                 name: name.clone(),
-                further: further.clone(),
+                replica: replica.clone(),
                 backup: config.backup.clone(),
                 first: first.clone(),
                 private: private.cloned(),
@@ -193,14 +196,14 @@ enum Expiry {
 
 struct Copier {
     name: String,
-    further: config::Further,
+    replica: config::ReplicaConfig,
     backup: config::Backup,
     first: Repository,
     private: Option<RecipientPrivate>,
     /// Whose audit log says what goes.
     instance: Instance,
     file: std::path::PathBuf,
-    told: Arc<Mutex<BTreeMap<String, Standing>>>,
+    told: Arc<Mutex<BTreeMap<String, CopyStatus>>>,
     stop: Arc<Stop>,
 }
 
@@ -219,7 +222,7 @@ impl Copier {
     }
 
     fn round(&self, expire_at: &mut Instant) -> Result<Round, Error> {
-        let other = open(&self.further, &self.backup)?;
+        let other = open(&self.replica, &self.backup)?;
         let steps = Steps::logged().cancelled_by(Arc::clone(&self.stop.stopped));
         let options = CopyOptions {
             backup: None,
@@ -246,7 +249,7 @@ impl Copier {
     /// By its own rules, and on record before anything goes, as in the first repository.
     fn expire(
         &self,
-        other: &Other,
+        other: &ReplicaRepository,
         steps: &Steps,
         record: &dyn Fn(&Event) -> Result<(), Error>,
     ) -> Result<(), Error> {
@@ -263,7 +266,7 @@ impl Copier {
     fn tell(&self, ended: Result<Round, Error>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let standing = told.entry(self.name.clone()).or_default();
-        standing.repository = self.further.path.to_string();
+        standing.repository = self.replica.path.to_string();
         match ended {
             Ok(Round { copied, expiry }) => {
                 standing.copied_at_micros = jiff::Timestamp::now().as_microsecond();
@@ -291,7 +294,7 @@ impl Copier {
     }
 }
 
-fn write(path: &Path, told: &BTreeMap<String, Standing>) -> Result<(), Error> {
+fn write(path: &Path, told: &BTreeMap<String, CopyStatus>) -> Result<(), Error> {
     let text = serde_json::to_vec_pretty(told)
         .map_err(|error| Error::file("cannot write", path)(error.into()))?;
     write_whole(path, &text, 0o600)
@@ -312,7 +315,7 @@ mod tests {
         let instance = Instance::at(folder).unwrap();
         Copier {
             name: "far".to_owned(),
-            further: config.repositories["far"].clone(),
+            replica: config.repositories["far"].clone(),
             backup: config.backup,
             first: Repository::init(Arc::new(MemoryStore::new())).unwrap(),
             private: None,
@@ -328,7 +331,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (copier, steps) = (copier(folder.path()), Steps::logged());
         let store = MemoryStore::new();
-        let other = Other {
+        let other = ReplicaRepository {
             repository: Repository::init(Arc::new(store.clone())).unwrap(),
             rules: Rules {
                 grace_micros: 0,

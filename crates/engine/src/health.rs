@@ -31,13 +31,13 @@ struct Inner {
     /// PostgreSQL gave up WAL that the repository has not got.
     slot_lost: bool,
     problem: Option<String>,
-    protected: Protected,
+    protected: ProtectionStatus,
     key_warning: Option<String>,
 }
 
 /// How backups and proofs stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Protected {
+pub(crate) struct ProtectionStatus {
     pub(crate) last_backup_micros: Option<i64>,
     pub(crate) last_proof_micros: Option<i64>,
     /// The newest proof failed: of which backup, and why.
@@ -95,7 +95,7 @@ impl StreamMonitor {
         self.with(|inner| inner.problem = problem);
     }
 
-    pub(crate) fn set_protected(&self, protected: &Protected) {
+    pub(crate) fn set_protected(&self, protected: &ProtectionStatus) {
         self.with(|inner| {
             if inner.protected != *protected {
                 inner.protected = protected.clone();

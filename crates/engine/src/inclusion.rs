@@ -18,7 +18,7 @@ const HEADS_MAX: usize = 16;
 
 /// What names an entry.
 #[derive(Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct EntryQuery<'a> {
     pub(crate) position: Option<u64>,
     /// Of a quote or of a locate, where no position is named.
     pub(crate) id: &'a str,
@@ -34,7 +34,7 @@ pub(crate) fn refused(reason: impl Into<String>) -> Error {
 }
 
 /// Epoch and position.
-pub(crate) async fn place(database: &str, wanted: &Wanted<'_>) -> Result<(u32, u64), Error> {
+pub(crate) async fn place(database: &str, wanted: &EntryQuery<'_>) -> Result<(u32, u64), Error> {
     if let Some(position) = wanted.position {
         let entry = services::entry(database, LOG, position).await?;
         let Some(entry) = entry else {

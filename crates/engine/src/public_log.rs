@@ -14,13 +14,13 @@ use crate::{
 
 /// Objects that are written once, in the instance's repository.
 #[derive(Debug)]
-struct Kept(Repository);
+struct WriteOnceObjects(Repository);
 
 fn told<T>(result: Result<T, repository::Error>) -> Result<T, String> {
     result.map_err(|error| error.to_string())
 }
 
-impl PublicLogStore for Kept {
+impl PublicLogStore for WriteOnceObjects {
     fn tile(&self, began: u32, id: TileId) -> Result<Option<Vec<u8>>, String> {
         told(repository::transparency::tile(
             &self.0,
@@ -101,7 +101,7 @@ pub(crate) fn config(config: &Config, repository: &Repository) -> Result<PublicL
     Ok(PublicLogConfig {
         name: name(audit, repository)?,
         folder: config.public_folder(),
-        store: Arc::new(Kept(repository.clone())),
+        store: Arc::new(WriteOnceObjects(repository.clone())),
         witnesses: witnesses(audit)?,
         witness_every: Duration::from_secs(u64::from(audit.witness_seconds.get())),
     })

@@ -19,7 +19,7 @@ use tokio::{
 use crate::{config::Config, error::Error, settings_file, telemetry};
 
 /// Settings by their dotted names, as they stand in the file.
-type Named = BTreeMap<String, String>;
+type NamedSettings = BTreeMap<String, String>;
 
 /// Follows one settings file.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Reloader {
     data: PathBuf,
     named: bool,
     /// As it was when what it says took effect.
-    effective: Named,
+    effective: NamedSettings,
     asked: Arc<AtomicBool>,
 }
 
@@ -98,8 +98,8 @@ impl Reloader {
 const LIVE: [&str; 3] = ["limits.", "log.", "feeds."];
 
 /// What differs: with its old and new value where it can take effect now, by name alone where it cannot.
-fn split(before: &Named, after: &Named) -> (Named, Vec<String>) {
-    let (mut now, mut later) = (Named::new(), Vec::new());
+fn split(before: &NamedSettings, after: &NamedSettings) -> (NamedSettings, Vec<String>) {
+    let (mut now, mut later) = (NamedSettings::new(), Vec::new());
     let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
     names.sort_unstable();
     names.dedup();
@@ -126,18 +126,18 @@ fn show(value: Option<&String>) -> &str {
     }
 }
 
-fn read(path: &Path) -> Result<Named, Error> {
+fn read(path: &Path) -> Result<NamedSettings, Error> {
     let text = settings_file::read(path)?.unwrap_or_default();
     let table: toml::Table = toml::from_str(&text).map_err(|error| Error::Settings {
         path: path.into(),
         reason: error.to_string(),
     })?;
-    let mut named = Named::new();
+    let mut named = NamedSettings::new();
     flatten("", &toml::Value::Table(table), &mut named);
     Ok(named)
 }
 
-fn flatten(name: &str, value: &toml::Value, named: &mut Named) {
+fn flatten(name: &str, value: &toml::Value, named: &mut NamedSettings) {
     match value {
         toml::Value::Table(table) => {
             for (key, value) in table {
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
     use crate::host::instance::write_whole;
 
-    fn named(text: &str) -> Named {
+    fn named(text: &str) -> NamedSettings {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bre.toml");
         // Some hold passwords.
@@ -201,9 +201,9 @@ mod tests {
             ]
         );
         assert_eq!(later, ["database.url", "server.port"]);
-        assert_eq!(split(&after, &after), (Named::new(), Vec::new()));
+        assert_eq!(split(&after, &after), (NamedSettings::new(), Vec::new()));
         let feed = named("[feeds.seclend]\nbase = \"https://user:secret@lender\"\n");
-        let (now, _) = split(&Named::new(), &feed);
+        let (now, _) = split(&NamedSettings::new(), &feed);
         assert_eq!(now["feeds.seclend.base"], "default -> (not shown)");
     }
 }

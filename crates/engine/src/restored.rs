@@ -59,13 +59,13 @@ pub(crate) fn fetched_by_this_program() -> Result<FetchCommand, Error> {
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct RestoreOutcome {
     pub(crate) plan: Plan,
     pub(crate) files: Restored,
     pub(crate) recovered: Recovered,
 }
 
-impl Outcome {
+impl RestoreOutcome {
     /// What to know before the copy is used, in sentences: settings without effect, what this machine has not.
     pub(crate) fn notes(&self) -> impl Iterator<Item = &String> {
         let omissions = self.files.omissions.sentences.iter();
@@ -87,7 +87,7 @@ pub(crate) fn bring_back(
     to: &Path,
     steps: &Steps,
     passed: &dyn Fn(Stage),
-) -> Result<Outcome, Error> {
+) -> Result<RestoreOutcome, Error> {
     let known = missing::known_by_heads(source.repository, &target)?;
     let plan = find(source, target, steps)?;
     passed(Stage::Planned);
@@ -147,7 +147,7 @@ pub(crate) fn replay(
     files: Restored,
     to: &Path,
     steps: &Steps,
-) -> Result<Outcome, Error> {
+) -> Result<RestoreOutcome, Error> {
     let recovered = source.replay(&plan, to, &fetched_by_this_program()?, steps)?;
     let fact = RecoveryFact {
         restore_id: recovered.restore_id.clone(),
@@ -155,7 +155,7 @@ pub(crate) fn replay(
         target_lsn: recovered.switch_lsn,
     };
     write_fact(to, source.user, &fact)?;
-    Ok(Outcome {
+    Ok(RestoreOutcome {
         plan,
         files,
         recovered,

@@ -28,7 +28,7 @@ use crate::market::{FeedSettings, Market};
 use crate::public_log::PublicFolder;
 use crate::reload::{self, ReloadReport};
 use crate::unrecorded::UnrecordedAnswers;
-use crate::wiring::{DataSide, Far};
+use crate::wiring::{AuditLogBackend, RemoteServices};
 use crate::{internal, server};
 
 /// See [`Services::start`].
@@ -83,9 +83,9 @@ impl Services {
                 result => result?,
             }
         }
-        let far = Far::of(&config)?;
-        Services::assemble(config, &far, |config, market, seal| {
-            DataSide::of(config, &far, market, seal)
+        let remote = RemoteServices::of(&config)?;
+        Services::assemble(config, &remote, |config, market, seal| {
+            AuditLogBackend::of(config, &remote, market, seal)
         })
     }
 
@@ -93,9 +93,9 @@ impl Services {
     /// keys and the market, and never written.
     pub async fn start_unrecorded(config: ServicesConfig) -> Result<Running, ServiceError> {
         api_gateway::recorder();
-        let far = Far::of(&config)?;
-        Services::assemble(config, &far, |config, _, _| {
-            Ok(DataSide {
+        let remote = RemoteServices::of(&config)?;
+        Services::assemble(config, &remote, |config, _, _| {
+            Ok(AuditLogBackend {
                 record: Arc::new(UnrecordedAnswers::new()),
                 stream: Arc::clone(&config.stream),
                 local: None,
@@ -106,12 +106,12 @@ impl Services {
 
     fn assemble(
         mut config: ServicesConfig,
-        far: &Far,
+        remote: &RemoteServices,
         data: impl FnOnce(
             &mut ServicesConfig,
             &Arc<Market>,
             &Arc<Seal>,
-        ) -> Result<DataSide, ServiceError>,
+        ) -> Result<AuditLogBackend, ServiceError>,
     ) -> Result<Running, ServiceError> {
         let (public_address, internal_address) = (
             address_of(config.public.as_ref())?,
@@ -143,7 +143,7 @@ impl Services {
         let keeper = Arc::new(Keeper::new(
             config.database.service.clone(),
             Arc::clone(&market),
-            far.market_cache(&cache),
+            remote.market_cache(&cache),
         ));
         let calculator = Calculator {
             market,
@@ -161,7 +161,7 @@ impl Services {
             background.extend(asked);
         }
         let gateway = Gateway::from(GatewayParts {
-            calculation: far.calculation(&calculator, settings.quote_deadline),
+            calculation: remote.calculation(&calculator, settings.quote_deadline),
             calculator,
             keeper: Arc::clone(&keeper),
             cache: Arc::clone(&cache),
@@ -176,7 +176,7 @@ impl Services {
             strict: config.strict,
             limits: Arc::new(ArcSwap::from_pointee(settings.requests_per_minute)),
             reload: Arc::default(),
-            peers: far.peers(),
+            peers: remote.peers(),
             shared_limits,
             metrics: settings.metrics,
             wrong_keys: WrongKeys::new(settings.trusted_proxies),

@@ -22,14 +22,14 @@ const HOP: Duration = Duration::from_millis(250);
 
 /// Services in other processes, as far as this one needs them.
 #[derive(Debug)]
-pub(crate) struct Far {
+pub(crate) struct RemoteServices {
     calculation: Option<Arc<WatchedPeer>>,
     data: Option<Arc<WatchedPeer>>,
     cache: Option<Arc<WatchedPeer>>,
 }
 
 /// The record, and what is known of the stream that protects it.
-pub(crate) struct DataSide {
+pub(crate) struct AuditLogBackend {
     pub(crate) record: Arc<dyn AuditLog>,
     pub(crate) stream: Arc<dyn StreamHealth>,
     /// Where the log is written.
@@ -44,9 +44,9 @@ pub(crate) struct LocalData {
     pub(crate) public_log: Option<Arc<PublicLog>>,
 }
 
-impl Far {
+impl RemoteServices {
     /// What is not here must be somewhere. The cache alone may be nowhere.
-    pub(crate) fn of(config: &ServicesConfig) -> Result<Far, ServiceError> {
+    pub(crate) fn of(config: &ServicesConfig) -> Result<RemoteServices, ServiceError> {
         let (here, elsewhere) = (&config.services, &config.elsewhere);
         let find = |service: Service, url: &Option<String>, demanded: bool| {
             if here.has(service) {
@@ -64,7 +64,7 @@ impl Far {
             true => find(Service::CalculationService, &elsewhere.calculation, true)?,
             false => None,
         };
-        Ok(Far {
+        Ok(RemoteServices {
             calculation,
             data: find(Service::DataService, &elsewhere.data, true)?,
             cache: find(Service::CacheService, &elsewhere.cache, false)?,
@@ -111,32 +111,32 @@ fn watched(
     Ok(Arc::new(WatchedPeer::new(peer)))
 }
 
-impl DataSide {
+impl AuditLogBackend {
     pub(crate) fn of(
         config: &mut ServicesConfig,
-        far: &Far,
+        remote: &RemoteServices,
         market: &Arc<Market>,
         seal: &Arc<Seal>,
-    ) -> Result<DataSide, ServiceError> {
-        match (&far.data, config.audit.take()) {
+    ) -> Result<AuditLogBackend, ServiceError> {
+        match (&remote.data, config.audit.take()) {
             (Some(service), _) => {
                 let patience = config.settings.quote_deadline + HOP;
                 let (record, follow) =
                     RemoteAuditLog::new(Arc::clone(service), patience, Arc::clone(seal));
                 let record = Arc::new(record);
-                Ok(DataSide {
+                Ok(AuditLogBackend {
                     stream: Arc::clone(&record) as Arc<dyn StreamHealth>,
                     record,
                     local: None,
                     tasks: vec![follow],
                 })
             }
-            (None, Some(audit)) => Ok(DataSide::local(config, audit, market)),
+            (None, Some(audit)) => Ok(AuditLogBackend::local(config, audit, market)),
             (None, None) => Err(ServiceError::NoSigningKey),
         }
     }
 
-    fn local(config: &ServicesConfig, audit: AuditConfig, market: &Arc<Market>) -> DataSide {
+    fn local(config: &ServicesConfig, audit: AuditConfig, market: &Arc<Market>) -> AuditLogBackend {
         let keys = audit.trusted;
         let heads = Arc::new(HeadKeeper::new(
             audit.log,
@@ -164,7 +164,7 @@ impl DataSide {
             locates: settings.locates,
             market: Arc::clone(market),
         });
-        DataSide {
+        AuditLogBackend {
             record: Arc::new(writer.clone()),
             stream: Arc::clone(&config.stream),
             local: Some(LocalData {

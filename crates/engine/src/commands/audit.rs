@@ -12,7 +12,7 @@ use super::{
     signing_keys,
 };
 use crate::{
-    audit_outside::{Beside, Extent, Outside},
+    audit_outside::{Extent, Outside, OutsideEvidence},
     audit_statements,
     cli::{AuditArgs, AuditCommand, AuditReopenArgs, AuditRoad, HeadCommand, RepositoryArgs},
     config::Config,
@@ -103,7 +103,7 @@ struct Verified {
     #[serde(flatten)]
     report: services::AuditReport,
     #[serde(flatten)]
-    beside: Beside,
+    beside: OutsideEvidence,
 }
 
 pub(super) async fn verify(

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::audit::verdict;
 use crate::{
-    audit_outside::{Beside, Extent, Outside},
-    audit_statements::Published,
+    audit_outside::{Extent, Outside, OutsideEvidence},
+    audit_statements::PublishedStatements,
     cli::RepositoryArgs,
     error::Error,
     exit::Exit,
@@ -38,7 +38,7 @@ struct ArchiveReport {
     /// Parts that cannot be read, each by the name of its object.
     parts_damaged: Vec<String>,
     #[serde(flatten)]
-    beside: Beside,
+    beside: OutsideEvidence,
 }
 
 /// From an archive, its key and the public half of the signing key alone, or from what was exported. `place`: a folder
@@ -156,7 +156,7 @@ impl<'a> Archive<'a> {
         heads.extend(self.heads.iter().cloned());
         heads.sort_by_key(|head| (head.epoch, head.size));
         heads.dedup_by_key(|head| (head.epoch, head.size, head.last_hash, head.root));
-        let published = Published::read(&self.opened.repository)?;
+        let published = PublishedStatements::read(&self.opened.repository)?;
         let mut verifier = Verifier::new(LOG, &heads, keys);
         if self.begins_at > 1 {
             verifier.reject(
@@ -216,7 +216,7 @@ struct ExportReport {
     #[serde(flatten)]
     log: Report,
     #[serde(flatten)]
-    beside: Beside,
+    beside: OutsideEvidence,
 }
 
 /// One line of `bre audit export`.
@@ -239,7 +239,7 @@ fn verify_export(
     let opened = RepositoryHandle::at(instance, args)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
     let outside = Outside::gather(instance, opened.log(), &keys)?;
-    let published = Published::read(&opened.repository)?;
+    let published = PublishedStatements::read(&opened.repository)?;
     let mut verifier = Verifier::new(LOG, &outside.heads, &keys);
     let lines = std::fs::File::open(file).map_err(Error::file("cannot read", file))?;
     let lines = std::io::BufRead::lines(std::io::BufReader::new(lines));
@@ -312,7 +312,7 @@ fn head_of(content: &ArchivedEntries, keys: &[VerifyingKey]) -> Result<HeadOfPar
 }
 
 /// The next entry, and what it records of signing keys against what the repository holds.
-fn take(verifier: &mut Verifier, published: &Published, stored: &StoredEntry) {
+fn take(verifier: &mut Verifier, published: &PublishedStatements, stored: &StoredEntry) {
     let fault = verifier
         .push(stored)
         .and_then(|entry| published.fault_of(&entry));
@@ -323,7 +323,7 @@ fn take(verifier: &mut Verifier, published: &Published, stored: &StoredEntry) {
 
 fn push(
     verifier: &mut Verifier,
-    published: &Published,
+    published: &PublishedStatements,
     part: &ArchivePart,
     position: u64,
     bytes: Vec<u8>,

@@ -17,7 +17,7 @@ use crate::{
     cli::AuditProveArgs,
     error::Error,
     host::{instance::Instance, log::LOG},
-    inclusion::{self, Wanted},
+    inclusion::{self, EntryQuery},
     keys::{trusted, verifying_key},
     repository_handle::RepositoryHandle,
     terminal::{self, time},
@@ -43,7 +43,7 @@ pub(super) async fn prove(
     let opened = RepositoryHandle::at(instance, &args.audit.repository)?;
     let keys = trusted(&opened.keys, &opened.repository)?;
     let database = database(instance, &args.audit)?;
-    let wanted = Wanted {
+    let wanted = EntryQuery {
         position: args.position,
         id: args.id.as_deref().unwrap_or_default(),
         step: args.step,

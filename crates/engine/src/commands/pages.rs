@@ -18,7 +18,7 @@ use crate::{
     host::{instance::Instance, progress::Steps, record::Event},
     question::confirmed_unless,
     repository_handle::RepositoryHandle,
-    scratch::Maker,
+    scratch::ScratchRestorer,
     terminal::{self, KeyValue, Table, count},
 };
 
@@ -187,14 +187,14 @@ pub(super) fn restore(
     let opened = RepositoryHandle::at(instance, &args)?;
     let config = Config::load(None, instance.root())?;
     let binaries = Binaries::find(config.database.binaries.as_deref())?;
-    let maker = Maker {
+    let restorer = ScratchRestorer {
         opened: &opened,
         binaries: &binaries,
         user: &OsUser::for_server()?,
         work: work.unwrap_or_else(|| instance.beside()),
     };
     let pages: Vec<DamagedPage> = found.damaged.iter().map(damaged).collect();
-    let outcomes = mend(&connect, &found, &pages, &maker, &steps)?;
+    let outcomes = mend(&connect, &found, &pages, &restorer, &steps)?;
     steps.step("looking again");
     let after = verify_live(&connect, &steps)?;
     drop(steps);
@@ -218,7 +218,7 @@ fn mend(
     connect: &ConnectOptions,
     found: &LivePages,
     pages: &[DamagedPage],
-    maker: &Maker<'_>,
+    restorer: &ScratchRestorer<'_>,
     steps: &Steps,
 ) -> Result<Vec<String>, Error> {
     let locked = |page: &&DamagedPage| matches!(remedy(page), Remedy::Page | Remedy::Empty);
@@ -231,7 +231,7 @@ fn mend(
         .any(|page| remedy(page) == Remedy::Page && held.is_bad(page));
     // Nothing is restored for maps alone, nor for what the server itself has written by now.
     let beside = match wanted {
-        true => Some(maker.bring_back_sound(place, steps)),
+        true => Some(restorer.restore_sound(place, steps)),
         false => None,
     };
     if steps.is_cancelled() {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{repository_keys, restore::interrupted};
 use crate::{
     cli::{CopyArgs, HoldCommand, RepositoryArgs, RepositoryCommand},
-    copies::{self, Other},
+    copies::{self, ReplicaRepository},
     error::Error,
     host::{instance::Instance, lock::lock, progress::Steps},
     keys,
@@ -149,7 +149,7 @@ fn copied(instance: &Instance, json: bool, args: &CopyArgs) -> Result<(), Error>
         cluster: None,
     };
     let from = RepositoryHandle::at(instance, &named(&args.from))?;
-    let Other {
+    let ReplicaRepository {
         repository: to,
         rules,
         ..

@@ -32,7 +32,7 @@ use crate::{
     missing::{self, Missing},
     question::confirmed_unless,
     repository_handle::RepositoryHandle,
-    restored::{self, Outcome, Source},
+    restored::{self, RestoreOutcome, Source},
     terminal::{self, KeyValue, size},
 };
 
@@ -175,11 +175,11 @@ fn show(
     json: bool,
     to: &Path,
     user: &OsUser,
-    outcome: &Outcome,
+    outcome: &RestoreOutcome,
     missing: &[Missing],
     warnings: &[String],
 ) {
-    let Outcome {
+    let RestoreOutcome {
         plan,
         files,
         recovered,
@@ -250,7 +250,7 @@ fn show(
 }
 
 /// With an engine running, the restore goes on its record; without one there is no log to write to.
-fn record(instance: &Instance, outcome: &Outcome) {
+fn record(instance: &Instance, outcome: &RestoreOutcome) {
     if !instance.is_locked() {
         return;
     }

@@ -83,7 +83,7 @@ struct Status {
     /// Of the instance's own database.
     audit_archive: Option<Archive>,
     /// Further repositories, by name: how far their copies are.
-    copies: BTreeMap<String, copies::Standing>,
+    copies: BTreeMap<String, copies::CopyStatus>,
     /// Nothing is wrong yet.
     warnings: Vec<String>,
     /// What an operator should look at now.

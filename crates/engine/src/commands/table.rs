@@ -28,7 +28,7 @@ use crate::{
     },
     question::confirmed_unless,
     repository_handle::RepositoryHandle,
-    scratch::{Maker, ScratchCluster},
+    scratch::{ScratchCluster, ScratchRestorer},
     terminal,
 };
 
@@ -56,15 +56,15 @@ pub(crate) fn run(
             .as_deref(),
     )?;
     let user = OsUser::for_server()?;
-    let maker = Maker {
+    let restorer = ScratchRestorer {
         opened: &opened,
         binaries: &binaries,
         user: &user,
         work: args.work.clone().unwrap_or_else(|| instance.beside()),
     };
     let steps = Steps::shown(json, "table").cancelled_by(restore::interrupted()?);
-    let mut beside = maker.bring_back(target, &steps)?;
-    beside.start(&maker, &steps)?;
+    let mut beside = restorer.restore(target, &steps)?;
+    beside.start(&restorer, &steps)?;
     let request = Request {
         then: beside.connect(&live.database),
         now: live.clone(),

@@ -23,7 +23,7 @@ use repository::{
 use crate::{
     config,
     error::Error,
-    health::Protected,
+    health::ProtectionStatus,
     host::{instance::Instance, progress::Steps, record::Event},
     terminal,
     up::backups::{Events, OwnedRequest, Reading},
@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     /// As the catalogue last had them.
     backups: Mutex<Vec<BackupSummary>>,
     events: Mutex<Events>,
-    protected: Mutex<Protected>,
+    protected: Mutex<ProtectionStatus>,
     /// Programs that definitions need and this host has not got.
     lacks_for_schema: Option<String>,
     shown: Mutex<Option<Show>>,
@@ -128,7 +128,7 @@ impl Shared {
         held(&self.backups)
     }
 
-    pub(crate) fn protected(&self) -> MutexGuard<'_, Protected> {
+    pub(crate) fn protected(&self) -> MutexGuard<'_, ProtectionStatus> {
         held(&self.protected)
     }
 

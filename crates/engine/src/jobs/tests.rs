@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     commands::plan,
     config::Config,
-    health::{Protected, StreamMonitor},
+    health::{ProtectionStatus, StreamMonitor},
     standing::Standing,
     up::plan::{figures_of, state_of},
 };
@@ -142,9 +142,9 @@ fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
     );
     // Metrics.
     let monitor = StreamMonitor::default();
-    monitor.set_protected(&Protected {
+    monitor.set_protected(&ProtectionStatus {
         jobs: driver.status().iter().map(figures_of).collect(),
-        ..Protected::default()
+        ..ProtectionStatus::default()
     });
     let told = services::StreamHealth::jobs(&monitor);
     let told = told.iter().find(|job| job.name == "test.throw_away");

@@ -14,7 +14,7 @@ use super::{
     chosen, no_verdict,
 };
 use crate::{
-    audit_outside::{Beside, Outside},
+    audit_outside::{Outside, OutsideEvidence},
     error::Error,
     host::progress::Steps,
     scratch::{Claim, ScratchFolder},
@@ -34,7 +34,7 @@ pub(crate) enum Reach {
 pub(crate) struct ReplayedLog {
     pub(crate) report: AuditReport,
     pub(crate) verdict: audit::Verdict,
-    pub(crate) beside: Beside,
+    pub(crate) beside: OutsideEvidence,
     /// How many it was held against.
     pub(crate) heads: usize,
     pub(crate) backup: String,

@@ -70,20 +70,16 @@ impl Drop for Claim {
 
 /// What it takes: a repository, its keys, PostgreSQL's programs, a folder.
 #[derive(Debug)]
-pub(crate) struct Maker<'a> {
+pub(crate) struct ScratchRestorer<'a> {
     pub(crate) opened: &'a RepositoryHandle,
     pub(crate) binaries: &'a Binaries,
     pub(crate) user: &'a OsUser,
     pub(crate) work: PathBuf,
 }
 
-impl Maker<'_> {
+impl ScratchRestorer<'_> {
     /// At the usual priority: somebody waits for it.
-    pub(crate) fn bring_back(
-        &self,
-        target: Target,
-        steps: &Steps,
-    ) -> Result<ScratchCluster, Error> {
+    pub(crate) fn restore(&self, target: Target, steps: &Steps) -> Result<ScratchCluster, Error> {
         let (repository, private) = (&self.opened.repository, self.opened.private()?);
         let folder = ScratchFolder::claim(&self.work, self.user, repository)?;
         let known = missing::known(repository, &target, Vec::new())?;
@@ -98,11 +94,7 @@ impl Maker<'_> {
     }
 
     /// From a backup without a damaged page, to a place that the stream may still be bringing.
-    pub(crate) fn bring_back_sound(
-        &self,
-        place: Lsn,
-        steps: &Steps,
-    ) -> Result<ScratchCluster, Error> {
+    pub(crate) fn restore_sound(&self, place: Lsn, steps: &Steps) -> Result<ScratchCluster, Error> {
         let (repository, private) = (&self.opened.repository, self.opened.private()?);
         let folder = ScratchFolder::claim(&self.work, self.user, repository)?;
         steps.step("waiting for the WAL of this moment");
@@ -151,9 +143,13 @@ impl Maker<'_> {
 
 impl ScratchCluster {
     /// Starts it: from now on it answers on its socket.
-    pub(crate) fn start(&mut self, maker: &Maker<'_>, steps: &Steps) -> Result<(), Error> {
+    pub(crate) fn start(
+        &mut self,
+        restorer: &ScratchRestorer<'_>,
+        steps: &Steps,
+    ) -> Result<(), Error> {
         steps.step("starting it privately");
-        self.server = Some(self.folder.start(maker.binaries, maker.user)?);
+        self.server = Some(self.folder.start(restorer.binaries, restorer.user)?);
         tracing::debug!(
             timeline = self.claim.timeline,
             "a moment is back beside the database"

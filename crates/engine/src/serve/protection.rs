@@ -29,7 +29,7 @@ use crate::{
     up::{
         backups::Reading,
         plan::{Host, Plan},
-        repository::{Own, open_own},
+        repository::{PrimaryRepository, open_own},
     },
 };
 
@@ -49,12 +49,12 @@ const NOT_SEEN: &str = "the WAL stream was not looked at yet";
 pub(super) struct Protection {
     signing: Arc<SigningKey>,
     monitor: StreamMonitor,
-    guarded: Option<Guarded>,
+    cluster: Option<ProtectedCluster>,
 }
 
 #[derive(Debug)]
-struct Guarded {
-    own: Own,
+struct ProtectedCluster {
+    own: PrimaryRepository,
     connect: ConnectOptions,
     streamer: Streamer,
     plan: Option<Plan>,
@@ -79,7 +79,7 @@ impl Protection {
             return Ok(Self {
                 signing: keys::signing_key(&instance.keys())?,
                 monitor,
-                guarded: None,
+                cluster: None,
             });
         };
         let connect = backup_connection(config)?;
@@ -93,7 +93,7 @@ impl Protection {
         Ok(Self {
             signing: Arc::clone(&own.keys.signing),
             monitor,
-            guarded: Some(Guarded {
+            cluster: Some(ProtectedCluster {
                 own,
                 connect,
                 streamer,
@@ -116,8 +116,8 @@ impl Protection {
     }
 
     pub(super) fn repository_id(&self) -> Option<String> {
-        let guarded = self.guarded.as_ref()?;
-        Some(guarded.own.repository.id().to_owned())
+        let cluster = self.cluster.as_ref()?;
+        Some(cluster.own.repository.id().to_owned())
     }
 
     pub(super) fn publisher(
@@ -126,7 +126,7 @@ impl Protection {
         config: &Config,
         recovering: bool,
     ) -> Result<Arc<dyn HeadPublisher>, Error> {
-        let Some(guarded) = &mut self.guarded else {
+        let Some(cluster) = &mut self.cluster else {
             return Ok(Arc::new(InMemory {
                 anchors: Anchors::open(&instance.keys(), "")?,
                 damage: anchors::noted_damage(&instance.keys()),
@@ -134,41 +134,41 @@ impl Protection {
             }));
         };
         let publisher = Arc::new(Publisher::prepare(
-            &guarded.own.repository,
+            &cluster.own.repository,
             self.monitor.clone(),
             &instance.keys(),
             config,
             None,
             recovering,
         )?);
-        guarded.carriers = Some(Carriers::start(
+        cluster.carriers = Some(Carriers::start(
             config,
             &publisher.anchors,
-            &guarded.own.repository,
+            &cluster.own.repository,
         ));
         Ok(publisher)
     }
 
     /// The public keys that vouch for the log.
     pub(super) fn trusted(&self, instance: &Instance) -> Result<Vec<VerifyingKey>, Error> {
-        match &self.guarded {
-            Some(guarded) => keys::trusted(&instance.keys(), &guarded.own.repository),
+        match &self.cluster {
+            Some(cluster) => keys::trusted(&instance.keys(), &cluster.own.repository),
             None => Ok(vec![self.signing.verifying_key().clone()]),
         }
     }
 
     /// Without a repository nothing outlives this process that could be published.
     pub(super) fn public_log(&self, config: &Config) -> Result<Option<PublicLogConfig>, Error> {
-        let guarded = self.guarded.as_ref();
-        guarded
-            .map(|guarded| public_log::config(config, &guarded.own.repository))
+        let cluster = self.cluster.as_ref();
+        cluster
+            .map(|cluster| public_log::config(config, &cluster.own.repository))
             .transpose()
     }
 
     pub(super) fn heads(&self, instance: &Instance) -> Result<Vec<SignedHead>, Error> {
-        match &self.guarded {
-            Some(guarded) => {
-                let repository = &guarded.own.repository;
+        match &self.cluster {
+            Some(cluster) => {
+                let repository = &cluster.own.repository;
                 stored_heads::newest(repository, &keys::trusted(&instance.keys(), repository)?)
             }
             None => Ok(Vec::new()),
@@ -186,12 +186,12 @@ impl Protection {
         instance: &Instance,
         services: &services::Running,
     ) {
-        let Some(guarded) = &mut self.guarded else {
+        let Some(cluster) = &mut self.cluster else {
             return;
         };
-        guarded.look_after_keys(&self.monitor, instance);
-        guarded.look_after_signing(instance, services);
-        match guarded.look(&self.monitor) {
+        cluster.look_after_keys(&self.monitor, instance);
+        cluster.look_after_signing(instance, services);
+        match cluster.look(&self.monitor) {
             Ok(problem) => self.monitor.set_problem(problem),
             Err(error) => {
                 tracing::debug!(%error, "the state of the WAL stream could not be read");
@@ -199,26 +199,26 @@ impl Protection {
                     .set_problem(Some(format!("the slot cannot be looked at: {error}")));
             }
         }
-        guarded.keep_to_the_plan(&self.monitor, runtime, instance);
+        cluster.keep_to_the_plan(&self.monitor, runtime, instance);
     }
 
     pub(super) fn stop(self) {
         self.monitor.follow(None);
-        if let Some(mut guarded) = self.guarded {
-            if let Some(carriers) = &mut guarded.carriers {
+        if let Some(mut cluster) = self.cluster {
+            if let Some(carriers) = &mut cluster.carriers {
                 carriers.end();
             }
-            guarded.copies.end();
-            if let Some(plan) = &mut guarded.plan {
+            cluster.copies.end();
+            if let Some(plan) = &mut cluster.plan {
                 plan.end();
             }
             // One that hangs on the repository is not waited for; PostgreSQL keeps what it has not got.
-            guarded.streamer.stop_within(STOP_PATIENCE);
+            cluster.streamer.stop_within(STOP_PATIENCE);
         }
     }
 }
 
-impl Guarded {
+impl ProtectedCluster {
     /// As in `bre up`: the key may be replaced while we run.
     fn look_after_keys(&mut self, monitor: &StreamMonitor, instance: &Instance) {
         match self.own.keys.take_new_recipient() {
@@ -320,7 +320,7 @@ impl Guarded {
     }
 }
 
-fn streamer(connect: &ConnectOptions, own: &Own) -> Streamer {
+fn streamer(connect: &ConnectOptions, own: &PrimaryRepository) -> Streamer {
     Streamer::start(StreamerConfig::new(
         connect.clone().with_application_name(SLOT),
         SLOT,
@@ -329,7 +329,7 @@ fn streamer(connect: &ConnectOptions, own: &Own) -> Streamer {
     ))
 }
 
-fn note_recipient(instance: &Instance, own: &Own) {
+fn note_recipient(instance: &Instance, own: &PrimaryRepository) {
     if let Err(error) = instance.note_recipient(&own.keys.public.id()) {
         tracing::warn!(%error, "whose key is in use could not be noted");
     }

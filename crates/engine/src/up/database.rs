@@ -24,7 +24,7 @@ pub(super) const UNFINISHED: &str = "postgres.restoring";
 
 /// What had to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Came {
+pub(crate) enum StartKind {
     /// A new, empty cluster.
     New,
     /// The folder was whole; PostgreSQL recovered by itself if it had to.
@@ -34,9 +34,9 @@ pub(crate) enum Came {
 }
 
 /// Starts the database, whatever it takes. What is whole is never thrown away; what is missing is restored.
-pub(super) fn bring_up(supervisor: &mut Supervisor) -> Result<Came, Error> {
+pub(super) fn bring_up(supervisor: &mut Supervisor) -> Result<StartKind, Error> {
     let came = match supervisor.postgres.folder() {
-        Folder::Whole => Came::Started,
+        Folder::Whole => StartKind::Started,
         Folder::Missing => {
             // What still runs there has no files.
             supervisor.postgres.abandon();
@@ -58,12 +58,12 @@ fn end_leftover(dir: &Path) -> Result<(), Error> {
     }
 }
 
-fn make_or_restore(supervisor: &Supervisor) -> Result<Came, Error> {
+fn make_or_restore(supervisor: &Supervisor) -> Result<StartKind, Error> {
     // Anything of a cluster in the repository means that there was one: making a new one would hide it.
     if supervisor.repository.cluster()?.is_none() {
         refuse_to_hide(supervisor)?;
         supervisor.postgres.create()?;
-        return Ok(Came::New);
+        return Ok(StartKind::New);
     }
     let private = supervisor
         .keys
@@ -77,7 +77,7 @@ fn make_or_restore(supervisor: &Supervisor) -> Result<Came, Error> {
             ),
         })?;
     restore(supervisor, private)?;
-    Ok(Came::Restored)
+    Ok(StartKind::Restored)
 }
 
 /// A new database holds no log. Where an anchor says that there was one, a person has to have said that it is lost.

@@ -24,7 +24,7 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a wait ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Waited<T> {
+pub(super) enum WaitOutcome<T> {
     Done(T),
     /// Its patience ran out, and everything that it needs is still there.
     TimedOut,
@@ -50,7 +50,7 @@ impl Ground<'_> {
         &mut self,
         patience: Duration,
         look: impl FnMut(Duration) -> Option<T>,
-    ) -> Waited<T> {
+    ) -> WaitOutcome<T> {
         wait_on(|| self.lost(), patience, look)
     }
 
@@ -60,7 +60,7 @@ impl Ground<'_> {
         runtime: &Handle,
         patience: Duration,
         promise: impl Future<Output = T>,
-    ) -> Waited<T> {
+    ) -> WaitOutcome<T> {
         let mut promise = std::pin::pin!(promise);
         self.wait(patience, |turn| {
             runtime
@@ -89,11 +89,11 @@ impl Ground<'_> {
             },
         );
         match outcome {
-            Waited::Done(Some(value)) => Ok(value),
-            Waited::Done(None) | Waited::TimedOut => {
+            WaitOutcome::Done(Some(value)) => Ok(value),
+            WaitOutcome::Done(None) | WaitOutcome::TimedOut => {
                 Err(Lost::Server("the thread that worked on it panicked".into()))
             }
-            Waited::Lost(lost) => {
+            WaitOutcome::Lost(lost) => {
                 cancel.store(true, Ordering::Relaxed);
                 let _ = result.recv_timeout(END_PATIENCE);
                 Err(lost)
@@ -106,19 +106,19 @@ fn wait_on<T>(
     mut lost: impl FnMut() -> Option<Lost>,
     patience: Duration,
     mut look: impl FnMut(Duration) -> Option<T>,
-) -> Waited<T> {
+) -> WaitOutcome<T> {
     let began = Instant::now();
     loop {
         // Before the answer: one that is out of date would be taken for true.
         if let Some(lost) = lost() {
-            return Waited::Lost(lost);
+            return WaitOutcome::Lost(lost);
         }
         let left = patience.saturating_sub(began.elapsed());
         if let Some(value) = look(left.min(LOOK)) {
-            return Waited::Done(value);
+            return WaitOutcome::Done(value);
         }
         if left.is_zero() {
-            return Waited::TimedOut;
+            return WaitOutcome::TimedOut;
         }
     }
 }
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_wait_ends_when_what_it_stands_on_is_gone_however_patient_it_is() {
         let mut looks = 0;
-        let waited: Waited<()> = wait_on(
+        let waited: WaitOutcome<()> = wait_on(
             || {
                 looks += 1;
                 (looks > 3).then_some(Lost::Folder)
@@ -149,16 +149,16 @@ mod tests {
             FOR_EVER,
             |_| None,
         );
-        assert_eq!(waited, Waited::Lost(Lost::Folder));
+        assert_eq!(waited, WaitOutcome::Lost(Lost::Folder));
 
         let waited = wait_on(|| None, FOR_EVER, |turn| (turn <= LOOK).then_some(7));
-        assert_eq!(waited, Waited::Done(7));
-        let waited: Waited<()> = wait_on(|| None, Duration::ZERO, |_| None);
-        assert_eq!(waited, Waited::TimedOut);
+        assert_eq!(waited, WaitOutcome::Done(7));
+        let waited: WaitOutcome<()> = wait_on(|| None, Duration::ZERO, |_| None);
+        assert_eq!(waited, WaitOutcome::TimedOut);
         let waited = wait_on(|| Some(Lost::Stopping), FOR_EVER, |_| Some(()));
         assert_eq!(
             waited,
-            Waited::Lost(Lost::Stopping),
+            WaitOutcome::Lost(Lost::Stopping),
             "an answer from before the loss"
         );
     }

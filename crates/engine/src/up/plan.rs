@@ -21,7 +21,7 @@ use super::backups::Reading;
 use crate::{
     config,
     error::Error,
-    health::{Protected, StreamMonitor},
+    health::{ProtectionStatus, StreamMonitor},
     host::{instance::Instance, record::Event},
     jobs::{Caller, Moment, OfDatabase, OfInstance, RunArchive, Shared, registry, short_name},
     keys::Keys,
@@ -308,7 +308,7 @@ fn look(shared: &Shared) {
     }
 }
 
-fn note_backups(protected: &mut Protected, backups: &[BackupSummary]) {
+fn note_backups(protected: &mut ProtectionStatus, backups: &[BackupSummary]) {
     let complete = || {
         backups
             .iter()

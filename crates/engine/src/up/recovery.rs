@@ -15,7 +15,7 @@ use services::{RecoveryFact, WriterState};
 
 use super::{
     database,
-    ground::{Ground, Waited, pause},
+    ground::{Ground, WaitOutcome, pause},
     observer::Step,
     supervisor::Supervisor,
 };
@@ -162,8 +162,8 @@ impl Supervisor {
                 return Ok(());
             }
             match self.ground().wait(SETTLE_PAUSE, pass_time) {
-                Waited::Lost(lost) => return Err(lost.into()),
-                Waited::Done(()) | Waited::TimedOut => {}
+                WaitOutcome::Lost(lost) => return Err(lost.into()),
+                WaitOutcome::Done(()) | WaitOutcome::TimedOut => {}
             }
         }
     }
@@ -175,9 +175,9 @@ impl Supervisor {
         };
         let attached = |turn| watch.wait_until(turn, |state| state.attached).map(drop);
         match self.ground().wait(START_PATIENCE, attached) {
-            Waited::Done(()) => Ok(()),
-            Waited::Lost(lost) => Err(lost.into()),
-            Waited::TimedOut => {
+            WaitOutcome::Done(()) => Ok(()),
+            WaitOutcome::Lost(lost) => Err(lost.into()),
+            WaitOutcome::TimedOut => {
                 tracing::error!(state = ?watch.state(), "WAL does not reach the repository");
                 Ok(())
             }
@@ -195,9 +195,9 @@ impl Supervisor {
         };
         let resumed = services.resume_writer(recovery.cloned());
         match ground.wait_for(self.runtime.handle(), Duration::MAX, resumed) {
-            Waited::Done(resumed) => resumed?,
-            Waited::Lost(lost) => return Err(lost.into()),
-            Waited::TimedOut => {}
+            WaitOutcome::Done(resumed) => resumed?,
+            WaitOutcome::Lost(lost) => return Err(lost.into()),
+            WaitOutcome::TimedOut => {}
         }
         self.observer.passed(Step::WriterResumed);
         Ok(())
@@ -229,9 +229,9 @@ impl Supervisor {
         let patience = START_PATIENCE * 2;
         let waited = ground.wait_for(self.runtime.handle(), patience, serving);
         match (waited, recovery) {
-            (Waited::Lost(lost), _) => Err(lost.into()),
-            (Waited::Done(Ok(true)), Some(_)) => fact::forget_fact(&self.postgres.dir()),
-            (Waited::Done(Ok(true)), None) => Ok(()),
+            (WaitOutcome::Lost(lost), _) => Err(lost.into()),
+            (WaitOutcome::Done(Ok(true)), Some(_)) => fact::forget_fact(&self.postgres.dir()),
+            (WaitOutcome::Done(Ok(true)), None) => Ok(()),
             (not_serving, _) => {
                 tracing::error!(
                     state = ?services.writer_state(), result = ?not_serving, "the audit log is not open: locates are refused"

@@ -26,7 +26,7 @@ const BOUND: &str = "repository.id";
 
 /// The instance's own repository and the keys to it, taken for this process.
 #[derive(Debug)]
-pub(crate) struct Own {
+pub(crate) struct PrimaryRepository {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) repository: Repository,
     pub(crate) keys: Keys,
@@ -38,7 +38,7 @@ pub(crate) fn open_own(
     instance: &Instance,
     named: Option<&Location>,
     lock: Option<ObjectLock>,
-) -> Result<Own, Error> {
+) -> Result<PrimaryRepository, Error> {
     let own_folder = || Location::Folder(instance.repository());
     let location = named.cloned().unwrap_or_else(own_folder);
     let store = location.open(lock.map(ObjectLock::policy))?;
@@ -64,7 +64,7 @@ pub(crate) fn open_own(
         }
     };
     let claim = Claim::on(&repository)?;
-    Ok(Own {
+    Ok(PrimaryRepository {
         store,
         repository,
         keys,
@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    fn open_own(instance: &Instance, named: Option<&Path>) -> Result<Own, Error> {
+    fn open_own(instance: &Instance, named: Option<&Path>) -> Result<PrimaryRepository, Error> {
         let named = named.map(|path| Location::Folder(path.to_owned()));
         super::open_own(instance, named.as_ref(), None)
     }

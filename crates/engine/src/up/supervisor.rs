@@ -26,7 +26,7 @@ use super::{
     postgres::Postgres,
     reachable,
     redis::Redis,
-    repository::{Claim, Own, open_own},
+    repository::{Claim, PrimaryRepository, open_own},
     standby::StandbySupervisor,
     wiring,
 };
@@ -103,7 +103,7 @@ impl Supervisor {
         let ours = instance.clone();
         let stop = stop_on_signal(&runtime, move || end_servers(&ours))?;
         crate::keys::prepare(&instance.keys(), &config.repository_key)?;
-        let Own {
+        let PrimaryRepository {
             store,
             repository,
             keys,

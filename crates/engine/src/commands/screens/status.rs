@@ -53,11 +53,11 @@ fn running() -> Status {
         }),
         copies: BTreeMap::from([(
             "far".to_owned(),
-            copies::Standing {
+            copies::CopyStatus {
                 repository: "s3://bre-far/engine".to_owned(),
                 until_micros: at("10:29"),
                 lag_bytes: 345_678,
-                ..copies::Standing::default()
+                ..copies::CopyStatus::default()
             },
         )]),
         standby: Some(recovery::standby::Status {
