@@ -19,7 +19,7 @@ use crate::cache::{Cache, Seal};
 use crate::calculation::Calculator;
 use crate::config::{DatabaseConfig, RequestsPerMinute, ServicesConfig};
 use crate::data::{
-    self, AuditLog, DatabaseError, Keeper, SampleBook, SeedError, Writer, WriterState,
+    self, AuditLog, DatabaseError, MarketRefresher, SampleBook, SeedError, Writer, WriterState,
 };
 use crate::domain::keys::{Role, Tier};
 use crate::domain::protection::RecoveryFact;
@@ -140,21 +140,21 @@ impl Services {
             .filter(|_| settings.share_limits && public_address.is_some());
         let shared_limits = redis.map(SharedLimits::start).map(Arc::new);
         let cache = Arc::new(Cache::new(config.redis, seal));
-        let keeper = Arc::new(Keeper::new(
+        let refresher = Arc::new(MarketRefresher::new(
             config.database.service.clone(),
             Arc::clone(&market),
             remote.market_cache(&cache),
         ));
         let calculator = Calculator {
             market,
-            keeper: Arc::clone(&keeper),
+            refresher: Arc::clone(&refresher),
             writer: data.record,
             quote_valid: settings.quote_valid,
         };
         let (local, mut background) = (data.local, data.tasks);
         let public_log = local.as_ref().and_then(|local| local.public_log.clone());
         if let Some(log) = &public_log {
-            background.push(tokio::spawn(Arc::clone(log).run(Arc::clone(&keeper))));
+            background.push(tokio::spawn(Arc::clone(log).run(Arc::clone(&refresher))));
             let asked = log
                 .witnesses()
                 .map(|witness| tokio::spawn(Arc::clone(log).ask(witness)));
@@ -163,7 +163,7 @@ impl Services {
         let gateway = Gateway::from(GatewayParts {
             calculation: remote.calculation(&calculator, settings.quote_deadline),
             calculator,
-            keeper: Arc::clone(&keeper),
+            refresher: Arc::clone(&refresher),
             cache: Arc::clone(&cache),
             heads: local.as_ref().map(|local| Arc::clone(&local.heads)),
             public_folder: match &public_log {
@@ -194,23 +194,23 @@ impl Services {
         let feeds_changed = watch::channel(()).0;
         let writer = local.as_ref().map(|local| local.writer.clone());
         background.extend([
-            tokio::spawn(Arc::clone(&keeper).run()),
+            tokio::spawn(Arc::clone(&refresher).run()),
             tokio::spawn(keep_house(cache)),
             tokio::spawn(prepare(
                 configured,
                 writer.clone(),
-                keeper,
+                refresher,
                 config.sample,
                 prepared,
             )),
         ]);
         if let Some(writer) = writer.clone() {
             // Feeds are asked where what they say is recorded.
-            let keeper = Arc::clone(&gateway.keeper);
+            let refresher = Arc::clone(&gateway.refresher);
             let record: Arc<dyn AuditLog> = Arc::new(writer);
-            let sweep = data::sweep(Arc::clone(&keeper), Arc::clone(&record));
+            let sweep = data::sweep(Arc::clone(&refresher), Arc::clone(&record));
             background.push(tokio::spawn(sweep));
-            let feeds = ask_feeds(keeper, record, feeds_changed.subscribe());
+            let feeds = ask_feeds(refresher, record, feeds_changed.subscribe());
             background.push(tokio::spawn(feeds));
         }
         let looks = gateway.peers.iter().cloned();
@@ -337,7 +337,9 @@ impl Running {
         if let Some(writer) = &self.writer {
             writer.set_database(database.service.clone());
         }
-        self.gateway.keeper.set_database(database.service.clone());
+        self.gateway
+            .refresher
+            .set_database(database.service.clone());
         self.database.send_replace(database);
     }
 
@@ -390,9 +392,9 @@ impl Running {
     pub fn set_feeds(&self, feeds: FeedSettings) {
         self.gateway.calculator.market.set_feeds(feeds);
         self.feeds_changed.send_replace(());
-        let keeper = Arc::clone(&self.gateway.keeper);
+        let refresher = Arc::clone(&self.gateway.refresher);
         // Should it fail, the next connection reads everything.
-        tokio::spawn(async move { drop(keeper.refresh().await) });
+        tokio::spawn(async move { drop(refresher.refresh().await) });
     }
 
     /// Shows in `/config` what a change of settings brought, and puts it on record; await it for the latter.
@@ -495,13 +497,13 @@ where
 
 /// Begins anew when the settings change; what was being asked is dropped.
 async fn ask_feeds(
-    keeper: Arc<Keeper>,
+    refresher: Arc<MarketRefresher>,
     record: Arc<dyn AuditLog>,
     mut changed: watch::Receiver<()>,
 ) {
     loop {
         let asking = async {
-            data::poll(Arc::clone(&keeper), Arc::clone(&record)).await;
+            data::poll(Arc::clone(&refresher), Arc::clone(&record)).await;
             // None is set, or none can be asked.
             std::future::pending::<()>().await;
         };
@@ -529,13 +531,13 @@ async fn keep_house(cache: Arc<Cache>) {
 async fn prepare(
     database: watch::Receiver<DatabaseConfig>,
     writer: Option<Writer>,
-    keeper: Arc<Keeper>,
+    refresher: Arc<MarketRefresher>,
     sample: Option<SampleBook>,
     prepared: watch::Sender<Readiness>,
 ) {
     loop {
         let target = database.borrow().clone();
-        match prepare_once(&target, writer.as_ref(), &keeper, sample).await {
+        match prepare_once(&target, writer.as_ref(), &refresher, sample).await {
             Ok(()) => break,
             Err(error) => {
                 prepared.send_replace(Readiness::Waiting(error.to_string()));
@@ -549,7 +551,7 @@ async fn prepare(
 async fn prepare_once(
     database: &DatabaseConfig,
     writer: Option<&Writer>,
-    keeper: &Keeper,
+    refresher: &MarketRefresher,
     sample: Option<SampleBook>,
 ) -> Result<(), SeedError> {
     if let Some(writer) = writer {
@@ -558,8 +560,8 @@ async fn prepare_once(
         let _ = state.wait_for(WriterState::is_serving).await;
         data::seed(&database.owner, writer, sample).await?;
     }
-    let mut reads = keeper.reads();
+    let mut reads = refresher.reads();
     let _ = reads.wait_for(|reads| *reads > 0).await;
-    keeper.refresh().await?;
+    refresher.refresh().await?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use crate::cache::{Cache, Seal};
 use crate::calculation::{Calculation, Calculator};
 use crate::config::{AuditConfig, ServicesConfig};
-use crate::data::{AuditLog, HeadKeeper, Writer, WriterConfig};
+use crate::data::{AuditLog, HeadSigner, Writer, WriterConfig};
 use crate::domain::protection::StreamHealth;
 use crate::error::ServiceError;
 use crate::market::{Market, MarketCache};
@@ -40,7 +40,7 @@ pub(crate) struct AuditLogBackend {
 pub(crate) struct LocalData {
     pub(crate) writer: Writer,
     pub(crate) writer_task: JoinHandle<()>,
-    pub(crate) heads: Arc<HeadKeeper>,
+    pub(crate) heads: Arc<HeadSigner>,
     pub(crate) public_log: Option<Arc<PublicLog>>,
 }
 
@@ -138,7 +138,7 @@ impl AuditLogBackend {
 
     fn local(config: &ServicesConfig, audit: AuditConfig, market: &Arc<Market>) -> AuditLogBackend {
         let keys = audit.trusted;
-        let heads = Arc::new(HeadKeeper::new(
+        let heads = Arc::new(HeadSigner::new(
             audit.log,
             audit.signing_key,
             audit.publisher,

@@ -140,7 +140,7 @@ pub(super) async fn list(
         from_micros,
         to_micros,
     };
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let found = find_entries(&client, &filter, page.offset(), page.rows()).await?;
     let items: Vec<EntryItem> = found.entries.iter().map(EntryItem::of).collect();
     let seen = page.skip.saturating_add(items.len());
@@ -194,7 +194,7 @@ pub(super) async fn by_id(
     Path(id): Path<String>,
 ) -> Result<Json<EntryAnswer>, ApiError> {
     let id = entry_id(&id).ok_or_else(|| ApiError::invalid("id", "path", ID_RULE, BY_ID))?;
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let found = find_entry(&client, &caller.0.stored.client_id, &id).await?;
     let stored = found.ok_or(ApiError::NotFound("there is no such entry of yours"))?;
     let canonical = stored.canonical.iter();

@@ -23,7 +23,7 @@ pub(super) async fn proof(
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     let id = entry_id(&id).ok_or_else(|| ApiError::invalid("id", "path", ID_RULE, BY_ID))?;
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let found = find_entry(&client, &caller.0.stored.client_id, &id).await?;
     let stored = found.ok_or(ApiError::NotFound("there is no such entry of yours"))?;
     let (epoch, position) = (stored.entry.epoch, stored.entry.position);

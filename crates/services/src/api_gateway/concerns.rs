@@ -108,7 +108,7 @@ fn of_calendar(calendar: &Calendar, now: i64) -> Option<Concern> {
 /// How the feeds do that are asked: here, or in the data-service elsewhere.
 pub(super) fn feed_states(gateway: &Gateway) -> BTreeMap<String, FeedState> {
     let mut sources = gateway.calculator.writer.feeds();
-    sources.extend(gateway.keeper.board.all());
+    sources.extend(gateway.refresher.board.all());
     sources
 }
 

@@ -213,7 +213,7 @@ pub(super) async fn liveness() -> Json<Value> {
 pub(super) async fn readiness(State(gateway): State<Gateway>) -> (StatusCode, Json<Value>) {
     let ready = gateway.started.load(Ordering::Acquire)
         && gateway.calculator.market.is_loaded()
-        && gateway.keeper.keys.load().is_some();
+        && gateway.refresher.keys.load().is_some();
     let locates = gateway.calculator.writer.refusal().is_none();
     let body = json!({ "status": if ready { "ready" } else { "starting" }, "locates": locates });
     (

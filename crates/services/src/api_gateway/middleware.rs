@@ -233,7 +233,7 @@ fn known_key(gateway: &Gateway, headers: &HeaderMap, now: i64) -> Result<Arc<Liv
     let key = key
         .to_str()
         .map_err(|_| ApiError::Unauthorized("this API key is not known"))?;
-    let Some(keys) = gateway.keeper.keys.load_full() else {
+    let Some(keys) = gateway.refresher.keys.load_full() else {
         let detail = "the API keys have not been read from the database yet".to_owned();
         return Err(ApiError::Unavailable {
             part: "database",

@@ -54,7 +54,7 @@ use axum::http::{HeaderMap, Request, header};
 use crate::cache::Cache;
 use crate::calculation::{Calculation, Calculator};
 use crate::config::{BookSettings, MetricsDoor, RequestsPerMinute};
-use crate::data::{DatabaseError, HeadKeeper, Keeper};
+use crate::data::{DatabaseError, HeadSigner, MarketRefresher};
 use crate::domain::protection::StreamHealth;
 use crate::domain::time::now_micros;
 use crate::peer::Peer;
@@ -73,10 +73,10 @@ pub(crate) struct GatewayParts {
     pub(crate) calculator: Calculator,
     /// Locates, wherever they are priced.
     pub(crate) calculation: Arc<dyn Calculation>,
-    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) refresher: Arc<MarketRefresher>,
     pub(crate) cache: Arc<Cache>,
     /// Where the log is written.
-    pub(crate) heads: Option<Arc<HeadKeeper>>,
+    pub(crate) heads: Option<Arc<HeadSigner>>,
     /// Where the log is published from.
     pub(crate) public_log: Option<Arc<PublicLog>>,
     /// What is shown at `/log/`.

@@ -35,7 +35,10 @@ impl AsOf {
         match self.as_of_micros {
             None => Ok(None),
             Some(as_of) => Ok(Some(
-                gateway.keeper.moment(as_of, self.known_at_micros).await?,
+                gateway
+                    .refresher
+                    .moment(as_of, self.known_at_micros)
+                    .await?,
             )),
         }
     }

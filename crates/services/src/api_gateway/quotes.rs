@@ -47,7 +47,7 @@ async fn find(gateway: &Gateway, caller: &Caller, id: &str) -> Result<StoredQuot
     let id: Uuid = id
         .parse()
         .map_err(|_| ApiError::invalid("id", "path", "must be a quote's id", BY_ID))?;
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let found = find_by_id(&client, &caller.0.stored.client_id, &id.to_string()).await?;
     match found {
         Some(found) => Ok(found),
@@ -111,7 +111,7 @@ pub(super) async fn by_request(
     );
     let page = Page::read(&mut parameters);
     parameters.finish()?;
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let request_id = request_id.unwrap_or_default();
     let (found, total) = find_by_request(
         &client,

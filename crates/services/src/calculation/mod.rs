@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::data::{
-    AuditLog, DatabaseError, Keeper, LogPosition, QuoteEntry, QuoteFacts, WriteError,
+    AuditLog, DatabaseError, LogPosition, MarketRefresher, QuoteEntry, QuoteFacts, WriteError,
 };
 use crate::domain::moment::Moment;
 use crate::domain::position::Position;
@@ -188,7 +188,7 @@ pub(crate) struct MarketAt {
 pub(crate) struct Calculator {
     pub(crate) market: Arc<Market>,
     /// Knows the past.
-    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) refresher: Arc<MarketRefresher>,
     pub(crate) writer: Arc<dyn AuditLog>,
     pub(crate) quote_valid: Duration,
 }
@@ -239,7 +239,7 @@ impl Calculator {
     /// The market of this moment, such that asking for the moment later gives the same.
     pub(crate) async fn settled(&self) -> Result<MarketAt, QuoteError> {
         let now = self.now()?;
-        let current = self.keeper.is_current(now.micros).await;
+        let current = self.refresher.is_current(now.micros).await;
         if current.map_err(QuoteError::past)? {
             return Ok(now);
         }
@@ -247,7 +247,7 @@ impl Calculator {
             as_of_micros: now.micros,
             known_at_micros: now.micros,
         };
-        let view = self.keeper.view_at(moment).await;
+        let view = self.refresher.view_at(moment).await;
         Ok(MarketAt {
             view: view.map_err(QuoteError::past)?,
             ..now
@@ -280,7 +280,7 @@ impl Calculator {
         let Some(moment) = moment else {
             return self.now();
         };
-        let view = self.keeper.view_at(moment).await;
+        let view = self.refresher.view_at(moment).await;
         Ok(MarketAt {
             view: view.map_err(QuoteError::past)?,
             micros: moment.as_of_micros,

@@ -8,7 +8,6 @@ mod database;
 mod entries;
 mod entry_ref;
 mod feeds;
-mod keeper;
 mod locates;
 mod losses;
 mod migrations;
@@ -17,6 +16,7 @@ mod openings;
 mod past;
 mod quotes;
 mod reading;
+mod refresher;
 mod row;
 mod schema;
 mod seed;
@@ -41,7 +41,6 @@ pub(crate) use feeds::{
     held_now, minimum, moment, poll, take,
 };
 pub use feeds::{FeedError, ImportReport, check_feed};
-pub(crate) use keeper::Keeper;
 pub use locates::LocateSettings;
 pub(crate) use locates::{
     DecisionContext, Idempotency, Locate, LocateCommand, LocateFilter, LocateKind, LocateOutcome,
@@ -55,6 +54,7 @@ pub use newest::RATES as NEWEST_RATES;
 pub use openings::{opened_with, openings, periods};
 pub(crate) use quotes::{QuoteEntry, QuoteFacts, QuoteRow};
 pub(crate) use reading::keys as read_keys;
+pub(crate) use refresher::MarketRefresher;
 pub use schema::{Finding, SchemaReport, check_schema};
 pub(crate) use seed::{SAMPLE, seed};
 pub use seed::{SampleBook, SeedError};
@@ -66,6 +66,6 @@ pub(crate) use terms::read_terms;
 pub use verify::{AuditReport, verify};
 pub(crate) use verifying::Verifying;
 pub(crate) use writer::{
-    Change, HeadKeeper, LOG_DAMAGED, Writer, WriterConfig, entries_from, entries_of,
+    Change, HeadSigner, LOG_DAMAGED, Writer, WriterConfig, entries_from, entries_of,
 };
 pub use writer::{LogPosition, WriteError, WriterState};

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::database::DatabaseError;
-use super::keeper::Keeper;
 use super::reading::{self, Knowledge};
+use super::refresher::MarketRefresher;
 use crate::domain::moment::Moment;
 use crate::domain::time::now_micros;
 use crate::market::MarketView;
@@ -53,7 +53,7 @@ impl PastViews {
     }
 }
 
-impl Keeper {
+impl MarketRefresher {
     /// What counts when a caller asks for `as_of`: what was known by then. Where nothing was known yet (the first feed came later),
     /// what is known now; the answer says which.
     pub(crate) async fn moment(

@@ -28,7 +28,7 @@ pub(super) async fn stats(State(host): State<Host>) -> Response {
 
 /// Reads the database now, and puts what it says into the cache.
 pub(super) async fn warm(State(host): State<Host>) -> Response {
-    if let Err(error) = host.gateway.keeper.refresh().await {
+    if let Err(error) = host.gateway.refresher.refresh().await {
         return ApiError::from(error).into_response();
     }
     stats(State(host)).await

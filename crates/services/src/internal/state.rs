@@ -39,7 +39,7 @@ pub(super) async fn data_state(State(host): State<Host>) -> Json<DataState> {
         stream: host.gateway.stream.report(),
         jobs: host.gateway.stream.jobs(),
         closed: writer.closed(),
-        feeds: host.gateway.keeper.board.all(),
+        feeds: host.gateway.refresher.board.all(),
         identity: host.gateway.cache.seal().identity(),
     })
 }

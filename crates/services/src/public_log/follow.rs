@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use super::folder::Resource;
 use super::{PublicLog, Published};
-use crate::data::{Keeper, Session, connect};
+use crate::data::{MarketRefresher, Session, connect};
 
 /// Between two checkpoints, and before what failed is tried again.
 const EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl Grown {
 
 impl PublicLog {
     /// Follows until it is dropped.
-    pub(crate) async fn run(self: Arc<Self>, keeper: Arc<Keeper>) {
+    pub(crate) async fn run(self: Arc<Self>, refresher: Arc<MarketRefresher>) {
         let mut heads = self.heads.published();
         heads.mark_changed();
         let mut session = None;
@@ -56,11 +56,15 @@ impl PublicLog {
         while heads.changed().await.is_ok() {
             let head = heads.borrow_and_update().clone();
             let Some(head) = head else { continue };
-            let mut done = self.publish(&keeper, &mut session, &mut grown, &head).await;
+            let mut done = self
+                .publish(&refresher, &mut session, &mut grown, &head)
+                .await;
             if done.is_err() {
                 // From the beginning, on a new connection: the database may be another one since.
                 (session, grown) = (None, None);
-                done = self.publish(&keeper, &mut session, &mut grown, &head).await;
+                done = self
+                    .publish(&refresher, &mut session, &mut grown, &head)
+                    .await;
             }
             match done {
                 Ok(()) => self.set_trouble(None),
@@ -77,14 +81,14 @@ impl PublicLog {
 
     async fn publish(
         self: &Arc<Self>,
-        keeper: &Keeper,
+        refresher: &MarketRefresher,
         session: &mut Option<Session>,
         grown: &mut Option<Grown>,
         head: &SignedHead,
     ) -> Result<(), String> {
         let claimed = head.claimed();
         if session.is_none() {
-            let target = keeper.target();
+            let target = refresher.target();
             let opened = connect(&target, "bre public log", Landing::Any).await;
             *session = Some(opened.map_err(|error| error.to_string())?);
         }

@@ -17,7 +17,7 @@ use arc_swap::ArcSwapOption;
 use audit::{Hash, NoteKey, Origin, SignedHead, TileId, TiledTree};
 use tokio::sync::watch;
 
-use crate::data::{HeadKeeper, Inclusion};
+use crate::data::{HeadSigner, Inclusion};
 
 pub(crate) use folder::{PublicFolder, Resource};
 use witnesses::Witness;
@@ -92,7 +92,7 @@ pub(crate) struct PublicLog {
     name: String,
     store: Arc<dyn PublicLogStore>,
     folder: PublicFolder,
-    heads: Arc<HeadKeeper>,
+    heads: Arc<HeadSigner>,
     published: ArcSwapOption<Published>,
     /// What proofs were made from last; its head is kept, so proofs use it as long as it covers what is asked for.
     proved: ArcSwapOption<Published>,
@@ -107,7 +107,7 @@ pub(crate) struct PublicLog {
 pub(crate) type Trouble = (String, String);
 
 impl PublicLog {
-    pub(crate) fn new(log: u16, config: PublicLogConfig, heads: Arc<HeadKeeper>) -> PublicLog {
+    pub(crate) fn new(log: u16, config: PublicLogConfig, heads: Arc<HeadSigner>) -> PublicLog {
         let witnesses = config.witnesses.into_iter();
         PublicLog {
             log,

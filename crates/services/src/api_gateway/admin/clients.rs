@@ -68,7 +68,7 @@ pub(in super::super) async fn show(
     Path(client_id): Path<String>,
 ) -> Result<Json<TermsAnswer>, ApiError> {
     check_id(&client_id)?;
-    let terms = read_terms(&*gateway.keeper.client()?, &client_id).await?;
+    let terms = read_terms(&*gateway.refresher.client()?, &client_id).await?;
     let terms = terms.ok_or(ApiError::ClientNotFound(client_id))?;
     TermsAnswer::of(terms).map(Json)
 }
@@ -93,7 +93,7 @@ pub(in super::super) async fn put(
         .writer
         .entry(Kind::BrokerChanged, fields, Change::Broker(terms.clone()))
         .await?;
-    Gateway::seen(gateway.keeper.refresh().await);
+    Gateway::seen(gateway.refresher.refresh().await);
     TermsAnswer::of(terms).map(Json)
 }
 

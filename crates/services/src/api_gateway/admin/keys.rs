@@ -102,7 +102,7 @@ pub(in super::super) async fn list(
     let mut parameters = Parameters::from_query(query.as_deref(), LIST);
     let page = Page::read(&mut parameters);
     parameters.finish()?;
-    let keys = read_keys(&*gateway.keeper.client()?).await?;
+    let keys = read_keys(&*gateway.refresher.client()?).await?;
     let items = keys.iter().skip(page.skip).take(page.limit);
     let items = items.map(KeyItem::of).collect();
     Ok(Json(List::new(items, page, keys.len())))
@@ -281,7 +281,7 @@ fn refuse_other_role(key: &StoredKey, role: Role) -> Result<(), ApiError> {
 }
 
 async fn find(gateway: &Gateway, id: &str) -> Result<StoredKey, ApiError> {
-    let keys = read_keys(&*gateway.keeper.client()?).await?;
+    let keys = read_keys(&*gateway.refresher.client()?).await?;
     let found = keys.into_iter().find(|key| key.key_id == id);
     found.ok_or(ApiError::NotFound("there is no key with this id"))
 }
@@ -306,6 +306,6 @@ async fn record(gateway: &Gateway, fields: Fields, change: Change) -> Result<(),
         .writer
         .entry(Kind::KeyChanged, fields, change)
         .await?;
-    Gateway::seen(gateway.keeper.refresh_keys().await);
+    Gateway::seen(gateway.refresher.refresh_keys().await);
     Ok(())
 }

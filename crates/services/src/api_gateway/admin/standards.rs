@@ -231,7 +231,7 @@ async fn publish<T: Serialize>(
         .writer
         .entry(Kind::ConfigurationChanged, fields, change)
         .await?;
-    Gateway::seen(gateway.keeper.refresh().await);
+    Gateway::seen(gateway.refresher.refresh().await);
     let published = Publication {
         status: "success",
         id,

@@ -91,7 +91,7 @@ pub(in super::super) async fn read(gateway: &Gateway, asked: &str) -> Result<Min
     let now = now_micros();
     let view = view(gateway)?;
     let counting = view.minimum_rate(&ticker, now);
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let items = minimum_rates(&client, &ticker).await?;
     let item = |rate: &MinimumRate| RateOnRecord {
         set: RatePeriod::of(rate),
@@ -151,7 +151,7 @@ pub(in super::super) async fn set(
     let audit = record
         .entry(Kind::ConfigurationChanged, fields, Change::Stock(terms))
         .await?;
-    Gateway::seen(gateway.keeper.refresh().await);
+    Gateway::seen(gateway.refresher.refresh().await);
     Ok(MinimumSet {
         status: "success",
         ticker,

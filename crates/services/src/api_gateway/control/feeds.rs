@@ -16,7 +16,7 @@ const ACCEPT: &[&str] = &["source", "subject", "by"];
 const NAME_CHARACTERS_MAX: usize = 64;
 
 pub(super) async fn held(State(gateway): State<Gateway>) -> Json<Value> {
-    Json(json!({ "status": "success", "items": held_now(&gateway.keeper) }))
+    Json(json!({ "status": "success", "items": held_now(&gateway.refresher) }))
 }
 
 pub(super) async fn accept(
@@ -33,7 +33,7 @@ pub(super) async fn accept(
     let by = parameters.optional("by");
     parameters.finish()?;
     let (report, audit) = accept_held(
-        &gateway.keeper,
+        &gateway.refresher,
         &*gateway.calculator.writer,
         &source.unwrap_or_default(),
         &subject.unwrap_or_default(),

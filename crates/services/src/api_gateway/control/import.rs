@@ -80,7 +80,7 @@ pub(super) async fn import(
         by,
         now: Timestamp::now(),
     };
-    let taken = take(&gateway.keeper, &*gateway.calculator.writer, parcel).await;
+    let taken = take(&gateway.refresher, &*gateway.calculator.writer, parcel).await;
     let (report, audit) = taken.map_err(refused)?;
     Ok(Json(ImportAnswer {
         status: "success",

@@ -22,7 +22,7 @@ const ROTATE: &[&str] = &["days", "overlap_hours", "by"];
 const OPERATOR: &str = "operator";
 
 pub(super) async fn list(State(gateway): State<Gateway>) -> Result<Json<Value>, ApiError> {
-    let keys = read_keys(&*gateway.keeper.client()?).await?;
+    let keys = read_keys(&*gateway.refresher.client()?).await?;
     let items: Vec<KeyItem> = keys.iter().map(KeyItem::of).collect();
     Ok(Json(json!({ "status": "success", "items": items })))
 }

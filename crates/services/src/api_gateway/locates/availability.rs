@@ -87,7 +87,7 @@ pub(in super::super) async fn of_tickers(
     let view = gateway.calculator.market.view();
     let view = view.map_err(|error| ApiError::from_quote_error(error, ""))?;
     let ticker = ticker.map(|ticker| view.own_name(&ticker, now));
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let own = &caller.0.stored.client_id;
     let totals = use_totals(&client, own, ticker.as_deref(), now).await?;
     let item = |totals: &UseTotals| OfTicker {
@@ -122,7 +122,7 @@ pub(in super::super) async fn of_locate(
     Path(id): Path<String>,
 ) -> Result<Json<OfLocate>, ApiError> {
     let locate_id = locate_id(&id)?;
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let mut steps = steps_of(&client, &caller.0.stored.client_id, locate_id).await?;
     let newest = steps.pop();
     let locate = newest
@@ -176,7 +176,7 @@ pub(in super::super) async fn show(
         feeds: &calculator.market.feeds(),
         closed: None,
     };
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let (figure, outstanding) = available(&client, &inputs.ticker, trade_date, &terms).await?;
     let own = &caller.0.stored.client_id;
     let totals = use_totals(&client, own, Some(&inputs.ticker), now).await?;

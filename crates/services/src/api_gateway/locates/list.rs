@@ -51,7 +51,7 @@ pub(in super::super) async fn list(
         trade_date,
         request_id,
     };
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let (found, total) = find_locates(&client, &filter, page.offset(), page.rows()).await?;
     let items = found.into_iter().map(LocateAnswer::from).collect();
     Ok(Json(List::new(

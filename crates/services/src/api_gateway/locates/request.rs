@@ -81,7 +81,7 @@ impl Asker<'_> {
     /// The quote of the first time, if this is a repetition; or else the one that is named, or a new one.
     async fn quote(&self, basis: Basis) -> Result<Uuid, ApiError> {
         if let Some(sent) = &self.idempotency {
-            let client = self.gateway.keeper.client()?;
+            let client = self.gateway.refresher.client()?;
             let own = &self.caller.0.stored.client_id;
             if let Some(made) = made_for(&client, own, &sent.key).await? {
                 return Ok(made.locate.quote_id);

@@ -59,7 +59,7 @@ pub(in super::super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Life>, ApiError> {
     let locate_id = locate_id(&id)?;
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     let mut stored = steps_of(&client, &caller.0.stored.client_id, locate_id).await?;
     let own = stored.iter().filter(|step| step.locate.order.is_none());
     let steps = own.map(Step::from).collect();

@@ -56,7 +56,7 @@ pub(in super::super) async fn list(
     });
     let page = Page::read(&mut parameters);
     parameters.finish()?;
-    let client = gateway.keeper.client()?;
+    let client = gateway.refresher.client()?;
     // Another client's is none.
     if steps_of(&client, &caller.0.stored.client_id, locate_id)
         .await?

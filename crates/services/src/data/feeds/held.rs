@@ -9,7 +9,7 @@ use super::load::FeedLoad;
 use super::{FeedError, ImportReport, IntakeError, RateRow, VolatilityRow, eight_decimals};
 use crate::data::audit_log::AuditLog;
 use crate::data::database::DatabaseError;
-use crate::data::keeper::Keeper;
+use crate::data::refresher::MarketRefresher;
 use crate::data::writer::LogPosition;
 use crate::domain::digits::decimal;
 use crate::domain::time::{micros, rfc3339};
@@ -29,8 +29,8 @@ pub(crate) struct HeldLine {
 }
 
 /// All of them, as last read.
-pub(crate) fn held_now(keeper: &Keeper) -> Vec<HeldLine> {
-    let data = keeper.data();
+pub(crate) fn held_now(refresher: &MarketRefresher) -> Vec<HeldLine> {
+    let data = refresher.data();
     let rates = data.rates.iter().filter_map(|rate| {
         let held = rate.held.as_ref()?;
         let value = held.value?;
@@ -72,14 +72,14 @@ ORDER BY h.valid_at DESC, h.known_at DESC LIMIT 1";
 
 /// Believes the held figure of `source` for `subject`, in the name of whoever has looked; on the record.
 pub(crate) async fn accept_held(
-    keeper: &Keeper,
+    refresher: &MarketRefresher,
     record: &dyn AuditLog,
     source: &str,
     subject: &str,
     by: Option<&str>,
     now: Timestamp,
 ) -> Result<(ImportReport, LogPosition), IntakeError> {
-    let client = keeper.client()?;
+    let client = refresher.client()?;
     let load = read(&client, source, subject, now)
         .await?
         .ok_or_else(|| FeedError::NotHeld {
@@ -89,7 +89,7 @@ pub(crate) async fn accept_held(
     let report = load.report();
     let recorded = enter(record, load, by).await?;
     tracing::info!(source, subject, by, "a held figure was accepted");
-    if let Err(error) = keeper.refresh().await {
+    if let Err(error) = refresher.refresh().await {
         tracing::warn!(%error, "a held figure is accepted but not read back yet");
     }
     Ok((report, recorded))

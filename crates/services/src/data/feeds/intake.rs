@@ -11,8 +11,8 @@ use super::load::refusal_fields;
 use super::{Accept, Delivery, FeedError, FeedLoad, ImportReport, known, prepare};
 use crate::data::audit_log::AuditLog;
 use crate::data::database::DatabaseError;
-use crate::data::keeper::Keeper;
 use crate::data::reading;
+use crate::data::refresher::MarketRefresher;
 use crate::data::writer::{Change, LogPosition, WriteError};
 use crate::domain::time::now_micros;
 
@@ -44,15 +44,15 @@ pub(crate) struct Parcel {
 
 /// Takes a parcel, or says why not; either is on the record.
 pub(crate) async fn take(
-    keeper: &Keeper,
+    refresher: &MarketRefresher,
     record: &dyn AuditLog,
     parcel: Parcel,
 ) -> Result<(ImportReport, LogPosition), IntakeError> {
-    let client = keeper.client()?;
+    let client = refresher.client()?;
     let aliases = reading::aliases(&client, None).await?;
-    let brokers = keeper.brokers();
+    let brokers = refresher.brokers();
     let source = parcel.source.clone().unwrap_or_else(|| parcel.kind.clone());
-    let limits = keeper.market.feeds().limits(&source);
+    let limits = refresher.market.feeds().limits(&source);
     let (reading, held) = (parcel.clone(), limits.clone());
     let read = tokio::task::spawn_blocking(move || {
         prepare(&Delivery {
@@ -75,7 +75,7 @@ pub(crate) async fn take(
             valid_at = Some(at);
             let last = known::baseline(&client, load.kind(), load.source(), at).await?;
             load.guard(&last, &limits, parcel.accept)
-                .and_then(|()| terms_exist(keeper, &load))
+                .and_then(|()| terms_exist(refresher, &load))
                 .map(|()| load)
         }
     };
@@ -91,7 +91,7 @@ pub(crate) async fn take(
                 "a feed was loaded"
             );
             // The next price is of the new book.
-            if let Err(error) = keeper.refresh().await {
+            if let Err(error) = refresher.refresh().await {
                 tracing::warn!(%error, "a load is recorded but not read back yet");
             }
             Ok((report, recorded))
@@ -105,7 +105,7 @@ pub(crate) async fn take(
                 whole: true,
                 by: parcel.by.as_deref(),
             };
-            refuse(keeper, record, &delivery, &error).await;
+            refuse(refresher, record, &delivery, &error).await;
             Err(error.into())
         }
     }
@@ -145,7 +145,7 @@ pub(super) struct Refused<'a> {
 
 /// Records that something was refused. When that cannot be recorded either, the log line is what is left.
 pub(super) async fn refuse(
-    keeper: &Keeper,
+    refresher: &MarketRefresher,
     record: &dyn AuditLog,
     refused: &Refused<'_>,
     error: &FeedError,
@@ -160,7 +160,7 @@ pub(super) async fn refuse(
     tracing::warn!(feed = kind, source, rule = error.rule(), %error, "a feed was refused");
     metrics::counter!("bre_feed_refusals_total", "feed" => kind.to_owned(), "source" => source.to_owned(), "rule" => error.rule())
         .increment(1);
-    keeper.board.refused(source, error);
+    refresher.board.refused(source, error);
     let mut fields = refusal_fields(kind, source, bytes, error);
     if let Some(by) = by {
         fields.set("by", by);
@@ -185,7 +185,7 @@ pub(super) async fn refuse(
             tracing::error!(feed = kind, source, %error, "the refusal is not on the record");
         }
         Ok(_) if counts => {
-            if let Err(error) = keeper.refresh().await {
+            if let Err(error) = refresher.refresh().await {
                 tracing::warn!(%error, "a refusal is recorded but not read back yet");
             }
         }
@@ -204,8 +204,8 @@ const MARKET_FEEDS: [&str; 6] = [
 ];
 
 /// Terms that name a policy or a convention that is not there would leave their client without prices.
-fn terms_exist(keeper: &Keeper, load: &FeedLoad) -> Result<(), FeedError> {
-    let Ok(view) = keeper.market.view() else {
+fn terms_exist(refresher: &MarketRefresher, load: &FeedLoad) -> Result<(), FeedError> {
+    let Ok(view) = refresher.market.view() else {
         return Ok(());
     };
     for (index, terms) in load.brokers().iter().enumerate() {

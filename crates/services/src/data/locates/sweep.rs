@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::request::{LocateCommand, LocateOutcome, LocateRequest};
 use crate::data::AuditLog;
 use crate::data::database::DatabaseError;
-use crate::data::keeper::Keeper;
+use crate::data::refresher::MarketRefresher;
 use crate::domain::time::{as_micros, now_micros, system_time};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ SELECT locate_id::text FROM locates AS l WHERE status = 'filled' AND order_id IS
 LIMIT $3";
 
 /// Runs where the log is written, until it is dropped.
-pub(crate) async fn sweep(keeper: Arc<Keeper>, record: Arc<dyn AuditLog>) {
+pub(crate) async fn sweep(refresher: Arc<MarketRefresher>, record: Arc<dyn AuditLog>) {
     // The first look goes through all of history, once.
     let mut from = i64::MIN;
     let mut every = tokio::time::interval(EVERY);
@@ -35,7 +35,7 @@ pub(crate) async fn sweep(keeper: Arc<Keeper>, record: Arc<dyn AuditLog>) {
     loop {
         every.tick().await;
         let now = now_micros();
-        match look(&keeper, &record, from, now).await {
+        match look(&refresher, &record, from, now).await {
             Ok(true) => from = now - as_micros(MARGIN),
             // There is more, or it could not be recorded.
             Ok(false) => {}
@@ -46,7 +46,7 @@ pub(crate) async fn sweep(keeper: Arc<Keeper>, record: Arc<dyn AuditLog>) {
 
 /// Whether everything that was due has been ended.
 async fn look(
-    keeper: &Keeper,
+    refresher: &MarketRefresher,
     record: &Arc<dyn AuditLog>,
     from: i64,
     now: i64,
@@ -54,7 +54,7 @@ async fn look(
     if !record.state().is_serving() {
         return Ok(false);
     }
-    let due = due(&*keeper.client()?, from, now).await?;
+    let due = due(&*refresher.client()?, from, now).await?;
     let all = i64::try_from(due.len()).unwrap_or(AT_ONCE) < AT_ONCE;
     let ends = due.into_iter().map(|locate_id| {
         record.locate(LocateRequest {

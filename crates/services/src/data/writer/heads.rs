@@ -13,7 +13,7 @@ use crate::domain::known_log::{Claim, KnownLog};
 use crate::domain::protection::HeadPublisher;
 
 #[derive(Debug)]
-pub(crate) struct HeadKeeper {
+pub(crate) struct HeadSigner {
     /// Replaced when the key is rotated.
     key: Mutex<Arc<SigningKey>>,
     /// Whose signatures count on this log.
@@ -77,7 +77,7 @@ fn thin(heads: &mut Vec<Head>) {
     heads.retain(|_| keep.next().unwrap_or(true));
 }
 
-impl HeadKeeper {
+impl HeadSigner {
     pub(crate) fn new(
         log: u16,
         key: Arc<SigningKey>,
@@ -85,7 +85,7 @@ impl HeadKeeper {
         heads: &[SignedHead],
         keys: &[VerifyingKey],
         look_every: Duration,
-    ) -> HeadKeeper {
+    ) -> HeadSigner {
         let known = publisher.known();
         let verified = |heads: &[SignedHead]| {
             let ours = heads.iter().filter(|head| head.claimed().log == log);
@@ -114,7 +114,7 @@ impl HeadKeeper {
             Ok(verified) => (verified, None),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        HeadKeeper {
+        HeadSigner {
             key: Mutex::new(key),
             trusted: Mutex::new(keys.to_vec()),
             published: watch::channel(newest).0,
@@ -271,24 +271,24 @@ impl HeadKeeper {
     /// Durable when it returns.
     pub(super) async fn claim(self: &Arc<Self>, claim: Claim) -> Result<(), String> {
         let ours = claim.clone();
-        self.elsewhere(move |keeper| keeper.publisher.claim(&claim))
+        self.elsewhere(move |signer| signer.publisher.claim(&claim))
             .await?;
         *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(ours);
         Ok(())
     }
 
     pub(super) async fn missing(self: &Arc<Self>, whole: bool) -> Result<Vec<HeadRange>, String> {
-        self.elsewhere(move |keeper| keeper.publisher.missing(whole))
+        self.elsewhere(move |signer| signer.publisher.missing(whole))
             .await
     }
 
     /// In a thread that may wait for a store.
     async fn elsewhere<T: Send + 'static>(
         self: &Arc<Self>,
-        act: impl FnOnce(&HeadKeeper) -> Result<T, String> + Send + 'static,
+        act: impl FnOnce(&HeadSigner) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        let keeper = Arc::clone(self);
-        tokio::task::spawn_blocking(move || act(&keeper))
+        let signer = Arc::clone(self);
+        tokio::task::spawn_blocking(move || act(&signer))
             .await
             .unwrap_or_else(|error| Err(error.to_string()))
     }
@@ -304,13 +304,13 @@ impl HeadKeeper {
             if self.damage().is_some() {
                 continue;
             }
-            match self.elsewhere(HeadKeeper::trust_anew).await {
+            match self.elsewhere(HeadSigner::trust_anew).await {
                 Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(%error, "whose signatures count on the log could not be read; it is tried again");
                 }
             }
-            match self.elsewhere(HeadKeeper::look).await {
+            match self.elsewhere(HeadSigner::look).await {
                 Ok(None) => {}
                 Ok(Some(reason)) => {
                     self.note_damage(&reason);
@@ -322,10 +322,10 @@ impl HeadKeeper {
                     continue;
                 }
             }
-            let thinned = self.elsewhere(|keeper| {
-                let named = keeper.named.lock().unwrap_or_else(PoisonError::into_inner);
+            let thinned = self.elsewhere(|signer| {
+                let named = signer.named.lock().unwrap_or_else(PoisonError::into_inner);
                 let named = named.clone();
-                keeper.publisher.thin(&named)
+                signer.publisher.thin(&named)
             });
             if let Err(error) = thinned.await {
                 tracing::warn!(%error, "old signed heads were not thinned; it is tried again");
@@ -432,7 +432,7 @@ impl HeadKeeper {
         if self.damage().is_some() {
             return;
         }
-        let keeper = Arc::clone(self);
+        let signer = Arc::clone(self);
         // Known from here on, whether or not the store confirms it: a recovery has to account for it either way.
         self.remember(head.clone());
         // The last one that the repository is known to hold: this one names it.
@@ -442,15 +442,15 @@ impl HeadKeeper {
             .as_ref()
             .map(|head| lost(head.claimed()));
         let done = tokio::task::spawn_blocking(move || {
-            let key = keeper.signing_key();
+            let key = signer.signing_key();
             let signed = key.sign(&head);
             let signed = match before.filter(|before| *before != lost(&head)) {
                 Some(before) => signed.after(before, &key),
                 None => signed,
             };
-            let done = keeper.publisher.publish(&signed);
+            let done = signer.publisher.publish(&signed);
             if done.is_ok() {
-                keeper.published.send_replace(Some(signed));
+                signer.published.send_replace(Some(signed));
             }
             done
         })

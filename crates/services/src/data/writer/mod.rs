@@ -12,7 +12,7 @@ mod rows;
 mod serve;
 
 pub(crate) use change::Change;
-pub(crate) use heads::HeadKeeper;
+pub(crate) use heads::HeadSigner;
 pub(crate) use rows::{entries_from, entries_of, log_number};
 
 use std::sync::{Arc, Mutex};
@@ -191,7 +191,7 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 pub(crate) struct WriterConfig {
     pub(crate) log: u16,
-    pub(crate) heads: Arc<HeadKeeper>,
+    pub(crate) heads: Arc<HeadSigner>,
     pub(crate) recovery: Option<RecoveryFact>,
     pub(crate) database: String,
     pub(crate) stream: Arc<dyn StreamHealth>,

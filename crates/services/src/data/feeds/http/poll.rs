@@ -19,8 +19,8 @@ use super::client::{Ask, CallError, FeedClient};
 use super::name::{Name, encoded, name_of, tickers_of};
 use crate::data::audit_log::AuditLog;
 use crate::data::database::DatabaseError;
-use crate::data::keeper::Keeper;
 use crate::data::reading;
+use crate::data::refresher::MarketRefresher;
 use crate::data::writer::{Change, WriteError};
 use crate::market::{FeedSettings, HttpSettings};
 
@@ -52,7 +52,7 @@ enum PollError {
 }
 
 struct Poller {
-    keeper: Arc<Keeper>,
+    refresher: Arc<MarketRefresher>,
     record: Arc<dyn AuditLog>,
     client: FeedClient,
     settings: HttpSettings,
@@ -107,23 +107,27 @@ enum Asked {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Asks every feed that the settings name, for as long as it is not dropped.
-pub(crate) async fn run(keeper: Arc<Keeper>, record: Arc<dyn AuditLog>) {
+pub(crate) async fn run(refresher: Arc<MarketRefresher>, record: Arc<dyn AuditLog>) {
     loop {
-        let feeds = keeper.market.feeds();
+        let feeds = refresher.market.feeds();
         // Dropped together with its loops when the settings have changed.
-        let _loops = start(&keeper, &record, &feeds);
+        let _loops = start(&refresher, &record, &feeds);
         let same = |now: &FeedSettings| {
             now.seclend == feeds.seclend
                 && now.volatility == feeds.volatility
                 && now.events == feeds.events
         };
-        while same(&keeper.market.feeds()) {
+        while same(&refresher.market.feeds()) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }
 
-fn start(keeper: &Arc<Keeper>, record: &Arc<dyn AuditLog>, feeds: &FeedSettings) -> JoinSet<()> {
+fn start(
+    refresher: &Arc<MarketRefresher>,
+    record: &Arc<dyn AuditLog>,
+    feeds: &FeedSettings,
+) -> JoinSet<()> {
     let all = [
         ("seclend", &feeds.seclend, SECLEND, Asked::Rates),
         ("volatility", &feeds.volatility, SMALL, Asked::Volatility),
@@ -131,12 +135,12 @@ fn start(keeper: &Arc<Keeper>, record: &Arc<dyn AuditLog>, feeds: &FeedSettings)
     ];
     let mut loops = JoinSet::new();
     for (source, settings, rules, asked) in all {
-        keeper.board.begin(source);
+        refresher.board.begin(source);
         let Some(settings) = settings else { continue };
         match FeedClient::new(source, settings, rules) {
             Ok(client) => {
                 let poller = Poller {
-                    keeper: Arc::clone(keeper),
+                    refresher: Arc::clone(refresher),
                     record: Arc::clone(record),
                     client,
                     settings: settings.clone(),
@@ -150,7 +154,7 @@ fn start(keeper: &Arc<Keeper>, record: &Arc<dyn AuditLog>, feeds: &FeedSettings)
             }
             Err(reason) => {
                 tracing::error!(feed = source, %reason, "this feed is not asked");
-                keeper.board.failed(source, "all", &reason);
+                refresher.board.failed(source, "all", &reason);
             }
         }
     }
@@ -162,7 +166,7 @@ impl Poller {
         let mut every = tokio::time::interval(self.settings.poll());
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut word = self.client.breaker_word();
-        let mut reads = self.keeper.reads();
+        let mut reads = self.refresher.reads();
         if reads.wait_for(|reads| *reads > 0).await.is_err() {
             return;
         }
@@ -205,7 +209,7 @@ impl Poller {
             .with("outcome", outcome)
             .with("feed", self.client.source)
             .with("source", self.client.source);
-        let board = self.keeper.board.all();
+        let board = self.refresher.board.all();
         if let Some(failure) = board
             .get(self.client.source)
             .and_then(|state| state.last_failure.as_ref())
@@ -248,7 +252,7 @@ impl Poller {
                 whole: subject == ROUND,
                 by: None,
             };
-            refuse(&self.keeper, &*self.record, &delivery, error).await;
+            refuse(&self.refresher, &*self.record, &delivery, error).await;
             self.refused
                 .insert(subject.to_owned(), (error.rule(), answer));
         }
@@ -267,7 +271,9 @@ impl Poller {
         self.refused
             .retain(|subject, _| subject == ROUND || names.contains(subject));
         let unasked = subjects.len() - asked.min(subjects.len()) + self.unnamed;
-        self.keeper.board.round(self.client.source, &names, unasked);
+        self.refresher
+            .board
+            .round(self.client.source, &names, unasked);
     }
 
     async fn tickers(&self, client: &Client) -> Result<Vec<String>, DatabaseError> {
@@ -304,7 +310,7 @@ impl Poller {
     }
 
     async fn rates(&mut self) -> Result<(), PollError> {
-        let database = self.keeper.client()?;
+        let database = self.refresher.client()?;
         let tickers = self.tickers(&database).await?;
         let now = Timestamp::now();
         let aliases = reading::aliases(&database, None).await?;
@@ -328,7 +334,7 @@ impl Poller {
         for (ticker, rate) in &mut last.rates {
             rate.in_last_batch = asked.contains(ticker.as_str());
         }
-        let limits = self.keeper.market.feeds().limits(source);
+        let limits = self.refresher.market.feeds().limits(source);
         let mut load = FeedLoad::empty("seclend", source, &answers, now);
         load.whole = self.asks_in_batches(now);
         let checked = load
@@ -426,7 +432,7 @@ impl Poller {
                 subjects,
             };
             let read = |_: &str, bytes: &[u8]| seclend::parse(bytes, None);
-            let called = self.client.call(&self.keeper.board, &ask, read).await;
+            let called = self.client.call(&self.refresher.board, &ask, read).await;
             match called {
                 Err(error) if error.is_of_form() => {
                     self.form = self.form.next(now);
@@ -450,7 +456,7 @@ impl Poller {
                 subjects: all.len(),
             };
             let read = |_: &str, bytes: &[u8]| seclend::parse(bytes, Some(&name.symbol));
-            match self.client.call(&self.keeper.board, &ask, read).await {
+            match self.client.call(&self.refresher.board, &ask, read).await {
                 Ok(parsed) => {
                     self.refused.remove(&name.ticker);
                     taken.add(parsed, std::slice::from_ref(&name));
@@ -467,8 +473,8 @@ impl Poller {
 
     async fn volatility(&mut self) -> Result<(), PollError> {
         let source = self.client.source;
-        let limits = self.keeper.market.feeds().limits(source);
-        let database = self.keeper.client()?;
+        let limits = self.refresher.market.feeds().limits(source);
+        let database = self.refresher.client()?;
         let now = Timestamp::now();
         let aliases = reading::aliases(&database, None).await?;
         let names = self.names(&self.settings.tickers.clone(), &aliases, now);
@@ -489,7 +495,7 @@ impl Poller {
         let (mut rows, mut answers, mut asked) = (Vec::new(), Vec::new(), 0);
         for ask in self.round(&asks) {
             let read = |_: &str, bytes: &[u8]| answers::index(bytes, &limits);
-            match self.client.call(&self.keeper.board, &ask, read).await {
+            match self.client.call(&self.refresher.board, &ask, read).await {
                 Ok((index, answer)) => {
                     self.refused.remove(&ask.subject);
                     answers.extend_from_slice(&answer);
@@ -539,7 +545,7 @@ impl Poller {
     }
 
     async fn events(&mut self) -> Result<(), PollError> {
-        let database = self.keeper.client()?;
+        let database = self.refresher.client()?;
         let now = Timestamp::now();
         let (mut risks, mut answers, mut asked) = (Vec::new(), Vec::new(), 0);
         let tickers = self.tickers(&database).await?;
@@ -553,7 +559,7 @@ impl Poller {
                 subjects: names.len(),
             };
             let read = |_: &str, bytes: &[u8]| answers::risk(bytes, now);
-            let factor = match self.client.call(&self.keeper.board, &ask, read).await {
+            let factor = match self.client.call(&self.refresher.board, &ask, read).await {
                 Ok((factor, answer)) => {
                     self.refused.remove(&ticker);
                     answers.extend_from_slice(&answer);

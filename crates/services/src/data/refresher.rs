@@ -18,7 +18,7 @@ use crate::domain::time::now_micros;
 use crate::market::{BrokerTerms, CalendarInForce, Market, MarketCache, MarketData, MarketView};
 
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct MarketRefresher {
     database: watch::Sender<String>,
     client: ArcSwapOption<Client>,
     pub(crate) market: Arc<Market>,
@@ -57,13 +57,13 @@ async fn in_time(
         .unwrap_or(Err(DatabaseError::Away("it does not answer")))
 }
 
-impl Keeper {
+impl MarketRefresher {
     pub(crate) fn new(
         database: String,
         market: Arc<Market>,
         cache: Arc<dyn MarketCache>,
-    ) -> Keeper {
-        Keeper {
+    ) -> MarketRefresher {
+        MarketRefresher {
             database: watch::channel(database).0,
             client: ArcSwapOption::empty(),
             market,
