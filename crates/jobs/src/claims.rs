@@ -23,14 +23,14 @@ pub enum Claim {
 
 /// What all claims to a plan say together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct ClaimStatus {
     pub held: Vec<String>,
     /// Those of them that were not lost since it was last asked.
     pub kept: Vec<String>,
     pub elsewhere: Option<String>,
 }
 
-impl Standing {
+impl ClaimStatus {
     pub fn of(claims: &mut [Box<dyn Claims>]) -> Self {
         let mut standing = Self::default();
         for claim in claims {

@@ -11,16 +11,16 @@ use std::{
 };
 
 use crate::{
-    claims::{Claims, Standing},
+    claims::{ClaimStatus, Claims},
     error::{Error, Result},
     job::{Availability, History, JobSpec, RunContext, RunReport},
-    known::Known,
+    known::JobHistory,
     planner::Planner,
     record::{End, RunRecord},
     records::{Archive, OpenRun, Records, Statistics},
     registry::Registry,
     schedule::{Cause, Due, Now, Trigger},
-    state::{Paused, PlanState, StateFile},
+    state::{Pause, PlanState, StateFile},
 };
 
 /// Between two looks at what others (a person, another host) did.
@@ -74,7 +74,7 @@ pub struct Driver {
     archive: Option<Arc<dyn Archive>>,
     archive_trouble: Option<String>,
     claims: Vec<Box<dyn Claims>>,
-    standing: Standing,
+    standing: ClaimStatus,
     clock: Instant,
     running: Vec<Running>,
     before_look: Option<BeforeLook>,
@@ -99,7 +99,7 @@ impl fmt::Debug for Driver {
 
 /// A run that came to its end.
 #[derive(Debug)]
-pub struct Ended {
+pub struct FinishedRun {
     pub record: RunRecord,
 }
 
@@ -110,7 +110,7 @@ pub struct JobStatus {
     pub available: Availability,
     /// Since when, and what it does.
     pub running: Option<(RunRecord, String)>,
-    pub paused: Option<Paused>,
+    pub paused: Option<Pause>,
     /// The newest run; what was skipped is none.
     pub last: Option<RunRecord>,
     /// What the thing itself shows of earlier runs, made here or elsewhere.
@@ -138,7 +138,7 @@ impl Driver {
         let now = now(clock);
         let history: Look = looked_at(&registry, settings.before_look.as_ref());
         let driver = format!("{}-{:08x}", settings.host, rand::random::<u32>());
-        let known = |job: &str| Known::from_records(&records, job, now.wall_micros);
+        let known = |job: &str| JobHistory::from_records(&records, job, now.wall_micros);
         let available = vec![Availability::Ready; registry.specs().len()];
         let planner = Planner::new(registry, &mut state, known, &history, now, driver);
         let mut driver = Self {
@@ -150,7 +150,7 @@ impl Driver {
             archive: settings.archive,
             archive_trouble: None,
             claims: settings.claims,
-            standing: Standing::default(),
+            standing: ClaimStatus::default(),
             clock,
             running: Vec::new(),
             before_look: settings.before_look,
@@ -178,7 +178,7 @@ impl Driver {
     }
 
     /// Once a second: takes note of what ended, starts what is due. What ended since the last turn.
-    pub fn turn(&mut self) -> Vec<Ended> {
+    pub fn turn(&mut self) -> Vec<FinishedRun> {
         let now = now(self.clock);
         self.follow_state(now);
         self.ask_claims();
@@ -252,7 +252,7 @@ impl Driver {
         }
     }
 
-    fn collect(&mut self, now: Now) -> Vec<Ended> {
+    fn collect(&mut self, now: Now) -> Vec<FinishedRun> {
         let mut ended = Vec::new();
         for place in (0..self.running.len()).rev() {
             if self.running[place].thread.is_finished() {
@@ -263,7 +263,7 @@ impl Driver {
         ended
     }
 
-    fn end(&mut self, run: Running, now: Now) -> Ended {
+    fn end(&mut self, run: Running, now: Now) -> FinishedRun {
         let Running {
             place,
             mut record,
@@ -295,7 +295,7 @@ impl Driver {
         }
         // A look that began before this knows nothing of it.
         (self.look, self.look_at) = (None, Instant::now());
-        Ended { record }
+        FinishedRun { record }
     }
 
     fn end_at_deadlines(&mut self) {
@@ -353,7 +353,7 @@ impl Driver {
     }
 
     fn ask_claims(&mut self) {
-        let standing = Standing::of(&mut self.claims);
+        let standing = ClaimStatus::of(&mut self.claims);
         let before = std::mem::replace(&mut self.standing, standing);
         // A run has what was held from its beginning to its end.
         for run in &mut self.running {
@@ -547,7 +547,7 @@ impl Driver {
 
     /// Tells what runs to end, and waits for it that long. What does not end is left to itself: its record says
     /// interrupted from the next start on.
-    pub fn stop(&mut self, timeout: Duration) -> Vec<Ended> {
+    pub fn stop(&mut self, timeout: Duration) -> Vec<FinishedRun> {
         self.cancel();
         let began = Instant::now();
         let mut ended = Vec::new();

@@ -8,7 +8,7 @@ use crate::{
 
 /// What records say of one job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct JobHistory {
     pub any: bool,
     /// The newest that succeeded, not later than now.
     pub started_micros: Option<i64>,
@@ -53,7 +53,7 @@ impl Covered {
     }
 }
 
-impl Known {
+impl JobHistory {
     pub fn of<'a>(records: impl Iterator<Item = &'a RunRecord>, now_micros: i64) -> Self {
         let mut known = Self::default();
         for record in records {

@@ -22,16 +22,16 @@ mod records;
 mod registry;
 mod state;
 
-pub use claims::{Claim, Claims, Standing};
-pub use driver::{BeforeLook, Driver, Ended, JobStatus, Settings};
+pub use claims::{Claim, ClaimStatus, Claims};
+pub use driver::{BeforeLook, Driver, FinishedRun, JobStatus, Settings};
 pub use error::{Error, Result};
 pub use job::{
     Availability, Deadline, FirstRun, History, Job, JobSpec, RunContext, RunReport, Storage,
 };
-pub use known::Known;
+pub use known::JobHistory;
 pub use once::OneRun;
 pub use planner::Planner;
 pub use record::{End, Outcome, RunRecord};
-pub use records::{Archive, Compacted, OpenRun, Records, Statistics};
+pub use records::{Archive, CompactionReport, OpenRun, Records, Statistics};
 pub use registry::Registry;
-pub use state::{JobState, Paused, PlanState, Requested, StateFile};
+pub use state::{JobState, Pause, PlanState, RunRequest, StateFile};

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::{
     job::{FirstRun, History},
-    known::Known,
+    known::JobHistory,
     record::{End, Origin, Outcome, RunRecord},
     registry::Registry,
-    schedule::{Cause, Due, Now, Passed, Past, Planned, Scheduler, Trigger},
+    schedule::{Cause, Due, MissedAppointments, Now, Past, ScheduledJob, Scheduler, Trigger},
     state::PlanState,
 };
 
@@ -30,13 +30,13 @@ impl Planner {
     pub fn new(
         registry: Registry,
         state: &mut PlanState,
-        known: impl Fn(&str) -> Known,
+        known: impl Fn(&str) -> JobHistory,
         history: &[Option<History>],
         now: Now,
         driver: String,
     ) -> Self {
         let wall = now.wall_micros;
-        let knowns: Vec<Known> = registry
+        let knowns: Vec<JobHistory> = registry
             .specs()
             .iter()
             .map(|spec| known(&spec.name))
@@ -104,7 +104,7 @@ impl Planner {
                     ended.is_some_and(|ended| newest(place).max(since) < Some(ended))
                 }
             };
-            plan.push(Planned {
+            plan.push(ScheduledJob {
                 trigger: match is_edited {
                     true => before.unwrap_or(Trigger::Off),
                     false => spec.trigger.clone(),
@@ -213,7 +213,7 @@ impl Planner {
     /// Records of what was passed over since this was last asked.
     pub fn passed(&mut self, claims: &[String], now: Now) -> Vec<RunRecord> {
         let passed = self.scheduler.take_passed();
-        let record = |passed: Passed| {
+        let record = |passed: MissedAppointments| {
             let mut record = self.record(
                 passed.job,
                 Cause::Appointment,

@@ -30,23 +30,23 @@ pub struct JobState {
     #[serde(default)]
     pub since_micros: Option<i64>,
     #[serde(default)]
-    pub paused: Option<Paused>,
+    pub paused: Option<Pause>,
     /// A pause ended then, and what was missed in it is not recorded yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_micros: Option<i64>,
     /// An operator asked for a run, and the driver has not seen it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requested: Option<Requested>,
+    pub requested: Option<RunRequest>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Requested {
+pub struct RunRequest {
     pub at_micros: i64,
     pub by: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Paused {
+pub struct Pause {
     pub since_micros: i64,
     pub by: String,
     #[serde(default)]
@@ -74,11 +74,11 @@ impl PlanState {
     }
 
     #[must_use]
-    pub fn paused(&self, name: &str) -> Option<&Paused> {
+    pub fn paused(&self, name: &str) -> Option<&Pause> {
         self.jobs.get(name)?.paused.as_ref()
     }
 
-    pub fn pause(&mut self, name: &str, paused: Paused) {
+    pub fn pause(&mut self, name: &str, paused: Pause) {
         self.job(name).paused.get_or_insert(paused);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use ::jobs::{Paused, Records, RunRecord, StateFile, Statistics};
+use ::jobs::{Pause, Records, RunRecord, StateFile, Statistics};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -13,8 +13,8 @@ use crate::{
     error::Error,
     exit::Exit,
     host::{instance::Instance, person::who},
+    job_status::{JobDescription, JobStatusFile},
     jobs::run_by_hand,
-    standing::{Described, Standing},
     terminal::{self, KeyValue, Table, age, duration, moment_and_age, size},
 };
 
@@ -36,11 +36,11 @@ fn list(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
 }
 
 /// By either name; from the settings, and from what the running engine says, without the repository.
-fn find(instance: &Instance, name: &str) -> Result<Described, Error> {
+fn find(instance: &Instance, name: &str) -> Result<JobDescription, Error> {
     let config = Config::load(None, instance.root())?.backup;
-    let standing = Standing::read(&instance.plan_file());
+    let standing = JobStatusFile::read(&instance.plan_file());
     let mut jobs = described(&config, &standing, instance.is_locked());
-    let goes_by = |job: &Described| job.name == name || job.short == name;
+    let goes_by = |job: &JobDescription| job.name == name || job.short == name;
     let place = jobs.iter().position(goes_by).ok_or_else(|| {
         let known = jobs.iter().map(|job| job.name.clone()).collect();
         ::jobs::Error::UnknownJob {
@@ -52,7 +52,7 @@ fn find(instance: &Instance, name: &str) -> Result<Described, Error> {
 }
 
 #[derive(Debug, Serialize)]
-struct Shown {
+struct JobRow {
     #[serde(flatten)]
     row: Row,
     statistics: Statistics,
@@ -67,12 +67,12 @@ fn show(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error> 
     };
     let records = Records::read(instance.root())?;
     let statistics = records.statistics(&row.name, now_micros());
-    let shown = Shown { row, statistics };
+    let shown = JobRow { row, statistics };
     terminal::result(json, &shown, || shown.text(now_micros()));
     Ok(ExitCode::SUCCESS)
 }
 
-impl Shown {
+impl JobRow {
     fn text(&self, now_micros: i64) -> String {
         let (row, told) = (&self.row, &self.statistics);
         let mut facts = KeyValue::new();
@@ -181,7 +181,7 @@ fn cause_word(record: &RunRecord) -> &'static str {
 
 fn pause(instance: &Instance, json: bool, name: &str, reason: String) -> Result<ExitCode, Error> {
     let name = find(instance, name)?.name;
-    let paused = Paused {
+    let paused = Pause {
         since_micros: now_micros(),
         by: who(),
         reason,

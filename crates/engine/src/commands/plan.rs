@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ::jobs::{Paused, StateFile, schedule::Trigger};
+use ::jobs::{Pause, StateFile, schedule::Trigger};
 use jiff::Timestamp;
 use repository::{
     backup::{BackupKind, BackupSummary, catalogue},
@@ -15,10 +15,10 @@ use crate::{
     config::{self, Config},
     error::Error,
     host::instance::Instance,
+    job_status::{JobDescription, JobRun, JobState, JobStatusFile},
     jobs,
     repository_handle::RepositoryHandle,
     schema,
-    standing::{Described, JobState, Ran, Standing},
     terminal::{self, KeyValue, Table, age, moment, time},
 };
 
@@ -81,7 +81,7 @@ pub(super) fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
         storage: format!("{} (encrypted)", opened.location),
         schema: schema::place(instance, config.backup.schema_to.as_ref()),
         backups: &backups,
-        standing: Standing::read(&instance.plan_file()),
+        standing: JobStatusFile::read(&instance.plan_file()),
         paused: &|name| state.paused(name).cloned(),
         is_kept: instance.is_locked(),
         now: Timestamp::now().as_microsecond(),
@@ -92,10 +92,11 @@ pub(super) fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
 /// Those of the settings; where an engine runs as it has them, and those that only it has.
 pub(super) fn described(
     config: &config::Backup,
-    standing: &Standing,
+    standing: &JobStatusFile,
     is_kept: bool,
-) -> Vec<Described> {
-    let mut jobs: Vec<Described> = jobs::specs(config).iter().map(Described::of).collect();
+) -> Vec<JobDescription> {
+    let mut jobs: Vec<JobDescription> =
+        jobs::specs(config).iter().map(JobDescription::of).collect();
     for job in standing.described().filter(|_| is_kept) {
         match jobs.iter_mut().find(|known| known.name == job.name) {
             Some(known) => known.clone_from(job),
@@ -110,8 +111,8 @@ pub(crate) struct Jobs<'a> {
     pub(crate) storage: String,
     pub(crate) schema: String,
     pub(crate) backups: &'a [BackupSummary],
-    pub(crate) standing: Standing,
-    pub(crate) paused: &'a dyn Fn(&str) -> Option<Paused>,
+    pub(crate) standing: JobStatusFile,
+    pub(crate) paused: &'a dyn Fn(&str) -> Option<Pause>,
     /// An engine runs.
     pub(crate) is_kept: bool,
     pub(crate) now: i64,
@@ -121,7 +122,7 @@ impl Jobs<'_> {
     /// Backups first, then the WAL that they need.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let jobs = described(self.config, &self.standing, self.is_kept);
-        let is_backup = |job: &Described| job.group.as_deref() == Some("backup");
+        let is_backup = |job: &JobDescription| job.group.as_deref() == Some("backup");
         let (backups, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_backup);
         let mut rows: Vec<Row> = backups.into_iter().map(|job| self.row(job)).collect();
         rows.push(self.wal());
@@ -129,7 +130,7 @@ impl Jobs<'_> {
         rows
     }
 
-    fn row(&self, job: Described) -> Row {
+    fn row(&self, job: JobDescription) -> Row {
         let known = self.standing.of(&job.short).cloned().unwrap_or_default();
         let paused = (self.paused)(&job.name);
         let trigger: Trigger = job.schedule.parse().unwrap_or(Trigger::Off);
@@ -165,9 +166,9 @@ impl Jobs<'_> {
             state,
             said: paused
                 .map(|paused| paused_words(&paused))
-                .or(known.cannot)
+                .or(known.unavailable_reason)
                 .or(known.waits_for.filter(|_| state == "waiting"))
-                .or_else(|| last.map(|last| last.said.clone())),
+                .or_else(|| last.map(|last| last.summary.clone())),
             last_started_at: last.map(|last| time(last.started_micros)),
             last_ended_at: last.and_then(|last| last.ended_micros).map(time),
             last_succeeded: last.and_then(|last| last.succeeded),
@@ -181,13 +182,13 @@ impl Jobs<'_> {
         &self,
         trigger: &Trigger,
         known: &JobState,
-        last: Option<&Ran>,
+        last: Option<&JobRun>,
         paused: bool,
     ) -> &'static str {
         match (trigger, last.and_then(|last| last.succeeded)) {
             _ if known.running && self.is_kept => "running",
             _ if paused => "paused",
-            _ if known.cannot.is_some() => "cannot",
+            _ if known.unavailable_reason.is_some() => "cannot",
             (Trigger::Off, _) => "off",
             _ if !self.is_kept => "not running",
             (_, Some(false)) => "failed",
@@ -203,14 +204,14 @@ impl Jobs<'_> {
         }
     }
 
-    fn last_in_repository(&self, job: &str) -> Option<Ran> {
+    fn last_in_repository(&self, job: &str) -> Option<JobRun> {
         let of_kind = |kind: BackupKind| {
             let newest = self.backups.iter().rfind(|backup| backup.kind == kind)?;
-            Some(Ran {
+            Some(JobRun {
                 started_micros: newest.started_at_micros,
                 ended_micros: Some(newest.finished_at_micros),
                 succeeded: Some(true),
-                said: newest.id.clone(),
+                summary: newest.id.clone(),
             })
         };
         match job {
@@ -221,7 +222,7 @@ impl Jobs<'_> {
         }
     }
 
-    fn last_restore_test(&self) -> Option<Ran> {
+    fn last_restore_test(&self) -> Option<JobRun> {
         let tests = self.backups.iter().flat_map(|backup| {
             let of = |at: Option<i64>, passed: bool| at.map(|at| (at, passed, &backup.id));
             [
@@ -230,11 +231,11 @@ impl Jobs<'_> {
             ]
         });
         let (at, passed, id) = tests.flatten().max()?;
-        Some(Ran {
+        Some(JobRun {
             started_micros: at,
             ended_micros: Some(at),
             succeeded: Some(passed),
-            said: id.clone(),
+            summary: id.clone(),
         })
     }
 
@@ -268,7 +269,7 @@ impl Jobs<'_> {
     }
 }
 
-fn paused_words(paused: &Paused) -> String {
+fn paused_words(paused: &Pause) -> String {
     let since = moment(paused.since_micros);
     match paused.reason.as_str() {
         "" => format!("by {} since {since}", paused.by),

@@ -30,13 +30,13 @@ use crate::{
     error::Error,
     health::{StreamMonitor, hole_words},
     host::{control::Control, instance::Instance, log::LOG},
+    job_status::JobStatusFile,
     keys::{
         age::{self, KeyAge},
         writing_key,
     },
     repository_handle::RepositoryHandle,
     standby::Link,
-    standing::Standing,
     terminal::{self, time},
     up::plan::failed_proof_of,
 };
@@ -112,14 +112,14 @@ struct Archive {
 
 impl Archive {
     fn of(instance: &Instance, repository: &Repository) -> Result<Self, Error> {
-        let standing = Standing::read(&instance.plan_file());
+        let standing = JobStatusFile::read(&instance.plan_file());
         let last = standing.of("audit_archive");
         let last = last.and_then(|state| state.last.clone());
         Ok(Self {
             archived_to: archived_to(repository, LOG)?,
             last_pass_at: last.as_ref().map(|ran| time(ran.started_micros)),
             last_pass_micros: last.as_ref().map(|ran| ran.started_micros),
-            said: last.map(|ran| ran.said),
+            said: last.map(|ran| ran.summary),
         })
     }
 }

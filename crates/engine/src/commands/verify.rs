@@ -20,9 +20,9 @@ use crate::{
     config::Config,
     error::Error,
     host::{control::Control, database::SLOT, instance::Instance},
+    job_status::JobStatusFile,
     repository_handle::RepositoryHandle,
     schema_check::{SCHEMA, schema_check},
-    standing::Standing,
     terminal::{self, Table},
 };
 
@@ -193,7 +193,7 @@ fn ages(instance: &Instance) -> Vec<Check> {
         let config = Config::load(None, instance.root())?;
         Ok::<_, Error>((catalogue(&opened.repository)?.backups, config.backup))
     };
-    let standing = Standing::read(&instance.plan_file());
+    let standing = JobStatusFile::read(&instance.plan_file());
     let (backups, config) = match looked() {
         Ok(looked) => looked,
         Err(error) => {

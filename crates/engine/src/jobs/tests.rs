@@ -10,7 +10,7 @@ use crate::{
     commands::plan,
     config::Config,
     health::{ProtectionStatus, StreamMonitor},
-    standing::Standing,
+    job_status::JobStatusFile,
     up::plan::{figures_of, state_of},
 };
 
@@ -90,7 +90,7 @@ fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
         assert!(began.elapsed() < Duration::from_secs(60));
         std::thread::yield_now();
     }
-    let mut standing = Standing::default();
+    let mut standing = JobStatusFile::default();
     for job in driver.status() {
         standing.set(short_name(&job.spec), state_of(&job));
     }
@@ -100,7 +100,7 @@ fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
     ADDED.set(None);
     let config = config::Backup::default();
     let table = plan::Jobs {
-        standing: Standing::read(&file),
+        standing: JobStatusFile::read(&file),
         ..plan::screens::jobs(&config, &[])
     };
     let rows = serde_json::to_value(table.rows()).unwrap();
@@ -209,9 +209,9 @@ fn the_jobs_of_the_settings_make_a_plan_and_keep_their_short_names() {
 }
 
 /// Takes a claim, or says why not; as a driver is told.
-struct Told(Mutex<Vec<jobs::Claim>>);
+struct ClaimList(Mutex<Vec<jobs::Claim>>);
 
-impl jobs::Claims for Told {
+impl jobs::Claims for ClaimList {
     fn name(&self) -> &'static str {
         "test"
     }
@@ -237,7 +237,7 @@ fn while_another_engine_has_the_plan_nothing_is_started_here() {
     let settings = Settings {
         root: folder.path(),
         archive: None,
-        claims: vec![Box::new(Told(Mutex::new(said.collect())))],
+        claims: vec![Box::new(ClaimList(Mutex::new(said.collect())))],
         host: "here",
         before_look: None,
     };

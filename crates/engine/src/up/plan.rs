@@ -23,9 +23,9 @@ use crate::{
     error::Error,
     health::{ProtectionStatus, StreamMonitor},
     host::{instance::Instance, record::Event},
+    job_status::{JobDescription, JobRun, JobState, JobStatusFile},
     jobs::{Caller, Moment, OfDatabase, OfInstance, RunArchive, Shared, registry, short_name},
     keys::Keys,
-    standing::{Described, JobState, Ran, Standing},
 };
 
 /// Whose plan it is, and what its jobs need.
@@ -83,7 +83,7 @@ pub(crate) struct Plan {
     needed: Option<&'static str>,
     requested_at: Option<Instant>,
     /// What the file says.
-    written: Option<Standing>,
+    written: Option<JobStatusFile>,
 }
 
 impl Plan {
@@ -164,7 +164,7 @@ impl Plan {
 
     /// To health and metrics at once; into the file when it changed.
     fn tell(&mut self, host: &Host<'_>) {
-        let mut standing = Standing::default();
+        let mut standing = JobStatusFile::default();
         let (mut failing, mut figures) = (Vec::new(), Vec::new());
         for job in self.driver.status() {
             let name = short_name(&job.spec);
@@ -172,9 +172,12 @@ impl Plan {
             if let Some(who) = self.driver.elsewhere() {
                 state.waits_for = Some(format!("another engine runs the plan: {who}"));
             }
-            let failed = |ran: &&Ran| ran.succeeded == Some(false);
+            let failed = |ran: &&JobRun| ran.succeeded == Some(false);
             if let Some(last) = state.last.as_ref().filter(failed) {
-                failing.push(format!("the job {name} of the plan failed: {}", last.said));
+                failing.push(format!(
+                    "the job {name} of the plan failed: {}",
+                    last.summary
+                ));
             }
             figures.push(figures_of(&job));
             standing.set(name, state);
@@ -186,7 +189,7 @@ impl Plan {
             protected.clone()
         };
         host.monitor.set_protected(&protected);
-        if self.written.as_ref().map(Standing::without_next) == Some(standing.without_next()) {
+        if self.written.as_ref().map(JobStatusFile::without_next) == Some(standing.without_next()) {
             return;
         }
         match standing.write(&host.instance.plan_file()) {
@@ -215,7 +218,7 @@ impl Plan {
 
 /// As the status file has it.
 pub(crate) fn state_of(job: &JobStatus) -> JobState {
-    let (cannot, waits_for) = match &job.available {
+    let (unavailable_reason, waits_for) = match &job.available {
         Availability::Ready => (None, None),
         Availability::Unavailable(reason) => (Some(reason.clone()), None),
         Availability::Waiting(reason) => (None, Some(reason.clone())),
@@ -223,7 +226,7 @@ pub(crate) fn state_of(job: &JobStatus) -> JobState {
     let running = job
         .running
         .as_ref()
-        .map(|(record, _)| Ran::begun(record.started_at_micros));
+        .map(|(record, _)| JobRun::begun(record.started_at_micros));
     let recorded = job.last.as_ref().map(ran);
     // What somebody else did is newer than what is on record here; a failure that it made good is no news any more.
     let shown = job.shown.as_ref().and_then(shown);
@@ -242,37 +245,37 @@ pub(crate) fn state_of(job: &JobStatus) -> JobState {
         // What waits for its turn is due "now", again and again: no news.
         next_micros: job
             .next_micros
-            .filter(|_| cannot.is_none())
+            .filter(|_| unavailable_reason.is_none())
             .map(|next| next - next % 1_000_000),
-        cannot,
+        unavailable_reason,
         waits_for,
-        described: Some(Described::of(&job.spec)),
+        described: Some(JobDescription::of(&job.spec)),
         last: running.or(last),
     }
 }
 
-fn ran(record: &RunRecord) -> Ran {
+fn ran(record: &RunRecord) -> JobRun {
     let reason = record.reason.clone().unwrap_or_default();
-    let (succeeded, said) = match record.outcome {
+    let (succeeded, summary) = match record.outcome {
         Outcome::Succeeded => (Some(true), record.summary.clone()),
         // Told to end, or killed: nothing that failed.
         Outcome::Cancelled | Outcome::Interrupted => (None, reason),
         _ => (Some(false), reason),
     };
-    Ran {
+    JobRun {
         started_micros: record.started_at_micros,
         ended_micros: record.ended_at_micros,
         succeeded,
-        said,
+        summary,
     }
 }
 
-fn shown(history: &History) -> Option<Ran> {
-    Some(Ran {
+fn shown(history: &History) -> Option<JobRun> {
+    Some(JobRun {
         started_micros: history.started_micros?,
         ended_micros: history.ended_micros,
         succeeded: Some(!history.unsound),
-        said: history.summary.clone(),
+        summary: history.summary.clone(),
     })
 }
 

@@ -29,7 +29,7 @@ fn digest(bytes: &[u8]) -> String {
 
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Compacted {
+pub struct CompactionReport {
     pub months: usize,
     pub records: usize,
     /// Objects of months that are older than they are kept.
@@ -41,8 +41,12 @@ impl Records {
     ///
     /// # Errors
     /// The first trouble; nothing is deleted that is in no month which was read back.
-    pub fn compact(&self, archive: Option<&dyn Archive>, now_micros: i64) -> Result<Compacted> {
-        let mut done = Compacted::default();
+    pub fn compact(
+        &self,
+        archive: Option<&dyn Archive>,
+        now_micros: i64,
+    ) -> Result<CompactionReport> {
+        let mut done = CompactionReport::default();
         if archive.is_some() && !self.inner().met {
             return Ok(done);
         }

@@ -16,7 +16,7 @@ use crate::{
     record::RunRecord,
 };
 
-pub use compaction::Compacted;
+pub use compaction::CompactionReport;
 pub use files::OpenRun;
 use index::Index;
 pub use index::Statistics;

@@ -9,7 +9,7 @@ mod scheduler;
 use std::{fmt, str::FromStr, time::Duration};
 
 pub use calendar::{Calendar, Recurrence, Zone};
-pub use scheduler::{Cause, Covers, Due, Now, Passed, Past, Planned, Scheduler};
+pub use scheduler::{Cause, Covers, Due, MissedAppointments, Now, Past, ScheduledJob, Scheduler};
 
 const MINUTE: i64 = 60_000_000;
 const HOUR: i64 = 60 * MINUTE;

@@ -43,7 +43,7 @@ pub struct Past {
 
 /// One job as the scheduler sees it. Other jobs go by their place in the plan.
 #[derive(Clone, Debug)]
-pub struct Planned {
+pub struct ScheduledJob {
     pub trigger: Trigger,
     /// Runs after each of these.
     pub after: Vec<usize>,
@@ -101,7 +101,7 @@ pub struct Due {
 
 /// Appointments that nothing will be started for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Passed {
+pub struct MissedAppointments {
     pub job: usize,
     pub covers: Covers,
     pub reason: String,
@@ -118,7 +118,7 @@ struct Wish {
 
 #[derive(Clone, Debug)]
 struct State {
-    planned: Planned,
+    planned: ScheduledJob,
     last_start_micros: Option<i64>,
     settled_micros: Option<i64>,
     started_at: Option<Duration>,
@@ -137,7 +137,7 @@ struct State {
 }
 
 impl State {
-    fn new(planned: Planned, now: Now) -> Self {
+    fn new(planned: ScheduledJob, now: Now) -> Self {
         let past = planned.past;
         let follows = matches!(planned.trigger, Trigger::After(_) | Trigger::OnChange);
         let wish = Wish::new(now.wall_micros, Cause::After);
@@ -221,13 +221,13 @@ impl Wish {
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     states: Vec<State>,
-    passed: Vec<Passed>,
+    passed: Vec<MissedAppointments>,
 }
 
 impl Scheduler {
     /// Nothing is due within the first minute.
     #[must_use]
-    pub fn new(now: Now, plan: Vec<Planned>) -> Self {
+    pub fn new(now: Now, plan: Vec<ScheduledJob>) -> Self {
         let states = plan.into_iter().map(|planned| State::new(planned, now));
         Self {
             states: states.collect(),
@@ -312,7 +312,7 @@ impl Scheduler {
         if let Some(ago) = state.started_at.map(since).filter(|ago| *ago < half) {
             // By the steady clock it ran just now: the wall clock was set. This appointment counts as kept.
             state.settled_micros = Some(covers.last_micros);
-            self.passed.push(Passed {
+            self.passed.push(MissedAppointments {
                 job,
                 covers,
                 reason: format!(
@@ -350,7 +350,7 @@ impl Scheduler {
             state.settled_micros = Some(started);
             if let Some(covers) = covers {
                 let reason = "another job that ran covers it".to_owned();
-                self.passed.push(Passed {
+                self.passed.push(MissedAppointments {
                     job,
                     covers,
                     reason,
@@ -403,7 +403,7 @@ impl Scheduler {
             }
             (Some(reason), Some(covers)) => {
                 let reason = format!("its run failed, and {reason}");
-                self.passed.push(Passed {
+                self.passed.push(MissedAppointments {
                     job,
                     covers,
                     reason,
@@ -436,7 +436,7 @@ impl Scheduler {
                 && let Some(covers) = state.wish.take().and_then(|wish| wish.covers)
             {
                 let reason = "another job that ran covers it".to_owned();
-                self.passed.push(Passed {
+                self.passed.push(MissedAppointments {
                     job,
                     covers,
                     reason,
@@ -515,7 +515,7 @@ impl Scheduler {
         state.follow_clock(now.wall_micros);
         if let Some(covers) = state.drop_all(now.wall_micros) {
             let reason = reason.to_owned();
-            self.passed.push(Passed {
+            self.passed.push(MissedAppointments {
                 job,
                 covers,
                 reason,
@@ -545,7 +545,7 @@ impl Scheduler {
             (None, None) => return,
         };
         let reason = reason.to_owned();
-        self.passed.push(Passed {
+        self.passed.push(MissedAppointments {
             job,
             covers,
             reason,
@@ -555,7 +555,7 @@ impl Scheduler {
     /// Tells of appointments that were missed before.
     pub fn pass(&mut self, job: usize, covers: Covers, reason: &str) {
         let reason = reason.to_owned();
-        self.passed.push(Passed {
+        self.passed.push(MissedAppointments {
             job,
             covers,
             reason,
@@ -563,7 +563,7 @@ impl Scheduler {
     }
 
     /// What was passed over since this was last asked.
-    pub fn take_passed(&mut self) -> Vec<Passed> {
+    pub fn take_passed(&mut self) -> Vec<MissedAppointments> {
         std::mem::take(&mut self.passed)
     }
 

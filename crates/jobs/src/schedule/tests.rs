@@ -40,9 +40,9 @@ impl Job {
         self.lane() == other.lane()
     }
 
-    fn planned(self, past: Past) -> Planned {
+    fn planned(self, past: Past) -> ScheduledJob {
         let places = |jobs: &[Job]| jobs.iter().map(|job| *job as usize).collect();
-        Planned {
+        ScheduledJob {
             trigger: cadence(self),
             after: match self {
                 Job::Expire => places(&[Job::Full]),

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jobs::{
-    End, Job, JobSpec, Known, Outcome, PlanState, Planner, Registry, RunRecord, RunReport,
+    End, Job, JobHistory, JobSpec, Outcome, PlanState, Planner, Registry, RunRecord, RunReport,
     schedule::{Cause, Now, Trigger},
 };
 
@@ -199,7 +199,7 @@ impl World {
             let mut records: Vec<&RunRecord> = own.local.iter().collect();
             records.retain(|record| record.job == job);
             records.sort_by(|a, b| a.run_id.cmp(&b.run_id));
-            Known::of(records.into_iter(), now.wall_micros)
+            JobHistory::of(records.into_iter(), now.wall_micros)
         };
         let planner = Planner::new(registry, &mut own.state, known, &[], now, id.clone());
         own.process = Some(Process {
@@ -390,7 +390,7 @@ impl World {
                 true => state.resume(name, now),
                 false => state.pause(
                     name,
-                    jobs::Paused {
+                    jobs::Pause {
                         since_micros: now,
                         by: "test".to_owned(),
                         reason: String::new(),

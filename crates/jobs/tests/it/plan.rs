@@ -7,8 +7,8 @@ use std::{
 };
 
 use jobs::{
-    Deadline, Driver, Ended, Job, JobSpec, OneRun, Outcome, Paused, Records, Registry, Requested,
-    RunContext, RunRecord, RunReport, Settings, StateFile, schedule::Cause,
+    Deadline, Driver, FinishedRun, Job, JobSpec, OneRun, Outcome, Pause, Records, Registry,
+    RunContext, RunRecord, RunReport, RunRequest, Settings, StateFile, schedule::Cause,
 };
 
 use crate::tasks::{Does, Task, done, spec};
@@ -47,7 +47,7 @@ fn run_by_hand(folder: &Path, jobs: Vec<Arc<dyn Job>>, name: &str) -> jobs::Resu
 }
 
 /// Turns until that many runs have ended.
-fn ended(driver: &mut Driver, runs: usize) -> Vec<Ended> {
+fn ended(driver: &mut Driver, runs: usize) -> Vec<FinishedRun> {
     let (mut ended, began) = (Vec::new(), Instant::now());
     while ended.len() < runs {
         assert!(began.elapsed() < Duration::from_secs(60), "{ended:?}");
@@ -129,7 +129,7 @@ fn another_process_asks_for_a_run_through_the_file_of_the_plan() {
     let folder = tempfile::tempdir().unwrap();
     let mut plan = driver(folder.path(), vec![task("a.b", "off", done)]);
     let file = StateFile::at(&folder.path().join("jobs.json"));
-    let requested = Requested {
+    let requested = RunRequest {
         at_micros: 1,
         by: "an operator".to_owned(),
     };
@@ -211,7 +211,7 @@ fn a_stop_ends_what_runs_and_a_deadline_too() {
 fn a_pause_is_kept_over_a_start_and_ends_where_somebody_ends_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = StateFile::at(&folder.path().join("jobs.json"));
-    let paused = Paused {
+    let paused = Pause {
         since_micros: 1,
         by: "an operator".to_owned(),
         reason: "the disk is full".to_owned(),

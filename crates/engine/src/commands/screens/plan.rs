@@ -1,7 +1,7 @@
 use super::*;
 use crate::commands::screens::{NOW, at, backups, micros, readable};
 
-pub(crate) fn standing() -> Standing {
+pub(crate) fn standing() -> JobStatusFile {
     let standing = serde_json::json!({ "jobs": {
         "full": { "last": { "started_micros": at("01:30"), "ended_micros": at("01:34"), "succeeded": true,
             "said": "20260401T013000Z-0a1b2c3d" } },
@@ -36,7 +36,7 @@ fn the_table_of_jobs() {
     insta::assert_snapshot!("job_list", readable(job_table(&rows, micros(NOW))));
     let stopped = Jobs {
         is_kept: false,
-        standing: Standing::default(),
+        standing: JobStatusFile::default(),
         ..jobs(&config, &backups)
     };
     insta::assert_snapshot!(
@@ -45,7 +45,7 @@ fn the_table_of_jobs() {
     );
     let paused = Jobs {
         paused: &|name| {
-            (name == "database.full").then(|| Paused {
+            (name == "database.full").then(|| Pause {
                 since_micros: at("10:00"),
                 by: "ada".to_owned(),
                 reason: "the disk is full".to_owned(),

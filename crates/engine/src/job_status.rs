@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{error::Error, host::instance::write_whole, jobs::short_name};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Standing {
+pub(crate) struct JobStatusFile {
     jobs: BTreeMap<String, JobState>,
 }
 
@@ -20,20 +20,21 @@ pub(crate) struct JobState {
     /// As the engine that runs has it, whichever file its settings came from.
     pub(crate) schedule: Option<String>,
     /// Why it cannot be done on this host.
-    pub(crate) cannot: Option<String>,
-    pub(crate) last: Option<Ran>,
+    #[serde(rename = "cannot")]
+    pub(crate) unavailable_reason: Option<String>,
+    pub(crate) last: Option<JobRun>,
     pub(crate) next_micros: Option<i64>,
     /// What it waits for, where that is more than its time.
     pub(crate) waits_for: Option<String>,
     /// What it is, as the engine that runs has it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) described: Option<Described>,
+    pub(crate) described: Option<JobDescription>,
 }
 
 /// A job for commands that only read of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Described {
+pub(crate) struct JobDescription {
     pub(crate) name: String,
     /// As settings, this file and metrics call it.
     pub(crate) short: String,
@@ -46,7 +47,7 @@ pub(crate) struct Described {
     pub(crate) verification: String,
 }
 
-impl Described {
+impl JobDescription {
     pub(crate) fn of(spec: &JobSpec) -> Self {
         Self {
             name: spec.name.clone(),
@@ -63,26 +64,27 @@ impl Described {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Ran {
+pub(crate) struct JobRun {
     pub(crate) started_micros: i64,
     pub(crate) ended_micros: Option<i64>,
     pub(crate) succeeded: Option<bool>,
     /// The backup's id, figures, or what went wrong.
-    pub(crate) said: String,
+    #[serde(rename = "said")]
+    pub(crate) summary: String,
 }
 
-impl Ran {
+impl JobRun {
     pub(crate) fn begun(started_micros: i64) -> Self {
         Self {
             started_micros,
             ended_micros: None,
             succeeded: None,
-            said: String::new(),
+            summary: String::new(),
         }
     }
 }
 
-impl Standing {
+impl JobStatusFile {
     /// Nothing when there is none, or none that can be understood.
     pub(crate) fn read(path: &Path) -> Self {
         let text = std::fs::read(path).unwrap_or_default();
@@ -105,7 +107,7 @@ impl Standing {
     }
 
     /// In the order of their short names.
-    pub(crate) fn described(&self) -> impl Iterator<Item = &Described> {
+    pub(crate) fn described(&self) -> impl Iterator<Item = &JobDescription> {
         let states = self.jobs.values();
         states.filter_map(|state| state.described.as_ref())
     }
