@@ -216,7 +216,7 @@ impl Copier {
                 Ok(_) => PAUSE,
                 Err(_) => RETRY_MAX.min(pause * 2),
             };
-            self.tell(ended);
+            self.publish_status(ended);
             self.stop.pause(pause);
         }
     }
@@ -263,7 +263,7 @@ impl Copier {
         Ok(())
     }
 
-    fn tell(&self, ended: Result<Round, Error>) {
+    fn publish_status(&self, ended: Result<Round, Error>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let standing = told.entry(self.name.clone()).or_default();
         standing.repository = self.replica.path.to_string();

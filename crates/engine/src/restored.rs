@@ -81,7 +81,7 @@ pub(crate) enum Stage {
 }
 
 /// Brings a database back into an empty or new folder. When this returns, PostgreSQL starts on the folder like on any other.
-pub(crate) fn bring_back(
+pub(crate) fn restore_and_replay(
     source: &Source<'_>,
     target: Target,
     to: &Path,

@@ -195,7 +195,7 @@ impl Services {
         let writer = local.as_ref().map(|local| local.writer.clone());
         background.extend([
             tokio::spawn(Arc::clone(&refresher).run()),
-            tokio::spawn(keep_house(cache)),
+            tokio::spawn(renew_cache(cache)),
             tokio::spawn(prepare(
                 configured,
                 writer.clone(),
@@ -515,7 +515,7 @@ async fn ask_feeds(
 }
 
 /// Small things that have to happen now and then.
-async fn keep_house(cache: Arc<Cache>) {
+async fn renew_cache(cache: Arc<Cache>) {
     let mut every = tokio::time::interval(HOUSE_EVERY);
     loop {
         every.tick().await;

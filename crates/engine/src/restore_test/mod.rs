@@ -70,8 +70,7 @@ impl RestoreTester {
         let began = Instant::now();
         let mut record = RestoreTestReport::begin(backup);
         let target = target(backup, &backups);
-        let came =
-            self.try_to_bring_back(backup, target, &scratch, steps, &mut record, &mut claim)?;
+        let came = self.try_to_restore(backup, target, &scratch, steps, &mut record, &mut claim)?;
         if let Some(recovered) = came {
             self.examine(&scratch, &recovered, &outside, steps, &mut record)?;
         }
@@ -85,7 +84,7 @@ impl RestoreTester {
     }
 
     /// Restores and replays. `None`: it failed, and that is the verdict.
-    fn try_to_bring_back(
+    fn try_to_restore(
         &self,
         backup: &BackupSummary,
         target: Target,

@@ -95,7 +95,7 @@ impl RestoreTester {
     ) -> Result<ReplayedLog, Error> {
         let is_of_backup = target != Target::latest();
         let mut record = RestoreTestReport::begin(backup);
-        let came = self.try_to_bring_back(backup, target, scratch, steps, &mut record, claim)?;
+        let came = self.try_to_restore(backup, target, scratch, steps, &mut record, claim)?;
         let Some((plan, recovered)) = came else {
             let failed = record
                 .checks

@@ -189,9 +189,9 @@ impl Protection {
         let Some(cluster) = &mut self.cluster else {
             return;
         };
-        cluster.look_after_keys(&self.monitor, instance);
-        cluster.look_after_signing(instance, services);
-        match cluster.look(&self.monitor) {
+        cluster.check_keys(&self.monitor, instance);
+        cluster.check_signing(instance, services);
+        match cluster.poll(&self.monitor) {
             Ok(problem) => self.monitor.set_problem(problem),
             Err(error) => {
                 tracing::debug!(%error, "the state of the WAL stream could not be read");
@@ -199,7 +199,7 @@ impl Protection {
                     .set_problem(Some(format!("the slot cannot be looked at: {error}")));
             }
         }
-        cluster.keep_to_the_plan(&self.monitor, runtime, instance);
+        cluster.run_due_jobs(&self.monitor, runtime, instance);
     }
 
     pub(super) fn stop(self) {
@@ -220,7 +220,7 @@ impl Protection {
 
 impl ProtectedCluster {
     /// As in `bre up`: the key may be replaced while we run.
-    fn look_after_keys(&mut self, monitor: &StreamMonitor, instance: &Instance) {
+    fn check_keys(&mut self, monitor: &StreamMonitor, instance: &Instance) {
         match self.own.keys.take_new_recipient() {
             Ok(false) => {}
             Ok(true) => {
@@ -236,7 +236,7 @@ impl ProtectedCluster {
         monitor.set_key_warning(self.own.keys.age().ok().and_then(|age| age.warning));
     }
 
-    fn look_after_signing(&mut self, instance: &Instance, services: &services::Running) {
+    fn check_signing(&mut self, instance: &Instance, services: &services::Running) {
         let taken = self.own.keys.take_new_signing_key().and_then(|new| {
             let trusted = keys::trusted(&instance.keys(), &self.own.repository);
             new.then_some(trusted).transpose()
@@ -252,7 +252,7 @@ impl ProtectedCluster {
     }
 
     /// What an operator should look at, if anything.
-    fn look(&mut self, monitor: &StreamMonitor) -> Result<Option<String>, Error> {
+    fn poll(&mut self, monitor: &StreamMonitor) -> Result<Option<String>, Error> {
         let slot = slot_status(&self.connect, SLOT)?;
         monitor.set_slot(slot.as_ref());
         let strict = self.strict && is_strict(&self.connect, SLOT)?;
@@ -284,12 +284,7 @@ impl ProtectedCluster {
     }
 
     /// The jobs of the plan, as in `bre up`.
-    fn keep_to_the_plan(
-        &mut self,
-        monitor: &StreamMonitor,
-        runtime: &Runtime,
-        instance: &Instance,
-    ) {
+    fn run_due_jobs(&mut self, monitor: &StreamMonitor, runtime: &Runtime, instance: &Instance) {
         let host = Host {
             instance,
             repository: &self.own.repository,

@@ -116,7 +116,7 @@ pub(crate) fn run(
                 again.failed(std::time::Instant::now())
             }
         };
-        runner.tell();
+        runner.publish_status();
         // Where it was deleted, nobody would find who keeps the spare.
         if !control_socket(instance).exists() {
             tracing::warn!("the spare's socket was deleted; making it again");
@@ -188,7 +188,7 @@ impl StandbyRunner {
     }
 
     /// A line whenever it stands differently.
-    fn tell(&mut self) {
+    fn publish_status(&mut self) {
         let status = self.standby.watch().status();
         if self.shown == Some(status.phase) {
             return;

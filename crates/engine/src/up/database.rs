@@ -16,7 +16,7 @@ use crate::{
     anchors::AnchorFile,
     error::Error,
     host::progress::Steps,
-    restored::{Source, Stage, bring_back},
+    restored::{Source, Stage, restore_and_replay},
 };
 
 /// Below the instance's folder: a restore that has not come to its end.
@@ -124,7 +124,8 @@ fn restore(supervisor: &Supervisor, private: &RecipientPrivate) -> Result<(), Er
             Stage::FilesRestored => Step::FilesRestored,
         });
     };
-    let outcome = match bring_back(&source, Target::latest(), &unfinished, &steps, &passed) {
+    let outcome = match restore_and_replay(&source, Target::latest(), &unfinished, &steps, &passed)
+    {
         // Trying the same again would fail the same way.
         Err(Error::Recovery(recovery::Error::BrokenWal {
             timeline,
@@ -136,7 +137,7 @@ fn restore(supervisor: &Supervisor, private: &RecipientPrivate) -> Result<(), Er
             tracing::error!(timeline, %at, %goes_on_to, "the repository holds bytes that are no WAL; restoring what comes before them");
             postgres_physical::server::remove_tree(&unfinished)?;
             let whole = Target::lsn(last_record).on_timeline(timeline);
-            bring_back(&source, whole, &unfinished, &steps, &passed)?
+            restore_and_replay(&source, whole, &unfinished, &steps, &passed)?
         }
         outcome => outcome?,
     };

@@ -114,7 +114,7 @@ impl Plan {
             requested_at: None,
             written: None,
         };
-        plan.tell(host);
+        plan.publish_status(host);
         Ok(plan)
     }
 
@@ -132,7 +132,7 @@ impl Plan {
             }
         }
         self.shared.events().send(host.runtime, host.instance);
-        self.tell(host);
+        self.publish_status(host);
         a_backup_ended
     }
 
@@ -163,7 +163,7 @@ impl Plan {
     }
 
     /// To health and metrics at once; into the file when it changed.
-    fn tell(&mut self, host: &Host<'_>) {
+    fn publish_status(&mut self, host: &Host<'_>) {
         let mut standing = JobStatusFile::default();
         let (mut failing, mut figures) = (Vec::new(), Vec::new());
         for job in self.driver.status() {

@@ -66,7 +66,7 @@ impl Supervisor {
 
     /// The repository's key may be replaced while the engine runs. A stream that ends writes all that it received, the slot keeps the
     /// rest, and the next one goes on from there with a data key sealed to the new recipient.
-    pub(super) fn look_after_keys(&mut self) {
+    pub(super) fn check_keys(&mut self) {
         match self.keys.take_new_recipient() {
             Ok(false) => {}
             Ok(true) => {
@@ -143,7 +143,7 @@ impl Supervisor {
     }
 
     /// Once a second: how much WAL waits, whether strict mode can come on, whether a hole demands a new backup.
-    pub(super) fn look_after_stream(&mut self) -> Result<(), Error> {
+    pub(super) fn check_stream(&mut self) -> Result<(), Error> {
         if !self.postgres.is_running() {
             return Ok(());
         }
@@ -153,7 +153,7 @@ impl Supervisor {
             .during(move |_| slot_status(&connect, SLOT))??;
         self.stream.set_slot(slot.as_ref());
         self.keep_strict_mode()?;
-        self.keep_to_the_plan();
+        self.run_due_jobs();
         let hole = self
             .streamer
             .as_ref()
@@ -234,7 +234,7 @@ impl Supervisor {
     }
 
     /// The jobs of the plan: what ended, what is due.
-    fn keep_to_the_plan(&mut self) {
+    fn run_due_jobs(&mut self) {
         let host = Host {
             instance: &self.instance,
             repository: &self.repository,

@@ -40,7 +40,7 @@ impl Supervisor {
         match brought.map_err(|error| self.cause(error)) {
             Err(Error::Lost(lost)) => {
                 tracing::error!(%lost, "lost again while it was brought up");
-                self.bring_back();
+                self.recover();
                 Ok(())
             }
             other => other,
@@ -48,12 +48,12 @@ impl Supervisor {
     }
 
     /// Tries until the database is back or the engine is told to stop. Rates are answered meanwhile.
-    pub(super) fn bring_back(&mut self) {
+    pub(super) fn recover(&mut self) {
         let mut retry = RETRY_FIRST;
         // The first of several losses is met at once; a server that ends again and again is given more and more time.
         let mut again = Duration::ZERO;
         while !self.is_stopping() {
-            match self.try_to_bring_back().map_err(|error| self.cause(error)) {
+            match self.try_to_recover().map_err(|error| self.cause(error)) {
                 Ok(()) => {
                     self.stream.set_problem(None);
                     return;
@@ -100,7 +100,7 @@ impl Supervisor {
         });
     }
 
-    fn try_to_bring_back(&mut self) -> Result<(), Error> {
+    fn try_to_recover(&mut self) -> Result<(), Error> {
         if let Some(services) = &self.services {
             self.runtime.block_on(services.pause_writer());
         }

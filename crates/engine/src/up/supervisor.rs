@@ -184,7 +184,7 @@ impl Supervisor {
         match self.wait_for_writer(recovery.as_ref()) {
             Err(Error::Lost(lost)) => {
                 tracing::error!(%lost, "lost again while the services started");
-                self.bring_back();
+                self.recover();
                 Ok(())
             }
             other => other,
@@ -314,19 +314,19 @@ impl Supervisor {
         while !self.is_stopping() {
             if let Some(lost) = self.postgres.lost_within(LOOK) {
                 tracing::error!(%lost, "the database is lost");
-                self.bring_back();
+                self.recover();
             }
             if let (Some(reloader), Some(services)) = (&mut self.reloader, &self.services) {
                 reloader.act(&self.runtime, services);
             }
             if next_look <= Instant::now() {
-                self.keep_house();
+                self.tick();
                 next_look = Instant::now() + HOUSEKEEPING;
             }
         }
     }
 
-    fn keep_house(&mut self) {
+    fn tick(&mut self) {
         if let Some(redis) = &mut self.redis {
             redis.keep_running();
         }
@@ -334,8 +334,8 @@ impl Supervisor {
         if let Err(error) = self.keep_reachable() {
             tracing::warn!(%error, "commands cannot find the engine");
         }
-        self.look_after_keys();
-        if let Err(error) = self.look_after_stream() {
+        self.check_keys();
+        if let Err(error) = self.check_stream() {
             tracing::warn!(%error, "the state of the WAL stream could not be read");
         }
     }

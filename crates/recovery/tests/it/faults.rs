@@ -260,7 +260,9 @@ fn bytes_that_are_no_wal_end_what_can_be_restored_and_are_named() {
     }
     writer.finish().unwrap();
 
-    let error = world.bring_back(Target::latest(), "latest").unwrap_err();
+    let error = world
+        .restore_and_replay(Target::latest(), "latest")
+        .unwrap_err();
     let Error::BrokenWal {
         timeline,
         last_record,
@@ -272,7 +274,7 @@ fn bytes_that_are_no_wal_end_what_can_be_restored_and_are_named() {
     assert!((held.durable_lsn..zeros).contains(last_record), "{error}");
     assert!(error.to_string().contains("--lsn"), "{error}");
     let whole = Target::lsn(*last_record).on_timeline(*timeline);
-    world.bring_back(whole, "whole").unwrap();
+    world.restore_and_replay(whole, "whole").unwrap();
     let restored = world.start("whole");
     assert_eq!(restored.value("SELECT count(*) FROM t WHERE n = 1"), "1");
 }

@@ -182,7 +182,7 @@ fn story(source: SourceChoice, checksums: bool) {
     let expected = TABLES.map(|table| contents(&connect, table));
     let plan = world.plan(Target::latest()).unwrap();
     assert_eq!(plan.backup.id, last.id);
-    world.bring_back(Target::latest(), "back").unwrap();
+    world.restore_and_replay(Target::latest(), "back").unwrap();
     let back = world.start("back");
     for (table, expected) in TABLES.iter().zip(expected) {
         assert_eq!(contents(&back.connect, table), expected, "{table}");

@@ -115,7 +115,7 @@ impl World {
     }
 
     /// Plan, restore and recover into a folder of this name.
-    fn bring_back(&self, target: Target, name: &str) -> recovery::Result<Recovered> {
+    fn restore_and_replay(&self, target: Target, name: &str) -> recovery::Result<Recovered> {
         let plan = self.plan(target)?;
         let to = self.folder(name);
         let options = RestoreOptions::new(self.postgres.os_user().clone());

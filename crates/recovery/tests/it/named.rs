@@ -339,7 +339,7 @@ fn each_is_what_a_full_one_would_be() {
             wait_durable(&streamer, &connect);
             let name = format!("back{round}");
             assert_eq!(world.plan(Target::latest()).unwrap().backup.id, taken.id);
-            world.bring_back(Target::latest(), &name).unwrap();
+            world.restore_and_replay(Target::latest(), &name).unwrap();
             let back = world.start(&name);
             assert_eq!(contents(&back.connect), expected);
             look_closely(&world, back, &name);
@@ -406,7 +406,7 @@ fn what_the_server_does_not_name() {
     assert_eq!(third.damaged, []);
     let expected = contents(&connect);
     wait_durable(&streamer, &connect);
-    world.bring_back(Target::latest(), "back").unwrap();
+    world.restore_and_replay(Target::latest(), "back").unwrap();
     let back = world.start("back");
     assert_eq!(contents(&back.connect), expected);
     look_closely(&world, back, "back");

@@ -118,7 +118,7 @@ fn what_expiry_leaves_restores_to_any_moment_of_the_window() {
     let lot = usize::try_from(now_micros(&source) % 2).unwrap();
     for (n, (at, rows)) in [&marks[2 + lot], &marks[4 + lot]].into_iter().enumerate() {
         let name = format!("back{n}");
-        let recovered = world.bring_back(Target::time(*at), &name);
+        let recovered = world.restore_and_replay(Target::time(*at), &name);
         recovered.unwrap_or_else(|error| panic!("lot {lot}, moment {n}: {error}"));
         let cluster = world.start(&name);
         assert_eq!(&cluster.value("SELECT count(*) FROM t"), rows, "lot {lot}");

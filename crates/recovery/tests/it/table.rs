@@ -128,7 +128,9 @@ fn an_emptied_table_comes_back_under_load_and_every_other_case_is_handled_or_ref
         let (place, rows) = before.split_once(' ').unwrap();
         let rows: u64 = rows.parse().unwrap();
         wait_durable(&streamer, &source);
-        world.bring_back(Target::lsn(lsn(place)), "then").unwrap();
+        world
+            .restore_and_replay(Target::lsn(lsn(place)), "then")
+            .unwrap();
         let beside = Beside {
             world: &world,
             then: world.start("then"),

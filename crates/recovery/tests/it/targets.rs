@@ -96,7 +96,9 @@ fn everything_comes_back() {
     std::fs::remove_dir_all(world.postgres.data_dir()).unwrap();
 
     // Everything.
-    let latest = world.bring_back(Target::latest(), "latest").unwrap();
+    let latest = world
+        .restore_and_replay(Target::latest(), "latest")
+        .unwrap();
     assert_eq!((latest.timeline, latest.parent_timeline), (2, 1));
     let cluster = world.start("latest");
     let second_stream = world.stream(cluster.connect.clone());
@@ -127,7 +129,7 @@ fn everything_comes_back() {
         ("name", Target::name("before the rest"), "2100"),
         ("xid", Target::xid(xid), "2100"),
     ] {
-        let recovered = world.bring_back(target, name).unwrap();
+        let recovered = world.restore_and_replay(target, name).unwrap();
         assert!(recovered.timeline > 2, "{name}: {recovered:?}");
         assert_eq!(world.start(name).value(COUNT), rows, "{name}");
     }
@@ -300,14 +302,16 @@ fn second_life(world: &World, cluster: &Restarted, streamer: Streamer, first_tim
     wait_durable(&streamer, &cluster.connect);
     streamer.stop();
 
-    let recovered = world.bring_back(Target::latest(), "second").unwrap();
+    let recovered = world
+        .restore_and_replay(Target::latest(), "second")
+        .unwrap();
     assert_eq!(recovered.parent_timeline, 2);
     let second = world.start("second");
     assert_eq!(second.value(COUNT), "9101");
     pg_amcheck(world, &second);
 
     let recovered = world
-        .bring_back(Target::time(first_time), "before")
+        .restore_and_replay(Target::time(first_time), "before")
         .unwrap();
     assert_eq!(recovered.parent_timeline, 1);
     assert_eq!(world.start("before").value(COUNT), "2100");

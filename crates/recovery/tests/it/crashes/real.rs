@@ -119,7 +119,7 @@ impl Real {
 
     fn check(&self, when: &str) {
         let words = self.disk.last_words();
-        let recovered = self.world.bring_back(Target::latest(), "restored");
+        let recovered = self.world.restore_and_replay(Target::latest(), "restored");
         recovered.unwrap_or_else(|error| panic!("{when}, stopped at {words}: {error}"));
         let restored = self.world.start("restored");
         let found = restored.value("SELECT count(*) || ' ' || coalesce(max(number), 0) FROM rows");

@@ -52,7 +52,7 @@ fn comes_back(world: &World, source: SourceChoice, names: &[&str], to: &str) {
     let before = answers(&connect, names);
     wait_durable(&streamer, &connect);
     drop(streamer);
-    world.bring_back(Target::latest(), to).unwrap();
+    world.restore_and_replay(Target::latest(), to).unwrap();
     let restarted = world.start(to);
     assert_eq!(answers(&restarted.connect, names), before);
 }
@@ -176,7 +176,7 @@ fn an_idle_standby_is_a_source() {
         eprintln!("{source:?}: {:?}", outcome.state);
         assert_eq!(outcome.state, repository::backup::BackupState::Complete);
         drop(streamer);
-        world.bring_back(Target::latest(), to).unwrap();
+        world.restore_and_replay(Target::latest(), to).unwrap();
         assert_eq!(world.start(to).value("SELECT n FROM kept"), "7");
     }
     standby.stop(StopMode::Fast, PATIENCE).unwrap();

@@ -155,7 +155,7 @@ impl Task {
         let nothing_sent = sealed.is_empty();
         let (certain, ended) = match (nothing_sent, &outcome) {
             (true, CommitOutcome::Committed { .. }) => (Ok(()), Ok(())),
-            _ => self.settle(open, before, &Commit::of(&sealed), outcome),
+            _ => self.finish_commit(open, before, &Commit::of(&sealed), outcome),
         };
         told.reverse();
         for work in works {

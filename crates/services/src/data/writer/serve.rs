@@ -92,7 +92,7 @@ impl Task {
                 () = open.session.closed() => return SessionEnd::Lost("the server closed the connection".to_owned()),
                 reason = found_damaged(&mut damage) => return SessionEnd::Damaged(reason),
                 () = tokio::time::sleep_until(look_due) => {
-                    if let Err(ended) = self.look(&mut open).await {
+                    if let Err(ended) = self.check_guard(&mut open).await {
                         return ended;
                     }
                     look_due = Instant::now() + look_every;
@@ -120,7 +120,7 @@ impl Task {
     }
 
     /// Whether all that was written is still there.
-    async fn look(&mut self, open: &mut LogSession) -> Result<(), SessionEnd> {
+    async fn check_guard(&mut self, open: &mut LogSession) -> Result<(), SessionEnd> {
         let heads = self.config.heads.verified();
         let looked = open.guard.look(&open.session.client, &open.chain, &heads);
         let looked = tokio::select! {
@@ -213,7 +213,7 @@ impl Task {
         metrics::histogram!("bre_commit_seconds").record(began.elapsed().as_secs_f64());
         metrics::counter!("bre_commits_total").increment(1);
         metrics::counter!("bre_entries_total").increment(commit.placed.len() as u64);
-        let (certain, ended) = self.settle(open, before, commit, outcome);
+        let (certain, ended) = self.finish_commit(open, before, commit, outcome);
         commit.reply(replies, &certain);
         ended
     }
@@ -260,7 +260,7 @@ impl Task {
         };
         let reopens = matches!(change, Change::LocatesReopened { .. });
         let commit = Commit::of(&sealed);
-        let (certain, ended) = self.settle(open, before, &commit, ran);
+        let (certain, ended) = self.finish_commit(open, before, &commit, ran);
         commit.reply(vec![reply], &certain);
         if reopens && ended.is_ok() {
             self.closed.send_replace(None);
@@ -269,7 +269,7 @@ impl Task {
     }
 
     /// Keeps in mind what became of a commit. What is certain of its entries, and whether writing continues.
-    pub(super) fn settle(
+    pub(super) fn finish_commit(
         &mut self,
         open: &mut LogSession,
         before: audit::Chain,
