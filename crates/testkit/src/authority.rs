@@ -55,7 +55,7 @@ pub struct Authority {
 
 /// A certificate and its key, PEM.
 #[derive(Debug, Clone)]
-pub struct Issued {
+pub struct IssuedCertificate {
     pub certificate: String,
     pub key: String,
 }
@@ -81,21 +81,21 @@ impl Authority {
     }
 
     /// For a server of these names or addresses.
-    pub fn server(&self, names: &[&str]) -> Issued {
+    pub fn server(&self, names: &[&str]) -> IssuedCertificate {
         self.issue(names, "server", false)
     }
 
     /// One whose time has been over for long, whatever the clock says.
-    pub fn expired(&self, names: &[&str]) -> Issued {
+    pub fn expired(&self, names: &[&str]) -> IssuedCertificate {
         self.issue(names, "server", true)
     }
 
     /// For a client that is to be known by this name.
-    pub fn client(&self, name: &str) -> Issued {
+    pub fn client(&self, name: &str) -> IssuedCertificate {
         self.issue(&[], name, false)
     }
 
-    fn issue(&self, names: &[&str], common_name: &str, expired: bool) -> Issued {
+    fn issue(&self, names: &[&str], common_name: &str, expired: bool) -> IssuedCertificate {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = CertificateParams::new(names).expect("names");
         parameters
@@ -106,7 +106,7 @@ impl Authority {
         }
         let key = self.kind.key();
         let certificate = parameters.signed_by(&key, &self.issuer).expect("signed");
-        Issued {
+        IssuedCertificate {
             certificate: certificate.pem(),
             key: key_pem(self.kind, &key),
         }

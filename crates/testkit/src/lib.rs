@@ -19,7 +19,7 @@ mod skipping;
 mod template;
 mod waiting;
 
-pub use authority::{Authority, Issued, KeyKind, base64};
+pub use authority::{Authority, IssuedCertificate, KeyKind, base64};
 pub use kms::{moto_kms, moto_kms_key};
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};

@@ -249,7 +249,7 @@ impl TestPostgres {
     }
 
     /// Speaks TLS with this certificate from now on; an authority is one that may sign clients' certificates.
-    pub fn show(&self, issued: &crate::Issued, clients: Option<&crate::Authority>) {
+    pub fn show(&self, issued: &crate::IssuedCertificate, clients: Option<&crate::Authority>) {
         let write = |name: &str, text: &str| {
             write_cluster_file(&self.data_dir(), name, text, &self.user).expect("a file for TLS");
         };

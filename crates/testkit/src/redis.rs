@@ -22,7 +22,7 @@ impl TestRedis {
 
     /// Its port speaks TLS alone; with `clients`, to those that show a certificate of the authority.
     pub fn secured(
-        issued: &crate::Issued,
+        issued: &crate::IssuedCertificate,
         authority: &crate::Authority,
         clients: bool,
     ) -> TestRedis {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     DrillError,
-    ledger::{Outcome, Record, now_micros},
+    ledger::{RequestOutcome, RequestRecord, now_micros},
 };
 
 const TICKERS: [&str; 8] = ["AAPL", "MSFT", "GOOGL", "TSLA", "JPM", "NFLX", "GME", "AMC"];
@@ -100,7 +100,7 @@ impl Client {
             .send()
             .await;
         let outcome = outcome_of(sent).await;
-        let record = Record {
+        let record = RequestRecord {
             request_id,
             sent_at_micros,
             ended_at_micros: now_micros(),
@@ -109,38 +109,38 @@ impl Client {
         record
             .append(ledger)
             .map_err(DrillError::file("cannot write the ledger", &self.ledger))?;
-        if matches!(record.outcome, Outcome::Refused { .. }) {
+        if matches!(record.outcome, RequestOutcome::Refused { .. }) {
             tokio::time::sleep(REFUSED_PAUSE).await;
         }
         Ok(())
     }
 }
 
-async fn outcome_of(sent: reqwest::Result<reqwest::Response>) -> Outcome {
+async fn outcome_of(sent: reqwest::Result<reqwest::Response>) -> RequestOutcome {
     let response = match sent {
         Ok(response) => response,
-        Err(error) if error.is_connect() => return Outcome::Refused { status: 0 },
-        Err(_) => return Outcome::InDoubt,
+        Err(error) if error.is_connect() => return RequestOutcome::Refused { status: 0 },
+        Err(_) => return RequestOutcome::InDoubt,
     };
     let status = response.status();
     let Ok(body) = response.text().await else {
-        return Outcome::InDoubt;
+        return RequestOutcome::InDoubt;
     };
     if status.is_success() {
-        return acknowledged(&body).unwrap_or(Outcome::InDoubt);
+        return acknowledged(&body).unwrap_or(RequestOutcome::InDoubt);
     }
     if body.contains("outcome unknown") {
-        Outcome::InDoubt
+        RequestOutcome::InDoubt
     } else {
-        Outcome::Refused {
+        RequestOutcome::Refused {
             status: status.as_u16(),
         }
     }
 }
 
-fn acknowledged(body: &str) -> Option<Outcome> {
+fn acknowledged(body: &str) -> Option<RequestOutcome> {
     let answer: Answer<'_> = serde_json::from_str(body).ok()?;
-    Some(Outcome::Acknowledged {
+    Some(RequestOutcome::Acknowledged {
         quote_id: answer.quote_id,
         epoch: answer.audit.epoch,
         position: answer.audit.position,

@@ -16,7 +16,7 @@ use super::{
     DrillError, Fault, Proxy, Report,
     faults::{Trouble, Victim},
     judge::Evidence,
-    ledger::{self, Outcome, Record, now_micros},
+    ledger::{self, RequestOutcome, RequestRecord, now_micros},
     system::{Ready, System, kill, stop, wait_dead},
 };
 
@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
         self.folder.join("ledgers")
     }
 
-    fn records(&self) -> Result<Vec<Record>, DrillError> {
+    fn records(&self) -> Result<Vec<RequestRecord>, DrillError> {
         let mut records = Vec::new();
         for number in 0..self.drill.clients {
             records.extend(ledger::read(
@@ -273,7 +273,7 @@ impl<'a> Run<'a> {
         let ended_at = now_micros();
         self.wait_for(|record| {
             record.sent_at_micros > ended_at
-                && matches!(record.outcome, Outcome::Acknowledged { .. })
+                && matches!(record.outcome, RequestOutcome::Acknowledged { .. })
         })?;
         Ok(None)
     }
@@ -283,7 +283,7 @@ impl<'a> Run<'a> {
             .records()?
             .into_iter()
             .filter_map(|record| match record.outcome {
-                Outcome::Acknowledged { epoch, .. } => Some(epoch),
+                RequestOutcome::Acknowledged { epoch, .. } => Some(epoch),
                 _ => None,
             });
         epochs.max().ok_or_else(|| DrillError::NoLoad {
@@ -337,11 +337,11 @@ impl<'a> Run<'a> {
     }
 
     fn wait_for_new_epoch(&mut self, epoch_before: u32) -> Result<(), DrillError> {
-        self.wait_for(|record| matches!(record.outcome, Outcome::Acknowledged { epoch, .. } if epoch > epoch_before))
+        self.wait_for(|record| matches!(record.outcome, RequestOutcome::Acknowledged { epoch, .. } if epoch > epoch_before))
     }
 
     /// Until some client was told so.
-    fn wait_for(&mut self, is_wanted: impl Fn(&Record) -> bool) -> Result<(), DrillError> {
+    fn wait_for(&mut self, is_wanted: impl Fn(&RequestRecord) -> bool) -> Result<(), DrillError> {
         let deadline = Instant::now() + GIVE_UP;
         loop {
             if self.records()?.iter().any(&is_wanted) {

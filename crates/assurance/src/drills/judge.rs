@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::{
     Fault,
-    ledger::{Outcome, Record},
+    ledger::{RequestOutcome, RequestRecord},
 };
 use crate::objectives::LOSS_WINDOW_NORMAL;
 
@@ -91,7 +91,7 @@ pub(crate) struct Evidence {
     /// When the last process of the database had ended: until then it could still commit.
     pub(crate) dead_at_micros: i64,
     pub(crate) epoch_before: u32,
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<RequestRecord>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) audit: AuditVerdict,
     pub(crate) replay: ReplayVerdict,
@@ -131,8 +131,8 @@ impl OnRecord {
         on_record
     }
 
-    fn holds(&self, record: &Record) -> bool {
-        let Outcome::Acknowledged {
+    fn holds(&self, record: &RequestRecord) -> bool {
+        let RequestOutcome::Acknowledged {
             quote_id,
             epoch,
             position,
@@ -151,17 +151,18 @@ impl Evidence {
     pub(crate) fn judge(&self) -> Report {
         let on_record = OnRecord::read(&self.entries);
         let is_acknowledged =
-            |record: &&Record| matches!(record.outcome, Outcome::Acknowledged { .. });
-        let acknowledged: Vec<&Record> = self.records.iter().filter(is_acknowledged).collect();
-        let lost: Vec<&Record> = acknowledged
+            |record: &&RequestRecord| matches!(record.outcome, RequestOutcome::Acknowledged { .. });
+        let acknowledged: Vec<&RequestRecord> =
+            self.records.iter().filter(is_acknowledged).collect();
+        let lost: Vec<&RequestRecord> = acknowledged
             .iter()
             .copied()
             .filter(|record| !on_record.holds(record))
             .collect();
-        let in_doubt: Vec<&Record> = self
+        let in_doubt: Vec<&RequestRecord> = self
             .records
             .iter()
-            .filter(|record| record.outcome == Outcome::InDoubt)
+            .filter(|record| record.outcome == RequestOutcome::InDoubt)
             .collect();
         let recorded = in_doubt
             .iter()
@@ -195,7 +196,7 @@ impl Evidence {
             refused: self
                 .records
                 .iter()
-                .filter(|r| matches!(r.outcome, Outcome::Refused { .. }))
+                .filter(|r| matches!(r.outcome, RequestOutcome::Refused { .. }))
                 .count() as u64,
             rpo_seconds: rpo.as_secs_f64(),
             rto_seconds: rto.unwrap_or_default().as_secs_f64(),
@@ -226,7 +227,7 @@ impl Evidence {
         self.entries.iter().any(named)
     }
 
-    fn failures(&self, lost: &[&Record], rto: Option<Duration>) -> Vec<String> {
+    fn failures(&self, lost: &[&RequestRecord], rto: Option<Duration>) -> Vec<String> {
         let mut failures = Vec::new();
         if self.strict && !lost.is_empty() {
             failures.push(format!(
@@ -280,7 +281,7 @@ impl Evidence {
     /// Normal mode may lose what it acknowledged within the last second. A database that is being killed commits until
     /// it is dead, and an answer may be read a little later still; one to a request after that, or of a later epoch,
     /// has no excuse.
-    fn is_in_loss_window(&self, record: &Record) -> bool {
+    fn is_in_loss_window(&self, record: &RequestRecord) -> bool {
         let limit = i64::try_from(LOSS_WINDOW_NORMAL.as_micros()).unwrap_or(i64::MAX);
         let of_old_epoch = epoch_of(record).is_some_and(|epoch| epoch <= self.epoch_before);
         of_old_epoch
@@ -289,9 +290,9 @@ impl Evidence {
     }
 }
 
-fn epoch_of(record: &Record) -> Option<u32> {
+fn epoch_of(record: &RequestRecord) -> Option<u32> {
     match record.outcome {
-        Outcome::Acknowledged { epoch, .. } => Some(epoch),
+        RequestOutcome::Acknowledged { epoch, .. } => Some(epoch),
         _ => None,
     }
 }
@@ -308,14 +309,14 @@ mod tests {
 
     const KILL: i64 = 10_000_000;
 
-    fn acknowledged(epoch: u32, position: u64, ended_at_micros: i64) -> Record {
-        let outcome = Outcome::Acknowledged {
+    fn acknowledged(epoch: u32, position: u64, ended_at_micros: i64) -> RequestRecord {
+        let outcome = RequestOutcome::Acknowledged {
             quote_id: format!("q{position}"),
             epoch,
             position,
             total_fee: "1.0000".into(),
         };
-        Record {
+        RequestRecord {
             request_id: format!("r{position}"),
             sent_at_micros: ended_at_micros - 10,
             ended_at_micros,
@@ -343,7 +344,7 @@ mod tests {
         }
     }
 
-    fn evidence(strict: bool, records: Vec<Record>, entries: Vec<Entry>) -> Evidence {
+    fn evidence(strict: bool, records: Vec<RequestRecord>, entries: Vec<Entry>) -> Evidence {
         Evidence {
             seed: 1,
             clients: 1,
@@ -465,7 +466,7 @@ mod tests {
     #[test]
     fn doubt_is_counted_apart() {
         let mut doubtful = acknowledged(1, 2, KILL);
-        doubtful.outcome = Outcome::InDoubt;
+        doubtful.outcome = RequestOutcome::InDoubt;
         let records = vec![doubtful, acknowledged(2, 3, KILL + 1)];
         let report = check(
             &evidence(

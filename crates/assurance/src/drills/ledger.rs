@@ -14,7 +14,7 @@ use super::DrillError;
 /// How a request ended, as its client can know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
-pub(crate) enum Outcome {
+pub(crate) enum RequestOutcome {
     /// The whole answer arrived: from here on, losing it is a loss.
     Acknowledged {
         quote_id: String,
@@ -30,15 +30,15 @@ pub(crate) enum Outcome {
 
 /// One line of a client's ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct RequestRecord {
     pub(crate) request_id: String,
     pub(crate) sent_at_micros: i64,
     pub(crate) ended_at_micros: i64,
     #[serde(flatten)]
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: RequestOutcome,
 }
 
-impl Record {
+impl RequestRecord {
     /// Writes the record as one line, in one call, so that a reader never sees half of one.
     pub(crate) fn append(&self, ledger: &mut File) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(self)?;
@@ -48,7 +48,7 @@ impl Record {
 }
 
 /// Reads all whole lines of a ledger.
-pub(crate) fn read(path: &Path) -> Result<Vec<Record>, DrillError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<RequestRecord>, DrillError> {
     let file = match File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         opened => opened.map_err(DrillError::file("cannot read the ledger", path))?,

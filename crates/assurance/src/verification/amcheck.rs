@@ -3,7 +3,7 @@
 use postgres_physical::server::sql::quote_literal;
 use postgres_physical::wire::WireError;
 
-use super::{Database, Gathered, INTERRUPTED, qualified};
+use super::{CheckFindings, Database, INTERRUPTED, qualified};
 
 /// What PostgreSQL says when the role may not call the functions.
 const NO_PRIVILEGE: &str = "42501";
@@ -11,7 +11,7 @@ const NO_PRIVILEGE: &str = "42501";
 /// The schema of the extension, installed first where that hurts nobody; a missing one is said, never passed over.
 fn extension(
     database: &mut Database<'_>,
-    gathered: &mut Gathered,
+    gathered: &mut CheckFindings,
 ) -> Result<Option<String>, WireError> {
     let sql = "SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'amcheck'";
     let mut found = database.client.value(sql)?;
@@ -49,7 +49,7 @@ fn extension(
 /// locks.
 pub(super) fn indexes(
     database: &mut Database<'_>,
-    gathered: &mut Gathered,
+    gathered: &mut CheckFindings,
 ) -> Result<(), WireError> {
     let Some(schema) = extension(database, gathered)? else {
         return Ok(());
@@ -81,7 +81,7 @@ pub(super) fn indexes(
 
 pub(super) fn tables(
     database: &mut Database<'_>,
-    gathered: &mut Gathered,
+    gathered: &mut CheckFindings,
 ) -> Result<(), WireError> {
     let Some(schema) = extension(database, gathered)? else {
         return Ok(());
@@ -123,7 +123,7 @@ fn readable(database: &Database<'_>) -> &'static str {
 /// Runs one check: an error of the server is a finding about this relation, a row is one, too.
 fn look(
     database: &mut Database<'_>,
-    gathered: &mut Gathered,
+    gathered: &mut CheckFindings,
     sql: &str,
     what: &str,
 ) -> Result<(), WireError> {

@@ -3,7 +3,7 @@
 
 use postgres_physical::wire::WireError;
 
-use super::{Database, Gathered, INTERRUPTED};
+use super::{CheckFindings, Database, INTERRUPTED};
 
 /// Per key: its name, both tables, "no column is null", "the columns are equal" by the key's own operators, which may
 /// lie in any schema.
@@ -22,7 +22,7 @@ const KEYS: &str = "SELECT k.conname, cn.nspname || '.' || c.relname, pn.nspname
 
 pub(super) fn foreign_keys(
     database: &mut Database<'_>,
-    gathered: &mut Gathered,
+    gathered: &mut CheckFindings,
 ) -> Result<(), WireError> {
     for key in database.rows(KEYS)? {
         if (database.options.cancelled)() {

@@ -4,7 +4,7 @@
 
 use postgres_physical::wire::WireError;
 
-use super::{Database, Gathered};
+use super::{CheckFindings, Database};
 
 /// The first oid that is not PostgreSQL's own.
 const FIRST_USER_OID: u32 = 16_384;
@@ -29,7 +29,7 @@ const NOT_VALID: &str = "SELECT n.nspname || '.' || c.relname, format('%I.%I', n
 
 pub(super) fn invalid(
     database: &mut Database<'_>,
-    gathered: &mut Gathered,
+    gathered: &mut CheckFindings,
 ) -> Result<(), WireError> {
     gathered.looked_at += database.number("SELECT count(*) FROM pg_index")?;
     for row in database.rows(NOT_VALID)? {
@@ -38,15 +38,15 @@ pub(super) fn invalid(
         };
         let found = index.found(&database.named(index.name));
         match found {
-            Found::Damage(what) => gathered.wrong(what),
-            Found::Unfinished(what) => gathered.warn(what),
+            IndexFault::Damage(what) => gathered.wrong(what),
+            IndexFault::Unfinished(what) => gathered.warn(what),
         }
     }
     Ok(())
 }
 
 #[derive(Debug)]
-enum Found {
+enum IndexFault {
     Damage(String),
     Unfinished(String),
 }
@@ -100,15 +100,15 @@ impl<'a> NotValid<'a> {
     }
 
     /// `name`: with its database.
-    fn found(&self, name: &str) -> Found {
+    fn found(&self, name: &str) -> IndexFault {
         let (index, table) = (self.index, self.table);
         if let Some(pid) = self.pid {
-            return Found::Unfinished(format!(
+            return IndexFault::Unfinished(format!(
                 "index {name} on {table} is being built or dropped by process {pid}: wait for it"
             ));
         }
         if self.partitioned {
-            return Found::Unfinished(match self.partitions_without {
+            return IndexFault::Unfinished(match self.partitions_without {
                 Some(partitions) => format!(
                     "index {name} on the partitioned table {table} was made ON ONLY it, and is valid once each \
                      partition has its own (missing: {partitions}): CREATE INDEX CONCURRENTLY there, then ALTER INDEX \
@@ -121,28 +121,28 @@ impl<'a> NotValid<'a> {
             });
         }
         if !self.live {
-            return Found::Unfinished(format!(
+            return IndexFault::Unfinished(format!(
                 "index {name} on {table} is half dropped, its DROP INDEX CONCURRENTLY did not end: DROP INDEX \
                  CONCURRENTLY {index}"
             ));
         }
         if is_leftover(self.name) {
-            return Found::Unfinished(format!(
+            return IndexFault::Unfinished(format!(
                 "index {name} on {table} was left behind by a REINDEX CONCURRENTLY that did not end, the index that \
                  it was to replace is in use: DROP INDEX CONCURRENTLY {index}"
             ));
         }
         if self.system {
-            return Found::Damage(format!(
+            return IndexFault::Damage(format!(
                 "index {name} of the system catalogue is invalid: REINDEX INDEX {index}"
             ));
         }
         match self.constraint {
-            Some(constraint) => Found::Damage(format!(
+            Some(constraint) => IndexFault::Damage(format!(
                 "index {name} is invalid, so nothing guards the constraint {constraint} of {table}: REINDEX INDEX \
                  {index}"
             )),
-            None => Found::Unfinished(format!(
+            None => IndexFault::Unfinished(format!(
                 "index {name} on {table} was not finished, its CREATE INDEX CONCURRENTLY failed or was interrupted; \
                  no query uses it: REINDEX INDEX CONCURRENTLY {index}, or DROP INDEX CONCURRENTLY {index}"
             )),
@@ -170,7 +170,7 @@ mod tests {
             ..NotValid::default()
         };
         let unfinished = |index: NotValid<'_>, says: &str| match index.found("desk.public.i") {
-            Found::Unfinished(what) => assert!(what.contains(says), "{what}"),
+            IndexFault::Unfinished(what) => assert!(what.contains(says), "{what}"),
             damage => panic!("{damage:?}"),
         };
         unfinished(plain(), "REINDEX INDEX CONCURRENTLY public.i, or DROP");
@@ -208,7 +208,7 @@ mod tests {
         ] {
             let found = damaged.found("desk.public.i");
             assert!(
-                matches!(&found, Found::Damage(what) if what.ends_with(": REINDEX INDEX public.i")),
+                matches!(&found, IndexFault::Damage(what) if what.ends_with(": REINDEX INDEX public.i")),
                 "{found:?}"
             );
         }

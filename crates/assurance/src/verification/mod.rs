@@ -120,7 +120,7 @@ impl std::fmt::Debug for Options<'_> {
 
 /// What a check of all databases gathers.
 #[derive(Default)]
-struct Gathered {
+struct CheckFindings {
     looked_at: u64,
     wrong: Vec<String>,
     warnings: Vec<String>,
@@ -132,7 +132,7 @@ struct Gathered {
 /// How many of what is wrong are named.
 const NAMED: usize = 20;
 
-impl Gathered {
+impl CheckFindings {
     fn wrong(&mut self, what: String) {
         self.wrong.push(what);
     }
@@ -201,7 +201,7 @@ impl Database<'_> {
     }
 }
 
-type Checker = fn(&mut Database<'_>, &mut Gathered) -> Result<(), WireError>;
+type Checker = fn(&mut Database<'_>, &mut CheckFindings) -> Result<(), WireError>;
 
 /// Of every database: name of the check, what is counted, how.
 const EVERYWHERE: [(&str, &str, Checker); 5] = [
@@ -227,8 +227,11 @@ pub fn cluster(connect: &ConnectOptions, options: &Options<'_>) -> Vec<Check> {
         Ok((check, listed)) => (vec![check], listed),
         Err(error) => return without_connection(&error),
     };
-    let mut gathered: Vec<Gathered> = EVERYWHERE.iter().map(|_| Gathered::default()).collect();
-    let mut entered = Entered::default();
+    let mut gathered: Vec<CheckFindings> = EVERYWHERE
+        .iter()
+        .map(|_| CheckFindings::default())
+        .collect();
+    let mut entered = DatabasesChecked::default();
     for listed in &listed {
         let mut database = match entered.enter(connect, listed, options) {
             Some(database) => database,
@@ -255,14 +258,14 @@ const DATABASES: &str = "databases";
 
 /// Which databases were looked at, and which were not: the other checks speak of the former only.
 #[derive(Default)]
-struct Entered {
+struct DatabasesChecked {
     looked_at: Vec<String>,
     not_looked_at: Vec<Value>,
     failed: Vec<String>,
     warnings: Vec<String>,
 }
 
-impl Entered {
+impl DatabasesChecked {
     fn enter<'a>(
         &mut self,
         connect: &ConnectOptions,

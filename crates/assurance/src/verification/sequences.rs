@@ -2,7 +2,7 @@
 
 use postgres_physical::wire::WireError;
 
-use super::{Database, Gathered};
+use super::{CheckFindings, Database};
 
 const OWNED: &str = "SELECT n.nspname || '.' || s.relname, format('%I.%I', n.nspname, s.relname), format('%I.%I', tn.nspname, t.relname), \
      format('%I', a.attname), q.seqincrement FROM pg_class AS s JOIN pg_sequence AS q ON q.seqrelid = s.oid \
@@ -16,7 +16,7 @@ const OWNED: &str = "SELECT n.nspname || '.' || s.relname, format('%I.%I', n.nsp
 
 pub(super) fn behind(
     database: &mut Database<'_>,
-    gathered: &mut Gathered,
+    gathered: &mut CheckFindings,
 ) -> Result<(), WireError> {
     for row in database.rows(OWNED)? {
         let [name, sequence, table, column, increment] = &row[..] else {

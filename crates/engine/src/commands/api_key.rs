@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Created {
+struct CreatedKey {
     key_id: String,
     client_id: String,
     role: String,
@@ -38,13 +38,13 @@ pub(crate) async fn run(
                     order[name] = value.into();
                 }
             }
-            let created: Created = control.post("/internal/keys", &order).await?;
+            let created: CreatedKey = control.post("/internal/keys", &order).await?;
             terminal::result(print_json, &created, || show(&created));
         }
         ApiKeyCommand::Rotate { id, overlap_hours } => {
             let order = json!({"overlap_hours": overlap_hours, "by": who()});
             let path = format!("/internal/keys/{id}/rotate");
-            let created: Created = control.post(&path, &order).await?;
+            let created: CreatedKey = control.post(&path, &order).await?;
             terminal::result(print_json, &created, || {
                 format!(
                     "{}\n{id} works for {overlap_hours} more hours at most.",
@@ -64,7 +64,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-fn show(key: &Created) -> String {
+fn show(key: &CreatedKey) -> String {
     let kind = match key.role.as_str() {
         "operator" => "Operator token",
         _ => "Key",

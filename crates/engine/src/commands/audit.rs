@@ -93,7 +93,7 @@ pub(super) fn run_apart(
 
 /// The report of a log, and by which road it was reached.
 #[derive(Debug, Serialize)]
-struct Verified {
+struct LogVerification {
     /// `server`, `wal` or `backup`; of an archive `archive` or `export`.
     road: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +132,7 @@ pub(super) async fn verify(
         "road: the running server's own answers (bre verify audit --from-wal asks the repository alone)\n{}",
         beside.sentences()
     );
-    let verified = Verified {
+    let verified = LogVerification {
         road: "server",
         backup_id: None,
         replayed_to: None,
@@ -188,7 +188,7 @@ fn verify_copy(
     if word == Verdict::Cut && name == "wal" {
         words.push_str("the WAL of what is missing may have been taken away: bre verify repository reads all of it\n");
     }
-    let verified = Verified {
+    let verified = LogVerification {
         road: name,
         backup_id: Some(backup),
         replayed_to: Some(replayed_to),
@@ -198,7 +198,13 @@ fn verify_copy(
     Ok(show(json, &verified, &words, heads, word))
 }
 
-fn show(json: bool, verified: &Verified, road: &str, heads: usize, word: Verdict) -> ExitCode {
+fn show(
+    json: bool,
+    verified: &LogVerification,
+    road: &str,
+    heads: usize,
+    word: Verdict,
+) -> ExitCode {
     let report = &verified.report;
     terminal::result(json, verified, || {
         format!("{road}{}", sentences(report, heads, word))

@@ -31,7 +31,7 @@ const PART_BYTES: usize = 8 << 20;
 const PART_ENTRIES: usize = 1 << 16;
 
 #[derive(Debug, Serialize)]
-pub(crate) struct Archived {
+pub(crate) struct ArchiveReport {
     recipient_id: String,
     /// The private key was made just now and lies here: it belongs elsewhere.
     key_made: Option<std::path::PathBuf>,
@@ -56,7 +56,7 @@ pub(super) async fn archive(
 }
 
 /// What a person sees of it.
-pub(crate) fn show(json: bool, archived: Option<&Archived>) -> Result<ExitCode, Error> {
+pub(crate) fn show(json: bool, archived: Option<&ArchiveReport>) -> Result<ExitCode, Error> {
     let archived = archived.ok_or_else(|| Error::Refused {
         what: "nothing was archived",
         reason: NO_HEAD.into(),
@@ -69,7 +69,7 @@ const NO_HEAD: &str =
     "the repository holds no signed head yet, and only what one vouches for is archived";
 
 /// For the plan.
-pub(crate) fn said(archived: Option<&Archived>) -> String {
+pub(crate) fn said(archived: Option<&ArchiveReport>) -> String {
     archived.map_or_else(
         || NO_HEAD.to_owned(),
         |archived| archived.sentences().trim_end().to_owned(),
@@ -82,7 +82,7 @@ pub(crate) async fn pass(
     keys: &Path,
     database: &str,
     stop: &AtomicBool,
-) -> Result<Option<Archived>, Error> {
+) -> Result<Option<ArchiveReport>, Error> {
     let trusted = trusted(keys, repository)?;
     let Some(signed) = newest_head(repository, &trusted)? else {
         return Ok(None);
@@ -103,7 +103,7 @@ pub(crate) async fn pass(
     let (recipient, key_made) = audit_writing_key(keys)?;
     let head = signed.verify(&trusted)?;
     let (from, previous) = begin(repository, database).await?;
-    let mut archived = Archived {
+    let mut archived = ArchiveReport {
         recipient_id: recipient.id(),
         key_made,
         entries_before: from - 1,
@@ -129,7 +129,7 @@ pub(crate) async fn pass(
     Ok(Some(archived))
 }
 
-impl Archived {
+impl ArchiveReport {
     fn sentences(&self) -> String {
         let mut text = format!(
             "{} entries archived in {} parts, sealed to {}; the archive holds the log up to position {}\n",

@@ -22,13 +22,13 @@ const FILE_BYTES_MAX: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where the log is shown: an address, or a folder.
-enum Shown {
+enum LogSource {
     Address(reqwest::Client, String),
     Folder(PathBuf),
 }
 
 #[derive(Debug, Serialize)]
-struct Followed {
+struct FollowReport {
     origin: String,
     size: u64,
     root: String,
@@ -55,7 +55,7 @@ pub(super) async fn run(json: bool, args: &AuditFollowArgs) -> Result<ExitCode, 
         .iter()
         .map(VerifyingKey::load)
         .collect::<Result<Vec<_>, _>>()?;
-    let shown = Shown::at(&args.at)?;
+    let shown = LogSource::at(&args.at)?;
     let witnesses = args
         .witness
         .iter()
@@ -63,7 +63,7 @@ pub(super) async fn run(json: bool, args: &AuditFollowArgs) -> Result<ExitCode, 
         .collect::<Result<Vec<_>, _>>()?;
     let before = kept(&args.checkpoint, &keys)?;
     let (new, note) = shown.checkpoint("checkpoint", &keys).await?;
-    let mut followed = Followed {
+    let mut followed = FollowReport {
         origin: new.origin.clone(),
         size: new.size,
         root: new.root.to_string(),
@@ -141,7 +141,7 @@ fn of_another(old: &Checkpoint, new: &Checkpoint, left: Option<&LeftBehind>) -> 
     })
 }
 
-impl Shown {
+impl LogSource {
     fn at(at: &str) -> Result<Self, Error> {
         if !at.starts_with("http://") && !at.starts_with("https://") {
             return Ok(Self::Folder(Path::new(at).to_owned()));
@@ -279,7 +279,7 @@ impl Shown {
     }
 }
 
-impl Followed {
+impl FollowReport {
     fn sentences(&self) -> String {
         let mut text = format!("{} has {} entries\n", self.origin, self.size);
         if let Some(left) = &self.left_behind {

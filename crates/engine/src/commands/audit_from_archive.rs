@@ -221,7 +221,7 @@ struct ExportReport {
 
 /// One line of `bre audit export`.
 #[derive(Debug, serde::Deserialize)]
-struct Exported {
+struct ExportedEntry {
     epoch: i64,
     position: i64,
     hash: String,
@@ -280,7 +280,7 @@ fn verify_export(
 }
 
 fn exported(line: &str) -> Result<StoredEntry, String> {
-    let line: Exported = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let line: ExportedEntry = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let bytes = |hex: &str| audit::hex::decode(hex).map_err(|error| error.to_string());
     Ok(StoredEntry {
         epoch: line.epoch,

@@ -36,7 +36,7 @@ pub(super) fn run(
 }
 
 #[derive(Debug, Serialize)]
-struct Shown {
+struct ArchiveKeyStatus {
     recipient_id: String,
     private_key_here: bool,
     /// Stretches' data keys that the present key does not open; a rotation was not finished, or none was made after the files were exchanged.
@@ -47,7 +47,7 @@ struct Shown {
 
 fn show(opened: &RepositoryHandle, json: bool) -> Result<ExitCode, Error> {
     let public = AUDIT.public(&opened.keys)?;
-    let shown = Shown {
+    let shown = ArchiveKeyStatus {
         recipient_id: public.id(),
         private_key_here: AUDIT.reading(&opened.keys).is_ok(),
         data_keys_not_sealed_to_it: AUDIT.not_sealed_to(&opened.repository, &public)?,
@@ -59,7 +59,7 @@ fn show(opened: &RepositoryHandle, json: bool) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Shown {
+impl ArchiveKeyStatus {
     fn text(&self) -> String {
         let mut facts = KeyValue::new();
         facts
@@ -86,7 +86,7 @@ impl Shown {
 }
 
 #[derive(Debug, Serialize)]
-struct Rotated {
+struct KeyRotation {
     recipient_id: String,
     /// Whose wraps are still beside the new ones.
     replaced: Vec<String>,
@@ -109,7 +109,7 @@ fn rotate(opened: &RepositoryHandle, config: &Config, json: bool) -> Result<Exit
         rotation.advance(&AUDIT, keys, repository, &config.audit_key, &steps)?;
     let done = finish(&AUDIT, repository, &current, &replaced, &steps)?;
     drop(steps);
-    let rotated = Rotated {
+    let rotated = KeyRotation {
         recipient_id: current.public().id(),
         replaced: replaced.iter().map(|key| key.public().id()).collect(),
         resumed,
@@ -124,7 +124,7 @@ fn rotate(opened: &RepositoryHandle, config: &Config, json: bool) -> Result<Exit
     })
 }
 
-impl Rotated {
+impl KeyRotation {
     fn sentences(&self, opened: &RepositoryHandle) -> String {
         let mut text = format!(
             "{} the archive's key is {} now; {} data keys are sealed to it, no data were rewritten\n",

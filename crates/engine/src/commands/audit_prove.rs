@@ -107,7 +107,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 #[derive(Debug, Serialize)]
-struct Checked {
+struct ProofCheck {
     verified: bool,
     /// Why not.
     reason: Option<String>,
@@ -155,12 +155,12 @@ pub(super) fn check(
     let keys = audit::trust(log, &given, &statements).map_err(unread)?;
     let proved = proof.and_then(|proof| Ok((proof.verify(&keys)?, proof)));
     let checked = match proved {
-        Ok((proved, proof)) => Checked {
+        Ok((proved, proof)) => ProofCheck {
             verified: true,
             reason: None,
             content: Some(content(&proved, &proof)),
         },
-        Err(error) => Checked {
+        Err(error) => ProofCheck {
             verified: false,
             reason: Some(error.to_string()),
             content: None,
@@ -217,7 +217,7 @@ fn content(proved: &ProvenEntry, proof: &InclusionProof) -> Content {
     }
 }
 
-impl Checked {
+impl ProofCheck {
     fn sentences(&self) -> String {
         let Some(content) = &self.content else {
             return format!(

@@ -10,7 +10,7 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{expire, stream_told::take_a_backup};
+use super::{expire, stream_report::take_a_backup};
 use crate::{
     cli::{BackupCommand, ReadingArgs, RepositoryArgs},
     clusters,
@@ -59,7 +59,7 @@ pub(crate) fn run(
 
 /// A backup as machines read it; scripts rely on these names.
 #[derive(Debug, Serialize)]
-struct Shown {
+struct BackupRow {
     id: String,
     kind: repository::backup::BackupKind,
     state: BackupState,
@@ -85,7 +85,7 @@ struct Shown {
     proof_failed_at: Option<String>,
 }
 
-impl From<&BackupSummary> for Shown {
+impl From<&BackupSummary> for BackupRow {
     fn from(backup: &BackupSummary) -> Self {
         Self {
             id: backup.id.clone(),
@@ -122,9 +122,9 @@ impl From<crate::cli::BackupKind> for repository::backup::BackupKind {
 
 /// A backup that was just taken.
 #[derive(Debug, Serialize)]
-struct Taken {
+struct BackupReport {
     #[serde(flatten)]
-    backup: Shown,
+    backup: BackupRow,
     /// Why it is full although an incremental was asked for.
     why_full: Option<String>,
     /// How the pages were found that an incremental one stores: `named by the server`, or `compared`. Of a full one `all`.
@@ -137,7 +137,7 @@ struct Taken {
     warnings: Vec<String>,
 }
 
-impl Taken {
+impl BackupReport {
     fn text(&self) -> String {
         let backup = &self.backup;
         let mut facts = KeyValue::new();
@@ -219,7 +219,7 @@ pub(crate) fn show_taken(
 ) -> Result<ExitCode, Error> {
     let opened = RepositoryHandle::at(instance, args)?;
     let all = catalogue(&opened.repository)?;
-    let taken = Taken {
+    let taken = BackupReport {
         backup: find(&all, &outcome.id)?.into(),
         changed_pages: outcome.changed_pages.name(),
         why_not_named: outcome.changed_pages.why_not_named().map(str::to_owned),
@@ -239,7 +239,7 @@ pub(crate) fn show_taken(
 fn list(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
     let opened = RepositoryHandle::at(instance, args)?;
     let all = catalogue(&opened.repository)?;
-    let shown: Vec<Shown> = all.backups.iter().map(Shown::from).collect();
+    let shown: Vec<BackupRow> = all.backups.iter().map(BackupRow::from).collect();
     terminal::result(json, &shown, || match shown.as_slice() {
         [] => format!("no backup in {}: bre backup run", opened.location),
         _ => table(&all.backups, jiff::Timestamp::now().as_microsecond()),
@@ -347,7 +347,7 @@ fn find<'a>(catalogue: &'a Catalogue, id: &str) -> Result<&'a BackupSummary, Err
 #[derive(Debug, Serialize)]
 struct Details {
     #[serde(flatten)]
-    backup: Shown,
+    backup: BackupRow,
     label: String,
     wal_segment_bytes: u64,
 }
@@ -428,7 +428,7 @@ fn version(number: u32) -> String {
 }
 
 #[derive(Debug, Serialize)]
-struct Verified {
+struct BackupVerification {
     id: String,
     state: BackupState,
     files: u64,
@@ -474,7 +474,7 @@ fn verify_one(
     private: &repository::keys::RecipientPrivate,
     backup: &BackupSummary,
     json: bool,
-) -> Result<Verified, Error> {
+) -> Result<BackupVerification, Error> {
     let steps = Steps::shown(json, "verify");
     steps.set_total(backup.bytes_source);
     let report = BackupReader::open(&opened.repository, private, &backup.id)?
@@ -493,7 +493,7 @@ fn verify_one(
             Vec::new(),
         ));
     }
-    Ok(Verified {
+    Ok(BackupVerification {
         id: backup.id.clone(),
         state: backup.state,
         files: report.files,
@@ -504,7 +504,7 @@ fn verify_one(
     })
 }
 
-fn verified_table(results: &[Verified]) -> String {
+fn verified_table(results: &[BackupVerification]) -> String {
     let mut table = Table::new(&["id", "state", ">files", ">read back", "verdict"]);
     for result in results {
         table.row([

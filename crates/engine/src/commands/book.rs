@@ -31,7 +31,7 @@ pub(crate) async fn run(
 }
 
 #[derive(Debug, Serialize)]
-struct Priced {
+struct BookSummary {
     lines: u64,
     priced: u64,
     refused: u64,
@@ -57,7 +57,7 @@ async fn price(instance: &Instance, json: bool, args: &BookPriceArgs) -> Result<
         value.unwrap_or_default().to_owned()
     };
     let audit_entry = header("x-audit-entry");
-    let mut out = Out::to(args.out.as_deref())?;
+    let mut out = BookOutput::to(args.out.as_deref())?;
     let cut = |error: reqwest::Error| Error::Failed(format!("the answer was cut short: {error}"));
     while let Some(piece) = answer.chunk().await.map_err(cut)? {
         out.write(&piece)?;
@@ -67,7 +67,7 @@ async fn price(instance: &Instance, json: bool, args: &BookPriceArgs) -> Result<
     drop(steps);
     let number = |name: &str| trailer[name].as_u64().unwrap_or_default();
     let totals = trailer["totals"].as_object().into_iter().flatten();
-    let priced = Priced {
+    let priced = BookSummary {
         lines: number("lines"),
         priced: number("priced"),
         refused: number("refused"),
@@ -97,7 +97,7 @@ fn how_much(lines: u64, priced: u64) -> Exit {
     }
 }
 
-fn sentences(priced: &Priced) -> String {
+fn sentences(priced: &BookSummary) -> String {
     let mut text = format!(
         "{} lines: {} priced, {} refused; audit entry {}\n",
         priced.lines, priced.priced, priced.refused, priced.audit_entry
@@ -127,14 +127,14 @@ fn form(fields: &[(&str, &Option<String>)]) -> Result<String, Error> {
 }
 
 /// Where the result goes: a file that appears when it is whole, or standard output.
-struct Out<'a> {
+struct BookOutput<'a> {
     to: Option<(&'a Path, BufWriter<tempfile::NamedTempFile>)>,
     /// The line that is being received; in the end the last one.
     last: Vec<u8>,
 }
 
-impl<'a> Out<'a> {
-    fn to(path: Option<&'a Path>) -> Result<Out<'a>, Error> {
+impl<'a> BookOutput<'a> {
+    fn to(path: Option<&'a Path>) -> Result<BookOutput<'a>, Error> {
         let to = match path {
             None => None,
             Some(path) => {
@@ -146,7 +146,7 @@ impl<'a> Out<'a> {
                 Some((path, BufWriter::with_capacity(1 << 20, file)))
             }
         };
-        Ok(Out {
+        Ok(BookOutput {
             to,
             last: Vec::new(),
         })

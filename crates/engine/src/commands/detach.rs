@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-struct Detached {
+struct DetachReport {
     slot: &'static str,
     dropped: bool,
 }
@@ -26,7 +26,7 @@ pub(crate) fn run(instance: &Instance, json: bool, yes: bool) -> Result<(), Erro
     let Some(status) = slot_status(&connect, SLOT)? else {
         terminal::result(
             json,
-            &Detached {
+            &DetachReport {
                 slot: SLOT,
                 dropped: false,
             },
@@ -55,7 +55,7 @@ pub(crate) fn run(instance: &Instance, json: bool, yes: bool) -> Result<(), Erro
     let dropped = drop_slot(&connect, SLOT)?;
     terminal::result(
         json,
-        &Detached {
+        &DetachReport {
             slot: SLOT,
             dropped,
         },

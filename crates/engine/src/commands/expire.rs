@@ -21,7 +21,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-struct Shown<'a> {
+struct ExpireReport<'a> {
     dry_run: bool,
     /// From here on every moment of the newest timeline can be restored.
     window_from: Option<String>,
@@ -94,7 +94,7 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
         };
         done = Some(carry_out(&opened.repository, &plan, &steps, &log)??);
     }
-    let shown = Shown {
+    let shown = ExpireReport {
         dry_run: args.dry_run,
         window_from: plan.window_from_micros.map(time),
         compared_with_postgres: connect.is_some(),

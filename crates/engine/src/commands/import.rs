@@ -12,7 +12,7 @@ use crate::{
 
 /// rows = loaded + quarantined, always.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Imported {
+pub(crate) struct ImportSummary {
     rows: u64,
     loaded: u64,
     quarantined: u64,
@@ -46,7 +46,7 @@ pub(crate) async fn run(instance: &Instance, json: bool, args: &ImportArgs) -> R
             path.push_str(&format!("&{name}=true"));
         }
     }
-    let imported: Imported = Control::to(instance)?.upload(&path, bytes).await?;
+    let imported: ImportSummary = Control::to(instance)?.upload(&path, bytes).await?;
     terminal::result(json, &imported, || {
         let mut text = format!(
             "{} rows: {} loaded, {} quarantined\n",

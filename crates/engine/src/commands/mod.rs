@@ -38,7 +38,7 @@ mod snapshot_diff;
 mod standby;
 mod status;
 mod stock;
-mod stream_told;
+mod stream_report;
 mod table;
 mod verify;
 mod verify_repository;

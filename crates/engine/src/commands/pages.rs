@@ -23,17 +23,17 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct PagesReport {
     data_dir: PathBuf,
     files: u64,
     pages: u64,
-    damaged: Vec<Shown>,
+    damaged: Vec<DamagedPageRow>,
     /// Nothing is damaged, or nothing is any more.
     sound: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct Shown {
+struct DamagedPageRow {
     database: Option<String>,
     relation: Option<String>,
     fork: &'static str,
@@ -47,7 +47,7 @@ struct Shown {
     place: String,
 }
 
-impl Shown {
+impl DamagedPageRow {
     fn new(page: &LivePage) -> Self {
         let damaged = damaged(page);
         Self {
@@ -94,13 +94,13 @@ fn damaged(page: &LivePage) -> DamagedPage {
     }
 }
 
-impl Report {
+impl PagesReport {
     fn new(found: &LivePages) -> Self {
         Self {
             data_dir: found.data.clone(),
             files: found.files,
             pages: found.pages,
-            damaged: found.damaged.iter().map(Shown::new).collect(),
+            damaged: found.damaged.iter().map(DamagedPageRow::new).collect(),
             sound: found.damaged.is_empty(),
         }
     }
@@ -151,7 +151,7 @@ pub(super) fn verify(
     let steps = Steps::shown(json, "verify").cancelled_by(interrupted()?);
     let found = verify_live(&live(instance, args, &RunningArgs::default())?, &steps)?;
     drop(steps);
-    Ok(Report::new(&found).show(json))
+    Ok(PagesReport::new(&found).show(json))
 }
 
 pub(super) fn restore(
@@ -168,7 +168,7 @@ pub(super) fn restore(
     let steps = Steps::shown(json, "repair").cancelled_by(interrupted()?);
     let connect = live(instance, &args, &RunningArgs::default())?;
     let found = verify_live(&connect, &steps)?;
-    let mut report = Report::new(&found);
+    let mut report = PagesReport::new(&found);
     if report.sound || dry_run {
         drop(steps);
         return Ok(report.show(json));
@@ -207,7 +207,7 @@ pub(super) fn restore(
     if !report.sound {
         terminal::note(&format!(
             "bre: still damaged:\n{}",
-            Report::new(&after).text()
+            PagesReport::new(&after).text()
         ));
     }
     Ok(code)
@@ -301,7 +301,7 @@ fn outcome(
     })
 }
 
-fn record(instance: &Instance, args: &RepositoryArgs, report: &Report) {
+fn record(instance: &Instance, args: &RepositoryArgs, report: &PagesReport) {
     if args.cluster.is_some() || !instance.is_locked() {
         return;
     }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-struct Replayed {
+struct ReplaySummary {
     replayed: u64,
     mismatches: u64,
     first_mismatch: Option<services::Mismatch>,
@@ -46,7 +46,7 @@ pub(crate) async fn run(
     })
     .await?;
     drop(steps);
-    let replayed = Replayed {
+    let replayed = ReplaySummary {
         replayed: report.checked,
         mismatches: report.mismatches.len() as u64,
         first_mismatch: report.mismatches.into_iter().next(),

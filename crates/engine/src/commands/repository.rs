@@ -42,7 +42,7 @@ pub(super) fn run(
 }
 
 #[derive(Serialize)]
-struct Changed<'a> {
+struct HoldChange<'a> {
     backup_id: &'a str,
     held: bool,
     #[serde(flatten)]
@@ -112,7 +112,7 @@ fn alone(instance: &Instance, args: &RepositoryArgs) -> Result<Option<std::fs::F
 }
 
 fn tell(json: bool, backup_id: &str, held: bool, what: Held) {
-    let changed = Changed {
+    let changed = HoldChange {
         backup_id,
         held,
         what,

@@ -60,7 +60,7 @@ pub(super) fn run(
 }
 
 #[derive(Debug, Serialize)]
-struct Shown {
+struct KeyStatus {
     #[serde(flatten)]
     age: KeyAge,
     private_key_here: bool,
@@ -75,10 +75,10 @@ struct Shown {
     outlook: KeyOutlook,
 }
 
-fn look(opened: &RepositoryHandle) -> Result<Shown, Error> {
+fn look(opened: &RepositoryHandle) -> Result<KeyStatus, Error> {
     let public = writing_key(&opened.keys)?;
     let private = reading_key_if_here(&opened.keys)?;
-    Ok(Shown {
+    Ok(KeyStatus {
         age: age::of(&opened.keys)?,
         private_key_here: private.is_some(),
         offline: offline_key(&opened.keys)?.map(|key| key.id()),
@@ -94,7 +94,7 @@ fn show(opened: &RepositoryHandle, json: bool) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Shown {
+impl KeyStatus {
     fn text(&self) -> String {
         let mut facts = KeyValue::new();
         facts
@@ -149,7 +149,7 @@ impl Shown {
 }
 
 #[derive(Debug, Serialize)]
-struct Rotated {
+struct KeyRotation {
     recipient_id: String,
     /// Whose wraps are still beside the new ones.
     replaced: Vec<String>,
@@ -187,7 +187,7 @@ fn rotate(
     let done = finish(&BACKUPS, &opened.repository, &current, &replaced, &steps)?;
     let offline = seal_to_offline(&opened.keys, &opened.repository, &current, &steps)?;
     drop(steps);
-    let rotated = Rotated {
+    let rotated = KeyRotation {
         recipient_id: current.public().id(),
         replaced: replaced.iter().map(|key| key.public().id()).collect(),
         resumed,
@@ -227,7 +227,7 @@ fn wait_for_engine(
     instance.is_locked().then_some(false)
 }
 
-impl Rotated {
+impl KeyRotation {
     fn sentences(&self, keys: &Path) -> String {
         let mut text = format!(
             "{} the repository's key is {} now; {} data keys are sealed to it, no data were rewritten\n",
@@ -340,7 +340,7 @@ pub(super) struct Retiring {
 }
 
 #[derive(Debug, Serialize)]
-struct Retired {
+struct KeyRetirement {
     recipient_id: String,
     retired: Vec<String>,
     wraps_deleted: u64,
@@ -372,7 +372,7 @@ impl Retiring {
             wraps_deleted += retire_in(repository, self.vault, recipient, &self.current, &steps)?;
         }
         drop(steps);
-        let retired = Retired {
+        let retired = KeyRetirement {
             recipient_id: id,
             retired: self.old.into_iter().collect(),
             wraps_deleted,

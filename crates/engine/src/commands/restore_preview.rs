@@ -210,7 +210,7 @@ pub(crate) fn show(json: bool, preview: &Preview) {
 }
 
 #[derive(Debug, Serialize)]
-struct Shown<'a> {
+struct RestorePointRow<'a> {
     name: &'a str,
     time: String,
     lsn: String,
@@ -218,11 +218,11 @@ struct Shown<'a> {
 }
 
 pub(crate) fn show_points(json: bool, points: &[NamedPoint]) {
-    let shown: Vec<Shown<'_>> = points.iter().map(Shown::from).collect();
+    let shown: Vec<RestorePointRow<'_>> = points.iter().map(RestorePointRow::from).collect();
     terminal::result(json, &shown, || points_text(&shown));
 }
 
-impl<'a> From<&'a NamedPoint> for Shown<'a> {
+impl<'a> From<&'a NamedPoint> for RestorePointRow<'a> {
     fn from(point: &'a NamedPoint) -> Self {
         Self {
             name: &point.name,
@@ -233,7 +233,7 @@ impl<'a> From<&'a NamedPoint> for Shown<'a> {
     }
 }
 
-fn points_text(shown: &[Shown<'_>]) -> String {
+fn points_text(shown: &[RestorePointRow<'_>]) -> String {
     if shown.is_empty() {
         return "there is no restore point in the WAL that can be restored; SELECT \
                 pg_create_restore_point('NAME') makes one"

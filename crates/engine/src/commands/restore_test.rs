@@ -121,7 +121,7 @@ fn newest(opened: &RepositoryHandle) -> Result<String, Error> {
 
 /// One restore test as a list shows it.
 #[derive(Debug, Serialize)]
-struct Shown {
+struct RestoreTestRow {
     backup_id: String,
     tested_at: String,
     passed: bool,
@@ -132,7 +132,7 @@ struct Shown {
     at_micros: i64,
 }
 
-impl From<&RestoreTest> for Shown {
+impl From<&RestoreTest> for RestoreTestRow {
     fn from(test: &RestoreTest) -> Self {
         let millis = test.record.details.get("millis").and_then(Value::as_u64);
         let checks = checks(test);
@@ -163,7 +163,7 @@ fn checks(test: &RestoreTest) -> Vec<Check> {
 fn list(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCode, Error> {
     let opened = RepositoryHandle::at(instance, args)?;
     let found = restore_tests(&opened.repository)?;
-    let shown: Vec<Shown> = found.tests.iter().map(Shown::from).collect();
+    let shown: Vec<RestoreTestRow> = found.tests.iter().map(RestoreTestRow::from).collect();
     let now_micros = jiff::Timestamp::now().as_microsecond();
     terminal::result(json, &shown, || match shown.as_slice() {
         [] => format!(
@@ -182,7 +182,7 @@ fn list(instance: &Instance, json: bool, args: &RepositoryArgs) -> Result<ExitCo
     .into())
 }
 
-fn table(tests: &[Shown], now_micros: i64) -> String {
+fn table(tests: &[RestoreTestRow], now_micros: i64) -> String {
     let mut table = Table::new(&[
         "tested",
         ">age",
@@ -211,7 +211,7 @@ fn table(tests: &[Shown], now_micros: i64) -> String {
 #[derive(Debug, Serialize)]
 struct Details {
     #[serde(flatten)]
-    shown: Shown,
+    shown: RestoreTestRow,
     /// The object in the repository.
     object: String,
     engine: Option<String>,

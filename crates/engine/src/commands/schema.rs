@@ -19,7 +19,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-struct Shown<'a> {
+struct SchemaRunReport<'a> {
     folder: String,
     /// None: nothing changed.
     commit: Option<&'a str>,
@@ -109,7 +109,7 @@ fn back_up(
 
 /// What a person sees of it.
 pub(crate) fn show(json: bool, folder: &Path, outcome: &SchemaOutcome) -> ExitCode {
-    let shown = Shown {
+    let shown = SchemaRunReport {
         folder: folder.display().to_string(),
         commit: outcome.commit.as_deref(),
         changes: &outcome.changes,

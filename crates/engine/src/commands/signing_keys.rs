@@ -49,7 +49,7 @@ pub(super) async fn run(
 }
 
 #[derive(Debug, Serialize)]
-struct Shown {
+struct SigningKeyStatus {
     key_id: String,
     trusted: Vec<ShownKey>,
     statements: Vec<ShownStatement>,
@@ -70,7 +70,7 @@ struct ShownStatement {
 }
 
 fn show(opened: &RepositoryHandle, json: bool) -> Result<(), Error> {
-    let shown = Shown {
+    let shown = SigningKeyStatus {
         key_id: verifying_key(&opened.keys)?.key_id().to_string(),
         trusted: trusted(&opened.keys, &opened.repository)?
             .iter()
@@ -111,7 +111,7 @@ fn show(opened: &RepositoryHandle, json: bool) -> Result<(), Error> {
 }
 
 #[derive(Debug, Serialize)]
-struct Rotated {
+struct KeyRotation {
     key_id: String,
     old_key_id: String,
     resumed: bool,
@@ -151,7 +151,7 @@ async fn rotate(
             Some(from)
         }
     };
-    let rotated = Rotated {
+    let rotated = KeyRotation {
         key_id: rotation.new.key_id().to_string(),
         old_key_id: old_id.to_string(),
         resumed: rotation.resumed,
@@ -226,7 +226,7 @@ async fn taken(control: &Control, key: KeyId) -> Result<(u32, u64), Error> {
 }
 
 #[derive(Debug, Serialize)]
-struct Revoked {
+struct KeyRevocation {
     key_id: String,
     /// Epoch and position.
     from: (u32, u64),
@@ -261,7 +261,7 @@ async fn revoke(
     let from = place(instance, end_of_log, from).await?;
     no_opening_behind(instance, key, from).await?;
     end(instance, opened, key, from).await?;
-    let revoked = Revoked {
+    let revoked = KeyRevocation {
         key_id: id.to_owned(),
         from,
     };

@@ -43,7 +43,7 @@ pub(super) fn run(
             configuration,
             repository,
         } => {
-            let asked = Asked::at(instance, which, configuration, repository)?;
+            let asked = SnapshotSelection::at(instance, which, configuration, repository)?;
             match document {
                 Some(name) => asked.show_document(json, name)?,
                 None => asked.show(json)?,
@@ -55,7 +55,7 @@ pub(super) fn run(
             configuration,
             repository,
         } => {
-            let asked = Asked::at(instance, which, configuration, repository)?;
+            let asked = SnapshotSelection::at(instance, which, configuration, repository)?;
             snapshot_diff::run(&asked, json, with.as_deref())?;
         }
         SnapshotCommand::Restore {
@@ -67,7 +67,7 @@ pub(super) fn run(
             configuration,
             repository,
         } => {
-            let asked = Asked::at(instance, which, configuration, repository)?;
+            let asked = SnapshotSelection::at(instance, which, configuration, repository)?;
             asked.restore(json, to.as_deref(), *dry_run, *yes)?;
         }
     }
@@ -253,7 +253,7 @@ fn facts_text(snapshot: &SnapshotSummary) -> String {
 
 /// A snapshot that a command is about.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct SnapshotSelection {
     pub(super) opened: RepositoryHandle,
     pub(super) summary: SnapshotSummary,
     pub(super) configuration: Configuration,
@@ -275,7 +275,7 @@ struct ShownSnapshot<'a> {
     facts: Option<&'a std::collections::BTreeMap<String, String>>,
 }
 
-impl Asked {
+impl SnapshotSelection {
     fn at(
         instance: &Instance,
         which: &SnapshotArgs,

@@ -6,7 +6,7 @@ use repository::snapshot::find_snapshot;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{restore::interrupted, snapshot::Asked};
+use super::{restore::interrupted, snapshot::SnapshotSelection};
 use crate::{
     error::Error,
     host::progress::Steps,
@@ -58,7 +58,7 @@ impl Side {
     }
 }
 
-pub(super) fn run(asked: &Asked, json: bool, with: Option<&str>) -> Result<(), Error> {
+pub(super) fn run(asked: &SnapshotSelection, json: bool, with: Option<&str>) -> Result<(), Error> {
     let component = asked.summary.component.as_str();
     let from = of_snapshot(&asked.reader()?)?;
     let later = match with {

@@ -207,7 +207,7 @@ fn stop(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
 }
 
 #[derive(Debug, Serialize)]
-struct Shown<'a> {
+struct StandbyReport<'a> {
     promoted: bool,
     #[serde(flatten)]
     promotion: &'a Promoted,
@@ -250,7 +250,7 @@ fn promote(
         .ok_or_else(gone)?;
     // A person's time to think is not the promotion's.
     let before = if yes { waited } else { Duration::ZERO };
-    let shown = Shown {
+    let shown = StandbyReport {
         promoted: true,
         promotion: &promoted,
         end_lsn: Lsn(promoted.switch_lsn).to_string(),
@@ -279,7 +279,7 @@ fn question(status: &Status, alive: Option<&str>) -> String {
     text
 }
 
-fn told(of: &Of, shown: &Shown<'_>) -> String {
+fn told(of: &Of, shown: &StandbyReport<'_>) -> String {
     let Promoted {
         timeline,
         parent_timeline,

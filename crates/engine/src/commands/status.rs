@@ -1,6 +1,6 @@
 //! `bre status`: what runs, how far the stream is, what could be restored. Works without a running engine, too.
 
-mod shown;
+mod view;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -19,7 +19,7 @@ use services::{StreamHealth, StreamReport};
 use super::{
     backup::open_hole,
     standby,
-    stream_told::take_a_backup,
+    stream_report::take_a_backup,
     window::{self, Hole, Window},
 };
 use crate::{
@@ -134,7 +134,7 @@ pub(crate) async fn run(
         None => of_instance(instance).await?,
     };
     let now_micros = jiff::Timestamp::now().as_microsecond();
-    terminal::result(json, &status, || shown::text(&status, now_micros));
+    terminal::result(json, &status, || view::text(&status, now_micros));
     Ok(if status.is_alarming() {
         ExitCode::FAILURE
     } else {

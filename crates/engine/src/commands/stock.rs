@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Dated {
+struct RatePeriod {
     /// The engine's own digits.
     minimum_rate: Box<RawValue>,
     valid_from: String,
@@ -33,11 +33,11 @@ struct Set {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Shown {
+struct MinimumRates {
     ticker: String,
     minimum_rate: Box<RawValue>,
     source: String,
-    items: Vec<Dated>,
+    items: Vec<RatePeriod>,
 }
 
 pub(crate) async fn run(
@@ -49,7 +49,7 @@ pub(crate) async fn run(
     let control = Control::to(instance)?;
     let path = format!("/internal/stocks/{}/minimum-rate", encode(&args.ticker));
     let Some(rate) = &args.rate else {
-        let shown: Shown = control.get(&path).await?;
+        let shown: MinimumRates = control.get(&path).await?;
         terminal::result(json, &shown, || shown_lines(&shown));
         return Ok(());
     };
@@ -77,7 +77,7 @@ fn body(args: &MinimumRateArgs, rate: &str) -> serde_json::Value {
     body
 }
 
-fn shown_lines(shown: &Shown) -> String {
+fn shown_lines(shown: &MinimumRates) -> String {
     let mut text = format!(
         "{}: minimum rate {} now, from {}\n",
         shown.ticker, shown.minimum_rate, shown.source

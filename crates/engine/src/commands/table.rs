@@ -2,7 +2,7 @@
 //! shown, and merged in one
 //! transaction after somebody said yes.
 
-mod shown;
+mod report;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -92,7 +92,7 @@ pub(crate) fn run(
         record(instance, args, &beside, merged);
     }
     drop(steps);
-    let shown = shown::Shown::new(
+    let shown = report::MergeReport::new(
         &beside,
         &preview,
         merged.as_ref(),
@@ -123,7 +123,7 @@ fn agreed(args: &RestoreTableArgs, preview: &Preview, steps: &Steps) -> Result<b
     if args.dry_run || preview.is_done() || obstacles {
         return Ok(false);
     }
-    let text = shown::describe(preview);
+    let text = report::describe(preview);
     if args.yes {
         steps.hidden_while(|| terminal::note(text.trim_end()));
         return Ok(true);

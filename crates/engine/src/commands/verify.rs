@@ -27,7 +27,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct VerifyReport {
     /// Every check was made and passed, as far as it applies here; with `--strict` none is inapplicable and none warns.
     passed: bool,
     strict: bool,
@@ -75,7 +75,7 @@ pub(crate) fn run(
         checks.push(stream(instance));
         checks.extend(ages(instance));
     }
-    let report = Report {
+    let report = VerifyReport {
         passed: match strict {
             true => passed_strictly(&checks),
             false => passed(&checks),
@@ -92,7 +92,7 @@ pub(crate) fn run(
     })
 }
 
-fn sentences(report: &Report) -> String {
+fn sentences(report: &VerifyReport) -> String {
     let mut text = table(&report.checks) + "\n";
     let warnings: usize = report.checks.iter().map(|it| it.warnings.len()).sum();
     let apply = report.checks.iter().all(|it| !it.not_applicable);

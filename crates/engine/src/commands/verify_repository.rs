@@ -22,7 +22,7 @@ use crate::{
 const THREADS_MAX: usize = 4;
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct RepositoryReport {
     repository: String,
     verdict: Verdict,
     /// Objects that could not be opened with the keys that are here.
@@ -96,7 +96,7 @@ pub(super) fn run(
     };
     let read = read_back(&opened.repository, &options, &steps)?;
     drop(steps);
-    let report = Report {
+    let report = RepositoryReport {
         repository: opened.location.to_string(),
         verdict: Verdict::of(&read),
         not_opened: read.not_opened(),
@@ -106,7 +106,7 @@ pub(super) fn run(
     Ok(report.verdict.exit().into())
 }
 
-fn sentences(report: &Report) -> String {
+fn sentences(report: &RepositoryReport) -> String {
     let read = &report.read;
     let mut table = Table::new(&["objects", ">count", ">size", "result"]);
     for class in &read.classes {

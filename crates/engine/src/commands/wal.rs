@@ -14,7 +14,7 @@ use repository::wal::WalReader;
 
 use super::{
     detach,
-    stream_told::{Standing, Teller},
+    stream_report::{StreamReporter, Teller},
 };
 use crate::{
     cli::{RepositoryArgs, WalCommand},
@@ -64,7 +64,7 @@ fn stream(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error
     let monitor = StreamMonitor::default();
     monitor.follow(Some(watch.clone()));
     let mut teller = Teller::new(name, cluster.connect.target(), own.repository.describe());
-    let mut standing = Standing::of(&cluster, &own.repository, &monitor, &watch);
+    let mut standing = StreamReporter::of(&cluster, &own.repository, &monitor, &watch);
     while !stop.load(Ordering::Relaxed) {
         watch.wait_until(LOOK, |state| teller.is_news(state, Instant::now()));
         let state = watch.state();

@@ -15,7 +15,7 @@ pub(super) async fn run(json: bool, command: WitnessCommand) -> Result<ExitCode,
             let key = Witness::key_in(&folder, &name)
                 .map_err(refused)?
                 .to_string();
-            terminal::result(json, &Shown { key: &key }, || format!("{key}\n"));
+            terminal::result(json, &WitnessKeyRow { key: &key }, || format!("{key}\n"));
         }
         WitnessCommand::Run {
             folder,
@@ -28,7 +28,7 @@ pub(super) async fn run(json: bool, command: WitnessCommand) -> Result<ExitCode,
 }
 
 #[derive(Debug, Serialize)]
-struct Shown<'a> {
+struct WitnessKeyRow<'a> {
     /// As `[[audit.witnesses]]` names it.
     key: &'a str,
 }

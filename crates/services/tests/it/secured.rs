@@ -9,7 +9,7 @@ use postgres_physical::replication::Connection;
 use postgres_physical::server::{ClientProgram, client_program};
 use postgres_physical::wire::ConnectOptions;
 use services::DatabaseError;
-use testkit::{Authority, Issued, KeyKind, TestPostgres, base64, eventually};
+use testkit::{Authority, IssuedCertificate, KeyKind, TestPostgres, base64, eventually};
 
 const HBA: &str = "local all all trust\n\
      hostssl all,replication cert_user 127.0.0.1/32 cert\n\
@@ -52,7 +52,7 @@ impl Secured {
     }
 
     /// Shows another certificate, and waits until the server does.
-    fn show(&self, issued: &Issued, clients: Option<&Authority>) {
+    fn show(&self, issued: &IssuedCertificate, clients: Option<&Authority>) {
         self.postgres.show(issued, clients);
         let body = |pem: &str| {
             pem.lines()
@@ -145,7 +145,7 @@ async fn certificates_are_judged_as_demanded() {
     let roots = server.file("roots.pem", &roots);
     let stranger = Authority::new("stranger", KeyKind::EcdsaSha256);
     let ecdsa = &authorities[2];
-    let mut cases: Vec<(String, Issued, Fate)> = Vec::new();
+    let mut cases: Vec<(String, IssuedCertificate, Fate)> = Vec::new();
     for (kind, authority) in kinds.iter().zip(&authorities) {
         let fate = match kind {
             KeyKind::Ed25519 => Fate::Unbindable,

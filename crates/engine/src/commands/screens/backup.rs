@@ -13,7 +13,7 @@ fn one_backup() {
 
 #[test]
 fn a_backup_that_was_just_taken() {
-    let taken = Taken {
+    let taken = BackupReport {
         backup: (&backups()[1]).into(),
         changed_pages: "compared",
         why_not_named: Some("the server summarizes no WAL".to_owned()),
@@ -26,7 +26,7 @@ fn a_backup_that_was_just_taken() {
 
 #[test]
 fn backups_read_back() {
-    let result = |id: &str, damaged: Vec<(String, String, Vec<String>)>| Verified {
+    let result = |id: &str, damaged: Vec<(String, String, Vec<String>)>| BackupVerification {
         id: id.to_owned(),
         state: BackupState::Complete,
         files: 1_312,

@@ -62,6 +62,6 @@ fn restore_points() {
         point("before_release", at("08:00")),
         point("odd\u{1b}[31m\nname", at("09:00")),
     ];
-    let shown: Vec<Shown<'_>> = points.iter().map(Shown::from).collect();
+    let shown: Vec<RestorePointRow<'_>> = points.iter().map(RestorePointRow::from).collect();
     insta::assert_snapshot!("restore_list_points", readable(points_text(&shown)));
 }

@@ -34,7 +34,7 @@ fn tests() -> Vec<RestoreTest> {
 #[test]
 fn the_list_and_one_of_them() {
     let tests = tests();
-    let shown: Vec<Shown> = tests.iter().map(Shown::from).collect();
+    let shown: Vec<RestoreTestRow> = tests.iter().map(RestoreTestRow::from).collect();
     insta::assert_snapshot!("restore_test_list", readable(table(&shown, micros(NOW))));
     let details = Details {
         shown: (&tests[1]).into(),

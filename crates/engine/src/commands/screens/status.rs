@@ -74,7 +74,7 @@ fn running() -> Status {
 fn a_sound_instance() {
     insta::assert_snapshot!(
         "status_sound",
-        readable(shown::text(&running(), micros(NOW)))
+        readable(view::text(&running(), micros(NOW)))
     );
 }
 
@@ -84,10 +84,7 @@ fn a_warning() {
     status
         .warnings
         .push("the repository's key is 91 days old".to_owned());
-    insta::assert_snapshot!(
-        "status_warning",
-        readable(shown::text(&status, micros(NOW)))
-    );
+    insta::assert_snapshot!("status_warning", readable(view::text(&status, micros(NOW))));
 }
 
 #[test]
@@ -106,7 +103,7 @@ fn an_alarm() {
         reason: "removed by PostgreSQL".to_owned(),
     });
     finish(&mut status);
-    insta::assert_snapshot!("status_alarm", readable(shown::text(&status, micros(NOW))));
+    insta::assert_snapshot!("status_alarm", readable(view::text(&status, micros(NOW))));
 }
 
 #[test]
@@ -121,7 +118,7 @@ fn stopped_and_never_backed_up() {
     };
     insta::assert_snapshot!(
         "status_no_backup",
-        readable(shown::text(&status, micros(NOW)))
+        readable(view::text(&status, micros(NOW)))
     );
 }
 
@@ -140,6 +137,6 @@ fn clusters_of_others() {
     };
     insta::assert_snapshot!(
         "status_clusters",
-        readable(shown::text(&status, micros(NOW)))
+        readable(view::text(&status, micros(NOW)))
     );
 }

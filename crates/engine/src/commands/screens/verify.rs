@@ -14,7 +14,7 @@ fn a_database() {
         Check::not_applicable("row_counts", "the database holds no tables of an engine"),
         Check::passed("replication_slot", json!({ "active": true })),
     ];
-    let report = |checks: Vec<Check>| Report {
+    let report = |checks: Vec<Check>| VerifyReport {
         passed: passed(&checks),
         strict: false,
         checked_at: NOW.to_owned(),

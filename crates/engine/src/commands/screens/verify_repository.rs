@@ -38,7 +38,7 @@ fn a_repository() {
         closed: vec!["no private key is here".to_owned()],
         cancelled: false,
     };
-    let report = Report {
+    let report = RepositoryReport {
         repository: "/srv/bre/repository".to_owned(),
         verdict: Verdict::of(&read),
         not_opened: read.not_opened(),

@@ -26,7 +26,7 @@ const APART: Duration = Duration::from_secs(1);
 
 /// One line of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Told {
+pub(super) struct StreamLine {
     cluster: String,
     attached: bool,
     timeline: u32,
@@ -43,7 +43,7 @@ pub(super) struct Told {
     into: String,
 }
 
-impl Told {
+impl StreamLine {
     pub(super) fn sentence(&self) -> String {
         let name = &self.cluster;
         let mut text = match (&self.error, self.attached) {
@@ -69,7 +69,7 @@ pub(super) struct Teller {
     cluster: String,
     server: String,
     into: String,
-    last: Option<(Told, Instant)>,
+    last: Option<(StreamLine, Instant)>,
     attached_once: bool,
 }
 
@@ -84,9 +84,9 @@ impl Teller {
         }
     }
 
-    fn of(&self, state: &StreamState) -> Told {
+    fn of(&self, state: &StreamState) -> StreamLine {
         let hole = state.hole.as_ref();
-        Told {
+        StreamLine {
             cluster: self.cluster.clone(),
             attached: state.attached,
             timeline: state.timeline,
@@ -131,7 +131,7 @@ impl Teller {
         }
     }
 
-    pub(super) fn tell(&mut self, state: &StreamState, now: Instant) -> Option<Told> {
+    pub(super) fn tell(&mut self, state: &StreamState, now: Instant) -> Option<StreamLine> {
         if !self.is_news(state, now) {
             return None;
         }
@@ -156,7 +156,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(5);
 type Look = Result<(Option<SlotStatus>, bool), Error>;
 
 /// Keeps the file, and looks at what the stream itself does not see: the slot, and backups of others that make up for a hole.
-pub(super) struct Standing<'a> {
+pub(super) struct StreamReporter<'a> {
     cluster: &'a NamedCluster,
     repository: &'a Repository,
     monitor: &'a StreamMonitor,
@@ -167,7 +167,7 @@ pub(super) struct Standing<'a> {
     written: Option<(StreamStanding, Instant)>,
 }
 
-impl<'a> Standing<'a> {
+impl<'a> StreamReporter<'a> {
     pub(super) fn of(
         cluster: &'a NamedCluster,
         repository: &'a Repository,

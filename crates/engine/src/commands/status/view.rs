@@ -10,7 +10,7 @@ use crate::{
 
 /// From bad to good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
+enum Condition {
     Alarm,
     Warning,
     Sound,
@@ -106,11 +106,11 @@ fn numbered(all: &[String]) -> Vec<String> {
     }
 }
 
-fn state(status: &Status) -> State {
+fn state(status: &Status) -> Condition {
     match (status.alarms.as_slice(), status.warnings.as_slice()) {
-        ([], []) => State::Sound,
-        ([], _) => State::Warning,
-        _ => State::Alarm,
+        ([], []) => Condition::Sound,
+        ([], _) => Condition::Warning,
+        _ => Condition::Alarm,
     }
 }
 
@@ -126,15 +126,15 @@ fn state_words(status: &Status) -> String {
         count => format!("{count} things need"),
     };
     match state(status) {
-        State::Alarm => format!(
+        Condition::Alarm => format!(
             "ALARM: {} an operator now; {runs}",
             things(status.alarms.len())
         ),
-        State::Warning => format!(
+        Condition::Warning => format!(
             "sound, with warnings: {} attention in time; {runs}",
             things(status.warnings.len())
         ),
-        State::Sound => format!("sound; {runs}"),
+        Condition::Sound => format!("sound; {runs}"),
     }
 }
 
@@ -184,31 +184,31 @@ fn what_to_do(status: &Status) -> String {
         .unwrap_or_default();
     let attached = status.stream.as_ref().map(|stream| stream.attached);
     match state(status) {
-        State::Alarm if status.repository.is_empty() => {
+        Condition::Alarm if status.repository.is_empty() => {
             "make the repository reachable: the alarm below says what is wrong".to_owned()
         }
-        State::Alarm if status.backups_complete == 0 || status.open_hole.is_some() => {
+        Condition::Alarm if status.backups_complete == 0 || status.open_hole.is_some() => {
             take_a_backup(cluster)
         }
-        State::Alarm if !status.damaged.is_empty() => {
+        Condition::Alarm if !status.damaged.is_empty() => {
             format!("find out what is damaged: bre verify repository{of_cluster}")
         }
-        State::Alarm if status.proof_failed.is_some() => {
+        Condition::Alarm if status.proof_failed.is_some() => {
             format!("see what the restore test found: bre restore-test show{of_cluster}")
         }
-        State::Alarm if cluster.is_some() && attached.is_none() => {
+        Condition::Alarm if cluster.is_some() && attached.is_none() => {
             format!("stream its WAL: bre wal stream{of_cluster}")
         }
-        State::Alarm if attached == Some(false) => {
+        Condition::Alarm if attached == Some(false) => {
             "bring the stream of WAL back: the alarm below and the engine's log say why it stopped"
                 .to_owned()
         }
-        State::Alarm => "see the alarm below".to_owned(),
-        State::Warning => "see the warning below; nothing is wrong yet".to_owned(),
-        State::Sound if !status.running && cluster.is_none() => {
+        Condition::Alarm => "see the alarm below".to_owned(),
+        Condition::Warning => "see the warning below; nothing is wrong yet".to_owned(),
+        Condition::Sound if !status.running && cluster.is_none() => {
             "nothing, or start the engine: bre up".to_owned()
         }
-        State::Sound => "nothing".to_owned(),
+        Condition::Sound => "nothing".to_owned(),
     }
 }
 

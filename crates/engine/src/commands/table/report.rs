@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-pub(super) struct Shown {
+pub(super) struct MergeReport {
     dry_run: bool,
     mode: &'static str,
     backup_id: String,
@@ -21,7 +21,7 @@ pub(super) struct Shown {
     /// Everything before it was replayed.
     replayed_to: String,
     timeline: u32,
-    tables: Vec<Table>,
+    tables: Vec<TableReport>,
     /// Something was merged and committed.
     merged: bool,
     warnings: Vec<String>,
@@ -29,7 +29,7 @@ pub(super) struct Shown {
 }
 
 #[derive(Debug, Serialize)]
-struct Table {
+struct TableReport {
     table: String,
     dropped: bool,
     key: Vec<String>,
@@ -38,7 +38,7 @@ struct Table {
     missing: u64,
     different: u64,
     only_now: Option<u64>,
-    changed_columns: Vec<Changed>,
+    changed_columns: Vec<ChangedColumn>,
     missing_sample: Vec<Value>,
     different_sample: Vec<Pair>,
     notes: Vec<String>,
@@ -47,7 +47,7 @@ struct Table {
 }
 
 #[derive(Debug, Serialize)]
-struct Changed {
+struct ChangedColumn {
     column: String,
     rows: u64,
 }
@@ -71,7 +71,7 @@ struct Done {
     only_now: Option<u64>,
 }
 
-impl Shown {
+impl MergeReport {
     pub(super) fn new(
         beside: &ScratchCluster,
         preview: &Preview,
@@ -79,9 +79,9 @@ impl Shown {
         dry_run: bool,
         took: Duration,
     ) -> Self {
-        let tables = preview.tables.iter().map(|table| Table {
+        let tables = preview.tables.iter().map(|table| TableReport {
             done: merged.and_then(|merged| done(merged, &table.table)),
-            ..Table::from(table)
+            ..TableReport::from(table)
         });
         Self {
             dry_run,
@@ -141,12 +141,15 @@ fn json(text: Option<&String>) -> Value {
         .unwrap_or_default()
 }
 
-impl From<&TablePreview> for Table {
+impl From<&TablePreview> for TableReport {
     fn from(table: &TablePreview) -> Self {
-        let changed = table.changed_columns.iter().map(|(column, rows)| Changed {
-            column: column.clone(),
-            rows: *rows,
-        });
+        let changed = table
+            .changed_columns
+            .iter()
+            .map(|(column, rows)| ChangedColumn {
+                column: column.clone(),
+                rows: *rows,
+            });
         let pair = |sample: &Sample| Pair {
             then: json(sample.then.as_ref()),
             now: json(sample.now.as_ref()),
@@ -178,11 +181,11 @@ impl From<&TablePreview> for Table {
 pub(super) fn describe(preview: &Preview) -> String {
     let tables = preview.tables.iter();
     tables
-        .map(|table| Table::from(table).sentences(preview.mode.name()))
+        .map(|table| TableReport::from(table).sentences(preview.mode.name()))
         .collect()
 }
 
-impl Table {
+impl TableReport {
     fn sentences(&self, mode: &str) -> String {
         let mut text = format!(
             "{}: {} rows then, {} now\n  missing now        {:>10}  {}\n",
