@@ -14,7 +14,7 @@ use std::{
 
 use repository::{
     Repository,
-    copying::{Copied, CopyOptions, copy},
+    copying::{CopyOptions, CopyReport, copy},
     keys::RecipientPrivate,
     retention::Rules,
 };
@@ -184,7 +184,7 @@ impl Copies {
 
 /// A round that came to its end.
 struct Round {
-    copied: Copied,
+    copied: CopyReport,
     expiry: Expiry,
 }
 

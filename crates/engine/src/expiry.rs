@@ -4,7 +4,7 @@ use postgres_physical::{server::sql::Client, wire::ConnectOptions};
 use repository::{
     Repository,
     keys::RecipientPrivate,
-    retention::{self, Action, Clock, Expired, Plan, Rules, Subject, execute},
+    retention::{self, Action, Clock, ExpiryReport, Plan, Rules, Subject, execute},
 };
 
 use crate::{
@@ -67,7 +67,7 @@ pub(crate) fn carry_out(
     plan: &Plan,
     steps: &Steps,
     log: &Log<'_>,
-) -> Result<Result<Expired, repository::Error>, Error> {
+) -> Result<Result<ExpiryReport, repository::Error>, Error> {
     let event = || log.asked_by.clone().with("kind", "expire");
     let changes = plan.changes_anything();
     if changes {
@@ -138,7 +138,7 @@ fn named(plan: &Plan, action: Action, what: Subjects) -> String {
     }
 }
 
-pub(crate) fn sentence(done: &Expired) -> String {
+pub(crate) fn sentence(done: &ExpiryReport) -> String {
     let mut text = format!(
         "{} objects marked to go, {} deleted",
         done.marked, done.deleted

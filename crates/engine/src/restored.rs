@@ -4,8 +4,8 @@ use std::path::Path;
 
 use postgres_physical::server::{Binaries, OsUser};
 use recovery::database::{
-    FetchCommand, Plan, Recover, Recovered, RestoreOptions, Restored, Survey, Target, plan_watched,
-    recover, restore, restore_over,
+    FetchCommand, Plan, Recover, RecoveryReport, RestoreOptions, RestoreReport, Survey, Target,
+    plan_watched, recover, restore, restore_over,
 };
 use repository::{Repository, keys::RecipientPrivate};
 use services::RecoveryFact;
@@ -36,7 +36,7 @@ impl Source<'_> {
         to: &Path,
         fetch: &FetchCommand,
         steps: &Steps,
-    ) -> recovery::Result<Recovered> {
+    ) -> recovery::Result<RecoveryReport> {
         let request = Recover {
             repository: self.repository,
             private: self.private,
@@ -61,8 +61,8 @@ pub(crate) fn fetched_by_this_program() -> Result<FetchCommand, Error> {
 #[derive(Debug)]
 pub(crate) struct RestoreOutcome {
     pub(crate) plan: Plan,
-    pub(crate) files: Restored,
-    pub(crate) recovered: Recovered,
+    pub(crate) files: RestoreReport,
+    pub(crate) recovered: RecoveryReport,
 }
 
 impl RestoreOutcome {
@@ -122,7 +122,7 @@ pub(crate) fn fresh(
     to: &Path,
     options: &RestoreOptions,
     steps: &Steps,
-) -> Result<Restored, Error> {
+) -> Result<RestoreReport, Error> {
     let Source {
         repository,
         private,
@@ -136,7 +136,7 @@ pub(crate) fn over(
     survey: &Survey,
     options: &RestoreOptions,
     steps: &Steps,
-) -> Result<Restored, Error> {
+) -> Result<RestoreReport, Error> {
     Ok(restore_over(survey, options, steps)?)
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn over(
 pub(crate) fn replay(
     source: &Source<'_>,
     plan: Plan,
-    files: Restored,
+    files: RestoreReport,
     to: &Path,
     steps: &Steps,
 ) -> Result<RestoreOutcome, Error> {

@@ -35,7 +35,7 @@ const CLOCKS_MICROS: i64 = 10_000_000;
 
 /// What came of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Copied {
+pub struct CopyReport {
     pub backups: u64,
     pub snapshots: u64,
     pub objects: u64,
@@ -68,7 +68,7 @@ pub fn copy(
     to: &Repository,
     options: &CopyOptions<'_>,
     progress: &dyn Progress,
-) -> Result<Copied> {
+) -> Result<CopyReport> {
     if from.id() == to.id() {
         return Err(Error::Input(format!(
             "{} and {} are the same repository",
@@ -102,8 +102,8 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    fn run(&self) -> Result<Copied> {
-        let mut done = Copied::default();
+    fn run(&self) -> Result<CopyReport> {
+        let mut done = CopyReport::default();
         // Heads before the WAL that they stand for; they are put after it.
         let heads = self.from.store().list("heads/")?;
         let backups = self.chosen()?;

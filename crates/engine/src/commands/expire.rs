@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use postgres_physical::wire::ConnectOptions;
-use repository::retention::{Action, Decision, Expired, Plan, Rules, Subject};
+use repository::retention::{Action, Decision, ExpiryReport, Plan, Rules, Subject};
 use serde::Serialize;
 
 use super::restore::interrupted;
@@ -29,7 +29,7 @@ struct ExpireReport<'a> {
     compared_with_postgres: bool,
     decisions: &'a [Decision],
     warnings: &'a [String],
-    done: Option<Expired>,
+    done: Option<ExpiryReport>,
 }
 
 pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<ExitCode, Error> {

@@ -7,7 +7,7 @@ use postgres_physical::{
     server::{Binaries, OsUser, sql::Client},
     wire::ConnectOptions,
 };
-use recovery::pages::{DamagedPage, Held, Put, Remedy, remedy};
+use recovery::pages::{DamagedPage, Held, PageOutcome, Remedy, remedy};
 use serde::Serialize;
 
 use super::{restore::interrupted, table::live};
@@ -242,11 +242,11 @@ fn mend(
     let mut outcomes = Vec::new();
     for page in pages {
         let put = match remedy(page) {
-            Remedy::Page if !held.is_bad(page) => Put::GoodAlready,
+            Remedy::Page if !held.is_bad(page) => PageOutcome::GoodAlready,
             Remedy::Page => match &beside {
                 Some(Ok(beside)) => held.put(page, &beside.folder.data())?,
-                Some(Err(error)) => Put::Refused(error.to_string()),
-                None => Put::GoodAlready,
+                Some(Err(error)) => PageOutcome::Refused(error.to_string()),
+                None => PageOutcome::GoodAlready,
             },
             Remedy::Empty => held.empty(page)?,
             Remedy::Statement(_) => continue,
@@ -266,14 +266,14 @@ fn mend(
 fn outcome(
     connect: &ConnectOptions,
     page: &DamagedPage,
-    put: &[(String, Put)],
+    put: &[(String, PageOutcome)],
     steps: &Steps,
 ) -> Result<String, Error> {
     let place = page.place();
     steps.step(&place);
     let sql = match (remedy(page), put.iter().find(|(of, _)| *of == place)) {
         (Remedy::Elsewhere(what), _) => return Ok(format!("NOT REPAIRED: {what}")),
-        (_, Some((_, Put::Refused(why)))) => {
+        (_, Some((_, PageOutcome::Refused(why)))) => {
             return Ok(format!("NOT REPAIRED: {why}. Instead {}", page.by_table()));
         }
         (Remedy::Statement(sql), _) => sql,
@@ -289,7 +289,7 @@ fn outcome(
     let done = match (remedy(page), put.iter().find(|(of, _)| *of == place)) {
         (Remedy::Statement(_), _) => "made anew",
         (Remedy::Empty, _) => "emptied and filled again",
-        (_, Some((_, Put::GoodAlready))) => "the server had a good copy and wrote it",
+        (_, Some((_, PageOutcome::GoodAlready))) => "the server had a good copy and wrote it",
         _ => "brought back",
     };
     let database = page.database.as_deref().unwrap_or("postgres");

@@ -17,8 +17,8 @@ use postgres_physical::{
     server::{Binaries, OsUser},
 };
 use recovery::database::{
-    Plan, Point, RestoreOptions, Restored as Files, Target, is_occupied, named_points, outlook,
-    survey,
+    Plan, Point, RestoreOptions, RestoreReport as Files, Target, is_occupied, named_points,
+    outlook, survey,
 };
 use serde::Serialize;
 
@@ -37,7 +37,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-struct Restored<'a> {
+struct RestoreSummary<'a> {
     restore_id: String,
     dir: &'a Path,
     backup_id: String,
@@ -184,7 +184,7 @@ fn show(
         files,
         recovered,
     } = outcome;
-    let restored = Restored {
+    let restored = RestoreSummary {
         restore_id: recovered.restore_id.clone(),
         dir: to,
         backup_id: plan.backup.id.clone(),

@@ -11,7 +11,7 @@ use postgres_physical::{
     server::{Leftover, sql::Client},
     wire::ConnectOptions,
 };
-use recovery::standby::{Phase, Promoted, Status, StepMillis};
+use recovery::standby::{Phase, PromotionReport, Status, StepMillis};
 use serde::Serialize;
 
 use crate::{
@@ -84,7 +84,7 @@ impl Of {
     }
 
     /// How to go on from there.
-    fn next(&self, promoted: &Promoted) -> String {
+    fn next(&self, promoted: &PromotionReport) -> String {
         match &self.cluster {
             Some(cluster) => format!(
                 "It listens on that socket only, and ends with the process that keeps it. To run it as your own \
@@ -210,7 +210,7 @@ fn stop(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
 struct StandbyReport<'a> {
     promoted: bool,
     #[serde(flatten)]
-    promotion: &'a Promoted,
+    promotion: &'a PromotionReport,
     end_lsn: String,
     database_url: String,
     /// From the command to the first committed write and its record.
@@ -280,7 +280,7 @@ fn question(status: &Status, alive: Option<&str>) -> String {
 }
 
 fn told(of: &Of, shown: &StandbyReport<'_>) -> String {
-    let Promoted {
+    let PromotionReport {
         timeline,
         parent_timeline,
         steps,

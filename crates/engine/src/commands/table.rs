@@ -11,7 +11,7 @@ use postgres_physical::{
     server::{Binaries, OsUser, sql::Client},
     wire::ConnectOptions,
 };
-use recovery::table::{Dump, Merged, Mode, Preview, Request, TableName, Work};
+use recovery::table::{Dump, MergeOutcome, Mode, Preview, Request, TableName, Work};
 
 use super::restore;
 use crate::{
@@ -231,7 +231,12 @@ fn check_append_only(live: &ConnectOptions, tables: &[TableName]) -> Result<(), 
 }
 
 /// With an engine running on the instance's own database the merge goes on its record: what, from when, how many; never content.
-fn record(instance: &Instance, args: &RestoreTableArgs, beside: &ScratchCluster, merged: &Merged) {
+fn record(
+    instance: &Instance,
+    args: &RestoreTableArgs,
+    beside: &ScratchCluster,
+    merged: &MergeOutcome,
+) {
     if !is_own(args) || !instance.is_locked() {
         return;
     }

@@ -9,7 +9,8 @@ use std::{
 use repository::{
     Repository,
     keys::{
-        RecipientPrivate, RecipientPublic, Rewrapped, Vault, not_sealed_to_in, rewrap_in, seal_also,
+        RecipientPrivate, RecipientPublic, RewrapReport, Vault, not_sealed_to_in, rewrap_in,
+        seal_also,
     },
 };
 
@@ -159,8 +160,8 @@ pub(crate) fn finish(
     current: &RecipientPrivate,
     replaced: &[RecipientPrivate],
     steps: &Steps,
-) -> Result<Rewrapped, Error> {
-    let mut all = Rewrapped::default();
+) -> Result<RewrapReport, Error> {
+    let mut all = RewrapReport::default();
     for old in replaced {
         let done = rewrap_in(repository, pair.vault, old, current, steps)?;
         all.wrapped += done.wrapped;
@@ -192,7 +193,7 @@ pub(crate) fn seal_to_offline(
     repository: &Repository,
     current: &RecipientPrivate,
     steps: &Steps,
-) -> Result<Option<Rewrapped>, Error> {
+) -> Result<Option<RewrapReport>, Error> {
     let Some(offline) = offline_key(folder)? else {
         return Ok(None);
     };

@@ -2,7 +2,7 @@
 
 use assurance::verification::Check;
 use audit::{Head, Verdict, VerifyingKey};
-use recovery::database::{Plan, Recovered};
+use recovery::database::{Plan, RecoveryReport};
 use repository::Repository;
 use serde_json::{Value, json};
 use services::{AuditReport, Period};
@@ -41,7 +41,7 @@ pub(super) struct LogCheck<'a> {
     pub(super) repository: &'a Repository,
     pub(super) trusted: &'a [VerifyingKey],
     pub(super) plan: &'a Plan,
-    pub(super) recovered: &'a Recovered,
+    pub(super) recovered: &'a RecoveryReport,
 }
 
 impl LogCheck<'_> {

@@ -20,7 +20,7 @@ use postgres_physical::{
     lsn::Lsn,
     server::{Absence, Binaries, OsUser},
 };
-use recovery::database::{Plan, Recovered, RestoreOptions, Restored, Target, plan};
+use recovery::database::{Plan, RecoveryReport, RestoreOptions, RestoreReport, Target, plan};
 use repository::{
     Repository,
     backup::{BackupState, BackupSummary, catalogue},
@@ -92,7 +92,7 @@ impl RestoreTester {
         steps: &Steps,
         record: &mut RestoreTestReport,
         claim: &mut Option<Claim>,
-    ) -> Result<Option<(Plan, Recovered)>, Error> {
+    ) -> Result<Option<(Plan, RecoveryReport)>, Error> {
         let began = Instant::now();
         let source = Source {
             repository: &self.repository,
@@ -133,7 +133,7 @@ impl RestoreTester {
         target: Target,
         scratch: &ScratchFolder,
         steps: &Steps,
-    ) -> Result<recovery::Result<(Plan, Restored)>, Error> {
+    ) -> Result<recovery::Result<(Plan, RestoreReport)>, Error> {
         let plan = match plan(&self.repository, &self.private, target) {
             Ok(plan) if plan.backup.id == backup.id => plan,
             Ok(other) => {
@@ -155,7 +155,7 @@ impl RestoreTester {
     fn examine(
         &self,
         scratch: &ScratchFolder,
-        (plan, recovered): &(Plan, Recovered),
+        (plan, recovered): &(Plan, RecoveryReport),
         outside: &Outside,
         steps: &Steps,
         record: &mut RestoreTestReport,

@@ -15,7 +15,7 @@ use postgres_physical::{
     },
     wire::ConnectOptions,
 };
-use recovery::database::{Plan, Recovered, RestoreOptions, Restored, restore};
+use recovery::database::{Plan, RecoveryReport, RestoreOptions, RestoreReport, restore};
 use repository::Repository;
 use rustix::fs::{FlockOperation, flock};
 
@@ -115,7 +115,7 @@ impl ScratchFolder {
         plan: &Plan,
         options: &RestoreOptions,
         steps: &Steps,
-    ) -> Result<recovery::Result<Restored>, Error> {
+    ) -> Result<recovery::Result<RestoreReport>, Error> {
         let (repository, private) = (source.repository, source.private);
         let space = self.check_space(plan.backup.bytes_source, plan.wal_bytes);
         let restored =
@@ -132,7 +132,7 @@ impl ScratchFolder {
         source: &Source<'_>,
         plan: &Plan,
         steps: &Steps,
-    ) -> Result<recovery::Result<(Recovered, Claim)>, Error> {
+    ) -> Result<recovery::Result<(RecoveryReport, Claim)>, Error> {
         let replayed = source.replay(plan, &self.data(), &fetched_by_this_program()?, steps);
         Ok(replayed.map(|recovered| {
             let claim = Claim::of(source.repository, plan, &recovered);

@@ -16,7 +16,7 @@ use postgres_physical::{
     server::{Binaries, OsUser, Server},
     wire::ConnectOptions,
 };
-use recovery::database::{Plan, Recovered, RestoreOptions, Target};
+use recovery::database::{Plan, RecoveryReport, RestoreOptions, Target};
 use repository::Repository;
 
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) struct ScratchCluster {
     server: Option<Server>,
     pub(crate) folder: ScratchFolder,
     pub(crate) plan: Plan,
-    pub(crate) recovered: Recovered,
+    pub(crate) recovered: RecoveryReport,
     /// What was asked for and is not in it.
     pub(crate) missing: Vec<Missing>,
     claim: Claim,
@@ -52,7 +52,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    fn of(repository: &Repository, plan: &Plan, recovered: &Recovered) -> Self {
+    fn of(repository: &Repository, plan: &Plan, recovered: &RecoveryReport) -> Self {
         Self {
             repository: repository.clone(),
             timeline: recovered.timeline,

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use recovery::standby::{Phase, Promoted, Status, Watch};
+use recovery::standby::{Phase, PromotionReport, Status, Watch};
 use serde::{Deserialize, Serialize};
 
 use crate::{error::Error, host::instance::Instance, lost::Lost};
@@ -35,7 +35,7 @@ pub(crate) enum Request {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     Status(Box<Status>),
-    Promoted(Promoted),
+    Promoted(PromotionReport),
     Stopping,
     Refused(String),
 }
@@ -188,7 +188,7 @@ impl Link {
         &self,
         request: &Request,
         stop: Option<&AtomicBool>,
-    ) -> Result<Option<Promoted>, Error> {
+    ) -> Result<Option<PromotionReport>, Error> {
         match self.ask_until(request, stop)? {
             Some(Answer::Promoted(promoted)) => Ok(Some(promoted)),
             _ => Ok(None),

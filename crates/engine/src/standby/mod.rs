@@ -148,7 +148,7 @@ impl StandbyRunner {
                     ..Conditions::default()
                 };
                 let user = &self.user;
-                let note = |promoted: &recovery::standby::Promoted| {
+                let note = |promoted: &recovery::standby::PromotionReport| {
                     let fact = RecoveryFact {
                         restore_id: promoted.restore_id.clone(),
                         timeline: promoted.timeline,

@@ -13,7 +13,7 @@ use std::{
 
 use postgres_physical::server::Leftover;
 use recovery::Backoff;
-use recovery::standby::{Phase, Promoted, Status, is_promoted, take_promoted};
+use recovery::standby::{Phase, PromotionReport, Status, is_promoted, take_promoted};
 
 use super::{
     database::move_aside,
@@ -180,7 +180,7 @@ impl StandbySupervisor {
         Ok(is_promoted(&self.instance.standby())?)
     }
 
-    fn hand_over(&self, postgres: &Postgres) -> Result<Option<Promoted>, Error> {
+    fn hand_over(&self, postgres: &Postgres) -> Result<Option<PromotionReport>, Error> {
         let to = postgres.dir();
         // An old primary that outlived its engine: left alive it would go on where nobody looks.
         if let Some(left) = Leftover::detect(&to) {

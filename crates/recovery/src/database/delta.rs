@@ -19,7 +19,7 @@ use super::marker::Marker;
 use super::occupied::{check_cluster, check_not_running, check_tablespace_free, lock_holder};
 use super::plan::Plan;
 use super::remains::{Foreign, Remains, Surplus, remove};
-use super::restore::{CONTROL, RestoreOptions, Restored, half_restored, need_room_for_wal};
+use super::restore::{CONTROL, RestoreOptions, RestoreReport, half_restored, need_room_for_wal};
 use super::settings::Omissions;
 use super::writing::{
     Hand, Job, Patch, Writer, in_parallel, is_unreadable, open_plain, sync_folder, take_folder,
@@ -304,7 +304,7 @@ pub fn restore_over(
     survey: &Survey,
     options: &RestoreOptions,
     progress: &dyn Progress,
-) -> Result<Restored> {
+) -> Result<RestoreReport> {
     let to = &survey.folder;
     check_not_running(to)?;
     check_cluster(to, survey.system_identifier)?;
@@ -320,7 +320,7 @@ pub fn restore_over(
     progress.total(survey.bytes_changed + survey.bytes_new);
     let omissions = write(survey, &writer).map_err(|error| half_restored(to, error))?;
     let summary = survey.reader.summary();
-    Ok(Restored {
+    Ok(RestoreReport {
         files: summary.files,
         bytes: summary.bytes_source,
         bytes_written: writer.written.into_inner(),

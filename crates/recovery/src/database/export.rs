@@ -14,7 +14,7 @@ use repository::{
 use super::destination::Rooms;
 use super::fetch::place_segment;
 use super::layout::folder_mode;
-use super::restore::{CONTROL, MANIFEST, RestoreOptions, Restored};
+use super::restore::{CONTROL, MANIFEST, RestoreOptions, RestoreReport};
 use super::settings::Omissions;
 use super::writing::{Job, Writer, claim_folder, sync_filesystem};
 use crate::{Error, Progress, Result};
@@ -27,7 +27,7 @@ pub fn export(
     id: &str,
     to: &Path,
     progress: &dyn Progress,
-) -> Result<Restored> {
+) -> Result<RestoreReport> {
     let reader = BackupReader::open(repository, private, id)?;
     reader.check_packs()?;
     let entries = reader.entries()?;
@@ -95,7 +95,7 @@ pub fn export(
         folder: to.to_owned(),
         error: Box::new(error),
     })?;
-    Ok(Restored {
+    Ok(RestoreReport {
         files: summary.files,
         bytes: summary.bytes_source,
         bytes_written: summary.bytes_source,

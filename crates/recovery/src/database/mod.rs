@@ -34,9 +34,9 @@ pub use plan::{
     Beyond, Plan, Point, StopPoint, Target, beyond_a_hole, plan, plan_sound, plan_watched,
 };
 pub use points::{NamedPoint, named_points};
-pub use recover::{DatabasesHere, Recover, Recovered, databases_here, enter_cluster, recover};
+pub use recover::{DatabasesHere, Recover, RecoveryReport, databases_here, enter_cluster, recover};
 pub use remains::{Foreign, Surplus};
-pub use restore::{Outlook, RestoreOptions, Restored, outlook, restore};
+pub use restore::{Outlook, RestoreOptions, RestoreReport, outlook, restore};
 pub use settings::{Omissions, RECOVERY_OFF};
 pub use window::{Gap, Link, Span, TimelineWindow, Windows, window, windows};
 

@@ -62,7 +62,7 @@ pub struct Recover<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recovered {
+pub struct RecoveryReport {
     pub restore_id: String,
     /// The new timeline.
     pub timeline: u32,
@@ -80,7 +80,7 @@ pub struct Recovered {
 
 /// Runs recovery to the plan's target. Afterwards `dir` is a plain data folder that was shut down cleanly; the
 /// repository holds the claim on its new timeline.
-pub fn recover(request: &Recover<'_>, progress: &dyn Progress) -> Result<Recovered> {
+pub fn recover(request: &Recover<'_>, progress: &dyn Progress) -> Result<RecoveryReport> {
     let plan = request.plan;
     // Held until the folder is whole: no other restore comes between.
     let marker = Marker::take_up(request.dir)?;
@@ -105,7 +105,7 @@ fn run(
     work: &Path,
     promoted: &mut bool,
     progress: &dyn Progress,
-) -> Result<Recovered> {
+) -> Result<RecoveryReport> {
     let plan = request.plan;
     let scope = Scope {
         timeline: plan.timeline,
@@ -374,7 +374,11 @@ fn is_open(dir: &Path, pid: i32) -> bool {
 }
 
 /// PostgreSQL's own word is checked: state, timeline, and how far it came.
-fn check_result(request: &Recover<'_>, reserved: u32, wal_bytes: u64) -> Result<Recovered, String> {
+fn check_result(
+    request: &Recover<'_>,
+    reserved: u32,
+    wal_bytes: u64,
+) -> Result<RecoveryReport, String> {
     let plan = request.plan;
     let control = read_control(request.dir)?;
     if control.state != ClusterState::ShutDown || control.timeline != reserved {
@@ -406,7 +410,7 @@ fn check_result(request: &Recover<'_>, reserved: u32, wal_bytes: u64) -> Result<
             plan.timeline
         ));
     }
-    Ok(Recovered {
+    Ok(RecoveryReport {
         restore_id: plan.restore_id.clone(),
         timeline: reserved,
         parent_timeline: last.parent,
@@ -473,7 +477,7 @@ const REMEDY_WAL: &str =
     "Mend the repository or choose an earlier target, delete the folder and restore again";
 const REMEDY: &str = "The log says why; the repository is untouched: delete the folder and restore again, or use an earlier backup";
 
-impl Recovered {
+impl RecoveryReport {
     /// One line for people.
     #[must_use]
     pub fn describe(&self, plan: &Plan) -> String {

@@ -56,7 +56,7 @@ impl RestoreOptions {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restored {
+pub struct RestoreReport {
     pub files: u64,
     pub bytes: u64,
     /// What was really written: less than `bytes` over a folder that was there.
@@ -113,7 +113,7 @@ pub fn restore(
     to: &Path,
     options: &RestoreOptions,
     progress: &dyn Progress,
-) -> Result<Restored> {
+) -> Result<RestoreReport> {
     let reader = BackupReader::open(repository, private, &plan.backup.id)?;
     reader.check_packs()?;
     let to = std::path::absolute(to).map_err(Error::io("resolve", to))?;
@@ -137,7 +137,7 @@ pub fn restore(
     progress.total(plan.backup.bytes_source);
     progress.message("writing files");
     let omissions = write(&layout, &writer).map_err(|error| half_restored(&to, error))?;
-    Ok(Restored {
+    Ok(RestoreReport {
         files: plan.backup.files,
         bytes: plan.backup.bytes_source,
         bytes_written: writer.written.into_inner(),

@@ -14,7 +14,7 @@ use super::{DamagedPage, PageError};
 
 /// What came of one page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Put {
+pub enum PageOutcome {
     /// Written, on disk, and read back.
     Written,
     /// The server had a good copy in memory and has written it; or somebody else was quicker.
@@ -141,17 +141,17 @@ impl Held {
 
     /// Writes the page as the restored folder has it. Not unless it is whole there, older than the lock, the lock is
     /// still ours, and what is on disk is what we saw.
-    pub fn put(&mut self, page: &DamagedPage, restored: &Path) -> Result<Put, PageError> {
+    pub fn put(&mut self, page: &DamagedPage, restored: &Path) -> Result<PageOutcome, PageError> {
         let from = restored.join(&page.path);
         let good = read_page(&from, page.block)?;
         if is_bad(&good, page.block) {
-            return Ok(Put::Refused(
+            return Ok(PageOutcome::Refused(
                 "the backup has the page damaged too".to_owned(),
             ));
         }
         let settled = self.settled.unwrap_or(Lsn(0));
         if is_empty(&good) || page_lsn(&good) > settled {
-            return Ok(Put::Refused(format!(
+            return Ok(PageOutcome::Refused(format!(
                 "the restored page is of {}, the lock of {settled}: it is not taken",
                 page_lsn(&good)
             )));
@@ -160,18 +160,22 @@ impl Held {
     }
 
     /// Writes an empty page, which a free space map or a visibility map may be at any time.
-    pub fn empty(&mut self, page: &DamagedPage) -> Result<Put, PageError> {
+    pub fn empty(&mut self, page: &DamagedPage) -> Result<PageOutcome, PageError> {
         self.write(page, &[0; PAGE_BYTES])
     }
 
-    fn write(&mut self, page: &DamagedPage, bytes: &[u8; PAGE_BYTES]) -> Result<Put, PageError> {
+    fn write(
+        &mut self,
+        page: &DamagedPage,
+        bytes: &[u8; PAGE_BYTES],
+    ) -> Result<PageOutcome, PageError> {
         let place = self.data.join(&page.path);
         let Some(seen) = self.bad.get(&(page.path.clone(), page.block)) else {
-            return Ok(Put::GoodAlready);
+            return Ok(PageOutcome::GoodAlready);
         };
         let there = read_page(&place, page.block)?;
         if there != *seen {
-            return Ok(Put::Refused(
+            return Ok(PageOutcome::Refused(
                 "it was written while it was locked: by whom is not known, so it is left alone"
                     .to_owned(),
             ));
@@ -191,8 +195,8 @@ impl Held {
         self.check_locked()?;
         let back = read_page(&place, page.block)?;
         match *back == *bytes {
-            true => Ok(Put::Written),
-            false => Ok(Put::Refused(
+            true => Ok(PageOutcome::Written),
+            false => Ok(PageOutcome::Refused(
                 "what was written does not read back: look at the disk".to_owned(),
             )),
         }

@@ -9,7 +9,7 @@
 
 mod held;
 
-pub use held::{Held, Put};
+pub use held::{Held, PageOutcome};
 
 use postgres_physical::page::Fork;
 use postgres_physical::wire::{WireError, quote_shell};

@@ -11,7 +11,7 @@ use super::error::{StandbyError, StandbyResult};
 use super::server::{
     StandbyServer, end_leftover, is_unreachable, make_socket_folder, options, stop,
 };
-use super::state::{Promoted, Step, StoredState, put_whole, sync};
+use super::state::{PromotionReport, Step, StoredState, put_whole, sync};
 use super::{DEATHS_APART, Life, Standby};
 use crate::database::{
     Marker, RestoreOptions, Target, is_half_restored, plan_watched, remove, restore,
@@ -138,7 +138,7 @@ pub fn is_promoted(folder: &Path) -> StandbyResult<bool> {
 
 /// For a folder that no process keeps: ends what runs on a promoted cluster and moves it to `to`, which must not be
 /// there. `None` when nothing in the folder was promoted.
-pub fn take_promoted(folder: &Path, to: &Path) -> StandbyResult<Option<Promoted>> {
+pub fn take_promoted(folder: &Path, to: &Path) -> StandbyResult<Option<PromotionReport>> {
     match StoredState::read(folder)? {
         Some(state) if state.step == Step::Promoted => {
             end_leftover(&state.data(folder))?;
@@ -168,7 +168,7 @@ fn leads_to(link: &Path, data: &Path) -> bool {
 }
 
 /// A crash in between leaves the state: the move is repeated, or found done.
-pub(super) fn move_promoted(folder: &Path, to: &Path) -> StandbyResult<Promoted> {
+pub(super) fn move_promoted(folder: &Path, to: &Path) -> StandbyResult<PromotionReport> {
     let not = || StandbyError::NotPromoted(folder.to_owned());
     let state = StoredState::read(folder)?.filter(|state| state.step == Step::Promoted);
     let state = state.ok_or_else(not)?;

@@ -17,7 +17,7 @@ mod status;
 pub use error::{StandbyError, StandbyResult};
 pub use keep::{is_promoted, take_promoted};
 pub use promote::Conditions;
-pub use state::{Promoted, StepMillis};
+pub use state::{PromotionReport, StepMillis};
 pub use status::{Phase, Status, Watch};
 
 use std::fs::File;
@@ -295,8 +295,8 @@ impl Standby {
     pub fn promote(
         &mut self,
         conditions: Conditions,
-        note: &dyn Fn(&Promoted) -> std::io::Result<()>,
-    ) -> StandbyResult<Promoted> {
+        note: &dyn Fn(&PromotionReport) -> std::io::Result<()>,
+    ) -> StandbyResult<PromotionReport> {
         let since = Instant::now();
         let phase = self.watch.status().phase;
         let (state, standby) = match &mut self.life {
@@ -354,7 +354,7 @@ impl Standby {
 
     /// Stops the promoted cluster and moves its folder to `to`, which must not be there. Afterwards the standby begins
     /// again.
-    pub fn hand_over(&mut self, to: &std::path::Path) -> StandbyResult<Promoted> {
+    pub fn hand_over(&mut self, to: &std::path::Path) -> StandbyResult<PromotionReport> {
         let Life::Promoted(..) = &self.life else {
             return Err(StandbyError::NotPromoted(self.settings.folder.clone()));
         };

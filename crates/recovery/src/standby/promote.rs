@@ -10,7 +10,7 @@ use repository::timelines::{release, reserve};
 use super::error::{StandbyError, StandbyResult};
 use super::feed::FeedProgress;
 use super::server::StandbyServer;
-use super::state::{Promoted, Step, StepMillis, StoredState};
+use super::state::{PromotionReport, Step, StepMillis, StoredState};
 use super::{Settings, show_lsn};
 
 /// How an end is recognised unless told otherwise: nothing came for so long.
@@ -50,7 +50,7 @@ pub(super) struct Promotion<'a> {
 }
 
 impl Promotion<'_> {
-    pub(super) fn run(mut self) -> StandbyResult<Promoted> {
+    pub(super) fn run(mut self) -> StandbyResult<PromotionReport> {
         self.replay_all()?;
         self.mark("replayed all that the repository holds");
         let reserved = reserve(&self.settings.repository, &self.state.restore_id)?;
@@ -171,7 +171,7 @@ impl Promotion<'_> {
         Ok(markers)
     }
 
-    fn open(&mut self, reserved: u32) -> StandbyResult<Promoted> {
+    fn open(&mut self, reserved: u32) -> StandbyResult<PromotionReport> {
         let gone = || StandbyError::Behind("its PostgreSQL does not answer".to_owned());
         let client = self.standby.client()?.ok_or_else(gone)?;
         client.query("SELECT pg_promote(false)")?;
@@ -198,7 +198,7 @@ impl Promotion<'_> {
                 "it writes {segment:?} after timeline {parent}, expected was timeline {reserved}"
             )));
         }
-        Ok(Promoted {
+        Ok(PromotionReport {
             restore_id: self.state.restore_id.clone(),
             timeline: reserved,
             parent_timeline: parent,

@@ -25,7 +25,7 @@ pub(super) enum Step {
 
 /// What came of a promotion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Promoted {
+pub struct PromotionReport {
     /// Names the claim on the new timeline.
     pub restore_id: String,
     pub timeline: u32,
@@ -56,7 +56,7 @@ pub(super) struct StoredState {
     pub(super) segment_bytes: u64,
     pub(super) since_micros: i64,
     pub(super) wal_objects: u64,
-    pub(super) promoted: Option<Promoted>,
+    pub(super) promoted: Option<PromotionReport>,
 }
 
 impl StoredState {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{StandbyError, StandbyResult};
 use super::server::StandbyServer;
-use super::state::Promoted;
+use super::state::PromotionReport;
 use super::{Life, Standby, reason, show_lsn};
 use crate::database::show_time;
 
@@ -70,7 +70,7 @@ pub struct Status {
     /// Why it was last restored again.
     pub restored_anew: Option<String>,
     pub sockets: PathBuf,
-    pub promoted: Option<Promoted>,
+    pub promoted: Option<PromotionReport>,
 }
 
 /// Shared with whoever asks.

@@ -15,7 +15,7 @@ const LOCK_TURNS: u32 = 12;
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Merged {
+pub struct MergeOutcome {
     pub tables: Vec<MergedTable>,
     /// What PostgreSQL remarked at the commit. A strict commit that nobody confirmed is one.
     pub warnings: Vec<String>,
@@ -41,7 +41,7 @@ pub(super) fn merge(
     cancels: &[Cancel],
     agreed: &Preview,
     progress: &dyn Progress,
-) -> Result<Merged, TableError> {
+) -> Result<MergeOutcome, TableError> {
     if let Some(table) = agreed.tables.iter().find(|t| !t.obstacles.is_empty()) {
         return Err(TableError::Obstacles {
             table: table.table.clone(),
@@ -156,7 +156,7 @@ fn inside(
     tables: &[Table],
     (then, now): (&mut Client, &mut Client),
     progress: &dyn Progress,
-) -> Result<Merged, TableError> {
+) -> Result<MergeOutcome, TableError> {
     let mut merged: Vec<MergedTable> = Vec::new();
     let mut off: Vec<(String, Vec<(String, String)>)> = Vec::new();
     for table in tables {
@@ -210,7 +210,7 @@ fn inside(
     for channel in &request.notify {
         now.query(&format!("NOTIFY {channel}"))?;
     }
-    Ok(Merged {
+    Ok(MergeOutcome {
         tables: merged,
         warnings: Vec::new(),
     })

@@ -18,7 +18,7 @@ mod watched;
 
 pub use compare::{Counts, Preview, Sample, TablePreview};
 pub use error::TableError;
-pub use merge::{Merged, MergedTable};
+pub use merge::{MergeOutcome, MergedTable};
 pub use schema::Dump;
 pub use shape::{ParseNameError, TableName};
 
@@ -178,7 +178,7 @@ impl<'a> Work<'a> {
         &mut self,
         agreed: &Preview,
         progress: &dyn Progress,
-    ) -> Result<Merged, TableError> {
+    ) -> Result<MergeOutcome, TableError> {
         let sides = (&mut self.then, &mut self.now);
         let (request, tables) = (&self.request, &self.tables);
         merge::merge(request, tables, sides, &self.cancels, agreed, progress)

@@ -27,8 +27,8 @@ use postgres_physical::server::sql::Client;
 use postgres_physical::server::{Server, StartOptions};
 use postgres_physical::wire::ConnectOptions;
 use recovery::database::{
-    FetchCommand, FetchOutcome, Plan, Recover, Recovered, RestoreOptions, Target, plan, recover,
-    restore, wal_fetch,
+    FetchCommand, FetchOutcome, Plan, Recover, RecoveryReport, RestoreOptions, Target, plan,
+    recover, restore, wal_fetch,
 };
 use repository::{
     Repository,
@@ -115,7 +115,7 @@ impl World {
     }
 
     /// Plan, restore and recover into a folder of this name.
-    fn restore_and_replay(&self, target: Target, name: &str) -> recovery::Result<Recovered> {
+    fn restore_and_replay(&self, target: Target, name: &str) -> recovery::Result<RecoveryReport> {
         let plan = self.plan(target)?;
         let to = self.folder(name);
         let options = RestoreOptions::new(self.postgres.os_user().clone());
@@ -124,7 +124,7 @@ impl World {
         self.recover(&plan, &to)
     }
 
-    fn recover(&self, plan: &Plan, dir: &Path) -> recovery::Result<Recovered> {
+    fn recover(&self, plan: &Plan, dir: &Path) -> recovery::Result<RecoveryReport> {
         let request = Recover {
             repository: &self.repository,
             private: &self.private,

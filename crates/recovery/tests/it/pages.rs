@@ -8,7 +8,7 @@ use backup::database::{LivePage, verify_live};
 use postgres_physical::page::Fork;
 use postgres_physical::server::StopMode;
 use recovery::database::plan_sound;
-use recovery::pages::{DamagedPage, Held, Put, Remedy, remedy};
+use recovery::pages::{DamagedPage, Held, PageOutcome, Remedy, remedy};
 
 const PAGE: u64 = 8192;
 
@@ -37,7 +37,7 @@ impl World {
     }
 
     /// Locks, settles, restores to that place, writes.
-    fn repair(&self, streamer: &Streamer, pages: &[DamagedPage], name: &str) -> Vec<Put> {
+    fn repair(&self, streamer: &Streamer, pages: &[DamagedPage], name: &str) -> Vec<PageOutcome> {
         let source = self.postgres.connect_options();
         let pages: Vec<&DamagedPage> = pages.iter().collect();
         let mut held = Held::lock(&source, &self.postgres.data_dir(), &pages).unwrap();
@@ -177,7 +177,7 @@ fn damaged_pages_are_found_by_name_and_come_back() {
     assert!(tainted.damaged.len() >= 5, "{tainted:?}");
     let index = pages.remove(0);
     let put = world.repair(&streamer, &pages, "first");
-    assert_eq!(put, vec![Put::Written; 5]);
+    assert_eq!(put, vec![PageOutcome::Written; 5]);
     let Remedy::Statement(statement) = remedy(&index) else {
         panic!()
     };
@@ -213,7 +213,7 @@ fn damaged_pages_are_found_by_name_and_come_back() {
     let put = world.repair(&streamer, &pages, "second");
     // Held in memory, written by the checkpoint when it was dirty, restored when it was not: good either way.
     assert!(
-        [Put::GoodAlready, Put::Written].contains(&put[0]),
+        [PageOutcome::GoodAlready, PageOutcome::Written].contains(&put[0]),
         "{put:?}"
     );
     value(
@@ -228,7 +228,7 @@ fn damaged_pages_are_found_by_name_and_come_back() {
     value(&source, "CHECKPOINT");
     world.flip("orders", "", 7);
     let put = world.repair(&streamer, &world.damaged(), "third");
-    assert_eq!(put, [Put::Written]);
+    assert_eq!(put, [PageOutcome::Written]);
     assert_eq!(contents(&world), changed);
     drop(streamer);
     world.postgres.stop(StopMode::Fast);

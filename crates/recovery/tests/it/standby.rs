@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 
 use postgres_physical::server::{Leftover, StopMode};
 use recovery::standby::{
-    Conditions, Phase, Promoted, Settings, Standby, StandbyError, Status, Watch, take_promoted,
+    Conditions, Phase, PromotionReport, Settings, Standby, StandbyError, Status, Watch,
+    take_promoted,
 };
 use testkit::eventually;
 
@@ -81,7 +82,7 @@ impl Kept {
         answered.recv().unwrap()
     }
 
-    fn promote(&self, conditions: Conditions) -> Result<Promoted, StandbyError> {
+    fn promote(&self, conditions: Conditions) -> Result<PromotionReport, StandbyError> {
         self.ask(move |standby| standby.promote(conditions, &|_| Ok(())))
     }
 

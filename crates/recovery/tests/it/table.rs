@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use recovery::table::{Dump, Merged, Mode, Preview, Request, TableError, TablePreview, Work};
+use recovery::table::{Dump, MergeOutcome, Mode, Preview, Request, TableError, TablePreview, Work};
 use testkit::eventually;
 
 const LIFE: &str = "
@@ -52,7 +52,7 @@ impl Beside<'_> {
         }
     }
 
-    fn work(&self, request: Request<'_>) -> Result<(Preview, Merged), TableError> {
+    fn work(&self, request: Request<'_>) -> Result<(Preview, MergeOutcome), TableError> {
         let mut work = Work::open(request)?;
         work.stage(&())?;
         let preview = work.preview(&())?;
@@ -60,7 +60,7 @@ impl Beside<'_> {
         Ok((preview, merged))
     }
 
-    fn restore(&self, tables: &str, mode: Mode) -> Result<(Preview, Merged), TableError> {
+    fn restore(&self, tables: &str, mode: Mode) -> Result<(Preview, MergeOutcome), TableError> {
         self.work(self.request(tables, mode))
     }
 

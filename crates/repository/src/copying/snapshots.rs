@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Copied, Copy};
+use super::{Copy, CopyReport};
 use crate::error::{Error, Result, StoreError};
 use crate::references;
 use crate::retention::{kept_snapshots, packs_of_snapshot};
@@ -11,7 +11,7 @@ use crate::snapshot::{SnapshotState, folder_of, manifest_of, prefix_of, snapshot
 
 impl Copy<'_> {
     /// What the other repository's rules keep; nothing when one backup alone was asked for.
-    pub(super) fn bring_snapshots(&self, done: &mut Copied) -> Result<()> {
+    pub(super) fn bring_snapshots(&self, done: &mut CopyReport) -> Result<()> {
         if self.options.backup.is_some() {
             return Ok(());
         }

@@ -15,7 +15,7 @@ pub use provider::{DataKeySecret, KeyError, KeyTrouble, UnwrapKeys, Vault, WrapB
 pub use recipient::{RecipientPrivate, RecipientPublic};
 pub(crate) use ring::{KeyRing, SealedTo, few};
 pub use rotation::{
-    Rewrapped, not_sealed_to, not_sealed_to_in, recipients, recipients_in, retire, retire_in,
+    RewrapReport, not_sealed_to, not_sealed_to_in, recipients, recipients_in, retire, retire_in,
     rewrap, rewrap_in, seal_also,
 };
 pub(crate) use rotation::{Wraps, wraps};

@@ -17,7 +17,7 @@ use crate::{Progress, Repository};
 pub(crate) type Wraps = BTreeMap<DataKeyId, BTreeSet<String>>;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Rewrapped {
+pub struct RewrapReport {
     /// All of the repository.
     pub data_keys: u64,
     /// Of those, sealed to the new recipient just now.
@@ -51,7 +51,7 @@ pub fn rewrap_in(
     old: &RecipientPrivate,
     new: &RecipientPrivate,
     progress: &dyn Progress,
-) -> Result<Rewrapped> {
+) -> Result<RewrapReport> {
     let to = new.public().id();
     each_data_key(repository, vault, progress, |id, recipients| {
         if recipients.contains(&to) {
@@ -80,7 +80,7 @@ pub fn seal_also(
     by: &RecipientPrivate,
     also: &RecipientPublic,
     progress: &dyn Progress,
-) -> Result<Rewrapped> {
+) -> Result<RewrapReport> {
     let vault = Vault::Backups;
     let to = also.id();
     each_data_key(repository, vault, progress, |id, recipients| {
@@ -109,12 +109,12 @@ fn each_data_key(
     vault: Vault,
     progress: &dyn Progress,
     mut one: impl FnMut(DataKeyId, &BTreeSet<String>) -> Result<Outcome>,
-) -> Result<Rewrapped> {
+) -> Result<RewrapReport> {
     let all = wraps(repository, vault)?;
     progress.total(all.len() as u64);
-    let mut done = Rewrapped {
+    let mut done = RewrapReport {
         data_keys: all.len() as u64,
-        ..Rewrapped::default()
+        ..RewrapReport::default()
     };
     for (id, recipients) in all {
         if progress.cancelled() {
@@ -238,7 +238,7 @@ pub fn rewrap(
     old: &RecipientPrivate,
     new: &RecipientPrivate,
     progress: &dyn Progress,
-) -> Result<Rewrapped> {
+) -> Result<RewrapReport> {
     rewrap_in(repository, Vault::Backups, old, new, progress)
 }
 

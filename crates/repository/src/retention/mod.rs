@@ -15,7 +15,7 @@ mod sweeping;
 mod wal_plan;
 
 pub use clock::Clock;
-pub use execute::{Expired, execute};
+pub use execute::{ExpiryReport, execute};
 pub use holds::{Held, Hold, clear_hold, holds, set_hold};
 pub use plan::{Action, Decision, Plan, Subject, decide, plan};
 pub use rules::{DAY_MICROS, HOUR_MICROS, Rules};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postgres_physical::lsn::Lsn;
-use recovery::table::{Merged, Mode, Preview, Sample, TablePreview};
+use recovery::table::{MergeOutcome, Mode, Preview, Sample, TablePreview};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -75,7 +75,7 @@ impl MergeReport {
     pub(super) fn new(
         beside: &ScratchCluster,
         preview: &Preview,
-        merged: Option<&Merged>,
+        merged: Option<&MergeOutcome>,
         dry_run: bool,
         took: Duration,
     ) -> Self {
@@ -122,7 +122,7 @@ impl MergeReport {
     }
 }
 
-fn done(merged: &Merged, name: &str) -> Option<Done> {
+fn done(merged: &MergeOutcome, name: &str) -> Option<Done> {
     let table = merged.tables.iter().find(|table| table.table == name)?;
     Some(Done {
         recreated: table.recreated,
