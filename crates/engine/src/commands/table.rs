@@ -66,7 +66,7 @@ pub(crate) fn run(
     let mut beside = restorer.restore(target, &steps)?;
     beside.start(&restorer, &steps)?;
     let request = Request {
-        then: beside.connect(&live.database),
+        backup: beside.connect(&live.database),
         now: live.clone(),
         tables,
         mode: mode(args.mode),

@@ -26,10 +26,10 @@ impl Preview {
     }
 }
 
-/// A row as JSON, then and now.
+/// A row as JSON, in the backup and now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    pub then: Option<String>,
+    pub backup: Option<String>,
     pub now: Option<String>,
 }
 
@@ -53,14 +53,14 @@ pub struct TablePreview {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Of then, those that were asked for.
+    /// Of the backup, those that were asked for.
     pub rows_then: u64,
     pub rows_now: u64,
-    /// There then, not now.
+    /// In the backup, not now.
     pub missing: u64,
-    /// There then and now, with another content.
+    /// In the backup and now, with another content.
     pub different: u64,
-    /// There now, not then: written since. Not counted when only a part of that moment was asked for.
+    /// There now, not in the backup: written since. Not counted when only a part of that moment was asked for.
     pub only_now: Option<u64>,
 }
 
@@ -209,8 +209,8 @@ impl<'a> Sides<'a> {
         let missing: u64 =
             first.ok_or_else(|| WireError::Protocol(format!("no number in answer to {sql}")))?;
         let samples = rows.into_iter().filter_map(|row| {
-            let then = row.into_iter().nth(1)?;
-            Some(Sample { then, now: None })
+            let backup = row.into_iter().nth(1)?;
+            Some(Sample { backup, now: None })
         });
         let samples = if missing > 0 {
             samples.collect()
@@ -220,7 +220,7 @@ impl<'a> Sides<'a> {
         Ok((missing, samples))
     }
 
-    /// Of then, not one row is there: all of it can go in by COPY, which asks no row whether it is missing.
+    /// Of the backup, not one row is there: all of it can go in by COPY, which asks no row whether it is missing.
     pub(super) fn none_is_there(&self, now: &mut Client) -> Result<bool, WireError> {
         let (staged, live) = (&self.table.staged, &self.live);
         let sql = match self.is_keyed() {
@@ -285,14 +285,14 @@ impl<'a> Sides<'a> {
     /// comparison itself would have PostgreSQL go through the other side once for each row.
     fn samples(&self, now: &mut Client, counts: &Counts) -> Result<[Vec<Sample>; 2], WireError> {
         let (staged, live) = (&self.table.staged, &self.live);
-        let then = format!(
+        let backup = format!(
             "(SELECT row_to_json(r) FROM (SELECT {}) r)",
             self.columns("s")
         );
         let mut samples = [Vec::new(), Vec::new()];
         if counts.missing > 0 && self.is_keyed() {
             let sql = format!(
-                "WITH d AS MATERIALIZED ({}) SELECT {then} FROM (SELECT place FROM d LIMIT {SAMPLES}) d JOIN {staged} s ON s.ctid = d.place",
+                "WITH d AS MATERIALIZED ({}) SELECT {backup} FROM (SELECT place FROM d LIMIT {SAMPLES}) d JOIN {staged} s ON s.ctid = d.place",
                 self.missing("s.ctid AS place")
             );
             samples[0] = sampled(now, &sql)?;
@@ -300,7 +300,7 @@ impl<'a> Sides<'a> {
         if counts.different > 0 {
             let sql = format!(
                 "WITH d AS MATERIALIZED (SELECT s.ctid AS place FROM {staged} s JOIN {live} l ON {key} WHERE {differs}) \
-                 SELECT {then}, (SELECT row_to_json(r) FROM (SELECT {now}) r) \
+                 SELECT {backup}, (SELECT row_to_json(r) FROM (SELECT {now}) r) \
                  FROM (SELECT place FROM d LIMIT {SAMPLES}) d JOIN {staged} s ON s.ctid = d.place JOIN {live} l ON {key}",
                 key = self.same_key(),
                 differs = self.differs(),
@@ -338,7 +338,7 @@ fn sampled(now: &mut Client, sql: &str) -> Result<Vec<Sample>, WireError> {
     let sample = |row: Vec<Option<String>>| {
         let mut fields = row.into_iter();
         Sample {
-            then: fields.next().flatten(),
+            backup: fields.next().flatten(),
             now: fields.next().flatten(),
         }
     };
@@ -355,7 +355,7 @@ pub(super) fn preview(
     table: &Table,
     all: &[Table],
     request: &Request<'_>,
-    (then, now): (&mut Client, &mut Client),
+    (backup, now): (&mut Client, &mut Client),
 ) -> Result<TablePreview, TableError> {
     let sides = Sides::of(table);
     let mut preview = TablePreview {
@@ -377,7 +377,7 @@ pub(super) fn preview(
     if preview.dropped {
         let rows = number(now, &format!("SELECT count(*) FROM {}", table.staged))?;
         (preview.counts.rows_then, preview.counts.missing) = (rows, rows);
-        consequences::of_dropped(table, then, now, &mut preview)?;
+        consequences::of_dropped(table, backup, now, &mut preview)?;
         return Ok(preview);
     }
     let (counts, whole_rows) = sides.counted(now, request.only.is_none())?;

@@ -33,7 +33,7 @@ pub(super) fn of_present(
 
 fn columns(table: &Table, preview: &mut TablePreview) {
     let Some(now) = &table.now else { return };
-    for column in &table.then.columns {
+    for column in &table.backup.columns {
         match now.column(&column.name) {
             None => preview.notes.push(format!(
                 "the column {} was dropped since: its values do not come back",
@@ -57,7 +57,7 @@ fn columns(table: &Table, preview: &mut TablePreview) {
         }
     }
     for column in &now.columns {
-        if table.then.column(&column.name).is_none() && !column.generated {
+        if table.backup.column(&column.name).is_none() && !column.generated {
             let value = if column.has_default {
                 "its default"
             } else {
@@ -278,19 +278,19 @@ fn unique(table: &Table, now: &mut Client, preview: &mut TablePreview) -> Result
 /// The table comes back with its own indexes, constraints and triggers; what lay outside it does not.
 pub(super) fn of_dropped(
     table: &Table,
-    then: &mut Client,
+    backup: &mut Client,
     now: &mut Client,
     preview: &mut TablePreview,
 ) -> Result<(), WireError> {
     preview.notes.push(
         "it was dropped: it is made again as it was, with its indexes, constraints, triggers, owner and rights".to_owned(),
     );
-    let oid = table.then.oid.as_str();
+    let oid = table.backup.oid.as_str();
     let sql = format!(
         "SELECT conrelid::regclass, format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) \
          FROM pg_constraint WHERE contype = 'f' AND confrelid = {oid} AND conrelid <> confrelid AND conparentid = 0 ORDER BY 2"
     );
-    for row in texts(then, &sql)? {
+    for row in texts(backup, &sql)? {
         let [child, statement] = &row[..] else {
             continue;
         };
@@ -302,7 +302,7 @@ pub(super) fn of_dropped(
         "SELECT DISTINCT r.ev_class::regclass FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass \
          WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {oid} AND r.ev_class <> {oid} ORDER BY 1"
     );
-    for row in texts(then, &sql)? {
+    for row in texts(backup, &sql)? {
         preview.notes.push(format!(
             "the view {} showed it and is not made again by itself",
             row.first().map_or("", String::as_str)

@@ -37,7 +37,7 @@ pub struct MergedTable {
 pub(super) fn merge(
     request: &Request<'_>,
     tables: &[Table],
-    (then, now): (&mut Client, &mut Client),
+    (backup, now): (&mut Client, &mut Client),
     cancels: &[Cancel],
     agreed: &Preview,
     progress: &dyn Progress,
@@ -52,7 +52,7 @@ pub(super) fn merge(
     let merged = watched(cancels, progress, || {
         begin(tables, now, progress)?;
         check(request, tables, now, agreed)?;
-        inside(request, tables, (then, now), progress)
+        inside(request, tables, (backup, now), progress)
     });
     let mut merged = match merged {
         Ok(merged) => merged,
@@ -154,7 +154,7 @@ fn check(
 fn inside(
     request: &Request<'_>,
     tables: &[Table],
-    (then, now): (&mut Client, &mut Client),
+    (backup, now): (&mut Client, &mut Client),
     progress: &dyn Progress,
 ) -> Result<MergeOutcome, TableError> {
     let mut merged: Vec<MergedTable> = Vec::new();
@@ -174,7 +174,7 @@ fn inside(
         merged.push(MergedTable {
             table: table.name.to_string(),
             recreated: table.now.is_none(),
-            inserted: put_back(request, table, (then, now), progress)?,
+            inserted: put_back(request, table, (backup, now), progress)?,
             ..MergedTable::default()
         });
     }
@@ -222,7 +222,9 @@ fn recreate(
     section: &str,
     now: &mut Client,
 ) -> Result<(), TableError> {
-    let sql = request.dump.section(&request.then, &table.name, section)?;
+    let sql = request
+        .dump
+        .section(&request.backup, &table.name, section)?;
     let doing = format!("making {} again", table.name);
     now.query(&sql).map_err(TableError::refused(&doing))?;
     Ok(())
@@ -251,7 +253,7 @@ fn counted(now: &mut Client, sql: &str, doing: &str) -> Result<u64, TableError> 
 fn put_back(
     request: &Request<'_>,
     table: &Table,
-    (then, now): (&mut Client, &mut Client),
+    (backup, now): (&mut Client, &mut Client),
     progress: &dyn Progress,
 ) -> Result<u64, TableError> {
     // A condition may say something else when it is asked again.
@@ -259,7 +261,7 @@ fn put_back(
     if whole && (table.now.is_none() || Sides::of(table).none_is_there(now)?) {
         let doing = format!("putting rows back into {}", table.name);
         let into = table.name.sql();
-        return stage::copy(table, None, &into, &doing, (then, now), progress);
+        return stage::copy(table, None, &into, &doing, (backup, now), progress);
     }
     insert(table, now)
 }

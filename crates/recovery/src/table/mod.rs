@@ -54,7 +54,7 @@ impl Mode {
 #[derive(Debug)]
 pub struct Request<'a> {
     /// The moment, as a cluster; a role that sees everything.
-    pub then: ConnectOptions,
+    pub backup: ConnectOptions,
     /// The database that runs; a role that may write the tables.
     pub now: ConnectOptions,
     pub tables: Vec<TableName>,
@@ -73,7 +73,7 @@ pub struct Request<'a> {
 #[derive(Debug)]
 struct Table {
     name: TableName,
-    then: Shape,
+    backup: Shape,
     /// `None`: it was dropped.
     now: Option<Shape>,
     /// Columns that both have and that can be written.
@@ -84,15 +84,16 @@ struct Table {
 
 impl Table {
     fn shape(&self) -> &Shape {
-        self.now.as_ref().unwrap_or(&self.then)
+        self.now.as_ref().unwrap_or(&self.backup)
     }
 
     /// Every column has one binary form on both sides: nothing need be written as text and read again.
     fn is_plain(&self) -> bool {
         self.columns.iter().all(|name| {
-            let (then, now) = (self.then.column(name), self.shape().column(name));
-            then.zip(now)
-                .is_some_and(|(then, now)| then.plain && now.plain && then.kind == now.kind)
+            let (backup, now) = (self.backup.column(name), self.shape().column(name));
+            backup
+                .zip(now)
+                .is_some_and(|(backup, now)| backup.plain && now.plain && backup.kind == now.kind)
         })
     }
 }
@@ -101,7 +102,7 @@ impl Table {
 #[derive(Debug)]
 pub struct Work<'a> {
     request: Request<'a>,
-    then: Client,
+    backup: Client,
     now: Client,
     tables: Vec<Table>,
     /// The way to end what either side is at.
@@ -125,18 +126,18 @@ impl<'a> Work<'a> {
         if request.only.is_some() && request.mode == Mode::Exact {
             return Err(TableError::ExactPart);
         }
-        let mut then = session(&request.then)?;
+        let mut backup = session(&request.backup)?;
         let mut now = session(&request.now)?;
         now.query(QUICK_WAL)?;
         let mut tables = Vec::new();
         for (number, name) in request.tables.iter().enumerate() {
-            tables.push(shape::look(name, number, &request, &mut then, &mut now)?);
+            tables.push(shape::look(name, number, &request, &mut backup, &mut now)?);
         }
-        shape::parents_first(&mut tables, &mut then)?;
-        let cancels = [then.cancel(&request.then), now.cancel(&request.now)];
+        shape::parents_first(&mut tables, &mut backup)?;
+        let cancels = [backup.cancel(&request.backup), now.cancel(&request.now)];
         Ok(Self {
             request,
-            then,
+            backup,
             now,
             tables,
             cancels,
@@ -149,7 +150,7 @@ impl<'a> Work<'a> {
             for table in &self.tables {
                 progress.message(&format!("copying {} as it was", table.name));
                 let only = self.request.only.as_deref();
-                stage::stage(table, only, &mut self.then, &mut self.now, progress)?;
+                stage::stage(table, only, &mut self.backup, &mut self.now, progress)?;
             }
             Ok(())
         })
@@ -161,7 +162,7 @@ impl<'a> Work<'a> {
             let mut tables = Vec::new();
             for table in &self.tables {
                 progress.message(&format!("comparing {}", table.name));
-                let sides = (&mut self.then, &mut self.now);
+                let sides = (&mut self.backup, &mut self.now);
                 tables.push(compare::preview(table, &self.tables, &self.request, sides)?);
             }
             Ok(tables)
@@ -179,7 +180,7 @@ impl<'a> Work<'a> {
         agreed: &Preview,
         progress: &dyn Progress,
     ) -> Result<MergeOutcome, TableError> {
-        let sides = (&mut self.then, &mut self.now);
+        let sides = (&mut self.backup, &mut self.now);
         let (request, tables) = (&self.request, &self.tables);
         merge::merge(request, tables, sides, &self.cancels, agreed, progress)
     }

@@ -125,7 +125,7 @@ pub(super) fn look(
     name: &TableName,
     number: usize,
     request: &Request<'_>,
-    then: &mut Client,
+    backup: &mut Client,
     now: &mut Client,
 ) -> Result<Table, TableError> {
     if ["pg_catalog", "information_schema", "pg_toast"].contains(&name.schema.as_str()) {
@@ -134,11 +134,11 @@ pub(super) fn look(
             "it is a part of the system. Bring the whole database back: bre restore database --to DIR",
         ));
     }
-    let Some(old) = shape(name, then)? else {
+    let Some(old) = shape(name, backup)? else {
         return Err(TableError::NotThen {
             table: name.to_string(),
-            database: request.then.database.clone(),
-            hint: elsewhere(name, then)?,
+            database: request.backup.database.clone(),
+            hint: elsewhere(name, backup)?,
         });
     };
     let new = shape(name, now)?;
@@ -159,7 +159,7 @@ pub(super) fn look(
         .collect();
     let mut table = Table {
         name: name.clone(),
-        then: old,
+        backup: old,
         now: new,
         columns,
         staged: format!("pg_temp.bre_then_{number}"),
@@ -205,7 +205,7 @@ fn check_columns(table: &Table) -> Result<(), TableError> {
             column.required
                 && !column.has_default
                 && !column.generated
-                && table.then.column(&column.name).is_none()
+                && table.backup.column(&column.name).is_none()
         })
         .map(|column| column.name.as_str())
         .collect();
@@ -341,13 +341,13 @@ fn check_writable(name: &TableName, shape: &Shape, client: &mut Client) -> Resul
     }
 }
 
-fn elsewhere(name: &TableName, then: &mut Client) -> Result<String, WireError> {
+fn elsewhere(name: &TableName, backup: &mut Client) -> Result<String, WireError> {
     let sql = format!(
         "SELECT string_agg(DISTINCT n.nspname || '.' || c.relname, ', ') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relname = {} AND c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')",
         quote_literal(&name.name)
     );
-    Ok(match then.value(&sql)? {
+    Ok(match backup.value(&sql)? {
         Some(found) => format!("There was: {found}"),
         None => "Look at its name, name another database with --database, or choose another moment"
             .to_owned(),
@@ -355,13 +355,16 @@ fn elsewhere(name: &TableName, then: &mut Client) -> Result<String, WireError> {
 }
 
 /// A row goes in after the one that it refers to.
-pub(super) fn parents_first(tables: &mut Vec<Table>, then: &mut Client) -> Result<(), WireError> {
-    let oids: Vec<&str> = tables.iter().map(|table| table.then.oid.as_str()).collect();
+pub(super) fn parents_first(tables: &mut Vec<Table>, backup: &mut Client) -> Result<(), WireError> {
+    let oids: Vec<&str> = tables
+        .iter()
+        .map(|table| table.backup.oid.as_str())
+        .collect();
     let sql = format!(
         "SELECT conrelid, confrelid FROM pg_constraint WHERE contype = 'f' AND conrelid <> confrelid AND conrelid IN ({0}) AND confrelid IN ({0})",
         oids.join(", ")
     );
-    let edges: Vec<(String, String)> = then
+    let edges: Vec<(String, String)> = backup
         .query(&sql)?
         .rows
         .into_iter()
@@ -373,9 +376,9 @@ pub(super) fn parents_first(tables: &mut Vec<Table>, then: &mut Client) -> Resul
     let mut sorted: Vec<Table> = Vec::new();
     while !tables.is_empty() {
         let waits = |table: &Table| {
-            let parents = edges.iter().filter(|(child, _)| *child == table.then.oid);
+            let parents = edges.iter().filter(|(child, _)| *child == table.backup.oid);
             let mut parents = parents.map(|(_, parent)| parent);
-            parents.any(|parent| tables.iter().any(|other| other.then.oid == *parent))
+            parents.any(|parent| tables.iter().any(|other| other.backup.oid == *parent))
         };
         // In a ring any of them may be first; PostgreSQL has the last word.
         let next = tables.iter().position(|table| !waits(table)).unwrap_or(0);

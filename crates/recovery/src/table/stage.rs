@@ -11,7 +11,7 @@ use crate::Progress;
 pub(super) fn stage(
     table: &Table,
     only: Option<&str>,
-    then: &mut Client,
+    backup: &mut Client,
     now: &mut Client,
     progress: &dyn Progress,
 ) -> Result<(), TableError> {
@@ -32,7 +32,7 @@ pub(super) fn stage(
     ))?;
     let doing = format!("copying {} as it was", table.name);
     let into = table.staged.clone();
-    copy(table, only, &into, &doing, (then, now), progress)?;
+    copy(table, only, &into, &doing, (backup, now), progress)?;
     now.query(&format!(
         "ANALYZE {}; RESET synchronous_commit",
         table.staged
@@ -47,7 +47,7 @@ pub(super) fn copy(
     only: Option<&str>,
     into: &str,
     doing: &str,
-    (then, now): (&mut Client, &mut Client),
+    (backup, now): (&mut Client, &mut Client),
     progress: &dyn Progress,
 ) -> Result<u64, TableError> {
     let columns: Vec<String> = table.columns.iter().map(|c| quote_identifier(c)).collect();
@@ -59,11 +59,11 @@ pub(super) fn copy(
         table.name.sql()
     );
     let into = format!("COPY {into} ({columns}) FROM STDIN (FORMAT {format})");
-    let size = format!("SELECT pg_relation_size({})", table.then.oid);
-    let bytes = then.value(&size)?.and_then(|bytes| bytes.parse().ok());
+    let size = format!("SELECT pg_relation_size({})", table.backup.oid);
+    let bytes = backup.value(&size)?.and_then(|bytes| bytes.parse().ok());
     progress.total(bytes.unwrap_or(0));
-    then.query("BEGIN READ ONLY")?;
-    let rows = then
+    backup.query("BEGIN READ ONLY")?;
+    let rows = backup
         .copy_to(&out, now, &into, &mut |bytes| {
             progress.advance(bytes);
             !progress.cancelled()
@@ -72,6 +72,6 @@ pub(super) fn copy(
             WireError::Lost(_) if progress.cancelled() => TableError::Interrupted,
             error => TableError::refused(doing)(error),
         })?;
-    then.query("COMMIT")?;
+    backup.query("COMMIT")?;
     Ok(rows)
 }

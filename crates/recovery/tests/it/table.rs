@@ -29,13 +29,13 @@ const LIFE: &str = "
 /// What was there at the moment, started, beside what runs.
 struct Beside<'a> {
     world: &'a World,
-    then: Restarted,
+    backup: Restarted,
 }
 
 impl Beside<'_> {
     fn request(&self, tables: &str, mode: Mode) -> Request<'_> {
         Request {
-            then: self.then.connect.clone(),
+            backup: self.backup.connect.clone(),
             now: self.world.postgres.connect_options(),
             tables: tables
                 .split(',')
@@ -133,10 +133,10 @@ fn an_emptied_table_comes_back_under_load_and_every_other_case_is_handled_or_ref
             .unwrap();
         let beside = Beside {
             world: &world,
-            then: world.start("then"),
+            backup: world.start("then"),
         };
         assert_eq!(
-            beside.then.value("SELECT count(*) FROM orders"),
+            beside.backup.value("SELECT count(*) FROM orders"),
             rows.to_string()
         );
         let emptied = told();
@@ -147,7 +147,7 @@ fn an_emptied_table_comes_back_under_load_and_every_other_case_is_handled_or_ref
         assert!(shown.counts.only_now > Some(10), "{shown:?}");
         assert!(
             shown.missing[0]
-                .then
+                .backup
                 .as_ref()
                 .unwrap()
                 .contains("\"price\":"),
@@ -175,7 +175,7 @@ fn an_emptied_table_comes_back_under_load_and_every_other_case_is_handled_or_ref
         assert_eq!(value(&source, enabled), "O");
         let same =
             "SELECT md5(string_agg(o::text, '|' ORDER BY id)) FROM orders o WHERE id <= 3000";
-        assert_eq!(value(&source, same), beside.then.value(same));
+        assert_eq!(value(&source, same), beside.backup.value(same));
         // Again: nothing to do.
         let (again, merged) = beside.restore("orders", Mode::Missing).unwrap();
         assert!(
@@ -253,7 +253,7 @@ fn modes(beside: &Beside<'_>, source: &ConnectOptions) {
     let merged = work.merge(&preview, &()).unwrap();
     assert_eq!((merged.tables[0].updated, merged.tables[0].deleted), (1, 2));
     let all = "SELECT string_agg(b::text, '|' ORDER BY id) FROM bent b";
-    assert_eq!(value(source, all), beside.then.value(all));
+    assert_eq!(value(source, all), beside.backup.value(all));
 }
 
 fn parents_and_children(beside: &Beside<'_>, source: &ConnectOptions) {
@@ -282,7 +282,7 @@ fn parents_and_children(beside: &Beside<'_>, source: &ConnectOptions) {
     assert_eq!(names, ["public.clients", "public.orders"]);
     assert!(merged.tables[1].inserted >= 150, "{merged:?}");
     let same = "SELECT md5(string_agg(o::text, '|' ORDER BY id)) FROM orders o WHERE id <= 3000";
-    assert_eq!(value(source, same), beside.then.value(same));
+    assert_eq!(value(source, same), beside.backup.value(same));
 }
 
 fn a_dropped_table(beside: &Beside<'_>, source: &ConnectOptions) {
@@ -319,7 +319,7 @@ fn a_dropped_table(beside: &Beside<'_>, source: &ConnectOptions) {
         "its sequence was moved on"
     );
     let indexes = "SELECT string_agg(indexdef, ';' ORDER BY indexname) FROM pg_indexes WHERE tablename = 'lonely'";
-    assert_eq!(value(source, indexes), beside.then.value(indexes));
+    assert_eq!(value(source, indexes), beside.backup.value(indexes));
 }
 
 fn changed_shapes(beside: &Beside<'_>, source: &ConnectOptions) {
@@ -369,12 +369,12 @@ impl recovery::Progress for Flag {
 fn whole_rows_are_compared_by_hashing_and_whoever_waits_for_it_can_leave() {
     let world = World::new();
     let source = world.postgres.connect_options();
-    let then = source.clone().with_database("moment");
+    let backup = source.clone().with_database("moment");
     value(&source, "CREATE DATABASE moment");
     let fill = "CREATE TABLE plain (a text, b integer, c numeric, d json, e character(3)); \
         INSERT INTO plain SELECT 'client ' || n % 10, n, n / 7.0, '{\"n\": 1}', 'x' FROM generate_series(1, 20000) n; \
         INSERT INTO plain VALUES ('twice', 1, 1.0, NULL, ''), ('twice', 1, 1.0, NULL, ''), (NULL, NULL, NULL, NULL, NULL), ('', NULL, 1.00, NULL, NULL)";
-    value(&then, fill);
+    value(&backup, fill);
     value(&source, fill);
     // Four rows, one of a pair, and one that differs in what equality does not see.
     value(
@@ -383,7 +383,7 @@ fn whole_rows_are_compared_by_hashing_and_whoever_waits_for_it_can_leave() {
          UPDATE plain SET c = 1.0 WHERE a = ''",
     );
     let request = || Request {
-        then: then.clone(),
+        backup: backup.clone(),
         now: source.clone(),
         tables: vec!["plain".parse().unwrap()],
         mode: Mode::Missing,
@@ -436,5 +436,5 @@ fn whole_rows_are_compared_by_hashing_and_whoever_waits_for_it_can_leave() {
         (6, 0)
     );
     let all = "SELECT md5(string_agg(t, '|' ORDER BY t COLLATE \"C\")) FROM (SELECT p::text AS t FROM plain p WHERE a <> '' OR a IS NULL) x";
-    assert_eq!(value(&source, all), value(&then, all));
+    assert_eq!(value(&source, all), value(&backup, all));
 }

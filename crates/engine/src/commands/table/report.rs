@@ -151,7 +151,7 @@ impl From<&TablePreview> for TableReport {
                 rows: *rows,
             });
         let pair = |sample: &Sample| Pair {
-            then: json(sample.then.as_ref()),
+            then: json(sample.backup.as_ref()),
             now: json(sample.now.as_ref()),
         };
         Self {
@@ -167,7 +167,7 @@ impl From<&TablePreview> for TableReport {
             missing_sample: table
                 .missing
                 .iter()
-                .map(|it| json(it.then.as_ref()))
+                .map(|it| json(it.backup.as_ref()))
                 .collect(),
             different_sample: table.different.iter().map(pair).collect(),
             notes: table.notes.clone(),
