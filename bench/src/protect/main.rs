@@ -40,8 +40,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const WAL_PATIENCE: Duration = Duration::from_secs(60);
-const ATTACH_PATIENCE: Duration = Duration::from_secs(30);
+const WAL_TIMEOUT: Duration = Duration::from_secs(60);
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Parser)]
 enum Command {
@@ -269,7 +269,7 @@ fn take(kind: BackupKind, place: &Place, cluster: &Cluster, source: Source) -> R
             Source::Protocol => SourceChoice::Protocol,
         },
         cache: Some(&cache),
-        wal_patience: WAL_PATIENCE,
+        wal_timeout: WAL_TIMEOUT,
         ..DatabaseBackup::new(&connect, &repository, &public, &chunk_key)
     };
     let outcome = backup(&request, &())?;
@@ -289,7 +289,7 @@ fn stream(place: &Place, cluster: &Cluster, slot: &str, strict: bool) -> Result<
     let streamer = Streamer::start(config);
     let attached = streamer
         .watch()
-        .wait_until(ATTACH_PATIENCE, |state| state.attached);
+        .wait_until(ATTACH_TIMEOUT, |state| state.attached);
     if attached.is_none() {
         return Err(format!("not attached: {:?}", streamer.state()).into());
     }

@@ -72,7 +72,7 @@ pub struct ConnectOptions {
     pub database: String,
     pub application_name: String,
     /// How long connecting and logging in may take at one address; also how long a write may block.
-    pub patience: Duration,
+    pub timeout: Duration,
     pub tls: TlsOptions,
     /// Which of the servers will do.
     pub landing: Landing,
@@ -82,7 +82,7 @@ pub struct ConnectOptions {
 
 impl ConnectOptions {
     pub const PORT: u16 = 5432;
-    pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+    pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
     pub(crate) const APPLICATION_NAME: &str = "bre";
 
     pub fn unix(
@@ -105,7 +105,7 @@ impl ConnectOptions {
             password: Password::None,
             database: database.to_owned(),
             application_name: ConnectOptions::APPLICATION_NAME.to_owned(),
-            patience: ConnectOptions::PATIENCE,
+            timeout: ConnectOptions::TIMEOUT,
             tls: TlsOptions::default(),
             landing: Landing::Any,
             server_options: None,

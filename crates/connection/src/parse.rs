@@ -38,7 +38,7 @@ struct Words {
     password: Option<Password>,
     database: Option<String>,
     application_name: Option<String>,
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
     server_options: Option<String>,
     landing: Landing,
     mode: Option<TlsMode>,
@@ -152,7 +152,7 @@ impl Words {
             "connect_timeout" => {
                 let seconds: u32 = value.parse().map_err(|_| unknown("seconds"))?;
                 // As in libpq, 0 is no limit of the string's own; ours remains.
-                self.patience = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+                self.timeout = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
             }
             "target_session_attrs" => {
                 self.landing = Landing::parse(&value).ok_or_else(|| {
@@ -256,7 +256,7 @@ impl Words {
             application_name: self
                 .application_name
                 .unwrap_or_else(|| ConnectOptions::APPLICATION_NAME.to_owned()),
-            patience: self.patience.unwrap_or(ConnectOptions::PATIENCE),
+            timeout: self.timeout.unwrap_or(ConnectOptions::TIMEOUT),
             tls: TlsOptions {
                 mode,
                 direct: self.direct,
@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(options.tls.certificate, Some("/c.pem".into()));
         assert_eq!(options.tls.channel_binding, ChannelBinding::Require);
         assert_eq!(options.landing, Landing::ReadWrite);
-        assert_eq!(options.patience, Duration::from_secs(3));
+        assert_eq!(options.timeout, Duration::from_secs(3));
         assert_eq!(of("host=db").tls.mode, TlsMode::Prefer);
         let system = of("host=db sslrootcert=system");
         assert_eq!(system.tls.mode, TlsMode::VerifyFull);

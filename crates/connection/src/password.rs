@@ -74,7 +74,7 @@ pub enum PasswordError {
 const BYTES_MAX: u64 = 64 << 10;
 
 impl Password {
-    /// The password for one address; blocks while a command runs, no longer than `patience`.
+    /// The password for one address; blocks while a command runs, no longer than `timeout`.
     pub fn ask(
         &self,
         options: &ConnectOptions,
@@ -117,13 +117,13 @@ impl Password {
                     Host::Unix(folder) => shell.env("PGHOST", folder),
                     Host::Tcp(host) => shell.env("PGHOST", host),
                 };
-                run(shell, options.patience).map(Some)
+                run(shell, options.timeout).map(Some)
             }
         }
     }
 
     /// For what is no PostgreSQL (Redis): the same file or command, without names in the environment.
-    pub fn ask_plain(&self, patience: Duration) -> Result<Option<Secret>, PasswordError> {
+    pub fn ask_plain(&self, timeout: Duration) -> Result<Option<Secret>, PasswordError> {
         match self {
             Password::None => Ok(None),
             Password::Given(secret) => Ok(Some(secret.clone())),
@@ -131,7 +131,7 @@ impl Password {
             Password::Command(command) => {
                 let mut shell = Command::new("/bin/sh");
                 shell.args(["-c", command]);
-                run(shell, patience).map(Some)
+                run(shell, timeout).map(Some)
             }
         }
     }
@@ -205,7 +205,7 @@ impl Drop for Running {
     }
 }
 
-fn run(mut shell: Command, patience: Duration) -> Result<Secret, PasswordError> {
+fn run(mut shell: Command, timeout: Duration) -> Result<Secret, PasswordError> {
     let fail = |reason: String| PasswordError::Command { reason };
     // What it says on standard error may hold a secret too: nobody keeps it.
     let child = shell
@@ -226,11 +226,11 @@ fn run(mut shell: Command, patience: Duration) -> Result<Secret, PasswordError> 
     let late = || {
         fail(format!(
             "gave no password within {} s and was ended",
-            patience.as_secs()
+            timeout.as_secs()
         ))
     };
-    let deadline = Instant::now() + patience;
-    let text = receiver.recv_timeout(patience).map_err(|_| late())?;
+    let deadline = Instant::now() + timeout;
+    let text = receiver.recv_timeout(timeout).map_err(|_| late())?;
     // Its output has ended: it ends too, or is ended.
     let status = loop {
         match running.0.try_wait() {

@@ -53,7 +53,7 @@ impl ConnectOptions {
         list.push(("PGAPPNAME", (&self.application_name).into()));
         list.push((
             "PGCONNECT_TIMEOUT",
-            self.patience.as_secs().max(2).to_string().into(),
+            self.timeout.as_secs().max(2).to_string().into(),
         ));
         if let Some(options) = &self.server_options {
             list.push(("PGOPTIONS", options.into()));

@@ -32,9 +32,9 @@ const FORMAT: &str = "bre-audit-anchor-1";
 /// Between two looks whether a further repository lacks the newest head.
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long a start waits for what further repositories know.
-const START_PATIENCE: Duration = Duration::from_secs(5);
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stop waits for the last head to get there.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What lies beside the keys.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -282,7 +282,7 @@ pub(crate) fn of_further(
         });
     }
     drop(sender);
-    let deadline = Instant::now() + START_PATIENCE;
+    let deadline = Instant::now() + START_TIMEOUT;
     let mut all = Vec::new();
     while let Ok(far) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         all.push(far);
@@ -293,7 +293,7 @@ pub(crate) fn of_further(
                 name: name.clone(),
                 heads: Err(format!(
                     "it did not answer within {} s",
-                    START_PATIENCE.as_secs()
+                    START_TIMEOUT.as_secs()
                 )),
             });
         }
@@ -344,7 +344,7 @@ impl Carriers {
             self.stop.told.store(true, Ordering::Relaxed);
             self.stop.changed.notify_all();
         }
-        let deadline = Instant::now() + STOP_PATIENCE;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         for thread in self.threads.drain(..) {
             // One that hangs on a store that is away writes nothing that a kill could harm.
             while !thread.is_finished() && Instant::now() < deadline {

@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 const EXPIRY_PAUSE: Duration = Duration::from_secs(6 * 3600);
 /// How long a stop waits for what is under way; one object more or less is the next start's.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opened, with what is kept there.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ impl Copies {
 
     pub(crate) fn end(&mut self) {
         self.cancel();
-        let deadline = Instant::now() + STOP_PATIENCE;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         for thread in self.threads.drain(..) {
             // One that hangs on a store that is away writes nothing that a kill could harm.
             while !thread.is_finished() && Instant::now() < deadline {

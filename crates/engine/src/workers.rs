@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use crate::error::Error;
 
 /// What is still running at the end is given this long.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A runtime that ends in time.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Deref for Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            runtime.shutdown_timeout(PATIENCE);
+            runtime.shutdown_timeout(TIMEOUT);
         }
     }
 }

@@ -93,7 +93,7 @@ pub struct Settings {
     /// Past it a request is answered 503, whatever it waits for.
     pub request_deadline: Duration,
     /// How long a client may take to send a request's head, or to think of the next one.
-    pub head_patience: Duration,
+    pub head_timeout: Duration,
     /// The public port speaks TLS only.
     pub tls: Option<Tls>,
     pub requests_per_minute: RequestsPerMinute,
@@ -186,7 +186,7 @@ impl Default for Settings {
             quote_valid: Duration::from_secs(300),
             body_bytes_max: 16 * 1024,
             request_deadline: Duration::from_secs(10),
-            head_patience: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(30),
             tls: None,
             requests_per_minute: RequestsPerMinute {
                 standard: 60,

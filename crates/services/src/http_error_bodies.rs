@@ -15,7 +15,7 @@ use crate::api_gateway::{ApiError, FIXED_HEADERS};
 
 /// How much, and for how long, of what a refused client still sends.
 const REST_BYTES_MAX: u64 = 4 << 20;
-const REST_PATIENCE: Duration = Duration::from_secs(2);
+const REST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection on which every refusal has words. Ours all carry a request id; hyper's own do not.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ async fn discard_rest(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         let mut rest = stream.take(REST_BYTES_MAX);
         let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
     };
-    let _ = tokio::time::timeout(REST_PATIENCE, reading).await;
+    let _ = tokio::time::timeout(REST_TIMEOUT, reading).await;
 }
 
 #[cfg(test)]

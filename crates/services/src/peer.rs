@@ -16,7 +16,7 @@ use tokio::time::Instant;
 /// How soon it is noticed that a client is gone.
 const LOOK: Duration = Duration::from_millis(250);
 /// A client that has closed its side is waited for this long: it may have said all it wants to say (`nc -N`), and still listen.
-pub(crate) const CLOSED_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const CLOSED_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) const HEADERS_MAX: usize = 100;
 /// The whole head of a request; a longer one is answered 431.
@@ -68,7 +68,7 @@ impl Connection {
                 PeerState::There => {}
                 PeerState::Closed => {
                     let since = *closed_at.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= CLOSED_PATIENCE {
+                    if since.elapsed() >= CLOSED_TIMEOUT {
                         return;
                     }
                 }

@@ -63,10 +63,10 @@ enum Readiness {
     Ready,
 }
 
-const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the writer's last commit, and for the last head: each.
-const LAST_PATIENCE: Duration = Duration::from_secs(6);
-const HEAD_PATIENCE: Duration = Duration::from_secs(3);
+const LAST_TIMEOUT: Duration = Duration::from_secs(6);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_EVERY: Duration = Duration::from_millis(200);
 const HOUSE_EVERY: Duration = Duration::from_secs(5);
 
@@ -124,7 +124,7 @@ impl Services {
         }
         let tls = config.settings.tls.as_ref().map(server::acceptor);
         let options = server::ConnectionOptions {
-            head_patience: config.settings.head_patience,
+            head_timeout: config.settings.head_timeout,
             tls: tls.transpose().map_err(ServiceError::Tls)?,
         };
         let market = Arc::new(Market::new(
@@ -182,7 +182,7 @@ impl Services {
             wrong_keys: WrongKeys::new(settings.trusted_proxies),
             started: AtomicBool::new(!settings.starts_later),
             body_bytes_max: settings.body_bytes_max,
-            patience: settings.quote_deadline,
+            timeout: settings.quote_deadline,
             request_deadline: settings.request_deadline,
             books: Arc::default(),
             book_settings: settings.books,
@@ -220,7 +220,7 @@ impl Services {
         }
         let heads_task = local.as_ref().map(|local| {
             let heads = Arc::clone(&local.heads);
-            tokio::spawn(heads.publish_all(stop_heads.subscribe(), HEAD_PATIENCE))
+            tokio::spawn(heads.publish_all(stop_heads.subscribe(), HEAD_TIMEOUT))
         });
         let services = config.services.to_string();
         let mut servers = Vec::new();
@@ -232,7 +232,7 @@ impl Services {
             let secret = config.elsewhere.secret.ok_or(ServiceError::NoSecret)?;
             let routes = internal::routes(gateway.clone(), config.services, Arc::new(secret));
             let options = server::ConnectionOptions {
-                head_patience: settings.head_patience,
+                head_timeout: settings.head_timeout,
                 tls: None,
             };
             servers.push(server::serve(listener, routes, options, drain.subscribe()));
@@ -292,10 +292,10 @@ impl Running {
     }
 
     /// Waits until the starting set is in, the log is open and the market view and keys are read.
-    pub async fn wait_ready(&self, patience: Duration) -> Result<(), ServiceError> {
+    pub async fn wait_ready(&self, timeout: Duration) -> Result<(), ServiceError> {
         let mut ready = self.ready.clone();
         let waited =
-            tokio::time::timeout(patience, ready.wait_for(|ready| *ready == Readiness::Ready))
+            tokio::time::timeout(timeout, ready.wait_for(|ready| *ready == Readiness::Ready))
                 .await
                 .is_ok();
         if waited {
@@ -308,7 +308,7 @@ impl Running {
             Readiness::Ready => return Ok(()),
         };
         Err(ServiceError::NotReady {
-            seconds: patience.as_secs(),
+            seconds: timeout.as_secs(),
             state,
         })
     }
@@ -409,9 +409,9 @@ impl Running {
     /// [`Running::STOP_SECONDS_MAX`] whatever runs.
     pub async fn shutdown(mut self) {
         self.drain.send_replace(true);
-        let drained = tokio::time::Instant::now() + DRAIN_PATIENCE;
+        let drained = tokio::time::Instant::now() + DRAIN_TIMEOUT;
         for server in &mut self.servers {
-            // One patience for all of them.
+            // One timeout for all of them.
             if tokio::time::timeout_at(drained, &mut *server)
                 .await
                 .is_err()
@@ -423,25 +423,25 @@ impl Running {
         if let Some(writer) = &self.writer {
             writer.stop();
         }
-        self.stop_heads_after(LAST_PATIENCE).await;
+        self.stop_heads_after(LAST_TIMEOUT).await;
     }
 
-    async fn stop_heads_after(&mut self, patience: Duration) {
+    async fn stop_heads_after(&mut self, timeout: Duration) {
         if let Some(task) = self.writer_task.take()
-            && tokio::time::timeout(patience, task).await.is_err()
+            && tokio::time::timeout(timeout, task).await.is_err()
         {
             tracing::warn!("the writer of the audit log does not end; it is left to itself");
         }
         self.stop_heads.send_replace(true);
         if let Some(task) = self.heads_task.take()
-            && tokio::time::timeout(patience, task).await.is_err()
+            && tokio::time::timeout(timeout, task).await.is_err()
         {
             tracing::warn!("the last signed head is not published yet; it is left to itself");
         }
     }
 
     /// How long [`Running::shutdown`] takes at most.
-    pub const STOP_SECONDS_MAX: u64 = DRAIN_PATIENCE.as_secs() + 2 * LAST_PATIENCE.as_secs();
+    pub const STOP_SECONDS_MAX: u64 = DRAIN_TIMEOUT.as_secs() + 2 * LAST_TIMEOUT.as_secs();
 }
 
 impl Drop for Running {

@@ -23,7 +23,7 @@ use crate::config::Tls;
 use crate::http_error_bodies::ErrorBodyStream;
 use crate::peer::{Connection, HEAD_BYTES_MAX, HEADERS_MAX, Peer, WatchedStream};
 
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an accept that failed: usually for want of file descriptors, which come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -31,14 +31,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(crate) struct ConnectionOptions {
     /// How long a client may take to send a request's head, or to think of the next one.
-    pub(crate) head_patience: Duration,
+    pub(crate) head_timeout: Duration,
     pub(crate) tls: Option<TlsAcceptor>,
 }
 
 impl std::fmt::Debug for ConnectionOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConnectionOptions")
-            .field("head_patience", &self.head_patience)
+            .field("head_timeout", &self.head_timeout)
             .field("tls", &self.tls.is_some())
             .finish()
     }
@@ -113,17 +113,17 @@ async fn connection(
         return requests(
             (stream, (peer, connection)),
             routes,
-            options.head_patience,
+            options.head_timeout,
             drain,
         )
         .await;
     };
-    match tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             requests(
                 (stream, (peer, connection)),
                 routes,
-                options.head_patience,
+                options.head_timeout,
                 drain,
             )
             .await
@@ -139,7 +139,7 @@ async fn requests(
         (Peer, Connection),
     ),
     routes: Router,
-    head_patience: Duration,
+    head_timeout: Duration,
     mut drain: watch::Receiver<bool>,
 ) {
     let routes = TowerToHyperService::new(routes);
@@ -150,7 +150,7 @@ async fn requests(
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_patience)
+        .header_read_timeout(head_timeout)
         // A client that has said all it wants to say (`nc -N`) still listens: it gets its answer.
         .half_close(true)
         .max_headers(HEADERS_MAX)

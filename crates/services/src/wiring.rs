@@ -86,7 +86,7 @@ impl RemoteServices {
             None => Arc::new(local.clone()),
             Some(service) => Arc::new(RemoteCalculation {
                 service: Arc::clone(service),
-                patience: deadline + 2 * HOP,
+                timeout: deadline + 2 * HOP,
             }),
         }
     }
@@ -120,9 +120,9 @@ impl AuditLogBackend {
     ) -> Result<AuditLogBackend, ServiceError> {
         match (&remote.data, config.audit.take()) {
             (Some(service), _) => {
-                let patience = config.settings.quote_deadline + HOP;
+                let timeout = config.settings.quote_deadline + HOP;
                 let (record, follow) =
-                    RemoteAuditLog::new(Arc::clone(service), patience, Arc::clone(seal));
+                    RemoteAuditLog::new(Arc::clone(service), timeout, Arc::clone(seal));
                 let record = Arc::new(record);
                 Ok(AuditLogBackend {
                     stream: Arc::clone(&record) as Arc<dyn StreamHealth>,

@@ -23,7 +23,7 @@ use repository::{
 use testkit::{S3Proxy, TestPostgres, TestS3, Weather, eventually};
 
 const MIB: u64 = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// What PostgreSQL may keep for us, and what it keeps in any case (`max_wal_size`, and a segment or two that are being
 /// made).
 const KEEP_MIB: u64 = 8;
@@ -55,11 +55,9 @@ impl Desk {
         let connect = postgres.connect_options();
         let mut config = StreamerConfig::new(connect, "bre", store, private.public().clone());
         // Little waits in our own memory: it is PostgreSQL that has to keep it.
-        (config.buffer_bytes_max, config.retry_pause_max) = (MIB as usize, PATIENCE / 300);
+        (config.buffer_bytes_max, config.retry_pause_max) = (MIB as usize, TIMEOUT / 300);
         let streamer = Streamer::start(config);
-        let attached = streamer
-            .watch()
-            .wait_until(PATIENCE, |state| state.attached);
+        let attached = streamer.watch().wait_until(TIMEOUT, |state| state.attached);
         assert!(attached.is_some(), "{:?}", streamer.state());
         postgres.sql("CREATE TABLE t (n int, filler text)");
         Desk {
@@ -97,7 +95,7 @@ impl Desk {
         let reached = self
             .streamer
             .watch()
-            .wait_until(PATIENCE, |state| state.durable_lsn >= flushed);
+            .wait_until(TIMEOUT, |state| state.durable_lsn >= flushed);
         assert!(reached.is_some(), "{:?}", self.streamer.state());
         flushed
     }
@@ -106,7 +104,7 @@ impl Desk {
         let connect = self.postgres.connect_options();
         let (public, chunk_key) = (self.private.public(), ChunkIdKey::generate().unwrap());
         let request = DatabaseBackup {
-            wal_patience: PATIENCE,
+            wal_timeout: TIMEOUT,
             ..DatabaseBackup::new(&connect, &self.repository, public, &chunk_key)
         };
         backup(&request, &()).unwrap();
@@ -272,7 +270,7 @@ fn beyond_the_bound(desk: &mut Desk, proxy: &S3Proxy) {
     let again = desk
         .streamer
         .watch()
-        .wait_until(PATIENCE, |state| state.attached && state.needs_full_backup);
+        .wait_until(TIMEOUT, |state| state.attached && state.needs_full_backup);
     assert!(again.is_some(), "{:?}", desk.streamer.state());
     let slot = desk.slot();
     assert_eq!(slot.limit_bytes, Some(KEEP_MIB * MIB), "{slot:?}");

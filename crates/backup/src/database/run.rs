@@ -48,7 +48,7 @@ pub struct DatabaseBackup<'a> {
     /// Read no more than this a second.
     pub bytes_per_second_max: Option<u64>,
     /// How long to wait at the end for the stream to bring all WAL that the backup needs.
-    pub wal_patience: Duration,
+    pub wal_timeout: Duration,
 }
 
 impl<'a> DatabaseBackup<'a> {
@@ -71,7 +71,7 @@ impl<'a> DatabaseBackup<'a> {
             cache: None,
             threads: BackupOptions::default().threads,
             bytes_per_second_max: None,
-            wal_patience: Duration::from_secs(30),
+            wal_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -293,7 +293,7 @@ fn wait_for_wal(
     id: &str,
     progress: &dyn Progress,
 ) -> Result<Option<BackupSummary>> {
-    let deadline = Instant::now() + request.wal_patience;
+    let deadline = Instant::now() + request.wal_timeout;
     let mut pause = Duration::from_millis(50);
     loop {
         let catalogue = repository::backup::catalogue(request.repository)?;

@@ -11,7 +11,7 @@ use super::{Collection, Document, DocumentSink, Documents};
 use crate::Progress;
 
 /// A remote that says nothing holds nobody up for longer.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(5);
 const REMOTE: &str = "origin";
 
@@ -409,7 +409,7 @@ impl Git {
             what: self.what,
             source,
         })?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break status,
@@ -417,7 +417,7 @@ impl Git {
                 Ok(None) => {
                     let _ = child.kill();
                     let _ = child.wait();
-                    return Err(failed(format!("no answer within {} s", PATIENCE.as_secs())));
+                    return Err(failed(format!("no answer within {} s", TIMEOUT.as_secs())));
                 }
                 Err(error) => return Err(failed(error.to_string())),
             }

@@ -272,8 +272,8 @@ fn probe(config: &StreamerConfig, begin: Beginning) -> Result<(), WireError> {
     let connection =
         Connection::connect(&config.connect.clone().with_application_name("bre-probe"))?;
     let mut stream = connection.start_streaming(None, begin.start, begin.timeline)?;
-    let patience = config.connect.patience;
-    match stream.next_event(patience) {
+    let timeout = config.connect.timeout;
+    match stream.next_event(timeout) {
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     }

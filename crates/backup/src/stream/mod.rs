@@ -37,7 +37,7 @@ pub struct StreamerConfig {
     /// Received and not yet durable; beyond this nothing more is read from the server.
     pub buffer_bytes_max: usize,
     /// A repository that takes longer than this for one append counts as away, although it has not said no.
-    pub append_patience: Duration,
+    pub append_timeout: Duration,
     /// From the beginning of one append to that of the next, unless there is much: each costs a sync of the repository, a message to the
     /// server and several wake-ups, whatever its size. Zero where commits wait for the repository.
     pub append_interval_min: Duration,
@@ -58,7 +58,7 @@ impl StreamerConfig {
             store,
             public,
             buffer_bytes_max: 32 << 20,
-            append_patience: Duration::from_secs(5),
+            append_timeout: Duration::from_secs(5),
             append_interval_min: Duration::ZERO,
             retry_pause_max: Duration::from_secs(1),
         }
@@ -110,11 +110,11 @@ impl Streamer {
 
     /// The same, but a repository that hangs is not waited for beyond that: the thread ends when it can, and writes nothing that another
     /// stream could not. False when it was left behind.
-    pub fn stop_within(mut self, patience: Duration) -> bool {
+    pub fn stop_within(mut self, timeout: Duration) -> bool {
         self.shared.stop();
         let began = Instant::now();
         while let Some(thread) = self.thread.take_if(|thread| !thread.is_finished()) {
-            if began.elapsed() > patience {
+            if began.elapsed() > timeout {
                 drop(thread);
                 return false;
             }

@@ -86,15 +86,15 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits for room, at most `patience`; true when there is some.
-    pub(super) fn has_room(&self, patience: Duration) -> bool {
+    /// Waits for room, at most `timeout`; true when there is some.
+    pub(super) fn has_room(&self, timeout: Duration) -> bool {
         let inner = self.lock();
         if inner.bytes.len() < self.bytes_max || inner.broken {
             return true;
         }
         let (inner, _) = self
             .changed
-            .wait_timeout(inner, patience)
+            .wait_timeout(inner, timeout)
             .unwrap_or_else(PoisonError::into_inner);
         inner.bytes.len() < self.bytes_max
     }

@@ -38,7 +38,7 @@ struct Session<'a> {
     durable: AtomicU64,
     /// Since when the flushing thread has been at the same piece.
     writing_since: Mutex<Option<Instant>>,
-    append_patience: Duration,
+    append_timeout: Duration,
     append_interval_min: Duration,
     retry_pause_max: Duration,
 }
@@ -63,7 +63,7 @@ pub(super) fn run(
         received: AtomicU64::new(start.0),
         durable: AtomicU64::new(held.0),
         writing_since: Mutex::new(None),
-        append_patience: config.append_patience,
+        append_timeout: config.append_timeout,
         append_interval_min: config.append_interval_min,
         retry_pause_max: config.retry_pause_max,
     };
@@ -113,8 +113,8 @@ impl Session<'_> {
                 }
                 continue;
             }
-            let patience = LOOK_INTERVAL.min(STATUS_INTERVAL.saturating_sub(last_status.elapsed()));
-            match stream.next_event(patience)? {
+            let timeout = LOOK_INTERVAL.min(STATUS_INTERVAL.saturating_sub(last_status.elapsed()));
+            match stream.next_event(timeout)? {
                 None => {}
                 Some(Event::EndOfTimeline(end)) => {
                     tracing::info!(next = end.next_timeline, switch = %end.switch, "the timeline ends");
@@ -233,11 +233,11 @@ impl Session<'_> {
     /// True when the repository has had one piece for too long. A store that hangs reports nothing by itself.
     fn is_stuck(&self) -> bool {
         let since = *self.writing_since();
-        let stuck = since.is_some_and(|since| since.elapsed() >= self.append_patience);
+        let stuck = since.is_some_and(|since| since.elapsed() >= self.append_timeout);
         if stuck && self.shared.state().error.is_none() {
-            let patience = self.append_patience;
+            let timeout = self.append_timeout;
             self.detached(format!(
-                "the repository has not answered for {patience:?}; WAL waits in PostgreSQL. See to its disk or connection"
+                "the repository has not answered for {timeout:?}; WAL waits in PostgreSQL. See to its disk or connection"
             ));
         }
         stuck

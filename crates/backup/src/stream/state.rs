@@ -75,10 +75,10 @@ impl StreamWatch {
     /// Waits until `condition` holds; `None` when it did not in time or the stream was stopped.
     pub fn wait_until(
         &self,
-        patience: Duration,
+        timeout: Duration,
         condition: impl Fn(&StreamState) -> bool,
     ) -> Option<StreamState> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let mut inner = self.shared.lock();
         loop {
             if condition(&inner.state) {

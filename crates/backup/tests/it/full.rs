@@ -1,4 +1,4 @@
-use crate::{PATIENCE, Vault, wait_durable};
+use crate::{TIMEOUT, Vault, wait_durable};
 use backup::database::{BackupOutcome, DatabaseBackup, SourceChoice, backup};
 use backup::{BackupError, Progress};
 use postgres_physical::lsn::Lsn;
@@ -57,8 +57,8 @@ pub(crate) fn take_from(
     let request = DatabaseBackup {
         label: "test",
         source,
-        wal_patience: if wait {
-            PATIENCE
+        wal_timeout: if wait {
+            TIMEOUT
         } else {
             std::time::Duration::ZERO
         },
@@ -275,7 +275,7 @@ fn child_that_is_killed() {
     );
     let request = DatabaseBackup {
         label: "killed",
-        wal_patience: PATIENCE,
+        wal_timeout: TIMEOUT,
         ..DatabaseBackup::new(&connect, &vault.repository, &vault.public, &vault.chunk_key)
     };
     backup(&request, &Stuck).unwrap();

@@ -1,7 +1,7 @@
 //! The local source: the same bytes as the protocol source, and what only it can meet.
 
 use crate::full::{take_from, unpack};
-use crate::{PATIENCE, Vault};
+use crate::{TIMEOUT, Vault};
 use backup::database::{BackupOutcome, DatabaseBackup, SourceChoice, backup};
 use backup::{BackupError, Progress};
 use postgres_physical::server::{Server, StartOptions, StopMode};
@@ -193,7 +193,7 @@ fn a_busy_cluster_is_consistent_after_its_wal() {
             // Slow enough that all of the above happens meanwhile.
             bytes_per_second_max: Some(15 << 20),
             threads: 3,
-            wal_patience: PATIENCE,
+            wal_timeout: TIMEOUT,
             ..DatabaseBackup::new(&connect, &vault.repository, &vault.public, &vault.chunk_key)
         };
         let outcome = backup(&request, &());
@@ -237,7 +237,7 @@ fn start_copy(
         Server::start(postgres.binaries(), postgres.os_user(), copy, &options).unwrap();
     let connect = ConnectOptions::unix(&sockets, 5432, "postgres", "postgres");
     look(&mut postgres_physical::server::sql::Client::connect(&connect).unwrap());
-    server.stop(StopMode::Fast, PATIENCE).unwrap();
+    server.stop(StopMode::Fast, TIMEOUT).unwrap();
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn without_rights_it_says_which_grants_are_missing_and_auto_takes_the_protocol()
     let connect = postgres.connect_options().with_user("plain");
     let request = |source| DatabaseBackup {
         source,
-        wal_patience: std::time::Duration::ZERO,
+        wal_timeout: std::time::Duration::ZERO,
         ..DatabaseBackup::new(&connect, &vault.repository, &vault.public, &vault.chunk_key)
     };
     let source_of = |id: &str| reader(&vault, id).facts()["source"].clone();

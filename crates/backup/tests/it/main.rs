@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use testkit::TestPostgres;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A repository with its keys.
 struct Vault {
@@ -67,9 +67,7 @@ impl Vault {
 
     fn attached_stream(&self, postgres: &TestPostgres) -> Streamer {
         let streamer = self.stream(postgres);
-        let state = streamer
-            .watch()
-            .wait_until(PATIENCE, |state| state.attached);
+        let state = streamer.watch().wait_until(TIMEOUT, |state| state.attached);
         assert!(state.is_some(), "{:?}", streamer.state());
         streamer
     }
@@ -89,7 +87,7 @@ fn flushed(postgres: &TestPostgres) -> Lsn {
 fn wait_durable(streamer: &Streamer, lsn: Lsn) {
     let reached = streamer
         .watch()
-        .wait_until(PATIENCE, |state| state.durable_lsn >= lsn.0);
+        .wait_until(TIMEOUT, |state| state.durable_lsn >= lsn.0);
     assert!(
         reached.is_some(),
         "{lsn} was not reached: {:?}",

@@ -1,5 +1,5 @@
 use crate::gate::{GatedStore, OpenAtEnd};
-use crate::{PATIENCE, Vault, flushed, wait_durable};
+use crate::{TIMEOUT, Vault, flushed, wait_durable};
 use backup::database::{WalStatus, is_strict, set_strict, slot_status};
 use backup::stream::Streamer;
 use postgres_physical::lsn::{Lsn, segment_name};
@@ -79,7 +79,7 @@ fn wal_arrives_as_the_server_wrote_it_and_goes_on_after_restarts() {
     postgres.stop(StopMode::Kill);
     let lost = streamer
         .watch()
-        .wait_until(PATIENCE, |state| !state.attached)
+        .wait_until(TIMEOUT, |state| !state.attached)
         .unwrap();
     assert!(lost.error.is_some(), "{lost:?}");
     postgres.start_again();
@@ -115,12 +115,12 @@ fn an_idle_server_confirms_its_position_again_and_again() {
     let streamer = vault.attached_stream(&postgres);
     let first = streamer
         .watch()
-        .wait_until(PATIENCE, |state| state.confirmed_at_micros.is_some())
+        .wait_until(TIMEOUT, |state| state.confirmed_at_micros.is_some())
         .unwrap();
     let later = first.confirmed_at_micros.unwrap() + 1_500_000;
     streamer
         .watch()
-        .wait_until(PATIENCE, |state| state.confirmed_at_micros.unwrap() > later)
+        .wait_until(TIMEOUT, |state| state.confirmed_at_micros.unwrap() > later)
         .unwrap();
     let (confirmed, timeline) = (streamer.state().confirmed_at_micros.unwrap(), 1);
     let inventory = vault.wal().inventory().unwrap();
@@ -206,7 +206,7 @@ fn trouble_in_the_repository_keeps_wal_in_postgresql_and_loses_nothing() {
         );
         let state = streamer
             .watch()
-            .wait_until(PATIENCE, |state| state.error.is_some())
+            .wait_until(TIMEOUT, |state| state.error.is_some())
             .unwrap();
         assert!(
             !state.attached && state.detached_at_micros.is_some(),
@@ -218,7 +218,7 @@ fn trouble_in_the_repository_keeps_wal_in_postgresql_and_loses_nothing() {
         wait_durable(&streamer, end);
         streamer
             .watch()
-            .wait_until(PATIENCE, |state| state.attached && state.error.is_none())
+            .wait_until(TIMEOUT, |state| state.attached && state.error.is_none())
             .unwrap();
         same_bytes(&postgres, &vault, 1, end);
     }
@@ -291,10 +291,10 @@ fn a_repository_that_hangs_is_reported_and_holds_up_no_checkpoint() {
     let vault = Vault::on(store.clone());
     let mut config = vault.config(&postgres);
     config.buffer_bytes_max = 64 << 10;
-    config.append_patience = Duration::from_millis(200);
+    config.append_timeout = Duration::from_millis(200);
     let streamer = Streamer::start(config);
     let watch = streamer.watch();
-    watch.wait_until(PATIENCE, |state| state.attached).unwrap();
+    watch.wait_until(TIMEOUT, |state| state.attached).unwrap();
     wait_durable(&streamer, flushed(&postgres));
 
     let _open = OpenAtEnd(Arc::clone(&store));
@@ -306,7 +306,7 @@ fn a_repository_that_hangs_is_reported_and_holds_up_no_checkpoint() {
         let slot = slot_status(&postgres.connect_options(), "bre").unwrap();
         (slot.unwrap().wal_status == WalStatus::Lost).then_some(())
     });
-    let state = watch.wait_until(PATIENCE, |state| state.error.is_some());
+    let state = watch.wait_until(TIMEOUT, |state| state.error.is_some());
     let state = state.unwrap();
     let error = state.error.as_deref().unwrap_or_default();
     assert!(
@@ -315,7 +315,7 @@ fn a_repository_that_hangs_is_reported_and_holds_up_no_checkpoint() {
     );
 
     store.set_closed(false);
-    let again = watch.wait_until(PATIENCE, |state| state.attachments >= 2 && state.attached);
+    let again = watch.wait_until(TIMEOUT, |state| state.attachments >= 2 && state.attached);
     assert!(again.unwrap().needs_full_backup);
     wait_durable(&streamer, flushed(&postgres));
     let inventory = vault.wal().inventory().unwrap();
@@ -328,10 +328,10 @@ fn a_hanging_repository_is_reported_although_the_server_went_first() {
     let store = Arc::new(GatedStore::default());
     let vault = Vault::on(store.clone());
     let mut config = vault.config(&postgres);
-    config.append_patience = Duration::from_secs(2);
+    config.append_timeout = Duration::from_secs(2);
     let streamer = Streamer::start(config);
     let watch = streamer.watch();
-    watch.wait_until(PATIENCE, |state| state.attached).unwrap();
+    watch.wait_until(TIMEOUT, |state| state.attached).unwrap();
     wait_durable(&streamer, flushed(&postgres));
 
     let _open = OpenAtEnd(Arc::clone(&store));
@@ -339,10 +339,10 @@ fn a_hanging_repository_is_reported_although_the_server_went_first() {
     let before = streamer.state().received_lsn;
     postgres.sql("CREATE TABLE t (text text)");
     watch
-        .wait_until(PATIENCE, |state| state.received_lsn > before)
+        .wait_until(TIMEOUT, |state| state.received_lsn > before)
         .unwrap();
     postgres.stop(StopMode::Immediate);
-    let state = watch.wait_until(PATIENCE, |state| state.error.is_some());
+    let state = watch.wait_until(TIMEOUT, |state| state.error.is_some());
     let error = state.unwrap().error.unwrap_or_default();
     assert!(error.contains("has not answered"), "{error}");
 }
@@ -357,10 +357,10 @@ fn trouble_that_passes_is_forgotten_although_the_server_is_idle() {
     for _ in 0..2 {
         store.set_away(true);
         watch
-            .wait_until(PATIENCE, |state| state.error.is_some() && !state.attached)
+            .wait_until(TIMEOUT, |state| state.error.is_some() && !state.attached)
             .unwrap();
         store.set_away(false);
-        let calm = watch.wait_until(PATIENCE, |state| state.error.is_none() && state.attached);
+        let calm = watch.wait_until(TIMEOUT, |state| state.error.is_none() && state.attached);
         assert!(calm.is_some(), "{:?}", streamer.state());
     }
 }
@@ -377,13 +377,13 @@ fn a_promotion_is_followed_onto_the_new_timeline() {
     postgres.start_again();
     streamer
         .watch()
-        .wait_until(PATIENCE, |state| state.attached && state.attachments >= 2)
+        .wait_until(TIMEOUT, |state| state.attached && state.attachments >= 2)
         .unwrap();
     postgres.sql("SELECT pg_promote(true, 60)");
     postgres.sql("INSERT INTO t SELECT generate_series(1, 20000)");
     let state = streamer
         .watch()
-        .wait_until(PATIENCE, |state| state.timeline == 2)
+        .wait_until(TIMEOUT, |state| state.timeline == 2)
         .unwrap();
     assert_eq!(state.timeline, 2);
     let end = flushed(&postgres);
@@ -412,7 +412,7 @@ fn another_cluster_and_a_server_that_was_set_back_are_refused() {
     let foreign = vault.stream(&other);
     let state = foreign
         .watch()
-        .wait_until(PATIENCE, |state| state.error.is_some())
+        .wait_until(TIMEOUT, |state| state.error.is_some())
         .unwrap();
     assert!(
         state
@@ -445,7 +445,7 @@ fn another_cluster_and_a_server_that_was_set_back_are_refused() {
     postgres.start_again();
     let state = streamer
         .watch()
-        .wait_until(PATIENCE, |state| {
+        .wait_until(TIMEOUT, |state| {
             state
                 .error
                 .as_ref()

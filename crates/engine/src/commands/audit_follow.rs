@@ -19,7 +19,7 @@ use crate::{cli::AuditFollowArgs, error::Error, host::instance::write_whole, ter
 
 /// A file of the log is one tile, or a note.
 const FILE_BYTES_MAX: usize = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where the log is shown: an address, or a folder.
 enum LogSource {
@@ -147,7 +147,7 @@ impl LogSource {
             return Ok(Self::Folder(Path::new(at).to_owned()));
         }
         let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .build()
             .map_err(|error| failed(format!("cannot make an HTTP client: {error}")))?;
         Ok(Self::Address(http, at.trim_end_matches('/').to_owned()))

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// For a backup or an expiry that runs.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const TIMEOUT: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) fn run(
@@ -96,7 +96,7 @@ fn alone(instance: &Instance, args: &RepositoryArgs) -> Result<Option<std::fs::F
     if args.repository.is_some() || args.cluster.is_some() {
         return Ok(None);
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut told = false;
     loop {
         match lock(&instance.backup_lock()) {

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How long a running engine may take to seal to the new key; it looks once a second.
-const TAKEN_PATIENCE: Duration = Duration::from_secs(60);
+const TAKEN_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) fn run(
@@ -217,7 +217,7 @@ fn wait_for_engine(
         return None;
     }
     steps.step("waiting for the running engine to take the new key");
-    let (wanted, deadline) = (current.public().id(), Instant::now() + TAKEN_PATIENCE);
+    let (wanted, deadline) = (current.public().id(), Instant::now() + TAKEN_TIMEOUT);
     while Instant::now() < deadline && instance.is_locked() {
         if instance.recipient_in_use().as_deref() == Some(&wanted) {
             return Some(true);

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The engine looks at its keys once a second.
-const TAKEN_PATIENCE: Duration = Duration::from_secs(30);
+const TAKEN_TIMEOUT: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(
@@ -220,7 +220,7 @@ async fn taken(control: &Control, key: KeyId) -> Result<(u32, u64), Error> {
             "the key was exchanged, and the running engine does not sign with key {key} yet: look at its log, or start it again"
         ))
     };
-    tokio::time::timeout(TAKEN_PATIENCE, asking)
+    tokio::time::timeout(TAKEN_TIMEOUT, asking)
         .await
         .map_err(|_| late())
 }
@@ -322,7 +322,7 @@ async fn vouched(instance: &Instance, opened: &RepositoryHandle) -> Result<(), E
             tokio::time::sleep(ASK_EVERY).await;
         }
     };
-    match tokio::time::timeout(TAKEN_PATIENCE, asking).await {
+    match tokio::time::timeout(TAKEN_TIMEOUT, asking).await {
         Ok(asked) => asked,
         Err(_) => Err(Error::Failed(format!(
             "the key was ended, and no head that covers position {} is in the repository yet: look at the WAL stream \

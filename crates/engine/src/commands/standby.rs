@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// An old primary that lives answers sooner.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(
     instance: &Instance,
@@ -325,7 +325,7 @@ fn answers(url: &str) -> Option<String> {
 }
 
 fn answers_at(mut options: ConnectOptions) -> Option<String> {
-    options.patience = ANSWER_PATIENCE;
+    options.timeout = ANSWER_TIMEOUT;
     let place = options.target();
     let mut client = Client::connect(&options).ok()?;
     let is_standby = client.value("SELECT pg_is_in_recovery()::text").ok()?;

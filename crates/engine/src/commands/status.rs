@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// A server that lives answers sooner.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// WAL that was confirmed within this is streamed by somebody.
 const HEARD_MICROS: i64 = 120_000_000;
 
@@ -263,7 +263,7 @@ fn last_heard(opened: &RepositoryHandle) -> Option<i64> {
 /// Where nobody streams, nobody else says how much WAL waits.
 fn look_at_slot(cluster: &NamedCluster, status: &mut Status) {
     let mut connect = cluster.connect.clone().with_database("postgres");
-    connect.patience = ANSWER_PATIENCE;
+    connect.timeout = ANSWER_TIMEOUT;
     match slot_status(&connect, &cluster.slot) {
         Ok(slot) => {
             let monitor = StreamMonitor::default();

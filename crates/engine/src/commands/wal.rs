@@ -28,7 +28,7 @@ use crate::{
 
 /// How soon a stop is noticed.
 const LOOK: Duration = Duration::from_millis(200);
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(instance: &Instance, json: bool, command: WalCommand) -> Result<ExitCode, Error> {
     match command {
@@ -74,7 +74,7 @@ fn stream(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error
         standing.keep();
     }
     // A repository that hangs does not hold up the stop; PostgreSQL keeps what it has not got.
-    streamer.stop_within(STOP_PATIENCE);
+    streamer.stop_within(STOP_TIMEOUT);
     Ok(ExitCode::SUCCESS)
 }
 

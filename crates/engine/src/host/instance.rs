@@ -18,7 +18,7 @@ use crate::{
 
 const CONTROL_SOCKET: &str = "control.sock";
 /// The engine looks once a second whether it can be found.
-const FOUND_PATIENCE: Duration = Duration::from_secs(5);
+const FOUND_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Paths below `--data DIR`. Everything but `repository` and `keys` may be deleted and comes back.
@@ -208,7 +208,7 @@ impl Instance {
             {
                 return Ok(running);
             }
-            if began.elapsed() > FOUND_PATIENCE {
+            if began.elapsed() > FOUND_TIMEOUT {
                 return Err(Error::NotAnnounced {
                     path: self.root.clone(),
                     file: self.running_file(),

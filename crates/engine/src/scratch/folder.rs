@@ -27,7 +27,7 @@ use crate::{
 };
 
 const PORT: u16 = 5432;
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// A proof leaves this much of the disk to everybody else.
 const LEFT_FREE_BYTES: u64 = 1 << 30;
 
@@ -263,7 +263,7 @@ fn clear(root: &Path) -> Result<(), Error> {
     }
     if let Some(left) = Leftover::detect(&root.join("data")) {
         tracing::warn!(processes = ?left.processes, "an earlier proof left PostgreSQL processes; stopping them");
-        left.stop(PATIENCE)?;
+        left.stop(TIMEOUT)?;
     }
     // A restored folder may be closed even to its owner.
     let _ = std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o711));

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long the stream may take to bring the WAL of a moment that was just now.
-const WAL_PATIENCE: Duration = Duration::from_secs(60);
+const WAL_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// In this order everything ends: the server, its folder, its timeline.
@@ -98,7 +98,7 @@ impl ScratchRestorer<'_> {
         let (repository, private) = (&self.opened.repository, self.opened.private()?);
         let folder = ScratchFolder::claim(&self.work, self.user, repository)?;
         steps.step("waiting for the WAL of this moment");
-        let deadline = Instant::now() + WAL_PATIENCE;
+        let deadline = Instant::now() + WAL_TIMEOUT;
         let plan = loop {
             let target = Target::lsn(place.0);
             match recovery::database::plan_sound(repository, &private, target, steps) {

@@ -41,7 +41,7 @@ const NO_BACKUP: &str = "no full backup yet: the WAL in the repository restores 
 const LABEL: &str = "by the data-service";
 
 /// How long the last append may take at the stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 const NOT_SEEN: &str = "the WAL stream was not looked at yet";
 
@@ -213,7 +213,7 @@ impl Protection {
                 plan.end();
             }
             // One that hangs on the repository is not waited for; PostgreSQL keeps what it has not got.
-            cluster.streamer.stop_within(STOP_PATIENCE);
+            cluster.streamer.stop_within(STOP_TIMEOUT);
         }
     }
 }

@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::{error::Error, host::instance::Instance, lost::Lost};
 
 /// A promotion first replays what is left, and a hand-over stops a server cleanly.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 /// How soon whoever waits for an answer sees that it has to stop.
 const TURN: Duration = Duration::from_millis(100);
-const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -93,10 +93,10 @@ fn answer(
     watch: &Watch,
     requests: &Sender<PendingRequest>,
 ) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(REQUEST_PATIENCE))?;
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line)?;
-    stream.set_write_timeout(Some(REQUEST_PATIENCE))?;
+    stream.set_write_timeout(Some(REQUEST_TIMEOUT))?;
     let (status, reply) = (watch.status(), Reply(Some(stream)));
     match serde_json::from_str(&line) {
         Err(error) => reply.give(&Answer::Refused(format!(
@@ -160,7 +160,7 @@ impl Link {
         // What has come stays in the line when the time of a turn is up.
         while let Err(error) = reader.read_until(b'\n', &mut line) {
             let waits = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
-            if !waits || began.elapsed() > PATIENCE {
+            if !waits || began.elapsed() > TIMEOUT {
                 return Err(failed(error));
             }
             if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {

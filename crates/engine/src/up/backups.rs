@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long a backup waits for its last WAL to arrive; later it is `waiting`, and complete when it has.
-const WAL_PATIENCE: Duration = Duration::from_secs(30);
+const WAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Everything a backup needs, for a thread of its own.
 pub(crate) struct OwnedRequest {
@@ -73,7 +73,7 @@ impl OwnedRequest {
                 source: self.reading.source,
                 bytes_per_second_max: self.reading.bytes_per_second_max,
                 cache: Some(&self.cache),
-                wal_patience: WAL_PATIENCE,
+                wal_timeout: WAL_TIMEOUT,
                 ..DatabaseBackup::new(
                     &self.connect,
                     &self.repository,

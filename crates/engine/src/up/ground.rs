@@ -1,5 +1,5 @@
 //! What every wait of the supervisor stands on: the server's process, its folder, its socket, and that nobody asked for the stop. A
-//! wait that does not look at it sits out its whole patience for something that cannot come any more. So nothing here waits in
+//! wait that does not look at it sits out its whole timeout for something that cannot come any more. So nothing here waits in
 //! any other way.
 
 use std::{
@@ -20,13 +20,13 @@ use crate::lost::Lost;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 /// Work that was told to end ends soon, or is left alone.
-const END_PATIENCE: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a wait ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WaitOutcome<T> {
     Done(T),
-    /// Its patience ran out, and everything that it needs is still there.
+    /// Its timeout ran out, and everything that it needs is still there.
     TimedOut,
     Lost(Lost),
 }
@@ -48,21 +48,21 @@ impl Ground<'_> {
     /// Asks again until there is an answer. `look` may itself wait, for as long as it is told.
     pub(super) fn wait<T>(
         &mut self,
-        patience: Duration,
+        timeout: Duration,
         look: impl FnMut(Duration) -> Option<T>,
     ) -> WaitOutcome<T> {
-        wait_on(|| self.lost(), patience, look)
+        wait_on(|| self.lost(), timeout, look)
     }
 
     /// The same for what the services promise.
     pub(super) fn wait_for<T>(
         &mut self,
         runtime: &Handle,
-        patience: Duration,
+        timeout: Duration,
         promise: impl Future<Output = T>,
     ) -> WaitOutcome<T> {
         let mut promise = std::pin::pin!(promise);
-        self.wait(patience, |turn| {
+        self.wait(timeout, |turn| {
             runtime
                 .block_on(async { tokio::time::timeout(turn, &mut promise).await })
                 .ok()
@@ -95,7 +95,7 @@ impl Ground<'_> {
             }
             WaitOutcome::Lost(lost) => {
                 cancel.store(true, Ordering::Relaxed);
-                let _ = result.recv_timeout(END_PATIENCE);
+                let _ = result.recv_timeout(END_TIMEOUT);
                 Err(lost)
             }
         }
@@ -104,7 +104,7 @@ impl Ground<'_> {
 
 fn wait_on<T>(
     mut lost: impl FnMut() -> Option<Lost>,
-    patience: Duration,
+    timeout: Duration,
     mut look: impl FnMut(Duration) -> Option<T>,
 ) -> WaitOutcome<T> {
     let began = Instant::now();
@@ -113,7 +113,7 @@ fn wait_on<T>(
         if let Some(lost) = lost() {
             return WaitOutcome::Lost(lost);
         }
-        let left = patience.saturating_sub(began.elapsed());
+        let left = timeout.saturating_sub(began.elapsed());
         if let Some(value) = look(left.min(LOOK)) {
             return WaitOutcome::Done(value);
         }
@@ -124,9 +124,9 @@ fn wait_on<T>(
 }
 
 /// A pause that ends early when the stop is asked for, or when `better` says that trying again may succeed now.
-pub(super) fn pause(stop: &AtomicBool, patience: Duration, mut better: impl FnMut() -> bool) {
+pub(super) fn pause(stop: &AtomicBool, timeout: Duration, mut better: impl FnMut() -> bool) {
     let stopping = || stop.load(Ordering::Relaxed).then_some(Lost::Stopping);
-    wait_on(stopping, patience, |turn| {
+    wait_on(stopping, timeout, |turn| {
         std::thread::sleep(turn);
         better().then_some(())
     });

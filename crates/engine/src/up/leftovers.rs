@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// SIGKILL is obeyed at once, but for a process in a system call that hangs.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
 /// What we start on a folder.
 const PROGRAMS: [&str; 5] = [
@@ -55,7 +55,7 @@ pub(crate) fn end(instance: &Instance, config: &Config) {
         let _ = kill_process(pid, Signal::KILL);
     }
     let began = Instant::now();
-    while left.iter().any(|pid| is_alive(*pid)) && began.elapsed() < PATIENCE {
+    while left.iter().any(|pid| is_alive(*pid)) && began.elapsed() < TIMEOUT {
         std::thread::sleep(LOOK);
     }
 }

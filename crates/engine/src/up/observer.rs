@@ -10,7 +10,7 @@ use std::{
 };
 
 /// An observer that hangs holds nothing up for longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -73,7 +73,7 @@ impl Observer {
         };
         let told = || -> std::io::Result<()> {
             let mut stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             stream.write_all(format!("{}\n", step.name()).as_bytes())?;
             stream.read_exact(&mut [0])
         };

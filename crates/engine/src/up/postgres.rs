@@ -32,11 +32,11 @@ use crate::{
 pub(super) const UNFINISHED: &str = "postgres.new";
 /// Only names the socket; nothing listens on a network.
 const PORT: u16 = 5432;
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// SIGQUIT and SIGKILL are obeyed at once; a process in a system call that hangs is not waited for.
-const END_PATIENCE: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Recovery of much WAL takes time.
-const READY_PATIENCE: Duration = Duration::from_secs(300);
+const READY_TIMEOUT: Duration = Duration::from_secs(300);
 /// How soon a request to stop is seen while the server starts.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -139,7 +139,7 @@ impl Postgres {
         self.user.own(&self.socket_dir)?;
         if let Some(left) = Leftover::detect(&self.dir()) {
             tracing::warn!(processes = ?left.processes, "an earlier run left PostgreSQL processes; stopping them");
-            left.stop(STOP_PATIENCE)?;
+            left.stop(STOP_TIMEOUT)?;
         }
         let options = self.options();
         let log_start = std::fs::metadata(&options.log).map_or(0, |meta| meta.len());
@@ -163,7 +163,7 @@ impl Postgres {
     }
 
     fn wait_ready(&mut self, log_start: u64) -> Result<(), Error> {
-        let deadline = Instant::now() + READY_PATIENCE;
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             let Some(server) = &mut self.server else {
                 return Ok(());
@@ -295,14 +295,14 @@ impl Postgres {
         let Some(mut server) = self.server.take() else {
             return Ok(());
         };
-        if server.stop(StopMode::Fast, STOP_PATIENCE).is_ok() {
+        if server.stop(StopMode::Fast, STOP_TIMEOUT).is_ok() {
             return Ok(());
         }
         // It waits for the stream to confirm, which it cannot while the repository is away. Nothing committed is lost:
         // the next start replays it, and the slot keeps it for the stream.
         tracing::warn!("PostgreSQL waits for the repository; stopping it at once instead");
-        if server.stop(StopMode::Immediate, END_PATIENCE).is_err() {
-            server.stop(StopMode::Kill, END_PATIENCE)?;
+        if server.stop(StopMode::Immediate, END_TIMEOUT).is_err() {
+            server.stop(StopMode::Kill, END_TIMEOUT)?;
         }
         Ok(())
     }
@@ -310,7 +310,7 @@ impl Postgres {
     /// Ends the server at once and forgets it: its folder is gone or about to be replaced.
     pub(crate) fn abandon(&mut self) {
         if let Some(mut server) = self.server.take() {
-            let _ = server.stop(StopMode::Kill, END_PATIENCE);
+            let _ = server.stop(StopMode::Kill, END_TIMEOUT);
         }
     }
 }

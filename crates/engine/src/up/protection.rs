@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long the last append of a stream may take that was told to end.
-const STREAM_PATIENCE: Duration = Duration::from_secs(10);
+const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Supervisor {
     pub(super) fn start_streamer(&mut self) {
@@ -109,7 +109,7 @@ impl Supervisor {
     pub(super) fn stop_streamer(&mut self) {
         self.stream.follow(None);
         if let Some(streamer) = self.streamer.take()
-            && !streamer.stop_within(STREAM_PATIENCE)
+            && !streamer.stop_within(STREAM_TIMEOUT)
         {
             tracing::warn!("the repository hangs: the stream's last append is left to itself");
         }

@@ -22,7 +22,7 @@ use super::{
 use crate::{error::Error, host::fact, lost::Lost};
 
 /// How long a start waits for the stream and the first commit; past it the instance is up and says what is missing.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(10);
 /// Between two attempts at strict mode.
@@ -92,10 +92,10 @@ impl Supervisor {
     }
 
     /// Not longer than it takes for a repository that was away to answer, or for a data folder to come back.
-    fn wait_to_try_again(&self, patience: Duration) {
+    fn wait_to_try_again(&self, timeout: Duration) {
         let folder = self.postgres.folder();
-        let answers = Answers::watch(Arc::clone(&self.store), patience);
-        pause(&self.stop, patience, || {
+        let answers = Answers::watch(Arc::clone(&self.store), timeout);
+        pause(&self.stop, timeout, || {
             self.postgres.folder() != folder || answers.again()
         });
     }
@@ -158,7 +158,7 @@ impl Supervisor {
                     return other;
                 }
             }
-            if began.elapsed() >= START_PATIENCE {
+            if began.elapsed() >= START_TIMEOUT {
                 return Ok(());
             }
             match self.ground().wait(SETTLE_PAUSE, pass_time) {
@@ -168,13 +168,13 @@ impl Supervisor {
         }
     }
 
-    /// Past its patience the instance goes on and says what is missing.
+    /// Past its timeout the instance goes on and says what is missing.
     fn wait_for_stream(&mut self) -> Result<(), Error> {
         let Some(watch) = self.streamer.as_ref().map(Streamer::watch) else {
             return Ok(());
         };
         let attached = |turn| watch.wait_until(turn, |state| state.attached).map(drop);
-        match self.ground().wait(START_PATIENCE, attached) {
+        match self.ground().wait(START_TIMEOUT, attached) {
             WaitOutcome::Done(()) => Ok(()),
             WaitOutcome::Lost(lost) => Err(lost.into()),
             WaitOutcome::TimedOut => {
@@ -215,7 +215,7 @@ impl Supervisor {
         let serving = async {
             let (mut state, mut refused) = (services.watch_writer(), services.watch_writer());
             let serving = async {
-                services.wait_ready(START_PATIENCE).await?;
+                services.wait_ready(START_TIMEOUT).await?;
                 let serving = state.wait_for(WriterState::is_serving).await;
                 Ok::<bool, services::ServiceError>(serving.is_ok())
             };
@@ -226,8 +226,8 @@ impl Supervisor {
                 _ = refused.wait_for(is_refused) => Ok(false),
             }
         };
-        let patience = START_PATIENCE * 2;
-        let waited = ground.wait_for(self.runtime.handle(), patience, serving);
+        let timeout = START_TIMEOUT * 2;
+        let waited = ground.wait_for(self.runtime.handle(), timeout, serving);
         match (waited, recovery) {
             (WaitOutcome::Lost(lost), _) => Err(lost.into()),
             (WaitOutcome::Done(Ok(true)), Some(_)) => fact::forget_fact(&self.postgres.dir()),
@@ -255,10 +255,10 @@ struct Answers {
 
 impl Answers {
     /// Looks for as long as that, or until nobody waits any more.
-    fn watch(store: Arc<dyn Store>, patience: Duration) -> Self {
+    fn watch(store: Arc<dyn Store>, timeout: Duration) -> Self {
         let again = Arc::<AtomicBool>::default();
         let told = Arc::downgrade(&again);
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         std::thread::spawn(move || {
             let answers = || Repository::open(Arc::clone(&store)).is_ok();
             if answers() {

@@ -17,8 +17,8 @@ use crate::{
     },
 };
 
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
-const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The guide's persistence settings: a snapshot an hour, the append-only file synced every second.
 const CONFIG: &str = "save 3600 1\nappendonly yes\nappendfsync everysec\nauto-aof-rewrite-percentage 100\n\
@@ -109,12 +109,12 @@ impl Redis {
             if left.is_empty() {
                 return;
             }
-            let harder = !gentle || began.elapsed() > STOP_PATIENCE;
+            let harder = !gentle || began.elapsed() > STOP_TIMEOUT;
             for pid in left {
                 let signal = if harder { Signal::KILL } else { Signal::TERM };
                 let _ = kill_process(pid, signal);
             }
-            if began.elapsed() > STOP_PATIENCE * 2 {
+            if began.elapsed() > STOP_TIMEOUT * 2 {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -155,7 +155,7 @@ impl Redis {
         let listens = self.socket.exists();
         let deleted = !self.config_file().exists() || self.listened && !listens;
         // It listens before it reads its files.
-        self.listened |= listens || self.started.elapsed() > LISTEN_PATIENCE;
+        self.listened |= listens || self.started.elapsed() > LISTEN_TIMEOUT;
         if !ended && !deleted {
             return;
         }
@@ -184,7 +184,7 @@ impl Redis {
         if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::TERM);
         }
-        let deadline = Instant::now() + STOP_PATIENCE;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         while Instant::now() < deadline {
             if matches!(child.try_wait(), Ok(Some(_))) {
                 return;

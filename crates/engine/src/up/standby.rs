@@ -36,10 +36,10 @@ const START_AGAIN_MOST: Duration = Duration::from_secs(300);
 /// One that ran for so long is started again at once.
 const RAN_WELL: Duration = Duration::from_secs(60);
 /// A spare whose process ended with everything else is back within this, or the database is restored the ordinary way.
-const WAKE_PATIENCE: Duration = Duration::from_secs(20);
-const OLD_PATIENCE: Duration = Duration::from_secs(30);
+const WAKE_TIMEOUT: Duration = Duration::from_secs(20);
+const OLD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Its server writes a checkpoint first.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -185,7 +185,7 @@ impl StandbySupervisor {
         // An old primary that outlived its engine: left alive it would go on where nobody looks.
         if let Some(left) = Leftover::detect(&to) {
             tracing::warn!(processes = ?left.processes, "the old primary still runs; stopping it");
-            left.stop(OLD_PATIENCE)?;
+            left.stop(OLD_TIMEOUT)?;
         }
         move_aside(&to)?;
         let request = Request::HandOver { to: to.clone() };
@@ -200,7 +200,7 @@ impl StandbySupervisor {
         if !self.instance.standby().join("state.json").exists() {
             return Ok(false);
         }
-        let deadline = Instant::now() + WAKE_PATIENCE;
+        let deadline = Instant::now() + WAKE_TIMEOUT;
         loop {
             match self.link().status()? {
                 Some(Status { healthy: true, .. }) => break,
@@ -236,7 +236,7 @@ impl StandbySupervisor {
         if let Err(error) = self.link().ask(&Request::Stop) {
             tracing::warn!(%error, "the spare was not told to stop");
         }
-        let deadline = Instant::now() + STOP_PATIENCE;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         while is_folder_locked(&self.instance.standby()) && Instant::now() < deadline {
             std::thread::sleep(LOOK);
         }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
 };
 
 /// What D, R and both do to the log and what vouches for it: cases of the tamper suite that need a whole system, so
@@ -83,7 +83,7 @@ impl Instance {
     /// The repository holds a head of this position or a later one, and so does the anchor.
     pub(crate) fn wait_signed(&self, position: u64) {
         let file = self.data().join("keys/audit_anchor-1.json");
-        let signed = within(PATIENCE, || {
+        let signed = within(TIMEOUT, || {
             let anchor: Value = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
             (anchor["head"]["size"].as_u64()? >= position).then_some(())
         });
@@ -91,7 +91,7 @@ impl Instance {
     }
 
     pub(crate) fn wait_damaged(&self, words: &str) {
-        let told = within(PATIENCE, || {
+        let told = within(TIMEOUT, || {
             let health = self.get("/api/v1/health").body;
             let degraded = health["degraded"].as_array()?.clone();
             let of_log = degraded.into_iter().find(|it| it["part"] == "audit_log")?;
@@ -101,7 +101,7 @@ impl Instance {
         assert!(told.contains(words), "{told}");
         assert!(told.contains("bre audit reopen"), "{told}");
         // A start reads its keys and rates first.
-        let refused = within(PATIENCE, || {
+        let refused = within(TIMEOUT, || {
             let refused = self.locate();
             let rates = self.get("/api/v1/rates/GME").status;
             (refused.status == 503 && refused.text.contains("log_damaged") && rates == 200)
@@ -111,7 +111,7 @@ impl Instance {
     }
 
     pub(crate) fn wait_epoch(&self) -> u64 {
-        let epoch = within(PATIENCE, || {
+        let epoch = within(TIMEOUT, || {
             let located = self.locate();
             (located.status == 200).then(|| located.body["audit"]["epoch"].as_u64().unwrap())
         });
@@ -216,7 +216,7 @@ impl Instance {
         let at = format!("{}/log/log-1/{origin}", self.ready("url"));
         let key = self.data().join("keys/audit_signing.pub");
         let key = key.to_str().unwrap();
-        let followed = within(PATIENCE, || {
+        let followed = within(TIMEOUT, || {
             let output = self.bre(&["audit", "follow", &at, "--key", key]);
             (output.code == Some(0))
                 .then(|| output.parsed())
@@ -358,7 +358,7 @@ fn anchors_in_a_further_repository_outlive_host_and_first_repository() {
     let early = position(&instance.quote("GME"));
     instance.wait_signed(early);
     // The copier makes the repository there.
-    let made = within(PATIENCE, || far.join("format").exists().then_some(()));
+    let made = within(TIMEOUT, || far.join("format").exists().then_some(()));
     assert!(made.is_some(), "{}", instance.log());
     instance.stop_cleanly();
     let (keys, kept) = (
@@ -531,7 +531,7 @@ fn a_repository_that_was_rolled_back_or_emptied_never_makes_a_place_twice() {
     let refused = instance.refused_or_up();
     assert!(refused.contains("--continue-log"), "{refused}");
     instance.continue_log();
-    let located = within(PATIENCE, || {
+    let located = within(TIMEOUT, || {
         let located = instance.locate();
         (located.status == 200).then_some(located)
     });
@@ -547,7 +547,7 @@ fn a_repository_that_was_rolled_back_or_emptied_never_makes_a_place_twice() {
     // Outsiders are told as well: the new log has an origin of its own, and says which one it leaves behind.
     let began = report["epochs"][0]["epoch"].as_u64().unwrap();
     let path = format!("/log/log-1/{began}/checkpoint");
-    let shown = within(PATIENCE, || {
+    let shown = within(TIMEOUT, || {
         let shown = instance.get(&path);
         (shown.status == 200).then_some(shown.text)
     });
@@ -567,7 +567,7 @@ fn a_repository_that_was_rolled_back_or_emptied_never_makes_a_place_twice() {
 impl Instance {
     /// What it says that does not go on, whether it ends with it or stays up with it; it is ended either way.
     fn refused_or_up(&mut self) -> String {
-        let said = within(PATIENCE, || {
+        let said = within(TIMEOUT, || {
             let log = self.log();
             log.contains("--continue-log").then_some(log)
         });

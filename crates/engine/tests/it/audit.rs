@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{instance::Instance, process::PATIENCE, process::within};
+use crate::{instance::Instance, process::TIMEOUT, process::within};
 
 const TABLES: [&str; 2] = ["audit_log", "quotes"];
 
@@ -71,7 +71,7 @@ impl Instance {
 
     /// The entry about the first backup follows on its own time; tests of the record wait for it.
     fn wait_first_backup_recorded(&self) {
-        let recorded = within(PATIENCE, || {
+        let recorded = within(TIMEOUT, || {
             (!self
                 .sql("SELECT 1 FROM audit_log WHERE kind = 7")
                 .is_empty())
@@ -168,7 +168,7 @@ fn a_cut_tail_is_found_after_a_restart_too_and_no_locate_is_added_to_it() {
     assert!(located.text.contains("log_damaged"), "{}", located.text);
     let ours = "SELECT max(position) FROM audit_log";
     assert_eq!(instance.value(ours), (cut - 1).to_string());
-    let rates = within(PATIENCE, || {
+    let rates = within(TIMEOUT, || {
         (instance.get("/api/v1/rates/GME").status == 200).then_some(())
     });
     assert!(rates.is_some(), "rates are served all the same");

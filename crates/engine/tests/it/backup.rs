@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     instance::Instance,
-    process::{Output, PATIENCE, Running, within},
+    process::{Output, Running, TIMEOUT, within},
 };
 
 /// The fields that scripts rely on.
@@ -77,7 +77,7 @@ impl Instance {
     fn start_backup(&self) -> Running {
         let (before, packs) = (self.backups(), self.packs().len());
         let mut backup = self.start_command(&["backup", "run", "--throttle", "10"]);
-        let halfway = within(PATIENCE, || {
+        let halfway = within(TIMEOUT, || {
             assert!(backup.ended().is_none(), "it is over: {}", backup.err());
             (self.packs().len() > packs).then(|| backup.signal(Signal::STOP))
         });

@@ -7,11 +7,11 @@ use testkit::{TestPostgres, free_port};
 
 use crate::{
     instance::Instance,
-    process::{Output, PATIENCE, Running, within},
+    process::{Output, Running, TIMEOUT, within},
 };
 
 fn wait_out(stream: &Running, words: &[&str]) {
-    let said = within(PATIENCE, || {
+    let said = within(TIMEOUT, || {
         let out = stream.out();
         words.iter().all(|word| out.contains(word)).then_some(())
     });
@@ -75,7 +75,7 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
     // Nobody streams, and PostgreSQL gives up.
     stopped(running);
     postgres.sql("CREATE TABLE t (text text)");
-    let lost = within(PATIENCE, || {
+    let lost = within(TIMEOUT, || {
         postgres.sql("INSERT INTO t SELECT repeat('x', 500) FROM generate_series(1, 5000)");
         postgres.sql("CHECKPOINT");
         let state = postgres.value("SELECT wal_status FROM pg_replication_slots");
@@ -102,7 +102,7 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
     postgres.sql("CREATE TABLE behind_the_hole ()");
     let to = instance.folder.join("restored");
     let to = to.to_str().unwrap();
-    let told = within(PATIENCE, || {
+    let told = within(TIMEOUT, || {
         let look = desk(&["restore", "database", "--dry-run", "--to", to]);
         (look.code == Some(5)).then_some(())
     });
@@ -140,7 +140,7 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
     // A backup behind the hole makes up for it.
     desk(&["backup", "run"]).exits(0);
     assert!(!desk(&["backup", "list"]).err.contains("ALARM"));
-    let healed = within(PATIENCE, || {
+    let healed = within(TIMEOUT, || {
         (desk(&[
             "restore",
             "database",
@@ -161,7 +161,7 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
         "nobody keeps one"
     );
     let standby = instance.start_command(&["standby", "run", "--cluster", "desk"]);
-    let follows = within(PATIENCE, || {
+    let follows = within(TIMEOUT, || {
         (desk(&["standby", "status"]).code == Some(0)).then_some(())
     });
     assert!(

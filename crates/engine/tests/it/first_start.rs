@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::{
     instance::Folder,
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
 };
 
 /// The status line of an answer; `None` while nobody answers.
@@ -39,7 +39,7 @@ fn who_waits_for_readiness_finds_what_a_start_leaves_and_people_read_no_codes() 
     let data = folder.join("data");
     let data = data.to_str().unwrap();
     let engine = folder.start(&["up", "--port", &port.to_string(), "--data", data]);
-    let ready = within(PATIENCE, || {
+    let ready = within(TIMEOUT, || {
         readiness(port).filter(|line| line.starts_with("HTTP/1.1 200"))
     });
     // Looked at before anything else: it has to be there by now, not soon.
@@ -48,9 +48,7 @@ fn who_waits_for_readiness_finds_what_a_start_leaves_and_people_read_no_codes() 
     let key = key.unwrap().trim().to_owned();
     assert!(key.starts_with("bre_"));
 
-    let told = within(PATIENCE, || {
-        Some(engine.out()).filter(|out| !out.is_empty())
-    });
+    let told = within(TIMEOUT, || Some(engine.out()).filter(|out| !out.is_empty()));
     let told = told.unwrap();
     assert!(told.contains("first_api_key"), "{told}");
     // The live key is in its file, and nowhere else.

@@ -14,7 +14,7 @@ use postgres_physical::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::process::{Output, PATIENCE, Running, kill_all_on, processes_on, within};
+use crate::process::{Output, Running, TIMEOUT, kill_all_on, processes_on, within};
 
 pub(crate) const BRE: &str = env!("CARGO_BIN_EXE_bre");
 
@@ -162,7 +162,7 @@ impl Instance {
 
     pub(crate) fn wait_ready(&mut self) {
         let engine = self.engine.as_mut().unwrap();
-        let line = within(PATIENCE, || {
+        let line = within(TIMEOUT, || {
             let out = engine.out();
             if let Some((line, _)) = out.split_once('\n') {
                 return Some(line.to_owned());
@@ -206,7 +206,7 @@ impl Instance {
     }
 
     pub(crate) fn wait_log(&self, words: &str) {
-        let said = within(PATIENCE, || self.log().contains(words).then_some(()));
+        let said = within(TIMEOUT, || self.log().contains(words).then_some(()));
         assert!(said.is_some(), "{words:?} is not in the log");
     }
 
@@ -268,7 +268,7 @@ impl Instance {
         let mut request = http
             .request(method.parse().unwrap(), &url)
             .header("X-API-Key", self.api_key())
-            .timeout(PATIENCE);
+            .timeout(TIMEOUT);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -335,7 +335,7 @@ impl Instance {
     pub(crate) fn wait_caught_up(&self) {
         let written = self.value("SELECT pg_current_wal_flush_lsn() - '0/0'");
         let written: u64 = written.parse().unwrap();
-        let held = within(PATIENCE, || {
+        let held = within(TIMEOUT, || {
             (self.stream()["durable_lsn"].as_u64()? >= written).then_some(())
         });
         assert!(held.is_some(), "the stream is behind: {}", self.stream());

@@ -8,7 +8,7 @@ use testkit::{TestS3, moto_kms_key};
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
     restore::QUOTES,
 };
 
@@ -94,7 +94,7 @@ fn a_life_with_the_key_in_a_kms() {
         .bre(&["backup", "run"])
         .refused(&["key provider", &other]);
     instance.sql("SELECT pg_terminate_backend(pid)::text FROM pg_stat_replication WHERE application_name = 'bre'");
-    let said = within(PATIENCE, || {
+    let said = within(TIMEOUT, || {
         let health = instance.get("/api/v1/health").text;
         health.contains("key provider").then_some(())
     });
@@ -138,7 +138,7 @@ fn the_archive_has_readers_of_its_own(instance: &Instance) {
 
     // More of it, written without the key that reads.
     assert_eq!(instance.locate().status, 200);
-    let more = within(PATIENCE, || {
+    let more = within(TIMEOUT, || {
         let more = instance.bre(&["audit", "archive"]).json();
         (more["entries"].as_u64() > Some(0)).then_some(more)
     });

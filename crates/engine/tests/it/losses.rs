@@ -14,7 +14,7 @@ use postgres_physical::server::{Leftover, sql::Client};
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, processes_on, within},
+    process::{TIMEOUT, processes_on, within},
 };
 
 /// The steps of a restore; the first three are not passed where the folder is whole.
@@ -171,7 +171,7 @@ fn what_is_lost_again_while_it_is_brought_back_comes_back_whatever_it_is_and_whe
 
     let (mut dice, mut acknowledged) = (Dice(seed), Vec::new());
     let locate = |instance: &Instance, what: &str| {
-        let served = within(PATIENCE, || {
+        let served = within(TIMEOUT, || {
             let answer = instance.locate();
             (answer.status == 200).then(|| answer.body["quote_id"].as_str().unwrap().to_owned())
         });
@@ -200,20 +200,20 @@ fn what_is_lost_again_while_it_is_brought_back_comes_back_whatever_it_is_and_whe
             plan.settled = false;
         }
         first.strike(&instance.data());
-        let settled = within(PATIENCE, || planned.lock().unwrap().settled.then_some(()));
+        let settled = within(TIMEOUT, || planned.lock().unwrap().settled.then_some(()));
         assert!(settled.is_some(), "seed {seed}: {what}: never at its end");
         let left = std::mem::take(&mut planned.lock().unwrap().losses);
         assert!(
             left.len() < 2,
             "seed {seed}: {what}: the step was never passed"
         );
-        let back = within(PATIENCE, || {
+        let back = within(TIMEOUT, || {
             instance.data().join("repository").exists().then_some(())
         });
         assert!(back.is_some());
         acknowledged.push(locate(&instance, &what));
     }
-    let recorded = within(PATIENCE, || {
+    let recorded = within(TIMEOUT, || {
         let rows = Client::connect(&instance.options())
             .and_then(|mut client| client.query("SELECT quote_id FROM quotes"));
         rows.ok().map(|rows| crate::instance::texts(rows).concat())
@@ -228,11 +228,11 @@ fn what_is_lost_again_while_it_is_brought_back_comes_back_whatever_it_is_and_whe
     // It is found at once; its database is back a moment later.
     let found = instance.bre(&["api-key", "list"]);
     assert!(!found.err.contains("no engine runs"), "{found:?}");
-    let served = within(PATIENCE, || {
+    let served = within(TIMEOUT, || {
         (instance.bre(&["api-key", "list"]).code == Some(0)).then_some(())
     });
     assert!(served.is_some());
-    let made = within(PATIENCE, || {
+    let made = within(TIMEOUT, || {
         let cache = &instance.get("/api/v1/health").body["components"]["cache"]["status"];
         let files = [
             "pg/.s.PGSQL.5432",

@@ -10,7 +10,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Much longer than anything here takes; a test that reaches it has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
 pub(crate) use testkit::within;
 
 /// What a command printed and how it ended.
@@ -104,7 +104,7 @@ impl Running {
 
     /// Waits for its end.
     pub(crate) fn wait(mut self) -> Output {
-        let Some(status) = within(PATIENCE, || self.ended()) else {
+        let Some(status) = within(TIMEOUT, || self.ended()) else {
             self.kill();
             panic!(
                 "it does not end: {}\n{}\n{}",

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::instance::{Answer, Instance, plain_http};
-use crate::process::{PATIENCE, within};
+use crate::process::{TIMEOUT, within};
 
 impl Instance {
     /// A file below `/log/`, as anybody gets it.
@@ -42,7 +42,7 @@ impl Instance {
             202 => None,
             other => panic!("{other}: {}", answer.text),
         };
-        within(PATIENCE, || ready(self.get(&path))).expect("a proof")
+        within(TIMEOUT, || ready(self.get(&path))).expect("a proof")
     }
 
     fn signing_keys(&self) -> Value {
@@ -116,7 +116,7 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
         quote["quote_id"].as_str()
     );
     let covered = proved.head.size;
-    let shown = within(PATIENCE, || {
+    let shown = within(TIMEOUT, || {
         instance
             .checkpoint("1/checkpoint", &first)
             .filter(|(shown, _)| shown.size >= covered)
@@ -151,7 +151,7 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
     }
 
     // Until it is there the witness is told in health; then it signs.
-    let silent = within(PATIENCE, || {
+    let silent = within(TIMEOUT, || {
         let health = instance.get("/health").body;
         health["degraded"]
             .as_array()
@@ -185,7 +185,7 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
     ];
     let watching = instance.folder.start(&run);
     let cosigned =
-        within(PATIENCE, || instance.checkpoint("1/cosigned", &first)).expect("a cosignature");
+        within(TIMEOUT, || instance.checkpoint("1/cosigned", &first)).expect("a cosignature");
     assert!(
         witness
             .signed(&cosigned.1, SignedPlace::Nowhere)
@@ -225,7 +225,7 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
     let told = instance.value("SELECT count(*) FROM audit_log WHERE kind = 6 AND position > 1");
     assert!(told.parse::<u64>().unwrap() >= 2, "{told}");
     // Whoever has the old key alone follows by what was published; the old proof stays good under both.
-    let keys = within(PATIENCE, || {
+    let keys = within(TIMEOUT, || {
         instance
             .log_file("keys")
             .filter(|keys| keys.contains("rotation-1"))

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
 };
 
 impl Instance {
@@ -21,7 +21,7 @@ impl Instance {
     }
 
     fn wait_alarm(&self) {
-        let alarm = within(PATIENCE, || {
+        let alarm = within(TIMEOUT, || {
             let stream = self.stream();
             let away = stream["alarm"].as_str()?.contains("away");
             (away && stream["attached"] == false).then_some(())
@@ -30,7 +30,7 @@ impl Instance {
     }
 
     fn wait_calm(&self) {
-        let calm = within(PATIENCE, || {
+        let calm = within(TIMEOUT, || {
             let health = self.get("/api/v1/health").body;
             (health["status"] == "healthy").then_some(())
         });
@@ -88,7 +88,7 @@ fn strict_mode_acknowledges_nothing_without_the_repository() {
 
     instance.bring_the_repository_back();
     instance.wait_calm();
-    let served = within(PATIENCE, || (instance.locate().status == 200).then_some(()));
+    let served = within(TIMEOUT, || (instance.locate().status == 200).then_some(()));
     assert!(served.is_some(), "{}", instance.locate().text);
     instance.audit_is_sound();
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
 };
 
 impl Instance {
@@ -43,7 +43,7 @@ fn a_key_is_replaced_under_a_running_engine_and_no_wal_is_lost() {
     let after = instance.shows();
     assert_eq!(after["recipient_id"], rotated["recipient_id"]);
     assert_eq!(after["recipients"].as_array().unwrap().len(), 2, "{after}");
-    let attached = within(PATIENCE, || {
+    let attached = within(TIMEOUT, || {
         (instance.stream()["strict"] == true).then_some(())
     });
     assert!(attached.is_some(), "{}", instance.stream());

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     instance::{Instance, texts},
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
 };
 
 /// Plain PostgreSQL on a restored folder: no setting of ours but where its socket is.
@@ -313,7 +313,7 @@ fn an_engine_started_on_repository_and_keys_alone_serves_every_acknowledged_quot
     }
     instance.up();
     assert_eq!(instance.sql(QUOTES), before);
-    let served = within(PATIENCE, || (instance.locate().status == 200).then_some(()));
+    let served = within(TIMEOUT, || (instance.locate().status == 200).then_some(()));
     assert!(served.is_some(), "{}", instance.locate().text);
     let report = instance.audit_is_sound();
     let epochs = report["epochs"].as_array().unwrap();
@@ -330,7 +330,7 @@ fn an_engine_started_on_repository_and_keys_alone_serves_every_acknowledged_quot
     instance.bre(&["locate", "reopen"]).refused(&["--yes"]);
     instance.bre(&["locate", "reopen", "--yes"]).exits(0);
     // A backup of the new timeline follows by itself.
-    let protected = within(PATIENCE, || {
+    let protected = within(TIMEOUT, || {
         let status = instance.bre(&["status"]);
         (status.code == Some(0) && status.parsed()["backups_complete"] == 2).then_some(())
     });

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
 };
 
 fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
@@ -243,7 +243,7 @@ fn jobs_are_recorded_paused_and_claimed(instance: &Instance) {
         )
     };
     assert_eq!(
-        within(PATIENCE, || (claims() == "1").then_some(())),
+        within(TIMEOUT, || (claims() == "1").then_some(())),
         Some(())
     );
 }
@@ -254,7 +254,7 @@ fn a_quote_is_proved_to_somebody_who_has_nothing(instance: &Instance) {
     let file = instance.folder.join("proof.json");
     let name = file.to_str().unwrap();
     // A signed head of it follows.
-    let written = within(PATIENCE, || {
+    let written = within(TIMEOUT, || {
         let output = instance.bre(&["audit", "prove", id, "--out", name]);
         (output.code == Some(0)).then(|| output.parsed())
     });

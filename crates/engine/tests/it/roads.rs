@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
 };
 
 fn copy(from: &Path, to: &Path) -> String {
@@ -63,7 +63,7 @@ fn every_road_uses_what_is_known_outside_and_says_what_it_does_not_reach() {
     let backup = backup["id"].as_str().unwrap();
     instance.quote("AAPL");
     // An anchor is brought to a further repository once it is there.
-    let made = within(PATIENCE, || far.join("format").exists().then_some(()));
+    let made = within(TIMEOUT, || far.join("format").exists().then_some(()));
     assert!(made.is_some(), "{}", instance.log());
     instance.stop_cleanly();
     let earlier = copy(&instance.repository(), &instance.folder.join("earlier"));

@@ -15,7 +15,7 @@ use testkit::TestS3;
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
     restore::QUOTES,
 };
 
@@ -122,7 +122,7 @@ fn a_repository_in_s3_backs_up_streams_rides_out_an_outage_and_restores() {
 
     // Away, in one way and then in another; locates go on, and what they wrote is caught up.
     proxy.set(CUT);
-    let away = within(PATIENCE, || {
+    let away = within(TIMEOUT, || {
         assert_eq!(instance.locate().status, 200);
         (instance.stream()["attached"] == false).then_some(())
     });
@@ -130,7 +130,7 @@ fn a_repository_in_s3_backs_up_streams_rides_out_an_outage_and_restores() {
     proxy.set(BUSY);
     assert_eq!(instance.locate().status, 200);
     proxy.set(OPEN);
-    let calm = within(PATIENCE, || {
+    let calm = within(TIMEOUT, || {
         (instance.get("/api/v1/health").body["status"] == "healthy").then_some(())
     });
     assert!(calm.is_some(), "{}", instance.get("/api/v1/health").text);
@@ -181,7 +181,7 @@ fn copied_continuously_and_restored_from_each(instance: &Instance, quotes: &[Vec
     let end = instance.value("SELECT pg_current_wal_flush_lsn() - '0/0'");
     let end: u64 = end.parse().unwrap();
     for name in ["near", "far"] {
-        let copied = within(PATIENCE, || {
+        let copied = within(TIMEOUT, || {
             let status = instance.bre(&["status"]).parsed();
             (status["copies"][name]["wal_end_lsn"].as_u64()? >= end).then_some(())
         });

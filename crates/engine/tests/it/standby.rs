@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
 };
 
 const QUOTES: &str = "SELECT count(*) FROM quotes";
@@ -21,7 +21,7 @@ fn follows(instance: &Instance) -> Value {
         let output = instance.bre(&["standby", "status"]);
         (output.code == Some(0)).then(|| output.parsed())
     };
-    within(PATIENCE, healthy).expect("the spare follows")
+    within(TIMEOUT, healthy).expect("the spare follows")
 }
 
 fn aside(instance: &Instance) -> Vec<PathBuf> {
@@ -84,7 +84,7 @@ fn a_spare_is_promoted_by_hand_and_taken_by_the_next_start() {
     instance.audit_is_sound();
 
     instance.bre(&["standby", "stop"]).exits(0);
-    let ended = within(PATIENCE, || standby.ended());
+    let ended = within(TIMEOUT, || standby.ended());
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
     instance.stop_cleanly();
 }

@@ -17,7 +17,7 @@ use testkit::TestPostgres;
 
 use crate::{
     instance::Instance,
-    process::{PATIENCE, processes_on, within},
+    process::{TIMEOUT, processes_on, within},
 };
 
 const POSITION: &str = "SELECT pg_current_wal_insert_lsn()";
@@ -107,7 +107,7 @@ fn whoever_leaves_takes_everything_along(instance: &Instance, place: &str) {
         let left = processes_on(&scratch.join("data"));
         assert!(left.is_empty(), "{left:?}");
         let busy = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bre-table'";
-        let gone = within(PATIENCE, || (instance.value(busy) == "0").then_some(()));
+        let gone = within(TIMEOUT, || (instance.value(busy) == "0").then_some(()));
         assert!(gone.is_some(), "a query is still there");
     };
     let all = ["restore", "table", "--table", "orders", "--lsn", place];
@@ -140,7 +140,7 @@ fn whoever_leaves_takes_everything_along(instance: &Instance, place: &str) {
     }
     assert!(scratch.exists());
     drop(screen);
-    let ended = within(PATIENCE, || child.try_wait().unwrap());
+    let ended = within(TIMEOUT, || child.try_wait().unwrap());
     assert!(ended.is_some_and(|status| !status.success()), "{shown}");
     nothing_stays();
 
@@ -150,7 +150,7 @@ fn whoever_leaves_takes_everything_along(instance: &Instance, place: &str) {
         .unwrap();
     let waiting = instance.start_command(&all);
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bre-table' AND wait_event_type = 'Lock'";
-    let seen = within(PATIENCE, || (instance.value(waits) == "1").then_some(()));
+    let seen = within(TIMEOUT, || (instance.value(waits) == "1").then_some(()));
     assert!(seen.is_some());
     waiting.signal(Signal::TERM);
     waiting
@@ -227,7 +227,7 @@ fn a_cluster_that_is_only_protected_gets_its_table_back_too() {
     std::fs::write(instance.data().join("bre.toml"), settings).unwrap();
     let mut stream = instance.start_command(&["wal", "stream", "--cluster", "desk"]);
     let attached = "SELECT count(*) FROM pg_replication_slots WHERE active";
-    let attached = within(PATIENCE, || (postgres.value(attached) == "1").then_some(()));
+    let attached = within(TIMEOUT, || (postgres.value(attached) == "1").then_some(()));
     assert!(attached.is_some(), "{}", stream.err());
     postgres.sql("CREATE DATABASE sales");
     let sales = || {
@@ -258,7 +258,7 @@ fn a_cluster_that_is_only_protected_gets_its_table_back_too() {
     ]
     .concat();
     // The stream may still be on its way.
-    let restored = within(PATIENCE, || {
+    let restored = within(TIMEOUT, || {
         let restored = instance.bre(&restore);
         (restored.code == Some(0)).then(|| restored.parsed())
     });

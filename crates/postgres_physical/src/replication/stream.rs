@@ -69,13 +69,13 @@ impl WalStream {
         }
     }
 
-    /// The next event; `None` when `patience` ran out first. An error the server sends (for instance that the WAL asked
+    /// The next event; `None` when `timeout` ran out first. An error the server sends (for instance that the WAL asked
     /// for is gone) comes as [`WireError::Server`] with its SQLSTATE.
-    pub fn next_event(&mut self, patience: Duration) -> Result<Option<Event>, WireError> {
+    pub fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, WireError> {
         if let Some(event) = self.end_to_report() {
             return Ok(Some(event));
         }
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         loop {
             match self.connection.wire.frame_before(Some(deadline))? {
                 None => return Ok(None),

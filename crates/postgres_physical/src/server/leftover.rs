@@ -41,10 +41,10 @@ impl Leftover {
     }
 
     /// Fast shutdown first (a clean stop), then immediate, then SIGKILL for whatever is still there.
-    pub fn stop(&self, patience: Duration) -> Result<(), ServerError> {
+    pub fn stop(&self, timeout: Duration) -> Result<(), ServerError> {
         if let Some(pid) = self.postmaster {
             signal(pid, Signal::INT);
-            if wait_gone(&self.processes, patience) {
+            if wait_gone(&self.processes, timeout) {
                 return Ok(());
             }
         }
@@ -58,7 +58,7 @@ impl Leftover {
         }
         Err(ServerError::NotStopped {
             dir: self.dir.clone(),
-            seconds: patience.as_secs() + 10,
+            seconds: timeout.as_secs() + 10,
         })
     }
 
@@ -113,14 +113,14 @@ pub(super) fn signal(pid: i32, kind: Signal) {
 }
 
 /// Waits until none of the processes lives (a zombie does not live); false when time ran out.
-fn wait_gone(pids: &[i32], patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
+fn wait_gone(pids: &[i32], timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout;
     pids.iter()
         .all(|pid| wait_exit(*pid, deadline.saturating_duration_since(Instant::now())))
 }
 
 /// Waits for one process to end, whoever its parent is.
-pub(super) fn wait_exit(pid: i32, patience: Duration) -> bool {
+pub(super) fn wait_exit(pid: i32, timeout: Duration) -> bool {
     let Some(pid) = Pid::from_raw(pid) else {
         return true;
     };
@@ -128,8 +128,8 @@ pub(super) fn wait_exit(pid: i32, patience: Duration) -> bool {
         return true;
     };
     let timeout = Timespec {
-        tv_sec: patience.as_secs().min(1_000_000) as i64,
-        tv_nsec: i64::from(patience.subsec_nanos()),
+        tv_sec: timeout.as_secs().min(1_000_000) as i64,
+        tv_nsec: i64::from(timeout.subsec_nanos()),
     };
     let mut fds = [PollFd::new(&handle, PollFlags::IN)];
     loop {

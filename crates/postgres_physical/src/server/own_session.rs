@@ -98,7 +98,7 @@ fn keeps_sessions(
 /// In a transaction, which it is in for as long as it lives.
 fn second(options: &ConnectOptions, deadline: Instant) -> Result<Client, WireError> {
     let mut options = options.clone();
-    options.patience = options.patience.min(PROBE_TIMEOUT);
+    options.timeout = options.timeout.min(PROBE_TIMEOUT);
     let mut second = client(Wire::connect(&options, &[])?);
     second.query_before("BEGIN", Some(deadline))?;
     Ok(second)

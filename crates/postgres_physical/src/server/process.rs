@@ -22,7 +22,7 @@ pub struct StartOptions {
     pub log: PathBuf,
     pub settings: Vec<(String, String)>,
     /// Wait for connections this long. Recovery of much WAL takes time: choose it generously.
-    pub ready_patience: Duration,
+    pub ready_timeout: Duration,
     /// `false` returns as soon as the process runs, before it accepts connections.
     pub wait_ready: bool,
 }
@@ -35,7 +35,7 @@ impl StartOptions {
             listen: String::new(),
             log: log.into(),
             settings: Vec::new(),
-            ready_patience: Duration::from_secs(300),
+            ready_timeout: Duration::from_secs(300),
             wait_ready: true,
         }
     }
@@ -144,14 +144,14 @@ impl Server {
             ended: None,
         };
         if options.wait_ready {
-            server.wait_ready(options.ready_patience, log_start)?;
+            server.wait_ready(options.ready_timeout, log_start)?;
         }
         Ok(server)
     }
 
     /// Until connections are accepted (a standby counts) or the process ended.
-    pub fn wait_ready(&mut self, patience: Duration, log_start: u64) -> Result<(), ServerError> {
-        let deadline = Instant::now() + patience;
+    pub fn wait_ready(&mut self, timeout: Duration, log_start: u64) -> Result<(), ServerError> {
+        let deadline = Instant::now() + timeout;
         loop {
             if matches!(self.status_line().as_deref(), Some("ready" | "standby")) {
                 return Ok(());
@@ -174,7 +174,7 @@ impl Server {
             if Instant::now() >= deadline {
                 return Err(ServerError::NotReady {
                     dir: self.dir.clone(),
-                    seconds: patience.as_secs(),
+                    seconds: timeout.as_secs(),
                     log: self.log.clone(),
                     tail: tail_of(&self.log, log_start),
                 });
@@ -222,15 +222,15 @@ impl Server {
     }
 
     /// Waits for the process to end by itself.
-    pub fn wait_exit(&mut self, patience: Duration) -> Option<Exit> {
+    pub fn wait_exit(&mut self, timeout: Duration) -> Option<Exit> {
         if self.ended.is_none() {
-            wait_exit(self.pid(), patience);
+            wait_exit(self.pid(), timeout);
         }
         self.exited()
     }
 
-    /// Stops and waits. Fast falls back to nothing: when it takes longer than `patience` the caller decides.
-    pub fn stop(&mut self, mode: StopMode, patience: Duration) -> Result<Exit, ServerError> {
+    /// Stops and waits. Fast falls back to nothing: when it takes longer than `timeout` the caller decides.
+    pub fn stop(&mut self, mode: StopMode, timeout: Duration) -> Result<Exit, ServerError> {
         if let Some(exit) = self.exited() {
             return Ok(exit);
         }
@@ -239,10 +239,10 @@ impl Server {
             StopMode::Immediate => signal(self.pid(), Signal::QUIT),
             StopMode::Kill => self.kill_all(),
         }
-        self.wait_exit(patience)
+        self.wait_exit(timeout)
             .ok_or_else(|| ServerError::NotStopped {
                 dir: self.dir.clone(),
-                seconds: patience.as_secs(),
+                seconds: timeout.as_secs(),
             })
     }
 

@@ -8,7 +8,7 @@ use crate::wire::{
 };
 
 /// A request to cancel is one small message.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 const CANCEL_CODE: u32 = 80_877_102;
 
 /// One connection. After an error of the server it can still be used; after [`WireError::Lost`] it cannot.
@@ -87,7 +87,7 @@ impl Client {
     /// The way to end, from another thread, what this connection is at. `options`: those it was made with.
     pub fn cancel(&self, options: &ConnectOptions) -> Cancel {
         let mut options = options.clone();
-        options.patience = CANCEL_PATIENCE;
+        options.timeout = CANCEL_TIMEOUT;
         Cancel {
             options,
             key: self.wire.key.clone(),

@@ -336,16 +336,16 @@ impl Wire {
             if let Some(frame) = self.buffered_frame()? {
                 return Ok(Some(frame));
             }
-            let patience = match deadline {
+            let timeout = match deadline {
                 None => None,
                 Some(deadline) => match deadline.saturating_duration_since(Instant::now()) {
                     Duration::ZERO => return Ok(None),
-                    patience => Some(patience),
+                    timeout => Some(timeout),
                 },
             };
             // Without bytes the deadline passed, or a signal ended the wait: which, is looked at again.
             self.socket
-                .read_into(&mut self.incoming, READ_BYTES, patience)?;
+                .read_into(&mut self.incoming, READ_BYTES, timeout)?;
         }
     }
 

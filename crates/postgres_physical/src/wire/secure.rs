@@ -33,8 +33,8 @@ pub(super) fn connect(
     match (tls, socket) {
         (Some(tls), Socket::Tcp(stream)) => {
             // A server that says nothing must not hold us.
-            let patience = Some(options.patience);
-            stream.set_read_timeout(patience).map_err(connect)?;
+            let timeout = Some(options.timeout);
+            stream.set_read_timeout(timeout).map_err(connect)?;
             let (socket, binding) = begin(&tls, address, stream, options)?;
             if let Socket::Tcp(stream) = &socket {
                 stream.set_read_timeout(None).map_err(connect)?;
@@ -58,7 +58,7 @@ fn begin(
     let lost = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => WireError::Timeout {
             what: "the request for TLS".into(),
-            seconds: options.patience.as_secs(),
+            seconds: options.timeout.as_secs(),
         },
         _ => WireError::Lost(error),
     };

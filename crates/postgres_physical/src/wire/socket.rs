@@ -23,13 +23,13 @@ impl Socket {
         Ok(match address.dialled() {
             Host::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
-                stream.set_write_timeout(Some(options.patience))?;
+                stream.set_write_timeout(Some(options.timeout))?;
                 Socket::Unix(stream)
             }
             Host::Tcp(host) => {
-                let stream = connect_tcp(&host, address.port, options.patience)?;
+                let stream = connect_tcp(&host, address.port, options.timeout)?;
                 stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(options.patience))?;
+                stream.set_write_timeout(Some(options.timeout))?;
                 Socket::Tcp(stream)
             }
         })
@@ -65,14 +65,14 @@ impl Socket {
         &self,
         buffer: &mut BytesMut,
         bytes_max: usize,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> io::Result<bool> {
         if let Socket::Secured(secured) = self
             && secured.take_opened(buffer)?
         {
             return Ok(true);
         }
-        if !self.wait_readable(patience)? {
+        if !self.wait_readable(timeout)? {
             return Ok(false);
         }
         if let Socket::Secured(secured) = self {
@@ -100,8 +100,8 @@ impl Socket {
         }
     }
 
-    fn wait_readable(&self, patience: Option<Duration>) -> io::Result<bool> {
-        let timeout = patience.map(|p| Timespec {
+    fn wait_readable(&self, timeout: Option<Duration>) -> io::Result<bool> {
+        let timeout = timeout.map(|p| Timespec {
             tv_sec: p.as_secs().min(1 << 31) as i64,
             tv_nsec: i64::from(p.subsec_nanos()),
         });
@@ -131,10 +131,10 @@ pub(super) fn closed() -> io::Error {
     )
 }
 
-fn connect_tcp(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
+fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, patience) {
+        match TcpStream::connect_timeout(&address, timeout) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }

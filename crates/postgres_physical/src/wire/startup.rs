@@ -46,7 +46,7 @@ pub(super) fn log_in(
         address,
         binding,
         bound: false,
-        deadline: Instant::now() + options.patience,
+        deadline: Instant::now() + options.timeout,
     };
     conversation.authenticate()?;
     loop {
@@ -91,7 +91,7 @@ impl Conversation<'_> {
         let Some(frame) = self.wire.frame_before(Some(self.deadline))? else {
             return Err(WireError::Timeout {
                 what: "the login".into(),
-                seconds: self.options.patience.as_secs(),
+                seconds: self.options.timeout.as_secs(),
             });
         };
         if frame.tag == b'E' {

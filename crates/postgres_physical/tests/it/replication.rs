@@ -7,7 +7,7 @@ use postgres_physical::timeline::History;
 use std::time::Duration;
 use testkit::TestPostgres;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn connect(postgres: &TestPostgres) -> Connection {
     Connection::connect(&postgres.connect_options()).unwrap()
@@ -46,7 +46,7 @@ fn receive(postgres: &TestPostgres, start: Lsn, end: Lsn) -> Vec<u8> {
     let mut stream = connect(postgres).start_streaming(None, start, 1).unwrap();
     let mut bytes = Vec::new();
     while start.0 + (bytes.len() as u64) < end.0 {
-        match stream.next_event(PATIENCE).unwrap().expect("WAL in time") {
+        match stream.next_event(TIMEOUT).unwrap().expect("WAL in time") {
             Event::Wal {
                 start: at,
                 data,
@@ -147,7 +147,7 @@ fn confirmations_from_another_thread_release_a_synchronous_commit() {
     let sender = stream.status_sender();
     let waiter = std::thread::spawn(move || {
         loop {
-            match stream.next_event(PATIENCE) {
+            match stream.next_event(TIMEOUT) {
                 Ok(Some(_)) => {}
                 other => return other,
             }
@@ -171,7 +171,7 @@ fn removed_wal_is_an_error_with_its_state() {
         .start_streaming(None, Lsn(1 << 20), 1)
         .unwrap();
     let error = loop {
-        match stream.next_event(PATIENCE) {
+        match stream.next_event(TIMEOUT) {
             Ok(event) => assert!(event.is_some(), "neither WAL nor an error"),
             Err(error) => break error,
         }
@@ -201,7 +201,7 @@ fn a_promotion_is_followed_to_the_next_timeline() {
     let mut promoted = false;
     let end = loop {
         match stream
-            .next_event(PATIENCE)
+            .next_event(TIMEOUT)
             .unwrap()
             .expect("an event in time")
         {
@@ -222,7 +222,7 @@ fn a_promotion_is_followed_to_the_next_timeline() {
         .start_streaming(None, end.switch.segment_start(16 << 20), 2)
         .unwrap();
     assert!(matches!(
-        next.next_event(PATIENCE).unwrap(),
+        next.next_event(TIMEOUT).unwrap(),
         Some(Event::Wal { .. } | Event::KeepAlive { .. })
     ));
 }

@@ -13,7 +13,7 @@ use super::restore::CONTROL;
 use super::writing::open_plain;
 use crate::{Error, Result};
 
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// In the first page of each WAL segment: its header is of the long kind, and holds the system identifier here.
 const LONG_HEADER: u16 = 0x2;
 const SYSTEM_AT: usize = 24;
@@ -68,7 +68,7 @@ fn wal_system(folder: &Path) -> Option<u64> {
 pub(super) fn check_not_running(folder: &Path) -> Result<()> {
     if let Some(leftover) = Leftover::detect(folder) {
         if leftover.postmaster.is_some_and(is_of_dead_restore) {
-            leftover.stop(STOP_PATIENCE)?;
+            leftover.stop(STOP_TIMEOUT)?;
         } else {
             let pid = leftover.postmaster.or(leftover.processes.first().copied());
             return Err(Error::ServerRuns {

@@ -45,7 +45,7 @@ const PORT: u16 = 5432;
 const SUPERUSER: &str = "postgres";
 const PREPARED: &str = "max_prepared_transactions";
 const PREPARED_MIN: u32 = 1000;
-const STOP_PATIENCE: Duration = Duration::from_secs(900);
+const STOP_TIMEOUT: Duration = Duration::from_secs(900);
 
 #[derive(Debug)]
 pub struct Recover<'a> {
@@ -161,7 +161,7 @@ fn run(
     ));
 
     progress.message("shutting down cleanly");
-    let stopped = server.stop(StopMode::Fast, STOP_PATIENCE);
+    let stopped = server.stop(StopMode::Fast, STOP_TIMEOUT);
     let stopped = stopped.map_err(|error| failed(request, &fetch, log_start, error.to_string()))?;
     if !stopped.clean {
         let reason = format!(

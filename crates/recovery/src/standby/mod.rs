@@ -46,7 +46,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(300);
 /// After its folder was taken a standby leaves the machine to whoever took it.
 const REST: Duration = Duration::from_secs(10);
-const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
 
 pub(crate) use crate::database::show_lsn;
 
@@ -408,7 +408,7 @@ fn leads_on(plan: &Plan, needs: Needs) -> bool {
 fn lock(settings: &Settings) -> StandbyResult<File> {
     let folder = &settings.folder;
     let file = File::open(folder).map_err(StandbyError::io("open", folder))?;
-    let deadline = Instant::now() + LOCK_PATIENCE;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),

@@ -18,8 +18,8 @@ const QUIET: Duration = Duration::from_millis(50);
 /// What a stream had in hand when its primary died is in the repository by then.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 /// Replaying what is in place; a standby that follows has milliseconds of it.
-const REPLAY_PATIENCE: Duration = Duration::from_secs(300);
-const OPEN_PATIENCE: Duration = Duration::from_secs(60);
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(300);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(2);
 
 /// What has to hold for a promotion.
@@ -136,7 +136,7 @@ impl Promotion<'_> {
 
     /// Every whole record: the last one may have been cut by the end of the stream.
     fn wait_replayed(&mut self) -> StandbyResult<()> {
-        let deadline = Instant::now() + REPLAY_PATIENCE;
+        let deadline = Instant::now() + REPLAY_TIMEOUT;
         loop {
             self.standby.ask()?;
             let replayed = self.standby.replay.lsn;
@@ -175,7 +175,7 @@ impl Promotion<'_> {
         let gone = || StandbyError::Behind("its PostgreSQL does not answer".to_owned());
         let client = self.standby.client()?.ok_or_else(gone)?;
         client.query("SELECT pg_promote(false)")?;
-        let deadline = Instant::now() + OPEN_PATIENCE;
+        let deadline = Instant::now() + OPEN_TIMEOUT;
         while client.value("SELECT pg_is_in_recovery()::text")?.as_deref() != Some("false") {
             if Instant::now() > deadline {
                 return Err(StandbyError::Behind("it did not open in time".to_owned()));

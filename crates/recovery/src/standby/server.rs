@@ -26,7 +26,7 @@ const LOG_BYTES_MAX: u64 = 8 << 20;
 /// WAL in place in front of what is replayed.
 const AHEAD_BYTES: u64 = 192 << 20;
 const AHEAD_SEGMENTS: u64 = 4;
-pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const TIMELINES_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries to get into one that says it is ready.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -319,8 +319,8 @@ impl StandbyServer {
 
 /// Cleanly; a standby has nothing to lose when that takes too long.
 pub(super) fn stop(server: &mut Server) -> StandbyResult<()> {
-    if server.stop(StopMode::Fast, STOP_PATIENCE).is_err() {
-        server.stop(StopMode::Immediate, STOP_PATIENCE)?;
+    if server.stop(StopMode::Fast, STOP_TIMEOUT).is_err() {
+        server.stop(StopMode::Immediate, STOP_TIMEOUT)?;
     }
     Ok(())
 }
@@ -328,7 +328,7 @@ pub(super) fn stop(server: &mut Server) -> StandbyResult<()> {
 /// Ours alone is the folder: what still runs there was left by a standby that was killed.
 pub(super) fn end_leftover(data: &Path) -> StandbyResult<()> {
     if let Some(left) = Leftover::detect(data) {
-        left.stop(STOP_PATIENCE)?;
+        left.stop(STOP_TIMEOUT)?;
     }
     Ok(())
 }

@@ -189,7 +189,7 @@ impl<'a> Work<'a> {
 fn session(connect: &ConnectOptions) -> Result<Client, WireError> {
     let mut connect = connect.clone().with_application_name("bre-table");
     // A receiver that writes a checkpoint takes its time.
-    connect.patience = std::time::Duration::from_secs(300);
+    connect.timeout = std::time::Duration::from_secs(300);
     let mut client = Client::connect(&connect)?;
     client.query(SESSION)?;
     Ok(client)

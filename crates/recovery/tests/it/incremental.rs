@@ -55,7 +55,7 @@ impl World {
             kind,
             source,
             cache: Some(&cache),
-            wal_patience: PATIENCE,
+            wal_timeout: TIMEOUT,
             ..DatabaseBackup::new(
                 connect,
                 &self.repository,

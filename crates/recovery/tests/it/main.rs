@@ -37,7 +37,7 @@ use repository::{
 };
 use testkit::TestPostgres;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Small, so that a test crosses many of them.
 const SEGMENT: u64 = 1 << 20;
 
@@ -87,7 +87,7 @@ impl World {
         ));
         streamer
             .watch()
-            .wait_until(PATIENCE, |state| state.attached)
+            .wait_until(TIMEOUT, |state| state.attached)
             .unwrap();
         streamer
     }
@@ -95,7 +95,7 @@ impl World {
     fn backup(&self, connect: &ConnectOptions) -> BackupOutcome {
         let request = DatabaseBackup {
             label: "test",
-            wal_patience: PATIENCE,
+            wal_timeout: TIMEOUT,
             ..DatabaseBackup::new(
                 connect,
                 &self.repository,
@@ -204,7 +204,7 @@ fn wait_durable(streamer: &Streamer, connect: &ConnectOptions) {
     let flushed = lsn(&value(connect, "SELECT pg_current_wal_flush_lsn()"));
     let durable = streamer
         .watch()
-        .wait_until(PATIENCE, |state| state.durable_lsn >= flushed);
+        .wait_until(TIMEOUT, |state| state.durable_lsn >= flushed);
     assert!(durable.is_some(), "{:?}", streamer.state());
 }
 

@@ -56,7 +56,7 @@ impl World {
             source,
             cache: Some(&cache),
             // Some of these worlds have no stream.
-            wal_patience: Duration::ZERO,
+            wal_timeout: Duration::ZERO,
             ..DatabaseBackup::new(
                 &connect,
                 &self.repository,
@@ -100,7 +100,7 @@ impl World {
         let connect = self.postgres.connect_options();
         let request = DatabaseBackup {
             source: SourceChoice::Local,
-            wal_patience: Duration::ZERO,
+            wal_timeout: Duration::ZERO,
             ..DatabaseBackup::new(&connect, &other, self.private.public(), &self.chunk_key)
         };
         let full = backup(&request, &()).unwrap();
@@ -178,7 +178,7 @@ fn look_closely(world: &World, mut back: Restarted, name: &str) {
         client.query("VACUUM (DISABLE_PAGE_SKIPPING)").unwrap();
         assert_eq!(client.take_notices(), [], "{database}");
     }
-    back._server.stop(StopMode::Fast, PATIENCE).unwrap();
+    back._server.stop(StopMode::Fast, TIMEOUT).unwrap();
     let dir = world.folder(name);
     let checksums = world
         .postgres

@@ -141,7 +141,7 @@ fn damaged_pages_are_found_by_name_and_come_back() {
     world.postgres.start_again();
     streamer
         .watch()
-        .wait_until(PATIENCE, |state| state.attached)
+        .wait_until(TIMEOUT, |state| state.attached)
         .unwrap();
     let error = world
         .postgres

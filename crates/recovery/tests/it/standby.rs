@@ -252,7 +252,7 @@ fn refused_while_the_primary_streams(standby: &Kept, source: &ConnectOptions) {
         // A busy machine's stream may be silent for a while.
         let refused = standby.promote(Conditions {
             even_if_alive: false,
-            quiet: PATIENCE,
+            quiet: TIMEOUT,
         });
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let refused = refused.unwrap_err();

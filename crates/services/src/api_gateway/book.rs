@@ -37,7 +37,7 @@ const LINES: HeaderName = HeaderName::from_static("x-book-lines");
 /// Of the answer on its way to the client.
 const PIECE_BYTES: usize = 64 << 10;
 /// A client that does not take a piece in this time is given up.
-const PIECE_PATIENCE: Duration = Duration::from_secs(30);
+const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Books that are decoded and priced at once.
 const TURNS: usize = 2;
 /// Books of one client that are on their way at once: received, waiting, priced or sent.
@@ -253,7 +253,7 @@ impl Sending {
     }
 
     fn send(&self, piece: Result<Bytes, std::io::Error>) -> bool {
-        let sending = tokio::time::timeout(PIECE_PATIENCE, self.pieces.send(piece));
+        let sending = tokio::time::timeout(PIECE_TIMEOUT, self.pieces.send(piece));
         matches!(self.runtime.block_on(sending), Ok(Ok(())))
     }
 }

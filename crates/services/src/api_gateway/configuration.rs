@@ -117,7 +117,7 @@ pub(super) async fn show(
         },
         quotes: QuoteSettings {
             valid_seconds: gateway.calculator.quote_valid.as_secs(),
-            deadline_milliseconds: u64::try_from(gateway.patience.as_millis()).unwrap_or(u64::MAX),
+            deadline_milliseconds: u64::try_from(gateway.timeout.as_millis()).unwrap_or(u64::MAX),
             position_value_max: 1_000_000_000,
             loan_days_max: 365,
         },

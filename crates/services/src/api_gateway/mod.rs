@@ -97,7 +97,7 @@ pub(crate) struct GatewayParts {
     /// False as long as what a start still has to leave behind is not there.
     pub(crate) started: AtomicBool,
     pub(crate) body_bytes_max: usize,
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
     pub(crate) request_deadline: Duration,
     /// What whole books share.
     pub(crate) books: Arc<BookCapacity>,
@@ -184,7 +184,7 @@ impl Gateway {
             return Err(ApiError::Encoded(coding));
         }
         let read = axum::body::to_bytes(request.into_body(), bytes_max);
-        match tokio::time::timeout(self.patience, read).await {
+        match tokio::time::timeout(self.timeout, read).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) if is_too_long(&error) => Err(ApiError::PayloadTooLarge { bytes_max }),
             Ok(Err(_)) => Err(ApiError::unreadable_body("the body ended early")),

@@ -16,8 +16,8 @@ use crate::cache::{RedisSettings, Trouble, client};
 use crate::domain::limits::{Scope, Verdict};
 
 /// A request waits for Redis no longer than this; then it is counted here.
-const PATIENCE: Duration = Duration::from_millis(250);
-const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_millis(250);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How often an idle connection is tried.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -130,7 +130,7 @@ async fn run(settings: RedisSettings, mut waiting: mpsc::Receiver<Ask>, state: A
             let connected = client.get_multiplexed_async_connection().await;
             connected.map_err(|error| Trouble::of(&error))
         };
-        let trouble = match tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
+        let trouble = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(mut connection)) => serve(&mut connection, &mut waiting, &state).await,
             Ok(Err(trouble)) => Some(trouble),
             Err(_) => Some(Trouble::Away),
@@ -155,7 +155,7 @@ async fn serve(
 ) -> Option<Trouble> {
     let mut together = Vec::new();
     loop {
-        let asked = tokio::time::timeout(PATIENCE, ask(connection, &mut together));
+        let asked = tokio::time::timeout(TIMEOUT, ask(connection, &mut together));
         match asked.await {
             Ok(Ok(())) => state.counts(),
             Ok(Err(error)) => return Some(Trouble::of(&error)),

@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, CachedKey, KINDS, Operation, PATIENCE, PREFIX};
+use super::{Cache, CachedKey, KINDS, Operation, PREFIX, TIMEOUT};
 use crate::domain::keys::StoredKey;
 use crate::market::{MarketCache, MarketData};
 
@@ -91,7 +91,7 @@ impl Cache {
 
     async fn ask<T: redis::FromRedisValue>(&self, pipe: &redis::Pipeline) -> Option<T> {
         let mut connection = self.connect().await?;
-        let asked = tokio::time::timeout(PATIENCE, pipe.query_async::<T>(&mut connection)).await;
+        let asked = tokio::time::timeout(TIMEOUT, pipe.query_async::<T>(&mut connection)).await;
         self.heard(asked, Operation::Read).await
     }
 }

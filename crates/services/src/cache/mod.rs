@@ -56,9 +56,9 @@ const OWNER_SECONDS: u64 = 300;
 const PROBE: &str = "probe";
 const PROBE_SECONDS: u64 = 60;
 /// Redis is never worth waiting for.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 /// Nor is connecting to it; tests on a busy machine are about the outcome alone.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 30 } else { 1 });
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 30 } else { 1 });
 /// How long a stranger's object is told of after it was last seen.
 const FOREIGN_MICROS: i64 = 120_000_000;
 
@@ -191,7 +191,7 @@ impl Cache {
             return;
         };
         let asking = pipe.query_async::<(Option<String>,)>(&mut connection);
-        let put = tokio::time::timeout(PATIENCE, asking).await;
+        let put = tokio::time::timeout(TIMEOUT, asking).await;
         if let Some((Some(owner),)) = self.heard(put, Operation::Wrote).await {
             self.own(OWNER, &owner);
         }
@@ -205,7 +205,7 @@ impl Cache {
             pipe.get(format!("{PREFIX}{name}"));
         }
         let got = tokio::time::timeout(
-            PATIENCE,
+            TIMEOUT,
             pipe.query_async::<Vec<Option<String>>>(&mut connection),
         )
         .await;
@@ -266,7 +266,7 @@ impl Cache {
         probe.arg(format!("{PREFIX}{PROBE}")).arg("");
         probe.arg("EX").arg(PROBE_SECONDS);
         let asking = probe.query_async::<()>(&mut connection);
-        let written = tokio::time::timeout(PATIENCE, asking).await;
+        let written = tokio::time::timeout(TIMEOUT, asking).await;
         self.heard(written, Operation::Wrote).await;
     }
 
@@ -337,9 +337,9 @@ async fn connect(settings: &RedisSettings) -> Result<ConnectionManager, Trouble>
     let client = client(settings).await.map_err(Trouble::Refused)?;
     let config = ConnectionManagerConfig::new()
         .set_number_of_retries(1)
-        .set_connection_timeout(Some(CONNECT_PATIENCE));
+        .set_connection_timeout(Some(CONNECT_TIMEOUT));
     let connecting = ConnectionManager::new_with_config(client, config);
-    match tokio::time::timeout(CONNECT_PATIENCE, connecting).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(connected) => connected.map_err(|error| Trouble::of_login(&error)),
         Err(_) => Err(Trouble::Away),
     }

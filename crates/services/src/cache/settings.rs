@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use connection::{Password, PasswordError};
 use redis::{Client, ClientTlsConfig, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 /// `redis://`, `rediss://` (TLS; whose certificate it is, is always looked at) or `redis+unix://`, with a user and a password of an ACL where
 /// there is one. Files are read, and a command is run, at each connect.
@@ -72,7 +72,7 @@ impl RedisSettings {
     /// What the next connection is made with; blocks while a command runs.
     pub(crate) fn client(&self) -> Result<Client, RedisSettingsError> {
         let mut info = self.info()?;
-        if let Some(password) = self.password.ask_plain(10 * PATIENCE)? {
+        if let Some(password) = self.password.ask_plain(10 * TIMEOUT)? {
             let login = info.redis_settings().clone();
             info = info.set_redis_settings(login.set_password(password.expose()));
         }

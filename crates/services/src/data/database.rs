@@ -111,7 +111,7 @@ pub(crate) async fn connect(
     for demand in options.landing.at_least(needed).rounds() {
         for address in &options.addresses {
             let began = begin(&options, address, *demand);
-            match tokio::time::timeout(3 * options.patience, began).await {
+            match tokio::time::timeout(3 * options.timeout, began).await {
                 Ok(Ok(session)) => return Ok(session),
                 // What is wrong with the settings, or with what answers, is not mended by another address.
                 Ok(Err(error @ (DatabaseError::Config(_) | DatabaseError::Unfit(_)))) => {
@@ -219,7 +219,7 @@ async fn connect_raw(
         .dbname(&options.database)
         .port(address.port)
         .application_name(&options.application_name)
-        .connect_timeout(options.patience.min(CONNECT_PATIENCE))
+        .connect_timeout(options.timeout.min(CONNECT_TIMEOUT))
         // A network that swallows everything is noticed within seconds, or nobody would hear that the market has changed.
         .keepalives_idle(Duration::from_secs(5))
         .keepalives_interval(Duration::from_secs(2))
@@ -256,7 +256,7 @@ async fn connect_raw(
         tls,
         address: address.clone(),
     };
-    let connected = tokio::time::timeout(options.patience, config.connect(handshake)).await;
+    let connected = tokio::time::timeout(options.timeout, config.connect(handshake)).await;
     let (client, mut connection) = match connected {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) if offers_no_tls(&error) => {
@@ -303,7 +303,7 @@ async fn connect_raw(
 }
 
 /// Of one address' socket.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The client's word for a server that answered the request for TLS with no.
 fn offers_no_tls(error: &tokio_postgres::Error) -> bool {

@@ -47,12 +47,12 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
 /// A server that hangs is as good as away.
-const READ_PATIENCE: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn in_time(
     reading: impl Future<Output = Result<(), DatabaseError>>,
 ) -> Result<(), DatabaseError> {
-    tokio::time::timeout(READ_PATIENCE, reading)
+    tokio::time::timeout(READ_TIMEOUT, reading)
         .await
         .unwrap_or(Err(DatabaseError::Away("it does not answer")))
 }

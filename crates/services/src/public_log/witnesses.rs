@@ -9,7 +9,7 @@ use super::folder::Resource;
 use super::{PublicLog, Published, WitnessConfig};
 
 /// Longer than a witness across an ocean needs.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// The size it told may be overtaken by another writer's; more often it is a fault.
 const ROUNDS: usize = 3;
 
@@ -67,7 +67,7 @@ impl PublicLog {
     /// Shows it checkpoints until it is dropped.
     pub(crate) async fn ask(self: Arc<Self>, witness: Arc<Witness>) {
         let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build();
         let http = match http {
@@ -151,7 +151,7 @@ impl PublicLog {
             true => format!(
                 "{} does not answer within {} s",
                 witness.url,
-                PATIENCE.as_secs()
+                TIMEOUT.as_secs()
             ),
             false => format!("{}: {error}", witness.url),
         };

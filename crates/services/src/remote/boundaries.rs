@@ -44,14 +44,14 @@ pub(crate) struct DataState {
 }
 
 /// Changes wait for their turn; nobody waits for them under a deadline of a quote.
-const ENTRY_PATIENCE: Duration = Duration::from_secs(10);
-const CACHE_PATIENCE: Duration = Duration::from_secs(2);
+const ENTRY_TIMEOUT: Duration = Duration::from_secs(10);
+const CACHE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A calculation-service elsewhere.
 #[derive(Debug)]
 pub(crate) struct RemoteCalculation {
     pub(crate) service: Arc<WatchedPeer>,
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Calculation for RemoteCalculation {
@@ -64,7 +64,7 @@ impl Calculation for RemoteCalculation {
                     paths::CALCULATE,
                     &request,
                     Some(id),
-                    self.patience,
+                    self.timeout,
                 )
                 .await;
             match answer {
@@ -81,14 +81,14 @@ pub(crate) struct RemoteAuditLog {
     service: Arc<WatchedPeer>,
     seen: watch::Receiver<PeerReport>,
     state: watch::Receiver<WriterState>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl RemoteAuditLog {
     /// With the task that follows what is seen of the service.
     pub(crate) fn new(
         service: Arc<WatchedPeer>,
-        patience: Duration,
+        timeout: Duration,
         seal: Arc<Seal>,
     ) -> (RemoteAuditLog, tokio::task::JoinHandle<()>) {
         let (told, state) = watch::channel(WriterState::Starting);
@@ -112,7 +112,7 @@ impl RemoteAuditLog {
             service,
             seen,
             state,
-            patience,
+            timeout,
         };
         (record, follow)
     }
@@ -122,11 +122,11 @@ impl RemoteAuditLog {
         path: &str,
         request: &impl Serialize,
         request_id: Option<&str>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<T, WriteError> {
         let peer = &self.service.peer;
         let answer = peer
-            .post::<T, WriteFailure>(path, request, request_id, patience)
+            .post::<T, WriteFailure>(path, request, request_id, timeout)
             .await;
         match answer {
             Ok(answer) => answer.map_err(WriteError::from),
@@ -142,7 +142,7 @@ impl AuditLog for RemoteAuditLog {
             let request = RecordQuote {
                 fields: owned(quote.fields.iter()),
             };
-            self.request(paths::RECORD_QUOTE, &request, id.as_deref(), self.patience)
+            self.request(paths::RECORD_QUOTE, &request, id.as_deref(), self.timeout)
                 .await
         })
     }
@@ -163,7 +163,7 @@ impl AuditLog for RemoteAuditLog {
                 fields: owned(fields.iter()),
                 change,
             };
-            self.request(paths::RECORD_ENTRY, &request, None, ENTRY_PATIENCE)
+            self.request(paths::RECORD_ENTRY, &request, None, ENTRY_TIMEOUT)
                 .await
         })
     }
@@ -171,7 +171,7 @@ impl AuditLog for RemoteAuditLog {
     fn locate(&self, request: LocateRequest) -> BoxFuture<'_, Result<LocateOutcome, WriteError>> {
         Box::pin(async move {
             let id = Some(request.request_id.as_str()).filter(|id| !id.is_empty());
-            self.request(paths::RECORD_LOCATE, &request, id, self.patience)
+            self.request(paths::RECORD_LOCATE, &request, id, self.timeout)
                 .await
         })
     }
@@ -207,7 +207,7 @@ impl AuditLog for RemoteAuditLog {
         Box::pin(async move {
             let path = format!("/internal/audit/inclusion/{epoch}/{position}");
             let answer: Result<Result<Inclusion, String>, CallError> =
-                self.service.peer.get(&path, self.patience).await;
+                self.service.peer.get(&path, self.timeout).await;
             answer.unwrap_or_else(|error| Err(error.to_string()))
         })
     }
@@ -252,7 +252,7 @@ impl MarketCache for RemoteCache {
         Box::pin(async {
             let peer = &self.service.peer;
             match peer
-                .get::<Option<CachedMarket>>(paths::CACHE_MARKET, CACHE_PATIENCE)
+                .get::<Option<CachedMarket>>(paths::CACHE_MARKET, CACHE_TIMEOUT)
                 .await
             {
                 Ok(market) => market.map(Into::into),
@@ -329,7 +329,7 @@ mod tests {
             fields: Default::default(),
         };
         let recorded = record
-            .request(paths::RECORD_QUOTE, &request, None, record.patience)
+            .request(paths::RECORD_QUOTE, &request, None, record.timeout)
             .await;
         follow.abort();
         recorded

@@ -35,7 +35,7 @@ pub(crate) enum CallError {
     },
 }
 
-const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Servers here never close idle connections, load balancers between may.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 
@@ -61,7 +61,7 @@ impl Peer {
         let headers = [(header::AUTHORIZATION, authorization)];
         let http = reqwest::Client::builder()
             .default_headers(headers.into_iter().collect::<axum::http::HeaderMap>())
-            .connect_timeout(CONNECT_PATIENCE)
+            .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_MAX)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -84,10 +84,10 @@ impl Peer {
     pub(crate) async fn get<A: DeserializeOwned>(
         &self,
         path: &str,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<A, CallError> {
         let request = self.http.get(self.at(path));
-        let (status, body) = self.send(request, patience).await?;
+        let (status, body) = self.send(request, timeout).await?;
         if !status.is_success() {
             return Err(self.strange(status, &body));
         }
@@ -100,13 +100,13 @@ impl Peer {
         path: &str,
         body: &impl Serialize,
         request_id: Option<&str>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Result<A, F>, CallError> {
         let mut request = self.http.post(self.at(path)).json(body);
         if let Some(id) = request_id {
             request = request.header(REQUEST_ID, id);
         }
-        let (status, body) = self.send(request, patience).await?;
+        let (status, body) = self.send(request, timeout).await?;
         if status.is_success() {
             return self.read(status, &body).map(Ok);
         }
@@ -120,7 +120,7 @@ impl Peer {
     async fn send(
         &self,
         request: reqwest::RequestBuilder,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(StatusCode, Vec<u8>), CallError> {
         let failed = |error: reqwest::Error| {
             let (url, detail) = (self.url.clone(), explain(&error));
@@ -130,7 +130,7 @@ impl Peer {
                 CallError::Unanswered { url, detail }
             }
         };
-        let response = request.timeout(patience).send().await.map_err(failed)?;
+        let response = request.timeout(timeout).send().await.map_err(failed)?;
         let status = response.status();
         let body = response.bytes().await.map_err(failed)?;
         Ok((status, body.into()))

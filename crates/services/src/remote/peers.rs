@@ -14,7 +14,7 @@ use super::paths;
 use crate::service::Service;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the last look at a service showed.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ impl WatchedPeer {
                 Service::DataService => paths::STATE,
                 _ => paths::HEALTH,
             };
-            let seen = match self.peer.get::<Value>(path, PATIENCE).await {
+            let seen = match self.peer.get::<Value>(path, TIMEOUT).await {
                 Ok(answer) => PeerReport {
                     error: None,
                     answer,

@@ -33,7 +33,7 @@ async fn ask(instance: &Instance, bytes: &[u8]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_and_odd_bytes_end_in_an_answer() {
     let mut options = Options::default();
-    options.settings.head_patience = Duration::from_millis(300);
+    options.settings.head_timeout = Duration::from_millis(300);
     options.settings.quote_deadline = Duration::from_millis(300);
     let instance = Instance::with(options).await;
     let key = instance.key_for("standard").await;
@@ -84,7 +84,7 @@ async fn slow_clients_and_odd_bytes_end_in_an_answer() {
         ),
     ] {
         let answer = ask(&instance, request.as_bytes()).await;
-        // So short is the patience here that a busy machine may run out of it; what is answered has words.
+        // So short is the timeout here that a busy machine may run out of it; what is answered has words.
         let refused = answer.is_empty() || answer.starts_with(&format!("HTTP/1.1 {expected}"));
         assert!(refused, "{expected}: {}", &answer[..answer.len().min(300)]);
         if !answer.is_empty() {
@@ -192,7 +192,7 @@ async fn the_public_port_speaks_tls() {
         certificate: made.cert.pem().into_bytes(),
         key: made.signing_key.serialize_pem().into_bytes(),
     });
-    options.settings.head_patience = Duration::from_millis(300);
+    options.settings.head_timeout = Duration::from_millis(300);
     let mut instance = Instance::with(options).await;
     let key = instance.key_for("standard").await;
     let mut roots = rustls::RootCertStore::empty();

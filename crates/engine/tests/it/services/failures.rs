@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::fleet::{
     ALL, Answer, CACHE, CALCULATION, Caller, DATA, Fleet, GATEWAY, LOCATE, request_id,
 };
-use crate::process::{PATIENCE, processes_on, within};
+use crate::process::{TIMEOUT, processes_on, within};
 
 const CLIENTS: usize = 6;
 
@@ -58,7 +58,7 @@ impl Ledger {
 
     fn wait_for_more(&self) {
         let before = self.acknowledged();
-        let more = within(PATIENCE, || {
+        let more = within(TIMEOUT, || {
             (self.acknowledged() > before + CLIENTS).then_some(())
         });
         assert!(more.is_some(), "no locate is answered any more");
@@ -162,7 +162,7 @@ fn the_database_and_the_cache_may_go_and_come_back_too() {
     fleet
         .postgres
         .stop(postgres_physical::server::StopMode::Immediate);
-    let refused = within(PATIENCE, || {
+    let refused = within(TIMEOUT, || {
         let answer = fleet.locate()?;
         let details = &answer.body["details"];
         assert!(answer.status == 200 || is_clear(&answer.body), "{answer:?}");
@@ -173,7 +173,7 @@ fn the_database_and_the_cache_may_go_and_come_back_too() {
     // A gateway that starts now gets keys and rates from the cache-service, and says that they are not fresh.
     fleet.kill(GATEWAY);
     fleet.up(GATEWAY);
-    let cached = within(PATIENCE, || {
+    let cached = within(TIMEOUT, || {
         let rate = fleet.get(GATEWAY, "/api/v1/rates/GME")?;
         (rate.status == 200).then_some(rate)
     });
@@ -183,7 +183,7 @@ fn the_database_and_the_cache_may_go_and_come_back_too() {
     fleet.wait_healthy();
     assert_eq!(fleet.locate().unwrap().status, 200);
     fleet.redis.kill();
-    let seen = within(PATIENCE, || {
+    let seen = within(TIMEOUT, || {
         (fleet.health()["components"]["cache"]["status"] == "down").then_some(())
     });
     assert!(seen.is_some(), "{:#}", fleet.health());
@@ -228,7 +228,7 @@ fn what_is_in_flight_when_it_is_told_to_stop_is_answered() {
     let answer = std::thread::scope(|scope| {
         let asking = scope.spawn(|| Caller::new().locate(&url, &key, "it-in-flight"));
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'bre audit writer'";
-        let in_flight = within(PATIENCE, || (fleet.value(waiting) == "1").then_some(()));
+        let in_flight = within(TIMEOUT, || (fleet.value(waiting) == "1").then_some(()));
         for name in ALL {
             fleet.signal(name, Signal::TERM);
         }

@@ -15,7 +15,7 @@ use testkit::{TestPostgres, TestRedis};
 
 use crate::{
     instance::{Folder, plain_http},
-    process::{Output, PATIENCE, Running, processes_on, within},
+    process::{Output, Running, TIMEOUT, processes_on, within},
 };
 
 pub(super) const GATEWAY: &str = "api-gateway";
@@ -85,7 +85,7 @@ impl Fleet {
         fleet.import(include_str!("../../../../services/sample/book.txt"));
         fleet.wait_healthy();
         // The gateway hears of the key when it is committed.
-        let known = within(PATIENCE, || {
+        let known = within(TIMEOUT, || {
             (fleet.get(GATEWAY, "/api/v1/rates/GME")?.status == 200).then_some(())
         });
         assert!(known.is_some(), "the gateway does not know the key");
@@ -93,7 +93,7 @@ impl Fleet {
     }
 
     pub(super) fn make_key(&mut self) {
-        let created = within(PATIENCE, || {
+        let created = within(TIMEOUT, || {
             let output = self.bre(&[
                 "api-key", "create", "--client", "standard", "--tier", "internal",
             ]);
@@ -108,7 +108,7 @@ impl Fleet {
         let book = self.folder.join("book.txt");
         std::fs::write(&book, text).unwrap();
         let import = || self.bre(&["import", "ibkr", book.to_str().unwrap()]);
-        let imported = within(PATIENCE, || (import().code == Some(0)).then_some(()));
+        let imported = within(TIMEOUT, || (import().code == Some(0)).then_some(()));
         assert!(imported.is_some(), "{:?}", import());
     }
 
@@ -189,7 +189,7 @@ impl Fleet {
         }
         arguments.push(data.to_str().unwrap());
         let mut running = self.folder.start(&arguments);
-        let listening = within(PATIENCE, || {
+        let listening = within(TIMEOUT, || {
             assert!(running.ended().is_none(), "{name}:\n{}", running.err());
             running.out().contains('\n').then_some(())
         });
@@ -298,7 +298,7 @@ impl Fleet {
     }
 
     pub(super) fn wait_healthy(&self) {
-        let healthy = within(PATIENCE, || {
+        let healthy = within(TIMEOUT, || {
             (self.health()["status"] == "healthy").then_some(())
         });
         assert!(healthy.is_some(), "never healthy: {:#}", self.health());
@@ -306,7 +306,7 @@ impl Fleet {
 
     /// Health names the part and nothing else is down.
     pub(super) fn wait_ill(&self, name: &str) {
-        let seen = within(PATIENCE, || {
+        let seen = within(TIMEOUT, || {
             let health = self.health();
             let services = health["components"]["services"].as_object()?;
             let down = services
@@ -411,7 +411,7 @@ impl Caller {
         let mut request = self
             .http
             .request(method.parse().unwrap(), url)
-            .timeout(PATIENCE);
+            .timeout(TIMEOUT);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::fleet::{CALCULATION, DATA, Fleet, GATEWAY};
 use crate::{
     instance::Instance,
-    process::{PATIENCE, within},
+    process::{TIMEOUT, within},
 };
 
 #[test]
@@ -57,7 +57,7 @@ fn a_log_without_a_repository_is_kept_and_said_to_be_unprotected() {
             fleet.import(include_str!("../../../../services/sample/book.txt"));
         }
         // The second start takes up the log that the first one left, without a head that anybody kept.
-        let answered = within(PATIENCE, || (fleet.locate()?.status == 200).then_some(()));
+        let answered = within(TIMEOUT, || (fleet.locate()?.status == 200).then_some(()));
         assert!(answered.is_some(), "{:?}", fleet.locate());
         let health = fleet.health();
         let alarm = health["components"]["wal_stream"]["alarm"]
@@ -80,10 +80,10 @@ fn an_instance_reads_its_settings_again_too() {
     std::fs::write(settings, "[limits]\nstandard_per_minute = 7\n").unwrap();
     let pid = Pid::from_raw(instance.pid().cast_signed()).unwrap();
     kill_process(pid, Signal::HUP).unwrap();
-    let changed = within(PATIENCE, || (limit(&instance) == json!(7)).then_some(()));
+    let changed = within(TIMEOUT, || (limit(&instance) == json!(7)).then_some(()));
     assert!(changed.is_some(), "{}", instance.log());
     let entries = "SELECT count(*) FROM audit_log WHERE kind = 6";
-    let recorded = within(PATIENCE, || (instance.value(entries) == "1").then_some(()));
+    let recorded = within(TIMEOUT, || (instance.value(entries) == "1").then_some(()));
     assert!(recorded.is_some(), "{}", instance.log());
     instance.stop_cleanly();
 }
@@ -99,7 +99,7 @@ fn settings_change_without_a_restart_and_go_on_record() {
     // A file that is no settings changes nothing.
     fleet.settings("[limit]\n");
     fleet.signal(GATEWAY, Signal::HUP);
-    let said = within(PATIENCE, || {
+    let said = within(TIMEOUT, || {
         fleet
             .log(GATEWAY)
             .contains("stay as they are")
@@ -113,21 +113,21 @@ fn settings_change_without_a_restart_and_go_on_record() {
     let text = text.replace("internal_per_minute = 1000000", "internal_per_minute = 77");
     std::fs::write(fleet.folder.join("bre.toml"), text).unwrap();
     fleet.signal(GATEWAY, Signal::HUP);
-    let changed = within(PATIENCE, || (limit(&fleet) == "77").then_some(()));
+    let changed = within(TIMEOUT, || (limit(&fleet) == "77").then_some(()));
     assert!(changed.is_some(), "{}", limit(&fleet));
     // The limit changes first; what waits for a start is said, and shown, a moment later.
-    let said = within(PATIENCE, || {
+    let said = within(TIMEOUT, || {
         fleet.log(GATEWAY).contains("server.port").then_some(())
     });
     assert!(said.is_some(), "{}", fleet.log(GATEWAY));
     let config = || fleet.get(GATEWAY, "/api/v1/config").unwrap().body;
-    let shown = within(PATIENCE, || {
+    let shown = within(TIMEOUT, || {
         (config()["reload"]["needs_restart"] == json!(["server.port"])).then_some(())
     });
     assert!(shown.is_some(), "{}", config());
     let config = config();
     assert_eq!(config["requests_per_minute"]["standard"], json!(61));
-    let recorded = within(PATIENCE, || {
+    let recorded = within(TIMEOUT, || {
         let named = |name: &str| format!("position(convert_to('{name}', 'UTF8') IN canonical) > 0");
         let entries = format!(
             "SELECT count(*) FROM audit_log WHERE kind = 6 AND {} AND {}",

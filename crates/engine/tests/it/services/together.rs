@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::fleet::{CACHE, CALCULATION, Caller, DATA, Fleet, GATEWAY, SECRET, port};
 use crate::instance::plain_http;
-use crate::process::{PATIENCE, within};
+use crate::process::{TIMEOUT, within};
 
 #[test]
 fn a_quote_passes_through_four_processes_and_each_answers_for_itself() {
@@ -46,7 +46,7 @@ fn proof_through_the_gateway(fleet: &Fleet, id: &str) {
             (response.status().as_u16(), response.text().await.unwrap())
         })
     };
-    let proof = within(PATIENCE, || match asked() {
+    let proof = within(TIMEOUT, || match asked() {
         (200, proof) => Some(proof),
         (202, _) => None,
         other => panic!("{other:?}"),
@@ -118,7 +118,7 @@ fn internal_routes(fleet: &Fleet) {
 fn any_set_of_services_gives_the_same_answer() {
     let mut fleet = Fleet::start();
     let price = |fleet: &Fleet| {
-        let answer = within(PATIENCE, || {
+        let answer = within(TIMEOUT, || {
             fleet.locate().filter(|answer| answer.status == 200)
         });
         let answer = answer.unwrap_or_else(|| panic!("{:?}", fleet.locate()));
@@ -147,7 +147,7 @@ fn any_set_of_services_gives_the_same_answer() {
         }
         assert_eq!(price(&fleet), apart, "{sets:?}");
         // Well, with a complete backup, and the stream attached.
-        let well = within(PATIENCE, || {
+        let well = within(TIMEOUT, || {
             (fleet.bre(&["status"]).code == Some(0)).then_some(())
         });
         assert!(well.is_some(), "{:?}", fleet.bre(&["status"]));
@@ -234,7 +234,7 @@ fn every_instance_knows_of_an_import_within_a_second_also_after_its_connection_b
     };
     let all_have = |expected: Option<&Value>| {
         for name in [GATEWAY, second] {
-            let seen = within(PATIENCE, || {
+            let seen = within(TIMEOUT, || {
                 let now = rate(name)?;
                 expected.is_none_or(|it| *it == now).then_some(())
             });

@@ -13,7 +13,7 @@ use repository::{
 
 use super::dice::Dice;
 use super::disk::{Disk, Trouble};
-use crate::{PATIENCE, World, lsn};
+use crate::{TIMEOUT, World, lsn};
 
 const WRITES_IN_A_LIFE: usize = 30;
 
@@ -68,14 +68,14 @@ impl Real {
         let config = StreamerConfig::new(connect.clone(), "bre", Arc::new(life.clone()), public);
         let streamer = Streamer::start(config);
         let watch = streamer.watch();
-        watch.wait_until(PATIENCE, |state| state.attached || life.is_down());
+        watch.wait_until(TIMEOUT, |state| state.attached || life.is_down());
         for number in 0..4 {
             self.insert();
             let flushed = lsn(&self
                 .world
                 .postgres
                 .value("SELECT pg_current_wal_flush_lsn()"));
-            let state = watch.wait_until(PATIENCE, |state| {
+            let state = watch.wait_until(TIMEOUT, |state| {
                 state.durable_lsn >= flushed || state.error.is_some() && life.is_down()
             });
             match state.is_some_and(|state| state.durable_lsn >= flushed) {
@@ -86,7 +86,7 @@ impl Real {
                 && let Ok(repository) = Repository::open(Arc::new(life.clone()))
             {
                 let request = DatabaseBackup {
-                    wal_patience: PATIENCE,
+                    wal_timeout: TIMEOUT,
                     ..DatabaseBackup::new(
                         &connect,
                         &repository,

@@ -9,12 +9,12 @@ use postgres_physical::wire::ConnectOptions;
 use recovery::database::Target;
 use testkit::{TestPostgres, odd};
 
-use crate::{PATIENCE, World, value, wait_durable};
+use crate::{TIMEOUT, World, value, wait_durable};
 
 fn take(world: &World, connect: &ConnectOptions, source: SourceChoice) -> BackupOutcome {
     let request = DatabaseBackup {
         source,
-        wal_patience: PATIENCE,
+        wal_timeout: TIMEOUT,
         ..DatabaseBackup::new(
             connect,
             &world.repository,
@@ -179,7 +179,7 @@ fn an_idle_standby_is_a_source() {
         world.restore_and_replay(Target::latest(), to).unwrap();
         assert_eq!(world.start(to).value("SELECT n FROM kept"), "7");
     }
-    standby.stop(StopMode::Fast, PATIENCE).unwrap();
+    standby.stop(StopMode::Fast, TIMEOUT).unwrap();
 }
 
 /// Of a disk of its own, as large installations have it.

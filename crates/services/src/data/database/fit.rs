@@ -11,7 +11,7 @@ use super::{DatabaseError, Raw};
 /// The name of our setting, in which a session's own word is kept.
 pub(super) const SETTING: &str = "bre.session";
 /// Of a second session through a pooler: where it does not come in time, the first one keeps its server to itself.
-const PROBE_PATIENCE: Duration = Duration::from_secs(3);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A pooler that takes its servers in turn shows itself at the second round.
 const PROBE_ROUNDS: usize = 3;
 
@@ -84,7 +84,7 @@ pub(super) async fn keeps_sessions(
     client.simple_query(&set).await.map_err(&failed)?;
     let own = ask(client).await.map_err(&failed)?;
     for _ in 0..PROBE_ROUNDS {
-        let second = tokio::time::timeout(PROBE_PATIENCE, async {
+        let second = tokio::time::timeout(PROBE_TIMEOUT, async {
             let raw: Raw = super::connect_raw(options, address, None).await?;
             // A pooler in statement mode refuses this.
             if raw.client.simple_query("BEGIN").await.is_err() {

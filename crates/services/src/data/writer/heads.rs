@@ -359,11 +359,11 @@ impl HeadSigner {
     }
 
     /// Publishes heads as the repository catches up with them, until the sender of `stop` says so; then the last one, if
-    /// the repository gets there within `patience`.
+    /// the repository gets there within `timeout`.
     pub(crate) async fn publish_all(
         self: Arc<Self>,
         mut stop: watch::Receiver<bool>,
-        patience: Duration,
+        timeout: Duration,
     ) {
         let mut offered = self.offered.subscribe();
         let mut published = (0, 0);
@@ -389,7 +389,7 @@ impl HeadSigner {
         }
         let last = offered.borrow().clone();
         if let Some(head) = last.filter(|head| (head.epoch, head.size) > published)
-            && tokio::time::timeout(patience, self.held(head.lsn))
+            && tokio::time::timeout(timeout, self.held(head.lsn))
                 .await
                 .is_ok()
         {

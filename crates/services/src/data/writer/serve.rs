@@ -16,7 +16,7 @@ use crate::domain::time::now_micros;
 
 /// A head at most this often.
 const HEAD_EVERY: Duration = Duration::from_secs(1);
-const FLUSHED_PATIENCE: Duration = Duration::from_secs(1);
+const FLUSHED_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) enum SessionEnd {
@@ -380,7 +380,7 @@ async fn flushed(open: &LogSession) -> Option<u64> {
         "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint",
         &[],
     );
-    let row = tokio::time::timeout(FLUSHED_PATIENCE, asked).await.ok()?;
+    let row = tokio::time::timeout(FLUSHED_TIMEOUT, asked).await.ok()?;
     u64::try_from(row.ok()?.get::<_, i64>(0)).ok()
 }
 
