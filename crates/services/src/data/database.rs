@@ -71,7 +71,7 @@ pub(crate) struct Session {
 
 /// A session in parts.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct SessionParts {
     pub(crate) client: Arc<Client>,
     pub(crate) notifications: mpsc::UnboundedReceiver<Notification>,
     pub(crate) driver: Driver,
@@ -318,8 +318,8 @@ impl Session {
     }
 
     /// For many users at once: the client, what the server notifies of, the driver to keep, and the session's word.
-    pub(crate) fn share(self) -> Shared {
-        Shared {
+    pub(crate) fn share(self) -> SessionParts {
+        SessionParts {
             client: Arc::new(self.client),
             notifications: self.notifications,
             driver: self.driver,

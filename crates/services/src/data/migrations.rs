@@ -32,7 +32,7 @@ pub(crate) async fn migrate_to(owner: &str, version: i64) {
 
 /// A migration that this program has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct OwnMigration {
     pub(crate) version: i64,
     name: String,
     checksum: String,
@@ -40,18 +40,18 @@ pub(crate) struct Known {
 
 /// One that a database says it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Applied {
+pub(crate) struct AppliedMigration {
     pub(crate) version: i64,
     pub(crate) name: String,
     pub(crate) checksum: String,
 }
 
 /// In order.
-pub(crate) fn known() -> Vec<Known> {
+pub(crate) fn known() -> Vec<OwnMigration> {
     let runner = migrations::runner();
     let known = runner.get_migrations().iter();
-    let mut known: Vec<Known> = known
-        .map(|migration| Known {
+    let mut known: Vec<OwnMigration> = known
+        .map(|migration| OwnMigration {
             version: migration.version().into(),
             name: migration.name().to_owned(),
             checksum: migration.checksum().to_string(),
@@ -62,7 +62,7 @@ pub(crate) fn known() -> Vec<Known> {
 }
 
 /// What the database's list says that this program cannot confirm. Of later versions than the newest known nothing can be said.
-pub(crate) fn compared(known: &[Known], applied: &[Applied]) -> Vec<Finding> {
+pub(crate) fn compared(known: &[OwnMigration], applied: &[AppliedMigration]) -> Vec<Finding> {
     let newest = applied.iter().map(|row| row.version).max().unwrap_or(0);
     let mut findings = Vec::new();
     let mut finding = |version: i64, what: &str| {
@@ -87,7 +87,7 @@ pub(crate) fn compared(known: &[Known], applied: &[Applied]) -> Vec<Finding> {
         }
     }
     let last = known.last().map_or(0, |migration| migration.version);
-    let unknown = |row: &&Applied| {
+    let unknown = |row: &&AppliedMigration| {
         row.version <= last && !known.iter().any(|known| known.version == row.version)
     };
     for row in applied.iter().filter(unknown) {

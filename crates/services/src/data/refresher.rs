@@ -9,7 +9,7 @@ use connection::Landing;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-use super::database::{DatabaseError, Shared, check_session, connect};
+use super::database::{DatabaseError, SessionParts, check_session, connect};
 use super::feeds::FeedBoard;
 use super::past::PastViews;
 use super::reading;
@@ -141,7 +141,7 @@ impl MarketRefresher {
     /// One connection, as long as it lasts.
     async fn keep(&self, database: &str) -> DatabaseError {
         let connected = connect(database, "bre market view", Landing::Primary).await;
-        let Shared {
+        let SessionParts {
             client,
             notifications: mut notified,
             mut driver,

@@ -15,7 +15,7 @@ use super::locates;
 use super::quotes::{COLUMNS, QuoteEntry, REPEATED, repeated};
 use super::row::Value;
 use super::schema::{self, SchemaReport};
-use super::tables::{Followed, TablesReport};
+use super::tables::{FollowedLog, TablesReport};
 use super::verifying::{Verifying, quoted};
 use super::writer::{entries_from, log_number};
 
@@ -146,7 +146,7 @@ struct Walk {
     quotes: u64,
     locates: u64,
     uses: u64,
-    followed: Followed,
+    followed: FollowedLog,
 }
 
 impl Walk {
@@ -213,7 +213,7 @@ async fn follow_others(
     log: u16,
     heads: &[Head],
     keys: &[VerifyingKey],
-    followed: &mut Followed,
+    followed: &mut FollowedLog,
 ) -> Result<Option<(i64, i64, String)>, tokio_postgres::Error> {
     let table = session.table("audit_log");
     // From one number to the next along the index: the log may have millions of entries.
@@ -255,7 +255,7 @@ async fn follow_others(
 /// first all the same.
 async fn compare_tables(
     session: &Verifying,
-    followed: Followed,
+    followed: FollowedLog,
 ) -> Result<TablesReport, DatabaseError> {
     let path = format!(
         "SET LOCAL search_path = pg_catalog, {}, pg_temp",

@@ -30,7 +30,7 @@ impl<S> MakeTlsConnect<S> for Handshake
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Stream = Secured<S>;
+    type Stream = SecuredStream<S>;
     type TlsConnect = Handshake;
     type Error = HandshakeError;
 
@@ -43,9 +43,9 @@ impl<S> TlsConnect<S> for Handshake
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Stream = Secured<S>;
+    type Stream = SecuredStream<S>;
     type Error = HandshakeError;
-    type Future = BoxFuture<'static, Result<Secured<S>, HandshakeError>>;
+    type Future = BoxFuture<'static, Result<SecuredStream<S>, HandshakeError>>;
 
     fn connect(self, stream: S) -> Self::Future {
         Box::pin(async move {
@@ -54,18 +54,18 @@ where
             let connector = tokio_rustls::TlsConnector::from(tls.config.clone());
             let stream = connector.connect(name, stream).await?;
             let binding = tls.binding(stream.get_ref().1.peer_certificates())?;
-            Ok(Secured { stream, binding })
+            Ok(SecuredStream { stream, binding })
         })
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Secured<S> {
+pub(super) struct SecuredStream<S> {
     stream: tokio_rustls::client::TlsStream<S>,
     binding: Option<Vec<u8>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Secured<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for SecuredStream<S> {
     fn channel_binding(&self) -> ChannelBinding {
         match &self.binding {
             Some(hash) => ChannelBinding::tls_server_end_point(hash.clone()),
@@ -74,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Secured<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for SecuredStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -84,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Secured<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Secured<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for SecuredStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

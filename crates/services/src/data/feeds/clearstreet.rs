@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::columns::{Column, Layout, required};
-use super::{FeedError, Quarantined, RateRow, lines, names, refuse_mostly_bad, scaled};
+use super::{FeedError, QuarantinedRow, RateRow, lines, names, refuse_mostly_bad, scaled};
 use crate::market::FeedLimits;
 
 /// In the order in which a row is taken apart.
@@ -15,18 +15,18 @@ const COLUMNS: [Column; 3] = [
 ];
 
 #[derive(Debug)]
-pub(super) struct Parsed {
+pub(super) struct ParsedFile {
     /// Of the newest row.
     pub(super) valid_at: Timestamp,
     pub(super) rows: Vec<RateRow>,
-    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) quarantined: Vec<QuarantinedRow>,
 }
 
 pub(super) fn parse(
     bytes: &[u8],
     now: Timestamp,
     limits: &FeedLimits,
-) -> Result<Parsed, FeedError> {
+) -> Result<ParsedFile, FeedError> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = lines(&text);
     let layout = Layout::find(&mut lines, &COLUMNS)?;
@@ -42,14 +42,14 @@ pub(super) fn parse(
                 let symbol = layout.row(row).and_then(|[symbol]: [String; 1]| {
                     names::symbol(&symbol).ok().map(str::to_owned)
                 });
-                quarantined.push(Quarantined::silent(line, reason, row, symbol));
+                quarantined.push(QuarantinedRow::silent(line, reason, row, symbol));
             }
         }
     }
     refuse_mostly_bad(rows.len(), &quarantined)?;
     let valid_at = newest.ok_or(FeedError::Empty)?;
     super::not_ahead(valid_at, now, limits)?;
-    Ok(Parsed {
+    Ok(ParsedFile {
         valid_at,
         rows,
         quarantined,

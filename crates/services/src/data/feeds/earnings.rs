@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
 use super::columns::{Column, Layout, Slashes, date, required};
-use super::{EventRow, FeedError, Quarantined, lines, names, refuse_mostly_bad};
+use super::{EventRow, FeedError, QuarantinedRow, lines, names, refuse_mostly_bad};
 
 /// In the order in which a row is taken apart; what else there is (name, estimate …) says nothing of the risk.
 const COLUMNS: [Column; 2] = [
@@ -18,13 +18,13 @@ const COLUMNS: [Column; 2] = [
 const YEARS: i64 = 2;
 
 #[derive(Debug, Default)]
-pub(super) struct Parsed {
+pub(super) struct ParsedFile {
     /// By the feed's own symbols.
     pub(super) rows: Vec<(usize, EventRow, String)>,
-    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) quarantined: Vec<QuarantinedRow>,
 }
 
-pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
+pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<ParsedFile, FeedError> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = lines(&text);
     let layout = Layout::find(&mut lines, &COLUMNS)?;
@@ -36,7 +36,7 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
         .flat_map(|(_, _, cells)| cells)
         .map(|cells| cells[1].as_str());
     let slashes = Slashes::of(dates);
-    let mut parsed = Parsed::default();
+    let mut parsed = ParsedFile::default();
     let mut seen = HashSet::new();
     for (line, row, cells) in rows {
         match read_row(cells, slashes, now) {
@@ -47,7 +47,7 @@ pub(super) fn parse(bytes: &[u8], now: Timestamp) -> Result<Parsed, FeedError> {
                 let reason = other.err().unwrap_or("event_repeated");
                 parsed
                     .quarantined
-                    .push(Quarantined::unread(line, reason, row));
+                    .push(QuarantinedRow::unread(line, reason, row));
             }
         }
     }

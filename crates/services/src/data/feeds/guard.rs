@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::load::FeedLoad;
-use super::{FeedError, Held, Quarantined, RateRow, eight_decimals, refuse_mostly_bad};
+use super::{FeedError, Held, QuarantinedRow, RateRow, eight_decimals, refuse_mostly_bad};
 use crate::domain::time::rfc3339;
 use crate::market::FeedLimits;
 
@@ -262,7 +262,7 @@ impl Guard<'_> {
                     }
                     kept.push(row);
                 }
-                Some(reason) => load.quarantined.push(Quarantined::rate(row, reason)),
+                Some(reason) => load.quarantined.push(QuarantinedRow::rate(row, reason)),
             }
         }
         load.rates = kept;
@@ -400,7 +400,7 @@ impl Guard<'_> {
         let aside = away
             .into_iter()
             .enumerate()
-            .map(|(index, row)| Quarantined {
+            .map(|(index, row)| QuarantinedRow {
                 line: first + index,
                 reason: "index_jumped",
                 row: format!("{} {}", row.subject, eight_decimals(row.index)),

@@ -8,7 +8,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 use super::columns::{Column, Layout, is_blank, optional, required};
-use super::{FeedError, Quarantined, RateRow, head, names, refuse_mostly_bad, scaled};
+use super::{FeedError, QuarantinedRow, RateRow, head, names, refuse_mostly_bad, scaled};
 use crate::domain::text_number::ambiguity;
 use crate::market::FeedLimits;
 
@@ -18,11 +18,11 @@ const PERCENT_DECIMALS: usize = 6;
 const BENCHMARK_TOLERANCE: i64 = 100;
 
 #[derive(Debug, Default)]
-pub(super) struct Parsed {
+pub(super) struct ParsedFile {
     /// The file's own time; it names no zone and is read as UTC. A snapshot has none.
     pub(super) valid_at: Option<Timestamp>,
     pub(super) rows: Vec<RateRow>,
-    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) quarantined: Vec<QuarantinedRow>,
     /// Percent × 10^6, by currency.
     pub(super) benchmarks: BTreeMap<String, i64>,
 }
@@ -52,7 +52,7 @@ pub(super) fn parse(
     bytes: &[u8],
     now: Timestamp,
     limits: &FeedLimits,
-) -> Result<Parsed, FeedError> {
+) -> Result<ParsedFile, FeedError> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text
         .trim_start_matches('\u{feff}')
@@ -60,7 +60,7 @@ pub(super) fn parse(
         .enumerate()
         .map(|(index, line)| (index + 1, line.trim_end_matches('\r')))
         .filter(|(_, line)| !is_blank(line));
-    let mut parsed = Parsed::default();
+    let mut parsed = ParsedFile::default();
     let begins = |line: &&(usize, &str)| line.1.starts_with("#BOF");
     let first = lines
         .clone()
@@ -100,7 +100,7 @@ pub(super) fn parse(
                 let symbol = symbol_of(form, &layout, row);
                 parsed
                     .quarantined
-                    .push(Quarantined::silent(line, reason, row, symbol));
+                    .push(QuarantinedRow::silent(line, reason, row, symbol));
             }
         }
     }
@@ -234,7 +234,7 @@ fn sum(row: &RateRow) -> i64 {
 }
 
 /// rebate + fee is one number per currency. The most frequent one is taken for it, provided most rows agree.
-fn hold_to_benchmark(parsed: &mut Parsed) {
+fn hold_to_benchmark(parsed: &mut ParsedFile) {
     let mut sums: HashMap<String, HashMap<i64, usize>> = HashMap::new();
     for row in &parsed.rows {
         *sums
@@ -273,7 +273,7 @@ fn hold_to_benchmark(parsed: &mut Parsed) {
     for row in rows {
         match verdict(&row) {
             None => parsed.rows.push(row),
-            Some(reason) => parsed.quarantined.push(Quarantined::rate(row, reason)),
+            Some(reason) => parsed.quarantined.push(QuarantinedRow::rate(row, reason)),
         }
     }
 }

@@ -7,7 +7,7 @@ fn now() -> Timestamp {
     "2025-07-01T12:00:00Z".parse().unwrap()
 }
 
-fn describe(parsed: &Parsed) -> String {
+fn describe(parsed: &ParsedFile) -> String {
     let rows = parsed.rows.iter().map(|row| {
         let available = row
             .available

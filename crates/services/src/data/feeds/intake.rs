@@ -97,7 +97,7 @@ pub(crate) async fn take(
             Ok((report, recorded))
         }
         Err(error) => {
-            let delivery = Refused {
+            let delivery = RefusedBytes {
                 kind: &parcel.kind,
                 source: &source,
                 bytes: &parcel.bytes,
@@ -132,7 +132,7 @@ pub(super) async fn enter(
 
 /// What was refused.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refused<'a> {
+pub(super) struct RefusedBytes<'a> {
     pub(super) kind: &'a str,
     pub(super) source: &'a str,
     pub(super) bytes: &'a [u8],
@@ -147,10 +147,10 @@ pub(super) struct Refused<'a> {
 pub(super) async fn refuse(
     refresher: &MarketRefresher,
     record: &dyn AuditLog,
-    refused: &Refused<'_>,
+    refused: &RefusedBytes<'_>,
     error: &FeedError,
 ) {
-    let Refused {
+    let RefusedBytes {
         kind,
         source,
         bytes,

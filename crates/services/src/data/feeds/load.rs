@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::names::our_name;
 use super::{
-    EventRow, FeedError, Held, Quarantined, RateRow, RiskRow, VolatilityRow, clearstreet,
+    EventRow, FeedError, Held, QuarantinedRow, RateRow, RiskRow, VolatilityRow, clearstreet,
     count_reasons, earnings, eight_decimals, ibkr, operator, refuse_mostly_bad, seclend, vix,
 };
 use crate::data::stocks::StockTerms;
@@ -86,7 +86,7 @@ pub(crate) struct FeedLoad {
     pub(super) stocks: Vec<StockTerms>,
     /// A calendar as it came, and the number of its days.
     pub(super) calendar: Option<(String, usize)>,
-    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) quarantined: Vec<QuarantinedRow>,
     pub(super) benchmarks: BTreeMap<String, i64>,
     /// Rules that it broke and that an operator accepted.
     pub(super) accepted: Vec<&'static str>,
@@ -176,7 +176,7 @@ pub(crate) fn prepare(delivery: &Delivery<'_>) -> Result<FeedLoad, FeedError> {
                     true => load.events.push(event),
                     false => load
                         .quarantined
-                        .push(Quarantined::unread(line, UNMAPPED, row)),
+                        .push(QuarantinedRow::unread(line, UNMAPPED, row)),
                 }
             }
             refuse_mostly_bad(load.events.len(), &load.quarantined)?;
@@ -257,7 +257,7 @@ impl FeedLoad {
     pub(super) fn take_rates(
         &mut self,
         rows: Vec<RateRow>,
-        quarantined: Vec<Quarantined>,
+        quarantined: Vec<QuarantinedRow>,
         aliases: &[Alias],
     ) -> Result<(), FeedError> {
         self.quarantined = quarantined;
@@ -274,7 +274,7 @@ impl FeedLoad {
             let ours = our_name(self.kind, self.valid_at_micros, &row.symbol, aliases);
             if !is_ticker(&ours) {
                 self.quarantined
-                    .push(Quarantined::unread(row.line, UNMAPPED, row.row));
+                    .push(QuarantinedRow::unread(row.line, UNMAPPED, row.row));
                 continue;
             }
             row.ticker = ours.into_owned();
@@ -290,15 +290,15 @@ impl FeedLoad {
                 contradicted.insert(row.ticker.clone());
             }
             self.quarantined.push(match same {
-                true => Quarantined::unread(row.line, "ticker_repeated", row.row),
-                false => Quarantined::rate(row, "ticker_contradicted"),
+                true => QuarantinedRow::unread(row.line, "ticker_repeated", row.row),
+                false => QuarantinedRow::rate(row, "ticker_contradicted"),
             });
         }
         let (out, kept) = std::mem::take(&mut self.rates)
             .into_iter()
             .partition(|row| contradicted.contains(&row.ticker));
         self.rates = kept;
-        let aside = |row: RateRow| Quarantined::rate(row, "ticker_contradicted");
+        let aside = |row: RateRow| QuarantinedRow::rate(row, "ticker_contradicted");
         let out: Vec<RateRow> = out;
         self.quarantined.extend(out.into_iter().map(aside));
         refuse_mostly_bad(self.rates.len(), &self.quarantined)

@@ -170,7 +170,7 @@ pub(crate) struct RiskRow {
 
 /// A row that is kept aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Quarantined {
+pub(crate) struct QuarantinedRow {
     pub(crate) line: usize,
     pub(crate) reason: &'static str,
     pub(crate) row: String,
@@ -210,10 +210,14 @@ impl Held {
     }
 }
 
-impl Quarantined {
+impl QuarantinedRow {
     /// It says nothing that could be used.
-    pub(crate) fn unread(line: usize, reason: &'static str, row: impl Into<String>) -> Quarantined {
-        Quarantined {
+    pub(crate) fn unread(
+        line: usize,
+        reason: &'static str,
+        row: impl Into<String>,
+    ) -> QuarantinedRow {
+        QuarantinedRow {
             line,
             reason,
             row: row.into(),
@@ -227,15 +231,15 @@ impl Quarantined {
         reason: &'static str,
         row: impl Into<String>,
         symbol: Option<String>,
-    ) -> Quarantined {
-        Quarantined {
+    ) -> QuarantinedRow {
+        QuarantinedRow {
             held: symbol.map(Held::Silent),
-            ..Quarantined::unread(line, reason, row)
+            ..QuarantinedRow::unread(line, reason, row)
         }
     }
 
-    pub(crate) fn rate(row: RateRow, reason: &'static str) -> Quarantined {
-        Quarantined {
+    pub(crate) fn rate(row: RateRow, reason: &'static str) -> QuarantinedRow {
+        QuarantinedRow {
             line: row.line,
             reason,
             row: row.row.clone(),
@@ -244,7 +248,7 @@ impl Quarantined {
     }
 }
 
-pub(crate) fn count_reasons(rows: &[Quarantined]) -> BTreeMap<&'static str, usize> {
+pub(crate) fn count_reasons(rows: &[QuarantinedRow]) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for row in rows {
         *counts.entry(row.reason).or_default() += 1;
@@ -253,7 +257,7 @@ pub(crate) fn count_reasons(rows: &[Quarantined]) -> BTreeMap<&'static str, usiz
 }
 
 /// More than half bad, or nothing good at all: the file is not what it says it is.
-fn refuse_mostly_bad(loaded: usize, quarantined: &[Quarantined]) -> Result<(), FeedError> {
+fn refuse_mostly_bad(loaded: usize, quarantined: &[QuarantinedRow]) -> Result<(), FeedError> {
     let rows = loaded + quarantined.len();
     if rows == 0 {
         return Err(FeedError::Empty);

@@ -6,16 +6,16 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::json::number;
-use super::{FeedError, Quarantined, RateRow, names, refuse_mostly_bad};
+use super::{FeedError, QuarantinedRow, RateRow, names, refuse_mostly_bad};
 use crate::domain::identifiers::class_key;
 use crate::domain::text_number::ambiguity;
 
 const CURRENCY: &str = "USD";
 
 #[derive(Debug, Default)]
-pub(super) struct Parsed {
+pub(super) struct ParsedFile {
     pub(super) rows: Vec<RateRow>,
-    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) quarantined: Vec<QuarantinedRow>,
 }
 
 #[derive(Deserialize)]
@@ -38,7 +38,7 @@ struct Borrow<'a> {
 }
 
 /// `ticker`: the one that was asked for, where the answer is for one.
-pub(super) fn parse(bytes: &[u8], ticker: Option<&str>) -> Result<Parsed, FeedError> {
+pub(super) fn parse(bytes: &[u8], ticker: Option<&str>) -> Result<ParsedFile, FeedError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| FeedError::Answer("it is not UTF-8 text".to_owned()))?
         .trim();
@@ -55,7 +55,7 @@ pub(super) fn parse(bytes: &[u8], ticker: Option<&str>) -> Result<Parsed, FeedEr
                 .borrows
         }
     };
-    let mut parsed = Parsed::default();
+    let mut parsed = ParsedFile::default();
     for (index, item) in items.into_iter().enumerate() {
         match read(item.get(), ticker) {
             Ok(row) => parsed.rows.push(RateRow {
@@ -68,7 +68,7 @@ pub(super) fn parse(bytes: &[u8], ticker: Option<&str>) -> Result<Parsed, FeedEr
                 let line = index + 1;
                 parsed
                     .quarantined
-                    .push(Quarantined::silent(line, reason, item.get(), symbol));
+                    .push(QuarantinedRow::silent(line, reason, item.get(), symbol));
             }
         }
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::columns::{Column, Layout, Slashes, date, optional, required};
-use super::{FeedError, Quarantined, VolatilityRow, lines, refuse_mostly_bad, scaled};
+use super::{FeedError, QuarantinedRow, VolatilityRow, lines, refuse_mostly_bad, scaled};
 use crate::market::FeedLimits;
 
 /// In the order in which a row is taken apart.
@@ -19,16 +19,16 @@ const COLUMNS: [Column; 4] = [
 
 // The index closes at 16:15 in New York; 21:15 UTC is never before it.
 #[derive(Debug, Default)]
-pub(super) struct Parsed {
+pub(super) struct ParsedFile {
     pub(super) rows: Vec<VolatilityRow>,
-    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) quarantined: Vec<QuarantinedRow>,
 }
 
 pub(super) fn parse(
     bytes: &[u8],
     now: Timestamp,
     limits: &FeedLimits,
-) -> Result<Parsed, FeedError> {
+) -> Result<ParsedFile, FeedError> {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = lines(&text);
     let layout = Layout::find(&mut lines, &COLUMNS)?;
@@ -44,7 +44,7 @@ pub(super) fn parse(
         Slashes::Unknown => Slashes::MonthFirst,
         known => known,
     };
-    let mut parsed = Parsed::default();
+    let mut parsed = ParsedFile::default();
     let mut seen = HashSet::new();
     for (line, row, cells) in rows {
         match read_row(cells, slashes, now, limits).and_then(|row| {
@@ -57,7 +57,7 @@ pub(super) fn parse(
             Ok(row) => parsed.rows.push(row),
             Err(reason) => parsed
                 .quarantined
-                .push(Quarantined::unread(line, reason, row)),
+                .push(QuarantinedRow::unread(line, reason, row)),
         }
     }
     refuse_mostly_bad(parsed.rows.len(), &parsed.quarantined)?;

@@ -10,7 +10,7 @@ use super::request::{LocateCommand, LocateDecision, LocateRequest, OrderUse, Ref
 use super::states::{LocateKind, Reason, Side, Status, UseState};
 use crate::data::quotes::{QuoteEntry, quote_uuid};
 
-type Decided = Result<LocateDecision, Refusal>;
+type StepResult = Result<LocateDecision, Refusal>;
 
 /// The actor on record for transitions that expiry causes.
 const ENGINE: &str = "engine";
@@ -41,11 +41,11 @@ pub(crate) fn decide(state: &LocateState, request: &LocateRequest) -> LocateDeci
     decided.unwrap_or_else(LocateDecision::Refused)
 }
 
-fn step(locate: Locate) -> Decided {
+fn step(locate: Locate) -> StepResult {
     Ok(LocateDecision::Step(Box::new(locate)))
 }
 
-fn offer(state: &LocateState, request: &LocateRequest) -> Decided {
+fn offer(state: &LocateState, request: &LocateRequest) -> StepResult {
     let LocateCommand::Offer {
         locate_id,
         quote_id,
@@ -137,7 +137,7 @@ fn offer(state: &LocateState, request: &LocateRequest) -> Decided {
     step(locate)
 }
 
-fn accept(state: &LocateState, request: &LocateRequest, locate_id: Uuid) -> Decided {
+fn accept(state: &LocateState, request: &LocateRequest, locate_id: Uuid) -> StepResult {
     let before = locate_of(state, locate_id, request.client_id.as_deref())?;
     if let Some(ended) = ended(state, before, Status::Offered)? {
         return Ok(ended);
@@ -163,7 +163,7 @@ fn accept(state: &LocateState, request: &LocateRequest, locate_id: Uuid) -> Deci
     step(locate)
 }
 
-fn decline(state: &LocateState, request: &LocateRequest, locate_id: Uuid) -> Decided {
+fn decline(state: &LocateState, request: &LocateRequest, locate_id: Uuid) -> StepResult {
     let before = locate_of(state, locate_id, request.client_id.as_deref())?;
     if let Some(ended) = ended(state, before, Status::Offered)? {
         return Ok(ended);
@@ -179,7 +179,7 @@ fn give_back(
     request: &LocateRequest,
     locate_id: Uuid,
     shares: Option<i64>,
-) -> Decided {
+) -> StepResult {
     let before = locate_of(state, locate_id, request.client_id.as_deref())?;
     if let Some(ended) = ended(state, before, Status::Filled)? {
         return Ok(ended);
@@ -208,7 +208,7 @@ fn use_shares(
     request: &LocateRequest,
     locate_id: Uuid,
     wanted: &OrderUse,
-) -> Decided {
+) -> StepResult {
     let before = locate_of(state, locate_id, request.client_id.as_deref())?;
     let done = state.uses_of(locate_id, &wanted.order_id);
     let same = done
@@ -260,7 +260,7 @@ fn use_shares(
     step(locate)
 }
 
-fn expire(state: &LocateState, locate_id: Uuid) -> Decided {
+fn expire(state: &LocateState, locate_id: Uuid) -> StepResult {
     let before = locate_of(state, locate_id, None)?;
     match time_out(state, before) {
         Some(ended) => step(ended),

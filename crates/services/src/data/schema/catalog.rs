@@ -3,7 +3,7 @@
 use tokio_postgres::{Client, Error};
 
 use super::{BODY, Facts, HISTORY, OWNER, RIGHTS, TABLE};
-use crate::data::migrations::Applied;
+use crate::data::migrations::AppliedMigration;
 use crate::data::verifying::quoted;
 
 pub(super) struct Catalog<'a> {
@@ -161,7 +161,7 @@ impl Catalog<'_> {
     }
 
     /// The list of migrations; nothing where it may not be read.
-    pub(super) async fn history(&self) -> Result<Option<Vec<Applied>>, Error> {
+    pub(super) async fn history(&self) -> Result<Option<Vec<AppliedMigration>>, Error> {
         let sql = "SELECT c.oid FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
              WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'r' AND has_table_privilege(c.oid, 'SELECT') \
                AND NOT c.relrowsecurity";
@@ -178,7 +178,7 @@ impl Catalog<'_> {
         );
         let rows = self.client.query(&sql, &[]).await?;
         let applied = |row: &tokio_postgres::Row| {
-            Ok(Applied {
+            Ok(AppliedMigration {
                 version: row.try_get(0)?,
                 name: row.try_get(1)?,
                 checksum: row.try_get(2)?,

@@ -189,7 +189,7 @@ fn function_name(object: &str) -> Option<&str> {
 }
 
 /// The version whose tables differ least from these; the newest of several.
-fn best_fit(manifest: &Manifest, known: &[migrations::Known], found: &Facts) -> i64 {
+fn best_fit(manifest: &Manifest, known: &[migrations::OwnMigration], found: &Facts) -> i64 {
     let differences = |version: i64| compared(&manifest.at(version), found).len();
     let versions = known.iter().rev().map(|migration| migration.version);
     versions

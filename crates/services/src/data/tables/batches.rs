@@ -52,25 +52,25 @@ pub(super) async fn each_batch(
 
 /// All deliveries of a table together: how many, their rows, and the root of the tree over their roots. Printed as `BATCHES ROWS ROOT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Before {
+pub(super) struct PreviousBatches {
     pub(super) batches: u64,
     pub(super) rows: u64,
     pub(super) root: Hash,
 }
 
-impl fmt::Display for Before {
+impl fmt::Display for PreviousBatches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.batches, self.rows, self.root)
     }
 }
 
-impl FromStr for Before {
+impl FromStr for PreviousBatches {
     type Err = ();
 
-    fn from_str(text: &str) -> Result<Before, ()> {
+    fn from_str(text: &str) -> Result<PreviousBatches, ()> {
         let (batches, rest) = text.split_once(' ').ok_or(())?;
         let digest: RowDigest = rest.parse().map_err(|_| ())?;
-        Ok(Before {
+        Ok(PreviousBatches {
             batches: batches.parse().map_err(|_| ())?,
             rows: digest.rows,
             root: digest.root,
@@ -78,7 +78,7 @@ impl FromStr for Before {
     }
 }
 
-/// Grows a [`Before`], delivery by delivery.
+/// Grows a [`PreviousBatches`], delivery by delivery.
 #[derive(Debug, Default)]
 pub(super) struct BeforeTree {
     tree: Frontier,
@@ -91,8 +91,8 @@ impl BeforeTree {
         self.rows += digest.rows;
     }
 
-    pub(super) fn finish(&self) -> Before {
-        Before {
+    pub(super) fn finish(&self) -> PreviousBatches {
+        PreviousBatches {
             batches: self.tree.size(),
             rows: self.rows,
             root: self.tree.root(),

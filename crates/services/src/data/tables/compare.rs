@@ -9,9 +9,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use super::batches::{Before, BeforeTree, each_batch};
+use super::batches::{BeforeTree, PreviousBatches, each_batch};
 use super::covered::{API_KEYS, BATCHED, CoveredTable, FEED_BATCHES, Form, STATED};
-use super::followed::{Claim, EntryPosition, Followed, StatedRow};
+use super::followed::{Claim, EntryPosition, FollowedLog, StatedRow};
 use super::keys;
 use super::prints::{Prints, Said, Unlike};
 use super::row::{RowReader, Values, from_json, hash_of, name_of};
@@ -77,14 +77,14 @@ impl TablesReport {
 struct Unreadable(&'static CoveredTable, tokio_postgres::Error);
 
 /// A row that differs, before it is known in which column.
-struct Different {
+struct RowDifference {
     found: Values,
     /// What it must be, where that is known without reading the entry again.
     expected: Option<Values>,
     place: EntryPosition,
 }
 
-impl Followed {
+impl FollowedLog {
     /// Compares the tables, in the transaction that the log was read in.
     pub(crate) async fn compare(mut self, client: &Client) -> Result<TablesReport, DatabaseError> {
         let mut report = TablesReport {
@@ -154,7 +154,7 @@ impl Followed {
         own: &BTreeMap<String, Values>,
         report: &mut TablesReport,
     ) -> Result<(), tokio_postgres::Error> {
-        let mut found: BTreeMap<String, Found> = BTreeMap::new();
+        let mut found: BTreeMap<String, RowFault> = BTreeMap::new();
         let sql = format!("SELECT {} FROM {} AS t", table.select("t"), table.name);
         let rows = client.query_raw(&sql, NOTHING).await?;
         pin_mut!(rows);
@@ -165,12 +165,12 @@ impl Followed {
             let name = name_of(table, &values);
             let odd = match expected.remove(&name) {
                 Some(stated) if stated.hash == hash_of(table, &values) => continue,
-                Some(stated) => Found::Different(Different {
+                Some(stated) => RowFault::Different(RowDifference {
                     found: values,
                     expected: own.get(&name).cloned(),
                     place: stated.place,
                 }),
-                None => Found::Unknown,
+                None => RowFault::Unknown,
             };
             found.insert(name, odd);
             // The first by name are told; memory does not grow with what somebody has put there.
@@ -179,7 +179,7 @@ impl Followed {
             }
         }
         for (name, stated) in expected.into_iter().take(DIFFERENCES_MAX) {
-            found.insert(name, Found::Missing(stated.place));
+            found.insert(name, RowFault::Missing(stated.place));
         }
         for (name, odd) in found.into_iter().take(DIFFERENCES_MAX) {
             report
@@ -194,20 +194,20 @@ impl Followed {
         client: &Client,
         table: &'static CoveredTable,
         name: String,
-        odd: Found,
+        odd: RowFault,
     ) -> Result<Difference, tokio_postgres::Error> {
         let (column, place, what) = match odd {
-            Found::Unknown => (
+            RowFault::Unknown => (
                 None,
                 self.end,
                 "no entry of the log made this row".to_owned(),
             ),
-            Found::Missing(place) => (
+            RowFault::Missing(place) => (
                 None,
                 place,
                 format!("the row that {place} speaks of is gone"),
             ),
-            Found::Different(odd) => {
+            RowFault::Different(odd) => {
                 let place = odd.place;
                 let expected = match odd.expected {
                     Some(expected) => Some(expected),
@@ -372,10 +372,10 @@ impl Followed {
     }
 }
 
-enum Found {
+enum RowFault {
     Unknown,
     Missing(EntryPosition),
-    Different(Different),
+    Different(RowDifference),
 }
 
 /// What the error says of the table's making; `None` where it says something of the server, the connection or the reader's rights.
@@ -502,7 +502,7 @@ impl<'a> Deliveries<'a> {
         }
     }
 
-    fn finish(mut self) -> (Vec<OddBatch>, Before, Option<Uuid>) {
+    fn finish(mut self) -> (Vec<OddBatch>, PreviousBatches, Option<Uuid>) {
         while let Some(claim) = self.claims.next() {
             self.missing(claim);
         }
@@ -515,7 +515,7 @@ const NO_ROWS: RowDigest = RowDigest {
     root: Hash::ZERO,
 };
 
-fn unlike_before(found: Before, said: Before, place: EntryPosition) -> String {
+fn unlike_before(found: PreviousBatches, said: PreviousBatches, place: EntryPosition) -> String {
     if (found.batches, found.rows) == (said.batches, said.rows) {
         return format!("at least one of their rows was changed: {place} was written with others");
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use audit::{Entry, Hash, Kind, RowDigest};
 use uuid::Uuid;
 
-use super::batches::Before;
+use super::batches::PreviousBatches;
 use super::covered::{API_KEYS, BATCHED, STATED, batched, stated};
 use super::keys::Keys;
 use super::row::{Values, from_json, hash_of, name_of};
@@ -61,12 +61,12 @@ pub(super) struct Baseline {
     pub(super) place: EntryPosition,
     recorded_at_micros: i64,
     /// Of deliveries before it, by the place in [`BATCHED`].
-    pub(super) before: [Option<Before>; BATCHED.len()],
+    pub(super) before: [Option<PreviousBatches>; BATCHED.len()],
 }
 
 /// Memory grows with what is in the tables of terms, and with the number of deliveries; not with quotes, nor with rates.
 #[derive(Debug, Default)]
-pub(crate) struct Followed {
+pub(crate) struct FollowedLog {
     /// By the place in [`STATED`] and the row's name.
     pub(super) rows: HashMap<(usize, String), StatedRow>,
     pub(super) keys: Keys,
@@ -78,7 +78,7 @@ pub(crate) struct Followed {
     first_at_micros: Option<i64>,
 }
 
-impl Followed {
+impl FollowedLog {
     /// The next entry of a log, which is verified so far; or what it says that cannot be.
     pub(crate) fn take(&mut self, entry: &Entry) -> Result<(), String> {
         self.end = EntryPosition::of(entry);
@@ -112,11 +112,11 @@ impl Followed {
 
     /// Entries before the next one are missing: what they stated is not known, until everything is stated again (§12).
     pub(crate) fn forget(&mut self) {
-        *self = Followed {
+        *self = FollowedLog {
             end: self.end,
             // Something was recorded before it; what, is not known.
             first_at_micros: Some(i64::MIN),
-            ..Followed::default()
+            ..FollowedLog::default()
         };
     }
 
@@ -255,19 +255,21 @@ mod tests {
 
     #[test]
     fn a_key_may_ask_from_its_entry_to_its_end() {
-        let mut followed = Followed::default();
-        let check =
-            |followed: &mut Followed, position, fields: &[(&'static str, &str)], expected: &str| {
-                let kind = match fields[0].0 {
-                    "key_id" if fields.len() == 1 => Kind::Quote,
-                    "actor" => Kind::LocateChanged,
-                    _ => Kind::KeyChanged,
-                };
-                let found = followed.take(&entry(position, kind, fields));
-                let found = found.err().unwrap_or_default();
-                let same = found.contains(expected) && found.is_empty() == expected.is_empty();
-                assert!(same, "{position}: {found}");
+        let mut followed = FollowedLog::default();
+        let check = |followed: &mut FollowedLog,
+                     position,
+                     fields: &[(&'static str, &str)],
+                     expected: &str| {
+            let kind = match fields[0].0 {
+                "key_id" if fields.len() == 1 => Kind::Quote,
+                "actor" => Kind::LocateChanged,
+                _ => Kind::KeyChanged,
             };
+            let found = followed.take(&entry(position, kind, fields));
+            let found = found.err().unwrap_or_default();
+            let same = found.contains(expected) && found.is_empty() == expected.is_empty();
+            assert!(same, "{position}: {found}");
+        };
         // Before anything is stated, older engines' entries are enough, and what they leave open is left open.
         check(&mut followed, 1, &[("key_id", "key_before")], "");
         check(
@@ -331,7 +333,7 @@ mod tests {
 
     #[test]
     fn what_is_stated_is_stated_once_and_never_otherwise() {
-        let mut followed = Followed::default();
+        let mut followed = FollowedLog::default();
         let change = |position, fields: &[(&'static str, &str)]| {
             entry(position, Kind::ConfigurationChanged, fields)
         };

@@ -11,5 +11,5 @@ mod row;
 mod statement;
 
 pub use compare::{CoverageStart, Difference, TablesReport};
-pub(crate) use followed::Followed;
+pub(crate) use followed::FollowedLog;
 pub(crate) use statement::{Statement, is_own_field};

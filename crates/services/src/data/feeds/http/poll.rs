@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::super::guard::Accept;
-use super::super::intake::{Refused, enter, refuse};
+use super::super::intake::{RefusedBytes, enter, refuse};
 use super::super::load::{Alias, FeedLoad};
-use super::super::{FeedError, Quarantined, RateRow, RiskRow, VolatilityRow, known, seclend};
+use super::super::{FeedError, QuarantinedRow, RateRow, RiskRow, VolatilityRow, known, seclend};
 use super::answers;
 use super::breaker::Rules;
 use super::client::{Ask, CallError, FeedClient};
@@ -97,7 +97,7 @@ const MARKET: &str = "MARKET";
 const ROUND: &str = "";
 
 #[derive(Debug, Clone, Copy)]
-enum Asked {
+enum PolledKind {
     Rates,
     Volatility,
     Events,
@@ -129,9 +129,14 @@ fn start(
     feeds: &FeedSettings,
 ) -> JoinSet<()> {
     let all = [
-        ("seclend", &feeds.seclend, SECLEND, Asked::Rates),
-        ("volatility", &feeds.volatility, SMALL, Asked::Volatility),
-        ("events", &feeds.events, SMALL, Asked::Events),
+        ("seclend", &feeds.seclend, SECLEND, PolledKind::Rates),
+        (
+            "volatility",
+            &feeds.volatility,
+            SMALL,
+            PolledKind::Volatility,
+        ),
+        ("events", &feeds.events, SMALL, PolledKind::Events),
     ];
     let mut loops = JoinSet::new();
     for (source, settings, rules, asked) in all {
@@ -162,7 +167,7 @@ fn start(
 }
 
 impl Poller {
-    async fn run(mut self, asked: Asked) {
+    async fn run(mut self, asked: PolledKind) {
         let mut every = tokio::time::interval(self.settings.poll());
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut word = self.client.breaker_word();
@@ -177,9 +182,9 @@ impl Poller {
                 return;
             }
             let polled = match asked {
-                Asked::Rates => self.rates().await,
-                Asked::Volatility => self.volatility().await,
-                Asked::Events => self.events().await,
+                PolledKind::Rates => self.rates().await,
+                PolledKind::Volatility => self.volatility().await,
+                PolledKind::Events => self.events().await,
             };
             if let Err(error) = polled {
                 self.note(ROUND, error).await;
@@ -244,7 +249,7 @@ impl Poller {
             .get(subject)
             .is_some_and(|(rule, bytes)| *rule == error.rule() && *bytes == answer);
         if !again {
-            let delivery = Refused {
+            let delivery = RefusedBytes {
                 kind: source,
                 source,
                 bytes: &answer,
@@ -315,7 +320,7 @@ impl Poller {
         let now = Timestamp::now();
         let aliases = reading::aliases(&database, None).await?;
         let names = self.names(&tickers, &aliases, now);
-        let Answered {
+        let PollReport {
             rows,
             quarantined,
             answers,
@@ -377,13 +382,13 @@ impl Poller {
     }
 
     /// In parts. One that fails keeps its last good rates; the others are taken.
-    async fn batches(&mut self, all: &[Name], now: Timestamp) -> Answered {
+    async fn batches(&mut self, all: &[Name], now: Timestamp) -> PollReport {
         let parts: Vec<Vec<Name>> = all
             .chunks(self.settings.batch_tickers.max(1))
             .map(<[Name]>::to_vec)
             .collect();
         let names: Vec<String> = parts.iter().map(|part| name_of(part)).collect();
-        let (mut taken, mut asked) = (Answered::default(), 0);
+        let (mut taken, mut asked) = (PollReport::default(), 0);
         for part in self.round(&parts) {
             let name = name_of(&part);
             let parsed = match self.batch(&part, &name, parts.len(), now).await {
@@ -418,7 +423,7 @@ impl Poller {
         name: &str,
         subjects: usize,
         now: Timestamp,
-    ) -> Result<(seclend::Parsed, Vec<u8>), CallError> {
+    ) -> Result<(seclend::ParsedFile, Vec<u8>), CallError> {
         let symbols: Vec<&str> = part.iter().map(|name| name.symbol.as_str()).collect();
         loop {
             let body = match self.form {
@@ -446,8 +451,8 @@ impl Poller {
     }
 
     /// A ticker that fails keeps its last good rate; the others are taken.
-    async fn one_by_one(&mut self, all: &[Name]) -> Answered {
-        let (mut taken, mut asked) = (Answered::default(), 0);
+    async fn one_by_one(&mut self, all: &[Name]) -> PollReport {
+        let (mut taken, mut asked) = (PollReport::default(), 0);
         for name in self.round(all) {
             let ask = Ask {
                 path: self.path(SECLEND_PATH, &name.symbol),
@@ -614,16 +619,16 @@ impl Poller {
 
 /// What one round of rates brought.
 #[derive(Debug, Default)]
-struct Answered {
+struct PollReport {
     rows: Vec<RateRow>,
-    quarantined: Vec<Quarantined>,
+    quarantined: Vec<QuarantinedRow>,
     answers: Vec<u8>,
     /// Tickers of the requests that were answered.
     asked: HashSet<String>,
 }
 
-impl Answered {
-    fn add(&mut self, (parsed, answer): (seclend::Parsed, Vec<u8>), part: &[Name]) {
+impl PollReport {
+    fn add(&mut self, (parsed, answer): (seclend::ParsedFile, Vec<u8>), part: &[Name]) {
         let first = self.rows.len() + self.quarantined.len();
         for mut row in parsed.rows {
             row.line += first;
@@ -637,10 +642,10 @@ impl Answered {
             } else {
                 let (line, reason) = (row.line, "ticker_not_asked_for");
                 self.quarantined
-                    .push(Quarantined::unread(line, reason, row.row));
+                    .push(QuarantinedRow::unread(line, reason, row.row));
             }
         }
-        let moved = parsed.quarantined.into_iter().map(|row| Quarantined {
+        let moved = parsed.quarantined.into_iter().map(|row| QuarantinedRow {
             line: row.line + first,
             ..row
         });
