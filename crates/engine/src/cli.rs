@@ -171,8 +171,8 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "WHERE")]
     pub(crate) repository: Option<Location>,
     /// Feed file (Interactive Brokers format) to load on the first start instead of the shipped sample.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) book: Option<PathBuf>,
+    #[arg(long = "book", value_name = "FILE")]
+    pub(crate) rates_file: Option<PathBuf>,
     /// Settings file; DIR/bre.toml when it is there.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::cache::RedisSettings;
-use crate::data::SampleBook;
+use crate::data::SampleRates;
 use crate::domain::keys::Tier;
 use crate::domain::protection::{HeadPublisher, RecoveryFact, StreamHealth};
 use crate::secret::InternalSecret;
@@ -36,7 +36,7 @@ pub struct ServicesConfig {
     pub strict: bool,
     pub settings: Settings,
     /// Loaded through the ordinary import when the database holds no book yet.
-    pub sample: Option<SampleBook>,
+    pub sample: Option<SampleRates>,
 }
 
 /// Services in other processes, by the URLs of their internal listeners: `http://10.0.0.7:8000`.

@@ -45,7 +45,7 @@ pub use config::{
 pub use connection::Password;
 pub use data::{
     AuditReport, ConfigurationChange, CoverageStart, DatabaseError, Difference, EntryRef,
-    FeedError, Finding, ImportReport, LocateSettings, LogPosition, Loss, NEWEST_RATES, SampleBook,
+    FeedError, Finding, ImportReport, LocateSettings, LogPosition, Loss, NEWEST_RATES, SampleRates,
     SchemaReport, SeedError, TablesReport, WriteError, WriterState, check_feed, check_schema,
     configuration_changes, losses, opened_with, openings, periods, places, verify,
 };

@@ -19,7 +19,7 @@ use crate::cache::{Cache, Seal};
 use crate::calculation::Calculator;
 use crate::config::{DatabaseConfig, RequestsPerMinute, ServicesConfig};
 use crate::data::{
-    self, AuditLog, DatabaseError, MarketRefresher, SampleBook, SeedError, Writer, WriterState,
+    self, AuditLog, DatabaseError, MarketRefresher, SampleRates, SeedError, Writer, WriterState,
 };
 use crate::domain::keys::{Role, Tier};
 use crate::domain::protection::RecoveryFact;
@@ -532,7 +532,7 @@ async fn prepare(
     database: watch::Receiver<DatabaseConfig>,
     writer: Option<Writer>,
     refresher: Arc<MarketRefresher>,
-    sample: Option<SampleBook>,
+    sample: Option<SampleRates>,
     prepared: watch::Sender<Readiness>,
 ) {
     loop {
@@ -552,7 +552,7 @@ async fn prepare_once(
     database: &DatabaseConfig,
     writer: Option<&Writer>,
     refresher: &MarketRefresher,
-    sample: Option<SampleBook>,
+    sample: Option<SampleRates>,
 ) -> Result<(), SeedError> {
     if let Some(writer) = writer {
         data::migrate(&database.owner).await?;

@@ -48,7 +48,7 @@ pub struct DatabaseLoss {
     pub clients: usize,
     pub seconds: u64,
     pub seed: u64,
-    pub book: Option<PathBuf>,
+    pub rates_file: Option<PathBuf>,
     /// Where its repository lies, as `[repository] path` says it; in its own folder when absent.
     pub repository: Option<String>,
     /// Where the throw-away system is built; the system's temporary folder when absent.
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
             config,
             log: folder.join("engine.log"),
             strict: drill.strict,
-            book: drill.book.clone(),
+            rates_file: drill.rates_file.clone(),
         };
         let began = Instant::now();
         let (engine, ready) = system.up(0)?;

@@ -41,7 +41,7 @@ pub(crate) struct System {
     pub(crate) config: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) strict: bool,
-    pub(crate) book: Option<PathBuf>,
+    pub(crate) rates_file: Option<PathBuf>,
 }
 
 impl System {
@@ -64,8 +64,8 @@ impl System {
         if self.strict {
             command.arg("--strict");
         }
-        if let Some(book) = &self.book {
-            command.arg("--book").arg(book);
+        if let Some(rates_file) = &self.rates_file {
+            command.arg("--book").arg(rates_file);
         }
         let mut child = command
             .stdin(Stdio::null())

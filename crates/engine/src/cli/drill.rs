@@ -46,8 +46,8 @@ pub(crate) struct DatabaseLossArgs {
     #[arg(long, default_value_t = 900)]
     pub(crate) rto_seconds_max: u64,
     /// Feed file to price from instead of the shipped sample.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) book: Option<PathBuf>,
+    #[arg(long = "book", value_name = "FILE")]
+    pub(crate) rates_file: Option<PathBuf>,
     /// Where to build the throw-away system; the temporary folder when absent.
     #[arg(long, value_name = "DIR")]
     pub(crate) work: Option<PathBuf>,

@@ -77,7 +77,7 @@ fn drill(args: DatabaseLossArgs) -> Result<DatabaseLoss, Error> {
         clients: usize::from(args.clients),
         seconds: args.seconds,
         seed,
-        book: args.book,
+        rates_file: args.rates_file,
         work: args.work,
         rto_seconds_max: args.rto_seconds_max,
     })

@@ -54,10 +54,14 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<Exit
     let lock = instance.lock()?;
     instance.make_folders()?;
     let listener = listen(config.server.bind, args.port.unwrap_or(config.server.port))?;
-    let book = args.book.as_deref().map(read_book).transpose()?;
+    let rates_file = args
+        .rates_file
+        .as_deref()
+        .map(read_rates_file)
+        .transpose()?;
 
     let continue_log = args.continue_log && asked_again(args.yes_all_is_lost)?;
-    let mut supervisor = Supervisor::start(instance, config, listener, book, continue_log)?;
+    let mut supervisor = Supervisor::start(instance, config, listener, rates_file, continue_log)?;
     let mut ready = supervisor.announce()?;
     // What is printed may be kept by whoever listens.
     ready.cache_url = without_password(&ready.cache_url);
@@ -109,7 +113,7 @@ pub(crate) fn listen(bind: IpAddr, port: u16) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-fn read_book(path: &Path) -> Result<Vec<u8>, Error> {
+fn read_rates_file(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(Error::file("cannot read the book", path))
 }
 

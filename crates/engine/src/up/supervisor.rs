@@ -96,7 +96,7 @@ impl Supervisor {
         instance: &Instance,
         config: Config,
         listener: TcpListener,
-        book: Option<Vec<u8>>,
+        rates_file: Option<Vec<u8>>,
         continue_log: bool,
     ) -> Result<Self, Error> {
         let runtime = Workers::start()?;
@@ -153,7 +153,7 @@ impl Supervisor {
             .stream
             .want_strict(supervisor.config.database.strict);
         supervisor.first_recovery()?;
-        supervisor.start_services(listener, book)?;
+        supervisor.start_services(listener, rates_file)?;
         supervisor.first_key()?;
         supervisor.copies = Some(Copies::start(
             &supervisor.instance,
@@ -167,7 +167,7 @@ impl Supervisor {
     fn start_services(
         &mut self,
         listener: TcpListener,
-        book: Option<Vec<u8>>,
+        rates_file: Option<Vec<u8>>,
     ) -> Result<(), Error> {
         let recovery = fact::read_fact(&self.postgres.dir())?;
         let control = control_listener(&self.instance)?;
@@ -177,8 +177,14 @@ impl Supervisor {
             &publisher.anchors,
             &self.repository,
         ));
-        let config =
-            wiring::services_config(self, listener, control, book, recovery.clone(), publisher)?;
+        let config = wiring::services_config(
+            self,
+            listener,
+            control,
+            rates_file,
+            recovery.clone(),
+            publisher,
+        )?;
         let services = self.runtime.block_on(Services::start(config))?;
         self.services = Some(services);
         match self.wait_for_writer(recovery.as_ref()) {

@@ -3,7 +3,7 @@
 use std::{net::TcpListener, sync::Arc};
 
 use services::{
-    AuditConfig, DatabaseConfig, Elsewhere, RecoveryFact, SampleBook, ServiceSet, ServicesConfig,
+    AuditConfig, DatabaseConfig, Elsewhere, RecoveryFact, SampleRates, ServiceSet, ServicesConfig,
     Settings,
 };
 
@@ -22,7 +22,7 @@ pub(super) fn services_config(
     supervisor: &Supervisor,
     listener: TcpListener,
     control: std::os::unix::net::UnixListener,
-    book: Option<Vec<u8>>,
+    rates_file: Option<Vec<u8>>,
     recovery: Option<RecoveryFact>,
     publisher: Arc<Publisher>,
 ) -> Result<ServicesConfig, Error> {
@@ -60,17 +60,17 @@ pub(super) fn services_config(
             repository_id: Some(supervisor.repository.id().to_owned()),
             ..supervisor.config.for_services()?
         },
-        sample: Some(sample(book)),
+        sample: Some(sample(rates_file)),
     })
 }
 
 /// The book of a first start: the one named, or the shipped one.
-fn sample(book: Option<Vec<u8>>) -> SampleBook {
-    let shipped = SampleBook::shipped();
-    match book {
+fn sample(rates_file: Option<Vec<u8>>) -> SampleRates {
+    let shipped = SampleRates::shipped();
+    match rates_file {
         // Leaked once a process: the services want bytes that live as long as they do.
-        Some(bytes) => SampleBook {
-            book: bytes.leak(),
+        Some(bytes) => SampleRates {
+            rates: bytes.leak(),
             ..shipped
         },
         None => shipped,

@@ -57,7 +57,7 @@ pub(crate) use reading::keys as read_keys;
 pub(crate) use refresher::MarketRefresher;
 pub use schema::{Finding, SchemaReport, check_schema};
 pub(crate) use seed::{SAMPLE, seed};
-pub use seed::{SampleBook, SeedError};
+pub use seed::{SampleRates, SeedError};
 pub(crate) use stocks::{StockTerms, minimum_rates};
 pub(crate) use stored_quotes::{StoredQuote, find_by_id, find_by_request};
 pub(crate) use tables::is_own_field;

@@ -14,16 +14,16 @@ use crate::market::{BrokerTerms, FeedLimits};
 
 /// Files in the feeds' own formats.
 #[derive(Debug, Clone, Copy)]
-pub struct SampleBook {
-    pub book: &'static [u8],
+pub struct SampleRates {
+    pub rates: &'static [u8],
     pub volatility: &'static [u8],
 }
 
-impl SampleBook {
+impl SampleRates {
     /// A small book with invented rates, shipped with the engine.
-    pub const fn shipped() -> SampleBook {
-        SampleBook {
-            book: include_bytes!("../../sample/book.txt"),
+    pub const fn shipped() -> SampleRates {
+        SampleRates {
+            rates: include_bytes!("../../sample/book.txt"),
             volatility: include_bytes!("../../sample/vix.csv"),
         }
     }
@@ -46,7 +46,7 @@ const STOCKS: [&str; 13] = [
 
 /// The sample's own name as a source, so that nobody takes its rates for real ones.
 pub(crate) const SAMPLE: &str = "sample";
-const SHIPPED: SampleBook = SampleBook::shipped();
+const SHIPPED: SampleRates = SampleRates::shipped();
 
 fn starting_stocks() -> Vec<StockTerms> {
     let stock = |ticker: &str| StockTerms {
@@ -64,7 +64,7 @@ fn own_fields(name: &'static str) -> Fields {
 pub(crate) async fn seed(
     database: &str,
     writer: &Writer,
-    sample: Option<SampleBook>,
+    sample: Option<SampleRates>,
 ) -> Result<(), SeedError> {
     let failed = DatabaseError::query("looking for the starting set");
     let session = connect(database, "bre seed", Landing::ReadWrite).await?;
@@ -110,9 +110,9 @@ pub(crate) async fn seed(
         && row.get::<_, i64>(2) == 0
     {
         let aliases = reading::aliases(client, None).await?;
-        for (kind, bytes) in [("ibkr", sample.book), ("vix", sample.volatility)] {
+        for (kind, bytes) in [("ibkr", sample.rates), ("vix", sample.volatility)] {
             // A file that somebody named instead keeps its feed's own name.
-            let shipped = [SHIPPED.book, SHIPPED.volatility].contains(&bytes);
+            let shipped = [SHIPPED.rates, SHIPPED.volatility].contains(&bytes);
             let source = shipped.then_some(SAMPLE);
             let load = prepare(&Delivery {
                 kind,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use audit::{SignedHead, SigningKey};
 use services::{
     AuditConfig, DatabaseConfig, Elsewhere, HeadPublisher, KnownLog, RecoveryFact, RedisSettings,
-    Running, SampleBook, ServiceSet, Services, ServicesConfig, Settings, StreamHealth,
+    Running, SampleRates, ServiceSet, Services, ServicesConfig, Settings, StreamHealth,
     StreamReport, Tier,
 };
 use testkit::TestPostgres;
@@ -83,7 +83,7 @@ pub struct Instance {
 pub struct Options {
     pub strict: bool,
     pub redis: Option<RedisSettings>,
-    pub sample: Option<SampleBook>,
+    pub sample: Option<SampleRates>,
     pub settings: Settings,
     pub recovery: Option<RecoveryFact>,
     pub public: Option<crate::public_log::Public>,
@@ -92,7 +92,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        let sample = Some(SampleBook::shipped());
+        let sample = Some(SampleRates::shipped());
         // Limits are tested where they are the subject.
         let mut settings = Settings::default();
         settings.requests_per_minute.standard = 1_000_000;
