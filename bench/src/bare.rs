@@ -66,13 +66,13 @@ async fn serve(routes: Router) -> Result<()> {
 }
 
 #[derive(Deserialize)]
-struct Asked {
+struct RateRequest {
     ticker: String,
     position_value: String,
 }
 
 #[derive(Serialize)]
-struct Answered {
+struct RateAnswer {
     status: &'static str,
     ticker: String,
     current_rate: String,
@@ -80,8 +80,8 @@ struct Answered {
 
 /// Parses a small JSON body, answers a small JSON body.
 pub(crate) async fn axum_alone() -> Result<()> {
-    let handler = |Json(asked): Json<Asked>| async move {
-        Json(Answered {
+    let handler = |Json(asked): Json<RateRequest>| async move {
+        Json(RateAnswer {
             status: "success",
             ticker: asked.ticker,
             current_rate: asked.position_value,
@@ -91,7 +91,7 @@ pub(crate) async fn axum_alone() -> Result<()> {
 }
 
 /// What the engine knows when it prices.
-struct Desk {
+struct PricingData {
     keys: HashMap<[u8; 32], AtomicU64>,
     book: HashMap<String, Sourced<Rate>>,
     policy: Arc<Policy>,
@@ -99,7 +99,7 @@ struct Desk {
 }
 
 #[derive(Deserialize)]
-struct Locate {
+struct QuoteRequest {
     ticker: String,
     position_value: String,
     loan_days: u32,
@@ -108,7 +108,7 @@ struct Locate {
 
 /// The fields of the engine's own answer.
 #[derive(Serialize)]
-struct Priced {
+struct QuoteAnswer {
     status: &'static str,
     #[serde(flatten)]
     outputs: pricing::Outputs,
@@ -126,7 +126,7 @@ struct Priced {
 
 /// Everything that a locate takes, but no record of it: key, limit, parameters, price, ids, JSON.
 pub(crate) async fn pricing_alone() -> Result<()> {
-    let desk = Desk {
+    let desk = PricingData {
         keys: HashMap::new(),
         book: HashMap::from([(
             "GME".to_owned(),
@@ -140,10 +140,10 @@ pub(crate) async fn pricing_alone() -> Result<()> {
 }
 
 async fn locate(
-    State(desk): State<Arc<Desk>>,
+    State(desk): State<Arc<PricingData>>,
     headers: HeaderMap,
-    Json(asked): Json<Locate>,
-) -> std::result::Result<Json<Priced>, StatusCode> {
+    Json(asked): Json<QuoteRequest>,
+) -> std::result::Result<Json<QuoteAnswer>, StatusCode> {
     // Any key is good, but it is looked for.
     let key = headers.get("x-api-key").ok_or(StatusCode::UNAUTHORIZED)?;
     let mut hash = [0; 32];
@@ -174,7 +174,7 @@ async fn locate(
         convention: Arc::clone(&desk.convention),
     };
     let quote = pricing::quote(&inputs).map_err(|_| StatusCode::UNPROCESSABLE_ENTITY)?;
-    Ok(Json(Priced {
+    Ok(Json(QuoteAnswer {
         status: "success",
         outputs: quote.outputs(),
         quote_id: uuid::Uuid::now_v7().to_string(),

@@ -42,7 +42,7 @@ struct Case {
 
 /// A state of the log as somebody shows it.
 #[derive(Clone)]
-struct Shown {
+struct ShownLog {
     entry: Vec<u8>,
     /// Of the head.
     log: u16,
@@ -90,15 +90,15 @@ fn tree(log: &Log, size: u64) -> TiledTree<impl FnMut(TileId) -> Result<Vec<Hash
     })
 }
 
-impl Shown {
+impl ShownLog {
     /// The entry at `position` in the log's first `size`, to a witness that signed its first `old`.
-    fn of(log: &Log, size: u64, position: u64, old: u64) -> Shown {
+    fn of(log: &Log, size: u64, position: u64, old: u64) -> ShownLog {
         let mut chain = Chain::new(1);
         for row in &log.rows[..size as usize] {
             chain.follow(row, &[key().verifying_key().clone()]).unwrap();
         }
         let head = chain.head(5, 7).unwrap();
-        Shown {
+        ShownLog {
             entry: log.rows[position as usize - 1].bytes.clone(),
             log: 1,
             size,
@@ -117,7 +117,7 @@ impl Shown {
         }
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Shown)) -> Shown {
+    fn with(mut self, change: impl FnOnce(&mut ShownLog)) -> ShownLog {
         change(&mut self);
         self
     }
@@ -227,7 +227,7 @@ fn mix(name: &NoteSignature, signature: &NoteSignature) -> NoteSignature {
 fn cases() -> Vec<Case> {
     let logs = Logs::new();
     let mut cases = Vec::new();
-    let mut add = |name: &str, shown: &Shown, answer: u16| {
+    let mut add = |name: &str, shown: &ShownLog, answer: u16| {
         cases.push(Case {
             name: name.to_owned(),
             proof: shown.proof(),
@@ -252,9 +252,9 @@ fn cases() -> Vec<Case> {
         (23, 23, 23),
     ] {
         let name = format!("entry {position} of {size}, to a witness at {old}");
-        add(&name, &Shown::of(&logs.one, size, position, old), 200);
+        add(&name, &ShownLog::of(&logs.one, size, position, old), 200);
     }
-    let good = || Shown::of(&logs.one, 23, 6, 7);
+    let good = || ShownLog::of(&logs.one, 23, 6, 7);
     add(
         "signed by a key that is not trusted",
         &good().with(|it| it.signer = STRANGER),
@@ -331,19 +331,19 @@ fn cases() -> Vec<Case> {
     );
     add(
         "a hash where none belongs",
-        &Shown::of(&logs.one, 1, 1, 0).with(|it| {
+        &ShownLog::of(&logs.one, 1, 1, 0).with(|it| {
             it.path.push(it.root);
             it.consistency.push(it.root);
         }),
         422,
     );
-    let other = Shown::of(&logs.other, 23, 17, 9);
+    let other = ShownLog::of(&logs.other, 23, 17, 9);
     add(
         "another tree that has grown from the same beginning",
         &other,
         200,
     );
-    let before = Shown::of(&logs.one, 23, 17, 16);
+    let before = ShownLog::of(&logs.one, 23, 17, 16);
     add(
         "the log was rewritten, and its head is of the new tree",
         &other.clone().with(|it| {
@@ -357,22 +357,22 @@ fn cases() -> Vec<Case> {
     add(
         "the path is that of another tree",
         &good().with(|it| {
-            it.path = Shown::of(&logs.other, 23, 6, 7).path;
-            it.consistency = Shown::of(&logs.other, 23, 6, 16).consistency;
+            it.path = ShownLog::of(&logs.other, 23, 6, 7).path;
+            it.consistency = ShownLog::of(&logs.other, 23, 6, 16).consistency;
         }),
         422,
     );
     add(
         "the root is another than the one that was signed by then",
-        &Shown::of(&logs.one, 23, 6, 23).with(|it| {
-            let other = Shown::of(&logs.other, 23, 6, 23);
+        &ShownLog::of(&logs.one, 23, 6, 23).with(|it| {
+            let other = ShownLog::of(&logs.other, 23, 6, 23);
             (it.root, it.peaks, it.last_hash) = (other.root, other.peaks, other.last_hash);
         }),
         409,
     );
     add(
         BEFORE_THE_ENTRY,
-        &Shown::of(&logs.one, 16, 6, 7).with(|it| {
+        &ShownLog::of(&logs.one, 16, 6, 7).with(|it| {
             it.entry = logs.one.rows[16].bytes.clone();
             it.old = 17;
         }),

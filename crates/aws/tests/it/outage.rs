@@ -30,7 +30,7 @@ const KEEP_MIB: u64 = 8;
 const USUAL_MIB: u64 = 5;
 const SUM: &str = "SELECT count(*) || ' ' || coalesce(sum(n), 0) FROM t";
 
-struct Desk {
+struct Fixture {
     root: tempfile::TempDir,
     postgres: TestPostgres,
     repository: Repository,
@@ -39,8 +39,8 @@ struct Desk {
     written: u64,
 }
 
-impl Desk {
-    fn on(store: Arc<dyn Store>) -> Desk {
+impl Fixture {
+    fn on(store: Arc<dyn Store>) -> Fixture {
         let postgres = TestPostgres::builder()
             .wal_segment_bytes(MIB)
             .set("max_slot_wal_keep_size", format!("{KEEP_MIB}MB"))
@@ -60,7 +60,7 @@ impl Desk {
         let attached = streamer.watch().wait_until(TIMEOUT, |state| state.attached);
         assert!(attached.is_some(), "{:?}", streamer.state());
         postgres.sql("CREATE TABLE t (n int, filler text)");
-        Desk {
+        Fixture {
             root,
             postgres,
             repository,
@@ -180,7 +180,7 @@ fn outages_are_ridden_out_within_the_bound_and_told_beyond_it_and_the_spare_is_p
     let proxy = S3Proxy::to(s3.port(), 1);
     let place = s3.location_through(&proxy.endpoint(), "bucket", "p");
     let store = Arc::new(S3Store::open(&place.parse().unwrap(), None).unwrap());
-    let mut desk = Desk::on(store);
+    let mut desk = Fixture::on(store);
     desk.backup();
     let mut standby = desk.standby();
     desk.write();
@@ -215,7 +215,7 @@ fn outages_are_ridden_out_within_the_bound_and_told_beyond_it_and_the_spare_is_p
 }
 
 /// All of it waits in PostgreSQL, and no more than it may.
-fn within_the_bound(desk: &mut Desk, proxy: &S3Proxy) {
+fn within_the_bound(desk: &mut Fixture, proxy: &S3Proxy) {
     proxy.set(Weather::Away);
     let began = Instant::now();
     let lasts = outage_lasts();
@@ -249,7 +249,7 @@ fn within_the_bound(desk: &mut Desk, proxy: &S3Proxy) {
 }
 
 /// PostgreSQL lets go instead of filling its disk. That is told: a hole on record, and a full backup is asked for.
-fn beyond_the_bound(desk: &mut Desk, proxy: &S3Proxy) {
+fn beyond_the_bound(desk: &mut Fixture, proxy: &S3Proxy) {
     proxy.set(Weather::Busy);
     eventually("the slot is given up", || {
         desk.write();

@@ -6,12 +6,12 @@ use std::process::Command;
 use backup::schema::{SchemaBackup, SchemaOutcome, backup_schema};
 use testkit::TestPostgres;
 
-struct Desk {
+struct Fixture {
     postgres: TestPostgres,
     root: tempfile::TempDir,
 }
 
-impl Desk {
+impl Fixture {
     fn try_backup(&self, folder: &str, remote: Option<&str>) -> Result<SchemaOutcome, String> {
         let request = SchemaBackup {
             connect: &self.postgres.connect_options(),
@@ -49,8 +49,8 @@ impl Desk {
     }
 }
 
-fn desk() -> Desk {
-    let desk = Desk {
+fn desk() -> Fixture {
+    let desk = Fixture {
         postgres: TestPostgres::start(),
         root: tempfile::tempdir().unwrap(),
     };

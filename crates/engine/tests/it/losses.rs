@@ -108,12 +108,12 @@ struct Plan {
     settled: bool,
 }
 
-type Planned = Arc<Mutex<Plan>>;
+type SharedPlan = Arc<Mutex<Plan>>;
 
 /// Hears of each step, and strikes where that is planned before the engine goes on.
-fn observe(socket: &Path, data: PathBuf) -> Planned {
+fn observe(socket: &Path, data: PathBuf) -> SharedPlan {
     let listener = UnixListener::bind(socket).unwrap();
-    let planned = Planned::default();
+    let planned = SharedPlan::default();
     let next = Arc::clone(&planned);
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {

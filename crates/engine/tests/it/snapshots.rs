@@ -17,11 +17,11 @@ full_days = 31
 schema_to = \"https://bob:hunter22@git.example/x.git\"
 ";
 
-struct Desk {
+struct Fixture {
     folder: Folder,
 }
 
-impl Desk {
+impl Fixture {
     fn new() -> Self {
         let desk = Self {
             folder: Folder::new(),
@@ -74,7 +74,7 @@ impl Desk {
 
 #[test]
 fn the_configuration_is_taken_compared_and_brought_back() {
-    let desk = Desk::new();
+    let desk = Fixture::new();
     let first = desk.bre(&["run", "configuration", "--json"]).json();
     assert_eq!(
         (&first["is_new"], &first["verified"], &first["documents"]),
@@ -169,7 +169,7 @@ fn the_configuration_is_taken_compared_and_brought_back() {
 
 #[test]
 fn a_host_that_cannot_read_takes_and_lists_and_says_what_it_needs_for_the_rest() {
-    let desk = Desk::new();
+    let desk = Fixture::new();
     fs::rename(desk.data("keys/recipient.key"), desk.folder.join("away")).unwrap();
     let taken = desk.bre(&["run", "configuration", "--json"]).json();
     assert_eq!(taken["verified"], false);

@@ -314,7 +314,7 @@ fn a_full_disk_is_said_and_the_restore_goes_on_when_there_is_room() {
     let disk = world.folder("disk");
     std::fs::create_dir(&disk).unwrap();
     let size = backup.bytes_source + (60 << 20);
-    let Some(_mounted) = Mounted::tmpfs(&disk, size) else {
+    let Some(_mounted) = MountPoint::tmpfs(&disk, size) else {
         println!("skipped: this system does not let us mount");
         return;
     };
@@ -351,9 +351,9 @@ fn a_full_disk_is_said_and_the_restore_goes_on_when_there_is_room() {
 }
 
 /// Unmounted when dropped.
-pub(super) struct Mounted(PathBuf);
+pub(super) struct MountPoint(PathBuf);
 
-impl Mounted {
+impl MountPoint {
     pub(super) fn tmpfs(at: &Path, bytes: u64) -> Option<Self> {
         Self::mount(at, &format!("size={bytes},mode=0755"))
     }
@@ -374,7 +374,7 @@ impl Mounted {
     }
 }
 
-impl Drop for Mounted {
+impl Drop for MountPoint {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg(&self.0).status();
     }

@@ -138,7 +138,7 @@ impl World {
         recover(&request, &())
     }
 
-    fn start(&self, name: &str) -> Restarted {
+    fn start(&self, name: &str) -> RestoredServer {
         let sockets = self.folder(&format!("{name}.run"));
         std::fs::create_dir_all(&sockets).unwrap();
         self.postgres.os_user().own(&sockets).unwrap();
@@ -153,7 +153,7 @@ impl World {
         )
         .unwrap();
         let connect = ConnectOptions::unix(&sockets, 5432, "postgres", "postgres");
-        Restarted {
+        RestoredServer {
             _server: server,
             connect,
         }
@@ -176,12 +176,12 @@ fn fetch_command(program: &Path) -> FetchCommand {
 }
 
 /// A restored cluster that runs.
-struct Restarted {
+struct RestoredServer {
     _server: Server,
     connect: ConnectOptions,
 }
 
-impl Restarted {
+impl RestoredServer {
     fn value(&self, sql: &str) -> String {
         value(&self.connect, sql)
     }

@@ -2,7 +2,7 @@
 //! anything is touched.
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
-use super::delta::{Mounted, contents, options};
+use super::delta::{MountPoint, contents, options};
 use super::*;
 use postgres_physical::server::{StopMode, is_mount_root};
 use recovery::Error;
@@ -45,14 +45,14 @@ fn other_file_systems_in_a_target_are_used_or_left_alone_and_never_emptied() {
     wait_durable(&streamer, &source);
     streamer.stop();
     world.postgres.stop(StopMode::Kill);
-    let Some(_data) = Mounted::tmpfs(&to, ROOMY) else {
+    let Some(_data) = MountPoint::tmpfs(&to, ROOMY) else {
         println!("skipped: this system does not let us mount");
         return;
     };
-    let _spaces = Mounted::tmpfs(&spaces, ROOMY).unwrap();
+    let _spaces = MountPoint::tmpfs(&spaces, ROOMY).unwrap();
     let wal = to.join("pg_wal");
     std::fs::create_dir(&wal).unwrap();
-    let small = Mounted::tmpfs(&wal, 1 << 20).unwrap();
+    let small = MountPoint::tmpfs(&wal, 1 << 20).unwrap();
     for mount in [&to, &wal, &spaces] {
         put(&mount.join("lost+found/#17"), "what fsck found");
     }
@@ -73,7 +73,7 @@ fn other_file_systems_in_a_target_are_used_or_left_alone_and_never_emptied() {
     restore(repository, private, &plan, &to, &options, &()).unwrap_err();
     assert_eq!(contents(&to), before, "refused before anything is touched");
     drop(small);
-    let few = Mounted::with_inodes(&wal, ROOMY, 4).unwrap();
+    let few = MountPoint::with_inodes(&wal, ROOMY, 4).unwrap();
     let error = outlook(repository, private, &plan, &to, &options).unwrap_err();
     assert!(
         matches!(&error, Error::NoInodes { folder, .. } if *folder == wal),
@@ -82,7 +82,7 @@ fn other_file_systems_in_a_target_are_used_or_left_alone_and_never_emptied() {
     let error = restore(repository, private, &plan, &to, &options, &()).unwrap_err();
     assert!(matches!(error, Error::NoInodes { .. }), "{error}");
     drop(few);
-    let wal_disk = Mounted::tmpfs(&wal, ROOMY).unwrap();
+    let wal_disk = MountPoint::tmpfs(&wal, ROOMY).unwrap();
     put(&wal.join("lost+found/#17"), "what fsck found");
 
     let seen = outlook(repository, private, &plan, &to, &options).unwrap();
@@ -103,11 +103,11 @@ fn other_file_systems_in_a_target_are_used_or_left_alone_and_never_emptied() {
     for folder in [&extra, &deep] {
         std::fs::create_dir_all(folder).unwrap();
     }
-    let _extra = Mounted::tmpfs(&extra, 1 << 20).unwrap();
-    let _deep = Mounted::tmpfs(&deep, 1 << 20).unwrap();
+    let _extra = MountPoint::tmpfs(&extra, 1 << 20).unwrap();
+    let _deep = MountPoint::tmpfs(&deep, 1 << 20).unwrap();
     let logs = to.join("log");
     std::fs::create_dir(&logs).unwrap();
-    let _logs = Mounted::tmpfs(&logs, 1 << 20).unwrap();
+    let _logs = MountPoint::tmpfs(&logs, 1 << 20).unwrap();
     put(&extra.join("precious"), "theirs");
     put(&deep.join("precious"), "theirs");
     put(&to.join("stray/junk"), "does not belong");

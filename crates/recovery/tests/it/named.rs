@@ -167,7 +167,7 @@ fn contents(connect: &ConnectOptions) -> Vec<String> {
 }
 
 /// What only a close look finds: pages' checksums, and visibility maps that say too much.
-fn look_closely(world: &World, mut back: Restarted, name: &str) {
+fn look_closely(world: &World, mut back: RestoredServer, name: &str) {
     let connect = back.connect.clone();
     let databases = value(
         &connect,

@@ -20,18 +20,18 @@ const AT_ONCE: Conditions = Conditions {
     quiet: Duration::ZERO,
 };
 
-type Order = Box<dyn FnOnce(&mut Standby) + Send>;
+type Step = Box<dyn FnOnce(&mut Standby) + Send>;
 
 /// A standby that is turned by a thread of its own, as its process does.
-struct Kept {
-    orders: Option<Sender<Order>>,
+struct RunningStandby {
+    orders: Option<Sender<Step>>,
     thread: Option<JoinHandle<()>>,
     watch: Watch,
     connect: ConnectOptions,
     folder: PathBuf,
 }
 
-impl Kept {
+impl RunningStandby {
     fn settings(world: &World, name: &str, private: &RecipientPrivate) -> Settings {
         let folder = world.folder(name);
         let sockets = folder.join("run");
@@ -54,7 +54,7 @@ impl Kept {
         let folder = settings.folder.clone();
         let mut standby = Standby::open(settings).unwrap();
         let watch = standby.watch();
-        let (orders, taken) = channel::<Order>();
+        let (orders, taken) = channel::<Step>();
         let thread = std::thread::spawn(move || {
             loop {
                 match taken.recv_timeout(Duration::from_millis(20)) {
@@ -77,7 +77,7 @@ impl Kept {
 
     fn ask<T: Send + 'static>(&self, what: impl FnOnce(&mut Standby) -> T + Send + 'static) -> T {
         let (answer, answered) = channel();
-        let order: Order = Box::new(move |standby| drop(answer.send(what(standby))));
+        let order: Step = Box::new(move |standby| drop(answer.send(what(standby))));
         self.orders.as_ref().unwrap().send(order).unwrap();
         answered.recv().unwrap()
     }
@@ -115,7 +115,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for RunningStandby {
     fn drop(&mut self) {
         drop(self.orders.take());
         let ended = self.thread.take().unwrap().join();
@@ -151,8 +151,8 @@ fn primary() -> (World, Streamer) {
 fn a_spare_follows_is_promoted_and_followed_by_another() {
     let (mut world, streamer) = primary();
     let source = world.postgres.connect_options();
-    let first = Kept::start(&world, "first");
-    let second = Kept::start(&world, "second");
+    let first = RunningStandby::start(&world, "first");
+    let second = RunningStandby::start(&world, "second");
     insert(&source, 4000);
     wait_durable(&streamer, &source);
     let status = first.follows_to(flushed(&source));
@@ -176,7 +176,7 @@ fn a_spare_follows_is_promoted_and_followed_by_another() {
     drop(first);
     insert(&source, 3000);
     wait_durable(&streamer, &source);
-    let first = Kept::start(&world, "first");
+    let first = RunningStandby::start(&world, "first");
     let resumed = first.follows_to(flushed(&source));
     assert_eq!((resumed.since, resumed.restored_anew), (since, None));
 
@@ -241,7 +241,7 @@ fn a_spare_follows_is_promoted_and_followed_by_another() {
     drop(again);
 }
 
-fn refused_while_the_primary_streams(standby: &Kept, source: &ConnectOptions) {
+fn refused_while_the_primary_streams(standby: &RunningStandby, source: &ConnectOptions) {
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -272,7 +272,7 @@ fn refused_while_the_primary_streams(standby: &Kept, source: &ConnectOptions) {
 fn a_hole_is_told_and_bridged_by_the_next_backup() {
     let (world, streamer) = primary();
     let source = world.postgres.connect_options();
-    let standby = Kept::start(&world, "spare");
+    let standby = RunningStandby::start(&world, "spare");
     wait_durable(&streamer, &source);
     standby.follows_to(flushed(&source));
     // Stopped while WAL expires.
@@ -287,7 +287,7 @@ fn a_hole_is_told_and_bridged_by_the_next_backup() {
             .first()
             .map(|object| world.store.delete(&object.name).unwrap())
     });
-    let standby = Kept::start(&world, "spare");
+    let standby = RunningStandby::start(&world, "spare");
     let status = standby.reaches("the hole is seen", |status| status.phase == Phase::Lost);
     let missing = Lsn(gone * SEGMENT).to_string();
     assert!(status.trouble.unwrap().contains(&missing));
@@ -308,7 +308,7 @@ fn a_hole_is_told_and_bridged_by_the_next_backup() {
 fn a_promotion_that_did_not_come_to_its_end_is_thrown_away() {
     let (mut world, streamer) = primary();
     let source = world.postgres.connect_options();
-    let standby = Kept::start(&world, "spare");
+    let standby = RunningStandby::start(&world, "spare");
     wait_durable(&streamer, &source);
     standby.follows_to(flushed(&source));
     let expected = value(&source, SUM);
@@ -345,7 +345,7 @@ fn a_promotion_that_did_not_come_to_its_end_is_thrown_away() {
 fn a_spare_with_a_wrong_key_or_beside_another_is_refused() {
     let (world, streamer) = primary();
     let stranger = RecipientPrivate::generate().unwrap();
-    let settings = Kept::settings(&world, "spare", &stranger);
+    let settings = RunningStandby::settings(&world, "spare", &stranger);
     let mut standby = Standby::open(settings.clone()).unwrap();
     let error = standby.turn(&()).unwrap_err();
     assert!(
@@ -379,7 +379,7 @@ fn an_unreachable_standby_is_started_again_and_warns_of_what_its_databases_lack_
         "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = 'ordered'",
     );
     wait_durable(&streamer, &source);
-    let standby = Kept::start(&world, "standby");
+    let standby = RunningStandby::start(&world, "standby");
     let told = |status: &Status| {
         let warning = status.warnings.first();
         warning.is_some_and(|it| it.contains("database ordered") && it.contains("version 0.1"))
@@ -417,7 +417,7 @@ fn a_cluster_without_the_database_postgres_has_a_standby() {
     let streamer = world.stream(app.clone());
     world.backup(&app);
     wait_durable(&streamer, &app);
-    let standby = Kept::start(&world, "standby");
+    let standby = RunningStandby::start(&world, "standby");
     let status = standby.follows_to(flushed(&app));
     assert_eq!((status.healthy, status.trouble), (true, None));
     streamer.stop();
@@ -431,7 +431,7 @@ fn a_standby_that_cannot_run_here_says_why_and_restores_nothing_again() {
     let streamer = world.stream(source.clone());
     world.backup(&source);
     wait_durable(&streamer, &source);
-    let mut settings = Kept::settings(&world, "spare", &world.private);
+    let mut settings = RunningStandby::settings(&world, "spare", &world.private);
     let missing = ("shared_preload_libraries".into(), "no_such_library".into());
     settings.server.push(missing);
     let folder = settings.folder.clone();

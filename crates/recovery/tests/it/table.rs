@@ -27,12 +27,12 @@ const LIFE: &str = "
     INSERT INTO bent SELECT n, 'x', n, 'y' FROM generate_series(1, 10) n";
 
 /// What was there at the moment, started, beside what runs.
-struct Beside<'a> {
+struct TwoServers<'a> {
     world: &'a World,
-    backup: Restarted,
+    backup: RestoredServer,
 }
 
-impl Beside<'_> {
+impl TwoServers<'_> {
     fn request(&self, tables: &str, mode: Mode) -> Request<'_> {
         Request {
             backup: self.backup.connect.clone(),
@@ -131,7 +131,7 @@ fn an_emptied_table_comes_back_under_load_and_every_other_case_is_handled_or_ref
         world
             .restore_and_replay(Target::lsn(lsn(place)), "then")
             .unwrap();
-        let beside = Beside {
+        let beside = TwoServers {
             world: &world,
             backup: world.start("then"),
         };
@@ -186,7 +186,7 @@ fn an_emptied_table_comes_back_under_load_and_every_other_case_is_handled_or_ref
     });
 }
 
-fn every_other_case(beside: &Beside<'_>, source: &ConnectOptions) {
+fn every_other_case(beside: &TwoServers<'_>, source: &ConnectOptions) {
     modes(beside, source);
     parents_and_children(beside, source);
     a_dropped_table(beside, source);
@@ -220,7 +220,7 @@ fn every_other_case(beside: &Beside<'_>, source: &ConnectOptions) {
     );
 }
 
-fn modes(beside: &Beside<'_>, source: &ConnectOptions) {
+fn modes(beside: &TwoServers<'_>, source: &ConnectOptions) {
     // Nobody refers to it with CASCADE, nothing fires.
     value(
         source,
@@ -256,7 +256,7 @@ fn modes(beside: &Beside<'_>, source: &ConnectOptions) {
     assert_eq!(value(source, all), beside.backup.value(all));
 }
 
-fn parents_and_children(beside: &Beside<'_>, source: &ConnectOptions) {
+fn parents_and_children(beside: &TwoServers<'_>, source: &ConnectOptions) {
     value(source, "DELETE FROM clients WHERE id = 7");
     beside.refuses(
         "orders",
@@ -285,7 +285,7 @@ fn parents_and_children(beside: &Beside<'_>, source: &ConnectOptions) {
     assert_eq!(value(source, same), beside.backup.value(same));
 }
 
-fn a_dropped_table(beside: &Beside<'_>, source: &ConnectOptions) {
+fn a_dropped_table(beside: &TwoServers<'_>, source: &ConnectOptions) {
     value(
         source,
         "INSERT INTO lonely VALUES (77, 'newer'); UPDATE lonely SET mail = 'm3' WHERE mail = 'newer' AND false",
@@ -322,7 +322,7 @@ fn a_dropped_table(beside: &Beside<'_>, source: &ConnectOptions) {
     assert_eq!(value(source, indexes), beside.backup.value(indexes));
 }
 
-fn changed_shapes(beside: &Beside<'_>, source: &ConnectOptions) {
+fn changed_shapes(beside: &TwoServers<'_>, source: &ConnectOptions) {
     value(
         source,
         "ALTER TABLE bent DROP COLUMN gone; ALTER TABLE bent ALTER COLUMN kept TYPE bigint; ALTER TABLE bent ADD COLUMN later text; \

@@ -26,7 +26,7 @@ fn position(connect: &ConnectOptions) -> u64 {
     lsn(&value(connect, "SELECT pg_current_wal_insert_lsn()"))
 }
 
-pub(super) fn pg_amcheck(world: &World, cluster: &Restarted) {
+pub(super) fn pg_amcheck(world: &World, cluster: &RestoredServer) {
     value(&cluster.connect, "CREATE EXTENSION IF NOT EXISTS amcheck");
     let sockets = match &cluster.connect.addresses[0].host {
         postgres_physical::wire::Host::Unix(folder) => folder.to_str().unwrap().to_owned(),
@@ -297,7 +297,7 @@ fn exported_copies_verify(world: &World, id: &str) {
 }
 
 /// The first restored cluster lives on and streams into the same repository; both lives stay reachable.
-fn second_life(world: &World, cluster: &Restarted, streamer: Streamer, first_time: i64) {
+fn second_life(world: &World, cluster: &RestoredServer, streamer: Streamer, first_time: i64) {
     insert(&cluster.connect, 3000);
     wait_durable(&streamer, &cluster.connect);
     streamer.stop();

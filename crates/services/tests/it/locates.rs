@@ -31,16 +31,16 @@ pub async fn post(url: String, key: &str, idempotency: Option<&str>, body: &Valu
     Answer::of(request.json(body)).await
 }
 
-struct Desk {
+struct Fixture {
     instance: Instance,
     key: String,
 }
 
-impl Desk {
-    async fn with(options: Options) -> Desk {
+impl Fixture {
+    async fn with(options: Options) -> Fixture {
         let instance = Instance::with(options).await;
         let key = instance.key_for("standard").await;
-        Desk { instance, key }
+        Fixture { instance, key }
     }
 
     async fn ask(&self, body: &Value) -> Answer {
@@ -122,7 +122,7 @@ fn code(answer: &Answer) -> (u16, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locates_life() {
-    let desk = Desk::with(options()).await;
+    let desk = Fixture::with(options()).await;
     let mut order = wanted("BRK.A", 1000);
     order["limit_rate"] = json!(0.5);
     order["type"] = json!("reusable");
@@ -189,7 +189,7 @@ async fn a_locates_life() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_is_refused_and_nothing_is_granted_twice() {
-    let desk = Desk::with(options()).await;
+    let desk = Fixture::with(options()).await;
     let with = |name: &str, value: Value| {
         let mut order = wanted("GME", 100);
         order[name] = value;
@@ -315,7 +315,7 @@ async fn bad_input_is_refused_and_nothing_is_granted_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_request_gets_its_first_answer() {
-    let desk = Desk::with(options()).await;
+    let desk = Fixture::with(options()).await;
     let url = desk.instance.url("/api/v1/locates");
     let ask = async |name: &str, shares: u64| {
         post(url.clone(), &desk.key, Some(name), &wanted("GME", shares)).await
@@ -373,7 +373,7 @@ async fn a_repeated_request_gets_its_first_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_file_is_what_counts() {
-    let desk = Desk::with(options()).await;
+    let desk = Fixture::with(options()).await;
     desk.import(
         &[("GME", "1000"), ("AMC", ">10000000"), ("TSLA", "")],
         50.minutes(),
@@ -422,7 +422,7 @@ async fn a_new_file_is_what_counts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_stale_or_unknown_is_not_granted() {
     // The sample book is from 2025, and nobody said that it may be old.
-    let desk = Desk::with(Options::default()).await;
+    let desk = Fixture::with(Options::default()).await;
     assert_eq!(
         desk.take("GME", 100).await,
         ("rejected".into(), 0, "availability_stale".into())
@@ -453,7 +453,7 @@ async fn what_is_stale_or_unknown_is_not_granted() {
 async fn time_ends_offers_and_a_late_accept_gets_nothing() {
     let mut options = options();
     options.settings.quote_valid = std::time::Duration::from_secs(3);
-    let desk = Desk::with(options).await;
+    let desk = Fixture::with(options).await;
     let id = desk.offer("GME", 100).await;
     let path = format!("/api/v1/locates/{id}");
     let life = until(
@@ -479,7 +479,7 @@ async fn time_ends_offers_and_a_late_accept_gets_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_recovery_that_may_have_lost_grants_an_operator_reopens_the_day() {
-    let mut desk = Desk::with(options()).await;
+    let mut desk = Fixture::with(options()).await;
     assert_eq!(desk.take("GME", 100).await.0, "filled");
     let fact = services::RecoveryFact {
         restore_id: "20261123T120000Z-00000001".to_owned(),
@@ -539,7 +539,7 @@ async fn after_a_recovery_that_may_have_lost_grants_an_operator_reopens_the_day(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_row_of_a_locate_or_its_ledger_is_found() {
-    let desk = Arc::new(Desk::with(options()).await);
+    let desk = Arc::new(Fixture::with(options()).await);
     desk.take("GME", 100).await;
     desk.take("GME", 200).await;
     let instance = &desk.instance;

@@ -257,7 +257,7 @@ fn spawn(instance: &Instance, folder: &str, log: u16) -> Child {
 
 /// What clients were told: by locate, the shares granted less those given back. An unanswered request may have done either.
 #[derive(Default)]
-struct Told {
+struct ClientView {
     held: Mutex<BTreeMap<String, i64>>,
     doubtful: Mutex<std::collections::BTreeSet<String>>,
     steps: std::sync::atomic::AtomicU64,
@@ -267,7 +267,7 @@ struct Told {
 async fn trade(
     engines: Arc<[Process; 2]>,
     key: String,
-    told: Arc<Told>,
+    told: Arc<ClientView>,
     stop: Arc<AtomicBool>,
     seed: u64,
 ) {
@@ -375,7 +375,10 @@ async fn killed_at_any_moment_availability_locates_and_log_agree() {
     let path = folder.path().to_str().unwrap().to_owned();
     // Log 0 stays with the test's own engine, which only looks on.
     let engines = Arc::new([1, 2].map(|log| Process::start(&instance, &path, log)));
-    let (told, stop) = (Arc::new(Told::default()), Arc::new(AtomicBool::new(false)));
+    let (told, stop) = (
+        Arc::new(ClientView::default()),
+        Arc::new(AtomicBool::new(false)),
+    );
     let traders: Vec<_> = (0..8)
         .map(|number| {
             tokio::spawn(trade(
@@ -432,7 +435,7 @@ async fn killed_at_any_moment_availability_locates_and_log_agree() {
     agrees_with_what_was_told(&instance, &told, &keys).await;
 }
 
-async fn agrees_with_what_was_told(instance: &Instance, told: &Told, keys: &[&SigningKey]) {
+async fn agrees_with_what_was_told(instance: &Instance, told: &ClientView, keys: &[&SigningKey]) {
     let held = account(instance, keys).await;
     let mut logged = 0;
     for log in 0..3 {

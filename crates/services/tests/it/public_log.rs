@@ -16,12 +16,12 @@ use crate::harness::{Answer, GME, Instance, Options, Outside, http_client, until
 
 /// What a repository keeps.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct LogFolder {
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
     outside: Mutex<Option<Arc<Outside>>>,
 }
 
-impl Kept {
+impl LogFolder {
     fn put(&self, name: String, bytes: &[u8]) -> Result<(), String> {
         let mut objects = self.objects.lock().unwrap();
         let kept = objects.entry(name.clone()).or_insert(bytes.to_vec());
@@ -38,7 +38,7 @@ impl Kept {
     }
 }
 
-impl PublicLogStore for Kept {
+impl PublicLogStore for LogFolder {
     fn tile(&self, began: u32, id: TileId) -> Result<Option<Vec<u8>>, String> {
         let name = format!("tlog/{began}/{}", id.path());
         Ok(self.objects.lock().unwrap().get(&name).cloned())
@@ -74,7 +74,7 @@ impl PublicLogStore for Kept {
 /// What an instance publishes its log with.
 #[derive(Clone)]
 pub struct Public {
-    pub kept: Arc<Kept>,
+    pub kept: Arc<LogFolder>,
     pub folder: std::path::PathBuf,
     pub witnesses: Vec<WitnessConfig>,
 }

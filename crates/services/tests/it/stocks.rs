@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, Instance, http_client, until};
 use crate::operators::Operator;
 
-struct Desk {
+struct Fixture {
     instance: Instance,
     key: String,
 }
 
-impl Desk {
+impl Fixture {
     /// The minimum that a rate is made from, and the time it began.
     async fn minimum(&self, query: &str) -> (String, String) {
         let path = format!("/api/v1/rates/GME{query}");
@@ -57,7 +57,7 @@ async fn a_minimum_rate_is_set_on_the_record_and_one_view_shows_it_everywhere() 
     let instance = Instance::start().await;
     let key = instance.key_for("standard").await;
     let operator = Operator::of(&instance).await.token;
-    let desk = Desk { instance, key };
+    let desk = Fixture { instance, key };
     let instance = &desk.instance;
     let (source, usual) = desk.minimum("").await;
     assert_eq!(source, "stocks");

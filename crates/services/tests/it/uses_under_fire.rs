@@ -24,7 +24,7 @@ struct Grant {
 
 /// What was answered: each order's outcome.
 #[derive(Debug, Default)]
-struct Told {
+struct ClientView {
     /// By locate and order: what it sold (above 0), or bought back.
     done: Mutex<BTreeMap<(String, String), i64>>,
     refused: AtomicU64,
@@ -80,7 +80,7 @@ async fn orders_at_two_gateways_with_kills_never_use_more_than_was_granted() {
     let path = folder.path().to_str().unwrap().to_owned();
     // Log 0 stays with the test's own engine, which only looks on.
     let engines = Arc::new([1, 2].map(|log| Process::start(&instance, &path, log)));
-    let told = Arc::new(Told::default());
+    let told = Arc::new(ClientView::default());
     let tasks: Vec<_> = (0..clients)
         .map(|number| {
             let (engines, told, grants, key) = (
@@ -182,7 +182,7 @@ async fn sound(instance: &Instance) {
 }
 
 /// Every order that was told to be done is on record once, with that many shares, and no other is.
-async fn agrees(instance: &Instance, told: &Told, grants: &[Grant]) {
+async fn agrees(instance: &Instance, told: &ClientView, grants: &[Grant]) {
     let rows = "SELECT locate_id, order_id, CASE order_side WHEN 'sell_short' THEN order_shares ELSE -order_shares END \
                 FROM locates WHERE order_id IS NOT NULL";
     let mut recorded = BTreeMap::new();

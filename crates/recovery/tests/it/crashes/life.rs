@@ -22,7 +22,7 @@ use repository::{
 
 use super::dice::{Dice, noise};
 use super::disk::{Disk, Trouble};
-use super::model::{Checked, Files, Model, Taken, wal};
+use super::model::{CheckCounts, Files, Model, ModelBackup, wal};
 
 pub(super) const SEGMENT: u64 = 1 << 16;
 const SYSTEM: u64 = 7_301_234_567_890_123_456;
@@ -57,7 +57,7 @@ pub(super) const RULES: Rules = Rules {
 };
 
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct LifeReport {
     pub(super) crashes: u64,
     pub(super) writes: u64,
     pub(super) backups_called_complete: u64,
@@ -79,7 +79,7 @@ pub(super) struct Seen {
     pub(super) snapshots_copied: u64,
 }
 
-impl Seen {
+impl LifeReport {
     pub(super) fn add(&mut self, other: Self) {
         self.crashes += other.crashes;
         self.writes += other.writes;
@@ -122,13 +122,13 @@ struct World {
     written: u64,
     model: Model,
     snapshots: snapshots::Snapshots,
-    seen: Seen,
+    seen: LifeReport,
     restores: u64,
     log: bool,
 }
 
 /// All of one seed. `Err` says what was broken.
-pub(super) fn run(seed: u64) -> std::result::Result<Seen, String> {
+pub(super) fn run(seed: u64) -> std::result::Result<LifeReport, String> {
     let mut world = World::new(seed);
     let lives = 4 + world.dice.below(4);
     for number in 1..=lives as u64 {
@@ -201,7 +201,7 @@ impl World {
                 ..Model::default()
             },
             snapshots: snapshots::Snapshots::default(),
-            seen: Seen::default(),
+            seen: LifeReport::default(),
             restores: 0,
             log: std::env::var_os("LOG").is_some(),
         }
@@ -414,7 +414,7 @@ impl World {
         }
         self.pass(HOUR_MICROS / 4);
         let stop = start + 1 + self.dice.below(2 * SEGMENT as usize) as u64;
-        let taken = Taken {
+        let taken = ModelBackup {
             start,
             stop,
             at: self.model.now,
@@ -565,7 +565,7 @@ impl World {
             }
             self.tell(|| format!("{:#?}", repository::wal::wal_inventory(&repository)));
         }
-        let Checked { backups, wal_bytes } = checked
+        let CheckCounts { backups, wal_bytes } = checked
             .map_err(|error| format!("{error} (the machine stopped at: {})", disk.last_words()))?;
         let other = Repository::open(Arc::new(self.other.clone())).map_err(|e| e.to_string())?;
         let copies = self.model.check_copies(&other, &self.keys);

@@ -49,7 +49,7 @@ fn stopped_at_any_write() {
     let first = setting("SEED").unwrap_or(1);
     let many = setting("SEEDS").unwrap_or(SEEDS);
     let next = AtomicU64::new(first);
-    let seen = Mutex::new(life::Seen::default());
+    let seen = Mutex::new(life::LifeReport::default());
     let failed = Mutex::new(Vec::new());
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {

@@ -21,7 +21,7 @@ pub(super) type Files = BTreeMap<String, Vec<u8>>;
 
 /// A backup that was begun; it exists for certain once its `finish` returned.
 #[derive(Debug, Clone)]
-pub(super) struct Taken {
+pub(super) struct ModelBackup {
     pub(super) start: u64,
     pub(super) stop: u64,
     pub(super) at: i64,
@@ -32,7 +32,7 @@ pub(super) struct Taken {
 
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    pub(super) taken: BTreeMap<String, Taken>,
+    pub(super) taken: BTreeMap<String, ModelBackup>,
     /// All WAL before it was acknowledged.
     pub(super) acknowledged: u64,
     /// Where the server was at each time: what somebody may want back.
@@ -45,7 +45,7 @@ pub(super) struct Model {
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Checked {
+pub(super) struct CheckCounts {
     pub(super) backups: u64,
     pub(super) wal_bytes: u64,
 }
@@ -61,13 +61,13 @@ impl Model {
         &self,
         repository: &Repository,
         private: &RecipientPrivate,
-    ) -> Result<Checked, String> {
+    ) -> Result<CheckCounts, String> {
         let text = |error: repository::Error| error.to_string();
         let catalogue = catalogue(repository).map_err(text)?;
         if let Some(damaged) = catalogue.damaged.first() {
             return Err(format!("the catalogue: {damaged}"));
         }
-        let mut checked = Checked::default();
+        let mut checked = CheckCounts::default();
         let is_live = |backup: &&BackupSummary| backup.state != BackupState::Expiring;
         let live: BTreeMap<&str, &BackupSummary> = catalogue
             .backups
@@ -144,7 +144,7 @@ impl Model {
         private: &RecipientPrivate,
         wal_reader: &WalReader,
         summary: &BackupSummary,
-        taken: &Taken,
+        taken: &ModelBackup,
     ) -> Result<(), String> {
         let text = |error: repository::Error| error.to_string();
         let reader = BackupReader::open(repository, private, &summary.id).map_err(text)?;
@@ -200,7 +200,7 @@ impl Model {
 
     fn oldest_promise(&self, live: &BTreeMap<&str, &BackupSummary>) -> Result<Option<u64>, String> {
         let from = self.confirmed_at - RULES.wal_micros;
-        let complete = |taken: &&Taken| taken.is_called_complete;
+        let complete = |taken: &&ModelBackup| taken.is_called_complete;
         let reachable = |lsn: u64| self.taken.values().filter(complete).any(|t| t.stop <= lsn);
         let mut promised = self
             .moments

@@ -14,7 +14,7 @@ use super::super::dice::noise;
 use super::super::model::Files;
 use super::{RULES, World};
 
-type Place = (String, String);
+type SnapshotKey = (String, String);
 
 /// One that was begun; it exists for certain once its `finish` returned.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ struct Begun {
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     now: BTreeMap<String, Files>,
-    begun: BTreeMap<Place, Begun>,
+    begun: BTreeMap<SnapshotKey, Begun>,
 }
 
 impl World {
@@ -149,7 +149,7 @@ impl Snapshots {
         &self,
         repository: &Repository,
         keys: &[RecipientPrivate],
-    ) -> std::result::Result<BTreeSet<Place>, String> {
+    ) -> std::result::Result<BTreeSet<SnapshotKey>, String> {
         let text = |error: Error| error.to_string();
         let all = snapshots(repository).map_err(text)?;
         if let Some(damaged) = all.damaged.first() {
@@ -182,7 +182,7 @@ impl Snapshots {
     fn check_component(
         &self,
         component: &str,
-        live: &BTreeSet<Place>,
+        live: &BTreeSet<SnapshotKey>,
         now: i64,
     ) -> std::result::Result<(), String> {
         let of_it = || self.begun.iter().filter(|((it, _), _)| it == component);
@@ -204,7 +204,7 @@ impl Snapshots {
         let Some((place, newest)) = verified.max_by_key(|(_, it)| it.at) else {
             return Ok(());
         };
-        let newer = |(place, it): (&Place, &Begun)| {
+        let newer = |(place, it): (&SnapshotKey, &Begun)| {
             it.may_be_verified && it.at > newest.at && live.contains(place)
         };
         if !live.contains(place) && !of_it().any(newer) {
@@ -214,7 +214,11 @@ impl Snapshots {
     }
 }
 
-fn documents(repository: &Repository, key: &RecipientPrivate, place: &Place) -> Result<Files> {
+fn documents(
+    repository: &Repository,
+    key: &RecipientPrivate,
+    place: &SnapshotKey,
+) -> Result<Files> {
     let reader = SnapshotReader::open(repository, key, &place.0, &place.1)?;
     let mut found = Files::new();
     for document in reader.documents() {
