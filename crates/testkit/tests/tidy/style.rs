@@ -29,6 +29,50 @@ const BANNED: [(&str, &str); 16] = [
     ("lies", "is"),
 ];
 
+/// Pictures and lone participles that types were called. A participle is a field or a variant.
+const GONE_TYPES: [&str; 32] = [
+    "Asked",
+    "Beside",
+    "Came",
+    "Companion",
+    "Desk",
+    "Doing",
+    "Door",
+    "Ended",
+    "Far",
+    "Further",
+    "Guarded",
+    "Keeper",
+    "Located",
+    "Made",
+    "Maker",
+    "Manner",
+    "Opened",
+    "Orders",
+    "Other",
+    "Own",
+    "Placed",
+    "Proved",
+    "Ran",
+    "Recorded",
+    "Sent",
+    "Shown",
+    "Spare",
+    "Standing",
+    "Supposed",
+    "Then",
+    "Told",
+    "Worded",
+];
+
+/// Words that no identifier has, and what to write.
+const GONE_WORDS: [(&str, &str); 4] = [
+    ("patience", "timeout"),
+    ("doomed", "marked"),
+    ("buried", "marked"),
+    ("at_the_door", "public"),
+];
+
 const ALLOWANCE: &str = "crates/testkit/tests/tidy/allowance.toml";
 /// So many fewer than allowed, in all, and the numbers have to be written again: otherwise what was mended could come
 /// back.
@@ -98,8 +142,29 @@ fn style_gets_no_worse() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+#[test]
+fn names_that_are_gone_stay_away() {
+    let mut faults = Vec::new();
+    for path in text_files() {
+        let shown = shown(&path);
+        if shown.ends_with(".rs") {
+            faults.extend(gone_names(&shown, &fs::read_to_string(&path).unwrap()));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 /// Called by `every_rule_can_fail`.
 pub(super) fn rules_can_fail() {
+    for (text, count) in [
+        ("struct Told;\npub(crate) enum Told<T> {}", 2),
+        ("type Told = u8; trait Told {}", 2),
+        ("enum A { Told }\nstruct Tolder; // struct Told", 0),
+        ("const WAL_PATIENCE: u8 = 1; fn a(patience_left: u8) {}", 2),
+        ("f(\"patience {patience}\") // patience", 0),
+    ] {
+        assert_eq!(gone_names("a.rs", text).len(), count, "{text}");
+    }
     let wide = "x".repeat(COLUMNS_MAX + 1);
     for (path, text, count) in [
         ("a.md", "é".repeat(COLUMNS_MAX), 0),
@@ -228,6 +293,47 @@ fn banned_words(path: &str, text: &str) -> Vec<String> {
     places
 }
 
+fn gone_names(path: &str, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (number, line) in code_of_source(text).lines().enumerate() {
+        let mut before = "";
+        for word in line.split(|c: char| !c.is_alphanumeric() && c != '_') {
+            let is_type = ["struct", "enum", "trait", "type"].contains(&before);
+            if is_type && GONE_TYPES.contains(&word) {
+                let instead = "a noun of the domain";
+                faults.push(format!("{path}:{}: `{word}`: write {instead}", number + 1));
+            }
+            let small = word.to_lowercase();
+            for (gone, instead) in GONE_WORDS {
+                if small.contains(gone) {
+                    faults.push(format!("{path}:{}: `{word}`: write {instead}", number + 1));
+                }
+            }
+            before = word;
+        }
+    }
+    faults
+}
+
+/// A source file without its comments and texts, on the same lines.
+fn code_of_source(text: &str) -> String {
+    let mut code = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let skipped = rest.find(['"', '/', 'r', '\'']).unwrap_or(rest.len());
+        let (plain, next) = rest.split_at(skipped);
+        code.push_str(plain);
+        let (taken, is_prose) = prose_end(next);
+        let (piece, after) = next.split_at(taken);
+        match is_prose {
+            true => push_line_breaks(&mut code, piece),
+            false => code.push_str(piece),
+        }
+        rest = after;
+    }
+    code
+}
+
 /// A page without its code, line by line.
 fn prose_of_page(text: &str) -> String {
     let mut prose = String::new();
@@ -269,7 +375,7 @@ fn prose_of_source(text: &str) -> String {
     prose
 }
 
-/// Code counts as one blank, and as the lines that it takes.
+/// What is left out counts as one blank, and as the lines that it takes.
 fn push_line_breaks(prose: &mut String, code: &str) {
     prose.push(' ');
     prose.extend(code.matches('\n'));
