@@ -89,6 +89,7 @@ fn one_commit_for_every_change_and_none_without_one() {
     desk.postgres
         .sql("ALTER TABLE orders ADD COLUMN client text; CREATE TABLE clients (id integer)");
     let second = desk.backup("schema");
+    assert_eq!(second.not_read, []);
     assert_eq!(
         second.changes,
         [
