@@ -25,6 +25,8 @@ use crate::{
 
 /// Between two looks at what others (a person, another host) did.
 const LOOK_PAUSE: Duration = Duration::from_secs(60);
+/// And while the archive does not take records: the alarm is to end soon after the trouble.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 /// Before a run is tried again whose record could not be begun.
 const DISK_PAUSE: Duration = Duration::from_secs(30);
 const JOIN_LOOK: Duration = Duration::from_millis(10);
@@ -330,6 +332,9 @@ impl Driver {
             }
             self.looked |= self.standing.may_start();
             self.archive_trouble = exchanged.err().map(|error| error.to_string());
+            if self.archive_trouble.is_some() {
+                self.look_at = self.look_at.min(Instant::now() + TROUBLE_PAUSE);
+            }
             for record in self.records.take_learnt() {
                 self.planner.learn(&record, now);
             }

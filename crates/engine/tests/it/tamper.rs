@@ -178,7 +178,7 @@ const HEADS: &[RepositoryCase] = &[
             std::fs::copy(&files(&root.join("heads"))[0], last(root, "heads")).unwrap();
         },
         road: &[],
-        finds: "it holds the head of epoch 1 at size",
+        finds: "it holds the head of log 1, epoch 1 at size",
     },
     RepositoryCase {
         name: "a head that another key signed",

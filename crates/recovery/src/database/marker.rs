@@ -22,6 +22,14 @@ pub(crate) struct Marker {
     file: File,
 }
 
+/// Not by closing the file: a child that another thread has just forked has it open too, until it becomes its program, and would
+/// keep the lock from whoever goes on with the folder.
+impl Drop for Marker {
+    fn drop(&mut self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
 pub(crate) fn is_half_restored(folder: &Path) -> bool {
     folder.join(MARKER).symlink_metadata().is_ok()
 }
