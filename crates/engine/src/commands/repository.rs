@@ -92,7 +92,7 @@ fn hold(instance: &Instance, json: bool, command: HoldCommand) -> Result<(), Err
 }
 
 /// A backup or an expiry that runs is waited for: a hold is not to be refused because of it.
-fn alone(instance: &Instance, args: &RepositoryArgs) -> Result<Option<std::fs::File>, Error> {
+fn alone(instance: &Instance, args: &RepositoryArgs) -> Result<Option<recovery::FileLock>, Error> {
     if args.repository.is_some() || args.cluster.is_some() {
         return Ok(None);
     }

@@ -2,13 +2,12 @@
 
 use std::{fs::File, path::Path};
 
-use rustix::fs::{FlockOperation, flock};
+use recovery::FileLock;
 
 use super::instance::make_folder;
 use crate::error::Error;
 
-/// Goes with the process that holds it, however that ends.
-pub(crate) fn lock(path: &Path) -> Result<File, Error> {
+pub(crate) fn lock(path: &Path) -> Result<FileLock, Error> {
     if let Some(folder) = path.parent() {
         make_folder(folder, 0o700)?;
     }
@@ -17,13 +16,13 @@ pub(crate) fn lock(path: &Path) -> Result<File, Error> {
         .append(true)
         .open(path)
         .map_err(Error::file("cannot open", path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Refused {
+    match FileLock::try_take(file) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(Error::Refused {
             what: "nothing was started",
             reason: "another backup or expiry of this instance runs. Wait for it: bre plan show"
                 .to_owned(),
         }),
-        Err(error) => Err(Error::file("cannot lock", path)(error.into())),
+        Err(error) => Err(Error::file("cannot lock", path)(error)),
     }
 }

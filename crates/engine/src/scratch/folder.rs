@@ -15,9 +15,11 @@ use postgres_physical::{
     },
     wire::ConnectOptions,
 };
-use recovery::database::{Plan, RecoveryReport, RestoreOptions, RestoreReport, restore};
+use recovery::{
+    FileLock,
+    database::{Plan, RecoveryReport, RestoreOptions, RestoreReport, restore},
+};
 use repository::Repository;
-use rustix::fs::{FlockOperation, flock};
 
 use super::Claim;
 use crate::{
@@ -42,7 +44,7 @@ pub(crate) struct ScratchFolder {
     root: PathBuf,
     /// Short enough for a socket, closed to everybody but the server's account.
     sockets: tempfile::TempDir,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl ScratchFolder {
@@ -86,7 +88,7 @@ impl ScratchFolder {
         work: &Path,
         user: &OsUser,
         repository: &Repository,
-        lock: File,
+        lock: FileLock,
     ) -> Result<Self, Error> {
         let root = work.join("scratch");
         clear_left(&root, repository)?;
@@ -210,11 +212,11 @@ impl Drop for ScratchFolder {
 }
 
 /// Only one proof at a time in a folder.
-fn take(work: &Path) -> Result<File, Error> {
-    let lock = File::open(work).map_err(Error::file("cannot open", work))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(_) => Err(Error::Refused {
+fn take(work: &Path) -> Result<FileLock, Error> {
+    let folder = File::open(work).map_err(Error::file("cannot open", work))?;
+    match FileLock::try_take(folder) {
+        Ok(Some(lock)) => Ok(lock),
+        _ => Err(Error::Refused {
             what: "nothing was restored",
             reason: format!(
                 "another restore runs in {}. Wait for it, or name another folder with --work DIR",

@@ -7,10 +7,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use postgres_physical::server::OsUser;
-use rustix::fs::{FlockOperation, flock};
 
 use super::writing::{open_plain, sync_folder};
-use crate::{Error, Result};
+use crate::{Error, FileLock, Result};
 
 pub(super) const MARKER: &str = "bre_half_restored";
 const SYSTEM: &str = "system identifier: ";
@@ -19,15 +18,7 @@ const SYSTEM: &str = "system identifier: ";
 #[derive(Debug)]
 pub(crate) struct Marker {
     folder: PathBuf,
-    file: File,
-}
-
-/// Not by closing the file: a child that another thread has just forked has it open too, until it becomes its program, and would
-/// keep the lock from whoever goes on with the folder.
-impl Drop for Marker {
-    fn drop(&mut self) {
-        let _ = flock(&self.file, FlockOperation::Unlock);
-    }
+    lock: FileLock,
 }
 
 pub(crate) fn is_half_restored(folder: &Path) -> bool {
@@ -54,7 +45,7 @@ impl Marker {
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .map_err(Error::io("write", &path))?;
-        let mut marker = Self::locked(folder, file)?;
+        let marker = Self::locked(folder, file)?;
         user.own(&path)?;
         let text = format!(
             "This folder is half restored: PostgreSQL must not be started on it.\n\
@@ -62,11 +53,10 @@ impl Marker {
              {SYSTEM}{system_identifier}\n"
         );
         if marked_system(folder) != Some(system_identifier) {
-            marker
-                .file
-                .set_len(0)
-                .and_then(|()| marker.file.write_all(text.as_bytes()))
-                .and_then(|()| marker.file.sync_all())
+            let mut file = marker.lock.file();
+            file.set_len(0)
+                .and_then(|()| file.write_all(text.as_bytes()))
+                .and_then(|()| file.sync_all())
                 .map_err(Error::io("write", &path))?;
             sync_folder(folder)?;
         }
@@ -84,13 +74,13 @@ impl Marker {
     }
 
     fn locked(folder: &Path, file: File) -> Result<Self> {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self {
+        match FileLock::try_take(file) {
+            Ok(Some(lock)) => Ok(Self {
                 folder: folder.to_owned(),
-                file,
+                lock,
             }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Busy(folder.to_owned())),
-            Err(error) => Err(Error::io("lock", folder.join(MARKER))(error.into())),
+            Ok(None) => Err(Error::Busy(folder.to_owned())),
+            Err(error) => Err(Error::io("lock", folder.join(MARKER))(error)),
         }
     }
 

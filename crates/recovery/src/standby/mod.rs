@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use postgres_physical::server::{Absence, Binaries, OsUser, Server};
 use repository::{Progress, Repository, keys::RecipientPrivate};
-use rustix::fs::{FlockOperation, flock};
 
 use feed::FeedProgress;
 use promote::Promotion;
@@ -34,8 +33,8 @@ use server::{StandbyServer, Turn};
 use state::{Step, StoredState};
 use status::Behind;
 
-use crate::Backoff;
 use crate::database::{Plan, Target, plan};
+use crate::{Backoff, FileLock};
 
 /// How often it is looked whether a backup has come that leads on.
 const LOOK_FOR_BACKUP: Duration = Duration::from_secs(2);
@@ -92,7 +91,7 @@ enum Needs {
 pub struct Standby {
     settings: Settings,
     /// Held for as long as this lives.
-    _lock: File,
+    _lock: FileLock,
     life: Life,
     lost: Option<Lost>,
     died: Option<Instant>,
@@ -405,19 +404,17 @@ fn leads_on(plan: &Plan, needs: Needs) -> bool {
     }
 }
 
-fn lock(settings: &Settings) -> StandbyResult<File> {
+fn lock(settings: &Settings) -> StandbyResult<FileLock> {
     let folder = &settings.folder;
-    let file = File::open(folder).map_err(StandbyError::io("open", folder))?;
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
+        let file = File::open(folder).map_err(StandbyError::io("open", folder))?;
+        match FileLock::try_take(file) {
+            Ok(Some(lock)) => return Ok(lock),
             // Somebody may only look whether it is taken.
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StandbyError::Busy(folder.clone())),
-            Err(error) => return Err(StandbyError::io("lock", folder)(error.into())),
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Ok(None) => return Err(StandbyError::Busy(folder.clone())),
+            Err(error) => return Err(StandbyError::io("lock", folder)(error)),
         }
     }
 }
