@@ -17,7 +17,7 @@ use repository::{keys::ChunkIdKey, snapshot::SnapshotDocument};
 use crate::{
     config::Config,
     error::Error,
-    host::{instance::Instance, progress::Steps},
+    host::{instance::Instance, person::machine, progress::Steps},
     jobs, keys,
     repository_handle::RepositoryHandle,
     settings_file,
@@ -78,11 +78,7 @@ impl Configuration {
         let mut facts = BTreeMap::new();
         facts.insert("engine".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         facts.insert("folder".to_owned(), self.root.display().to_string());
-        let host = rustix::system::uname();
-        facts.insert(
-            "host".to_owned(),
-            host.nodename().to_string_lossy().into_owned(),
-        );
+        facts.insert("host".to_owned(), machine());
         let mut sink = SealedDocuments {
             repository: opened.repository.clone(),
             public: keys::writing_key(&opened.keys)?,

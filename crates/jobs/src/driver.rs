@@ -420,9 +420,8 @@ impl Driver {
             .filter_map(|record| self.planner.registry().find(&record.job).ok())
             .collect();
         let excluded = |spec: &JobSpec| {
-            others.iter().any(|other| {
-                other.name == spec.name || other.locks.iter().any(|lock| spec.locks.contains(lock))
-            })
+            let mut others = others.iter();
+            others.any(|other| other.name == spec.name || other.excludes(spec))
         };
         (0..specs.len())
             .filter(|place| excluded(&specs[*place]))

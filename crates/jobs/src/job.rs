@@ -43,6 +43,14 @@ pub struct JobSpec {
     pub first_run: FirstRun,
 }
 
+impl JobSpec {
+    /// Whether the two may not run at once.
+    #[must_use]
+    pub fn excludes(&self, other: &Self) -> bool {
+        self.locks.iter().any(|lock| other.locks.contains(lock))
+    }
+}
+
 /// Where its results are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Storage {

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     error::{Error, Result},
-    job::{Availability, JobSpec, RunContext},
+    job::{Availability, RunContext},
     record::{End, Origin, RunRecord},
     records::{Archive, Records},
     registry::Registry,
@@ -51,9 +51,7 @@ impl OneRun<'_> {
         }
         for running in Records::running(self.root)? {
             let other = registry.find(&running.job);
-            let excludes =
-                |other: &JobSpec| other.locks.iter().any(|lock| spec.locks.contains(lock));
-            match other.is_ok_and(excludes) {
+            match other.is_ok_and(|other| other.excludes(spec)) {
                 true if running.job == spec.name => {
                     return Err(refused(format!("it runs already, as {}", running.run_id)));
                 }

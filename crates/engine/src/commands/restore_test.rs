@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use assurance::verification::Check;
 use postgres_physical::server::{Binaries, OsUser};
-use repository::backup::{BackupState, RestoreTest, catalogue, restore_tests};
+use repository::backup::{RestoreTest, restore_tests};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ use crate::{
     host::{instance::Instance, progress::Steps, record::Event},
     keys::trusted,
     repository_handle::RepositoryHandle,
-    restore_test::{self, RestoreTester},
+    restore_test::{self, RestoreTester, newest_complete},
     terminal::{self, KeyValue, Table, duration, moment, moment_and_age, time},
 };
 
@@ -52,7 +52,7 @@ pub(super) fn run(
     let config = Config::load(None, instance.root())?;
     let id = match id {
         Some(id) => id.to_owned(),
-        None => newest(&opened)?,
+        None => newest_complete(&opened.repository, &opened.location)?.id,
     };
     let tester = RestoreTester {
         repository: opened.repository.clone(),
@@ -104,19 +104,6 @@ fn record_text(record: &restore_test::RestoreTestReport) -> String {
             format!("{}.{:03} s", record.millis / 1000, record.millis % 1000),
         );
     format!("{}\n{}", facts.text(), super::verify::table(&record.checks))
-}
-
-fn newest(opened: &RepositoryHandle) -> Result<String, Error> {
-    let backups = catalogue(&opened.repository)?.backups;
-    let newest = backups
-        .into_iter()
-        .rfind(|backup| backup.state == BackupState::Complete);
-    newest
-        .map(|backup| backup.id)
-        .ok_or_else(|| Error::Refused {
-            what: "there is nothing to test",
-            reason: format!("{} holds no complete backup", opened.location),
-        })
 }
 
 /// One restore test as a list shows it.

@@ -36,9 +36,9 @@ use crate::{
         writing_key,
     },
     repository_handle::RepositoryHandle,
+    restore_test::{failed_proof, newest_failure},
     standby::Link,
     terminal::{self, time},
-    up::plan::failed_proof_of,
 };
 
 /// A server that lives answers sooner.
@@ -372,7 +372,9 @@ fn of_repository(
             take_a_backup(cluster)
         ));
     }
-    status.proof_failed = failed_proof_of(&backups.backups);
+    // When no engine says it in more words.
+    status.proof_failed = newest_failure(&backups.backups)
+        .map(|id| failed_proof(id, "bre restore-test run says why"));
     status.newest_test = complete
         .iter()
         .filter_map(|backup| Some((backup.restored_and_proved_at_micros?, &backup.id)))

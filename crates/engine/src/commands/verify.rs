@@ -232,7 +232,7 @@ fn ages(instance: &Instance) -> Vec<Check> {
             trigger => trigger.period().map(|period| period.as_secs()),
         },
     };
-    let proof = match crate::up::plan::newest_failure(&backups) {
+    let proof = match crate::restore_test::newest_failure(&backups) {
         Some(id) => Check::failed(
             "proof_age",
             format!("the newest restore proof, of backup {id}, failed"),

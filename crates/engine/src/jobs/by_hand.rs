@@ -9,7 +9,7 @@ use postgres_physical::{
 };
 use repository::keys::ChunkIdKey;
 
-use super::{Caller, Moment, RunArchive, Shared, listed, names, registry};
+use super::{Caller, Moment, RunArchive, Shared, host_name, listed, names, registry};
 use crate::{
     cli::{ReadingArgs, RepositoryArgs},
     commands::restore::interrupted,
@@ -22,7 +22,7 @@ use crate::{
     },
     keys,
     repository_handle::RepositoryHandle,
-    up::{backups::Reading, plan::host_name},
+    up::backups::Reading,
 };
 
 pub(crate) fn run_by_hand(

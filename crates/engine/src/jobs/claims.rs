@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::Thread,
@@ -12,7 +12,7 @@ use std::{
 use jobs::{Claim, Claims};
 use postgres_physical::server::sql::Client;
 
-use super::Shared;
+use super::{Shared, shared::held};
 
 /// The process that runs this has the instance's folder: `Instance::lock`.
 #[derive(Debug)]
@@ -158,8 +158,4 @@ impl Kept {
             "the lock in the database is held from {who}"
         )))
     }
-}
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

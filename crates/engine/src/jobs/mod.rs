@@ -17,7 +17,7 @@ use jobs::{Availability, History, Job, JobSpec, Registry, RunContext, RunReport}
 
 pub(crate) use by_hand::run_by_hand;
 pub(crate) use claims::{OfDatabase, OfInstance};
-pub(crate) use run_archive::RunArchive;
+pub(crate) use run_archive::{RunArchive, host_name};
 pub(crate) use shared::{Caller, Moment, Shared};
 
 use crate::{

@@ -9,8 +9,7 @@ use crate::{
     config::{self, OlderSettings},
     error::Error,
     keys,
-    restore_test::{self, RestoreTester},
-    up::plan::failed_proof,
+    restore_test::{self, NewestTest, RestoreTester, failed_proof, newest_complete},
 };
 
 pub(super) const JOB: Listed = Listed {
@@ -68,14 +67,7 @@ impl Task for RestoreTest {
 
     fn history(&self, shared: &Shared) -> Option<History> {
         let backups = shared.backups();
-        let tests = backups.iter().flat_map(|backup| {
-            let of = |at: Option<i64>, failed: bool| at.map(|at| (at, failed, &backup.id));
-            [
-                of(backup.restored_and_proved_at_micros, false),
-                of(backup.proof_failed_at_micros, true),
-            ]
-        });
-        let last = tests.flatten().max();
+        let last = NewestTest::of(backups.iter());
         let is_tested = |backup: &BackupSummary| {
             backup.restored_and_proved_at_micros.is_some()
                 || backup.proof_failed_at_micros.is_some()
@@ -84,10 +76,12 @@ impl Task for RestoreTest {
             .iter()
             .rfind(|backup| backup.state == BackupState::Complete);
         Some(History {
-            started_micros: last.map(|(at, ..)| at),
-            ended_micros: last.map(|(at, ..)| at),
-            unsound: last.is_some_and(|(_, failed, _)| failed),
-            summary: last.map(|(_, _, id)| id.clone()).unwrap_or_default(),
+            started_micros: last.map(|test| test.at_micros),
+            ended_micros: last.map(|test| test.at_micros),
+            unsound: last.is_some_and(|test| test.failed),
+            summary: last
+                .map(|test| test.backup_id.to_owned())
+                .unwrap_or_default(),
             pending: newest.is_some_and(|newest| !is_tested(newest)),
         })
     }
@@ -110,7 +104,7 @@ impl Task for RestoreTest {
             instance: shared.instance.clone(),
             keys: shared.instance.keys(),
         };
-        let newest = shared.newest_complete()?.id;
+        let newest = newest_complete(&moment.repository, &moment.repository.describe())?.id;
         let record = tester.run(&newest, &shared.steps(context, "restore test"))?;
         let stored = record.store(&tester.repository)?;
         shared.tell(restore_test::event(shared.event(context), &record, &stored));

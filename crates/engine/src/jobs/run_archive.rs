@@ -3,6 +3,8 @@
 use jobs::Archive;
 use repository::{Repository, runs};
 
+use crate::host::person::machine;
+
 #[derive(Debug)]
 pub(crate) struct RunArchive(pub(crate) Repository);
 
@@ -22,4 +24,10 @@ impl Archive for RunArchive {
     fn delete(&self, name: &str) -> Result<(), String> {
         runs::drop_run(&self.0, name).map_err(|error| error.to_string())
     }
+}
+
+/// As run records name this machine.
+pub(crate) fn host_name() -> String {
+    let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+    machine().chars().filter(plain).take(40).collect()
 }

@@ -16,7 +16,7 @@ use postgres_physical::{
 };
 use repository::{
     Repository,
-    backup::{BackupKind, BackupState, BackupSummary, catalogue},
+    backup::{BackupKind, BackupSummary},
     keys::{ChunkIdKey, RecipientPrivate, RecipientPublic},
 };
 
@@ -203,18 +203,6 @@ impl Shared {
         held(&self.failure).take()
     }
 
-    pub(super) fn newest_complete(&self) -> Result<BackupSummary, Error> {
-        let repository = self.moment().repository;
-        let newest = catalogue(&repository)?
-            .backups
-            .into_iter()
-            .rfind(|backup| backup.state == BackupState::Complete);
-        newest.ok_or_else(|| Error::Refused {
-            what: "there is nothing to test",
-            reason: format!("{} holds no complete backup", repository.describe()),
-        })
-    }
-
     pub(super) fn backup_request(
         &self,
         moment: &Moment,
@@ -247,6 +235,6 @@ impl Shared {
     }
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

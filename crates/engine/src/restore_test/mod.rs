@@ -4,11 +4,13 @@
 
 mod audited;
 mod looks;
+mod newest;
 mod priority;
 mod record;
 mod second_road;
 
 use audited::Replay;
+pub(crate) use newest::{NewestTest, failed_proof, newest_complete, newest_failure};
 pub(crate) use record::{RestoreTestReport, event};
 pub(crate) use second_road::{Reach, ReplayedLog};
 

@@ -10,7 +10,10 @@ use repository::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{error::Error, host::record::Event};
+use crate::{
+    error::Error,
+    host::{person::machine, record::Event},
+};
 
 /// Fields of the JSON record in the repository; `docs/formats/repository.md` lists them.
 #[derive(Clone, Debug, Serialize)]
@@ -31,10 +34,7 @@ impl RestoreTestReport {
             proved_at_micros: 0,
             passed: false,
             engine: env!("CARGO_PKG_VERSION"),
-            host: rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned(),
+            host: machine(),
             millis: 0,
             checks: Vec::new(),
         }

@@ -24,8 +24,11 @@ use crate::{
     health::{ProtectionStatus, StreamMonitor},
     host::{instance::Instance, record::Event},
     job_status::{JobDescription, JobRun, JobState, JobStatusFile},
-    jobs::{Caller, Moment, OfDatabase, OfInstance, RunArchive, Shared, registry, short_name},
+    jobs::{
+        Caller, Moment, OfDatabase, OfInstance, RunArchive, Shared, host_name, registry, short_name,
+    },
     keys::Keys,
+    restore_test::{failed_proof, newest_failure},
 };
 
 /// Whose plan it is, and what its jobs need.
@@ -323,39 +326,4 @@ fn note_backups(protected: &mut ProtectionStatus, backups: &[BackupSummary]) {
         .max();
     protected.proof_failed =
         newest_failure(backups).map(|id| failed_proof(id, "see bre backup show"));
-}
-
-/// As run records name it.
-pub(crate) fn host_name() -> String {
-    let name = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
-    name.chars().filter(plain).take(40).collect()
-}
-
-pub(crate) fn failed_proof(backup_id: &str, why: &str) -> String {
-    format!("the restore proof of backup {backup_id} FAILED: {why}")
-}
-
-/// For status, when no engine says it in more words.
-pub(crate) fn failed_proof_of(backups: &[BackupSummary]) -> Option<String> {
-    newest_failure(backups).map(|id| failed_proof(id, "bre restore-test run says why"))
-}
-
-/// The backup whose proof is the newest one of all, if that proof failed.
-pub(crate) fn newest_failure(backups: &[BackupSummary]) -> Option<&str> {
-    let kept = backups
-        .iter()
-        .filter(|backup| backup.state == BackupState::Complete);
-    let proofs = kept.flat_map(|backup| {
-        let of = |at: Option<i64>, failed: bool| at.map(|at| (at, failed, backup.id.as_str()));
-        [
-            of(backup.restored_and_proved_at_micros, false),
-            of(backup.proof_failed_at_micros, true),
-        ]
-    });
-    let (_, failed, id) = proofs.flatten().max()?;
-    failed.then_some(id)
 }
