@@ -1,13 +1,13 @@
-//! A lock on an open file or folder, for whoever works there alone.
+//! A lock on an open file or folder, for the process that works there alone.
 
 use std::fs::File;
 use std::io;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Goes with the process that holds it, however that ends. It is let go of at once, and not by closing the file: a child that
-/// another thread has just forked has the file open too, until it becomes its program, and would keep the lock from whoever goes
-/// on here.
+/// Goes with the process that holds it, however that ends. Dropping it unlocks the file at once, and not by closing
+/// it: a child that another thread has just forked has the file open too, until it becomes its program, and would keep
+/// the lock from the next one here.
 #[derive(Debug)]
 pub struct FileLock(File);
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_is_let_go_of_is_free_although_a_child_still_has_the_file_open() {
+    fn a_dropped_lock_is_free_although_a_child_still_has_the_file_open() {
         let folder = tempfile::tempdir().unwrap();
         let open = || File::open(folder.path()).unwrap();
         let file = open();

@@ -47,7 +47,7 @@ pub(crate) fn failed_proof(backup_id: &str, why: &str) -> String {
     format!("the restore proof of backup {backup_id} FAILED: {why}")
 }
 
-/// The one that is tested when nobody names another. `named`: the repository, as whoever asks calls it.
+/// The backup that a restore test takes unless one is given. `named`: the name that the repository was asked for by.
 pub(crate) fn newest_complete(
     repository: &Repository,
     named: &dyn std::fmt::Display,

@@ -348,8 +348,8 @@ fn each_is_what_a_full_one_would_be() {
     }
 }
 
-/// At its end a backup reads catalogues, and the first who reads them notes in their pages, and in those of their indexes, what counts and
-/// what is dead: a page of that kind is in the full backup and not in the named one.
+/// At its end a backup reads catalogues, and their first reader notes in their pages, and in those of their indexes,
+/// what counts and what is dead: a page of that kind is in the full backup and not in the named one.
 fn settle_catalogues(connect: &ConnectOptions) {
     let listed = postgres_physical::server::databases(&mut Client::connect(connect).unwrap());
     for database in listed.unwrap().iter().filter(|it| it.is_open()) {
@@ -357,9 +357,10 @@ fn settle_catalogues(connect: &ConnectOptions) {
         let mut client = Client::connect(&connect).unwrap();
         client
             .query(
-                "VACUUM pg_class, pg_attribute, pg_namespace, pg_database, pg_index, pg_type, pg_proc, pg_authid, pg_auth_members, \
-                 pg_db_role_setting, pg_tablespace, pg_am, pg_opclass, pg_amop, pg_amproc, pg_operator, pg_constraint, pg_rewrite, \
-                 pg_statistic, pg_attrdef, pg_trigger, pg_inherits, pg_depend, pg_shdepend",
+                "VACUUM pg_class, pg_attribute, pg_namespace, pg_database, pg_index, pg_type, pg_proc, pg_authid, \
+                 pg_auth_members, pg_db_role_setting, pg_tablespace, pg_am, pg_opclass, pg_amop, pg_amproc, \
+                 pg_operator, pg_constraint, pg_rewrite, pg_statistic, pg_attrdef, pg_trigger, pg_inherits, \
+                 pg_depend, pg_shdepend",
             )
             .unwrap();
         drop(client);
