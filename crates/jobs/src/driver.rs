@@ -30,6 +30,8 @@ const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 /// Before a run is tried again whose record could not be begun.
 const DISK_PAUSE: Duration = Duration::from_secs(30);
 const JOIN_LOOK: Duration = Duration::from_millis(10);
+/// How long a run may take to end that was told so at its deadline.
+const DEADLINE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where a driver keeps what it knows, and what it shares.
 pub struct Settings<'a> {
@@ -56,9 +58,11 @@ impl fmt::Debug for Settings<'_> {
 struct Running {
     place: usize,
     record: RunRecord,
-    open: OpenRun,
+    /// None: its record is complete, and its thread has not ended.
+    open: Option<OpenRun>,
     context: RunContext,
-    began: Instant,
+    /// By the steady clock.
+    began: Duration,
     thread: JoinHandle<Result<RunReport, String>>,
     timed_out: bool,
 }
@@ -181,11 +185,16 @@ impl Driver {
 
     /// Once a second: takes note of what ended, starts what is due. What ended since the last turn.
     pub fn turn(&mut self) -> Vec<FinishedRun> {
-        let now = now(self.clock);
+        self.turn_at(now(self.clock))
+    }
+
+    /// The same, at a moment that is not before the last one.
+    pub fn turn_at(&mut self, now: Now) -> Vec<FinishedRun> {
         self.follow_state(now);
         self.ask_claims();
-        let ended = self.collect(now);
-        self.end_at_deadlines();
+        let mut ended = self.collect(now);
+        ended.extend(self.end_at_deadlines(now));
+        self.end_paused();
         self.take_look(now);
         self.ask_jobs(now);
         self.start_due(now);
@@ -259,13 +268,13 @@ impl Driver {
         for place in (0..self.running.len()).rev() {
             if self.running[place].thread.is_finished() {
                 let run = self.running.swap_remove(place);
-                ended.push(self.end(run, now));
+                ended.extend(self.end(run, now));
             }
         }
         ended
     }
 
-    fn end(&mut self, run: Running, now: Now) -> FinishedRun {
+    fn end(&mut self, run: Running, now: Now) -> Option<FinishedRun> {
         let Running {
             place,
             mut record,
@@ -278,6 +287,12 @@ impl Driver {
         let came = thread
             .join()
             .unwrap_or_else(|_| Err("its thread panicked".to_owned()));
+        // A look that began before this knows nothing of it.
+        (self.look, self.look_at) = (None, Instant::now());
+        let Some(open) = open else {
+            self.planner.left(place, &record, now);
+            return None;
+        };
         let end = match came {
             Ok(report) => End::Done(report),
             Err(reason) if timed_out => End::TimedOut(reason),
@@ -295,21 +310,50 @@ impl Driver {
         if let Err(error) = self.records.end(open, &record) {
             tracing::error!(%error, job = record.job, "how a run ended could not be recorded");
         }
-        // A look that began before this knows nothing of it.
-        (self.look, self.look_at) = (None, Instant::now());
-        FinishedRun { record }
+        Some(FinishedRun { record })
     }
 
-    fn end_at_deadlines(&mut self) {
+    /// It is told to end. What does not is recorded all the same, and nothing of its job is started beside it.
+    fn end_at_deadlines(&mut self, now: Now) -> Vec<FinishedRun> {
+        let mut ended = Vec::new();
         for run in &mut self.running {
-            let limit = run.context.deadline();
-            if limit.is_some_and(|limit| run.began.elapsed() > limit) && !run.timed_out {
+            let Some(limit) = run.context.deadline() else {
+                continue;
+            };
+            let took = now.steady.saturating_sub(run.began);
+            if took > limit && !run.timed_out {
                 tracing::error!(
                     job = run.record.job,
                     ?limit,
                     "a job is told to end at its deadline"
                 );
                 run.timed_out = true;
+                run.context.cancel();
+            }
+            if took > limit + DEADLINE_TIMEOUT
+                && let Some(open) = run.open.take()
+            {
+                let reason = format!(
+                    "it was told to end at its deadline of {} s, and did not; what it does goes on",
+                    limit.as_secs()
+                );
+                tracing::error!(job = run.record.job, reason, "a job passed its deadline");
+                run.record.end(End::TimedOut(reason), now.wall_micros);
+                if let Err(error) = self.records.end(open, &run.record) {
+                    tracing::error!(%error, job = run.record.job, "how a run ended could not be recorded");
+                }
+                let record = run.record.clone();
+                ended.push(FinishedRun { record });
+            }
+        }
+        ended
+    }
+
+    /// What runs all the time has no end of its own that a pause could wait for.
+    fn end_paused(&self) {
+        for run in &self.running {
+            let is_continuous = run.record.cause == Cause::Continuous;
+            if is_continuous && self.planner.scheduler().is_paused(run.place) {
                 run.context.cancel();
             }
         }
@@ -452,9 +496,9 @@ impl Driver {
         self.running.push(Running {
             place,
             record,
-            open,
+            open: Some(open),
             context,
-            began: Instant::now(),
+            began: now.steady,
             thread: std::thread::spawn(move || job.run(&of_run)),
             timed_out: false,
         });
@@ -503,7 +547,8 @@ impl Driver {
         let now = now(self.clock);
         let specs = self.registry().specs().iter().enumerate();
         let status = |(place, spec): (usize, &JobSpec)| {
-            let running = self.running.iter().find(|run| run.place == place);
+            let is_open = |run: &&Running| run.place == place && run.open.is_some();
+            let running = self.running.iter().find(is_open);
             JobStatus {
                 available: self.available[place].clone(),
                 running: running.map(|run| (run.record.clone(), run.context.told())),

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::schedule::Trigger;
@@ -91,6 +91,7 @@ pub enum Deadline {
     After(Duration),
 }
 
+const CANCELLED_LOOK: Duration = Duration::from_millis(50);
 const DEADLINE_MIN: Duration = Duration::from_secs(3600);
 
 impl Deadline {
@@ -215,6 +216,21 @@ impl RunContext {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Waits that long, or until it shall end: whether it shall.
+    #[must_use]
+    pub fn pause(&self, pause: Duration) -> bool {
+        let began = Instant::now();
+        while !self.is_cancelled() {
+            let left = pause.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            // A signal sets the flag of a person's run, and cannot wake anybody.
+            std::thread::sleep(left.min(CANCELLED_LOOK));
+        }
+        self.is_cancelled()
     }
 
     /// For libraries that look at a flag of their own.

@@ -210,6 +210,11 @@ impl Planner {
         self.scheduler.ended(place, now, record.outcome.settles());
     }
 
+    /// Of a run whose record had been completed before its thread ended.
+    pub(crate) fn left(&mut self, place: usize, record: &RunRecord, now: Now) {
+        self.scheduler.ended(place, now, record.outcome.settles());
+    }
+
     /// Records of what was passed over since this was last asked.
     pub fn passed(&mut self, claims: &[String], now: Now) -> Vec<RunRecord> {
         let passed = self.scheduler.take_passed();

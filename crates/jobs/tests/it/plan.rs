@@ -2,13 +2,17 @@
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use jobs::{
     Deadline, Driver, FinishedRun, Job, JobSpec, OneRun, Outcome, Pause, Records, Registry,
-    RunContext, RunRecord, RunReport, RunRequest, Settings, StateFile, schedule::Cause,
+    RunContext, RunRecord, RunReport, RunRequest, Settings, StateFile,
+    schedule::{Cause, Now},
 };
 
 use crate::tasks::{Does, Task, done, spec};
@@ -205,6 +209,140 @@ fn a_stop_ends_what_runs_and_a_deadline_too() {
     assert!(error.to_string().contains("it runs already"), "{error}");
     let stopped = plan.stop(Duration::from_secs(60));
     assert_eq!(stopped[0].record.outcome, Outcome::Cancelled);
+}
+
+/// Some time after a moment, by both clocks.
+fn later(now: Now, by: Duration) -> Now {
+    let micros = i64::try_from(by.as_micros()).unwrap();
+    Now {
+        wall_micros: now.wall_micros + micros,
+        steady: now.steady + by,
+    }
+}
+
+#[test]
+fn a_run_past_its_deadline_is_told_to_end_and_recorded_even_if_it_does_not() {
+    static MAY_END: AtomicBool = AtomicBool::new(false);
+    let folder = tempfile::tempdir().unwrap();
+    let limited = |name: &str, does: Does| {
+        let deadline = Deadline::After(Duration::from_secs(3600));
+        let spec = spec(name, "manual");
+        Task::of(JobSpec { deadline, ..spec }, does)
+    };
+    let deaf = |_: &RunContext| {
+        while !MAY_END.load(Ordering::Relaxed) {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        Err("too late".to_owned())
+    };
+    let mut plan = driver(
+        folder.path(),
+        vec![limited("a.b", until_told), limited("a.c", deaf)],
+    );
+    plan.request("a.b").unwrap();
+    plan.request("a.c").unwrap();
+    let start = Now {
+        wall_micros: 1_800_000_000_000_000,
+        steady: Duration::from_secs(100),
+    };
+    let running = |plan: &Driver, name: &str| {
+        let status = plan.status();
+        let of_name = status.iter().find(|job| job.spec.name == name);
+        of_name.unwrap().running.is_some()
+    };
+    let until = |plan: &mut Driver, now: Now, holds: &dyn Fn(&Driver, &[FinishedRun]) -> bool| {
+        let (mut ended, began) = (Vec::new(), Instant::now());
+        while !holds(plan, &ended) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{ended:?}");
+            ended.extend(plan.turn_at(now));
+            std::thread::yield_now();
+        }
+        ended
+    };
+    until(&mut plan, start, &|plan, _| {
+        running(plan, "a.b") && running(plan, "a.c")
+    });
+    let just_before = later(start, Duration::from_secs(3600));
+    assert!(plan.turn_at(just_before).is_empty());
+    let behind = later(start, Duration::from_secs(3601));
+    let ended = until(&mut plan, behind, &|_, ended| !ended.is_empty());
+    assert_eq!(
+        (ended[0].record.job.as_str(), ended[0].record.outcome),
+        ("a.b", Outcome::TimedOut)
+    );
+    assert!(running(&plan, "a.c"), "it has a minute to end");
+    let far_behind = later(start, Duration::from_secs(3661));
+    let ended = plan.turn_at(far_behind);
+    let [ended] = &ended[..] else {
+        panic!("{ended:?}");
+    };
+    assert_eq!(ended.record.outcome, Outcome::TimedOut);
+    let reason = ended.record.reason.as_deref().unwrap_or_default();
+    assert!(reason.contains("deadline of 3600 s"), "{reason}");
+    assert!(plan.status()[1].statistics.failing);
+    // Nothing of the job is started beside what goes on, and what comes of that changes no record.
+    plan.request("a.c").unwrap();
+    assert!(plan.turn_at(far_behind).is_empty());
+    assert!(!running(&plan, "a.c") && plan.is_running("a.c"));
+    MAY_END.store(true, Ordering::Relaxed);
+    until(&mut plan, far_behind, &|plan, _| running(plan, "a.c"));
+    let records = Records::read(folder.path()).unwrap();
+    assert_eq!(records.of("a.c").len(), 1, "the second run goes on");
+    assert_eq!(records.newest_run("a.c").unwrap(), ended.record);
+    plan.stop(Duration::from_secs(60));
+}
+
+#[test]
+fn a_pause_ends_what_runs_all_the_time_and_not_what_comes_to_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let both = vec![
+        task("a.b", "continuous", |context| {
+            assert!(context.pause(Duration::from_secs(60)));
+            Ok(RunReport::said("told to end"))
+        }),
+        task("a.c", "manual", until_told),
+    ];
+    let mut plan = driver(
+        folder.path(),
+        both.into_iter()
+            .map(|job| -> Arc<dyn Job> { job })
+            .collect(),
+    );
+    plan.request("a.c").unwrap();
+    let began = Instant::now();
+    while plan.status().iter().any(|job| job.running.is_none()) {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        plan.turn();
+    }
+    let file = StateFile::at(&folder.path().join("jobs.json"));
+    file.change(|state| {
+        for job in ["a.b", "a.c"] {
+            let reason = String::new();
+            let (since_micros, by) = (1, "an operator".to_owned());
+            state.pause(
+                job,
+                Pause {
+                    since_micros,
+                    by,
+                    reason,
+                },
+            );
+        }
+    })
+    .unwrap();
+    let ended = ended(&mut plan, 1);
+    assert_eq!(
+        (ended[0].record.job.as_str(), ended[0].record.outcome),
+        ("a.b", Outcome::Succeeded)
+    );
+    plan.turn();
+    let running: Vec<bool> = plan
+        .status()
+        .iter()
+        .map(|job| job.running.is_some())
+        .collect();
+    assert_eq!(running, [false, true]);
+    plan.stop(Duration::from_secs(60));
 }
 
 #[test]
