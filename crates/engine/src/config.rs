@@ -489,6 +489,7 @@ impl Config {
             reason,
         };
         let mut config: Self = toml::from_str(text).map_err(|error| settings(error.to_string()))?;
+        config.backup.repositories.clone_from(&config.repositories);
         for (name, job) in &config.jobs {
             config.backup.take(name, job).map_err(settings)?;
         }

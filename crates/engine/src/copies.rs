@@ -3,13 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
-    sync::{
-        Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use repository::{
@@ -28,18 +23,8 @@ use crate::{
         instance::{Instance, write_whole},
         location::Location,
         progress::Steps,
-        record::Event,
-        runtime::wait,
     },
 };
-
-/// Between two rounds of copying.
-const PAUSE: Duration = Duration::from_secs(10);
-/// After a failure, the first pause; doubled up to the longest.
-const RETRY_MAX: Duration = Duration::from_secs(300);
-const EXPIRY_PAUSE: Duration = Duration::from_secs(6 * 3600);
-/// How long a stop waits for what is under way; one object more or less is the next start's.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opened, with what is kept there.
 #[derive(Debug)]
@@ -101,196 +86,132 @@ fn file(instance: &Instance) -> std::path::PathBuf {
     instance.run().join("copies.json")
 }
 
-/// The threads that copy.
+/// The state of all of them; in a file for other processes.
 #[derive(Debug)]
-pub(crate) struct Copies {
-    stop: Arc<Stop>,
-    threads: Vec<JoinHandle<()>>,
+pub(crate) struct CopyBoard {
+    file: PathBuf,
+    copies: Mutex<BTreeMap<String, CopyStatus>>,
 }
 
-#[derive(Debug, Default)]
-struct Stop {
-    stopped: Arc<AtomicBool>,
-    lock: Mutex<()>,
-    changed: Condvar,
-}
-
-impl Stop {
-    fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
-    /// As long as that, or until it is stopped.
-    fn pause(&self, pause: Duration) {
-        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = |_: &mut ()| !self.is_stopped();
-        drop(self.changed.wait_timeout_while(guard, pause, waiting));
-    }
-
-    fn stop(&self) {
-        let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.stopped.store(true, Ordering::Relaxed);
-        self.changed.notify_all();
-    }
-}
-
-impl Copies {
-    pub(crate) fn start(
-        instance: &Instance,
-        config: &Config,
-        first: &Repository,
-        private: Option<&RecipientPrivate>,
-    ) -> Self {
-        let stop = Arc::new(Stop::default());
-        let told = Arc::new(Mutex::new(BTreeMap::new()));
-        let threads = config.repositories.iter().map(|(name, replica)| {
-            let copier = Copier {
-                name: name.clone(),
-                replica: replica.clone(),
-                backup: config.backup.clone(),
-                first: first.clone(),
-                private: private.cloned(),
-                instance: instance.clone(),
-                file: file(instance),
-                told: Arc::clone(&told),
-                stop: Arc::clone(&stop),
-            };
-            std::thread::spawn(move || copier.run())
-        });
+impl CopyBoard {
+    /// Of those that the settings name; the others are gone.
+    pub(crate) fn open(instance: &Instance, config: &config::Backup) -> Self {
+        let mut copies = standings(instance);
+        copies.retain(|name, _| config.repositories.contains_key(name));
         Self {
-            threads: threads.collect(),
-            stop,
+            file: file(instance),
+            copies: Mutex::new(copies),
         }
     }
 
-    pub(crate) fn cancel(&self) {
-        self.stop.stop();
+    fn change(&self, name: &str, change: impl FnOnce(&mut CopyStatus)) {
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        change(copies.entry(name.to_owned()).or_default());
+        if let Err(error) = write(&self.file, &copies) {
+            tracing::warn!(%error, "how the copies stand is not written down");
+        }
     }
 
-    pub(crate) fn end(&mut self) {
-        self.cancel();
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        for thread in self.threads.drain(..) {
-            // One that hangs on a store that is away writes nothing that a kill could harm.
-            while !thread.is_finished() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(20));
+    /// For people: each with its trouble, if it has one.
+    pub(crate) fn summary(&self) -> String {
+        let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = |(name, copy): (&String, &CopyStatus)| match (&copy.trouble, &copy.not_expired)
+        {
+            (Some(trouble), _) => format!("{name}: not copied: {trouble}"),
+            (None, Some(why)) => format!("{name}: copied, and nothing expires there: {why}"),
+            (None, None) => format!("{name}: copied"),
+        };
+        copies.iter().map(words).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Brings one of them up to date.
+pub(crate) struct Copier<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) replica: &'a config::ReplicaConfig,
+    pub(crate) config: &'a config::Backup,
+    /// Whose keys and audit log these are.
+    pub(crate) instance: &'a Instance,
+    pub(crate) board: &'a CopyBoard,
+}
+
+/// What one round has.
+pub(crate) struct Round<'a> {
+    pub(crate) first: &'a Repository,
+    pub(crate) private: Option<&'a RecipientPrivate>,
+    pub(crate) steps: &'a Steps,
+    /// Says what goes; none: nothing expires in this round.
+    pub(crate) log: Option<&'a Log<'a>>,
+}
+
+/// What came of a round that copied.
+#[derive(Debug)]
+pub(crate) struct RoundReport {
+    pub(crate) objects: u64,
+    pub(crate) bytes: u64,
+    /// Why nothing expired where it was to.
+    pub(crate) not_expired: Option<Error>,
+}
+
+impl Copier<'_> {
+    /// How it went is on the board then.
+    pub(crate) fn round(&self, round: &Round<'_>) -> Result<RoundReport, Error> {
+        let came = self.copy(round);
+        // Told to end: neither a success nor a trouble.
+        if came.is_err() && round.steps.is_cancelled() {
+            return came.map(|(_, report)| report);
+        }
+        self.board.change(self.name, |standing| {
+            standing.repository = self.replica.path.to_string();
+            match &came {
+                Ok((copied, report)) => {
+                    standing.copied_at_micros = jiff::Timestamp::now().as_microsecond();
+                    standing.until_micros = copied.until_micros;
+                    standing.wal_end_lsn = copied.wal_end_lsn;
+                    standing.lag_bytes =
+                        copied.wal_end_lsn_source.saturating_sub(copied.wal_end_lsn);
+                    standing.trouble = None;
+                    if round.log.is_some() {
+                        standing.not_expired = report.not_expired.as_ref().map(Error::to_string);
+                    }
+                }
+                Err(error) => standing.trouble = Some(error.to_string()),
             }
-            if thread.is_finished() {
-                let _ = thread.join();
-            }
-        }
-    }
-}
-
-/// A round that came to its end.
-struct Round {
-    copied: CopyReport,
-    expiry: Expiry,
-}
-
-enum Expiry {
-    NotDue,
-    Done,
-    Failed(Error),
-}
-
-struct Copier {
-    name: String,
-    replica: config::ReplicaConfig,
-    backup: config::Backup,
-    first: Repository,
-    private: Option<RecipientPrivate>,
-    /// Whose audit log says what goes.
-    instance: Instance,
-    file: std::path::PathBuf,
-    told: Arc<Mutex<BTreeMap<String, CopyStatus>>>,
-    stop: Arc<Stop>,
-}
-
-impl Copier {
-    fn run(self) {
-        let (mut pause, mut expire_at) = (PAUSE, Instant::now());
-        while !self.stop.is_stopped() {
-            let ended = self.round(&mut expire_at);
-            pause = match &ended {
-                Ok(_) => PAUSE,
-                Err(_) => RETRY_MAX.min(pause * 2),
-            };
-            self.publish_status(ended);
-            self.stop.pause(pause);
-        }
+        });
+        came.map(|(_, report)| report)
     }
 
-    fn round(&self, expire_at: &mut Instant) -> Result<Round, Error> {
-        let other = open(&self.replica, &self.backup)?;
-        let steps = Steps::logged().cancelled_by(Arc::clone(&self.stop.stopped));
+    fn copy(&self, round: &Round<'_>) -> Result<(CopyReport, RoundReport), Error> {
+        let other = open(self.replica, self.config)?;
         let options = CopyOptions {
             backup: None,
             rules: other.rules,
-            private: self.private.as_ref(),
+            private: round.private,
             now_micros: jiff::Timestamp::now().as_microsecond(),
         };
-        let copied = copy(&self.first, &other.repository, &options, &steps)?;
-        let keys = crate::keys::trusted(&self.instance.keys(), &self.first)?;
+        let copied = copy(round.first, &other.repository, &options, round.steps)?;
+        let keys = crate::keys::trusted(&self.instance.keys(), round.first)?;
         crate::thinning::follow(&other.repository, &keys)?;
-        if *expire_at > Instant::now() || self.stop.is_stopped() {
-            let expiry = Expiry::NotDue;
-            return Ok(Round { copied, expiry });
-        }
-        let record = |event: &Event| wait(event.record(&self.instance));
-        let (pause, expiry) = match self.expire(&other, &steps, &record) {
-            Ok(()) => (EXPIRY_PAUSE, Expiry::Done),
-            Err(error) => (RETRY_MAX, Expiry::Failed(error)),
+        let expired = round.log.map(|log| self.expire(&other, round, log));
+        let report = RoundReport {
+            objects: copied.objects,
+            bytes: copied.bytes,
+            not_expired: expired.and_then(Result::err),
         };
-        *expire_at = Instant::now() + pause;
-        Ok(Round { copied, expiry })
+        Ok((copied, report))
     }
 
     /// By its own rules, and on record before anything goes, as in the first repository.
     fn expire(
         &self,
         other: &ReplicaRepository,
-        steps: &Steps,
-        record: &dyn Fn(&Event) -> Result<(), Error>,
+        round: &Round<'_>,
+        log: &Log<'_>,
     ) -> Result<(), Error> {
-        let log = Log {
-            asked_by: Event::by_engine("BackupRun").with("repository", &self.name),
-            record,
-        };
-        let private = self.private.as_ref();
-        let said = expiry::expire(&other.repository, private, None, &other.rules, steps, &log)?;
+        let (to, rules) = (&other.repository, &other.rules);
+        let said = expiry::expire(to, round.private, None, rules, round.steps, log)?;
         tracing::info!(repository = self.name, said, "expired by its own rules");
         Ok(())
-    }
-
-    fn publish_status(&self, ended: Result<Round, Error>) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let standing = told.entry(self.name.clone()).or_default();
-        standing.repository = self.replica.path.to_string();
-        match ended {
-            Ok(Round { copied, expiry }) => {
-                standing.copied_at_micros = jiff::Timestamp::now().as_microsecond();
-                standing.until_micros = copied.until_micros;
-                standing.wal_end_lsn = copied.wal_end_lsn;
-                standing.lag_bytes = copied.wal_end_lsn_source.saturating_sub(copied.wal_end_lsn);
-                standing.trouble = None;
-                match expiry {
-                    Expiry::NotDue => {}
-                    Expiry::Done => standing.not_expired = None,
-                    Expiry::Failed(error) => {
-                        tracing::warn!(repository = self.name, %error, "not expired; it is tried again");
-                        standing.not_expired = Some(error.to_string());
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!(repository = self.name, %error, "not copied; it is tried again");
-                standing.trouble = Some(error.to_string());
-            }
-        }
-        if let Err(error) = write(&self.file, &told) {
-            tracing::warn!(%error, "how the copies stand is not written down");
-        }
     }
 }
 
@@ -302,34 +223,36 @@ fn write(path: &Path, told: &BTreeMap<String, CopyStatus>) -> Result<(), Error> 
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::{cell::RefCell, sync::Arc};
 
     use repository::store::{MemoryStore, Store};
 
     use super::*;
-
-    fn copier(folder: &Path) -> Copier {
-        let settings = "[repositories.far]\npath = \"/nowhere\"\n";
-        std::fs::write(folder.join("bre.toml"), settings).unwrap();
-        let config = Config::load(None, folder).unwrap();
-        let instance = Instance::at(folder).unwrap();
-        Copier {
-            name: "far".to_owned(),
-            replica: config.repositories["far"].clone(),
-            backup: config.backup,
-            first: Repository::init(Arc::new(MemoryStore::new())).unwrap(),
-            private: None,
-            file: file(&instance),
-            instance,
-            told: Arc::default(),
-            stop: Arc::default(),
-        }
-    }
+    use crate::host::{record::Event, runtime::wait};
 
     #[test]
     fn nothing_goes_from_a_further_repository_before_it_is_on_record() {
         let folder = tempfile::tempdir().unwrap();
-        let (copier, steps) = (copier(folder.path()), Steps::logged());
+        let settings = "[repositories.far]\npath = \"/nowhere\"\n";
+        std::fs::write(folder.path().join("bre.toml"), settings).unwrap();
+        let config = Config::load(None, folder.path()).unwrap().backup;
+        let instance = Instance::at(folder.path()).unwrap();
+        let board = CopyBoard::open(&instance, &config);
+        let copier = Copier {
+            name: "far",
+            replica: &config.repositories["far"],
+            config: &config,
+            instance: &instance,
+            board: &board,
+        };
+        let (first, steps) = (MemoryStore::new(), Steps::logged());
+        let round = Round {
+            first: &Repository::init(Arc::new(first)).unwrap(),
+            private: None,
+            steps: &steps,
+            log: None,
+        };
+        let asked_by = || Event::by_engine("BackupRun").with("repository", "far");
         let store = MemoryStore::new();
         let other = ReplicaRepository {
             repository: Repository::init(Arc::new(store.clone())).unwrap(),
@@ -347,8 +270,11 @@ mod tests {
         };
         let before = names();
         // No engine runs here: there is no log that an entry could go into.
-        let record = |event: &Event| wait(event.record(&copier.instance));
-        copier.expire(&other, &steps, &record).unwrap_err();
+        let log = Log {
+            asked_by: asked_by(),
+            record: &|event| wait(event.record(&instance)),
+        };
+        copier.expire(&other, &round, &log).unwrap_err();
         assert_eq!(names(), before);
 
         let entries = RefCell::new(Vec::new());
@@ -358,7 +284,11 @@ mod tests {
                 .push((format!("{event:?}"), names() == before));
             Ok(())
         };
-        copier.expire(&other, &steps, &record).unwrap();
+        let log = Log {
+            asked_by: asked_by(),
+            record: &record,
+        };
+        copier.expire(&other, &round, &log).unwrap();
         assert_ne!(names(), before);
         let entries = entries.into_inner();
         let [(begun, true), (complete, false)] = &entries[..] else {

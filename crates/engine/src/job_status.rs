@@ -24,6 +24,9 @@ pub(crate) struct JobState {
     pub(crate) unavailable_reason: Option<String>,
     pub(crate) last: Option<JobRun>,
     pub(crate) next_micros: Option<i64>,
+    /// What it does, where it runs and says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) progress: Option<String>,
     /// What it waits for, where that is more than its time.
     pub(crate) waits_for: Option<String>,
     /// What it is, as the engine that runs has it.

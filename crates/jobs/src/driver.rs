@@ -334,7 +334,7 @@ impl Driver {
                 && let Some(open) = run.open.take()
             {
                 let reason = format!(
-                    "it was told to end at its deadline of {} s, and did not; what it does goes on",
+                    "it was told to end at its deadline of {} s, and did not; what it does continues",
                     limit.as_secs()
                 );
                 tracing::error!(job = run.record.job, reason, "a job passed its deadline");

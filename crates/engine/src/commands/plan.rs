@@ -166,6 +166,7 @@ impl Jobs<'_> {
             state,
             said: paused
                 .map(|paused| paused_words(&paused))
+                .or(known.progress.filter(|_| state == "running"))
                 .or(known.unavailable_reason)
                 .or(known.waits_for.filter(|_| state == "waiting"))
                 .or_else(|| last.map(|last| last.summary.clone())),
@@ -188,8 +189,8 @@ impl Jobs<'_> {
         match (trigger, last.and_then(|last| last.succeeded)) {
             _ if known.running && self.is_kept => "running",
             _ if paused => "paused",
-            _ if known.unavailable_reason.is_some() => "cannot",
             (Trigger::Off, _) => "off",
+            _ if known.unavailable_reason.is_some() => "cannot",
             _ if !self.is_kept => "not running",
             (_, Some(false)) => "failed",
             _ => "waiting",

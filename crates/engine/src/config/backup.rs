@@ -12,7 +12,7 @@ use jobs::{
 use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::Deserialize;
 
-use super::Remote;
+use super::{Remote, ReplicaConfig};
 use crate::{cli::Source, jobs as planned};
 
 /// The plan: when its jobs run, and how long their results are kept.
@@ -44,6 +44,9 @@ pub(crate) struct Backup {
     pub(crate) source: Source,
     /// Most MiB a second that a backup reads; none: as fast as it can.
     pub(crate) throttle_mib: Option<NonZeroU32>,
+    /// As `[repositories.NAME]` has them.
+    #[serde(skip)]
+    pub(crate) repositories: BTreeMap<String, ReplicaConfig>,
     /// By name, of jobs that have no schedule above.
     #[serde(skip)]
     schedules: BTreeMap<String, Trigger>,
@@ -105,6 +108,7 @@ impl Default for Backup {
             _heads_minutes: None,
             source: Source::Auto,
             throttle_mib: None,
+            repositories: BTreeMap::new(),
             schedules: BTreeMap::new(),
         }
     }

@@ -6,6 +6,7 @@ mod claims;
 mod expire;
 mod full_backup;
 mod incremental_backup;
+mod repository_copy;
 mod restore_test;
 mod run_archive;
 mod schema;
@@ -34,13 +35,14 @@ pub(crate) struct Listed {
 }
 
 /// In the order in which they are shown; which goes first when several are due says their priority.
-const ALL: [&Listed; 6] = [
+const ALL: [&Listed; 7] = [
     &full_backup::JOB,
     &incremental_backup::JOB,
     &restore_test::JOB,
     &expire::JOB,
     &schema::JOB,
     &audit_archive::JOB,
+    &repository_copy::JOB,
 ];
 
 /// What a job of the engine does, with what the engine has.
@@ -174,10 +176,13 @@ fn table_of_settings() -> String {
     let config = config::Backup::default();
     let mut text = "| job | older name | component | schedule | kept | verification |\n|---|---|---|---|---|---|\n".to_owned();
     for spec in specs(&config) {
-        let older = spec.aliases.join(", ");
+        let older = match spec.aliases.is_empty() {
+            true => String::new(),
+            false => format!("`{}`", spec.aliases.join(", ")),
+        };
         let cells = [
             format!("`{}`", spec.name),
-            format!("`{older}`"),
+            older,
             spec.component.clone(),
             format!("`{}`", spec.trigger),
             spec.retention.clone(),

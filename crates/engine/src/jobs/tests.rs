@@ -3,7 +3,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jobs::{Deadline, Driver, FirstRun, Outcome, Records, Settings, Storage, schedule::Trigger};
+use jobs::{
+    Deadline, Driver, FinishedRun, FirstRun, OneRun, Outcome, Records, Settings, Storage,
+    schedule::Trigger,
+};
 
 use super::*;
 use crate::{
@@ -46,6 +49,10 @@ static THROW_AWAY: Listed = Listed {
 };
 
 fn shared(folder: &std::path::Path) -> Arc<Shared> {
+    shared_with(folder, &config::Backup::default())
+}
+
+fn shared_with(folder: &std::path::Path, config: &config::Backup) -> Arc<Shared> {
     let instance = crate::host::instance::Instance::at(folder).unwrap();
     let store = Arc::new(repository::store::PosixStore::new(
         folder.join("repository"),
@@ -65,8 +72,7 @@ fn shared(folder: &std::path::Path) -> Arc<Shared> {
         reading: crate::up::backups::Reading::default(),
     };
     let caller = Caller::Person { json: true };
-    let config = config::Backup::default();
-    Arc::new(Shared::new(&instance, &config, caller, moment))
+    Arc::new(Shared::new(&instance, config, caller, moment))
 }
 
 #[test]
@@ -166,6 +172,97 @@ fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
     );
 }
 
+/// Turns until something holds.
+fn until(driver: &mut Driver, holds: impl Fn(&Driver, &[FinishedRun]) -> bool) -> Vec<FinishedRun> {
+    let (mut ended, began) = (Vec::new(), Instant::now());
+    while !holds(driver, &ended) {
+        let status = driver.status();
+        assert!(began.elapsed() < Duration::from_secs(60), "{status:?}");
+        ended.extend(driver.turn());
+        std::thread::yield_now();
+    }
+    ended
+}
+
+#[test]
+fn further_repositories_are_copied_to_by_a_job_that_runs_all_the_time() {
+    const NAME: &str = "repository.copy";
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["repository", "far"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let far = folder.path().join("far");
+    let settings = format!("[repositories.far]\npath = {far:?}\n");
+    std::fs::write(folder.path().join("bre.toml"), settings).unwrap();
+    let config = Config::load(None, folder.path()).unwrap().backup;
+    let shared = shared_with(folder.path(), &config);
+    shared.instance.make_folders().unwrap();
+    crate::keys::Keys::open_or_create(&shared.instance.keys(), None).unwrap();
+    let settings = Settings {
+        root: folder.path(),
+        archive: None,
+        claims: Vec::new(),
+        host: "here",
+        before_look: None,
+    };
+    let mut driver = Driver::start(registry(&shared).unwrap(), settings).unwrap();
+    let state = |driver: &Driver| {
+        let status = driver.status().into_iter();
+        let mut of_name = status.filter(|job| job.spec.name == NAME);
+        state_of(&of_name.next().unwrap())
+    };
+    let says = |driver: &Driver, word: &str| {
+        let progress = state(driver).progress.unwrap_or_default();
+        progress.contains(word)
+    };
+    until(&mut driver, |driver, _| says(driver, "far: copied"));
+    let standings = crate::copies::standings(&shared.instance);
+    assert!(standings["far"].copied_at_micros > 0, "{standings:?}");
+    assert!(far.read_dir().unwrap().next().is_some());
+    let by_hand = || {
+        let one = OneRun {
+            root: folder.path(),
+            archive: None,
+            host: "by-hand",
+        };
+        let context = RunContext::asked("ada".to_owned(), Arc::default());
+        one.run(&registry(&shared).unwrap(), NAME, &context)
+    };
+    let error = by_hand().unwrap_err().to_string();
+    assert!(error.contains("it runs already"), "{error}");
+    // Paused, it ends, and its record says how far it was. A person may run it once.
+    let file = jobs::StateFile::at(&folder.path().join("jobs.json"));
+    let paused = jobs::Pause {
+        since_micros: 1,
+        by: "ada".to_owned(),
+        reason: String::new(),
+    };
+    file.change(|state| state.pause(NAME, paused)).unwrap();
+    let ended = until(&mut driver, |_, ended| !ended.is_empty());
+    let record = &ended[0].record;
+    assert_eq!(
+        (record.job.as_str(), record.outcome),
+        (NAME, Outcome::Succeeded)
+    );
+    assert!(record.summary.starts_with("far: copied"), "{record:?}");
+    let once = by_hand().unwrap();
+    assert_eq!(
+        (once.outcome, once.summary.as_str()),
+        (Outcome::Succeeded, "far: copied")
+    );
+    // One that is away is said, and holds up nothing.
+    std::fs::remove_dir_all(&far).unwrap();
+    std::fs::write(&far, "a file").unwrap();
+    let once = by_hand().unwrap();
+    assert_eq!(once.outcome, Outcome::Failed);
+    let reason = once.reason.unwrap_or_default();
+    assert!(reason.starts_with("the copy far: not copied: "), "{reason}");
+    file.change(|state| state.resume(NAME, 2)).unwrap();
+    until(&mut driver, |driver, _| says(driver, "far: not copied"));
+    assert!(state(&driver).running);
+    driver.stop(Duration::from_secs(60));
+}
+
 #[test]
 fn the_page_of_jobs_says_what_there_is() {
     const BEGIN: &str = "<!-- jobs -->\n";
@@ -196,7 +293,8 @@ fn the_jobs_of_the_settings_make_a_plan_and_keep_their_short_names() {
             "proof",
             "expire",
             "schema",
-            "audit_archive"
+            "audit_archive",
+            "repository.copy"
         ]
     );
     Registry::check(specs).unwrap();

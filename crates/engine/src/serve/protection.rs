@@ -20,7 +20,6 @@ use crate::{
     anchors::{self, Anchors, Carriers},
     cli::ReadingArgs,
     config::Config,
-    copies::Copies,
     error::Error,
     heads::Publisher,
     health::StreamMonitor,
@@ -58,7 +57,6 @@ struct ProtectedCluster {
     connect: ConnectOptions,
     streamer: Streamer,
     plan: Option<Plan>,
-    copies: Copies,
     carriers: Option<Carriers>,
     binaries: Option<Binaries>,
     user: Option<OsUser>,
@@ -86,7 +84,6 @@ impl Protection {
         keys::prepare(&instance.keys(), &config.repository_key)?;
         let own = open_own(instance, Some(location), config.repository.lock)?;
         let streamer = streamer(&connect, &own);
-        let copies = Copies::start(instance, config, &own.repository, own.keys.private.as_ref());
         note_recipient(instance, &own);
         monitor.follow(Some(streamer.watch()));
         monitor.set_problem(Some(NOT_SEEN.to_owned()));
@@ -98,7 +95,6 @@ impl Protection {
                 connect,
                 streamer,
                 plan: None,
-                copies,
                 carriers: None,
                 // Only proofs need them; without them they are not made, and the plan says so.
                 binaries: Binaries::find(config.database.binaries.as_deref()).ok(),
@@ -208,7 +204,6 @@ impl Protection {
             if let Some(carriers) = &mut cluster.carriers {
                 carriers.end();
             }
-            cluster.copies.end();
             if let Some(plan) = &mut cluster.plan {
                 plan.end();
             }

@@ -226,6 +226,8 @@ pub(crate) fn state_of(job: &JobStatus) -> JobState {
         Availability::Unavailable(reason) => (Some(reason.clone()), None),
         Availability::Waiting(reason) => (None, Some(reason.clone())),
     };
+    let said = job.running.as_ref().map(|(_, said)| said);
+    let progress = said.filter(|said| !said.is_empty()).cloned();
     let running = job
         .running
         .as_ref()
@@ -251,6 +253,7 @@ pub(crate) fn state_of(job: &JobStatus) -> JobState {
             .filter(|_| unavailable_reason.is_none())
             .map(|next| next - next % 1_000_000),
         unavailable_reason,
+        progress,
         waits_for,
         described: Some(JobDescription::of(&job.spec)),
         last: running.or(last),

@@ -33,7 +33,6 @@ use super::{
 use crate::{
     anchors::Carriers,
     config::Config,
-    copies::Copies,
     error::Error,
     heads::Publisher,
     health::StreamMonitor,
@@ -83,7 +82,6 @@ pub(crate) struct Supervisor {
     pub(super) full_backup_needed: Option<&'static str>,
     /// From the first look on.
     pub(super) plan: Option<Plan>,
-    copies: Option<Copies>,
     carriers: Option<Carriers>,
     /// A person has said that all of the audit log is lost.
     pub(super) continue_log: bool,
@@ -144,7 +142,6 @@ impl Supervisor {
             not_on_record: Vec::new(),
             full_backup_needed: None,
             plan: None,
-            copies: None,
             carriers: None,
             continue_log,
             standby,
@@ -155,12 +152,6 @@ impl Supervisor {
         supervisor.first_recovery()?;
         supervisor.start_services(listener, rates_file)?;
         supervisor.first_key()?;
-        supervisor.copies = Some(Copies::start(
-            &supervisor.instance,
-            &supervisor.config,
-            &supervisor.repository,
-            supervisor.keys.private.as_ref(),
-        ));
         Ok(supervisor)
     }
 
@@ -354,18 +345,12 @@ impl Supervisor {
         if let Some(plan) = &self.plan {
             plan.cancel();
         }
-        if let Some(copies) = &self.copies {
-            copies.cancel();
-        }
         if let Some(services) = self.services.take() {
             self.runtime.block_on(services.shutdown());
         }
         // The last head was signed.
         if let Some(carriers) = &mut self.carriers {
             carriers.end();
-        }
-        if let Some(copies) = &mut self.copies {
-            copies.end();
         }
         if let Some(plan) = &mut self.plan {
             plan.end();

@@ -150,7 +150,8 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
             "proof",
             "expire",
             "schema",
-            "audit_archive"
+            "audit_archive",
+            "repository.copy"
         ]
     );
     let planned = &plan[6];

@@ -280,14 +280,14 @@ fn a_run_past_its_deadline_is_told_to_end_and_recorded_even_if_it_does_not() {
     let reason = ended.record.reason.as_deref().unwrap_or_default();
     assert!(reason.contains("deadline of 3600 s"), "{reason}");
     assert!(plan.status()[1].statistics.failing);
-    // Nothing of the job is started beside what goes on, and what comes of that changes no record.
+    // Nothing of the job is started beside what continues, and what comes of that changes no record.
     plan.request("a.c").unwrap();
     assert!(plan.turn_at(far_behind).is_empty());
     assert!(!running(&plan, "a.c") && plan.is_running("a.c"));
     MAY_END.store(true, Ordering::Relaxed);
     until(&mut plan, far_behind, &|plan, _| running(plan, "a.c"));
     let records = Records::read(folder.path()).unwrap();
-    assert_eq!(records.of("a.c").len(), 1, "the second run goes on");
+    assert_eq!(records.of("a.c").len(), 1, "the second run continues");
     assert_eq!(records.newest_run("a.c").unwrap(), ended.record);
     plan.stop(Duration::from_secs(60));
 }
