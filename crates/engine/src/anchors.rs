@@ -14,6 +14,11 @@ use std::{
 };
 
 use audit::{Head, SignedHead, VerifyingKey};
+use host::{
+    files::write_whole,
+    log::{LOG, log_name},
+    stored_heads::newest,
+};
 use repository::{Repository, heads::StoredHead};
 use serde::{Deserialize, Serialize};
 use services::Claim;
@@ -21,11 +26,6 @@ use services::Claim;
 use crate::{
     config::{Config, ObjectLock, ReplicaConfig},
     error::Error,
-    host::{
-        instance::write_whole,
-        log::{LOG, log_name},
-    },
-    stored_heads::newest,
 };
 
 const FORMAT: &str = "bre-audit-anchor-1";
@@ -62,14 +62,14 @@ impl AnchorFile {
         let file: Self = serde_json::from_slice(&text)
             .map_err(|error| Error::file("cannot understand", &path)(error.into()))?;
         if file.format != FORMAT {
-            return Err(Error::Refused {
-                what: "the audit log's anchor cannot be read",
-                reason: format!(
+            return Err(Error::refused(
+                "the audit log's anchor cannot be read",
+                format!(
                     "{} has the format {:?}; a newer engine wrote it",
                     path.display(),
                     file.format
                 ),
-            });
+            ));
         }
         Ok(Some(file))
     }
@@ -108,7 +108,7 @@ impl Damage {
     fn write(&self, path: &Path) -> Result<(), Error> {
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::file("cannot write", path)(error.into()))?;
-        write_whole(path, &text, 0o600)
+        Ok(write_whole(path, &text, 0o600)?)
     }
 }
 
@@ -174,7 +174,7 @@ impl Anchors {
     pub(crate) fn keep(&self, repository_id: &str, head: &SignedHead) -> Result<(), Error> {
         let plain = head.clone().without_link();
         let value = serde_json::from_slice(&plain.to_json())
-            .map_err(|error| Error::Failed(format!("a signed head is no JSON: {error}")))?;
+            .map_err(|error| Error::failed(format!("a signed head is no JSON: {error}")))?;
         self.write(|file| {
             repository_id.clone_into(&mut file.repository_id);
             file.head = Some(value);
@@ -402,7 +402,7 @@ impl Carrier {
                 continue;
             };
             // The keys may be rotated while this runs.
-            let trusted = crate::keys::trusted(&self.anchors.keys, &self.own)?;
+            let trusted = host::keys::trusted(&self.anchors.keys, &self.own)?;
             if let Ok(theirs) = theirs.verify(&trusted) {
                 *locked(&self.anchors.beyond) = Some(format!(
                     "the repository {} holds a head that was signed for epoch {} at size {}, and this log's newest is of epoch {} at {}: \

@@ -8,6 +8,11 @@ use audit::{
     Anchoring, BadEntry, Fault, Head, HeadError, SignedHead, Verdict, VerifyingKey, missing_heads,
     unexplained,
 };
+use host::{
+    instance::Instance,
+    log::LOG,
+    stored_heads::{self, StoredHeads, StoredThinnings, Uncounted},
+};
 use repository::Repository;
 use serde::Serialize;
 use services::Evidence;
@@ -17,8 +22,6 @@ use crate::{
     config::Config,
     error::Error,
     heads,
-    host::{instance::Instance, log::LOG},
-    stored_heads::{self, StoredHeads, StoredThinnings, Uncounted},
 };
 
 /// What is not named one by one.

@@ -4,13 +4,10 @@
 use std::collections::BTreeSet;
 
 use audit::{BadEntry, Entry, Kind, Report};
+use host::log::{LOG, log_name};
 use repository::Repository;
 
-use crate::{
-    audit_outside::Outside,
-    error::Error,
-    host::log::{LOG, log_name},
-};
+use crate::{audit_outside::Outside, error::Error};
 
 /// As the entries name it (docs/formats/audit_transparency.md §6).
 pub(crate) const NAME: &str = "audit_signing_key";

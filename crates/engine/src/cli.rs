@@ -21,10 +21,11 @@ use assurance::drills::Fault;
 use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use host::location::Location;
 use serde::Deserialize;
 use services::ServiceSet;
 
-use crate::{exit::Exit, host::location::Location};
+use crate::exit::Exit;
 pub(crate) use audit::*;
 pub(crate) use backup::*;
 pub(crate) use drill::*;

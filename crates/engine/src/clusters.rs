@@ -2,6 +2,10 @@
 //! `DIR/clusters/NAME`, laid out as an instance's: a repository belongs to one cluster.
 
 use backup::database::BackupOutcome;
+use host::{
+    files::write_whole, instance::Instance, keys::settings::RepositoryKey, location::Location,
+    progress::Steps,
+};
 use postgres_physical::wire::ConnectOptions;
 use repository::{
     Repository,
@@ -13,13 +17,8 @@ use serde::{Deserialize, Serialize};
 use services::StreamReport;
 
 use crate::{
-    config::{Config, RepositoryKey},
+    config::Config,
     error::Error,
-    host::{
-        instance::{Instance, write_whole},
-        location::Location,
-        progress::Steps,
-    },
     up::{
         backups::{OwnedRequest, Reading},
         repository::{PrimaryRepository, open_own},
@@ -39,11 +38,7 @@ pub(crate) struct NamedCluster {
 
 pub(crate) fn find(instance: &Instance, name: &str) -> Result<NamedCluster, Error> {
     let config = Config::load(None, instance.root())?;
-    let refused = |reason: String| Error::Argument {
-        what: "cluster",
-        value: name.to_owned(),
-        reason,
-    };
+    let refused = |reason: String| Error::argument("cluster", name.to_owned(), reason);
     let cluster = config.clusters.get(name).ok_or_else(|| {
         let names: Vec<_> = config.clusters.keys().cloned().collect();
         refused(format!(
@@ -102,7 +97,7 @@ impl NamedCluster {
         let text = serde_json::to_vec_pretty(standing)
             .map_err(|error| Error::file("cannot write", &path)(error.into()))?;
         self.instance.make_folders()?;
-        write_whole(&path, &text, 0o600)
+        Ok(write_whole(&path, &text, 0o600)?)
     }
 
     /// How far the repository held WAL when a process on this host last streamed.
@@ -138,7 +133,7 @@ impl NamedCluster {
     /// Its repository and keys, made at the first use; for the one process that streams.
     pub(crate) fn open(&self) -> Result<PrimaryRepository, Error> {
         self.instance.make_folders()?;
-        crate::keys::prepare(&self.instance.keys(), &self.key)?;
+        host::keys::prepare(&self.instance.keys(), &self.key)?;
         open_own(&self.instance, Some(&self.repository()), None)
     }
 
@@ -157,7 +152,7 @@ impl NamedCluster {
         let request = OwnedRequest {
             connect: self.connect.clone(),
             repository: Repository::open(store)?,
-            public: crate::keys::writing_key(&keys)?,
+            public: host::keys::writing_key(&keys)?,
             chunk_id: ChunkIdKey::load(&keys.join("chunk_id.key"))?,
             label: "by hand",
             kind,

@@ -23,12 +23,10 @@ use services::{
 pub(crate) use audit::{Audit, Witness};
 use backup::JobSettings;
 pub(crate) use backup::{Backup, OlderSettings};
+use host::{keys::settings::RepositoryKey, location::Location};
 
-use crate::{
-    error::Error,
-    host::{location::Location, secret_file},
-    read_book, settings_file,
-};
+use crate::secret_file;
+use crate::{error::Error, read_book, settings_file};
 
 /// `DIR/bre.toml`, or the file that `--config` names. Unknown words are errors: a misspelt setting must not be a silent default.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -90,8 +88,8 @@ impl Server {
                     .map_err(Error::file("cannot read the TLS file", certificate))?,
                 key: secrets::read(key)?.to_vec(),
             })),
-            _ => Err(Error::Failed(
-                "[server] tls_certificate and tls_key go together".to_owned(),
+            _ => Err(Error::failed(
+                "[server] tls_certificate and tls_key go together",
             )),
         }
     }
@@ -250,7 +248,7 @@ pub(crate) struct Cache {
 impl Cache {
     /// Looked at now, so that a wrong path is told at the start.
     pub(crate) fn redis(&self) -> Result<Option<RedisSettings>, Error> {
-        let refused = |reason: String| Error::Failed(format!("[cache] {reason}"));
+        let refused = |reason: String| Error::failed(format!("[cache] {reason}"));
         let Some(url) = &self.url else {
             return match self.ca_file.is_some()
                 || self.certificate.is_some()
@@ -342,47 +340,6 @@ impl ObjectLock {
 fn lock_mode<'de, D: serde::Deserializer<'de>>(from: D) -> Result<LockMode, D::Error> {
     let text = String::deserialize(from)?;
     text.parse().map_err(serde::de::Error::custom)
-}
-
-/// What a new key to the repository shall be: at the very first start, and whenever it is rotated. Which one is in use stands in
-/// DIR/keys/recipient.pub.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct RepositoryKey {
-    pub(crate) provider: KeyProvider,
-    /// An ARN, an id or an alias.
-    pub(crate) kms_key: Option<String>,
-    /// Where the key is; an ARN says so itself.
-    pub(crate) region: Option<String>,
-    /// Another server than Amazon's, or a private way to it.
-    pub(crate) endpoint: Option<String>,
-    pub(crate) profile: Option<String>,
-    pub(crate) credentials_file: Option<PathBuf>,
-    pub(crate) pkcs11: Option<Pkcs11Key>,
-}
-
-/// `[repository_key.pkcs11]`: an RSA key pair inside a token.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Pkcs11Key {
-    /// The library that speaks to the token.
-    pub(crate) module: PathBuf,
-    /// Labels of the token, and of the key pair in it.
-    pub(crate) token: String,
-    pub(crate) object: String,
-    /// Holds the PIN; mode 0600.
-    pub(crate) pin_file: PathBuf,
-}
-
-/// Who keeps the key that reads.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum KeyProvider {
-    /// A file in DIR/keys.
-    #[default]
-    File,
-    Kms,
-    Pkcs11,
 }
 
 /// A PostgreSQL that this host protects and does not run.
@@ -484,9 +441,11 @@ impl Config {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        let settings = |reason: String| Error::Settings {
-            path: path.into(),
-            reason,
+        let settings = |reason: String| {
+            Error::from(host::Error::Settings {
+                path: path.into(),
+                reason,
+            })
         };
         let mut config: Self = toml::from_str(text).map_err(|error| settings(error.to_string()))?;
         config.backup.repositories.clone_from(&config.repositories);

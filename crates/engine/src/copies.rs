@@ -7,6 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use host::{files::write_whole, instance::Instance, location::Location, progress::Steps};
 use repository::{
     Repository,
     copying::{CopyOptions, CopyReport, copy},
@@ -19,11 +20,6 @@ use crate::{
     config::{self, Config, ObjectLock},
     error::Error,
     expiry::{self, Log},
-    host::{
-        instance::{Instance, write_whole},
-        location::Location,
-        progress::Steps,
-    },
 };
 
 /// Opened, with what is kept there.
@@ -190,7 +186,7 @@ impl Copier<'_> {
             now_micros: jiff::Timestamp::now().as_microsecond(),
         };
         let copied = copy(round.first, &other.repository, &options, round.steps)?;
-        let keys = crate::keys::trusted(&self.instance.keys(), round.first)?;
+        let keys = host::keys::trusted(&self.instance.keys(), round.first)?;
         crate::thinning::follow(&other.repository, &keys)?;
         let expired = round.log.map(|log| self.expire(&other, round, log));
         let report = RoundReport {
@@ -218,7 +214,7 @@ impl Copier<'_> {
 fn write(path: &Path, told: &BTreeMap<String, CopyStatus>) -> Result<(), Error> {
     let text = serde_json::to_vec_pretty(told)
         .map_err(|error| Error::file("cannot write", path)(error.into()))?;
-    write_whole(path, &text, 0o600)
+    Ok(write_whole(path, &text, 0o600)?)
 }
 
 #[cfg(test)]
@@ -228,7 +224,7 @@ mod tests {
     use repository::store::{MemoryStore, Store};
 
     use super::*;
-    use crate::host::{record::Event, runtime::wait};
+    use host::{record::Event, runtime::wait};
 
     #[test]
     fn nothing_goes_from_a_further_repository_before_it_is_on_record() {
@@ -272,7 +268,7 @@ mod tests {
         // No engine runs here: there is no log that an entry could go into.
         let log = Log {
             asked_by: asked_by(),
-            record: &|event| wait(event.record(&instance)),
+            record: &|event| Ok(wait(event.record(&instance))?),
         };
         copier.expire(&other, &round, &log).unwrap_err();
         assert_eq!(names(), before);

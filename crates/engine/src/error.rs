@@ -7,73 +7,12 @@ use crate::exit::Exit;
 /// Anything that ends a command. Each says what happened, to what, and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{what} {path}: {source}")]
-    File {
-        what: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("{path}: {reason}\nMend the file; docs/operations/settings.md lists every setting")]
-    Settings { path: PathBuf, reason: String },
-    #[error(
-        "{path} is in use by another running instance (process {pid}). Stop that one, or give another --data DIR"
-    )]
-    FolderTaken { path: PathBuf, pid: String },
-    #[error("no engine runs at {path}. Start it with: bre up --data {path}")]
-    NotRunning { path: PathBuf },
-    #[error(
-        "an engine runs on {path}, but it has not said where it can be reached ({file} is not there): it starts, it stops, or it cannot write there. \
-         Try again; {path} and the engine's log say more"
-    )]
-    NotAnnounced { path: PathBuf, file: PathBuf },
-    #[error(
-        "port {port} on {bind} is in use by another program. Stop it, or choose another with --port N (0 takes a free one)"
-    )]
-    PortTaken { bind: std::net::IpAddr, port: u16 },
-    #[error(
-        "{program} was not found. Install it (Debian: apt-get install {package}), or name its folder in bre.toml: {setting}"
-    )]
-    ProgramMissing {
-        program: &'static str,
-        package: &'static str,
-        setting: &'static str,
-    },
-    #[error(
-        "{repository} holds a repository, but {missing} is missing. Bring the keys folder back; without it nothing in the repository can be read"
-    )]
-    KeysMissing {
-        repository: String,
-        missing: PathBuf,
-    },
-    #[error("{what}: {reason}")]
-    Refused { what: &'static str, reason: String },
-    /// Whoever would have to answer does not.
-    #[error("{what}: {reason}")]
-    Unreachable { what: &'static str, reason: String },
-    #[error("the running engine answered {status} to {asked}: {reason}")]
-    Answer {
-        asked: String,
-        status: u16,
-        reason: String,
-    },
-    #[error("{value:?} is no {what}: {reason}")]
-    Argument {
-        what: &'static str,
-        value: String,
-        reason: String,
-    },
-    #[error("{0}")]
-    Failed(String),
     #[error(transparent)]
-    SecretFile(#[from] secrets::SecretFileError),
+    Host(#[from] host::Error),
     #[error(transparent)]
     Lost(#[from] crate::lost::Lost),
     #[error(transparent)]
-    Server(#[from] postgres_physical::server::ServerError),
-    #[error(transparent)]
     Wire(#[from] postgres_physical::wire::WireError),
-    #[error(transparent)]
-    Repository(#[from] repository::Error),
     #[error(transparent)]
     Backup(#[from] backup::BackupError),
     #[error(transparent)]
@@ -93,10 +32,6 @@ pub(crate) enum Error {
     #[error(transparent)]
     Database(#[from] services::DatabaseError),
     #[error(transparent)]
-    Head(#[from] audit::HeadError),
-    #[error(transparent)]
-    Key(#[from] audit::KeyError),
-    #[error(transparent)]
     Drill(#[from] assurance::drills::DrillError),
 }
 
@@ -105,8 +40,38 @@ impl Error {
         what: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::File { what, path, source }
+        let of_file = host::Error::file(what, path);
+        move |source| of_file(source).into()
+    }
+
+    /// Something stands against it; nothing was changed.
+    pub(crate) fn refused(what: &'static str, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        host::Error::Refused { what, reason }.into()
+    }
+
+    /// What would have to answer does not.
+    pub(crate) fn unreachable(what: &'static str, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        host::Error::Unreachable { what, reason }.into()
+    }
+
+    pub(crate) fn argument(
+        what: &'static str,
+        value: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
+        let (value, reason) = (value.into(), reason.into());
+        host::Error::Argument {
+            what,
+            value,
+            reason,
+        }
+        .into()
+    }
+
+    pub(crate) fn failed(reason: impl Into<String>) -> Self {
+        host::Error::Failed(reason.into()).into()
     }
 
     /// What the shell sees. `restore_command` reads its codes itself; see `commands::wal`.
@@ -116,28 +81,10 @@ impl Error {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Refused { .. }
-            | Self::FolderTaken { .. }
-            | Self::PortTaken { .. }
-            | Self::KeysMissing { .. }
-            // It conflicts with what is there: a fault of neither side.
-            | Self::Answer { status: 409 | 422, .. } => Exit::Refused,
+            Self::Host(error) => exit_of_host(error),
             Self::Recovery(error) if error.is_refusal() => Exit::Refused,
-            Self::SecretFile(error)
-            | Self::Repository(
-                repository::Error::SecretFile(error)
-                | repository::Error::Store(repository::StoreError::SecretFile(error)),
-            )
-            | Self::Key(audit::KeyError::Secret(error))
-                if error.is_exposed() =>
-            {
-                Exit::Refused
-            }
             Self::Jobs(jobs::Error::Refused { .. }) => Exit::Refused,
-            Self::Argument { .. } | Self::Jobs(jobs::Error::UnknownJob { .. }) => Exit::Usage,
-            Self::NotRunning { .. } | Self::NotAnnounced { .. } | Self::Unreachable { .. } => {
-                Exit::NotRunning
-            }
+            Self::Jobs(jobs::Error::UnknownJob { .. }) => Exit::Usage,
             Self::Database(
                 services::DatabaseError::Connect(_) | services::DatabaseError::Away(_),
             ) => Exit::NotRunning,
@@ -149,11 +96,57 @@ impl Error {
                 | postgres_physical::wire::WireError::Handshake { .. }
                 | postgres_physical::wire::WireError::Pooler { .. },
             ) => Exit::Refused,
-            Self::Repository(error) if error.is_unavailable() => Exit::NotRunning,
             _ => Exit::Failed,
         }
     }
 }
+
+fn exit_of_host(error: &host::Error) -> Exit {
+    use host::Error;
+    match error {
+        Error::Refused { .. }
+        | Error::FolderTaken { .. }
+        | Error::PortTaken { .. }
+        | Error::KeysMissing { .. }
+        // It conflicts with what is there: a fault of neither side.
+        | Error::Answer { status: 409 | 422, .. } => Exit::Refused,
+        Error::SecretFile(error)
+        | Error::Repository(
+            repository::Error::SecretFile(error)
+            | repository::Error::Store(repository::StoreError::SecretFile(error)),
+        )
+        | Error::Key(audit::KeyError::Secret(error))
+            if error.is_exposed() =>
+        {
+            Exit::Refused
+        }
+        Error::Argument { .. } => Exit::Usage,
+        Error::NotRunning { .. } | Error::NotAnnounced { .. } | Error::Unreachable { .. } => {
+            Exit::NotRunning
+        }
+        Error::Repository(error) if error.is_unavailable() => Exit::NotRunning,
+        _ => Exit::Failed,
+    }
+}
+
+/// What a host meets as well is one of its errors.
+macro_rules! through_host {
+    ($($error:ty),+ $(,)?) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Host(error.into())
+            }
+        })+
+    };
+}
+
+through_host!(
+    secrets::SecretFileError,
+    postgres_physical::server::ServerError,
+    repository::Error,
+    audit::HeadError,
+    audit::KeyError,
+);
 
 #[cfg(test)]
 mod tests {
@@ -162,62 +155,64 @@ mod tests {
     /// What a person reads, and the exit code beside it.
     #[test]
     fn every_error_of_a_command_says_what_where_and_what_next() {
-        let refused = |what, reason: &str| Error::Refused {
+        let refused = |what, reason: &str| host::Error::Refused {
             what,
             reason: reason.to_owned(),
         };
         let errors = [
-            Error::File {
+            host::Error::File {
                 what: "cannot read",
                 path: "/srv/bre/bre.toml".into(),
                 source: std::io::ErrorKind::PermissionDenied.into(),
             },
-            Error::Settings {
+            host::Error::Settings {
                 path: "/srv/bre/bre.toml".into(),
                 reason: "unknown field `ful`".to_owned(),
             },
-            Error::FolderTaken {
+            host::Error::FolderTaken {
                 path: "/srv/bre".into(),
                 pid: "77".to_owned(),
             },
-            Error::NotRunning {
+            host::Error::NotRunning {
                 path: "/srv/bre".into(),
             },
-            Error::NotAnnounced {
+            host::Error::NotAnnounced {
                 path: "/srv/bre".into(),
                 file: "/srv/bre/run/instance.json".into(),
             },
-            Error::PortTaken {
+            host::Error::PortTaken {
                 bind: std::net::Ipv4Addr::LOCALHOST.into(),
                 port: 8000,
             },
-            Error::ProgramMissing {
+            host::Error::ProgramMissing {
                 program: "redis-server",
                 package: "redis-server",
                 setting: "[cache] binary",
             },
-            Error::KeysMissing {
+            host::Error::KeysMissing {
                 repository: "/srv/bre/repository".to_owned(),
                 missing: "/srv/bre/keys/recipient.pub".into(),
             },
             refused("nothing was changed", "give --yes to do it without asking"),
-            Error::Unreachable {
+            host::Error::Unreachable {
                 what: "no process keeps a standby here",
                 reason: "start it".to_owned(),
             },
-            Error::Answer {
+            host::Error::Answer {
                 asked: "locates".to_owned(),
                 status: 422,
                 reason: "shares: must be a multiple of 100".to_owned(),
             },
-            Error::Argument {
+            host::Error::Argument {
                 what: "backup",
                 value: "B9".to_owned(),
                 reason: "the repository has none of this id; see: bre backup list".to_owned(),
             },
-            Error::Failed("the answer was cut short".to_owned()),
+            host::Error::Failed("the answer was cut short".to_owned()),
         ];
-        let lines = errors.map(|error| format!("{:>2}  bre: {error}\n", error.exit() as u8));
+        let lines = errors
+            .map(Error::from)
+            .map(|error| format!("{:>2}  bre: {error}\n", error.exit() as u8));
         insta::assert_snapshot!("errors", lines.concat());
     }
 }

@@ -1,5 +1,6 @@
 //! One expiry, whoever asks for it: survey, clocks, decision, record, deletion.
 
+use host::{progress::Steps, record::Event};
 use postgres_physical::{server::sql::Client, wire::ConnectOptions};
 use repository::{
     Repository,
@@ -7,10 +8,7 @@ use repository::{
     retention::{self, Action, Clock, ExpiryReport, Plan, Rules, Subject, execute},
 };
 
-use crate::{
-    error::Error,
-    host::{progress::Steps, record::Event},
-};
+use crate::error::Error;
 
 /// How often it is decided anew because a backup came in between.
 const DECIDED_MAX: usize = 3;
@@ -160,7 +158,7 @@ fn postgres_micros(connect: &ConnectOptions) -> Result<i64, Error> {
     let found = Client::connect(connect)?.value(sql)?;
     found
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| Error::Failed("PostgreSQL does not tell the time".into()))
+        .ok_or_else(|| Error::failed("PostgreSQL does not tell the time"))
 }
 
 #[cfg(test)]
@@ -199,7 +197,7 @@ mod tests {
         let steps = Steps::logged();
         let refuse = Log {
             asked_by: asked_by.clone(),
-            record: &|_| Err(Error::Failed("no log".into())),
+            record: &|_| Err(Error::failed("no log")),
         };
         assert!(carry_out(&repository, &plan, &steps, &refuse).is_err());
         assert_eq!(names(&store), before);

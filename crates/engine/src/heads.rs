@@ -13,12 +13,15 @@ use repository::{Repository, StoreError};
 use services::{Claim, Evidence, HeadPublisher, KnownLog};
 
 use super::{health::StreamMonitor, thinning};
+use host::{
+    log::{LOG, log_name},
+    stored_heads::{self, HeadPosition, StoredHeads, thinnings},
+};
+
 use crate::{
     anchors::{self, Anchors},
     config::Config,
     error::Error,
-    host::log::{LOG, log_name},
-    stored_heads::{self, HeadPosition, StoredHeads, thinnings},
 };
 
 /// Between two passes of thinning.
@@ -60,7 +63,7 @@ impl Publisher {
         recovering: bool,
     ) -> Result<Self, Error> {
         let anchors = Arc::new(Anchors::open(keys, repository.id())?);
-        let trusted = crate::keys::trusted(keys, repository)?;
+        let trusted = host::keys::trusted(keys, repository)?;
         let there: BTreeMap<HeadPosition, i64> =
             repository::heads::dated_heads(repository, &log_name())?
                 .into_iter()
@@ -130,7 +133,7 @@ impl Publisher {
 
     /// The keys that vouch for the log now: they may be rotated while this runs.
     fn trusted(&self) -> Result<Vec<VerifyingKey>, Error> {
-        crate::keys::trusted(&self.keys, &self.repository)
+        Ok(host::keys::trusted(&self.keys, &self.repository)?)
     }
 
     fn put(&self, head: &SignedHead) -> Result<(), String> {
@@ -249,7 +252,7 @@ impl Publisher {
     }
 }
 
-fn said(error: Error) -> String {
+fn said(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
@@ -324,7 +327,7 @@ impl HeadPublisher for Publisher {
         if last.is_some_and(|last| last.elapsed() < THIN_EVERY) {
             return Ok(());
         }
-        let signing = crate::keys::signing_key(&self.keys).map_err(said)?;
+        let signing = host::keys::signing_key(&self.keys).map_err(said)?;
         let trusted = self.trusted().map_err(said)?;
         let thinner = thinning::Thinner {
             repository: &self.repository,
@@ -466,7 +469,7 @@ mod tests {
     use repository::store::MemoryStore;
 
     use super::*;
-    use crate::stored_heads::newest;
+    use host::stored_heads::newest;
 
     #[test]
     fn a_start_reads_one_head_an_epoch() {

@@ -5,13 +5,11 @@ use std::ops::ControlFlow;
 use audit::{
     HeadError, InclusionProof, InclusionProofError, InclusionProver, SignedHead, VerifyingKey,
 };
+use host::log::{LOG, log_name};
 use repository::Repository;
 use services::EntryRef;
 
-use crate::{
-    error::Error,
-    host::log::{LOG, log_name},
-};
+use crate::error::Error;
 
 /// Heads are tried until one fits: those of stretches that a recovery left behind do not.
 const HEADS_MAX: usize = 16;
@@ -27,10 +25,7 @@ pub(crate) struct EntryQuery<'a> {
 }
 
 pub(crate) fn refused(reason: impl Into<String>) -> Error {
-    Error::Refused {
-        what: "no proof was made",
-        reason: reason.into(),
-    }
+    Error::refused("no proof was made", reason)
 }
 
 /// Epoch and position.

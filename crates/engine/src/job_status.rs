@@ -1,12 +1,12 @@
 //! How the jobs of the plan stand, as the running engine leaves it for commands to read. It may be deleted: what ran
 //! is in the records of runs.
 
-use std::{collections::BTreeMap, path::Path};
-
+use host::files::write_whole;
 use jobs::{JobSpec, schedule::Trigger};
 use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::Path};
 
-use crate::{error::Error, host::instance::write_whole, jobs::short_name};
+use crate::{error::Error, jobs::short_name};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobStatusFile {
@@ -97,7 +97,7 @@ impl JobStatusFile {
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| Error::file("cannot write", path)(error.into()))?;
-        write_whole(path, &text, 0o600)
+        Ok(write_whole(path, &text, 0o600)?)
     }
 
     pub(crate) fn set(&mut self, job: &str, state: JobState) {

@@ -1,5 +1,6 @@
 //! What a restore does not bring back although it was asked for, for how many seconds, and who knows of it.
 
+use host::{control::Control, instance::Instance, stored_heads::newest};
 use postgres_physical::lsn::Lsn;
 use recovery::database::{Plan, Point, Target};
 use repository::{
@@ -7,15 +8,9 @@ use repository::{
     read_back::{Evidence, EvidenceSource, Shortfall, newest_known, shortfall},
 };
 use serde_json::Value;
+use terminal::time;
 
-use crate::{
-    cli::RepositoryArgs,
-    clusters,
-    error::Error,
-    host::{control::Control, instance::Instance},
-    stored_heads::newest,
-    terminal::time,
-};
+use crate::{cli::RepositoryArgs, clusters, error::Error};
 
 /// One thing that is not brought back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,7 +178,7 @@ pub(crate) fn known_elsewhere(instance: &Instance, args: &RepositoryArgs) -> Vec
     if !instance.is_locked() {
         return Vec::new();
     }
-    let asked = crate::host::runtime::wait(async {
+    let asked = host::runtime::wait(async {
         Control::to(instance)?
             .get::<Value>("/internal/status")
             .await

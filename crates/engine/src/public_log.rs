@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use audit::{NoteKey, SignatureKind, SignedHead, TileId};
+use host::log::log_name;
 use repository::Repository;
 use services::{PublicLogConfig, PublicLogStore, WitnessConfig};
 
 use crate::{
     config::{Audit, Config},
     error::Error,
-    host::log::log_name,
 };
 
 /// Objects that are written once, in the instance's repository.
@@ -112,7 +112,7 @@ pub(crate) fn name(audit: &Audit, repository: &Repository) -> Result<String, Err
     match &audit.name {
         None => Ok(format!("bre-{}", repository.id())),
         Some(name) if audit::is_origin_name(name) => Ok(name.clone()),
-        Some(name) => Err(Error::Failed(format!(
+        Some(name) => Err(Error::failed(format!(
             "[audit] name = {name:?}: 1 to 128 of a-z, 0-9, '.', '-', '_', '/' and ':', such as log.example/borrow"
         ))),
     }
@@ -120,7 +120,7 @@ pub(crate) fn name(audit: &Audit, repository: &Repository) -> Result<String, Err
 
 fn witnesses(audit: &Audit) -> Result<Vec<WitnessConfig>, Error> {
     let read = |witness: &crate::config::Witness| {
-        let wrong = |why: String| Error::Failed(format!("[[audit.witnesses]] {why}"));
+        let wrong = |why: String| Error::failed(format!("[[audit.witnesses]] {why}"));
         let key: NoteKey = witness
             .key
             .parse()

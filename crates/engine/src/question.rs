@@ -4,8 +4,6 @@ use std::io::{IsTerminal, Write};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::terminal;
-
 /// Between two looks whether the question is still open.
 const LOOK: Timespec = Timespec {
     tv_sec: 0,

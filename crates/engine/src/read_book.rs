@@ -8,10 +8,9 @@ use std::{
     process::Command,
 };
 
+use crate::exit::Exit;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use services::BookReader;
-
-use crate::{exit::Exit, terminal};
 
 const NAME: &str = "read-book";
 /// Two standard streams and the clones of each.

@@ -1,6 +1,8 @@
 //! SIGHUP: the settings file is read again. What can change while the engine runs does, and goes on record; what cannot is named
 //! in the log and in `/config`, and waits for the next start.
 
+use host::telemetry;
+use services::{ReloadReport, Running};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -9,14 +11,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-
-use services::{ReloadReport, Running};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{config::Config, error::Error, settings_file, telemetry};
+use crate::{config::Config, error::Error, settings_file};
 
 /// Settings by their dotted names, as they stand in the file.
 type NamedSettings = BTreeMap<String, String>;
@@ -128,9 +128,11 @@ fn show(value: Option<&String>) -> &str {
 
 fn read(path: &Path) -> Result<NamedSettings, Error> {
     let text = settings_file::read(path)?.unwrap_or_default();
-    let table: toml::Table = toml::from_str(&text).map_err(|error| Error::Settings {
-        path: path.into(),
-        reason: error.to_string(),
+    let table: toml::Table = toml::from_str(&text).map_err(|error| {
+        Error::from(host::Error::Settings {
+            path: path.into(),
+            reason: error.to_string(),
+        })
     })?;
     let mut named = NamedSettings::new();
     flatten("", &toml::Value::Table(table), &mut named);
@@ -158,7 +160,7 @@ fn on_hangup(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
     let seen = Arc::clone(&asked);
     let _inside = runtime.enter();
     let mut hangup = signal(SignalKind::hangup())
-        .map_err(|error| Error::Failed(format!("cannot listen for signals: {error}")))?;
+        .map_err(|error| Error::failed(format!("cannot listen for signals: {error}")))?;
     runtime.spawn(async move {
         while hangup.recv().await.is_some() {
             seen.store(true, Ordering::Relaxed);
@@ -170,7 +172,7 @@ fn on_hangup(runtime: &Runtime) -> Result<Arc<AtomicBool>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::instance::write_whole;
+    use host::files::write_whole;
 
     fn named(text: &str) -> NamedSettings {
         let folder = tempfile::tempdir().unwrap();

@@ -1,16 +1,14 @@
 //! The repository that a command means, and the keys to it: below `--data`, where the running engine has it, or as named.
 
-use std::path::{Path, PathBuf};
-
+use host::{instance::Instance, keys, location::Location};
 use repository::{Repository, keys::RecipientPrivate};
+use std::path::{Path, PathBuf};
 
 use crate::{
     cli::RepositoryArgs,
     clusters,
     config::{Config, ObjectLock},
     error::Error,
-    host::{instance::Instance, location::Location},
-    keys,
 };
 
 #[derive(Debug)]
@@ -82,15 +80,13 @@ impl RepositoryHandle {
     }
 
     pub(crate) fn private(&self) -> Result<RecipientPrivate, Error> {
-        keys::reading_key(&self.keys)
+        Ok(keys::reading_key(&self.keys)?)
     }
 }
 
 pub(crate) fn location(named: &str) -> Result<Location, Error> {
-    named.parse().map_err(|reason| Error::Argument {
-        what: "repository",
-        // Not what was typed: it may hold what is nobody's business.
-        value: "…".to_owned(),
-        reason,
-    })
+    // Not what was typed: it may hold a password.
+    named
+        .parse()
+        .map_err(|reason| Error::argument("repository", "…", reason))
 }

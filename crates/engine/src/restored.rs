@@ -1,7 +1,6 @@
 //! One restore, whoever asks for it: plan, bring the files back, replay, leave a plain data folder with the fact of it inside.
 
-use std::path::Path;
-
+use host::progress::Steps;
 use postgres_physical::server::{Binaries, OsUser};
 use recovery::database::{
     FetchCommand, Plan, Recover, RecoveryReport, RestoreOptions, RestoreReport, Survey, Target,
@@ -9,13 +8,12 @@ use recovery::database::{
 };
 use repository::{Repository, keys::RecipientPrivate};
 use services::RecoveryFact;
+use std::path::Path;
 
-use crate::{
-    error::Error,
-    host::{fact::write_fact, progress::Steps},
-    missing,
-    terminal::time,
-};
+use crate::recovery_fact::write_fact;
+use terminal::time;
+
+use crate::{error::Error, missing};
 
 /// Where to restore from, and with what.
 #[derive(Debug)]

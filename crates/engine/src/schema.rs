@@ -3,16 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use backup::schema::{SchemaBackup, SchemaOutcome, backup_schema, without_credentials};
+use host::{instance::Instance, lock::lock, progress::Steps};
 use postgres_physical::{
     server::{Binaries, OsUser},
     wire::ConnectOptions,
 };
 
-use crate::{
-    config::Remote,
-    error::Error,
-    host::{instance::Instance, lock::lock, progress::Steps},
-};
+use crate::{config::Remote, error::Error};
 
 /// All that it takes, for a thread of its own.
 #[derive(Debug)]
@@ -113,7 +110,7 @@ pub(crate) fn failure(outcome: &SchemaOutcome) -> Option<Error> {
         .map(ToString::to_string)
         .collect();
     (!failed.is_empty()).then(|| {
-        Error::Failed(format!(
+        Error::failed(format!(
             "not all definitions could be read (those of {} databases are backed up): {}",
             outcome.databases.len(),
             failed.join("; ")

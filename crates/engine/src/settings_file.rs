@@ -23,16 +23,18 @@ pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
     };
     let text = opened.text()?;
     if let Some(exposed) = opened.exposed() {
-        let table: toml::Table = toml::from_str(&text).map_err(|error| Error::Settings {
-            path: path.into(),
-            reason: error.to_string(),
+        let table: toml::Table = toml::from_str(&text).map_err(|error| {
+            Error::from(host::Error::Settings {
+                path: path.into(),
+                reason: error.to_string(),
+            })
         })?;
         let found = sensitive("", &Value::Table(table));
         let found = found.filter(|found| found.is_secret || exposed.is_writable());
         if let Some(found) = found {
-            return Err(Error::Refused {
-                what: "the settings are not usable",
-                reason: format!(
+            return Err(Error::refused(
+                "the settings are not usable",
+                format!(
                     "{}: {} {}, and {exposed}",
                     path.display(),
                     found.name,
@@ -42,7 +44,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
                         "is a command that is run"
                     }
                 ),
-            });
+            ));
         }
     }
     Ok(Some(text))

@@ -12,15 +12,11 @@ use backup::{
         DocumentSource, Documents, Interrupted, SealedDocuments, SealedError, SealedOutcome, take,
     },
 };
+use host::{instance::Instance, keys, person::machine, progress::Steps};
 use repository::{keys::ChunkIdKey, snapshot::SnapshotDocument};
 
 use crate::{
-    config::Config,
-    error::Error,
-    host::{instance::Instance, person::machine, progress::Steps},
-    jobs, keys,
-    repository_handle::RepositoryHandle,
-    settings_file,
+    config::Config, error::Error, jobs, repository_handle::RepositoryHandle, settings_file,
 };
 
 /// The instance's own configuration: where it is on this host.
@@ -120,7 +116,7 @@ pub(crate) fn redacted(
 
 impl From<Interrupted> for Error {
     fn from(_: Interrupted) -> Self {
-        Self::Failed("interrupted; no snapshot was taken".to_owned())
+        Self::failed("interrupted; no snapshot was taken")
     }
 }
 
@@ -128,11 +124,8 @@ impl From<SealedError> for Error {
     fn from(error: SealedError) -> Self {
         match error {
             SealedError::Repository(error) => error.into(),
-            SealedError::NotRead(_) => Self::Refused {
-                what: "no snapshot was taken",
-                reason: error.to_string(),
-            },
-            other @ SealedError::NotTheSame { .. } => Self::Failed(other.to_string()),
+            SealedError::NotRead(_) => Self::refused("no snapshot was taken", error.to_string()),
+            other @ SealedError::NotTheSame { .. } => Self::failed(other.to_string()),
         }
     }
 }
@@ -140,11 +133,12 @@ impl From<SealedError> for Error {
 impl From<ConfigurationError> for Error {
     fn from(error: ConfigurationError) -> Self {
         match error {
-            ConfigurationError::File { what, path, source } => Self::File { what, path, source },
-            other @ ConfigurationError::Odd { .. } => Self::Refused {
-                what: "no snapshot was taken",
-                reason: other.to_string(),
-            },
+            ConfigurationError::File { what, path, source } => {
+                host::Error::File { what, path, source }.into()
+            }
+            other @ ConfigurationError::Odd { .. } => {
+                Self::refused("no snapshot was taken", other.to_string())
+            }
         }
     }
 }

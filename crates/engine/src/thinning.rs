@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use audit::{Dated, KEPT_MAX, SigningKey, Thinning, VerifyingKey, staying};
-use repository::{Repository, heads::ThinnedName};
-
-use crate::{
-    error::Error,
-    host::log::{LOG, log_name},
+use host::{
+    log::{LOG, log_name},
     stored_heads::{HeadPosition, thinning_records, thinnings},
 };
+use repository::{Repository, heads::ThinnedName};
+
+use crate::error::Error;
 
 /// Fewer are not worth a record.
 const YOUNG_MIN: usize = 30;
@@ -93,7 +93,7 @@ impl Thinner<'_> {
         let stays = |size: &u64| (from..=to).contains(size) && !going.contains(size);
         let kept: Vec<u64> = heads.iter().map(|(size, _)| *size).filter(stays).collect();
         if kept.len() > KEPT_MAX {
-            return Err(Error::Failed(format!(
+            return Err(Error::failed(format!(
                 "{} heads of epoch {epoch} would have to be listed in one record",
                 kept.len()
             )));
@@ -188,7 +188,7 @@ mod tests {
     use repository::store::MemoryStore;
 
     use super::*;
-    use crate::stored_heads::StoredHeads;
+    use host::stored_heads::StoredHeads;
 
     fn stored(repository: &Repository, keys: &[VerifyingKey]) -> Vec<SignedHead> {
         StoredHeads::read(repository, keys).unwrap().counted

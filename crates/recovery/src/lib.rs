@@ -16,12 +16,10 @@ mod backoff;
 pub mod database;
 pub mod documents;
 mod error;
-mod lock;
 pub mod pages;
 pub mod standby;
 pub mod table;
 
 pub use backoff::Backoff;
 pub use error::{Error, Result};
-pub use lock::FileLock;
 pub use repository::Progress;

@@ -18,6 +18,7 @@ mod error;
 pub mod heads;
 pub mod keys;
 mod local_index;
+mod lock;
 mod manifest;
 pub mod outlook;
 mod pack;
@@ -37,5 +38,6 @@ pub mod transparency;
 pub mod wal;
 
 pub use error::{ClosedKey, Error, Result, StoreError};
+pub use lock::FileLock;
 pub use progress::Progress;
 pub use repository::Repository;

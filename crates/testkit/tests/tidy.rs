@@ -5,6 +5,8 @@
 mod direction;
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/edges.rs"]
+mod edges;
 #[path = "tidy/guide.rs"]
 mod guide;
 #[path = "tidy/style.rs"]
@@ -14,64 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Who may depend on which of our crates. `ARCHITECTURE.md` prints the same table.
-const EDGES: [(&str, &[&str]); 16] = [
-    ("pricing", &[]),
-    ("secrets", &[]),
-    ("jobs", &[]),
-    ("audit", &["secrets"]),
-    ("connection", &["secrets"]),
-    ("repository", &["secrets"]),
-    ("postgres_physical", &["connection"]),
-    ("services", &["pricing", "audit", "connection", "secrets"]),
-    ("backup", &["repository", "postgres_physical"]),
-    ("recovery", &["repository", "postgres_physical"]),
-    (
-        "assurance",
-        &[
-            "pricing",
-            "audit",
-            "repository",
-            "postgres_physical",
-            "secrets",
-        ],
-    ),
-    (
-        "engine",
-        &[
-            "pricing",
-            "audit",
-            "repository",
-            "postgres_physical",
-            "services",
-            "jobs",
-            "backup",
-            "recovery",
-            "assurance",
-            "aws",
-            "pkcs11",
-            "secrets",
-        ],
-    ),
-    ("aws", &["repository", "secrets"]),
-    ("pkcs11", &["repository", "secrets"]),
-    ("testkit", &["postgres_physical"]),
-    (
-        "bench",
-        &[
-            "pricing",
-            "audit",
-            "repository",
-            "postgres_physical",
-            "services",
-            "backup",
-            "recovery",
-            "assurance",
-            "aws",
-            "testkit",
-        ],
-    ),
-];
+use edges::EDGES;
 
 /// Where a web framework may appear, and an SQL toolkit besides it.
 const WEB: [&str; 3] = ["services", "engine", "bench"];

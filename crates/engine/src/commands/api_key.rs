@@ -1,14 +1,11 @@
 //! `bre api-key`: API keys of the running instance.
 
+use host::{control::Control, instance::Instance, person::who};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use terminal::{self, Table, instant};
 
-use crate::{
-    cli::ApiKeyCommand,
-    error::Error,
-    host::{control::Control, instance::Instance, person::who},
-    terminal::{self, Table, instant},
-};
+use crate::{cli::ApiKeyCommand, error::Error};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct CreatedKey {

@@ -11,6 +11,11 @@ use super::{
     audit_archive, audit_follow, audit_from_archive, audit_keys, audit_prove, audit_tables,
     signing_keys,
 };
+use host::{
+    control::Control, instance::Instance, keys::trusted, log::LOG, progress::Steps, stored_heads,
+};
+use terminal::{self, time};
+
 use crate::{
     audit_outside::{Extent, Outside, OutsideEvidence},
     audit_statements,
@@ -18,12 +23,8 @@ use crate::{
     config::Config,
     error::Error,
     exit::Exit,
-    host::{control::Control, instance::Instance, log::LOG, progress::Steps},
-    keys::trusted,
     repository_handle::RepositoryHandle,
     restore_test::{Reach, ReplayedLog, RestoreTester},
-    stored_heads,
-    terminal::{self, time},
 };
 
 pub(crate) async fn run(
@@ -55,10 +56,9 @@ pub(crate) async fn run(
 }
 
 pub(super) fn database(instance: &Instance, args: &AuditArgs) -> Result<String, Error> {
-    args.database.clone().map_or_else(
-        || instance.running().map(|running| running.database_url),
-        Ok,
-    )
+    args.database
+        .clone()
+        .map_or_else(|| Ok(instance.running()?.database_url), Ok)
 }
 
 /// Verification on a road that asks no running server; `None`: the running server is to be asked.
@@ -217,7 +217,7 @@ fn show(
 
 /// A person has looked at what was found damaged, and lets writing go on.
 async fn reopen(instance: &Instance, json: bool, args: &AuditReopenArgs) -> Result<(), Error> {
-    let order = serde_json::json!({ "reason": args.reason, "by": crate::host::person::who() });
+    let order = serde_json::json!({ "reason": args.reason, "by": host::person::who() });
     let control = Control::to(instance)?;
     let answer: serde_json::Value = control.post("/internal/audit/reopen", &order).await?;
     terminal::result(json, &answer, || {

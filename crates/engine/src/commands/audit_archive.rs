@@ -9,6 +9,12 @@ use std::{
 };
 
 use audit::{Entry, Hash, Head, SignedHead, StoredEntry, VerifyingKey};
+use host::{
+    instance::Instance,
+    keys::{audit_writing_key, lacks_audit_writing_key, trusted},
+    log::LOG,
+    stored_heads::newest,
+};
 use repository::{
     Repository,
     archive::{ArchivePart, ArchivedEntries, archive_parts, put_archive},
@@ -16,15 +22,7 @@ use repository::{
 };
 use serde::Serialize;
 
-use crate::{
-    cli::AuditArgs,
-    error::Error,
-    host::{instance::Instance, log::LOG},
-    keys::{audit_writing_key, lacks_audit_writing_key, trusted},
-    repository_handle::RepositoryHandle,
-    stored_heads::newest,
-    terminal,
-};
+use crate::{cli::AuditArgs, error::Error, repository_handle::RepositoryHandle};
 
 /// A part is held in memory when it is written and when it is read.
 const PART_BYTES: usize = 8 << 20;
@@ -57,10 +55,7 @@ pub(super) async fn archive(
 
 /// What a person sees of it.
 pub(crate) fn show(json: bool, archived: Option<&ArchiveReport>) -> Result<ExitCode, Error> {
-    let archived = archived.ok_or_else(|| Error::Refused {
-        what: "nothing was archived",
-        reason: NO_HEAD.into(),
-    })?;
+    let archived = archived.ok_or_else(|| Error::refused("nothing was archived", NO_HEAD))?;
     terminal::result(json, archived, || archived.sentences());
     Ok(ExitCode::SUCCESS)
 }
@@ -90,14 +85,14 @@ pub(crate) async fn pass(
     if lacks_audit_writing_key(keys) {
         let known = recipients_in(repository, Vault::Audit)?;
         if let Some(id) = known.first() {
-            return Err(Error::Refused {
-                what: "the archive is sealed to another key",
-                reason: format!(
+            return Err(Error::refused(
+                "the archive is sealed to another key",
+                format!(
                     "it was made for recipient {id}, and {} holds no audit_recipient.pub. Bring that file from the host that archived before; \
                      a key of this host alone would close what follows to everybody else",
                     keys.display()
                 ),
-            });
+            ));
         }
     }
     let (recipient, key_made) = audit_writing_key(keys)?;
@@ -235,13 +230,13 @@ impl Pass {
     }
 
     fn broken(&self, why: &str) -> Error {
-        Error::Refused {
-            what: "the log is not archived further",
-            reason: format!(
+        Error::refused(
+            "the log is not archived further",
+            format!(
                 "after position {}: {why}. Run: bre verify audit",
                 self.position
             ),
-        }
+        )
     }
 }
 
@@ -255,7 +250,7 @@ async fn run(
     let ended = services::export_from(database, LOG, from, |stored| {
         if stop.load(Ordering::Relaxed) {
             let why = "interrupted: what was archived stays, the next time goes on from there";
-            return ControlFlow::Break(Err(Error::Failed(why.to_owned())));
+            return ControlFlow::Break(Err(Error::failed(why.to_owned())));
         }
         match pass.take(stored, &put) {
             Ok(false) => ControlFlow::Continue(()),

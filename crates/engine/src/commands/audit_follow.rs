@@ -13,9 +13,10 @@ use audit::{
     Checkpoint, Hash, LeftBehind, Note, NoteError, NoteKey, TileId, TiledTree, TreeError,
     VerifyingKey, is_consistent, read_tile,
 };
+use host::files::write_whole;
 use serde::Serialize;
 
-use crate::{cli::AuditFollowArgs, error::Error, host::instance::write_whole, terminal};
+use crate::{cli::AuditFollowArgs, error::Error};
 
 /// A file of the log is one tile, or a note.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -46,7 +47,7 @@ struct FollowReport {
 }
 
 fn failed(what: impl Into<String>) -> Error {
-    Error::Failed(what.into())
+    Error::failed(what)
 }
 
 pub(super) async fn run(json: bool, args: &AuditFollowArgs) -> Result<ExitCode, Error> {
@@ -101,12 +102,9 @@ pub(super) async fn run(json: bool, args: &AuditFollowArgs) -> Result<ExitCode, 
 }
 
 fn witness_key(text: &str) -> Result<NoteKey, Error> {
-    text.parse()
-        .map_err(|error: audit::NoteError| Error::Argument {
-            what: "key of a witness",
-            value: text.to_owned(),
-            reason: error.to_string(),
-        })
+    text.parse().map_err(|error: audit::NoteError| {
+        Error::argument("key of a witness", text.to_owned(), error.to_string())
+    })
 }
 
 /// What was kept at the last look, if there was one.
@@ -165,9 +163,8 @@ impl LogSource {
             }
             Self::Address(http, address) => {
                 let url = format!("{address}/{path}");
-                let unreachable = |error: reqwest::Error| Error::Unreachable {
-                    what: "cannot reach the log",
-                    reason: format!("{url}: {error}"),
+                let unreachable = |error: reqwest::Error| {
+                    Error::unreachable("cannot reach the log", format!("{url}: {error}"))
                 };
                 let mut response = http.get(&url).send().await.map_err(unreachable)?;
                 match response.status().as_u16() {

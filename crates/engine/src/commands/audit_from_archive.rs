@@ -13,17 +13,20 @@ use repository::{
 use serde::Serialize;
 
 use super::audit::verdict;
+use host::{
+    instance::Instance,
+    keys::{audit_reading_key, trusted},
+    log::LOG,
+    stored_heads::{Uncounted, uncounted_head},
+};
+
 use crate::{
     audit_outside::{Extent, Outside, OutsideEvidence},
     audit_statements::PublishedStatements,
     cli::RepositoryArgs,
     error::Error,
     exit::Exit,
-    host::{instance::Instance, log::LOG},
-    keys::{audit_reading_key, trusted},
     repository_handle::RepositoryHandle,
-    stored_heads::{Uncounted, uncounted_head},
-    terminal,
 };
 
 #[derive(Debug, Serialize)]
@@ -53,11 +56,11 @@ pub(super) fn verify(
         return verify_export(instance, json, file, args);
     }
     if place.is_some() && args.repository.is_some() {
-        return Err(Error::Argument {
-            what: "place of the archive",
-            value: place.unwrap_or_default().to_owned(),
-            reason: "--repository names another one; name one of the two".to_owned(),
-        });
+        return Err(Error::argument(
+            "place of the archive",
+            place.unwrap_or_default().to_owned(),
+            "--repository names another one; name one of the two",
+        ));
     }
     let args = RepositoryArgs {
         repository: place.map(str::to_owned).or_else(|| args.repository.clone()),
@@ -245,10 +248,12 @@ fn verify_export(
     let lines = std::io::BufRead::lines(std::io::BufReader::new(lines));
     for (number, line) in lines.enumerate() {
         let line = line.map_err(Error::file("cannot read", file))?;
-        let entry = exported(&line).map_err(|reason| Error::Argument {
-            what: "file of bre audit export",
-            value: file.display().to_string(),
-            reason: format!("line {}: {reason}", number + 1),
+        let entry = exported(&line).map_err(|reason| {
+            Error::argument(
+                "file of bre audit export",
+                file.display().to_string(),
+                format!("line {}: {reason}", number + 1),
+            )
         })?;
         take(&mut verifier, &published, &entry);
     }

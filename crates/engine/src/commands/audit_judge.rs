@@ -5,15 +5,14 @@ use audit::{
     Checkpoint, Entry, Hash, Head, HeadError, KeyStatement, Note, NoteError, Says, SignedHead,
     SignedPlace, StatementError, Thinning, ThinningError, TileId, VerifyingKey, read_tile,
 };
+use host::{
+    keys::statements,
+    log::{LOG, log_name},
+};
 use repository::{
     Repository,
     archive::{ArchivePart, ArchivedEntries},
     read_back::{AuditReader, Evidence, EvidenceSource, HeadSaid, ObjectClass},
-};
-
-use crate::{
-    host::log::{LOG, log_name},
-    keys::statements,
 };
 
 /// It may be sound, and this host cannot tell.

@@ -8,14 +8,15 @@ use repository::keys::recipients_in;
 use serde::Serialize;
 
 use super::repository_keys::Retiring;
-use crate::{
-    cli::AuditKeyCommand,
-    config::Config,
-    error::Error,
-    host::{instance::Instance, progress::Steps},
+use host::{
+    instance::Instance,
     keys::rotation::{AUDIT, Rotation, finish},
-    repository_handle::RepositoryHandle,
-    terminal::{self, KeyValue},
+    progress::Steps,
+};
+use terminal::{self, KeyValue};
+
+use crate::{
+    cli::AuditKeyCommand, config::Config, error::Error, repository_handle::RepositoryHandle,
 };
 
 pub(super) fn run(

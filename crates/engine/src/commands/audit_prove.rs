@@ -13,14 +13,18 @@ use repository::heads::keep_head;
 use serde::Serialize;
 
 use super::audit::database;
+use host::{
+    instance::Instance,
+    keys::{trusted, verifying_key},
+    log::LOG,
+};
+use terminal::{self, time};
+
 use crate::{
     cli::AuditProveArgs,
     error::Error,
-    host::{instance::Instance, log::LOG},
     inclusion::{self, EntryQuery},
-    keys::{trusted, verifying_key},
     repository_handle::RepositoryHandle,
-    terminal::{self, time},
 };
 
 #[derive(Debug, Serialize)]
@@ -174,10 +178,7 @@ pub(super) fn check(
 }
 
 fn unread(error: audit::StatementError) -> Error {
-    Error::Refused {
-        what: "it is not known whose signatures count",
-        reason: error.to_string(),
-    }
+    Error::refused("it is not known whose signatures count", error.to_string())
 }
 
 /// Longer than any entry in hex with its path and head.

@@ -11,6 +11,9 @@ use repository::{
 use serde::Serialize;
 
 use super::{expire, stream_report::take_a_backup};
+use host::{instance::Instance, progress::Steps};
+use terminal::{self, KeyValue, Table, age, count, duration, moment_and_age, sentence, size, time};
+
 use crate::{
     cli::{BackupCommand, ReadingArgs, RepositoryArgs},
     clusters,
@@ -18,10 +21,8 @@ use crate::{
     error::Error,
     exit::Exit,
     health::hole_words,
-    host::{instance::Instance, progress::Steps},
     jobs::run_by_hand,
     repository_handle::RepositoryHandle,
-    terminal::{self, KeyValue, Table, age, count, duration, moment_and_age, sentence, size, time},
     up::backups::Reading,
 };
 
@@ -337,10 +338,12 @@ fn find<'a>(catalogue: &'a Catalogue, id: &str) -> Result<&'a BackupSummary, Err
         .backups
         .iter()
         .find(|backup| backup.id == id)
-        .ok_or_else(|| Error::Argument {
-            what: "backup",
-            value: id.to_owned(),
-            reason: "the repository has none of this id; see: bre backup list".into(),
+        .ok_or_else(|| {
+            Error::argument(
+                "backup",
+                id.to_owned(),
+                "the repository has none of this id; see: bre backup list",
+            )
         })
 }
 

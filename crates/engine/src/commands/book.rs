@@ -1,5 +1,8 @@
 //! `bre book price` and `bre book diff`: whole books, and what changed between two.
 
+use host::{control::Control, instance::Instance, progress::Steps};
+use serde::Serialize;
+use services::{BookChange, BookDiff, CauseNames, Side, diff_books};
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -8,15 +11,10 @@ use std::{
     process::ExitCode,
 };
 
-use serde::Serialize;
-use services::{BookChange, BookDiff, CauseNames, Side, diff_books};
-
 use crate::{
     cli::{BookCommand, BookDiffArgs, BookPriceArgs},
     error::Error,
     exit::Exit,
-    host::{control::Control, instance::Instance, progress::Steps},
-    terminal,
 };
 
 pub(crate) async fn run(
@@ -42,7 +40,7 @@ struct BookSummary {
 
 async fn price(instance: &Instance, json: bool, args: &BookPriceArgs) -> Result<ExitCode, Error> {
     let book = std::fs::read(&args.file)
-        .map_err(|error| Error::Failed(format!("{}: {error}", args.file.display())))?;
+        .map_err(|error| Error::failed(format!("{}: {error}", args.file.display())))?;
     let mut query = form(&[("as_of", &args.as_of), ("known_at", &args.known_at)])?;
     if !query.is_empty() {
         query.insert(0, '?');
@@ -58,7 +56,7 @@ async fn price(instance: &Instance, json: bool, args: &BookPriceArgs) -> Result<
     };
     let audit_entry = header("x-audit-entry");
     let mut out = BookOutput::to(args.out.as_deref())?;
-    let cut = |error: reqwest::Error| Error::Failed(format!("the answer was cut short: {error}"));
+    let cut = |error: reqwest::Error| Error::failed(format!("the answer was cut short: {error}"));
     while let Some(piece) = answer.chunk().await.map_err(cut)? {
         out.write(&piece)?;
         steps.advanced(piece.len() as u64);
@@ -180,9 +178,8 @@ impl<'a> BookOutput<'a> {
 
     /// The summary that the result ends with.
     fn finish(self) -> Result<serde_json::Value, Error> {
-        let trailer: serde_json::Value = serde_json::from_slice(&self.last).map_err(|_| {
-            Error::Failed("the answer was cut short: its last line is missing".into())
-        })?;
+        let trailer: serde_json::Value = serde_json::from_slice(&self.last)
+            .map_err(|_| Error::failed("the answer was cut short: its last line is missing"))?;
         if let Some((path, file)) = self.to {
             let file = file
                 .into_inner()
@@ -205,7 +202,7 @@ impl<'a> BookOutput<'a> {
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> Error {
-    Error::Failed(format!("{}: {error}", path.display()))
+    Error::failed(format!("{}: {error}", path.display()))
 }
 
 fn diff(json: bool, args: &BookDiffArgs) -> Result<ExitCode, Error> {
@@ -218,7 +215,7 @@ fn diff(json: bool, args: &BookDiffArgs) -> Result<ExitCode, Error> {
             keep_largest(&mut top, change, args.top);
         }
     })
-    .map_err(|error| Error::Failed(error.to_string()))?;
+    .map_err(|error| Error::failed(error.to_string()))?;
     terminal::result(json, &report, || tell(&report, &top));
     let (lines, priced) = (report.lines, report.priced);
     // A comparison says as much as the poorer of its books.

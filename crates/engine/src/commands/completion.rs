@@ -3,14 +3,12 @@
 
 use std::path::Path;
 
-use clap::CommandFactory;
-use clap_complete::{Shell, generate};
-
 use crate::{
     cli::{Cli, CompletionShell},
     error::Error,
-    terminal,
 };
+use clap::CommandFactory;
+use clap_complete::{Shell, generate};
 
 const PROGRAM: &str = "bre";
 

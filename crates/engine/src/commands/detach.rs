@@ -2,15 +2,11 @@
 //! ever.
 
 use backup::database::{drop_slot, set_strict, slot_status};
+use host::{database::SLOT, instance::Instance};
 use postgres_physical::wire::ConnectOptions;
 use serde::Serialize;
 
-use crate::{
-    error::Error,
-    host::{database::SLOT, instance::Instance},
-    question::confirmed,
-    terminal,
-};
+use crate::{error::Error, question::confirmed};
 
 #[derive(Debug, Serialize)]
 struct DetachReport {
@@ -21,7 +17,7 @@ struct DetachReport {
 pub(crate) fn run(instance: &Instance, json: bool, yes: bool) -> Result<(), Error> {
     let running = instance.running()?;
     let connect = ConnectOptions::from_url(&running.database_url)
-        .map_err(|error| Error::Failed(error.to_string()))?
+        .map_err(|error| Error::failed(error.to_string()))?
         .with_database("postgres");
     let Some(status) = slot_status(&connect, SLOT)? else {
         terminal::result(
@@ -40,16 +36,16 @@ pub(crate) fn run(instance: &Instance, json: bool, yes: bool) -> Result<(), Erro
         status.retained_bytes
     );
     if !yes && !confirmed(&question) {
-        return Err(Error::Refused {
-            what: "nothing was changed",
-            reason: "give --yes to do it without asking".into(),
-        });
+        return Err(Error::refused(
+            "nothing was changed",
+            "give --yes to do it without asking",
+        ));
     }
     if status.active {
-        return Err(Error::Refused {
-            what: "the slot is in use by the running engine",
-            reason: "stop the engine first (Ctrl-C), start PostgreSQL alone, then detach".into(),
-        });
+        return Err(Error::refused(
+            "the slot is in use by the running engine",
+            "stop the engine first (Ctrl-C), start PostgreSQL alone, then detach",
+        ));
     }
     set_strict(&connect, SLOT, false)?;
     let dropped = drop_slot(&connect, SLOT)?;

@@ -6,12 +6,12 @@ use clap::CommandFactory;
 use serde::Serialize;
 
 use assurance::drills::{Fault, Proxy, Report, client::Client, database_loss::DatabaseLoss};
+use host::location::Location;
+use terminal::{self, KeyValue, Table};
 
 use crate::{
     cli::{Cli, DatabaseLossArgs, DrillClientArgs, DrillCommand, DrillScenario},
     error::Error,
-    host::location::Location,
-    terminal::{self, KeyValue, Table},
 };
 
 pub(crate) fn run(json: bool, command: DrillCommand) -> Result<ExitCode, Error> {
@@ -91,11 +91,7 @@ fn proxy(
     let Some(fault) = fault.filter(|fault| *fault != Fault::Kills) else {
         return Ok(None);
     };
-    let refused = |reason: &str| Error::Argument {
-        what: "fault",
-        value: fault.to_string(),
-        reason: reason.to_owned(),
-    };
+    let refused = |reason: &str| Error::argument("fault", fault.to_string(), reason.to_owned());
     match repository {
         Some(Location::S3(location)) => {
             let server = location.endpoint.as_deref().unwrap_or_default();

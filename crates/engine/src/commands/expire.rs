@@ -7,17 +7,19 @@ use repository::retention::{Action, Decision, ExpiryReport, Plan, Rules, Subject
 use serde::Serialize;
 
 use super::restore::interrupted;
+use host::{
+    database::BACKUP, instance::Instance, keys, lock::lock, progress::Steps, record::Event,
+};
+use terminal::{self, KeyValue, Table, moment_from, size, time};
+
 use crate::{
     cli::ExpireArgs,
     config::Config,
     error::Error,
     exit::Exit,
     expiry::{Log, carry_out, decide, sentence},
-    host::{database::BACKUP, instance::Instance, lock::lock, progress::Steps, record::Event},
-    keys,
     question::confirmed,
     repository_handle::RepositoryHandle,
-    terminal::{self, KeyValue, Table, moment_from, size, time},
 };
 
 #[derive(Debug, Serialize)]
@@ -65,10 +67,10 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
         if !confirmed(
             "This marks what is named above to expire, and deletes what has been marked for longer than the grace.",
         ) {
-            return Err(Error::Refused {
-                what: "nothing was expired",
-                reason: "give --yes to do it without asking, or --dry-run to look".into(),
-            });
+            return Err(Error::refused(
+                "nothing was expired",
+                "give --yes to do it without asking, or --dry-run to look",
+            ));
         }
     }
     let mut done = None;
@@ -88,7 +90,7 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
                 None => by,
             },
             record: &|event| match recorded {
-                true => crate::host::runtime::wait(event.record(instance)),
+                true => Ok(host::runtime::wait(event.record(instance))?),
                 false => Ok(()),
             },
         };
@@ -130,7 +132,7 @@ fn clock_of_running(instance: &Instance) -> Result<Option<ConnectOptions>, Error
     }
     let running = instance.running()?;
     let connect = ConnectOptions::from_url(&running.database_url)
-        .map_err(|error| Error::Failed(error.to_string()))?;
+        .map_err(|error| Error::failed(error.to_string()))?;
     Ok(Some(connect.with_user(BACKUP).with_database("postgres")))
 }
 

@@ -4,12 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::import::encode;
-use crate::{
-    cli::FeedCommand,
-    error::Error,
-    host::{control::Control, instance::Instance, person::who},
-    terminal::{self, Table, instant},
-};
+use host::{control::Control, instance::Instance, person::who};
+use terminal::{self, Table, instant};
+
+use crate::{cli::FeedCommand, error::Error};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct List {

@@ -1,14 +1,10 @@
 //! `bre import KIND FILE`: hands a feed file to the running engine and prints what became of every row.
 
+use host::{control::Control, instance::Instance, person::who};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use crate::{
-    cli::ImportArgs,
-    error::Error,
-    host::{control::Control, instance::Instance, person::who},
-    terminal,
-};
+use crate::{cli::ImportArgs, error::Error};
 
 /// rows = loaded + quarantined, always.
 #[derive(Debug, Serialize, Deserialize)]

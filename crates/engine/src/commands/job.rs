@@ -7,15 +7,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::plan::{Row, described, job_table, rows};
+use host::{instance::Instance, person::who};
+use terminal::{self, KeyValue, Table, age, duration, moment_and_age, size};
+
 use crate::{
     cli::{JobCommand, ReadingArgs},
     config::Config,
     error::Error,
     exit::Exit,
-    host::{instance::Instance, person::who},
     job_status::{JobDescription, JobStatusFile},
     jobs::run_by_hand,
-    terminal::{self, KeyValue, Table, age, duration, moment_and_age, size},
 };
 
 pub(crate) fn run(instance: &Instance, json: bool, command: JobCommand) -> Result<ExitCode, Error> {
@@ -63,7 +64,7 @@ fn show(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error> 
     let mut rows = rows(instance)?;
     rows.retain(|row| row.name == name);
     let Some(row) = rows.pop() else {
-        return Err(Error::Failed(format!("{name} is not in the plan any more")));
+        return Err(Error::failed(format!("{name} is not in the plan any more")));
     };
     let records = Records::read(instance.root())?;
     let statistics = records.statistics(&row.name, now_micros());

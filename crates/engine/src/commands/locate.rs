@@ -8,14 +8,15 @@ use super::{
     import::encode,
     public::{PublicApi, Request},
 };
+use host::{control::Control, instance::Instance};
+use terminal::{self, KeyValue, Table, instant};
+
 use crate::{
     cli::{
         LocateCommand, LocateListArgs, LocateRequestArgs, LocateStepArgs, LocateUseArgs, PublicArgs,
     },
     error::Error,
-    host::{control::Control, instance::Instance},
     question::confirmed,
-    terminal::{self, KeyValue, Table, instant},
 };
 
 /// No ticker is as long.
@@ -133,10 +134,10 @@ async fn reopen(instance: &Instance, json: bool, yes: bool) -> Result<(), Error>
         None => "Locates are served: nothing is closed.".to_owned(),
     };
     if !yes && !confirmed(&question) {
-        return Err(Error::Refused {
-            what: "nothing was changed",
-            reason: "give --yes to do it without asking".into(),
-        });
+        return Err(Error::refused(
+            "nothing was changed",
+            "give --yes to do it without asking",
+        ));
     }
     let answer: Value = control.post("/internal/locates/reopen", &json!({})).await?;
     terminal::result(json, &answer, || {
@@ -151,7 +152,7 @@ async fn reopen(instance: &Instance, json: bool, yes: bool) -> Result<(), Error>
 /// One locate, or a line for each locate or ticker.
 fn for_people(text: &str) -> Result<String, Error> {
     let answer: Value = serde_json::from_str(text).map_err(|error| {
-        Error::Failed(format!(
+        Error::failed(format!(
             "the engine's answer was not understood: {error}\n{text}"
         ))
     })?;

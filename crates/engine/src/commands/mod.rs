@@ -45,13 +45,12 @@ mod verify_repository;
 mod wal;
 mod window;
 mod witness;
-
+use host::{instance::Instance, runtime::wait};
 use std::process::ExitCode;
 
 use crate::{
     cli::{Cli, Command, PlanCommand, RestoreCommand},
     error::Error,
-    host::{instance::Instance, runtime::wait},
     read_book, serve, up,
 };
 
@@ -108,12 +107,14 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
 
 /// A moment that a person typed, in microseconds.
 fn moment(text: &str) -> Result<i64, Error> {
-    let time: jiff::Timestamp = text.parse().map_err(|error: jiff::Error| Error::Argument {
-        what: "moment",
-        value: text.to_owned(),
-        reason: format!(
-            "{error}. Give it with its offset, for example 2026-04-01T10:31:00-04:00 or …Z"
-        ),
+    let time: jiff::Timestamp = text.parse().map_err(|error: jiff::Error| {
+        Error::argument(
+            "moment",
+            text.to_owned(),
+            format!(
+                "{error}. Give it with its offset, for example 2026-04-01T10:31:00-04:00 or …Z"
+            ),
+        )
     })?;
     Ok(time.as_microsecond())
 }

@@ -11,15 +11,16 @@ use recovery::pages::{DamagedPage, Held, PageOutcome, Remedy, remedy};
 use serde::Serialize;
 
 use super::{restore::interrupted, table::live};
+use host::{instance::Instance, progress::Steps, record::Event};
+use terminal::{self, KeyValue, Table, count};
+
 use crate::{
     cli::{RepositoryArgs, RestorePagesArgs, RunningArgs},
     config::Config,
     error::Error,
-    host::{instance::Instance, progress::Steps, record::Event},
     question::confirmed_unless,
     repository_handle::RepositoryHandle,
     scratch::ScratchRestorer,
-    terminal::{self, KeyValue, Table, count},
 };
 
 #[derive(Debug, Serialize)]
@@ -179,10 +180,10 @@ pub(super) fn restore(
         report.text()
     );
     if !yes && !steps.hidden_while(|| confirmed_unless(&question, &|| steps.is_cancelled())) {
-        return Err(Error::Refused {
-            what: "nothing was changed",
-            reason: "give --yes to do it without asking".into(),
-        });
+        return Err(Error::refused(
+            "nothing was changed",
+            "give --yes to do it without asking",
+        ));
     }
     let opened = RepositoryHandle::at(instance, &args)?;
     let config = Config::load(None, instance.root())?;
@@ -235,9 +236,7 @@ fn mend(
         false => None,
     };
     if steps.is_cancelled() {
-        return Err(Error::Failed(
-            "nothing was changed: it was interrupted".into(),
-        ));
+        return Err(Error::failed("nothing was changed: it was interrupted"));
     }
     let mut outcomes = Vec::new();
     for page in pages {
@@ -323,7 +322,7 @@ fn record(instance: &Instance, args: &RepositoryArgs, report: &PagesReport) {
                 "not all repaired"
             },
         );
-    if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
+    if let Err(error) = host::runtime::wait(event.record(instance)) {
         terminal::note(&format!("bre: the repair is not in the audit log: {error}"));
     }
 }

@@ -3,23 +3,23 @@
 use std::process::ExitCode;
 
 use ::jobs::{Pause, StateFile, schedule::Trigger};
+use host::instance::Instance;
 use jiff::Timestamp;
 use repository::{
     backup::{BackupKind, BackupSummary, catalogue},
     retention::DAY_MICROS,
 };
 use serde::Serialize;
+use terminal::{self, KeyValue, Table, age, moment, time};
 
 use crate::{
     cli::{PlanCheckArgs, RepositoryArgs},
     config::{self, Config},
     error::Error,
-    host::instance::Instance,
     job_status::{JobDescription, JobRun, JobState, JobStatusFile},
     jobs,
     repository_handle::RepositoryHandle,
     schema,
-    terminal::{self, KeyValue, Table, age, moment, time},
 };
 
 /// One row of the table.

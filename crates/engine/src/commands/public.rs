@@ -1,13 +1,9 @@
 //! The public API, asked as any client would ask it: with an API key, over the public port.
 
+use host::{control::reason_of, instance::Instance, keys};
 use serde_json::Value;
 
-use crate::{
-    cli::PublicArgs,
-    error::Error,
-    host::{control::reason_of, instance::Instance},
-    keys,
-};
+use crate::{cli::PublicArgs, error::Error};
 
 pub(super) struct PublicApi {
     http: reqwest::Client,
@@ -59,7 +55,7 @@ impl PublicApi {
         let key = secrets::read_text(&key_file)?;
         let url = args.url.as_deref().unwrap_or(&running.url);
         let url = url.trim_end_matches('/').to_owned();
-        let failed = |error: reqwest::Error| Error::Failed(unreached(&url, &error));
+        let failed = |error: reqwest::Error| Error::failed(unreached(&url, &error));
         let mut client = reqwest::Client::builder().no_proxy();
         if let Some(file) = &args.ca_file {
             let pem =
@@ -92,7 +88,7 @@ impl PublicApi {
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder, path: &str) -> Result<String, Error> {
-        let failed = |error: reqwest::Error| Error::Failed(unreached(&self.url, &error));
+        let failed = |error: reqwest::Error| Error::failed(unreached(&self.url, &error));
         let sent = request.header("X-API-Key", &self.key).send().await;
         let response = sent.map_err(failed)?;
         let status = response.status();
@@ -119,9 +115,9 @@ fn unreached(url: &str, error: &reqwest::Error) -> String {
 }
 
 fn refusal(asked: &str, text: &str, status: u16) -> Error {
-    Error::Answer {
+    Error::from(host::Error::Answer {
         asked: asked.to_owned(),
         status,
         reason: reason_of(text.as_bytes()),
-    }
+    })
 }

@@ -5,12 +5,10 @@ use pricing::Explanation;
 use serde_json::{Value, json, value::RawValue};
 
 use super::public::{PublicApi, Request};
-use crate::{
-    cli::QuoteArgs,
-    error::Error,
-    host::{instance::Instance, log::LOG},
-    terminal::{self, KeyValue, Table, instant},
-};
+use host::{instance::Instance, log::LOG};
+use terminal::{self, KeyValue, Table, instant};
+
+use crate::{cli::QuoteArgs, error::Error};
 
 pub(crate) async fn run(
     instance: &Instance,
@@ -43,11 +41,8 @@ async fn explanation(database: &str, answer: &str) -> Result<Explanation, Error>
     let position = serde_json::from_str::<Value>(answer)
         .ok()
         .and_then(|answer| answer["audit"]["position"].as_u64());
-    let missing = || {
-        Error::Failed(
-            "the quote's entry was not found in the audit log; run: bre verify audit".into(),
-        )
-    };
+    let missing =
+        || Error::failed("the quote's entry was not found in the audit log; run: bre verify audit");
     let stored = services::entry(database, LOG, position.ok_or_else(missing)?)
         .await?
         .ok_or_else(missing)?;
@@ -55,7 +50,7 @@ async fn explanation(database: &str, answer: &str) -> Result<Explanation, Error>
     let inputs = serde_json::from_str(entry.fields.get("inputs").unwrap_or_default())
         .map_err(|_| missing())?;
     pricing::explain(&inputs)
-        .map_err(|error| Error::Failed(format!("the recorded inputs cannot be priced: {error}")))
+        .map_err(|error| Error::failed(format!("the recorded inputs cannot be priced: {error}")))
 }
 
 fn steps(explanation: &Explanation) -> String {
@@ -135,7 +130,7 @@ struct Breakdown<'a> {
 
 fn sentences(text: &str) -> Result<String, Error> {
     let answer: Answer<'_> = serde_json::from_str(text).map_err(|error| {
-        Error::Failed(format!(
+        Error::failed(format!(
             "the engine's answer was not understood: {error}\n{text}"
         ))
     })?;

@@ -2,16 +2,11 @@
 
 use std::process::ExitCode;
 
+use host::{instance::Instance, log::LOG, progress::Steps};
 use serde::Serialize;
-
 use services::Period;
 
-use crate::{
-    cli::ReplayArgs,
-    error::Error,
-    host::{instance::Instance, log::LOG, progress::Steps},
-    terminal,
-};
+use crate::{cli::ReplayArgs, error::Error};
 
 #[derive(Debug, Serialize)]
 struct ReplaySummary {
@@ -30,11 +25,11 @@ pub(crate) async fn run(
         to_micros: moment(args.to.as_deref())?,
     };
     if period.from_micros > period.to_micros && period.to_micros.is_some() {
-        return Err(Error::Argument {
-            what: "period",
-            value: args.to.clone().unwrap_or_default(),
-            reason: "--to is before --from".to_owned(),
-        });
+        return Err(Error::argument(
+            "period",
+            args.to.clone().unwrap_or_default(),
+            "--to is before --from",
+        ));
     }
     let database = match &args.database {
         Some(database) => database.clone(),

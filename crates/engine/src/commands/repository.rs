@@ -13,15 +13,15 @@ use repository::{
 use serde::Serialize;
 
 use super::{repository_keys, restore::interrupted};
+use host::{instance::Instance, keys, lock::lock, progress::Steps};
+use terminal::{self, KeyValue, Table, moment, size};
+
 use crate::{
     cli::{CopyArgs, HoldCommand, RepositoryArgs, RepositoryCommand},
     copies::{self, ReplicaRepository},
     error::Error,
-    host::{instance::Instance, lock::lock, progress::Steps},
-    keys,
     question::confirmed,
     repository_handle::RepositoryHandle,
-    terminal::{self, KeyValue, Table, moment, size},
 };
 
 /// For a backup or an expiry that runs.
@@ -77,10 +77,10 @@ fn hold(instance: &Instance, json: bool, command: HoldCommand) -> Result<(), Err
             let opened = RepositoryHandle::at(instance, &repository)?;
             let question = format!("From then on {backup} expires as its age and the rules say.");
             if !yes && !confirmed(&question) {
-                return Err(Error::Refused {
-                    what: "the hold stands",
-                    reason: "give --yes to clear it without asking".into(),
-                });
+                return Err(Error::refused(
+                    "the hold stands",
+                    "give --yes to clear it without asking",
+                ));
             }
             let _alone = alone(instance, &repository)?;
             let private = keys::reading_key_if_here(&opened.keys)?;
@@ -92,7 +92,10 @@ fn hold(instance: &Instance, json: bool, command: HoldCommand) -> Result<(), Err
 }
 
 /// A backup or an expiry that runs is waited for: a hold is not to be refused because of it.
-fn alone(instance: &Instance, args: &RepositoryArgs) -> Result<Option<recovery::FileLock>, Error> {
+fn alone(
+    instance: &Instance,
+    args: &RepositoryArgs,
+) -> Result<Option<repository::FileLock>, Error> {
     if args.repository.is_some() || args.cluster.is_some() {
         return Ok(None);
     }
@@ -101,7 +104,7 @@ fn alone(instance: &Instance, args: &RepositoryArgs) -> Result<Option<recovery::
     loop {
         match lock(&instance.backup_lock()) {
             Ok(alone) => return Ok(Some(alone)),
-            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(error) if Instant::now() >= deadline => return Err(error.into()),
             Err(_) if told => std::thread::sleep(LOOK),
             Err(_) => {
                 terminal::note("a backup or an expiry runs; waiting for its end");

@@ -1,33 +1,32 @@
 //! `bre repository key`: who can read the repository; a new key beside the old one, and the old one let go.
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
-
-use repository::{
-    Repository,
-    keys::{RecipientPrivate, Vault, not_sealed_to, recipients, retire_in},
-    outlook::{KeyOutlook, key_outlook},
-};
-use serde::Serialize;
-
-use crate::{
-    cli::RepositoryKeyCommand,
-    config::Config,
-    error::Error,
-    host::{instance::Instance, progress::Steps},
+use host::{
+    instance::Instance,
     keys::{
         age::{self, KeyAge},
         offline_key, reading_key, reading_key_if_here,
         rotation::{BACKUPS, Rotation, finish, seal_to_offline},
         writing_key,
     },
-    question::confirmed,
+    progress::Steps,
+};
+use repository::{
+    Repository,
+    keys::{RecipientPrivate, Vault, not_sealed_to, recipients, retire_in},
+    outlook::{KeyOutlook, key_outlook},
+};
+use serde::Serialize;
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use terminal::{self, KeyValue, instant};
+
+use crate::{
+    cli::RepositoryKeyCommand, config::Config, error::Error, question::confirmed,
     repository_handle::RepositoryHandle,
-    terminal::{self, KeyValue, instant},
 };
 
 /// How long a running engine may take to seal to the new key; it looks once a second.
@@ -276,13 +275,13 @@ fn seal_offline(opened: &RepositoryHandle, json: bool) -> Result<ExitCode, Error
     let done = seal_to_offline(&opened.keys, &opened.repository, &current, &steps)?;
     drop(steps);
     let (Some(done), Some(offline)) = (done, offline_key(&opened.keys)?) else {
-        return Err(Error::Refused {
-            what: "there is no key to seal to",
-            reason: format!(
+        return Err(Error::refused(
+            "there is no key to seal to",
+            format!(
                 "put the public key of the one that is kept offline at {}",
                 opened.keys.join("offline.pub").display()
             ),
-        });
+        ));
     };
     let sealed = SealedOffline {
         recipient_id: offline.id(),
@@ -361,10 +360,10 @@ impl Retiring {
             self.old.iter().cloned().collect::<Vec<_>>().join(", ")
         );
         if !self.old.is_empty() && !yes && !confirmed(&question) {
-            return Err(Error::Refused {
-                what: "nothing was changed",
-                reason: "give --yes to do it without asking".into(),
-            });
+            return Err(Error::refused(
+                "nothing was changed",
+                "give --yes to do it without asking",
+            ));
         }
         let steps = Steps::shown(json, "retire");
         let mut wraps_deleted = 0;

@@ -23,17 +23,18 @@ use recovery::database::{
 use serde::Serialize;
 
 use super::restore_preview as preview;
+use host::{instance::Instance, progress::Steps, record::Event};
+use terminal::{self, KeyValue, size};
+
 use crate::{
     cli::{RestoreDatabaseArgs, TargetArgs},
     config::Config,
     error::Error,
     exit::Exit,
-    host::{instance::Instance, progress::Steps, record::Event},
     missing::{self, Missing},
     question::confirmed_unless,
     repository_handle::RepositoryHandle,
     restored::{self, RestoreOutcome, Source},
-    terminal::{self, KeyValue, size},
 };
 
 #[derive(Debug, Serialize)]
@@ -82,7 +83,7 @@ pub(crate) fn run(
     let binaries = Binaries::find(config.database.binaries.as_deref())?;
     let user = OsUser::for_server()?;
     let Some(to) = &args.to else {
-        return Err(Error::Failed("--to DIR is missing".into()));
+        return Err(Error::failed("--to DIR is missing"));
     };
     let to = std::path::absolute(to).map_err(Error::file("cannot find", to))?;
     // Beside the folder: inside it would have to be empty, and the log outlives a failure.
@@ -163,10 +164,10 @@ fn files(
     }
     let asked = || confirmed_unless(&shown.question(), &|| steps.is_cancelled());
     if !args.yes && !steps.hidden_while(asked) {
-        return Err(Error::Refused {
-            what: "nothing was changed",
-            reason: "give --yes to do it without asking, --dry-run to see all of it".into(),
-        });
+        return Err(Error::refused(
+            "nothing was changed",
+            "give --yes to do it without asking, --dry-run to see all of it",
+        ));
     }
     restored::over(&found, options, steps).map(Some)
 }
@@ -260,7 +261,7 @@ fn record(instance: &Instance, outcome: &RestoreOutcome) {
         .with("target", Lsn(outcome.recovered.switch_lsn))
         .with("timeline", outcome.recovered.timeline)
         .with("outcome", "restored");
-    if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
+    if let Err(error) = host::runtime::wait(event.record(instance)) {
         terminal::note(&format!(
             "bre: the restore is complete but not in the audit log: {error}"
         ));
@@ -272,10 +273,8 @@ pub(super) fn target(args: &TargetArgs) -> Result<Target, Error> {
         return super::moment(text).map(Target::time);
     }
     if let Some(text) = &args.lsn {
-        let lsn: Lsn = text.parse().map_err(|_| Error::Argument {
-            what: "WAL position",
-            value: text.clone(),
-            reason: "it looks like 0/3000148".into(),
+        let lsn: Lsn = text.parse().map_err(|_| {
+            Error::argument("WAL position", text.clone(), "it looks like 0/3000148")
         })?;
         return Ok(Target::lsn(lsn.0));
     }
@@ -285,11 +284,11 @@ pub(super) fn target(args: &TargetArgs) -> Result<Target, Error> {
         let low = xid.and_then(|xid| u32::try_from(xid & u64::from(u32::MAX)).ok());
         return match low {
             Some(xid) if xid >= 3 => Ok(Target::xid(xid)),
-            _ => Err(Error::Argument {
-                what: "transaction",
-                value: text.clone(),
-                reason: "it is a number from 3 on, as pg_current_xact_id() gives it".into(),
-            }),
+            _ => Err(Error::argument(
+                "transaction",
+                text.clone(),
+                "it is a number from 3 on, as pg_current_xact_id() gives it",
+            )),
         };
     }
     Ok(args
@@ -308,10 +307,8 @@ fn settings(given: &[String]) -> Result<Vec<(String, String)>, Error> {
         good.then(|| (name.to_ascii_lowercase(), value.to_owned()))
     };
     let parsed = given.iter().map(|text| {
-        parse(text).ok_or_else(|| Error::Argument {
-            what: "setting",
-            value: text.clone(),
-            reason: "it looks like shared_buffers=1GB".into(),
+        parse(text).ok_or_else(|| {
+            Error::argument("setting", text.clone(), "it looks like shared_buffers=1GB")
         })
     });
     parsed.collect()
@@ -331,11 +328,11 @@ fn mappings(given: &[String]) -> Result<BTreeMap<String, PathBuf>, Error> {
                 mappings.insert(old.clone(), PathBuf::from(new));
             }
             _ => {
-                return Err(Error::Argument {
-                    what: "tablespace mapping",
-                    value: text.clone(),
-                    reason: "it looks like /old/place=/new/place, or 16385=/new/place".into(),
-                });
+                return Err(Error::argument(
+                    "tablespace mapping",
+                    text.clone(),
+                    "it looks like /old/place=/new/place, or 16385=/new/place",
+                ));
             }
         }
     }
@@ -349,7 +346,7 @@ pub(crate) fn interrupted() -> Result<Arc<AtomicBool>, Error> {
     let flag = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&flag);
     let failed =
-        |error: std::io::Error| Error::Failed(format!("cannot listen for signals: {error}"));
+        |error: std::io::Error| Error::failed(format!("cannot listen for signals: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

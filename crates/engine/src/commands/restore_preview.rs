@@ -5,8 +5,7 @@ use std::path::Path;
 use postgres_physical::lsn::Lsn;
 use recovery::database::{NamedPoint, Plan, Room, Survey};
 use serde::Serialize;
-
-use crate::terminal::{self, KeyValue, Table, count, moment, size, time};
+use terminal::{self, KeyValue, Table, count, moment, size, time};
 
 /// A question lists at most so many paths; `--dry-run --json` lists all.
 const LISTED_MAX: usize = 20;

@@ -10,16 +10,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::restore::interrupted;
+use host::{instance::Instance, keys::trusted, progress::Steps, record::Event};
+use terminal::{self, KeyValue, Table, duration, moment, moment_and_age, time};
+
 use crate::{
     cli::{RepositoryArgs, RestoreTestCommand},
     config::Config,
     error::Error,
     exit::Exit,
-    host::{instance::Instance, progress::Steps, record::Event},
-    keys::trusted,
     repository_handle::RepositoryHandle,
     restore_test::{self, RestoreTester, newest_complete},
-    terminal::{self, KeyValue, Table, duration, moment, moment_and_age, time},
 };
 
 pub(crate) fn command(
@@ -71,7 +71,7 @@ pub(super) fn run(
     // On a host without the engine there is no log to write to; the record beside the backup stands by itself.
     if instance.is_locked() && args.repository.is_none() {
         let event = restore_test::event(Event::by_person("BackupRun"), &record, &stored);
-        if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
+        if let Err(error) = host::runtime::wait(event.record(instance)) {
             terminal::note(&format!(
                 "bre: the restore test is kept but not in the audit log: {error}"
             ));
@@ -244,11 +244,11 @@ fn show(
         .iter()
         .rfind(|test| id.is_none_or(|id| test.backup_id == id));
     let Some(test) = test else {
-        return Err(Error::Argument {
-            what: "backup",
-            value: id.unwrap_or("the newest").to_owned(),
-            reason: "no restore test of it is here; see: bre restore-test list".into(),
-        });
+        return Err(Error::argument(
+            "backup",
+            id.unwrap_or("the newest").to_owned(),
+            "no restore test of it is here; see: bre restore-test list",
+        ));
     };
     let text = |name: &str| {
         let text = test.record.details.get(name).and_then(Value::as_str);

@@ -7,15 +7,15 @@ use postgres_physical::server::{Binaries, OsUser};
 use serde::Serialize;
 
 use super::{restore::interrupted, table::live};
+use host::{instance::Instance, progress::Steps};
+
 use crate::{
     cli::{RepositoryArgs, RunningArgs, SchemaCommand},
     clusters,
     config::Config,
     error::Error,
     exit::Exit,
-    host::{instance::Instance, progress::Steps},
     schema::{Schema, failure, is_remote, said},
-    terminal,
 };
 
 #[derive(Debug, Serialize)]
@@ -53,13 +53,12 @@ pub(crate) fn run(
             .next()
             .is_some_and(|host| host.contains('@') && host.contains(':'))
     {
-        return Err(Error::Argument {
-            what: "remote",
-            value: "…".to_owned(),
-            reason: "it holds a password, which everybody on this machine could read from the command line. Leave it to git's credential helper, or \
-                     write the remote into bre.toml: [backup] schema_to"
-                .to_owned(),
-        });
+        return Err(Error::argument(
+            "remote",
+            "…",
+            "it holds a password, which everybody on this machine could read from the command line. Leave it to git's credential helper, or \
+                     write the remote into bre.toml: [backup] schema_to",
+        ));
     }
     back_up(instance, json, to.as_deref(), running, cluster.clone())
 }

@@ -1,8 +1,7 @@
 //! What the tests of screens show: one day, one cluster, its backups. Nothing here follows from the day of the run.
 
 use repository::backup::{BackupKind, BackupState, BackupSummary};
-
-use crate::terminal::COLUMNS;
+use terminal::COLUMNS;
 
 /// The moment at which every screen is looked at.
 pub(crate) const NOW: &str = "2026-04-01T10:31:00Z";

@@ -3,17 +3,20 @@
 use std::{process::ExitCode, time::Duration};
 
 use audit::{KeyId, KeyStatement, SignedHead, VerifyingKey};
+use host::{
+    control::Control,
+    instance::Instance,
+    keys::{signing, statements, trusted, verifying_key},
+    log::LOG,
+    record::Event,
+    stored_heads,
+};
 use serde::Serialize;
+use terminal::{self, KeyValue, instant, time};
 
 use crate::{
-    audit_statements::NAME,
-    cli::SigningKeyCommand,
-    error::Error,
-    host::{control::Control, instance::Instance, log::LOG, record::Event},
-    keys::{signing, statements, trusted, verifying_key},
+    audit_statements::NAME, cli::SigningKeyCommand, error::Error,
     repository_handle::RepositoryHandle,
-    stored_heads,
-    terminal::{self, KeyValue, instant, time},
 };
 
 /// The engine looks at its keys once a second.
@@ -190,9 +193,11 @@ async fn place(
     let database = instance.running()?.database_url;
     let entry = services::entry(&database, LOG, position).await?;
     let found = entry.and_then(|entry| u32::try_from(entry.epoch).ok());
-    let missing = || Error::Refused {
-        what: "no key was revoked",
-        reason: format!("the log has no entry {position}"),
+    let missing = || {
+        Error::refused(
+            "no key was revoked",
+            format!("the log has no entry {position}"),
+        )
     };
     Ok((found.ok_or_else(missing)?, position))
 }
@@ -216,7 +221,7 @@ async fn taken(control: &Control, key: KeyId) -> Result<(u32, u64), Error> {
         }
     };
     let late = || {
-        Error::Failed(format!(
+        Error::failed(format!(
             "the key was exchanged, and the running engine does not sign with key {key} yet: look at its log, or start it again"
         ))
     };
@@ -240,10 +245,7 @@ async fn revoke(
     from: u64,
 ) -> Result<(), Error> {
     let control = Control::to(instance)?;
-    let refused = |reason: String| Error::Refused {
-        what: "no key was revoked",
-        reason,
-    };
+    let refused = |reason: String| Error::refused("no key was revoked", reason);
     let keys = trusted(&opened.keys, &opened.repository)?;
     let key = keys.iter().find(|key| key.key_id().to_string() == id);
     let key = key.ok_or_else(|| {
@@ -295,9 +297,9 @@ async fn no_opening_behind(
     let Some((epoch, position)) = services::opened_with(&database, LOG, &id, from).await? else {
         return Ok(());
     };
-    Err(Error::Refused {
-        what: "no key was revoked",
-        reason: format!(
+    Err(Error::refused(
+        "no key was revoked",
+        format!(
             "key {id} opened epoch {epoch} at position {position}, which is not before position {} of epoch {}: the \
              log would not verify any more. Revoke it from a later place (--from {}); if that opening is none of ours, \
              restore the database to before it",
@@ -305,7 +307,7 @@ async fn no_opening_behind(
             from.0,
             position + 1
         ),
-    })
+    ))
 }
 
 /// What the ended key signed counts no more: a head by the key that signs now takes over, once the repository holds it.
@@ -324,7 +326,7 @@ async fn vouched(instance: &Instance, opened: &RepositoryHandle) -> Result<(), E
     };
     match tokio::time::timeout(TAKEN_TIMEOUT, asking).await {
         Ok(asked) => asked,
-        Err(_) => Err(Error::Failed(format!(
+        Err(_) => Err(Error::failed(format!(
             "the key was ended, and no head that covers position {} is in the repository yet: look at the WAL stream \
              (bre status). Until there is one, nothing vouches for what the ended key signed last",
             end.1
@@ -339,7 +341,8 @@ async fn record(instance: &Instance, statement: &KeyStatement, before: KeyId) ->
         .with("before", before)
         .with("after", note)
         .record(instance)
-        .await
+        .await?;
+    Ok(())
 }
 
 fn now() -> i64 {

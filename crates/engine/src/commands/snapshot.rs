@@ -10,16 +10,16 @@ use repository::snapshot::{
 use serde::Serialize;
 
 use super::{restore::interrupted, snapshot_diff};
+use host::{instance::Instance, keys, progress::Steps};
+use terminal::{self, KeyValue, Table, time, word};
+
 use crate::{
     cli::{ConfigurationArgs, RepositoryArgs, SnapshotArgs, SnapshotCommand, SnapshotComponent},
     error::Error,
     exit::Exit,
-    host::{instance::Instance, progress::Steps},
-    keys,
     question::confirmed,
     repository_handle::RepositoryHandle,
     snapshots::{Configuration, redacted},
-    terminal::{self, KeyValue, Table, time, word},
 };
 
 pub(super) fn run(
@@ -347,18 +347,20 @@ impl SnapshotSelection {
 
     fn show_document(&self, json: bool, name: &str) -> Result<(), Error> {
         let reader = self.reader()?;
-        let document = reader.document(name).ok_or_else(|| Error::Argument {
-            what: "document of this snapshot",
-            value: name.to_owned(),
-            reason: format!(
-                "it holds: {}",
-                reader
-                    .documents()
-                    .iter()
-                    .map(|it| it.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
+        let document = reader.document(name).ok_or_else(|| {
+            Error::argument(
+                "document of this snapshot",
+                name.to_owned(),
+                format!(
+                    "it holds: {}",
+                    reader
+                        .documents()
+                        .iter()
+                        .map(|it| it.name.as_str())
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+            )
         })?;
         let content = reader.read(document)?;
         let text = redacted(&self.configuration, &self.summary.component, name, &content);
@@ -383,13 +385,13 @@ impl SnapshotSelection {
             Some(to) => Some(std::path::absolute(to).map_err(Error::file("cannot find", to))?),
         };
         if to.is_none() && self.summary.component != backup::configuration::COMPONENT {
-            return Err(Error::Refused {
-                what: "nothing was restored",
-                reason: format!(
+            return Err(Error::refused(
+                "nothing was restored",
+                format!(
                     "where {} belongs is not known here. Restore it into a folder: --to DIR",
                     self.summary.component
                 ),
-            });
+            ));
         }
         let place = |document: &repository::snapshot::SnapshotDocument| match &to {
             Some(folder) => documents::below(folder, document),
@@ -403,16 +405,16 @@ impl SnapshotSelection {
         if !yes {
             terminal::note(&steps_text(&plan));
             if !confirmed("These files are written.") {
-                return Err(Error::Refused {
-                    what: "nothing was restored",
-                    reason: "give --yes to restore without asking".into(),
-                });
+                return Err(Error::refused(
+                    "nothing was restored",
+                    "give --yes to restore without asking",
+                ));
             }
         }
         documents::apply(&reader, &plan)?;
         let left = documents::plan(&reader, &place)?;
         if let Some(step) = left.changes().next() {
-            return Err(Error::Failed(format!(
+            return Err(Error::failed(format!(
                 "{} is not what was restored: somebody else writes it. Stop them, then restore again",
                 step.name
             )));

@@ -7,12 +7,10 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{restore::interrupted, snapshot::SnapshotSelection};
-use crate::{
-    error::Error,
-    host::progress::Steps,
-    snapshots::redacted,
-    terminal::{self, word},
-};
+use host::progress::Steps;
+use terminal::{self, word};
+
+use crate::{error::Error, snapshots::redacted};
 
 /// Lines of one document that are compared; of longer ones it is said that they differ.
 const LINES_MAX: usize = 2000;
@@ -83,11 +81,11 @@ pub(super) fn run(asked: &SnapshotSelection, json: bool, with: Option<&str>) -> 
             }
         }
         None => {
-            return Err(Error::Argument {
-                what: "component that this host can collect",
-                value: component.to_owned(),
-                reason: "compare two snapshots of it: --with ID".to_owned(),
-            });
+            return Err(Error::argument(
+                "component that this host can collect",
+                component.to_owned(),
+                "compare two snapshots of it: --with ID",
+            ));
         }
     };
     let redact = |name: &str, content: &Content| {

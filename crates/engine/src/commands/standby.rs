@@ -1,11 +1,6 @@
 //! `bre standby`: keep a standby, see how it stands, promote it.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::{Duration, Instant},
-};
-
+use host::instance::Instance;
 use postgres_physical::{
     lsn::Lsn,
     server::{Leftover, sql::Client},
@@ -13,16 +8,20 @@ use postgres_physical::{
 };
 use recovery::standby::{Phase, PromotionReport, Status, StepMillis};
 use serde::Serialize;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use terminal::{self, KeyValue, Table, instant, size};
 
 use crate::{
     cli::StandbyCommand,
     clusters::{self, NamedCluster},
     config::Config,
     error::Error,
-    host::instance::Instance,
     question::confirmed,
     standby::{self, Link, Request, database_url},
-    terminal::{self, KeyValue, Table, instant, size},
 };
 
 /// An old primary that lives answers sooner.
@@ -128,15 +127,15 @@ pub(super) fn trouble(status: &Status) -> Option<String> {
 }
 
 fn kept(instance: &Instance) -> Result<Status, Error> {
-    Link::to(instance)
-        .status()?
-        .ok_or_else(|| Error::Unreachable {
-            what: "no process keeps a standby here",
-            reason: format!(
+    Link::to(instance).status()?.ok_or_else(|| {
+        Error::unreachable(
+            "no process keeps a standby here",
+            format!(
                 "start it: bre standby run --data {}, or bre up with [spare] enabled = true",
                 instance.root().display()
             ),
-        })
+        )
+    })
 }
 
 fn status(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
@@ -227,24 +226,24 @@ fn promote(
     let status = kept(of.home())?;
     let alive = of.signs_of_life(config);
     if let (Some(sign), false) = (&alive, even_if_alive) {
-        return Err(Error::Refused {
-            what: "the standby is not promoted",
-            reason: format!(
+        return Err(Error::refused(
+            "the standby is not promoted",
+            format!(
                 "{sign}. Two primaries would take different writes and only those of the promoted one would be kept: stop the old one first. \
                  --even-if-alive promotes all the same"
             ),
-        });
+        ));
     }
     if status.phase != Phase::Promoted && !yes && !confirmed(&question(&status, alive.as_deref())) {
-        return Err(Error::Refused {
-            what: "nothing was changed",
-            reason: "give --yes to do it without asking".into(),
-        });
+        return Err(Error::refused(
+            "nothing was changed",
+            "give --yes to do it without asking",
+        ));
     }
     let asked = Instant::now();
     let waited = asked.duration_since(began);
     let request = Request::Promote { even_if_alive };
-    let gone = || Error::Failed("the process that keeps the standby went away".to_owned());
+    let gone = || Error::failed("the process that keeps the standby went away");
     let promoted = Link::to(of.home())
         .promoted(&request, None)?
         .ok_or_else(gone)?;

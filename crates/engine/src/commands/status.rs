@@ -22,6 +22,17 @@ use super::{
     stream_report::take_a_backup,
     window::{self, Hole, Window},
 };
+use host::{
+    control::Control,
+    instance::Instance,
+    keys::{
+        age::{self, KeyAge},
+        writing_key,
+    },
+    log::LOG,
+};
+use terminal::{self, time};
+
 use crate::{
     cli::RepositoryArgs,
     clusters::{self, NamedCluster},
@@ -29,16 +40,10 @@ use crate::{
     copies,
     error::Error,
     health::{StreamMonitor, hole_words},
-    host::{control::Control, instance::Instance, log::LOG},
     job_status::JobStatusFile,
-    keys::{
-        age::{self, KeyAge},
-        writing_key,
-    },
     repository_handle::RepositoryHandle,
     restore_test::{failed_proof, newest_failure},
     standby::Link,
-    terminal::{self, time},
 };
 
 /// A server that lives answers sooner.

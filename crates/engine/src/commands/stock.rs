@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 
 use super::import::encode;
+use host::{control::Control, instance::Instance, person::who};
+use terminal::{self, Table, instant};
+
 use crate::{
     cli::{MinimumRateArgs, StockCommand},
     error::Error,
-    host::{control::Control, instance::Instance, person::who},
-    terminal::{self, Table, instant},
 };
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -204,7 +204,7 @@ impl<'a> StreamReporter<'a> {
             .is_none_or(|(last, at)| told(last) != told(&standing) || at.elapsed() >= WRITE_EVERY);
         if is_news {
             if let Err(error) = self.cluster.note_stream(&standing) {
-                crate::terminal::note(&format!(
+                terminal::note(&format!(
                     "bre: how the stream stands is not written down: {error}"
                 ));
             }

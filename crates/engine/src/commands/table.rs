@@ -14,22 +14,22 @@ use postgres_physical::{
 use recovery::table::{Dump, MergeOutcome, Mode, Preview, Request, TableName, Work};
 
 use super::restore;
+use host::{
+    database::{DATABASE, SUPERUSER},
+    instance::Instance,
+    progress::Steps,
+    record::Event,
+};
+
 use crate::{
     cli::{RepositoryArgs, RestoreTableArgs, RunningArgs, TableMode},
     clusters,
     config::Config,
     error::Error,
     exit::Exit,
-    host::{
-        database::{DATABASE, SUPERUSER},
-        instance::Instance,
-        progress::Steps,
-        record::Event,
-    },
     question::confirmed_unless,
     repository_handle::RepositoryHandle,
     scratch::{ScratchCluster, ScratchRestorer},
-    terminal,
 };
 
 /// The engine keeps these in memory and asks again when it hears so.
@@ -133,10 +133,10 @@ fn agreed(args: &RestoreTableArgs, preview: &Preview, steps: &Steps) -> Result<b
     );
     match steps.hidden_while(|| confirmed_unless(&question, &|| steps.is_cancelled())) {
         true => Ok(true),
-        false => Err(Error::Refused {
-            what: "nothing was changed",
-            reason: "give --yes to do it without asking, --dry-run --json to see all of it".into(),
-        }),
+        false => Err(Error::refused(
+            "nothing was changed",
+            "give --yes to do it without asking, --dry-run --json to see all of it",
+        )),
     }
 }
 
@@ -157,10 +157,8 @@ fn names(given: &[String]) -> Result<Vec<TableName>, Error> {
     for text in given {
         let name: TableName = text
             .parse()
-            .map_err(|error: recovery::table::ParseNameError| Error::Argument {
-                what: "table",
-                value: text.clone(),
-                reason: error.to_string(),
+            .map_err(|error: recovery::table::ParseNameError| {
+                Error::argument("table", text.clone(), error.to_string())
             })?;
         if !names.contains(&name) {
             names.push(name);
@@ -178,7 +176,7 @@ pub(super) fn live(
     let connect = match &repository.cluster {
         Some(name) => clusters::find(instance, name)?.connect,
         None => ConnectOptions::from_url(&instance.running()?.database_url)
-            .map_err(|error| Error::Failed(error.to_string()))?
+            .map_err(|error| Error::failed(error.to_string()))?
             .with_user(SUPERUSER)
             .with_database(DATABASE),
     };
@@ -219,14 +217,14 @@ fn check_append_only(live: &ConnectOptions, tables: &[TableName]) -> Result<(), 
         .find(|table| guarded.contains(&table.to_string()))
     {
         None => Ok(()),
-        Some(table) => Err(Error::Refused {
-            what: "nothing was changed",
-            reason: format!(
+        Some(table) => Err(Error::refused(
+            "nothing was changed",
+            format!(
                 "{table} is a part of the audit record, which is append-only: its entries are chained, signed heads outside the database vouch for them, and rows put \
                  back by hand could not be told from rows made up. Find the extent with bre verify audit; bring the whole database back with \
                  bre restore database --to DIR (a new epoch then names what was lost)"
             ),
-        }),
+        )),
     }
 }
 
@@ -259,7 +257,7 @@ fn record(
         .with("updated", sum(|table| table.updated))
         .with("deleted", sum(|table| table.deleted))
         .with("outcome", "merged");
-    if let Err(error) = crate::host::runtime::wait(event.record(instance)) {
+    if let Err(error) = host::runtime::wait(event.record(instance)) {
         terminal::note(&format!(
             "bre: the merge is committed but not in the audit log: {error}"
         ));

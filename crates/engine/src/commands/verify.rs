@@ -15,15 +15,16 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{pages, verify_repository};
+use host::{control::Control, database::SLOT, instance::Instance};
+use terminal::{self, Table};
+
 use crate::{
     cli::{RepositoryArgs, VerifyCommand},
     config::Config,
     error::Error,
-    host::{control::Control, database::SLOT, instance::Instance},
     job_status::JobStatusFile,
     repository_handle::RepositoryHandle,
     schema_check::{SCHEMA, schema_check},
-    terminal::{self, Table},
 };
 
 #[derive(Debug, Serialize)]
@@ -50,7 +51,7 @@ pub(crate) fn run(
         VerifyCommand::Audit { road, args } => {
             return match super::audit::run_apart(instance, json, &road, &args) {
                 Some(ended) => ended,
-                None => crate::host::runtime::wait(super::audit::verify(instance, json, &args)),
+                None => host::runtime::wait(super::audit::verify(instance, json, &args)),
             };
         }
     };
@@ -60,7 +61,7 @@ pub(crate) fn run(
         None => instance.running()?.database_url,
     };
     let connect = ConnectOptions::from_url(&url)
-        .map_err(|error| Error::Failed(error.to_string()))?
+        .map_err(|error| Error::failed(error.to_string()))?
         .with_application_name("bre");
     let options = Options {
         scratch: false,
@@ -137,7 +138,8 @@ fn schema(url: &str, checks: &[Check]) -> Check {
     {
         return Check::not_applicable(SCHEMA, why);
     }
-    match crate::host::runtime::wait(async { Ok(services::check_schema(url).await?) }) {
+    let report = async { Ok::<_, Error>(services::check_schema(url).await?) };
+    match host::runtime::wait(report) {
         Ok(report) => schema_check(&report),
         Err(error) => Check::failed(SCHEMA, error.to_string(), Value::Null),
     }
@@ -171,7 +173,7 @@ fn slot(connect: &ConnectOptions) -> Check {
 
 fn stream(instance: &Instance) -> Check {
     const NAME: &str = "wal_stream";
-    let asked = crate::host::runtime::wait(async {
+    let asked = host::runtime::wait(async {
         Control::to(instance)?
             .get::<Value>("/internal/status")
             .await

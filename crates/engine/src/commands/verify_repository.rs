@@ -7,15 +7,12 @@ use repository::read_back::{Finding, ReadBack, ReadBackOptions, read_back};
 use serde::Serialize;
 
 use super::{audit_judge::AuditJudge, restore::interrupted};
+use host::{instance::Instance, keys, progress::Steps};
+use terminal::{self, KeyValue, Table, count, moment, sentence, size};
+
 use crate::{
-    cli::RepositoryArgs,
-    config::Config,
-    error::Error,
-    exit::Exit,
-    host::{instance::Instance, progress::Steps},
-    keys, missing,
+    cli::RepositoryArgs, config::Config, error::Error, exit::Exit, missing,
     repository_handle::RepositoryHandle,
-    terminal::{self, KeyValue, Table, count, moment, sentence, size},
 };
 
 /// Opening and decompressing is what takes the time: one thread a core.

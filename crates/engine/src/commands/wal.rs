@@ -16,14 +16,14 @@ use super::{
     detach,
     stream_report::{StreamReporter, Teller},
 };
+use host::{instance::Instance, signals::stop_on_signal};
+
 use crate::{
     cli::{RepositoryArgs, WalCommand},
     clusters,
     error::Error,
     health::StreamMonitor,
-    host::{instance::Instance, signals::stop_on_signal},
     repository_handle::RepositoryHandle,
-    terminal,
 };
 
 /// How soon a stop is noticed.
@@ -48,7 +48,7 @@ pub(crate) fn run(instance: &Instance, json: bool, command: WalCommand) -> Resul
 
 /// Returns when it is stopped from outside. Says at once what it does, what stands in its way, and what was lost.
 fn stream(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error> {
-    let runtime = crate::workers::Workers::start()?;
+    let runtime = host::workers::Workers::start()?;
     let stop = stop_on_signal(&runtime, || ())?;
     let cluster = clusters::find(instance, name)?;
     let own = cluster.open()?;

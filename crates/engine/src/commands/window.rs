@@ -4,11 +4,9 @@ use postgres_physical::lsn::Lsn;
 use recovery::database::{Gap, Span, windows};
 use repository::{Repository, backup::BackupSummary, keys::RecipientPrivate, wal::Inventory};
 use serde::Serialize;
+use terminal::{moment, moment_from, time};
 
-use crate::{
-    error::Error,
-    terminal::{moment, moment_from, time},
-};
+use crate::error::Error;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Window {

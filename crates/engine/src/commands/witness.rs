@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, path::Path, process::ExitCode};
 
 use audit::{NoteKey, SignatureKind};
+use host::telemetry;
 use serde::Serialize;
 use services::{Witness, WitnessError};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{cli::WitnessCommand, error::Error, telemetry, terminal};
+use crate::{cli::WitnessCommand, error::Error};
 
 pub(super) async fn run(json: bool, command: WitnessCommand) -> Result<ExitCode, Error> {
     match command {
@@ -49,18 +50,11 @@ fn open(folder: &Path, name: &str, logs: &[String]) -> Result<Witness, Error> {
 }
 
 fn refused(error: WitnessError) -> Error {
-    Error::Refused {
-        what: "this witness does not start",
-        reason: error.to_string(),
-    }
+    Error::refused("this witness does not start", error.to_string())
 }
 
 fn log_key(text: &str) -> Result<NoteKey, Error> {
-    let wrong = |reason: String| Error::Argument {
-        what: "key of a log",
-        value: text.to_owned(),
-        reason,
-    };
+    let wrong = |reason: String| Error::argument("key of a log", text.to_owned(), reason);
     let key: NoteKey = text
         .parse()
         .map_err(|error: audit::NoteError| wrong(error.to_string()))?;
@@ -79,7 +73,7 @@ async fn serve(
 ) -> Result<(), Error> {
     telemetry::start(json);
     let witness = open(folder, name, logs)?;
-    let failed = |what: &str, error: std::io::Error| Error::Failed(format!("{what}: {error}"));
+    let failed = |what: &str, error: std::io::Error| Error::failed(format!("{what}: {error}"));
     let listener = tokio::net::TcpListener::bind(listen)
         .await
         .map_err(|error| failed(&format!("cannot listen on {listen}"), error))?;
@@ -107,5 +101,5 @@ async fn serve(
     witness
         .serve(listener, stop)
         .await
-        .map_err(|error| Error::Failed(error.to_string()))
+        .map_err(|error| Error::failed(error.to_string()))
 }

@@ -10,17 +10,18 @@ use postgres_physical::{
 use repository::keys::ChunkIdKey;
 
 use super::{Caller, Moment, RunArchive, Shared, host_name, listed, names, registry};
+use host::{
+    database::{BACKUP, DATABASE, SUPERUSER},
+    instance::Instance,
+    keys,
+    person::who,
+};
+
 use crate::{
     cli::{ReadingArgs, RepositoryArgs},
     commands::restore::interrupted,
     config::Config,
     error::Error,
-    host::{
-        database::{BACKUP, DATABASE, SUPERUSER},
-        instance::Instance,
-        person::who,
-    },
-    keys,
     repository_handle::RepositoryHandle,
     up::backups::Reading,
 };
@@ -61,7 +62,7 @@ pub(crate) fn run_by_hand(
     match shared.take_failure() {
         Some(error) => Err(error),
         None if record.outcome == Outcome::Succeeded => Ok(ExitCode::SUCCESS),
-        None => Err(Error::Failed(record.reason.unwrap_or(record.summary))),
+        None => Err(Error::failed(record.reason.unwrap_or(record.summary))),
     }
 }
 
@@ -75,7 +76,7 @@ fn moment(
     let connect = database
         .map(ConnectOptions::from_url)
         .transpose()
-        .map_err(|error| Error::Failed(error.to_string()))?;
+        .map_err(|error| Error::failed(error.to_string()))?;
     let as_role = |role: &str, database: &str| {
         let connect = connect.clone()?;
         Some(connect.with_user(role).with_database(database))

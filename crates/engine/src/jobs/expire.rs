@@ -3,12 +3,12 @@
 use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
 
 use super::{Listed, Shared, Task, late};
+use host::lock::lock;
+
 use crate::{
     config::{self, OlderSettings},
     error::Error,
     expiry,
-    host::lock::lock,
-    terminal,
 };
 
 pub(super) const JOB: Listed = Listed {
@@ -48,7 +48,7 @@ impl Task for Expire {
         let moment = shared.moment();
         let log = expiry::Log {
             asked_by: shared.event(context),
-            record: &|event| shared.wait(event.record(&shared.instance)),
+            record: &|event| Ok(shared.wait(event.record(&shared.instance))?),
         };
         let said = expiry::expire(
             &moment.repository,

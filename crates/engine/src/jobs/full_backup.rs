@@ -9,11 +9,11 @@ use jobs::{
 use repository::backup::{BackupKind, BackupState};
 
 use super::{Listed, Shared, Task, days, late};
+
 use crate::{
     commands::backup::show_taken,
     config::{self, OlderSettings},
     error::Error,
-    host::record,
 };
 
 pub(super) const JOB: Listed = Listed {
@@ -110,8 +110,8 @@ pub(super) fn take(
     {
         stream.full_backup_taken();
     }
-    record::note_backup(&outcome);
-    shared.tell(record::backup(shared.event(context), &outcome));
+    crate::backup_record::note(&outcome);
+    shared.tell(crate::backup_record::event(shared.event(context), &outcome));
     let figure = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let damaged_pages = figure(outcome.damaged.len() as u64);
     let report = RunReport {

@@ -16,7 +16,6 @@ use crate::{
     copies::{Copier, CopyBoard, Round, RoundReport},
     error::Error,
     expiry::Log,
-    terminal,
 };
 
 pub(super) const JOB: Listed = Listed {
@@ -177,7 +176,7 @@ fn once(
 ) -> Result<(), Error> {
     let in_words = |what: &str, error: &Error| {
         let name = copier.name;
-        Error::Failed(format!("the copy {name}: {what}: {error}"))
+        Error::failed(format!("the copy {name}: {what}: {error}"))
     };
     let report =
         round(shared, context, copier, true).map_err(|error| in_words("not copied", &error))?;
@@ -197,7 +196,7 @@ fn round(
     let moment = shared.moment();
     let log = Log {
         asked_by: shared.event(context).with("repository", copier.name),
-        record: &|event| shared.wait(event.record(&shared.instance)),
+        record: &|event| Ok(shared.wait(event.record(&shared.instance))?),
     };
     copier.round(&Round {
         first: &moment.repository,

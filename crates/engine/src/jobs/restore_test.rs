@@ -4,11 +4,12 @@ use jobs::{Availability, Deadline, FirstRun, History, JobSpec, RunContext, RunRe
 use repository::backup::{BackupState, BackupSummary};
 
 use super::{Listed, Moment, Shared, Task, late};
+use host::keys;
+
 use crate::{
     commands::restore_test::show_tested,
     config::{self, OlderSettings},
     error::Error,
-    keys,
     restore_test::{self, NewestTest, RestoreTester, failed_proof, newest_complete},
 };
 
@@ -93,7 +94,7 @@ impl Task for RestoreTest {
 
     fn run(&self, shared: &Shared, context: &RunContext) -> Result<RunReport, Error> {
         let moment = shared.moment();
-        let not_here = || Error::Failed(lacks(&moment).unwrap_or("not on this host").to_owned());
+        let not_here = || Error::failed(lacks(&moment).unwrap_or("not on this host").to_owned());
         let tester = RestoreTester {
             repository: moment.repository.clone(),
             private: moment.private.clone().ok_or_else(not_here)?,

@@ -1,9 +1,8 @@
 //! Run records in the repository.
 
+use host::person::machine;
 use jobs::Archive;
 use repository::{Repository, runs};
-
-use crate::host::person::machine;
 
 #[derive(Debug)]
 pub(crate) struct RunArchive(pub(crate) Repository);

@@ -56,7 +56,7 @@ impl Task for Definitions {
 
     fn run(&self, shared: &Shared, context: &RunContext) -> Result<RunReport, Error> {
         let moment = shared.moment();
-        let not_here = || Error::Failed("PostgreSQL's programs are not on this host".to_owned());
+        let not_here = || Error::failed("PostgreSQL's programs are not on this host");
         let remote = shared.config.schema_to.as_ref();
         let schema = Schema::new(
             &shared.instance,

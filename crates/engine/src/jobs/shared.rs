@@ -9,6 +9,7 @@ use std::{
 };
 
 use backup::stream::StreamWatch;
+use host::{instance::Instance, progress::Steps, record::Event};
 use jobs::RunContext;
 use postgres_physical::{
     server::{Binaries, OsUser},
@@ -24,8 +25,6 @@ use crate::{
     config,
     error::Error,
     health::ProtectionStatus,
-    host::{instance::Instance, progress::Steps, record::Event},
-    terminal,
     up::backups::{Events, OwnedRequest, Reading},
 };
 
@@ -161,10 +160,13 @@ impl Shared {
         }
     }
 
-    pub(super) fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(super) fn wait<T, E: From<host::Error>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         match &self.caller {
             Caller::Engine(runtime) => runtime.block_on(work),
-            Caller::Person { .. } => crate::host::runtime::wait(work),
+            Caller::Person { .. } => host::runtime::wait(work),
         }
     }
 
@@ -208,9 +210,8 @@ impl Shared {
         moment: &Moment,
         kind: BackupKind,
     ) -> Result<OwnedRequest, Error> {
-        let lacks = |what: &str| Error::Refused {
-            what: "no backup was started",
-            reason: format!("this host has no {what}"),
+        let lacks = |what: &str| {
+            Error::refused("no backup was started", format!("this host has no {what}"))
         };
         Ok(OwnedRequest {
             connect: moment

@@ -53,7 +53,7 @@ fn shared(folder: &std::path::Path) -> Arc<Shared> {
 }
 
 fn shared_with(folder: &std::path::Path, config: &config::Backup) -> Arc<Shared> {
-    let instance = crate::host::instance::Instance::at(folder).unwrap();
+    let instance = host::instance::Instance::at(folder).unwrap();
     let store = Arc::new(repository::store::PosixStore::new(
         folder.join("repository"),
     ));
@@ -197,7 +197,7 @@ fn further_repositories_are_copied_to_by_a_job_that_runs_all_the_time() {
     let config = Config::load(None, folder.path()).unwrap().backup;
     let shared = shared_with(folder.path(), &config);
     shared.instance.make_folders().unwrap();
-    crate::keys::Keys::open_or_create(&shared.instance.keys(), None).unwrap();
+    host::keys::Keys::open_or_create(&shared.instance.keys(), None).unwrap();
     let settings = Settings {
         root: folder.path(),
         archive: None,

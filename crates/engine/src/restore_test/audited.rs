@@ -2,6 +2,7 @@
 
 use assurance::verification::Check;
 use audit::{Head, Verdict, VerifyingKey};
+use host::log::LOG;
 use recovery::database::{Plan, RecoveryReport};
 use repository::Repository;
 use serde_json::{Value, json};
@@ -11,7 +12,6 @@ use crate::{
     audit_outside::{Extent, Outside},
     audit_statements,
     error::Error,
-    host::log::LOG,
     schema_check::schema_check,
     scratch::ScratchFolder,
 };

@@ -5,7 +5,9 @@ use postgres_physical::server::{Absence, Binaries, OsUser, databases, sql::Clien
 use serde_json::json;
 
 use super::no_verdict;
-use crate::{error::Error, host::database::DATABASE, scratch::ScratchFolder};
+use host::database::DATABASE;
+
+use crate::{error::Error, scratch::ScratchFolder};
 
 impl ScratchFolder {
     /// Of the stopped cluster. PostgreSQL's own program says which file and block.

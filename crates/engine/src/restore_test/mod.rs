@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use assurance::verification::{self, Check, Options};
 use audit::VerifyingKey;
+use host::{instance::Instance, progress::Steps};
 use postgres_physical::{
     lsn::Lsn,
     server::{Absence, Binaries, OsUser},
@@ -33,7 +34,6 @@ use serde_json::json;
 use crate::{
     audit_outside::Outside,
     error::Error,
-    host::{instance::Instance, progress::Steps},
     restored::Source,
     scratch::{Claim, ScratchFolder},
 };
@@ -222,11 +222,8 @@ impl RestoreTester {
 }
 
 fn chosen<'a>(backups: &'a [BackupSummary], id: &str) -> Result<&'a BackupSummary, Error> {
-    let not_this = |reason: &str| Error::Argument {
-        what: "backup to prove",
-        value: id.to_owned(),
-        reason: reason.to_owned(),
-    };
+    let not_this =
+        |reason: &str| Error::argument("backup to prove", id.to_owned(), reason.to_owned());
     let backup = backups.iter().find(|backup| backup.id == id);
     let backup = backup
         .ok_or_else(|| not_this("the repository has none of this id; see: bre backup list"))?;
@@ -259,7 +256,7 @@ fn millis(began: Instant) -> u64 {
 }
 
 pub(crate) fn interrupted() -> Error {
-    Error::Failed("no proof was made: it was interrupted".to_owned())
+    Error::failed("no proof was made: it was interrupted")
 }
 
 /// What speaks about the backup is a failed proof; what speaks about this machine, the store or the operator is none at all.
@@ -279,10 +276,7 @@ fn verdict<T>(
 }
 
 fn no_verdict(reason: String) -> Error {
-    Error::Refused {
-        what: "there is no verdict",
-        reason,
-    }
+    Error::refused("there is no verdict", reason)
 }
 
 fn says_nothing_of_the_backup(error: &recovery::Error) -> bool {

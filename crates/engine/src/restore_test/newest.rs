@@ -56,8 +56,10 @@ pub(crate) fn newest_complete(
     let newest = backups
         .into_iter()
         .rfind(|backup| backup.state == BackupState::Complete);
-    newest.ok_or_else(|| Error::Refused {
-        what: "there is nothing to test",
-        reason: format!("{named} holds no complete backup"),
+    newest.ok_or_else(|| {
+        Error::refused(
+            "there is nothing to test",
+            format!("{named} holds no complete backup"),
+        )
     })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use assurance::verification::{Check, Verdict};
+use host::{person::machine, record::Event};
 use repository::{
     Repository,
     backup::{BackupSummary, RestoreTestRecord, put_restore_test},
@@ -10,10 +11,7 @@ use repository::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{
-    error::Error,
-    host::{person::machine, record::Event},
-};
+use crate::error::Error;
 
 /// Fields of the JSON record in the repository; `docs/formats/repository.md` lists them.
 #[derive(Clone, Debug, Serialize)]

@@ -13,10 +13,11 @@ use super::{
     audited::{LogCheck, Replay},
     chosen, no_verdict,
 };
+use host::progress::Steps;
+
 use crate::{
     audit_outside::{Outside, OutsideEvidence},
     error::Error,
-    host::progress::Steps,
     scratch::{Claim, ScratchFolder},
 };
 
@@ -130,7 +131,7 @@ impl RestoreTester {
             true => Replay::ToItsEnd,
             false => Replay::ToTheNewest,
         };
-        let judged = crate::host::runtime::wait(audited.judge(&url, outside, replay));
+        let judged = host::runtime::wait(audited.judge(&url, outside, replay));
         drop(server);
         let (mut report, heads, extent) = judged?;
         let now_micros = match is_of_backup {
@@ -173,8 +174,10 @@ fn newest(backups: &[BackupSummary]) -> Result<&BackupSummary, Error> {
         .iter()
         .filter(complete)
         .max_by_key(|backup| (backup.timeline, backup.stop_lsn));
-    newest.ok_or_else(|| Error::Refused {
-        what: "there is nothing to verify",
-        reason: "the repository holds no complete backup".to_owned(),
+    newest.ok_or_else(|| {
+        Error::refused(
+            "there is nothing to verify",
+            "the repository holds no complete backup",
+        )
     })
 }

@@ -15,16 +15,14 @@ use postgres_physical::{
     },
     wire::ConnectOptions,
 };
-use recovery::{
-    FileLock,
-    database::{Plan, RecoveryReport, RestoreOptions, RestoreReport, restore},
-};
-use repository::Repository;
+use recovery::database::{Plan, RecoveryReport, RestoreOptions, RestoreReport, restore};
+use repository::{FileLock, Repository};
 
 use super::Claim;
+use host::{database::SUPERUSER, files::make_folder, progress::Steps};
+
 use crate::{
     error::Error,
-    host::{database::SUPERUSER, instance::make_folder, progress::Steps},
     restored::{Source, fetched_by_this_program},
 };
 
@@ -69,8 +67,10 @@ impl ScratchFolder {
         loop {
             match take(work) {
                 Ok(lock) => return Self::make(work, user, repository, lock),
-                Err(busy @ Error::Refused { .. }) if steps.is_cancelled() => return Err(busy),
-                Err(Error::Refused { .. }) => {
+                Err(busy @ Error::Host(host::Error::Refused { .. })) if steps.is_cancelled() => {
+                    return Err(busy);
+                }
+                Err(Error::Host(host::Error::Refused { .. })) => {
                     if !std::mem::replace(&mut said, true) {
                         steps.step(&format!(
                             "waiting for another restore in {}",
@@ -216,13 +216,13 @@ fn take(work: &Path) -> Result<FileLock, Error> {
     let folder = File::open(work).map_err(Error::file("cannot open", work))?;
     match FileLock::try_take(folder) {
         Ok(Some(lock)) => Ok(lock),
-        _ => Err(Error::Refused {
-            what: "nothing was restored",
-            reason: format!(
+        _ => Err(Error::refused(
+            "nothing was restored",
+            format!(
                 "another restore runs in {}. Wait for it, or name another folder with --work DIR",
                 work.display()
             ),
-        }),
+        )),
     }
 }
 
@@ -291,7 +291,10 @@ mod tests {
         };
         let first = ScratchFolder::claim(&work, &user, &repository).unwrap();
         let interrupted = Steps::logged().cancelled_by(Arc::new(AtomicBool::new(true)));
-        assert!(matches!(wait(&interrupted), Err(Error::Refused { .. })));
+        assert!(matches!(
+            wait(&interrupted),
+            Err(Error::Host(host::Error::Refused { .. }))
+        ));
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| wait(&Steps::logged()));
             drop(first);

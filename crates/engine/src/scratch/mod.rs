@@ -6,11 +6,7 @@ mod folder;
 
 pub(crate) use folder::{ScratchFolder, sweep};
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
-
+use host::progress::Steps;
 use postgres_physical::{
     lsn::Lsn,
     server::{Binaries, OsUser, Server},
@@ -18,10 +14,13 @@ use postgres_physical::{
 };
 use recovery::database::{Plan, RecoveryReport, RestoreOptions, Target};
 use repository::Repository;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::Error,
-    host::progress::Steps,
     missing::{self, Missing},
     repository_handle::RepositoryHandle,
     restored::Source,
@@ -86,7 +85,7 @@ impl ScratchRestorer<'_> {
         let plan = recovery::database::plan_watched(repository, &private, target, steps)?;
         let missing = missing::from(repository, &plan, &known)?;
         for it in &missing {
-            crate::terminal::note(&format!("bre: WARNING: {}", it.sentence));
+            terminal::note(&format!("bre: WARNING: {}", it.sentence));
         }
         let mut cluster = self.follow(plan, folder, steps)?;
         cluster.missing = missing;

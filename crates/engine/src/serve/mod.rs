@@ -4,24 +4,21 @@
 mod protection;
 mod wiring;
 
+use host::{instance, instance::Instance, signals::stop_on_signal, telemetry, workers::Workers};
+use serde::Serialize;
+use services::{Running, Service, Services};
 use std::{
     process::ExitCode,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
-use services::{Running, Service, Services};
-
 use crate::{
     cli::ServeArgs,
     config::Config,
     error::Error,
-    host::{instance, instance::Instance, signals::stop_on_signal},
     reload::Reloader,
-    telemetry, terminal,
     up::{leftovers, reachable::keep_reachable},
-    workers::Workers,
 };
 use protection::Protection;
 

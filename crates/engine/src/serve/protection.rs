@@ -8,6 +8,7 @@ use backup::{
     database::{is_strict, slot_status},
     stream::{Streamer, StreamerConfig},
 };
+use host::{database::SLOT, instance::Instance, keys, stored_heads};
 use postgres_physical::{
     server::{Binaries, OsUser},
     wire::ConnectOptions,
@@ -23,8 +24,7 @@ use crate::{
     error::Error,
     heads::Publisher,
     health::StreamMonitor,
-    host::{database::SLOT, instance::Instance},
-    keys, public_log, stored_heads,
+    public_log,
     up::{
         backups::Reading,
         plan::{Host, Plan},
@@ -148,7 +148,7 @@ impl Protection {
     /// The public keys that vouch for the log.
     pub(super) fn trusted(&self, instance: &Instance) -> Result<Vec<VerifyingKey>, Error> {
         match &self.cluster {
-            Some(cluster) => keys::trusted(&instance.keys(), &cluster.own.repository),
+            Some(cluster) => Ok(keys::trusted(&instance.keys(), &cluster.own.repository)?),
             None => Ok(vec![self.signing.verifying_key().clone()]),
         }
     }
@@ -165,7 +165,10 @@ impl Protection {
         match &self.cluster {
             Some(cluster) => {
                 let repository = &cluster.own.repository;
-                stored_heads::newest(repository, &keys::trusted(&instance.keys(), repository)?)
+                Ok(stored_heads::newest(
+                    repository,
+                    &keys::trusted(&instance.keys(), repository)?,
+                )?)
             }
             None => Ok(Vec::new()),
         }
@@ -329,7 +332,7 @@ fn backup_connection(config: &Config) -> Result<ConnectOptions, Error> {
     let url = super::wiring::database_url(&config.database.backup_url, "backup_url")?;
     ConnectOptions::from_url(&url)
         .map(|connect| connect.with_database("postgres"))
-        .map_err(|error| Error::Failed(format!("[database] backup_url: {error}")))
+        .map_err(|error| Error::failed(format!("[database] backup_url: {error}")))
 }
 
 /// Heads that no repository keeps: the newest of them lies beside the keys.

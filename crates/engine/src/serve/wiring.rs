@@ -8,12 +8,14 @@ use services::{
 use tokio::runtime::Runtime;
 
 use super::protection::Protection;
+use host::{instance::Instance, log::LOG};
+
+use crate::secret_file;
 use crate::{
     cli::ServeArgs,
     config::{Config, DatabaseUrl},
     error::Error,
     health::StreamMonitor,
-    host::{instance::Instance, log::LOG, secret_file},
     up::{listen, supervisor::control_listener},
 };
 
@@ -97,7 +99,7 @@ type Listeners = (
 fn listeners(config: &Config, args: &ServeArgs, secret: bool) -> Result<Listeners, Error> {
     let bind = |ip, port| {
         tokio::net::TcpListener::from_std(listen(ip, port)?)
-            .map_err(|error| Error::Failed(format!("cannot listen on {ip}:{port}: {error}")))
+            .map_err(|error| Error::failed(format!("cannot listen on {ip}:{port}: {error}")))
     };
     let gateway = args.services.has(Service::ApiGateway);
     let public = match gateway {
@@ -112,11 +114,10 @@ fn listeners(config: &Config, args: &ServeArgs, secret: bool) -> Result<Listener
         return Ok((public, None));
     }
     if !secret {
-        return Err(Error::Refused {
-            what: "services in several processes need a shared secret",
-            reason: "name a file of mode 0600 in [internal] secret_file, the same for all; make it with: (umask 077; openssl rand -hex 32 > FILE)"
-                .to_owned(),
-        });
+        return Err(Error::refused(
+            "services in several processes need a shared secret",
+            "name a file of mode 0600 in [internal] secret_file, the same for all; make it with: (umask 077; openssl rand -hex 32 > FILE)",
+        ));
     }
     let (asked, usual) = match gateway {
         true => (args.internal_port, BESIDE_GATEWAY),
@@ -127,12 +128,9 @@ fn listeners(config: &Config, args: &ServeArgs, secret: bool) -> Result<Listener
 }
 
 pub(super) fn database_url(url: &Option<DatabaseUrl>, name: &str) -> Result<String, Error> {
-    let url = url.as_ref().ok_or_else(|| Error::Refused {
-        what: "no database is named",
-        reason: format!(
+    let url = url.as_ref().ok_or_else(|| Error::refused("no database is named", format!(
             "set [database] {name}; docs/operations/settings.md says which service needs which. To let the engine run a database of its own: bre up"
-        ),
-    })?;
+        )))?;
     Ok(url.0.clone())
 }
 

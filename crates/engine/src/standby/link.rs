@@ -1,5 +1,8 @@
 //! How others speak to the process that keeps the spare: a line of JSON there, a line back.
 
+use host::instance::Instance;
+use recovery::standby::{Phase, PromotionReport, Status, Watch};
+use serde::{Deserialize, Serialize};
 use std::{
     io::{BufRead, BufReader, ErrorKind, Write},
     os::unix::net::{UnixListener, UnixStream},
@@ -11,10 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use recovery::standby::{Phase, PromotionReport, Status, Watch};
-use serde::{Deserialize, Serialize};
-
-use crate::{error::Error, host::instance::Instance, lost::Lost};
+use crate::{error::Error, lost::Lost};
 
 /// A promotion first replays what is left, and a hand-over stops a server cleanly.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -168,10 +168,7 @@ impl Link {
             }
         }
         match serde_json::from_slice(&line) {
-            Ok(Answer::Refused(reason)) => Err(Error::Refused {
-                what: "the spare",
-                reason,
-            }),
+            Ok(Answer::Refused(reason)) => Err(Error::refused("the spare", reason)),
             Ok(answer) => Ok(Some(answer)),
             Err(error) => Err(failed(error.into())),
         }

@@ -14,6 +14,17 @@ use std::{
     time::Duration,
 };
 
+use host::{
+    database::{DATABASE, SUPERUSER, server_settings},
+    files::make_folder,
+    instance::Instance,
+    keys::reading_key,
+    location::Location,
+    progress::Steps,
+    signals::stop_on_signal,
+    sockets, telemetry,
+};
+pub(crate) use link::{Answer, Link, Request};
 use postgres_physical::{
     server::{Binaries, OsUser},
     wire::ConnectOptions,
@@ -23,25 +34,9 @@ use recovery::standby::{Conditions, Phase, Settings, Standby, StandbyError, Watc
 use repository::keys::RecipientPrivate;
 use services::RecoveryFact;
 
-pub(crate) use link::{Answer, Link, Request};
-
 use crate::{
-    cli::RepositoryArgs,
-    clusters,
-    config::Config,
-    error::Error,
-    host::{
-        database::{DATABASE, SUPERUSER, server_settings},
-        fact::write_fact,
-        instance::{Instance, make_folder},
-        location::Location,
-        progress::Steps,
-        signals::stop_on_signal,
-        sockets,
-    },
-    keys::reading_key,
+    cli::RepositoryArgs, clusters, config::Config, error::Error, recovery_fact::write_fact,
     repository_handle::RepositoryHandle,
-    telemetry, terminal,
 };
 
 /// Between two turns; a request is answered at once.
@@ -74,7 +69,7 @@ pub(crate) fn run(
     };
     let user = OsUser::for_server()?;
     let settings = settings(instance, &config, opened, private, user)?;
-    let runtime = crate::workers::Workers::start()?;
+    let runtime = host::workers::Workers::start()?;
     let stop = stop_on_signal(&runtime, || ())?;
     let mut runner = StandbyRunner {
         json,
@@ -98,7 +93,7 @@ pub(crate) fn run(
             Ok((request, reply)) => reply.give(&runner.act(request, &stop)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Error::Failed("the spare's socket is gone".to_owned()));
+                return Err(Error::failed("the spare's socket is gone"));
             }
         }
         if stop.load(Ordering::Relaxed) {
@@ -230,7 +225,7 @@ fn server_sockets(instance: &Instance) -> PathBuf {
     if sockets::fits(&near.join(".s.PGSQL.5432.lock")) {
         return near;
     }
-    sockets::folder(instance, "spare")
+    instance.socket_folder("spare")
 }
 
 pub(crate) fn control_socket(instance: &Instance) -> PathBuf {
@@ -238,7 +233,7 @@ pub(crate) fn control_socket(instance: &Instance) -> PathBuf {
     if sockets::fits(&near) {
         return near;
     }
-    sockets::folder(instance, "spare-control").join("control.sock")
+    instance.socket_folder("spare-control").join("control.sock")
 }
 
 /// Only for our own account.

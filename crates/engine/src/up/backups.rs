@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
 use backup::database::{BackupOutcome, DatabaseBackup, SourceChoice, backup};
+use host::{files::make_folder, instance::Instance, lock::lock, progress::Steps, record::Event};
 use postgres_physical::wire::ConnectOptions;
 use repository::{
     Repository,
@@ -14,12 +15,6 @@ use crate::{
     cli::{ReadingArgs, Source},
     config,
     error::Error,
-    host::{
-        instance::{Instance, make_folder},
-        lock::lock,
-        progress::Steps,
-        record::Event,
-    },
 };
 
 /// How long a backup waits for its last WAL to arrive; later it is `waiting`, and complete when it has.
@@ -93,7 +88,7 @@ impl OwnedRequest {
 pub(crate) struct Events {
     waiting: VecDeque<Event>,
     /// The first of them, on its way.
-    recording: Option<tokio::task::JoinHandle<Result<(), Error>>>,
+    recording: Option<tokio::task::JoinHandle<Result<(), host::Error>>>,
 }
 
 impl Events {

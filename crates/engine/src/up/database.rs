@@ -12,10 +12,11 @@ use repository::keys::RecipientPrivate;
 use serde::{Deserialize, Serialize};
 
 use super::{observer::Step, postgres::Folder, supervisor::Supervisor};
+use host::progress::Steps;
+
 use crate::{
     anchors::AnchorFile,
     error::Error,
-    host::progress::Steps,
     restored::{Source, Stage, restore_and_replay},
 };
 
@@ -65,17 +66,15 @@ fn make_or_restore(supervisor: &Supervisor) -> Result<StartKind, Error> {
         supervisor.postgres.create()?;
         return Ok(StartKind::New);
     }
-    let private = supervisor
-        .keys
-        .private
-        .as_ref()
-        .ok_or_else(|| Error::Refused {
-            what: "the database is missing and cannot be restored",
-            reason: format!(
+    let private = supervisor.keys.private.as_ref().ok_or_else(|| {
+        Error::refused(
+            "the database is missing and cannot be restored",
+            format!(
                 "the private key is not in {}. Bring recipient.key and start again",
                 supervisor.instance.keys().display()
             ),
-        })?;
+        )
+    })?;
     restore(supervisor, private)?;
     Ok(StartKind::Restored)
 }
@@ -88,13 +87,13 @@ fn refuse_to_hide(supervisor: &Supervisor) -> Result<(), Error> {
         return Ok(());
     };
     let (epoch, size) = (head.claimed().epoch, head.claimed().size);
-    Err(Error::Refused {
-        what: "the database is missing, and the repository holds nothing of it",
-        reason: format!(
+    Err(Error::refused(
+        "the database is missing, and the repository holds nothing of it",
+        format!(
             "the anchor beside the keys says that the audit log had {size} entries in epoch {epoch}. Bring back the repository that holds them, or a further one; \
              only if all of it is truly lost, let another log take its place: bre up --continue-log"
         ),
-    })
+    ))
 }
 
 /// Restores beside the final place and moves there when the folder is plain and complete, with the fact of it inside.
@@ -160,14 +159,14 @@ pub(super) fn move_aside(dir: &Path) -> Result<(), Error> {
         return Ok(());
     }
     if is_mount_root(dir).unwrap_or(false) {
-        return Err(Error::Refused {
-            what: "the database cannot be brought back",
-            reason: format!(
+        return Err(Error::refused(
+            "the database cannot be brought back",
+            format!(
                 "another file system is mounted at {0}, and a restored folder takes that place by its name. Unmount it (umount {0}) and mount a \
                  file system at the folder above it if the database is to have one of its own; then this goes on by itself",
                 dir.display()
             ),
-        });
+        ));
     }
     let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let aside: PathBuf = dir.with_file_name(format!("postgres.broken-{stamp}"));

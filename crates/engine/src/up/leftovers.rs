@@ -2,18 +2,15 @@
 //! found by their folder, whoever their parent is by now, and ended: what they worked on is begun anew. The database itself is
 //! taken over by `postgres`, Redis by `redis`, a spare that somebody keeps by `spare`.
 
+use host::instance::{Instance, is_folder_locked};
+use postgres_physical::server::processes::{is_alive, parent_of, running_pids};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use postgres_physical::server::processes::{is_alive, parent_of, running_pids};
-use rustix::process::{Pid, Signal, kill_process};
-
-use crate::{
-    config::Config,
-    host::instance::{Instance, is_folder_locked},
-};
+use crate::config::Config;
 
 /// SIGKILL is obeyed at once, but for a process in a system call that hangs.
 const TIMEOUT: Duration = Duration::from_secs(5);

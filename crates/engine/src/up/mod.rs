@@ -16,21 +16,18 @@ mod standby;
 pub(crate) mod supervisor;
 mod wiring;
 
+use host::{
+    instance::{Instance, Running},
+    telemetry,
+};
+use serde::Serialize;
 use std::{
     net::{IpAddr, TcpListener},
     path::Path,
     process::ExitCode,
 };
 
-use serde::Serialize;
-
-use crate::{
-    cli::UpArgs,
-    config::Config,
-    error::Error,
-    host::instance::{Instance, Running},
-    telemetry, terminal,
-};
+use crate::{cli::UpArgs, config::Config, error::Error};
 use supervisor::Supervisor;
 
 /// The line that scripts wait for.
@@ -93,10 +90,10 @@ fn asked_again(yes: bool) -> Result<bool, Error> {
     if yes || crate::question::confirmed(question) {
         return Ok(true);
     }
-    Err(Error::Refused {
-        what: "no other log takes the place of this one",
-        reason: "give --yes-all-is-lost as well to do it without asking".to_owned(),
-    })
+    Err(Error::refused(
+        "no other log takes the place of this one",
+        "give --yes-all-is-lost as well to do it without asking",
+    ))
 }
 
 /// The client that the first key belongs to.
@@ -104,8 +101,8 @@ pub(crate) const FIRST_CLIENT: &str = "standard";
 
 pub(crate) fn listen(bind: IpAddr, port: u16) -> Result<TcpListener, Error> {
     let listener = TcpListener::bind((bind, port)).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => Error::PortTaken { bind, port },
-        _ => Error::Failed(format!("cannot listen on {bind}:{port}: {error}")),
+        std::io::ErrorKind::AddrInUse => Error::from(host::Error::PortTaken { bind, port }),
+        _ => Error::failed(format!("cannot listen on {bind}:{port}: {error}")),
     })?;
     listener
         .set_nonblocking(true)

@@ -18,16 +18,16 @@ use repository::{
 };
 
 use super::backups::Reading;
+use host::{instance::Instance, keys::Keys, record::Event};
+
 use crate::{
     config,
     error::Error,
     health::{ProtectionStatus, StreamMonitor},
-    host::{instance::Instance, record::Event},
     job_status::{JobDescription, JobRun, JobState, JobStatusFile},
     jobs::{
         Caller, Moment, OfDatabase, OfInstance, RunArchive, Shared, host_name, registry, short_name,
     },
-    keys::Keys,
     restore_test::{failed_proof, newest_failure},
 };
 

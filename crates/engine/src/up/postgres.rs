@@ -1,5 +1,17 @@
 //! The instance's own PostgreSQL: made once, started as our child, found whole or found missing.
 
+use host::{
+    database::{BACKUP, DATABASE, OWNER, SERVICE, SUPERUSER, server_settings},
+    files::make_folder,
+    instance::Instance,
+};
+use postgres_physical::{
+    server::{
+        Binaries, InitOptions, Leftover, OsUser, Server, ServerError, StartOptions, StopMode,
+        initdb, sql::Client, write_peer_access,
+    },
+    wire::ConnectOptions,
+};
 use std::{
     path::PathBuf,
     sync::{
@@ -9,24 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use postgres_physical::{
-    server::{
-        Binaries, InitOptions, Leftover, OsUser, Server, ServerError, StartOptions, StopMode,
-        initdb, sql::Client, write_peer_access,
-    },
-    wire::ConnectOptions,
-};
-
-use crate::{
-    config::Config,
-    error::Error,
-    host::{
-        database::{BACKUP, DATABASE, OWNER, SERVICE, SUPERUSER, server_settings},
-        instance::{Instance, make_folder},
-        sockets,
-    },
-    lost::Lost,
-};
+use crate::{config::Config, error::Error, lost::Lost};
 
 /// Below the instance's folder: a cluster that is being made.
 pub(super) const UNFINISHED: &str = "postgres.new";
@@ -72,7 +67,7 @@ impl Postgres {
             instance: instance.clone(),
             binaries,
             user: OsUser::for_server()?,
-            socket_dir: sockets::folder(instance, "pg"),
+            socket_dir: instance.socket_folder("pg"),
             keep_mb: config.database.max_slot_wal_keep_size_mb,
             server: None,
             stop,
@@ -152,7 +147,7 @@ impl Postgres {
             // Of its own end the log says why, and the error quotes it.
             let is_own_end = matches!(
                 &error,
-                Error::Server(ServerError::StartFailed { status, .. }) if !status.starts_with("killed")
+                Error::Host(host::Error::Server(ServerError::StartFailed { status, .. })) if !status.starts_with("killed")
             );
             return Err(match lost {
                 Some(lost) if !is_own_end => lost.into(),

@@ -16,15 +16,13 @@ use super::{
     plan::{Host, Plan},
     supervisor::Supervisor,
 };
-use crate::{
-    cli::ReadingArgs,
-    error::Error,
-    host::{
-        database::{BACKUP, SLOT, SUPERUSER},
-        progress::Steps,
-        record::{self, Event},
-    },
+use host::{
+    database::{BACKUP, SLOT, SUPERUSER},
+    progress::Steps,
+    record::Event,
 };
+
+use crate::{cli::ReadingArgs, error::Error};
 
 /// How long the last append of a stream may take that was told to end.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,7 +87,7 @@ impl Supervisor {
     }
 
     fn sign_with_the_new_key(&self) {
-        let trusted = crate::keys::trusted(&self.instance.keys(), &self.repository);
+        let trusted = host::keys::trusted(&self.instance.keys(), &self.repository);
         match (trusted, &self.services) {
             (Ok(trusted), Some(services)) => {
                 tracing::info!(key = %self.keys.signing.key_id(), "the log's signing key was rotated");
@@ -213,8 +211,8 @@ impl Supervisor {
         let outcome = self
             .ground()
             .during(move |cancel| request.run(&Steps::logged().cancelled_by(cancel)))??;
-        record::note_backup(&outcome);
-        let event = record::backup(Event::by_engine("BackupRun"), &outcome);
+        crate::backup_record::note(&outcome);
+        let event = crate::backup_record::event(Event::by_engine("BackupRun"), &outcome);
         self.not_on_record.push(event);
         Ok(())
     }

@@ -4,10 +4,9 @@
 use tokio::runtime::Runtime;
 
 use super::supervisor::control_listener;
-use crate::{
-    error::Error,
-    host::instance::{Instance, Running},
-};
+use host::instance::{Instance, Running};
+
+use crate::error::Error;
 
 /// True when something was not there any more.
 pub(crate) fn keep_reachable(

@@ -19,7 +19,8 @@ use super::{
     observer::Step,
     supervisor::Supervisor,
 };
-use crate::{error::Error, host::fact, lost::Lost};
+use crate::recovery_fact;
+use crate::{error::Error, lost::Lost};
 
 /// How long a start waits for the stream and the first commit; past it the instance is up and says what is missing.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -116,7 +117,7 @@ impl Supervisor {
         self.observer.passed(Step::LetGo);
         self.bring_up_database()?;
         self.attach_stream()?;
-        let recovery = fact::read_fact(&self.postgres.dir())?;
+        let recovery = recovery_fact::read_fact(&self.postgres.dir())?;
         self.resume_writer(recovery.as_ref())?;
         self.wait_for_writer(recovery.as_ref())?;
         self.observer.passed(Step::WriterServing);
@@ -230,7 +231,9 @@ impl Supervisor {
         let waited = ground.wait_for(self.runtime.handle(), timeout, serving);
         match (waited, recovery) {
             (WaitOutcome::Lost(lost), _) => Err(lost.into()),
-            (WaitOutcome::Done(Ok(true)), Some(_)) => fact::forget_fact(&self.postgres.dir()),
+            (WaitOutcome::Done(Ok(true)), Some(_)) => {
+                recovery_fact::forget_fact(&self.postgres.dir())
+            }
             (WaitOutcome::Done(Ok(true)), None) => Ok(()),
             (not_serving, _) => {
                 tracing::error!(

@@ -1,5 +1,10 @@
 //! The instance's own Redis: a cache. It is restarted when it ends and never stands in anybody's way.
 
+use host::{
+    files::{make_folder, write_whole},
+    instance::Instance,
+};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::File,
     path::PathBuf,
@@ -7,15 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use crate::{
-    error::Error,
-    host::{
-        instance::{Instance, make_folder, write_whole},
-        sockets,
-    },
-};
+use crate::error::Error;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,12 +35,12 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn new(instance: &Instance) -> Result<Self, Error> {
-        let program = find_program().ok_or(Error::ProgramMissing {
+        let program = find_program().ok_or(Error::from(host::Error::ProgramMissing {
             program: "redis-server",
             package: "redis-server",
             setting: "[cache] url = \"redis://…\" to use one that runs elsewhere",
-        })?;
-        let socket = sockets::folder(instance, "redis").join("redis.sock");
+        }))?;
+        let socket = instance.socket_folder("redis").join("redis.sock");
         Ok(Self {
             instance: instance.clone(),
             program,

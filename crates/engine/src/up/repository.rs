@@ -1,6 +1,13 @@
 //! Which repository is this instance's. Its id is written down beside the keys at the first start and asked for at every
 //! later one: an unmounted disk leaves an empty folder behind, and beginning a new repository there would hide the real one.
 
+use host::{
+    files::{make_folder, write_whole},
+    instance::Instance,
+    keys::Keys,
+    location::Location,
+};
+use repository::{Repository, store::Store};
 use std::{
     os::{
         linux::net::SocketAddrExt,
@@ -10,17 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use repository::{Repository, store::Store};
-
-use crate::{
-    config::ObjectLock,
-    error::Error,
-    host::{
-        instance::{Instance, make_folder, write_whole},
-        location::Location,
-    },
-    keys::Keys,
-};
+use crate::{config::ObjectLock, error::Error};
 
 const BOUND: &str = "repository.id";
 
@@ -73,12 +70,14 @@ pub(crate) fn open_own(
 }
 
 fn open_bound(store: &Arc<dyn Store>, id: &str, bound: &Path) -> Result<Repository, Error> {
-    let refused = |reason: String| Error::Refused {
-        what: "this instance's repository is not there",
-        reason: format!(
-            "{reason}. To begin a new one on purpose, without anything that the old one holds, delete {}",
-            bound.display()
-        ),
+    let refused = |reason: String| {
+        Error::refused(
+            "this instance's repository is not there",
+            format!(
+                "{reason}. To begin a new one on purpose, without anything that the old one holds, delete {}",
+                bound.display()
+            ),
+        )
     };
     let repository =
         Repository::open(Arc::clone(store)).map_err(|error| refused(error.to_string()))?;
@@ -103,14 +102,14 @@ impl Claim {
     fn on(repository: &Repository) -> Result<Self, Error> {
         let name = format!("bre-repository-{}", repository.id());
         let taken = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => Error::Refused {
-                what: "another engine on this machine writes into this repository",
-                reason: format!(
+            std::io::ErrorKind::AddrInUse => Error::refused(
+                "another engine on this machine writes into this repository",
+                format!(
                     "{}. Stop it, or give this one a repository of its own: two databases must not share one",
                     repository.describe()
                 ),
-            },
-            _ => Error::Failed(format!("cannot claim the repository: {error}")),
+            ),
+            _ => Error::failed(format!("cannot claim the repository: {error}")),
         };
         SocketAddr::from_abstract_name(name)
             .and_then(|address| UnixListener::bind_addr(&address))

@@ -19,13 +19,15 @@ use super::{
     database::move_aside,
     postgres::{Folder, Postgres},
 };
+use host::{
+    files::make_folder,
+    instance::{Instance, is_folder_locked},
+    location::Location,
+};
+
 use crate::{
     config::Config,
     error::Error,
-    host::{
-        instance::{Instance, is_folder_locked, make_folder},
-        location::Location,
-    },
     lost::Lost,
     standby::{Link, Request},
 };

@@ -30,23 +30,18 @@ use super::{
     standby::StandbySupervisor,
     wiring,
 };
-use crate::{
-    anchors::Carriers,
-    config::Config,
-    error::Error,
-    heads::Publisher,
-    health::StreamMonitor,
-    host::{
-        fact,
-        instance::{Instance, Running},
-        record::Event,
-        signals::stop_on_signal,
-        sockets,
-    },
+use host::{
+    instance::{Instance, Running},
     keys::Keys,
-    reload::Reloader,
-    terminal,
+    record::Event,
+    signals::stop_on_signal,
+    sockets,
     workers::Workers,
+};
+
+use crate::{
+    anchors::Carriers, config::Config, error::Error, heads::Publisher, health::StreamMonitor,
+    recovery_fact, reload::Reloader,
 };
 
 /// How long one look at the database's process lasts; also how soon a request to stop is seen.
@@ -100,7 +95,7 @@ impl Supervisor {
         let runtime = Workers::start()?;
         let ours = instance.clone();
         let stop = stop_on_signal(&runtime, move || end_servers(&ours))?;
-        crate::keys::prepare(&instance.keys(), &config.repository_key)?;
+        host::keys::prepare(&instance.keys(), &config.repository_key)?;
         let PrimaryRepository {
             store,
             repository,
@@ -160,7 +155,7 @@ impl Supervisor {
         listener: TcpListener,
         rates_file: Option<Vec<u8>>,
     ) -> Result<(), Error> {
-        let recovery = fact::read_fact(&self.postgres.dir())?;
+        let recovery = recovery_fact::read_fact(&self.postgres.dir())?;
         let control = control_listener(&self.instance)?;
         let publisher = Arc::new(self.publisher(recovery.is_some())?);
         self.carriers = Some(Carriers::start(
@@ -242,7 +237,7 @@ impl Supervisor {
     /// The first API key, at the start that made it, or when it is asked for.
     pub(crate) fn api_key_to_show(&self, asked: bool) -> Result<Option<String>, Error> {
         match (asked, &self.api_key_made) {
-            (true, _) => self.keys.first_api_key(),
+            (true, _) => Ok(self.keys.first_api_key()?),
             (false, made) => Ok(made.clone().filter(|_| !terminal::is_kept())),
         }
     }
@@ -251,7 +246,7 @@ impl Supervisor {
     pub(crate) fn announce(&mut self) -> Result<Running, Error> {
         let running = Running {
             url: self.url.clone(),
-            database_url: self.postgres.url(crate::host::database::SUPERUSER),
+            database_url: self.postgres.url(host::database::SUPERUSER),
             cache_url: self.cache_url(),
             data_dir: self.instance.root().to_owned(),
             repository: self.location(),
@@ -276,7 +271,7 @@ impl Supervisor {
         Ok(self.config.cache.redis()?.or_else(own))
     }
 
-    fn location(&self) -> crate::host::location::Location {
+    fn location(&self) -> host::location::Location {
         self.config
             .repository
             .path

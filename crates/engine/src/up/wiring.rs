@@ -8,15 +8,14 @@ use services::{
 };
 
 use super::supervisor::Supervisor;
-use crate::{
-    error::Error,
-    heads::Publisher,
-    host::{
-        database::{OWNER, SERVICE},
-        log::LOG,
-    },
-    keys, public_log, stored_heads,
+use host::{
+    database::{OWNER, SERVICE},
+    keys,
+    log::LOG,
+    stored_heads,
 };
+
+use crate::{error::Error, heads::Publisher, public_log};
 
 pub(super) fn services_config(
     supervisor: &Supervisor,
@@ -28,7 +27,7 @@ pub(super) fn services_config(
 ) -> Result<ServicesConfig, Error> {
     let _inside = supervisor.runtime.enter();
     let trusted = keys::trusted(&supervisor.instance.keys(), &supervisor.repository)?;
-    let socket = |error: std::io::Error| Error::Failed(format!("cannot listen: {error}"));
+    let socket = |error: std::io::Error| Error::failed(format!("cannot listen: {error}"));
     Ok(ServicesConfig {
         services: ServiceSet::all(),
         elsewhere: Elsewhere::default(),

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use postgres_physical::server::OsUser;
 
 use super::writing::{open_plain, sync_folder};
-use crate::{Error, FileLock, Result};
+use repository::FileLock;
+
+use crate::{Error, Result};
 
 pub(super) const MARKER: &str = "bre_half_restored";
 const SYSTEM: &str = "system identifier: ";

@@ -34,7 +34,9 @@ use state::{Step, StoredState};
 use status::Behind;
 
 use crate::database::{Plan, Target, plan};
-use crate::{Backoff, FileLock};
+use repository::FileLock;
+
+use crate::Backoff;
 
 /// How often it is looked whether a backup has come that leads on.
 const LOOK_FOR_BACKUP: Duration = Duration::from_secs(2);

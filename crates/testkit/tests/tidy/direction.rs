@@ -7,7 +7,31 @@ use std::collections::BTreeSet;
 type Row = (&'static str, &'static [&'static str]);
 
 /// Of each crate whose modules have a direction.
-pub(super) const MODULES: [(&str, &[Row]); 1] = [("services", &SERVICES)];
+pub(super) const MODULES: [(&str, &[Row]); 2] = [("services", &SERVICES), ("host", &HOST)];
+
+const HOST: [Row; 18] = [
+    ("error", &[]),
+    ("files", &["error"]),
+    ("log", &[]),
+    ("database", &[]),
+    ("person", &[]),
+    ("location", &["error"]),
+    ("sockets", &["error", "files"]),
+    ("instance", &["error", "files", "location", "sockets"]),
+    ("lock", &["error", "files"]),
+    ("control", &["error", "instance"]),
+    ("record", &["error", "person", "instance", "control"]),
+    ("runtime", &["error"]),
+    ("signals", &["error"]),
+    ("workers", &["error"]),
+    ("telemetry", &["error"]),
+    ("progress", &[]),
+    ("stored_heads", &["error", "log"]),
+    (
+        "keys",
+        &["error", "files", "log", "progress", "stored_heads"],
+    ),
+];
 
 const SERVICES: [Row; 23] = [
     ("domain", &[]),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::commands::screens::{at, readable};
-use crate::terminal::time;
+use terminal::time;
 
 #[test]
 fn a_standby_that_follows_and_one_that_cannot() {

@@ -3,10 +3,9 @@
 use services::StreamReport;
 
 use super::{Status, take_a_backup};
-use crate::{
-    commands::standby,
-    terminal::{KeyValue, age, duration, moment, moment_and_age, size},
-};
+use terminal::{KeyValue, age, duration, moment, moment_and_age, size};
+
+use crate::commands::standby;
 
 /// From bad to good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

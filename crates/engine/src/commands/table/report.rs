@@ -6,11 +6,9 @@ use postgres_physical::lsn::Lsn;
 use recovery::table::{MergeOutcome, Mode, Preview, Sample, TablePreview};
 use serde::Serialize;
 use serde_json::Value;
+use terminal::{self, time};
 
-use crate::{
-    scratch::ScratchCluster,
-    terminal::{self, time},
-};
+use crate::scratch::ScratchCluster;
 
 #[derive(Debug, Serialize)]
 pub(super) struct MergeReport {

@@ -1,0 +1,83 @@
+//! One progress for every long operation: a bar, JSON events, or the log.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// Where the steps go.
+#[derive(Debug)]
+pub struct Steps {
+    bar: Option<terminal::Progress>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Steps {
+    /// For a person or a machine that called a command.
+    pub fn shown(json: bool, what: &'static str) -> Self {
+        Self {
+            bar: Some(terminal::Progress::new(json, what)),
+            cancelled: Arc::default(),
+        }
+    }
+
+    /// For the engine itself: into its log.
+    pub fn logged() -> Self {
+        Self {
+            bar: None,
+            cancelled: Arc::default(),
+        }
+    }
+
+    /// Ends the operation cleanly once the flag is set.
+    pub fn cancelled_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.cancelled = flag;
+        self
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub fn set_total(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.total(bytes);
+        }
+    }
+
+    pub fn advanced(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.advance(bytes);
+        }
+    }
+
+    /// Takes the bar away while somebody is asked something.
+    pub fn hidden_while<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.hidden_while(work),
+            None => work(),
+        }
+    }
+
+    pub fn step(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.message(text),
+            None => tracing::info!(step = text, "working"),
+        }
+    }
+}
+
+impl repository::Progress for Steps {
+    fn total(&self, bytes: u64) {
+        self.set_total(bytes);
+    }
+    fn advance(&self, bytes: u64) {
+        self.advanced(bytes);
+    }
+    fn message(&self, text: &str) {
+        self.step(text);
+    }
+    fn cancelled(&self) -> bool {
+        self.is_cancelled()
+    }
+}
