@@ -28,6 +28,11 @@ pub(crate) fn is_request_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
+/// A currency's code of ISO 4217, by its form.
+pub(crate) fn is_currency(text: &str) -> bool {
+    text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
 pub(crate) const CLIENT_RULE: &str = "must be 3 to 50 letters, digits, '_' or '-'";
 
 pub(crate) const TICKER_RULE: &str =

@@ -19,6 +19,7 @@ use super::super::middleware::Caller;
 use super::by;
 use crate::data::Change;
 use crate::domain::digits::{Ambiguous, Digits};
+use crate::domain::identifiers::is_currency;
 use crate::market::Definition;
 
 const CONVENTION_FIELDS: &[&str] = &[
@@ -99,25 +100,25 @@ pub(in super::super) async fn publish_convention(
     publish(&gateway, &caller, "convention", convention, id, checked).await
 }
 
-/// A currency has one basis: of two, pricing would take the first and nobody would know of the second.
+/// A currency has one basis: of two, pricing would take the first and never apply the second. The same holds for one
+/// that no rate has, like `gbp`.
 fn check_currencies(convention: &Convention) -> Result<(), ApiError> {
     let mut seen = BTreeSet::new();
-    let own = convention.basis_days_of.iter();
-    match own
-        .map(|own| &own.currency)
-        .find(|currency| !seen.insert(*currency))
-    {
-        None => Ok(()),
-        Some(currency) => {
-            let message = format!("names {currency} twice");
-            Err(ApiError::invalid(
-                "basis_days_of",
-                "body",
-                &message,
-                CONVENTION_FIELDS,
-            ))
+    let fault = convention.basis_days_of.iter().find_map(|own| {
+        let currency = own.currency.as_str();
+        if !is_currency(currency) {
+            return Some("currency must be three capital letters, like GBP".to_owned());
         }
-    }
+        (!seen.insert(currency)).then(|| format!("names {currency} twice"))
+    });
+    fault.map_or(Ok(()), |message| {
+        Err(ApiError::invalid(
+            "basis_days_of",
+            "body",
+            &message,
+            CONVENTION_FIELDS,
+        ))
+    })
 }
 
 async fn read<T: DeserializeOwned>(
@@ -267,5 +268,10 @@ mod tests {
         convention.basis_days_of.push(of("GBP", 360));
         let refused = check_currencies(&convention).unwrap_err();
         assert!(format!("{refused:?}").contains("names GBP twice"));
+        for no_rate_has_it in ["gbp", "", "GBPX", "G\u{82}P"] {
+            convention.basis_days_of = vec![of(no_rate_has_it, 360)];
+            let refused = check_currencies(&convention).unwrap_err();
+            assert!(format!("{refused:?}").contains("three capital letters"));
+        }
     }
 }

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::columns::{Column, Layout, is_blank, optional, required};
 use super::{FeedError, QuarantinedRow, RateRow, head, names, refuse_mostly_bad, scaled};
+use crate::domain::identifiers::is_currency;
 use crate::domain::text_number::ambiguity;
 use crate::market::FeedLimits;
 
@@ -155,7 +156,7 @@ fn read_row(form: Form, layout: &Layout, line: usize, row: &str) -> Result<RateR
     let [symbol, currency, name, isin, rebate, fee, available, figi] =
         cells.ok_or("row_malformed")?;
     let symbol = names::symbol(&symbol)?;
-    if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
+    if !is_currency(&currency) {
         return Err("currency_malformed");
     }
     let rebate = percent(&rebate)?;

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::json::number;
 use super::{FeedError, QuarantinedRow, RateRow, names, refuse_mostly_bad};
-use crate::domain::identifiers::class_key;
+use crate::domain::identifiers::{class_key, is_currency};
 use crate::domain::text_number::ambiguity;
 
 const CURRENCY: &str = "USD";
@@ -115,7 +115,7 @@ fn read(item: &str, asked: Option<&str>) -> Result<RateRow, &'static str> {
         ),
     };
     let currency = borrow.currency.unwrap_or_else(|| CURRENCY.to_owned());
-    if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
+    if !is_currency(&currency) {
         return Err("currency_malformed");
     }
     let available = match borrow.available {
