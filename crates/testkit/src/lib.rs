@@ -27,7 +27,7 @@ pub use redis::TestRedis;
 pub use s3::{TestS3, moto_server};
 pub use s3_proxy::{S3Proxy, Weather};
 pub use skipping::skipped;
-pub use waiting::{eventually, eventually_async, within};
+pub use waiting::{answered_async, eventually, eventually_async, within};
 
 use std::path::{Path, PathBuf};
 

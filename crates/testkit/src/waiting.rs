@@ -42,6 +42,27 @@ pub async fn eventually_async<T>(what: &str, mut condition: impl AsyncFnMut() ->
         .unwrap_or_else(|_| panic!("not within a minute: {what}"))
 }
 
+/// Asks again until an answer is as it should be, for at most a minute; then it panics with `what` and the last answer.
+pub async fn answered_async<T: std::fmt::Debug>(
+    what: &str,
+    mut ask: impl AsyncFnMut() -> T,
+    reached: impl Fn(&T) -> bool,
+) -> T {
+    let mut last = None;
+    let asking = async {
+        loop {
+            let answer = ask().await;
+            if reached(&answer) {
+                return answer;
+            }
+            last = Some(answer);
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    let answered = tokio::time::timeout(MINUTE, asking).await;
+    answered.unwrap_or_else(|_| panic!("not within a minute: {what}; the last answer: {last:?}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

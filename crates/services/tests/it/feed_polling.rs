@@ -480,7 +480,9 @@ async fn one_bad_ticker_of_a_feed_costs_the_others_nothing() {
     let key = instance.key_for("standard").await;
     let rate = async |ticker: &str| {
         let path = format!("/api/v1/rates/{ticker}");
-        instance.get(&key, &path).await.json()
+        let answer = instance.get(&key, &path).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()
     };
     let figures = |answer: &serde_json::Value| {
         let figure = |name: &str| answer[name].to_string();

@@ -344,20 +344,18 @@ pub fn http_client() -> reqwest::Client {
 }
 
 /// Asks again until the answer is the one waited for.
-pub async fn until<T>(
+pub async fn until<T: std::fmt::Debug>(
     what: &str,
-    mut ask: impl AsyncFnMut() -> T,
+    ask: impl AsyncFnMut() -> T,
     reached: impl Fn(&T) -> bool,
 ) -> T {
-    testkit::eventually_async(what, async || {
-        Some(ask().await).filter(|answer| reached(answer))
-    })
-    .await
+    testkit::answered_async(what, ask, reached).await
 }
 
 pub const GME: &str =
     r#"{"ticker":"GME","position_value":100000,"loan_days":30,"client_id":"standard"}"#;
 
+#[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,

@@ -29,6 +29,16 @@ async fn until(
         .clone()
 }
 
+/// The size of the newest head in the repository.
+fn newest_published(instance: &Instance) -> u64 {
+    let heads = instance.outside.heads.lock().unwrap();
+    heads
+        .iter()
+        .map(|head| head.claimed().size)
+        .max()
+        .unwrap_or(0)
+}
+
 async fn serving(instance: &Instance) -> WriterState {
     until(instance, "serving", WriterState::is_serving).await
 }
@@ -145,6 +155,16 @@ async fn a_log_that_ends_too_early_is_refused_until_a_recovery_is_recorded_and_w
         assert_eq!(answer.status, 200);
         quotes.push(answer.json()["quote_id"].as_str().unwrap().to_owned());
     }
+    // Only of an entry below a published head it is known later that it was there.
+    let entries: u64 = instance
+        .value("SELECT max(position) FROM audit_log")
+        .await
+        .parse()
+        .unwrap();
+    testkit::eventually_async("the head is published", async || {
+        (newest_published(&instance) == entries).then_some(())
+    })
+    .await;
     instance.services().pause_writer().await;
     let paused = instance.locate(&key, GME).await;
     assert!(
@@ -398,17 +418,7 @@ async fn a_head_is_published_only_when_the_repository_holds_its_entry() {
     let position = instance.locate(&key, GME).await.json()["audit"]["position"]
         .as_u64()
         .unwrap();
-    let newest = || {
-        instance
-            .outside
-            .heads
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|head| head.claimed().size)
-            .max()
-            .unwrap_or(0)
-    };
+    let newest = || newest_published(&instance);
     // The live head covers the entry already; the published ones do not.
     assert_eq!(
         instance.services().signed_head().unwrap().claimed().size,
