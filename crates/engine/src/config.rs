@@ -448,6 +448,8 @@ impl Config {
             })
         };
         let mut config: Self = toml::from_str(text).map_err(|error| settings(error.to_string()))?;
+        config.backup.settings_file = Some(path.to_owned());
+        config.backup.strict = config.database.strict;
         config.backup.repositories.clone_from(&config.repositories);
         for (name, job) in &config.jobs {
             config.backup.take(name, job).map_err(settings)?;

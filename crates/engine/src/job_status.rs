@@ -2,7 +2,7 @@
 //! is in the records of runs.
 
 use host::files::write_whole;
-use jobs::{JobSpec, schedule::Trigger};
+use jobs::{JobSpec, Outcome, RunRecord, schedule::Trigger};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
 
@@ -77,6 +77,22 @@ pub(crate) struct JobRun {
 }
 
 impl JobRun {
+    pub(crate) fn of(record: &RunRecord) -> Self {
+        let reason = record.reason.clone().unwrap_or_default();
+        let (succeeded, summary) = match record.outcome {
+            Outcome::Succeeded => (Some(true), record.summary.clone()),
+            // Told to end, or killed: nothing that failed.
+            Outcome::Cancelled | Outcome::Interrupted => (None, reason),
+            _ => (Some(false), reason),
+        };
+        Self {
+            started_micros: record.started_at_micros,
+            ended_micros: record.ended_at_micros,
+            succeeded,
+            summary,
+        }
+    }
+
     pub(crate) fn begun(started_micros: i64) -> Self {
         Self {
             started_micros,

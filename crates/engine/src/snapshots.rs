@@ -13,11 +13,9 @@ use backup::{
     },
 };
 use host::{instance::Instance, keys, person::machine, progress::Steps};
-use repository::{keys::ChunkIdKey, snapshot::SnapshotDocument};
+use repository::{Repository, keys::ChunkIdKey, snapshot::SnapshotDocument};
 
-use crate::{
-    config::Config, error::Error, jobs, repository_handle::RepositoryHandle, settings_file,
-};
+use crate::{config::Config, error::Error, jobs, settings_file};
 
 /// The instance's own configuration: where it is on this host.
 #[derive(Debug)]
@@ -68,7 +66,8 @@ impl Configuration {
     pub(crate) fn run(
         &self,
         instance: &Instance,
-        opened: &RepositoryHandle,
+        repository: &Repository,
+        keys: &Path,
         steps: &Steps,
     ) -> Result<SealedOutcome, Error> {
         let mut facts = BTreeMap::new();
@@ -76,11 +75,11 @@ impl Configuration {
         facts.insert("folder".to_owned(), self.root.display().to_string());
         facts.insert("host".to_owned(), machine());
         let mut sink = SealedDocuments {
-            repository: opened.repository.clone(),
-            public: keys::writing_key(&opened.keys)?,
-            chunk_key: ChunkIdKey::load(&opened.keys.join("chunk_id.key"))?,
+            repository: repository.clone(),
+            public: keys::writing_key(keys)?,
+            chunk_key: ChunkIdKey::load(&keys.join("chunk_id.key"))?,
             cache: Some(instance.cache()),
-            private: keys::reading_key_if_here(&opened.keys)?,
+            private: keys::reading_key_if_here(keys)?,
             facts,
         };
         let (outcome, ()) = take::<_, _, Error>(&self.source(), &mut sink, steps)?;

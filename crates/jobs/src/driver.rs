@@ -13,7 +13,7 @@ use std::{
 use crate::{
     claims::{ClaimStatus, Claims},
     error::{Error, Result},
-    job::{Availability, History, JobSpec, RunContext, RunReport},
+    job::{Availability, History, JobSpec, PausePolicy, RunContext, RunReport},
     known::JobHistory,
     planner::Planner,
     record::{End, RunRecord},
@@ -67,8 +67,8 @@ struct Running {
     timed_out: bool,
 }
 
-/// What a look in the background brought.
-type Look = Vec<Option<History>>;
+/// What a look in the background brought; none of a job of which it cannot be told now.
+type Look = Vec<Option<Option<History>>>;
 
 pub struct Driver {
     planner: Planner,
@@ -87,7 +87,9 @@ pub struct Driver {
     look: Option<JoinHandle<(Look, Result<()>)>>,
     look_at: Instant,
     /// What the things themselves showed last.
-    history: Look,
+    history: Vec<Option<History>>,
+    /// What ran before could be told since the start: a job of which it could not be might be done already.
+    told: Vec<bool>,
     /// What other drivers did was asked for since this one may start jobs.
     looked: bool,
     available: Vec<Availability>,
@@ -117,6 +119,7 @@ pub struct JobStatus {
     /// Since when, and what it does.
     pub running: Option<(RunRecord, String)>,
     pub paused: Option<Pause>,
+    pub pause_policy: PausePolicy,
     /// The newest run; what was skipped is none.
     pub last: Option<RunRecord>,
     /// What the thing itself shows of earlier runs, made here or elsewhere.
@@ -142,7 +145,9 @@ impl Driver {
         };
         let clock = Instant::now();
         let now = now(clock);
-        let history: Look = looked_at(&registry, settings.before_look.as_ref());
+        let look = looked_at(&registry, settings.before_look.as_ref());
+        let told = look.iter().map(Option::is_some).collect();
+        let history: Vec<Option<History>> = look.into_iter().map(Option::flatten).collect();
         let driver = format!("{}-{:08x}", settings.host, rand::random::<u32>());
         let known = |job: &str| JobHistory::from_records(&records, job, now.wall_micros);
         let available = vec![Availability::Ready; registry.specs().len()];
@@ -164,6 +169,7 @@ impl Driver {
             look_at: clock,
             looked: false,
             history,
+            told,
             available,
             asked_by: BTreeMap::new(),
         };
@@ -363,8 +369,10 @@ impl Driver {
         if self.look.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(Ok((history, exchanged))) = self.look.take().map(JoinHandle::join)
         {
-            self.history.clone_from(&history);
             for (place, history) in history.into_iter().enumerate() {
+                let Some(history) = history else { continue };
+                self.told[place] = true;
+                self.history[place].clone_from(&history);
                 if let Some(History {
                     started_micros: Some(started),
                     pending: false,
@@ -376,7 +384,7 @@ impl Driver {
             }
             self.looked |= self.standing.may_start();
             self.archive_trouble = exchanged.err().map(|error| error.to_string());
-            if self.archive_trouble.is_some() {
+            if self.archive_trouble.is_some() || self.told.contains(&false) {
                 self.look_at = self.look_at.min(Instant::now() + TROUBLE_PAUSE);
             }
             for record in self.records.take_learnt() {
@@ -439,6 +447,9 @@ impl Driver {
             .collect();
         for place in self.excluded_by_other_processes() {
             ready[place] = false;
+        }
+        for (ready, told) in ready.iter_mut().zip(&self.told) {
+            *ready &= told;
         }
         while let Some(due) = self.planner.due(now, |place| ready[place]) {
             self.start_run(due, now);
@@ -541,6 +552,12 @@ impl Driver {
         self.running.iter().any(|run| Some(run.place) == place)
     }
 
+    #[must_use]
+    pub fn is_paused(&self, name: &str) -> bool {
+        let place = self.registry().place(name);
+        place.is_some_and(|place| self.planner.scheduler().is_paused(place))
+    }
+
     /// All jobs, in the order of the registry.
     #[must_use]
     pub fn status(&self) -> Vec<JobStatus> {
@@ -553,6 +570,7 @@ impl Driver {
                 available: self.available[place].clone(),
                 running: running.map(|run| (run.record.clone(), run.context.told())),
                 paused: self.state.paused(&spec.name).cloned(),
+                pause_policy: self.registry().job(place).pause_policy(),
                 last: self.records.newest_run(&spec.name),
                 shown: self.history.get(place).cloned().flatten(),
                 statistics: self.records.statistics(&spec.name, now.wall_micros),
@@ -567,6 +585,14 @@ impl Driver {
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles: Vec<String> = self.state_trouble.iter().cloned().collect();
+        for (place, spec) in self.registry().specs().iter().enumerate() {
+            if let (Some(_), PausePolicy::Refused(why)) = (
+                self.state.paused(&spec.name),
+                self.registry().job(place).pause_policy(),
+            ) {
+                troubles.push(format!("the pause of {} has no effect: {why}", spec.name));
+            }
+        }
         troubles.extend(
             self.archive_trouble
                 .iter()
@@ -623,7 +649,7 @@ fn looked_at(registry: &Registry, before: Option<&BeforeLook>) -> Look {
     }
     let places = 0..registry.specs().len();
     let history = |place: usize| match registry.job(place).history() {
-        Ok(history) => history,
+        Ok(history) => Some(history),
         Err(reason) => {
             tracing::debug!(
                 job = registry.specs()[place].name,

@@ -116,6 +116,17 @@ pub enum Availability {
     Waiting(String),
 }
 
+/// What a pause of it means.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PausePolicy {
+    #[default]
+    Allowed,
+    /// As long as it lasts it is an alarm: what is lost meanwhile.
+    Alarming(String),
+    /// Why not. A pause that was made before is not heeded.
+    Refused(String),
+}
+
 /// What the thing itself shows of earlier runs, made here or elsewhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
@@ -137,10 +148,14 @@ pub trait Job: Send + Sync {
         Availability::Ready
     }
 
+    fn pause_policy(&self) -> PausePolicy {
+        PausePolicy::Allowed
+    }
+
     /// Asked in the background, at the start and once a minute: it may ask a store. None: records are all there is.
     ///
     /// # Errors
-    /// Why it cannot be told now.
+    /// Why it cannot be told now. Nothing of the job is started before it could be told once.
     fn history(&self) -> Result<Option<History>, String> {
         Ok(None)
     }

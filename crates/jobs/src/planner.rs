@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    job::{FirstRun, History},
+    job::{FirstRun, History, PausePolicy},
     known::JobHistory,
     record::{End, Origin, Outcome, RunRecord},
     registry::Registry,
@@ -139,7 +139,7 @@ impl Planner {
                 scheduler.pass_until(place, resumed, PAUSED);
                 of_state.since_micros = of_state.since_micros.max(Some(resumed));
             }
-            if of_state.paused.is_some() {
+            if of_state.paused.is_some() && may_pause(&registry, place) {
                 scheduler.pause(place);
             }
             if spec.first_run == FirstRun::SoonAtEachStart {
@@ -296,7 +296,9 @@ impl Planner {
                 continue;
             };
             match (&of_state.paused, self.scheduler.is_paused(place)) {
-                (Some(_), false) => self.scheduler.pause(place),
+                (Some(_), false) if may_pause(&self.registry, place) => {
+                    self.scheduler.pause(place);
+                }
                 (None, true) => self.scheduler.resume(place, now),
                 _ => {}
             }
@@ -307,4 +309,8 @@ impl Planner {
         }
         changed
     }
+}
+
+fn may_pause(registry: &Registry, place: usize) -> bool {
+    !matches!(registry.job(place).pause_policy(), PausePolicy::Refused(_))
 }

@@ -12,6 +12,9 @@ pub(crate) enum RestoreCommand {
     Table(RestoreTableArgs),
     /// Restore damaged pages of the running cluster; shows them, and asks.
     Pages(RestorePagesArgs),
+    /// Write a snapshot's documents into a folder, or to where they came from: shows what it would do, and asks.
+    /// Needs the private key.
+    Snapshot(SnapshotRestoreArgs),
 }
 
 #[derive(Debug, Subcommand)]

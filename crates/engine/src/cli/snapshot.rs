@@ -58,26 +58,29 @@ pub(crate) enum SnapshotCommand {
     },
     /// Write a snapshot's documents into a folder, or to where they came from: shows what it would do, and asks.
     /// Needs the private key.
-    Restore {
-        #[command(flatten)]
-        which: SnapshotArgs,
-        /// Into this folder, under the documents' own names.
-        #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
-        to: Option<PathBuf>,
-        /// To where they came from.
-        #[arg(long, conflicts_with = "to")]
-        in_place: bool,
-        /// Show what would be done; change nothing.
-        #[arg(long)]
-        dry_run: bool,
-        /// Do it without asking.
-        #[arg(long)]
-        yes: bool,
-        #[command(flatten)]
-        configuration: ConfigurationArgs,
-        #[command(flatten)]
-        repository: RepositoryArgs,
-    },
+    Restore(SnapshotRestoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotRestoreArgs {
+    #[command(flatten)]
+    pub(crate) which: SnapshotArgs,
+    /// Into this folder, under the documents' own names.
+    #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+    pub(crate) to: Option<PathBuf>,
+    /// To where they came from.
+    #[arg(long, conflicts_with = "to")]
+    pub(crate) in_place: bool,
+    /// Show what would be done; change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) configuration: ConfigurationArgs,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use ::jobs::{Pause, Records, RunRecord, StateFile, Statistics};
+use ::jobs::{Pause, PausePolicy, Records, RunRecord, StateFile, Statistics};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     exit::Exit,
     job_status::{JobDescription, JobStatusFile},
-    jobs::run_by_hand,
+    jobs::{pause_policy, run_by_hand},
 };
 
 pub(crate) fn run(instance: &Instance, json: bool, command: JobCommand) -> Result<ExitCode, Error> {
@@ -182,6 +182,11 @@ fn cause_word(record: &RunRecord) -> &'static str {
 
 fn pause(instance: &Instance, json: bool, name: &str, reason: String) -> Result<ExitCode, Error> {
     let name = find(instance, name)?.name;
+    let config = Config::load(None, instance.root())?.backup;
+    let policy = pause_policy(&config, &name);
+    if let PausePolicy::Refused(why) = policy {
+        return Err(Error::refused("the job is not paused", why));
+    }
     let paused = Pause {
         since_micros: now_micros(),
         by: who(),
@@ -192,8 +197,9 @@ fn pause(instance: &Instance, json: bool, name: &str, reason: String) -> Result<
         state.paused(&name).cloned()
     })?;
     let said = serde_json::json!({ "name": name, "paused": paused });
-    terminal::result(json, &said, || {
-        format!("{name} is paused: nothing starts it but bre job run")
+    terminal::result(json, &said, || match &policy {
+        PausePolicy::Alarming(why) => format!("{name} is paused, and that is an alarm: {why}"),
+        _ => format!("{name} is paused: nothing starts it but bre job run"),
     });
     Ok(ExitCode::SUCCESS)
 }

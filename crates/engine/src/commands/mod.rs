@@ -33,10 +33,10 @@ pub(crate) mod schema;
 #[cfg(test)]
 mod screens;
 mod signing_keys;
-mod snapshot;
+pub(crate) mod snapshot;
 mod snapshot_diff;
 mod standby;
-mod status;
+pub(crate) mod status;
 mod stock;
 mod stream_report;
 mod table;
@@ -82,6 +82,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Restore(RestoreCommand::Pages(args)) => {
             return pages::restore(&instance, json, args);
+        }
+        Command::Restore(RestoreCommand::Snapshot(args)) => {
+            snapshot::restore(&instance, json, &args)?;
         }
         Command::RestoreTest(command) => return restore_test::command(&instance, json, command),
         Command::Completion { shell } => completion::print(shell),

@@ -2,24 +2,18 @@
 
 use std::process::ExitCode;
 
-use ::jobs::{Pause, StateFile, schedule::Trigger};
+use ::jobs::{Pause, Records, StateFile, schedule::Trigger};
 use host::instance::Instance;
 use jiff::Timestamp;
-use repository::{
-    backup::{BackupKind, BackupSummary, catalogue},
-    retention::DAY_MICROS,
-};
 use serde::Serialize;
 use terminal::{self, KeyValue, Table, age, moment, time};
 
 use crate::{
-    cli::{PlanCheckArgs, RepositoryArgs},
+    cli::PlanCheckArgs,
     config::{self, Config},
     error::Error,
     job_status::{JobDescription, JobRun, JobState, JobStatusFile},
-    jobs,
-    repository_handle::RepositoryHandle,
-    schema,
+    jobs, schema,
 };
 
 /// One row of the table.
@@ -71,16 +65,20 @@ pub(crate) fn check(
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
+/// From the settings, the records of runs and what the running engine says of itself: the store is not asked.
+pub(crate) fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
     let config = Config::load(None, instance.root())?;
-    let opened = RepositoryHandle::at(instance, &RepositoryArgs::default())?;
-    let backups = catalogue(&opened.repository)?.backups;
+    let location = match instance.announced() {
+        Some(running) => running.repository,
+        None => (config.repository.path.clone()).unwrap_or_else(|| instance.repository().into()),
+    };
+    let records = Records::read(instance.root())?;
     let state = StateFile::at(&instance.root().join("jobs.json")).read()?;
     let table = Jobs {
         config: &config.backup,
-        storage: format!("{} (encrypted)", opened.location),
+        storage: format!("{location} (encrypted)"),
         schema: schema::place(instance, config.backup.schema_to.as_ref()),
-        backups: &backups,
+        recorded: &|name| records.newest_run(name).as_ref().map(JobRun::of),
         standing: JobStatusFile::read(&instance.plan_file()),
         paused: &|name| state.paused(name).cloned(),
         is_kept: instance.is_locked(),
@@ -110,7 +108,8 @@ pub(crate) struct Jobs<'a> {
     pub(crate) config: &'a config::Backup,
     pub(crate) storage: String,
     pub(crate) schema: String,
-    pub(crate) backups: &'a [BackupSummary],
+    /// The newest run of a job, by its records.
+    pub(crate) recorded: &'a dyn Fn(&str) -> Option<JobRun>,
     pub(crate) standing: JobStatusFile,
     pub(crate) paused: &'a dyn Fn(&str) -> Option<Pause>,
     /// An engine runs.
@@ -119,26 +118,19 @@ pub(crate) struct Jobs<'a> {
 }
 
 impl Jobs<'_> {
-    /// Backups first, then the WAL that they need.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let jobs = described(self.config, &self.standing, self.is_kept);
-        let is_backup = |job: &JobDescription| job.group.as_deref() == Some("backup");
-        let (backups, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(is_backup);
-        let mut rows: Vec<Row> = backups.into_iter().map(|job| self.row(job)).collect();
-        rows.push(self.wal());
-        rows.extend(others.into_iter().map(|job| self.row(job)));
-        rows
+        jobs.into_iter().map(|job| self.row(job)).collect()
     }
 
     fn row(&self, job: JobDescription) -> Row {
         let known = self.standing.of(&job.short).cloned().unwrap_or_default();
         let paused = (self.paused)(&job.name);
         let trigger: Trigger = job.schedule.parse().unwrap_or(Trigger::Off);
-        // What was done by hand just now is in the repository only.
-        let shown = self.last_in_repository(&job.short);
-        let last = match known.running {
+        // What was done by hand just now is on record only.
+        let last = match known.running && self.is_kept {
             true => known.last.clone(),
-            false => [known.last.clone(), shown]
+            false => [known.last.clone(), (self.recorded)(&job.name)]
                 .into_iter()
                 .flatten()
                 .max_by_key(|ran| ran.started_micros),
@@ -204,70 +196,6 @@ impl Jobs<'_> {
             _ => None,
         }
     }
-
-    fn last_in_repository(&self, job: &str) -> Option<JobRun> {
-        let of_kind = |kind: BackupKind| {
-            let newest = self.backups.iter().rfind(|backup| backup.kind == kind)?;
-            Some(JobRun {
-                started_micros: newest.started_at_micros,
-                ended_micros: Some(newest.finished_at_micros),
-                succeeded: Some(true),
-                summary: newest.id.clone(),
-            })
-        };
-        match job {
-            "full" => of_kind(BackupKind::Full),
-            "incremental" => of_kind(BackupKind::Incremental),
-            "proof" => self.last_restore_test(),
-            _ => None,
-        }
-    }
-
-    fn last_restore_test(&self) -> Option<JobRun> {
-        let tests = self.backups.iter().flat_map(|backup| {
-            let of = |at: Option<i64>, passed: bool| at.map(|at| (at, passed, &backup.id));
-            [
-                of(backup.restored_and_proved_at_micros, true),
-                of(backup.proof_failed_at_micros, false),
-            ]
-        });
-        let (at, passed, id) = tests.flatten().max()?;
-        Some(JobRun {
-            started_micros: at,
-            ended_micros: Some(at),
-            succeeded: Some(passed),
-            summary: id.clone(),
-        })
-    }
-
-    /// Not a job that is started: it runs as long as the engine does.
-    fn wal(&self) -> Row {
-        let days = self.config.rules().wal_micros / DAY_MICROS;
-        Row {
-            job: "wal".to_owned(),
-            name: "database.wal".to_owned(),
-            component: "database".to_owned(),
-            kind: "transaction log".to_owned(),
-            schedule: "continuous".to_owned(),
-            retention: format!("{days} days, and as long as a kept backup needs it"),
-            storage: self.storage.clone(),
-            verification:
-                "each segment is read back before its tails go; every restore test replays it"
-                    .to_owned(),
-            state: if self.is_kept {
-                "running"
-            } else {
-                "not running"
-            },
-            said: None,
-            last_started_at: None,
-            last_ended_at: None,
-            last_succeeded: None,
-            next_at: None,
-            last_started_micros: None,
-            next_micros: None,
-        }
-    }
 }
 
 fn paused_words(paused: &Pause) -> String {
@@ -278,7 +206,7 @@ fn paused_words(paused: &Pause) -> String {
     }
 }
 
-fn plan_table(rows: &[Row]) -> String {
+pub(crate) fn plan_table(rows: &[Row]) -> String {
     let mut table = Table::new(&["job", "component", "schedule", "kept", "verification"]);
     for row in rows {
         table.row([
@@ -304,7 +232,7 @@ fn plan_table(rows: &[Row]) -> String {
     format!("{}\n{}", table.text(), stored.text())
 }
 
-pub(super) fn job_table(rows: &[Row], now_micros: i64) -> String {
+pub(crate) fn job_table(rows: &[Row], now_micros: i64) -> String {
     let mut table = Table::new(&["job", "state", "last run", "next run", "said"]);
     for row in rows {
         let ago = |at: Option<i64>| at.map(|at| age(now_micros, at)).unwrap_or_default();

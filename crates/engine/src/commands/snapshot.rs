@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use backup::documents::SealedOutcome;
 use recovery::documents::{self, DocumentAction, DocumentPlan, DocumentStep};
 use repository::snapshot::{
     DocumentChanges, NewerSnapshot, SnapshotReader, SnapshotState, SnapshotSummary, find_snapshot,
@@ -14,9 +15,14 @@ use host::{instance::Instance, keys, progress::Steps};
 use terminal::{self, KeyValue, Table, time, word};
 
 use crate::{
-    cli::{ConfigurationArgs, RepositoryArgs, SnapshotArgs, SnapshotCommand, SnapshotComponent},
+    cli::{
+        ConfigurationArgs, ReadingArgs, RepositoryArgs, SnapshotArgs, SnapshotCommand,
+        SnapshotComponent, SnapshotRestoreArgs,
+    },
+    config::Config,
     error::Error,
     exit::Exit,
+    jobs::{CONFIGURATION_SNAPSHOT, run_by_hand},
     question::confirmed,
     repository_handle::RepositoryHandle,
     snapshots::{Configuration, redacted},
@@ -32,7 +38,7 @@ pub(super) fn run(
             component: SnapshotComponent::Configuration,
             configuration,
             repository,
-        } => take(instance, json, configuration, repository)?,
+        } => return take(instance, json, configuration, repository),
         SnapshotCommand::List {
             component,
             repository,
@@ -58,20 +64,21 @@ pub(super) fn run(
             let asked = SnapshotSelection::at(instance, which, configuration, repository)?;
             snapshot_diff::run(&asked, json, with.as_deref())?;
         }
-        SnapshotCommand::Restore {
-            which,
-            to,
-            in_place: _,
-            dry_run,
-            yes,
-            configuration,
-            repository,
-        } => {
-            let asked = SnapshotSelection::at(instance, which, configuration, repository)?;
-            asked.restore(json, to.as_deref(), *dry_run, *yes)?;
-        }
+        SnapshotCommand::Restore(args) => restore(instance, json, args)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `bre snapshot restore` and `bre restore snapshot`.
+pub(super) fn restore(
+    instance: &Instance,
+    json: bool,
+    args: &SnapshotRestoreArgs,
+) -> Result<(), Error> {
+    let asked =
+        SnapshotSelection::at(instance, &args.which, &args.configuration, &args.repository)?;
+    let to = args.to.as_deref().filter(|_| !args.in_place);
+    asked.restore(json, to, args.dry_run, args.yes)
 }
 
 #[derive(Debug, Serialize)]
@@ -96,12 +103,27 @@ fn take(
     json: bool,
     configuration: &ConfigurationArgs,
     repository: &RepositoryArgs,
-) -> Result<(), Error> {
+) -> Result<ExitCode, Error> {
+    let elsewhere = [
+        repository.repository.is_some(),
+        repository.keys.is_some(),
+        repository.cluster.is_some(),
+        configuration.config.is_some(),
+    ];
+    // Settings that cannot be read make no plan. They are kept all the same.
+    if !elsewhere.contains(&true) && Config::load(None, instance.root()).is_ok() {
+        let reading = ReadingArgs::default();
+        return run_by_hand(instance, json, CONFIGURATION_SNAPSHOT, reading);
+    }
     let opened = RepositoryHandle::at(instance, repository)?;
     let source = Configuration::of(instance, configuration.config.as_deref())?;
     let steps = Steps::shown(json, "snapshot").cancelled_by(interrupted()?);
-    let outcome = source.run(instance, &opened, &steps)?;
+    let outcome = source.run(instance, &opened.repository, &opened.keys, &steps)?;
     drop(steps);
+    Ok(show_taken(json, &outcome))
+}
+
+pub(crate) fn show_taken(json: bool, outcome: &SealedOutcome) -> ExitCode {
     let taken = &outcome.snapshot;
     let shown = SnapshotResult {
         component: backup::configuration::COMPONENT,
@@ -132,7 +154,7 @@ fn take(
             indicatif::HumanBytes(taken.bytes_stored)
         )
     });
-    Ok(())
+    ExitCode::SUCCESS
 }
 
 fn changes(changes: &DocumentChanges) -> String {

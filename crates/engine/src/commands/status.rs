@@ -1,6 +1,6 @@
 //! `bre status`: what runs, how far the stream is, what could be restored. Works without a running engine, too.
 
-mod view;
+pub(crate) mod view;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -18,6 +18,7 @@ use services::{StreamHealth, StreamReport};
 
 use super::{
     backup::open_hole,
+    plan::{Row, rows},
     standby,
     stream_report::take_a_backup,
     window::{self, Hole, Window},
@@ -89,6 +90,8 @@ struct Status {
     audit_archive: Option<Archive>,
     /// Further repositories, by name: how far their copies are.
     copies: BTreeMap<String, copies::CopyStatus>,
+    /// The jobs of the plan, as `bre job list` has them.
+    jobs: Vec<JobBrief>,
     /// Nothing is wrong yet.
     warnings: Vec<String>,
     /// What an operator should look at now.
@@ -102,6 +105,21 @@ impl Status {
     fn is_alarming(&self) -> bool {
         !self.alarms.is_empty() || self.clusters.values().any(Self::is_alarming)
     }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct JobBrief {
+    name: String,
+    state: &'static str,
+}
+
+/// Of the instance's own plan.
+pub(crate) fn job_briefs(instance: &Instance) -> Result<Vec<JobBrief>, Error> {
+    let brief = |row: Row| JobBrief {
+        name: row.name,
+        state: row.state,
+    };
+    Ok(rows(instance)?.into_iter().map(brief).collect())
 }
 
 /// How far the audit log is in its archive.
@@ -156,6 +174,10 @@ async fn of_instance(instance: &Instance) -> Result<Status, Error> {
         status = of_repository(instance, RepositoryHandle::at(instance, &args), None)?;
         ask_engine(instance, &mut status).await;
         note_standby(instance, &mut status);
+        match job_briefs(instance) {
+            Ok(jobs) => status.jobs = jobs,
+            Err(error) => status.alarms.push(format!("the plan: {error}")),
+        }
         finish(&mut status);
     }
     for name in names {

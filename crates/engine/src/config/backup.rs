@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
 };
 
 use jobs::{
@@ -44,6 +45,12 @@ pub(crate) struct Backup {
     pub(crate) source: Source,
     /// Most MiB a second that a backup reads; none: as fast as it can.
     pub(crate) throttle_mib: Option<NonZeroU32>,
+    /// These settings themselves, where they are a file.
+    #[serde(skip)]
+    pub(crate) settings_file: Option<PathBuf>,
+    /// As `[database] strict` has it.
+    #[serde(skip)]
+    pub(crate) strict: bool,
     /// As `[repositories.NAME]` has them.
     #[serde(skip)]
     pub(crate) repositories: BTreeMap<String, ReplicaConfig>,
@@ -108,6 +115,8 @@ impl Default for Backup {
             _heads_minutes: None,
             source: Source::Auto,
             throttle_mib: None,
+            settings_file: None,
+            strict: false,
             repositories: BTreeMap::new(),
             schedules: BTreeMap::new(),
         }
@@ -173,6 +182,13 @@ impl Backup {
                 ));
             }
         }
+        let stream = specs.iter().find(|spec| spec.name == planned::WAL_STREAM);
+        if let Some(stream) = stream.filter(|spec| spec.trigger != Trigger::Continuous) {
+            return Err(format!(
+                "{} = \"{}\": every backup needs it: it is continuous, and bre job pause stops it",
+                stream.name, stream.trigger
+            ));
+        }
         Registry::check(specs).map_err(|error| format!("the plan: {error}"))
     }
 }
@@ -212,6 +228,10 @@ mod tests {
             &["circle"],
         );
         refused("[backup]\nwal_days = 0\n", &["wal_days"]);
+        refused(
+            "[jobs.wal]\nschedule = \"off\"\n",
+            &["wal.stream = \"off\"", "bre job pause"],
+        );
         let config = Config::parse("[backup]\nproof = \"off\"\n", Path::new("x")).unwrap();
         assert_eq!(config.backup.proof.0, Trigger::Off);
         assert_eq!(config.backup.rules(), Rules::default(), "the guide's table");

@@ -3,6 +3,7 @@
 mod audit_archive;
 mod by_hand;
 mod claims;
+mod configuration_snapshot;
 mod expire;
 mod full_backup;
 mod incremental_backup;
@@ -11,15 +12,18 @@ mod restore_test;
 mod run_archive;
 mod schema;
 mod shared;
+mod wal_stream;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use jobs::{Availability, History, Job, JobSpec, Registry, RunContext, RunReport};
+use jobs::{Availability, History, Job, JobSpec, PausePolicy, Registry, RunContext, RunReport};
 
 pub(crate) use by_hand::run_by_hand;
 pub(crate) use claims::{OfDatabase, OfInstance};
+pub(crate) use configuration_snapshot::NAME as CONFIGURATION_SNAPSHOT;
 pub(crate) use run_archive::{RunArchive, host_name};
 pub(crate) use shared::{Caller, Moment, Shared};
+pub(crate) use wal_stream::NAME as WAL_STREAM;
 
 use crate::{
     config::{self, OlderSettings},
@@ -35,13 +39,15 @@ pub(crate) struct Listed {
 }
 
 /// In the order in which they are shown; which goes first when several are due says their priority.
-const ALL: [&Listed; 7] = [
+const ALL: [&Listed; 9] = [
     &full_backup::JOB,
     &incremental_backup::JOB,
+    &wal_stream::JOB,
     &restore_test::JOB,
     &expire::JOB,
     &schema::JOB,
     &audit_archive::JOB,
+    &configuration_snapshot::JOB,
     &repository_copy::JOB,
 ];
 
@@ -54,6 +60,10 @@ trait Task: Send + Sync {
     /// As [`Job::history`]; by what was last seen in the repository.
     fn history(&self, _: &Shared) -> Option<History> {
         None
+    }
+
+    fn pause_policy(&self, _: &config::Backup) -> PausePolicy {
+        PausePolicy::Allowed
     }
 
     /// Whether a run by hand needs the running engine.
@@ -86,8 +96,16 @@ impl Job for Wired {
         self.task.availability(&self.shared)
     }
 
+    fn pause_policy(&self) -> PausePolicy {
+        self.task.pause_policy(&self.shared.config)
+    }
+
     fn history(&self) -> Result<Option<History>, String> {
-        Ok(self.task.history(&self.shared))
+        let history = self.task.history(&self.shared);
+        match history.is_some() && !self.shared.knows_backups() {
+            true => Err("the catalogue of backups could not be read yet".to_owned()),
+            false => Ok(history),
+        }
     }
 
     fn run(&self, context: &RunContext) -> Result<RunReport, String> {
@@ -143,6 +161,12 @@ pub(crate) fn listed(config: &config::Backup, name: &str) -> Option<&'static Lis
 pub(crate) fn spec(config: &config::Backup, name: &str) -> Option<JobSpec> {
     let listed = listed(config, name)?;
     Some(with_settings(listed, config))
+}
+
+/// Of a job by its name, by these settings.
+pub(crate) fn pause_policy(config: &config::Backup, name: &str) -> PausePolicy {
+    let policy = |listed: &Listed| (listed.task)().pause_policy(config);
+    listed(config, name).map(policy).unwrap_or_default()
 }
 
 /// As status files, metrics and settings call it.

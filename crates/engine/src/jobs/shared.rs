@@ -5,7 +5,10 @@ use std::{
     fmt,
     future::Future,
     process::ExitCode,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use backup::stream::StreamWatch;
@@ -50,6 +53,7 @@ pub(crate) struct Shared {
     moment: Mutex<Moment>,
     /// As the catalogue last had them.
     backups: Mutex<Vec<BackupSummary>>,
+    knows_backups: AtomicBool,
     events: Mutex<Events>,
     protected: Mutex<ProtectionStatus>,
     /// Programs that definitions need and this host has not got.
@@ -100,11 +104,17 @@ impl Shared {
             caller,
             moment: Mutex::new(moment),
             backups: Mutex::default(),
+            knows_backups: AtomicBool::new(false),
             events: Mutex::default(),
             protected: Mutex::default(),
             shown: Mutex::default(),
             failure: Mutex::default(),
         }
+    }
+
+    /// A person waits for what comes of it; the engine is another process.
+    pub(super) fn is_by_hand(&self) -> bool {
+        matches!(self.caller, Caller::Person { .. })
     }
 
     pub(crate) fn moment(&self) -> Moment {
@@ -121,6 +131,12 @@ impl Shared {
 
     pub(crate) fn set_backups(&self, backups: Vec<BackupSummary>) {
         *held(&self.backups) = backups;
+        self.knows_backups.store(true, Ordering::Relaxed);
+    }
+
+    /// The catalogue was read since the start. Until then an empty list says nothing.
+    pub(super) fn knows_backups(&self) -> bool {
+        self.knows_backups.load(Ordering::Relaxed)
     }
 
     pub(crate) fn backups(&self) -> MutexGuard<'_, Vec<BackupSummary>> {

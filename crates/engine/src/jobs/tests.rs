@@ -10,7 +10,7 @@ use jobs::{
 
 use super::*;
 use crate::{
-    commands::plan,
+    commands::{plan, status},
     config::Config,
     health::{ProtectionStatus, StreamMonitor},
     job_status::JobStatusFile,
@@ -107,11 +107,11 @@ fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
     let config = config::Backup::default();
     let table = plan::Jobs {
         standing: JobStatusFile::read(&file),
-        ..plan::screens::jobs(&config, &[])
+        ..plan::screens::jobs(&config)
     };
     let rows = serde_json::to_value(table.rows()).unwrap();
     let rows = rows.as_array().unwrap();
-    assert_eq!(rows.len(), ALL.len() + 2, "and the WAL");
+    assert_eq!(rows.len(), ALL.len() + 1);
     let row = rows.iter().find(|row| row["name"] == "test.throw_away");
     let row = row.unwrap();
     assert_eq!(
@@ -157,8 +157,30 @@ fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
     let told = told.unwrap();
     assert_eq!((told.runs, told.succeeded, told.failing), (1, 1, false));
     assert_eq!(told.last_success_micros, record.ended_at_micros);
-    // Settings, and what is written of them.
+    // The tables and `bre status` once more, with the list of jobs and the records alone: no engine ever ran here.
     ADDED.set(Some(&THROW_AWAY));
+    let rows = plan::rows(&shared.instance).unwrap();
+    let text = plan::job_table(&rows, record.started_at_micros);
+    let row = text
+        .lines()
+        .find(|line| line.starts_with("test.throw_away"));
+    assert!(row.is_some_and(|row| row.contains("thrown away")), "{text}");
+    let text = plan::plan_table(&rows);
+    assert!(
+        text.contains("test.throw_away") && text.contains("a moment"),
+        "{text}"
+    );
+    let briefs = status::job_briefs(&shared.instance).unwrap();
+    let told = serde_json::to_value(&briefs).unwrap();
+    let brief = serde_json::json!({ "name": "test.throw_away", "state": "not running" });
+    assert!(told.as_array().unwrap().contains(&brief), "{told}");
+    let counted = format!("{} not running", rows.len() - 1);
+    let words = status::view::jobs_words(&briefs);
+    assert!(
+        words.contains(&counted),
+        "all but the copies, which are off: {words}"
+    );
+    // Settings, and what is written of them.
     let text = "[jobs.\"test.throw_away\"]\nschedule = \"weekly sunday 03:00\"\n";
     let path = folder.path().join("bre.toml");
     std::fs::write(&path, text).unwrap();
@@ -182,6 +204,41 @@ fn until(driver: &mut Driver, holds: impl Fn(&Driver, &[FinishedRun]) -> bool) -
         std::thread::yield_now();
     }
     ended
+}
+
+#[test]
+fn the_stream_is_a_job_that_cannot_be_paused_in_strict_mode() {
+    let of = |text: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("bre.toml"), text).unwrap();
+        Config::load(None, folder.path()).unwrap().backup
+    };
+    let normal = pause_policy(&of(""), "wal");
+    assert!(
+        matches!(&normal, PausePolicy::Alarming(why) if why.contains("one disk")),
+        "{normal:?}"
+    );
+    let strict = pause_policy(&of("[database]\nstrict = true\n"), WAL_STREAM);
+    assert!(
+        matches!(&strict, PausePolicy::Refused(why) if why.contains("strict = false")),
+        "{strict:?}"
+    );
+    assert_eq!(pause_policy(&of(""), "full"), PausePolicy::Allowed);
+    // By hand no process streams beside the engine.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("repository")).unwrap();
+    let one = OneRun {
+        root: folder.path(),
+        archive: None,
+        host: "by-hand",
+    };
+    let context = RunContext::asked("ada".to_owned(), Arc::default());
+    let registry = registry(&shared(folder.path())).unwrap();
+    let error = one.run(&registry, "wal", &context).unwrap_err().to_string();
+    assert!(
+        error.contains("wal.stream is not started: the engine streams"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -290,10 +347,12 @@ fn the_jobs_of_the_settings_make_a_plan_and_keep_their_short_names() {
         [
             "full",
             "incremental",
+            "wal",
             "proof",
             "expire",
             "schema",
             "audit_archive",
+            "configuration.snapshot",
             "repository.copy"
         ]
     );

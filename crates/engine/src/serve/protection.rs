@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use audit::{SignedHead, SigningKey, VerifyingKey};
 use backup::{
     database::{is_strict, slot_status},
-    stream::{Streamer, StreamerConfig},
+    stream::{StreamState, Streamer, StreamerConfig},
 };
 use host::{database::SLOT, instance::Instance, keys, stored_heads};
 use postgres_physical::{
@@ -55,7 +55,8 @@ pub(super) struct Protection {
 struct ProtectedCluster {
     own: PrimaryRepository,
     connect: ConnectOptions,
-    streamer: Streamer,
+    /// None while an operator pauses it.
+    streamer: Option<Streamer>,
     plan: Option<Plan>,
     carriers: Option<Carriers>,
     binaries: Option<Binaries>,
@@ -93,7 +94,7 @@ impl Protection {
             cluster: Some(ProtectedCluster {
                 own,
                 connect,
-                streamer,
+                streamer: Some(streamer),
                 plan: None,
                 carriers: None,
                 // Only proofs need them; without them they are not made, and the plan says so.
@@ -211,7 +212,9 @@ impl Protection {
                 plan.end();
             }
             // One that hangs on the repository is not waited for; PostgreSQL keeps what it has not got.
-            cluster.streamer.stop_within(STOP_TIMEOUT);
+            if let Some(streamer) = cluster.streamer {
+                streamer.stop_within(STOP_TIMEOUT);
+            }
         }
     }
 }
@@ -223,10 +226,13 @@ impl ProtectedCluster {
             Ok(false) => {}
             Ok(true) => {
                 tracing::info!(recipient = %self.own.keys.public.id(), "the repository's key was replaced");
-                monitor.follow(None);
-                let next = streamer(&self.connect, &self.own);
-                std::mem::replace(&mut self.streamer, next).stop();
-                monitor.follow(Some(self.streamer.watch()));
+                if let Some(before) = self.streamer.take() {
+                    monitor.follow(None);
+                    let next = streamer(&self.connect, &self.own);
+                    before.stop();
+                    monitor.follow(Some(next.watch()));
+                    self.streamer = Some(next);
+                }
                 note_recipient(instance, &self.own);
             }
             Err(error) => tracing::warn!(%error, "the repository's key could not be looked at"),
@@ -261,7 +267,7 @@ impl ProtectedCluster {
                 "strict mode is wanted, but the server does not wait for the stream: set synchronous_standby_names = '{SLOT}' there"
             ));
         }
-        let state = self.streamer.state();
+        let state = self.state();
         if !self.backed_up && state.attached {
             let backups = catalogue(&self.own.repository)?.backups;
             self.backed_up = backups.iter().any(|backup| {
@@ -294,8 +300,8 @@ impl ProtectedCluster {
             definitions: None,
             monitor,
             runtime: runtime.handle(),
-            stream: Some(self.streamer.watch()),
-            attached: self.streamer.state().attached,
+            stream: self.streamer.as_ref().map(Streamer::watch),
+            attached: self.state().attached,
             label: LABEL,
             reading: self.reading,
         };
@@ -310,6 +316,25 @@ impl ProtectedCluster {
             // The catalogue says whether it is complete, and on which timeline.
             self.backed_up = false;
         }
+        let paused = plan.is_stream_paused();
+        match (paused, self.streamer.take()) {
+            (true, Some(streamer)) => {
+                tracing::warn!("the WAL stream is paused: nothing protects what is committed now");
+                monitor.follow(None);
+                streamer.stop_within(STOP_TIMEOUT);
+            }
+            (false, None) => {
+                let next = streamer(&self.connect, &self.own);
+                monitor.follow(Some(next.watch()));
+                self.streamer = Some(next);
+            }
+            (_, unchanged) => self.streamer = unchanged,
+        }
+    }
+
+    fn state(&self) -> StreamState {
+        let state = self.streamer.as_ref().map(Streamer::state);
+        state.unwrap_or_default()
     }
 }
 

@@ -7,7 +7,9 @@ use std::{
 };
 
 use backup::stream::StreamWatch;
-use jobs::{Availability, Driver, History, JobStatus, Outcome, RunRecord, Settings};
+use jobs::{
+    Availability, Driver, History, JobStatus, Outcome, PausePolicy, Settings, schedule::Trigger,
+};
 use postgres_physical::{
     server::{Binaries, OsUser},
     wire::ConnectOptions,
@@ -26,7 +28,8 @@ use crate::{
     health::{ProtectionStatus, StreamMonitor},
     job_status::{JobDescription, JobRun, JobState, JobStatusFile},
     jobs::{
-        Caller, Moment, OfDatabase, OfInstance, RunArchive, Shared, host_name, registry, short_name,
+        Caller, Moment, OfDatabase, OfInstance, RunArchive, Shared, WAL_STREAM, host_name,
+        registry, short_name,
     },
     restore_test::{failed_proof, newest_failure},
 };
@@ -160,6 +163,11 @@ impl Plan {
         }
     }
 
+    /// By an operator, who is allowed to.
+    pub(crate) fn is_stream_paused(&self) -> bool {
+        self.driver.is_paused(WAL_STREAM)
+    }
+
     /// Of something that was done before the plan began.
     pub(crate) fn put_on_record(&self, event: Event) {
         self.shared.events().push(event);
@@ -181,6 +189,9 @@ impl Plan {
                     "the job {name} of the plan failed: {}",
                     last.summary
                 ));
+            }
+            if let (Some(_), PausePolicy::Alarming(why)) = (&job.paused, &job.pause_policy) {
+                failing.push(format!("the job {name} is paused: {why}"));
             }
             figures.push(figures_of(&job));
             standing.set(name, state);
@@ -232,7 +243,7 @@ pub(crate) fn state_of(job: &JobStatus) -> JobState {
         .running
         .as_ref()
         .map(|(record, _)| JobRun::begun(record.started_at_micros));
-    let recorded = job.last.as_ref().map(ran);
+    let recorded = job.last.as_ref().map(JobRun::of);
     // What somebody else did is newer than what is on record here; a failure that it made good is no news any more.
     let shown = job.shown.as_ref().and_then(shown);
     let last = match (recorded, shown) {
@@ -260,22 +271,6 @@ pub(crate) fn state_of(job: &JobStatus) -> JobState {
     }
 }
 
-fn ran(record: &RunRecord) -> JobRun {
-    let reason = record.reason.clone().unwrap_or_default();
-    let (succeeded, summary) = match record.outcome {
-        Outcome::Succeeded => (Some(true), record.summary.clone()),
-        // Told to end, or killed: nothing that failed.
-        Outcome::Cancelled | Outcome::Interrupted => (None, reason),
-        _ => (Some(false), reason),
-    };
-    JobRun {
-        started_micros: record.started_at_micros,
-        ended_micros: record.ended_at_micros,
-        succeeded,
-        summary,
-    }
-}
-
 fn shown(history: &History) -> Option<JobRun> {
     Some(JobRun {
         started_micros: history.started_micros?,
@@ -289,6 +284,7 @@ fn shown(history: &History) -> Option<JobRun> {
 pub(crate) fn figures_of(job: &JobStatus) -> services::JobReport {
     let told = &job.statistics;
     let shown = job.shown.as_ref().filter(|shown| !shown.unsound);
+    let is_continuous = job.spec.trigger == Trigger::Continuous;
     services::JobReport {
         name: job.spec.name.clone(),
         component: job.spec.component.clone(),
@@ -301,7 +297,8 @@ pub(crate) fn figures_of(job: &JobStatus) -> services::JobReport {
         duration_median_micros: told.duration_median_micros,
         running: job.running.is_some(),
         paused: job.paused.is_some(),
-        failing: told.failing,
+        // One that runs all the time has no later success that would end it.
+        failing: told.failing && !(job.running.is_some() && is_continuous),
     }
 }
 

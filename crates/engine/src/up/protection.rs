@@ -263,5 +263,23 @@ impl Supervisor {
             plan.need_full_backup(label);
         }
         plan.turn(&host);
+        self.follow_pause();
+    }
+
+    /// While an operator pauses it the slot keeps what it would have got.
+    fn follow_pause(&mut self) {
+        let paused = self.plan.as_ref().is_some_and(Plan::is_stream_paused);
+        match (paused, self.streamer.is_some()) {
+            (true, true) => {
+                tracing::warn!("the WAL stream is paused: nothing protects what is committed now");
+                self.stop_streamer();
+                self.stream_paused = true;
+            }
+            (false, false) if self.stream_paused => {
+                self.stream_paused = false;
+                self.start_streamer();
+            }
+            _ => {}
+        }
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Supervisor {
     pub(super) not_on_record: Vec<Event>,
     /// Why one is needed as soon as the plan can take it.
     pub(super) full_backup_needed: Option<&'static str>,
+    /// An operator paused it: it is not there, and nothing is wrong.
+    pub(super) stream_paused: bool,
     /// From the first look on.
     pub(super) plan: Option<Plan>,
     carriers: Option<Carriers>,
@@ -136,6 +138,7 @@ impl Supervisor {
             reloader: None,
             not_on_record: Vec::new(),
             full_backup_needed: None,
+            stream_paused: false,
             plan: None,
             carriers: None,
             continue_log,

@@ -151,6 +151,7 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
             "expire",
             "schema",
             "audit_archive",
+            "configuration.snapshot",
             "repository.copy"
         ]
     );
@@ -159,11 +160,6 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
         (&planned["component"], &planned["schedule"]),
         (&"audit_log".into(), &"daily 02:30 UTC".into()),
         "{planned}"
-    );
-    assert_eq!(
-        (&plan[3]["last_succeeded"], &plan[3]["said"]),
-        (&true.into(), &id.as_str().into()),
-        "{plan}"
     );
     let incremental = instance.bre(&["job", "run", "incremental"]).json();
     assert_eq!(incremental["kind"], "incremental", "{incremental}");
@@ -175,6 +171,22 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
     );
     let proof = instance.bre(&["job", "run", "proof"]).json();
     assert_eq!(proof["backup_id"], incremental["id"], "the newest");
+    let plan = instance.bre(&["plan", "show"]).json();
+    assert_eq!(
+        (&plan[3]["last_succeeded"], &plan[3]["said"]),
+        (&true.into(), &proof["backup_id"]),
+        "{plan}"
+    );
+    let stream = &plan[2];
+    assert_eq!(
+        (&stream["name"], &stream["state"], &stream["schedule"]),
+        (
+            &"wal.stream".into(),
+            &"running".into(),
+            &"continuous".into()
+        ),
+        "{plan}"
+    );
     instance.bre(&["job", "run", "expire"]).json();
     jobs_are_recorded_paused_and_claimed(&instance);
     a_quote_is_proved_to_somebody_who_has_nothing(&instance);

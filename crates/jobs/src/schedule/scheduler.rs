@@ -380,8 +380,14 @@ impl Scheduler {
             return;
         }
         let pause = RETRY_FIRST * 2_u32.saturating_pow(state.failures.min(10));
-        state.failures = state.failures.saturating_add(1);
-        state.retry_at = Some(now.steady + pause.min(RETRY_LAST));
+        let pause = pause.min(RETRY_LAST);
+        // What runs all the time and ran for longer than that is not one that fails again and again.
+        let ran_for = state.started_at.map(|at| now.steady.saturating_sub(at));
+        let is_new = state.planned.trigger == Trigger::Continuous && ran_for > Some(pause);
+        (state.failures, state.retry_at) = match is_new {
+            true => (0, None),
+            false => (state.failures.saturating_add(1), Some(now.steady + pause)),
+        };
         let Some(ran) = ran else { return };
         let not_repeated = match state.planned.trigger {
             Trigger::Off | Trigger::Manual | Trigger::Continuous => Some("nothing repeats it"),

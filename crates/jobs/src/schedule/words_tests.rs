@@ -241,3 +241,38 @@ fn a_daily_job_runs_once_a_day_whatever_the_clock_of_its_zone_does() {
         assert!(seen > 0, "{zone} has no transition");
     }
 }
+
+#[test]
+fn what_runs_all_the_time_waits_only_where_it_fails_soon() {
+    let at = |seconds: u64| Now {
+        wall_micros: 1_795_421_730_000_000 + i64::try_from(seconds).unwrap() * 1_000_000,
+        steady: Duration::from_secs(seconds),
+    };
+    let continuous = ScheduledJob {
+        trigger: Trigger::Continuous,
+        after: Vec::new(),
+        covered_by: Vec::new(),
+        locks: Vec::new(),
+        priority: 0,
+        past: Past::default(),
+    };
+    let mut scheduler = Scheduler::new(at(0), vec![continuous]);
+    let mut ran = |from: u64, to: u64| {
+        let due = scheduler.due(at(from), |_| true)?;
+        scheduler.started(&due, at(from));
+        scheduler.ended(0, at(to), false);
+        Some(due.cause)
+    };
+    assert_eq!(ran(0, 1), Some(Cause::Continuous));
+    assert_eq!(ran(30, 31), None, "30 s after it failed");
+    assert_eq!(ran(31, 32), Some(Cause::Continuous));
+    assert_eq!(ran(91, 92), None, "then twice as long");
+    assert_eq!(ran(92, 600), Some(Cause::Continuous));
+    assert_eq!(
+        ran(600, 601),
+        Some(Cause::Continuous),
+        "it had run for minutes"
+    );
+    assert_eq!(ran(630, 631), None, "and failed at once");
+    assert_eq!(ran(631, 632), Some(Cause::Continuous));
+}

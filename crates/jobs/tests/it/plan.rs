@@ -10,8 +10,8 @@ use std::{
 };
 
 use jobs::{
-    Deadline, Driver, FinishedRun, Job, JobSpec, OneRun, Outcome, Pause, Records, Registry,
-    RunContext, RunRecord, RunReport, RunRequest, Settings, StateFile,
+    Deadline, Driver, FinishedRun, FirstRun, Job, JobSpec, OneRun, Outcome, Pause, Records,
+    Registry, RunContext, RunRecord, RunReport, RunRequest, Settings, StateFile,
     schedule::{Cause, Now},
 };
 
@@ -211,6 +211,36 @@ fn a_stop_ends_what_runs_and_a_deadline_too() {
     assert_eq!(stopped[0].record.outcome, Outcome::Cancelled);
 }
 
+#[test]
+fn a_pause_that_a_job_refuses_has_no_effect_and_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = Task::of(spec("a.b", "continuous"), until_told);
+    kept.unpausable.store(true, Ordering::Relaxed);
+    let mut plan = driver(folder.path(), vec![kept.clone()]);
+    let file = StateFile::at(&folder.path().join("jobs.json"));
+    let paused = Pause {
+        since_micros: 1,
+        by: "an operator".to_owned(),
+        reason: String::new(),
+    };
+    file.change(|state| state.pause("a.b", paused)).unwrap();
+    let began = Instant::now();
+    while plan.status()[0].running.is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        assert!(plan.turn().is_empty());
+    }
+    for _ in 0..50 {
+        assert!(plan.turn().is_empty());
+    }
+    assert!(!plan.is_paused("a.b"));
+    let troubles = plan.troubles();
+    assert_eq!(
+        troubles,
+        ["the pause of a.b has no effect: commits wait for it"]
+    );
+    plan.stop(Duration::from_secs(60));
+}
+
 /// Some time after a moment, by both clocks.
 fn later(now: Now, by: Duration) -> Now {
     let micros = i64::try_from(by.as_micros()).unwrap();
@@ -290,6 +320,53 @@ fn a_run_past_its_deadline_is_told_to_end_and_recorded_even_if_it_does_not() {
     assert_eq!(records.of("a.c").len(), 1, "the second run continues");
     assert_eq!(records.newest_run("a.c").unwrap(), ended.record);
     plan.stop(Duration::from_secs(60));
+}
+
+#[test]
+fn nothing_is_started_again_because_it_cannot_be_told_that_it_was_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let daily = |name: &str| {
+        let first_run = FirstRun::Soon;
+        let spec = spec(name, "daily 01:30");
+        Task::of(JobSpec { first_run, ..spec }, done)
+    };
+    let done_elsewhere = daily("a.b");
+    done_elsewhere.untold.store(true, Ordering::Relaxed);
+    let jobs: Vec<Arc<dyn Job>> = vec![
+        done_elsewhere.clone(),
+        daily("a.c"),
+        task("a.z", "manual", done),
+    ];
+    let mut plan = driver(folder.path(), jobs);
+    let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap();
+    let now = Now {
+        wall_micros: i64::try_from(since_1970.as_micros()).unwrap() + 100_000_000,
+        steady: Duration::from_secs(100),
+    };
+    let until = |plan: &mut Driver, holds: &dyn Fn(&Driver, &[FinishedRun]) -> bool| {
+        let (mut ended, began) = (Vec::new(), Instant::now());
+        while !holds(plan, &ended) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{ended:?}");
+            ended.extend(plan.turn_at(now));
+            std::thread::yield_now();
+        }
+        ended
+    };
+    let ended = until(&mut plan, &|_, ended| !ended.is_empty());
+    assert_eq!(
+        ended[0].record.job, "a.c",
+        "of which is known that it never ran"
+    );
+    // It was done just now, by somebody else; the end of a run is when the driver looks again.
+    (done_elsewhere.ran_micros).store(now.wall_micros, Ordering::Relaxed);
+    done_elsewhere.untold.store(false, Ordering::Relaxed);
+    plan.request("a.z").unwrap();
+    let ended = until(&mut plan, &|plan, _| plan.status()[0].shown.is_some());
+    assert!(ended.iter().all(|it| it.record.job == "a.z"), "{ended:?}");
+    for _ in 0..50 {
+        assert!(plan.turn_at(now).is_empty());
+        assert!(!plan.is_running("a.b"));
+    }
 }
 
 #[test]

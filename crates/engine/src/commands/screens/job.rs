@@ -32,7 +32,7 @@ fn record(job: &str, started: &str, ended: &str, more: serde_json::Value) -> Run
 #[test]
 fn what_is_shown_of_one_job_and_of_what_ran() {
     let config = config::Backup::default();
-    let mut rows = jobs(&config, &[]).rows();
+    let mut rows = jobs(&config).rows();
     let shown = JobRow {
         row: rows.swap_remove(0),
         statistics: Statistics {

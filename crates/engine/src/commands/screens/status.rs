@@ -51,6 +51,17 @@ fn running() -> Status {
             said: Some("41207 entries".to_owned()),
             last_pass_micros: Some(at("02:30")),
         }),
+        jobs: [
+            ("database.full", "waiting"),
+            ("wal.stream", "running"),
+            ("database.schema", "cannot"),
+            ("repository.copy", "running"),
+        ]
+        .map(|(name, state)| JobBrief {
+            name: name.to_owned(),
+            state,
+        })
+        .into(),
         copies: BTreeMap::from([(
             "far".to_owned(),
             copies::CopyStatus {

@@ -1,8 +1,10 @@
 //! What `bre status` says to people. The first three lines: the state, the RPO now, what to do.
 
+use std::collections::BTreeMap;
+
 use services::StreamReport;
 
-use super::{Status, take_a_backup};
+use super::{JobBrief, Status, take_a_backup};
 use terminal::{KeyValue, age, duration, moment, moment_and_age, size};
 
 use crate::commands::standby;
@@ -275,6 +277,9 @@ fn facts(status: &Status, now_micros: i64) -> String {
             .map(|at| format!("; last pass {}", age(now_micros, at)));
         facts.row("audit archive", format!("{to}{}", last.unwrap_or_default()));
     }
+    if !status.jobs.is_empty() {
+        facts.row("jobs", jobs_words(&status.jobs));
+    }
     for (name, copy) in &status.copies {
         facts.row(
             &format!("copy {name}"),
@@ -293,6 +298,19 @@ fn facts(status: &Status, now_micros: i64) -> String {
         );
     }
     facts.text()
+}
+
+/// Each state with its number, and the names of those that are not as they usually are.
+pub(crate) fn jobs_words(jobs: &[JobBrief]) -> String {
+    let mut states: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for job in jobs {
+        states.entry(job.state).or_default().push(&job.name);
+    }
+    let words = |(state, names): (&str, Vec<&str>)| match state {
+        "waiting" | "running" | "not running" => format!("{} {state}", names.len()),
+        _ => format!("{} {state} ({})", names.len(), names.join(", ")),
+    };
+    states.into_iter().map(words).collect::<Vec<_>>().join(", ")
 }
 
 /// As a person reads it.

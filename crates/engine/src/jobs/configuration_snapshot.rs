@@ -1,0 +1,75 @@
+//! The instance's own configuration, as a sealed snapshot.
+
+use std::collections::BTreeMap;
+
+use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage, schedule::Trigger};
+
+use super::{Listed, Shared, Task, days, late};
+use crate::{
+    commands::snapshot::show_taken,
+    config::{self, OlderSettings},
+    error::Error,
+    snapshots::Configuration,
+};
+
+pub(super) const JOB: Listed = Listed {
+    spec,
+    task: || Box::new(ConfigurationSnapshot),
+    older_settings: |backup| OlderSettings {
+        schedule: None,
+        keep_days: Some(&mut backup.snapshot_days),
+    },
+};
+
+pub(crate) const NAME: &str = "configuration.snapshot";
+
+struct ConfigurationSnapshot;
+
+fn spec(config: &config::Backup) -> JobSpec {
+    let trigger = Trigger::daily(180);
+    JobSpec {
+        name: NAME.to_owned(),
+        aliases: Vec::new(),
+        component: backup::configuration::COMPONENT.to_owned(),
+        kind: "settings, plan and runbooks".to_owned(),
+        group: None,
+        objective: trigger.period().map(late),
+        trigger,
+        retention: days(config.snapshot_days),
+        storage: Storage::Repository,
+        locks: vec!["snapshots".to_owned()],
+        covered_by: Vec::new(),
+        priority: 0,
+        deadline: Deadline::FourMedians,
+        verification: "read back at once, where the private key is".to_owned(),
+        first_run: FirstRun::Soon,
+    }
+}
+
+impl Task for ConfigurationSnapshot {
+    fn needs_the_engine(&self) -> bool {
+        false
+    }
+
+    fn run(&self, shared: &Shared, context: &RunContext) -> Result<RunReport, Error> {
+        let instance = &shared.instance;
+        let source = Configuration::of(instance, shared.config.settings_file.as_deref())?;
+        let (repository, keys) = (shared.moment().repository, instance.keys());
+        let steps = shared.steps(context, "snapshot");
+        let outcome = source.run(instance, &repository, &keys, &steps)?;
+        drop(steps);
+        let taken = &outcome.snapshot;
+        let documents = i64::try_from(taken.documents).unwrap_or(i64::MAX);
+        let report = RunReport {
+            summary: match taken.is_new {
+                true => taken.id.clone(),
+                false => format!("nothing changed since {}", taken.id),
+            },
+            bytes: Some(taken.bytes_stored),
+            figures: BTreeMap::from([("documents".to_owned(), documents)]),
+            unsound: None,
+        };
+        shared.show(move |_, json| Ok(show_taken(json, &outcome)));
+        Ok(report)
+    }
+}
