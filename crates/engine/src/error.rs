@@ -19,6 +19,10 @@ pub(crate) enum Error {
     Jobs(#[from] jobs::Error),
     #[error(transparent)]
     Recovery(#[from] recovery::Error),
+    #[error("{error}\n{next}")]
+    OfBackup { error: Box<Error>, next: String },
+    #[error("the restored database is not whole: {0}")]
+    IncompleteCopy(String),
     #[error(transparent)]
     Table(#[from] recovery::table::TableError),
     #[error(transparent)]
@@ -72,6 +76,15 @@ impl Error {
 
     pub(crate) fn failed(reason: impl Into<String>) -> Self {
         host::Error::Failed(reason.into()).into()
+    }
+
+    /// Of what a restore from a backup gave: it lies in that backup.
+    pub(crate) fn is_of_backup(&self) -> bool {
+        match self {
+            Self::IncompleteCopy(_) => true,
+            Self::Recovery(error) => error.is_of_backup(),
+            _ => false,
+        }
     }
 
     /// What the shell sees. `restore_command` reads its codes itself; see `commands::wal`.

@@ -31,6 +31,8 @@ struct Inner {
     /// PostgreSQL gave up WAL that the repository has not got.
     slot_lost: bool,
     problem: Option<String>,
+    /// Backups that a recovery could not use.
+    passed_over: Vec<String>,
     protected: ProtectionStatus,
     key_warning: Option<String>,
 }
@@ -93,6 +95,10 @@ impl StreamMonitor {
     /// Something else that an operator should look at; `None` when it is over.
     pub(crate) fn set_problem(&self, problem: Option<String>) {
         self.with(|inner| inner.problem = problem);
+    }
+
+    pub(crate) fn set_passed_over(&self, sentences: Vec<String>) {
+        self.with(|inner| inner.passed_over = sentences);
     }
 
     pub(crate) fn set_protected(&self, protected: &ProtectionStatus) {
@@ -167,6 +173,7 @@ impl Inner {
         ]
         .into_iter()
         .flatten()
+        .chain(self.passed_over.iter().map(String::as_str))
         .chain(jobs)
         .collect();
         (!parts.is_empty()).then(|| parts.join("; "))

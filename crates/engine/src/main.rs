@@ -24,6 +24,7 @@ mod job_status;
 mod jobs;
 mod lost;
 mod missing;
+mod passed_over;
 mod public_log;
 mod question;
 mod read_book;

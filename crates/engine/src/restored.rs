@@ -1,19 +1,19 @@
 //! One restore, whoever asks for it: plan, bring the files back, replay, leave a plain data folder with the fact of it inside.
 
-use host::progress::Steps;
+use host::{database::DATABASE, progress::Steps};
 use postgres_physical::server::{Binaries, OsUser};
 use recovery::database::{
-    FetchCommand, Plan, Recover, RecoveryReport, RestoreOptions, RestoreReport, Survey, Target,
-    plan_watched, recover, restore, restore_over,
+    FetchCommand, Plan, Recover, RecoveryReport, RestoreOptions, RestoreReport, Start, Survey,
+    Target, plan_starting, recover, restore, restore_over,
 };
-use repository::{Repository, keys::RecipientPrivate};
+use repository::{Repository, keys::RecipientPrivate, read_back::Evidence};
 use services::RecoveryFact;
 use std::path::Path;
-
-use crate::recovery_fact::write_fact;
 use terminal::time;
 
-use crate::{error::Error, missing};
+use crate::{
+    error::Error, missing, passed_over::PassedOverBackups, recovery_fact::write_fact,
+};
 
 /// Where to restore from, and with what.
 #[derive(Debug)]
@@ -78,18 +78,70 @@ pub(crate) enum Stage {
     FilesRestored,
 }
 
-/// Brings a database back into an empty or new folder. When this returns, PostgreSQL starts on the folder like on any other.
+/// Brings the engine's database back into an empty or new folder. When this returns, PostgreSQL starts on the folder like on any
+/// other. A backup that cannot be used is passed over, and so are those that could not be used before, as long as another one leads
+/// to the same place.
 pub(crate) fn restore_and_replay(
     source: &Source<'_>,
-    target: Target,
+    target: &Target,
+    passed_over: &mut PassedOverBackups,
     to: &Path,
     steps: &Steps,
     passed: &dyn Fn(Stage),
 ) -> Result<RestoreOutcome, Error> {
-    let known = missing::known_by_heads(source.repository, &target)?;
-    let plan = find(source, target, steps)?;
-    passed(Stage::Planned);
-    for missing in missing::from(source.repository, &plan, &known)? {
+    let known = missing::known_by_heads(source.repository, target)?;
+    let mut without = passed_over.ids();
+    let (mut tried, mut last): (Vec<String>, Option<Error>) = (Vec::new(), None);
+    loop {
+        let start = match without.as_slice() {
+            [] => Start::Newest,
+            without => Start::Without(without),
+        };
+        let plan = match (find(source, target.clone(), start, steps), last.take()) {
+            (Err(Error::Recovery(recovery::Error::NoOtherBackup { .. })), failed) => {
+                // What a backup lacked before this recovery may be there again.
+                if without.len() > tried.len() {
+                    (without, last) = (tried.clone(), failed);
+                    continue;
+                }
+                // Each was tried: what the oldest of them said, and which they are.
+                let reason = failed.map(|error| error.to_string()).unwrap_or_default();
+                return Err(Error::refused(
+                    "the database cannot be restored from any backup that leads to the newest WAL",
+                    format!("{} were tried, the last one: {reason}", tried.join(", ")),
+                ));
+            }
+            (plan, _) => plan?,
+        };
+        passed(Stage::Planned);
+        let backup = plan.backup.id.clone();
+        match restore_planned(source, plan, &known, to, steps, passed) {
+            Err(error) if error.is_of_backup() => {
+                passed_over.add(&backup, &error);
+                remove_restored(to)?;
+                without.retain(|id| *id != backup);
+                without.push(backup.clone());
+                tried.push(backup);
+                last = Some(error);
+            }
+            Ok(outcome) => {
+                passed_over.remove(&backup);
+                return Ok(outcome);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn restore_planned(
+    source: &Source<'_>,
+    plan: Plan,
+    known: &[Evidence],
+    to: &Path,
+    steps: &Steps,
+    passed: &dyn Fn(Stage),
+) -> Result<RestoreOutcome, Error> {
+    for missing in missing::from(source.repository, &plan, known)? {
         tracing::error!(seconds = missing.seconds, "{}", missing.sentence);
     }
     let options = RestoreOptions::new(source.user.clone());
@@ -99,12 +151,36 @@ pub(crate) fn restore_and_replay(
     for sentence in outcome.notes() {
         tracing::warn!("{sentence}");
     }
+    let recovered = &outcome.recovered;
+    if recovered.incomplete.iter().any(|name| name == DATABASE) {
+        // Nothing will ever run on its timeline. When it cannot be given back it stays taken, which harms nobody.
+        let (timeline, id) = (recovered.timeline, &recovered.restore_id);
+        let _ = repository::timelines::release(source.repository, timeline, id);
+        return Err(Error::IncompleteCopy(outcome.recovered.notes.join("; ")));
+    }
     Ok(outcome)
 }
 
+/// Deletes what a restore made, in the folder and beside it.
+pub(crate) fn remove_restored(folder: &Path) -> Result<(), Error> {
+    let mut tablespaces = folder.as_os_str().to_owned();
+    tablespaces.push(".tablespaces");
+    for path in [folder, Path::new(&tablespaces)] {
+        if path.symlink_metadata().is_ok() {
+            postgres_physical::server::remove_tree(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// The backup and the place in the WAL that the target means.
-pub(crate) fn find(source: &Source<'_>, target: Target, steps: &Steps) -> Result<Plan, Error> {
-    let plan = plan_watched(source.repository, source.private, target, steps)?;
+pub(crate) fn find(
+    source: &Source<'_>,
+    target: Target,
+    start: Start<'_>,
+    steps: &Steps,
+) -> Result<Plan, Error> {
+    let plan = plan_starting(source.repository, source.private, target, start, steps)?;
     steps.step(&format!(
         "backup {} of {}",
         plan.backup.id,

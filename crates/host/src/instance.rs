@@ -111,6 +111,10 @@ impl Instance {
     pub fn backup_lock(&self) -> PathBuf {
         self.keys().join("backup.lock")
     }
+    /// Backups that recoveries could not use.
+    pub fn passed_over_file(&self) -> PathBuf {
+        self.root.join("passed_over_backups.json")
+    }
     /// How the jobs of the plan stand, for commands to read.
     pub fn plan_file(&self) -> PathBuf {
         self.run().join("plan.json")

@@ -52,6 +52,19 @@ pub enum Error {
         from: String,
         to: String,
     },
+    #[error(
+        "no other complete backup leads to this target. Not used: {}. Bring back what they lack from another copy of \
+         the repository; `bre verify backup ID` names it",
+        .passed_over.join(", ")
+    )]
+    NoOtherBackup { passed_over: Vec<String> },
+    #[error("the repository holds no complete backup {id}. `bre backup list` shows them")]
+    NoSuchBackup { id: String },
+    #[error(
+        "backup {id} does not lead to this target: it ended after it, or the WAL between them is not there. Name \
+         another backup, or a later target"
+    )]
+    LeadsElsewhere { id: String },
     #[error("timeline {timeline}: {what}")]
     Timeline { timeline: u32, what: String },
 
@@ -197,7 +210,18 @@ pub enum Error {
         remedy: &'static str,
         log: PathBuf,
         tail: String,
+        /// Where the reason lies.
+        fault: Fault,
     },
+}
+
+/// Where the reason lies that a restored copy did not become a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// In the copy itself, and so in its backup.
+    Backup,
+    /// In the WAL, this machine, or whoever ended it.
+    Elsewhere,
 }
 
 impl Error {
@@ -224,6 +248,24 @@ impl Error {
                 | Self::RelativeTablespace(_)
                 | Self::Stopped
         )
+    }
+
+    /// What failed lies in the backup: another try from it fails the same way, one from another backup may not. Only of
+    /// errors that a restore or a recovery from that backup gave, never of those of a plan.
+    #[must_use]
+    pub fn is_of_backup(&self) -> bool {
+        match self {
+            Self::NoSuchFile { .. } => true,
+            Self::Recovery { fault, .. } => *fault == Fault::Backup,
+            Self::Incomplete { error, .. } => error.is_of_backup(),
+            // All backups need the same WAL, the older ones more of it.
+            Self::Repository(error) => {
+                let shared = ["wal/", "tail/", "timelines/"];
+                let is_shared = |object: &str| shared.iter().any(|name| object.starts_with(name));
+                error.is_damage() && !error.object().is_some_and(is_shared)
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn io(what: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {

@@ -21,5 +21,5 @@ pub mod standby;
 pub mod table;
 
 pub use backoff::Backoff;
-pub use error::{Error, Result};
+pub use error::{Error, Fault, Result};
 pub use repository::Progress;

@@ -65,6 +65,10 @@ pub(crate) struct RestoreDatabaseArgs {
     /// Restore along this timeline; the newest when absent.
     #[arg(long, value_name = "N")]
     pub(crate) timeline: Option<u32>,
+    /// Begin with this backup, as `bre backup list` shows it; the newest that leads to the target when absent. The
+    /// result is the same: WAL replays from each.
+    #[arg(long, value_name = "ID")]
+    pub(crate) backup: Option<String>,
     /// Restore over what is in the folder, writing only the pages that differ. Shows what it will do, and asks.
     #[arg(long)]
     pub(crate) delta: bool,

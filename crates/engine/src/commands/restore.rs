@@ -17,7 +17,7 @@ use postgres_physical::{
     server::{Binaries, OsUser},
 };
 use recovery::database::{
-    Plan, Point, RestoreOptions, RestoreReport as Files, Target, is_occupied, named_points,
+    Plan, Point, RestoreOptions, RestoreReport as Files, Start, Target, is_occupied, named_points,
     outlook, survey,
 };
 use serde::Serialize;
@@ -104,16 +104,23 @@ pub(crate) fn run(
         _ => Vec::new(),
     };
     let known = missing::known(&opened.repository, &target, elsewhere)?;
-    let plan = restored::find(&source, target, &steps)?;
+    let start = match &args.backup {
+        Some(id) => Start::Backup(id),
+        None => Start::Newest,
+    };
+    let plan = restored::find(&source, target, start, &steps)?;
     let missing = missing::from(&opened.repository, &plan, &known)?;
     let not_restored: Vec<String> = missing.iter().map(|it| it.sentence.clone()).collect();
     for warning in &not_restored {
         terminal::note(&format!("bre: WARNING: {warning}"));
     }
-    let Some(files) = files(&source, &plan, &to, &options, args, &steps, json)? else {
+    let named = |error| name_older(error, &source, &plan, &steps);
+    let files = files(&source, &plan, &to, &options, args, &steps, json).map_err(named)?;
+    let Some(files) = files else {
         return Ok(complete(&not_restored));
     };
-    let outcome = restored::replay(&source, plan, files, &to, &steps)?;
+    let outcome = restored::replay(&source, plan.clone(), files, &to, &steps);
+    let outcome = outcome.map_err(named)?;
     drop(steps);
     let _ = std::fs::remove_file(&log);
     record(instance, &outcome);
@@ -124,6 +131,28 @@ pub(crate) fn run(
     }
     show(json, &to, &user, &outcome, &missing, &warnings);
     Ok(complete(&not_restored))
+}
+
+/// Where the reason lies in the backup: which other one leads to the same place.
+fn name_older(error: Error, source: &Source<'_>, plan: &Plan, steps: &Steps) -> Error {
+    if !error.is_of_backup() {
+        return error;
+    }
+    let id = &plan.backup.id;
+    let other = restored::find(source, plan.target.clone(), Start::OlderThan(id), steps);
+    Error::OfBackup {
+        next: match other {
+            Ok(other) => format!(
+                "The reason lies in backup {id}. The next older one, {0}, leads to the same place: give --backup {0} (with --delta, over \
+                 what is in the folder now)",
+                other.backup.id
+            ),
+            Err(_) => {
+                format!("The reason lies in backup {id}, and no older one leads to this place")
+            }
+        },
+        error: Box::new(error),
+    }
 }
 
 /// A restored cluster keeps to itself until its operator has looked at it.

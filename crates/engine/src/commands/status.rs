@@ -42,6 +42,7 @@ use crate::{
     error::Error,
     health::{StreamMonitor, hole_words},
     job_status::JobStatusFile,
+    passed_over::{PassedOver, unsettled},
     repository_handle::RepositoryHandle,
     restore_test::{failed_proof, newest_failure},
     standby::Link,
@@ -75,6 +76,8 @@ struct Status {
     #[serde(skip)]
     newest_test: Option<(String, i64)>,
     proof_failed: Option<String>,
+    /// Backups that a recovery could not use.
+    passed_over: Vec<PassedOver>,
     /// WAL that was lost and that no backup makes up for, and what to do.
     open_hole: Option<String>,
     /// Intervals of WAL in which a moment can be chosen.
@@ -331,6 +334,12 @@ fn finish(status: &mut Status) {
     {
         status.alarms.push(proof);
     }
+    for sentence in status.passed_over.iter().map(PassedOver::sentence) {
+        let is_told = |alarm: &String| alarm.contains(&sentence);
+        if !status.alarms.iter().any(is_told) {
+            status.alarms.push(sentence);
+        }
+    }
     // A running engine takes the backup by itself, and says so.
     let takes_it = status.running && status.cluster.is_none();
     if let Some(hole) = status.open_hole.clone().filter(|_| !takes_it) {
@@ -398,6 +407,9 @@ fn of_repository(
             "there is no complete backup: nothing could be restored; {}",
             take_a_backup(cluster)
         ));
+    }
+    for passed_over in unsettled(instance, &backups.backups)? {
+        status.passed_over.push(passed_over);
     }
     // When no engine says it in more words.
     status.proof_failed = newest_failure(&backups.backups)

@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
 };
 
@@ -53,7 +53,8 @@ pub(crate) struct Shared {
     moment: Mutex<Moment>,
     /// As the catalogue last had them.
     backups: Mutex<Vec<BackupSummary>>,
-    knows_backups: AtomicBool,
+    /// 0 before the first time.
+    backups_asked_at_micros: AtomicI64,
     events: Mutex<Events>,
     protected: Mutex<ProtectionStatus>,
     /// Programs that definitions need and this host has not got.
@@ -104,7 +105,7 @@ impl Shared {
             caller,
             moment: Mutex::new(moment),
             backups: Mutex::default(),
-            knows_backups: AtomicBool::new(false),
+            backups_asked_at_micros: AtomicI64::new(0),
             events: Mutex::default(),
             protected: Mutex::default(),
             shown: Mutex::default(),
@@ -129,14 +130,20 @@ impl Shared {
         self.lacks_for_schema.clone()
     }
 
-    pub(crate) fn set_backups(&self, backups: Vec<BackupSummary>) {
+    /// And when the store was asked for them.
+    pub(crate) fn set_backups(&self, backups: Vec<BackupSummary>, asked_at_micros: i64) {
         *held(&self.backups) = backups;
-        self.knows_backups.store(true, Ordering::Relaxed);
+        self.backups_asked_at_micros
+            .store(asked_at_micros, Ordering::Release);
+    }
+
+    pub(crate) fn backups_asked_at_micros(&self) -> i64 {
+        self.backups_asked_at_micros.load(Ordering::Acquire)
     }
 
     /// The catalogue was read since the start. Until then an empty list says nothing.
     pub(super) fn knows_backups(&self) -> bool {
-        self.knows_backups.load(Ordering::Relaxed)
+        self.backups_asked_at_micros() > 0
     }
 
     pub(crate) fn backups(&self) -> MutexGuard<'_, Vec<BackupSummary>> {

@@ -6,18 +6,22 @@ use std::{
 };
 
 use jiff::Timestamp;
-use postgres_physical::server::{Leftover, is_mount_root};
+use postgres_physical::{
+    lsn::Lsn,
+    server::{Leftover, is_mount_root},
+};
 use recovery::database::Target;
 use repository::keys::RecipientPrivate;
 use serde::{Deserialize, Serialize};
 
 use super::{observer::Step, postgres::Folder, supervisor::Supervisor};
-use host::progress::Steps;
+use host::{progress::Steps, record::Event};
 
 use crate::{
     anchors::AnchorFile,
     error::Error,
-    restored::{Source, Stage, restore_and_replay},
+    passed_over::PassedOver,
+    restored::{RestoreOutcome, Source, Stage, remove_restored, restore_and_replay},
 };
 
 /// Below the instance's folder: a restore that has not come to its end.
@@ -59,14 +63,14 @@ fn end_leftover(dir: &Path) -> Result<(), Error> {
     }
 }
 
-fn make_or_restore(supervisor: &Supervisor) -> Result<StartKind, Error> {
+fn make_or_restore(supervisor: &mut Supervisor) -> Result<StartKind, Error> {
     // Anything of a cluster in the repository means that there was one: making a new one would hide it.
     if supervisor.repository.cluster()?.is_none() {
         refuse_to_hide(supervisor)?;
         supervisor.postgres.create()?;
         return Ok(StartKind::New);
     }
-    let private = supervisor.keys.private.as_ref().ok_or_else(|| {
+    let private = supervisor.keys.private.clone().ok_or_else(|| {
         Error::refused(
             "the database is missing and cannot be restored",
             format!(
@@ -75,7 +79,7 @@ fn make_or_restore(supervisor: &Supervisor) -> Result<StartKind, Error> {
             ),
         )
     })?;
-    restore(supervisor, private)?;
+    restore(supervisor, &private)?;
     Ok(StartKind::Restored)
 }
 
@@ -97,15 +101,15 @@ fn refuse_to_hide(supervisor: &Supervisor) -> Result<(), Error> {
 }
 
 /// Restores beside the final place and moves there when the folder is plain and complete, with the fact of it inside.
-fn restore(supervisor: &Supervisor, private: &RecipientPrivate) -> Result<(), Error> {
+fn restore(supervisor: &mut Supervisor, private: &RecipientPrivate) -> Result<(), Error> {
     let (postgres, instance) = (&supervisor.postgres, &supervisor.instance);
     let repository = &supervisor.repository;
     let unfinished = instance.root().join(UNFINISHED);
     if unfinished.exists() {
         tracing::warn!(folder = %unfinished.display(), "an earlier restore did not finish; starting over");
         end_leftover(&unfinished)?;
-        postgres_physical::server::remove_tree(&unfinished)?;
     }
+    remove_restored(&unfinished)?;
     let began = std::time::Instant::now();
     tracing::info!(repository = %repository.describe(), "restoring the database from the repository");
     let log = instance.logs().join("restore.log");
@@ -123,8 +127,11 @@ fn restore(supervisor: &Supervisor, private: &RecipientPrivate) -> Result<(), Er
             Stage::FilesRestored => Step::FilesRestored,
         });
     };
-    let outcome = match restore_and_replay(&source, Target::latest(), &unfinished, &steps, &passed)
-    {
+    let passed_over = &mut supervisor.passed_over;
+    let mut restored_to = |target: &Target| {
+        restore_and_replay(&source, target, passed_over, &unfinished, &steps, &passed)
+    };
+    let outcome = match restored_to(&Target::latest()) {
         // Trying the same again would fail the same way.
         Err(Error::Recovery(recovery::Error::BrokenWal {
             timeline,
@@ -134,17 +141,35 @@ fn restore(supervisor: &Supervisor, private: &RecipientPrivate) -> Result<(), Er
             ..
         })) => {
             tracing::error!(timeline, %at, %goes_on_to, "the repository holds bytes that are no WAL; restoring what comes before them");
-            postgres_physical::server::remove_tree(&unfinished)?;
-            let whole = Target::lsn(last_record).on_timeline(timeline);
-            restore_and_replay(&source, whole, &unfinished, &steps, &passed)?
+            remove_restored(&unfinished)?;
+            restored_to(&Target::lsn(last_record).on_timeline(timeline))?
         }
         outcome => outcome?,
     };
     std::fs::rename(&unfinished, postgres.dir())
         .map_err(Error::file("cannot put in place", postgres.dir()))?;
     sync_folder(instance.root())?;
+    supervisor
+        .not_on_record
+        .extend(on_record(&outcome, passed_over.list()));
     tracing::info!(result = %outcome.recovered.describe(&outcome.plan), seconds = began.elapsed().as_secs_f64(), "the database is restored");
     Ok(())
+}
+
+/// That an older backup served, and why. Of any other recovery the opening of the epoch says all.
+fn on_record(outcome: &RestoreOutcome, passed_over: &[PassedOver]) -> Option<Event> {
+    let recovered = &outcome.recovered;
+    let told = |it: &PassedOver| format!("{}: {}", it.backup_id, it.reason);
+    let told: Vec<String> = passed_over.iter().map(told).collect();
+    (!told.is_empty()).then(|| {
+        Event::by_engine("RestoreRun")
+            .with("restore_id", &recovered.restore_id)
+            .with("backup_id", &outcome.plan.backup.id)
+            .with("target", Lsn(recovered.switch_lsn))
+            .with("timeline", recovered.timeline)
+            .with("passed_over", told.join("; "))
+            .with("outcome", "restored")
+    })
 }
 
 fn sync_folder(path: &Path) -> Result<(), Error> {

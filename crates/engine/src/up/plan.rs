@@ -214,6 +214,14 @@ impl Plan {
         }
     }
 
+    /// As it was last read, and when it was asked for; not before the first look.
+    pub(crate) fn with_catalogue(&self, act: impl FnOnce(&[BackupSummary], i64)) {
+        let asked_at_micros = self.shared.backups_asked_at_micros();
+        if asked_at_micros > 0 {
+            act(&self.shared.backups(), asked_at_micros);
+        }
+    }
+
     /// The file may have been deleted.
     pub(crate) fn write_again(&mut self) {
         self.written = None;
@@ -305,10 +313,11 @@ pub(crate) fn figures_of(job: &JobStatus) -> services::JobReport {
 /// At what others (a person, another host) put into the repository, too. In the background: a repository that hangs
 /// must not hold up the supervisor.
 fn look(shared: &Shared) {
+    let asked_at_micros = jiff::Timestamp::now().as_microsecond();
     match catalogue(&shared.moment().repository) {
         Ok(all) => {
             note_backups(&mut shared.protected(), &all.backups);
-            shared.set_backups(all.backups);
+            shared.set_backups(all.backups, asked_at_micros);
         }
         Err(error) => tracing::debug!(%error, "the catalogue could not be read"),
     }

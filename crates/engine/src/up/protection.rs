@@ -263,6 +263,7 @@ impl Supervisor {
             plan.need_full_backup(label);
         }
         plan.turn(&host);
+        plan.with_catalogue(|backups, asked_at| self.passed_over.settle(backups, asked_at));
         self.follow_pause();
     }
 

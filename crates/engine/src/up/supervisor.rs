@@ -41,7 +41,7 @@ use host::{
 
 use crate::{
     anchors::Carriers, config::Config, error::Error, heads::Publisher, health::StreamMonitor,
-    recovery_fact, reload::Reloader,
+    passed_over::PassedOverBackups, recovery_fact, reload::Reloader,
 };
 
 /// How long one look at the database's process lasts; also how soon a request to stop is seen.
@@ -73,6 +73,7 @@ pub(crate) struct Supervisor {
     reloader: Option<Reloader>,
     /// What was done before the plan began, for the audit log.
     pub(super) not_on_record: Vec<Event>,
+    pub(super) passed_over: PassedOverBackups,
     /// Why one is needed as soon as the plan can take it.
     pub(super) full_backup_needed: Option<&'static str>,
     /// An operator paused it: it is not there, and nothing is wrong.
@@ -117,8 +118,8 @@ impl Supervisor {
         };
         let scheme = config.server.scheme();
         let url = format!("{scheme}://{}", reachable(&listener)?);
+        let stream = StreamMonitor::default();
         let mut supervisor = Self {
-            stream: StreamMonitor::default(),
             instance: instance.clone(),
             config,
             keys,
@@ -137,12 +138,14 @@ impl Supervisor {
             announced: None,
             reloader: None,
             not_on_record: Vec::new(),
+            passed_over: PassedOverBackups::of(instance, stream.clone()),
             full_backup_needed: None,
             stream_paused: false,
             plan: None,
             carriers: None,
             continue_log,
             standby,
+            stream,
         };
         supervisor
             .stream

@@ -5,6 +5,7 @@ mod delta;
 mod destination;
 mod direct;
 mod export;
+mod fault;
 mod fetch;
 mod layout;
 mod marker;
@@ -17,6 +18,7 @@ mod remains;
 mod resolve;
 mod restore;
 mod settings;
+mod start;
 mod window;
 mod work;
 mod writing;
@@ -31,13 +33,15 @@ pub use export::export;
 pub use fetch::{FetchCommand, FetchOutcome, FetchServer, Scope, place_segment, wal_fetch};
 pub use path::Piece;
 pub use plan::{
-    Beyond, Plan, Point, StopPoint, Target, beyond_a_hole, plan, plan_sound, plan_watched,
+    Beyond, Plan, Point, StopPoint, Target, beyond_a_hole, plan, plan_sound, plan_starting,
+    plan_watched,
 };
 pub use points::{NamedPoint, named_points};
 pub use recover::{DatabasesHere, Recover, RecoveryReport, databases_here, enter_cluster, recover};
 pub use remains::{Foreign, Surplus};
 pub use restore::{Outlook, RestoreOptions, RestoreReport, outlook, restore};
 pub use settings::{Omissions, RECOVERY_OFF};
+pub use start::Start;
 pub use window::{Gap, Link, Span, TimelineWindow, Windows, window, windows};
 
 use postgres_physical::lsn::Lsn;

@@ -5,6 +5,7 @@ use repository::{Progress, Repository, backup::BackupSummary, keys::RecipientPri
 use super::path::{Piece, path_to};
 use super::points;
 use super::resolve::{first_end_after, last_record, segment_bytes};
+use super::start::Start;
 use super::window::{Holdings, Span};
 use super::{show_lsn, show_time};
 use crate::{Error, Result};
@@ -171,7 +172,19 @@ pub fn plan_watched(
     target: Target,
     progress: &dyn Progress,
 ) -> Result<Plan> {
-    plan_from(Holdings::read(repository, private)?, target, progress)
+    plan_starting(repository, private, target, Start::Newest, progress)
+}
+
+/// The same from another backup than the newest that leads to the target.
+pub fn plan_starting(
+    repository: &Repository,
+    private: &RecipientPrivate,
+    target: Target,
+    start: Start<'_>,
+    progress: &dyn Progress,
+) -> Result<Plan> {
+    let holdings = Holdings::read(repository, private)?;
+    plan_from(holdings, target, start, progress)
 }
 
 /// The same from a backup in which no page was damaged: what is taken from it is good, and replays.
@@ -183,10 +196,15 @@ pub fn plan_sound(
 ) -> Result<Plan> {
     let mut holdings = Holdings::read(repository, private)?;
     holdings.complete.retain(|backup| backup.damaged_pages == 0);
-    plan_from(holdings, target, progress)
+    plan_from(holdings, target, Start::Newest, progress)
 }
 
-fn plan_from(holdings: Holdings, target: Target, progress: &dyn Progress) -> Result<Plan> {
+fn plan_from(
+    holdings: Holdings,
+    target: Target,
+    start: Start<'_>,
+    progress: &dyn Progress,
+) -> Result<Plan> {
     let Some(newest) = target.timeline.or_else(|| holdings.newest_timeline()) else {
         return Err(Error::NothingToRestore(nothing(&holdings)));
     };
@@ -221,7 +239,7 @@ fn plan_from(holdings: Holdings, target: Target, progress: &dyn Progress) -> Res
         // A moment before the hole is all that was asked for.
         beyond = None;
     }
-    let backup = choose_backup(&holdings, span, link, stop.lsn)?.clone();
+    let backup = start.choose(&holdings, span, link, stop.lsn)?.clone();
     let timeline = span.links[link].timeline;
     let upto = path
         .iter()
@@ -481,40 +499,13 @@ fn resolve(holdings: &Holdings, span: &Span, point: &Point) -> Result<(usize, St
 }
 
 /// The newest complete one that is consistent at the target.
-fn choose_backup<'a>(
-    holdings: &'a Holdings,
-    span: &Span,
-    link: usize,
-    lsn: u64,
-) -> Result<&'a BackupSummary> {
-    for (number, link_here) in span.links[..=link].iter().enumerate().rev() {
-        // The last record of a span may start before the backup's end and end at it.
-        let upto = if number == link {
-            lsn.max(span.from_lsn())
-        } else {
-            link_here.to
-        };
-        let usable = holdings.complete.iter().filter(|backup| {
-            backup.timeline == link_here.timeline
-                && link_here.wal_from <= backup.start_lsn
-                && link_here.from <= backup.stop_lsn
-                && backup.stop_lsn <= upto
-        });
-        if let Some(newest) = usable.max_by_key(|backup| backup.stop_lsn) {
-            return Ok(newest);
-        }
-    }
-    Err(Error::NothingToRestore(
-        "no complete backup reaches the target".to_owned(),
-    ))
-}
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::window::tests::{backup, holdings, path};
     use super::*;
 
-    fn two_spans() -> (Holdings, Vec<Span>) {
+    pub(in super::super) fn two_spans() -> (Holdings, Vec<Span>) {
         let backups = vec![
             backup("a", 1, 0x120, 0x150),
             backup("b", 1, 0x200, 0x220),
@@ -632,35 +623,5 @@ mod tests {
         let spans = holdings.spans(&path(&[]));
         let end = spans.last().unwrap().to_lsn();
         assert!(matches!(behind(&holdings, end, 1), Behind::Nothing));
-    }
-
-    #[test]
-    fn the_newest_consistent_backup_is_taken() {
-        let (holdings, spans) = two_spans();
-        let check = |span: usize, lsn: u64, expected: &str| {
-            assert_eq!(
-                choose_backup(&holdings, &spans[span], 0, lsn).unwrap().id,
-                expected,
-                "{lsn:x}"
-            );
-        };
-        check(0, 0x150, "a");
-        check(0, 0x21f, "a");
-        check(0, 0x220, "b");
-        check(0, 0x2ff, "b");
-        check(1, 0x500, "c");
-        // The last record may be the one that ends the backup.
-        check(1, 0x478, "c");
-    }
-
-    #[test]
-    fn a_backup_of_an_ancestor_serves_its_child() {
-        let backups = vec![backup("a", 1, 0x120, 0x150), backup("b", 1, 0x260, 0x290)];
-        let holdings = holdings(&[(1, 0x100, 0x300), (2, 0x200, 0x500)], backups);
-        let spans = holdings.spans(&path(&[(2, 0x280)]));
-        assert_eq!(
-            choose_backup(&holdings, &spans[0], 1, 0x400).unwrap().id,
-            "a"
-        );
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use postgres_physical::pg_control::{ClusterState, ControlFile};
 use postgres_physical::server::sql::Client;
 use postgres_physical::server::{
-    Absence, Binaries, OsUser, Server, StartOptions, StopMode, databases, other_collation_version,
-    tail_of,
+    Absence, Binaries, OsUser, Server, ServerError, StartOptions, StopMode, databases,
+    other_collation_version, tail_of,
 };
 use postgres_physical::timeline::{History, history_file_name};
 use postgres_physical::wire::{ConnectOptions, WireError};
@@ -21,6 +21,7 @@ use repository::{
 };
 
 use super::destination::sync_cluster;
+use super::fault;
 use super::fetch::{FetchCommand, FetchServer, Scope};
 use super::marker::Marker;
 use super::occupied::check_not_running;
@@ -30,7 +31,7 @@ use super::restore::CONTROL;
 use super::settings::{RECOVERY_OFF, remove_traces, set_in_auto};
 use super::work::WorkFolder;
 use super::{show_lsn, show_time};
-use crate::{Error, Progress, Result};
+use crate::{Error, Fault, Progress, Result};
 
 /// Replay may take long; without any new WAL asked for it is stuck after this.
 const STALL: Duration = Duration::from_secs(900);
@@ -76,6 +77,8 @@ pub struct RecoveryReport {
     pub history: Vec<u8>,
     /// What to know before the copy is used: settings that were raised, what it needs and this machine has not.
     pub notes: Vec<String>,
+    /// Databases that cannot be entered because files of theirs are not in the copy.
+    pub incomplete: Vec<String>,
 }
 
 /// Runs recovery to the plan's target. Afterwards `dir` is a plain data folder that was shut down cleanly; the
@@ -149,8 +152,10 @@ fn run(
     let prepared = prepared.map(|(_, value)| *value).max().unwrap_or_default();
     options = options.set(PREPARED, prepared.max(PREPARED_MIN));
     let started = Server::start(request.binaries, request.user, request.dir, &options);
-    let mut server =
-        started.map_err(|error| failed(request, &fetch, log_start, error.to_string()))?;
+    let mut server = started.map_err(|error| match &error {
+        ServerError::StartFailed { .. } => failed(request, &fetch, log_start, error.to_string()),
+        _ => stopped(request, &fetch, log_start, error.to_string()),
+    })?;
     wait_until_open(request, &mut server, &fetch, log_start, progress)?;
     *promoted = true;
     let here_are = databases_here(&ConnectOptions::unix(
@@ -161,13 +166,10 @@ fn run(
     ));
 
     progress.message("shutting down cleanly");
-    let stopped = server.stop(StopMode::Fast, STOP_TIMEOUT);
-    let stopped = stopped.map_err(|error| failed(request, &fetch, log_start, error.to_string()))?;
-    if !stopped.clean {
-        let reason = format!(
-            "the shutdown after it was not clean ({})",
-            stopped.description
-        );
+    let end = server.stop(StopMode::Fast, STOP_TIMEOUT);
+    let end = end.map_err(|error| stopped(request, &fetch, log_start, error.to_string()))?;
+    if !end.clean {
+        let reason = format!("the shutdown after it was not clean ({})", end.description);
         return Err(failed(request, &fetch, log_start, reason));
     }
     let mut recovered = check_result(request, reserved, fetch.served_bytes())
@@ -175,6 +177,11 @@ fn run(
     drop(fetch);
     remove_traces(request.dir)?;
     recovered.notes = [here_are.unusable, here_are.ordered_otherwise].concat();
+    for (name, error) in here_are.incomplete {
+        let sentence = format!("database {name} is not whole in this copy: {error}");
+        recovered.notes.push(sentence);
+        recovered.incomplete.push(name);
+    }
     if let Ok(needed) = needed {
         recovered.notes.extend(raise_settings(request, needed)?);
     }
@@ -189,6 +196,8 @@ pub struct DatabasesHere {
     pub unusable: Vec<String>,
     /// Their text was put in order by another version of their collation.
     pub ordered_otherwise: Vec<String>,
+    /// Files of theirs are missing or damaged: each with PostgreSQL's words.
+    pub incomplete: Vec<(String, String)>,
 }
 
 /// A session for questions about a whole cluster: in `postgres`, or where somebody has dropped or closed that, in
@@ -221,8 +230,14 @@ pub fn databases_here(connect: &ConnectOptions) -> DatabasesHere {
     let mut client = match Client::connect(connect) {
         Ok(client) => client,
         Err(error) => {
-            let absence = Absence::find(&error.to_string());
-            here_are.unusable.extend(absence.map(|it| it.to_string()));
+            match Absence::find(&error.to_string()) {
+                Some(absence) => here_are.unusable.push(absence.to_string()),
+                None if lacks_files(&error) => {
+                    let name = connect.database.clone();
+                    here_are.incomplete.push((name, error.to_string()));
+                }
+                None => {}
+            }
             return here_are;
         }
     };
@@ -238,14 +253,27 @@ pub fn databases_here(connect: &ConnectOptions) -> DatabasesHere {
             let sentence = other_collation_version(&name, &then, &here);
             here_are.ordered_otherwise.push(sentence);
         }
-        if let Err(error) = Client::connect(&connect.clone().with_database(&name))
-            && let Some(absence) = Absence::find(&error.to_string())
-        {
+        let Err(error) = Client::connect(&connect.clone().with_database(&name)) else {
+            continue;
+        };
+        if let Some(absence) = Absence::find(&error.to_string()) {
             let sentence = format!("database {name} cannot be used on this machine: {absence}");
             here_are.unusable.push(sentence);
+        } else if lacks_files(&error) {
+            here_are.incomplete.push((name, error.to_string()));
         }
     }
     here_are
+}
+
+/// A login reads the database's folder and its catalogues.
+fn lacks_files(error: &WireError) -> bool {
+    let state = error.sqlstate().unwrap_or_default();
+    let words = error.to_string();
+    // A file that is missing, data and indexes that are damaged.
+    ["58P01", "XX001", "XX002"].contains(&state)
+        || words.contains("is not a valid data directory")
+        || words.contains("The database subdirectory")
 }
 
 /// Where the copy's files ask for less than the source had, PostgreSQL would not start on it (prepared transactions),
@@ -347,7 +375,7 @@ fn wait_until_open(
         }
         if !request.dir.join(CONTROL).exists() {
             let reason = "the folder vanished while WAL was replayed into it".to_owned();
-            return Err(failed(request, fetch, log_start, reason));
+            return Err(stopped(request, fetch, log_start, reason));
         }
         let now = fetch.served_bytes();
         if now > served {
@@ -359,7 +387,7 @@ fn wait_until_open(
         }
         if moved_at.elapsed() > STALL {
             let reason = format!("nothing moved for {} s", STALL.as_secs());
-            return Err(failed(request, fetch, log_start, reason));
+            return Err(stopped(request, fetch, log_start, reason));
         }
     }
 }
@@ -418,6 +446,7 @@ fn check_result(
         wal_bytes,
         history,
         notes: Vec::new(),
+        incomplete: Vec::new(),
     })
 }
 
@@ -426,7 +455,23 @@ fn read_control(dir: &Path) -> Result<ControlFile, String> {
     ControlFile::parse(&control).map_err(|error| error.to_string())
 }
 
+/// PostgreSQL did not come to a good end: its words say where the reason lies.
 fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: String) -> Error {
+    judged(request, fetch, log_start, reason, fault::of_server)
+}
+
+/// It did not come to its end at all, for nothing that the copy did.
+fn stopped(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: String) -> Error {
+    judged(request, fetch, log_start, reason, |_, _| Fault::Elsewhere)
+}
+
+fn judged(
+    request: &Recover<'_>,
+    fetch: &FetchServer,
+    log_start: u64,
+    reason: String,
+    judge: fn(&str, &str) -> Fault,
+) -> Error {
     let tail = tail_of(request.log, log_start);
     if let Some(absence) = Absence::find(&tail).filter(|_| fetch.trouble().is_none()) {
         return Error::Absent {
@@ -435,15 +480,22 @@ fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: St
             log: request.log.to_owned(),
         };
     }
-    if let Some(broken) = wal_broken(request, &tail) {
-        return broken;
-    }
-    let (reason, remedy) = match fetch.trouble() {
+    let judge = match wal_broken(request, &tail) {
+        Ok(Some(broken)) => return broken,
+        Ok(None) => judge,
+        // WAL that was there for the plan cannot be read: PostgreSQL's own words are told.
+        Err(_) => |_: &str, _: &str| Fault::Elsewhere,
+    };
+    let (reason, remedy, fault) = match fetch.trouble() {
         Some(trouble) => (
             format!("WAL could not be handed out: {trouble}"),
             REMEDY_WAL,
+            Fault::Elsewhere,
         ),
-        None => (reason, REMEDY),
+        None => {
+            let fault = judge(&reason, &tail);
+            (reason, REMEDY, fault)
+        }
     };
     Error::Recovery {
         folder: request.dir.to_owned(),
@@ -451,24 +503,24 @@ fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: St
         remedy,
         log: request.log.to_owned(),
         tail,
+        fault,
     }
 }
 
 /// The target was named by a record that is there: where PostgreSQL does not come to it, something between is no WAL.
-fn wal_broken(request: &Recover<'_>, tail: &str) -> Option<Error> {
+fn wal_broken(request: &Recover<'_>, tail: &str) -> Result<Option<Error>> {
     if !tail.contains(TARGET_NOT_REACHED) {
-        return None;
+        return Ok(None);
     }
     let reader = WalReader::new(request.repository, request.private);
-    // Where that cannot be found out, PostgreSQL's own words are told.
-    let found = find_break(&reader, request.plan).ok().flatten()?;
-    Some(Error::BrokenWal {
+    let found = find_break(&reader, request.plan)?;
+    Ok(found.map(|found| Error::BrokenWal {
         folder: request.dir.to_owned(),
         timeline: found.timeline,
         at: show_lsn(found.at),
         goes_on_to: show_lsn(request.plan.stop.lsn),
         last_record: found.last_record,
-    })
+    }))
 }
 
 /// PostgreSQL's words, as `lc_messages = C` has them.

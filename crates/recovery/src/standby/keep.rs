@@ -13,8 +13,9 @@ use super::server::{
 };
 use super::state::{PromotionReport, Step, StoredState, put_whole, sync};
 use super::{DEATHS_APART, Life, Standby};
+use crate::Error;
 use crate::database::{
-    Marker, RestoreOptions, Target, is_half_restored, plan_watched, remove, restore,
+    Marker, RestoreOptions, Start, Target, is_half_restored, plan_starting, remove, restore,
 };
 
 const STANDBY: &str = "standby.signal";
@@ -49,7 +50,18 @@ impl Standby {
         self.show_restoring();
         let (settings, folder) = (&self.settings, &self.settings.folder);
         let (repository, private) = (&settings.repository, &settings.private);
-        let plan = plan_watched(repository, private, Target::latest(), progress)?;
+        let start = match self.passed_over.is_empty() {
+            true => Start::Newest,
+            false => Start::Without(&self.passed_over),
+        };
+        let plan = match plan_starting(repository, private, Target::latest(), start, progress) {
+            Err(error @ Error::NoOtherBackup { .. }) => {
+                // Somebody may have brought back what they lacked.
+                self.passed_over.clear();
+                return Err(error.into());
+            }
+            plan => plan?,
+        };
         let mut state = StoredState {
             step: Step::Restoring,
             restore_id: plan.restore_id.clone(),
@@ -66,7 +78,13 @@ impl Standby {
         let data = state.data(folder);
         tracing::info!(backup = %state.backup_id, "the standby is restored");
         let options = RestoreOptions::new(settings.user.clone());
-        let restored = restore(repository, private, &plan, &data, &options, progress)?;
+        let restored = restore(repository, private, &plan, &data, &options, progress);
+        let restored = restored.inspect_err(|error| {
+            if error.is_of_backup() {
+                tracing::error!(backup = %state.backup_id, %error, "the standby goes on with an older backup");
+                self.passed_over.push(state.backup_id.clone());
+            }
+        })?;
         for sentence in &restored.omissions.sentences {
             tracing::warn!("{sentence}");
         }

@@ -105,6 +105,8 @@ pub struct Standby {
     /// Why the folder was last restored again.
     anew: Option<String>,
     behind: Behind,
+    /// Backups from which the last restores failed for a reason that lies in them.
+    passed_over: Vec<String>,
     watch: Watch,
 }
 
@@ -123,6 +125,7 @@ impl Standby {
             stopped_by: None,
             anew: None,
             behind: Behind::default(),
+            passed_over: Vec::new(),
             watch: Watch::default(),
         })
     }

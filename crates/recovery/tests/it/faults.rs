@@ -93,6 +93,7 @@ fn damage_is_named_and_nothing_startable_is_left() {
     )
     .unwrap_err();
     assert!(error.to_string().contains(&name), "{error}");
+    assert!(error.is_of_backup(), "{error:?}");
     assert!(!to.exists());
 
     std::fs::write(&packs[0], kept).unwrap();
@@ -108,11 +109,55 @@ fn damage_is_named_and_nothing_startable_is_left() {
     )
     .unwrap_err();
     assert!(matches!(&error, Error::Incomplete { .. }), "{error}");
+    assert!(error.is_of_backup(), "{error:?}");
     assert!(
         error.to_string().contains("`packs/") && error.to_string().contains("delete it"),
         "{error}"
     );
     assert!(!to.join("global/pg_control").exists());
+}
+
+/// PostgreSQL itself says that a copy is not whole, or nobody does before a database is entered.
+#[test]
+fn a_copy_without_its_files_is_the_fault_of_its_backup() {
+    let world = lost();
+    let plan = world.plan(Target::latest()).unwrap();
+    let restored = |name: &str| {
+        let to = world.folder(name);
+        let options = options(&world);
+        restore(&world.repository, &world.private, &plan, &to, &options, &()).unwrap();
+        to
+    };
+    for file in ["PG_VERSION", "global/pg_filenode.map"] {
+        let to = restored(&file.replace('/', "-"));
+        std::fs::remove_file(to.join(file)).unwrap();
+        let error = world.recover(&plan, &to).unwrap_err();
+        assert!(error.is_of_backup(), "{file}: {error:?}");
+    }
+    let to = restored("database");
+    let of_postgres = std::fs::read_dir(to.join("base")).unwrap().flatten();
+    // The newest oid of a fresh cluster is `postgres`.
+    let newest = of_postgres.max_by_key(|entry| {
+        let oid: Option<u32> = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        oid.unwrap_or_default()
+    });
+    std::fs::remove_file(newest.unwrap().path().join("PG_VERSION")).unwrap();
+    let recovered = world.recover(&plan, &to).unwrap();
+    assert_eq!(recovered.incomplete, ["postgres"], "{:?}", recovered.notes);
+    assert!(
+        recovered.notes.concat().contains("PG_VERSION"),
+        "{:?}",
+        recovered.notes
+    );
+    // One that nobody but its account may read is no fault of the backup.
+    let to = restored("ownership");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&to, mode).unwrap();
+    let error = world.recover(&plan, &to).unwrap_err();
+    assert!(!error.is_of_backup(), "{error:?}");
 }
 
 /// PostgreSQL must never take a damaged segment for the end of WAL.
@@ -142,6 +187,10 @@ fn damaged_wal_ends_recovery_with_its_name() {
     assert!(
         matches!(&error, Error::Recovery { .. }) && error.to_string().contains(name),
         "{error}"
+    );
+    assert!(
+        !error.is_of_backup(),
+        "WAL is the same for all backups: {error:?}"
     );
     // Mended, the same folder can continue from where it was.
     spoil(last);
