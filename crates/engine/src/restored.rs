@@ -11,9 +11,7 @@ use services::RecoveryFact;
 use std::path::Path;
 use terminal::time;
 
-use crate::{
-    error::Error, missing, passed_over::PassedOverBackups, recovery_fact::write_fact,
-};
+use crate::{error::Error, missing, passed_over::PassedOverBackups, recovery_fact::write_fact};
 
 /// Where to restore from, and with what.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ mod constraints;
 mod engine_tables;
 mod freshness;
 mod indexes;
+mod known_loss;
 mod sequences;
 
 pub use freshness::{Freshness, fresh_enough};
@@ -108,6 +109,8 @@ pub struct Options<'a> {
     pub scratch: bool,
     /// The database that is named must be an engine's.
     pub engine_expected: bool,
+    /// Whose signatures count under an engine's audit log: what one of these keys says is lost is no fault.
+    pub trusted: &'a [audit::VerifyingKey],
     /// Asked between two statements.
     pub cancelled: &'a dyn Fn() -> bool,
 }

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use assurance::verification::{Check, Options, Verdict, cluster, passed, passed_strictly};
-use audit::{Chain, EpochOpening, Fields, Kind, SigningKey, hex};
+use audit::{Chain, EpochOpening, Fields, Kind, SigningKey, Stretch, hex};
 use postgres_physical::page::{self, PAGE_BYTES};
 use postgres_physical::server::StopMode;
 use testkit::{TestPostgres, odd};
@@ -11,12 +11,16 @@ const NOW: i64 = 1_795_421_730_000_000;
 /// The engine's tables, made by its own migrations, with a little in them.
 struct World {
     postgres: TestPostgres,
+    chain: Chain,
+    key: SigningKey,
 }
 
 impl World {
     fn new() -> Self {
-        let world = World {
+        let mut world = World {
             postgres: TestPostgres::start(),
+            chain: Chain::new(1),
+            key: SigningKey::generate().unwrap(),
         };
         world
             .postgres
@@ -26,15 +30,9 @@ impl World {
                 .postgres
                 .sql(&std::fs::read_to_string(migration).unwrap());
         }
-        let key = SigningKey::generate().unwrap();
-        let mut chain = Chain::new(1);
-        world.record(
-            chain
-                .open_epoch(NOW, &EpochOpening::Created { timeline: 1 }, &key)
-                .unwrap(),
-        );
+        world.open_epoch(&EpochOpening::Created { timeline: 1 });
         let made = Fields::new().with("change", "created").with("key_id", "k1");
-        world.record(chain.append(Kind::KeyChanged, NOW, made).unwrap());
+        world.append(Kind::KeyChanged, made);
         world.postgres.sql(
             "INSERT INTO stocks (ticker) VALUES ('GME'); \
              INSERT INTO brokers VALUES ('standard', 5, 'FLAT', 25, 'standard', 'act365-1', 'standard-1', true, now()); \
@@ -42,6 +40,16 @@ impl World {
              VALUES ('k1', sha256('1'), 'standard', 'standard', now(), now())",
         );
         world
+    }
+
+    fn open_epoch(&mut self, opening: &EpochOpening<'_>) {
+        let sealed = self.chain.open_epoch(NOW, opening, &self.key).unwrap();
+        self.record(sealed);
+    }
+
+    fn append(&mut self, kind: Kind, fields: Fields) {
+        let sealed = self.chain.append(kind, NOW, fields).unwrap();
+        self.record(sealed);
     }
 
     fn record(&self, sealed: audit::Sealed) {
@@ -61,6 +69,7 @@ impl World {
         let options = Options {
             scratch,
             engine_expected: true,
+            trusted: std::slice::from_ref(self.key.verifying_key()),
             cancelled: &|| false,
         };
         cluster(&self.postgres.connect_options(), &options)
@@ -175,6 +184,116 @@ fn what_is_wrong_is_found_and_named() {
     )]);
 }
 
+/// What followed from entries that the log signs for as lost is not covered; everything else still is.
+#[test]
+fn what_a_known_loss_took_with_it_is_no_fault_and_hides_no_other() {
+    let mut world = World::new();
+    world.postgres.sql(
+        "ALTER TABLE quotes DISABLE TRIGGER ALL; DO $$ DECLARE name text; BEGIN \
+         FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = 'quotes'::regclass AND attnum > 0 AND attnotnull \
+             AND NOT attisdropped AND attname <> 'quote_id' \
+         LOOP EXECUTE format('ALTER TABLE quotes ALTER COLUMN %I DROP NOT NULL', name); END LOOP; END $$",
+    );
+    let quotes = |from: u64, to: u64| {
+        format!(
+            "INSERT INTO quotes (quote_id, log, epoch, position) \
+             SELECT gen_random_uuid(), 1, 1, n FROM generate_series({from}, {to}) AS n"
+        )
+    };
+    // Entries 3 to 5 are quotes, entry 6 makes a key; all of 2 to 6 goes.
+    for _ in 3..=5 {
+        world.append(Kind::Quote, Fields::new());
+    }
+    let made = Fields::new().with("change", "created").with("key_id", "k2");
+    world.append(Kind::KeyChanged, made);
+    world.postgres.sql(&quotes(3, 5));
+    world.postgres.sql(
+        "INSERT INTO api_keys (key_id, hash, client_id, tier, created_at, expires_at) \
+         VALUES ('k2', sha256('2'), 'standard', 'standard', now(), now())",
+    );
+    world.fails(&[]);
+    world
+        .postgres
+        .sql("ALTER TABLE audit_log DISABLE TRIGGER ALL; DELETE FROM audit_log WHERE position BETWEEN 2 AND 6");
+    world.fails(&[
+        (
+            "row_counts",
+            "quotes: 3 rows, the audit log says 0; api_keys: 2 rows, the audit log says 0",
+        ),
+        ("orphan_rows", "3 rows of quotes have no audit entry"),
+    ]);
+
+    let stretch = Stretch { from: 2, to: 6 };
+    let head = world.chain.head(NOW, 1).unwrap();
+    let reopened = |missing: &[Stretch], chain: &mut Chain, key: &SigningKey| {
+        let opening = EpochOpening::Reopened {
+            timeline: 1,
+            known_heads: std::slice::from_ref(&head),
+            known_lost: Some(0),
+            why: "a table was emptied",
+            actor: "ops",
+            missing_heads: &[],
+            missing_entries: missing,
+        };
+        chain.open_epoch(NOW + 1, &opening, key).unwrap()
+    };
+    // What another key signed excuses nothing.
+    let stranger = SigningKey::generate().unwrap();
+    let sealed = reopened(&[stretch], &mut world.chain.clone(), &stranger);
+    world.record(sealed);
+    world.fails(&[
+        ("row_counts", "the audit log says 0"),
+        ("orphan_rows", "3 rows of quotes have no audit entry"),
+    ]);
+    world
+        .postgres
+        .sql("DELETE FROM audit_log WHERE position = 7");
+
+    let sealed = reopened(&[stretch], &mut world.chain, &world.key);
+    world.record(sealed);
+    // Where nothing was stated again the log cannot say which keys there are.
+    let counts = |world: &World| {
+        let checks = world.checks(true);
+        checks
+            .into_iter()
+            .find(|check| check.name == "row_counts")
+            .unwrap()
+    };
+    world.fails(&[]);
+    assert_eq!(
+        counts(&world).detail["by_the_audit_log"]["api_keys"],
+        serde_json::Value::Null
+    );
+    let stated = Fields::new()
+        .with("name", "tables")
+        .with("baseline", "all")
+        .with("rows.api_keys", r#"[{"key_id":"k1"},{"key_id":"k2"}]"#)
+        .with("before.feed_batches", format!("0 0 {}", "0".repeat(64)));
+    world.append(Kind::ConfigurationChanged, stated);
+    world.fails(&[]);
+    let check = counts(&world);
+    assert_eq!(check.detail["not_covered"]["quotes"], 3, "{check:?}");
+    assert_eq!(check.detail["by_the_audit_log"]["api_keys"], 2, "{check:?}");
+
+    // Elsewhere everything is still found.
+    let sql = |text: &str| world.postgres.sql(text);
+    sql(&quotes(9, 9));
+    world.fails(&[
+        ("row_counts", "quotes: 1 rows, the audit log says 0"),
+        ("orphan_rows", "1 rows of quotes have no audit entry"),
+    ]);
+    sql("DELETE FROM quotes WHERE position = 9; DELETE FROM api_keys WHERE key_id = 'k2'");
+    world.fails(&[("row_counts", "api_keys: 1 rows, the audit log says 2")]);
+    sql(
+        "INSERT INTO api_keys (key_id, hash, client_id, tier, created_at, expires_at) \
+         VALUES ('k2', sha256('2'), 'standard', 'standard', now(), now()); DELETE FROM audit_log WHERE position = 1",
+    );
+    world.fails(&[(
+        "row_counts",
+        "audit log 1 has 2 entries, its last position is 8, and 5 are known to be lost",
+    )]);
+}
+
 #[test]
 fn damage_on_disk_is_found_and_named() {
     let mut world = World::new();
@@ -219,6 +338,7 @@ fn work_that_is_not_finished_and_what_does_not_apply_here_are_no_faults() {
     let options = |scratch| Options {
         scratch,
         engine_expected: false,
+        trusted: &[],
         cancelled: &|| false,
     };
     let checks = cluster(&postgres.connect_options(), &options(false));
@@ -300,6 +420,7 @@ fn a_database_that_cannot_be_entered_costs_no_other_and_keys_have_their_own_oper
     let options = Options {
         scratch: false,
         engine_expected: false,
+        trusted: &[],
         cancelled: &|| false,
     };
     let checks = cluster(&postgres.connect_options(), &options);

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{pages, verify_repository};
-use host::{control::Control, database::SLOT, instance::Instance};
+use host::{control::Control, database::SLOT, instance::Instance, keys};
 use terminal::{self, Table};
 
 use crate::{
@@ -63,9 +63,11 @@ pub(crate) fn run(
     let connect = ConnectOptions::from_url(&url)
         .map_err(|error| Error::failed(error.to_string()))?
         .with_application_name("bre");
+    let trusted = trusted(instance);
     let options = Options {
         scratch: false,
         engine_expected: own,
+        trusted: &trusted,
         cancelled: &|| false,
     };
     let mut checks = verification::cluster(&connect, &options);
@@ -91,6 +93,15 @@ pub(crate) fn run(
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The keys whose word counts under the audit log, as far as they can be known here: none excuses nothing.
+fn trusted(instance: &Instance) -> Vec<audit::VerifyingKey> {
+    let folder = instance.keys();
+    let opened = RepositoryHandle::at(instance, &RepositoryArgs::default());
+    let trusted = opened.and_then(|opened| Ok(keys::trusted(&folder, &opened.repository)?));
+    // A repository that is away says nothing of keys that were rotated.
+    trusted.unwrap_or_else(|_| keys::verifying_key(&folder).into_iter().collect())
 }
 
 fn sentences(report: &VerifyReport) -> String {

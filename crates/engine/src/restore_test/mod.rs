@@ -180,6 +180,7 @@ impl RestoreTester {
         let options = Options {
             scratch: true,
             engine_expected: false,
+            trusted: &self.trusted,
             cancelled: &|| steps.is_cancelled(),
         };
         scratch.open_databases()?;
