@@ -206,10 +206,10 @@ pub enum Error {
     )]
     Recovery {
         folder: PathBuf,
-        reason: String,
+        reason: Box<str>,
         remedy: &'static str,
         log: PathBuf,
-        tail: String,
+        tail: Box<str>,
         /// Where the reason lies.
         fault: Fault,
     },

@@ -499,10 +499,10 @@ fn judged(
     };
     Error::Recovery {
         folder: request.dir.to_owned(),
-        reason,
+        reason: reason.into(),
         remedy,
         log: request.log.to_owned(),
-        tail,
+        tail: tail.into(),
         fault,
     }
 }
