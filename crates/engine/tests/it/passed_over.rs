@@ -1,6 +1,9 @@
 //! A recovery that fails in one backup goes on with an older one by itself, and says which it passed over.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -47,7 +50,7 @@ impl Instance {
     }
 }
 
-fn flip(path: &PathBuf) {
+fn flip(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -63,7 +66,7 @@ fn a_recovery_passes_over_backups_that_are_not_whole_and_loses_nothing() {
     acknowledged.push(instance.located());
     // Its files end in the middle of the restore.
     assert!(!packs.is_empty());
-    packs.iter().for_each(flip);
+    packs.iter().for_each(|pack| flip(pack));
     let (third, packs) = instance.full_backup();
     acknowledged.push(instance.located());
     // Known before the first byte.

@@ -498,8 +498,6 @@ fn resolve(holdings: &Holdings, span: &Span, point: &Point) -> Result<(usize, St
     }
 }
 
-/// The newest complete one that is consistent at the target.
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::window::tests::{backup, holdings, path};
