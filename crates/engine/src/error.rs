@@ -78,7 +78,7 @@ impl Error {
         host::Error::Failed(reason.into()).into()
     }
 
-    /// Of what a restore from a backup gave: it lies in that backup.
+    /// Of what a restore from a backup gave: the reason is in that backup.
     pub(crate) fn is_of_backup(&self) -> bool {
         match self {
             Self::IncompleteCopy(_) => true,

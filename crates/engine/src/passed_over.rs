@@ -1,5 +1,5 @@
-//! Backups that a recovery could not use, and why. Kept in the instance's folder: the alarm stands until such a backup is
-//! gone, or a restore test of it has passed. Without the file the next recovery finds out again.
+//! Backups that a recovery could not use, and why. Kept in the instance's folder: the alarm holds until such a backup
+//! is gone, or a restore test of it has passed. Without the file the next recovery finds out again.
 
 use std::path::{Path, PathBuf};
 
@@ -26,9 +26,9 @@ impl PassedOver {
             at_micros,
         } = self;
         format!(
-            "the recovery of {} passed over backup {backup_id}, which cannot be restored: {reason}. `bre verify backup {backup_id}` names what it lacks: bring that back from another copy \
-             of the repository and run `bre restore-test run {backup_id}`; or remove `backups/{backup_id}/manifest` from \
-             the repository",
+            "the recovery of {} passed over backup {backup_id}, which cannot be restored: {reason}. \
+             `bre verify backup {backup_id}` names what it lacks: take that from another copy of the repository and \
+             run `bre restore-test run {backup_id}`; or remove `backups/{backup_id}/manifest` from the repository",
             time(*at_micros)
         )
     }
@@ -83,7 +83,10 @@ impl PassedOverBackups {
     }
 
     pub(crate) fn add(&mut self, backup_id: &str, reason: &Error) {
-        tracing::error!(backup = backup_id, error = %reason, "the database cannot be restored from this backup; going on with an older one");
+        tracing::error!(
+            backup = backup_id, error = %reason,
+            "the database cannot be restored from this backup; an older one is next"
+        );
         self.list.retain(|it| it.backup_id != backup_id);
         self.list.push(PassedOver {
             backup_id: backup_id.to_owned(),

@@ -76,9 +76,9 @@ pub(crate) enum Stage {
     FilesRestored,
 }
 
-/// Brings the engine's database back into an empty or new folder. When this returns, PostgreSQL starts on the folder like on any
-/// other. A backup that cannot be used is passed over, and so are those that could not be used before, as long as another one leads
-/// to the same place.
+/// Restores the engine's database into an empty or new folder. When this returns, PostgreSQL starts on the folder like
+/// on any other. A backup that cannot be used is passed over, and so are those that could not be used before, as long
+/// as another one leads to the same place.
 pub(crate) fn restore_and_replay(
     source: &Source<'_>,
     target: &Target,
@@ -151,7 +151,7 @@ fn restore_planned(
     }
     let recovered = &outcome.recovered;
     if recovered.incomplete.iter().any(|name| name == DATABASE) {
-        // Nothing will ever run on its timeline. When it cannot be given back it stays taken, which harms nobody.
+        // Nothing will ever run on its timeline. When it cannot be given back it stays taken, which harms nothing.
         let (timeline, id) = (recovered.timeline, &recovered.restore_id);
         let _ = repository::timelines::release(source.repository, timeline, id);
         return Err(Error::IncompleteCopy(outcome.recovered.notes.join("; ")));

@@ -53,7 +53,7 @@ pub enum Error {
         to: String,
     },
     #[error(
-        "no other complete backup leads to this target. Not used: {}. Bring back what they lack from another copy of \
+        "no other complete backup leads to this target. Not used: {}. Restore what they lack from another copy of \
          the repository; `bre verify backup ID` names it",
         .passed_over.join(", ")
     )]
@@ -210,17 +210,17 @@ pub enum Error {
         remedy: &'static str,
         log: PathBuf,
         tail: Box<str>,
-        /// Where the reason lies.
+        /// Where the reason is.
         fault: Fault,
     },
 }
 
-/// Where the reason lies that a restored copy did not become a database.
+/// Where the reason is that a restored copy did not become a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// In the copy itself, and so in its backup.
     Backup,
-    /// In the WAL, this machine, or whoever ended it.
+    /// In the WAL, this machine, or the process that ended it.
     Elsewhere,
 }
 
@@ -250,7 +250,7 @@ impl Error {
         )
     }
 
-    /// What failed lies in the backup: another try from it fails the same way, one from another backup may not. Only of
+    /// The reason is in the backup: another try from it fails the same way, one from another backup may not. Only of
     /// errors that a restore or a recovery from that backup gave, never of those of a plan.
     #[must_use]
     pub fn is_of_backup(&self) -> bool {

@@ -270,8 +270,8 @@ impl Figures {
     }
 }
 
-/// Rows that belong together by the engine's own rules, where no foreign key stands guard. `LOST`: the entry of this row of quotes is
-/// known to be lost.
+/// Rows that belong together by the engine's own rules, where no foreign key guards them. `LOST`: the entry of this row
+/// of quotes is known to be lost.
 const TOGETHER: [(&str, &str); 3] = [
     (
         "rows of quotes have no audit entry",

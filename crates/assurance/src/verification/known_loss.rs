@@ -1,4 +1,4 @@
-//! Entries that an engine's audit log signs for as lost: what followed from them is not covered by the log, and no fault.
+//! Entries that an engine's audit log signs for as lost: what followed from them is not covered by it, and no fault.
 
 use audit::{Entry, EpochRecord, Kind, Reason, Stretch, VerifyingKey, hex};
 use postgres_physical::wire::WireError;

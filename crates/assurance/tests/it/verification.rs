@@ -190,7 +190,8 @@ fn what_a_known_loss_took_with_it_is_no_fault_and_hides_no_other() {
     let mut world = World::new();
     world.postgres.sql(
         "ALTER TABLE quotes DISABLE TRIGGER ALL; DO $$ DECLARE name text; BEGIN \
-         FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = 'quotes'::regclass AND attnum > 0 AND attnotnull \
+         FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = 'quotes'::regclass AND attnum > 0 \
+             AND attnotnull \
              AND NOT attisdropped AND attname <> 'quote_id' \
          LOOP EXECUTE format('ALTER TABLE quotes ALTER COLUMN %I DROP NOT NULL', name); END LOOP; END $$",
     );

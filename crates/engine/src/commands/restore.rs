@@ -133,7 +133,7 @@ pub(crate) fn run(
     Ok(complete(&not_restored))
 }
 
-/// Where the reason lies in the backup: which other one leads to the same place.
+/// Where the reason is in the backup: which other one leads to the same place.
 fn name_older(error: Error, source: &Source<'_>, plan: &Plan, steps: &Steps) -> Error {
     if !error.is_of_backup() {
         return error;
@@ -143,12 +143,12 @@ fn name_older(error: Error, source: &Source<'_>, plan: &Plan, steps: &Steps) -> 
     Error::OfBackup {
         next: match other {
             Ok(other) => format!(
-                "The reason lies in backup {id}. The next older one, {0}, leads to the same place: give --backup {0} (with --delta, over \
-                 what is in the folder now)",
+                "The reason is in backup {id}. The next older one, {0}, leads to the same place: give \
+                 --backup {0} (with --delta, over what is in the folder now)",
                 other.backup.id
             ),
             Err(_) => {
-                format!("The reason lies in backup {id}, and no older one leads to this place")
+                format!("The reason is in backup {id}, and no older one leads to this place")
             }
         },
         error: Box::new(error),

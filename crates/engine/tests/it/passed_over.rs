@@ -1,4 +1,4 @@
-//! A recovery that fails in one backup goes on with an older one by itself, and says which it passed over.
+//! A recovery that fails in one backup continues with an older one by itself, and says which it passed over.
 
 use std::{
     collections::BTreeSet,

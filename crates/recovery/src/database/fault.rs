@@ -1,5 +1,5 @@
-//! Where the reason lies that PostgreSQL did not make a database of a restored copy. What is not known to lie elsewhere
-//! lies in the copy: to go on with an older backup needlessly costs time, to try the same one for ever costs everything.
+//! Where the reason is that PostgreSQL did not make a database of a restored copy. What is not known to be elsewhere is
+//! in the copy: to continue with an older backup needlessly costs time, to try the same one for ever costs everything.
 
 use crate::error::Fault;
 

@@ -455,7 +455,7 @@ fn read_control(dir: &Path) -> Result<ControlFile, String> {
     ControlFile::parse(&control).map_err(|error| error.to_string())
 }
 
-/// PostgreSQL did not come to a good end: its words say where the reason lies.
+/// PostgreSQL did not come to a good end: its words say where the reason is.
 fn failed(request: &Recover<'_>, fetch: &FetchServer, log_start: u64, reason: String) -> Error {
     judged(request, fetch, log_start, reason, fault::of_server)
 }

@@ -56,7 +56,7 @@ impl Standby {
         };
         let plan = match plan_starting(repository, private, Target::latest(), start, progress) {
             Err(error @ Error::NoOtherBackup { .. }) => {
-                // Somebody may have brought back what they lacked.
+                // What they lacked may be there again.
                 self.passed_over.clear();
                 return Err(error.into());
             }
@@ -81,7 +81,7 @@ impl Standby {
         let restored = restore(repository, private, &plan, &data, &options, progress);
         let restored = restored.inspect_err(|error| {
             if error.is_of_backup() {
-                tracing::error!(backup = %state.backup_id, %error, "the standby goes on with an older backup");
+                tracing::error!(backup = %state.backup_id, %error, "the standby continues with an older backup");
                 self.passed_over.push(state.backup_id.clone());
             }
         })?;

@@ -105,7 +105,7 @@ pub struct Standby {
     /// Why the folder was last restored again.
     anew: Option<String>,
     behind: Behind,
-    /// Backups from which the last restores failed for a reason that lies in them.
+    /// Backups from which the last restores failed for a reason that is in them.
     passed_over: Vec<String>,
     watch: Watch,
 }

@@ -117,7 +117,7 @@ fn damage_is_named_and_nothing_startable_is_left() {
     assert!(!to.join("global/pg_control").exists());
 }
 
-/// PostgreSQL itself says that a copy is not whole, or nobody does before a database is entered.
+/// PostgreSQL itself says that a copy is not whole, or nothing does before a database is entered.
 #[test]
 fn a_copy_without_its_files_is_the_fault_of_its_backup() {
     let world = lost();
@@ -152,7 +152,7 @@ fn a_copy_without_its_files_is_the_fault_of_its_backup() {
         "{:?}",
         recovered.notes
     );
-    // One that nobody but its account may read is no fault of the backup.
+    // One that others may read as well is no fault of the backup.
     let to = restored("ownership");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(&to, mode).unwrap();
