@@ -115,6 +115,15 @@ impl KeyStatement {
         hex::encode(&hash.as_bytes()[..16])
     }
 
+    /// Whether one of these keys signed it for the others to follow.
+    pub fn is_by(&self, keys: &[VerifyingKey]) -> bool {
+        let signer = match &self.says {
+            Says::Rotation { old, .. } => old,
+            Says::Revocation { by, .. } => by,
+        };
+        keys.iter().any(|key| key.is_same(signer))
+    }
+
     /// Reads one and checks that those signed it who have to. Whether they are trusted is [`trust`]'s affair.
     pub fn parse(bytes: &[u8]) -> Result<KeyStatement, StatementError> {
         let note = Note::parse(bytes)?;

@@ -73,6 +73,12 @@ pub struct KnownLog {
 }
 
 impl KnownLog {
+    /// `<name>/log-<n>`: the number by which statements about keys name it.
+    pub fn number(&self) -> Option<u16> {
+        let (_, last) = self.name.rsplit_once('/')?;
+        u16::try_from(whole(last.strip_prefix("log-")?)?).ok()
+    }
+
     /// Whether that origin is one of this log's.
     pub fn has(&self, origin: &str) -> bool {
         let below = origin

@@ -243,6 +243,12 @@ fn outsiders_watch_and_a_signing_key_is_replaced_and_ended() {
     assert!(check(&instance, &files[1], &old, Some(&statements)));
     assert!(check(&instance, &files[0], &new, Some(&statements)));
     assert!(!check(&instance, &files[0], &new, None));
+    // The witness follows the new key, which it was never given, and continues to sign.
+    let by_new_key = [second[0].clone()];
+    let cosigned = within(TIMEOUT, || instance.checkpoint("1/cosigned", &by_new_key));
+    let cosigned = cosigned.expect("a cosignature of a checkpoint by the new key");
+    let signed = witness.signed(&cosigned.1, SignedPlace::Nowhere);
+    assert!(signed.unwrap().is_some());
     watching.signal(Signal::TERM);
     watching.wait().exits(0);
     // The next start signs with the new key and trusts what the old one signed. And where not everybody shall see how

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use audit::{ANSWER_BYTES_MAX, AddCheckpoint, Note, NoteKey, NoteSignature, SignedPlace};
+use audit::{
+    ANSWER_BYTES_MAX, AddCheckpoint, KeyStatement, Note, NoteKey, NoteSignature, SignedPlace,
+};
 
 use super::folder::Resource;
 use super::{PublicLog, Published, WitnessConfig};
@@ -16,6 +18,8 @@ const ROUNDS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Witness {
     url: String,
+    /// Of ours alone: where it is told of keys.
+    keys_url: String,
     key: NoteKey,
     state: Mutex<State>,
 }
@@ -24,6 +28,8 @@ pub(crate) struct Witness {
 struct State {
     /// Of which origin it signed which size last.
     cosigned: Option<(String, u64)>,
+    /// The published keys that it was told of last.
+    told_keys: Option<Vec<u8>>,
     trouble: Option<String>,
 }
 
@@ -31,6 +37,7 @@ impl Witness {
     pub(super) fn new(config: WitnessConfig) -> Witness {
         Witness {
             url: format!("{}/add-checkpoint", config.url.trim_end_matches('/')),
+            keys_url: format!("{}/add-key-statements", config.url.trim_end_matches('/')),
             key: config.key,
             state: Mutex::default(),
         }
@@ -106,6 +113,7 @@ impl PublicLog {
         if old == published.size() {
             return Ok(());
         }
+        self.tell_keys(http, witness).await?;
         for _ in 0..ROUNDS {
             match self.request(http, witness, published, old).await? {
                 Answer::Signed(note) => {
@@ -127,6 +135,45 @@ impl PublicLog {
             }
         }
         Err("it names another size each time it is asked".to_owned())
+    }
+
+    /// A key that signs now, and that the witness was not started with, counts there when one that it knows vouches for
+    /// it. A witness of others knows no such request, and is told by its operator.
+    async fn tell_keys(
+        self: &Arc<Self>,
+        http: &reqwest::Client,
+        witness: &Witness,
+    ) -> Result<(), String> {
+        let log = Arc::clone(self);
+        let published = tokio::task::spawn_blocking(move || {
+            log.folder
+                .read(&Resource::keys(log.log))
+                .map(Option::unwrap_or_default)
+        });
+        let published = published.await.map_err(|error| error.to_string())??;
+        let speaks = KeyStatement::parse_all(&published).is_ok_and(|all| !all.is_empty());
+        if !speaks || witness.state().told_keys.as_ref() == Some(&published) {
+            return Ok(());
+        }
+        let asked = http
+            .post(&witness.keys_url)
+            .body(published.clone())
+            .send()
+            .await;
+        // One that cannot be reached is named by the request for a cosignature.
+        let Ok(answer) = asked else { return Ok(()) };
+        match answer.status().as_u16() {
+            409 => {
+                return Err(
+                    "it knows another key that the old one vouches for: one of the two is a thief's. Look at its \
+                     folder `statements` and at bre audit signing-key show"
+                        .to_owned(),
+                );
+            }
+            500.. => return Err(format!("{} answers {}", witness.keys_url, answer.status())),
+            _ => witness.state().told_keys = Some(published),
+        }
+        Ok(())
     }
 
     async fn request(

@@ -3,23 +3,28 @@
 //!
 //! Entry points: [`Witness::open`], [`Witness::serve`].
 
+mod known_keys;
 mod memory;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use audit::{AddCheckpoint, Judgement, KnownLog, NoteKey, SignatureKind, SigningKey, judge};
+use audit::{AddCheckpoint, Judgement, NoteKey, SignatureKind, SigningKey, judge};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tokio::net::TcpListener;
 
 use crate::domain::time::now_micros;
+use known_keys::{KeysAnswer, KnownKeys};
 use memory::Memory;
+
+/// Of the statements about a log's keys, which are some hundred bytes each.
+const STATEMENTS_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WitnessError {
@@ -38,6 +43,11 @@ pub enum WitnessError {
     Key(#[from] audit::KeyError),
     #[error(transparent)]
     Note(#[from] audit::NoteError),
+    #[error("the keys of {log}: {source}")]
+    Statements {
+        log: String,
+        source: audit::StatementError,
+    },
     #[error("it cannot listen: {0}")]
     Listen(std::io::Error),
 }
@@ -48,8 +58,14 @@ pub struct Witness {
     name: String,
     key: SigningKey,
     public: NoteKey,
-    logs: Vec<KnownLog>,
-    memory: Mutex<Memory>,
+    state: Mutex<State>,
+}
+
+/// What it signed, and whose signatures count.
+#[derive(Debug)]
+struct State {
+    memory: Memory,
+    keys: KnownKeys,
 }
 
 impl Witness {
@@ -57,22 +73,12 @@ impl Witness {
     pub fn open(folder: &Path, name: &str, logs: &[NoteKey]) -> Result<Witness, WitnessError> {
         let memory = Memory::open(folder)?;
         let (key, public) = key_in(folder, name)?;
-        let mut known: Vec<KnownLog> = Vec::new();
-        for log in logs {
-            match known.iter_mut().find(|known| known.name == log.name()) {
-                Some(known) => known.keys.push(log.key().clone()),
-                None => known.push(KnownLog {
-                    name: log.name().to_owned(),
-                    keys: vec![log.key().clone()],
-                }),
-            }
-        }
+        let keys = KnownKeys::open(folder, logs)?;
         Ok(Witness {
             name: name.to_owned(),
             key,
             public,
-            logs: known,
-            memory: Mutex::new(memory),
+            state: Mutex::new(State { memory, keys }),
         })
     }
 
@@ -99,6 +105,7 @@ impl Witness {
     ) -> Result<(), WitnessError> {
         let routes = Router::new()
             .route("/add-checkpoint", post(add_checkpoint))
+            .route("/add-key-statements", post(add_key_statements))
             .with_state(Arc::new(self));
         axum::serve(
             listener,
@@ -111,8 +118,9 @@ impl Witness {
 
     /// One at a time: what was seen is compared, kept and signed as one step.
     fn answer(&self, request: &AddCheckpoint) -> Response {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let judged = judge(request, &self.logs, |origin| memory.seen(origin));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { memory, keys } = &mut *state;
+        let judged = judge(request, keys.logs(), |origin| memory.seen(origin));
         let status =
             StatusCode::from_u16(judged.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let checkpoint = match judged {
@@ -150,6 +158,26 @@ impl Witness {
     }
 }
 
+impl Witness {
+    /// The keys that those it was given vouch for count from here on, and from the next start on.
+    fn follow(&self, published: &[u8]) -> Response {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.keys.follow(published) {
+            KeysAnswer::Kept(counted) => said(StatusCode::OK, &counted),
+            KeysAnswer::Malformed(why) => said(StatusCode::BAD_REQUEST, &why),
+            KeysAnswer::UnknownLog => said(StatusCode::NOT_FOUND, "this witness knows no such log"),
+            KeysAnswer::Fork(why) => {
+                tracing::error!(why, "two keys are vouched for: neither is followed");
+                said(StatusCode::CONFLICT, &why)
+            }
+            KeysAnswer::NotKept(why) => {
+                tracing::error!(why, "no new key is followed: it could not be kept");
+                said(StatusCode::INTERNAL_SERVER_ERROR, "it could not be kept")
+            }
+        }
+    }
+}
+
 fn key_in(folder: &Path, name: &str) -> Result<(SigningKey, NoteKey), WitnessError> {
     let file = folder.join("witness.key");
     let key = match file.exists() {
@@ -165,7 +193,10 @@ fn said(status: StatusCode, why: &str) -> Response {
     (status, format!("{why}\n")).into_response()
 }
 
-async fn add_checkpoint(State(witness): State<Arc<Witness>>, body: Body) -> Response {
+async fn add_checkpoint(
+    extract::State(witness): extract::State<Arc<Witness>>,
+    body: Body,
+) -> Response {
     let Ok(bytes) = axum::body::to_bytes(body, audit::REQUEST_BYTES_MAX).await else {
         return said(StatusCode::PAYLOAD_TOO_LARGE, "it is longer than a request");
     };
@@ -175,8 +206,24 @@ async fn add_checkpoint(State(witness): State<Arc<Witness>>, body: Body) -> Resp
     };
     // Keeping it waits for the disk.
     let answered = tokio::task::spawn_blocking(move || witness.answer(&request)).await;
-    answered.unwrap_or_else(|error| {
-        tracing::error!(%error, "answering failed");
-        StatusCode::INTERNAL_SERVER_ERROR.into_response()
-    })
+    answered.unwrap_or_else(|error| failed(&error))
+}
+
+async fn add_key_statements(
+    extract::State(witness): extract::State<Arc<Witness>>,
+    body: Body,
+) -> Response {
+    let Ok(bytes) = axum::body::to_bytes(body, STATEMENTS_BYTES_MAX).await else {
+        return said(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "it is longer than statements can be",
+        );
+    };
+    let answered = tokio::task::spawn_blocking(move || witness.follow(&bytes)).await;
+    answered.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &tokio::task::JoinError) -> Response {
+    tracing::error!(%error, "answering failed");
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }
