@@ -242,6 +242,7 @@ fn jobs_are_recorded_paused_and_claimed(instance: &Instance) {
     assert!(said.as_str().unwrap().contains("a test"), "{said}");
     instance.bre(&["job", "resume", "database.full"]).json();
     assert_eq!(of_full().0, "waiting");
+    the_stream_is_paused_and_resumed(instance);
     let checked = instance.bre(&["plan", "check"]).json();
     assert_eq!(checked["jobs"][0], "database.full", "{checked}");
     let unknown = instance.bre(&["job", "run", "fool"]);
@@ -259,6 +260,25 @@ fn jobs_are_recorded_paused_and_claimed(instance: &Instance) {
         within(TIMEOUT, || (claims() == "1").then_some(())),
         Some(())
     );
+}
+
+fn the_stream_is_paused_and_resumed(instance: &Instance) {
+    instance.bre(&["job", "pause", "wal"]).json();
+    let until = |attached: bool, alarm: bool| {
+        let seen = within(TIMEOUT, || {
+            let status = instance.bre(&["status"]).parsed();
+            let is_told = status["alarms"]
+                .to_string()
+                .contains("the job wal is paused");
+            (status["stream"]["attached"] == attached && is_told == alarm).then_some(())
+        });
+        assert!(seen.is_some(), "{}", instance.bre(&["status"]).parsed());
+    };
+    until(false, true);
+    instance.bre(&["job", "resume", "wal.stream"]).json();
+    until(true, false);
+    let runs = instance.bre(&["job", "history", "wal"]).json();
+    assert_eq!(runs["runs"][0]["outcome"], "succeeded", "{runs}");
 }
 
 fn a_quote_is_proved_to_somebody_who_has_nothing(instance: &Instance) {
