@@ -367,6 +367,9 @@ fn nothing_is_started_again_because_it_cannot_be_told_that_it_was_done() {
         assert!(plan.turn_at(now).is_empty());
         assert!(!plan.is_running("a.b"));
     }
+    plan.stop(Duration::from_secs(60));
+    let records = Records::read(folder.path()).unwrap();
+    assert_eq!(records.of("a.b"), [], "it was done, and by somebody else");
 }
 
 #[test]
