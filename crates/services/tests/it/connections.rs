@@ -370,22 +370,24 @@ async fn what_a_request_leaves_open_is_not_guessed() {
         assert!(!answer.body.contains("bre_"), "{}", answer.body);
     }
     // Who guesses is counted by where he is, told, and slowed after a burst; who has the token is not.
-    for _ in 0..23 {
-        let guess = &[elsewhere, ("Authorization", "Bearer guess")];
-        assert_eq!(metrics(guess).await.status, 401);
-    }
+    // Many at once: one a second is none too many, and a busy machine may take that long for each.
+    let mut wrong = 1;
+    crate::harness::until(
+        "the guesses are told",
+        async || {
+            let guess = &[elsewhere, ("Authorization", "Bearer guess")];
+            for answer in futures_util::future::join_all((0..30).map(|_| metrics(guess))).await {
+                assert_eq!(answer.status, 401);
+                wrong += 1;
+            }
+            Answer::of(http_client().get(instance.url("/health"))).await
+        },
+        |health| health.body.contains("wrong keys came from"),
+    )
+    .await;
     let counted = metrics(&[]).await.body;
-    let wrong = "bre_wrong_keys_total{door=\"metrics\"} ";
-    let count = counted.lines().find_map(|line| line.strip_prefix(wrong));
-    assert_eq!(
-        count.map(|count| count.parse::<u32>().unwrap() == 24),
-        Some(true),
-        "{counted}"
-    );
-    let health = Answer::of(http_client().get(instance.url("/health")))
-        .await
-        .body;
-    assert!(health.contains("wrong keys came from"), "{health}");
+    let line = format!("bre_wrong_keys_total{{door=\"metrics\"}} {wrong}");
+    assert!(counted.lines().any(|it| it == line), "{line}: {counted}");
 }
 
 /// Whoever starts the services may have something to do before anybody is told that they are ready.
