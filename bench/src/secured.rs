@@ -22,7 +22,11 @@ const SETTLED: Duration = Duration::from_secs(60);
 const BOOK: &str = include_str!("../../crates/services/sample/book.txt");
 
 pub(crate) fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
-    let postgres = TestPostgres::builder().tcp().set("fsync", "on").start();
+    let postgres = TestPostgres::builder()
+        .tcp()
+        .set("fsync", "on")
+        .hba("local all all trust\nhost all all 127.0.0.1/32 trust\n")
+        .start();
     let authority = Authority::new("bench", KeyKind::EcdsaSha256);
     postgres.show(&authority.server(&["127.0.0.1"]), None);
     postgres.sql("CREATE ROLE bre_owner LOGIN");
