@@ -313,10 +313,7 @@ impl Driver {
             );
         }
         self.planner.end(place, &mut record, end, now);
-        if let Err(error) = self.records.end(open, &record) {
-            tracing::error!(%error, job = record.job, "how a run ended could not be recorded");
-        }
-        Some(FinishedRun { record })
+        Some(finished(&self.records, open, record))
     }
 
     /// It is told to end. What does not is recorded all the same, and nothing of its job is started beside it.
@@ -345,11 +342,7 @@ impl Driver {
                 );
                 tracing::error!(job = run.record.job, reason, "a job passed its deadline");
                 run.record.end(End::TimedOut(reason), now.wall_micros);
-                if let Err(error) = self.records.end(open, &run.record) {
-                    tracing::error!(%error, job = run.record.job, "how a run ended could not be recorded");
-                }
-                let record = run.record.clone();
-                ended.push(FinishedRun { record });
+                ended.push(finished(&self.records, open, run.record.clone()));
             }
         }
         ended
@@ -641,6 +634,14 @@ impl Driver {
         }
         ended
     }
+}
+
+/// Its record is complete: it goes where the next driver finds it.
+fn finished(records: &Records, open: OpenRun, record: RunRecord) -> FinishedRun {
+    if let Err(error) = records.end(open, &record) {
+        tracing::error!(%error, job = record.job, "how a run ended could not be recorded");
+    }
+    FinishedRun { record }
 }
 
 fn looked_at(registry: &Registry, before: Option<&BeforeLook>) -> Look {

@@ -28,18 +28,9 @@ pub fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The same of a question that is itself waited for.
-pub async fn eventually_async<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let asking = async {
-        loop {
-            if let Some(value) = condition().await {
-                return value;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    };
-    tokio::time::timeout(MINUTE, asking)
-        .await
-        .unwrap_or_else(|_| panic!("not within a minute: {what}"))
+pub async fn eventually_async<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let held = within_a_minute(condition).await;
+    held.unwrap_or_else(|| panic!("not within a minute: {what}"))
 }
 
 /// Asks again until an answer is as it should be, for at most a minute; then it panics with `what` and the last answer.
@@ -49,18 +40,28 @@ pub async fn answered_async<T: std::fmt::Debug>(
     reached: impl Fn(&T) -> bool,
 ) -> T {
     let mut last = None;
+    let answered = within_a_minute(async || {
+        let answer = ask().await;
+        if reached(&answer) {
+            return Some(answer);
+        }
+        last = Some(answer);
+        None
+    })
+    .await;
+    answered.unwrap_or_else(|| panic!("not within a minute: {what}; the last answer: {last:?}"))
+}
+
+async fn within_a_minute<T>(mut condition: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let asking = async {
         loop {
-            let answer = ask().await;
-            if reached(&answer) {
-                return answer;
+            if let Some(value) = condition().await {
+                return value;
             }
-            last = Some(answer);
             tokio::time::sleep(PAUSE).await;
         }
     };
-    let answered = tokio::time::timeout(MINUTE, asking).await;
-    answered.unwrap_or_else(|_| panic!("not within a minute: {what}; the last answer: {last:?}"))
+    tokio::time::timeout(MINUTE, asking).await.ok()
 }
 
 #[cfg(test)]

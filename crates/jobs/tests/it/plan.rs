@@ -50,6 +50,21 @@ fn run_by_hand(folder: &Path, jobs: Vec<Arc<dyn Job>>, name: &str) -> jobs::Resu
     one.run(&Registry::new(jobs).unwrap(), name, &context)
 }
 
+/// Turns at one moment until something holds of the driver and of the runs that have ended.
+fn until(
+    driver: &mut Driver,
+    now: Now,
+    holds: &dyn Fn(&Driver, &[FinishedRun]) -> bool,
+) -> Vec<FinishedRun> {
+    let (mut ended, began) = (Vec::new(), Instant::now());
+    while !holds(driver, &ended) {
+        assert!(began.elapsed() < Duration::from_secs(60), "{ended:?}");
+        ended.extend(driver.turn_at(now));
+        std::thread::yield_now();
+    }
+    ended
+}
+
 /// Turns until that many runs have ended.
 fn ended(driver: &mut Driver, runs: usize) -> Vec<FinishedRun> {
     let (mut ended, began) = (Vec::new(), Instant::now());
@@ -280,15 +295,6 @@ fn a_run_past_its_deadline_is_told_to_end_and_recorded_even_if_it_does_not() {
         let of_name = status.iter().find(|job| job.spec.name == name);
         of_name.unwrap().running.is_some()
     };
-    let until = |plan: &mut Driver, now: Now, holds: &dyn Fn(&Driver, &[FinishedRun]) -> bool| {
-        let (mut ended, began) = (Vec::new(), Instant::now());
-        while !holds(plan, &ended) {
-            assert!(began.elapsed() < Duration::from_secs(60), "{ended:?}");
-            ended.extend(plan.turn_at(now));
-            std::thread::yield_now();
-        }
-        ended
-    };
     until(&mut plan, start, &|plan, _| {
         running(plan, "a.b") && running(plan, "a.c")
     });
@@ -343,16 +349,7 @@ fn nothing_is_started_again_because_it_cannot_be_told_that_it_was_done() {
         wall_micros: i64::try_from(since_1970.as_micros()).unwrap() + 100_000_000,
         steady: Duration::from_secs(100),
     };
-    let until = |plan: &mut Driver, holds: &dyn Fn(&Driver, &[FinishedRun]) -> bool| {
-        let (mut ended, began) = (Vec::new(), Instant::now());
-        while !holds(plan, &ended) {
-            assert!(began.elapsed() < Duration::from_secs(60), "{ended:?}");
-            ended.extend(plan.turn_at(now));
-            std::thread::yield_now();
-        }
-        ended
-    };
-    let ended = until(&mut plan, &|_, ended| !ended.is_empty());
+    let ended = until(&mut plan, now, &|_, ended| !ended.is_empty());
     assert_eq!(
         ended[0].record.job, "a.c",
         "of which is known that it never ran"
@@ -361,7 +358,7 @@ fn nothing_is_started_again_because_it_cannot_be_told_that_it_was_done() {
     (done_elsewhere.ran_micros).store(now.wall_micros, Ordering::Relaxed);
     done_elsewhere.untold.store(false, Ordering::Relaxed);
     plan.request("a.z").unwrap();
-    let ended = until(&mut plan, &|plan, _| plan.status()[0].shown.is_some());
+    let ended = until(&mut plan, now, &|plan, _| plan.status()[0].shown.is_some());
     assert!(ended.iter().all(|it| it.record.job == "a.z"), "{ended:?}");
     for _ in 0..50 {
         let ended = plan.turn_at(now);

@@ -1,17 +1,16 @@
 //! Whose signatures count: the keys that the witness was given, and those that they vouch for. Each statement is on
 //! disk before the witness says that it follows it.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use audit::{KeyStatement, KnownLog, NoteKey, StatementError, VerifyingKey, trust};
 
 use super::WitnessError;
+use super::folder::Folder;
 
 #[derive(Debug)]
 pub(super) struct KnownKeys {
-    folder: PathBuf,
+    folder: Folder,
     given: Vec<KnownLog>,
     /// The same logs with every key that counts.
     logs: Vec<KnownLog>,
@@ -41,25 +40,9 @@ impl KnownKeys {
                 }),
             }
         }
-        let folder = root.join("statements");
-        let failed = |path: &Path| {
-            let path = path.display().to_string();
-            move |source| WitnessError::Folder { path, source }
-        };
-        fs::create_dir_all(&folder).map_err(failed(&folder))?;
-        for path in [folder.as_path(), root] {
-            let synced = File::open(path).and_then(|folder| folder.sync_all());
-            synced.map_err(failed(path))?;
-        }
+        let folder = Folder::open(root, "statements")?;
         let mut statements = Vec::new();
-        for file in fs::read_dir(&folder).map_err(failed(&folder))? {
-            let path = file.map_err(failed(&folder))?.path();
-            if path.extension().is_some_and(|end| end == "new") {
-                // Never renamed, so never followed.
-                fs::remove_file(&path).map_err(failed(&path))?;
-                continue;
-            }
-            let bytes = fs::read(&path).map_err(failed(&path))?;
+        for (path, bytes) in folder.files()? {
             let read = KeyStatement::parse(&bytes).map_err(|error| error.to_string());
             let read = read.and_then(|statement| match path.file_name() {
                 Some(name) if *name == *statement.digest() => Ok(statement),
@@ -118,7 +101,7 @@ impl KnownKeys {
                 .find(|it| is_new(&statements, it) && it.is_by(&keys));
             let Some(next) = next else {
                 for statement in &statements[first_new..] {
-                    if let Err(why) = self.keep(statement) {
+                    if let Err(why) = self.folder.keep(&statement.digest(), &statement.to_bytes()) {
                         return KeysAnswer::NotKept(why);
                     }
                     tracing::info!(%statement, log = log.name, "a key of this log changed");
@@ -130,20 +113,6 @@ impl KnownKeys {
             };
             statements.push(next.clone());
         }
-    }
-
-    /// On disk when this returns.
-    fn keep(&self, statement: &KeyStatement) -> Result<(), String> {
-        let path = self.folder.join(statement.digest());
-        let beside = path.with_extension("new");
-        let write = || {
-            let mut file = File::create(&beside)?;
-            file.write_all(&statement.to_bytes())?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
     }
 }
 
@@ -168,6 +137,8 @@ fn names(published: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use audit::{SignatureKind, SigningKey};
 

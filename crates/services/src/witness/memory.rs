@@ -1,18 +1,18 @@
 //! What a witness signed last, a file an origin: on disk before the signature leaves.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 
 use audit::{Checkpoint, Note, Seen};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::WitnessError;
+use super::folder::{Folder, failed};
 
 #[derive(Debug)]
 pub(super) struct Memory {
-    folder: PathBuf,
+    folder: Folder,
     seen: BTreeMap<String, Seen>,
     /// Held as long as this process is the witness.
     _lock: File,
@@ -21,34 +21,17 @@ pub(super) struct Memory {
 impl Memory {
     /// Makes the folder; a file in it that is not ours stops everything.
     pub(super) fn open(root: &Path) -> Result<Memory, WitnessError> {
-        let failed = |path: &Path| {
-            let path = path.display().to_string();
-            move |source| WitnessError::Folder { path, source }
-        };
-        let folder = root.join("seen");
-        fs::create_dir_all(&folder).map_err(failed(&folder))?;
+        let folder = Folder::open(root, "seen")?;
         let lock = root.join("witness.lock");
         let held = File::create(&lock).map_err(failed(&lock))?;
         held.try_lock()
             .map_err(|_| WitnessError::Taken(root.display().to_string()))?;
-        // The folders themselves are on disk before anything stands in them.
-        for path in [folder.as_path(), root] {
-            let synced = File::open(path).and_then(|folder| folder.sync_all());
-            synced.map_err(failed(path))?;
-        }
         let mut seen = BTreeMap::new();
-        for file in fs::read_dir(&folder).map_err(failed(&folder))? {
-            let path = file.map_err(failed(&folder))?.path();
-            if path.extension().is_some_and(|end| end == "new") {
-                // Never renamed, so never signed.
-                fs::remove_file(&path).map_err(failed(&path))?;
-                continue;
-            }
+        for (path, bytes) in folder.files()? {
             let damaged = |why: String| WitnessError::Damaged {
                 path: path.display().to_string(),
                 why,
             };
-            let bytes = fs::read(&path).map_err(failed(&path))?;
             let note = Note::parse(&bytes).map_err(|error| damaged(error.to_string()))?;
             let last = Checkpoint::read(&note).map_err(|error| damaged(error.to_string()))?;
             if path.file_name() != Some(name_of(&last.origin).as_ref()) {
@@ -70,16 +53,8 @@ impl Memory {
 
     /// On disk when this returns; on an error what was seen before counts.
     pub(super) fn keep(&mut self, checkpoint: &Checkpoint, note: &Note) -> Result<(), String> {
-        let path = self.folder.join(name_of(&checkpoint.origin));
-        let beside = path.with_extension("new");
-        let write = || {
-            let mut file = File::create(&beside)?;
-            file.write_all(&note.to_bytes())?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(|error| format!("{}: {error}", path.display()))?;
+        self.folder
+            .keep(&name_of(&checkpoint.origin), &note.to_bytes())?;
         let (size, root) = (checkpoint.size, checkpoint.root);
         self.seen
             .insert(checkpoint.origin.clone(), Seen { size, root });
@@ -95,6 +70,8 @@ fn name_of(origin: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use audit::{Frontier, SigningKey};
 

@@ -3,6 +3,7 @@
 //!
 //! Entry points: [`Witness::open`], [`Witness::serve`].
 
+mod folder;
 mod known_keys;
 mod memory;
 
