@@ -329,8 +329,9 @@ fn a_promotion_that_did_not_come_to_its_end_is_thrown_away() {
     });
     assert!(status.restored_anew.unwrap().contains("the disk is full"));
     assert!(!before.exists());
-    // Promoted by somebody who claims nothing.
-    standby.value("SELECT pg_promote(false)");
+    // Promoted by somebody who claims nothing; between two turns: one would stop the server before it answers.
+    let connect = standby.connect.clone();
+    standby.ask(move |_| drop(value(&connect, "SELECT pg_promote(false)")));
     let astray = |status: &Status| {
         let why = status.restored_anew.as_deref().unwrap_or_default();
         status.healthy && why.contains("somebody promoted it")
