@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Much longer than anything takes that a test waits for.
-const MINUTE: Duration = Duration::from_secs(60);
+/// Much longer than anything takes that a test waits for, also beside four times as many tests as there are cores.
+const LONGEST: Duration = Duration::from_secs(150);
 /// What is waited for needs the cores more than the question.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -22,25 +22,25 @@ pub fn within<T>(timeout: Duration, mut condition: impl FnMut() -> Option<T>) ->
     }
 }
 
-/// The same for at most a minute; then it panics with `what`.
+/// The same for at most so long; then it panics with `what`.
 pub fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
-    within(MINUTE, condition).unwrap_or_else(|| panic!("not within a minute: {what}"))
+    within(LONGEST, condition).unwrap_or_else(|| panic!("not within 150 s: {what}"))
 }
 
 /// The same of a question that is itself waited for.
 pub async fn eventually_async<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let held = within_a_minute(condition).await;
-    held.unwrap_or_else(|| panic!("not within a minute: {what}"))
+    let held = within_the_longest(condition).await;
+    held.unwrap_or_else(|| panic!("not within 150 s: {what}"))
 }
 
-/// Asks again until an answer is as it should be, for at most a minute; then it panics with `what` and the last answer.
+/// Asks again until an answer is as it should be, for at most so long; then it panics with `what` and the last answer.
 pub async fn answered_async<T: std::fmt::Debug>(
     what: &str,
     mut ask: impl AsyncFnMut() -> T,
     reached: impl Fn(&T) -> bool,
 ) -> T {
     let mut last = None;
-    let answered = within_a_minute(async || {
+    let answered = within_the_longest(async || {
         let answer = ask().await;
         if reached(&answer) {
             return Some(answer);
@@ -49,10 +49,10 @@ pub async fn answered_async<T: std::fmt::Debug>(
         None
     })
     .await;
-    answered.unwrap_or_else(|| panic!("not within a minute: {what}; the last answer: {last:?}"))
+    answered.unwrap_or_else(|| panic!("not within 150 s: {what}; the last answer: {last:?}"))
 }
 
-async fn within_a_minute<T>(mut condition: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+async fn within_the_longest<T>(mut condition: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let asking = async {
         loop {
             if let Some(value) = condition().await {
@@ -61,7 +61,7 @@ async fn within_a_minute<T>(mut condition: impl AsyncFnMut() -> Option<T>) -> Op
             tokio::time::sleep(PAUSE).await;
         }
     };
-    tokio::time::timeout(MINUTE, asking).await.ok()
+    tokio::time::timeout(LONGEST, asking).await.ok()
 }
 
 #[cfg(test)]
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn it_asks_until_there_is_an_answer_or_no_time() {
         let mut asked = 0;
-        let third = within(MINUTE, || {
+        let third = within(LONGEST, || {
             asked += 1;
             (asked == 3).then_some(asked)
         });

@@ -2,13 +2,18 @@
 
 use reqwest::Client;
 use serde_json::json;
+use services::Settings;
 
 use crate::api::check;
-use crate::harness::{Answer, GME, Instance};
+use crate::harness::{Answer, GME, Instance, Options};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rates_as_supposed_and_by_status() {
-    let instance = Instance::start().await;
+    let mut options = Options::default();
+    let shipped = Settings::default();
+    options.settings.quote_deadline = shipped.quote_deadline;
+    options.settings.request_deadline = shipped.request_deadline;
+    let instance = Instance::with(options).await;
     let key = instance.key_for("standard").await;
     let get = async |path: &str| instance.get(&key, path).await;
     let supposed = "volatility_index=25&event_risk_factor=2&base_rate=0.05";

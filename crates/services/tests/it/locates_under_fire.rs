@@ -19,18 +19,10 @@ use services::{
 };
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::harness::{Instance, Options, Outside, SETTLED, http_client};
+use crate::harness::{Instance, Outside, SETTLED, http_client};
 use crate::locates::{IMPORT, file, options, wanted};
 
 const SHARES: i64 = 10_000;
-
-/// A machine that is busy with other tests is slow; that is not what is looked at here.
-pub fn patient() -> Options {
-    let mut options = options();
-    options.settings.quote_deadline = Duration::from_secs(60);
-    options.settings.request_deadline = Duration::from_secs(60);
-    options
-}
 
 /// One of several engines on the same database: all services, with a log of its own.
 async fn engine(database: DatabaseConfig, log: u16, control: Option<UnixListener>) -> Running {
@@ -61,8 +53,8 @@ async fn engine(database: DatabaseConfig, log: u16, control: Option<UnixListener
         }),
         stream: outside as Arc<dyn StreamHealth>,
         strict: false,
-        settings: patient().settings,
-        sample: patient().sample,
+        settings: options().settings,
+        sample: options().sample,
     };
     Services::start(config).await.unwrap()
 }
@@ -110,7 +102,7 @@ async fn by_the_log(instance: &Instance, log: u16) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_at_two_gateways_share_ten_thousand_shares() {
-    let instance = Instance::with(patient()).await;
+    let instance = Instance::with(options()).await;
     let list = file(&[("GME", "10000"), ("AMC", "1000")], 1.minute());
     let (status, body) = instance.control("POST", IMPORT, &list).await;
     assert_eq!(status, 200, "{body}");
@@ -367,7 +359,7 @@ async fn killed_at_any_moment_availability_locates_and_log_agree() {
     let seed = setting("SEED", u64::from(std::process::id()) * 7919 + 1);
     let rounds = setting("ROUNDS", 24);
     println!("SEED={seed} ROUNDS={rounds}");
-    let mut instance = Instance::with(patient()).await;
+    let mut instance = Instance::with(options()).await;
     let (status, body) = instance
         .control(
             "POST",

@@ -344,11 +344,13 @@ async fn entries_that_this_engine_did_not_write_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_mode_locates_only_under_protection() {
-    let instance = Instance::with(Options {
+    let mut options = Options {
         strict: true,
         ..Options::default()
-    })
-    .await;
+    };
+    // One of them waits for what does not come.
+    options.settings.quote_deadline = std::time::Duration::from_secs(2);
+    let instance = Instance::with(options).await;
     let key = instance.key_for("standard").await;
     let unset = instance.locate(&key, GME).await;
     assert!(

@@ -11,8 +11,8 @@ use jiff::ToSpan;
 use serde_json::{Value, json};
 
 use crate::harness::{Instance, until};
-use crate::locates::{IMPORT, file, wanted};
-use crate::locates_under_fire::{Dice, Process, patient, setting};
+use crate::locates::{IMPORT, file, options, wanted};
+use crate::locates_under_fire::{Dice, Process, setting};
 
 /// A locate that the clients fight over.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ async fn orders_at_two_gateways_with_kills_never_use_more_than_was_granted() {
     let (clients, orders) = (setting("CLIENTS", 40), setting("ORDERS", 400));
     let kills = setting("KILLS", 2);
     println!("SEED={seed} CLIENTS={clients} ORDERS={orders} KILLS={kills}");
-    let instance = Instance::with(patient()).await;
+    let instance = Instance::with(options()).await;
     let list = file(&[("GME", "10000000"), ("AMC", "1000")], 1.minute());
     let (status, body) = instance.control("POST", IMPORT, &list).await;
     assert_eq!(status, 200, "{body}");
