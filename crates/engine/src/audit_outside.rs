@@ -214,7 +214,7 @@ impl Outside {
 
     /// Of the settings of this instance, where there are any.
     fn ask_further(&mut self, instance: &Instance, keys: &[VerifyingKey]) {
-        let config = match Config::load(None, instance.root()) {
+        let config = match Config::read(None, instance.root()) {
             Ok(config) => config,
             Err(error) => {
                 self.not_asked.push(format!(

@@ -22,10 +22,9 @@ use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use host::location::Location;
-use serde::Deserialize;
 use services::ServiceSet;
 
-use crate::exit::Exit;
+use crate::{exit::Exit, serve::ServeOptions, up::UpOptions};
 pub(crate) use audit::*;
 pub(crate) use backup::*;
 pub(crate) use drill::*;
@@ -205,6 +204,33 @@ pub(crate) struct ServeArgs {
     /// The database was restored: the file bre_recovery.json that `bre restore database` left in its data folder.
     #[arg(long, value_name = "FILE")]
     pub(crate) restored: Option<PathBuf>,
+}
+
+impl From<UpArgs> for UpOptions {
+    fn from(args: UpArgs) -> Self {
+        Self {
+            port: args.port,
+            strict: args.strict,
+            repository: args.repository,
+            rates_file: args.rates_file,
+            config: args.config,
+            show_key: args.show_key,
+            continue_log: args.continue_log,
+            yes_all_is_lost: args.yes_all_is_lost,
+        }
+    }
+}
+
+impl From<ServeArgs> for ServeOptions {
+    fn from(args: ServeArgs) -> Self {
+        Self {
+            services: args.services,
+            config: args.config,
+            port: args.port,
+            internal_port: args.internal_port,
+            restored: args.restored,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

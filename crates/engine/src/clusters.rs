@@ -17,12 +17,10 @@ use serde::{Deserialize, Serialize};
 use services::StreamReport;
 
 use crate::{
-    config::Config,
+    backup_request::{OwnedRequest, Reading},
     error::Error,
-    up::{
-        backups::{OwnedRequest, Reading},
-        repository::{PrimaryRepository, open_own},
-    },
+    jobs::settings,
+    primary_repository::{PrimaryRepository, open_own},
 };
 
 #[derive(Debug)]
@@ -37,7 +35,7 @@ pub(crate) struct NamedCluster {
 }
 
 pub(crate) fn find(instance: &Instance, name: &str) -> Result<NamedCluster, Error> {
-    let config = Config::load(None, instance.root())?;
+    let config = settings::load(None, instance.root())?;
     let refused = |reason: String| Error::argument("cluster", name.to_owned(), reason);
     let cluster = config.clusters.get(name).ok_or_else(|| {
         let names: Vec<_> = config.clusters.keys().cloned().collect();
@@ -70,7 +68,7 @@ pub(crate) fn find(instance: &Instance, name: &str) -> Result<NamedCluster, Erro
 
 /// The names of all of them.
 pub(crate) fn names(instance: &Instance) -> Vec<String> {
-    Config::load(None, instance.root())
+    settings::load(None, instance.root())
         .map(|config| config.clusters.into_keys().collect())
         .unwrap_or_default()
 }

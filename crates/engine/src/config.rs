@@ -21,12 +21,10 @@ use services::{
 };
 
 pub(crate) use audit::{Audit, Witness};
-use backup::JobSettings;
-pub(crate) use backup::{Backup, OlderSettings};
+pub(crate) use backup::{Backup, BackupSource, JobSettings, OlderSettings};
 use host::{keys::settings::RepositoryKey, location::Location};
 
-use crate::secret_file;
-use crate::{error::Error, read_book, settings_file};
+use crate::{error::Error, read_book, secret_file, settings_file};
 
 /// `DIR/bre.toml`, or the file that `--config` names. Unknown words are errors: a misspelt setting must not be a silent default.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -46,7 +44,7 @@ pub(crate) struct Config {
     pub(crate) audit_key: RepositoryKey,
     pub(crate) backup: Backup,
     /// By the names of jobs; what is said here counts, where [backup] says something of it, too.
-    jobs: BTreeMap<String, JobSettings>,
+    pub(crate) jobs: BTreeMap<String, JobSettings>,
     #[serde(rename = "spare")]
     pub(crate) standby: StandbyConfig,
     /// Clusters that are not the instance's own, by name.
@@ -424,8 +422,9 @@ impl Config {
         })
     }
 
-    /// Reads the named file, or `DIR/bre.toml` if there is one, or takes the defaults.
-    pub(crate) fn load(named: Option<&Path>, data: &Path) -> Result<Self, Error> {
+    /// The named file, or `DIR/bre.toml` if there is one, or the defaults: what it says word by word. What `[jobs.NAME]`
+    /// says counts only once it is taken: `jobs::settings::load`.
+    pub(crate) fn read(named: Option<&Path>, data: &Path) -> Result<Self, Error> {
         let default = data.join("bre.toml");
         let path = named.unwrap_or(&default);
         let mut config = match settings_file::read(path)? {
@@ -440,24 +439,31 @@ impl Config {
         Ok(config)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        let settings = |reason: String| {
-            Error::from(host::Error::Settings {
-                path: path.into(),
-                reason,
-            })
-        };
-        let mut config: Self = toml::from_str(text).map_err(|error| settings(error.to_string()))?;
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| Self::fault(path, error.to_string()))?;
         config.backup.settings_file = Some(path.to_owned());
         config.backup.strict = config.database.strict;
         config.backup.repositories.clone_from(&config.repositories);
-        for (name, job) in &config.jobs {
-            config.backup.take(name, job).map_err(settings)?;
-        }
-        config.backup.check().map_err(settings)?;
         config.file = Some(path.to_owned());
         Ok(config)
     }
+
+    pub(crate) fn fault(path: &Path, reason: String) -> Error {
+        host::Error::Settings {
+            path: path.into(),
+            reason,
+        }
+        .into()
+    }
+}
+
+/// Of a repository, as it is written.
+pub(crate) fn location(named: &str) -> Result<Location, Error> {
+    // Not what was typed: it may hold a password.
+    named
+        .parse()
+        .map_err(|reason| Error::argument("repository", "…", reason))
 }
 
 #[cfg(test)]

@@ -30,12 +30,11 @@ pub(crate) struct ReplicaRepository {
 }
 
 /// By the name that the settings give it, or by its place: then it keeps what the first keeps. Made where there is none yet.
-pub(crate) fn other(instance: &Instance, named: &str) -> Result<ReplicaRepository, Error> {
-    let config = Config::load(None, instance.root())?;
+pub(crate) fn other(config: &Config, named: &str) -> Result<ReplicaRepository, Error> {
     match config.repositories.get(named) {
         Some(replica) => open(replica, &config.backup),
         None => {
-            let location: Location = crate::repository_handle::location(named)?;
+            let location: Location = config::location(named)?;
             Ok(ReplicaRepository {
                 repository: Repository::init(location.open(None)?)?,
                 rules: config.backup.rules(),
@@ -231,7 +230,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = "[repositories.far]\npath = \"/nowhere\"\n";
         std::fs::write(folder.path().join("bre.toml"), settings).unwrap();
-        let config = Config::load(None, folder.path()).unwrap().backup;
+        let config = Config::read(None, folder.path()).unwrap().backup;
         let instance = Instance::at(folder.path()).unwrap();
         let board = CopyBoard::open(&instance, &config);
         let copier = Copier {

@@ -6,7 +6,12 @@ use jobs::{JobSpec, Outcome, RunRecord, schedule::Trigger};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
 
-use crate::{error::Error, jobs::short_name};
+use crate::error::Error;
+
+/// As status files, metrics and settings call it.
+pub(crate) fn short_name(spec: &JobSpec) -> &str {
+    spec.aliases.first().unwrap_or(&spec.name)
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobStatusFile {

@@ -6,9 +6,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod anchors;
+mod audit_archive;
 mod audit_outside;
 mod audit_statements;
 mod backup_record;
+mod backup_request;
 mod cli;
 mod clusters;
 mod commands;
@@ -25,6 +27,8 @@ mod jobs;
 mod lost;
 mod missing;
 mod passed_over;
+mod plan;
+mod primary_repository;
 mod public_log;
 mod question;
 mod read_book;
@@ -33,6 +37,7 @@ mod reload;
 mod repository_handle;
 mod restore_test;
 mod restored;
+mod run_by_hand;
 mod schema;
 mod schema_check;
 mod scratch;
@@ -41,6 +46,7 @@ mod serve;
 mod settings_file;
 mod snapshots;
 mod standby;
+mod stream_evidence;
 mod thinning;
 mod up;
 

@@ -1,16 +1,15 @@
 //! What a restore does not bring back although it was asked for, for how many seconds, and who knows of it.
 
-use host::{control::Control, instance::Instance, stored_heads::newest};
+use host::stored_heads::newest;
 use postgres_physical::lsn::Lsn;
 use recovery::database::{Plan, Point, Target};
 use repository::{
     Repository,
     read_back::{Evidence, EvidenceSource, Shortfall, newest_known, shortfall},
 };
-use serde_json::Value;
 use terminal::time;
 
-use crate::{cli::RepositoryArgs, clusters, error::Error};
+use crate::error::Error;
 
 /// One thing that is not brought back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,38 +160,4 @@ fn in_words(found: Shortfall) -> Missing {
         seconds: found.missing_seconds,
         known_by,
     }
-}
-
-/// What is known outside of the repository: a stream acknowledges only what the repository holds. Nothing where nobody can be asked.
-pub(crate) fn known_elsewhere(instance: &Instance, args: &RepositoryArgs) -> Vec<Evidence> {
-    if args.repository.is_some() {
-        return Vec::new();
-    }
-    if let Some(name) = &args.cluster {
-        let cluster = clusters::find(instance, name).ok();
-        return cluster
-            .and_then(|cluster| cluster.last_stream())
-            .into_iter()
-            .collect();
-    }
-    if !instance.is_locked() {
-        return Vec::new();
-    }
-    let asked = host::runtime::wait(async {
-        Control::to(instance)?
-            .get::<Value>("/internal/status")
-            .await
-    });
-    let durable = asked
-        .ok()
-        .and_then(|status| status["components"]["wal_stream"]["durable_lsn"].as_u64());
-    let evidence = durable.map(|lsn| Evidence {
-        source: EvidenceSource::Stream,
-        object: None,
-        timeline: None,
-        epoch: 0,
-        lsn,
-        at_micros: jiff::Timestamp::now().as_microsecond(),
-    });
-    evidence.into_iter().collect()
 }

@@ -8,7 +8,6 @@ use std::{
     process::Command,
 };
 
-use crate::exit::Exit;
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use services::BookReader;
 
@@ -26,25 +25,14 @@ pub(crate) fn reader() -> BookReader {
     }
 }
 
-pub(crate) fn run(limited: bool) -> Exit {
-    let done = match limited {
-        true => decode(),
-        // What was allocated before the limits counts as well: begin anew under them.
-        false => Err(limit().map_or_else(
-            |error| error.to_string(),
-            |()| {
-                let again = Command::new(OURSELVES).args([NAME, "--limited"]).exec();
-                format!("the reader of books cannot be started: {again}")
-            },
-        )),
-    };
-    match done {
-        Ok(()) => Exit::Done,
-        Err(why) => {
-            terminal::note(&why);
-            Exit::Failed
-        }
+pub(crate) fn run(limited: bool) -> Result<(), String> {
+    if limited {
+        return decode();
     }
+    // What was allocated before the limits counts as well: begin anew under them.
+    limit().map_err(|error| error.to_string())?;
+    let again = Command::new(OURSELVES).args([NAME, "--limited"]).exec();
+    Err(format!("the reader of books cannot be started: {again}"))
 }
 
 fn decode() -> Result<(), String> {

@@ -16,7 +16,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{config::Config, error::Error, settings_file};
+use crate::{error::Error, jobs::settings, settings_file};
 
 /// Settings by their dotted names, as they stand in the file.
 type NamedSettings = BTreeMap<String, String>;
@@ -61,7 +61,7 @@ impl Reloader {
     }
 
     fn reload(&mut self, runtime: &Runtime, services: &Running) -> Result<(), Error> {
-        let config = Config::load(self.named.then_some(&*self.path), &self.data)?;
+        let config = settings::load(self.named.then_some(&*self.path), &self.data)?;
         let found = read(&self.path)?;
         let (now, later) = split(&self.effective, &found);
         if now.keys().any(|name| name.starts_with("log.")) {

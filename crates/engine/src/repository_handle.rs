@@ -5,11 +5,22 @@ use repository::{Repository, keys::RecipientPrivate};
 use std::path::{Path, PathBuf};
 
 use crate::{
-    cli::RepositoryArgs,
     clusters,
-    config::{Config, ObjectLock},
+    config::{ObjectLock, location},
     error::Error,
+    jobs::settings,
 };
+
+/// Which repository is meant, and where its keys are; below the instance's folder when nothing is said.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RepositorySelection {
+    /// A folder, `s3://BUCKET/PREFIX`, or the name of one that `[repositories.NAME]` describes.
+    pub(crate) repository: Option<String>,
+    /// The folder with the repository's keys.
+    pub(crate) keys: Option<PathBuf>,
+    /// Those of a cluster that `[clusters.NAME]` names.
+    pub(crate) cluster: Option<String>,
+}
 
 #[derive(Debug)]
 pub(crate) struct RepositoryHandle {
@@ -24,7 +35,11 @@ impl RepositoryHandle {
         (&self.repository, &self.keys)
     }
 
-    pub(crate) fn at(instance: &Instance, args: &RepositoryArgs) -> Result<Self, Error> {
+    pub(crate) fn at(
+        instance: &Instance,
+        selection: impl Into<RepositorySelection>,
+    ) -> Result<Self, Error> {
+        let args = &selection.into();
         if let Some(name) = &args.cluster {
             let cluster = clusters::find(instance, name)?;
             let location = match &args.repository {
@@ -34,7 +49,7 @@ impl RepositoryHandle {
             return Self::open(location, None, args, &cluster.instance);
         }
         let running = || instance.announced().map(|running| running.repository);
-        let settings = Config::load(None, instance.root());
+        let settings = settings::load(None, instance.root());
         // Its own repository does not need the settings; what was named in them does.
         let (lock, configured) = match &settings {
             Ok(config) => (config.repository.lock, config.repository.path.clone()),
@@ -44,7 +59,7 @@ impl RepositoryHandle {
             match running() {
                 Some(location) => Ok(location),
                 None => {
-                    Config::load(None, instance.root())?;
+                    settings::load(None, instance.root())?;
                     Ok(configured.unwrap_or_else(|| instance.repository().into()))
                 }
             }
@@ -68,7 +83,7 @@ impl RepositoryHandle {
     fn open(
         location: Location,
         lock: Option<ObjectLock>,
-        args: &RepositoryArgs,
+        args: &RepositorySelection,
         instance: &Instance,
     ) -> Result<Self, Error> {
         let repository = Repository::open(location.open(lock.map(ObjectLock::policy))?)?;
@@ -82,11 +97,4 @@ impl RepositoryHandle {
     pub(crate) fn private(&self) -> Result<RecipientPrivate, Error> {
         Ok(keys::reading_key(&self.keys)?)
     }
-}
-
-pub(crate) fn location(named: &str) -> Result<Location, Error> {
-    // Not what was typed: it may hold a password.
-    named
-        .parse()
-        .map_err(|reason| Error::argument("repository", "…", reason))
 }

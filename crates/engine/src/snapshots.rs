@@ -15,7 +15,7 @@ use backup::{
 use host::{instance::Instance, keys, person::machine, progress::Steps};
 use repository::{Repository, keys::ChunkIdKey, snapshot::SnapshotDocument};
 
-use crate::{config::Config, error::Error, jobs, settings_file};
+use crate::{error::Error, settings_file};
 
 /// The instance's own configuration: where it is on this host.
 #[derive(Debug)]
@@ -23,10 +23,19 @@ pub(crate) struct Configuration {
     settings: PathBuf,
     runbooks: PathBuf,
     root: PathBuf,
+    plan: PlanDocument,
 }
 
+/// The table of jobs and rules as it follows from the settings: from a named file or, without one, from those of this
+/// folder. None where those cannot be read: they are kept all the same.
+pub(crate) type PlanDocument = fn(Option<&Path>, &Path) -> Option<Vec<u8>>;
+
 impl Configuration {
-    pub(crate) fn of(instance: &Instance, settings: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn of(
+        instance: &Instance,
+        settings: Option<&Path>,
+        plan: PlanDocument,
+    ) -> Result<Self, Error> {
         let settings = match settings {
             Some(named) => std::path::absolute(named).map_err(Error::file("cannot find", named))?,
             None => instance.settings(),
@@ -35,32 +44,18 @@ impl Configuration {
             settings,
             runbooks: instance.runbooks(),
             root: instance.root().to_owned(),
+            plan,
         })
     }
 
     fn source(&self) -> ConfigurationSource<'_> {
+        let named = self.settings.exists().then_some(self.settings.as_path());
         ConfigurationSource {
             settings: &self.settings,
-            plan: self.plan(),
+            plan: (self.plan)(named, &self.root),
             runbooks: &self.runbooks,
             redact_settings: &settings_file::redacted,
         }
-    }
-
-    /// The table of jobs and rules as it follows from the settings. None where those cannot be read: they are kept
-    /// all the same.
-    fn plan(&self) -> Option<Vec<u8>> {
-        let named = self.settings.exists().then_some(self.settings.as_path());
-        let config = Config::load(named, &self.root).ok()?.backup;
-        let jobs: Vec<_> = jobs::specs(&config)
-            .iter()
-            .map(|spec| {
-                let schedule = spec.trigger.to_string();
-                serde_json::json!({ "job": jobs::short_name(spec), "schedule": schedule })
-            })
-            .collect();
-        let plan = serde_json::json!({ "jobs": jobs, "rules": config.rules() });
-        serde_json::to_vec_pretty(&plan).ok()
     }
 
     pub(crate) fn run(

@@ -66,6 +66,44 @@ fn stop_within(
     Ok(stop)
 }
 
+/// Set by Ctrl-C, SIGTERM, and a terminal that is closed: the work ends between two steps, takes away what it made for
+/// itself, and says what it leaves.
+pub fn interrupted() -> Result<Arc<AtomicBool>, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&flag);
+    let failed =
+        |error: std::io::Error| Error::Failed(format!("cannot listen for signals: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    // Before this returns: a signal that comes right after it is heard.
+    let mut heard = {
+        let _inside = runtime.enter();
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ];
+        let heard: std::io::Result<Vec<_>> = kinds.into_iter().map(signal).collect();
+        heard.map_err(failed)?
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(std::future::poll_fn(|context| {
+            let any = heard
+                .iter_mut()
+                .any(|signal| signal.poll_recv(context).is_ready());
+            match any {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        }));
+        seen.store(true, Ordering::Relaxed);
+    });
+    Ok(flag)
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

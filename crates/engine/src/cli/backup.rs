@@ -1,6 +1,7 @@
 //! `bre backup`.
 
 use super::*;
+use crate::{backup_request::ReadingSelection, config::BackupSource};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum BackupKind {
@@ -83,11 +84,23 @@ pub(crate) struct ReadingArgs {
     pub(crate) throttle: Option<NonZeroU32>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Source {
-    #[default]
     Auto,
     Local,
     Protocol,
+}
+
+impl From<ReadingArgs> for ReadingSelection {
+    fn from(args: ReadingArgs) -> Self {
+        let source = |source| match source {
+            Source::Auto => BackupSource::Auto,
+            Source::Local => BackupSource::Local,
+            Source::Protocol => BackupSource::Protocol,
+        };
+        Self {
+            source: args.source.map(source),
+            throttle_mib: args.throttle,
+        }
+    }
 }

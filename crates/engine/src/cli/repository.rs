@@ -1,6 +1,7 @@
 //! `bre repository`, and where a repository and its keys are.
 
 use super::*;
+use crate::repository_handle::RepositorySelection;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RepositoryCommand {
@@ -73,6 +74,16 @@ pub(crate) struct RepositoryArgs {
     /// Those of a cluster that [clusters.NAME] names.
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
+}
+
+impl From<&RepositoryArgs> for RepositorySelection {
+    fn from(args: &RepositoryArgs) -> Self {
+        Self {
+            repository: args.repository.clone(),
+            keys: args.keys.clone(),
+            cluster: args.cluster.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

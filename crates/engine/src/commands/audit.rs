@@ -12,7 +12,8 @@ use super::{
     signing_keys,
 };
 use host::{
-    control::Control, instance::Instance, keys::trusted, log::LOG, progress::Steps, stored_heads,
+    control::Control, instance::Instance, keys::trusted, log::LOG, progress::Steps,
+    signals::interrupted, stored_heads,
 };
 use terminal::{self, time};
 
@@ -20,9 +21,9 @@ use crate::{
     audit_outside::{Extent, Outside, OutsideEvidence},
     audit_statements,
     cli::{AuditArgs, AuditCommand, AuditReopenArgs, AuditRoad, HeadCommand, RepositoryArgs},
-    config::Config,
     error::Error,
     exit::Exit,
+    jobs::settings,
     repository_handle::RepositoryHandle,
     restore_test::{Reach, ReplayedLog, RestoreTester},
 };
@@ -150,7 +151,7 @@ fn verify_copy(
     args: &RepositoryArgs,
 ) -> Result<ExitCode, Error> {
     let opened = RepositoryHandle::at(instance, args)?;
-    let config = Config::load(None, instance.root())?;
+    let config = settings::load(None, instance.root())?;
     let trusted = trusted(&opened.keys, &opened.repository)?;
     // Before anything is planned: all that was signed by now must be in the newest WAL.
     let outside = Outside::gather(instance, opened.log(), &trusted)?;
@@ -164,7 +165,7 @@ fn verify_copy(
         instance: instance.clone(),
         keys: opened.keys.clone(),
     };
-    let steps = Steps::shown(json, "verify").cancelled_by(super::restore::interrupted()?);
+    let steps = Steps::shown(json, "verify").cancelled_by(interrupted()?);
     let copied = prover.audit(reach, &outside, &steps)?;
     drop(steps);
     let ReplayedLog {

@@ -12,11 +12,13 @@ use host::{
     instance::Instance,
     keys::rotation::{AUDIT, Rotation, finish},
     progress::Steps,
+    signals::interrupted,
 };
 use terminal::{self, KeyValue};
 
 use crate::{
-    cli::AuditKeyCommand, config::Config, error::Error, repository_handle::RepositoryHandle,
+    cli::AuditKeyCommand, config::Config, error::Error, jobs::settings,
+    repository_handle::RepositoryHandle,
 };
 
 pub(super) fn run(
@@ -27,7 +29,7 @@ pub(super) fn run(
     match command {
         AuditKeyCommand::Show(args) => show(&RepositoryHandle::at(instance, &args)?, json),
         AuditKeyCommand::Rotate { config, repository } => {
-            let config = Config::load(config.as_deref(), instance.root())?;
+            let config = settings::load(config.as_deref(), instance.root())?;
             rotate(&RepositoryHandle::at(instance, &repository)?, &config, json)
         }
         AuditKeyCommand::RetireOld { yes, repository } => {
@@ -104,7 +106,7 @@ struct KeyRotation {
 fn rotate(opened: &RepositoryHandle, config: &Config, json: bool) -> Result<ExitCode, Error> {
     let rotation = Rotation::look(&AUDIT, &opened.keys, &opened.repository)?;
     let resumed = !matches!(rotation, Rotation::Fresh { .. });
-    let steps = Steps::shown(json, "rotate").cancelled_by(super::restore::interrupted()?);
+    let steps = Steps::shown(json, "rotate").cancelled_by(interrupted()?);
     let (keys, repository) = (&opened.keys, &opened.repository);
     let (current, replaced) =
         rotation.advance(&AUDIT, keys, repository, &config.audit_key, &steps)?;

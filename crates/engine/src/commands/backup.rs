@@ -10,20 +10,19 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{expire, stream_report::take_a_backup};
+use super::{expire, job, stream_report::take_a_backup};
 use host::{instance::Instance, progress::Steps};
 use terminal::{self, KeyValue, Table, age, count, duration, moment_and_age, sentence, size, time};
 
 use crate::{
+    backup_request::Reading,
     cli::{BackupCommand, ReadingArgs, RepositoryArgs},
     clusters,
-    config::Config,
     error::Error,
     exit::Exit,
     health::hole_words,
-    jobs::run_by_hand,
+    jobs::settings,
     repository_handle::RepositoryHandle,
-    up::backups::Reading,
 };
 
 /// Reading back is bound by decompression: one thread a core.
@@ -184,7 +183,7 @@ fn take(
         repository::backup::BackupKind::Full => "database.full",
         repository::backup::BackupKind::Incremental => "database.incremental",
     };
-    run_by_hand(instance, json, job, reading)
+    job::run_now(instance, json, job, reading.into())
 }
 
 /// Of a cluster that is not ours: there is no audit log to put it into.
@@ -195,9 +194,9 @@ fn take_named(
     reading: ReadingArgs,
     name: String,
 ) -> Result<ExitCode, Error> {
-    let settings = Config::load(None, instance.root())?.backup;
+    let settings = settings::load(None, instance.root())?.backup;
     let cluster = clusters::find(instance, &name)?;
-    let reading = Reading::new(&settings, reading);
+    let reading = Reading::new(&settings, reading.into());
     let outcome = cluster.backup(kind, reading, &Steps::shown(json, "backup"))?;
     if outcome.state != BackupState::Complete {
         terminal::note(&format!(

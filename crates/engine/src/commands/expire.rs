@@ -6,18 +6,18 @@ use postgres_physical::wire::ConnectOptions;
 use repository::retention::{Action, Decision, ExpiryReport, Plan, Rules, Subject};
 use serde::Serialize;
 
-use super::restore::interrupted;
 use host::{
     database::BACKUP, instance::Instance, keys, lock::lock, progress::Steps, record::Event,
+    signals::interrupted,
 };
 use terminal::{self, KeyValue, Table, moment_from, size, time};
 
 use crate::{
     cli::ExpireArgs,
-    config::Config,
     error::Error,
     exit::Exit,
     expiry::{Log, carry_out, decide, sentence},
+    jobs::settings,
     question::confirmed,
     repository_handle::RepositoryHandle,
 };
@@ -36,7 +36,7 @@ struct ExpireReport<'a> {
 
 pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<ExitCode, Error> {
     let opened = RepositoryHandle::at(instance, &args.repository)?;
-    let config = Config::load(args.config.as_deref(), instance.root())?;
+    let config = settings::load(args.config.as_deref(), instance.root())?;
     let named = args.repository.repository.as_ref();
     let rules = match named.and_then(|name| config.repositories.get(name)) {
         Some(further) => further.rules(&config.backup),

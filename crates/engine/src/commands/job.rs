@@ -6,28 +6,63 @@ use ::jobs::{Pause, PausePolicy, Records, RunRecord, StateFile, Statistics};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::plan::{Row, described, job_table, rows};
+use super::{
+    audit_archive, backup,
+    plan::{Row, described, job_table, rows},
+    restore_test, schema, snapshot,
+};
 use host::{instance::Instance, person::who};
 use terminal::{self, KeyValue, Table, age, duration, moment_and_age, size};
 
 use crate::{
-    cli::{JobCommand, ReadingArgs},
-    config::Config,
+    backup_request::ReadingSelection,
+    cli::{JobCommand, RepositoryArgs},
     error::Error,
     exit::Exit,
     job_status::{JobDescription, JobStatusFile},
-    jobs::{pause_policy, run_by_hand},
+    jobs::{JobResult, pause_policy, settings},
+    run_by_hand::run_by_hand,
 };
 
 pub(crate) fn run(instance: &Instance, json: bool, command: JobCommand) -> Result<ExitCode, Error> {
     match command {
         JobCommand::List => list(instance, json),
         JobCommand::Show { job } => show(instance, json, &job),
-        JobCommand::Run { job } => run_by_hand(instance, json, &job, ReadingArgs::default()),
+        JobCommand::Run { job } => run_now(instance, json, &job, ReadingSelection::default()),
         JobCommand::History { job, most } => history(instance, json, job.as_deref(), most),
         JobCommand::Pause { job, reason } => pause(instance, json, &job, reason),
         JobCommand::Resume { job } => resume(instance, json, &job),
     }
+}
+
+/// Runs it now, and shows what came of it.
+pub(super) fn run_now(
+    instance: &Instance,
+    json: bool,
+    name: &str,
+    reading: ReadingSelection,
+) -> Result<ExitCode, Error> {
+    let said = |job: &str, said: &str, text: String| {
+        let machines = serde_json::json!({ "job": job, "said": said });
+        terminal::result(json, &machines, || text);
+        ExitCode::SUCCESS
+    };
+    Ok(match run_by_hand(instance, json, name, reading)? {
+        None => ExitCode::SUCCESS,
+        Some(JobResult::Backup(outcome)) => {
+            return backup::show_taken(instance, json, &RepositoryArgs::default(), *outcome);
+        }
+        Some(JobResult::RestoreTest(record)) => restore_test::show_tested(json, &record),
+        Some(JobResult::Expiry(summary)) => said("expire", &summary, summary.clone()),
+        Some(JobResult::Definitions { folder, outcome }) => schema::show(json, &folder, &outcome),
+        Some(JobResult::AuditArchive(archived)) => {
+            return audit_archive::show(json, archived.as_ref());
+        }
+        Some(JobResult::Snapshot(outcome)) => snapshot::show_taken(json, &outcome),
+        Some(JobResult::Copies(summary)) => {
+            said("repository.copy", &summary, format!("{summary}\n"))
+        }
+    })
 }
 
 fn list(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
@@ -38,7 +73,7 @@ fn list(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
 
 /// By either name; from the settings, and from what the running engine says, without the repository.
 fn find(instance: &Instance, name: &str) -> Result<JobDescription, Error> {
-    let config = Config::load(None, instance.root())?.backup;
+    let config = settings::load(None, instance.root())?.backup;
     let standing = JobStatusFile::read(&instance.plan_file());
     let mut jobs = described(&config, &standing, instance.is_locked());
     let goes_by = |job: &JobDescription| job.name == name || job.short == name;
@@ -182,7 +217,7 @@ fn cause_word(record: &RunRecord) -> &'static str {
 
 fn pause(instance: &Instance, json: bool, name: &str, reason: String) -> Result<ExitCode, Error> {
     let name = find(instance, name)?.name;
-    let config = Config::load(None, instance.root())?.backup;
+    let config = settings::load(None, instance.root())?.backup;
     let policy = pause_policy(&config, &name);
     if let PausePolicy::Refused(why) = policy {
         return Err(Error::refused("the job is not paused", why));

@@ -51,18 +51,19 @@ use std::process::ExitCode;
 use crate::{
     cli::{Cli, Command, PlanCommand, RestoreCommand},
     error::Error,
+    exit::Exit,
     read_book, serve, up,
 };
 
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
     if let Command::ReadBook { limited } = cli.command {
-        return Ok(read_book::run(limited).into());
+        return Ok(decode_book(limited).into());
     }
     let instance = Instance::at(&cli.data)?;
     let json = cli.json;
     match cli.command {
-        Command::Up(args) => return up::run(&instance, json, &args),
-        Command::Serve(args) => return serve::run(&instance, json, &args),
+        Command::Up(args) => return up::run(&instance, json, &args.into()),
+        Command::Serve(args) => return serve::run(&instance, json, &args.into()),
         Command::Drill(command) => return drill::run(json, command),
         Command::Standby(command) => return standby::run(&instance, json, command),
         Command::Wal(command) => return wal::run(&instance, json, command),
@@ -106,6 +107,16 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn decode_book(limited: bool) -> Exit {
+    match read_book::run(limited) {
+        Ok(()) => Exit::Done,
+        Err(why) => {
+            terminal::note(&why);
+            Exit::Failed
+        }
+    }
 }
 
 /// A moment that a person typed, in microseconds.

@@ -10,14 +10,14 @@ use postgres_physical::{
 use recovery::pages::{DamagedPage, Held, PageOutcome, Remedy, remedy};
 use serde::Serialize;
 
-use super::{restore::interrupted, table::live};
-use host::{instance::Instance, progress::Steps, record::Event};
+use super::table::live;
+use host::{instance::Instance, progress::Steps, record::Event, signals::interrupted};
 use terminal::{self, KeyValue, Table, count};
 
 use crate::{
     cli::{RepositoryArgs, RestorePagesArgs, RunningArgs},
-    config::Config,
     error::Error,
+    jobs::settings,
     question::confirmed_unless,
     repository_handle::RepositoryHandle,
     scratch::ScratchRestorer,
@@ -186,10 +186,11 @@ pub(super) fn restore(
         ));
     }
     let opened = RepositoryHandle::at(instance, &args)?;
-    let config = Config::load(None, instance.root())?;
+    let config = settings::load(None, instance.root())?;
     let binaries = Binaries::find(config.database.binaries.as_deref())?;
     let restorer = ScratchRestorer {
-        opened: &opened,
+        repository: &opened.repository,
+        private: &opened.private()?,
         binaries: &binaries,
         user: &OsUser::for_server()?,
         work: work.unwrap_or_else(|| instance.beside()),

@@ -10,10 +10,11 @@ use terminal::{self, KeyValue, Table, age, moment, time};
 
 use crate::{
     cli::PlanCheckArgs,
-    config::{self, Config},
+    config,
     error::Error,
     job_status::{JobDescription, JobRun, JobState, JobStatusFile},
-    jobs, schema,
+    jobs::{self, settings},
+    schema,
 };
 
 /// One row of the table.
@@ -56,7 +57,7 @@ pub(crate) fn check(
     json: bool,
     args: &PlanCheckArgs,
 ) -> Result<ExitCode, Error> {
-    let config = Config::load(args.config.as_deref(), instance.root())?;
+    let config = settings::load(args.config.as_deref(), instance.root())?;
     let names = jobs::names(&config.backup);
     let said = serde_json::json!({ "jobs": names });
     terminal::result(json, &said, || {
@@ -67,7 +68,7 @@ pub(crate) fn check(
 
 /// From the settings, the records of runs and what the running engine says of itself: the store is not asked.
 pub(crate) fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
-    let config = Config::load(None, instance.root())?;
+    let config = settings::load(None, instance.root())?;
     let location = match instance.announced() {
         Some(running) => running.repository,
         None => (config.repository.path.clone()).unwrap_or_else(|| instance.repository().into()),

@@ -12,14 +12,15 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{repository_keys, restore::interrupted};
-use host::{instance::Instance, keys, lock::lock, progress::Steps};
+use super::repository_keys;
+use host::{instance::Instance, keys, lock::lock, progress::Steps, signals::interrupted};
 use terminal::{self, KeyValue, Table, moment, size};
 
 use crate::{
     cli::{CopyArgs, HoldCommand, RepositoryArgs, RepositoryCommand},
     copies::{self, ReplicaRepository},
     error::Error,
+    jobs::settings,
     question::confirmed,
     repository_handle::RepositoryHandle,
 };
@@ -156,7 +157,7 @@ fn copied(instance: &Instance, json: bool, args: &CopyArgs) -> Result<(), Error>
         repository: to,
         rules,
         ..
-    } = copies::other(instance, &args.to)?;
+    } = copies::other(&settings::load(None, instance.root())?, &args.to)?;
     let private = keys::reading_key_if_here(&from.keys)?;
     let steps = Steps::shown(json, "copy").cancelled_by(interrupted()?);
     let options = CopyOptions {

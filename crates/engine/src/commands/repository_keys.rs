@@ -25,7 +25,7 @@ use std::{
 use terminal::{self, KeyValue, instant};
 
 use crate::{
-    cli::RepositoryKeyCommand, config::Config, error::Error, question::confirmed,
+    cli::RepositoryKeyCommand, config::Config, error::Error, jobs::settings, question::confirmed,
     repository_handle::RepositoryHandle,
 };
 
@@ -41,7 +41,7 @@ pub(super) fn run(
     match command {
         RepositoryKeyCommand::Show(args) => show(&RepositoryHandle::at(instance, &args)?, json),
         RepositoryKeyCommand::Rotate { config, repository } => {
-            let config = Config::load(config.as_deref(), instance.root())?;
+            let config = settings::load(config.as_deref(), instance.root())?;
             rotate(
                 instance,
                 &RepositoryHandle::at(instance, &repository)?,

@@ -6,10 +6,6 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
 use postgres_physical::{
@@ -23,18 +19,19 @@ use recovery::database::{
 use serde::Serialize;
 
 use super::restore_preview as preview;
-use host::{instance::Instance, progress::Steps, record::Event};
+use host::{instance::Instance, progress::Steps, record::Event, signals::interrupted};
 use terminal::{self, KeyValue, size};
 
 use crate::{
     cli::{RestoreDatabaseArgs, TargetArgs},
-    config::Config,
     error::Error,
     exit::Exit,
+    jobs::settings,
     missing::{self, Missing},
     question::confirmed_unless,
     repository_handle::RepositoryHandle,
     restored::{self, RestoreOutcome, Source},
+    stream_evidence::known_elsewhere,
 };
 
 #[derive(Debug, Serialize)]
@@ -79,7 +76,7 @@ pub(crate) fn run(
         preview::show_points(json, &points);
         return Ok(ExitCode::SUCCESS);
     }
-    let config = Config::load(None, instance.root())?;
+    let config = settings::load(None, instance.root())?;
     let binaries = Binaries::find(config.database.binaries.as_deref())?;
     let user = OsUser::for_server()?;
     let Some(to) = &args.to else {
@@ -100,7 +97,7 @@ pub(crate) fn run(
     options.copy_across = args.copy_across;
     options.set = settings(&args.set)?;
     let elsewhere = match target.point {
-        Point::Latest => missing::known_elsewhere(instance, &args.repository),
+        Point::Latest => known_elsewhere(instance, &(&args.repository).into()),
         _ => Vec::new(),
     };
     let known = missing::known(&opened.repository, &target, elsewhere)?;
@@ -366,44 +363,6 @@ fn mappings(given: &[String]) -> Result<BTreeMap<String, PathBuf>, Error> {
         }
     }
     Ok(mappings)
-}
-
-/// Set by Ctrl-C, SIGTERM, and a terminal that is closed: the work ends between two steps, takes away what it made for itself, and says
-/// what it leaves.
-pub(crate) fn interrupted() -> Result<Arc<AtomicBool>, Error> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let flag = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&flag);
-    let failed =
-        |error: std::io::Error| Error::failed(format!("cannot listen for signals: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(failed)?;
-    // Before this returns: a signal that comes right after it is heard.
-    let mut heard = {
-        let _inside = runtime.enter();
-        let kinds = [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::hangup(),
-        ];
-        let heard: std::io::Result<Vec<_>> = kinds.into_iter().map(signal).collect();
-        heard.map_err(failed)?
-    };
-    std::thread::spawn(move || {
-        runtime.block_on(std::future::poll_fn(|context| {
-            let any = heard
-                .iter_mut()
-                .any(|signal| signal.poll_recv(context).is_ready());
-            match any {
-                true => std::task::Poll::Ready(()),
-                false => std::task::Poll::Pending,
-            }
-        }));
-        seen.store(true, Ordering::Relaxed);
-    });
-    Ok(flag)
 }
 
 #[cfg(test)]

@@ -9,15 +9,16 @@ use repository::backup::{RestoreTest, restore_tests};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::restore::interrupted;
-use host::{instance::Instance, keys::trusted, progress::Steps, record::Event};
+use host::{
+    instance::Instance, keys::trusted, progress::Steps, record::Event, signals::interrupted,
+};
 use terminal::{self, KeyValue, Table, duration, moment, moment_and_age, time};
 
 use crate::{
     cli::{RepositoryArgs, RestoreTestCommand},
-    config::Config,
     error::Error,
     exit::Exit,
+    jobs::settings,
     repository_handle::RepositoryHandle,
     restore_test::{self, RestoreTester, newest_complete},
 };
@@ -49,7 +50,7 @@ pub(super) fn run(
 ) -> Result<ExitCode, Error> {
     let opened = RepositoryHandle::at(instance, args)?;
     let private = opened.private()?;
-    let config = Config::load(None, instance.root())?;
+    let config = settings::load(None, instance.root())?;
     let id = match id {
         Some(id) => id.to_owned(),
         None => newest_complete(&opened.repository, &opened.location)?.id,

@@ -6,15 +6,15 @@ use ::backup::schema::SchemaOutcome;
 use postgres_physical::server::{Binaries, OsUser};
 use serde::Serialize;
 
-use super::{restore::interrupted, table::live};
-use host::{instance::Instance, progress::Steps};
+use super::table::live;
+use host::{instance::Instance, progress::Steps, signals::interrupted};
 
 use crate::{
     cli::{RepositoryArgs, RunningArgs, SchemaCommand},
     clusters,
-    config::Config,
     error::Error,
     exit::Exit,
+    jobs::settings,
     schema::{Schema, failure, is_remote, said},
 };
 
@@ -70,7 +70,7 @@ fn back_up(
     running: &RunningArgs,
     cluster: Option<String>,
 ) -> Result<ExitCode, Error> {
-    let config = Config::load(None, instance.root())?;
+    let config = settings::load(None, instance.root())?;
     let whose = match &cluster {
         Some(name) => clusters::find(instance, name)?.instance,
         None => instance.clone(),

@@ -10,19 +10,19 @@ use repository::snapshot::{
 };
 use serde::Serialize;
 
-use super::{restore::interrupted, snapshot_diff};
-use host::{instance::Instance, keys, progress::Steps};
+use super::{job, snapshot_diff};
+use host::{instance::Instance, keys, progress::Steps, signals::interrupted};
 use terminal::{self, KeyValue, Table, time, word};
 
 use crate::{
+    backup_request::ReadingSelection,
     cli::{
-        ConfigurationArgs, ReadingArgs, RepositoryArgs, SnapshotArgs, SnapshotCommand,
-        SnapshotComponent, SnapshotRestoreArgs,
+        ConfigurationArgs, RepositoryArgs, SnapshotArgs, SnapshotCommand, SnapshotComponent,
+        SnapshotRestoreArgs,
     },
-    config::Config,
     error::Error,
     exit::Exit,
-    jobs::{CONFIGURATION_SNAPSHOT, run_by_hand},
+    jobs::{CONFIGURATION_SNAPSHOT, settings},
     question::confirmed,
     repository_handle::RepositoryHandle,
     snapshots::{Configuration, redacted},
@@ -111,12 +111,16 @@ fn take(
         configuration.config.is_some(),
     ];
     // Settings that cannot be read make no plan. They are kept all the same.
-    if !elsewhere.contains(&true) && Config::load(None, instance.root()).is_ok() {
-        let reading = ReadingArgs::default();
-        return run_by_hand(instance, json, CONFIGURATION_SNAPSHOT, reading);
+    if !elsewhere.contains(&true) && settings::load(None, instance.root()).is_ok() {
+        let reading = ReadingSelection::default();
+        return job::run_now(instance, json, CONFIGURATION_SNAPSHOT, reading);
     }
     let opened = RepositoryHandle::at(instance, repository)?;
-    let source = Configuration::of(instance, configuration.config.as_deref())?;
+    let source = Configuration::of(
+        instance,
+        configuration.config.as_deref(),
+        settings::plan_document,
+    )?;
     let steps = Steps::shown(json, "snapshot").cancelled_by(interrupted()?);
     let outcome = source.run(instance, &opened.repository, &opened.keys, &steps)?;
     drop(steps);
@@ -308,7 +312,11 @@ impl SnapshotSelection {
         let summary = find_snapshot(&opened.repository, &which.component, which.id.as_deref())?;
         Ok(Self {
             summary,
-            configuration: Configuration::of(instance, configuration.config.as_deref())?,
+            configuration: Configuration::of(
+                instance,
+                configuration.config.as_deref(),
+                settings::plan_document,
+            )?,
             opened,
         })
     }

@@ -6,8 +6,8 @@ use repository::snapshot::find_snapshot;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{restore::interrupted, snapshot::SnapshotSelection};
-use host::progress::Steps;
+use super::snapshot::SnapshotSelection;
+use host::{progress::Steps, signals::interrupted};
 use terminal::{self, word};
 
 use crate::{error::Error, snapshots::redacted};

@@ -20,6 +20,7 @@ use crate::{
     clusters::{self, NamedCluster},
     config::Config,
     error::Error,
+    jobs::settings,
     question::confirmed,
     standby::{self, Link, Request, database_url},
 };
@@ -34,7 +35,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Error> {
     match command {
         StandbyCommand::Run { repository, config } => {
-            standby::run(instance, json, &repository, config.as_deref())?;
+            standby::run(instance, json, &(&repository).into(), config.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
         StandbyCommand::Status { cluster } => status(&home(instance, cluster.as_deref())?, json),
@@ -46,7 +47,7 @@ pub(crate) fn run(
             config,
         } => {
             let began = Instant::now();
-            let config = Config::load(config.as_deref(), instance.root())?;
+            let config = settings::load(config.as_deref(), instance.root())?;
             let named = cluster.map(|name| clusters::find(instance, &name));
             let of = Of {
                 instance: instance.clone(),

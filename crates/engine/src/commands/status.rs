@@ -37,11 +37,11 @@ use terminal::{self, time};
 use crate::{
     cli::RepositoryArgs,
     clusters::{self, NamedCluster},
-    config::Config,
     copies,
     error::Error,
     health::{StreamMonitor, hole_words},
     job_status::JobStatusFile,
+    jobs::settings,
     passed_over::{PassedOver, unsettled},
     repository_handle::RepositoryHandle,
     restore_test::{failed_proof, newest_failure},
@@ -197,7 +197,7 @@ async fn of_instance(instance: &Instance) -> Result<Status, Error> {
 
 fn has_own(instance: &Instance) -> bool {
     let named =
-        Config::load(None, instance.root()).is_ok_and(|config| config.repository.path.is_some());
+        settings::load(None, instance.root()).is_ok_and(|config| config.repository.path.is_some());
     named
         || instance.is_locked()
         || instance.repository().exists()

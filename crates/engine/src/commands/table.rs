@@ -19,14 +19,15 @@ use host::{
     instance::Instance,
     progress::Steps,
     record::Event,
+    signals::interrupted,
 };
 
 use crate::{
     cli::{RepositoryArgs, RestoreTableArgs, RunningArgs, TableMode},
     clusters,
-    config::Config,
     error::Error,
     exit::Exit,
+    jobs::settings,
     question::confirmed_unless,
     repository_handle::RepositoryHandle,
     scratch::{ScratchCluster, ScratchRestorer},
@@ -50,19 +51,20 @@ pub(crate) fn run(
     check_append_only(&live, &tables)?;
     let opened = RepositoryHandle::at(instance, &args.repository)?;
     let binaries = Binaries::find(
-        Config::load(None, instance.root())?
+        settings::load(None, instance.root())?
             .database
             .binaries
             .as_deref(),
     )?;
     let user = OsUser::for_server()?;
     let restorer = ScratchRestorer {
-        opened: &opened,
+        repository: &opened.repository,
+        private: &opened.private()?,
         binaries: &binaries,
         user: &user,
         work: args.work.clone().unwrap_or_else(|| instance.beside()),
     };
-    let steps = Steps::shown(json, "table").cancelled_by(restore::interrupted()?);
+    let steps = Steps::shown(json, "table").cancelled_by(interrupted()?);
     let mut beside = restorer.restore(target, &steps)?;
     beside.start(&restorer, &steps)?;
     let request = Request {

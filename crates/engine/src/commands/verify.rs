@@ -20,9 +20,9 @@ use terminal::{self, Table};
 
 use crate::{
     cli::{RepositoryArgs, VerifyCommand},
-    config::Config,
     error::Error,
     job_status::JobStatusFile,
+    jobs::settings,
     repository_handle::RepositoryHandle,
     schema_check::{SCHEMA, schema_check},
 };
@@ -203,7 +203,7 @@ fn stream(instance: &Instance) -> Check {
 fn ages(instance: &Instance) -> Vec<Check> {
     let looked = || {
         let opened = RepositoryHandle::at(instance, &RepositoryArgs::default())?;
-        let config = Config::load(None, instance.root())?;
+        let config = settings::load(None, instance.root())?;
         Ok::<_, Error>((catalogue(&opened.repository)?.backups, config.backup))
     };
     let standing = JobStatusFile::read(&instance.plan_file());

@@ -6,13 +6,13 @@ use postgres_physical::lsn::Lsn;
 use repository::read_back::{Finding, ReadBack, ReadBackOptions, read_back};
 use serde::Serialize;
 
-use super::{audit_judge::AuditJudge, restore::interrupted};
-use host::{instance::Instance, keys, progress::Steps};
+use super::audit_judge::AuditJudge;
+use host::{instance::Instance, keys, progress::Steps, signals::interrupted};
 use terminal::{self, KeyValue, Table, count, moment, sentence, size};
 
 use crate::{
-    cli::RepositoryArgs, config::Config, error::Error, exit::Exit, missing,
-    repository_handle::RepositoryHandle,
+    cli::RepositoryArgs, error::Error, exit::Exit, jobs::settings,
+    repository_handle::RepositoryHandle, stream_evidence::known_elsewhere,
 };
 
 /// Opening and decompressing is what takes the time: one thread a core.
@@ -65,7 +65,7 @@ pub(super) fn run(
     let opened = RepositoryHandle::at(instance, args)?;
     let private = keys::reading_key_if_here(&opened.keys)?;
     let archive = keys::audit_reading_key_if_here(&opened.keys)?;
-    let config = Config::load(None, instance.root())?;
+    let config = settings::load(None, instance.root())?;
     let further = args
         .repository
         .as_ref()
@@ -88,7 +88,7 @@ pub(super) fn run(
         repository_id: bound.as_deref().map(str::trim),
         audit: &judge,
         // Before anything is read: what it says was there then.
-        evidence: missing::known_elsewhere(instance, args),
+        evidence: known_elsewhere(instance, &args.into()),
         threads: std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX)),
     };
     let read = read_back(&opened.repository, &options, &steps)?;

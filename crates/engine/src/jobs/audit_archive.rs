@@ -2,9 +2,9 @@
 
 use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
 
-use super::{Listed, Shared, Task, late};
+use super::{JobResult, Listed, Shared, Task, late};
 use crate::{
-    commands::audit_archive,
+    audit_archive,
     config::{self, OlderSettings},
     error::Error,
 };
@@ -49,7 +49,7 @@ impl Task for Archive {
         let archived = shared.wait(pass)?;
         let said = audit_archive::said(archived.as_ref());
         tracing::info!(said, "the audit archive");
-        shared.show(move |_, json| audit_archive::show(json, archived.as_ref()));
+        shared.show(JobResult::AuditArchive(archived));
         Ok(RunReport::said(said))
     }
 }

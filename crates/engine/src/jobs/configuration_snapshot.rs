@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage, schedule::Trigger};
 
-use super::{Listed, Shared, Task, days, late};
+use super::{JobResult, Listed, Shared, Task, days, late, settings::plan_document};
 use crate::{
-    commands::snapshot::show_taken,
     config::{self, OlderSettings},
     error::Error,
     snapshots::Configuration,
@@ -53,7 +52,11 @@ impl Task for ConfigurationSnapshot {
 
     fn run(&self, shared: &Shared, context: &RunContext) -> Result<RunReport, Error> {
         let instance = &shared.instance;
-        let source = Configuration::of(instance, shared.config.settings_file.as_deref())?;
+        let source = Configuration::of(
+            instance,
+            shared.config.settings_file.as_deref(),
+            plan_document,
+        )?;
         let (repository, keys) = (shared.moment().repository, instance.keys());
         let steps = shared.steps(context, "snapshot");
         let outcome = source.run(instance, &repository, &keys, &steps)?;
@@ -69,7 +72,7 @@ impl Task for ConfigurationSnapshot {
             figures: BTreeMap::from([("documents".to_owned(), documents)]),
             unsound: None,
         };
-        shared.show(move |_, json| Ok(show_taken(json, &outcome)));
+        shared.show(JobResult::Snapshot(Box::new(outcome)));
         Ok(report)
     }
 }

@@ -2,7 +2,7 @@
 
 use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
 
-use super::{Listed, Shared, Task, late};
+use super::{JobResult, Listed, Shared, Task, late};
 use host::lock::lock;
 
 use crate::{
@@ -59,11 +59,7 @@ impl Task for Expire {
             &log,
         )?;
         let report = RunReport::said(said.clone());
-        shared.show(move |_, json| {
-            let machines = serde_json::json!({ "job": "expire", "said": said });
-            terminal::result(json, &machines, || said.clone());
-            Ok(std::process::ExitCode::SUCCESS)
-        });
+        shared.show(JobResult::Expiry(said));
         Ok(report)
     }
 }

@@ -8,10 +8,9 @@ use jobs::{
 };
 use repository::backup::{BackupKind, BackupState};
 
-use super::{Listed, Shared, Task, days, late};
+use super::{JobResult, Listed, Shared, Task, days, late};
 
 use crate::{
-    commands::backup::show_taken,
     config::{self, OlderSettings},
     error::Error,
 };
@@ -124,13 +123,6 @@ pub(super) fn take(
         ]),
         unsound: None,
     };
-    shared.show(move |instance, json| {
-        show_taken(
-            instance,
-            json,
-            &crate::cli::RepositoryArgs::default(),
-            outcome,
-        )
-    });
+    shared.show(JobResult::Backup(Box::new(outcome)));
     Ok(report)
 }

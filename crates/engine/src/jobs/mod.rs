@@ -1,9 +1,9 @@
 //! The jobs of an instance: one file each, and the one list of them. A new job is a file here and a line in [`ALL`].
 
 mod audit_archive;
-mod by_hand;
 mod claims;
 mod configuration_snapshot;
+mod events;
 mod expire;
 mod full_backup;
 mod incremental_backup;
@@ -11,6 +11,7 @@ mod repository_copy;
 mod restore_test;
 mod run_archive;
 mod schema;
+pub(crate) mod settings;
 mod shared;
 mod wal_stream;
 
@@ -18,11 +19,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use jobs::{Availability, History, Job, JobSpec, PausePolicy, Registry, RunContext, RunReport};
 
-pub(crate) use by_hand::run_by_hand;
 pub(crate) use claims::{OfDatabase, OfInstance};
 pub(crate) use configuration_snapshot::NAME as CONFIGURATION_SNAPSHOT;
 pub(crate) use run_archive::{RunArchive, host_name};
-pub(crate) use shared::{Caller, Moment, Shared};
+pub(crate) use shared::{Caller, JobResult, Moment, Shared};
 pub(crate) use wal_stream::NAME as WAL_STREAM;
 
 use crate::{
@@ -31,11 +31,11 @@ use crate::{
 };
 
 /// What a file of this folder is to say of its job.
-pub(crate) struct Listed {
-    pub(crate) spec: fn(&config::Backup) -> JobSpec,
+struct Listed {
+    spec: fn(&config::Backup) -> JobSpec,
     task: fn() -> Box<dyn Task>,
     /// Where `[backup]` has what `[jobs.NAME]` says of newer jobs.
-    pub(crate) older_settings: fn(&mut config::Backup) -> OlderSettings<'_>,
+    older_settings: fn(&mut config::Backup) -> OlderSettings<'_>,
 }
 
 /// In the order in which they are shown; which goes first when several are due says their priority.
@@ -152,7 +152,7 @@ fn goes_by(spec: &JobSpec, name: &str) -> bool {
 }
 
 /// By its name, or by an older one.
-pub(crate) fn listed(config: &config::Backup, name: &str) -> Option<&'static Listed> {
+fn listed(config: &config::Backup, name: &str) -> Option<&'static Listed> {
     let all = all().into_iter();
     all.rev()
         .find(|listed| goes_by(&(listed.spec)(config), name))
@@ -163,15 +163,16 @@ pub(crate) fn spec(config: &config::Backup, name: &str) -> Option<JobSpec> {
     Some(with_settings(listed, config))
 }
 
+/// Whether a run of it by hand needs the running engine; None where no job is called so.
+pub(crate) fn needs_the_engine(config: &config::Backup, name: &str) -> Option<bool> {
+    let listed = listed(config, name)?;
+    Some((listed.task)().needs_the_engine())
+}
+
 /// Of a job by its name, by these settings.
 pub(crate) fn pause_policy(config: &config::Backup, name: &str) -> PausePolicy {
     let policy = |listed: &Listed| (listed.task)().pause_policy(config);
     listed(config, name).map(policy).unwrap_or_default()
-}
-
-/// As status files, metrics and settings call it.
-pub(crate) fn short_name(spec: &JobSpec) -> &str {
-    spec.aliases.first().unwrap_or(&spec.name)
 }
 
 pub(crate) fn registry(shared: &Arc<Shared>) -> Result<Registry, Error> {

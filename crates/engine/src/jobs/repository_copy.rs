@@ -10,7 +10,7 @@ use jobs::{
     Availability, Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage, schedule::Trigger,
 };
 
-use super::{Listed, Shared, Task, with_settings};
+use super::{JobResult, Listed, Shared, Task, with_settings};
 use crate::{
     config::{self, OlderSettings},
     copies::{Copier, CopyBoard, Round, RoundReport},
@@ -99,11 +99,7 @@ impl Task for RepositoryCopy {
         }
         let said = board.summary();
         let report = copied.report(said.clone());
-        shared.show(move |_, json| {
-            let machines = serde_json::json!({ "job": NAME, "said": said });
-            terminal::result(json, &machines, || format!("{said}\n"));
-            Ok(std::process::ExitCode::SUCCESS)
-        });
+        shared.show(JobResult::Copies(said));
         Ok(report)
     }
 }

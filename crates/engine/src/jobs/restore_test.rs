@@ -3,11 +3,10 @@
 use jobs::{Availability, Deadline, FirstRun, History, JobSpec, RunContext, RunReport, Storage};
 use repository::backup::{BackupState, BackupSummary};
 
-use super::{Listed, Moment, Shared, Task, late};
+use super::{JobResult, Listed, Moment, Shared, Task, late};
 use host::keys;
 
 use crate::{
-    commands::restore_test::show_tested,
     config::{self, OlderSettings},
     error::Error,
     restore_test::{self, NewestTest, RestoreTester, failed_proof, newest_complete},
@@ -121,7 +120,7 @@ impl Task for RestoreTest {
             unsound,
             ..RunReport::said(record.backup_id.clone())
         };
-        shared.show(move |_, json| Ok(show_tested(json, &record)));
+        shared.show(JobResult::RestoreTest(Box::new(record)));
         Ok(report)
     }
 }

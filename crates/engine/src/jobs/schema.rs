@@ -2,9 +2,8 @@
 
 use jobs::{Availability, Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
 
-use super::{Listed, Shared, Task, late};
+use super::{JobResult, Listed, Shared, Task, late};
 use crate::{
-    commands::schema::show,
     config::{self, OlderSettings},
     error::Error,
     schema::{self, Schema},
@@ -68,7 +67,10 @@ impl Task for Definitions {
         let outcome = schema.run(&shared.steps(context, "schema"))?;
         let failure = schema::failure(&outcome);
         let report = RunReport::said(schema::said(&outcome));
-        shared.show(move |_, json| Ok(show(json, &schema.folder, &outcome)));
+        shared.show(JobResult::Definitions {
+            folder: schema.folder,
+            outcome,
+        });
         match failure {
             Some(error) => Err(error),
             None => Ok(report),

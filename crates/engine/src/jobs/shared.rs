@@ -4,14 +4,16 @@
 use std::{
     fmt,
     future::Future,
-    process::ExitCode,
+    path::PathBuf,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
 };
 
-use backup::stream::StreamWatch;
+use backup::{
+    database::BackupOutcome, documents::SealedOutcome, schema::SchemaOutcome, stream::StreamWatch,
+};
 use host::{instance::Instance, progress::Steps, record::Event};
 use jobs::RunContext;
 use postgres_physical::{
@@ -24,11 +26,14 @@ use repository::{
     keys::{ChunkIdKey, RecipientPrivate, RecipientPublic},
 };
 
+use super::events::Events;
 use crate::{
+    audit_archive::ArchiveReport,
+    backup_request::{OwnedRequest, Reading},
     config,
     error::Error,
     health::ProtectionStatus,
-    up::backups::{Events, OwnedRequest, Reading},
+    restore_test::RestoreTestReport,
 };
 
 /// The audit log's kind for everything that a job does.
@@ -43,8 +48,21 @@ pub(crate) enum Caller {
     Person { json: bool },
 }
 
-/// Prints what came of a run, for the person who asked for it.
-type Show = Box<dyn FnOnce(&Instance, bool) -> Result<ExitCode, Error> + Send>;
+/// What came of a run, for the person who asked for it.
+#[derive(Debug)]
+pub(crate) enum JobResult {
+    Backup(Box<BackupOutcome>),
+    RestoreTest(Box<RestoreTestReport>),
+    Expiry(String),
+    Definitions {
+        folder: PathBuf,
+        outcome: SchemaOutcome,
+    },
+    /// None: there is no signed head yet.
+    AuditArchive(Option<ArchiveReport>),
+    Snapshot(Box<SealedOutcome>),
+    Copies(String),
+}
 
 pub(crate) struct Shared {
     pub(crate) instance: Instance,
@@ -59,7 +77,7 @@ pub(crate) struct Shared {
     protected: Mutex<ProtectionStatus>,
     /// Programs that definitions need and this host has not got.
     lacks_for_schema: Option<String>,
-    shown: Mutex<Option<Show>>,
+    result: Mutex<Option<JobResult>>,
     failure: Mutex<Option<Error>>,
 }
 
@@ -108,7 +126,7 @@ impl Shared {
             backups_asked_at_micros: AtomicI64::new(0),
             events: Mutex::default(),
             protected: Mutex::default(),
-            shown: Mutex::default(),
+            result: Mutex::default(),
             failure: Mutex::default(),
         }
     }
@@ -202,17 +220,14 @@ impl Shared {
     }
 
     /// What a person is to see of it. The engine has its log.
-    pub(super) fn show(
-        &self,
-        show: impl FnOnce(&Instance, bool) -> Result<ExitCode, Error> + Send + 'static,
-    ) {
+    pub(super) fn show(&self, result: JobResult) {
         if let Caller::Person { .. } = self.caller {
-            *held(&self.shown) = Some(Box::new(show));
+            *held(&self.result) = Some(result);
         }
     }
 
-    pub(super) fn take_shown(&self) -> Option<Show> {
-        held(&self.shown).take()
+    pub(crate) fn take_result(&self) -> Option<JobResult> {
+        held(&self.result).take()
     }
 
     /// The error itself is for the person who waits; the record has its words.
@@ -224,7 +239,7 @@ impl Shared {
         words
     }
 
-    pub(super) fn take_failure(&self) -> Option<Error> {
+    pub(crate) fn take_failure(&self) -> Option<Error> {
         held(&self.failure).take()
     }
 

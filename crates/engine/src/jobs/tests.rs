@@ -11,10 +11,9 @@ use jobs::{
 use super::*;
 use crate::{
     commands::{plan, status},
-    config::Config,
     health::{ProtectionStatus, StreamMonitor},
-    job_status::JobStatusFile,
-    up::plan::{figures_of, state_of},
+    job_status::{JobStatusFile, short_name},
+    plan::{figures_of, state_of},
 };
 
 /// A job that no other part of the engine knows: all that one takes is here.
@@ -69,7 +68,7 @@ fn shared_with(folder: &std::path::Path, config: &config::Backup) -> Arc<Shared>
         stream: None,
         attached: false,
         label: "test",
-        reading: crate::up::backups::Reading::default(),
+        reading: crate::backup_request::Reading::default(),
     };
     let caller = Caller::Person { json: true };
     Arc::new(Shared::new(&instance, config, caller, moment))
@@ -184,7 +183,7 @@ fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
     let text = "[jobs.\"test.throw_away\"]\nschedule = \"weekly sunday 03:00\"\n";
     let path = folder.path().join("bre.toml");
     std::fs::write(&path, text).unwrap();
-    let config = Config::load(Some(&path), folder.path()).unwrap().backup;
+    let config = settings::load(Some(&path), folder.path()).unwrap().backup;
     let spec = spec(&config, "test.throw_away").unwrap();
     assert_eq!(spec.trigger.to_string(), "weekly sunday 03:00");
     assert!(
@@ -211,7 +210,7 @@ fn the_stream_is_a_job_that_cannot_be_paused_in_strict_mode() {
     let of = |text: &str| {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("bre.toml"), text).unwrap();
-        Config::load(None, folder.path()).unwrap().backup
+        settings::load(None, folder.path()).unwrap().backup
     };
     let normal = pause_policy(&of(""), "wal");
     assert!(
@@ -251,7 +250,7 @@ fn further_repositories_are_copied_to_by_a_job_that_runs_all_the_time() {
     let far = folder.path().join("far");
     let settings = format!("[repositories.far]\npath = {far:?}\n");
     std::fs::write(folder.path().join("bre.toml"), settings).unwrap();
-    let config = Config::load(None, folder.path()).unwrap().backup;
+    let config = settings::load(None, folder.path()).unwrap().backup;
     let shared = shared_with(folder.path(), &config);
     shared.instance.make_folders().unwrap();
     host::keys::Keys::open_or_create(&shared.instance.keys(), None).unwrap();

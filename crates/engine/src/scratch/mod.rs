@@ -13,7 +13,7 @@ use postgres_physical::{
     wire::ConnectOptions,
 };
 use recovery::database::{Plan, RecoveryReport, RestoreOptions, Target};
-use repository::Repository;
+use repository::{Repository, keys::RecipientPrivate};
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -22,7 +22,6 @@ use std::{
 use crate::{
     error::Error,
     missing::{self, Missing},
-    repository_handle::RepositoryHandle,
     restored::Source,
 };
 
@@ -70,7 +69,8 @@ impl Drop for Claim {
 /// What it takes: a repository, its keys, PostgreSQL's programs, a folder.
 #[derive(Debug)]
 pub(crate) struct ScratchRestorer<'a> {
-    pub(crate) opened: &'a RepositoryHandle,
+    pub(crate) repository: &'a Repository,
+    pub(crate) private: &'a RecipientPrivate,
     pub(crate) binaries: &'a Binaries,
     pub(crate) user: &'a OsUser,
     pub(crate) work: PathBuf,
@@ -79,10 +79,10 @@ pub(crate) struct ScratchRestorer<'a> {
 impl ScratchRestorer<'_> {
     /// At the usual priority: somebody waits for it.
     pub(crate) fn restore(&self, target: Target, steps: &Steps) -> Result<ScratchCluster, Error> {
-        let (repository, private) = (&self.opened.repository, self.opened.private()?);
+        let (repository, private) = (self.repository, self.private);
         let folder = ScratchFolder::claim(&self.work, self.user, repository)?;
         let known = missing::known(repository, &target, Vec::new())?;
-        let plan = recovery::database::plan_watched(repository, &private, target, steps)?;
+        let plan = recovery::database::plan_watched(repository, private, target, steps)?;
         let missing = missing::from(repository, &plan, &known)?;
         for it in &missing {
             terminal::note(&format!("bre: WARNING: {}", it.sentence));
@@ -94,13 +94,13 @@ impl ScratchRestorer<'_> {
 
     /// From a backup without a damaged page, to a place that the stream may still be bringing.
     pub(crate) fn restore_sound(&self, place: Lsn, steps: &Steps) -> Result<ScratchCluster, Error> {
-        let (repository, private) = (&self.opened.repository, self.opened.private()?);
+        let (repository, private) = (self.repository, self.private);
         let folder = ScratchFolder::claim(&self.work, self.user, repository)?;
         steps.step("waiting for the WAL of this moment");
         let deadline = Instant::now() + WAL_TIMEOUT;
         let plan = loop {
             let target = Target::lsn(place.0);
-            match recovery::database::plan_sound(repository, &private, target, steps) {
+            match recovery::database::plan_sound(repository, private, target, steps) {
                 Ok(plan) => break plan,
                 Err(recovery::Error::OutsideWindow { .. })
                     if Instant::now() < deadline && !steps.is_cancelled() =>
@@ -120,8 +120,8 @@ impl ScratchRestorer<'_> {
         steps: &Steps,
     ) -> Result<ScratchCluster, Error> {
         let source = Source {
-            repository: &self.opened.repository,
-            private: &self.opened.private()?,
+            repository: self.repository,
+            private: self.private,
             binaries: self.binaries,
             user: self.user,
             log: &folder.log(),

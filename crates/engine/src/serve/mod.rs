@@ -6,21 +6,36 @@ mod wiring;
 
 use host::{instance, instance::Instance, signals::stop_on_signal, telemetry, workers::Workers};
 use serde::Serialize;
-use services::{Running, Service, Services};
+use services::{Running, Service, ServiceSet, Services};
 use std::{
+    path::PathBuf,
     process::ExitCode,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use crate::{
-    cli::ServeArgs,
     config::Config,
     error::Error,
+    jobs::settings,
     reload::Reloader,
     up::{leftovers, reachable::keep_reachable},
 };
 use protection::Protection;
+
+/// What a person says at the start, beside the settings.
+#[derive(Debug)]
+pub(crate) struct ServeOptions {
+    pub(crate) services: ServiceSet,
+    /// The settings file; the same one may serve all processes.
+    pub(crate) config: PathBuf,
+    /// Of the public API with an api-gateway, of the internal routes otherwise; 0 takes a free one.
+    pub(crate) port: Option<u16>,
+    /// Of the internal routes beside an api-gateway.
+    pub(crate) internal_port: Option<u16>,
+    /// The database was restored: the file `bre_recovery.json` that the restore left.
+    pub(crate) restored: Option<PathBuf>,
+}
 
 /// The line that scripts wait for: it listens. Whether it is well, health tells.
 #[derive(Debug, Serialize)]
@@ -36,9 +51,9 @@ struct Listening {
 const LOOK: Duration = Duration::from_millis(100);
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(instance: &Instance, json: bool, args: &ServeArgs) -> Result<ExitCode, Error> {
+pub(crate) fn run(instance: &Instance, json: bool, args: &ServeOptions) -> Result<ExitCode, Error> {
     telemetry::start(json);
-    let config = Config::load(Some(&args.config), instance.root())?;
+    let config = settings::load(Some(&args.config), instance.root())?;
     telemetry::set_level(config.log.level.as_deref())?;
     let runtime = Workers::start()?;
     let stop = stop_on_signal(&runtime, || ())?;
@@ -95,7 +110,7 @@ fn announce(
     instance: &Instance,
     config: &Config,
     json: bool,
-    args: &ServeArgs,
+    args: &ServeOptions,
     services: &Running,
 ) -> Result<Option<instance::Running>, Error> {
     let http = |address: std::net::SocketAddr| format!("http://{address}");

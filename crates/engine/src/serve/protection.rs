@@ -19,17 +19,14 @@ use tokio::runtime::Runtime;
 
 use crate::{
     anchors::{self, Anchors, Carriers},
-    cli::ReadingArgs,
+    backup_request::{Reading, ReadingSelection},
     config::Config,
     error::Error,
     heads::Publisher,
     health::StreamMonitor,
+    plan::{Host, Plan},
+    primary_repository::{PrimaryRepository, open_own},
     public_log,
-    up::{
-        backups::Reading,
-        plan::{Host, Plan},
-        repository::{PrimaryRepository, open_own},
-    },
 };
 
 const UNPROTECTED: &str =
@@ -101,7 +98,7 @@ impl Protection {
                 binaries: Binaries::find(config.database.binaries.as_deref()).ok(),
                 user: OsUser::for_server().ok(),
                 settings: config.backup.clone(),
-                reading: Reading::new(&config.backup, ReadingArgs::default()),
+                reading: Reading::new(&config.backup, ReadingSelection::default()),
                 backed_up: false,
                 strict: config.database.strict,
             }),

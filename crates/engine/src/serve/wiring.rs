@@ -7,15 +7,14 @@ use services::{
 };
 use tokio::runtime::Runtime;
 
-use super::protection::Protection;
+use super::{ServeOptions, protection::Protection};
 use host::{instance::Instance, log::LOG};
 
-use crate::secret_file;
 use crate::{
-    cli::ServeArgs,
     config::{Config, DatabaseUrl},
     error::Error,
     health::StreamMonitor,
+    secret_file,
     up::{listen, supervisor::control_listener},
 };
 
@@ -26,7 +25,7 @@ pub(super) fn services_config(
     runtime: &Runtime,
     instance: &Instance,
     config: &Config,
-    args: &ServeArgs,
+    args: &ServeOptions,
     mut protection: Option<&mut Protection>,
 ) -> Result<ServicesConfig, Error> {
     let _inside = runtime.enter();
@@ -96,7 +95,7 @@ type Listeners = (
 );
 
 /// Alone a service listens on 8000; an api-gateway has the public API there, and its internal routes beside it.
-fn listeners(config: &Config, args: &ServeArgs, secret: bool) -> Result<Listeners, Error> {
+fn listeners(config: &Config, args: &ServeOptions, secret: bool) -> Result<Listeners, Error> {
     let bind = |ip, port| {
         tokio::net::TcpListener::from_std(listen(ip, port)?)
             .map_err(|error| Error::failed(format!("cannot listen on {ip}:{port}: {error}")))

@@ -35,8 +35,12 @@ use repository::keys::RecipientPrivate;
 use services::RecoveryFact;
 
 use crate::{
-    cli::RepositoryArgs, clusters, config::Config, error::Error, recovery_fact::write_fact,
-    repository_handle::RepositoryHandle,
+    clusters,
+    config::Config,
+    error::Error,
+    jobs::settings,
+    recovery_fact::write_fact,
+    repository_handle::{RepositoryHandle, RepositorySelection},
 };
 
 /// Between two turns; a request is answered at once.
@@ -50,13 +54,13 @@ const PAUSE_MOST: Duration = Duration::from_secs(15);
 pub(crate) fn run(
     instance: &Instance,
     json: bool,
-    args: &RepositoryArgs,
+    args: &RepositorySelection,
     config: Option<&std::path::Path>,
 ) -> Result<(), Error> {
     telemetry::start(json);
-    let config = Config::load(config, instance.root())?;
+    let config = settings::load(config, instance.root())?;
     telemetry::set_level(config.log.level.as_deref())?;
-    let opened = RepositoryHandle::at(instance, args)?;
+    let opened = RepositoryHandle::at(instance, args.clone())?;
     // Each cluster has a spare of its own, in its own folder.
     let named = args.cluster.as_deref();
     let cluster = named.map(|name| clusters::find(instance, name));

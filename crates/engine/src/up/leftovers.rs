@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::config::Config;
+use crate::{config::Config, jobs::settings};
 
 /// SIGKILL is obeyed at once, but for a process in a system call that hangs.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -111,7 +111,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("data");
         let instance = Instance::at(&root).unwrap();
-        let config = Config::load(None, &root).unwrap();
+        let config = settings::load(None, &root).unwrap();
         let postgres = folder.path().join("postgres");
         let sleep = ["/usr/bin/sleep", "/bin/sleep"].map(Path::new);
         let sleep = sleep.iter().find(|path| path.exists()).unwrap();

@@ -1,34 +1,49 @@
 //! `bre up`: everything on one machine, from nothing or from what a loss left, until it is told to stop.
 
-pub(crate) mod backups;
 pub(crate) mod database;
 mod ground;
 pub(crate) mod leftovers;
 mod observer;
-pub(crate) mod plan;
 pub(crate) mod postgres;
 pub(crate) mod protection;
 pub(crate) mod reachable;
 mod recovery;
 mod redis;
-pub(crate) mod repository;
 mod standby;
 pub(crate) mod supervisor;
 mod wiring;
 
 use host::{
     instance::{Instance, Running},
+    location::Location,
     telemetry,
 };
 use serde::Serialize;
 use std::{
     net::{IpAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use crate::{cli::UpArgs, config::Config, error::Error};
+use crate::{error::Error, jobs::settings};
 use supervisor::Supervisor;
+
+/// What a person says at the start, beside the settings.
+#[derive(Debug)]
+pub(crate) struct UpOptions {
+    /// Of the public API; 0 takes a free one.
+    pub(crate) port: Option<u16>,
+    pub(crate) strict: bool,
+    pub(crate) repository: Option<Location>,
+    /// A feed file for the first start, instead of the shipped sample.
+    pub(crate) rates_file: Option<PathBuf>,
+    /// The settings file; `DIR/bre.toml` when it is there.
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) show_key: bool,
+    /// All of the audit log is truly lost: another takes its place.
+    pub(crate) continue_log: bool,
+    pub(crate) yes_all_is_lost: bool,
+}
 
 /// The line that scripts wait for.
 #[derive(Serialize)]
@@ -40,9 +55,9 @@ struct Ready<'a> {
     client_id: &'a str,
 }
 
-pub(crate) fn run(instance: &Instance, json: bool, args: &UpArgs) -> Result<ExitCode, Error> {
+pub(crate) fn run(instance: &Instance, json: bool, args: &UpOptions) -> Result<ExitCode, Error> {
     telemetry::start(json);
-    let mut config = Config::load(args.config.as_deref(), instance.root())?;
+    let mut config = settings::load(args.config.as_deref(), instance.root())?;
     config.database.strict |= args.strict;
     if let Some(location) = &args.repository {
         config.repository.path = Some(location.clone());

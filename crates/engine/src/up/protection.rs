@@ -11,18 +11,18 @@ use repository::{
     wal::WalReader,
 };
 
-use super::{
-    backups::{OwnedRequest, Reading},
-    plan::{Host, Plan},
-    supervisor::Supervisor,
-};
+use super::supervisor::Supervisor;
 use host::{
     database::{BACKUP, SLOT, SUPERUSER},
     progress::Steps,
     record::Event,
 };
 
-use crate::{cli::ReadingArgs, error::Error};
+use crate::{
+    backup_request::{OwnedRequest, Reading, ReadingSelection},
+    error::Error,
+    plan::{Host, Plan},
+};
 
 /// How long the last append of a stream may take that was told to end.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -225,7 +225,7 @@ impl Supervisor {
             chunk_id: self.keys.chunk_id.clone(),
             label,
             kind,
-            reading: Reading::new(&self.config.backup, ReadingArgs::default()),
+            reading: Reading::new(&self.config.backup, ReadingSelection::default()),
             cache: self.instance.cache(),
             lock: self.instance.backup_lock(),
         }
@@ -247,7 +247,7 @@ impl Supervisor {
             stream: self.streamer.as_ref().map(Streamer::watch),
             attached: self.stream.is_attached(),
             label: "by the plan",
-            reading: Reading::new(&self.config.backup, ReadingArgs::default()),
+            reading: Reading::new(&self.config.backup, ReadingSelection::default()),
         };
         if self.plan.is_none() {
             match Plan::begin(&host) {

@@ -19,8 +19,7 @@ use super::{
     observer::Step,
     supervisor::Supervisor,
 };
-use crate::recovery_fact;
-use crate::{error::Error, lost::Lost};
+use crate::{error::Error, lost::Lost, recovery_fact};
 
 /// How long a start waits for the stream and the first commit; past it the instance is up and says what is missing.
 const START_TIMEOUT: Duration = Duration::from_secs(30);

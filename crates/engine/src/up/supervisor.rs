@@ -18,17 +18,8 @@ use repository::{Repository, store::Store};
 use services::{RedisSettings, Services, Tier};
 
 use super::{
-    FIRST_CLIENT,
-    ground::Ground,
-    leftovers,
-    observer::Observer,
-    plan::Plan,
-    postgres::Postgres,
-    reachable,
-    redis::Redis,
-    repository::{Claim, PrimaryRepository, open_own},
-    standby::StandbySupervisor,
-    wiring,
+    FIRST_CLIENT, ground::Ground, leftovers, observer::Observer, postgres::Postgres, reachable,
+    redis::Redis, standby::StandbySupervisor, wiring,
 };
 use host::{
     instance::{Instance, Running},
@@ -40,8 +31,16 @@ use host::{
 };
 
 use crate::{
-    anchors::Carriers, config::Config, error::Error, heads::Publisher, health::StreamMonitor,
-    passed_over::PassedOverBackups, recovery_fact, reload::Reloader,
+    anchors::Carriers,
+    config::Config,
+    error::Error,
+    heads::Publisher,
+    health::StreamMonitor,
+    passed_over::PassedOverBackups,
+    plan::Plan,
+    primary_repository::{Claim, PrimaryRepository, open_own},
+    recovery_fact,
+    reload::Reloader,
 };
 
 /// How long one look at the database's process lasts; also how soon a request to stop is seen.

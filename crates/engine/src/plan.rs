@@ -19,17 +19,16 @@ use repository::{
     backup::{BackupState, BackupSummary, catalogue},
 };
 
-use super::backups::Reading;
 use host::{instance::Instance, keys::Keys, record::Event};
 
 use crate::{
+    backup_request::Reading,
     config,
     error::Error,
     health::{ProtectionStatus, StreamMonitor},
-    job_status::{JobDescription, JobRun, JobState, JobStatusFile},
+    job_status::{JobDescription, JobRun, JobState, JobStatusFile, short_name},
     jobs::{
-        Caller, Moment, OfDatabase, OfInstance, RunArchive, Shared, WAL_STREAM, host_name,
-        registry, short_name,
+        Caller, Moment, OfDatabase, OfInstance, RunArchive, Shared, WAL_STREAM, host_name, registry,
     },
     restore_test::{failed_proof, newest_failure},
 };

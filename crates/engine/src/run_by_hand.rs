@@ -1,6 +1,6 @@
 //! A job that a person runs now, in a process of its own: the same job, lock and record as the engine's.
 
-use std::{process::ExitCode, sync::Arc};
+use std::sync::Arc;
 
 use jobs::{OneRun, Outcome, RunContext};
 use postgres_physical::{
@@ -9,39 +9,43 @@ use postgres_physical::{
 };
 use repository::keys::ChunkIdKey;
 
-use super::{Caller, Moment, RunArchive, Shared, host_name, listed, names, registry};
 use host::{
     database::{BACKUP, DATABASE, SUPERUSER},
     instance::Instance,
     keys,
     person::who,
+    signals::interrupted,
 };
 
 use crate::{
-    cli::{ReadingArgs, RepositoryArgs},
-    commands::restore::interrupted,
+    backup_request::{Reading, ReadingSelection},
     config::Config,
     error::Error,
-    repository_handle::RepositoryHandle,
-    up::backups::Reading,
+    jobs::{
+        Caller, JobResult, Moment, RunArchive, Shared, host_name, names, needs_the_engine,
+        registry, settings,
+    },
+    repository_handle::{RepositoryHandle, RepositorySelection},
 };
 
+/// None: there is nothing to show of it. `json`: of what it says meanwhile.
 pub(crate) fn run_by_hand(
     instance: &Instance,
     json: bool,
     name: &str,
-    reading: ReadingArgs,
-) -> Result<ExitCode, Error> {
-    let config = Config::load(None, instance.root())?;
-    let listed = listed(&config.backup, name).ok_or_else(|| jobs::Error::UnknownJob {
-        name: name.to_owned(),
-        known: names(&config.backup),
-    })?;
-    let database = match (listed.task)().needs_the_engine() {
+    reading: ReadingSelection,
+) -> Result<Option<JobResult>, Error> {
+    let config = settings::load(None, instance.root())?;
+    let needs_the_engine =
+        needs_the_engine(&config.backup, name).ok_or_else(|| jobs::Error::UnknownJob {
+            name: name.to_owned(),
+            known: names(&config.backup),
+        })?;
+    let database = match needs_the_engine {
         true => Some(instance.running()?.database_url),
         false => None,
     };
-    let opened = RepositoryHandle::at(instance, &RepositoryArgs::default())?;
+    let opened = RepositoryHandle::at(instance, RepositorySelection::default())?;
     let moment = Moment {
         reading: Reading::new(&config.backup, reading),
         ..moment(instance, &config, &opened, database.as_deref())?
@@ -56,12 +60,12 @@ pub(crate) fn run_by_hand(
     };
     let context = RunContext::asked(who(), interrupted()?);
     let record = one.run(&registry(&shared)?, name, &context)?;
-    if let Some(show) = shared.take_shown() {
-        return show(instance, json);
+    if let Some(result) = shared.take_result() {
+        return Ok(Some(result));
     }
     match shared.take_failure() {
         Some(error) => Err(error),
-        None if record.outcome == Outcome::Succeeded => Ok(ExitCode::SUCCESS),
+        None if record.outcome == Outcome::Succeeded => Ok(None),
         None => Err(Error::failed(record.reason.unwrap_or(record.summary))),
     }
 }
@@ -94,6 +98,6 @@ fn moment(
         // It streams, or the backup waits for its WAL and says so.
         attached: true,
         label: "by hand",
-        reading: Reading::new(&config.backup, ReadingArgs::default()),
+        reading: Reading::new(&config.backup, ReadingSelection::default()),
     })
 }
