@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{config::Config, jobs::settings};
+use crate::config::Config;
 
 /// SIGKILL is obeyed at once, but for a process in a system call that hangs.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -98,6 +98,7 @@ mod tests {
     use std::process::{Child, Command};
 
     use super::*;
+    use crate::jobs::settings;
 
     /// A process that looks like a server of ours: only its program's name and its folder are looked at.
     fn server(folder: &Path, program: &Path) -> Child {
