@@ -32,6 +32,10 @@ slow-odd-clusters: setup ## clusters of every make backed up and restored; WAL s
 	cargo test --locked -p recovery --test it -- --ignored odd:: --nocapture
 	cargo test --locked -p backup --test it -- --ignored --exact odd::segments::a_stream_takes_no_more_memory_for_the_largest_segments --nocapture
 
+slow-cache-copies: setup ## copies of the cache's append-only file under constant writes and rewrites, Redis and Valkey; SEEDS (1000) of each
+	@scripts/valkey || true
+	SEEDS="$(or $(SEEDS),1000)" cargo test --locked -p backup --test it -- --exact cache::copies_under_constant_writes_and_rewrites_all_load --nocapture
+
 generated-client: setup ## a client that a public generator makes from our description prices GME
 	@scripts/generated-client
 

@@ -23,7 +23,7 @@ pub use authority::{Authority, IssuedCertificate, KeyKind, base64};
 pub use kms::{moto_kms, moto_kms_key};
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};
-pub use redis::TestRedis;
+pub use redis::{TestRedis, valkey_server};
 pub use s3::{TestS3, moto_server};
 pub use s3_proxy::{S3Proxy, Weather};
 pub use skipping::skipped;

@@ -3,15 +3,32 @@
 use crate::{eventually, open_folder};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Listens on a unix socket and on a free loopback port; keeps nothing on disk unless asked (`SAVE`, `CONFIG SET`).
 #[derive(Debug)]
 pub struct TestRedis {
     child: Child,
+    program: PathBuf,
+    words: Vec<String>,
     port: u16,
     root: tempfile::TempDir,
+}
+
+/// A Valkey; `None` (which is said) when there is none. `scripts/valkey` installs it.
+pub fn valkey_server() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.push(crate::cache_folder().join("valkey"));
+    let mut files = folders
+        .into_iter()
+        .map(|folder| folder.join("valkey-server"));
+    let found = files.find(|file| file.is_file());
+    if found.is_none() {
+        crate::skip!("valkey", "scripts/valkey installs it");
+    }
+    found
 }
 
 impl TestRedis {
@@ -51,33 +68,65 @@ impl TestRedis {
         TestRedis::run(root, port, &words)
     }
 
+    /// Keeps an append-only file with time marks in its folder, and a configuration file that `CONFIG REWRITE` writes;
+    /// on its socket alone.
+    pub fn durable(program: &Path) -> TestRedis {
+        let root = open_folder("redis-");
+        let folder = root.path().display().to_string();
+        let settings = format!(
+            "port 0\nunixsocket {folder}/redis.sock\ndir {folder}\nsave 3600 1\nappendonly yes\n\
+             appendfsync everysec\nauto-aof-rewrite-percentage 0\naof-timestamp-enabled yes\n"
+        );
+        let file = root.path().join("redis.conf");
+        std::fs::write(&file, settings).expect("a configuration of Redis");
+        let words = vec![file.display().to_string()];
+        TestRedis::started(program.to_owned(), words, root, 0)
+    }
+
     fn run(root: tempfile::TempDir, port: u16, ports: &[&str]) -> TestRedis {
-        let child = Command::new("redis-server")
-            .args(ports)
-            .args([
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--daemonize",
-                "no",
-            ])
-            .arg("--unixsocket")
-            .arg(root.path().join("redis.sock"))
-            .arg("--dir")
-            .arg(root.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        let redis = TestRedis { child, port, root };
-        eventually("Redis answers", || {
-            (redis.command("PING").ok()? == "+PONG\r\n").then_some(())
-        });
+        let mut words: Vec<String> = ports.iter().map(|word| (*word).to_owned()).collect();
+        let others = "--bind 127.0.0.1 --appendonly no --daemonize no --save";
+        words.extend(others.split(' ').map(str::to_owned));
+        words.push(String::new());
+        let socket = root.path().join("redis.sock").display().to_string();
+        words.extend(["--unixsocket".to_owned(), socket]);
+        words.extend(["--dir".to_owned(), root.path().display().to_string()]);
+        TestRedis::started(PathBuf::from("redis-server"), words, root, port)
+    }
+
+    fn started(
+        program: PathBuf,
+        words: Vec<String>,
+        root: tempfile::TempDir,
+        port: u16,
+    ) -> TestRedis {
+        let child = spawn(&program, &words);
+        let redis = TestRedis {
+            child,
+            program,
+            words,
+            port,
+            root,
+        };
+        redis.wait_until_it_answers();
         redis
+    }
+
+    fn wait_until_it_answers(&self) {
+        eventually("Redis answers", || {
+            (self.command("PING").ok()? == "+PONG\r\n").then_some(())
+        });
+    }
+
+    /// On the same files, as after a crash.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(&self.program, &self.words);
+        self.wait_until_it_answers();
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.root.path()
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -113,4 +162,14 @@ impl Drop for TestRedis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn spawn(program: &Path, words: &[String]) -> Child {
+    Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed")
 }

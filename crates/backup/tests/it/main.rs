@@ -1,6 +1,7 @@
 //! A real PostgreSQL into real repositories.
 #![allow(clippy::unwrap_used)]
 
+mod cache;
 mod full;
 mod gate;
 mod local;

@@ -33,6 +33,8 @@ pub(crate) struct Backup {
     pub(crate) schema_days: NonZeroU16,
     /// Of components other than the database.
     pub(crate) snapshot_days: NonZeroU16,
+    /// Of RDB files of the cache.
+    pub(crate) cache_days: NonZeroU16,
     /// Between the mark that something expires and its deletion. Longer than any backup takes.
     pub(crate) grace_hours: NonZeroU16,
     /// Of older engines: signed heads are thinned by one rule now (audit_log.md §5). Read, and without effect.
@@ -117,6 +119,7 @@ impl Default for Backup {
             wal_days: days(7),
             schema_days: days(90),
             snapshot_days: days(90),
+            cache_days: days(1),
             grace_hours: days(24),
             _heads_minutes: None,
             source: BackupSource::Auto,
@@ -138,6 +141,7 @@ impl Backup {
             wal_micros: micros(self.wal_days),
             schema_micros: micros(self.schema_days),
             snapshot_micros: micros(self.snapshot_days),
+            cache_micros: micros(self.cache_days),
             grace_micros: i64::from(self.grace_hours.get()) * HOUR_MICROS,
             wal_at_once: false,
         }

@@ -15,6 +15,8 @@ pub struct Rules {
     pub schema_micros: i64,
     /// Of snapshots of all components: what was in force at any moment of it can be restored.
     pub snapshot_micros: i64,
+    /// Of snapshots of the component `cache`: they shorten a recovery, and age within hours.
+    pub cache_micros: i64,
     /// Between tombstone and sweep. Longer than any backup takes.
     pub grace_micros: i64,
     /// WAL that nothing needs goes without a mark and without a grace: for a repository that is full. Packs and wraps keep theirs,
@@ -30,8 +32,19 @@ impl Default for Rules {
             wal_micros: 7 * DAY_MICROS,
             schema_micros: 90 * DAY_MICROS,
             snapshot_micros: 90 * DAY_MICROS,
+            cache_micros: DAY_MICROS,
             grace_micros: DAY_MICROS,
             wal_at_once: false,
+        }
+    }
+}
+
+impl Rules {
+    /// How long snapshots of a component stay.
+    pub(super) fn snapshot_limit_micros(&self, component: &str) -> i64 {
+        match component {
+            "cache" => self.cache_micros,
+            _ => self.snapshot_micros,
         }
     }
 }

@@ -163,8 +163,6 @@ pub(crate) fn kept_snapshots(
     now: i64,
     all: &[SnapshotSummary],
 ) -> BTreeMap<SnapshotKey, String> {
-    let from = now - rules.snapshot_micros;
-    let limit = span_text(rules.snapshot_micros);
     let mut components: BTreeMap<&str, Vec<&SnapshotSummary>> = BTreeMap::new();
     for snapshot in all {
         components
@@ -174,6 +172,8 @@ pub(crate) fn kept_snapshots(
     }
     let mut kept = BTreeMap::new();
     for (component, mut snapshots) in components {
+        let limit_micros = rules.snapshot_limit_micros(component);
+        let (from, limit) = (now - limit_micros, span_text(limit_micros));
         snapshots.sort_by_key(|it| (it.taken_at_micros, it.id.clone()));
         let mut keep = |snapshot: Option<&&SnapshotSummary>, reason: String| {
             if let Some(snapshot) = snapshot {
@@ -226,7 +226,7 @@ pub(super) fn plan_snapshots(
         }
         let reason = format!(
             "superseded for more than {}",
-            span_text(rules.snapshot_micros)
+            span_text(rules.snapshot_limit_micros(&place.0))
         );
         plan.decide(about, Action::Expire, &reason, &objects);
         plan.tombstones.push(PlannedTombstone {

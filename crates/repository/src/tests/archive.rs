@@ -114,6 +114,7 @@ const RULES: Rules = Rules {
     wal_micros: DAY_MICROS,
     schema_micros: DAY_MICROS,
     snapshot_micros: DAY_MICROS,
+    cache_micros: DAY_MICROS,
     grace_micros: HOUR_MICROS,
     wal_at_once: false,
 };

@@ -5,12 +5,11 @@ mod boundary;
 mod seal;
 #[cfg(test)]
 mod secured_tests;
-mod settings;
 mod trouble;
 
 pub(crate) use boundary::CachedMarket;
+pub use redis_physical::{RedisSettings, RedisSettingsError};
 pub(crate) use seal::Seal;
-pub use settings::{RedisSettings, RedisSettingsError};
 pub(crate) use trouble::Trouble;
 
 use std::sync::Arc;

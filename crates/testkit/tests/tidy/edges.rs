@@ -1,7 +1,7 @@
 //! The crates and what each may depend on.
 
 /// Who may depend on which of our crates. `ARCHITECTURE.md` prints the same table.
-pub(super) const EDGES: [(&str, &[&str]); 18] = [
+pub(super) const EDGES: [(&str, &[&str]); 19] = [
     ("pricing", &[]),
     ("secrets", &[]),
     ("jobs", &[]),
@@ -10,9 +10,25 @@ pub(super) const EDGES: [(&str, &[&str]); 18] = [
     ("connection", &["secrets"]),
     ("repository", &["secrets"]),
     ("postgres_physical", &["connection"]),
-    ("services", &["pricing", "audit", "connection", "secrets"]),
-    ("backup", &["repository", "postgres_physical"]),
-    ("recovery", &["repository", "postgres_physical"]),
+    ("redis_physical", &["connection", "secrets"]),
+    (
+        "services",
+        &[
+            "pricing",
+            "audit",
+            "connection",
+            "redis_physical",
+            "secrets",
+        ],
+    ),
+    (
+        "backup",
+        &["repository", "postgres_physical", "redis_physical"],
+    ),
+    (
+        "recovery",
+        &["repository", "postgres_physical", "redis_physical"],
+    ),
     (
         "assurance",
         &[
@@ -42,6 +58,7 @@ pub(super) const EDGES: [(&str, &[&str]); 18] = [
             "audit",
             "repository",
             "postgres_physical",
+            "redis_physical",
             "services",
             "jobs",
             "backup",

@@ -52,6 +52,7 @@ pub(super) const RULES: Rules = Rules {
     wal_micros: DAY_MICROS,
     schema_micros: 3 * DAY_MICROS,
     snapshot_micros: 3 * DAY_MICROS,
+    cache_micros: DAY_MICROS,
     grace_micros: 6 * HOUR_MICROS,
     wal_at_once: false,
 };

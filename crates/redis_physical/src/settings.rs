@@ -1,14 +1,16 @@
 //! Which Redis, and how it is reached.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use connection::{Password, PasswordError};
 use redis::{Client, ClientTlsConfig, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 
-use super::TIMEOUT;
+/// Longest wait for a command that says the password.
+const PASSWORD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// `redis://`, `rediss://` (TLS; whose certificate it is, is always looked at) or `redis+unix://`, with a user and a password of an ACL where
-/// there is one. Files are read, and a command is run, at each connect.
+/// `redis://`, `rediss://` (TLS; whose certificate it is, is always looked at) or `redis+unix://`, with a user and a
+/// password of an ACL where there is one. Files are read, and a command is run, at each connect.
 #[derive(Clone)]
 pub struct RedisSettings {
     pub url: String,
@@ -33,11 +35,13 @@ impl std::fmt::Debug for RedisSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum RedisSettingsError {
     #[error(
-        "the URL of the cache is not usable: {0}; it looks like redis://user:password@host:6379/ or rediss://host:6379/"
+        "the URL of the cache is not usable: {0}; it looks like redis://user:password@host:6379/ or \
+         rediss://host:6379/"
     )]
     Url(String),
     #[error(
-        "the URL of the cache asks for TLS without looking at certificates (#insecure), which is not done here; name the authority in ca_file"
+        "the URL of the cache asks for TLS without looking at certificates (#insecure), which is not done here; name \
+         the authority in ca_file"
     )]
     Insecure,
     #[error("ca_file, certificate and key of the cache are for TLS: its URL begins with rediss://")]
@@ -70,9 +74,9 @@ impl RedisSettings {
     }
 
     /// What the next connection is made with; blocks while a command runs.
-    pub(crate) fn client(&self) -> Result<Client, RedisSettingsError> {
+    pub fn client(&self) -> Result<Client, RedisSettingsError> {
         let mut info = self.info()?;
-        if let Some(password) = self.password.ask_plain(10 * TIMEOUT)? {
+        if let Some(password) = self.password.ask_plain(PASSWORD_TIMEOUT)? {
             let login = info.redis_settings().clone();
             info = info.set_redis_settings(login.set_password(password.expose()));
         }
