@@ -77,6 +77,10 @@ slow-tamper: setup ## every way to tamper that the suite knows; CASES (all; a nu
 slow-histories: ## seeded histories of a plan: edits, pauses, kills, clocks that jump, two drivers; SEED and HISTORIES (10000) choose and repeat
 	HISTORIES=$${HISTORIES:-10000} cargo test --profile quick --locked -p jobs --test it -- --exact histories::no_appointment_is_kept_twice_and_none_is_forgotten --nocapture
 
+slow-many-runs: setup ## how long bre job list and /metrics take with very many run records; RUNS (100000) chooses
+	RUNS="$(or $(RUNS),100000)" scripts/in-memory cargo test --profile quick --locked -p engine --test it -- \
+		--ignored --exact many_records::jobs_with_very_many_records_are_looked_at --nocapture
+
 slow-calendars: ## the shipped calendar, every day of it, against PyPI's exchange_calendars
 	@scripts/slow-calendars
 

@@ -28,7 +28,8 @@ use crate::{
     health::{ProtectionStatus, StreamMonitor},
     job_status::{JobDescription, JobRun, JobState, JobStatusFile, short_name},
     jobs::{
-        Caller, Moment, OfDatabase, OfInstance, RunArchive, Shared, WAL_STREAM, host_name, registry,
+        Caller, Moment, OfDatabase, OfInstance, OfRepository, RunArchive, Shared, WAL_STREAM,
+        host_name, registry,
     },
     restore_test::{failed_proof, newest_failure},
 };
@@ -104,10 +105,16 @@ impl Plan {
         let moment = host.moment(host.label);
         let shared = Arc::new(Shared::new(host.instance, host.config, caller, moment));
         let of_look = Arc::clone(&shared);
+        let database = OfDatabase::start(&shared);
+        let in_repository = OfRepository::start(&shared, database.lock());
         let settings = Settings {
             root: host.instance.root(),
             archive: Some(Arc::new(RunArchive(host.repository.clone()))),
-            claims: vec![Box::new(OfInstance), Box::new(OfDatabase::start(&shared))],
+            claims: vec![
+                Box::new(OfInstance),
+                Box::new(database),
+                Box::new(in_repository),
+            ],
             host: &host_name(),
             before_look: Some(Arc::new(move || look(&of_look))),
         };

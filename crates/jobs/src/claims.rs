@@ -40,7 +40,9 @@ impl ClaimStatus {
                     standing.kept.push(claim.name().to_owned());
                 }
                 Claim::Taken => standing.held.push(claim.name().to_owned()),
-                Claim::Elsewhere(who) => standing.elsewhere = Some(who),
+                Claim::Elsewhere(who) => {
+                    standing.elsewhere.get_or_insert(who);
+                }
                 Claim::Unknown(reason) => tracing::debug!(
                     claim = claim.name(),
                     reason,

@@ -1,6 +1,10 @@
 //! The one driver of a plan: it knows none of the jobs. It starts each when it is due, in a thread of its own, tells
 //! it to end at its deadline, and makes its record durable.
 
+mod on_request;
+
+pub(crate) use on_request::refuse_beside;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -93,8 +97,8 @@ pub struct Driver {
     /// What other drivers did was asked for since this one may start jobs.
     looked: bool,
     available: Vec<Availability>,
-    /// By place: the person who asked for the run that is to come.
-    asked_by: BTreeMap<usize, String>,
+    /// By place: the person who asked for the run that is to come, and what was given with the request.
+    asked_by: BTreeMap<usize, (String, Option<String>)>,
 }
 
 impl fmt::Debug for Driver {
@@ -109,6 +113,8 @@ impl fmt::Debug for Driver {
 #[derive(Debug)]
 pub struct FinishedRun {
     pub record: RunRecord,
+    /// For the person who asked for it.
+    pub answer: Option<String>,
 }
 
 /// How one job is.
@@ -225,7 +231,7 @@ impl Driver {
             match self.request(&spec.name) {
                 Ok(()) => {
                     let place = self.planner.registry().place(&spec.name);
-                    let asked_by = place.map(|place| (place, requested.by));
+                    let asked_by = place.map(|place| (place, (requested.by, None)));
                     self.asked_by.extend(asked_by);
                 }
                 Err(error) => tracing::warn!(%error, "what was asked for is not started"),
@@ -313,7 +319,7 @@ impl Driver {
             );
         }
         self.planner.end(place, &mut record, end, now);
-        Some(finished(&self.records, open, record))
+        Some(finished(&self.records, open, record, &context))
     }
 
     /// It is told to end. What does not is recorded all the same, and nothing of its job is started beside it.
@@ -342,7 +348,8 @@ impl Driver {
                 );
                 tracing::error!(job = run.record.job, reason, "a job passed its deadline");
                 run.record.end(End::TimedOut(reason), now.wall_micros);
-                ended.push(finished(&self.records, open, run.record.clone()));
+                let record = run.record.clone();
+                ended.push(finished(&self.records, open, record, &run.context));
             }
         }
         ended
@@ -445,7 +452,9 @@ impl Driver {
             *ready &= told;
         }
         while let Some(due) = self.planner.due(now, |place| ready[place]) {
-            self.start_run(due, now);
+            if let Err(error) = self.start_run(due, now) {
+                tracing::error!(%error, "a run is not started without a record of it");
+            }
         }
     }
 
@@ -476,9 +485,10 @@ impl Driver {
             .collect()
     }
 
-    fn start_run(&mut self, due: Due, now: Now) {
+    /// One that cannot be put on record is not started: it is tried again.
+    fn start_run(&mut self, due: Due, now: Now) -> Result<String> {
         let place = due.job;
-        let asked_by = match due.cause {
+        let asked = match due.cause {
             Cause::Request => self.asked_by.remove(&place),
             _ => None,
         };
@@ -486,17 +496,18 @@ impl Driver {
         let open = match self.records.begin(&record) {
             Ok(open) => open,
             Err(error) => {
-                tracing::error!(%error, job = record.job, "a run is not started without a record of it");
                 self.planner.put_back(due, now, DISK_PAUSE);
-                return;
+                return Err(error);
             }
         };
-        let deadline = self.limit(place, now);
-        let context = RunContext::new(deadline, asked_by);
+        let (asked_by, options) = asked.unzip();
+        let context =
+            RunContext::new(self.limit(place, now), asked_by).with_options(options.flatten());
         let (job, of_run) = (
             Arc::clone(self.planner.registry().job(place)),
             context.clone(),
         );
+        let run_id = record.run_id.clone();
         self.running.push(Running {
             place,
             record,
@@ -506,6 +517,7 @@ impl Driver {
             thread: std::thread::spawn(move || job.run(&of_run)),
             timed_out: false,
         });
+        Ok(run_id)
     }
 
     fn limit(&self, place: usize, now: Now) -> Option<Duration> {
@@ -561,7 +573,7 @@ impl Driver {
             let running = self.running.iter().find(is_open);
             JobStatus {
                 available: self.available[place].clone(),
-                running: running.map(|run| (run.record.clone(), run.context.told())),
+                running: running.map(|run| (run.record.clone(), run.context.told().step)),
                 paused: self.state.paused(&spec.name).cloned(),
                 pause_policy: self.registry().job(place).pause_policy(),
                 last: self.records.newest_run(&spec.name),
@@ -637,11 +649,17 @@ impl Driver {
 }
 
 /// Its record is complete: it goes where the next driver finds it.
-fn finished(records: &Records, open: OpenRun, record: RunRecord) -> FinishedRun {
+fn finished(
+    records: &Records,
+    open: OpenRun,
+    record: RunRecord,
+    context: &RunContext,
+) -> FinishedRun {
     if let Err(error) = records.end(open, &record) {
         tracing::error!(%error, job = record.job, "how a run ended could not be recorded");
     }
-    FinishedRun { record }
+    let answer = context.take_answer();
+    FinishedRun { record, answer }
 }
 
 fn looked_at(registry: &Registry, before: Option<&BeforeLook>) -> Look {

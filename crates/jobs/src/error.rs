@@ -23,6 +23,9 @@ pub enum Error {
     UnknownJob { name: String, known: Vec<String> },
     #[error("{job} is not started: {reason}")]
     Refused { job: String, reason: String },
+    /// Never on this host, as it is.
+    #[error("{job} is not started: {reason}")]
+    Unavailable { job: String, reason: String },
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
         action: &'static str,

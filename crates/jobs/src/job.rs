@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -190,13 +190,25 @@ impl RunReport {
     }
 }
 
+/// How far a run is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunProgress {
+    /// What it does now.
+    pub step: String,
+    /// Of that step; 0 where it is not known.
+    pub bytes_total: u64,
+    pub bytes: u64,
+}
+
 /// What a run is given.
 #[derive(Clone, Default)]
 pub struct RunContext {
     cancelled: Arc<AtomicBool>,
-    progress: Arc<Mutex<String>>,
+    progress: Arc<Mutex<RunProgress>>,
     deadline: Option<Duration>,
     asked_by: Option<String>,
+    options: Option<String>,
+    answer: Arc<Mutex<Option<String>>>,
 }
 
 impl fmt::Debug for RunContext {
@@ -225,6 +237,13 @@ impl RunContext {
             asked_by: Some(by),
             ..Self::default()
         }
+    }
+
+    /// What a person gave with the request, in a form that the job reads.
+    #[must_use]
+    pub fn with_options(mut self, options: Option<String>) -> Self {
+        self.options = options;
+        self
     }
 
     /// It shall end, as soon as it can do so cleanly.
@@ -266,19 +285,46 @@ impl RunContext {
         self.asked_by.as_deref()
     }
 
-    /// What it does now, for `status`.
-    pub fn progress(&self, what: impl Into<String>) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
+    #[must_use]
+    pub fn options(&self) -> Option<&str> {
+        self.options.as_deref()
     }
 
-    pub(crate) fn told(&self) -> String {
-        self.progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// What it does now, for `status`.
+    pub fn progress(&self, what: impl Into<String>) {
+        held(&self.progress).step = what.into();
+    }
+
+    /// A step of that many bytes begins.
+    pub fn begin_bytes(&self, total: u64) {
+        let mut progress = held(&self.progress);
+        (progress.bytes_total, progress.bytes) = (total, 0);
+    }
+
+    pub fn add_bytes(&self, bytes: u64) {
+        let mut progress = held(&self.progress);
+        progress.bytes = progress.bytes.saturating_add(bytes);
+    }
+
+    pub(crate) fn told(&self) -> RunProgress {
+        held(&self.progress).clone()
+    }
+
+    /// For the person who asked for it: more than its record says. The first one counts.
+    pub fn answer(&self, answer: String) {
+        held(&self.answer).get_or_insert(answer);
+    }
+
+    #[must_use]
+    pub fn take_answer(&self) -> Option<String> {
+        held(&self.answer).take()
     }
 
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
+    driver::refuse_beside,
     error::{Error, Result},
     job::{Availability, RunContext},
     record::{End, Origin, RunRecord},
@@ -49,16 +50,7 @@ impl OneRun<'_> {
                 return Err(refused(reason));
             }
         }
-        for running in Records::running(self.root)? {
-            let other = registry.find(&running.job);
-            match other.is_ok_and(|other| other.excludes(spec)) {
-                true if running.job == spec.name => {
-                    return Err(refused(format!("it runs already, as {}", running.run_id)));
-                }
-                true => return Err(refused(format!("{} runs, and excludes it", running.job))),
-                false => {}
-            }
-        }
+        refuse_beside(registry, spec, self.root)?;
         let asked = now_micros();
         let origin = Origin {
             job: &spec.name,

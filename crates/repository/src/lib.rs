@@ -13,6 +13,7 @@
 
 pub mod archive;
 pub mod backup;
+pub mod claims;
 pub mod copying;
 mod error;
 pub mod heads;

@@ -17,6 +17,10 @@ use crate::{
     schema,
 };
 
+/// No run that a person's own process began takes as long: one that began before the file was written and ended after
+/// it is found.
+const RUN_MICROS_MAX: i64 = 86_400_000_000;
+
 /// One row of the table.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
@@ -66,6 +70,14 @@ pub(crate) fn check(
     Ok(ExitCode::SUCCESS)
 }
 
+/// What ran before this is in the file that the engine leaves: only what has ended since is looked for among the
+/// records.
+fn not_told_from_micros(instance: &Instance) -> i64 {
+    let told_at = std::fs::metadata(instance.plan_file()).and_then(|it| it.modified());
+    let told_at = told_at.ok().and_then(|at| Timestamp::try_from(at).ok());
+    told_at.map_or(0, |at| at.as_microsecond() - RUN_MICROS_MAX)
+}
+
 /// From the settings, the records of runs and what the running engine says of itself: the store is not asked.
 pub(crate) fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
     let config = settings::load(None, instance.root())?;
@@ -73,13 +85,14 @@ pub(crate) fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
         Some(running) => running.repository,
         None => (config.repository.path.clone()).unwrap_or_else(|| instance.repository().into()),
     };
-    let records = Records::read(instance.root())?;
+    let names = jobs::names(&config.backup);
+    let newest = Records::newest_runs(instance.root(), names, not_told_from_micros(instance))?;
     let state = StateFile::at(&instance.root().join("jobs.json")).read()?;
     let table = Jobs {
         config: &config.backup,
         storage: format!("{location} (encrypted)"),
         schema: schema::place(instance, config.backup.schema_to.as_ref()),
-        recorded: &|name| records.newest_run(name).as_ref().map(JobRun::of),
+        recorded: &|name| newest.get(name).map(JobRun::of),
         standing: JobStatusFile::read(&instance.plan_file()),
         paused: &|name| state.paused(name).cloned(),
         is_kept: instance.is_locked(),

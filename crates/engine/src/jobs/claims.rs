@@ -11,6 +11,7 @@ use std::{
 
 use jobs::{Claim, Claims};
 use postgres_physical::server::sql::Client;
+use repository::claims::ClaimRank;
 
 use super::{Shared, shared::held};
 
@@ -44,7 +45,7 @@ pub(crate) struct OfDatabase {
 }
 
 #[derive(Debug)]
-struct Kept {
+pub(crate) struct Kept {
     shared: Arc<Shared>,
     state: Mutex<State>,
     ends: AtomicBool,
@@ -58,7 +59,27 @@ enum State {
     Unknown(String),
 }
 
+/// What the lock in the database says to an engine that claims the plan in the repository.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DatabaseLock(Option<Arc<Kept>>);
+
+impl DatabaseLock {
+    /// None: another engine has it.
+    pub(super) fn rank(&self) -> Option<ClaimRank> {
+        let state = self.0.as_ref().map(|kept| held(&kept.state).clone());
+        match state {
+            Some(State::Held(_)) => Some(ClaimRank::WithDatabase),
+            Some(State::Elsewhere(_)) => None,
+            Some(State::Unknown(_)) | None => Some(ClaimRank::RepositoryAlone),
+        }
+    }
+}
+
 impl OfDatabase {
+    pub(crate) fn lock(&self) -> DatabaseLock {
+        DatabaseLock(Some(Arc::clone(&self.kept)))
+    }
+
     pub(crate) fn start(shared: &Arc<Shared>) -> Self {
         let kept = Arc::new(Kept {
             shared: Arc::clone(shared),

@@ -7,6 +7,7 @@ mod events;
 mod expire;
 mod full_backup;
 mod incremental_backup;
+mod repository_claim;
 mod repository_copy;
 mod restore_test;
 mod run_archive;
@@ -21,6 +22,7 @@ use jobs::{Availability, History, Job, JobSpec, PausePolicy, Registry, RunContex
 
 pub(crate) use claims::{OfDatabase, OfInstance};
 pub(crate) use configuration_snapshot::NAME as CONFIGURATION_SNAPSHOT;
+pub(crate) use repository_claim::OfRepository;
 pub(crate) use run_archive::{RunArchive, host_name};
 pub(crate) use shared::{Caller, JobResult, Moment, Shared};
 pub(crate) use wal_stream::NAME as WAL_STREAM;

@@ -8,7 +8,7 @@ use jobs::{
     schedule::Trigger,
 };
 
-use super::*;
+use super::{claims::DatabaseLock, *};
 use crate::{
     commands::{plan, status},
     health::{ProtectionStatus, StreamMonitor},
@@ -379,6 +379,69 @@ impl jobs::Claims for ClaimList {
             _ => said.remove(0),
         }
     }
+}
+
+#[test]
+fn two_engines_that_share_the_repository_alone_take_turns() {
+    ADDED.set(Some(&THROW_AWAY));
+    let folder = tempfile::tempdir().unwrap();
+    let repository = folder.path().join("repository");
+    std::fs::create_dir(&repository).unwrap();
+    let first = shared(folder.path());
+    let engine = |name: &str| {
+        let root = folder.path().join(name);
+        let instance = host::instance::Instance::at(&root).unwrap();
+        instance.make_folders().unwrap();
+        let caller = Caller::Person { json: true };
+        let plan = config::Backup::default();
+        let shared = Arc::new(Shared::new(&instance, &plan, caller, first.moment()));
+        let look = Duration::from_millis(50);
+        let claim = OfRepository::start_with(&shared, DatabaseLock::default(), look);
+        let settings = Settings {
+            root: &root,
+            archive: Some(Arc::new(RunArchive(first.moment().repository))),
+            claims: vec![Box::new(claim)],
+            host: name,
+            before_look: None,
+        };
+        Driver::start(registry(&shared).unwrap(), settings).unwrap()
+    };
+    let job = "test.throw_away";
+    let claims = || {
+        let names = std::fs::read_dir(repository.join("claims"))
+            .into_iter()
+            .flatten();
+        let names = names.map(|it| it.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| !name.starts_with('.'))
+            .collect::<Vec<_>>()
+    };
+    let mut one = engine("one");
+    one.request(job).unwrap();
+    let ended = until(&mut one, |_, ended| !ended.is_empty());
+    assert_eq!(ended[0].record.claims, ["repository"]);
+    assert_eq!(claims().len(), 1);
+    // The other one waits, and says for whom.
+    let mut two = engine("two");
+    until(&mut two, |two, _| {
+        let elsewhere = two.elsewhere().unwrap_or_default();
+        elsewhere.contains("the claim in the repository is held by")
+    });
+    two.request(job).unwrap();
+    for _ in 0..40 {
+        assert!(two.turn().is_empty() && !two.is_running(job));
+    }
+    // A person is not kept from anything: a job that runs twice harms nothing.
+    two.run_now(job, "ada".to_owned(), None).unwrap();
+    until(&mut two, |_, ended| !ended.is_empty());
+    // The first one stops; the other looks at what it did, and continues.
+    drop(one);
+    two.request(job).unwrap();
+    let ended = until(&mut two, |_, ended| !ended.is_empty());
+    assert_eq!(ended[0].record.claims, ["repository"]);
+    assert_eq!(claims().len(), 1);
+    drop(two);
+    testkit::eventually("no claim is left", || claims().is_empty().then_some(()));
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod install;
 mod instance;
 mod kms;
 mod losses;
+mod many_records;
 mod passed_over;
 mod process;
 mod public_log;

@@ -4,6 +4,7 @@ mod compaction;
 mod exchange;
 mod files;
 mod index;
+mod newest;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -175,7 +176,8 @@ impl Records {
         Ok(())
     }
 
-    pub(crate) fn root(&self) -> &Path {
+    #[must_use]
+    pub fn root(&self) -> &Path {
         &self.root
     }
 

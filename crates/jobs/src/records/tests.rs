@@ -333,3 +333,41 @@ fn figures_come_from_records_alone() {
     assert!(!told.failing);
     assert_eq!(records.statistics("no.such", now), Statistics::default());
 }
+
+#[test]
+fn the_newest_runs_are_found_without_reading_all_and_are_those_that_all_records_tell_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = Records::open(folder.path()).unwrap();
+    let write = |job: &str, day: i64, outcome| {
+        let record = record(job, START + day * DAY, outcome);
+        records.write(&record).unwrap();
+    };
+    for day in 0..200 {
+        write("a.daily", day, Outcome::Succeeded);
+    }
+    write("a.once", 3, Outcome::Failed);
+    write("a.passed", 20, Outcome::Succeeded);
+    write("a.passed", 190, Outcome::Skipped);
+    let now = START + 200 * DAY;
+    assert!(records.compact(None, now).unwrap().months > 1);
+    // Came later than its month was compacted, and is older than what that holds.
+    write("a.late", 5, Outcome::Succeeded);
+    write("a.late", 2, Outcome::Succeeded);
+    write("a.once", 1, Outcome::Succeeded);
+    let jobs = ["a.daily", "a.once", "a.passed", "a.late", "a.never"];
+    let names = || jobs.map(str::to_owned);
+    let found = Records::newest_runs(folder.path(), names(), 0).unwrap();
+    for job in jobs {
+        assert_eq!(found.get(job), records.newest_run(job).as_ref(), "{job}");
+    }
+    let since = START + 150 * DAY;
+    let found = Records::newest_runs(folder.path(), names(), since).unwrap();
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["a.daily"]);
+    // What is older is not even opened.
+    let month = month_of(START + 120 * DAY);
+    std::fs::remove_dir_all(folder.path().join("runs").join(month)).unwrap();
+    let again = Records::newest_runs(folder.path(), names(), since).unwrap();
+    assert_eq!(again, found);
+    let nothing = Records::newest_runs(&folder.path().join("none"), names(), 0);
+    assert!(nothing.unwrap().is_empty());
+}

@@ -160,6 +160,73 @@ fn another_process_asks_for_a_run_through_the_file_of_the_plan() {
 }
 
 #[test]
+fn what_a_person_waits_for_starts_at_once_or_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let counting: Does = |context| {
+        context.begin_bytes(100);
+        context.add_bytes(40);
+        context.progress("counting");
+        until_told(context)
+    };
+    let shared = |name: &str, does: Does| -> Arc<Task> {
+        let mut spec = spec(name, "manual");
+        spec.locks = vec!["disk".to_owned()];
+        Task::of(spec, does)
+    };
+    let answering: Does = |context| {
+        context.answer(context.options().unwrap_or_default().to_owned());
+        done(context)
+    };
+    let mut plan = driver(
+        folder.path(),
+        vec![
+            shared("a.b", counting),
+            shared("a.c", answering),
+            task("a.d", "off", answering),
+        ],
+    );
+    let by = || "ada".to_owned();
+    let first = plan.run_now("a.b", by(), None).unwrap();
+    let says = |came: jobs::Result<String>, word: &str| {
+        let error = came.unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    };
+    says(
+        plan.run_now("a.b", by(), None),
+        &format!("it runs already, as {first}"),
+    );
+    says(plan.run_now("a.c", by(), None), "a.b runs, and excludes it");
+    says(plan.run_now("a.x", by(), None), "there are: a.b, a.c, a.d");
+    let began = Instant::now();
+    while plan
+        .progress_of(&first)
+        .is_some_and(|it| it.step != "counting")
+    {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+    let progress = plan.progress_of(&first).unwrap();
+    assert_eq!((progress.bytes, progress.bytes_total), (40, 100));
+    // One that shares nothing with it runs beside it, though its schedule is off.
+    let beside = plan
+        .run_now("a.d", by(), Some("quickly".to_owned()))
+        .unwrap();
+    let run = ended(&mut plan, 1).remove(0);
+    assert_eq!(
+        (run.record.run_id, run.answer.as_deref(), run.record.cause),
+        (beside, Some("quickly"), Cause::Request)
+    );
+    plan.cancel_run(&first);
+    let run = ended(&mut plan, 1).remove(0);
+    assert_eq!(
+        (run.record.run_id, run.record.outcome),
+        (first, Outcome::Cancelled)
+    );
+    plan.run_now("a.c", by(), None).unwrap();
+    assert_eq!(ended(&mut plan, 1)[0].record.outcome, Outcome::Succeeded);
+}
+
+#[test]
 fn a_job_that_panics_or_fails_is_a_failed_run_and_no_failed_driver() {
     let folder = tempfile::tempdir().unwrap();
     let mut plan = driver(

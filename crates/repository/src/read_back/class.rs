@@ -42,13 +42,15 @@ pub enum ObjectClass {
     Run,
     /// The runs of a month.
     RunMonth,
+    /// Which engine runs the jobs of the plan.
+    PlanClaim,
     /// A name of no class: nobody here wrote it, or a newer engine did.
     Foreign,
 }
 
 impl ObjectClass {
     /// All that repository.md lists.
-    pub const KNOWN: [Self; 31] = [
+    pub const KNOWN: [Self; 32] = [
         Self::Format,
         Self::Cluster,
         Self::Wrap,
@@ -80,6 +82,7 @@ impl ObjectClass {
         Self::Hole,
         Self::Run,
         Self::RunMonth,
+        Self::PlanClaim,
     ];
 
     /// Its form: `<hex N>` stands for N lower-case hex digits, `<number>` for decimal ones, `<name>` for a component or the rest of one.
@@ -117,6 +120,7 @@ impl ObjectClass {
             Self::Hole => "holes/<hex 8>/<hex 16>-<hex 16>.<name>",
             Self::Run => "runs/<number>-<number>/<hex 16>-<hex 8>",
             Self::RunMonth => "runs/compacted/<number>-<number>-<hex 32>",
+            Self::PlanClaim => "claims/<hex 1>-<hex 16>.<hex 8>.<name>",
             Self::Foreign => "",
         }
     }
@@ -155,6 +159,7 @@ impl ObjectClass {
             Self::Hole => "known holes",
             Self::Run => "run records",
             Self::RunMonth => "run records by the month",
+            Self::PlanClaim => "claims to the plan",
             Self::Foreign => "not of this format",
         }
     }

@@ -307,7 +307,7 @@ impl<'a> Reading<'a> {
             | ObjectClass::KeyStatement => self.audit_record(class, name),
             ObjectClass::Kept => self.kept(name),
             ObjectClass::Tombstone => self.tombstone(name),
-            ObjectClass::Probe | ObjectClass::Claim => self.probe(name),
+            ObjectClass::Probe | ObjectClass::Claim | ObjectClass::PlanClaim => self.probe(name),
             ObjectClass::Hold => self.hold(name),
             ObjectClass::Hole => self.hole(name),
             ObjectClass::Run => self.run(name),

@@ -23,6 +23,7 @@ fn a_quote_passes_through_four_processes_and_each_answers_for_itself() {
     internal_routes(&fleet);
     only_what_follows_from_its_inputs_is_recorded(&fleet);
     nobody_gets_in_without_the_secret(&fleet);
+    the_stream_is_paused_and_resumed(&fleet);
     // The secret is on no command line and in no log.
     for name in super::fleet::ALL {
         assert!(!fleet.log(name).contains(SECRET), "{name}");
@@ -30,6 +31,41 @@ fn a_quote_passes_through_four_processes_and_each_answers_for_itself() {
     let report = fleet.bre(&["verify", "audit"]).json();
     assert_eq!(report["first_bad"], Value::Null, "{report}");
     fleet.stop_cleanly();
+}
+
+/// The data-service alone streams. Quotes are served meanwhile, and their WAL is in the repository afterwards.
+fn the_stream_is_paused_and_resumed(fleet: &Fleet) {
+    let until = |attached: bool| {
+        let seen = within(TIMEOUT, || {
+            let status = fleet.bre(&["status"]).parsed();
+            let is_told = status["alarms"]
+                .to_string()
+                .contains("the job wal is paused");
+            (status["stream"]["attached"] == attached && is_told != attached).then_some(())
+        });
+        assert!(seen.is_some(), "{}", fleet.bre(&["status"]).parsed());
+    };
+    let listed = || {
+        let list = fleet.bre(&["job", "list"]).json();
+        let all = list.as_array().unwrap();
+        let stream = all.iter().find(|job| job["name"] == "wal.stream");
+        stream.unwrap()["state"].clone()
+    };
+    until(true);
+    fleet
+        .bre(&["job", "pause", "wal", "--reason", "a test"])
+        .json();
+    until(false);
+    assert_eq!(listed(), "paused");
+    let meanwhile = fleet.locate().unwrap();
+    assert_eq!(meanwhile.status, 200, "{meanwhile:?}");
+    fleet.bre(&["job", "resume", "wal.stream"]).json();
+    until(true);
+    let runs = fleet.bre(&["job", "history", "wal"]).json();
+    assert_eq!(runs["runs"][0]["outcome"], "succeeded", "{runs}");
+    let id = meanwhile.body["quote_id"].as_str().unwrap();
+    // Its head is signed once the repository holds its WAL.
+    proof_through_the_gateway(fleet, id);
 }
 
 /// The log is published by the data-service; the gateway, another process, asks it for the path and hands out the

@@ -1,0 +1,212 @@
+//! The claim in the repository: for engines of one plan that reach no database in common.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::Thread,
+    time::{Duration, Instant},
+};
+
+use host::files::write_whole;
+use jobs::{Claim, Claims};
+use repository::claims::{CLAIM_LEASE, ClaimHolder, ClaimRank, PlanClaim};
+
+use super::{Shared, claims::DatabaseLock, host_name, shared::held};
+use crate::error::Error;
+
+/// A third of the lease: one that fails is tried again in time.
+const RENEW_PAUSE: Duration = Duration::from_secs(120);
+/// Of an engine that waits, and after trouble with the store.
+const LOOK_PAUSE: Duration = Duration::from_secs(30);
+const TURN: Duration = Duration::from_secs(1);
+
+/// A thread keeps it, because a store that hangs must not hold up anybody.
+#[derive(Debug)]
+pub(crate) struct OfRepository {
+    kept: Arc<Kept>,
+    thread: Thread,
+    asked: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    shared: Arc<Shared>,
+    database: DatabaseLock,
+    look_pause: Duration,
+    state: Mutex<(State, Instant)>,
+    ends: AtomicBool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// Taken so many times.
+    Held(u64),
+    Elsewhere(String),
+    Unknown(String),
+}
+
+impl OfRepository {
+    /// `database`: who has the lock there starts jobs before who has not.
+    pub(crate) fn start(shared: &Arc<Shared>, database: DatabaseLock) -> Self {
+        Self::start_with(shared, database, LOOK_PAUSE)
+    }
+
+    pub(super) fn start_with(
+        shared: &Arc<Shared>,
+        database: DatabaseLock,
+        look_pause: Duration,
+    ) -> Self {
+        let asking = State::Elsewhere("the repository is being asked".to_owned());
+        let kept = Arc::new(Kept {
+            shared: Arc::clone(shared),
+            database,
+            look_pause,
+            state: Mutex::new((asking, Instant::now())),
+            ends: AtomicBool::new(false),
+        });
+        let of_thread = Arc::clone(&kept);
+        let thread = std::thread::spawn(move || of_thread.keep());
+        Self {
+            kept,
+            thread: thread.thread().clone(),
+            asked: 0,
+        }
+    }
+}
+
+impl Drop for OfRepository {
+    fn drop(&mut self) {
+        self.kept.ends.store(true, Ordering::Relaxed);
+        self.thread.unpark();
+    }
+}
+
+impl Claims for OfRepository {
+    fn name(&self) -> &'static str {
+        "repository"
+    }
+
+    fn hold(&mut self) -> Claim {
+        let (state, said_at) = held(&self.kept.state).clone();
+        if said_at.elapsed() > CLAIM_LEASE {
+            return Claim::Unknown("the repository does not answer".to_owned());
+        }
+        match state {
+            State::Held(times) if times == self.asked => Claim::Held,
+            State::Held(times) => {
+                self.asked = times;
+                Claim::Taken
+            }
+            State::Elsewhere(who) => Claim::Elsewhere(who),
+            State::Unknown(reason) => Claim::Unknown(reason),
+        }
+    }
+}
+
+impl Kept {
+    fn keep(&self) {
+        let repository = self.shared.moment().repository;
+        let (mut claim, mut renewed, mut times) = (None, None::<(Instant, ClaimRank)>, 0);
+        while !self.ends.load(Ordering::Relaxed) {
+            let rank = self.database.rank();
+            let is_held = self.is_held();
+            let pause = if is_held {
+                RENEW_PAUSE
+            } else {
+                self.look_pause
+            };
+            let is_due = renewed.is_none_or(|(at, before)| {
+                at.elapsed() >= pause || rank.is_some_and(|rank| rank != before)
+            });
+            match rank {
+                // An engine without the lock in the database keeps no other from anything.
+                None => {
+                    if let Some(claim) = &mut claim {
+                        self.release(claim);
+                    }
+                    renewed = None;
+                    self.say(State::Elsewhere(
+                        "the lock in the database decides".to_owned(),
+                    ));
+                }
+                Some(rank) if is_due => {
+                    renewed = Some((Instant::now(), rank));
+                    match self.renew(&mut claim, &repository, rank) {
+                        Ok(ClaimHolder::Own) => {
+                            times += u64::from(!is_held);
+                            self.say(State::Held(times));
+                        }
+                        Ok(ClaimHolder::Other(host)) => {
+                            let who = format!("the claim in the repository is held by {host}");
+                            self.say(State::Elsewhere(who));
+                        }
+                        Err(error) => self.doubt(&error, is_held),
+                    }
+                }
+                Some(_) => {}
+            }
+            std::thread::park_timeout(TURN);
+        }
+        if let Some(claim) = &mut claim {
+            self.release(claim);
+        }
+    }
+
+    fn renew(
+        &self,
+        claim: &mut Option<PlanClaim>,
+        repository: &repository::Repository,
+        rank: ClaimRank,
+    ) -> Result<ClaimHolder, Error> {
+        let claim = match claim {
+            Some(claim) => claim,
+            None => claim.insert(self.of_this_instance()?),
+        };
+        Ok(claim.renew(repository, rank)?)
+    }
+
+    /// With the id of the process before, so that a start after a kill does not wait for itself.
+    fn of_this_instance(&self) -> Result<PlanClaim, Error> {
+        let file = self.id_file();
+        let before = std::fs::read_to_string(&file).ok();
+        let id = before.as_ref().map(|id| id.trim().to_owned());
+        let claim = PlanClaim::new(id, &host_name())?;
+        if before.as_deref() != Some(claim.id())
+            && let Err(error) = write_whole(&file, claim.id().as_bytes(), 0o600)
+        {
+            tracing::debug!(%error, "a start after a kill will wait until this claim is old");
+        }
+        Ok(claim)
+    }
+
+    fn id_file(&self) -> PathBuf {
+        self.shared.instance.run().join("plan_claim.id")
+    }
+
+    /// What is held is held as long as the lease is: it is tried again before that.
+    fn doubt(&self, error: &Error, is_held: bool) {
+        tracing::debug!(%error, "the claim in the repository cannot be told");
+        if !is_held {
+            self.say(State::Unknown(error.to_string()));
+        }
+    }
+
+    fn release(&self, claim: &mut PlanClaim) {
+        if let Err(error) = claim.release(&self.shared.moment().repository) {
+            tracing::debug!(%error, "a claim stays in the repository until it is old");
+        }
+    }
+
+    /// Without a gap since it was taken.
+    fn is_held(&self) -> bool {
+        let state = held(&self.state);
+        matches!(state.0, State::Held(_)) && state.1.elapsed() <= CLAIM_LEASE
+    }
+
+    fn say(&self, state: State) {
+        *held(&self.state) = (state, Instant::now());
+    }
+}
