@@ -210,7 +210,8 @@ impl Services {
             let record: Arc<dyn AuditLog> = Arc::new(writer);
             let sweep = data::sweep(Arc::clone(&refresher), Arc::clone(&record));
             background.push(tokio::spawn(sweep));
-            let feeds = ask_feeds(refresher, record, feeds_changed.subscribe());
+            let changed = feeds_changed.subscribe();
+            let feeds = ask_feeds(refresher, record, changed, ready.clone());
             background.push(tokio::spawn(feeds));
         }
         let looks = gateway.peers.iter().cloned();
@@ -495,12 +496,18 @@ where
     })
 }
 
-/// Begins anew when the settings change; what was being asked is dropped.
+/// Begins anew when the settings change; what was being asked is dropped. Not before the first run is prepared: it looks
+/// whether the database has a book of its own, and a delivery that comes first would be taken for one.
 async fn ask_feeds(
     refresher: Arc<MarketRefresher>,
     record: Arc<dyn AuditLog>,
     mut changed: watch::Receiver<()>,
+    mut ready: watch::Receiver<Readiness>,
 ) {
+    let is_ready = |readiness: &Readiness| matches!(readiness, Readiness::Ready);
+    if ready.wait_for(is_ready).await.is_err() {
+        return;
+    }
     loop {
         let asking = async {
             data::poll(Arc::clone(&refresher), Arc::clone(&record)).await;

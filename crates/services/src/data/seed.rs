@@ -1,6 +1,7 @@
 //! What a first run starts with: the four brokers, the thirteen stocks, and a sample book if one is given.
 
 use audit::{Fields, Kind};
+use aws_lc_rs::digest::{SHA256, digest};
 use connection::Landing;
 use jiff::Timestamp;
 
@@ -69,10 +70,8 @@ pub(crate) async fn seed(
     let failed = DatabaseError::query("looking for the starting set");
     let session = connect(database, "bre seed", Landing::ReadWrite).await?;
     let client = &session.client;
-    let row = client
-        .query_one("SELECT (SELECT count(*) FROM brokers), (SELECT count(*) FROM stocks), (SELECT count(*) FROM feed_batches)", &[])
-        .await
-        .map_err(&failed)?;
+    let counts = "SELECT (SELECT count(*) FROM brokers), (SELECT count(*) FROM stocks)";
+    let row = client.query_one(counts, &[]).await.map_err(&failed)?;
     let mut stocks = match row.get::<_, i64>(1) {
         0 => starting_stocks(),
         _ => Vec::new(),
@@ -106,11 +105,25 @@ pub(crate) async fn seed(
             .entry(Kind::ConfigurationChanged, fields, Change::Baseline)
             .await?;
     }
-    if let Some(sample) = sample
-        && row.get::<_, i64>(2) == 0
-    {
+    if let Some(sample) = sample {
+        let files = [("ibkr", sample.rates), ("vix", sample.volatility)];
+        let digests = files.map(|(_, bytes)| digest(&SHA256, bytes).as_ref().to_vec());
+        // An engine that was killed between the two has recorded the first.
+        let recorded = "SELECT EXISTS (SELECT FROM feed_batches WHERE sha256 <> ALL ($1)), \
+                        ARRAY(SELECT sha256 FROM feed_batches WHERE sha256 = ANY ($1))";
+        let recorded = client
+            .query_one(recorded, &[&&digests[..]])
+            .await
+            .map_err(&failed)?;
+        let (others, loaded): (bool, Vec<Vec<u8>>) = (recorded.get(0), recorded.get(1));
+        if others {
+            return Ok(());
+        }
         let aliases = reading::aliases(client, None).await?;
-        for (kind, bytes) in [("ibkr", sample.rates), ("vix", sample.volatility)] {
+        for ((kind, bytes), digest) in files.into_iter().zip(digests) {
+            if loaded.contains(&digest) {
+                continue;
+            }
             // A file that somebody named instead keeps its feed's own name.
             let shipped = [SHIPPED.rates, SHIPPED.volatility].contains(&bytes);
             let source = shipped.then_some(SAMPLE);

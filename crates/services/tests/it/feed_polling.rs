@@ -4,11 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use services::HttpSettings;
+use services::{HttpSettings, SampleRates};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::harness::{Instance, Options, until};
+use crate::harness::{Instance, Options, SETTLED, until};
 
 #[derive(Debug, Clone)]
 enum Behaviour {
@@ -250,6 +250,41 @@ async fn polled_rates_are_prices_and_a_hostile_server_changes_none() {
     }
     assert_eq!(instance.value(&on_record("secret-of-the-feed")).await, "f");
     assert_eq!(instance.verify().await.log.first_bad, None);
+}
+
+/// The first run looks whether the database has a book of its own. A feed's delivery that came before that was taken for
+/// one, and the sample book was never loaded; nor was its second file after a kill between the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_feed_is_asked_before_the_sample_book_is_whole() {
+    let index = r#"{"value":33.25}"#.to_owned();
+    let server = Server::start(Behaviour::Answers(vec![("/api/market/volatility", index)])).await;
+    let whole = SampleRates::shipped();
+    let mut options = Options::default();
+    options.settings.feeds.volatility = Some(hurried(&server.address));
+    options.sample = Some(SampleRates {
+        volatility: b"no index",
+        ..whole
+    });
+    let mut instance = Instance::prepared(options);
+    instance.launch().await;
+    let short = std::time::Duration::from_millis(1);
+    let ask = async || instance.services().wait_ready(short).await;
+    let refused = until("the second file is refused", ask, |ready| {
+        let refused = ready.as_ref().err().map(ToString::to_string);
+        refused.is_some_and(|why| why.contains("the sample book is not valid"))
+    })
+    .await;
+    assert!(refused.is_err());
+    assert_eq!(server.asked.load(Ordering::Relaxed), 0);
+    let sample = "SELECT count(*) FROM feed_batches WHERE source = 'sample'";
+    assert_eq!(instance.value(sample).await, "1");
+    instance.stop().await;
+    instance.options.sample = Some(whole);
+    instance.launch().await;
+    instance.services().wait_ready(SETTLED).await.unwrap();
+    assert_eq!(instance.value(sample).await, "2");
+    let asked = async || server.asked.load(Ordering::Relaxed);
+    until("the feed is asked", asked, |asked| *asked > 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
