@@ -19,7 +19,9 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::post,
 };
-use pricing::{Convention, Fee, Money, Percent, Policy, PositionValue, QuoteInputs, Rate, Sourced};
+use pricing::{
+    Convention, Fee, Money, Percent, Policy, PositionValue, QuoteInputs, Rate, SourcedValue,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::system::Result;
@@ -93,7 +95,7 @@ pub(crate) async fn axum_alone() -> Result<()> {
 /// What the engine knows when it prices.
 struct PricingData {
     keys: HashMap<[u8; 32], AtomicU64>,
-    book: HashMap<String, Sourced<Rate>>,
+    book: HashMap<String, SourcedValue<Rate>>,
     policy: Arc<Policy>,
     convention: Arc<Convention>,
 }
@@ -121,7 +123,7 @@ struct QuoteAnswer {
     currency: Arc<str>,
     policy: String,
     convention: String,
-    base_rate: Sourced<Rate>,
+    base_rate: SourcedValue<Rate>,
 }
 
 /// Everything that a locate takes, but no record of it: key, limit, parameters, price, ids, JSON.
@@ -130,7 +132,7 @@ pub(crate) async fn pricing_alone() -> Result<()> {
         keys: HashMap::new(),
         book: HashMap::from([(
             "GME".to_owned(),
-            Sourced::new(Rate::from_units(19_000_000), "ibkr", Some(0)),
+            SourcedValue::new(Rate::from_units(19_000_000), "ibkr", Some(0)),
         )]),
         policy: Arc::new(Policy::standard_1()),
         convention: Arc::new(Convention::act365_1()),
@@ -164,11 +166,11 @@ async fn locate(
         loan_days: asked.loan_days,
         per_share: None,
         base_rate: base_rate.clone(),
-        minimum_rate: Sourced::new(Rate::ZERO, "stocks", None),
-        volatility_index: Sourced::new(pricing::DEFAULT_INDEX, "vix", None),
-        event_risk_factor: Sourced::new(0, "none", None),
-        markup_percent: Sourced::new(Percent::whole(5), "broker", None),
-        fee: Sourced::new(Fee::Flat(Money::whole(25)), "broker", None),
+        minimum_rate: SourcedValue::new(Rate::ZERO, "stocks", None),
+        volatility_index: SourcedValue::new(pricing::DEFAULT_INDEX, "vix", None),
+        event_risk_factor: SourcedValue::new(0, "none", None),
+        markup_percent: SourcedValue::new(Percent::whole(5), "broker", None),
+        fee: SourcedValue::new(Fee::Flat(Money::whole(25)), "broker", None),
         feed_status: None,
         policy: Arc::clone(&desk.policy),
         convention: Arc::clone(&desk.convention),

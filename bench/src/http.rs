@@ -25,9 +25,9 @@ pub(crate) fn run(bre: &Path, rounds: usize) -> Result<Vec<Row>> {
 }
 
 /// Rates, and what each request cost.
-type Measured = (Vec<(f64, f64)>, Vec<(f64, f64)>);
+type RoundRates = (Vec<(f64, f64)>, Vec<(f64, f64)>);
 
-fn measure(system: &System, peer: &Peer, rounds: usize) -> Result<Measured> {
+fn measure(system: &System, peer: &Peer, rounds: usize) -> Result<RoundRates> {
     let folder = system.folder.path();
     let body = r#"{"ticker":"GME","position_value":"100000.00"}"#;
     let script = wrk_script(folder, "bare.lua", "none", body)?;

@@ -6,7 +6,7 @@ use std::{hint::black_box, path::PathBuf, sync::Arc, time::Instant};
 use num_bigint::BigInt;
 use pricing::{
     Convention, Fee, FeeInputs, Index, Money, PerShare, Percent, Policy, PositionValue, Price,
-    QuoteInputs, Rate, RateInputs, Sourced,
+    QuoteInputs, Rate, RateInputs, SourcedValue,
 };
 use rust_decimal::{Decimal, RoundingStrategy};
 
@@ -385,12 +385,12 @@ fn quote_inputs(case: &Case, ticker: &Arc<str>, currency: &Arc<str>, terms: &Ter
         position_value: case.position_value,
         loan_days: case.loan_days,
         per_share: Some(case.per_share),
-        base_rate: Sourced::new(case.rate.base_rate, "ibkr", Some(0)),
-        minimum_rate: Sourced::new(case.rate.minimum_rate, "none", None),
-        volatility_index: Sourced::new(case.rate.volatility_index, "vix", Some(0)),
-        event_risk_factor: Sourced::new(case.rate.event_risk_factor, "none", None),
-        markup_percent: Sourced::new(case.markup_percent, "broker", None),
-        fee: Sourced::new(case.fee, "broker", None),
+        base_rate: SourcedValue::new(case.rate.base_rate, "ibkr", Some(0)),
+        minimum_rate: SourcedValue::new(case.rate.minimum_rate, "none", None),
+        volatility_index: SourcedValue::new(case.rate.volatility_index, "vix", Some(0)),
+        event_risk_factor: SourcedValue::new(case.rate.event_risk_factor, "none", None),
+        markup_percent: SourcedValue::new(case.markup_percent, "broker", None),
+        fee: SourcedValue::new(case.fee, "broker", None),
         feed_status: None,
         policy: Arc::new(terms.policies[case.policy].1.clone()),
         convention: Arc::new(terms.conventions[case.convention].1.clone()),

@@ -20,7 +20,7 @@ pub struct Chain {
 
 /// An entry with its place in the chain, ready to be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sealed {
+pub struct SealedEntry {
     pub entry: Entry,
     pub bytes: Vec<u8>,
     pub hash: Hash,
@@ -158,7 +158,7 @@ impl Chain {
         kind: Kind,
         at_micros: i64,
         fields: Fields,
-    ) -> Result<Sealed, ChainError> {
+    ) -> Result<SealedEntry, ChainError> {
         self.may_append(kind)?;
         self.seal(self.next(self.state.epoch, kind, at_micros, fields))
     }
@@ -208,7 +208,7 @@ impl Chain {
         at_micros: i64,
         opening: &EpochOpening<'_>,
         key: &SigningKey,
-    ) -> Result<Sealed, ChainError> {
+    ) -> Result<SealedEntry, ChainError> {
         self.open_epoch_above(0, at_micros, opening, key)
     }
 
@@ -224,7 +224,7 @@ impl Chain {
         at_micros: i64,
         opening: &EpochOpening<'_>,
         key: &SigningKey,
-    ) -> Result<Sealed, ChainError> {
+    ) -> Result<SealedEntry, ChainError> {
         let State {
             log,
             epoch,
@@ -267,11 +267,11 @@ impl Chain {
         }
     }
 
-    fn seal(&mut self, entry: Entry) -> Result<Sealed, ChainError> {
+    fn seal(&mut self, entry: Entry) -> Result<SealedEntry, ChainError> {
         let bytes = entry.to_bytes()?;
         let hash = Entry::hash_of(&bytes);
         self.state.advance(entry.epoch, hash);
-        Ok(Sealed { entry, bytes, hash })
+        Ok(SealedEntry { entry, bytes, hash })
     }
 
     /// What a key may sign once the repository holds the log up to `lsn`. `None` while the log has no entry.
@@ -322,9 +322,9 @@ impl StoredEntry {
     }
 }
 
-impl From<&Sealed> for StoredEntry {
+impl From<&SealedEntry> for StoredEntry {
     /// Entries that a chain sealed fit the signed types: their limits are those of the format.
-    fn from(sealed: &Sealed) -> StoredEntry {
+    fn from(sealed: &SealedEntry) -> StoredEntry {
         StoredEntry {
             epoch: i64::from(sealed.entry.epoch),
             position: sealed.entry.position as i64,

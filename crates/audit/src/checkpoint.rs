@@ -5,7 +5,9 @@ use std::fmt;
 
 use crate::hash::Hash;
 use crate::keys::{SignedPlace, SigningKey, VerifyingKey};
-use crate::note::{Note, NoteError, NoteKey, SignatureKind, Signed, decode_hash, encode, is_name};
+use crate::note::{
+    Note, NoteError, NoteKey, SignatureKind, ValidSignature, decode_hash, encode, is_name,
+};
 use crate::opening::EpochRecord;
 
 const LEFT_BEHIND: &str = "left-behind ";
@@ -214,7 +216,7 @@ impl Checkpoint {
         origin: &str,
         keys: &[VerifyingKey],
         witness: &NoteKey,
-    ) -> Result<(Checkpoint, Signed), NoteError> {
+    ) -> Result<(Checkpoint, ValidSignature), NoteError> {
         let checkpoint = Checkpoint::verify(note, keys)?;
         if checkpoint.origin != origin {
             return Err(NoteError::OtherOrigin {

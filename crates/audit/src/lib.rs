@@ -36,7 +36,7 @@ mod witness;
 #[cfg(test)]
 mod tests;
 
-pub use chain::{Chain, ChainError, ChainLink, Sealed};
+pub use chain::{Chain, ChainError, ChainLink, SealedEntry};
 pub use checkpoint::{Checkpoint, LeftBehind, Origin, begins_behind_line, is_origin_name};
 pub use encoded::{EncodedFields, ValueWriter};
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryError, Kind};
@@ -50,14 +50,15 @@ pub use key_statement::{KeyStatement, Says, StatementError, trust};
 pub use keys::{KeyError, KeyId, SignedPlace, SigningKey, VERIFYING_LABEL, VerifyingKey};
 pub use merkle::Frontier;
 pub use note::{
-    NOTE_BYTES_MAX, Note, NoteError, NoteKey, NoteKeyId, NoteSignature, SignatureKind, Signed,
+    NOTE_BYTES_MAX, Note, NoteError, NoteKey, NoteKeyId, NoteSignature, SignatureKind,
+    ValidSignature,
 };
 pub use opening::{EpochOpening, EpochRecord, HeadRange, LostHead, OpeningError, Reason, Stretch};
 pub use rows::{RowBytes, RowDigest, RowDigestError, RowLeaves};
 pub use signed_head::SignedHead;
 pub use stored::expand;
 pub use thinning::{
-    Dated, KEPT_MAX, Thinning, ThinningError, missing_heads, staying, unexplained, was_thinned,
+    DatedHead, KEPT_MAX, Thinning, ThinningError, missing_heads, staying, unexplained, was_thinned,
 };
 pub use tiles::{
     TILE_WIDTH, Tile, TileId, TileTree, TiledTree, TreeError, is_consistent, read_tile, tile_bytes,
@@ -65,5 +66,5 @@ pub use tiles::{
 pub use verdict::{Anchoring, UNSIGNED_MICROS_MAX, Verdict};
 pub use verify::{BadEntry, Fault, Report, Verifier, verify};
 pub use witness::{
-    ANSWER_BYTES_MAX, AddCheckpoint, Judgement, KnownLog, REQUEST_BYTES_MAX, Seen, judge,
+    ANSWER_BYTES_MAX, AddCheckpoint, Judgement, KnownLog, KnownTree, REQUEST_BYTES_MAX, judge,
 };

@@ -135,7 +135,11 @@ impl NoteKey {
 
     /// Whether it signed the note, which is about that place; of a cosigner, when, in seconds since 1970. A false
     /// signature under its name and id is an error, and so is one by a key that had ended there.
-    pub fn signed(&self, note: &Note, place: SignedPlace) -> Result<Option<Signed>, NoteError> {
+    pub fn signed(
+        &self,
+        note: &Note,
+        place: SignedPlace,
+    ) -> Result<Option<ValidSignature>, NoteError> {
         let id = self.id();
         let mut ours = note
             .signatures
@@ -163,12 +167,17 @@ impl NoteKey {
         Ok(newest)
     }
 
-    fn check(&self, text: &str, bytes: &[u8], place: SignedPlace) -> Result<Signed, Refusal> {
+    fn check(
+        &self,
+        text: &str,
+        bytes: &[u8],
+        place: SignedPlace,
+    ) -> Result<ValidSignature, Refusal> {
         match self.kind {
             SignatureKind::Plain => {
                 let signature = bytes.try_into().map_err(|_| Refusal::False)?;
                 self.key.accept(text.as_bytes(), signature, place)?;
-                Ok(Signed { at_seconds: None })
+                Ok(ValidSignature { at_seconds: None })
             }
             SignatureKind::Cosignature => {
                 let (time, signature) = bytes.split_at_checked(8).ok_or(Refusal::False)?;
@@ -178,7 +187,7 @@ impl NoteKey {
                 let at_seconds = i64::try_from(at).map_err(|_| Refusal::False)?;
                 self.key
                     .accept(cosigned(at, text).as_bytes(), signature, place)?;
-                Ok(Signed {
+                Ok(ValidSignature {
                     at_seconds: Some(at_seconds),
                 })
             }
@@ -188,7 +197,7 @@ impl NoteKey {
 
 /// A signature that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Signed {
+pub struct ValidSignature {
     /// Of a cosigner.
     pub at_seconds: Option<i64>,
 }

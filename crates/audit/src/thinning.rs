@@ -253,7 +253,7 @@ pub fn unexplained(missing: &[(u32, u64)], openings: &[EpochRecord]) -> Vec<(u32
 
 /// A head as thinning sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dated {
+pub struct DatedHead {
     pub size: u64,
     pub at_micros: i64,
     /// Never let go of: an opening, a proof or a witness names it.
@@ -262,13 +262,13 @@ pub struct Dated {
 
 /// Of the heads of one epoch, ascending, those that stay at this moment: all of the last hour, then the newest of each
 /// minute, and of each quarter of an hour where they are older than a day.
-pub fn staying(heads: &[Dated], now_micros: i64) -> Vec<u64> {
-    let stretch = |head: &Dated| match now_micros.saturating_sub(head.at_micros) {
+pub fn staying(heads: &[DatedHead], now_micros: i64) -> Vec<u64> {
+    let stretch = |head: &DatedHead| match now_micros.saturating_sub(head.at_micros) {
         ..HOUR_MICROS => None,
         HOUR_MICROS..DAY_MICROS => Some((1, head.at_micros.div_euclid(MINUTE_MICROS))),
         DAY_MICROS.. => Some((15, head.at_micros.div_euclid(15 * MINUTE_MICROS))),
     };
-    let stays = |(index, head): (usize, &Dated)| {
+    let stays = |(index, head): (usize, &DatedHead)| {
         let next = heads.get(index + 1);
         let last_of_its_time =
             stretch(head).is_none_or(|mine| next.is_none_or(|next| stretch(next) != Some(mine)));

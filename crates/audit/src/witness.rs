@@ -90,7 +90,7 @@ impl KnownLog {
 
 /// The newest tree of an origin that a witness signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct KnownTree {
     pub size: u64,
     pub root: Hash,
 }
@@ -130,7 +130,7 @@ impl Judgement {
 pub fn judge(
     request: &AddCheckpoint,
     logs: &[KnownLog],
-    seen: impl Fn(&str) -> Option<Seen>,
+    seen: impl Fn(&str) -> Option<KnownTree>,
 ) -> Judgement {
     let note = &request.checkpoint;
     let checkpoint = match Checkpoint::read(note) {

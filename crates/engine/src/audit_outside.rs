@@ -11,7 +11,7 @@ use audit::{
 use host::{
     instance::Instance,
     log::LOG,
-    stored_heads::{self, StoredHeads, StoredThinnings, Uncounted},
+    stored_heads::{self, StoredHeads, StoredThinnings, UncountedHead},
 };
 use repository::Repository;
 use serde::Serialize;
@@ -40,7 +40,7 @@ pub(crate) struct Outside {
     evidence: Vec<Evidence>,
     not_asked: Vec<String>,
     /// Signed by keys that had ended by then.
-    uncounted: Vec<Uncounted>,
+    uncounted: Vec<UncountedHead>,
 }
 
 /// One, as the report shows it.
@@ -197,14 +197,14 @@ impl Outside {
     }
 
     /// What else was met that keys signed which had ended.
-    pub(crate) fn also_uncounted(&mut self, found: Vec<Uncounted>) {
+    pub(crate) fn also_uncounted(&mut self, found: Vec<UncountedHead>) {
         self.uncounted.extend(found);
     }
 
     fn is_uncounted(&mut self, signed: &SignedHead, error: &HeadError) -> bool {
         let found = stored_heads::uncounted_head(signed, error);
         let is_one = found.is_some();
-        let anchor = |found| Uncounted {
+        let anchor = |found| UncountedHead {
             what: "anchors",
             ..found
         };

@@ -5,7 +5,7 @@ use postgres_physical::{server::sql::Client, wire::ConnectOptions};
 use repository::{
     Repository,
     keys::RecipientPrivate,
-    retention::{self, Action, Clock, ExpiryReport, Plan, Rules, Subject, execute},
+    retention::{self, Action, Clock, ExpiryOutcome, Plan, Rules, Subject, execute},
 };
 
 use crate::error::Error;
@@ -65,7 +65,7 @@ pub(crate) fn carry_out(
     plan: &Plan,
     steps: &Steps,
     log: &Log<'_>,
-) -> Result<Result<ExpiryReport, repository::Error>, Error> {
+) -> Result<Result<ExpiryOutcome, repository::Error>, Error> {
     let event = || log.asked_by.clone().with("kind", "expire");
     let changes = plan.changes_anything();
     if changes {
@@ -136,7 +136,7 @@ fn named(plan: &Plan, action: Action, what: Subjects) -> String {
     }
 }
 
-pub(crate) fn sentence(done: &ExpiryReport) -> String {
+pub(crate) fn sentence(done: &ExpiryOutcome) -> String {
     let mut text = format!(
         "{} objects marked to go, {} deleted",
         done.marked, done.deleted

@@ -9,7 +9,7 @@ use std::{
 use backup::{
     configuration::{self, ConfigurationError, ConfigurationSource},
     documents::{
-        DocumentSource, Documents, Interrupted, SealedDocuments, SealedError, SealedOutcome, take,
+        DocumentSource, Documents, Interruption, SealedDocuments, SealedError, SealedOutcome, take,
     },
 };
 use host::{instance::Instance, keys, person::machine, progress::Steps};
@@ -108,8 +108,8 @@ pub(crate) fn redacted(
     }
 }
 
-impl From<Interrupted> for Error {
-    fn from(_: Interrupted) -> Self {
+impl From<Interruption> for Error {
+    fn from(_: Interruption) -> Self {
         Self::failed("interrupted; no snapshot was taken")
     }
 }

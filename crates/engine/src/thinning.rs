@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use audit::{Dated, KEPT_MAX, SigningKey, Thinning, VerifyingKey, staying};
+use audit::{DatedHead, KEPT_MAX, SigningKey, Thinning, VerifyingKey, staying};
 use host::{
     log::{LOG, log_name},
     stored_heads::{HeadPosition, thinning_records, thinnings},
@@ -137,9 +137,9 @@ fn due(
     now_micros: i64,
 ) -> Option<BTreeSet<u64>> {
     let newest = heads.last()?.0;
-    let dated: Vec<Dated> = heads
+    let dated: Vec<DatedHead> = heads
         .iter()
-        .map(|(size, at_micros)| Dated {
+        .map(|(size, at_micros)| DatedHead {
             size: *size,
             at_micros: *at_micros,
             pinned: *size == newest || pinned.contains(&(epoch, *size)),
@@ -147,7 +147,7 @@ fn due(
         .collect();
     let stays: BTreeSet<u64> = staying(&dated, now_micros).into_iter().collect();
     let going = dated.iter().filter(|head| !stays.contains(&head.size));
-    let (old, young): (Vec<&Dated>, Vec<&Dated>) =
+    let (old, young): (Vec<&DatedHead>, Vec<&DatedHead>) =
         going.partition(|head| now_micros.saturating_sub(head.at_micros) >= DAY_MICROS);
     let chosen = match (old.len() >= OLD_MIN, young.len() >= YOUNG_MIN) {
         (true, _) => old,

@@ -20,7 +20,7 @@ pub fn place(head: &SignedHead) -> HeadPosition {
 
 /// Signed by a key that had ended: no evidence, and no damage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uncounted {
+pub struct UncountedHead {
     pub what: &'static str,
     pub place: HeadPosition,
     pub key_id: KeyId,
@@ -29,9 +29,9 @@ pub struct Uncounted {
 }
 
 /// What a signature is worth.
-pub fn uncounted_head(head: &SignedHead, error: &HeadError) -> Option<Uncounted> {
+pub fn uncounted_head(head: &SignedHead, error: &HeadError) -> Option<UncountedHead> {
     match error {
-        HeadError::Revoked { key_id, from, .. } => Some(Uncounted {
+        HeadError::Revoked { key_id, from, .. } => Some(UncountedHead {
             what: "heads in the repository",
             place: place(head),
             key_id: *key_id,
@@ -45,7 +45,7 @@ pub fn uncounted_head(head: &SignedHead, error: &HeadError) -> Option<Uncounted>
 type Group = (&'static str, String, HeadPosition);
 
 /// A sentence for each key that ended, however many objects it signed.
-pub fn sentences(all: &[Uncounted]) -> Vec<String> {
+pub fn sentences(all: &[UncountedHead]) -> Vec<String> {
     let mut groups: BTreeMap<Group, Vec<HeadPosition>> = BTreeMap::new();
     for one in all {
         let group = (one.what, one.key_id.to_string(), one.from);
@@ -77,7 +77,7 @@ pub struct StoredHeads {
     pub uncounted: Vec<SignedHead>,
     /// What is no head of ours, and why.
     pub damaged: Vec<(HeadPosition, String)>,
-    pub notices: Vec<Uncounted>,
+    pub notices: Vec<UncountedHead>,
 }
 
 impl StoredHeads {
@@ -173,7 +173,7 @@ pub struct StoredThinnings {
     pub records: Vec<(ThinnedName, Thinning)>,
     /// What cannot be read as one, and why.
     pub damaged: Vec<(ThinnedName, String)>,
-    pub notices: Vec<Uncounted>,
+    pub notices: Vec<UncountedHead>,
 }
 
 impl StoredThinnings {
@@ -205,7 +205,7 @@ impl StoredThinnings {
             };
             match Thinning::read(&bytes, keys) {
                 Ok(thinning) => read.records.push((name, thinning)),
-                Err(ThinningError::Revoked { key_id, from }) => read.notices.push(Uncounted {
+                Err(ThinningError::Revoked { key_id, from }) => read.notices.push(UncountedHead {
                     what: "records of thinned heads",
                     place: (name.epoch, name.to),
                     key_id,

@@ -17,7 +17,7 @@ pub struct JobHistory {
     pub settled_micros: Option<i64>,
     /// Something succeeded later than now: this clock, or that one, was wrong.
     pub later_micros: Option<i64>,
-    covered: Vec<Covered>,
+    covered: Vec<Coverage>,
     /// Of runs that came to no end or failed, ascending.
     open: Vec<Covers>,
     /// The schedule of the newest records, not later than now.
@@ -35,7 +35,7 @@ pub(crate) struct InForce {
 
 /// Appointments of one schedule that are accounted for, not later than now.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Covered {
+struct Coverage {
     from: i64,
     last: i64,
     /// Of its own schedule all appointments until here.
@@ -43,7 +43,7 @@ struct Covered {
     schedule: String,
 }
 
-impl Covered {
+impl Coverage {
     /// Until when appointments of this schedule are accounted for by it.
     fn until(&self, schedule: &str) -> i64 {
         match self.schedule.is_empty() || self.schedule == schedule {
@@ -91,7 +91,7 @@ impl JobHistory {
             let last = record
                 .covers
                 .map_or(record.started_at_micros, |covers| covers.last_micros);
-            known.covered.push(Covered {
+            known.covered.push(Coverage {
                 from,
                 last,
                 until: match record.outcome {

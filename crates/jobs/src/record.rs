@@ -177,10 +177,10 @@ impl RunRecord {
     /// Why it cannot be read.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
-        struct Versioned {
+        struct RecordVersion {
             record_version: u32,
         }
-        let versioned: Versioned =
+        let versioned: RecordVersion =
             serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if versioned.record_version != VERSION {
             return Err(format!(

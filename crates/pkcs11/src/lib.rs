@@ -37,7 +37,7 @@ pub struct TokenKey {
 
 /// What is needed to find a key, before its public half is known.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct KeyLabels {
     /// The library that speaks to the token.
     pub module: std::path::PathBuf,
     /// Labels of the token, and of the key pair in it.
@@ -48,7 +48,7 @@ pub struct Wanted {
 }
 
 /// Reads the public half from the token, which needs no PIN.
-pub fn look(wanted: &Wanted) -> Result<TokenLocation, KeyError> {
+pub fn look(wanted: &KeyLabels) -> Result<TokenLocation, KeyError> {
     let location = TokenLocation {
         module: wanted.module.clone(),
         token: wanted.token.clone(),

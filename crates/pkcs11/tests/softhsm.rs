@@ -16,7 +16,7 @@ use cryptoki::{
     session::UserType,
     types::AuthPin,
 };
-use pkcs11::{TokenKey, TokenLocation, Wanted, look};
+use pkcs11::{KeyLabels, TokenKey, TokenLocation, look};
 use repository::{
     Repository,
     keys::{KeyTrouble, RecipientPrivate, UnwrapKeys, WrapBinding, WrapKeys, rewrap},
@@ -42,8 +42,8 @@ fn library() -> Option<PathBuf> {
     found
 }
 
-fn wanted(folder: &Path) -> Wanted {
-    Wanted {
+fn wanted(folder: &Path) -> KeyLabels {
+    KeyLabels {
         module: library().unwrap(),
         token: "bre".into(),
         object: "backups".into(),
@@ -235,7 +235,7 @@ fn a_wrong_pin_is_tried_once_and_what_is_missing_is_named() {
             assert_eq!(unwrap(&key), Err(refused));
             unwrap(&TokenKey::open(location.clone())).unwrap();
 
-            let object = Wanted {
+            let object = KeyLabels {
                 object: "other".into(),
                 ..wanted.clone()
             };
@@ -245,7 +245,7 @@ fn a_wrong_pin_is_tried_once_and_what_is_missing_is_named() {
                     && error.to_string().contains("other"),
                 "{error}"
             );
-            let away = Wanted {
+            let away = KeyLabels {
                 token: "elsewhere".into(),
                 ..wanted.clone()
             };
@@ -254,7 +254,7 @@ fn a_wrong_pin_is_tried_once_and_what_is_missing_is_named() {
                 error.trouble.may_pass() && error.to_string().contains("elsewhere"),
                 "{error}"
             );
-            let module = Wanted {
+            let module = KeyLabels {
                 module: "/nowhere.so".into(),
                 ..wanted
             };

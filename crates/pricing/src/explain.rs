@@ -7,7 +7,7 @@ use crate::convention::Collateral;
 use crate::error::PricingError;
 use crate::fee::Fee;
 use crate::policy::Combine;
-use crate::quote::{Outputs, Quote, QuoteInputs, Sourced, age_seconds, quote};
+use crate::quote::{Outputs, Quote, QuoteInputs, SourcedValue, age_seconds, quote};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
@@ -181,7 +181,7 @@ impl Step {
 
 fn origins(inputs: &QuoteInputs, quote: &Quote) -> Vec<Origin> {
     let now = inputs.priced_at_micros;
-    let fee = Sourced {
+    let fee = SourcedValue {
         value: match inputs.fee.value {
             Fee::Flat(amount) => format!("{amount} flat"),
             Fee::Percentage(percent) => format!("{percent} %"),
@@ -206,7 +206,12 @@ fn origins(inputs: &QuoteInputs, quote: &Quote) -> Vec<Origin> {
     origins
 }
 
-fn origin<T: ToString>(name: &'static str, input: &Sourced<T>, now: i64, quote: &Quote) -> Origin {
+fn origin<T: ToString>(
+    name: &'static str,
+    input: &SourcedValue<T>,
+    now: i64,
+    quote: &Quote,
+) -> Origin {
     Origin {
         name,
         value: input.value.to_string(),

@@ -33,7 +33,7 @@ pub use fee::{Fee, FeeInputs, FeeSteps, PerShare, locate_fee};
 pub use number::{Factor, Fixed, Index, Money, NumberError, Percent, PositionValue, Price, Rate};
 pub use policy::{Band, Combine, Freshness, Policy};
 pub use quote::{
-    DEFAULT_INDEX, Outputs, Quote, QuoteInputs, Sourced, StaleInput, Unconfirmed, quote,
+    DEFAULT_INDEX, Outputs, Quote, QuoteInputs, SourcedValue, StaleInput, UnconfirmedValue, quote,
     stale_inputs,
 };
 pub use rate::{RateInputs, RateSteps, rate};

@@ -19,7 +19,7 @@ pub const DEFAULT_INDEX: Index = Index::whole(20);
 /// An input with its origin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sourced<T> {
+pub struct SourcedValue<T> {
     pub value: T,
     /// A feed, `request`, `broker`, `default` …
     pub source: Arc<str>,
@@ -34,14 +34,14 @@ pub struct Sourced<T> {
     pub stale: bool,
     /// What its source said later, and the price does not follow yet. It changes no price.
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
-    pub unconfirmed: Option<Box<Unconfirmed<T>>>,
+    pub unconfirmed: Option<Box<UnconfirmedValue<T>>>,
 }
 
 /// Something newer than an input that is not believed: a figure that nothing has confirmed, or a delivery that was
 /// refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Unconfirmed<T> {
+pub struct UnconfirmedValue<T> {
     /// Absent where nothing of it could be read.
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
     pub value: Option<T>,
@@ -56,9 +56,9 @@ fn none<T>() -> Option<T> {
     None
 }
 
-impl<T> Sourced<T> {
-    pub fn new(value: T, source: impl Into<Arc<str>>, at_micros: Option<i64>) -> Sourced<T> {
-        Sourced {
+impl<T> SourcedValue<T> {
+    pub fn new(value: T, source: impl Into<Arc<str>>, at_micros: Option<i64>) -> SourcedValue<T> {
+        SourcedValue {
             value,
             source: source.into(),
             at_micros,
@@ -82,10 +82,10 @@ impl<T> Sourced<T> {
         })
     }
 
-    pub fn fallback(value: T, source: impl Into<Arc<str>>) -> Sourced<T> {
-        Sourced {
+    pub fn fallback(value: T, source: impl Into<Arc<str>>) -> SourcedValue<T> {
+        SourcedValue {
             fallback: true,
-            ..Sourced::new(value, source, None)
+            ..SourcedValue::new(value, source, None)
         }
     }
 }
@@ -102,15 +102,15 @@ pub struct QuoteInputs {
     pub loan_days: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_share: Option<PerShare>,
-    pub base_rate: Sourced<Rate>,
-    pub minimum_rate: Sourced<Rate>,
-    pub volatility_index: Sourced<Index>,
-    pub event_risk_factor: Sourced<u8>,
-    pub markup_percent: Sourced<Percent>,
-    pub fee: Sourced<Fee>,
+    pub base_rate: SourcedValue<Rate>,
+    pub minimum_rate: SourcedValue<Rate>,
+    pub volatility_index: SourcedValue<Index>,
+    pub event_risk_factor: SourcedValue<u8>,
+    pub markup_percent: SourcedValue<Percent>,
+    pub fee: SourcedValue<Fee>,
     /// A feed's own word on how hard the stock is to borrow: it wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub feed_status: Option<Sourced<BorrowStatus>>,
+    pub feed_status: Option<SourcedValue<BorrowStatus>>,
     pub policy: Arc<Policy>,
     pub convention: Arc<Convention>,
 }
@@ -245,9 +245,9 @@ pub struct StaleInput {
 pub fn stale_inputs(
     policy: &Policy,
     priced_at_micros: i64,
-    base_rate: &Sourced<Rate>,
-    volatility_index: &Sourced<Index>,
-    event_risk_factor: &Sourced<u8>,
+    base_rate: &SourcedValue<Rate>,
+    volatility_index: &SourcedValue<Index>,
+    event_risk_factor: &SourcedValue<u8>,
 ) -> Vec<StaleInput> {
     let limits = &policy.freshness;
     let aged = [

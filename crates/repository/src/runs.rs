@@ -45,7 +45,7 @@ fn of_runs(name: &str) -> Result<()> {
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct RunHeader {
     record_version: u64,
     run_id: String,
 }
@@ -53,7 +53,7 @@ struct Named {
 pub(crate) fn check_run(name: &str, bytes: &[u8]) -> Result<()> {
     let unparsed =
         |error: serde_json::Error| Error::damaged(name, 0, format!("it cannot be parsed: {error}"));
-    let record: Named = serde_json::from_slice(bytes).map_err(unparsed)?;
+    let record: RunHeader = serde_json::from_slice(bytes).map_err(unparsed)?;
     if record.record_version != VERSION {
         return Err(Error::Version {
             object: name.to_owned(),

@@ -234,7 +234,7 @@ pub fn cluster(connect: &ConnectOptions, options: &Options<'_>) -> Vec<Check> {
         .iter()
         .map(|_| CheckFindings::default())
         .collect();
-    let mut entered = DatabasesChecked::default();
+    let mut entered = DatabaseCoverage::default();
     for listed in &listed {
         let mut database = match entered.enter(connect, listed, options) {
             Some(database) => database,
@@ -261,14 +261,14 @@ const DATABASES: &str = "databases";
 
 /// Which databases were looked at, and which were not: the other checks speak of the former only.
 #[derive(Default)]
-struct DatabasesChecked {
+struct DatabaseCoverage {
     looked_at: Vec<String>,
     not_looked_at: Vec<Value>,
     failed: Vec<String>,
     warnings: Vec<String>,
 }
 
-impl DatabasesChecked {
+impl DatabaseCoverage {
     fn enter<'a>(
         &mut self,
         connect: &ConnectOptions,

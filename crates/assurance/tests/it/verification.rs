@@ -52,7 +52,7 @@ impl World {
         self.record(sealed);
     }
 
-    fn record(&self, sealed: audit::Sealed) {
+    fn record(&self, sealed: audit::SealedEntry) {
         let entry = &sealed.entry;
         self.postgres.sql(&format!(
             "INSERT INTO audit_log (log, epoch, position, kind, recorded_at, canonical, hash) \

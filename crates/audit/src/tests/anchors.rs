@@ -1,7 +1,7 @@
 //! What surrounds the chain: openings that continue or reopen a log, links between heads, thinnings, and the verdict.
 
 use super::Log;
-use crate::thinning::Dated;
+use crate::thinning::DatedHead;
 use crate::*;
 
 const NOW: i64 = 10_000_000_000;
@@ -366,8 +366,8 @@ fn a_week_of_heads_is_thinned_to_hundreds_and_what_is_named_stays() {
     const SECOND: i64 = 1_000_000;
     let seconds = 7 * 86_400;
     let now = 1_000_000 * MINUTE;
-    let heads: Vec<Dated> = (0..seconds)
-        .map(|i| Dated {
+    let heads: Vec<DatedHead> = (0..seconds)
+        .map(|i| DatedHead {
             size: i as u64 + 1,
             at_micros: now - (seconds - i) * SECOND,
             pinned: i == 12_345,
@@ -382,7 +382,7 @@ fn a_week_of_heads_is_thinned_to_hundreds_and_what_is_named_stays() {
     );
     assert!(stays.contains(&12_346) && stays.contains(&(seconds as u64)));
     // What stays is what a later look lets stay too, until time has passed.
-    let left: Vec<Dated> = heads
+    let left: Vec<DatedHead> = heads
         .iter()
         .filter(|head| stays.binary_search(&head.size).is_ok())
         .copied()

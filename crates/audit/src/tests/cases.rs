@@ -473,7 +473,7 @@ fn answer(case: &Case) -> u16 {
     };
     let seen = |origin: &str| {
         let (size, root) = case.seen?;
-        (origin == ORIGIN).then_some(Seen { size, root })
+        (origin == ORIGIN).then_some(KnownTree { size, root })
     };
     judge(&request, &logs, seen).status()
 }

@@ -96,7 +96,7 @@ fn a_cosignature_says_when_and_stands_beside_the_logs_own() {
     let read: NoteKey = known.to_string().parse().unwrap();
     assert_eq!(
         read.signed(&note, SignedPlace::Nowhere).unwrap(),
-        Some(Signed {
+        Some(ValidSignature {
             at_seconds: Some(1_700_000_000)
         })
     );

@@ -13,7 +13,7 @@ fn quote() -> Fields {
         .with("request_id", "019df6d0-35b1-7290-91c4-02182d137c77")
 }
 
-fn kept(fields: &Fields) -> (Vec<u8>, Sealed) {
+fn kept(fields: &Fields) -> (Vec<u8>, SealedEntry) {
     let mut log = Log::with(3, &[]);
     let mut other = log.chain.clone();
     let mut encoded = EncodedFields::try_from(fields).unwrap();

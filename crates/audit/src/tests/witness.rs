@@ -44,9 +44,9 @@ fn logs() -> Vec<KnownLog> {
     }]
 }
 
-fn at(size: u64, tree: u8) -> impl Fn(&str) -> Option<Seen> {
+fn at(size: u64, tree: u8) -> impl Fn(&str) -> Option<KnownTree> {
     let root = tiled(tree, size).root().unwrap();
-    move |origin| (origin == ORIGIN && size > 0).then_some(Seen { size, root })
+    move |origin| (origin == ORIGIN && size > 0).then_some(KnownTree { size, root })
 }
 
 #[test]
@@ -143,7 +143,7 @@ proptest! {
     /// Whatever is asked of it in whatever order, a witness signs one root a size and never goes back.
     #[test]
     fn a_witness_never_signs_two_trees(asks in prop::collection::vec((0u8..2, 0u64..90, 1u64..90, any::<bool>()), 1..40)) {
-        let state: RefCell<Option<Seen>> = RefCell::new(None);
+        let state: RefCell<Option<KnownTree>> = RefCell::new(None);
         let mut signed: HashMap<u64, Hash> = HashMap::new();
         for (tree, old, size, honest) in asks {
             let known = state.borrow().map_or(0, |seen| seen.size);
@@ -152,7 +152,7 @@ proptest! {
             if let Judgement::Sign(checkpoint) = judged {
                 prop_assert!(checkpoint.size >= known);
                 prop_assert_eq!(*signed.entry(checkpoint.size).or_insert(checkpoint.root), checkpoint.root);
-                state.replace(Some(Seen { size: checkpoint.size, root: checkpoint.root }));
+                state.replace(Some(KnownTree { size: checkpoint.size, root: checkpoint.root }));
             }
         }
     }

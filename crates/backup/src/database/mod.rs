@@ -20,5 +20,5 @@ pub use local::{LivePage, LivePages, Local, Owner, verify_live};
 pub use protocol::Protocol;
 pub use run::{BackupOutcome, DatabaseBackup, SourceChoice, backup, backup_from};
 pub use slot::{SlotStatus, WalStatus, drop_slot, slot_status};
-pub use source::{BackupEnd, Begun, Identity, Source, Suspects};
+pub use source::{BackupEnd, BackupStart, Identity, Source, Suspects};
 pub use strict::{is_strict, set_strict};

@@ -3,7 +3,7 @@
 use super::changes::{self, ChangedPages, Limits, PreviousBackup};
 use super::run::DatabaseBackup;
 use super::settings_outside;
-use super::source::{BackupEnd, Begun, Identity, Source, Suspects};
+use super::source::{BackupEnd, BackupStart, Identity, Source, Suspects};
 use super::unpack::Unpack;
 use crate::{BackupError, Progress, Result, random_suffix};
 use postgres_physical::replication::{BackupOptions, BaseBackup, Connection};
@@ -148,7 +148,7 @@ impl Source for Protocol {
         label: &str,
         writer: &BackupWriter,
         progress: &dyn Progress,
-    ) -> Result<Begun> {
+    ) -> Result<BackupStart> {
         let mut changed_pages = ChangedPages::All;
         if writer.kind() == BackupKind::Incremental {
             match self.begin_named(label, writer, progress)? {
@@ -167,7 +167,7 @@ impl Source for Protocol {
         }
         let stream = self.stream()?;
         let start = stream.start();
-        Ok(Begun {
+        Ok(BackupStart {
             timeline: start.timeline,
             start: start.lsn,
             bytes_expected: stream.bytes_expected(),

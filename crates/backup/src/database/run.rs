@@ -5,7 +5,7 @@ use super::local::Local;
 use super::pages::judge;
 use super::protocol::Protocol;
 use super::settings_outside;
-use super::source::{BackupEnd, Begun, Identity, Source, Suspects};
+use super::source::{BackupEnd, BackupStart, Identity, Source, Suspects};
 use super::whole::{Beginning, missing_relations};
 use crate::{BackupError, Progress, Result, now_micros};
 use postgres_physical::wire::ConnectOptions;
@@ -253,7 +253,7 @@ fn check_whole(
 fn conclude(
     request: &DatabaseBackup<'_>,
     identity: &Identity,
-    begun: &Begun,
+    begun: &BackupStart,
     stopped: BackupEnd,
     Suspects(mut suspects): Suspects,
     progress: &dyn Progress,

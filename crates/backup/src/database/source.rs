@@ -21,7 +21,7 @@ pub trait Source: std::fmt::Debug {
         label: &str,
         writer: &BackupWriter,
         progress: &dyn Progress,
-    ) -> Result<Begun>;
+    ) -> Result<BackupStart>;
 
     /// Everything but what only the end of the backup tells goes into the writer. The pages whose checksum is wrong are
     /// returned: whoever runs the backup judges them by its WAL.
@@ -49,7 +49,7 @@ pub struct Identity {
 
 /// A backup that has begun on the server.
 #[derive(Debug, Clone)]
-pub struct Begun {
+pub struct BackupStart {
     pub timeline: u32,
     pub start: Lsn,
     /// An estimate, for whoever watches; 0 when there is none.

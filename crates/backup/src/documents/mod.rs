@@ -84,7 +84,7 @@ pub trait DocumentSink {
 
 /// Somebody asked to stop before anything was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Interrupted;
+pub struct Interruption;
 
 pub fn take<S: DocumentSource, K: DocumentSink, E>(
     source: &S,
@@ -92,12 +92,12 @@ pub fn take<S: DocumentSource, K: DocumentSink, E>(
     progress: &dyn Progress,
 ) -> Result<(K::Outcome, S::Report), E>
 where
-    E: From<S::Error> + From<K::Error> + From<Interrupted>,
+    E: From<S::Error> + From<K::Error> + From<Interruption>,
 {
     sink.prepare(progress)?;
     let (mut collection, report) = source.collect(progress)?;
     if progress.cancelled() {
-        return Err(Interrupted.into());
+        return Err(Interruption.into());
     }
     collection.documents = collection
         .documents

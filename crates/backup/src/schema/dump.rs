@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use postgres_physical::server::sql::Client;
 use postgres_physical::server::{ClientProgram, ListedDatabase, client_program, databases};
 
-use super::{DATABASES, GLOBALS, NotRead, SchemaError, SchemaSource};
+use super::{DATABASES, GLOBALS, SchemaError, SchemaSource, UnreadDatabase};
 use crate::Progress;
 
 /// Path in the repository → content.
@@ -14,7 +14,7 @@ pub(super) type Files = BTreeMap<String, String>;
 pub(super) struct Dump {
     pub(super) files: Files,
     pub(super) databases: Vec<String>,
-    pub(super) not_read: Vec<NotRead>,
+    pub(super) not_read: Vec<UnreadDatabase>,
 }
 
 /// One database's failure costs that database only. An error when nothing at all could be read.
@@ -42,18 +42,18 @@ pub(super) fn dump(
             }
             Err(error @ SchemaError::ProgramMissing { .. }) => return Err(error),
             Err(error) => {
-                dump.not_read.push(NotRead::failed(name, &error));
+                dump.not_read.push(UnreadDatabase::failed(name, &error));
                 first_error.get_or_insert(error);
             }
         }
     }
     let closed = listed.iter().filter(|it| !it.is_pristine_template());
     dump.not_read
-        .extend(closed.filter_map(|it| Some(NotRead::closed(&it.name, it.why_closed()?))));
+        .extend(closed.filter_map(|it| Some(UnreadDatabase::closed(&it.name, it.why_closed()?))));
     match roles(request) {
         Ok(text) => drop(dump.files.insert(GLOBALS.to_owned(), text)),
         Err(error) => {
-            dump.not_read.push(NotRead::failed(ROLES, &error));
+            dump.not_read.push(UnreadDatabase::failed(ROLES, &error));
             first_error.get_or_insert(error);
         }
     }
@@ -87,7 +87,7 @@ pub(super) fn path_of(database: &str) -> String {
     format!("{DATABASES}/{}.sql", file_name(database))
 }
 
-impl NotRead {
+impl UnreadDatabase {
     fn failed(database: &str, error: &SchemaError) -> Self {
         let why = match error {
             SchemaError::Dump { program, said, .. } => format!("{program}: {said}"),

@@ -17,7 +17,7 @@ use postgres_physical::wire::{ConnectOptions, WireError};
 use crate::Progress;
 use crate::documents::{
     Collection, Document, DocumentSource, Documents, GitDocuments, GitError, GitOutcome,
-    Interrupted, present, take,
+    Interruption, present, take,
 };
 use dump::Files;
 
@@ -51,8 +51,8 @@ pub enum SchemaError {
     Cancelled,
 }
 
-impl From<Interrupted> for SchemaError {
-    fn from(_: Interrupted) -> Self {
+impl From<Interruption> for SchemaError {
+    fn from(_: Interruption) -> Self {
         Self::Cancelled
     }
 }
@@ -79,12 +79,12 @@ pub struct SchemaOutcome {
     /// Those whose definitions were read.
     pub databases: Vec<String>,
     /// The others: what was read of them before stays.
-    pub not_read: Vec<NotRead>,
+    pub not_read: Vec<UnreadDatabase>,
 }
 
 /// A database whose definitions were not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotRead {
+pub struct UnreadDatabase {
     pub database: String,
     /// With the statement that mends it, where there is one.
     pub why: String,
@@ -92,7 +92,7 @@ pub struct NotRead {
     pub failed: bool,
 }
 
-impl std::fmt::Display for NotRead {
+impl std::fmt::Display for UnreadDatabase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?}: {}", self.database, self.why)
     }
@@ -125,7 +125,7 @@ struct SchemaSource<'a> {
 /// What was read, and what was not.
 struct SchemaReport {
     databases: Vec<String>,
-    not_read: Vec<NotRead>,
+    not_read: Vec<UnreadDatabase>,
 }
 
 impl DocumentSource for SchemaSource<'_> {
@@ -149,7 +149,7 @@ impl DocumentSource for SchemaSource<'_> {
             documents: documents
                 .map(|(name, text)| (name, document(text)))
                 .collect(),
-            not_read: dump.not_read.iter().map(NotRead::path).collect(),
+            not_read: dump.not_read.iter().map(UnreadDatabase::path).collect(),
         };
         let report = SchemaReport {
             databases: dump.databases,

@@ -3,26 +3,26 @@
 use crate::Vault;
 use crate::full::{SOURCES, take_from};
 use backup::database::{
-    BackupEnd, Begun, DatabaseBackup, Identity, Local, Protocol, Source, SourceChoice, Suspects,
-    backup_from,
+    BackupEnd, BackupStart, DatabaseBackup, Identity, Local, Protocol, Source, SourceChoice,
+    Suspects, backup_from,
 };
 use backup::{BackupError, Progress};
 use repository::backup::{BackupState, BackupWriter, catalogue};
 use testkit::TestPostgres;
 
 /// Another source, and what happens to the server once it has copied.
-struct Interfered<'a> {
+struct SourceWithInterference<'a> {
     source: Box<dyn Source>,
     then: &'a dyn Fn(),
 }
 
-impl std::fmt::Debug for Interfered<'_> {
+impl std::fmt::Debug for SourceWithInterference<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.source.fmt(f)
     }
 }
 
-impl Source for Interfered<'_> {
+impl Source for SourceWithInterference<'_> {
     fn identify(&mut self) -> backup::Result<Identity> {
         self.source.identify()
     }
@@ -32,7 +32,7 @@ impl Source for Interfered<'_> {
         label: &str,
         writer: &BackupWriter,
         progress: &dyn Progress,
-    ) -> backup::Result<Begun> {
+    ) -> backup::Result<BackupStart> {
         self.source.begin(label, writer, progress)
     }
 
@@ -66,7 +66,7 @@ fn interfered(
         SourceChoice::Local => Box::new(Local::open(&request).unwrap().unwrap()),
         _ => Box::new(Protocol::new(&request)),
     };
-    backup_from(&request, &mut Interfered { source, then }, &())
+    backup_from(&request, &mut SourceWithInterference { source, then }, &())
 }
 
 #[test]

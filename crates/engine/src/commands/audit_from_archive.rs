@@ -17,7 +17,7 @@ use host::{
     instance::Instance,
     keys::{audit_reading_key, trusted},
     log::LOG,
-    stored_heads::{Uncounted, uncounted_head},
+    stored_heads::{UncountedHead, uncounted_head},
 };
 
 use crate::{
@@ -101,7 +101,7 @@ struct Archive<'a> {
     /// Those that the parts hold.
     heads: Vec<Head>,
     /// Those among them whose signers had ended.
-    uncounted: Vec<Uncounted>,
+    uncounted: Vec<UncountedHead>,
 }
 
 impl<'a> Archive<'a> {
@@ -126,7 +126,7 @@ impl<'a> Archive<'a> {
             };
             match head {
                 Ok(HeadOfPart::Counted(head)) => heads.push(head),
-                Ok(HeadOfPart::Uncounted(one)) => uncounted.push(one),
+                Ok(HeadOfPart::UncountedHead(one)) => uncounted.push(one),
                 Err(why) => damaged.push(format!("`{}`: {why}", part.name())),
             }
         }
@@ -299,7 +299,7 @@ fn exported(line: &str) -> Result<StoredEntry, String> {
 /// takes nothing from them.
 enum HeadOfPart {
     Counted(Head),
-    Uncounted(Uncounted),
+    UncountedHead(UncountedHead),
 }
 
 fn head_of(content: &ArchivedEntries, keys: &[VerifyingKey]) -> Result<HeadOfPart, String> {
@@ -307,7 +307,7 @@ fn head_of(content: &ArchivedEntries, keys: &[VerifyingKey]) -> Result<HeadOfPar
     match signed.verify(keys) {
         Ok(head) => Ok(HeadOfPart::Counted(head)),
         Err(error) => match uncounted_head(&signed, &error) {
-            Some(one) => Ok(HeadOfPart::Uncounted(Uncounted {
+            Some(one) => Ok(HeadOfPart::UncountedHead(UncountedHead {
                 what: "heads in the archive",
                 ..one
             })),

@@ -28,7 +28,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-struct Written<'a> {
+struct ProofFile<'a> {
     file: &'a Path,
     log: u16,
     epoch: u32,
@@ -72,7 +72,7 @@ pub(super) async fn prove(
     let proved = proof
         .verify(&keys)
         .map_err(|error| inclusion::refused(error.to_string()))?;
-    let written = Written {
+    let written = ProofFile {
         file,
         log: proved.entry.log,
         epoch: proved.entry.epoch,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use postgres_physical::wire::ConnectOptions;
-use repository::retention::{Action, Decision, ExpiryReport, Plan, Rules, Subject};
+use repository::retention::{Action, Decision, ExpiryOutcome, Plan, Rules, Subject};
 use serde::Serialize;
 
 use host::{
@@ -31,7 +31,7 @@ struct ExpireReport<'a> {
     compared_with_postgres: bool,
     decisions: &'a [Decision],
     warnings: &'a [String],
-    done: Option<ExpiryReport>,
+    done: Option<ExpiryOutcome>,
 }
 
 pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<ExitCode, Error> {

@@ -7,7 +7,7 @@ use postgres_physical::{
     server::{Binaries, OsUser, sql::Client},
     wire::ConnectOptions,
 };
-use recovery::pages::{DamagedPage, Held, PageOutcome, Remedy, remedy};
+use recovery::pages::{DamagedPage, PageOutcome, Remedy, TableLocks, remedy};
 use serde::Serialize;
 
 use super::table::live;
@@ -226,7 +226,7 @@ fn mend(
     let locked = |page: &&DamagedPage| matches!(remedy(page), Remedy::Page | Remedy::Empty);
     let held_pages: Vec<&DamagedPage> = pages.iter().filter(locked).collect();
     steps.step("locking the tables");
-    let mut held = Held::lock(connect, &found.data, &held_pages)?;
+    let mut held = TableLocks::lock(connect, &found.data, &held_pages)?;
     let place = held.settle(&held_pages)?;
     let wanted = held_pages
         .iter()

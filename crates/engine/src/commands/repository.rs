@@ -8,7 +8,7 @@ use std::{
 use postgres_physical::lsn::Lsn;
 use repository::{
     copying::{CopyOptions, copy},
-    retention::{Held, Hold, clear_hold, holds, set_hold},
+    retention::{Hold, HoldSize, clear_hold, holds, set_hold},
 };
 use serde::Serialize;
 
@@ -47,7 +47,7 @@ struct HoldChange<'a> {
     backup_id: &'a str,
     held: bool,
     #[serde(flatten)]
-    what: Held,
+    what: HoldSize,
 }
 
 fn hold(instance: &Instance, json: bool, command: HoldCommand) -> Result<(), Error> {
@@ -115,7 +115,7 @@ fn alone(
     }
 }
 
-fn tell(json: bool, backup_id: &str, held: bool, what: Held) {
+fn tell(json: bool, backup_id: &str, held: bool, what: HoldSize) {
     let changed = HoldChange {
         backup_id,
         held,

@@ -26,11 +26,11 @@ struct SchemaRunReport<'a> {
     changes: &'a [String],
     pushed: bool,
     databases: &'a [String],
-    not_read: Vec<NotRead<'a>>,
+    not_read: Vec<UnreadDatabase<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct NotRead<'a> {
+struct UnreadDatabase<'a> {
     database: &'a str,
     why: &'a str,
     failed: bool,
@@ -117,7 +117,7 @@ pub(crate) fn show(json: bool, folder: &Path, outcome: &SchemaOutcome) -> ExitCo
         not_read: outcome
             .not_read
             .iter()
-            .map(|it| NotRead {
+            .map(|it| UnreadDatabase {
                 database: &it.database,
                 why: &it.why,
                 failed: it.failed,

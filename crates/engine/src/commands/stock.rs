@@ -24,7 +24,7 @@ struct RatePeriod {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Set {
+struct MinimumRateChange {
     ticker: String,
     minimum_rate: Box<RawValue>,
     valid_from: String,
@@ -54,7 +54,7 @@ pub(crate) async fn run(
         terminal::result(json, &shown, || shown_lines(&shown));
         return Ok(());
     };
-    let set: Set = control.post(&path, &body(args, rate)).await?;
+    let set: MinimumRateChange = control.post(&path, &body(args, rate)).await?;
     terminal::result(json, &set, || {
         let end = set.valid_to.as_deref().unwrap_or("further notice");
         format!(

@@ -94,7 +94,7 @@ pub(crate) fn run(
         record(instance, args, &beside, merged);
     }
     drop(steps);
-    let shown = report::MergeReport::new(
+    let shown = report::TableRestoreReport::new(
         &beside,
         &preview,
         merged.as_ref(),

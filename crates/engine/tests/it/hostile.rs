@@ -19,9 +19,9 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use crate::instance::{BRE, Folder, Instance, plain_http};
 
 /// Splitmix64: the same numbers for the same seed, everywhere.
-struct Seeded(u64);
+struct Dice(u64);
 
-impl Seeded {
+impl Dice {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -49,7 +49,7 @@ struct Hostile {
 const KINDS: u64 = 11;
 
 /// `big`: as costly as it can be made.
-fn hostile(index: u64, random: &mut Seeded, big: bool) -> Hostile {
+fn hostile(index: u64, random: &mut Dice, big: bool) -> Hostile {
     let (what, bytes, why) = match index % KINDS {
         0 => {
             let depth = random.between(9, 900);
@@ -320,7 +320,7 @@ impl Instance {
 fn all_of_them(count: u64, seed: u64, big: bool, print: bool) {
     let instance = Instance::start();
     let engine = instance.pid();
-    let mut random = Seeded(seed);
+    let mut random = Dice(seed);
     for index in 0..count {
         let file = hostile(index, &mut random, big);
         let parquet = file.bytes.starts_with(b"PAR1");

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use aws::kms::{KMS_LINE, KmsAccess, KmsKey, resolve};
-use pkcs11::{TOKEN_LINE, TokenKey, Wanted, look};
+use pkcs11::{KeyLabels, TOKEN_LINE, TokenKey, look};
 use repository::keys::{KeyError, RecipientPrivate, RecipientPublic};
 
 use crate::{
@@ -80,7 +80,7 @@ fn in_token(wanted: &RepositoryKey) -> Result<RecipientPrivate, Error> {
     let key = wanted.pkcs11.as_ref().ok_or_else(|| {
         unnamed("provider = \"pkcs11\" needs [repository_key.pkcs11] with module, token, object and pin_file")
     })?;
-    let location = look(&Wanted {
+    let location = look(&KeyLabels {
         module: key.module.clone(),
         token: key.token.clone(),
         object: key.object.clone(),

@@ -6,14 +6,14 @@ use crate::*;
 #[test]
 fn recorded_bytes() {
     let mut inputs = inputs();
-    inputs.volatility_index = Sourced::fallback(DEFAULT_INDEX, "default");
+    inputs.volatility_index = SourcedValue::fallback(DEFAULT_INDEX, "default");
     inputs.policy = Arc::new(Policy::find_shipped("banded-1").unwrap());
     inputs.convention = Arc::new(Convention::find_shipped("eu-street-1").unwrap());
     inputs.per_share = Some(PerShare {
         shares: 100,
         price: number("10.01"),
     });
-    inputs.feed_status = Some(Sourced::new(BorrowStatus::Easy, "seclend", None));
+    inputs.feed_status = Some(SourcedValue::new(BorrowStatus::Easy, "seclend", None));
     let recorded = r#"{"ticker":"GME","currency":"USD","priced_at_micros":1795421730000000,"position_value":100000.00,"loan_days":30,"per_share":{"shares":100,"price":10.010000},"base_rate":{"value":0.05000000,"source":"ibkr","at_micros":1795421700000000},"minimum_rate":{"value":0.00000000,"source":"stocks"},"volatility_index":{"value":20.000000,"source":"default","fallback":true},"event_risk_factor":{"value":0,"source":"events"},"markup_percent":{"value":5.000000,"source":"broker"},"fee":{"value":{"FLAT":25.0000},"source":"broker"},"feed_status":{"value":"EASY","source":"seclend"},"policy":{"name":"banded","version":1,"combine":"additive","threshold":0.000000,"slope":0.01000000,"bands":[{"from":20.000000,"to":30.000000,"slope_percent":25},{"from":30.000000,"slope_percent":50}],"weight":0.05000000,"minimum_rate":0.00010000,"status":{"easy_max":0.00500000,"medium_max":0.03000000},"freshness":{"base_rate_age_seconds_max":86400,"volatility_age_seconds_max":345600,"event_age_seconds_max":604800,"refuse_stale":false}},"convention":{"name":"eu-street","version":1,"collateral":{"per-share":{"percent":105.000000,"step":0.01}},"basis_days":360,"basis_days_of":[{"currency":"GBP","basis_days":365}]}}"#;
     assert_eq!(inputs.to_json(), recorded);
     let outputs = r#"{"total_fee":30.5230,"borrow_cost":5.2600,"markup":0.2630,"transaction_fee":25.0000,"borrow_rate":0.06000000,"borrow_status":"EASY","volatility_tier":"NORMAL","collateral_value":1052.00,"basis_days":360,"floored":false,"stale":[],"fallback":["volatility_index"]}"#;

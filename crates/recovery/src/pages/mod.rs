@@ -1,15 +1,15 @@
 //! Repairs damaged pages of a running cluster, one by one. docs/decisions/0052-page-repair.md says why each step is
 //! right.
 //!
-//! [`remedy`] says what repairs a page. If that is the page itself: [`Held::lock`] locks the relations,
-//! [`Held::settle`] makes the server write what it still holds of them and names an LSN after which nothing changed
-//! them; a restore to that LSN has the right page; [`Held::put`] writes it; [`Held::release`] unlocks.
+//! [`remedy`] says what repairs a page. If that is the page itself: [`TableLocks::lock`] locks the relations,
+//! [`TableLocks::settle`] makes the server write what it still holds of them and names an LSN after which nothing changed
+//! them; a restore to that LSN has the right page; [`TableLocks::put`] writes it; [`TableLocks::release`] unlocks.
 //!
 //! Absent: to find damaged pages (`backup::database::verify_live`), the restore, the question to the operator.
 
-mod held;
+mod table_locks;
 
-pub use held::{Held, PageOutcome};
+pub use table_locks::{PageOutcome, TableLocks};
 
 use postgres_physical::page::Fork;
 use postgres_physical::wire::{WireError, quote_shell};

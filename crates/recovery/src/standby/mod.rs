@@ -74,7 +74,7 @@ enum Life {
 
 /// Why replay cannot continue, and what would help.
 #[derive(Debug)]
-struct Lost {
+struct ReplayObstacle {
     why: String,
     needs: Needs,
     asked: Instant,
@@ -95,7 +95,7 @@ pub struct Standby {
     /// Held for as long as this lives.
     _lock: FileLock,
     life: Life,
-    lost: Option<Lost>,
+    lost: Option<ReplayObstacle>,
     died: Option<Instant>,
     rest: Option<Instant>,
     /// Everything that is done again, from a start to a whole restore, waits for its turn.
@@ -260,7 +260,7 @@ impl Standby {
                 &self.settings.private,
                 Target::latest(),
             );
-            self.lost = Some(Lost {
+            self.lost = Some(ReplayObstacle {
                 why: why.clone(),
                 needs,
                 asked: now,

@@ -8,7 +8,7 @@ use backup::database::{LivePage, verify_live};
 use postgres_physical::page::Fork;
 use postgres_physical::server::StopMode;
 use recovery::database::plan_sound;
-use recovery::pages::{DamagedPage, Held, PageOutcome, Remedy, remedy};
+use recovery::pages::{DamagedPage, PageOutcome, Remedy, TableLocks, remedy};
 
 const PAGE: u64 = 8192;
 
@@ -40,7 +40,7 @@ impl World {
     fn repair(&self, streamer: &Streamer, pages: &[DamagedPage], name: &str) -> Vec<PageOutcome> {
         let source = self.postgres.connect_options();
         let pages: Vec<&DamagedPage> = pages.iter().collect();
-        let mut held = Held::lock(&source, &self.postgres.data_dir(), &pages).unwrap();
+        let mut held = TableLocks::lock(&source, &self.postgres.data_dir(), &pages).unwrap();
         let place = held.settle(&pages).unwrap();
         wait_durable(streamer, &source);
         let plan = plan_sound(&self.repository, &self.private, Target::lsn(place.0), &()).unwrap();

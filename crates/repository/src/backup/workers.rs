@@ -37,7 +37,7 @@ pub(super) enum Job {
 }
 
 /// Size and layout of a file that is done.
-pub(super) type FileDone = (u64, FileLayout);
+pub(super) type FileSummary = (u64, FileLayout);
 
 /// What the workers tell each other and the writer.
 pub(super) struct SharedState {
@@ -49,7 +49,7 @@ pub(super) struct SharedState {
     pub(super) fingerprinter: Option<Fingerprinter>,
     pub(super) table: Mutex<Table>,
     /// By slot.
-    pub(super) layouts: Mutex<Vec<Option<FileDone>>>,
+    pub(super) layouts: Mutex<Vec<Option<FileSummary>>>,
     pub(super) reused_bytes: Mutex<ReusedBytes>,
     /// Both are help for the next backup: this one goes on without them.
     pub(super) index: Mutex<Option<IndexWriter>>,

@@ -23,7 +23,7 @@ const REMEDY_KEY: &str = "bre verify audit says whether that key is one of the l
 const CLOCKS_MICROS: i64 = 24 * 3_600_000_000;
 
 #[derive(Deserialize)]
-struct Reserved {
+struct FolderReservation {
     restore_id: String,
 }
 
@@ -218,7 +218,7 @@ impl Reading<'_> {
     }
 
     pub(super) fn reservation(&self, name: &str) -> Result<Outcome> {
-        let reserved: Reserved = self.json(name)?;
+        let reserved: FolderReservation = self.json(name)?;
         match name.ends_with(&format!(".reserved.{}", reserved.restore_id)) {
             true => Ok(Outcome::Read),
             false => Err(Error::damaged(

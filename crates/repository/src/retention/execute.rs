@@ -12,7 +12,7 @@ use crate::references::tombstones::{self, Tombstone};
 use crate::{Progress, Repository};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct ExpiryReport {
+pub struct ExpiryOutcome {
     /// Objects that got a tombstone.
     #[serde(rename = "buried")]
     pub marked: u64,
@@ -30,8 +30,8 @@ pub fn execute(
     repository: &Repository,
     plan: &Plan,
     progress: &dyn Progress,
-) -> Result<ExpiryReport> {
-    let mut done = ExpiryReport::default();
+) -> Result<ExpiryOutcome> {
+    let mut done = ExpiryOutcome::default();
     let goes_on = sweep_all(repository, plan, progress, &mut done)?;
     if !goes_on {
         return Ok(done);
@@ -67,7 +67,7 @@ fn sweep_all(
     repository: &Repository,
     plan: &Plan,
     progress: &dyn Progress,
-    done: &mut ExpiryReport,
+    done: &mut ExpiryOutcome,
 ) -> Result<bool> {
     if !plan.sweeps.is_empty() || !plan.at_once.is_empty() {
         check_nothing_new(repository, plan)?;
@@ -100,7 +100,7 @@ fn sweep_all(
     Ok(true)
 }
 
-impl ExpiryReport {
+impl ExpiryOutcome {
     fn refuse(&mut self, error: &Error, objects: usize) {
         self.refused += objects as u64;
         self.refused_reason.get_or_insert_with(|| error.to_string());
@@ -130,7 +130,7 @@ fn sweep_one(
     repository: &Repository,
     sweep: &Sweep,
     progress: &dyn Progress,
-    done: &mut ExpiryReport,
+    done: &mut ExpiryOutcome,
 ) -> Result<bool> {
     // What came below it after its tombstone, a proof for instance, goes with it.
     let late = match &sweep.folder {

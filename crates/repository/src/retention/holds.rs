@@ -38,7 +38,7 @@ pub struct Hold {
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Held {
+pub struct HoldSize {
     pub objects: u64,
     pub bytes: u64,
 }
@@ -95,7 +95,7 @@ pub fn set_hold(
     private: Option<&RecipientPrivate>,
     backup_id: &str,
     reason: &str,
-) -> Result<Held> {
+) -> Result<HoldSize> {
     if all_of(repository, private, backup_id)?.is_expiring {
         return Err(Error::Input(format!(
             "{backup_id} expires already: parts of it may be gone. Hold one that does not"
@@ -115,7 +115,7 @@ pub fn clear_hold(
     private: Option<&RecipientPrivate>,
     backup_id: &str,
     reason: &str,
-) -> Result<Held> {
+) -> Result<HoldSize> {
     let mut others = held(repository)?;
     if others.remove(backup_id).is_none() {
         return Err(Error::Input(format!("backup {backup_id} is not on hold")));
@@ -205,8 +205,8 @@ fn all_of_backup(
     Ok(names)
 }
 
-fn count(repository: &Repository, names: &BTreeSet<String>) -> Result<Held> {
-    let mut held = Held {
+fn count(repository: &Repository, names: &BTreeSet<String>) -> Result<HoldSize> {
+    let mut held = HoldSize {
         objects: 0,
         bytes: 0,
     };

@@ -15,8 +15,8 @@ mod sweeping;
 mod wal_plan;
 
 pub use clock::Clock;
-pub use execute::{ExpiryReport, execute};
-pub use holds::{Held, Hold, clear_hold, holds, set_hold};
+pub use execute::{ExpiryOutcome, execute};
+pub use holds::{Hold, HoldSize, clear_hold, holds, set_hold};
 pub use plan::{Action, Decision, Plan, Subject, decide, plan};
 pub use rules::{DAY_MICROS, HOUR_MICROS, Rules};
 pub(crate) use snapshots::{kept_snapshots, packs_of_snapshot};

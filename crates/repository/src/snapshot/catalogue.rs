@@ -186,14 +186,14 @@ fn summary(header: SnapshotHeader, expiring: &BTreeSet<(String, String)>) -> Sna
 /// The clear part of a manifest; [`Error::Version`] for one of a newer format.
 pub(crate) fn read_snapshot_header(name: &str, header: &ObjectHeader) -> Result<SnapshotHeader> {
     #[derive(Deserialize)]
-    struct Versioned {
+    struct SnapshotVersion {
         snapshot_version: u64,
     }
     let damaged = |what: &str| Error::damaged(name, 28, what);
     if header.kind != ObjectKind::Snapshot {
         return Err(Error::damaged(name, 6, "it is no manifest of a snapshot"));
     }
-    let versioned: Versioned = serde_json::from_slice(&header.clear)
+    let versioned: SnapshotVersion = serde_json::from_slice(&header.clear)
         .map_err(|_| damaged("its header cannot be parsed"))?;
     if versioned.snapshot_version != VERSION {
         return Err(Error::Version {

@@ -4,7 +4,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use pricing::{BorrowStatus, Index, Rate, Sourced};
+use pricing::{BorrowStatus, Index, Rate, SourcedValue};
 use serde::Serialize;
 
 use super::Gateway;
@@ -106,7 +106,7 @@ pub(super) struct Newer {
 
 impl DataSource {
     /// Of what has no newer figure beside it.
-    pub(super) fn plain<T>(input: &Sourced<T>) -> DataSource {
+    pub(super) fn plain<T>(input: &SourcedValue<T>) -> DataSource {
         DataSource {
             source: input.source.to_string(),
             as_of: input.at_micros.map(rfc3339),
@@ -116,7 +116,7 @@ impl DataSource {
         }
     }
 
-    pub(super) fn of<T: ToString>(input: &Sourced<T>, stale: bool) -> DataSource {
+    pub(super) fn of<T: ToString>(input: &SourcedValue<T>, stale: bool) -> DataSource {
         DataSource {
             stale,
             unconfirmed: input.unconfirmed.as_deref().map(|newer| Newer {

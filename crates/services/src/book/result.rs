@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pricing::{
     BorrowStatus, Convention, Fee, Index, Money, PerShare, Percent, Policy, PositionValue, Quote,
-    QuoteInputs, Rate, Sourced,
+    QuoteInputs, Rate, SourcedValue,
 };
 use serde::{Deserialize, Serialize};
 
@@ -79,14 +79,14 @@ pub(super) struct Inputs {
     pub(super) loan_days: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) per_share: Option<PerShare>,
-    pub(super) base_rate: Sourced<Rate>,
-    pub(super) minimum_rate: Sourced<Rate>,
-    pub(super) volatility_index: Sourced<Index>,
-    pub(super) event_risk_factor: Sourced<u8>,
-    pub(super) markup_percent: Sourced<Percent>,
-    pub(super) fee: Sourced<Fee>,
+    pub(super) base_rate: SourcedValue<Rate>,
+    pub(super) minimum_rate: SourcedValue<Rate>,
+    pub(super) volatility_index: SourcedValue<Index>,
+    pub(super) event_risk_factor: SourcedValue<u8>,
+    pub(super) markup_percent: SourcedValue<Percent>,
+    pub(super) fee: SourcedValue<Fee>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) feed_status: Option<Sourced<BorrowStatus>>,
+    pub(super) feed_status: Option<SourcedValue<BorrowStatus>>,
     pub(super) policy: String,
     pub(super) convention: String,
 }

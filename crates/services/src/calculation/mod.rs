@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use pricing::{PricingError, QuoteInputs, RateInputs, Sourced, Worth};
+use pricing::{PricingError, QuoteInputs, RateInputs, SourcedValue, Worth};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -155,9 +155,9 @@ pub(crate) struct Overrides {
 
 impl Overrides {
     fn into(&self, mut inputs: TickerInputs) -> TickerInputs {
-        fn put<T>(into: &mut Sourced<T>, value: Option<T>) {
+        fn put<T>(into: &mut SourcedValue<T>, value: Option<T>) {
             if let Some(value) = value {
-                *into = Sourced::new(value, "request", None);
+                *into = SourcedValue::new(value, "request", None);
             }
         }
         // The feed's status describes the real market, so overridden inputs do not use it.
@@ -387,8 +387,8 @@ fn inputs_of(view: &MarketView, position: &Position, now: i64) -> Result<QuoteIn
         minimum_rate: market.minimum_rate,
         volatility_index: market.volatility_index,
         event_risk_factor: market.event_risk_factor,
-        markup_percent: Sourced::new(terms.markup_percent, "broker", None),
-        fee: Sourced::new(terms.fee, "broker", None),
+        markup_percent: SourcedValue::new(terms.markup_percent, "broker", None),
+        fee: SourcedValue::new(terms.fee, "broker", None),
         feed_status: market.feed_status,
         policy: Arc::clone(&terms.policy),
         convention: Arc::clone(&terms.convention),

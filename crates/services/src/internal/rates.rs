@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use pricing::{BorrowStatus, Index, Rate, Sourced};
+use pricing::{BorrowStatus, Index, Rate, SourcedValue};
 use serde::Serialize;
 
 use super::Host;
@@ -15,11 +15,11 @@ struct Facts {
     status: &'static str,
     ticker: std::sync::Arc<str>,
     currency: std::sync::Arc<str>,
-    base_rate: Sourced<Rate>,
-    minimum_rate: Sourced<Rate>,
-    volatility_index: Sourced<Index>,
-    event_risk_factor: Sourced<u8>,
-    feed_status: Option<Sourced<BorrowStatus>>,
+    base_rate: SourcedValue<Rate>,
+    minimum_rate: SourcedValue<Rate>,
+    volatility_index: SourcedValue<Index>,
+    event_risk_factor: SourcedValue<u8>,
+    feed_status: Option<SourcedValue<BorrowStatus>>,
     available: Option<i64>,
     available_or_more: bool,
 }

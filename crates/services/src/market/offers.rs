@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pricing::{Rate, Sourced, Unconfirmed};
+use pricing::{Rate, SourcedValue, UnconfirmedValue};
 use serde::Serialize;
 
 use super::{BaseRate, FeedSettings, HeldFigure};
@@ -115,8 +115,8 @@ impl Offers {
 }
 
 /// As an answer carries it beside the figure in force.
-pub(super) fn unconfirmed<T: Clone>(held: &HeldFigure<T>) -> Box<Unconfirmed<T>> {
-    Box::new(Unconfirmed {
+pub(super) fn unconfirmed<T: Clone>(held: &HeldFigure<T>) -> Box<UnconfirmedValue<T>> {
+    Box::new(UnconfirmedValue {
         value: held.value.clone(),
         at_micros: held.valid_at_micros,
         reason: Arc::clone(&held.reason),
@@ -124,11 +124,11 @@ pub(super) fn unconfirmed<T: Clone>(held: &HeldFigure<T>) -> Box<Unconfirmed<T>>
 }
 
 impl Chosen<'_> {
-    pub(super) fn sourced(&self) -> Sourced<Rate> {
-        Sourced {
+    pub(super) fn sourced(&self) -> SourcedValue<Rate> {
+        SourcedValue {
             stale: self.stale,
             unconfirmed: self.rate.held.as_ref().map(unconfirmed),
-            ..Sourced::new(
+            ..SourcedValue::new(
                 self.rate.rate,
                 Arc::clone(&self.rate.source),
                 Some(self.rate.valid_at_micros),

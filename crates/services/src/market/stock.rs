@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pricing::{BorrowStatus, Rate, Sourced};
+use pricing::{BorrowStatus, Rate, SourcedValue};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,16 +33,16 @@ impl MinimumRate {
 }
 
 impl Stock {
-    pub(crate) fn minimum_at(&self, at_micros: i64) -> Sourced<Rate> {
+    pub(crate) fn minimum_at(&self, at_micros: i64) -> SourcedValue<Rate> {
         let counting = self.dated.iter().filter(|rate| rate.counts_at(at_micros));
         let newest = counting.max_by_key(|rate| (rate.valid_from_micros, rate.known_at_micros));
         match newest {
-            Some(rate) => Sourced::new(
+            Some(rate) => SourcedValue::new(
                 rate.minimum_rate,
                 "minimum_rates",
                 Some(rate.valid_from_micros),
             ),
-            None => Sourced::new(self.minimum_rate, "stocks", None),
+            None => SourcedValue::new(self.minimum_rate, "stocks", None),
         }
     }
 }

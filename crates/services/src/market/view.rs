@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use pricing::{Convention, DEFAULT_INDEX, Fee, Index, Percent, Policy, Rate, Sourced, Unconfirmed};
+use pricing::{
+    Convention, DEFAULT_INDEX, Fee, Index, Percent, Policy, Rate, SourcedValue, UnconfirmedValue,
+};
 use serde::de::DeserializeOwned;
 
 use super::event_risk::riskiest;
@@ -66,12 +68,12 @@ pub(crate) struct MarketView {
 pub(crate) struct TickerInputs {
     pub(crate) ticker: Arc<str>,
     pub(crate) currency: Arc<str>,
-    pub(crate) base_rate: Sourced<Rate>,
+    pub(crate) base_rate: SourcedValue<Rate>,
     pub(crate) dispersion: Option<Dispersion>,
-    pub(crate) minimum_rate: Sourced<Rate>,
-    pub(crate) volatility_index: Sourced<Index>,
-    pub(crate) event_risk_factor: Sourced<u8>,
-    pub(crate) feed_status: Option<Sourced<pricing::BorrowStatus>>,
+    pub(crate) minimum_rate: SourcedValue<Rate>,
+    pub(crate) volatility_index: SourcedValue<Index>,
+    pub(crate) event_risk_factor: SourcedValue<u8>,
+    pub(crate) feed_status: Option<SourcedValue<pricing::BorrowStatus>>,
     pub(crate) available: Option<i64>,
     pub(crate) available_or_more: bool,
     pub(crate) known_at_micros: Option<i64>,
@@ -229,10 +231,10 @@ impl MarketView {
         self.rates.contains_key(ticker) || self.stocks.contains_key(ticker)
     }
 
-    pub(crate) fn minimum_rate(&self, ticker: &str, now: i64) -> Sourced<Rate> {
+    pub(crate) fn minimum_rate(&self, ticker: &str, now: i64) -> SourcedValue<Rate> {
         match self.stocks.get(ticker) {
             Some(stock) => stock.minimum_at(now),
-            None => Sourced::new(Rate::ZERO, "none", None),
+            None => SourcedValue::new(Rate::ZERO, "none", None),
         }
     }
 
@@ -267,12 +269,12 @@ impl MarketView {
         Some((&row.source, row.valid_at_micros))
     }
 
-    fn refusal<T>(&self, kinds: &[&str], source: &str) -> Option<Box<Unconfirmed<T>>> {
+    fn refusal<T>(&self, kinds: &[&str], source: &str) -> Option<Box<UnconfirmedValue<T>>> {
         let refusal = self
             .refusals
             .iter()
             .find(|refusal| refusal.source == source && kinds.contains(&refusal.kind.as_str()))?;
-        Some(Box::new(Unconfirmed {
+        Some(Box::new(UnconfirmedValue {
             value: None,
             at_micros: refusal.valid_at_micros,
             reason: Arc::clone(&refusal.rule),
@@ -294,7 +296,7 @@ impl MarketView {
         let minimum = minimum_rate.value;
         let mut base_rate = match &chosen {
             Some(chosen) => chosen.sourced(),
-            None if minimum > Rate::ZERO => Sourced::fallback(minimum, "minimum_rate"),
+            None if minimum > Rate::ZERO => SourcedValue::fallback(minimum, "minimum_rate"),
             None => return Err(MarketError::Ticker(asked.to_owned())),
         };
         if base_rate.unconfirmed.is_none() {
@@ -318,7 +320,7 @@ impl MarketView {
                         ..
                     }),
                     _,
-                ) => Some(Sourced::new(
+                ) => Some(SourcedValue::new(
                     *status,
                     Arc::clone(source),
                     Some(*valid_at_micros),
@@ -329,7 +331,7 @@ impl MarketView {
                         status: Some(status),
                         ..
                     }),
-                ) => Some(Sourced::new(*status, "stocks", None)),
+                ) => Some(SourcedValue::new(*status, "stocks", None)),
                 _ => None,
             },
             available: rate.and_then(|rate| rate.available),
@@ -339,22 +341,22 @@ impl MarketView {
     }
 
     /// A ticker's own, or the market's.
-    fn index(&self, ticker: &str) -> Sourced<Index> {
+    fn index(&self, ticker: &str) -> SourcedValue<Index> {
         let own = self.volatility.get(&*class_key(ticker));
         let Some(row) = own.or_else(|| self.volatility.get(MARKET)) else {
-            return Sourced::fallback(DEFAULT_INDEX, "default");
+            return SourcedValue::fallback(DEFAULT_INDEX, "default");
         };
         let source = Arc::clone(&row.source);
         let held = row.held.as_ref().map(unconfirmed);
-        Sourced {
+        SourcedValue {
             fallback: own.is_none() && self.expected.indices.contains(ticker),
             unconfirmed: held.or_else(|| self.refusal(INDICES, &source)),
-            ..Sourced::new(row.index, source, Some(row.valid_at_micros))
+            ..SourcedValue::new(row.index, source, Some(row.valid_at_micros))
         }
     }
 
     /// The higher of what a feed says and what the calendar's coming days are worth.
-    fn event_risk(&self, ticker: &str, now: i64) -> Sourced<u8> {
+    fn event_risk(&self, ticker: &str, now: i64) -> SourcedValue<u8> {
         let told = self.events.get(&*class_key(ticker));
         let coming = self
             .announced
@@ -362,13 +364,13 @@ impl MarketView {
             .and_then(|events| riskiest(events, now));
         let mut risk = match (told, coming) {
             (Some(told), Some((factor, _))) if told.factor >= factor => told.sourced(),
-            (_, Some((factor, event))) => Sourced::new(
+            (_, Some((factor, event))) => SourcedValue::new(
                 factor,
                 Arc::clone(&event.source),
                 Some(event.valid_at_micros),
             ),
             (Some(told), None) => told.sourced(),
-            (None, None) => Sourced::new(0, "none", None),
+            (None, None) => SourcedValue::new(0, "none", None),
         };
         risk.fallback = told.is_none() && self.expected.risks.contains(ticker);
         // What a refused calendar would have said of a ticker without events nobody knows.
@@ -423,8 +425,8 @@ const INDICES: &[&str] = &["vix", "volatility"];
 const EVENTS: &[&str] = &["events"];
 
 impl EventRisk {
-    fn sourced(&self) -> Sourced<u8> {
-        Sourced::new(
+    fn sourced(&self) -> SourcedValue<u8> {
+        SourcedValue::new(
             self.factor,
             Arc::clone(&self.source),
             Some(self.valid_at_micros),

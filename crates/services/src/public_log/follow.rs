@@ -11,7 +11,7 @@ use connection::Landing;
 use tokio_postgres::Client;
 
 use super::folder::Resource;
-use super::{PublicLog, Published};
+use super::{PublicLog, PublishedTree};
 use crate::data::{MarketRefresher, Session, connect};
 
 /// Between two checkpoints, and before what failed is tried again.
@@ -157,7 +157,7 @@ impl PublicLog {
         let note = note
             .sign(&self.heads.signing_key())
             .map_err(|error| error.to_string())?;
-        let published = Arc::new(Published {
+        let published = Arc::new(PublishedTree {
             origin: grown.origin.clone(),
             head: head.clone(),
             behind: grown.behind,
@@ -554,7 +554,11 @@ impl PublicLog {
     }
 
     /// Partial tiles before the checkpoint that needs them.
-    fn show_checkpoint(&self, published: &Published, first_is_kept: bool) -> Result<(), String> {
+    fn show_checkpoint(
+        &self,
+        published: &PublishedTree,
+        first_is_kept: bool,
+    ) -> Result<(), String> {
         let began = published.origin.began;
         for (id, hashes) in &published.partial {
             let resource = Resource::tile(self.log, began, *id);

@@ -65,7 +65,7 @@ pub trait PublicLogStore: Send + Sync + fmt::Debug {
 
 /// What proofs are made from.
 #[derive(Debug)]
-pub(crate) struct Published {
+pub(crate) struct PublishedTree {
     origin: Origin,
     head: SignedHead,
     /// The position behind which the tree begins.
@@ -74,7 +74,7 @@ pub(crate) struct Published {
     partial: HashMap<TileId, Vec<Hash>>,
 }
 
-impl Published {
+impl PublishedTree {
     /// Of the tree.
     fn size(&self) -> u64 {
         self.head.claimed().size.saturating_sub(self.behind)
@@ -93,9 +93,9 @@ pub(crate) struct PublicLog {
     store: Arc<dyn PublicLogStore>,
     folder: PublicFolder,
     heads: Arc<HeadSigner>,
-    published: ArcSwapOption<Published>,
+    published: ArcSwapOption<PublishedTree>,
     /// What proofs were made from last; its head is kept, so proofs use it as long as it covers what is asked for.
-    proved: ArcSwapOption<Published>,
+    proved: ArcSwapOption<PublishedTree>,
     /// The size that was published last.
     told: watch::Sender<u64>,
     trouble: Mutex<Option<String>>,
@@ -202,7 +202,7 @@ impl PublicLog {
     /// The tree that was published, by its tiles.
     fn tree<'a>(
         &'a self,
-        published: &'a Published,
+        published: &'a PublishedTree,
     ) -> TiledTree<impl FnMut(TileId) -> Result<Vec<Hash>, String> + 'a> {
         let began = published.origin.began;
         TiledTree::new(published.size(), move |id| {

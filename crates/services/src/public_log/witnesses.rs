@@ -8,7 +8,7 @@ use audit::{
 };
 
 use super::folder::Resource;
-use super::{PublicLog, Published, WitnessConfig};
+use super::{PublicLog, PublishedTree, WitnessConfig};
 
 /// Longer than a witness across an ocean needs.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -106,7 +106,7 @@ impl PublicLog {
         self: &Arc<Self>,
         http: &reqwest::Client,
         witness: &Witness,
-        published: &Arc<Published>,
+        published: &Arc<PublishedTree>,
     ) -> Result<(), String> {
         let origin = published.origin.to_string();
         let mut old = witness.known(&origin);
@@ -180,7 +180,7 @@ impl PublicLog {
         self: &Arc<Self>,
         http: &reqwest::Client,
         witness: &Witness,
-        published: &Arc<Published>,
+        published: &Arc<PublishedTree>,
         old: u64,
     ) -> Result<Answer, String> {
         let (log, tree) = (Arc::clone(self), Arc::clone(published));
@@ -245,7 +245,7 @@ impl PublicLog {
     async fn keep(
         self: &Arc<Self>,
         witness: &Witness,
-        published: &Arc<Published>,
+        published: &Arc<PublishedTree>,
         note: Note,
     ) -> Result<(), String> {
         let (log, key, published) = (Arc::clone(self), witness.key.clone(), Arc::clone(published));
@@ -272,7 +272,7 @@ impl PublicLog {
 }
 
 /// The checkpoint with the signatures of this witness that hold.
-fn cosigned(witness: &Witness, published: &Published, lines: &str) -> Result<Note, String> {
+fn cosigned(witness: &Witness, published: &PublishedTree, lines: &str) -> Result<Note, String> {
     let mut note = published.note.clone();
     for line in lines.lines() {
         let line = NoteSignature::parse(line).map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use audit::{Checkpoint, Note, Seen};
+use audit::{Checkpoint, KnownTree, Note};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::WitnessError;
@@ -13,7 +13,7 @@ use super::folder::{Folder, failed};
 #[derive(Debug)]
 pub(super) struct Memory {
     folder: Folder,
-    seen: BTreeMap<String, Seen>,
+    seen: BTreeMap<String, KnownTree>,
     /// Held as long as this process is the witness.
     _lock: File,
 }
@@ -38,7 +38,7 @@ impl Memory {
                 return Err(damaged(format!("it is of {}", last.origin)));
             }
             let (size, root) = (last.size, last.root);
-            seen.insert(last.origin, Seen { size, root });
+            seen.insert(last.origin, KnownTree { size, root });
         }
         Ok(Memory {
             folder,
@@ -47,7 +47,7 @@ impl Memory {
         })
     }
 
-    pub(super) fn seen(&self, origin: &str) -> Option<Seen> {
+    pub(super) fn seen(&self, origin: &str) -> Option<KnownTree> {
         self.seen.get(origin).copied()
     }
 
@@ -57,7 +57,7 @@ impl Memory {
             .keep(&name_of(&checkpoint.origin), &note.to_bytes())?;
         let (size, root) = (checkpoint.size, checkpoint.root);
         self.seen
-            .insert(checkpoint.origin.clone(), Seen { size, root });
+            .insert(checkpoint.origin.clone(), KnownTree { size, root });
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::harness::{GME, Instance, Noted, Options, until};
+use crate::harness::{GME, Instance, NotedLines, Options, until};
 
 /// Every change, and a part of the reason that must be given. The log of the test: opening, 4 brokers, book, index, key, 6 quotes.
 const CHANGES: &[(&str, &str)] = &[
@@ -206,7 +206,7 @@ async fn a_loss_before_any_head_behind_it_is_accepted_after_a_restart_too() {
         ..Options::default()
     })
     .await;
-    *instance.outside.noted.lock().unwrap() = Some(Noted::default());
+    *instance.outside.noted.lock().unwrap() = Some(NotedLines::default());
     let key = instance.key_for("standard").await;
     let quote = async |instance: &Instance| {
         let answer = instance.locate(&key, GME).await;
@@ -231,7 +231,7 @@ async fn a_loss_before_any_head_behind_it_is_accepted_after_a_restart_too() {
         ))
         .await;
     let noted = async || instance.outside.noted.lock().unwrap().clone();
-    let has_end = |noted: &Option<Noted>| noted.as_ref().is_some_and(|(_, end)| end.is_some());
+    let has_end = |noted: &Option<NotedLines>| noted.as_ref().is_some_and(|(_, end)| end.is_some());
     until("the damage is noted", noted, has_end).await;
     instance.stop().await;
     instance.launch().await;

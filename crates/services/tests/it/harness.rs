@@ -22,10 +22,10 @@ pub struct Outside {
     pub durable: AtomicU64,
     pub attached: AtomicBool,
     /// Where notes of damage outlive a process: the reason, and where the log ended.
-    pub noted: Mutex<Option<Noted>>,
+    pub noted: Mutex<Option<NotedLines>>,
 }
 
-pub type Noted = (Option<String>, Option<SignedHead>);
+pub type NotedLines = (Option<String>, Option<SignedHead>);
 
 impl HeadPublisher for Outside {
     fn durable_lsn(&self) -> Option<u64> {

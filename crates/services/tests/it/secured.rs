@@ -19,19 +19,19 @@ const HBA: &str = "local all all trust\n\
 const NAME: &str = "db.test";
 
 /// A server, and the files that clients look at.
-struct Secured {
+struct SecuredServer {
     postgres: TestPostgres,
     folder: tempfile::TempDir,
 }
 
-impl Secured {
-    fn start() -> Secured {
+impl SecuredServer {
+    fn start() -> SecuredServer {
         let postgres = TestPostgres::builder().tcp().hba(HBA).start();
         postgres.sql(
             "CREATE ROLE scram_user LOGIN REPLICATION PASSWORD 'pw'; CREATE ROLE clear_user LOGIN REPLICATION PASSWORD 'pw'; \
              CREATE ROLE cert_user LOGIN REPLICATION; CREATE ROLE plain_user LOGIN REPLICATION",
         );
-        Secured {
+        SecuredServer {
             postgres,
             folder: tempfile::tempdir().unwrap(),
         }
@@ -132,7 +132,7 @@ enum Fate {
 /// Every sort of certificate × `verify-ca`, `verify-full` × channel binding, for both clients.
 #[tokio::test]
 async fn certificates_are_judged_as_demanded() {
-    let server = Secured::start();
+    let server = SecuredServer::start();
     let kinds = [
         KeyKind::RsaSha256,
         KeyKind::RsaSha384,
@@ -215,7 +215,7 @@ async fn certificates_are_judged_as_demanded() {
 }
 
 /// PostgreSQL's own programs are told the same: what our clients refuse, they refuse.
-fn programs_get_the_same_demands(server: &Secured, unknown: &Path, known: &Path) {
+fn programs_get_the_same_demands(server: &SecuredServer, unknown: &Path, known: &Path) {
     let postgres = &server.postgres;
     let dump = |roots: &Path| {
         let more = format!("sslmode=verify-ca sslrootcert='{}'", roots.display());
@@ -244,7 +244,7 @@ fn programs_get_the_same_demands(server: &Secured, unknown: &Path, known: &Path)
 /// Whoever demands TLS never speaks in clear.
 #[tokio::test]
 async fn a_server_without_tls_is_refused_where_it_is_demanded() {
-    let server = Secured::start();
+    let server = SecuredServer::start();
     let authority = Authority::new("authority", KeyKind::EcdsaSha256);
     let roots = server.file("roots.pem", authority.certificate());
     for mode in ["require", "verify-ca", "verify-full"] {
@@ -284,7 +284,7 @@ async fn a_server_without_tls_is_refused_where_it_is_demanded() {
 
 #[tokio::test]
 async fn clients_show_certificates_of_their_own() {
-    let server = Secured::start();
+    let server = SecuredServer::start();
     let authority = Authority::new("authority", KeyKind::EcdsaSha256);
     let clients = Authority::new("clients", KeyKind::EcdsaSha256);
     server.show(&authority.server(&[NAME]), Some(&clients));
@@ -330,7 +330,7 @@ async fn clients_show_certificates_of_their_own() {
 /// A password that is asked for at each connect: whoever changes it changes it for the next session.
 #[tokio::test]
 async fn passwords_are_asked_for_at_each_connect() {
-    let server = Secured::start();
+    let server = SecuredServer::start();
     let authority = Authority::new("authority", KeyKind::EcdsaSha256);
     server.show(&authority.server(&[NAME]), None);
     let file = server.file("password", "pw\n");

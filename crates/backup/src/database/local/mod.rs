@@ -17,7 +17,7 @@ mod walk;
 use super::changes::ChangedPages;
 use super::manifest::{Manifest, ManifestFile, WalRange};
 use super::run::DatabaseBackup;
-use super::source::{BackupEnd, Begun, Identity, Source, Suspects};
+use super::source::{BackupEnd, BackupStart, Identity, Source, Suspects};
 use crate::{BackupError, Progress, Result, now_micros, random_suffix};
 use configuration::Configuration;
 use postgres_physical::replication::{Connection, SystemIdentity};
@@ -46,7 +46,7 @@ pub struct Local {
     bytes_read: u64,
     session: Option<Session>,
     reached: ServerFolder,
-    begun: Option<Begun>,
+    begun: Option<BackupStart>,
     tree: Tree,
     configuration: Configuration,
     listed: Vec<ManifestFile>,
@@ -182,7 +182,7 @@ impl Source for Local {
         label: &str,
         writer: &BackupWriter,
         progress: &dyn Progress,
-    ) -> Result<Begun> {
+    ) -> Result<BackupStart> {
         progress.message("waiting for a checkpoint");
         let start = self.session()?.start(label)?;
         let data = self.reached.data.clone();
@@ -196,7 +196,7 @@ impl Source for Local {
             .retain(|path| !followed.iter().any(|file| file.place == data.join(path)));
         self.tree.files.append(&mut self.configuration.files);
         self.tree.sort_for_threads();
-        let begun = Begun {
+        let begun = BackupStart {
             timeline: self.system.timeline,
             start,
             bytes_expected: self.tree.bytes(),

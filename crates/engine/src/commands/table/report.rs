@@ -11,7 +11,7 @@ use terminal::{self, time};
 use crate::scratch::ScratchCluster;
 
 #[derive(Debug, Serialize)]
-pub(super) struct MergeReport {
+pub(super) struct TableRestoreReport {
     dry_run: bool,
     mode: &'static str,
     backup_id: String,
@@ -41,7 +41,7 @@ struct TableReport {
     different_sample: Vec<Pair>,
     notes: Vec<String>,
     obstacles: Vec<String>,
-    done: Option<Done>,
+    done: Option<TableOutcome>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,7 +58,7 @@ struct Pair {
 
 /// After the merge, inside its transaction: the same comparison.
 #[derive(Debug, Serialize)]
-struct Done {
+struct TableOutcome {
     recreated: bool,
     inserted: u64,
     updated: u64,
@@ -69,7 +69,7 @@ struct Done {
     only_now: Option<u64>,
 }
 
-impl MergeReport {
+impl TableRestoreReport {
     pub(super) fn new(
         beside: &ScratchCluster,
         preview: &Preview,
@@ -120,9 +120,9 @@ impl MergeReport {
     }
 }
 
-fn done(merged: &MergeOutcome, name: &str) -> Option<Done> {
+fn done(merged: &MergeOutcome, name: &str) -> Option<TableOutcome> {
     let table = merged.tables.iter().find(|table| table.table == name)?;
-    Some(Done {
+    Some(TableOutcome {
         recreated: table.recreated,
         inserted: table.inserted,
         updated: table.updated,

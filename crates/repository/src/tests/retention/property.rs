@@ -24,7 +24,7 @@ fn no_restore_is_ever_broken() {
         setting("BRE_RETENTION_SEED", 1),
         setting("BRE_RETENTION_SEEDS", SEEDS),
     );
-    let mut seen = Seen::default();
+    let mut seen = Tally::default();
     for seed in first..first + many {
         let outcome = std::panic::catch_unwind(|| history(seed));
         match outcome {
@@ -51,7 +51,7 @@ fn no_restore_is_ever_broken() {
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Tally {
     backups_expired: u64,
     wal_expired: u64,
     objects_deleted: u64,
@@ -67,7 +67,7 @@ struct Seen {
     snapshots_unchanged: u64,
 }
 
-impl Seen {
+impl Tally {
     fn add(&mut self, other: Self) {
         self.backups_expired += other.backups_expired;
         self.wal_expired += other.wal_expired;
@@ -85,11 +85,11 @@ impl Seen {
 }
 
 /// Fifty days or so of a cluster's life.
-fn history(seed: u64) -> Seen {
+fn history(seed: u64) -> Tally {
     let mut cluster = Cluster::new(seed);
     // Other than those of backups, so that neither hides behind the other's packs.
     cluster.rules.snapshot_micros = 10 * DAY_MICROS;
-    let mut seen = Seen::default();
+    let mut seen = Tally::default();
     // The same private key everywhere, or none: a host that only writes expires as well.
     let with_key = seed.is_multiple_of(2);
     // Days without a backup: the window is then replayed from far before it.
@@ -145,7 +145,7 @@ fn decide(cluster: &Cluster, with_key: bool) -> Plan {
 }
 
 /// Killed at a random write first, most of the time; then to the end.
-fn expire(cluster: &mut Cluster, with_key: bool, seen: &mut Seen) {
+fn expire(cluster: &mut Cluster, with_key: bool, seen: &mut Tally) {
     for _ in 0..cluster.dice.below(3) {
         let plan = decide(cluster, with_key);
         let at = cluster.dice.below(12);
@@ -179,7 +179,7 @@ fn expire(cluster: &mut Cluster, with_key: bool, seen: &mut Seen) {
 }
 
 /// The promises, from the model alone. Every backup is read where something was deleted, elsewhere so many.
-fn check(cluster: &mut Cluster, seen: &mut Seen, backups_max: usize) {
+fn check(cluster: &mut Cluster, seen: &mut Tally, backups_max: usize) {
     let live = cluster.live();
     for id in live.iter().take(backups_max) {
         cluster.check_backup(id);
@@ -206,7 +206,7 @@ fn check(cluster: &mut Cluster, seen: &mut Seen, backups_max: usize) {
 }
 
 /// Every moment of the window that could ever be restored still can; a few of them are read, the newest always.
-fn check_moments(cluster: &mut Cluster, live: &BTreeSet<String>, seen: &mut Seen) {
+fn check_moments(cluster: &mut Cluster, live: &BTreeSet<String>, seen: &mut Tally) {
     let until = cluster.moments.iter().map(|moment| moment.at).max();
     let from = until.unwrap_or(0) - cluster.rules.wal_micros;
     let promised: Vec<Moment> = cluster

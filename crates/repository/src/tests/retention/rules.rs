@@ -15,7 +15,7 @@ fn decide(cluster: &Cluster) -> Plan {
     plan(&survey, &cluster.clock(), &cluster.rules).unwrap()
 }
 
-fn run(cluster: &Cluster) -> crate::retention::ExpiryReport {
+fn run(cluster: &Cluster) -> crate::retention::ExpiryOutcome {
     execute(&cluster.world.repository, &decide(cluster), &()).unwrap()
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::load::FeedLoad;
-use super::{FeedError, Held, QuarantinedRow, RateRow, eight_decimals, refuse_mostly_bad};
+use super::{FeedError, HeldFigure, QuarantinedRow, RateRow, eight_decimals, refuse_mostly_bad};
 use crate::domain::time::rfc3339;
 use crate::market::FeedLimits;
 
@@ -51,7 +51,7 @@ pub(crate) struct LastRate {
     pub(crate) valid_at_micros: i64,
     pub(crate) in_last_batch: bool,
     /// What was said later, jumped, and was not believed.
-    pub(crate) held: Option<LastHeld>,
+    pub(crate) held: Option<HeldValue>,
 }
 
 /// An index, in 10^-8, and when it was true.
@@ -59,19 +59,19 @@ pub(crate) struct LastRate {
 pub(crate) struct LastFigure {
     pub(crate) value: i64,
     pub(crate) valid_at_micros: i64,
-    pub(crate) held: Option<LastHeld>,
+    pub(crate) held: Option<HeldValue>,
 }
 
 /// A figure in 10^-8 that waits to be confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LastHeld {
+pub(crate) struct HeldValue {
     pub(crate) value: i64,
     pub(crate) valid_at_micros: i64,
     /// Of the delivery that said it.
     pub(crate) sha256: Vec<u8>,
 }
 
-impl LastHeld {
+impl HeldValue {
     /// Another delivery that is true later says about the same. The same bytes again say nothing new.
     fn is_confirmed_by(&self, value_is_near: bool, valid_at_micros: i64, sha256: &[u8]) -> bool {
         value_is_near && valid_at_micros > self.valid_at_micros && *sha256 != *self.sha256
@@ -404,7 +404,7 @@ impl Guard<'_> {
                 line: first + index,
                 reason: "index_jumped",
                 row: format!("{} {}", row.subject, eight_decimals(row.index)),
-                held: Some(Held::Index(row)),
+                held: Some(HeldFigure::Index(row)),
             });
         load.quarantined.extend(aside);
     }

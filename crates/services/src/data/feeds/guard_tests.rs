@@ -80,7 +80,7 @@ fn believed(load: &FeedLoad, before: Baseline) -> Baseline {
     }
     for row in load.held_rates() {
         if let Some(last) = rates.get_mut(&row.ticker) {
-            last.held = Some(LastHeld {
+            last.held = Some(HeldValue {
                 value: row.rate,
                 valid_at_micros: load.valid_at_micros,
                 sha256: load.sha256.clone(),
@@ -525,12 +525,12 @@ fn a_small_book_is_held_row_by_row() {
 #[test]
 fn a_single_index_that_jumps_is_set_aside_until_it_is_confirmed() {
     let (hour, gme) = (3_600_000_000, 20_0000_0000);
-    let held = |index: i64, at_micros: i64, bytes: &[u8]| LastHeld {
+    let held = |index: i64, at_micros: i64, bytes: &[u8]| HeldValue {
         value: index,
         valid_at_micros: at_micros,
         sha256: FeedLoad::empty("volatility", "volatility", bytes, Timestamp::UNIX_EPOCH).sha256,
     };
-    let guarded = |index: i64, at_micros: i64, accept: Accept, before: Option<LastHeld>| {
+    let guarded = |index: i64, at_micros: i64, accept: Accept, before: Option<HeldValue>| {
         let figure = LastFigure {
             value: gme,
             valid_at_micros: 0,

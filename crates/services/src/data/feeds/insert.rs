@@ -6,7 +6,7 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::ToSql;
 
 use super::load::FeedLoad;
-use super::{Held, RateRow, eight_decimals};
+use super::{HeldFigure, RateRow, eight_decimals};
 use crate::data::tables::{Statement, covered};
 use crate::domain::time::system_time;
 
@@ -159,7 +159,7 @@ impl FeedLoad {
     ) -> Result {
         let batch = self.batch_id.to_string();
         for row in &self.quarantined {
-            let Some(index) = row.held.as_ref().and_then(Held::index) else {
+            let Some(index) = row.held.as_ref().and_then(HeldFigure::index) else {
                 continue;
             };
             let sql = "INSERT INTO held_figures (figure, source, subject, valid_at, known_at, reason, value, batch_id) \

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::{Client, Row};
 
-use super::guard::LastHeld;
+use super::guard::HeldValue;
 use super::{Baseline, LastFigure, LastRate};
 use crate::data::database::DatabaseError;
 use crate::domain::digits::decimal;
@@ -76,7 +76,7 @@ pub(crate) async fn baseline(
             last.events = usize::try_from(row.get::<_, i32>(1)).unwrap_or_default();
         }
     }
-    let held = async |figure: &str| -> Result<HashMap<String, (LastHeld, i64)>, DatabaseError> {
+    let held = async |figure: &str| -> Result<HashMap<String, (HeldValue, i64)>, DatabaseError> {
         let rows = client
             .query(HELD, &[&source, &at, &figure])
             .await
@@ -113,8 +113,8 @@ pub(crate) async fn baseline(
 }
 
 /// With when it was known.
-fn held_of(row: &Row) -> Option<(String, (LastHeld, i64))> {
-    let held = LastHeld {
+fn held_of(row: &Row) -> Option<(String, (HeldValue, i64))> {
+    let held = HeldValue {
         value: units(row.get(1))?,
         valid_at_micros: micros(row.get(2)),
         sha256: row.get(4),
@@ -124,17 +124,17 @@ fn held_of(row: &Row) -> Option<(String, (LastHeld, i64))> {
 
 /// What was said after the figure that is in force.
 fn later(
-    held: &mut HashMap<String, (LastHeld, i64)>,
+    held: &mut HashMap<String, (HeldValue, i64)>,
     subject: &str,
     valid_at_micros: i64,
     known_at_micros: i64,
-) -> Option<LastHeld> {
+) -> Option<HeldValue> {
     let (held, held_known_at) = held.remove(subject)?;
     let is_later = (held.valid_at_micros, held_known_at) > (valid_at_micros, known_at_micros);
     is_later.then_some(held)
 }
 
-fn rate(row: &Row, held: &mut HashMap<String, (LastHeld, i64)>) -> Option<(String, LastRate)> {
+fn rate(row: &Row, held: &mut HashMap<String, (HeldValue, i64)>) -> Option<(String, LastRate)> {
     let ticker: String = row.get(0);
     let valid_at_micros = micros(row.get(4));
     let last = LastRate {
@@ -149,7 +149,7 @@ fn rate(row: &Row, held: &mut HashMap<String, (LastHeld, i64)>) -> Option<(Strin
     Some((ticker, last))
 }
 
-fn index(row: &Row, held: &mut HashMap<String, (LastHeld, i64)>) -> Option<(String, LastFigure)> {
+fn index(row: &Row, held: &mut HashMap<String, (HeldValue, i64)>) -> Option<(String, LastFigure)> {
     let subject: String = row.get(0);
     let valid_at_micros = micros(row.get(2));
     let last = LastFigure {

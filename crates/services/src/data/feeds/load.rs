@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::names::our_name;
 use super::{
-    EventRow, FeedError, Held, QuarantinedRow, RateRow, RiskRow, VolatilityRow, clearstreet,
+    EventRow, FeedError, HeldFigure, QuarantinedRow, RateRow, RiskRow, VolatilityRow, clearstreet,
     count_reasons, earnings, eight_decimals, ibkr, operator, refuse_mostly_bad, seclend, vix,
 };
 use crate::data::stocks::StockTerms;
@@ -262,11 +262,11 @@ impl FeedLoad {
     ) -> Result<(), FeedError> {
         self.quarantined = quarantined;
         for row in &mut self.quarantined {
-            let Some(Held::Silent(symbol)) = &mut row.held else {
+            let Some(HeldFigure::Silent(symbol)) = &mut row.held else {
                 continue;
             };
             let ours = our_name(self.kind, self.valid_at_micros, symbol, aliases).into_owned();
-            row.held = is_ticker(&ours).then_some(Held::Silent(ours));
+            row.held = is_ticker(&ours).then_some(HeldFigure::Silent(ours));
         }
         let mut places: HashMap<String, usize> = HashMap::with_capacity(rows.len());
         let mut contradicted: BTreeSet<String> = BTreeSet::new();

@@ -175,36 +175,36 @@ pub(crate) struct QuarantinedRow {
     pub(crate) reason: &'static str,
     pub(crate) row: String,
     /// What it says, where it can be read and is only not believed.
-    pub(crate) held: Option<Held>,
+    pub(crate) held: Option<HeldFigure>,
 }
 
 /// A figure that is not believed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum HeldFigure {
     Rate(Box<RateRow>),
     Index(VolatilityRow),
     /// Its row is there and says no rate that can be used: for this ticker (the feed's symbol, until it is translated).
     Silent(String),
 }
 
-impl Held {
+impl HeldFigure {
     pub(super) fn rate(&self) -> Option<&RateRow> {
         match self {
-            Held::Rate(row) => Some(row),
+            HeldFigure::Rate(row) => Some(row),
             _ => None,
         }
     }
 
     pub(super) fn index(&self) -> Option<&VolatilityRow> {
         match self {
-            Held::Index(row) => Some(row),
+            HeldFigure::Index(row) => Some(row),
             _ => None,
         }
     }
 
     pub(super) fn silent(&self) -> Option<&str> {
         match self {
-            Held::Silent(ticker) => Some(ticker),
+            HeldFigure::Silent(ticker) => Some(ticker),
             _ => None,
         }
     }
@@ -233,7 +233,7 @@ impl QuarantinedRow {
         symbol: Option<String>,
     ) -> QuarantinedRow {
         QuarantinedRow {
-            held: symbol.map(Held::Silent),
+            held: symbol.map(HeldFigure::Silent),
             ..QuarantinedRow::unread(line, reason, row)
         }
     }
@@ -243,7 +243,7 @@ impl QuarantinedRow {
             line: row.line,
             reason,
             row: row.row.clone(),
-            held: Some(Held::Rate(Box::new(row))),
+            held: Some(HeldFigure::Rate(Box::new(row))),
         }
     }
 }

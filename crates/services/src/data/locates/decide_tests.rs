@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pricing::{Convention, Fee, PerShare, Policy, QuoteInputs, Sourced};
+use pricing::{Convention, Fee, PerShare, Policy, QuoteInputs, SourcedValue};
 use proptest::prelude::*;
 
 use super::*;
@@ -18,7 +18,7 @@ const MONDAY: i64 = 1_795_446_000_000_000;
 const HOUR: i64 = 3_600_000_000;
 
 fn quote(id: Uuid, shares: u64, now: i64) -> QuoteEntry {
-    let none = |text: &str| Sourced::new(text.parse().unwrap(), "test", None);
+    let none = |text: &str| SourcedValue::new(text.parse().unwrap(), "test", None);
     let inputs = QuoteInputs {
         ticker: "GME".into(),
         currency: "USD".into(),
@@ -31,10 +31,10 @@ fn quote(id: Uuid, shares: u64, now: i64) -> QuoteEntry {
         }),
         base_rate: none("0.05"),
         minimum_rate: none("0"),
-        volatility_index: Sourced::new(pricing::Index::whole(20), "test", None),
-        event_risk_factor: Sourced::new(0, "test", None),
-        markup_percent: Sourced::new("5".parse().unwrap(), "broker", None),
-        fee: Sourced::new(Fee::Flat("25".parse().unwrap()), "broker", None),
+        volatility_index: SourcedValue::new(pricing::Index::whole(20), "test", None),
+        event_risk_factor: SourcedValue::new(0, "test", None),
+        markup_percent: SourcedValue::new("5".parse().unwrap(), "broker", None),
+        fee: SourcedValue::new(Fee::Flat("25".parse().unwrap()), "broker", None),
         feed_status: None,
         policy: Arc::new(Policy::standard_1()),
         convention: Arc::new(Convention::act365_1()),
@@ -192,17 +192,17 @@ fn the_evening_credits_what_was_not_returned_and_the_loans_end_what_was_borrowed
 }
 
 /// The client's first locate of that kind with 300 shares, and what an order does with it: what is available, reserved and used after.
-struct Traded {
+struct OrderLife {
     life: Life,
     id: Uuid,
 }
 
-impl Traded {
-    fn new(kind: LocateKind) -> Traded {
+impl OrderLife {
+    fn new(kind: LocateKind) -> OrderLife {
         let mut life = Life::new(1000);
         let id = life.offer(300, kind, true);
         life.take(&request(LocateCommand::Accept { locate_id: id }));
-        Traded { life, id }
+        OrderLife { life, id }
     }
 
     fn decide(
@@ -266,7 +266,7 @@ fn a_single_use_share_is_sold_once_and_a_reusable_one_again_after_a_cover() {
         (LocateKind::Reusable, (200, 0, 100)),
         (LocateKind::PreBorrow, (200, 0, 100)),
     ] {
-        let mut traded = Traded::new(kind);
+        let mut traded = OrderLife::new(kind);
         traded.check("a", SellShort, Used, 300, (0, 0, 300));
         traded.check("b", BuyToCover, Used, 200, after_cover);
         let (available, reserved, used) = after_cover;
@@ -292,7 +292,7 @@ fn a_single_use_share_is_sold_once_and_a_reusable_one_again_after_a_cover() {
 #[test]
 fn an_order_reserves_once_ends_once_and_its_id_means_one_thing() {
     use {Side::*, UseState::*};
-    let mut traded = Traded::new(LocateKind::SingleUse);
+    let mut traded = OrderLife::new(LocateKind::SingleUse);
     traded.check("a", SellShort, Reserved, 200, (100, 200, 0));
     let full = UseRoom {
         available: 100,
@@ -383,7 +383,7 @@ fn nothing_is_granted_by_a_rate_that_its_source_contradicts() {
     let mut life = Life::new(1000);
     let id = Uuid::from_u128(7);
     let mut quote = quote(id, 300, MONDAY);
-    quote.inputs.base_rate.unconfirmed = Some(Box::new(pricing::Unconfirmed {
+    quote.inputs.base_rate.unconfirmed = Some(Box::new(pricing::UnconfirmedValue {
         value: Some("0.5".parse().unwrap()),
         at_micros: MONDAY,
         reason: "rate_jumped".into(),

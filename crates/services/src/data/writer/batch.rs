@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use audit::{Chain, ChainError, ChainLink, Entry, Hash, Kind, Sealed};
+use audit::{Chain, ChainError, ChainLink, Entry, Hash, Kind, SealedEntry};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{GenericClient, Statement};
 
@@ -56,7 +56,7 @@ impl Batch {
     );
 
     /// An entry alone.
-    pub(super) fn push(&mut self, sealed: &Sealed) {
+    pub(super) fn push(&mut self, sealed: &SealedEntry) {
         let entry = &sealed.entry;
         let repeated: Columns = repeated(|name| entry.fields.get(name))
             .into_iter()

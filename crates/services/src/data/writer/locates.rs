@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use audit::{Entry, Kind, Sealed};
+use audit::{Entry, Kind, SealedEntry};
 use jiff::civil::Date;
 use tokio::sync::oneshot;
 use tokio_postgres::error::SqlState;
@@ -67,7 +67,7 @@ enum Decision {
 /// Outlives a commit that is broken off: what was sent may be in.
 #[derive(Default)]
 struct LocateResults {
-    sealed: Vec<Sealed>,
+    sealed: Vec<SealedEntry>,
     told: Vec<Decision>,
 }
 
@@ -313,7 +313,7 @@ impl LocateBatch {
         own_session!("$4")
     );
 
-    fn push(&mut self, sealed: &Sealed, locate: &Locate) {
+    fn push(&mut self, sealed: &SealedEntry, locate: &Locate) {
         self.entries.push(sealed);
         let entry = &sealed.entry;
         self.locates
@@ -342,12 +342,14 @@ impl LocateBatch {
 
 /// The epoch began with a recovery that may have lost grants: since when this is known.
 #[derive(Debug)]
-pub(super) struct Unsettled {
+pub(super) struct UnsettledEpoch {
     opened_at_micros: i64,
 }
 
-impl Unsettled {
-    pub(super) async fn of(open: &LogSession) -> Result<Option<Unsettled>, tokio_postgres::Error> {
+impl UnsettledEpoch {
+    pub(super) async fn of(
+        open: &LogSession,
+    ) -> Result<Option<UnsettledEpoch>, tokio_postgres::Error> {
         let sql = "SELECT canonical FROM audit_log WHERE log = $1 AND epoch = $2 ORDER BY position LIMIT 1";
         let (log, epoch) = (
             log_number(open.chain.log()),
@@ -360,7 +362,7 @@ impl Unsettled {
                 && entry.fields.get("reason") != Some("created")
                 && entry.fields.get("known_lost") != Some("0")
         };
-        Ok(opening.filter(may_have_lost).map(|entry| Unsettled {
+        Ok(opening.filter(may_have_lost).map(|entry| UnsettledEpoch {
             opened_at_micros: entry.recorded_at_micros,
         }))
     }

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use super::batch::Batch;
 use super::guard::Guard;
-use super::locates::{LocateBatch, Unsettled};
+use super::locates::{LocateBatch, UnsettledEpoch};
 use super::openings::{Server, missing_entries, opened_epochs, write};
 use super::rows::{
     end_of, entries_from, entry_at, follow_from, judge_whole, log_number, verify_whole,
@@ -27,7 +27,7 @@ pub(super) struct LogSession {
     pub(super) chain: Chain,
     pub(super) statement: tokio_postgres::Statement,
     pub(super) locate_statement: tokio_postgres::Statement,
-    pub(super) unsettled: Option<Unsettled>,
+    pub(super) unsettled: Option<UnsettledEpoch>,
     /// Whether entries are known to say what is in the tables.
     pub(super) covered: bool,
     /// Whether the server was last seen to wait for a standby.
@@ -187,7 +187,7 @@ impl Task {
         let openings = self.openings(&open).await?;
         open.guard.heed(&openings);
         self.config.heads.set_named(&openings);
-        open.unsettled = Unsettled::of(&open).await?;
+        open.unsettled = UnsettledEpoch::of(&open).await?;
         let closed = match &open.unsettled {
             Some(unsettled) => unsettled.closed_since(&open.session.client).await?,
             None => None,

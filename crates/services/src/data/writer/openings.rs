@@ -1,7 +1,7 @@
 //! What a log is opened in, and the entries that opened its epochs.
 
 use audit::{
-    Chain, Entry, EpochOpening, EpochRecord, Fields, Kind, Sealed, SigningKey, Stretch,
+    Chain, Entry, EpochOpening, EpochRecord, Fields, Kind, SealedEntry, SigningKey, Stretch,
     VerifyingKey, expand,
 };
 use tokio_postgres::Client;
@@ -130,7 +130,7 @@ pub(super) async fn write(
 async fn write_anew(
     open: &mut LogSession,
     chain: &mut Chain,
-    opening: &Sealed,
+    opening: &SealedEntry,
 ) -> Result<(bool, bool), ChangeError> {
     let transaction = open.session.client.transaction().await?;
     let mut statement = tables::Statement::default();

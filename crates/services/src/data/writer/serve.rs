@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use audit::{ChainError, ChainLink, Fields, Kind, Sealed};
+use audit::{ChainError, ChainLink, Fields, Kind, SealedEntry};
 use tokio::time::Instant;
 
 use super::batch::{Batch, CommitOutcome, outcome};
@@ -35,9 +35,9 @@ pub(super) struct Commit {
 }
 
 impl Commit {
-    pub(super) fn of(sealed: &[Sealed]) -> Commit {
+    pub(super) fn of(sealed: &[SealedEntry]) -> Commit {
         let promises = [Kind::Quote, Kind::LocateChanged];
-        let place = |sealed: &Sealed| ChainLink {
+        let place = |sealed: &SealedEntry| ChainLink {
             log: sealed.entry.log,
             epoch: sealed.entry.epoch,
             position: sealed.entry.position,
@@ -414,7 +414,7 @@ async fn transact(
     kind: Kind,
     fields: Fields,
     change: &Change,
-    sealed: &mut Vec<Sealed>,
+    sealed: &mut Vec<SealedEntry>,
 ) -> Result<(bool, bool), ChangeError> {
     let transaction = open.session.client.transaction().await?;
     let mut statement = Statement::default();

@@ -18,7 +18,7 @@ type SnapshotKey = (String, String);
 
 /// One that was begun; it exists for certain once its `finish` returned.
 #[derive(Debug, Clone)]
-struct Begun {
+struct SnapshotStart {
     at: i64,
     is_acknowledged: bool,
     is_verified: bool,
@@ -30,7 +30,7 @@ struct Begun {
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     now: BTreeMap<String, Files>,
-    begun: BTreeMap<SnapshotKey, Begun>,
+    begun: BTreeMap<SnapshotKey, SnapshotStart>,
 }
 
 impl World {
@@ -66,7 +66,7 @@ impl World {
         }
         let place = (component, writer.id().to_owned());
         self.tell(|| format!("snapshot {place:?} of {} documents", documents.len()));
-        let begun = Begun {
+        let begun = SnapshotStart {
             at,
             is_acknowledged: false,
             is_verified: false,
@@ -195,7 +195,8 @@ impl Snapshots {
                 continue;
             };
             // One may have come between: then it may have taken its place.
-            let replaced = |it: &Begun| !it.is_acknowledged && it.at > begun.at && it.at <= moment;
+            let replaced =
+                |it: &SnapshotStart| !it.is_acknowledged && it.at > begun.at && it.at <= moment;
             if !live.contains(place) && !of_it().any(|(_, it)| replaced(it)) {
                 return Err(format!("{place:?} was in force at {moment} and is gone"));
             }
@@ -204,7 +205,7 @@ impl Snapshots {
         let Some((place, newest)) = verified.max_by_key(|(_, it)| it.at) else {
             return Ok(());
         };
-        let newer = |(place, it): (&SnapshotKey, &Begun)| {
+        let newer = |(place, it): (&SnapshotKey, &SnapshotStart)| {
             it.may_be_verified && it.at > newest.at && live.contains(place)
         };
         if !live.contains(place) && !of_it().any(newer) {

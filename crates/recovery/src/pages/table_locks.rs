@@ -25,7 +25,7 @@ pub enum PageOutcome {
 
 /// ACCESS EXCLUSIVE locks, one session a database. Dropped, they are given back.
 #[derive(Debug)]
-pub struct Held {
+pub struct TableLocks {
     connect: ConnectOptions,
     data: PathBuf,
     sessions: BTreeMap<String, Client>,
@@ -34,8 +34,8 @@ pub struct Held {
     settled: Option<Lsn>,
 }
 
-impl Held {
-    /// Locks the tables of these pages. Nobody reads or writes them until [`Held::release`].
+impl TableLocks {
+    /// Locks the tables of these pages. Nobody reads or writes them until [`TableLocks::release`].
     pub fn lock(
         connect: &ConnectOptions,
         data: &Path,
@@ -133,7 +133,7 @@ impl Held {
         Ok(place)
     }
 
-    /// The page is still bad after [`Held::settle`].
+    /// The page is still bad after [`TableLocks::settle`].
     #[must_use]
     pub fn is_bad(&self, page: &DamagedPage) -> bool {
         self.bad.contains_key(&(page.path.clone(), page.block))
