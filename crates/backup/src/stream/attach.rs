@@ -22,7 +22,7 @@ pub(super) struct Attachment {
     pub(super) segment_bytes: u64,
     pub(super) start: Lsn,
     /// What earlier streams made durable; never less is confirmed.
-    pub(super) held: Lsn,
+    pub(super) durable: Lsn,
 }
 
 /// Where to begin.
@@ -31,7 +31,7 @@ struct Beginning {
     timeline: u32,
     /// The start of a segment: a segment is sealed by the writer that saw all of it.
     start: Lsn,
-    held: Lsn,
+    durable: Lsn,
 }
 
 pub(super) fn attach(config: &StreamerConfig, shared: &SharedState) -> Result<Attachment> {
@@ -66,14 +66,14 @@ pub(super) fn attach(config: &StreamerConfig, shared: &SharedState) -> Result<At
         begin.start.0,
     )?;
     let hole = open_hole(&repository, &ancestry)?;
-    tracing::info!(timeline = begin.timeline, start = %begin.start, held = %begin.held, "the stream of WAL is attached");
+    tracing::info!(timeline = begin.timeline, start = %begin.start, durable = %begin.durable, "the stream of WAL is attached");
     shared.update(|state| {
         state.attached = true;
         state.attachments += 1;
         state.system_identifier = Some(id);
         (state.timeline, state.segment_bytes) = (begin.timeline, segment_bytes);
-        state.durable_lsn = begin.held.0;
-        state.received_lsn = begin.held.0;
+        state.durable_lsn = begin.durable.0;
+        state.received_lsn = begin.durable.0;
         state.server_lsn = identity.lsn.0;
         (state.error, state.side, state.detached_at_micros) = (None, None, None);
         state.needs_full_backup = hole.is_some();
@@ -84,7 +84,7 @@ pub(super) fn attach(config: &StreamerConfig, shared: &SharedState) -> Result<At
         writer,
         segment_bytes,
         start: begin.start,
-        held: begin.held,
+        durable: begin.durable,
     })
 }
 
@@ -169,7 +169,7 @@ fn choose(
     slot: Lsn,
     segment_bytes: u64,
 ) -> Result<Beginning> {
-    let held_on = |timeline: u32| {
+    let durable_on = |timeline: u32| {
         inventory
             .timelines
             .get(&timeline)
@@ -177,32 +177,32 @@ fn choose(
             .map(Lsn)
     };
     for (index, (timeline, left_at)) in ancestry.iter().enumerate() {
-        let Some(held) = held_on(*timeline) else {
+        let Some(durable) = durable_on(*timeline) else {
             continue;
         };
         match left_at {
-            None if held > identity.lsn => {
+            None if durable > identity.lsn => {
                 return Err(BackupError::SetBack {
                     timeline: *timeline,
                     server: identity.lsn,
-                    repository: held,
+                    repository: durable,
                 });
             }
-            Some(left_at) if held >= *left_at => {
+            Some(left_at) if durable >= *left_at => {
                 // All of this timeline is here; the one after it begins in the segment where this one was left.
                 let next = ancestry[index - 1].0;
                 let start = left_at.segment_start(segment_bytes);
                 return Ok(Beginning {
                     timeline: next,
                     start,
-                    held: *left_at,
+                    durable: *left_at,
                 });
             }
             _ => {
                 return Ok(Beginning {
                     timeline: *timeline,
-                    start: held.segment_start(segment_bytes),
-                    held,
+                    start: durable.segment_start(segment_bytes),
+                    durable,
                 });
             }
         }
@@ -216,7 +216,7 @@ fn choose(
     Ok(Beginning {
         timeline: identity.timeline,
         start,
-        held: start,
+        durable: start,
     })
 }
 
@@ -250,15 +250,15 @@ fn begin_or_leave_a_hole(
     let begin_again = Beginning {
         timeline: identity.timeline,
         start,
-        held: start,
+        durable: start,
     };
-    if start > begin.held {
+    if start > begin.durable {
         let reason = "the server had removed this WAL before the repository could take it";
-        tracing::error!(timeline = begin.timeline, from = %begin.held, to = %start, reason, "a hole in the WAL");
+        tracing::error!(timeline = begin.timeline, from = %begin.durable, to = %start, reason, "a hole in the WAL");
         repository::wal::record_hole(
             repository,
             begin.timeline,
-            begin.held.0,
+            begin.durable.0,
             start.0,
             streamer_id,
             reason,
@@ -316,13 +316,13 @@ mod tests {
     const SEGMENT: u64 = 0x100;
 
     fn check(
-        held: &[(u32, u64)],
+        durable: &[(u32, u64)],
         ancestry: &[(u32, Option<Lsn>)],
         server: u64,
         expected: Option<(u32, u64, u64)>,
     ) {
         let mut inventory = Inventory::default();
-        for (timeline, end) in held {
+        for (timeline, end) in durable {
             let interval = Interval {
                 start: 0,
                 end: *end,
@@ -343,9 +343,9 @@ mod tests {
         };
         let chosen = choose(&inventory, ancestry, identity, Lsn(0x420), SEGMENT).ok();
         assert_eq!(
-            chosen.map(|b| (b.timeline, b.start.0, b.held.0)),
+            chosen.map(|b| (b.timeline, b.start.0, b.durable.0)),
             expected,
-            "{held:?} {ancestry:?}"
+            "{durable:?} {ancestry:?}"
         );
     }
 

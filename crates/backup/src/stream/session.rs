@@ -53,7 +53,7 @@ pub(super) fn run(
         writer,
         segment_bytes,
         start,
-        held,
+        durable,
     } = attached;
     let follower = Follower::new(start, segment_bytes);
     let session = Session {
@@ -61,7 +61,7 @@ pub(super) fn run(
         queue: Queue::new(start.0, config.buffer_bytes_max),
         status: stream.status_sender(),
         received: AtomicU64::new(start.0),
-        durable: AtomicU64::new(held.0),
+        durable: AtomicU64::new(durable.0),
         writing_since: Mutex::new(None),
         append_timeout: config.append_timeout,
         append_interval_min: config.append_interval_min,

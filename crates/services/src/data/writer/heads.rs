@@ -380,7 +380,7 @@ impl HeadSigner {
             };
             tokio::select! {
                 biased;
-                held = self.held_unless_withdrawn(head.lsn, withdrawals) => if held {
+                durable = self.durable_unless_withdrawn(head.lsn, withdrawals) => if durable {
                     published = (head.epoch, head.size);
                     self.publish(head).await;
                 },
@@ -389,7 +389,7 @@ impl HeadSigner {
         }
         let last = offered.borrow().clone();
         if let Some(head) = last.filter(|head| (head.epoch, head.size) > published)
-            && tokio::time::timeout(timeout, self.held(head.lsn))
+            && tokio::time::timeout(timeout, self.until_durable(head.lsn))
                 .await
                 .is_ok()
         {
@@ -405,10 +405,13 @@ impl HeadSigner {
         }
     }
 
-    async fn held_unless_withdrawn(&self, lsn: u64, withdrawals: u64) -> bool {
+    async fn durable_unless_withdrawn(&self, lsn: u64, withdrawals: u64) -> bool {
         let valid = || self.withdrawals.load(Ordering::SeqCst) == withdrawals;
         while valid() {
-            if tokio::time::timeout(ASK_LAST, self.held(lsn)).await.is_ok() {
+            if tokio::time::timeout(ASK_LAST, self.until_durable(lsn))
+                .await
+                .is_ok()
+            {
                 return valid();
             }
         }
@@ -416,7 +419,7 @@ impl HeadSigner {
     }
 
     /// Returns when the repository holds everything up to there.
-    pub(super) async fn held(&self, lsn: u64) {
+    pub(super) async fn until_durable(&self, lsn: u64) {
         let mut pause = ASK_FIRST;
         while self
             .publisher

@@ -360,13 +360,13 @@ pub(super) async fn wait_until_durable(
         return outcome;
     };
     if config.strict && warnings.is_empty() {
-        let held = match flushed(open).await {
-            Some(lsn) => tokio::time::timeout(config.deadline, config.heads.held(lsn))
+        let durable = match flushed(open).await {
+            Some(lsn) => tokio::time::timeout(config.deadline, config.heads.until_durable(lsn))
                 .await
                 .is_ok(),
             None => false,
         };
-        if !held {
+        if !durable {
             warnings.push("the repository does not hold the commit".to_owned());
         }
     }
