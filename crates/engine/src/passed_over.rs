@@ -45,7 +45,7 @@ impl PassedOver {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Stored {
+struct PassedOverFile {
     passed_over: Vec<PassedOver>,
 }
 
@@ -122,7 +122,7 @@ impl PassedOverBackups {
 
     fn keep(&self) {
         self.show();
-        let stored = Stored {
+        let stored = PassedOverFile {
             passed_over: self.list.clone(),
         };
         let written = match self.list.is_empty() {
@@ -157,7 +157,7 @@ pub(crate) fn unsettled(
 fn read(file: &Path) -> Result<Vec<PassedOver>, Error> {
     match std::fs::read(file) {
         Ok(text) => serde_json::from_slice(&text)
-            .map(|stored: Stored| stored.passed_over)
+            .map(|stored: PassedOverFile| stored.passed_over)
             .map_err(|error| Error::file("cannot understand", file)(error.into())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(Error::file("cannot read", file)(error)),

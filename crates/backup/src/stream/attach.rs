@@ -66,7 +66,8 @@ pub(super) fn attach(config: &StreamerConfig, shared: &SharedState) -> Result<At
         begin.start.0,
     )?;
     let hole = open_hole(&repository, &ancestry)?;
-    tracing::info!(timeline = begin.timeline, start = %begin.start, durable = %begin.durable, "the stream of WAL is attached");
+    let (timeline, start, durable) = (begin.timeline, begin.start, begin.durable);
+    tracing::info!(timeline, %start, %durable, "the stream of WAL is attached");
     shared.update(|state| {
         state.attached = true;
         state.attachments += 1;

@@ -2,8 +2,9 @@
 //! right.
 //!
 //! [`remedy`] says what repairs a page. If that is the page itself: [`TableLocks::lock`] locks the relations,
-//! [`TableLocks::settle`] makes the server write what it still holds of them and names an LSN after which nothing changed
-//! them; a restore to that LSN has the right page; [`TableLocks::put`] writes it; [`TableLocks::release`] unlocks.
+//! [`TableLocks::settle`] makes the server write what it still holds of them and names an LSN after which nothing
+//! changed them; a restore to that LSN has the right page; [`TableLocks::put`] writes it; [`TableLocks::release`]
+//! unlocks.
 //!
 //! Absent: to find damaged pages (`backup::database::verify_live`), the restore, the question to the operator.
 

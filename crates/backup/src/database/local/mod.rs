@@ -23,7 +23,7 @@ use configuration::Configuration;
 use postgres_physical::replication::{Connection, SystemIdentity};
 use postgres_physical::wire::ConnectOptions;
 use reach::{CONTROL, ServerFolder};
-use reading::{Read, Reader};
+use reading::{PageFindings, Reader};
 use repository::backup::{BackupKind, BackupWriter};
 use session::Session;
 use std::collections::BTreeMap;
@@ -222,7 +222,8 @@ impl Source for Local {
             checksums: self.reached.control.checksums_enabled,
         };
         let session = self.session.as_mut().ok_or_else(not_begun)?;
-        let Read { listed, suspects } = reader.read_all(&self.tree.files, self.threads, session)?;
+        let PageFindings { listed, suspects } =
+            reader.read_all(&self.tree.files, self.threads, session)?;
         self.bytes_read = listed.iter().map(ManifestFile::size).sum();
         self.listed = listed;
         self.control(writer)?;

@@ -27,7 +27,7 @@ pub(super) struct Reader<'a> {
 
 /// What all threads together have found.
 #[derive(Debug, Default)]
-pub(super) struct Read {
+pub(super) struct PageFindings {
     pub(super) listed: Vec<ManifestFile>,
     pub(super) suspects: Vec<PageCheck>,
 }
@@ -44,7 +44,7 @@ struct Work {
 
 #[derive(Default)]
 struct ReadOutcome {
-    read: Read,
+    read: PageFindings,
     failed: Option<BackupError>,
     threads_left: usize,
 }
@@ -67,7 +67,7 @@ impl Reader<'_> {
         files: &[SourceFile],
         threads: usize,
         session: &mut Session,
-    ) -> Result<Read> {
+    ) -> Result<PageFindings> {
         let work = Work::default();
         work.lock().threads_left = threads.max(1);
         std::thread::scope(|scope| {
@@ -102,7 +102,7 @@ impl Reader<'_> {
 
     fn run(&self, files: &[SourceFile], work: &Work) {
         let _ended = DoneOnDrop(work);
-        let mut read = Read::default();
+        let mut read = PageFindings::default();
         let stopped = || work.stop.load(Ordering::Relaxed) || self.progress.cancelled();
         while let Some(file) = files.get(work.next.fetch_add(1, Ordering::Relaxed)) {
             if stopped() {
@@ -123,7 +123,12 @@ impl Reader<'_> {
 
     /// One file, up to the size that it has when it is opened: what it grows by later comes with WAL, and so does the end of one
     /// that became shorter. One that is gone was removed by something that WAL repeats.
-    fn file(&self, found: &SourceFile, read: &mut Read, stopped: &dyn Fn() -> bool) -> Result<()> {
+    fn file(
+        &self,
+        found: &SourceFile,
+        read: &mut PageFindings,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let place = &found.place;
         let file = match File::open(place) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

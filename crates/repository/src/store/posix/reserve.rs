@@ -172,14 +172,14 @@ mod tests {
     }
 
     /// A tmpfs of 16 MiB, in this process's own mount namespace.
-    fn small_disk() -> Option<Mounted> {
+    fn small_disk() -> Option<SmallDisk> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=16m", "tests"])
             .arg(dir.path())
             .output();
         match mounted {
-            Ok(output) if output.status.success() => Some(Mounted(dir)),
+            Ok(output) if output.status.success() => Some(SmallDisk(dir)),
             _ => {
                 testkit::skip!("mount", "a full disk is a small file system of its own");
                 None
@@ -187,15 +187,15 @@ mod tests {
         }
     }
 
-    struct Mounted(tempfile::TempDir);
+    struct SmallDisk(tempfile::TempDir);
 
-    impl Mounted {
+    impl SmallDisk {
         fn path(&self) -> &Path {
             self.0.path()
         }
     }
 
-    impl Drop for Mounted {
+    impl Drop for SmallDisk {
         fn drop(&mut self) {
             let _ = std::process::Command::new("umount")
                 .arg(self.0.path())

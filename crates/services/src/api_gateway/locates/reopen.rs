@@ -14,7 +14,7 @@ use super::super::middleware::Caller;
 use crate::data::{Change, LogPosition};
 
 #[derive(Debug, Serialize)]
-pub(in super::super) struct Reopened {
+pub(in super::super) struct ReopenReport {
     status: &'static str,
     audit: LogPosition,
 }
@@ -23,7 +23,7 @@ pub(in super::super) async fn reopen(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
-) -> Result<Json<Reopened>, ApiError> {
+) -> Result<Json<ReopenReport>, ApiError> {
     gateway.json_or_nothing(request, &[]).await?.finish()?;
     reopen_by(&gateway, by(&caller)).await
 }
@@ -31,7 +31,7 @@ pub(in super::super) async fn reopen(
 pub(in super::super) async fn reopen_by(
     gateway: &Gateway,
     by: String,
-) -> Result<Json<Reopened>, ApiError> {
+) -> Result<Json<ReopenReport>, ApiError> {
     let fields = Fields::new()
         .with("actor", &by)
         .with("name", "locates")
@@ -42,7 +42,7 @@ pub(in super::super) async fn reopen_by(
     let audit = record
         .entry(Kind::ConfigurationChanged, fields, change)
         .await?;
-    Ok(Json(Reopened {
+    Ok(Json(ReopenReport {
         status: "success",
         audit,
     }))
