@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use redis_physical::RedisError;
 
-use crate::documents::Interrupted;
+use crate::documents::Interruption;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -59,8 +59,8 @@ pub enum CacheError {
     NotLoaded(RedisError),
 }
 
-impl From<Interrupted> for CacheError {
-    fn from(_: Interrupted) -> CacheError {
+impl From<Interruption> for CacheError {
+    fn from(_: Interruption) -> CacheError {
         CacheError::Redis(RedisError::Cancelled)
     }
 }
