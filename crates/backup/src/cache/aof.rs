@@ -62,7 +62,7 @@ struct Place {
 }
 
 /// Open files of one moment.
-struct Pinned {
+struct OpenFiles {
     manifest: Manifest,
     files: Vec<(PathBuf, File, u64)>,
     taken_at_micros: i64,
@@ -223,7 +223,7 @@ impl Place {
     }
 
     /// None: a file was replaced meanwhile.
-    fn open(&self, manifest: Manifest) -> Result<Option<Pinned>> {
+    fn open(&self, manifest: Manifest) -> Result<Option<OpenFiles>> {
         let mut files = Vec::new();
         for file in manifest.files() {
             let path = self.folder.join(&file.name);
@@ -239,7 +239,7 @@ impl Place {
         for (path, file, bytes) in &mut files {
             *bytes = file.metadata().map_err(failed("read", path))?.len();
         }
-        Ok(Some(Pinned {
+        Ok(Some(OpenFiles {
             manifest,
             files,
             taken_at_micros,
@@ -247,7 +247,7 @@ impl Place {
     }
 }
 
-fn pin(session: &mut RedisSession, place: &Place, progress: &dyn Progress) -> Result<Pinned> {
+fn pin(session: &mut RedisSession, place: &Place, progress: &dyn Progress) -> Result<OpenFiles> {
     let mut unlike = 0;
     for _ in 0..ATTEMPTS {
         if progress.cancelled() {
@@ -299,7 +299,7 @@ fn pin(session: &mut RedisSession, place: &Place, progress: &dyn Progress) -> Re
 
 /// Another server's folder under the same name has other sizes: what the server says of its own, just before and just
 /// after, is around what is here. It does not count a base that was written empty.
-fn fits(pinned: &Pinned, before: &Info, after: &Info) -> Result<(), String> {
+fn fits(pinned: &OpenFiles, before: &Info, after: &Info) -> Result<(), String> {
     let size = |info: &Info| {
         info.number("aof_current_size")
             .and_then(|it| u64::try_from(it).ok())
@@ -320,7 +320,7 @@ fn fits(pinned: &Pinned, before: &Info, after: &Info) -> Result<(), String> {
     }
 }
 
-fn write_files(unfinished: &Path, pinned: &Pinned, facts: &mut CopyFacts) -> Result<()> {
+fn write_files(unfinished: &Path, pinned: &OpenFiles, facts: &mut CopyFacts) -> Result<()> {
     let folder = unfinished.join(&facts.folder);
     make_folder(&folder)?;
     let newest = pinned.manifest.newest();

@@ -15,7 +15,7 @@ const ATTEMPTS: u32 = 20;
 const REWRITE_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CacheRestored {
+pub struct CacheRestoreReport {
     pub written: usize,
     /// Of those that were to be written: something newer came first.
     pub kept: usize,
@@ -30,7 +30,7 @@ pub fn apply(
     plan: &CachePlan,
     cache: &mut RedisSession,
     cancelled: &dyn Fn() -> bool,
-) -> Result<CacheRestored> {
+) -> Result<CacheRestoreReport> {
     let mut files = loaded.session()?;
     let mut written = Vec::new();
     let mut kept = 0;
@@ -45,7 +45,7 @@ pub fn apply(
     }
     let has_aof = rewrite(cache, written.len(), cancelled)?;
     read_back(loaded, cache, &written)?;
-    Ok(CacheRestored {
+    Ok(CacheRestoreReport {
         written: written.len(),
         kept,
         digest: loaded.contents.digest(),

@@ -11,7 +11,7 @@ mod folder;
 mod load;
 mod plan;
 
-pub use apply::{CacheRestored, apply};
+pub use apply::{CacheRestoreReport, apply};
 pub use error::CacheRestoreError;
 pub use folder::StoppedCache;
 pub use load::{LoadedCache, copy_for};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use backup::cache::{CopyOptions, DISK_RESERVE_BYTES, DOCUMENT, RdbPolicy, RdbSource, copy_aof};
 use backup::documents::DocumentSource;
 use recovery::cache::{
-    CachePlan, CacheRestoreError, CacheRestored, KeyAction, LoadedCache, StoppedCache, apply,
+    CachePlan, CacheRestoreError, CacheRestoreReport, KeyAction, LoadedCache, StoppedCache, apply,
     copy_for, plan,
 };
 use redis_physical::{Contents, Program, RedisSession, RedisSettings, ServerKind};
@@ -54,7 +54,7 @@ fn loaded(program: &Program, content: &[u8], scratch: &Path) -> LoadedCache {
     LoadedCache::from_rdb(program, content, &scratch.join("scratch"), &|| false).unwrap()
 }
 
-fn restored(loaded: &LoadedCache, cache: &mut RedisSession) -> (CachePlan, CacheRestored) {
+fn restored(loaded: &LoadedCache, cache: &mut RedisSession) -> (CachePlan, CacheRestoreReport) {
     let plan = plan(loaded, cache, &|| false).unwrap();
     let restored = apply(loaded, &plan, cache, &|| false).unwrap();
     (plan, restored)

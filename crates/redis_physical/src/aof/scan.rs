@@ -47,7 +47,7 @@ enum Item {
 
 pub fn scan(source: &mut dyn BufRead) -> io::Result<AofScan> {
     let mut scan = AofScan::default();
-    let mut reader = Counted { source, bytes: 0 };
+    let mut reader = AppendOnlyReader { source, bytes: 0 };
     let mut in_transaction = false;
     loop {
         let begin = reader.bytes;
@@ -80,12 +80,12 @@ pub fn scan(source: &mut dyn BufRead) -> io::Result<AofScan> {
     Ok(scan)
 }
 
-struct Counted<'a> {
+struct AppendOnlyReader<'a> {
     source: &'a mut dyn BufRead,
     bytes: u64,
 }
 
-impl Counted<'_> {
+impl AppendOnlyReader<'_> {
     fn item(&mut self) -> io::Result<Item> {
         let Some(line) = self.line()? else {
             return Ok(Item::End);
