@@ -126,6 +126,10 @@ bench-backup: ## pgBackRest, Barman and bre side by side; ROUNDS, SIZE (MB) and 
 slow: ## what is too long for every run of make test
 	@grep -hE '^slow-[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
+slow-kubernetes: setup ## a namespace on a real kube-apiserver backed up, wiped, restored and compared (5 minutes and 4 GB at the first time)
+	cargo test --locked -p recovery --test it --no-run
+	@scripts/kubernetes run cargo test --locked -p recovery --test it -- --ignored --exact application_state::a_wiped_namespace_is_restored_to_the_same_bytes_on_a_real_cluster --nocapture
+
 slow-any-day: setup ## the tests with their clock moved, on eleven days; MOMENTS and TESTS (a nextest filter) choose
 	@scripts/any-day $(if $(TESTS),-E '$(TESTS)')
 

@@ -2,13 +2,14 @@
 //! them, as a continuous stream of WAL ([`stream::Streamer`]).
 //!
 //! [`documents`] does the same for everything that is not a database: [`schema`] keeps the definitions as SQL in git,
-//! [`configuration`] the instance's own settings as sealed snapshots. [`cache`] copies Redis: its RDB file as such a
-//! snapshot, its append-only file into a folder of this host.
+//! [`configuration`] the instance's own settings as sealed snapshots, [`application_state`] what runs on a
+//! cluster. [`cache`] copies Redis: its RDB file as such a snapshot, its append-only file into a folder of this host.
 //!
 //! Absent on purpose: reading anything back (that is `recovery`; this crate needs only the public key), and the
 //! knowledge of what the tables mean.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
+pub mod application_state;
 pub mod cache;
 pub mod configuration;
 pub mod database;

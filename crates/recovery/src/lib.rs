@@ -5,13 +5,15 @@
 //! Entry points, in the order in which they are used: [`database::plan`], [`database::restore`], [`database::recover`];
 //! beside them [`database::window`] (what can be restored), [`database::export`] (a plain copy for other tools) and
 //! [`database::wal_fetch`] (what PostgreSQL's `restore_command` calls). [`spare`] keeps a restored cluster following.
-//! [`documents`] restores the documents of a snapshot into files, [`cache`] a Redis from its files.
+//! [`documents`] restores the documents of a snapshot into files, [`cache`] a Redis from its files,
+//! [`application_state`] what ran on a cluster.
 //! [`table`] restores one table, or a few of its rows, into a running database.
 //!
 //! Absent: to take backups; to decide when to restore; the audit log's view of a recovery.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
+pub mod application_state;
 mod backoff;
 pub mod cache;
 pub mod database;

@@ -2,17 +2,15 @@
 //! it is pushed to.
 
 use std::fs::{self, File};
-use std::io::{Error, Read, Seek, Write};
+use std::io::{Error, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+
+use control_plane::{ClientError, git};
 
 use super::{Collection, Document, DocumentSink, Documents};
 use crate::Progress;
 
-/// A remote that says nothing holds nobody up for longer.
-const TIMEOUT: Duration = Duration::from_secs(120);
-const LOOK: Duration = Duration::from_millis(5);
 const REMOTE: &str = "origin";
 
 /// A subject that fits a line.
@@ -111,11 +109,14 @@ impl DocumentSink for GitDocuments<'_> {
             None => Git::open(self)?,
         };
         let before = git.newest_documents()?;
-        for name in &collection.not_read {
-            if let Some(document) = before.get(name) {
-                let document = document.clone();
-                collection.documents.insert(name.clone(), document);
-            }
+        for unread in &collection.not_read {
+            let is_of = |name: &String| match unread.ends_with('/') {
+                true => name.starts_with(unread),
+                false => name == unread,
+            };
+            let kept = before.iter().filter(|(name, _)| is_of(name));
+            let kept = kept.map(|(name, document)| (name.clone(), document.clone()));
+            collection.documents.extend(kept);
         }
         let changes = changes(&before, &collection.documents);
         write(self.folder, self.paths, &before, &collection.documents)?;
@@ -304,21 +305,19 @@ impl Git {
 
     /// Our files as the newest commit has them, not as the folder has them.
     fn newest_documents(&self) -> Result<Documents, GitError> {
-        let mut documents = Documents::new();
         if self.newest().is_none() {
-            return Ok(documents);
+            return Ok(Documents::new());
         }
-        let listing = ["ls-tree", "-r", "-z", "--name-only", "HEAD", "--"];
-        let names = self.run(&[&listing[..], self.paths].concat())?;
-        for name in names.split('\0').filter(|name| name.ends_with(self.ending)) {
-            let content = self.run(&["show", &format!("HEAD:{name}")])?;
-            let document = Document {
-                content: zeroize::Zeroizing::new(content.into_bytes()),
-                ..Document::default()
-            };
-            documents.insert(name.to_owned(), document);
-        }
-        Ok(documents)
+        let files = git::files(&self.folder, "HEAD", self.paths, self.ending);
+        let files = files.map_err(|error| self.failed("cat-file", error))?;
+        let document = |content| Document {
+            content,
+            ..Document::default()
+        };
+        let documents = files
+            .into_iter()
+            .map(|(name, content)| (name, document(content)));
+        Ok(documents.collect())
     }
 
     /// Our files only.
@@ -354,82 +353,30 @@ impl Git {
         }
     }
 
-    /// Its output; what it says of a failure is told without credentials. It never asks, and never waits for ever.
+    /// Its output; what it says of a failure is told without credentials.
     fn run(&self, arguments: &[&str]) -> Result<String, GitError> {
-        let failed = |said: String| GitError::Git {
-            doing: arguments.first().copied().unwrap_or_default().to_owned(),
-            folder: self.folder.clone(),
-            said,
-        };
-        let spool = || {
-            tempfile::tempfile().map_err(GitError::file("make a file in", &std::env::temp_dir()))
-        };
-        let (mut out, mut err) = (spool()?, spool()?);
-        let handle = |file: &fs::File| {
-            file.try_clone()
-                .map_err(GitError::file("open", &self.folder))
-        };
-        let mut command = Command::new("git");
-        command
-            .arg("-C")
-            .arg(&self.folder)
-            .args([
-                "-c",
-                "user.name=bre",
-                "-c",
-                "user.email=bre@localhost",
-                "-c",
-                "commit.gpgsign=false",
-            ])
-            .args([
-                "-c",
-                "core.fsync=all",
-                "-c",
-                "core.autocrlf=false",
-                "-c",
-                "gc.auto=0",
-                // Nothing that lies in the repository is run.
-                "-c",
-                "core.hooksPath=/dev/null",
-            ])
-            .args(arguments)
-            .env("LC_ALL", "C")
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .env("GIT_ASKPASS", "true")
-            .env_remove("GIT_DIR")
-            .env_remove("GIT_WORK_TREE")
-            .env_remove("GIT_INDEX_FILE")
-            .stdin(Stdio::null())
-            .stdout(handle(&out)?)
-            .stderr(handle(&err)?);
-        if std::env::var_os("GIT_SSH_COMMAND").is_none() {
-            command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
-        }
-        let mut child = command.spawn().map_err(|source| GitError::ProgramMissing {
-            what: self.what,
-            source,
-        })?;
-        let deadline = Instant::now() + TIMEOUT;
-        let status = loop {
-            match child.try_wait() {
-                Ok(Some(status)) => break status,
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(LOOK),
-                Ok(None) => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return Err(failed(format!("no answer within {} s", TIMEOUT.as_secs())));
-                }
-                Err(error) => return Err(failed(error.to_string())),
+        let doing = arguments.first().copied().unwrap_or_default();
+        git::text(&self.folder, arguments).map_err(|error| self.failed(doing, error))
+    }
+
+    fn failed(&self, doing: &str, error: ClientError) -> GitError {
+        let said = match error {
+            ClientError::ProgramMissing { source, .. } => {
+                return GitError::ProgramMissing {
+                    what: self.what,
+                    source,
+                };
             }
+            ClientError::Timeout { timeout, .. } => {
+                format!("no answer within {} s", timeout.as_secs())
+            }
+            ClientError::Failed { said, .. } => said,
+            error => error.to_string(),
         };
-        let text = |file: &mut fs::File| {
-            let mut bytes = Vec::new();
-            let _ = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        match status.success() {
-            true => Ok(text(&mut out)),
-            false => Err(failed(without_credentials(text(&mut err).trim()))),
+        GitError::Git {
+            doing: doing.to_owned(),
+            folder: self.folder.clone(),
+            said: without_credentials(&said),
         }
     }
 }

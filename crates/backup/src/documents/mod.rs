@@ -30,7 +30,8 @@ pub type Documents = BTreeMap<String, Document>;
 #[derive(Debug, Default)]
 pub struct Collection {
     pub documents: Documents,
-    /// Names of those that exist and could not be read: what was kept of them before stays.
+    /// Names of those that exist and could not be read: what was kept of them before stays. A name that ends with `/`
+    /// is all below it.
     pub not_read: Vec<String>,
 }
 

@@ -1,6 +1,7 @@
 //! A real PostgreSQL backed up, streamed, lost and restored.
 #![allow(clippy::unwrap_used)]
 
+mod application_state;
 mod cache;
 mod crashes;
 mod delta;

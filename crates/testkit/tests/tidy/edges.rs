@@ -1,11 +1,12 @@
 //! The crates and what each may depend on.
 
 /// Who may depend on which of our crates. `ARCHITECTURE.md` prints the same table.
-pub(super) const EDGES: [(&str, &[&str]); 19] = [
+pub(super) const EDGES: [(&str, &[&str]); 20] = [
     ("pricing", &[]),
     ("secrets", &[]),
     ("jobs", &[]),
     ("terminal", &[]),
+    ("control_plane", &[]),
     ("audit", &["secrets"]),
     ("connection", &["secrets"]),
     ("repository", &["secrets"]),
@@ -23,11 +24,21 @@ pub(super) const EDGES: [(&str, &[&str]); 19] = [
     ),
     (
         "backup",
-        &["repository", "postgres_physical", "redis_physical"],
+        &[
+            "repository",
+            "postgres_physical",
+            "redis_physical",
+            "control_plane",
+        ],
     ),
     (
         "recovery",
-        &["repository", "postgres_physical", "redis_physical"],
+        &[
+            "repository",
+            "postgres_physical",
+            "redis_physical",
+            "control_plane",
+        ],
     ),
     (
         "assurance",
@@ -61,6 +72,7 @@ pub(super) const EDGES: [(&str, &[&str]); 19] = [
             "redis_physical",
             "services",
             "jobs",
+            "control_plane",
             "backup",
             "recovery",
             "assurance",
