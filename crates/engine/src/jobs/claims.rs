@@ -5,7 +5,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread::Thread,
     time::Duration,
 };
 
@@ -13,7 +12,11 @@ use jobs::{Claim, Claims};
 use postgres_physical::server::sql::Client;
 use repository::claims::ClaimRank;
 
-use super::{Shared, shared::held};
+use super::{
+    Shared,
+    claim_state::{ClaimState, ClaimThread},
+    shared::held,
+};
 
 /// The process that runs this has the instance's folder: `Instance::lock`.
 #[derive(Debug)]
@@ -36,27 +39,19 @@ const PLAN: i32 = 1;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A lock in the database whose jobs these are, held by a session: it goes with its process and with its server.
-/// A thread keeps it, because a server that hangs must not hold up anybody.
 #[derive(Debug)]
 pub(crate) struct OfDatabase {
     kept: Arc<Kept>,
-    thread: Thread,
-    asked: u64,
+    _thread: ClaimThread,
+    /// The session that the driver knows to have it.
+    known: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Kept {
     shared: Arc<Shared>,
-    state: Mutex<State>,
-    ends: AtomicBool,
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    /// In the session of this number.
-    Held(u64),
-    Elsewhere(String),
-    Unknown(String),
+    /// Held in the session of its number.
+    state: Mutex<ClaimState>,
 }
 
 /// What the lock in the database says to an engine that claims the plan in the repository.
@@ -68,9 +63,9 @@ impl DatabaseLock {
     pub(super) fn rank(&self) -> Option<ClaimRank> {
         let state = self.0.as_ref().map(|kept| held(&kept.state).clone());
         match state {
-            Some(State::Held(_)) => Some(ClaimRank::WithDatabase),
-            Some(State::Elsewhere(_)) => None,
-            Some(State::Unknown(_)) | None => Some(ClaimRank::RepositoryAlone),
+            Some(ClaimState::Held(_)) => Some(ClaimRank::WithDatabase),
+            Some(ClaimState::Elsewhere(_)) => None,
+            Some(ClaimState::Unknown(_)) | None => Some(ClaimRank::RepositoryAlone),
         }
     }
 }
@@ -83,23 +78,14 @@ impl OfDatabase {
     pub(crate) fn start(shared: &Arc<Shared>) -> Self {
         let kept = Arc::new(Kept {
             shared: Arc::clone(shared),
-            state: Mutex::new(State::Elsewhere("it is being asked for".to_owned())),
-            ends: AtomicBool::new(false),
+            state: Mutex::new(ClaimState::Elsewhere("it is being asked for".to_owned())),
         });
         let of_thread = Arc::clone(&kept);
-        let thread = std::thread::spawn(move || of_thread.keep());
         Self {
             kept,
-            thread: thread.thread().clone(),
-            asked: 0,
+            _thread: ClaimThread::start(move |ends| of_thread.keep(ends)),
+            known: 0,
         }
-    }
-}
-
-impl Drop for OfDatabase {
-    fn drop(&mut self) {
-        self.kept.ends.store(true, Ordering::Relaxed);
-        self.thread.unpark();
     }
 }
 
@@ -109,22 +95,15 @@ impl Claims for OfDatabase {
     }
 
     fn hold(&mut self) -> Claim {
-        match held(&self.kept.state).clone() {
-            State::Held(session) if session == self.asked => Claim::Held,
-            State::Held(session) => {
-                self.asked = session;
-                Claim::Taken
-            }
-            State::Elsewhere(who) => Claim::Elsewhere(who),
-            State::Unknown(reason) => Claim::Unknown(reason),
-        }
+        let state = held(&self.kept.state).clone();
+        state.claim(&mut self.known)
     }
 }
 
 impl Kept {
-    fn keep(&self) {
+    fn keep(&self, ends: &AtomicBool) {
         let (mut session, mut number) = (None, 0);
-        while !self.ends.load(Ordering::Relaxed) {
+        while !ends.load(Ordering::Relaxed) {
             if session.is_none() {
                 number += 1;
                 session = self.connect();
@@ -134,7 +113,7 @@ impl Kept {
                     Ok(state) => self.say(state),
                     Err(reason) => {
                         session = None;
-                        self.say(State::Unknown(reason));
+                        self.say(ClaimState::Unknown(reason));
                     }
                 }
             }
@@ -149,25 +128,26 @@ impl Kept {
             None => Err("there is no connection to the database".to_owned()),
         };
         connected
-            .map_err(|reason| self.say(State::Unknown(reason)))
+            .map_err(|reason| self.say(ClaimState::Unknown(reason)))
             .ok()
     }
 
-    fn say(&self, state: State) {
+    fn say(&self, state: ClaimState) {
         *held(&self.state) = state;
     }
 
     /// A session that has the lock keeps it; asking is how it is known to live.
-    fn ask(&self, client: &mut Client, number: u64) -> Result<State, String> {
-        let is_held = matches!(&*held(&self.state), State::Held(session) if *session == number);
+    fn ask(&self, client: &mut Client, number: u64) -> Result<ClaimState, String> {
+        let is_held =
+            matches!(&*held(&self.state), ClaimState::Held(session) if *session == number);
         let mut value = |query: &str| client.value(query).map_err(|error| error.to_string());
         if is_held {
             value("SELECT 1")?;
-            return Ok(State::Held(number));
+            return Ok(ClaimState::Held(number));
         }
         let taken = value(&format!("SELECT pg_try_advisory_lock({CLASS}, {PLAN})"))?;
         if taken.as_deref() == Some("t") {
-            return Ok(State::Held(number));
+            return Ok(ClaimState::Held(number));
         }
         let who = value(&format!(
             "SELECT coalesce(client_addr::text, 'this machine') || ', process ' || pid FROM pg_locks \
@@ -175,7 +155,7 @@ impl Kept {
              AND objid = {PLAN} AND pg_locks.granted LIMIT 1"
         ))?;
         let who = who.unwrap_or_else(|| "another session".to_owned());
-        Ok(State::Elsewhere(format!(
+        Ok(ClaimState::Elsewhere(format!(
             "the lock in the database is held from {who}"
         )))
     }

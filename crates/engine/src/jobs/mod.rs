@@ -1,6 +1,7 @@
 //! The jobs of an instance: one file each, and the one list of them. A new job is a file here and a line in [`ALL`].
 
 mod audit_archive;
+mod claim_state;
 mod claims;
 mod configuration_snapshot;
 mod events;

@@ -6,7 +6,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread::Thread,
     time::{Duration, Instant},
 };
 
@@ -14,7 +13,13 @@ use host::files::write_whole;
 use jobs::{Claim, Claims};
 use repository::claims::{CLAIM_LEASE, ClaimHolder, ClaimRank, PlanClaim};
 
-use super::{Shared, claims::DatabaseLock, host_name, shared::held};
+use super::{
+    Shared,
+    claim_state::{ClaimState, ClaimThread},
+    claims::DatabaseLock,
+    host_name,
+    shared::held,
+};
 use crate::error::Error;
 
 /// A third of the lease: one that fails is tried again in time.
@@ -23,12 +28,12 @@ const RENEW_PAUSE: Duration = Duration::from_secs(120);
 const LOOK_PAUSE: Duration = Duration::from_secs(30);
 const TURN: Duration = Duration::from_secs(1);
 
-/// A thread keeps it, because a store that hangs must not hold up anybody.
 #[derive(Debug)]
 pub(crate) struct OfRepository {
     kept: Arc<Kept>,
-    thread: Thread,
-    asked: u64,
+    _thread: ClaimThread,
+    /// Which taking of it the driver knows.
+    known: u64,
 }
 
 #[derive(Debug)]
@@ -36,16 +41,8 @@ struct Kept {
     shared: Arc<Shared>,
     database: DatabaseLock,
     look_pause: Duration,
-    state: Mutex<(State, Instant)>,
-    ends: AtomicBool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    /// Taken so many times.
-    Held(u64),
-    Elsewhere(String),
-    Unknown(String),
+    /// Held, it was taken so many times; and when that was found out.
+    state: Mutex<(ClaimState, Instant)>,
 }
 
 impl OfRepository {
@@ -59,28 +56,19 @@ impl OfRepository {
         database: DatabaseLock,
         look_pause: Duration,
     ) -> Self {
-        let asking = State::Elsewhere("the repository is being asked".to_owned());
+        let asking = ClaimState::Elsewhere("the repository is being asked".to_owned());
         let kept = Arc::new(Kept {
             shared: Arc::clone(shared),
             database,
             look_pause,
             state: Mutex::new((asking, Instant::now())),
-            ends: AtomicBool::new(false),
         });
         let of_thread = Arc::clone(&kept);
-        let thread = std::thread::spawn(move || of_thread.keep());
         Self {
             kept,
-            thread: thread.thread().clone(),
-            asked: 0,
+            _thread: ClaimThread::start(move |ends| of_thread.keep(ends)),
+            known: 0,
         }
-    }
-}
-
-impl Drop for OfRepository {
-    fn drop(&mut self) {
-        self.kept.ends.store(true, Ordering::Relaxed);
-        self.thread.unpark();
     }
 }
 
@@ -94,23 +82,15 @@ impl Claims for OfRepository {
         if said_at.elapsed() > CLAIM_LEASE {
             return Claim::Unknown("the repository does not answer".to_owned());
         }
-        match state {
-            State::Held(times) if times == self.asked => Claim::Held,
-            State::Held(times) => {
-                self.asked = times;
-                Claim::Taken
-            }
-            State::Elsewhere(who) => Claim::Elsewhere(who),
-            State::Unknown(reason) => Claim::Unknown(reason),
-        }
+        state.claim(&mut self.known)
     }
 }
 
 impl Kept {
-    fn keep(&self) {
+    fn keep(&self, ends: &AtomicBool) {
         let repository = self.shared.moment().repository;
         let (mut claim, mut renewed, mut times) = (None, None::<(Instant, ClaimRank)>, 0);
-        while !self.ends.load(Ordering::Relaxed) {
+        while !ends.load(Ordering::Relaxed) {
             let rank = self.database.rank();
             let is_held = self.is_held();
             let pause = if is_held {
@@ -128,7 +108,7 @@ impl Kept {
                         self.release(claim);
                     }
                     renewed = None;
-                    self.say(State::Elsewhere(
+                    self.say(ClaimState::Elsewhere(
                         "the lock in the database decides".to_owned(),
                     ));
                 }
@@ -137,11 +117,11 @@ impl Kept {
                     match self.renew(&mut claim, &repository, rank) {
                         Ok(ClaimHolder::Own) => {
                             times += u64::from(!is_held);
-                            self.say(State::Held(times));
+                            self.say(ClaimState::Held(times));
                         }
                         Ok(ClaimHolder::Other(host)) => {
                             let who = format!("the claim in the repository is held by {host}");
-                            self.say(State::Elsewhere(who));
+                            self.say(ClaimState::Elsewhere(who));
                         }
                         Err(error) => self.doubt(&error, is_held),
                     }
@@ -190,7 +170,7 @@ impl Kept {
     fn doubt(&self, error: &Error, is_held: bool) {
         tracing::debug!(%error, "the claim in the repository cannot be told");
         if !is_held {
-            self.say(State::Unknown(error.to_string()));
+            self.say(ClaimState::Unknown(error.to_string()));
         }
     }
 
@@ -203,10 +183,10 @@ impl Kept {
     /// Without a gap since it was taken.
     fn is_held(&self) -> bool {
         let state = held(&self.state);
-        matches!(state.0, State::Held(_)) && state.1.elapsed() <= CLAIM_LEASE
+        matches!(state.0, ClaimState::Held(_)) && state.1.elapsed() <= CLAIM_LEASE
     }
 
-    fn say(&self, state: State) {
+    fn say(&self, state: ClaimState) {
         *held(&self.state) = (state, Instant::now());
     }
 }
