@@ -470,3 +470,60 @@ async fn a_head_that_nobody_trusted_signed_is_refused_and_rates_go_on() {
     harness::until("rates", ask, |answer| answer.status == 200).await;
     assert_eq!(instance.locate(&key, GME).await.status, 503);
 }
+
+/// A session that is lost takes along what was being committed, and nothing that only waited behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_behind_a_lost_transaction_is_not_in_doubt() {
+    let instance = Instance::with(crate::locates::options()).await;
+    let key = instance.key_for("standard").await;
+    let quote = instance.locate(&key, GME).await.json();
+    let wanted = serde_json::json!({ "quote_id": quote["quote_id"], "shares": 100 });
+    let url = instance.url("/api/v1/locates");
+    let order = || {
+        let (url, key, wanted) = (url.clone(), key.clone(), wanted.clone());
+        tokio::spawn(async move { crate::locates::post(url, &key, None, &wanted).await })
+    };
+    let price = || {
+        let url = instance.url("/api/v1/calculate-locate");
+        let request = http_client().post(url).header("X-API-Key", &key).body(GME);
+        let request = request.header("Content-Type", "application/json");
+        tokio::spawn(Answer::of(request))
+    };
+    // Another data-service decides on locates, and does not finish.
+    let (other, connection) =
+        tokio_postgres::connect(&instance.login("postgres"), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let lock = "SELECT pg_advisory_lock(1651664193, 65536)";
+    other.batch_execute(lock).await.unwrap();
+    let waiting = "SELECT xact_start FROM pg_stat_activity \
+         WHERE application_name = 'bre audit writer' AND wait_event_type = 'Lock'";
+    let waits = async |after: &str| {
+        let began = async || instance.value(waiting).await;
+        harness::until("the writer waits for the lock", began, |at| {
+            !at.is_empty() && at != after
+        })
+        .await
+    };
+    let mut answers = vec![order()];
+    let first = waits("").await;
+    // Until that one is given up all these wait, whatever their order.
+    for _ in 0..10 {
+        answers.extend([order(), price(), price()]);
+    }
+    waits(&first).await;
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'bre audit writer'";
+    instance.sql(kill).await;
+    drop(other);
+    for answer in answers {
+        let answer = answer.await.unwrap();
+        let outcome = &answer.json()["details"]["outcome"];
+        assert!(
+            answer.status == 200 || outcome == "not_recorded",
+            "{answer:?}"
+        );
+    }
+    serving(&instance).await;
+    assert_eq!(instance.verify().await.log.first_bad, None);
+}

@@ -80,26 +80,29 @@ enum TransactionOutcome {
 }
 
 impl Task {
-    /// This one and those right behind it. Gives back the first work that is something else.
+    /// This one and those right behind it.
     pub(super) async fn take_locates(
         &mut self,
         open: &mut LogSession,
         first: Box<LocateWork>,
-    ) -> Result<Option<Work>, SessionEnd> {
-        let (mut works, mut next) = (vec![*first], None);
-        while works.len() < self.config.batch_max && next.is_none() {
+    ) -> Result<(), SessionEnd> {
+        let mut works = vec![*first];
+        while works.len() < self.config.batch_max {
             match self.works.try_recv() {
-                Ok(Work::Locate(work)) => works.push(*work),
-                Ok(other) => next = Some(other),
-                Err(_) => break,
+                Some(Work::Locate(work)) => works.push(*work),
+                Some(other) => {
+                    self.works.put_back(other);
+                    break;
+                }
+                None => break,
             }
         }
         // Nobody waits for it any more: it was answered, and was never begun.
         works.retain(|work| !work.reply.is_closed());
-        if !works.is_empty() {
-            self.commit_locates(open, works).await?;
+        match works.is_empty() {
+            true => Ok(()),
+            false => self.commit_locates(open, works).await,
         }
-        Ok(next)
     }
 
     async fn commit_locates(

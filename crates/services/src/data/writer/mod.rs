@@ -146,6 +146,38 @@ impl Work {
     }
 }
 
+/// What waits to be recorded.
+struct WorkQueue {
+    sent: mpsc::Receiver<Work>,
+    /// Taken out, and put back before anything of it was begun: the first of those that wait.
+    first: Option<Work>,
+}
+
+impl WorkQueue {
+    /// None when nobody can ask for anything any more. Whoever does not wait to the end has taken nothing.
+    async fn recv(&mut self) -> Option<Work> {
+        match self.first.take() {
+            Some(first) => Some(first),
+            None => self.sent.recv().await,
+        }
+    }
+
+    /// None when nothing waits.
+    fn try_recv(&mut self) -> Option<Work> {
+        self.first.take().or_else(|| self.sent.try_recv().ok())
+    }
+
+    /// Of what was taken last. Whoever drops it instead leaves its asker in doubt of what was never begun.
+    fn put_back(&mut self, work: Work) {
+        self.first = Some(work);
+    }
+
+    /// Nothing more comes in.
+    fn close(&mut self) {
+        self.sent.close();
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mode {
     Run,
@@ -207,7 +239,7 @@ pub(crate) struct WriterConfig {
 /// The task's own side.
 struct Task {
     config: WriterConfig,
-    works: mpsc::Receiver<Work>,
+    works: WorkQueue,
     control: watch::Receiver<WriterControl>,
     state: watch::Sender<WriterState>,
     tip: watch::Sender<Option<Chain>>,
@@ -249,7 +281,10 @@ impl Writer {
         let recovery = config.recovery.clone();
         let task = Task {
             config,
-            works: waiting,
+            works: WorkQueue {
+                sent: waiting,
+                first: None,
+            },
             control: told,
             state,
             tip,
@@ -466,7 +501,7 @@ impl Task {
         }
         self.state.send_replace(WriterState::Stopped);
         self.works.close();
-        while let Ok(work) = self.works.try_recv() {
+        while let Some(work) = self.works.try_recv() {
             work.refuse(&WriterState::Stopped);
         }
     }

@@ -135,55 +135,56 @@ impl Task {
         }
     }
 
-    /// Writes the work and all that wait behind it.
+    /// Writes the work, and what of its kind waits behind it, in one commit.
     async fn take(&mut self, open: &mut LogSession, first: Work) -> Result<(), SessionEnd> {
-        let mut next = Some(first);
-        while let Some(work) = next.take() {
-            let before = open.chain.clone();
-            let mut commit = Commit {
-                placed: Vec::new(),
-                promises: true,
-            };
-            let mut replies = Vec::new();
-            let mut batch = std::mem::take(&mut self.free_batch);
-            let mut current = Some(work);
-            while let Some(work) = current.take() {
-                match work {
-                    // Nobody waits for it any more: it was answered, and was never begun.
-                    Work::Quote { reply, .. } if reply.is_closed() => {}
-                    Work::Quote { quote, reply } => {
-                        match batch.quote(&mut open.chain, now_micros(), &quote) {
-                            Ok(placed) => {
-                                commit.placed.push(placed);
-                                replies.push(reply);
-                            }
-                            Err(error) => refuse(reply, &error),
+        match first {
+            Work::Entry(work) => self.commit_entry(open, work).await,
+            Work::Locate(first) => self.take_locates(open, first).await,
+            quote @ Work::Quote { .. } => self.take_quotes(open, quote).await,
+        }
+    }
+
+    async fn take_quotes(&mut self, open: &mut LogSession, first: Work) -> Result<(), SessionEnd> {
+        let before = open.chain.clone();
+        let mut commit = Commit {
+            placed: Vec::new(),
+            promises: true,
+        };
+        let mut replies = Vec::new();
+        let mut batch = std::mem::take(&mut self.free_batch);
+        let mut current = Some(first);
+        while let Some(work) = current.take() {
+            match work {
+                // Nobody waits for it any more: it was answered, and was never begun.
+                Work::Quote { reply, .. } if reply.is_closed() => {}
+                Work::Quote { quote, reply } => {
+                    match batch.quote(&mut open.chain, now_micros(), &quote) {
+                        Ok(placed) => {
+                            commit.placed.push(placed);
+                            replies.push(reply);
                         }
-                    }
-                    other => {
-                        next = Some(other);
-                        break;
+                        Err(error) => refuse(reply, &error),
                     }
                 }
-                if commit.placed.len() < self.config.batch_max {
-                    current = self.works.try_recv().ok();
+                other => {
+                    self.works.put_back(other);
+                    break;
                 }
             }
-            if !commit.placed.is_empty() {
-                let ended = self
-                    .commit_quotes(open, before, &commit, replies, &batch)
-                    .await;
-                ended?;
-            }
-            batch.clear();
-            self.free_batch = batch;
-            match next.take() {
-                Some(Work::Entry(work)) => self.commit_entry(open, work).await?,
-                Some(Work::Locate(first)) => next = self.take_locates(open, first).await?,
-                other => next = other,
+            if commit.placed.len() < self.config.batch_max {
+                current = self.works.try_recv();
             }
         }
-        Ok(())
+        let ended = match commit.placed.is_empty() {
+            true => Ok(()),
+            false => {
+                self.commit_quotes(open, before, &commit, replies, &batch)
+                    .await
+            }
+        };
+        batch.clear();
+        self.free_batch = batch;
+        ended
     }
 
     async fn commit_quotes(
