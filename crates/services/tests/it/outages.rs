@@ -508,7 +508,7 @@ async fn what_waits_behind_a_lost_transaction_is_not_in_doubt() {
     };
     let mut answers = vec![order()];
     let first = waits("").await;
-    // Until that one is given up all these wait, whatever their order.
+    // Until that one is given up all these wait, in the order in which they came.
     for _ in 0..10 {
         answers.extend([order(), price(), price()]);
     }

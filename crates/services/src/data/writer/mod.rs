@@ -154,7 +154,7 @@ struct WorkQueue {
 }
 
 impl WorkQueue {
-    /// None when nobody can ask for anything any more. Whoever does not wait to the end has taken nothing.
+    /// None when every sender is gone. A call that is cancelled has taken nothing.
     async fn recv(&mut self) -> Option<Work> {
         match self.first.take() {
             Some(first) => Some(first),
@@ -167,7 +167,7 @@ impl WorkQueue {
         self.first.take().or_else(|| self.sent.try_recv().ok())
     }
 
-    /// Of what was taken last. Whoever drops it instead leaves its asker in doubt of what was never begun.
+    /// For what was taken last: dropped, it would leave the client in doubt of what was never begun.
     fn put_back(&mut self, work: Work) {
         self.first = Some(work);
     }
