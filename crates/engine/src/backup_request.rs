@@ -10,6 +10,7 @@ use repository::{
     backup::BackupKind,
     keys::{ChunkIdKey, RecipientPublic},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{self, BackupSource},
@@ -42,7 +43,7 @@ pub(crate) struct Reading {
 }
 
 /// What a person asks for; what is absent is as the settings have it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ReadingSelection {
     pub(crate) source: Option<BackupSource>,
     pub(crate) throttle_mib: Option<NonZeroU32>,

@@ -1,23 +1,24 @@
 //! Clusters that this host protects and does not run: `[clusters.NAME]`. Each has a repository, keys and a cache of its own below
 //! `DIR/clusters/NAME`, laid out as an instance's: a repository belongs to one cluster.
 
-use backup::database::BackupOutcome;
+mod figures;
+mod protection;
+
+use std::path::PathBuf;
+
 use host::{
     files::write_whole, instance::Instance, keys::settings::RepositoryKey, location::Location,
-    progress::Steps,
 };
 use postgres_physical::wire::ConnectOptions;
-use repository::{
-    Repository,
-    backup::BackupKind,
-    keys::ChunkIdKey,
-    read_back::{Evidence, EvidenceSource},
-};
+use repository::read_back::{Evidence, EvidenceSource};
 use serde::{Deserialize, Serialize};
 use services::StreamReport;
 
+pub(crate) use figures::ClusterFigures;
+pub(crate) use protection::Protection;
+
 use crate::{
-    backup_request::{OwnedRequest, Reading},
+    config,
     error::Error,
     jobs::settings,
     primary_repository::{PrimaryRepository, open_own},
@@ -30,6 +31,10 @@ pub(crate) struct NamedCluster {
     pub(crate) instance: Instance,
     pub(crate) connect: ConnectOptions,
     pub(crate) slot: String,
+    /// When its jobs run.
+    pub(crate) plan: config::Backup,
+    /// Folder of PostgreSQL's programs, where the settings name one.
+    pub(crate) binaries: Option<PathBuf>,
     key: RepositoryKey,
     repository: Option<Location>,
 }
@@ -49,21 +54,34 @@ pub(crate) fn find(instance: &Instance, name: &str) -> Result<NamedCluster, Erro
             }
         ))
     })?;
-    if !name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
-    {
+    if !is_name(name) {
         return Err(refused("letters, digits, _ and - make a name".to_owned()));
     }
     Ok(NamedCluster {
         name: name.to_owned(),
-        instance: Instance::at(&instance.root().join("clusters").join(name))?,
+        instance: home(instance, name)?,
         connect: ConnectOptions::from_url(&cluster.url.0)
             .map_err(|error| refused(error.to_string()))?,
         slot: cluster.slot.clone().unwrap_or_else(|| "bre".to_owned()),
         repository: cluster.repository.clone(),
+        plan: config
+            .backup
+            .clusters
+            .get(name)
+            .cloned()
+            .unwrap_or_default(),
+        binaries: config.database.binaries.clone(),
         key: config.repository_key.clone(),
     })
+}
+
+fn is_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    name.bytes().all(is_plain)
+}
+
+fn home(instance: &Instance, name: &str) -> Result<Instance, host::Error> {
+    Instance::at(&instance.root().join("clusters").join(name))
 }
 
 /// The names of all of them.
@@ -135,29 +153,11 @@ impl NamedCluster {
         open_own(&self.instance, Some(&self.repository()), None)
     }
 
-    /// Beside a stream that may run.
-    pub(crate) fn backup(
-        &self,
-        kind: BackupKind,
-        reading: Reading,
-        steps: &Steps,
-    ) -> Result<BackupOutcome, Error> {
-        let keys = self.instance.keys();
-        if !keys.join("repository.id").exists() {
-            drop(self.open()?);
+    /// For a process beside the one that streams: makes repository and keys where none has yet.
+    pub(crate) fn prepare(&self) -> Result<(), Error> {
+        match self.instance.keys().join("repository.id").exists() {
+            true => Ok(()),
+            false => self.open().map(drop),
         }
-        let store = self.repository().open(None)?;
-        let request = OwnedRequest {
-            connect: self.connect.clone(),
-            repository: Repository::open(store)?,
-            public: host::keys::writing_key(&keys)?,
-            chunk_id: ChunkIdKey::load(&keys.join("chunk_id.key"))?,
-            label: "by hand",
-            kind,
-            reading,
-            cache: self.instance.cache(),
-            lock: self.instance.backup_lock(),
-        };
-        request.run(steps)
     }
 }

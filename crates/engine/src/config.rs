@@ -21,7 +21,7 @@ use services::{
 };
 
 pub(crate) use audit::{Audit, Witness};
-pub(crate) use backup::{Backup, BackupSource, JobSettings, OlderSettings};
+pub(crate) use backup::{Backup, BackupSource, JobSettings, OlderSettings, Schedule};
 use host::{keys::settings::RepositoryKey, location::Location};
 
 use crate::{error::Error, read_book, secret_file, settings_file};
@@ -350,6 +350,8 @@ pub(crate) struct Cluster {
     pub(crate) repository: Option<Location>,
     /// The name of its slot, and of our stream as a standby; `bre` when absent.
     pub(crate) slot: Option<String>,
+    /// Its jobs, by name; without this nothing of it runs by itself.
+    pub(crate) jobs: Option<BTreeMap<String, JobSettings>>,
 }
 
 /// A warm spare of the instance's own database.

@@ -19,6 +19,9 @@ pub(crate) enum Error {
     Jobs(#[from] jobs::Error),
     #[error(transparent)]
     Recovery(#[from] recovery::Error),
+    /// Of a job that another process, or another thread, ran.
+    #[error("{words}")]
+    OfRun { words: String, exit: Exit },
     #[error("{error}\n{next}")]
     OfBackup { error: Box<Error>, next: String },
     #[error("the restored database is not whole: {0}")]
@@ -92,11 +95,14 @@ impl Error {
         self.exit().into()
     }
 
-    fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Host(error) => exit_of_host(error),
             Self::Recovery(error) if error.is_refusal() => Exit::Refused,
-            Self::Jobs(jobs::Error::Refused { .. }) => Exit::Refused,
+            Self::OfRun { exit, .. } => *exit,
+            Self::Jobs(jobs::Error::Refused { .. } | jobs::Error::Unavailable { .. }) => {
+                Exit::Refused
+            }
             Self::Jobs(jobs::Error::UnknownJob { .. }) => Exit::Usage,
             Self::Database(
                 services::DatabaseError::Connect(_) | services::DatabaseError::Away(_),

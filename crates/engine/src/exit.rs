@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use serde::{Deserialize, Serialize};
+
 /// How a command ended. `bre wal fetch` alone has numbers of its own, which PostgreSQL reads: `commands::wal`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Exit {
     /// Done, and everything that was looked at is sound.
     Done = 0,

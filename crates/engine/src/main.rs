@@ -13,6 +13,7 @@ mod backup_record;
 mod backup_request;
 mod cli;
 mod clusters;
+mod command_output;
 mod commands;
 mod config;
 mod copies;

@@ -8,7 +8,8 @@ use std::{
 
 use backup::stream::StreamWatch;
 use jobs::{
-    Availability, Driver, History, JobStatus, Outcome, PausePolicy, Settings, schedule::Trigger,
+    Availability, Claims, Driver, History, JobSpec, JobStatus, Outcome, PausePolicy, Settings,
+    Statistics, schedule::Trigger,
 };
 use postgres_physical::{
     server::{Binaries, OsUser},
@@ -23,13 +24,14 @@ use host::{instance::Instance, keys::Keys, record::Event};
 
 use crate::{
     backup_request::Reading,
+    clusters::ClusterFigures,
     config,
     error::Error,
     health::{ProtectionStatus, StreamMonitor},
     job_status::{JobDescription, JobRun, JobState, JobStatusFile, short_name},
     jobs::{
-        Caller, Moment, OfDatabase, OfInstance, OfRepository, RunArchive, Shared, WAL_STREAM,
-        host_name, registry,
+        Caller, Moment, OfDatabase, OfInstance, OfRepository, RunArchive, RunRequests, Shared,
+        WAL_STREAM, host_name, registry, settings::runs_by_itself,
     },
     restore_test::{failed_proof, newest_failure},
 };
@@ -90,6 +92,8 @@ pub(crate) struct Plan {
     requested_at: Option<Instant>,
     /// What the file says.
     written: Option<JobStatusFile>,
+    requests: RunRequests,
+    clusters: ClusterFigures,
 }
 
 impl Plan {
@@ -105,16 +109,18 @@ impl Plan {
         let moment = host.moment(host.label);
         let shared = Arc::new(Shared::new(host.instance, host.config, caller, moment));
         let of_look = Arc::clone(&shared);
-        let database = OfDatabase::start(&shared);
-        let in_repository = OfRepository::start(&shared, database.lock());
+        let mut claims: Vec<Box<dyn Claims>> = vec![Box::new(OfInstance)];
+        // A session of its own in a cluster of somebody else is taken for jobs alone.
+        if host.config.cluster.is_none() || runs_by_itself(&host.config) {
+            let database = OfDatabase::start(&shared);
+            let lock = database.lock();
+            claims.push(Box::new(database));
+            claims.push(Box::new(OfRepository::start(&shared, lock)));
+        }
         let settings = Settings {
             root: host.instance.root(),
             archive: Some(Arc::new(RunArchive(host.repository.clone()))),
-            claims: vec![
-                Box::new(OfInstance),
-                Box::new(database),
-                Box::new(in_repository),
-            ],
+            claims,
             host: &host_name(),
             before_look: Some(Arc::new(move || look(&of_look))),
         };
@@ -125,6 +131,8 @@ impl Plan {
             needed: None,
             requested_at: None,
             written: None,
+            requests: RunRequests::listen(host.instance)?,
+            clusters: ClusterFigures::of(host.instance, &host.config.clusters),
         };
         plan.publish_status(host);
         Ok(plan)
@@ -135,6 +143,7 @@ impl Plan {
         self.shared
             .set_moment(host.moment(self.needed.unwrap_or(host.label)));
         self.request_what_is_needed();
+        self.requests.start_runs(&mut self.driver);
         let ended = self.driver.turn();
         let mut a_backup_ended = false;
         for record in ended.iter().map(|ended| &ended.record) {
@@ -144,6 +153,8 @@ impl Plan {
             }
         }
         self.shared.events().send(host.runtime, host.instance);
+        let is_recorded = self.shared.events().are_recorded();
+        self.requests.answer(&self.driver, ended, is_recorded);
         self.publish_status(host);
         a_backup_ended
     }
@@ -203,6 +214,7 @@ impl Plan {
             standing.set(name, state);
         }
         failing.extend(self.driver.troubles());
+        figures.extend_from_slice(self.clusters.newest());
         let protected = {
             let mut protected = self.shared.protected();
             (protected.failing, protected.jobs) = (failing, figures);
@@ -233,6 +245,11 @@ impl Plan {
         self.written = None;
     }
 
+    /// A person waits for what a turn would do.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.requests.are_waiting(&self.driver)
+    }
+
     pub(crate) fn cancel(&self) {
         self.driver.cancel();
     }
@@ -240,7 +257,8 @@ impl Plan {
     /// The engine stops: what runs is ended cleanly. One that hangs, on a store that is away for instance, leaves
     /// nothing that a kill could harm: it is not waited for.
     pub(crate) fn end(&mut self) {
-        self.driver.stop(END_TIMEOUT);
+        let ended = self.driver.stop(END_TIMEOUT);
+        self.requests.end(&self.driver, ended);
     }
 }
 
@@ -296,23 +314,32 @@ fn shown(history: &History) -> Option<JobRun> {
 
 /// For metrics; none where nothing succeeded yet.
 pub(crate) fn figures_of(job: &JobStatus) -> services::JobReport {
-    let told = &job.statistics;
+    let told = told_of(&job.spec, &job.statistics, job.running.is_some());
     let shown = job.shown.as_ref().filter(|shown| !shown.unsound);
-    let is_continuous = job.spec.trigger == Trigger::Continuous;
     services::JobReport {
-        name: job.spec.name.clone(),
-        component: job.spec.component.clone(),
         last_success_micros: told
-            .last_success_ended_micros
+            .last_success_micros
             .max(shown.and_then(|shown| shown.ended_micros)),
-        expected_seconds: job.spec.trigger.period().map(|period| period.as_secs()),
+        paused: job.paused.is_some(),
+        ..told
+    }
+}
+
+/// As far as its records tell.
+pub(crate) fn told_of(spec: &JobSpec, told: &Statistics, running: bool) -> services::JobReport {
+    services::JobReport {
+        name: spec.name.clone(),
+        cluster: None,
+        component: spec.component.clone(),
+        last_success_micros: told.last_success_ended_micros,
+        expected_seconds: spec.trigger.period().map(|period| period.as_secs()),
         runs: told.runs,
         succeeded: told.succeeded,
         duration_median_micros: told.duration_median_micros,
-        running: job.running.is_some(),
-        paused: job.paused.is_some(),
+        running,
+        paused: false,
         // One that runs all the time has no later success that would end it.
-        failing: told.failing && !(job.running.is_some() && is_continuous),
+        failing: told.failing && !(running && spec.trigger == Trigger::Continuous),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
 };
 
 const CONTROL_SOCKET: &str = "control.sock";
+const JOBS_SOCKET: &str = "jobs.sock";
 /// The engine looks once a second whether it can be found.
 const FOUND_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
@@ -126,6 +127,14 @@ impl Instance {
             return near;
         }
         self.socket_folder("control").join(CONTROL_SOCKET)
+    }
+    /// Where the process that has the plan takes requests for runs.
+    pub fn jobs_socket(&self) -> PathBuf {
+        let near = self.run().join(JOBS_SOCKET);
+        if sockets::fits(&near) {
+            return near;
+        }
+        self.socket_folder("jobs").join(JOBS_SOCKET)
     }
     /// Whose key the running engine seals to, for whoever replaces it.
     fn recipient_file(&self) -> PathBuf {

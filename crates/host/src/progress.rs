@@ -1,15 +1,26 @@
 //! One progress for every long operation: a bar, JSON events, or the log.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Where the steps go.
-#[derive(Debug)]
 pub struct Steps {
     bar: Option<terminal::Progress>,
+    listener: Option<Box<dyn repository::Progress>>,
     cancelled: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steps")
+            .field("bar", &self.bar)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Steps {
@@ -17,6 +28,7 @@ impl Steps {
     pub fn shown(json: bool, what: &'static str) -> Self {
         Self {
             bar: Some(terminal::Progress::new(json, what)),
+            listener: None,
             cancelled: Arc::default(),
         }
     }
@@ -25,6 +37,7 @@ impl Steps {
     pub fn logged() -> Self {
         Self {
             bar: None,
+            listener: None,
             cancelled: Arc::default(),
         }
     }
@@ -32,6 +45,12 @@ impl Steps {
     /// Ends the operation cleanly once the flag is set.
     pub fn cancelled_by(mut self, flag: Arc<AtomicBool>) -> Self {
         self.cancelled = flag;
+        self
+    }
+
+    /// Somebody elsewhere follows them, too.
+    pub fn heard_by(mut self, listener: Box<dyn repository::Progress>) -> Self {
+        self.listener = Some(listener);
         self
     }
 
@@ -43,11 +62,17 @@ impl Steps {
         if let Some(bar) = &self.bar {
             bar.total(bytes);
         }
+        if let Some(listener) = &self.listener {
+            listener.total(bytes);
+        }
     }
 
     pub fn advanced(&self, bytes: u64) {
         if let Some(bar) = &self.bar {
             bar.advance(bytes);
+        }
+        if let Some(listener) = &self.listener {
+            listener.advance(bytes);
         }
     }
 
@@ -63,6 +88,9 @@ impl Steps {
         match &self.bar {
             Some(bar) => bar.message(text),
             None => tracing::info!(step = text, "working"),
+        }
+        if let Some(listener) = &self.listener {
+            listener.message(text);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Where unix sockets live. Their paths have a limit (107 bytes), which a deep data folder can exceed.
 
 use std::{
-    os::unix::fs::MetadataExt,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
 };
 
@@ -33,6 +36,19 @@ pub fn make_private(folder: &Path) -> Result<(), Error> {
             folder.display()
         ),
     })
+}
+
+/// Only for our own account. The caller has the lock that says that no other process listens there. `near`: the folder
+/// that is there already, and where the socket is unless its path is too long.
+pub fn listen(socket: &Path, near: &Path) -> Result<UnixListener, Error> {
+    if let Some(folder) = socket.parent().filter(|folder| *folder != near) {
+        make_private(folder)?;
+    }
+    let _ = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).map_err(Error::file("cannot listen on", socket))?;
+    std::fs::set_permissions(socket, PermissionsExt::from_mode(0o600))
+        .map_err(Error::file("cannot protect", socket))?;
+    Ok(listener)
 }
 
 /// `RUN/NAME`, or a short folder in the temporary folder whose name follows from the data folder's.

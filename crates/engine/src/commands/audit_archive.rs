@@ -7,6 +7,7 @@ use host::{instance::Instance, signals::interrupted};
 use crate::{
     audit_archive::{ArchiveReport, NO_HEAD, pass},
     cli::AuditArgs,
+    command_output::CommandOutput,
     error::Error,
     repository_handle::RepositoryHandle,
 };
@@ -20,12 +21,11 @@ pub(super) async fn archive(
     let opened = RepositoryHandle::at(instance, &args.repository)?;
     let stop = interrupted()?;
     let archived = pass(&opened.repository, &opened.keys, database, &stop).await?;
-    show(json, archived.as_ref())
+    Ok(shown(archived.as_ref())?.print(json))
 }
 
 /// What a person sees of it.
-pub(crate) fn show(json: bool, archived: Option<&ArchiveReport>) -> Result<ExitCode, Error> {
+pub(crate) fn shown(archived: Option<&ArchiveReport>) -> Result<CommandOutput, Error> {
     let archived = archived.ok_or_else(|| Error::refused("nothing was archived", NO_HEAD))?;
-    terminal::result(json, archived, || archived.sentences());
-    Ok(ExitCode::SUCCESS)
+    CommandOutput::of(archived, archived.sentences())
 }

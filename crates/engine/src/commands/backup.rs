@@ -5,6 +5,7 @@ use std::{path::Path, process::ExitCode};
 use ::backup::database::BackupOutcome;
 use postgres_physical::lsn::Lsn;
 use repository::{
+    Repository,
     backup::{BackupReader, BackupState, BackupSummary, Catalogue, catalogue},
     wal::{Hole, WalReader, wal_inventory},
 };
@@ -15,13 +16,11 @@ use host::{instance::Instance, progress::Steps};
 use terminal::{self, KeyValue, Table, age, count, duration, moment_and_age, sentence, size, time};
 
 use crate::{
-    backup_request::Reading,
     cli::{BackupCommand, ReadingArgs, RepositoryArgs},
-    clusters,
+    command_output::CommandOutput,
     error::Error,
     exit::Exit,
     health::hole_words,
-    jobs::settings,
     repository_handle::RepositoryHandle,
 };
 
@@ -37,15 +36,9 @@ pub(crate) fn run(
         BackupCommand::Run {
             kind,
             reading,
-            cluster: None,
+            cluster,
             ..
-        } => take(instance, json, kind.into(), reading),
-        BackupCommand::Run {
-            kind,
-            reading,
-            cluster: Some(name),
-            ..
-        } => take_named(instance, json, kind.into(), reading, name),
+        } => take(instance, json, kind.into(), reading, cluster.as_deref()),
         BackupCommand::List(args) => list(instance, json, &args),
         BackupCommand::Show { id, repository } => show(instance, json, &id, &repository),
         BackupCommand::Expire(args) => expire::run(instance, json, &args),
@@ -178,47 +171,21 @@ fn take(
     json: bool,
     kind: repository::backup::BackupKind,
     reading: ReadingArgs,
+    cluster: Option<&str>,
 ) -> Result<ExitCode, Error> {
     let job = match kind {
         repository::backup::BackupKind::Full => "database.full",
         repository::backup::BackupKind::Incremental => "database.incremental",
     };
-    job::run_now(instance, json, job, reading.into())
-}
-
-/// Of a cluster that is not ours: there is no audit log to put it into.
-fn take_named(
-    instance: &Instance,
-    json: bool,
-    kind: repository::backup::BackupKind,
-    reading: ReadingArgs,
-    name: String,
-) -> Result<ExitCode, Error> {
-    let settings = settings::load(None, instance.root())?.backup;
-    let cluster = clusters::find(instance, &name)?;
-    let reading = Reading::new(&settings, reading.into());
-    let outcome = cluster.backup(kind, reading, &Steps::shown(json, "backup"))?;
-    if outcome.state != BackupState::Complete {
-        terminal::note(&format!(
-            "bre: the backup waits for its WAL. Is it streamed? bre wal stream --cluster {name}"
-        ));
-    }
-    let args = RepositoryArgs {
-        cluster: Some(name),
-        ..RepositoryArgs::default()
-    };
-    show_taken(instance, json, &args, outcome)
+    job::run_now(instance, json, job, reading.into(), cluster)
 }
 
 /// What a person sees of a backup that was taken.
-pub(crate) fn show_taken(
-    instance: &Instance,
-    json: bool,
-    args: &RepositoryArgs,
+pub(crate) fn taken(
+    repository: &Repository,
     outcome: BackupOutcome,
-) -> Result<ExitCode, Error> {
-    let opened = RepositoryHandle::at(instance, args)?;
-    let all = catalogue(&opened.repository)?;
+) -> Result<CommandOutput, Error> {
+    let all = catalogue(repository)?;
     let taken = BackupReport {
         backup: find(&all, &outcome.id)?.into(),
         changed_pages: outcome.changed_pages.name(),
@@ -227,12 +194,11 @@ pub(crate) fn show_taken(
         why_full: outcome.why_full,
         warnings: outcome.warnings,
     };
-    terminal::result(json, &taken, || taken.text());
-    Ok(if taken.backup.state == BackupState::Complete {
-        ExitCode::SUCCESS
-    } else {
+    let shown = CommandOutput::of(&taken, taken.text())?;
+    Ok(match taken.backup.state {
+        BackupState::Complete => shown,
         // The WAL of its end is still on its way.
-        Exit::Partial.into()
+        _ => shown.exits(Exit::Partial),
     })
 }
 

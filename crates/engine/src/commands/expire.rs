@@ -14,6 +14,7 @@ use terminal::{self, KeyValue, Table, moment_from, size, time};
 
 use crate::{
     cli::ExpireArgs,
+    clusters,
     error::Error,
     exit::Exit,
     expiry::{Log, carry_out, decide, sentence},
@@ -38,9 +39,14 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
     let opened = RepositoryHandle::at(instance, &args.repository)?;
     let config = settings::load(args.config.as_deref(), instance.root())?;
     let named = args.repository.repository.as_ref();
+    let cluster = args.repository.cluster.as_deref();
+    let plan = match cluster.and_then(|name| config.backup.clusters.get(name)) {
+        Some(plan) => plan,
+        None => &config.backup,
+    };
     let rules = match named.and_then(|name| config.repositories.get(name)) {
         Some(further) => further.rules(&config.backup),
-        None => config.backup.rules(),
+        None => plan.rules(),
     };
     let rules = Rules {
         wal_at_once: args.now,
@@ -76,7 +82,9 @@ pub(super) fn run(instance: &Instance, json: bool, args: &ExpireArgs) -> Result<
     let mut done = None;
     if go {
         let _alone = if own {
-            Some(lock(&instance.backup_lock())?)
+            let home = cluster.map(|name| clusters::find(instance, name));
+            let home = home.transpose()?.map(|cluster| cluster.instance);
+            Some(lock(&home.as_ref().unwrap_or(instance).backup_lock())?)
         } else {
             None
         };

@@ -6,32 +6,40 @@ use ::jobs::{Pause, PausePolicy, Records, RunRecord, StateFile, Statistics};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{
-    audit_archive, backup,
-    plan::{Row, described, job_table, rows},
-    restore_test, schema, snapshot,
-};
+use super::plan::{PlanOwner, Row, by_cluster, described, job_table, rows_of};
 use host::{instance::Instance, person::who};
 use terminal::{self, KeyValue, Table, age, duration, moment_and_age, size};
 
 use crate::{
     backup_request::ReadingSelection,
-    cli::{JobCommand, RepositoryArgs},
+    cli::{ClusterArgs, JobCommand},
     error::Error,
     exit::Exit,
     job_status::{JobDescription, JobStatusFile},
-    jobs::{JobResult, pause_policy, settings},
+    jobs::pause_policy,
     run_by_hand::run_by_hand,
 };
 
 pub(crate) fn run(instance: &Instance, json: bool, command: JobCommand) -> Result<ExitCode, Error> {
+    let of = |args: &ClusterArgs| PlanOwner::of(instance, args.cluster.as_deref());
     match command {
-        JobCommand::List => list(instance, json),
-        JobCommand::Show { job } => show(instance, json, &job),
-        JobCommand::Run { job } => run_now(instance, json, &job, ReadingSelection::default()),
-        JobCommand::History { job, most } => history(instance, json, job.as_deref(), most),
-        JobCommand::Pause { job, reason } => pause(instance, json, &job, reason),
-        JobCommand::Resume { job } => resume(instance, json, &job),
+        JobCommand::List { of: args } => list(instance, json, args.cluster.as_deref()),
+        JobCommand::Show { job, of: args } => show(&of(&args)?, json, &job),
+        JobCommand::Run { job, of: args } => {
+            let reading = ReadingSelection::default();
+            run_now(instance, json, &job, reading, args.cluster.as_deref())
+        }
+        JobCommand::History {
+            job,
+            most,
+            of: args,
+        } => history(&of(&args)?, json, job.as_deref(), most),
+        JobCommand::Pause {
+            job,
+            reason,
+            of: args,
+        } => pause(&of(&args)?, json, &job, reason),
+        JobCommand::Resume { job, of: args } => resume(&of(&args)?, json, &job),
     }
 }
 
@@ -41,41 +49,25 @@ pub(super) fn run_now(
     json: bool,
     name: &str,
     reading: ReadingSelection,
+    cluster: Option<&str>,
 ) -> Result<ExitCode, Error> {
-    let said = |job: &str, said: &str, text: String| {
-        let machines = serde_json::json!({ "job": job, "said": said });
-        terminal::result(json, &machines, || text);
-        ExitCode::SUCCESS
-    };
-    Ok(match run_by_hand(instance, json, name, reading)? {
-        None => ExitCode::SUCCESS,
-        Some(JobResult::Backup(outcome)) => {
-            return backup::show_taken(instance, json, &RepositoryArgs::default(), *outcome);
-        }
-        Some(JobResult::RestoreTest(record)) => restore_test::show_tested(json, &record),
-        Some(JobResult::Expiry(summary)) => said("expire", &summary, summary.clone()),
-        Some(JobResult::Definitions { folder, outcome }) => schema::show(json, &folder, &outcome),
-        Some(JobResult::AuditArchive(archived)) => {
-            return audit_archive::show(json, archived.as_ref());
-        }
-        Some(JobResult::Snapshot(outcome)) => snapshot::show_taken(json, &outcome),
-        Some(JobResult::Copies(summary)) => {
-            said("repository.copy", &summary, format!("{summary}\n"))
-        }
-    })
+    let shown = run_by_hand(instance, json, name, reading, cluster)?;
+    Ok(shown.map_or(ExitCode::SUCCESS, |shown| shown.print(json)))
 }
 
-fn list(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
-    let rows = rows(instance)?;
-    terminal::result(json, &rows, || job_table(&rows, now_micros()));
+fn list(instance: &Instance, json: bool, cluster: Option<&str>) -> Result<ExitCode, Error> {
+    let rows = rows_of(instance, cluster)?;
+    let now = now_micros();
+    terminal::result(json, &rows, || {
+        by_cluster(&rows, |rows| job_table(rows, now))
+    });
     Ok(ExitCode::SUCCESS)
 }
 
 /// By either name; from the settings, and from what the running engine says, without the repository.
-fn find(instance: &Instance, name: &str) -> Result<JobDescription, Error> {
-    let config = settings::load(None, instance.root())?.backup;
-    let standing = JobStatusFile::read(&instance.plan_file());
-    let mut jobs = described(&config, &standing, instance.is_locked());
+fn find(owner: &PlanOwner, name: &str) -> Result<JobDescription, Error> {
+    let standing = JobStatusFile::read(&owner.home.plan_file());
+    let mut jobs = described(&owner.config, &standing, owner.home.is_locked());
     let goes_by = |job: &JobDescription| job.name == name || job.short == name;
     let place = jobs.iter().position(goes_by).ok_or_else(|| {
         let known = jobs.iter().map(|job| job.name.clone()).collect();
@@ -94,14 +86,14 @@ struct JobRow {
     statistics: Statistics,
 }
 
-fn show(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error> {
-    let name = find(instance, name)?.name;
-    let mut rows = rows(instance)?;
+fn show(owner: &PlanOwner, json: bool, name: &str) -> Result<ExitCode, Error> {
+    let name = find(owner, name)?.name;
+    let mut rows = owner.rows()?;
     rows.retain(|row| row.name == name);
     let Some(row) = rows.pop() else {
         return Err(Error::failed(format!("{name} is not in the plan any more")));
     };
-    let records = Records::read(instance.root())?;
+    let records = Records::read(owner.home.root())?;
     let statistics = records.statistics(&row.name, now_micros());
     let shown = JobRow { row, statistics };
     terminal::result(json, &shown, || shown.text(now_micros()));
@@ -147,13 +139,13 @@ struct History {
 }
 
 fn history(
-    instance: &Instance,
+    owner: &PlanOwner,
     json: bool,
     name: Option<&str>,
     most: usize,
 ) -> Result<ExitCode, Error> {
-    let job = name.map(|name| find(instance, name)).transpose()?;
-    let records = Records::read(instance.root())?;
+    let job = name.map(|name| find(owner, name)).transpose()?;
+    let records = Records::read(owner.home.root())?;
     let runs = match job {
         Some(job) => records.of(&job.name).into_iter().rev().take(most).collect(),
         None => records.newest(most),
@@ -215,10 +207,9 @@ fn cause_word(record: &RunRecord) -> &'static str {
     }
 }
 
-fn pause(instance: &Instance, json: bool, name: &str, reason: String) -> Result<ExitCode, Error> {
-    let name = find(instance, name)?.name;
-    let config = settings::load(None, instance.root())?.backup;
-    let policy = pause_policy(&config, &name);
+fn pause(owner: &PlanOwner, json: bool, name: &str, reason: String) -> Result<ExitCode, Error> {
+    let name = find(owner, name)?.name;
+    let policy = pause_policy(&owner.config, &name);
     if let PausePolicy::Refused(why) = policy {
         return Err(Error::refused("the job is not paused", why));
     }
@@ -227,7 +218,7 @@ fn pause(instance: &Instance, json: bool, name: &str, reason: String) -> Result<
         by: who(),
         reason,
     };
-    let paused = state_file(instance).change(|state| {
+    let paused = state_file(owner).change(|state| {
         state.pause(&name, paused);
         state.paused(&name).cloned()
     })?;
@@ -239,9 +230,9 @@ fn pause(instance: &Instance, json: bool, name: &str, reason: String) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-fn resume(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error> {
-    let name = find(instance, name)?.name;
-    state_file(instance).change(|state| state.resume(&name, now_micros()))?;
+fn resume(owner: &PlanOwner, json: bool, name: &str) -> Result<ExitCode, Error> {
+    let name = find(owner, name)?.name;
+    state_file(owner).change(|state| state.resume(&name, now_micros()))?;
     let said = serde_json::json!({ "name": name, "paused": null });
     terminal::result(json, &said, || {
         format!("{name} runs again, from its next appointment on")
@@ -249,8 +240,8 @@ fn resume(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error
     Ok(ExitCode::SUCCESS)
 }
 
-fn state_file(instance: &Instance) -> StateFile {
-    StateFile::at(&instance.root().join("jobs.json"))
+fn state_file(owner: &PlanOwner) -> StateFile {
+    StateFile::at(&owner.home.root().join("jobs.json"))
 }
 
 fn now_micros() -> i64 {

@@ -71,7 +71,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Snapshot(command) => return snapshot::run(&instance, json, &command),
         Command::Repository(command) => return repository::run(&instance, json, command),
         Command::Verify(command) => return verify::run(&instance, json, command),
-        Command::Plan(PlanCommand::Show) => return plan::show(&instance, json),
+        Command::Plan(PlanCommand::Show(args)) => {
+            return plan::show(&instance, json, args.cluster.as_deref());
+        }
         Command::Plan(PlanCommand::Check(args)) => return plan::check(&instance, json, &args),
         Command::Job(command) => return job::run(&instance, json, command),
         Command::Schema(command) => return schema::run(&instance, json, &command),

@@ -1,19 +1,22 @@
 //! `bre plan show|check`: the table of jobs, and whether settings make one.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use ::jobs::{Pause, Records, StateFile, schedule::Trigger};
-use host::instance::Instance;
+use host::{instance::Instance, location::Location};
 use jiff::Timestamp;
 use serde::Serialize;
 use terminal::{self, KeyValue, Table, age, moment, time};
 
 use crate::{
     cli::PlanCheckArgs,
-    config,
+    clusters, config,
     error::Error,
     job_status::{JobDescription, JobRun, JobState, JobStatusFile},
-    jobs::{self, settings},
+    jobs::{
+        self,
+        settings::{self, runs_by_itself},
+    },
     schema,
 };
 
@@ -24,6 +27,9 @@ const RUN_MICROS_MAX: i64 = 86_400_000_000;
 /// One row of the table.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
+    /// The named cluster whose job it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<String>,
     /// As settings and metrics of older engines call it.
     pub(super) job: String,
     pub(super) name: String,
@@ -49,9 +55,13 @@ pub(crate) struct Row {
 }
 
 /// The plan: what is meant to happen.
-pub(crate) fn show(instance: &Instance, json: bool) -> Result<ExitCode, Error> {
-    let rows = rows(instance)?;
-    terminal::result(json, &rows, || plan_table(&rows));
+pub(crate) fn show(
+    instance: &Instance,
+    json: bool,
+    cluster: Option<&str>,
+) -> Result<ExitCode, Error> {
+    let rows = rows_of(instance, cluster)?;
+    terminal::result(json, &rows, || by_cluster(&rows, plan_table));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -61,44 +71,124 @@ pub(crate) fn check(
     json: bool,
     args: &PlanCheckArgs,
 ) -> Result<ExitCode, Error> {
-    let config = settings::load(args.config.as_deref(), instance.root())?;
-    let names = jobs::names(&config.backup);
-    let said = serde_json::json!({ "jobs": names });
+    let config = settings::load(args.config.as_deref(), instance.root())?.backup;
+    let names = jobs::names(&config);
+    let of_clusters: BTreeMap<_, _> = (config.clusters.iter())
+        .map(|(name, plan)| (name, jobs::names(plan)))
+        .collect();
+    let said = serde_json::json!({ "jobs": names, "clusters": of_clusters });
     terminal::result(json, &said, || {
-        format!("{} jobs, and nothing is wrong with them\n", names.len())
+        let clusters = match of_clusters.len() {
+            0 => String::new(),
+            count => format!(
+                ", those of {} among them",
+                terminal::count(count as u64, "cluster")
+            ),
+        };
+        let all = names.len() + of_clusters.values().map(Vec::len).sum::<usize>();
+        format!("{all} jobs{clusters}, and nothing is wrong with them\n")
     });
     Ok(ExitCode::SUCCESS)
 }
 
-/// What ran before this is in the file that the engine leaves: only what has ended since is looked for among the
-/// records.
-fn not_told_from_micros(instance: &Instance) -> i64 {
-    let told_at = std::fs::metadata(instance.plan_file()).and_then(|it| it.modified());
-    let told_at = told_at.ok().and_then(|at| Timestamp::try_from(at).ok());
-    told_at.map_or(0, |at| at.as_microsecond() - RUN_MICROS_MAX)
+/// Whose jobs they are, and where these lie.
+#[derive(Debug)]
+pub(crate) struct PlanOwner {
+    /// The instance itself when absent.
+    cluster: Option<String>,
+    pub(crate) home: Instance,
+    pub(crate) config: config::Backup,
+    storage: Location,
+    schema: String,
 }
 
-/// From the settings, the records of runs and what the running engine says of itself: the store is not asked.
-pub(crate) fn rows(instance: &Instance) -> Result<Vec<Row>, Error> {
-    let config = settings::load(None, instance.root())?;
-    let location = match instance.announced() {
-        Some(running) => running.repository,
-        None => (config.repository.path.clone()).unwrap_or_else(|| instance.repository().into()),
+impl PlanOwner {
+    pub(crate) fn of(instance: &Instance, cluster: Option<&str>) -> Result<Self, Error> {
+        if let Some(name) = cluster {
+            let cluster = clusters::find(instance, name)?;
+            return Ok(Self {
+                storage: cluster.repository(),
+                home: cluster.instance,
+                config: cluster.plan,
+                cluster: Some(cluster.name),
+                schema: String::new(),
+            });
+        }
+        let config = settings::load(None, instance.root())?;
+        let own = || instance.repository().into();
+        Ok(Self {
+            cluster: None,
+            home: instance.clone(),
+            storage: match instance.announced() {
+                Some(running) => running.repository,
+                None => config.repository.path.unwrap_or_else(own),
+            },
+            schema: schema::place(instance, config.backup.schema_to.as_ref()),
+            config: config.backup,
+        })
+    }
+
+    /// The instance, and each cluster of which something runs by itself.
+    fn all(instance: &Instance) -> Result<Vec<Self>, Error> {
+        let own = Self::of(instance, None)?;
+        let plans = own.config.clusters.iter();
+        let planned = plans.filter(|(_, plan)| runs_by_itself(plan));
+        let planned: Vec<String> = planned.map(|(name, _)| name.clone()).collect();
+        let of_clusters = planned.iter().map(|name| Self::of(instance, Some(name)));
+        std::iter::once(Ok(own)).chain(of_clusters).collect()
+    }
+
+    /// What ran before this is in the file that the process with the plan leaves: only what has ended since is looked
+    /// for among the records.
+    fn not_told_from_micros(&self) -> i64 {
+        let told_at = std::fs::metadata(self.home.plan_file()).and_then(|it| it.modified());
+        let told_at = told_at.ok().and_then(|at| Timestamp::try_from(at).ok());
+        told_at.map_or(0, |at| at.as_microsecond() - RUN_MICROS_MAX)
+    }
+
+    /// From the settings, the records of runs and what the process with the plan says of itself: the store is not
+    /// asked.
+    pub(crate) fn rows(&self) -> Result<Vec<Row>, Error> {
+        let names = jobs::names(&self.config);
+        let newest = Records::newest_runs(self.home.root(), names, self.not_told_from_micros())?;
+        let state = StateFile::at(&self.home.root().join("jobs.json")).read()?;
+        let table = Jobs {
+            config: &self.config,
+            storage: format!("{} (encrypted)", self.storage),
+            schema: self.schema.clone(),
+            recorded: &|name| newest.get(name).map(JobRun::of),
+            standing: JobStatusFile::read(&self.home.plan_file()),
+            paused: &|name| state.paused(name).cloned(),
+            is_kept: self.home.is_locked(),
+            now: Timestamp::now().as_microsecond(),
+        };
+        let mut rows = table.rows();
+        for row in &mut rows {
+            row.cluster.clone_from(&self.cluster);
+        }
+        Ok(rows)
+    }
+}
+
+/// Of this cluster, or of the instance and of all clusters that have a plan.
+pub(crate) fn rows_of(instance: &Instance, cluster: Option<&str>) -> Result<Vec<Row>, Error> {
+    let owners = match cluster {
+        Some(_) => vec![PlanOwner::of(instance, cluster)?],
+        None => PlanOwner::all(instance)?,
     };
-    let names = jobs::names(&config.backup);
-    let newest = Records::newest_runs(instance.root(), names, not_told_from_micros(instance))?;
-    let state = StateFile::at(&instance.root().join("jobs.json")).read()?;
-    let table = Jobs {
-        config: &config.backup,
-        storage: format!("{location} (encrypted)"),
-        schema: schema::place(instance, config.backup.schema_to.as_ref()),
-        recorded: &|name| newest.get(name).map(JobRun::of),
-        standing: JobStatusFile::read(&instance.plan_file()),
-        paused: &|name| state.paused(name).cloned(),
-        is_kept: instance.is_locked(),
-        now: Timestamp::now().as_microsecond(),
+    let rows = owners.iter().map(PlanOwner::rows);
+    let rows: Vec<Vec<Row>> = rows.collect::<Result<_, _>>()?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// One table each.
+pub(crate) fn by_cluster(rows: &[Row], table: impl Fn(&[Row]) -> String) -> String {
+    let of_one = |rows: &[Row]| match rows.first().and_then(|row| row.cluster.as_ref()) {
+        Some(name) => format!("cluster {name}\n{}", table(rows)),
+        None => table(rows),
     };
-    Ok(table.rows())
+    let tables = rows.chunk_by(|a, b| a.cluster == b.cluster).map(of_one);
+    tables.collect::<Vec<_>>().join("\n")
 }
 
 /// Those of the settings; where an engine runs as it has them, and those that only it has.
@@ -154,6 +244,7 @@ impl Jobs<'_> {
         let last = last.as_ref();
         let in_a_zone = job.schedule.contains('/');
         Row {
+            cluster: None,
             schedule: match trigger.period() {
                 Some(_) if !in_a_zone => format!("{trigger} UTC"),
                 _ => trigger.to_string(),

@@ -16,6 +16,7 @@ use terminal::{self, KeyValue, Table, duration, moment, moment_and_age, time};
 
 use crate::{
     cli::{RepositoryArgs, RestoreTestCommand},
+    command_output::CommandOutput,
     error::Error,
     exit::Exit,
     jobs::settings,
@@ -78,16 +79,16 @@ pub(super) fn run(
             ));
         }
     }
-    Ok(show_tested(json, &record))
+    Ok(tested(&record)?.print(json))
 }
 
 /// What a person sees of one.
-pub(crate) fn show_tested(json: bool, record: &restore_test::RestoreTestReport) -> ExitCode {
-    terminal::result(json, record, || record_text(record));
-    match record.passed {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    }
+pub(crate) fn tested(record: &restore_test::RestoreTestReport) -> Result<CommandOutput, Error> {
+    let exit = match record.passed {
+        true => Exit::Done,
+        false => Exit::Failed,
+    };
+    Ok(CommandOutput::of(record, record_text(record))?.exits(exit))
 }
 
 fn record_text(record: &restore_test::RestoreTestReport) -> String {

@@ -12,6 +12,7 @@ use host::{instance::Instance, progress::Steps, signals::interrupted};
 use crate::{
     cli::{RepositoryArgs, RunningArgs, SchemaCommand},
     clusters,
+    command_output::CommandOutput,
     error::Error,
     exit::Exit,
     jobs::settings,
@@ -103,12 +104,12 @@ fn back_up(
     let steps = Steps::shown(json, "schema").cancelled_by(interrupted()?);
     let outcome = schema.run(&steps)?;
     drop(steps);
-    Ok(show(json, &schema.folder, &outcome))
+    Ok(shown(&schema.folder, &outcome)?.print(json))
 }
 
 /// What a person sees of it.
-pub(crate) fn show(json: bool, folder: &Path, outcome: &SchemaOutcome) -> ExitCode {
-    let shown = SchemaRunReport {
+pub(crate) fn shown(folder: &Path, outcome: &SchemaOutcome) -> Result<CommandOutput, Error> {
+    let report = SchemaRunReport {
         folder: folder.display().to_string(),
         commit: outcome.commit.as_deref(),
         changes: &outcome.changes,
@@ -124,13 +125,11 @@ pub(crate) fn show(json: bool, folder: &Path, outcome: &SchemaOutcome) -> ExitCo
             })
             .collect(),
     };
-    terminal::result(json, &shown, || {
-        let pushed = if outcome.pushed { ", pushed" } else { "" };
-        format!("{} in {}{pushed}", said(outcome), shown.folder)
-    });
-    let Some(error) = failure(outcome) else {
-        return ExitCode::SUCCESS;
-    };
-    terminal::note(&format!("bre: {error}"));
-    Exit::Partial.into()
+    let pushed = if outcome.pushed { ", pushed" } else { "" };
+    let text = format!("{} in {}{pushed}", said(outcome), report.folder);
+    let shown = CommandOutput::of(&report, text)?;
+    Ok(match failure(outcome) {
+        None => shown,
+        Some(error) => shown.noted(format!("bre: {error}")).exits(Exit::Partial),
+    })
 }

@@ -20,6 +20,7 @@ use crate::{
         ConfigurationArgs, RepositoryArgs, SnapshotArgs, SnapshotCommand, SnapshotComponent,
         SnapshotRestoreArgs,
     },
+    command_output::CommandOutput,
     error::Error,
     exit::Exit,
     jobs::{CONFIGURATION_SNAPSHOT, settings},
@@ -113,7 +114,7 @@ fn take(
     // Settings that cannot be read make no plan. They are kept all the same.
     if !elsewhere.contains(&true) && settings::load(None, instance.root()).is_ok() {
         let reading = ReadingSelection::default();
-        return job::run_now(instance, json, CONFIGURATION_SNAPSHOT, reading);
+        return job::run_now(instance, json, CONFIGURATION_SNAPSHOT, reading, None);
     }
     let opened = RepositoryHandle::at(instance, repository)?;
     let source = Configuration::of(
@@ -124,12 +125,12 @@ fn take(
     let steps = Steps::shown(json, "snapshot").cancelled_by(interrupted()?);
     let outcome = source.run(instance, &opened.repository, &opened.keys, &steps)?;
     drop(steps);
-    Ok(show_taken(json, &outcome))
+    Ok(taken(&outcome)?.print(json))
 }
 
-pub(crate) fn show_taken(json: bool, outcome: &SealedOutcome) -> ExitCode {
+pub(crate) fn taken(outcome: &SealedOutcome) -> Result<CommandOutput, Error> {
     let taken = &outcome.snapshot;
-    let shown = SnapshotResult {
+    let report = SnapshotResult {
         component: backup::configuration::COMPONENT,
         id: &taken.id,
         is_new: taken.is_new,
@@ -142,23 +143,22 @@ pub(crate) fn show_taken(json: bool, outcome: &SealedOutcome) -> ExitCode {
         changes: taken.changes.as_ref(),
         verified: taken.is_new.then_some(outcome.is_read_back),
     };
-    terminal::result(json, &shown, || {
-        if !taken.is_new {
-            return format!("nothing changed since snapshot {}", taken.id);
-        }
-        let verified = match outcome.is_read_back {
-            true => "read back and verified",
-            false => "not verified: the private key is not here",
-        };
-        let changed = taken.changes.as_ref().map_or_else(String::new, changes);
-        format!(
-            "snapshot {}: {} documents, {} stored{changed}; {verified}",
-            taken.id,
-            taken.documents,
-            indicatif::HumanBytes(taken.bytes_stored)
-        )
-    });
-    ExitCode::SUCCESS
+    if !taken.is_new {
+        let text = format!("nothing changed since snapshot {}", taken.id);
+        return CommandOutput::of(&report, text);
+    }
+    let verified = match outcome.is_read_back {
+        true => "read back and verified",
+        false => "not verified: the private key is not here",
+    };
+    let changed = taken.changes.as_ref().map_or_else(String::new, changes);
+    let text = format!(
+        "snapshot {}: {} documents, {} stored{changed}; {verified}",
+        taken.id,
+        taken.documents,
+        indicatif::HumanBytes(taken.bytes_stored)
+    );
+    CommandOutput::of(&report, text)
 }
 
 fn changes(changes: &DocumentChanges) -> String {

@@ -18,7 +18,7 @@ use services::{StreamHealth, StreamReport};
 
 use super::{
     backup::open_hole,
-    plan::{Row, rows},
+    plan::{PlanOwner, Row},
     standby,
     stream_report::take_a_backup,
     window::{self, Hole, Window},
@@ -41,7 +41,7 @@ use crate::{
     error::Error,
     health::{StreamMonitor, hole_words},
     job_status::JobStatusFile,
-    jobs::settings,
+    jobs::settings::{self, runs_by_itself},
     passed_over::{PassedOver, unsettled},
     repository_handle::RepositoryHandle,
     restore_test::{failed_proof, newest_failure},
@@ -116,13 +116,24 @@ pub(crate) struct JobBrief {
     state: &'static str,
 }
 
-/// Of the instance's own plan.
-pub(crate) fn job_briefs(instance: &Instance) -> Result<Vec<JobBrief>, Error> {
+/// Of the instance's own plan, or of a cluster's.
+pub(crate) fn job_briefs(
+    instance: &Instance,
+    cluster: Option<&str>,
+) -> Result<Vec<JobBrief>, Error> {
     let brief = |row: Row| JobBrief {
         name: row.name,
         state: row.state,
     };
-    Ok(rows(instance)?.into_iter().map(brief).collect())
+    let rows = PlanOwner::of(instance, cluster)?.rows()?;
+    Ok(rows.into_iter().map(brief).collect())
+}
+
+fn note_jobs(instance: &Instance, cluster: Option<&str>, status: &mut Status) {
+    match job_briefs(instance, cluster) {
+        Ok(jobs) => status.jobs = jobs,
+        Err(error) => status.alarms.push(format!("the plan: {error}")),
+    }
 }
 
 /// How far the audit log is in its archive.
@@ -177,10 +188,7 @@ async fn of_instance(instance: &Instance) -> Result<Status, Error> {
         status = of_repository(instance, RepositoryHandle::at(instance, &args), None)?;
         ask_engine(instance, &mut status).await;
         note_standby(instance, &mut status);
-        match job_briefs(instance) {
-            Ok(jobs) => status.jobs = jobs,
-            Err(error) => status.alarms.push(format!("the plan: {error}")),
-        }
+        note_jobs(instance, None, &mut status);
         finish(&mut status);
     }
     for name in names {
@@ -278,6 +286,9 @@ fn of_cluster(instance: &Instance, name: &str) -> Result<Status, Error> {
         }
     }
     note_standby(&cluster.instance, &mut status);
+    if runs_by_itself(&cluster.plan) {
+        note_jobs(instance, Some(name), &mut status);
+    }
     finish(&mut status);
     Ok(status)
 }

@@ -160,7 +160,6 @@ pub(super) struct StreamReporter<'a> {
     cluster: &'a NamedCluster,
     repository: &'a Repository,
     monitor: &'a StreamMonitor,
-    watch: &'a StreamWatch,
     /// In the background: neither a server nor a repository that hangs may keep the rest from being said.
     look: Option<JoinHandle<Look>>,
     look_at: Instant,
@@ -172,22 +171,21 @@ impl<'a> StreamReporter<'a> {
         cluster: &'a NamedCluster,
         repository: &'a Repository,
         monitor: &'a StreamMonitor,
-        watch: &'a StreamWatch,
     ) -> Self {
         Self {
             cluster,
             repository,
             monitor,
-            watch,
             look: None,
             look_at: Instant::now(),
             written: None,
         }
     }
 
-    pub(super) fn keep(&mut self) {
-        self.look();
-        let state = self.watch.state();
+    /// None: it is paused.
+    pub(super) fn keep(&mut self, watch: Option<&StreamWatch>) {
+        self.look(watch);
+        let state = watch.map(StreamWatch::state).unwrap_or_default();
         let standing = StreamStanding {
             report: self.monitor.report(),
             timeline: state.timeline,
@@ -212,20 +210,20 @@ impl<'a> StreamReporter<'a> {
         }
     }
 
-    fn look(&mut self) {
+    fn look(&mut self, watch: Option<&StreamWatch>) {
         if self.look.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(Ok(Ok((slot, made_up_for)))) = self.look.take().map(JoinHandle::join)
         {
             self.monitor.set_slot(slot.as_ref());
-            if made_up_for {
-                self.watch.full_backup_taken();
+            if let Some(watch) = watch.filter(|_| made_up_for) {
+                watch.full_backup_taken();
             }
         }
         if self.look.is_none() && self.look_at <= Instant::now() {
             self.look_at = Instant::now() + LOOK_EVERY;
             let connect = self.cluster.connect.clone().with_database("postgres");
             let (slot, repository) = (self.cluster.slot.clone(), self.repository.clone());
-            let hole = self.watch.state().hole;
+            let hole = watch.and_then(|watch| watch.state().hole);
             self.look = Some(std::thread::spawn(move || {
                 let made_up_for = match hole {
                     Some(hole) => is_made_up_for(&repository, &hole)?,

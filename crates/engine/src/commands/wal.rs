@@ -3,11 +3,10 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use ::backup::stream::{Streamer, StreamerConfig};
 use postgres_physical::lsn::parse_segment_name;
 use recovery::database::{FetchOutcome, place_segment, wal_fetch};
 use repository::wal::WalReader;
@@ -28,7 +27,6 @@ use crate::{
 
 /// How soon a stop is noticed.
 const LOOK: Duration = Duration::from_millis(200);
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(instance: &Instance, json: bool, command: WalCommand) -> Result<ExitCode, Error> {
     match command {
@@ -48,33 +46,34 @@ pub(crate) fn run(instance: &Instance, json: bool, command: WalCommand) -> Resul
 
 /// Returns when it is stopped from outside. Says at once what it does, what stands in its way, and what was lost.
 fn stream(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error> {
+    host::telemetry::start(json);
     let runtime = host::workers::Workers::start()?;
     let stop = stop_on_signal(&runtime, || ())?;
     let cluster = clusters::find(instance, name)?;
     let own = cluster.open()?;
     // Tells other commands that somebody streams.
     let _lock = cluster.instance.lock()?;
-    let streamer = Streamer::start(StreamerConfig::new(
-        cluster.connect.clone().with_application_name(&cluster.slot),
-        &cluster.slot,
-        Arc::clone(&own.store),
-        own.keys.public.clone(),
-    ));
-    let watch = streamer.watch();
     let monitor = StreamMonitor::default();
-    monitor.follow(Some(watch.clone()));
+    let handle = runtime.handle().clone();
+    let mut protection = clusters::Protection::start(&cluster, &own, monitor.clone(), handle);
     let mut teller = Teller::new(name, cluster.connect.target(), own.repository.describe());
-    let mut standing = StreamReporter::of(&cluster, &own.repository, &monitor, &watch);
+    let mut standing = StreamReporter::of(&cluster, &own.repository, &monitor);
     while !stop.load(Ordering::Relaxed) {
-        watch.wait_until(LOOK, |state| teller.is_news(state, Instant::now()));
-        let state = watch.state();
-        if let Some(told) = teller.tell(&state, Instant::now()) {
-            terminal::result(json, &told, || told.sentence());
+        let watch = protection.watch();
+        match &watch {
+            Some(watch) => {
+                watch.wait_until(LOOK, |state| teller.is_news(state, Instant::now()));
+                if let Some(told) = teller.tell(&watch.state(), Instant::now()) {
+                    terminal::result(json, &told, || told.sentence());
+                }
+            }
+            // Paused: there is nothing to tell before the plan's next turn.
+            None => std::thread::park_timeout(LOOK),
         }
-        standing.keep();
+        standing.keep(watch.as_ref());
+        protection.turn();
     }
-    // A repository that hangs does not hold up the stop; PostgreSQL keeps what it has not got.
-    streamer.stop_within(STOP_TIMEOUT);
+    protection.stop();
     Ok(ExitCode::SUCCESS)
 }
 

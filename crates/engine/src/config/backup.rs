@@ -8,7 +8,7 @@ use std::{
 
 use jobs::schedule::{After, Trigger};
 use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Remote, ReplicaConfig};
 
@@ -52,6 +52,12 @@ pub(crate) struct Backup {
     /// As `[repositories.NAME]` has them.
     #[serde(skip)]
     pub(crate) repositories: BTreeMap<String, ReplicaConfig>,
+    /// The named cluster whose plan this is; the instance's own when absent.
+    #[serde(skip)]
+    pub(crate) cluster: Option<String>,
+    /// The plans of `[clusters.NAME]`, by name.
+    #[serde(skip)]
+    pub(crate) clusters: BTreeMap<String, Backup>,
     /// By name, of jobs that have no schedule above.
     #[serde(skip)]
     schedules: BTreeMap<String, Trigger>,
@@ -74,7 +80,7 @@ pub(crate) struct OlderSettings<'a> {
 }
 
 /// Which way the bytes of a backup come.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BackupSource {
     #[default]
@@ -127,6 +133,8 @@ impl Default for Backup {
             settings_file: None,
             strict: false,
             repositories: BTreeMap::new(),
+            cluster: None,
+            clusters: BTreeMap::new(),
             schedules: BTreeMap::new(),
         }
     }

@@ -2,9 +2,10 @@
 
 use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
 
-use super::{JobResult, Listed, Shared, Task, late};
+use super::{Listed, Shared, Task, answer, late};
 use crate::{
     audit_archive,
+    commands::audit_archive::shown,
     config::{self, OlderSettings},
     error::Error,
 };
@@ -12,6 +13,7 @@ use crate::{
 pub(super) const JOB: Listed = Listed {
     spec,
     task: || Box::new(Archive),
+    for_clusters: false,
     older_settings: |backup| OlderSettings {
         schedule: Some(&mut backup.audit_archive),
         keep_days: None,
@@ -49,7 +51,7 @@ impl Task for Archive {
         let archived = shared.wait(pass)?;
         let said = audit_archive::said(archived.as_ref());
         tracing::info!(said, "the audit archive");
-        shared.show(JobResult::AuditArchive(archived));
+        answer::give(context, || shown(archived.as_ref()));
         Ok(RunReport::said(said))
     }
 }

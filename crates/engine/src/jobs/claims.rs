@@ -35,7 +35,7 @@ impl Claims for OfInstance {
 /// Marks the lock among others of the same database: "breJ".
 const CLASS: i32 = 0x6272_654A;
 /// The plan of the instance's own cluster.
-const PLAN: i32 = 1;
+const OWN_PLAN: i32 = 1;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A lock in the database whose jobs these are, held by a session: it goes with its process and with its server.
@@ -50,8 +50,20 @@ pub(crate) struct OfDatabase {
 #[derive(Debug)]
 pub(crate) struct Kept {
     shared: Arc<Shared>,
+    plan: i32,
     /// Held in the session of its number.
     state: Mutex<ClaimState>,
+}
+
+/// A cluster may have an engine of its own and be named by others: one repository has one plan.
+fn plan_number(shared: &Shared) -> i32 {
+    if shared.config.cluster.is_none() {
+        return OWN_PLAN;
+    }
+    let repository = shared.moment().repository;
+    let digits = repository.id().get(..8).unwrap_or_default();
+    let number = u32::from_str_radix(digits, 16).unwrap_or_default();
+    i32::from_ne_bytes(number.to_ne_bytes()).max(OWN_PLAN + 1)
 }
 
 /// What the lock in the database says to an engine that claims the plan in the repository.
@@ -78,6 +90,7 @@ impl OfDatabase {
     pub(crate) fn start(shared: &Arc<Shared>) -> Self {
         let kept = Arc::new(Kept {
             shared: Arc::clone(shared),
+            plan: plan_number(shared),
             state: Mutex::new(ClaimState::Elsewhere("it is being asked for".to_owned())),
         });
         let of_thread = Arc::clone(&kept);
@@ -145,14 +158,15 @@ impl Kept {
             value("SELECT 1")?;
             return Ok(ClaimState::Held(number));
         }
-        let taken = value(&format!("SELECT pg_try_advisory_lock({CLASS}, {PLAN})"))?;
+        let plan = self.plan;
+        let taken = value(&format!("SELECT pg_try_advisory_lock({CLASS}, {plan})"))?;
         if taken.as_deref() == Some("t") {
             return Ok(ClaimState::Held(number));
         }
         let who = value(&format!(
             "SELECT coalesce(client_addr::text, 'this machine') || ', process ' || pid FROM pg_locks \
              JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND classid = {CLASS} \
-             AND objid = {PLAN} AND pg_locks.granted LIMIT 1"
+             AND objid = {plan} AND pg_locks.granted LIMIT 1"
         ))?;
         let who = who.unwrap_or_else(|| "another session".to_owned());
         Ok(ClaimState::Elsewhere(format!(

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage, schedule::Trigger};
 
-use super::{JobResult, Listed, Shared, Task, days, late, settings::plan_document};
+use super::{Listed, Shared, Task, answer, days, late, settings::plan_document};
 use crate::{
+    commands::snapshot::taken,
     config::{self, OlderSettings},
     error::Error,
     snapshots::Configuration,
@@ -14,6 +15,7 @@ use crate::{
 pub(super) const JOB: Listed = Listed {
     spec,
     task: || Box::new(ConfigurationSnapshot),
+    for_clusters: false,
     older_settings: |backup| OlderSettings {
         schedule: None,
         keep_days: Some(&mut backup.snapshot_days),
@@ -61,18 +63,18 @@ impl Task for ConfigurationSnapshot {
         let steps = shared.steps(context, "snapshot");
         let outcome = source.run(instance, &repository, &keys, &steps)?;
         drop(steps);
-        let taken = &outcome.snapshot;
-        let documents = i64::try_from(taken.documents).unwrap_or(i64::MAX);
+        let new = &outcome.snapshot;
+        let documents = i64::try_from(new.documents).unwrap_or(i64::MAX);
         let report = RunReport {
-            summary: match taken.is_new {
-                true => taken.id.clone(),
-                false => format!("nothing changed since {}", taken.id),
+            summary: match new.is_new {
+                true => new.id.clone(),
+                false => format!("nothing changed since {}", new.id),
             },
-            bytes: Some(taken.bytes_stored),
+            bytes: Some(new.bytes_stored),
             figures: BTreeMap::from([("documents".to_owned(), documents)]),
             unsound: None,
         };
-        shared.show(JobResult::Snapshot(Box::new(outcome)));
+        answer::give(context, || taken(&outcome));
         Ok(report)
     }
 }

@@ -19,6 +19,11 @@ impl Events {
         self.waiting.push_back(event);
     }
 
+    /// Nothing waits, and nothing is on its way.
+    pub(crate) fn are_recorded(&self) -> bool {
+        self.waiting.is_empty() && self.recording.is_none()
+    }
+
     pub(crate) fn send(&mut self, runtime: &tokio::runtime::Handle, instance: &Instance) {
         if let Some(recording) = self.recording.take() {
             if !recording.is_finished() {

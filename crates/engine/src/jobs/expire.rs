@@ -2,10 +2,11 @@
 
 use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
 
-use super::{JobResult, Listed, Shared, Task, late};
+use super::{Listed, Shared, Task, answer, late};
 use host::lock::lock;
 
 use crate::{
+    command_output::CommandOutput,
     config::{self, OlderSettings},
     error::Error,
     expiry,
@@ -14,6 +15,7 @@ use crate::{
 pub(super) const JOB: Listed = Listed {
     spec,
     task: || Box::new(Expire),
+    for_clusters: true,
     older_settings: |backup| OlderSettings {
         schedule: Some(&mut backup.expire),
         keep_days: None,
@@ -48,7 +50,7 @@ impl Task for Expire {
         let moment = shared.moment();
         let log = expiry::Log {
             asked_by: shared.event(context),
-            record: &|event| Ok(shared.wait(event.record(&shared.instance))?),
+            record: &|event| shared.record(event),
         };
         let said = expiry::expire(
             &moment.repository,
@@ -59,7 +61,10 @@ impl Task for Expire {
             &log,
         )?;
         let report = RunReport::said(said.clone());
-        shared.show(JobResult::Expiry(said));
+        answer::give(context, || {
+            let machines = serde_json::json!({ "job": "expire", "said": said });
+            CommandOutput::of(&machines, said)
+        });
         Ok(report)
     }
 }

@@ -8,9 +8,10 @@ use jobs::{
 };
 use repository::backup::{BackupKind, BackupState};
 
-use super::{JobResult, Listed, Shared, Task, days, late};
+use super::{Listed, Shared, Task, answer, days, late};
 
 use crate::{
+    commands::backup::taken,
     config::{self, OlderSettings},
     error::Error,
 };
@@ -18,6 +19,7 @@ use crate::{
 pub(super) const JOB: Listed = Listed {
     spec,
     task: || Box::new(Full),
+    for_clusters: true,
     older_settings: |backup| OlderSettings {
         schedule: Some(&mut backup.full),
         keep_days: Some(&mut backup.full_days),
@@ -101,7 +103,7 @@ pub(super) fn take(
 ) -> Result<RunReport, Error> {
     let moment = shared.moment();
     let outcome = shared
-        .backup_request(&moment, kind)?
+        .backup_request(&moment, kind, context)?
         .run(&shared.steps(context, "backup"))?;
     if let Some(stream) = moment.stream
         && outcome.state == BackupState::Complete
@@ -123,6 +125,15 @@ pub(super) fn take(
         ]),
         unsound: None,
     };
-    shared.show(JobResult::Backup(Box::new(outcome)));
+    let is_complete = outcome.state == BackupState::Complete;
+    answer::give(context, || {
+        let shown = taken(&moment.repository, outcome)?;
+        Ok(match &shared.config.cluster {
+            Some(name) if !is_complete => shown.noted(format!(
+                "bre: the backup waits for its WAL. Is it streamed? bre wal stream --cluster {name}"
+            )),
+            _ => shown,
+        })
+    });
     Ok(report)
 }

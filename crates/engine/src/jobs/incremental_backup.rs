@@ -15,6 +15,7 @@ use crate::{
 pub(super) const JOB: Listed = Listed {
     spec,
     task: || Box::new(Incremental),
+    for_clusters: true,
     older_settings: |backup| OlderSettings {
         schedule: Some(&mut backup.incremental),
         keep_days: Some(&mut backup.incremental_days),

@@ -1,5 +1,6 @@
 //! The jobs of an instance: one file each, and the one list of them. A new job is a file here and a line in [`ALL`].
 
+pub(crate) mod answer;
 mod audit_archive;
 mod claim_state;
 mod claims;
@@ -10,6 +11,7 @@ mod full_backup;
 mod incremental_backup;
 mod repository_claim;
 mod repository_copy;
+mod requests;
 mod restore_test;
 mod run_archive;
 mod schema;
@@ -24,8 +26,9 @@ use jobs::{Availability, History, Job, JobSpec, PausePolicy, Registry, RunContex
 pub(crate) use claims::{OfDatabase, OfInstance};
 pub(crate) use configuration_snapshot::NAME as CONFIGURATION_SNAPSHOT;
 pub(crate) use repository_claim::OfRepository;
+pub(crate) use requests::{RunRequests, run_there};
 pub(crate) use run_archive::{RunArchive, host_name};
-pub(crate) use shared::{Caller, JobResult, Moment, Shared};
+pub(crate) use shared::{Caller, Moment, Shared};
 pub(crate) use wal_stream::NAME as WAL_STREAM;
 
 use crate::{
@@ -37,6 +40,8 @@ use crate::{
 struct Listed {
     spec: fn(&config::Backup) -> JobSpec,
     task: fn() -> Box<dyn Task>,
+    /// Whether named clusters have it, too: `[clusters.NAME.jobs]`.
+    for_clusters: bool,
     /// Where `[backup]` has what `[jobs.NAME]` says of newer jobs.
     older_settings: fn(&mut config::Backup) -> OlderSettings<'_>,
 }
@@ -67,6 +72,11 @@ trait Task: Send + Sync {
 
     fn pause_policy(&self, _: &config::Backup) -> PausePolicy {
         PausePolicy::Allowed
+    }
+
+    /// Why a run of it cannot be asked for.
+    fn not_by_hand(&self) -> Option<&'static str> {
+        None
     }
 
     /// Whether a run by hand needs the running engine.
@@ -113,7 +123,10 @@ impl Job for Wired {
 
     fn run(&self, context: &RunContext) -> Result<RunReport, String> {
         let came = self.task.run(&self.shared, context);
-        came.map_err(|error| self.shared.failed(error))
+        came.map_err(|error| {
+            answer::give_failure(context, &error);
+            error.to_string()
+        })
     }
 }
 
@@ -123,18 +136,19 @@ thread_local! {
     static ADDED: std::cell::Cell<Option<&'static Listed>> = const { std::cell::Cell::new(None) };
 }
 
-fn all() -> Vec<&'static Listed> {
-    #[cfg_attr(not(test), expect(unused_mut, reason = "a test adds one"))]
+/// Of this plan.
+fn all(config: &config::Backup) -> Vec<&'static Listed> {
     let mut all = ALL.to_vec();
     #[cfg(test)]
     all.extend(ADDED.get());
+    all.retain(|listed| listed.for_clusters || config.cluster.is_none());
     all
 }
 
 /// All of them, as the settings have them.
 pub(crate) fn specs(config: &config::Backup) -> Vec<JobSpec> {
     let spec = |listed: &&Listed| with_settings(listed, config);
-    all().iter().map(spec).collect()
+    all(config).iter().map(spec).collect()
 }
 
 fn with_settings(listed: &Listed, config: &config::Backup) -> JobSpec {
@@ -155,8 +169,8 @@ fn goes_by(spec: &JobSpec, name: &str) -> bool {
 }
 
 /// By its name, or by an older one.
-fn listed(config: &config::Backup, name: &str) -> Option<&'static Listed> {
-    let all = all().into_iter();
+pub(crate) fn listed(config: &config::Backup, name: &str) -> Option<&'static Listed> {
+    let all = all(config).into_iter();
     all.rev()
         .find(|listed| goes_by(&(listed.spec)(config), name))
 }
@@ -166,10 +180,23 @@ pub(crate) fn spec(config: &config::Backup, name: &str) -> Option<JobSpec> {
     Some(with_settings(listed, config))
 }
 
-/// Whether a run of it by hand needs the running engine; None where no job is called so.
-pub(crate) fn needs_the_engine(config: &config::Backup, name: &str) -> Option<bool> {
+/// What a person has to know who asks for a run.
+pub(crate) struct ByHand {
+    pub(crate) job: String,
+    /// Why nobody can ask for one.
+    pub(crate) refusal: Option<&'static str>,
+    pub(crate) needs_the_engine: bool,
+}
+
+/// None where no job of this plan is called so.
+pub(crate) fn by_hand(config: &config::Backup, name: &str) -> Option<ByHand> {
     let listed = listed(config, name)?;
-    Some((listed.task)().needs_the_engine())
+    let task = (listed.task)();
+    Some(ByHand {
+        job: (listed.spec)(config).name,
+        refusal: task.not_by_hand(),
+        needs_the_engine: task.needs_the_engine(),
+    })
 }
 
 /// Of a job by its name, by these settings.
@@ -179,13 +206,15 @@ pub(crate) fn pause_policy(config: &config::Backup, name: &str) -> PausePolicy {
 }
 
 pub(crate) fn registry(shared: &Arc<Shared>) -> Result<Registry, Error> {
-    let wired = all().into_iter().map(|listed| -> Arc<dyn Job> {
-        Arc::new(Wired {
-            spec: with_settings(listed, &shared.config),
-            shared: Arc::clone(shared),
-            task: (listed.task)(),
-        })
-    });
+    let wired = all(&shared.config)
+        .into_iter()
+        .map(|listed| -> Arc<dyn Job> {
+            Arc::new(Wired {
+                spec: with_settings(listed, &shared.config),
+                shared: Arc::clone(shared),
+                task: (listed.task)(),
+            })
+        });
     Ok(Registry::new(wired.collect())?)
 }
 

@@ -10,8 +10,9 @@ use jobs::{
     Availability, Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage, schedule::Trigger,
 };
 
-use super::{JobResult, Listed, Shared, Task, with_settings};
+use super::{Listed, Shared, Task, answer, with_settings};
 use crate::{
+    command_output::CommandOutput,
     config::{self, OlderSettings},
     copies::{Copier, CopyBoard, Round, RoundReport},
     error::Error,
@@ -21,6 +22,7 @@ use crate::{
 pub(super) const JOB: Listed = Listed {
     spec,
     task: || Box::new(RepositoryCopy),
+    for_clusters: false,
     older_settings: |_| OlderSettings::default(),
 };
 
@@ -99,7 +101,10 @@ impl Task for RepositoryCopy {
         }
         let said = board.summary();
         let report = copied.report(said.clone());
-        shared.show(JobResult::Copies(said));
+        answer::give(context, || {
+            let machines = serde_json::json!({ "job": NAME, "said": said });
+            CommandOutput::of(&machines, said)
+        });
         Ok(report)
     }
 }

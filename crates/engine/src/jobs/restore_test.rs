@@ -3,10 +3,11 @@
 use jobs::{Availability, Deadline, FirstRun, History, JobSpec, RunContext, RunReport, Storage};
 use repository::backup::{BackupState, BackupSummary};
 
-use super::{JobResult, Listed, Moment, Shared, Task, late};
+use super::{Listed, Moment, Shared, Task, answer, late};
 use host::keys;
 
 use crate::{
+    commands::restore_test::tested,
     config::{self, OlderSettings},
     error::Error,
     restore_test::{self, NewestTest, RestoreTester, failed_proof, newest_complete},
@@ -15,6 +16,7 @@ use crate::{
 pub(super) const JOB: Listed = Listed {
     spec,
     task: || Box::new(RestoreTest),
+    for_clusters: true,
     older_settings: |backup| OlderSettings {
         schedule: Some(&mut backup.proof),
         keep_days: None,
@@ -120,7 +122,7 @@ impl Task for RestoreTest {
             unsound,
             ..RunReport::said(record.backup_id.clone())
         };
-        shared.show(JobResult::RestoreTest(Box::new(record)));
+        answer::give(context, || tested(&record));
         Ok(report)
     }
 }

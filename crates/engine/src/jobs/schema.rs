@@ -2,8 +2,9 @@
 
 use jobs::{Availability, Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
 
-use super::{JobResult, Listed, Shared, Task, late};
+use super::{Listed, Shared, Task, answer, late};
 use crate::{
+    commands::schema::shown,
     config::{self, OlderSettings},
     error::Error,
     schema::{self, Schema},
@@ -12,6 +13,7 @@ use crate::{
 pub(super) const JOB: Listed = Listed {
     spec,
     task: || Box::new(Definitions),
+    for_clusters: false,
     older_settings: |backup| OlderSettings {
         schedule: Some(&mut backup.schema),
         keep_days: None,
@@ -67,10 +69,7 @@ impl Task for Definitions {
         let outcome = schema.run(&shared.steps(context, "schema"))?;
         let failure = schema::failure(&outcome);
         let report = RunReport::said(schema::said(&outcome));
-        shared.show(JobResult::Definitions {
-            folder: schema.folder,
-            outcome,
-        });
+        answer::give(context, || shown(&schema.folder, &outcome));
         match failure {
             Some(error) => Err(error),
             None => Ok(report),

@@ -1,13 +1,13 @@
 //! The settings as they count: what `[jobs.NAME]` says is taken in the place of what `[backup]` says of that job, and the
 //! plan that follows from all of it is checked.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use jobs::{JobSpec, Registry, schedule::Trigger};
 
 use super::{WAL_STREAM, listed, names, specs};
 use crate::{
-    config::{Backup, Config, JobSettings},
+    config::{Backup, Config, JobSettings, Schedule},
     error::Error,
     job_status::short_name,
 };
@@ -41,34 +41,90 @@ fn with_jobs(mut config: Config, path: &Path) -> Result<Config, Error> {
         take(&mut config.backup, name, job).map_err(fault)?;
     }
     check(&config.backup).map_err(fault)?;
+    let own = config.backup.clone();
+    for (name, cluster) in &config.clusters {
+        let plan = of_cluster(&own, name, cluster.jobs.as_ref()).map_err(fault)?;
+        config.backup.clusters.insert(name.clone(), plan);
+    }
     Ok(config)
 }
 
 /// What a job's own section says, in the place of what `[backup]` says of it.
-fn take(backup: &mut Backup, name: &str, settings: &JobSettings) -> Result<(), String> {
-    let Some(listed) = listed(backup, name) else {
-        return Err(format!(
-            "[jobs.\"{name}\"]: no job is called so; there are: {}",
-            names(backup).join(", ")
-        ));
+fn take(plan: &mut Backup, name: &str, settings: &JobSettings) -> Result<(), String> {
+    let section = match &plan.cluster {
+        None => format!("[jobs.\"{name}\"]"),
+        Some(cluster) => format!("[clusters.{cluster}.jobs.\"{name}\"]"),
     };
-    let full_name = (listed.spec)(backup).name;
-    let older = (listed.older_settings)(backup);
+    let Some(listed) = listed(plan, name) else {
+        let known = names(plan).join(", ");
+        let is_known = super::listed(&Backup::default(), name).is_some();
+        return Err(match is_known {
+            true => format!(
+                "{section}: a job of the instance's own database; a named cluster has: {known}"
+            ),
+            false => format!("{section}: no job is called so; there are: {known}"),
+        });
+    };
+    let full_name = (listed.spec)(plan).name;
+    let older = (listed.older_settings)(plan);
     match (settings.keep_days, older.keep_days) {
         (Some(said), Some(days)) => *days = said,
         (Some(_), None) => {
             return Err(format!(
-                "[jobs.\"{name}\"] keep_days: {full_name} keeps nothing that days are set for"
+                "{section} keep_days: {full_name} keeps nothing that days are set for"
             ));
         }
         (None, _) => {}
     }
     match (&settings.schedule, older.schedule) {
         (Some(said), Some(schedule)) => *schedule = said.clone(),
-        (Some(said), None) => backup.set_schedule(full_name, said),
+        (Some(said), None) => plan.set_schedule(full_name, said),
         (None, _) => {}
     }
     Ok(())
+}
+
+/// Of a cluster that is not the instance's own: what its sections do not say is as in the instance's.
+fn of_cluster(
+    own: &Backup,
+    name: &str,
+    jobs: Option<&BTreeMap<String, JobSettings>>,
+) -> Result<Backup, String> {
+    let mut plan = Backup {
+        cluster: Some(name.to_owned()),
+        repositories: BTreeMap::new(),
+        strict: false,
+        ..own.clone()
+    };
+    match jobs {
+        Some(jobs) => {
+            for (job, settings) in jobs {
+                take(&mut plan, job, settings)?;
+            }
+        }
+        // As before there were any: backups are taken by hand, and nothing expires by itself.
+        None => {
+            let schedules = [
+                &mut plan.full,
+                &mut plan.incremental,
+                &mut plan.proof,
+                &mut plan.expire,
+            ];
+            for schedule in schedules {
+                *schedule = Schedule(Trigger::Manual);
+            }
+        }
+    }
+    check(&plan).map_err(|reason| format!("[clusters.{name}.jobs] {reason}"))?;
+    Ok(plan)
+}
+
+/// Something of this plan is started without a person.
+pub(crate) fn runs_by_itself(plan: &Backup) -> bool {
+    let by_itself = |spec: &JobSpec| {
+        spec.name != WAL_STREAM && !matches!(spec.trigger, Trigger::Off | Trigger::Manual)
+    };
+    specs(plan).iter().any(by_itself)
 }
 
 /// A backup follows no other job; without full ones nothing else has a beginning.
@@ -137,6 +193,80 @@ mod tests {
         let config = parse("[backup]\nproof = \"off\"\n", Path::new("x")).unwrap();
         assert_eq!(config.backup.proof.0, Trigger::Off);
         assert_eq!(config.backup.rules(), Rules::default(), "the guide's table");
+    }
+
+    #[test]
+    fn a_named_cluster_has_jobs_of_its_own_that_begin_as_the_instances_are() {
+        let of = |text: &str| {
+            let url = "[clusters.desk]\nurl = \"postgres://bre@db/postgres\"\n";
+            let config = parse(&format!("{url}{text}"), Path::new("bre.toml"));
+            config.unwrap().backup.clusters.remove("desk").unwrap()
+        };
+        let by_hand = of("[backup]\nfull_days = 9\n");
+        assert!(!runs_by_itself(&by_hand));
+        assert_eq!(by_hand.full.0, Trigger::Manual);
+        assert_eq!(
+            by_hand.full_days.get(),
+            9,
+            "as bre backup expire --cluster has it"
+        );
+        let own = of("[backup]\nfull = \"daily 03:00\"\nfull_days = 9\n[clusters.desk.jobs]\n");
+        assert!(runs_by_itself(&own));
+        assert_eq!(own.full.0.to_string(), "daily 03:00");
+        let text = "[clusters.desk.jobs.\"database.full\"]\nschedule = \"weekly sunday 03:00\"\nkeep_days = 60\n\
+                    [clusters.desk.jobs.proof]\nschedule = \"off\"\n";
+        let said = of(text);
+        assert_eq!(said.full.0.to_string(), "weekly sunday 03:00");
+        assert_eq!((said.full_days.get(), &said.proof.0), (60, &Trigger::Off));
+        assert_eq!(
+            names(&said),
+            [
+                "database.full",
+                "database.incremental",
+                "wal.stream",
+                "database.restore_test",
+                "database.expire"
+            ]
+        );
+        let refused = |text: &str, says: &[&str]| {
+            let cluster = "[clusters.desk]\nurl = \"postgres://bre@db/postgres\"\n";
+            refused(&format!("{cluster}{text}"), says);
+        };
+        refused(
+            "[clusters.desk.jobs.\"database.ful\"]\n",
+            &[
+                "[clusters.desk.jobs.\"database.ful\"]: no job is called so",
+                "database.expire",
+            ],
+        );
+        refused(
+            "[clusters.desk.jobs.schema]\n",
+            &[
+                "[clusters.desk.jobs.\"schema\"]",
+                "the instance's own database",
+                "database.full, ",
+            ],
+        );
+        refused(
+            "[clusters.desk.jobs.full]\nschedule = \"daily 25:00\"\n",
+            &[
+                "clusters.desk.jobs.full",
+                "daily 25:00",
+                "semi-annual D HH:MM",
+            ],
+        );
+        refused(
+            "[clusters.desk.jobs.full]\nevery = 3\n",
+            &["every", "keep_days"],
+        );
+        refused(
+            "[clusters.desk.jobs.expire]\nschedule = \"after schema\"\n",
+            &["[clusters.desk.jobs] the plan: database.expire runs after \"schema\""],
+        );
+        refused(
+            "[clusters.desk.jobs.wal]\nschedule = \"off\"\n",
+            &["[clusters.desk.jobs] wal.stream = \"off\""],
+        );
     }
 
     #[test]

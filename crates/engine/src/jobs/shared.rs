@@ -4,16 +4,13 @@
 use std::{
     fmt,
     future::Future,
-    path::PathBuf,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
 };
 
-use backup::{
-    database::BackupOutcome, documents::SealedOutcome, schema::SchemaOutcome, stream::StreamWatch,
-};
+use backup::stream::StreamWatch;
 use host::{instance::Instance, progress::Steps, record::Event};
 use jobs::RunContext;
 use postgres_physical::{
@@ -28,12 +25,10 @@ use repository::{
 
 use super::events::Events;
 use crate::{
-    audit_archive::ArchiveReport,
-    backup_request::{OwnedRequest, Reading},
+    backup_request::{OwnedRequest, Reading, ReadingSelection},
     config,
     error::Error,
     health::ProtectionStatus,
-    restore_test::RestoreTestReport,
 };
 
 /// The audit log's kind for everything that a job does.
@@ -46,22 +41,6 @@ pub(crate) enum Caller {
     Engine(tokio::runtime::Handle),
     /// A person at the command line, who waits and sees what came of it.
     Person { json: bool },
-}
-
-/// What came of a run, for the person who asked for it.
-#[derive(Debug)]
-pub(crate) enum JobResult {
-    Backup(Box<BackupOutcome>),
-    RestoreTest(Box<RestoreTestReport>),
-    Expiry(String),
-    Definitions {
-        folder: PathBuf,
-        outcome: SchemaOutcome,
-    },
-    /// None: there is no signed head yet.
-    AuditArchive(Option<ArchiveReport>),
-    Snapshot(Box<SealedOutcome>),
-    Copies(String),
 }
 
 pub(crate) struct Shared {
@@ -77,8 +56,6 @@ pub(crate) struct Shared {
     protected: Mutex<ProtectionStatus>,
     /// Programs that definitions need and this host has not got.
     lacks_for_schema: Option<String>,
-    result: Mutex<Option<JobResult>>,
-    failure: Mutex<Option<Error>>,
 }
 
 impl fmt::Debug for Shared {
@@ -126,8 +103,6 @@ impl Shared {
             backups_asked_at_micros: AtomicI64::new(0),
             events: Mutex::default(),
             protected: Mutex::default(),
-            result: Mutex::default(),
-            failure: Mutex::default(),
         }
     }
 
@@ -184,8 +159,19 @@ impl Shared {
         }
     }
 
+    /// Before anything is done; a named cluster has no audit log, and its records of runs say what was done.
+    pub(super) fn record(&self, event: &Event) -> Result<(), Error> {
+        match self.config.cluster {
+            Some(_) => Ok(()),
+            None => Ok(self.wait(event.record(&self.instance))?),
+        }
+    }
+
     /// For the audit log: the engine's goes there as soon as it can.
     pub(super) fn tell(&self, event: Event) {
+        if self.config.cluster.is_some() {
+            return;
+        }
         match self.caller {
             Caller::Engine(_) => self.events().push(event),
             // On a host without the engine there is no log to write to.
@@ -216,38 +202,25 @@ impl Shared {
             Caller::Engine(_) => Steps::logged(),
             Caller::Person { json } => Steps::shown(json, what),
         };
-        steps.cancelled_by(context.cancellation())
-    }
-
-    /// What a person is to see of it. The engine has its log.
-    pub(super) fn show(&self, result: JobResult) {
-        if let Caller::Person { .. } = self.caller {
-            *held(&self.result) = Some(result);
+        let steps = steps.cancelled_by(context.cancellation());
+        match (&self.caller, context.asked_by()) {
+            (Caller::Engine(_), Some(_)) => steps.heard_by(Box::new(OfRun(context.clone()))),
+            _ => steps,
         }
-    }
-
-    pub(crate) fn take_result(&self) -> Option<JobResult> {
-        held(&self.result).take()
-    }
-
-    /// The error itself is for the person who waits; the record has its words.
-    pub(super) fn failed(&self, error: Error) -> String {
-        let words = error.to_string();
-        if let Caller::Person { .. } = self.caller {
-            *held(&self.failure) = Some(error);
-        }
-        words
-    }
-
-    pub(crate) fn take_failure(&self) -> Option<Error> {
-        held(&self.failure).take()
     }
 
     pub(super) fn backup_request(
         &self,
         moment: &Moment,
         kind: BackupKind,
+        context: &RunContext,
     ) -> Result<OwnedRequest, Error> {
+        let asked = context
+            .options()
+            .map(serde_json::from_str::<ReadingSelection>);
+        let asked = asked
+            .transpose()
+            .map_err(|error| Error::failed(format!("how to read cannot be understood: {error}")))?;
         let lacks = |what: &str| {
             Error::refused("no backup was started", format!("this host has no {what}"))
         };
@@ -265,12 +238,33 @@ impl Shared {
                 .chunk_id
                 .clone()
                 .ok_or_else(|| lacks("chunk_id.key"))?,
-            label: moment.label,
+            label: match context.asked_by() {
+                Some(_) => "by hand",
+                None => moment.label,
+            },
             kind,
-            reading: moment.reading,
+            reading: match asked {
+                Some(asked) => Reading::new(&self.config, asked),
+                None => moment.reading,
+            },
             cache: self.instance.cache(),
             lock: self.instance.backup_lock(),
         })
+    }
+}
+
+/// What a run does, for the person who waits for it elsewhere.
+struct OfRun(RunContext);
+
+impl repository::Progress for OfRun {
+    fn total(&self, bytes: u64) {
+        self.0.begin_bytes(bytes);
+    }
+    fn advance(&self, bytes: u64) {
+        self.0.add_bytes(bytes);
+    }
+    fn message(&self, text: &str) {
+        self.0.progress(text);
     }
 }
 

@@ -1,16 +1,23 @@
 use std::{
-    sync::Mutex,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use jobs::{
     Deadline, Driver, FinishedRun, FirstRun, OneRun, Outcome, Records, Settings, Storage,
-    schedule::Trigger,
+    schedule::{Cause, Trigger},
 };
 
 use super::{claims::DatabaseLock, *};
 use crate::{
+    command_output::CommandOutput,
     commands::{plan, status},
+    exit::Exit,
     health::{ProtectionStatus, StreamMonitor},
     job_status::{JobStatusFile, short_name},
     plan::{figures_of, state_of},
@@ -44,6 +51,7 @@ static THROW_AWAY: Listed = Listed {
         first_run: FirstRun::NextAppointment,
     },
     task: || Box::new(ThrowAway),
+    for_clusters: false,
     older_settings: |_| OlderSettings::default(),
 };
 
@@ -158,7 +166,7 @@ fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
     assert_eq!(told.last_success_micros, record.ended_at_micros);
     // The tables and `bre status` once more, with the list of jobs and the records alone: no engine ever ran here.
     ADDED.set(Some(&THROW_AWAY));
-    let rows = plan::rows(&shared.instance).unwrap();
+    let rows = plan::rows_of(&shared.instance, None).unwrap();
     let text = plan::job_table(&rows, record.started_at_micros);
     let row = text
         .lines()
@@ -169,7 +177,7 @@ fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
         text.contains("test.throw_away") && text.contains("a moment"),
         "{text}"
     );
-    let briefs = status::job_briefs(&shared.instance).unwrap();
+    let briefs = status::job_briefs(&shared.instance, None).unwrap();
     let told = serde_json::to_value(&briefs).unwrap();
     let brief = serde_json::json!({ "name": "test.throw_away", "state": "not running" });
     assert!(told.as_array().unwrap().contains(&brief), "{told}");
@@ -191,6 +199,179 @@ fn a_job_is_one_file_and_one_line_and_is_seen_everywhere() {
         "{}",
         table_of_settings()
     );
+}
+
+/// Runs until it is told to end, where that was asked for.
+struct Counting;
+
+impl Task for Counting {
+    fn run(&self, _: &Shared, context: &RunContext) -> Result<RunReport, Error> {
+        context.begin_bytes(100);
+        context.add_bytes(40);
+        context.progress("counting");
+        if context.options() == Some("wait") {
+            while !context.pause(Duration::from_secs(1)) {}
+            return Err(Error::failed("it was told to end"));
+        }
+        answer::give(context, || {
+            let counted = serde_json::json!({ "counted": 100 });
+            Ok(CommandOutput::of(&counted, "100 counted".to_owned())?.exits(Exit::Partial))
+        });
+        Ok(RunReport::said("100 counted"))
+    }
+}
+
+static COUNTING: Listed = Listed {
+    spec: |config| JobSpec {
+        name: "test.counting".to_owned(),
+        locks: vec!["counting".to_owned()],
+        ..(THROW_AWAY.spec)(config)
+    },
+    task: || Box::new(Counting),
+    ..THROW_AWAY
+};
+
+/// Asks the process that has the plan, as `bre job run` does, while that process turns.
+fn asked(
+    (requests, driver): (&mut RunRequests, &mut Driver),
+    options: Option<&str>,
+    interrupted: &AtomicBool,
+    meanwhile: &mut dyn FnMut(&Driver),
+) -> Result<Option<std::process::ExitCode>, Error> {
+    let instance = host::instance::Instance::at(driver.records().root()).unwrap();
+    let options = options.map(str::to_owned);
+    std::thread::scope(|scope| {
+        let person = scope.spawn(|| {
+            let job = "test.counting";
+            requests::run_there(&instance, true, job, options, interrupted)
+        });
+        while !person.is_finished() {
+            requests.start_runs(driver);
+            let ended = driver.turn();
+            requests.answer(driver, ended, true);
+            meanwhile(driver);
+            std::thread::yield_now();
+        }
+        person.join().unwrap()
+    })
+}
+
+#[test]
+fn who_has_the_plan_runs_what_a_person_asks_for_and_answers_at_its_end() {
+    ADDED.set(Some(&COUNTING));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("repository")).unwrap();
+    let shared = shared(folder.path());
+    shared.instance.make_folders().unwrap();
+    let settings = Settings {
+        root: folder.path(),
+        archive: None,
+        claims: Vec::new(),
+        host: "here",
+        before_look: None,
+    };
+    let mut driver = Driver::start(registry(&shared).unwrap(), settings).unwrap();
+    let calm = AtomicBool::new(false);
+    // No process listens: the one that asks runs it.
+    let job = "test.counting";
+    let alone = requests::run_there(&shared.instance, true, job, None, &calm).unwrap();
+    assert_eq!(alone, None);
+
+    let mut requests = RunRequests::listen(&shared.instance).unwrap();
+    let exit = asked((&mut requests, &mut driver), None, &calm, &mut |_| {}).unwrap();
+    assert_eq!(exit, Some(Exit::Partial.into()), "as the job says");
+    let record = driver.records().newest_run(job).unwrap();
+    assert_eq!(
+        (record.outcome, record.cause, record.summary.as_str()),
+        (Outcome::Succeeded, Cause::Request, "100 counted")
+    );
+    assert!(record.driver.starts_with("here-"), "{record:?}");
+
+    // While it runs no other run is started; a signal to the person's process ends the run.
+    let signal = AtomicBool::new(false);
+    let other = shared.instance.jobs_socket();
+    let mut second = None;
+    let waiting = Some("wait");
+    let came = asked(
+        (&mut requests, &mut driver),
+        waiting,
+        &signal,
+        &mut |driver| {
+            if !driver.is_running(job) {
+                return;
+            }
+            let stream = second.get_or_insert_with(|| ask(&other, job));
+            if let Some(answer) = heard(stream) {
+                assert!(answer.contains("it runs already, as "), "{answer}");
+                assert!(answer.contains("refused"), "{answer}");
+                signal.store(true, Ordering::Relaxed);
+            }
+        },
+    );
+    let error = came.unwrap_err();
+    assert_eq!(error.to_string(), "it was told to end");
+    let record = driver.records().newest_run(job).unwrap();
+    assert_eq!(record.outcome, Outcome::Cancelled);
+
+    // What was taken back in time is not started; a process that is gone leaves its run alone.
+    let mut early = ask_to_wait(&other, job);
+    writeln!(early, "\"withdraw\"").unwrap();
+    let began = Instant::now();
+    let answer = loop {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        if let Some(answer) = heard(&mut early) {
+            break answer;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(answer, "\"withdrawn\"\n");
+    requests.start_runs(&mut driver);
+    assert!(!driver.is_running(job));
+    let gone = ask_to_wait(&other, job);
+    while !driver.is_running(job) {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        requests.start_runs(&mut driver);
+        driver.turn();
+    }
+    drop(gone);
+    for _ in 0..20 {
+        requests.start_runs(&mut driver);
+        let ended = driver.turn();
+        assert!(ended.is_empty(), "{ended:?}");
+    }
+    assert!(driver.is_running(job));
+    let ended = driver.stop(Duration::from_secs(60));
+    assert_eq!(ended.len(), 1);
+    requests.end(&driver, ended);
+    drop(requests);
+    assert!(!other.exists());
+}
+
+/// By hand, so that it can be left in the middle.
+fn ask(socket: &std::path::Path, job: &str) -> UnixStream {
+    send(
+        socket,
+        &serde_json::json!({ "run": { "job": job, "by": "ada" } }),
+    )
+}
+
+fn ask_to_wait(socket: &std::path::Path, job: &str) -> UnixStream {
+    let request = serde_json::json!({ "job": job, "by": "ada", "options": "wait" });
+    send(socket, &serde_json::json!({ "run": request }))
+}
+
+fn send(socket: &std::path::Path, request: &serde_json::Value) -> UnixStream {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    writeln!(stream, "{request}").unwrap();
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
+/// A short line comes whole.
+fn heard(stream: &mut UnixStream) -> Option<String> {
+    let mut bytes = [0; 1000];
+    let count = stream.read(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes[..count]).into_owned())
 }
 
 /// Turns until something holds.

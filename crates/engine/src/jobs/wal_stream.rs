@@ -22,6 +22,7 @@ use crate::{
 pub(super) const JOB: Listed = Listed {
     spec,
     task: || Box::new(WalStream),
+    for_clusters: true,
     older_settings: |backup| OlderSettings {
         schedule: None,
         keep_days: Some(&mut backup.wal_days),
@@ -34,6 +35,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const DETACHED_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two words on how far it is: they are written to a file.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(60);
+
+const NOT_BY_HAND: &str =
+    "the engine streams as long as it runs; bre wal stream --cluster NAME streams another cluster";
 
 struct WalStream;
 
@@ -63,12 +67,13 @@ fn spec(config: &config::Backup) -> JobSpec {
 }
 
 impl Task for WalStream {
+    fn not_by_hand(&self) -> Option<&'static str> {
+        Some(NOT_BY_HAND)
+    }
+
     fn availability(&self, shared: &Shared) -> Availability {
         if shared.is_by_hand() {
-            return Availability::Unavailable(
-                "the engine streams as long as it runs; bre wal stream --cluster NAME streams another cluster"
-                    .to_owned(),
-            );
+            return Availability::Unavailable(NOT_BY_HAND.to_owned());
         }
         match shared.moment().stream.map(|stream| stream.state()) {
             Some(state) if state.attached => Availability::Ready,

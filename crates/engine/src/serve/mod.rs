@@ -81,7 +81,7 @@ pub(crate) fn run(instance: &Instance, json: bool, args: &ServeOptions) -> Resul
         std::thread::sleep(LOOK);
         reloader.act(&runtime, &services);
         if let Some(protection) = &mut protection
-            && next_look <= Instant::now()
+            && (protection.is_asked() || next_look <= Instant::now())
         {
             let reachable = keep_reachable(instance, &runtime, &mut services, announced.as_ref());
             if let Err(error) = reachable {

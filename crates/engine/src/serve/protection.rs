@@ -176,7 +176,13 @@ impl Protection {
         Arc::new(self.monitor.clone())
     }
 
-    /// Once a second.
+    /// A person waits for what the next look would do.
+    pub(super) fn is_asked(&self) -> bool {
+        let plan = self.cluster.as_ref().and_then(|it| it.plan.as_ref());
+        plan.is_some_and(Plan::is_asked)
+    }
+
+    /// Once a second, and when a person waits.
     pub(super) fn look_after(
         &mut self,
         runtime: &Runtime,

@@ -242,16 +242,10 @@ pub(crate) fn control_socket(instance: &Instance) -> PathBuf {
 
 /// Only for our own account.
 fn listen(instance: &Instance) -> Result<UnixListener, Error> {
-    let path = control_socket(instance);
-    if let Some(folder) = path.parent().filter(|folder| *folder != instance.standby()) {
-        sockets::make_private(folder)?;
-    }
-    // The lock on the folder says that nobody else listens.
-    let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).map_err(Error::file("cannot listen on", &path))?;
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .map_err(Error::file("cannot protect", &path))?;
-    Ok(listener)
+    Ok(sockets::listen(
+        &control_socket(instance),
+        &instance.standby(),
+    )?)
 }
 
 /// How to reach the promoted cluster while the spare's process keeps it.

@@ -316,7 +316,8 @@ impl Supervisor {
             if let (Some(reloader), Some(services)) = (&mut self.reloader, &self.services) {
                 reloader.act(&self.runtime, services);
             }
-            if next_look <= Instant::now() {
+            let is_asked = self.plan.as_ref().is_some_and(Plan::is_asked);
+            if is_asked || next_look <= Instant::now() {
                 self.tick();
                 next_look = Instant::now() + HOUSEKEEPING;
             }
@@ -383,16 +384,10 @@ fn started(mut redis: Redis) -> Redis {
 
 pub(crate) fn control_listener(instance: &Instance) -> Result<UnixListener, Error> {
     let path = instance.control_socket();
-    if let Some(folder) = path.parent().filter(|folder| *folder != instance.run()) {
-        sockets::make_private(folder)?;
-    }
-    let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).map_err(Error::file("cannot listen on", &path))?;
+    let listener = sockets::listen(&path, &instance.run())?;
     listener
         .set_nonblocking(true)
         .map_err(Error::file("cannot listen on", &path))?;
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .map_err(Error::file("cannot protect", &path))?;
     Ok(listener)
 }
 

@@ -192,3 +192,123 @@ fn a_named_cluster_is_told_of_as_an_own_one_unreachable_well_with_a_hole_and_aft
     desk(&["standby", "stop"]).exits(0);
     standby.wait().exits(0);
 }
+
+#[test]
+fn a_named_cluster_has_the_jobs_of_an_own_one() {
+    let postgres = TestPostgres::builder().start();
+    let instance = Instance::prepared(&[]);
+    let data = instance.data();
+    std::fs::create_dir_all(&data).unwrap();
+    // What follows a backup would run beside what is asked for here.
+    let settings = format!(
+        "[clusters.desk]\nurl = \"{}\"\n[clusters.desk.jobs.full]\nschedule = \"monthly 1 03:00\"\nkeep_days = 60\n\
+         [clusters.desk.jobs.incremental]\nschedule = \"off\"\n[clusters.desk.jobs.proof]\nschedule = \"manual\"\n\
+         [clusters.desk.jobs.expire]\nschedule = \"manual\"\n",
+        postgres.url()
+    );
+    std::fs::write(data.join("bre.toml"), settings).unwrap();
+    let desk = |words: &[&str]| instance.bre(&[words, &["--cluster", "desk"]].concat());
+    let row = |name: &str| {
+        let list = desk(&["job", "list"]).json();
+        let all = list.as_array().unwrap();
+        all.iter().find(|row| row["name"] == name).unwrap().clone()
+    };
+    let full = row("database.full");
+    assert_eq!(
+        (&full["state"], &full["schedule"], &full["retention"]),
+        (
+            &"not running".into(),
+            &"monthly 1 03:00 UTC".into(),
+            &"60 days".into()
+        )
+    );
+
+    let running = instance.start_command(&["wal", "stream", "--cluster", "desk"]);
+    wait_out(&running, &["\"attached\":true"]);
+    let streams = within(TIMEOUT, || {
+        (row("wal.stream")["state"] == "running").then_some(())
+    });
+    assert!(
+        streams.is_some(),
+        "{}\n{}",
+        row("wal.stream"),
+        running.err()
+    );
+    let taken = desk(&["job", "run", "full"]).json();
+    assert_eq!(
+        (&taken["kind"], &taken["state"]),
+        (&"full".into(), &"complete".into())
+    );
+    let taken = desk(&["backup", "run", "--kind", "incremental"]).json();
+    assert_eq!(taken["kind"], "incremental", "{taken}");
+    let tested = desk(&["job", "run", "proof"]).json();
+    assert_eq!(
+        (&tested["backup_id"], &tested["passed"]),
+        (&taken["id"], &true.into()),
+        "{tested}"
+    );
+    desk(&["job", "run", "expire"]).json();
+    a_clusters_jobs_are_seen_and_paused(&instance, &desk);
+    stopped(running);
+
+    // The process that streamed ran them all.
+    let drivers = |words: &[&str]| {
+        let history = desk(&[&["job", "history"], words].concat()).json();
+        let runs = history["runs"].as_array().unwrap().iter();
+        let drivers: Vec<String> = runs.map(|run| run["driver"].to_string()).collect();
+        drivers
+    };
+    let all = drivers(&[]);
+    assert!(
+        all.len() >= 6 && all.iter().all(|it| *it == all[0]),
+        "{all:?}"
+    );
+    let records = data.join("clusters/desk/repository/runs");
+    assert!(std::fs::read_dir(records).unwrap().next().is_some());
+    // Where no process streams, the one that asks runs it.
+    let alone = desk(&["job", "run", "proof"]).json();
+    assert_eq!(alone["passed"], true, "{alone}");
+    assert_ne!(drivers(&["proof"])[0], all[0]);
+}
+
+fn a_clusters_jobs_are_seen_and_paused(instance: &Instance, desk: &dyn Fn(&[&str]) -> Output) {
+    let everything = instance.bre(&["job", "list"]).json();
+    let everything = everything.as_array().unwrap();
+    let of_desk = |row: &&serde_json::Value| row["cluster"] == "desk";
+    assert_eq!(everything.iter().filter(of_desk).count(), 5);
+    let data = instance.data();
+    let shown = ["--data", data.to_str().unwrap(), "plan", "show"];
+    let shown = instance.folder.start(&shown).wait();
+    assert!(shown.exits(0).out.contains("cluster desk\n"), "{shown:?}");
+    let checked = instance.bre(&["plan", "check"]).json();
+    assert_eq!(checked["clusters"]["desk"][0], "database.full", "{checked}");
+    let unknown = desk(&["job", "run", "fool"]);
+    assert!(
+        unknown.exits(2).err.contains("database.full"),
+        "{unknown:?}"
+    );
+    let unknown = instance.bre(&["job", "list", "--cluster", "disk"]);
+    assert!(
+        unknown.exits(2).err.contains("it names: desk"),
+        "{unknown:?}"
+    );
+
+    let until = |attached: bool| {
+        let seen = within(TIMEOUT, || {
+            let status = desk(&["status"]).parsed();
+            let is_told = status["alarms"]
+                .to_string()
+                .contains("the job wal is paused");
+            (status["stream"]["attached"] == attached && is_told != attached).then_some(())
+        });
+        assert!(seen.is_some(), "{}", desk(&["status"]).parsed());
+    };
+    desk(&["job", "pause", "wal"]).json();
+    until(false);
+    desk(&["job", "resume", "wal"]).json();
+    until(true);
+    let status = instance.bre(&["status"]).parsed();
+    let jobs = status["clusters"]["desk"]["jobs"].as_array().unwrap();
+    let full = serde_json::json!({ "name": "database.full", "state": "waiting" });
+    assert!(jobs.contains(&full), "{status}");
+}

@@ -227,9 +227,12 @@ fn jobs_are_recorded_paused_and_claimed(instance: &Instance) {
     );
     // In the repository as well, for the day on which this host is lost.
     let id = run["run_id"].as_str().unwrap();
-    let months = std::fs::read_dir(instance.repository().join("runs")).unwrap();
-    let mut months = months.map(|month| month.unwrap().path().join(id));
-    assert!(months.any(|record| record.is_file()), "{id}");
+    let is_in_repository = || {
+        let months = std::fs::read_dir(instance.repository().join("runs")).ok()?;
+        let mut records = months.map(|month| month.unwrap().path().join(id));
+        records.any(|record| record.is_file()).then_some(())
+    };
+    assert_eq!(within(TIMEOUT, is_in_repository), Some(()), "{id}");
     let of_full = || {
         let list = instance.bre(&["job", "list"]).json();
         (list[0]["state"].clone(), list[0]["said"].clone())
@@ -242,7 +245,8 @@ fn jobs_are_recorded_paused_and_claimed(instance: &Instance) {
     assert!(said.as_str().unwrap().contains("a test"), "{said}");
     instance.bre(&["job", "resume", "database.full"]).json();
     assert_eq!(of_full().0, "waiting");
-    the_stream_is_paused_and_resumed(instance);
+    let stream = the_stream_is_paused_and_resumed(instance);
+    assert_eq!(run["driver"], stream["driver"], "the engine ran it: {run}");
     let checked = instance.bre(&["plan", "check"]).json();
     assert_eq!(checked["jobs"][0], "database.full", "{checked}");
     let unknown = instance.bre(&["job", "run", "fool"]);
@@ -262,7 +266,7 @@ fn jobs_are_recorded_paused_and_claimed(instance: &Instance) {
     );
 }
 
-fn the_stream_is_paused_and_resumed(instance: &Instance) {
+fn the_stream_is_paused_and_resumed(instance: &Instance) -> Value {
     instance.bre(&["job", "pause", "wal"]).json();
     let until = |attached: bool, alarm: bool| {
         let seen = within(TIMEOUT, || {
@@ -279,6 +283,7 @@ fn the_stream_is_paused_and_resumed(instance: &Instance) {
     until(true, false);
     let runs = instance.bre(&["job", "history", "wal"]).json();
     assert_eq!(runs["runs"][0]["outcome"], "succeeded", "{runs}");
+    runs["runs"][0].clone()
 }
 
 fn a_quote_is_proved_to_somebody_who_has_nothing(instance: &Instance) {

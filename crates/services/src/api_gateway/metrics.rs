@@ -249,8 +249,11 @@ fn job_metrics(jobs: &[JobReport]) -> String {
             .filter_map(|job| {
                 let (name, component) = (&job.name, &job.component);
                 let value = figure(job)?;
+                let cluster = job.cluster.as_ref();
+                let cluster = cluster.map(|cluster| format!(",cluster=\"{cluster}\""));
+                let cluster = cluster.unwrap_or_default();
                 Some(format!(
-                    "{metric}{{name=\"{name}\",component=\"{component}\"}} {value}\n"
+                    "{metric}{{name=\"{name}\",component=\"{component}\"{cluster}}} {value}\n"
                 ))
             })
             .collect();
@@ -287,7 +290,11 @@ mod tests {
             component: "test".to_owned(),
             ..JobReport::default()
         };
-        let text = job_metrics(&[full, never]);
+        let of_cluster = JobReport {
+            cluster: Some("desk".to_owned()),
+            ..full.clone()
+        };
+        let text = job_metrics(&[full, never, of_cluster]);
         for line in [
             "bre_job_last_success_timestamp_seconds{name=\"database.full\",component=\"database\"} 1764500000.250000",
             "bre_job_expected_interval_seconds{name=\"database.full\",component=\"database\"} 86400",
@@ -295,6 +302,7 @@ mod tests {
             "bre_job_duration_median_seconds{name=\"database.full\",component=\"database\"} 1.500000",
             "bre_job_running{name=\"database.full\",component=\"database\"} 1",
             "bre_job_paused{name=\"test.never\",component=\"test\"} 0",
+            "bre_job_running{name=\"database.full\",component=\"database\",cluster=\"desk\"} 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");
         }

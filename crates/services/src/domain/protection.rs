@@ -87,6 +87,9 @@ pub struct StreamReport {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct JobReport {
     pub name: String,
+    /// The named cluster whose job it is; of the instance's own plan when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     pub component: String,
     /// When the newest run that succeeded ended; none before the first.
     pub last_success_micros: Option<i64>,

@@ -1,0 +1,61 @@
+//! What the person who asked for a run gets to see of its end, whichever process ran it.
+
+use jobs::{Outcome, RunContext, RunRecord};
+use serde::{Deserialize, Serialize};
+
+use crate::{command_output::CommandOutput, error::Error, exit::Exit};
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    Shown(CommandOutput),
+    Failed { words: String, exit: Exit },
+}
+
+impl Answer {
+    fn give(&self, context: &RunContext) {
+        match serde_json::to_string(self) {
+            Ok(text) => context.answer(text),
+            Err(error) => tracing::warn!(%error, "what came of a run cannot be passed on"),
+        }
+    }
+}
+
+/// The first one that a run gives counts.
+pub(super) fn give(context: &RunContext, shown: impl FnOnce() -> Result<CommandOutput, Error>) {
+    if context.asked_by().is_none() {
+        return;
+    }
+    match shown() {
+        Ok(shown) => Answer::Shown(shown).give(context),
+        Err(error) => give_failure(context, &error),
+    }
+}
+
+pub(super) fn give_failure(context: &RunContext, error: &Error) {
+    if context.asked_by().is_none() {
+        return;
+    }
+    let failed = Answer::Failed {
+        words: error.to_string(),
+        exit: error.exit(),
+    };
+    failed.give(context);
+}
+
+/// For whoever asked; None where there is nothing to show.
+pub(crate) fn read(
+    record: &RunRecord,
+    answer: Option<String>,
+) -> Result<Option<CommandOutput>, Error> {
+    let answer = answer.and_then(|text| serde_json::from_str(&text).ok());
+    match answer {
+        Some(Answer::Shown(shown)) => Ok(Some(shown)),
+        Some(Answer::Failed { words, exit }) => Err(Error::OfRun { words, exit }),
+        None if record.outcome == Outcome::Succeeded => Ok(None),
+        None => {
+            let words = record.reason.as_ref().unwrap_or(&record.summary);
+            Err(Error::failed(words.clone()))
+        }
+    }
+}
