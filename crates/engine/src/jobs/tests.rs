@@ -237,7 +237,7 @@ fn asked(
     options: Option<&str>,
     interrupted: &AtomicBool,
     meanwhile: &mut dyn FnMut(&Driver),
-) -> Result<Option<std::process::ExitCode>, Error> {
+) -> Result<Option<Option<CommandOutput>>, Error> {
     let instance = host::instance::Instance::at(driver.records().root()).unwrap();
     let options = options.map(str::to_owned);
     std::thread::scope(|scope| {
@@ -275,11 +275,12 @@ fn who_has_the_plan_runs_what_a_person_asks_for_and_answers_at_its_end() {
     // No process listens: the one that asks runs it.
     let job = "test.counting";
     let alone = requests::run_there(&shared.instance, true, job, None, &calm).unwrap();
-    assert_eq!(alone, None);
+    assert!(alone.is_none(), "{alone:?}");
 
     let mut requests = RunRequests::listen(&shared.instance).unwrap();
-    let exit = asked((&mut requests, &mut driver), None, &calm, &mut |_| {}).unwrap();
-    assert_eq!(exit, Some(Exit::Partial.into()), "as the job says");
+    let output = asked((&mut requests, &mut driver), None, &calm, &mut |_| {}).unwrap();
+    let output = output.expect("it ran there").expect("it shows something");
+    assert_eq!(output.print(true), Exit::Partial.into(), "as the job says");
     let record = driver.records().newest_run(job).unwrap();
     assert_eq!(
         (record.outcome, record.cause, record.summary.as_str()),
