@@ -21,9 +21,11 @@ pub(crate) fn decide(
     connect: Option<&ConnectOptions>,
     rules: &Rules,
 ) -> Result<Plan, Error> {
-    let postgres = connect.map(postgres_micros).transpose()?;
-    let clock = Clock::read(repository, postgres)?;
-    let plan = retention::decide(repository, private, &clock, rules)?;
+    let clock = || {
+        let postgres = connect.map(postgres_micros).transpose()?;
+        Ok::<_, Error>(Clock::read(repository, postgres)?)
+    };
+    let plan = retention::decide(repository, private, rules, clock)?;
     for warning in &plan.warnings {
         tracing::warn!(%warning, "expiry");
     }

@@ -111,7 +111,7 @@ impl Plan {
         let of_look = Arc::clone(&shared);
         let mut claims: Vec<Box<dyn Claims>> = vec![Box::new(OfInstance)];
         // A session of its own in a cluster of somebody else is taken for jobs alone.
-        if host.config.cluster.is_none() || runs_by_itself(&host.config) {
+        if host.config.cluster.is_none() || runs_by_itself(host.config) {
             let database = OfDatabase::start(&shared);
             let lock = database.lock();
             claims.push(Box::new(database));

@@ -155,6 +155,16 @@ impl Backup {
         }
     }
 
+    /// With which the plan of a named cluster begins.
+    pub(crate) fn of_cluster(&self, name: &str) -> Self {
+        Self {
+            cluster: Some(name.to_owned()),
+            repositories: BTreeMap::new(),
+            strict: false,
+            ..self.clone()
+        }
+    }
+
     /// As `[jobs.NAME]` has it, of a job that `[backup]` says nothing of.
     pub(crate) fn schedule_of(&self, name: &str) -> Option<&Trigger> {
         self.schedules.get(name)

@@ -169,7 +169,7 @@ fn goes_by(spec: &JobSpec, name: &str) -> bool {
 }
 
 /// By its name, or by an older one.
-pub(crate) fn listed(config: &config::Backup, name: &str) -> Option<&'static Listed> {
+fn listed(config: &config::Backup, name: &str) -> Option<&'static Listed> {
     let all = all(config).into_iter();
     all.rev()
         .find(|listed| goes_by(&(listed.spec)(config), name))

@@ -90,12 +90,7 @@ fn of_cluster(
     name: &str,
     jobs: Option<&BTreeMap<String, JobSettings>>,
 ) -> Result<Backup, String> {
-    let mut plan = Backup {
-        cluster: Some(name.to_owned()),
-        repositories: BTreeMap::new(),
-        strict: false,
-        ..own.clone()
-    };
+    let mut plan = own.of_cluster(name);
     match jobs {
         Some(jobs) => {
             for (job, settings) in jobs {

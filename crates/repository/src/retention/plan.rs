@@ -11,7 +11,7 @@ use super::survey::Survey;
 use super::wal_plan::WalNeeds;
 use crate::Repository;
 use crate::backup::{BackupKind, BackupState, BackupSummary};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keys::RecipientPrivate;
 use crate::manifest::manifest_name;
 use crate::references::tombstones::Kind;
@@ -136,20 +136,22 @@ impl Plan {
     }
 }
 
-/// Reads, asks the store what it would refuse to let go, and decides.
-pub fn decide(
+/// Reads, asks the store what it would refuse to let go, and decides. `clock` is asked after all that is here was
+/// listed: a manifest that another job puts meanwhile is never newer than a right clock.
+pub fn decide<E: From<Error>>(
     repository: &Repository,
     private: Option<&RecipientPrivate>,
-    clock: &Clock,
     rules: &Rules,
-) -> Result<Plan> {
+    clock: impl FnOnce() -> Result<Clock, E>,
+) -> Result<Plan, E> {
     let mut survey = Survey::read(repository, private)?;
-    let first = plan(&survey, clock, rules)?;
+    let clock = clock()?;
+    let first = plan(&survey, &clock, rules)?;
     // With locks more stays than without: nothing new goes, so that once is enough.
-    match survey.read_locks(repository, &first)? {
-        true => plan(&survey, clock, rules),
-        false => Ok(first),
-    }
+    Ok(match survey.read_locks(repository, &first)? {
+        true => plan(&survey, &clock, rules)?,
+        false => first,
+    })
 }
 
 /// Refuses a clock that cannot be right; otherwise decides about everything.

@@ -460,7 +460,10 @@ impl World {
             store_micros: now,
             postgres_micros: Some(now),
         };
-        let plan = match (decide(repository, key, &clock, &RULES), jump) {
+        let plan = match (
+            decide(repository, key, &RULES, || Ok::<_, Error>(clock)),
+            jump,
+        ) {
             (plan, 0) => plan?,
             (Err(_), _) => {
                 self.seen.clocks_refused += 1;
