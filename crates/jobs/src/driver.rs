@@ -29,7 +29,8 @@ use crate::{
 
 /// Between two looks at what others (a person, another host) did.
 const LOOK_PAUSE: Duration = Duration::from_secs(60);
-/// And while the archive does not take records: the alarm is to end soon after the trouble.
+/// And while records wait for it, because the archive does not take them for instance: the alarm is to end soon after
+/// the trouble.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 /// Before a run is tried again whose record could not be begun.
 const DISK_PAUSE: Duration = Duration::from_secs(30);
@@ -88,7 +89,8 @@ pub struct Driver {
     clock: Instant,
     running: Vec<Running>,
     before_look: Option<BeforeLook>,
-    look: Option<JoinHandle<(Look, Result<()>)>>,
+    /// With it: whether records are left that wait for the next look.
+    look: Option<JoinHandle<(Look, Result<bool>)>>,
     look_at: Instant,
     /// What the things themselves showed last.
     history: Vec<Option<History>>,
@@ -367,7 +369,7 @@ impl Driver {
 
     fn take_look(&mut self, now: Now) {
         if self.look.as_ref().is_some_and(JoinHandle::is_finished)
-            && let Some(Ok((history, exchanged))) = self.look.take().map(JoinHandle::join)
+            && let Some(Ok((history, kept))) = self.look.take().map(JoinHandle::join)
         {
             for (place, history) in history.into_iter().enumerate() {
                 let Some(history) = history else { continue };
@@ -383,8 +385,9 @@ impl Driver {
                 }
             }
             self.looked |= self.standing.may_start();
-            self.archive_trouble = exchanged.err().map(|error| error.to_string());
-            if self.archive_trouble.is_some() || self.told.contains(&false) {
+            let are_left = *kept.as_ref().unwrap_or(&true);
+            self.archive_trouble = kept.err().map(|error| error.to_string());
+            if are_left || self.told.contains(&false) {
                 self.look_at = self.look_at.min(Instant::now() + TROUBLE_PAUSE);
             }
             for record in self.records.take_learnt() {
@@ -398,13 +401,8 @@ impl Driver {
             let (wall, before_look) = (now.wall_micros, self.before_look.clone());
             // In the background: a store that hangs must not hold up anybody.
             self.look = Some(std::thread::spawn(move || {
-                if let Err(error) = records.catch_up() {
-                    tracing::warn!(%error, "what other processes ran cannot be read");
-                }
-                let archive = archive.as_deref();
-                let exchanged = archive.map_or(Ok(()), |archive| records.exchange(archive, wall));
-                let compacted = exchanged.and_then(|()| records.compact(archive, wall).map(drop));
-                (looked_at(&registry, before_look.as_ref()), compacted)
+                let kept = records.keep(archive.as_deref(), wall);
+                (looked_at(&registry, before_look.as_ref()), kept)
             }));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode};
 
-use ::jobs::{Pause, Records, StateFile, schedule::Trigger};
+use ::jobs::{Pause, Records, RunRecord, StateFile, schedule::Trigger};
 use host::{instance::Instance, location::Location};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -140,17 +140,23 @@ impl PlanOwner {
 
     /// What ran before this is in the file that the process with the plan leaves: only what has ended since is looked
     /// for among the records.
-    fn not_told_from_micros(&self) -> i64 {
+    fn newest_runs(&self) -> Result<BTreeMap<String, RunRecord>, Error> {
         let told_at = std::fs::metadata(self.home.plan_file()).and_then(|it| it.modified());
         let told_at = told_at.ok().and_then(|at| Timestamp::try_from(at).ok());
-        told_at.map_or(0, |at| at.as_microsecond() - RUN_MICROS_MAX)
+        let root = self.home.root();
+        Ok(match told_at {
+            Some(at) => {
+                let from_micros = at.as_microsecond() - RUN_MICROS_MAX;
+                Records::newest_runs(root, jobs::names(&self.config), from_micros)?
+            }
+            None => Records::newest_of_all(root, &self.home.cache().join("newest_runs.json"))?,
+        })
     }
 
     /// From the settings, the records of runs and what the process with the plan says of itself: the store is not
     /// asked.
     pub(crate) fn rows(&self) -> Result<Vec<Row>, Error> {
-        let names = jobs::names(&self.config);
-        let newest = Records::newest_runs(self.home.root(), names, self.not_told_from_micros())?;
+        let newest = self.newest_runs()?;
         let state = StateFile::at(&self.home.root().join("jobs.json")).read()?;
         let table = Jobs {
             config: &self.config,

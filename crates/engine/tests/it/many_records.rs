@@ -8,6 +8,7 @@ use crate::process::{TIMEOUT, within};
 /// As long as single records are kept.
 const DAYS: i64 = 120;
 const DAY_MICROS: i64 = 86_400_000_000;
+const MINUTE_MICROS: i64 = 60_000_000;
 
 fn runs() -> i64 {
     std::env::var("RUNS").map_or(100_000, |runs| runs.parse().expect("RUNS is a number"))
@@ -22,19 +23,27 @@ fn write_records(instance: &Instance) {
         "audit_log.archive",
     ];
     let (runs, now) = (runs(), jiff::Timestamp::now().as_microsecond());
+    let mut next_appointments = [None; 4];
     for run in 0..runs {
         let started = now - DAYS * DAY_MICROS * (runs - run) / runs;
         let at = jiff::Timestamp::from_microsecond(started).unwrap();
         let month = at.strftime("%Y-%m").to_string();
         // The first one is by far the most frequent.
-        let job = jobs[usize::try_from(run % 16).unwrap().saturating_sub(12)];
+        let place = usize::try_from(run % 16).unwrap().saturating_sub(12);
+        let job = jobs[place];
+        // Each covers what came since the one before: no appointment is left that a start would have to account for.
+        let last = started - started % MINUTE_MICROS;
+        let first = next_appointments[place].replace(last + MINUTE_MICROS);
+        let first = first.unwrap_or(last).min(last);
         let run_id = format!("{started:016x}-{run:08x}");
         let record = serde_json::json!({
             "record_version": 1, "run_id": run_id, "job": job, "component": "database",
             "driver": "host-0a1b2c3d", "schedule": "every 1 minutes", "cause": "appointment",
-            "planned_at_micros": started, "started_at_micros": started, "ended_at_micros": started + 900_000,
+            "planned_at_micros": last, "started_at_micros": started, "ended_at_micros": started + 900_000,
             "outcome": "succeeded", "reason": null, "summary": "nothing changed", "bytes": null,
-            "covers": { "appointments": 1, "first_micros": started, "last_micros": started },
+            "covers": {
+                "appointments": (last - first) / MINUTE_MICROS + 1, "first_micros": first, "last_micros": last,
+            },
             "claims": ["instance", "database"],
         });
         let folder = instance.data().join("runs").join(month);

@@ -1,6 +1,6 @@
 //! A month that has been over for long becomes one object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Archive, Records, archived, files};
 use crate::{
@@ -12,6 +12,8 @@ pub(super) const PREFIX: &str = "runs/compacted/";
 const DAY: i64 = 86_400_000_000;
 /// How long a month has been over before it is compacted.
 const COMPACT_AFTER: i64 = 90 * DAY;
+/// Records of compacted months that are deleted at a time: jobs that are due do not wait for very many.
+const DELETED_MAX: usize = 1000;
 /// How long a compacted month is kept.
 const YEARS_KEPT: i16 = 7;
 
@@ -27,11 +29,18 @@ fn digest(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..32].to_owned()
 }
 
+/// Of a record that lies by itself.
+fn month_and_id(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("runs/")?.split_once('/')
+}
+
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompactionReport {
     pub months: usize,
     pub records: usize,
+    /// More of them are left for the next time.
+    pub is_partial: bool,
     /// Objects of months that are older than they are kept.
     pub expired: usize,
 }
@@ -55,30 +64,39 @@ impl Records {
         {
             let inner = self.inner();
             let singles = inner.index.singles();
-            let old = singles.iter().filter_map(|name| name.rsplit('/').next());
-            for record in old.filter_map(|run_id| inner.index.by_id(run_id)) {
-                let month = month_of(record.started_at_micros);
-                let is_sent = archive.is_none() || !inner.unsent.contains(&record.name());
-                if month < last && is_sent {
-                    months.entry(month).or_default().push(record.clone());
+            let names = singles.iter().filter_map(|name| month_and_id(name));
+            for (month, run_id) in names.filter(|(month, _)| *month < last.as_str()) {
+                let record = inner.index.by_id(run_id).cloned();
+                months.entry(month.to_owned()).or_default().extend(record);
+            }
+            // A month goes as a whole: in parts it would become as many objects.
+            for name in inner.unsent.iter().filter(|_| archive.is_some()) {
+                if let Some((month, _)) = month_and_id(name) {
+                    months.remove(month);
                 }
             }
         }
         for (month, records) in months {
-            done.records += self.fold(archive, &month, records)?;
-            done.months += 1;
+            let left = DELETED_MAX - done.records;
+            done.is_partial |= records.len() > left;
+            if left > 0 {
+                done.records += self.fold(archive, &month, records, left)?;
+                done.months += 1;
+            }
         }
         done.expired = self.expire(archive, now_micros)?;
         Ok(done)
     }
 
+    /// `most`: of its records by themselves that go.
     fn fold(
         &self,
         archive: Option<&dyn Archive>,
         month: &str,
         records: Vec<RunRecord>,
+        most: usize,
     ) -> Result<usize> {
-        let held = self.held_in_months(month)?;
+        let held: BTreeSet<String> = self.held_in_months(month)?.into_iter().collect();
         let mut new: Vec<&RunRecord> = records
             .iter()
             .filter(|record| !held.contains(&record.run_id))
@@ -105,14 +123,15 @@ impl Records {
                 )));
             }
         }
-        for record in &records {
+        let folded = records.iter().take(most);
+        for record in folded.clone() {
             if let Some(archive) = archive {
                 archive.delete(&record.name()).map_err(archived)?;
             }
             files::remove(&self.root.join(record.name()))?;
             self.inner().index.folded(&record.run_id);
         }
-        Ok(records.len())
+        Ok(folded.len())
     }
 
     /// Of those that a compaction which did not come to its end made here.

@@ -1,7 +1,7 @@
 //! Records in a folder: write-once, durable before anything is told of them.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirEntry, File, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -188,16 +188,31 @@ fn is_old(path: &Path) -> bool {
 
 /// In no order that means something; what is open is not among them.
 pub(super) fn names(root: &Path) -> Result<Vec<String>> {
+    names_from(root, "")
+}
+
+/// The same, without months before this one; all that is compacted is among them.
+pub(super) fn names_from(root: &Path, first_month: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for folder in folders(root)? {
-        if folder.ends_with(OPEN) {
-            continue;
+    for folder in folders_of_records(root)? {
+        // Letters come after digits: what is compacted is never before a month.
+        let name = folder.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name >= first_month) {
+            found.extend(names_in(root, &folder)?);
         }
-        let inside = entries(&folder)?;
-        let name = |path: &PathBuf| Some(path.strip_prefix(root).ok()?.to_str()?.to_owned());
-        found.extend(inside.iter().filter_map(name));
     }
     Ok(found)
+}
+
+pub(super) fn folders_of_records(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = folders(root)?;
+    found.retain(|folder| !folder.ends_with(OPEN));
+    Ok(found)
+}
+
+pub(super) fn names_in(root: &Path, folder: &Path) -> Result<Vec<String>> {
+    let name = |path: &PathBuf| Some(path.strip_prefix(root).ok()?.to_str()?.to_owned());
+    Ok(entries(folder)?.iter().filter_map(name).collect())
 }
 
 pub(super) fn all(root: &Path) -> Result<Vec<(String, std::io::Result<Vec<u8>>)>> {
@@ -213,19 +228,23 @@ fn folders(root: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let is_record = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| !name.starts_with('.')) && path.is_file()
+    let is_record = |entry: &DirEntry| {
+        let is_whole = |name: &str| !name.starts_with('.');
+        // As the folder says it: a look at each of very many files takes longer than all else.
+        entry.file_name().to_str().is_some_and(is_whole)
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
     };
-    Ok(everything(folder)?.into_iter().filter(is_record).collect())
+    let inside = listed(folder)?.into_iter();
+    Ok(inside.filter(is_record).map(|entry| entry.path()).collect())
 }
 
 fn everything(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = || {
-        std::fs::read_dir(folder)?
-            .map(|entry| Ok(entry?.path()))
-            .collect()
-    };
+    let inside = listed(folder)?.into_iter();
+    Ok(inside.map(|entry| entry.path()).collect())
+}
+
+fn listed(folder: &Path) -> Result<Vec<DirEntry>> {
+    let read = || std::fs::read_dir(folder)?.collect();
     match read() {
         Err(error) if std::io::Error::kind(&error) == std::io::ErrorKind::NotFound => {
             Ok(Vec::new())

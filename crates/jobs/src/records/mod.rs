@@ -5,6 +5,7 @@ mod exchange;
 mod files;
 mod index;
 mod newest;
+mod newest_cache;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,6 +48,8 @@ pub trait Archive: Send + Sync {
 pub struct Records {
     root: PathBuf,
     inner: Mutex<Inner>,
+    /// One at a time: a driver may begin another one while a store is slow.
+    exchanging: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +119,7 @@ impl Records {
         Ok(Self {
             root: root.to_owned(),
             inner: Mutex::new(inner),
+            exchanging: Mutex::default(),
         })
     }
 

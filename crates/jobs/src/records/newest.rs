@@ -31,7 +31,8 @@ impl Records {
     ) -> Result<BTreeMap<String, RunRecord>> {
         let mut wanted: BTreeSet<String> = jobs.into_iter().collect();
         let mut months: BTreeMap<String, Month> = BTreeMap::new();
-        for name in files::names(root)? {
+        let first_month = month_of(from_micros);
+        for name in files::names_from(root, &first_month)? {
             if let Some(compacted) = name.strip_prefix(compaction::PREFIX) {
                 let month = compacted.get(..7).unwrap_or_default().to_owned();
                 months.entry(month).or_default().compacted.push(name);
@@ -44,7 +45,6 @@ impl Records {
             }
         }
         let first_id = format!("{:016x}", from_micros.max(0));
-        let first_month = month_of(from_micros);
         let mut newest = BTreeMap::new();
         for (name, month) in months.into_iter().rev() {
             if wanted.is_empty() || name < first_month {

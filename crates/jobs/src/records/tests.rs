@@ -261,6 +261,43 @@ fn a_month_becomes_one_object_wherever_the_store_stops() {
 }
 
 #[test]
+fn very_many_records_go_in_parts_the_newest_first_and_become_one_month() {
+    let folder = tempfile::tempdir().unwrap();
+    let month = folder.path().join("runs").join(month_of(START));
+    std::fs::create_dir_all(&month).unwrap();
+    for minute in 0..1500 {
+        let record = record("a.b", START + minute * 60_000_000, Outcome::Succeeded);
+        std::fs::write(month.join(&record.run_id), record.to_bytes()).unwrap();
+    }
+    let records = Records::open(folder.path()).unwrap();
+    let (all, archive) = (ids(&records), MemoryArchive::default());
+    let long_after = START + 150 * DAY;
+    let keep = || {
+        let is_left = records.keep(Some(&archive), long_after).unwrap();
+        let names = archive.names();
+        let months = names.iter().filter(|name| name.contains("compacted"));
+        (is_left, months.count(), names)
+    };
+    let (is_left, months, names) = keep();
+    let newest = all[500..].iter();
+    let newest: Vec<String> = newest
+        .map(|id| format!("runs/{}/{id}", month_of(START)))
+        .collect();
+    assert!(names == newest, "{} of them", names.len());
+    assert_eq!((is_left, months), (true, 0), "a month goes as a whole");
+    let (is_left, months, names) = keep();
+    assert_eq!((is_left, months, names.len()), (true, 1, 501));
+    let (is_left, months, names) = keep();
+    assert_eq!((is_left, months, names.len()), (false, 1, 1));
+    let empty = tempfile::tempdir().unwrap();
+    for root in [folder.path(), empty.path()] {
+        let next = Records::open(root).unwrap();
+        assert!(!next.keep(Some(&archive), long_after).unwrap());
+        assert_eq!((ids(&next) == all, archive.names().len()), (true, 1));
+    }
+}
+
+#[test]
 fn a_damaged_month_is_told_line_by_line() {
     let folder = tempfile::tempdir().unwrap();
     let records = Records::open(folder.path()).unwrap();
@@ -370,4 +407,55 @@ fn the_newest_runs_are_found_without_reading_all_and_are_those_that_all_records_
     assert_eq!(again, found);
     let nothing = Records::newest_runs(&folder.path().join("none"), names(), 0);
     assert!(nothing.unwrap().is_empty());
+}
+
+#[test]
+fn the_newest_runs_of_months_that_stay_as_they_are_are_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let records = Records::open(root).unwrap();
+    let write = |job: &str, day: i64, outcome| {
+        let record = record(job, START + day * DAY, outcome);
+        records.write(&record).unwrap();
+        record
+    };
+    for day in 0..70 {
+        write("a.daily", day, Outcome::Succeeded);
+    }
+    write("a.once", 2, Outcome::Failed);
+    write("a.passed", 60, Outcome::Skipped);
+    records.compact(None, START + 130 * DAY).unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let months = || files::folders_of_records(root).unwrap();
+    let set_back = || {
+        for month in months() {
+            let folder = std::fs::File::open(month).unwrap();
+            folder.set_modified(long_ago).unwrap();
+        }
+    };
+    set_back();
+    let cache = root.join("cache/newest_runs.json");
+    let newest = || Records::newest_of_all(root, &cache).unwrap();
+    let first = newest();
+    assert_eq!(first.keys().collect::<Vec<_>>(), ["a.daily", "a.once"]);
+    for (job, record) in &first {
+        assert_eq!(Some(record), records.newest_run(job).as_ref());
+    }
+    // What is not read is not missed.
+    for month in months() {
+        for name in files::names_in(root, &month).unwrap() {
+            std::fs::write(root.join(name), b"").unwrap();
+        }
+    }
+    set_back();
+    assert_eq!(newest(), first);
+    // A month that something came into is read again, and the others are not.
+    let late = write("a.once", 69, Outcome::Succeeded);
+    let again = newest();
+    assert_eq!(again.get("a.once"), Some(&late));
+    let started = |found: &BTreeMap<String, RunRecord>| found["a.daily"].started_at_micros;
+    assert!(started(&again) < started(&first), "its month is empty now");
+    // One that cannot be understood is none.
+    std::fs::write(&cache, b"{").unwrap();
+    assert_eq!(newest().keys().collect::<Vec<_>>(), ["a.once"]);
 }
