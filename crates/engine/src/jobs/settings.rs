@@ -245,8 +245,8 @@ mod tests {
         refused(
             "[clusters.desk.jobs.full]\nschedule = \"daily 25:00\"\n",
             &[
-                "clusters.desk.jobs.full",
-                "daily 25:00",
+                "line 4",
+                "schedule = \"daily 25:00\"",
                 "semi-annual D HH:MM",
             ],
         );
