@@ -256,7 +256,7 @@ mod tests {
         );
         refused(
             "[clusters.desk.jobs.expire]\nschedule = \"after schema\"\n",
-            &["[clusters.desk.jobs] the plan: database.expire runs after \"schema\""],
+            &["[clusters.desk.jobs] the plan: the job database.expire runs after \"schema\""],
         );
         refused(
             "[clusters.desk.jobs.wal]\nschedule = \"off\"\n",
