@@ -43,7 +43,7 @@ pub(super) fn give_failure(context: &RunContext, error: &Error) {
     failed.give(context);
 }
 
-/// For whoever asked; None where there is nothing to show.
+/// For the person who asked; None where there is nothing to show.
 pub(crate) fn read(
     record: &RunRecord,
     answer: Option<String>,

@@ -183,7 +183,7 @@ pub(crate) fn spec(config: &config::Backup, name: &str) -> Option<JobSpec> {
 /// What a person has to know who asks for a run.
 pub(crate) struct ByHand {
     pub(crate) job: String,
-    /// Why nobody can ask for one.
+    /// Why it cannot be asked for.
     pub(crate) refusal: Option<&'static str>,
     pub(crate) needs_the_engine: bool,
 }

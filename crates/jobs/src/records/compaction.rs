@@ -29,7 +29,7 @@ fn digest(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..32].to_owned()
 }
 
-/// Of a record that lies by itself.
+/// Of a record by itself.
 fn month_and_id(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix("runs/")?.split_once('/')
 }

@@ -1,5 +1,5 @@
-//! The newest run of each job where nobody told of it: all records have to be read, and those of a month that stays as
-//! it is only once.
+//! The newest run of each job where no process told of it: all records have to be read, and those of a month that stays
+//! as it is only once.
 
 use std::{
     collections::BTreeMap,
