@@ -106,7 +106,10 @@ pub(crate) enum Command {
     /// The stream of WAL into the repository, and its way back.
     #[command(subcommand)]
     Wal(WalCommand),
-    /// Restore a database, one table, or damaged pages.
+    /// Check how a part that the engine needs is set up.
+    #[command(subcommand)]
+    Check(CheckCommand),
+    /// Restore a database, one table, damaged pages, or the cache.
     #[command(subcommand)]
     Restore(RestoreCommand),
     /// A standby: a restored cluster that replays what the repository gets, and is promoted on demand.

@@ -447,6 +447,7 @@ impl Config {
         config.backup.settings_file = Some(path.to_owned());
         config.backup.strict = config.database.strict;
         config.backup.repositories.clone_from(&config.repositories);
+        config.backup.cache = config.cache.redis().map_err(|error| error.to_string());
         config.file = Some(path.to_owned());
         Ok(config)
     }

@@ -2,6 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use backup::cache::CacheError;
+use recovery::cache::CacheRestoreError;
+use redis_physical::RedisError;
+
 use crate::exit::Exit;
 
 /// Anything that ends a command. Each says what happened, to what, and what to do next.
@@ -32,6 +36,12 @@ pub(crate) enum Error {
     Page(#[from] recovery::pages::PageError),
     #[error(transparent)]
     Schema(#[from] backup::schema::SchemaError),
+    #[error(transparent)]
+    Cache(#[from] backup::cache::CacheError),
+    #[error(transparent)]
+    CacheRestore(#[from] recovery::cache::CacheRestoreError),
+    #[error(transparent)]
+    Redis(#[from] redis_physical::RedisError),
     #[error(transparent)]
     Standby(#[from] recovery::standby::StandbyError),
     #[error(transparent)]
@@ -103,6 +113,14 @@ impl Error {
             Self::Jobs(jobs::Error::Refused { .. } | jobs::Error::Unavailable { .. }) => {
                 Exit::Refused
             }
+            Self::Redis(RedisError::Away { .. })
+            | Self::Cache(CacheError::Redis(RedisError::Away { .. }))
+            | Self::CacheRestore(CacheRestoreError::Redis(RedisError::Away { .. })) => {
+                Exit::NotRunning
+            }
+            Self::Redis(error) if error.is_refusal() => Exit::Refused,
+            Self::Cache(error) if error.is_unavailable() => Exit::Refused,
+            Self::CacheRestore(error) if error.is_refusal() => Exit::Refused,
             Self::Jobs(jobs::Error::UnknownJob { .. }) => Exit::Usage,
             Self::Database(
                 services::DatabaseError::Connect(_) | services::DatabaseError::Away(_),

@@ -11,6 +11,7 @@ mod audit_outside;
 mod audit_statements;
 mod backup_record;
 mod backup_request;
+mod cache;
 mod cli;
 mod clusters;
 mod command_output;

@@ -65,18 +65,7 @@ impl Configuration {
         keys: &Path,
         steps: &Steps,
     ) -> Result<SealedOutcome, Error> {
-        let mut facts = BTreeMap::new();
-        facts.insert("engine".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        facts.insert("folder".to_owned(), self.root.display().to_string());
-        facts.insert("host".to_owned(), machine());
-        let mut sink = SealedDocuments {
-            repository: repository.clone(),
-            public: keys::writing_key(keys)?,
-            chunk_key: ChunkIdKey::load(&keys.join("chunk_id.key"))?,
-            cache: Some(instance.cache()),
-            private: keys::reading_key_if_here(keys)?,
-            facts,
-        };
+        let mut sink = sealed(instance, repository, keys)?;
         let (outcome, ()) = take::<_, _, Error>(&self.source(), &mut sink, steps)?;
         Ok(outcome)
     }
@@ -90,6 +79,26 @@ impl Configuration {
     pub(crate) fn place_of(&self, document: &SnapshotDocument) -> Option<PathBuf> {
         configuration::place_of(&document.name, &self.settings, &self.runbooks)
     }
+}
+
+/// The repository as a sink, with what this host has of its keys.
+pub(crate) fn sealed(
+    instance: &Instance,
+    repository: &Repository,
+    keys: &Path,
+) -> Result<SealedDocuments, Error> {
+    let mut facts = BTreeMap::new();
+    facts.insert("engine".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    facts.insert("folder".to_owned(), instance.root().display().to_string());
+    facts.insert("host".to_owned(), machine());
+    Ok(SealedDocuments {
+        repository: repository.clone(),
+        public: keys::writing_key(keys)?,
+        chunk_key: ChunkIdKey::load(&keys.join("chunk_id.key"))?,
+        cache: Some(instance.cache()),
+        private: keys::reading_key_if_here(keys)?,
+        facts,
+    })
 }
 
 /// Without secrets, by the rules of its component. One that is not known here may be all secret.

@@ -1,6 +1,9 @@
 //! What can go wrong with a Redis, by what an operator has to do about it.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::scratch::LoadFault;
 use crate::settings::RedisSettingsError;
@@ -80,6 +83,15 @@ pub enum RedisError {
     },
 }
 
+/// A signal came while an answer was waited for. Nothing stands against the server.
+fn is_interruption(error: &redis::RedisError) -> bool {
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let of_system = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    of_system.is_some_and(|error| error.kind() == io::ErrorKind::Interrupted)
+}
+
 fn command_lower(command: &str) -> String {
     command.to_lowercase().replace(' ', "|")
 }
@@ -93,6 +105,9 @@ impl RedisError {
     /// Of an answer to a command.
     pub(crate) fn of(error: &redis::RedisError, place: &str, command: &str) -> RedisError {
         let (place, command) = (place.to_owned(), command.to_owned());
+        if is_interruption(error) {
+            return RedisError::Cancelled;
+        }
         let is_answer = error.code().is_some()
             || matches!(
                 error.kind(),
@@ -146,5 +161,25 @@ impl RedisError {
             self,
             RedisError::Version { .. } | RedisError::Replica { .. } | RedisError::NoProgram(_)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_told_from_a_server_that_does_not_answer() {
+        let of = |kind: io::ErrorKind| {
+            RedisError::of(&io::Error::from(kind).into(), "localhost:6379", "PING")
+        };
+        assert!(matches!(
+            of(io::ErrorKind::Interrupted),
+            RedisError::Cancelled
+        ));
+        assert!(matches!(
+            of(io::ErrorKind::BrokenPipe),
+            RedisError::Away { .. }
+        ));
     }
 }

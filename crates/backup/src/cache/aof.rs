@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis_physical::aof::{
     AofCopy, COPY_VERSION, CopyFacts, FACTS, Manifest, UNFINISHED, copies, first_moment_seconds,
@@ -22,7 +22,7 @@ use redis_physical::{
 use super::files::{
     available_bytes, copy_synced, failed, link, make_folder, remove, sync_folder, write_synced,
 };
-use super::{CacheError, databases, keys, server_folder};
+use super::{CacheError, databases, keys, millis_since, server_folder};
 use crate::{Progress, now_micros, random_suffix};
 
 type Result<T, E = CacheError> = std::result::Result<T, E>;
@@ -31,6 +31,8 @@ type Result<T, E = CacheError> = std::result::Result<T, E>;
 const ATTEMPTS: u32 = 100;
 /// Sizes that do not fit may be a rewrite that just ended.
 const SIZE_ATTEMPTS: u32 = 5;
+/// A server writes what it acknowledged at the latest after two seconds, also while an fsync hangs.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 const REWRITE_TIMEOUT: Duration = Duration::from_secs(600);
 /// What stays free for everything else.
 pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
@@ -124,12 +126,14 @@ pub fn copy_aof(
             bytes_linked: 0,
             bytes_cut: 0,
             keys: 0,
+            load_millis: None,
             first_moment_seconds: None,
             last_moment_seconds: None,
         };
         progress.message("copying the append-only file");
         write_files(&unfinished, &pinned, &mut facts)?;
         progress.message("starting a server that loads the copy");
+        let began = Instant::now();
         facts.keys = load(
             program,
             root,
@@ -138,6 +142,7 @@ pub fn copy_aof(
             &facts,
             &cancelled,
         )?;
+        facts.load_millis = Some(millis_since(began));
         let text = serde_json::to_vec_pretty(&facts).map_err(io::Error::from);
         let text = text.map_err(failed("write", &unfinished))?;
         write_synced(&unfinished.join(FACTS), &text)?;
@@ -248,6 +253,7 @@ impl Place {
 }
 
 fn pin(session: &mut RedisSession, place: &Place, progress: &dyn Progress) -> Result<OpenFiles> {
+    wait_written(session, progress)?;
     let mut unlike = 0;
     for _ in 0..ATTEMPTS {
         if progress.cancelled() {
@@ -295,6 +301,19 @@ fn pin(session: &mut RedisSession, place: &Place, progress: &dyn Progress) -> Re
         place: place.server.clone(),
         attempts: ATTEMPTS,
     })
+}
+
+/// While an fsync takes its time a server answers before it writes to its file. When this returns the file has
+/// everything that was acknowledged before.
+fn wait_written(session: &mut RedisSession, progress: &dyn Progress) -> Result<()> {
+    // It writes before it sends this answer, unless one of these is so.
+    let written =
+        |info: &Info| info.is("aof_pending_bio_fsync", "0") || info.is("aof_buffer_length", "0");
+    let cancelled = || progress.cancelled();
+    match session.persistence_until("a write", WRITE_TIMEOUT, &cancelled, written) {
+        Err(RedisError::Timeout { .. }) | Ok(_) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Another server's folder under the same name has other sizes: what the server says of its own, just before and just

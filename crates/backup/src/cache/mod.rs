@@ -14,6 +14,7 @@ pub use rdb::{RdbDump, RdbPolicy, RdbSource};
 use redis_physical::{Info, RedisSession, RedisSettings};
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// As the repository and the plan name it.
 pub const COMPONENT: &str = "cache";
@@ -32,6 +33,10 @@ pub fn check_reach(settings: &RedisSettings) -> Result<(), CacheError> {
 pub fn check_aof(settings: &RedisSettings) -> Result<(), CacheError> {
     check_reach(settings)?;
     aof::check(&mut RedisSession::open(settings)?)
+}
+
+fn millis_since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn server_folder(session: &mut RedisSession) -> Result<PathBuf, CacheError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis_physical::rdb::{RdbHead, head_of_file};
 use redis_physical::{
@@ -15,7 +15,7 @@ use redis_physical::{
 use zeroize::Zeroizing;
 
 use super::files::{failed, make_folder, readable, remove, write_synced};
-use super::{COMPONENT, CacheError, DOCUMENT, databases, server_folder};
+use super::{COMPONENT, CacheError, DOCUMENT, databases, millis_since, server_folder};
 use crate::Progress;
 use crate::documents::{Collection, Document, DocumentSource};
 
@@ -54,6 +54,8 @@ pub struct RdbDump {
     /// That the server of ours had when it loaded the file, and those that had expired by then.
     pub keys: u64,
     pub keys_expired: u64,
+    /// How long that server took to start and load it.
+    pub load_millis: u64,
 }
 
 impl DocumentSource for RdbSource {
@@ -117,6 +119,7 @@ impl RdbSource {
         let (content, head) = self.read(&mut session, &path, from)?;
         progress.message("starting a server that loads the RDB file");
         let databases = databases(&mut session)?;
+        let began = Instant::now();
         let (keys, keys_expired) = load(&program, &self.scratch, &content, databases, &cancelled)?;
         let dump = RdbDump {
             server: info.version(),
@@ -124,6 +127,7 @@ impl RdbSource {
             bytes: content.len() as u64,
             keys,
             keys_expired,
+            load_millis: millis_since(began),
         };
         Ok((content, dump))
     }

@@ -1,5 +1,9 @@
 //! A real PostgreSQL into real repositories.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test has nothing better to do with an error than to stop, and may say what it did"
+)]
 
 mod cache;
 mod full;

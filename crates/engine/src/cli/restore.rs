@@ -1,5 +1,7 @@
 //! `bre restore` and `bre restore-test`.
 
+use serde::Serialize;
+
 use super::*;
 
 #[derive(Debug, Subcommand)]
@@ -12,9 +14,72 @@ pub(crate) enum RestoreCommand {
     Table(RestoreTableArgs),
     /// Restore damaged pages of the running cluster; shows them, and asks.
     Pages(RestorePagesArgs),
+    /// Restore the cache from an RDB file, from a copy of its append-only file, or from the database: shows what would
+    /// change, and asks. What is newer in the cache stays.
+    Cache(RestoreCacheArgs),
     /// Write a snapshot's documents into a folder, or to where they came from: shows what it would do, and asks.
     /// Needs the private key.
     Snapshot(SnapshotRestoreArgs),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CacheOrigin {
+    /// A snapshot of the repository: works on any host. Needs the private key.
+    Rdb,
+    /// A copy on this host: at most five minutes old, or any second between two copies.
+    Aof,
+    /// The running engine reads the whole market again: the newest there is.
+    Database,
+}
+
+impl CacheOrigin {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rdb => "rdb",
+            Self::Aof => "aof",
+            Self::Database => "database",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreCacheArgs {
+    /// The quickest that there is, by what was measured on this host, when absent.
+    #[arg(long, value_enum)]
+    pub(crate) from: Option<CacheOrigin>,
+    /// As it was at this moment (aof), or the newest snapshot that is not later (rdb); for example
+    /// 2026-04-01T10:31:00-04:00
+    #[arg(long, value_name = "TIME")]
+    pub(crate) time: Option<String>,
+    /// With rdb: this snapshot; the newest when absent.
+    #[arg(long, value_name = "ID", conflicts_with = "time")]
+    pub(crate) snapshot: Option<String>,
+    /// Into the folder of a Redis that does not run; the running one when absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+    /// Show what would be done; change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CheckCommand {
+    /// Whether Redis persists as it should, and whether its files can be copied here. Exit code 1: a setting is not as
+    /// wanted.
+    Redis(CheckRedisArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckRedisArgs {
+    /// Set what is not as wanted (CONFIG SET), and keep it (CONFIG REWRITE).
+    #[arg(long)]
+    pub(crate) apply: bool,
 }
 
 #[derive(Debug, Subcommand)]

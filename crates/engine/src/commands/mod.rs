@@ -11,6 +11,8 @@ mod audit_prove;
 mod audit_tables;
 pub(crate) mod backup;
 mod book;
+mod cache_origin;
+mod check_redis;
 mod completion;
 pub(crate) mod detach;
 mod drill;
@@ -27,6 +29,7 @@ mod replay;
 mod repository;
 mod repository_keys;
 pub(crate) mod restore;
+pub(crate) mod restore_cache;
 mod restore_preview;
 pub(crate) mod restore_test;
 pub(crate) mod schema;
@@ -49,7 +52,7 @@ use host::{instance::Instance, runtime::wait};
 use std::process::ExitCode;
 
 use crate::{
-    cli::{Cli, Command, PlanCommand, RestoreCommand},
+    cli::{CheckCommand, Cli, Command, PlanCommand, RestoreCommand},
     error::Error,
     exit::Exit,
     read_book, serve, up,
@@ -85,6 +88,12 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Restore(RestoreCommand::Pages(args)) => {
             return pages::restore(&instance, json, args);
+        }
+        Command::Restore(RestoreCommand::Cache(args)) => {
+            return restore_cache::run(&instance, json, &args);
+        }
+        Command::Check(CheckCommand::Redis(args)) => {
+            return check_redis::run(&instance, json, &args);
         }
         Command::Restore(RestoreCommand::Snapshot(args)) => {
             snapshot::restore(&instance, json, &args)?;

@@ -125,13 +125,16 @@ fn take(
     let steps = Steps::shown(json, "snapshot").cancelled_by(interrupted()?);
     let outcome = source.run(instance, &opened.repository, &opened.keys, &steps)?;
     drop(steps);
-    Ok(taken(&outcome)?.print(json))
+    Ok(taken(backup::configuration::COMPONENT, &outcome)?.print(json))
 }
 
-pub(crate) fn taken(outcome: &SealedOutcome) -> Result<CommandOutput, Error> {
+pub(crate) fn taken(
+    component: &'static str,
+    outcome: &SealedOutcome,
+) -> Result<CommandOutput, Error> {
     let taken = &outcome.snapshot;
     let report = SnapshotResult {
-        component: backup::configuration::COMPONENT,
+        component,
         id: &taken.id,
         is_new: taken.is_new,
         parent: taken.parent.as_deref(),

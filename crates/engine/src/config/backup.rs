@@ -9,6 +9,7 @@ use std::{
 use jobs::schedule::{After, Trigger};
 use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::{Deserialize, Serialize};
+use services::RedisSettings;
 
 use super::{Remote, ReplicaConfig};
 
@@ -35,6 +36,8 @@ pub(crate) struct Backup {
     pub(crate) snapshot_days: NonZeroU16,
     /// Of RDB files of the cache.
     pub(crate) cache_days: NonZeroU16,
+    /// Of copies of the cache's append-only file, on this host.
+    pub(crate) cache_aof_days: NonZeroU16,
     /// Between the mark that something expires and its deletion. Longer than any backup takes.
     pub(crate) grace_hours: NonZeroU16,
     /// Of older engines: signed heads are thinned by one rule now (audit_log.md §5). Read, and without effect.
@@ -58,6 +61,9 @@ pub(crate) struct Backup {
     /// The plans of `[clusters.NAME]`, by name.
     #[serde(skip)]
     pub(crate) clusters: BTreeMap<String, Backup>,
+    /// As `[cache]` names it; the instance's own Redis when absent. What is wrong with it is told where it is reached.
+    #[serde(skip, default = "own_cache")]
+    pub(crate) cache: Result<Option<RedisSettings>, String>,
     /// By name, of jobs that have no schedule above.
     #[serde(skip)]
     schedules: BTreeMap<String, Trigger>,
@@ -109,6 +115,10 @@ const fn days(days: u16) -> NonZeroU16 {
     }
 }
 
+fn own_cache() -> Result<Option<RedisSettings>, String> {
+    Ok(None)
+}
+
 /// The guide's table.
 impl Default for Backup {
     fn default() -> Self {
@@ -126,6 +136,7 @@ impl Default for Backup {
             schema_days: days(90),
             snapshot_days: days(90),
             cache_days: days(1),
+            cache_aof_days: days(1),
             grace_hours: days(24),
             _heads_minutes: None,
             source: BackupSource::Auto,
@@ -135,6 +146,7 @@ impl Default for Backup {
             repositories: BTreeMap::new(),
             cluster: None,
             clusters: BTreeMap::new(),
+            cache: own_cache(),
             schedules: BTreeMap::new(),
         }
     }

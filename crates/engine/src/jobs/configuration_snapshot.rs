@@ -74,7 +74,9 @@ impl Task for ConfigurationSnapshot {
             figures: BTreeMap::from([("documents".to_owned(), documents)]),
             unsound: None,
         };
-        answer::give(context, || taken(&outcome));
+        answer::give(context, || {
+            taken(backup::configuration::COMPONENT, &outcome)
+        });
         Ok(report)
     }
 }

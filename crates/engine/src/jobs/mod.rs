@@ -2,6 +2,8 @@
 
 pub(crate) mod answer;
 mod audit_archive;
+mod cache_aof;
+mod cache_rdb;
 mod claim_state;
 mod claims;
 mod configuration_snapshot;
@@ -23,6 +25,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use jobs::{Availability, History, Job, JobSpec, PausePolicy, Registry, RunContext, RunReport};
 
+pub(crate) use cache_rdb::{LOAD_MILLIS, NAME as CACHE_RDB};
 pub(crate) use claims::{OfDatabase, OfInstance};
 pub(crate) use configuration_snapshot::NAME as CONFIGURATION_SNAPSHOT;
 pub(crate) use repository_claim::OfRepository;
@@ -47,7 +50,7 @@ struct Listed {
 }
 
 /// In the order in which they are shown; which goes first when several are due says their priority.
-const ALL: [&Listed; 9] = [
+const ALL: [&Listed; 11] = [
     &full_backup::JOB,
     &incremental_backup::JOB,
     &wal_stream::JOB,
@@ -56,6 +59,8 @@ const ALL: [&Listed; 9] = [
     &schema::JOB,
     &audit_archive::JOB,
     &configuration_snapshot::JOB,
+    &cache_rdb::JOB,
+    &cache_aof::JOB,
     &repository_copy::JOB,
 ];
 
@@ -225,6 +230,10 @@ fn late(period: Duration) -> Duration {
 
 fn days(days: std::num::NonZeroU16) -> String {
     format!("{days} days")
+}
+
+fn hours(days: std::num::NonZeroU16) -> String {
+    format!("{} hours", u32::from(days.get()) * 24)
 }
 
 /// For `docs/operations/jobs.md`: what there is and what it takes.

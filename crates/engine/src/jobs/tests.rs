@@ -534,6 +534,8 @@ fn the_jobs_of_the_settings_make_a_plan_and_keep_their_short_names() {
             "schema",
             "audit_archive",
             "configuration.snapshot",
+            "cache.rdb",
+            "cache.aof",
             "repository.copy"
         ]
     );

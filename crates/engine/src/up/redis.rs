@@ -7,7 +7,7 @@ use host::{
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -20,6 +20,9 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The guide's persistence settings: a snapshot an hour, the append-only file synced every second.
 const CONFIG: &str = "save 3600 1\nappendonly yes\nappendfsync everysec\nauto-aof-rewrite-percentage 100\n\
                       auto-aof-rewrite-min-size 64mb\nport 0\ndaemonize no\nmaxmemory-policy allkeys-lru\n";
+
+/// Since version 7: restores may go to a second between two copies.
+const TIME_MARKS: &str = "aof-timestamp-enabled yes\n";
 
 /// A running Redis and what is needed to start it again.
 #[derive(Debug)]
@@ -64,8 +67,12 @@ impl Redis {
         }
         self.end_leftover();
         let config = self.config_file();
+        let marks = match has_time_marks(&self.program) {
+            true => TIME_MARKS,
+            false => "",
+        };
         let text = format!(
-            "{CONFIG}dir \"{}\"\nunixsocket \"{}\"\nunixsocketperm 700\n",
+            "{CONFIG}{marks}dir \"{}\"\nunixsocket \"{}\"\nunixsocketperm 700\n",
             dir.display(),
             self.socket.display()
         );
@@ -197,6 +204,24 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// An older one does not start with a setting that it does not know.
+fn has_time_marks(program: &Path) -> bool {
+    let said = Command::new(program).arg("--version").output();
+    said.is_ok_and(|said| major_of(&String::from_utf8_lossy(&said.stdout)) >= Some(7))
+}
+
+fn major_of(version: &str) -> Option<u32> {
+    let (_, number) = version.split_once("v=")?;
+    number.split('.').next()?.parse().ok()
+}
+
+#[test]
+fn a_version_is_read() {
+    assert_eq!(major_of("Redis server v=7.0.15 sha=00000000:0"), Some(7));
+    assert_eq!(major_of("Redis server v=6.2.14 sha=0"), Some(6));
+    assert_eq!(major_of("something else"), None);
 }
 
 fn find_program() -> Option<PathBuf> {

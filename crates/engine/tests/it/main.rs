@@ -8,6 +8,7 @@
 mod anchors;
 mod audit;
 mod backup;
+mod cache;
 mod check_proof;
 mod clusters;
 mod drills;

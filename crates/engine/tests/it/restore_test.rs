@@ -152,6 +152,8 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
             "schema",
             "audit_archive",
             "configuration.snapshot",
+            "cache.rdb",
+            "cache.aof",
             "repository.copy"
         ]
     );

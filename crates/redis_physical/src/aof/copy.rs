@@ -35,6 +35,9 @@ pub struct CopyFacts {
     pub bytes_cut: u64,
     /// That the throw-away server had when it was loaded.
     pub keys: u64,
+    /// How long that server took to start and load it; absent in copies of earlier engines.
+    #[serde(default)]
+    pub load_millis: Option<u64>,
     /// The earliest and the latest moment that it can be restored to, when the file has marks.
     pub first_moment_seconds: Option<i64>,
     pub last_moment_seconds: Option<i64>,

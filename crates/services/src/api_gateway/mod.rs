@@ -26,6 +26,7 @@ mod public_log;
 mod quotes;
 mod rates;
 mod routes;
+mod shared_cache;
 mod shared_limits;
 mod turns;
 mod upload;
@@ -39,6 +40,7 @@ pub(crate) use health::health;
 pub(crate) use metrics::{metrics as metrics_text, recorder};
 pub(crate) use middleware::FIXED_HEADERS;
 pub(crate) use routes::{method_not_allowed, not_found, public_routes};
+pub(crate) use shared_cache::{cache_away, cache_stats, warm_cache};
 pub(crate) use shared_limits::SharedLimits;
 pub(crate) use wrong_keys::WrongKeys;
 

@@ -97,6 +97,34 @@ enum Operation {
     Wrote,
 }
 
+/// What became of requests to the cache; a request is for one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct CacheReads {
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    /// Of another system: not read, and the others of that reading were not looked at.
+    pub(crate) foreign: u64,
+    pub(crate) unanswered: u64,
+}
+
+impl CacheReads {
+    /// Every kind was there, and ours.
+    pub(crate) fn is_complete(self) -> bool {
+        self.hits == KINDS.len() as u64
+    }
+
+    fn count(self) {
+        for (result, number) in [
+            ("hit", self.hits),
+            ("miss", self.misses),
+            ("foreign", self.foreign),
+            ("unanswered", self.unanswered),
+        ] {
+            metrics::counter!("bre_cache_requests_total", "result" => result).increment(number);
+        }
+    }
+}
+
 /// What is kept of an API key; its hash, never the key.
 #[derive(Debug, Serialize, serde::Deserialize)]
 struct CachedKey {
@@ -198,6 +226,45 @@ impl Cache {
 
     /// All kinds, or nothing: half a market is none. Kinds that may be empty may also be missing.
     pub(crate) async fn get(&self) -> Option<(MarketData, Vec<StoredKey>)> {
+        let (own, reads) = self.read_kinds().await;
+        if reads.foreign > 0 || reads.unanswered > 0 {
+            return None;
+        }
+        market(own)
+    }
+
+    /// What reading all of it now finds.
+    pub(crate) async fn reads(&self) -> CacheReads {
+        self.read_kinds().await.1
+    }
+
+    /// The texts that are ours, by kind, and what became of each request.
+    async fn read_kinds(&self) -> (Vec<Option<String>>, CacheReads) {
+        let mut own = Vec::with_capacity(KINDS.len());
+        let mut reads = CacheReads::default();
+        match self.texts().await {
+            None => reads.unanswered = KINDS.len() as u64,
+            Some(texts) => {
+                for (kind, sealed) in KINDS.into_iter().zip(texts) {
+                    let text = sealed.as_deref().map(|sealed| self.own(kind, sealed));
+                    match text {
+                        None => reads.misses += 1,
+                        Some(Some(_)) => reads.hits += 1,
+                        Some(None) => {
+                            reads.foreign += 1;
+                            // The others are not enough either.
+                            break;
+                        }
+                    }
+                    own.push(text.flatten().map(str::to_owned));
+                }
+            }
+        }
+        reads.count();
+        (own, reads)
+    }
+
+    async fn texts(&self) -> Option<Vec<Option<String>>> {
         let mut connection = self.connect().await?;
         let mut pipe = redis::pipe();
         for name in KINDS {
@@ -208,52 +275,7 @@ impl Cache {
             pipe.query_async::<Vec<Option<String>>>(&mut connection),
         )
         .await;
-        let texts = self.heard(got, Operation::Read).await?;
-        let mut own = Vec::with_capacity(KINDS.len());
-        for (kind, sealed) in KINDS.into_iter().zip(texts) {
-            own.push(match sealed {
-                // One that is not ours: the others are not enough either.
-                Some(sealed) => Some(self.own(kind, &sealed)?.to_owned()),
-                None => None,
-            });
-        }
-        let [
-            rates,
-            volatility,
-            events,
-            brokers,
-            stocks,
-            keys,
-            aliases,
-            policies,
-            conventions,
-            announced,
-        ] = <[Option<String>; KINDS.len()]>::try_from(own).ok()?;
-        let keys: Vec<CachedKey> = read(keys)?;
-        let data = MarketData {
-            rates: read(rates)?,
-            brokers: read(brokers)?,
-            volatility: read(volatility).unwrap_or_default(),
-            events: read(events).unwrap_or_default(),
-            stocks: read(stocks).unwrap_or_default(),
-            announced: read(announced).unwrap_or_default(),
-            // Only the database tells how feeds are doing.
-            loads: Vec::new(),
-            refusals: Vec::new(),
-            aliases: read(aliases).unwrap_or_default(),
-            read_at_micros: 0,
-            policies: read(policies)?,
-            conventions: read(conventions)?,
-        };
-        Some((
-            data,
-            keys.into_iter()
-                .map(|key| StoredKey {
-                    hash: key.hash,
-                    ..key.stored
-                })
-                .collect(),
-        ))
+        self.heard(got, Operation::Read).await
     }
 
     /// Asks whether it still does what it is for: a full one, or one that may only be read, answers a PING as well.
@@ -342,6 +364,46 @@ async fn connect(settings: &RedisSettings) -> Result<ConnectionManager, Trouble>
         Ok(connected) => connected.map_err(|error| Trouble::of_login(&error)),
         Err(_) => Err(Trouble::Away),
     }
+}
+
+fn market(own: Vec<Option<String>>) -> Option<(MarketData, Vec<StoredKey>)> {
+    let [
+        rates,
+        volatility,
+        events,
+        brokers,
+        stocks,
+        keys,
+        aliases,
+        policies,
+        conventions,
+        announced,
+    ] = <[Option<String>; KINDS.len()]>::try_from(own).ok()?;
+    let keys: Vec<CachedKey> = read(keys)?;
+    let data = MarketData {
+        rates: read(rates)?,
+        brokers: read(brokers)?,
+        volatility: read(volatility).unwrap_or_default(),
+        events: read(events).unwrap_or_default(),
+        stocks: read(stocks).unwrap_or_default(),
+        announced: read(announced).unwrap_or_default(),
+        // Only the database tells how feeds are doing.
+        loads: Vec::new(),
+        refusals: Vec::new(),
+        aliases: read(aliases).unwrap_or_default(),
+        read_at_micros: 0,
+        policies: read(policies)?,
+        conventions: read(conventions)?,
+    };
+    Some((
+        data,
+        keys.into_iter()
+            .map(|key| StoredKey {
+                hash: key.hash,
+                ..key.stored
+            })
+            .collect(),
+    ))
 }
 
 fn text<T: Serialize>(value: &T) -> String {

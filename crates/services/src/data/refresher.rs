@@ -2,7 +2,8 @@
 //! back to the shared cache while there is no database. Others read through its connection.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use connection::Landing;
@@ -28,6 +29,8 @@ pub(crate) struct MarketRefresher {
     /// What was last read, for writing it to the cache again before it expires there.
     last: ArcSwap<MarketData>,
     reading: tokio::sync::Mutex<()>,
+    /// How long the last complete read took, up to its end in the cache; 0 before the first.
+    read_millis: AtomicU64,
     /// Counts complete reads.
     reads: watch::Sender<u64>,
     /// How the feeds are doing that are loaded here.
@@ -71,6 +74,7 @@ impl MarketRefresher {
             cache,
             last: ArcSwap::default(),
             reading: tokio::sync::Mutex::default(),
+            read_millis: AtomicU64::new(0),
             reads: watch::channel(0).0,
             board: FeedBoard::default(),
             past: PastViews::default(),
@@ -80,6 +84,16 @@ impl MarketRefresher {
     /// Terms in force, as last read.
     pub(crate) fn brokers(&self) -> Vec<BrokerTerms> {
         self.last.load().brokers.clone()
+    }
+
+    /// How many names have a rate, as last read.
+    pub(crate) fn rates(&self) -> usize {
+        self.last.load().rates.len()
+    }
+
+    /// How long the last complete read took, up to its end in the cache.
+    pub(crate) fn read_millis(&self) -> Option<u64> {
+        Some(self.read_millis.load(Ordering::Relaxed)).filter(|millis| *millis > 0)
     }
 
     /// What was last read.
@@ -216,6 +230,7 @@ impl MarketRefresher {
     async fn read(&self, client: &Client) -> Result<(), DatabaseError> {
         // One after the other: an older reading must not replace a newer one.
         let turn = self.reading.lock().await;
+        let began = Instant::now();
         let data = reading::load(client, None).await?;
         self.market
             .set(MarketView::new(&data, &self.market.feeds()));
@@ -225,6 +240,8 @@ impl MarketRefresher {
         self.market.set_calendar(calendar);
         drop(turn);
         self.confirm(client).await?;
+        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.read_millis.store(millis.max(1), Ordering::Relaxed);
         self.reads.send_modify(|reads| *reads += 1);
         Ok(())
     }

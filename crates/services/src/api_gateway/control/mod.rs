@@ -1,6 +1,7 @@
 //! What the command line on this machine may ask, over a unix socket that only its owner may open. Never on the public port.
 
 mod book;
+mod cache;
 mod damage;
 mod entries;
 mod feeds;
@@ -20,6 +21,8 @@ use super::routes::{method_not_allowed, not_found};
 pub(crate) fn control_routes(gateway: Gateway) -> Router {
     Router::new()
         .route("/internal/book", post(book::price))
+        .route("/internal/cache/stats", get(cache::stats))
+        .route("/internal/cache/warm", post(cache::warm))
         .route("/internal/feeds/held", get(feeds::held))
         .route("/internal/feeds/held/accept", post(feeds::accept))
         .route("/internal/import", post(import::import))
