@@ -138,7 +138,7 @@ pub fn find_snapshot(
     let Some(id) = id else {
         return here().next_back().cloned().ok_or_else(|| {
             Error::Input(format!(
-                "there is no snapshot of {component} in {}. bre snapshot run {component} takes one",
+                "there is no snapshot of {component} in {}. bre job list names the job that takes one",
                 repository.describe()
             ))
         });
