@@ -83,7 +83,7 @@ pub enum RedisError {
     },
 }
 
-/// A signal came while an answer was waited for. Nothing stands against the server.
+/// A signal came while an answer was waited for: the server is not at fault.
 fn is_interruption(error: &redis::RedisError) -> bool {
     let cause = error
         .source()

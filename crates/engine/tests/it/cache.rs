@@ -20,12 +20,12 @@ use crate::{
 const PASSWORD: &str = "hush-hush-7";
 
 /// A repository and keys, no engine, and a Redis that others run.
-struct Desk {
+struct Fixture {
     redis: TestRedis,
     folder: Folder,
 }
 
-impl Desk {
+impl Fixture {
     fn new() -> Self {
         let authority = Authority::new("authority", KeyKind::EcdsaSha256);
         let desk = Self {
@@ -97,7 +97,7 @@ impl Desk {
 
 #[test]
 fn a_cache_that_others_run_is_copied_and_restored_over_tls_as_a_user_with_few_rights() {
-    let desk = Desk::new();
+    let desk = Fixture::new();
     // Its settings are another right, and none of ours: said, and nothing is done.
     let check = desk.bre(&["check", "redis"]);
     assert!(
@@ -176,7 +176,7 @@ fn a_cache_that_others_run_is_copied_and_restored_over_tls_as_a_user_with_few_ri
 
 #[test]
 fn what_keeps_the_cache_from_being_copied_is_said_and_earlier_copies_stay() {
-    let desk = Desk::new();
+    let desk = Fixture::new();
     desk.redis("SET a 1 EX 3000");
     desk.json(&["job", "run", "cache.aof"]);
     desk.json(&["job", "run", "cache.rdb"]);
