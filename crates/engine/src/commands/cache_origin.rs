@@ -1,4 +1,4 @@
-//! Where a restore of the cache comes from when no origin is named: the quickest one, by what was measured on this host.
+//! Where a restore of the cache comes from when no origin is named: the quickest one, by what was measured here.
 
 use host::{control::Control, instance::Instance};
 use jobs::{Outcome, Records};

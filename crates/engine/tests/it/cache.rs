@@ -1,5 +1,5 @@
-//! The cache's jobs, its restores and its settings, by the command line: a Redis of somebody else over TLS and as a user
-//! of an ACL, and the one that `bre up` starts.
+//! The cache's jobs, its restores and its settings, by the command line: a Redis of somebody else over TLS and as a
+//! user of an ACL, and the one that `bre up` starts.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
