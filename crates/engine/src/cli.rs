@@ -24,18 +24,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use host::location::Location;
 use services::ServiceSet;
 
-use crate::{exit::Exit, serve::ServeOptions, up::UpOptions};
 pub(crate) use audit::*;
 pub(crate) use backup::*;
 pub(crate) use drill::*;
 pub(crate) use jobs::*;
 pub(crate) use keys::*;
 pub(crate) use locate::*;
+use operations::exit::Exit;
 pub(crate) use prices::*;
 pub(crate) use repository::*;
 pub(crate) use restore::*;
 pub(crate) use snapshot::*;
 pub(crate) use standby::*;
+use supervisor::{serve::ServeOptions, up::UpOptions};
 pub(crate) use verify::*;
 
 /// Prices every short-sale borrow and locate exactly, keeps a provable record of each answer, and gets all of it back after any failure.
@@ -291,4 +292,34 @@ pub(crate) struct ReplayArgs {
     /// Read this database instead of the running instance's.
     #[arg(long, value_name = "URL")]
     pub(crate) database: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use operations::exit::Exit;
+
+    #[test]
+    fn the_help_lists_every_exit_code() {
+        let help = super::Cli::command().render_long_help().to_string();
+        let all = [
+            (Exit::Done, "done"),
+            (Exit::Failed, "failed"),
+            (Exit::Usage, "usage"),
+            (Exit::Refused, "refused"),
+            (Exit::NotRunning, "not running"),
+            (Exit::Partial, "partial"),
+            (Exit::SoundUpTo, "sound up to"),
+            (Exit::Unanchored, "unanchored"),
+            (Exit::Cut, "cut"),
+            (Exit::Rewritten, "rewritten"),
+            (Exit::KnownLoss, "known loss"),
+        ];
+        for (number, (exit, word)) in all.into_iter().enumerate() {
+            assert_eq!(exit as usize, number);
+            let line = format!("{number:>3}  {word}");
+            assert!(help.contains(&line), "{line:?} is not in:\n{help}");
+        }
+    }
 }

@@ -2,52 +2,19 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use backup::cache::CacheError;
-use recovery::cache::CacheRestoreError;
-use redis_physical::RedisError;
-
-use crate::exit::Exit;
+use operations::exit::Exit;
 
 /// Anything that ends a command. Each says what happened, to what, and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
-    Host(#[from] host::Error),
-    #[error(transparent)]
-    Lost(#[from] crate::lost::Lost),
-    #[error(transparent)]
-    Wire(#[from] postgres_physical::wire::WireError),
-    #[error(transparent)]
-    Backup(#[from] backup::BackupError),
-    #[error(transparent)]
-    Jobs(#[from] jobs::Error),
-    #[error(transparent)]
-    Recovery(#[from] recovery::Error),
-    /// Of a job that another process, or another thread, ran.
-    #[error("{words}")]
-    OfRun { words: String, exit: Exit },
+    Operations(#[from] operations::Error),
     #[error("{error}\n{next}")]
     OfBackup { error: Box<Error>, next: String },
-    #[error("the restored database is not whole: {0}")]
-    IncompleteCopy(String),
     #[error(transparent)]
     Table(#[from] recovery::table::TableError),
     #[error(transparent)]
     Page(#[from] recovery::pages::PageError),
-    #[error(transparent)]
-    Schema(#[from] backup::schema::SchemaError),
-    #[error(transparent)]
-    Cache(#[from] backup::cache::CacheError),
-    #[error(transparent)]
-    CacheRestore(#[from] recovery::cache::CacheRestoreError),
-    #[error(transparent)]
-    Redis(#[from] redis_physical::RedisError),
-    #[error(transparent)]
-    Standby(#[from] recovery::standby::StandbyError),
-    #[error(transparent)]
-    Services(#[from] services::ServiceError),
-    #[error(transparent)]
-    Database(#[from] services::DatabaseError),
     #[error(transparent)]
     Drill(#[from] assurance::drills::DrillError),
 }
@@ -57,20 +24,18 @@ impl Error {
         what: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
-        let of_file = host::Error::file(what, path);
+        let of_file = operations::Error::file(what, path);
         move |source| of_file(source).into()
     }
 
     /// Something stands against it; nothing was changed.
     pub(crate) fn refused(what: &'static str, reason: impl Into<String>) -> Self {
-        let reason = reason.into();
-        host::Error::Refused { what, reason }.into()
+        operations::Error::refused(what, reason).into()
     }
 
     /// What would have to answer does not.
     pub(crate) fn unreachable(what: &'static str, reason: impl Into<String>) -> Self {
-        let reason = reason.into();
-        host::Error::Unreachable { what, reason }.into()
+        operations::Error::unreachable(what, reason).into()
     }
 
     pub(crate) fn argument(
@@ -78,26 +43,11 @@ impl Error {
         value: impl Into<String>,
         reason: impl Into<String>,
     ) -> Self {
-        let (value, reason) = (value.into(), reason.into());
-        host::Error::Argument {
-            what,
-            value,
-            reason,
-        }
-        .into()
+        operations::Error::argument(what, value, reason).into()
     }
 
     pub(crate) fn failed(reason: impl Into<String>) -> Self {
-        host::Error::Failed(reason.into()).into()
-    }
-
-    /// Of what a restore from a backup gave: the reason is in that backup.
-    pub(crate) fn is_of_backup(&self) -> bool {
-        match self {
-            Self::IncompleteCopy(_) => true,
-            Self::Recovery(error) => error.is_of_backup(),
-            _ => false,
-        }
+        operations::Error::failed(reason).into()
     }
 
     /// What the shell sees. `restore_command` reads its codes itself; see `commands::wal`.
@@ -105,84 +55,45 @@ impl Error {
         self.exit().into()
     }
 
-    pub(crate) fn exit(&self) -> Exit {
+    fn exit(&self) -> Exit {
         match self {
-            Self::Host(error) => exit_of_host(error),
-            Self::Recovery(error) if error.is_refusal() => Exit::Refused,
-            Self::OfRun { exit, .. } => *exit,
-            Self::Jobs(jobs::Error::Refused { .. } | jobs::Error::Unavailable { .. }) => {
-                Exit::Refused
-            }
-            Self::Redis(RedisError::Away { .. })
-            | Self::Cache(CacheError::Redis(RedisError::Away { .. }))
-            | Self::CacheRestore(CacheRestoreError::Redis(RedisError::Away { .. })) => {
-                Exit::NotRunning
-            }
-            Self::Redis(error) if error.is_refusal() => Exit::Refused,
-            Self::Cache(error) if error.is_unavailable() => Exit::Refused,
-            Self::CacheRestore(error) if error.is_refusal() => Exit::Refused,
-            Self::Jobs(jobs::Error::UnknownJob { .. }) => Exit::Usage,
-            Self::Database(
-                services::DatabaseError::Connect(_) | services::DatabaseError::Away(_),
-            ) => Exit::NotRunning,
-            Self::Wire(error) if error.is_away() => Exit::NotRunning,
-            // What answers is not what was demanded.
-            Self::Database(services::DatabaseError::Unfit(_))
-            | Self::Wire(
-                postgres_physical::wire::WireError::Tls { .. }
-                | postgres_physical::wire::WireError::Handshake { .. }
-                | postgres_physical::wire::WireError::Pooler { .. },
-            ) => Exit::Refused,
+            Self::Operations(error) => error.exit(),
             _ => Exit::Failed,
         }
     }
 }
 
-fn exit_of_host(error: &host::Error) -> Exit {
-    use host::Error;
-    match error {
-        Error::Refused { .. }
-        | Error::FolderTaken { .. }
-        | Error::PortTaken { .. }
-        | Error::KeysMissing { .. }
-        // It conflicts with what is there: a fault of neither side.
-        | Error::Answer { status: 409 | 422, .. } => Exit::Refused,
-        Error::SecretFile(error)
-        | Error::Repository(
-            repository::Error::SecretFile(error)
-            | repository::Error::Store(repository::StoreError::SecretFile(error)),
-        )
-        | Error::Key(audit::KeyError::Secret(error))
-            if error.is_exposed() =>
-        {
-            Exit::Refused
-        }
-        Error::Argument { .. } => Exit::Usage,
-        Error::NotRunning { .. } | Error::NotAnnounced { .. } | Error::Unreachable { .. } => {
-            Exit::NotRunning
-        }
-        Error::Repository(error) if error.is_unavailable() => Exit::NotRunning,
-        _ => Exit::Failed,
-    }
-}
-
-/// What a host meets as well is one of its errors.
-macro_rules! through_host {
+/// What an operation meets as well is one of its errors.
+macro_rules! through_operations {
     ($($error:ty),+ $(,)?) => {
         $(impl From<$error> for Error {
             fn from(error: $error) -> Self {
-                Self::Host(error.into())
+                Self::Operations(error.into())
             }
         })+
     };
 }
 
-through_host!(
+through_operations!(
+    host::Error,
     secrets::SecretFileError,
     postgres_physical::server::ServerError,
+    postgres_physical::wire::WireError,
     repository::Error,
     audit::HeadError,
     audit::KeyError,
+    backup::BackupError,
+    backup::configuration::ConfigurationError,
+    backup::documents::Interruption,
+    backup::documents::SealedError,
+    backup::schema::SchemaError,
+    backup::cache::CacheError,
+    recovery::cache::CacheRestoreError,
+    redis_physical::RedisError,
+    jobs::Error,
+    recovery::Error,
+    services::ServiceError,
+    services::DatabaseError,
 );
 
 #[cfg(test)]

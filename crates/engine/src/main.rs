@@ -1,65 +1,20 @@
 //! `bre`: the one binary. Reads the command line, does what it says, and turns errors into texts and exit codes.
 //!
-//! Entry point: [`cli::Cli`]; `up/` runs an instance, `serve/` the services in several processes, `commands/` holds the
-//! commands. Absent on purpose: pricing, formats, and SQL on the engine's own tables. They live in the library crates.
-//! SQL for administration (roles, slots, settings) is here.
+//! Entry point: [`cli::Cli`]; `commands/` holds the commands: they read arguments, call `operations` or `supervisor`,
+//! and print. Absent on purpose: what can be done without a terminal. That is in the library crates.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod anchors;
-mod audit_archive;
-mod audit_outside;
-mod audit_statements;
-mod backup_record;
-mod backup_request;
-mod cache;
 mod cli;
-mod clusters;
-mod command_output;
 mod commands;
-mod config;
-mod copies;
 mod error;
-mod exit;
-mod expiry;
-mod heads;
-mod health;
-mod inclusion;
-mod job_status;
-mod jobs;
-mod lost;
-mod missing;
-mod passed_over;
-mod plan;
-mod primary_repository;
-mod public_log;
 mod question;
-mod read_book;
-mod recovery_fact;
-mod reload;
-mod repository_handle;
-mod restore_test;
-mod restored;
-mod run_by_hand;
-mod schema;
-mod schema_check;
-mod scratch;
-mod secret_file;
-mod serve;
-mod settings_file;
-mod snapshots;
-mod standby;
-mod stream_evidence;
-mod thinning;
-mod up;
 
 use std::process::ExitCode;
 
 use clap::{Parser, error::ErrorKind};
 
-use crate::{
-    cli::aliases::{Spelling, suggestion},
-    exit::Exit,
-};
+use crate::cli::aliases::{Spelling, suggestion};
+use operations::exit::Exit;
 
 /// A quote is some two hundred small allocations, made in one thread and freed in another.
 #[global_allocator]

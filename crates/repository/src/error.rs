@@ -98,18 +98,8 @@ pub enum Error {
         remedy: &'static str,
     },
 
-    #[error(
-        "wrong key: `{object}` cannot be opened with it. Its data key {data_key} is sealed for recipient {sealed_for}, \
-         the key given is {given}'s. Give the private key of that recipient; without it these cannot be read: {closed}"
-    )]
-    WrongKey {
-        object: String,
-        data_key: String,
-        sealed_for: String,
-        given: String,
-        /// The backups that the key given does not open.
-        closed: String,
-    },
+    #[error(transparent)]
+    WrongKey(Box<WrongKey>),
 
     #[error(
         "`{object}` belongs to the PostgreSQL cluster {found}, this repository to {expected}. \
@@ -162,6 +152,21 @@ pub enum Error {
 
     #[error("{0}")]
     Input(String),
+}
+
+/// An object is sealed for another key than the one that was given.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "wrong key: `{object}` cannot be opened with it. Its data key {data_key} is sealed for recipient {sealed_for}, \
+     the key given is {given}'s. Give the private key of that recipient; without it these cannot be read: {closed}"
+)]
+pub struct WrongKey {
+    pub object: String,
+    pub data_key: String,
+    pub sealed_for: String,
+    pub given: String,
+    /// The backups that the key given does not open.
+    pub closed: String,
 }
 
 /// Each key that could have opened an object is at hand and does not open: disabled, deleted, denied.
@@ -229,9 +234,9 @@ impl Error {
         match self {
             Self::Damaged { object, .. }
             | Self::Missing { object, .. }
-            | Self::WrongKey { object, .. }
             | Self::ForeignCluster { object, .. }
             | Self::Version { object, .. } => Some(object),
+            Self::WrongKey(wrong) => Some(&wrong.object),
             Self::KeyClosed(closed) => Some(&closed.object),
             Self::Store(error) => error.object(),
             _ => None,

@@ -38,7 +38,7 @@ pub mod timelines;
 pub mod transparency;
 pub mod wal;
 
-pub use error::{ClosedKey, Error, Result, StoreError};
+pub use error::{ClosedKey, Error, Result, StoreError, WrongKey};
 pub use lock::FileLock;
 pub use progress::Progress;
 pub use repository::Repository;

@@ -1,7 +1,7 @@
 //! `bre backup`.
 
 use super::*;
-use crate::{backup_request::ReadingSelection, config::BackupSource};
+use operations::{backup_request::ReadingSelection, config::BackupSource};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum BackupKind {

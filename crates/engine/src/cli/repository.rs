@@ -1,7 +1,7 @@
 //! `bre repository`, and where a repository and its keys are.
 
 use super::*;
-use crate::repository_handle::RepositorySelection;
+use operations::repository_handle::RepositorySelection;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RepositoryCommand {

@@ -18,10 +18,12 @@ use host::{
 use terminal::{self, time};
 
 use crate::{
-    audit_outside::{Extent, Outside, OutsideEvidence},
-    audit_statements,
     cli::{AuditArgs, AuditCommand, AuditReopenArgs, AuditRoad, HeadCommand, RepositoryArgs},
     error::Error,
+};
+use operations::{
+    audit_outside::{Extent, Outside, OutsideEvidence},
+    audit_statements,
     exit::Exit,
     jobs::settings,
     repository_handle::RepositoryHandle,

@@ -4,11 +4,10 @@ use std::process::ExitCode;
 
 use host::{instance::Instance, signals::interrupted};
 
-use crate::{
+use crate::{cli::AuditArgs, error::Error};
+use operations::{
     audit_archive::{ArchiveReport, NO_HEAD, pass},
-    cli::AuditArgs,
     command_output::CommandOutput,
-    error::Error,
     repository_handle::RepositoryHandle,
 };
 
@@ -25,7 +24,8 @@ pub(super) async fn archive(
 }
 
 /// What a person sees of it.
-pub(crate) fn shown(archived: Option<&ArchiveReport>) -> Result<CommandOutput, Error> {
-    let archived = archived.ok_or_else(|| Error::refused("nothing was archived", NO_HEAD))?;
+pub(crate) fn shown(archived: Option<&ArchiveReport>) -> Result<CommandOutput, operations::Error> {
+    let archived =
+        archived.ok_or_else(|| operations::Error::refused("nothing was archived", NO_HEAD))?;
     CommandOutput::of(archived, archived.sentences())
 }

@@ -20,11 +20,10 @@ use host::{
     stored_heads::{UncountedHead, uncounted_head},
 };
 
-use crate::{
+use crate::{cli::RepositoryArgs, error::Error};
+use operations::{
     audit_outside::{Extent, Outside, OutsideEvidence},
     audit_statements::PublishedStatements,
-    cli::RepositoryArgs,
-    error::Error,
     exit::Exit,
     repository_handle::RepositoryHandle,
 };
@@ -206,7 +205,7 @@ fn told(error: repository::Error) -> Result<String, Error> {
     match error {
         // A bad sector is of one object.
         E::Store(repository::StoreError::Io { .. }) => Ok(error.to_string()),
-        E::WrongKey { .. } | E::KeyClosed(_) => Err(error.into()),
+        E::WrongKey(_) | E::KeyClosed(_) => Err(error.into()),
         error if error.is_unavailable() => Err(error.into()),
         error => Ok(error.to_string()),
     }

@@ -16,10 +16,8 @@ use host::{
 };
 use terminal::{self, KeyValue};
 
-use crate::{
-    cli::AuditKeyCommand, config::Config, error::Error, jobs::settings,
-    repository_handle::RepositoryHandle,
-};
+use crate::{cli::AuditKeyCommand, error::Error};
+use operations::{config::Config, jobs::settings, repository_handle::RepositoryHandle};
 
 pub(super) fn run(
     instance: &Instance,

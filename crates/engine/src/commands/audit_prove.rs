@@ -20,9 +20,8 @@ use host::{
 };
 use terminal::{self, time};
 
-use crate::{
-    cli::AuditProveArgs,
-    error::Error,
+use crate::{cli::AuditProveArgs, error::Error};
+use operations::{
     inclusion::{self, EntryQuery},
     repository_handle::RepositoryHandle,
 };

@@ -17,10 +17,10 @@ use terminal::{self, KeyValue, Table, age, count, duration, moment_and_age, sent
 
 use crate::{
     cli::{BackupCommand, ReadingArgs, RepositoryArgs},
-    command_output::CommandOutput,
     error::Error,
-    exit::Exit,
-    health::hole_words,
+};
+use operations::{
+    command_output::CommandOutput, exit::Exit, health::hole_words,
     repository_handle::RepositoryHandle,
 };
 
@@ -184,7 +184,7 @@ fn take(
 pub(crate) fn taken(
     repository: &Repository,
     outcome: BackupOutcome,
-) -> Result<CommandOutput, Error> {
+) -> Result<CommandOutput, operations::Error> {
     let all = catalogue(repository)?;
     let taken = BackupReport {
         backup: find(&all, &outcome.id)?.into(),
@@ -298,13 +298,13 @@ pub(super) fn open_hole(opened: &RepositoryHandle, all: &Catalogue) -> Result<Op
         .max_by_key(|hole| hole.end))
 }
 
-fn find<'a>(catalogue: &'a Catalogue, id: &str) -> Result<&'a BackupSummary, Error> {
+fn find<'a>(catalogue: &'a Catalogue, id: &str) -> Result<&'a BackupSummary, operations::Error> {
     catalogue
         .backups
         .iter()
         .find(|backup| backup.id == id)
         .ok_or_else(|| {
-            Error::argument(
+            operations::Error::argument(
                 "backup",
                 id.to_owned(),
                 "the repository has none of this id; see: bre backup list",

@@ -14,8 +14,8 @@ use std::{
 use crate::{
     cli::{BookCommand, BookDiffArgs, BookPriceArgs},
     error::Error,
-    exit::Exit,
 };
+use operations::exit::Exit;
 
 pub(crate) async fn run(
     instance: &Instance,

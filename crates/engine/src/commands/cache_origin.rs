@@ -7,9 +7,11 @@ use serde::Serialize;
 
 use super::restore_cache::snapshot_for;
 use crate::{
-    cache,
     cli::{CacheOrigin, RestoreCacheArgs},
     error::Error,
+};
+use operations::{
+    cache,
     jobs::{CACHE_RDB, LOAD_MILLIS},
     repository_handle::RepositoryHandle,
 };

@@ -8,7 +8,8 @@ use redis_physical::{PersistenceFinding, RedisSession};
 use serde::Serialize;
 use terminal::{self, KeyValue, Table};
 
-use crate::{cache, cli::CheckRedisArgs, error::Error, exit::Exit, jobs::settings};
+use crate::{cli::CheckRedisArgs, error::Error};
+use operations::{cache, exit::Exit, jobs::settings};
 
 #[derive(Debug, Serialize)]
 struct SettingReport {

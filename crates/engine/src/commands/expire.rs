@@ -12,14 +12,12 @@ use host::{
 };
 use terminal::{self, KeyValue, Table, moment_from, size, time};
 
-use crate::{
-    cli::ExpireArgs,
+use crate::{cli::ExpireArgs, error::Error, question::confirmed};
+use operations::{
     clusters,
-    error::Error,
     exit::Exit,
     expiry::{Log, carry_out, decide, sentence},
     jobs::settings,
-    question::confirmed,
     repository_handle::RepositoryHandle,
 };
 

@@ -7,16 +7,20 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::plan::{PlanOwner, Row, by_cluster, described, job_table, rows_of};
+use super::{audit_archive, backup, restore_cache, restore_test, schema, snapshot};
 use host::{instance::Instance, person::who};
 use terminal::{self, KeyValue, Table, age, duration, moment_and_age, size};
 
 use crate::{
-    backup_request::ReadingSelection,
     cli::{ClusterArgs, JobCommand},
     error::Error,
+};
+use operations::{
+    backup_request::ReadingSelection,
+    command_output::CommandOutput,
     exit::Exit,
     job_status::{JobDescription, JobStatusFile},
-    jobs::pause_policy,
+    jobs::{JobResult, pause_policy},
     run_by_hand::run_by_hand,
 };
 
@@ -43,6 +47,18 @@ pub(crate) fn run(instance: &Instance, json: bool, command: JobCommand) -> Resul
     }
 }
 
+/// What a person sees of a run.
+pub(super) fn screens(result: JobResult) -> Result<CommandOutput, operations::Error> {
+    match result {
+        JobResult::Backup(repository, outcome) => backup::taken(&repository, *outcome),
+        JobResult::RestoreTest(record) => restore_test::tested(&record),
+        JobResult::Definitions { folder, outcome } => schema::shown(&folder, &outcome),
+        JobResult::AuditArchive(archived) => audit_archive::shown(archived.as_ref()),
+        JobResult::CacheCopy(copy) => restore_cache::copied(&copy),
+        JobResult::Snapshot { component, outcome } => snapshot::taken(component, &outcome),
+    }
+}
+
 /// Runs it now, and shows what came of it.
 pub(super) fn run_now(
     instance: &Instance,
@@ -51,7 +67,7 @@ pub(super) fn run_now(
     reading: ReadingSelection,
     cluster: Option<&str>,
 ) -> Result<ExitCode, Error> {
-    let shown = run_by_hand(instance, json, name, reading, cluster)?;
+    let shown = run_by_hand(instance, json, name, reading, cluster, screens)?;
     Ok(shown.map_or(ExitCode::SUCCESS, |shown| shown.print(json)))
 }
 

@@ -35,6 +35,7 @@ pub(crate) mod restore_test;
 pub(crate) mod schema;
 #[cfg(test)]
 mod screens;
+mod serve;
 mod signing_keys;
 pub(crate) mod snapshot;
 mod snapshot_diff;
@@ -43,6 +44,9 @@ pub(crate) mod status;
 mod stock;
 mod stream_report;
 mod table;
+#[cfg(test)]
+mod throw_away_job;
+mod up;
 mod verify;
 mod verify_repository;
 mod wal;
@@ -54,9 +58,8 @@ use std::process::ExitCode;
 use crate::{
     cli::{CheckCommand, Cli, Command, PlanCommand, RestoreCommand},
     error::Error,
-    exit::Exit,
-    read_book, serve, up,
 };
+use operations::{exit::Exit, read_book};
 
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
     if let Command::ReadBook { limited } = cli.command {
@@ -65,8 +68,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
     let instance = Instance::at(&cli.data)?;
     let json = cli.json;
     match cli.command {
-        Command::Up(args) => return up::run(&instance, json, &args.into()),
-        Command::Serve(args) => return serve::run(&instance, json, &args.into()),
+        Command::Up(args) => return up::run(&instance, json, args),
+        Command::Serve(args) => return serve::run(&instance, json, args),
         Command::Drill(command) => return drill::run(json, command),
         Command::Standby(command) => return standby::run(&instance, json, command),
         Command::Wal(command) => return wal::run(&instance, json, command),

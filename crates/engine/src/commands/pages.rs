@@ -17,11 +17,9 @@ use terminal::{self, KeyValue, Table, count};
 use crate::{
     cli::{RepositoryArgs, RestorePagesArgs, RunningArgs},
     error::Error,
-    jobs::settings,
     question::confirmed_unless,
-    repository_handle::RepositoryHandle,
-    scratch::ScratchRestorer,
 };
+use operations::{jobs::settings, repository_handle::RepositoryHandle, scratch::ScratchRestorer};
 
 #[derive(Debug, Serialize)]
 struct PagesReport {

@@ -8,10 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use terminal::{self, KeyValue, Table, age, moment, time};
 
-use crate::{
-    cli::PlanCheckArgs,
+use crate::{cli::PlanCheckArgs, error::Error};
+use operations::{
     clusters, config,
-    error::Error,
     job_status::{JobDescription, JobRun, JobState, JobStatusFile},
     jobs::{
         self,

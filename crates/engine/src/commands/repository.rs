@@ -18,10 +18,12 @@ use terminal::{self, KeyValue, Table, moment, size};
 
 use crate::{
     cli::{CopyArgs, HoldCommand, RepositoryArgs, RepositoryCommand},
-    copies::{self, ReplicaRepository},
     error::Error,
-    jobs::settings,
     question::confirmed,
+};
+use operations::{
+    copies::{self, ReplicaRepository},
+    jobs::settings,
     repository_handle::RepositoryHandle,
 };
 

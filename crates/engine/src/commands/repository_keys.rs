@@ -24,10 +24,8 @@ use std::{
 };
 use terminal::{self, KeyValue, instant};
 
-use crate::{
-    cli::RepositoryKeyCommand, config::Config, error::Error, jobs::settings, question::confirmed,
-    repository_handle::RepositoryHandle,
-};
+use crate::{cli::RepositoryKeyCommand, error::Error, question::confirmed};
+use operations::{config::Config, jobs::settings, repository_handle::RepositoryHandle};
 
 /// How long a running engine may take to seal to the new key; it looks once a second.
 const TAKEN_TIMEOUT: Duration = Duration::from_secs(60);

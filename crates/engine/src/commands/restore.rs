@@ -25,10 +25,12 @@ use terminal::{self, KeyValue, size};
 use crate::{
     cli::{RestoreDatabaseArgs, TargetArgs},
     error::Error,
+    question::confirmed_unless,
+};
+use operations::{
     exit::Exit,
     jobs::settings,
     missing::{self, Missing},
-    question::confirmed_unless,
     repository_handle::RepositoryHandle,
     restored::{self, RestoreOutcome, Source},
     stream_evidence::known_elsewhere,
@@ -117,7 +119,7 @@ pub(crate) fn run(
         return Ok(complete(&not_restored));
     };
     let outcome = restored::replay(&source, plan.clone(), files, &to, &steps);
-    let outcome = outcome.map_err(named)?;
+    let outcome = outcome.map_err(|error| named(error.into()))?;
     drop(steps);
     let _ = std::fs::remove_file(&log);
     record(instance, &outcome);
@@ -132,7 +134,8 @@ pub(crate) fn run(
 
 /// Where the reason is in the backup: which other one leads to the same place.
 fn name_older(error: Error, source: &Source<'_>, plan: &Plan, steps: &Steps) -> Error {
-    if !error.is_of_backup() {
+    let is_of_backup = matches!(&error, Error::Operations(error) if error.is_of_backup());
+    if !is_of_backup {
         return error;
     }
     let id = &plan.backup.id;
@@ -180,7 +183,8 @@ fn files(
             preview::show(json, &preview::Preview::fresh(plan, to, &outlook.rooms));
             return Ok(None);
         }
-        return restored::fresh(source, plan, to, options, steps).map(Some);
+        let files = restored::fresh(source, plan, to, options, steps)?;
+        return Ok(Some(files));
     }
     let found = survey(source.repository, source.private, plan, to, options, steps)?;
     let shown = preview::Preview::over(plan, &found);
@@ -195,7 +199,7 @@ fn files(
             "give --yes to do it without asking, --dry-run to see all of it",
         ));
     }
-    restored::over(&found, options, steps).map(Some)
+    Ok(Some(restored::over(&found, options, steps)?))
 }
 
 fn show(

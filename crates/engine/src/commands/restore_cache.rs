@@ -20,13 +20,12 @@ use super::{
     moment,
 };
 use crate::{
-    cache,
     cli::{CacheOrigin, RestoreCacheArgs},
-    command_output::CommandOutput,
     error::Error,
-    jobs::settings,
     question::confirmed,
-    repository_handle::RepositoryHandle,
+};
+use operations::{
+    cache, command_output::CommandOutput, jobs::settings, repository_handle::RepositoryHandle,
 };
 
 /// The route that `bre restore cache --from database` calls.
@@ -453,7 +452,7 @@ impl WarmReport {
     }
 }
 
-pub(crate) fn copied(copy: &AofCopy) -> Result<CommandOutput, Error> {
+pub(crate) fn copied(copy: &AofCopy) -> Result<CommandOutput, operations::Error> {
     let shown = serde_json::json!({ "id": copy.id, "path": copy.path, "facts": copy.facts });
     let text = format!(
         "copy {}: {} of {}, loaded once; it is in {}",

@@ -16,8 +16,10 @@ use terminal::{self, KeyValue, Table, duration, moment, moment_and_age, time};
 
 use crate::{
     cli::{RepositoryArgs, RestoreTestCommand},
-    command_output::CommandOutput,
     error::Error,
+};
+use operations::{
+    command_output::CommandOutput,
     exit::Exit,
     jobs::settings,
     repository_handle::RepositoryHandle,
@@ -83,7 +85,9 @@ pub(super) fn run(
 }
 
 /// What a person sees of one.
-pub(crate) fn tested(record: &restore_test::RestoreTestReport) -> Result<CommandOutput, Error> {
+pub(crate) fn tested(
+    record: &restore_test::RestoreTestReport,
+) -> Result<CommandOutput, operations::Error> {
     let exit = match record.passed {
         true => Exit::Done,
         false => Exit::Failed,

@@ -11,9 +11,11 @@ use host::{instance::Instance, progress::Steps, signals::interrupted};
 
 use crate::{
     cli::{RepositoryArgs, RunningArgs, SchemaCommand},
+    error::Error,
+};
+use operations::{
     clusters,
     command_output::CommandOutput,
-    error::Error,
     exit::Exit,
     jobs::settings,
     schema::{Schema, failure, is_remote, said},
@@ -108,7 +110,10 @@ fn back_up(
 }
 
 /// What a person sees of it.
-pub(crate) fn shown(folder: &Path, outcome: &SchemaOutcome) -> Result<CommandOutput, Error> {
+pub(crate) fn shown(
+    folder: &Path,
+    outcome: &SchemaOutcome,
+) -> Result<CommandOutput, operations::Error> {
     let report = SchemaRunReport {
         folder: folder.display().to_string(),
         commit: outcome.commit.as_deref(),

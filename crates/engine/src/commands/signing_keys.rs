@@ -14,10 +14,8 @@ use host::{
 use serde::Serialize;
 use terminal::{self, KeyValue, instant, time};
 
-use crate::{
-    audit_statements::NAME, cli::SigningKeyCommand, error::Error,
-    repository_handle::RepositoryHandle,
-};
+use crate::{cli::SigningKeyCommand, error::Error};
+use operations::{audit_statements::NAME, repository_handle::RepositoryHandle};
 
 /// The engine looks at its keys once a second.
 const TAKEN_TIMEOUT: Duration = Duration::from_secs(30);

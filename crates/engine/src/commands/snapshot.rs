@@ -15,16 +15,18 @@ use host::{instance::Instance, keys, progress::Steps, signals::interrupted};
 use terminal::{self, KeyValue, Table, time, word};
 
 use crate::{
-    backup_request::ReadingSelection,
     cli::{
         ConfigurationArgs, RepositoryArgs, SnapshotArgs, SnapshotCommand, SnapshotComponent,
         SnapshotRestoreArgs,
     },
-    command_output::CommandOutput,
     error::Error,
+    question::confirmed,
+};
+use operations::{
+    backup_request::ReadingSelection,
+    command_output::CommandOutput,
     exit::Exit,
     jobs::{CONFIGURATION_SNAPSHOT, settings},
-    question::confirmed,
     repository_handle::RepositoryHandle,
     snapshots::{Configuration, redacted},
 };
@@ -131,7 +133,7 @@ fn take(
 pub(crate) fn taken(
     component: &'static str,
     outcome: &SealedOutcome,
-) -> Result<CommandOutput, Error> {
+) -> Result<CommandOutput, operations::Error> {
     let taken = &outcome.snapshot;
     let report = SnapshotResult {
         component,

@@ -10,7 +10,8 @@ use super::snapshot::SnapshotSelection;
 use host::{progress::Steps, signals::interrupted};
 use terminal::{self, word};
 
-use crate::{error::Error, snapshots::redacted};
+use crate::error::Error;
+use operations::snapshots::redacted;
 
 /// Lines of one document that are compared; of longer ones it is said that they differ.
 const LINES_MAX: usize = 2000;

@@ -15,13 +15,11 @@ use std::{
 };
 use terminal::{self, KeyValue, Table, instant, size};
 
-use crate::{
-    cli::StandbyCommand,
+use crate::{cli::StandbyCommand, error::Error, question::confirmed};
+use operations::{
     clusters::{self, NamedCluster},
     config::Config,
-    error::Error,
     jobs::settings,
-    question::confirmed,
     standby::{self, Link, Request, database_url},
 };
 

@@ -34,11 +34,10 @@ use host::{
 };
 use terminal::{self, time};
 
-use crate::{
-    cli::RepositoryArgs,
+use crate::{cli::RepositoryArgs, error::Error};
+use operations::{
     clusters::{self, NamedCluster},
     copies,
-    error::Error,
     health::{StreamMonitor, hole_words},
     job_status::JobStatusFile,
     jobs::settings::{self, runs_by_itself},
@@ -360,7 +359,7 @@ fn finish(status: &mut Status) {
 
 fn of_repository(
     instance: &Instance,
-    opened: Result<RepositoryHandle, Error>,
+    opened: Result<RepositoryHandle, operations::Error>,
     cluster: Option<&str>,
 ) -> Result<Status, Error> {
     let mut status = Status {

@@ -13,9 +13,9 @@ use repository::{Repository, backup::catalogue, wal::Hole};
 use serde::Serialize;
 use services::StreamHealth;
 
-use crate::{
+use crate::error::Error;
+use operations::{
     clusters::{NamedCluster, StreamStanding},
-    error::Error,
     health::{StreamMonitor, hole_words},
 };
 

@@ -24,11 +24,13 @@ use host::{
 
 use crate::{
     cli::{RepositoryArgs, RestoreTableArgs, RunningArgs, TableMode},
-    clusters,
     error::Error,
+    question::confirmed_unless,
+};
+use operations::{
+    clusters,
     exit::Exit,
     jobs::settings,
-    question::confirmed_unless,
     repository_handle::RepositoryHandle,
     scratch::{ScratchCluster, ScratchRestorer},
 };

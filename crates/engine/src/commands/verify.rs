@@ -21,6 +21,8 @@ use terminal::{self, Table};
 use crate::{
     cli::{RepositoryArgs, VerifyCommand},
     error::Error,
+};
+use operations::{
     job_status::JobStatusFile,
     jobs::settings,
     repository_handle::RepositoryHandle,
@@ -216,7 +218,7 @@ fn ages(instance: &Instance) -> Vec<Check> {
     };
     // As the running engine has it; its settings may be in another file.
     let plan = |job: &str| {
-        let of_settings = || crate::jobs::spec(&config, job).map(|spec| spec.trigger);
+        let of_settings = || operations::jobs::spec(&config, job).map(|spec| spec.trigger);
         let trigger = standing.trigger(job).or_else(of_settings);
         trigger.unwrap_or(Trigger::Off)
     };
@@ -245,7 +247,7 @@ fn ages(instance: &Instance) -> Vec<Check> {
             trigger => trigger.period().map(|period| period.as_secs()),
         },
     };
-    let proof = match crate::restore_test::newest_failure(&backups) {
+    let proof = match operations::restore_test::newest_failure(&backups) {
         Some(id) => Check::failed(
             "proof_age",
             format!("the newest restore proof, of backup {id}, failed"),

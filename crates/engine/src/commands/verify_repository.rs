@@ -10,9 +10,10 @@ use super::audit_judge::AuditJudge;
 use host::{instance::Instance, keys, progress::Steps, signals::interrupted};
 use terminal::{self, KeyValue, Table, count, moment, sentence, size};
 
-use crate::{
-    cli::RepositoryArgs, error::Error, exit::Exit, jobs::settings,
-    repository_handle::RepositoryHandle, stream_evidence::known_elsewhere,
+use crate::{cli::RepositoryArgs, error::Error};
+use operations::{
+    exit::Exit, jobs::settings, repository_handle::RepositoryHandle,
+    stream_evidence::known_elsewhere,
 };
 
 /// Opening and decompressing is what takes the time: one thread a core.

@@ -12,16 +12,17 @@ use recovery::database::{FetchOutcome, place_segment, wal_fetch};
 use repository::wal::WalReader;
 
 use super::{
-    detach,
+    detach, job,
     stream_report::{StreamReporter, Teller},
 };
 use host::{instance::Instance, signals::stop_on_signal};
 
 use crate::{
     cli::{RepositoryArgs, WalCommand},
-    clusters,
     error::Error,
-    health::StreamMonitor,
+};
+use operations::{
+    cluster_protection::ClusterProtection, clusters, health::StreamMonitor,
     repository_handle::RepositoryHandle,
 };
 
@@ -55,7 +56,8 @@ fn stream(instance: &Instance, json: bool, name: &str) -> Result<ExitCode, Error
     let _lock = cluster.instance.lock()?;
     let monitor = StreamMonitor::default();
     let handle = runtime.handle().clone();
-    let mut protection = clusters::Protection::start(&cluster, &own, monitor.clone(), handle);
+    let mut protection =
+        ClusterProtection::start(&cluster, &own, monitor.clone(), handle, job::screens);
     let mut teller = Teller::new(name, cluster.connect.target(), own.repository.describe());
     let mut standing = StreamReporter::of(&cluster, &own.repository, &monitor);
     while !stop.load(Ordering::Relaxed) {

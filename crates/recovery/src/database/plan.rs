@@ -279,7 +279,7 @@ fn check_reachable(holdings: &Holdings, spans: &[Span], timeline: u32) -> Result
     }
     // What cannot be opened leads nowhere: then the key is what is wrong, not the WAL.
     let mut damaged = holdings.inventory.damaged.iter();
-    if let Some(wrong) = damaged.find(|it| matches!(it, repository::Error::WrongKey { .. })) {
+    if let Some(wrong) = damaged.find(|it| matches!(it, repository::Error::WrongKey(_))) {
         return Err(Error::NothingToRestore(wrong.to_string()));
     }
     if holdings.complete.is_empty() {

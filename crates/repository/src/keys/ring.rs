@@ -9,7 +9,7 @@ use super::rotation::backups_closed_to;
 use super::wrap::WrapHeader;
 use super::{DataKey, DataKeyId, RecipientPrivate};
 use crate::Repository;
-use crate::error::{ClosedKey, Error, Result, StoreError};
+use crate::error::{ClosedKey, Error, Result, StoreError, WrongKey};
 use crate::outlook::key_outlook;
 
 const ARCHIVE_ALONE: &str = "what is sealed to it of the audit archive, which has a key of its own, apart from that of the backups";
@@ -92,13 +92,13 @@ impl KeyRing {
             Vault::Backups => few(&backups_closed_to(&self.repository, &given)?),
             Vault::Audit => ARCHIVE_ALONE.to_owned(),
         };
-        Ok(Error::WrongKey {
+        Ok(Error::WrongKey(Box::new(WrongKey {
             object: object.to_owned(),
             data_key: id.to_string(),
             sealed_for: sealed_for.join(", "),
             given,
             closed,
-        })
+        })))
     }
 
     fn closed(&self, object: &str, id: DataKeyId, keys: Vec<KeyError>) -> Error {

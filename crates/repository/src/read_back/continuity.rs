@@ -87,7 +87,7 @@ pub(super) fn prove(
         // Neither says anything of the object; each was noted when it was read.
         let is_no_damage = matches!(
             error,
-            Error::WrongKey { .. } | Error::KeyClosed(_) | Error::Store(StoreError::Cold { .. })
+            Error::WrongKey(_) | Error::KeyClosed(_) | Error::Store(StoreError::Cold { .. })
         );
         if !is_no_damage && !is_found(reading, &object) {
             reading.found(ObjectClass::of(&object), &object, error);

@@ -479,7 +479,7 @@ impl<'a> Reading<'a> {
             }
             Err(Error::Store(StoreError::NotFound { .. } | StoreError::Cold { .. })) => {}
             Err(error) if is_of_all(&error) => return Err(error),
-            Err(Error::WrongKey { .. } | Error::KeyClosed(_)) => {}
+            Err(Error::WrongKey(_) | Error::KeyClosed(_)) => {}
             Err(error) => {
                 let known = |it: &Finding| Some(it.object.as_str()) == error.object();
                 if !locked(&self.findings).iter().any(known) {

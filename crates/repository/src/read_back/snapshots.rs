@@ -166,7 +166,7 @@ impl Reading<'_> {
             }
             Err(Error::Store(StoreError::NotFound { .. } | StoreError::Cold { .. })) => {}
             Err(error) if is_of_all(&error) => return Err(error),
-            Err(Error::WrongKey { .. } | Error::KeyClosed(_)) => {}
+            Err(Error::WrongKey(_) | Error::KeyClosed(_)) => {}
             Err(error) => self.found(class, &name, &error),
         }
         Ok(())

@@ -13,7 +13,7 @@ fn a_wrong_key_is_told_which_one_is_wanted() {
 
     let error = BackupReader::open(&world.repository, &stranger, ID).unwrap_err();
     assert!(
-        matches!(&error, Error::WrongKey { sealed_for, .. } if *sealed_for == wanted),
+        matches!(&error, Error::WrongKey(wrong) if wrong.sealed_for == wanted),
         "{error}"
     );
     assert!(
@@ -24,7 +24,7 @@ fn a_wrong_key_is_told_which_one_is_wanted() {
         .segment(1, 1)
         .unwrap_err();
     assert!(
-        matches!(&error, Error::WrongKey { object, .. } if object.starts_with("tail/")),
+        matches!(&error, Error::WrongKey(wrong) if wrong.object.starts_with("tail/")),
         "{error}"
     );
 }

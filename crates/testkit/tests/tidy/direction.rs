@@ -7,7 +7,12 @@ use std::collections::BTreeSet;
 type Row = (&'static str, &'static [&'static str]);
 
 /// Of each crate whose modules have a direction.
-pub(super) const MODULES: [(&str, &[Row]); 2] = [("services", &SERVICES), ("host", &HOST)];
+pub(super) const MODULES: [(&str, &[Row]); 4] = [
+    ("services", &SERVICES),
+    ("host", &HOST),
+    ("operations", &OPERATIONS),
+    ("supervisor", &SUPERVISOR),
+];
 
 const HOST: [Row; 18] = [
     ("error", &[]),
@@ -30,6 +35,161 @@ const HOST: [Row; 18] = [
     (
         "keys",
         &["error", "files", "log", "progress", "stored_heads"],
+    ),
+];
+
+const OPERATIONS: [Row; 41] = [
+    ("backup_record", &[]),
+    ("exit", &[]),
+    ("health", &[]),
+    ("lost", &[]),
+    ("read_book", &[]),
+    ("schema_check", &[]),
+    ("error", &["exit", "lost"]),
+    ("audit_archive", &["error"]),
+    ("expiry", &["error"]),
+    ("inclusion", &["error"]),
+    ("job_status", &["error"]),
+    ("missing", &["error"]),
+    ("recovery_fact", &["error"]),
+    ("secret_file", &["error"]),
+    ("settings_file", &["error"]),
+    ("thinning", &["error"]),
+    (
+        "config",
+        &["read_book", "error", "secret_file", "settings_file"],
+    ),
+    ("anchors", &["error", "config"]),
+    (
+        "heads",
+        &["health", "error", "thinning", "config", "anchors"],
+    ),
+    ("audit_outside", &["error", "config", "anchors", "heads"]),
+    ("audit_statements", &["error", "audit_outside"]),
+    ("backup_request", &["error", "config"]),
+    ("cache", &["error", "config"]),
+    ("command_output", &["exit", "error"]),
+    ("passed_over", &["health", "error"]),
+    ("primary_repository", &["error", "config"]),
+    ("public_log", &["error", "config"]),
+    ("schema", &["error", "config"]),
+    ("snapshots", &["error", "settings_file"]),
+    ("copies", &["error", "expiry", "thinning", "config"]),
+    (
+        "restored",
+        &["error", "missing", "recovery_fact", "passed_over"],
+    ),
+    ("scratch", &["error", "missing", "restored"]),
+    (
+        "restore_test",
+        &[
+            "schema_check",
+            "error",
+            "audit_outside",
+            "audit_statements",
+            "restored",
+            "scratch",
+        ],
+    ),
+    (
+        "jobs",
+        &[
+            "backup_record",
+            "exit",
+            "health",
+            "error",
+            "audit_archive",
+            "expiry",
+            "job_status",
+            "config",
+            "backup_request",
+            "cache",
+            "command_output",
+            "schema",
+            "snapshots",
+            "copies",
+            "restore_test",
+        ],
+    ),
+    (
+        "clusters",
+        &[
+            "error",
+            "job_status",
+            "config",
+            "primary_repository",
+            "jobs",
+        ],
+    ),
+    (
+        "repository_handle",
+        &["error", "config", "jobs", "clusters"],
+    ),
+    ("stream_evidence", &["clusters", "repository_handle"]),
+    (
+        "plan",
+        &[
+            "health",
+            "error",
+            "job_status",
+            "config",
+            "backup_request",
+            "scratch",
+            "restore_test",
+            "jobs",
+            "clusters",
+        ],
+    ),
+    (
+        "cluster_protection",
+        &[
+            "health",
+            "backup_request",
+            "primary_repository",
+            "jobs",
+            "clusters",
+            "plan",
+        ],
+    ),
+    (
+        "run_by_hand",
+        &[
+            "error",
+            "config",
+            "backup_request",
+            "command_output",
+            "jobs",
+            "clusters",
+            "repository_handle",
+        ],
+    ),
+    (
+        "standby",
+        &[
+            "lost",
+            "error",
+            "recovery_fact",
+            "config",
+            "jobs",
+            "clusters",
+            "repository_handle",
+        ],
+    ),
+];
+
+const SUPERVISOR: [Row; 7] = [
+    ("leftovers", &[]),
+    ("listener", &[]),
+    ("protection", &[]),
+    ("reload", &[]),
+    ("reachable", &["listener"]),
+    (
+        "serve",
+        &["leftovers", "listener", "protection", "reload", "reachable"],
+    ),
+    (
+        "up",
+        &["leftovers", "listener", "protection", "reload", "reachable"],
     ),
 ];
 

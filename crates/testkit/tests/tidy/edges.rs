@@ -1,7 +1,7 @@
 //! The crates and what each may depend on.
 
 /// Who may depend on which of our crates. `ARCHITECTURE.md` prints the same table.
-pub(super) const EDGES: [(&str, &[&str]); 20] = [
+pub(super) const EDGES: [(&str, &[&str]); 22] = [
     ("pricing", &[]),
     ("secrets", &[]),
     ("jobs", &[]),
@@ -63,9 +63,8 @@ pub(super) const EDGES: [(&str, &[&str]); 20] = [
         ],
     ),
     (
-        "engine",
+        "operations",
         &[
-            "pricing",
             "audit",
             "repository",
             "postgres_physical",
@@ -76,11 +75,43 @@ pub(super) const EDGES: [(&str, &[&str]); 20] = [
             "backup",
             "recovery",
             "assurance",
-            "aws",
-            "pkcs11",
             "secrets",
             "host",
             "terminal",
+        ],
+    ),
+    (
+        "supervisor",
+        &[
+            "audit",
+            "repository",
+            "postgres_physical",
+            "services",
+            "backup",
+            "recovery",
+            "host",
+            "terminal",
+            "operations",
+        ],
+    ),
+    (
+        "engine",
+        &[
+            "pricing",
+            "audit",
+            "repository",
+            "postgres_physical",
+            "redis_physical",
+            "services",
+            "jobs",
+            "backup",
+            "recovery",
+            "assurance",
+            "secrets",
+            "host",
+            "terminal",
+            "operations",
+            "supervisor",
         ],
     ),
     ("aws", &["repository", "secrets"]),

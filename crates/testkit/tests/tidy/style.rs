@@ -73,8 +73,6 @@ const PARTICIPLES: [&str; 24] = [
 ];
 /// In -ed, and nouns.
 const NOUNS: [&str; 6] = ["Embed", "Feed", "Fixed", "Need", "Seed", "Speed"];
-/// Not yet.
-const PARTICIPLES_LEFT: [&str; 6] = ["Copied", "Kept", "Listed", "Lost", "Shared", "Wired"];
 
 /// Words that no identifier has, and what to write.
 const GONE_WORDS: [(&str, &str); 4] = [
@@ -335,7 +333,7 @@ fn is_participle(name: &str) -> bool {
     let start = name.rfind(|c: char| c.is_uppercase()).unwrap_or(0);
     let last = &name[start..];
     let regular = last.ends_with("ed") && !NOUNS.contains(&last);
-    (regular || PARTICIPLES.contains(&last)) && !PARTICIPLES_LEFT.contains(&name)
+    regular || PARTICIPLES.contains(&last)
 }
 
 /// A source file without its comments and texts, on the same lines.

@@ -1,11 +1,9 @@
 use super::*;
-use crate::{
-    commands::{
-        plan::screens::jobs,
-        screens::{NOW, at, micros, readable},
-    },
-    config,
+use crate::commands::{
+    plan::screens::jobs,
+    screens::{NOW, at, micros, readable},
 };
+use operations::config;
 
 fn record(job: &str, started: &str, ended: &str, more: serde_json::Value) -> RunRecord {
     let started = at(started);

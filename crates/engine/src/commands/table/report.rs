@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use terminal::{self, time};
 
-use crate::scratch::ScratchCluster;
+use operations::scratch::ScratchCluster;
 
 #[derive(Debug, Serialize)]
 pub(super) struct TableRestoreReport {
