@@ -6,6 +6,7 @@
 
 pub mod anchors;
 pub mod audit_archive;
+pub mod audit_judge;
 pub mod audit_outside;
 pub mod audit_statements;
 pub mod backup_record;
@@ -44,6 +45,7 @@ pub mod settings_file;
 pub mod snapshots;
 pub mod standby;
 pub mod stream_evidence;
+pub mod stream_report;
 pub mod thinning;
 
 pub use error::Error;

@@ -11,7 +11,7 @@ use repository::{
 };
 use serde::Serialize;
 
-use super::{expire, job, stream_report::take_a_backup};
+use super::{expire, job};
 use host::{instance::Instance, progress::Steps};
 use terminal::{self, KeyValue, Table, age, count, duration, moment_and_age, sentence, size, time};
 
@@ -21,7 +21,7 @@ use crate::{
 };
 use operations::{
     command_output::CommandOutput, exit::Exit, health::hole_words,
-    repository_handle::RepositoryHandle,
+    repository_handle::RepositoryHandle, stream_report::take_a_backup,
 };
 
 /// Reading back is bound by decompression: one thread a core.

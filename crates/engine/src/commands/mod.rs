@@ -5,7 +5,6 @@ mod audit;
 pub(crate) mod audit_archive;
 mod audit_follow;
 mod audit_from_archive;
-mod audit_judge;
 mod audit_keys;
 mod audit_prove;
 mod audit_tables;
@@ -42,7 +41,6 @@ mod snapshot_diff;
 mod standby;
 pub(crate) mod status;
 mod stock;
-mod stream_report;
 mod table;
 #[cfg(test)]
 mod throw_away_job;

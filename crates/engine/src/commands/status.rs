@@ -20,7 +20,6 @@ use super::{
     backup::open_hole,
     plan::{PlanOwner, Row},
     standby,
-    stream_report::take_a_backup,
     window::{self, Hole, Window},
 };
 use host::{
@@ -45,6 +44,7 @@ use operations::{
     repository_handle::RepositoryHandle,
     restore_test::{failed_proof, newest_failure},
     standby::Link,
+    stream_report::take_a_backup,
 };
 
 /// A server that lives answers sooner.

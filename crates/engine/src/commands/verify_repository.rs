@@ -6,8 +6,8 @@ use postgres_physical::lsn::Lsn;
 use repository::read_back::{Finding, ReadBack, ReadBackOptions, read_back};
 use serde::Serialize;
 
-use super::audit_judge::AuditJudge;
 use host::{instance::Instance, keys, progress::Steps, signals::interrupted};
+use operations::audit_judge::AuditJudge;
 use terminal::{self, KeyValue, Table, count, moment, sentence, size};
 
 use crate::{cli::RepositoryArgs, error::Error};

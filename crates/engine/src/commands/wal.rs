@@ -11,10 +11,7 @@ use postgres_physical::lsn::parse_segment_name;
 use recovery::database::{FetchOutcome, place_segment, wal_fetch};
 use repository::wal::WalReader;
 
-use super::{
-    detach, job,
-    stream_report::{StreamReporter, Teller},
-};
+use super::{detach, job};
 use host::{instance::Instance, signals::stop_on_signal};
 
 use crate::{
@@ -22,8 +19,11 @@ use crate::{
     error::Error,
 };
 use operations::{
-    cluster_protection::ClusterProtection, clusters, health::StreamMonitor,
+    cluster_protection::ClusterProtection,
+    clusters,
+    health::StreamMonitor,
     repository_handle::RepositoryHandle,
+    stream_report::{StreamReporter, Teller},
 };
 
 /// How soon a stop is noticed.

@@ -38,7 +38,8 @@ const HOST: [Row; 18] = [
     ),
 ];
 
-const OPERATIONS: [Row; 41] = [
+const OPERATIONS: [Row; 43] = [
+    ("audit_judge", &[]),
     ("backup_record", &[]),
     ("exit", &[]),
     ("health", &[]),
@@ -126,6 +127,7 @@ const OPERATIONS: [Row; 41] = [
         &["error", "config", "jobs", "clusters"],
     ),
     ("stream_evidence", &["clusters", "repository_handle"]),
+    ("stream_report", &["health", "error", "clusters"]),
     (
         "plan",
         &[

@@ -20,7 +20,7 @@ const UNKNOWN_KEY: &str = "it is signed by a key that is not here, and that no s
                            to: it proves nothing";
 
 #[derive(Debug)]
-pub(super) struct AuditJudge {
+pub struct AuditJudge {
     /// All that the key here leads to, each as far as no revocation ends it. None where there is no key.
     trusted: Vec<VerifyingKey>,
     /// Why only the key that is here is trusted.
@@ -30,7 +30,7 @@ pub(super) struct AuditJudge {
 impl AuditJudge {
     /// With the statements that the repository holds: an old key vouches for a new one, and each counts to where it
     /// ends.
-    pub(super) fn new(given: Option<VerifyingKey>, repository: &Repository) -> Self {
+    pub fn new(given: Option<VerifyingKey>, repository: &Repository) -> Self {
         let given = Vec::from_iter(given);
         // One that cannot be read is found with all other objects.
         let said = statements::published(repository).unwrap_or_default();

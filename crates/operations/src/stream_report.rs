@@ -13,9 +13,9 @@ use repository::{Repository, backup::catalogue, wal::Hole};
 use serde::Serialize;
 use services::StreamHealth;
 
-use crate::error::Error;
-use operations::{
+use crate::{
     clusters::{NamedCluster, StreamStanding},
+    error::Error,
     health::{StreamMonitor, hole_words},
 };
 
@@ -26,7 +26,7 @@ const APART: Duration = Duration::from_secs(1);
 
 /// One line of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct StreamLine {
+pub struct StreamLine {
     cluster: String,
     attached: bool,
     timeline: u32,
@@ -44,7 +44,7 @@ pub(super) struct StreamLine {
 }
 
 impl StreamLine {
-    pub(super) fn sentence(&self) -> String {
+    pub fn sentence(&self) -> String {
         let name = &self.cluster;
         let mut text = match (&self.error, self.attached) {
             (_, true) => format!("{name}: streaming into {}", self.into),
@@ -65,7 +65,7 @@ impl StreamLine {
 
 /// Says what is new at once, and the same again only now and then.
 #[derive(Debug)]
-pub(super) struct Teller {
+pub struct Teller {
     cluster: String,
     server: String,
     into: String,
@@ -74,7 +74,7 @@ pub(super) struct Teller {
 }
 
 impl Teller {
-    pub(super) fn new(cluster: &str, server: String, into: String) -> Self {
+    pub fn new(cluster: &str, server: String, into: String) -> Self {
         Self {
             cluster: cluster.to_owned(),
             server,
@@ -116,7 +116,7 @@ impl Teller {
     }
 
     /// Nothing is told before there is something to say: it is not attached yet, and nothing is wrong.
-    pub(super) fn is_news(&self, state: &StreamState, now: Instant) -> bool {
+    pub fn is_news(&self, state: &StreamState, now: Instant) -> bool {
         let told = self.of(state);
         if !told.attached && told.error.is_none() && !self.attached_once {
             return false;
@@ -131,7 +131,7 @@ impl Teller {
         }
     }
 
-    pub(super) fn tell(&mut self, state: &StreamState, now: Instant) -> Option<StreamLine> {
+    pub fn tell(&mut self, state: &StreamState, now: Instant) -> Option<StreamLine> {
         if !self.is_news(state, now) {
             return None;
         }
@@ -143,7 +143,7 @@ impl Teller {
 }
 
 /// How to close a hole.
-pub(super) fn take_a_backup(cluster: Option<&str>) -> String {
+pub fn take_a_backup(cluster: Option<&str>) -> String {
     match cluster {
         Some(name) => format!("take a full backup now: bre backup run --cluster {name}"),
         None => "take a full backup now: bre backup run".to_owned(),
@@ -156,7 +156,8 @@ const WRITE_EVERY: Duration = Duration::from_secs(5);
 type Look = Result<(Option<SlotStatus>, bool), Error>;
 
 /// Keeps the file, and looks at what the stream itself does not see: the slot, and backups of others that make up for a hole.
-pub(super) struct StreamReporter<'a> {
+#[derive(Debug)]
+pub struct StreamReporter<'a> {
     cluster: &'a NamedCluster,
     repository: &'a Repository,
     monitor: &'a StreamMonitor,
@@ -167,7 +168,7 @@ pub(super) struct StreamReporter<'a> {
 }
 
 impl<'a> StreamReporter<'a> {
-    pub(super) fn of(
+    pub fn of(
         cluster: &'a NamedCluster,
         repository: &'a Repository,
         monitor: &'a StreamMonitor,
@@ -183,7 +184,7 @@ impl<'a> StreamReporter<'a> {
     }
 
     /// None: it is paused.
-    pub(super) fn keep(&mut self, watch: Option<&StreamWatch>) {
+    pub fn keep(&mut self, watch: Option<&StreamWatch>) {
         self.look(watch);
         let state = watch.map(StreamWatch::state).unwrap_or_default();
         let standing = StreamStanding {
