@@ -307,6 +307,14 @@ fn a_clusters_jobs_are_seen_and_paused(instance: &Instance, desk: &dyn Fn(&[&str
     until(false);
     desk(&["job", "resume", "wal"]).json();
     until(true);
+    // The stream is there a moment before the job's second run is.
+    let runs = within(TIMEOUT, || {
+        let list = desk(&["job", "list"]).json();
+        let mut rows = list.as_array().unwrap().iter();
+        let row = rows.find(|row| row["name"] == "wal.stream").unwrap();
+        (row["state"] == "running").then_some(())
+    });
+    assert!(runs.is_some(), "{:?}", desk(&["job", "list"]));
     let status = instance.bre(&["status"]).parsed();
     let jobs = status["clusters"]["desk"]["jobs"].as_array().unwrap();
     let full = serde_json::json!({ "name": "database.full", "state": "waiting" });
