@@ -7,9 +7,9 @@ use control_plane::kubernetes::{bytes, wipe};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{PlainState, StateError, StateReport, by_namespace, text_of};
+use super::{PlainState, StateError, StateReport, by_namespace};
 use crate::Progress;
-use crate::documents::{Collection, Document, DocumentSource, Documents};
+use crate::documents::{Collection, Document, Documents};
 
 pub const COMPONENT: &str = "helm";
 const FOLDER: &str = "helm";
@@ -34,29 +34,13 @@ pub struct HelmSource<'a> {
 }
 
 impl PlainState for HelmSource<'_> {
+    const COMPONENT: &'static str = COMPONENT;
     const FOLDERS: &'static [&'static str] = &[FOLDER];
-}
-
-impl DocumentSource for HelmSource<'_> {
-    type Error = StateError;
-    type Report = StateReport;
-
-    fn component(&self) -> &'static str {
-        COMPONENT
-    }
 
     fn collect(&self, progress: &dyn Progress) -> Result<(Collection, StateReport), StateError> {
         by_namespace(self.namespaces, FOLDER, progress, |namespace, documents| {
             self.read(namespace, progress, documents)
         })
-    }
-
-    fn redacted(&self, _: &str, content: &[u8]) -> String {
-        text_of(content)
-    }
-
-    fn changes(&self, before: &Documents, after: &Documents) -> Vec<String> {
-        super::changes(before, after)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use control_plane::kubernetes::{KINDS, Kubectl};
 
-use super::{PlainState, StateError, StateReport, by_namespace, keep, read_objects, text_of};
+use super::{PlainState, StateError, StateReport, by_namespace, keep, read_objects};
 use crate::Progress;
-use crate::documents::{Collection, DocumentSource, Documents};
+use crate::documents::Collection;
 
 pub const COMPONENT: &str = "kubernetes";
 const FOLDER: &str = "kubernetes";
@@ -18,16 +18,8 @@ pub struct KubernetesSource<'a> {
 }
 
 impl PlainState for KubernetesSource<'_> {
+    const COMPONENT: &'static str = COMPONENT;
     const FOLDERS: &'static [&'static str] = &[FOLDER];
-}
-
-impl DocumentSource for KubernetesSource<'_> {
-    type Error = StateError;
-    type Report = StateReport;
-
-    fn component(&self) -> &'static str {
-        COMPONENT
-    }
 
     fn collect(&self, progress: &dyn Progress) -> Result<(Collection, StateReport), StateError> {
         let more = self.more_kinds.iter().map(String::as_str);
@@ -44,13 +36,5 @@ impl DocumentSource for KubernetesSource<'_> {
             })?;
             read_objects(self.kubectl, namespace, &kinds, FOLDER, progress, documents)
         })
-    }
-
-    fn redacted(&self, _: &str, content: &[u8]) -> String {
-        text_of(content)
-    }
-
-    fn changes(&self, before: &Documents, after: &Documents) -> Vec<String> {
-        super::changes(before, after)
     }
 }

@@ -84,10 +84,34 @@ pub struct StateRepository<'a> {
     pub remote: Option<&'a str>,
 }
 
-/// A component whose documents may be in git as they are.
-pub trait PlainState: DocumentSource<Error = StateError, Report = StateReport> {
+/// A component whose documents may be in git as they are, and may be shown.
+pub trait PlainState {
+    const COMPONENT: &'static str;
     /// Their folder in it.
     const FOLDERS: &'static [&'static str];
+
+    fn collect(&self, progress: &dyn Progress) -> Result<(Collection, StateReport), StateError>;
+}
+
+impl<S: PlainState> DocumentSource for S {
+    type Error = StateError;
+    type Report = StateReport;
+
+    fn component(&self) -> &'static str {
+        S::COMPONENT
+    }
+
+    fn collect(&self, progress: &dyn Progress) -> Result<(Collection, StateReport), StateError> {
+        PlainState::collect(self, progress)
+    }
+
+    fn redacted(&self, _: &str, content: &[u8]) -> String {
+        text_of(content)
+    }
+
+    fn changes(&self, before: &Documents, after: &Documents) -> Vec<String> {
+        changes(before, after)
+    }
 }
 
 /// One commit for a change, none without one.

@@ -72,10 +72,10 @@ pub(super) static THROW_AWAY: JobDefinition = JobDefinition {
 };
 
 pub fn environment(folder: &Path) -> Arc<JobEnvironment> {
-    shared_with(folder, &config::Backup::default())
+    environment_with(folder, &config::Backup::default())
 }
 
-pub fn shared_with(folder: &Path, config: &config::Backup) -> Arc<JobEnvironment> {
+pub fn environment_with(folder: &Path, config: &config::Backup) -> Arc<JobEnvironment> {
     let instance = host::instance::Instance::at(folder).unwrap();
     let store = Arc::new(repository::store::PosixStore::new(
         folder.join("repository"),

@@ -13,7 +13,7 @@ use jobs::{Driver, FinishedRun, OneRun, Outcome, Settings, schedule::Cause};
 use super::{
     claims::DatabaseLock,
     testing::{
-        THROW_AWAY, add, add_throw_away, environment, screens, shared_with, table_of_settings,
+        THROW_AWAY, add, add_throw_away, environment, environment_with, screens, table_of_settings,
     },
     *,
 };
@@ -251,7 +251,7 @@ fn further_repositories_are_copied_to_by_a_job_that_runs_all_the_time() {
     let settings = format!("[repositories.far]\npath = {far:?}\n");
     std::fs::write(folder.path().join("bre.toml"), settings).unwrap();
     let config = settings::load(None, folder.path()).unwrap().backup;
-    let environment = shared_with(folder.path(), &config);
+    let environment = environment_with(folder.path(), &config);
     environment.instance.make_folders().unwrap();
     host::keys::Keys::open_or_create(&environment.instance.keys(), None).unwrap();
     let settings = Settings {
