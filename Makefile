@@ -18,6 +18,8 @@ setup: ## install PostgreSQL and Redis when they are missing
 
 run: setup ## build and start everything on this machine
 	cargo build --profile quick --locked -p engine
+	@mkdir -p "$(DATA)"
+	@[ -e "$(DATA)/bre.toml" ] || install -m 600 scripts/one-machine.toml "$(DATA)/bre.toml"
 	@echo "Starting; Ctrl-C stops everything cleanly."
 	exec "$$CARGO_TARGET_DIR/quick/bre" up --data "$(DATA)" --port "$(PORT)"
 

@@ -27,7 +27,7 @@ pub struct JobSpec {
     /// A word for jobs that others follow as one: `after every backup`.
     pub group: Option<String>,
     pub trigger: Trigger,
-    pub retention: String,
+    pub retention: Retention,
     pub storage: Storage,
     /// No two jobs run at once that have one of these in common. One that has none may run beside itself, by hand.
     pub locks: Vec<String>,
@@ -48,6 +48,78 @@ impl JobSpec {
     #[must_use]
     pub fn excludes(&self, other: &Self) -> bool {
         self.locks.iter().any(|lock| other.locks.contains(lock))
+    }
+}
+
+/// How long its results are kept: in words, and at least that long where that can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    words: String,
+    at_least: Option<Duration>,
+}
+
+const HOUR_SECONDS: u64 = 3600;
+const DAY_SECONDS: u64 = 24 * HOUR_SECONDS;
+/// The shortest that seven years can be is shorter than this.
+const YEAR_SECONDS: u64 = 366 * DAY_SECONDS;
+
+impl Retention {
+    fn counted(number: u64, unit: &str, seconds: u64) -> Self {
+        Self {
+            words: format!("{number} {unit}"),
+            at_least: Some(Duration::from_secs(number.saturating_mul(seconds))),
+        }
+    }
+
+    #[must_use]
+    pub fn hours(hours: u64) -> Self {
+        Self::counted(hours, "hours", HOUR_SECONDS)
+    }
+
+    #[must_use]
+    pub fn days(days: u64) -> Self {
+        Self::counted(days, "days", DAY_SECONDS)
+    }
+
+    #[must_use]
+    pub fn years(years: u64) -> Self {
+        Self::counted(years, "years", YEAR_SECONDS)
+    }
+
+    /// Nothing is ever deleted: in these words.
+    #[must_use]
+    pub fn without_end(words: &str) -> Self {
+        Self {
+            words: words.to_owned(),
+            at_least: Some(Duration::MAX),
+        }
+    }
+
+    /// It follows from something else, or the job keeps nothing.
+    #[must_use]
+    pub fn in_words(words: impl Into<String>) -> Self {
+        Self {
+            words: words.into(),
+            at_least: None,
+        }
+    }
+
+    /// With words that say for how much longer it may be.
+    #[must_use]
+    pub fn and(mut self, words: &str) -> Self {
+        self.words = format!("{}, {words}", self.words);
+        self
+    }
+
+    #[must_use]
+    pub fn at_least(&self) -> Option<Duration> {
+        self.at_least
+    }
+}
+
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
     }
 }
 

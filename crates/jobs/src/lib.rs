@@ -26,8 +26,8 @@ pub use claims::{Claim, ClaimStatus, Claims};
 pub use driver::{BeforeLook, Driver, FinishedRun, JobStatus, Settings};
 pub use error::{Error, Result};
 pub use job::{
-    Availability, Deadline, FirstRun, History, Job, JobSpec, PausePolicy, RunContext, RunProgress,
-    RunReport, Storage,
+    Availability, Deadline, FirstRun, History, Job, JobSpec, PausePolicy, Retention, RunContext,
+    RunProgress, RunReport, Storage,
 };
 pub use known::JobHistory;
 pub use once::OneRun;

@@ -21,7 +21,9 @@ use services::{
 };
 
 pub use audit::{Audit, Witness};
-pub use backup::{Backup, BackupSource, JobSettings, OlderSettings, Schedule};
+pub use backup::{
+    Backup, BackupSource, Delegation, JobSettings, OlderSettings, Provider, Schedule,
+};
 use host::{keys::settings::RepositoryKey, location::Location};
 
 use crate::{error::Error, read_book, secret_file, settings_file};

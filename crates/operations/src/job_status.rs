@@ -64,7 +64,7 @@ impl JobDescription {
             kind: spec.kind.clone(),
             group: spec.group.clone(),
             schedule: spec.trigger.to_string(),
-            retention: spec.retention.clone(),
+            retention: spec.retention.to_string(),
             storage: spec.storage.name().to_owned(),
             verification: spec.verification.clone(),
         }

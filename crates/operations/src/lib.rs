@@ -44,6 +44,7 @@ pub mod secret_file;
 pub mod settings_file;
 pub mod snapshots;
 pub mod standby;
+pub mod strategy;
 pub mod stream_evidence;
 pub mod stream_report;
 pub mod thinning;

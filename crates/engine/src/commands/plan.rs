@@ -1,4 +1,4 @@
-//! `bre plan show|check`: the table of jobs, and whether settings make one.
+//! `bre plan show|check`: the guide's strategy as the plan keeps it, and what each of its rows lacks here.
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -11,12 +11,15 @@ use terminal::{self, KeyValue, Table, age, moment, time};
 use crate::{cli::PlanCheckArgs, error::Error};
 use operations::{
     clusters, config,
+    config::Delegation,
+    exit::Exit,
     job_status::{JobDescription, JobRun, JobState, JobStatusFile},
     jobs::{
         self,
         settings::{self, runs_by_itself},
     },
     schema,
+    strategy::{JobCondition, RowCheck, STRATEGY, Section, StrategyRow, Verdict, row_of},
 };
 
 /// No run that a person's own process began takes as long: one that began before the file was written and ended after
@@ -37,8 +40,14 @@ pub(crate) struct Row {
     pub(super) schedule: String,
     pub(super) retention: String,
     pub(super) storage: String,
+    /// `repository`, `git`, `local`.
+    pub(super) storage_class: String,
     pub(super) verification: String,
-    /// `running`, `waiting`, `failed`, `paused`, `off`, `cannot`, or `not running` when no engine keeps the plan.
+    /// The row of the guide's backup strategy that it answers to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) guide: Option<GuideRow>,
+    /// `running`, `waiting`, `failed`, `paused`, `off`, `cannot`, `not here`, `provided`, or `not running` when no
+    /// engine keeps the plan.
     pub(super) state: &'static str,
     /// Why it cannot, why it is paused, what it waits for, or what its last run said.
     pub(super) said: Option<String>,
@@ -53,6 +62,13 @@ pub(crate) struct Row {
     pub(super) next_micros: Option<i64>,
 }
 
+/// In the guide's words.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct GuideRow {
+    section: &'static str,
+    component: &'static str,
+}
+
 /// The plan: what is meant to happen.
 pub(crate) fn show(
     instance: &Instance,
@@ -64,7 +80,8 @@ pub(crate) fn show(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reading the settings is what refuses those that make no plan.
+/// Reading the settings refuses those that make no plan; then each row of the guide is looked at. A file that is named
+/// is judged by what it says: no engine need run by it yet.
 pub(crate) fn check(
     instance: &Instance,
     json: bool,
@@ -75,7 +92,12 @@ pub(crate) fn check(
     let of_clusters: BTreeMap<_, _> = (config.clusters.iter())
         .map(|(name, plan)| (name, jobs::names(plan)))
         .collect();
-    let said = serde_json::json!({ "jobs": names, "clusters": of_clusters });
+    let rows = match args.config {
+        Some(_) => None,
+        None => Some(rows_of(instance, None)?),
+    };
+    let checks = strategy_checks(&config, rows.as_deref());
+    let said = serde_json::json!({ "jobs": names, "clusters": of_clusters, "rows": checks });
     terminal::result(json, &said, || {
         let clusters = match of_clusters.len() {
             0 => String::new(),
@@ -85,9 +107,67 @@ pub(crate) fn check(
             ),
         };
         let all = names.len() + of_clusters.values().map(Vec::len).sum::<usize>();
-        format!("{all} jobs{clusters}, and nothing is wrong with them\n")
+        format!(
+            "{}\n{all} jobs{clusters}, and the settings make a plan of them\n",
+            check_table(&checks)
+        )
     });
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_of(&checks).into())
+}
+
+/// `rows`: as they are here; the settings alone are looked at without them.
+pub(crate) fn strategy_checks(config: &config::Backup, rows: Option<&[Row]>) -> Vec<RowCheck> {
+    let guide = config::Backup::default();
+    let check = |row: &StrategyRow| {
+        let seen = match rows {
+            None => JobCondition::NotAsked,
+            Some(rows) => rows
+                .iter()
+                .find(|job| job.cluster.is_none() && job.name == row.job)
+                .map_or(JobCondition::NotRunning, Row::seen),
+        };
+        row.check(
+            jobs::spec(config, row.job).as_ref(),
+            jobs::spec(&guide, row.job).as_ref(),
+            config.delegation_of(row.job),
+            &seen,
+        )
+    };
+    STRATEGY.iter().map(check).collect()
+}
+
+/// The worst of them.
+fn exit_of(checks: &[RowCheck]) -> Exit {
+    let any = |verdicts: &[Verdict]| checks.iter().any(|row| verdicts.contains(&row.verdict));
+    if any(&[Verdict::Wrong, Verdict::Missing]) {
+        Exit::Failed
+    } else if any(&[Verdict::NotRunning]) {
+        Exit::NotRunning
+    } else if any(&[Verdict::NotHere]) {
+        Exit::Partial
+    } else {
+        Exit::Done
+    }
+}
+
+pub(crate) fn check_table(checks: &[RowCheck]) -> String {
+    let mut table = Table::new(&["component", "job", "verdict", "why"]);
+    let mut remedies = Table::new(&["to mend", "write or run"]);
+    for row in checks {
+        table.row([
+            row.component.to_owned(),
+            row.job.to_owned(),
+            row.verdict.words().to_owned(),
+            row.why.clone().unwrap_or_default(),
+        ]);
+        if let Some(mend) = &row.mend {
+            remedies.row([row.component.to_owned(), mend.clone()]);
+        }
+    }
+    match checks.iter().any(|row| row.mend.is_some()) {
+        true => format!("{}\n{}", table.text(), remedies.text()),
+        false => table.text(),
+    }
 }
 
 /// Whose jobs they are, and where these lie.
@@ -244,16 +324,27 @@ impl Jobs<'_> {
                 .flatten()
                 .max_by_key(|ran| ran.started_micros),
         };
-        let state = self.state(&trigger, &known, last.as_ref(), paused.is_some());
+        let state = match self.config.delegation_of(&job.name) {
+            Some(Delegation::NotHere(_)) => "not here",
+            Some(Delegation::ProvidedBy(_)) => "provided",
+            None => self.state(&trigger, &known, last.as_ref(), paused.is_some()),
+        };
         let next_micros = self.next(&trigger, known.next_micros, state);
         let last = last.as_ref();
         let in_a_zone = job.schedule.contains('/');
+        let delegation = self.config.delegation_of(&job.name);
+        let guide = row_of(&job.name);
         Row {
             cluster: None,
+            guide: guide.map(|row| GuideRow {
+                section: row.section.heading(),
+                component: row.component,
+            }),
             schedule: match trigger.period() {
                 Some(_) if !in_a_zone => format!("{trigger} UTC"),
                 _ => trigger.to_string(),
             },
+            storage_class: job.storage.clone(),
             storage: match job.storage.as_str() {
                 "repository" => self.storage.clone(),
                 "git" => self.schema.clone(),
@@ -266,8 +357,9 @@ impl Jobs<'_> {
             retention: job.retention,
             verification: job.verification,
             state,
-            said: paused
-                .map(|paused| paused_words(&paused))
+            said: delegation
+                .map(Delegation::to_string)
+                .or(paused.map(|paused| paused_words(&paused)))
                 .or(known.progress.filter(|_| state == "running"))
                 .or(known.unavailable_reason)
                 .or(known.waits_for.filter(|_| state == "waiting"))
@@ -308,6 +400,19 @@ impl Jobs<'_> {
     }
 }
 
+impl Row {
+    fn seen(&self) -> JobCondition {
+        let said = || self.said.clone().unwrap_or_default();
+        match self.state {
+            "paused" => JobCondition::Paused(said()),
+            "cannot" => JobCondition::Unavailable(said()),
+            "failed" => JobCondition::Failed(said()),
+            "not running" => JobCondition::NotRunning,
+            _ => JobCondition::Working,
+        }
+    }
+}
+
 fn paused_words(paused: &Pause) -> String {
     let since = moment(paused.since_micros);
     match paused.reason.as_str() {
@@ -316,30 +421,70 @@ fn paused_words(paused: &Pause) -> String {
     }
 }
 
+/// The guide's five tables, and the jobs that no row of them names.
 pub(crate) fn plan_table(rows: &[Row]) -> String {
-    let mut table = Table::new(&["job", "component", "schedule", "kept", "verification"]);
-    for row in rows {
-        table.row([
-            row.job.clone(),
-            row.component.clone(),
-            row.schedule.clone(),
-            row.retention.clone(),
-            row.verification.clone(),
+    let mut parts = Vec::new();
+    for section in Section::ALL {
+        let mut table = Table::new(&[
+            "component",
+            "method",
+            "frequency",
+            "retention",
+            "storage",
+            "job",
         ]);
-    }
-    // Each place once: most jobs write to the same one.
-    let mut places: Vec<(&str, Vec<&str>)> = Vec::new();
-    for row in rows {
-        match places.iter_mut().find(|(place, _)| *place == row.storage) {
-            Some((_, jobs)) => jobs.push(&row.job),
-            None => places.push((&row.storage, vec![&row.job])),
+        let mut is_empty = true;
+        for of_guide in section.rows() {
+            for row in rows.iter().filter(|row| row.name == of_guide.job) {
+                is_empty = false;
+                let (frequency, storage) = match row.state {
+                    "not here" | "provided" => {
+                        (row.said.clone().unwrap_or_default(), "-".to_owned())
+                    }
+                    _ => (row.schedule.clone(), row.storage_class.clone()),
+                };
+                table.row([
+                    of_guide.component.to_owned(),
+                    row.kind.clone(),
+                    frequency,
+                    row.retention.clone(),
+                    storage,
+                    row.name.clone(),
+                ]);
+            }
+        }
+        if !is_empty {
+            parts.push(format!("{}\n{}", section.heading(), table.text()));
         }
     }
-    let mut stored = KeyValue::new();
-    for (place, jobs) in places {
-        stored.row("stored in", format!("{place}: {}", jobs.join(", ")));
+    let others: Vec<&Row> = rows.iter().filter(|row| row.guide.is_none()).collect();
+    if !others.is_empty() {
+        let mut table = Table::new(&["job", "component", "schedule", "kept", "verification"]);
+        for row in others {
+            table.row([
+                row.name.clone(),
+                row.component.clone(),
+                row.schedule.clone(),
+                row.retention.clone(),
+                row.verification.clone(),
+            ]);
+        }
+        parts.push(format!("Other jobs\n{}", table.text()));
     }
-    format!("{}\n{}", table.text(), stored.text())
+    // Each place once: most jobs write to the same one.
+    let mut places = KeyValue::new();
+    let mut known: Vec<&str> = Vec::new();
+    for row in rows {
+        let class = row.storage_class.as_str();
+        if class != row.storage && !known.contains(&class) {
+            known.push(class);
+            places.row(class, &row.storage);
+        }
+    }
+    if !known.is_empty() {
+        parts.push(places.text());
+    }
+    parts.join("\n")
 }
 
 pub(crate) fn job_table(rows: &[Row], now_micros: i64) -> String {

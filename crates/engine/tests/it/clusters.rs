@@ -280,7 +280,7 @@ fn a_clusters_jobs_are_seen_and_paused(instance: &Instance, desk: &dyn Fn(&[&str
     let shown = ["--data", data.to_str().unwrap(), "plan", "show"];
     let shown = instance.folder.start(&shown).wait();
     assert!(shown.exits(0).out.contains("cluster desk\n"), "{shown:?}");
-    let checked = instance.bre(&["plan", "check"]).json();
+    let checked = instance.bre(&["plan", "check"]).parsed();
     assert_eq!(checked["clusters"]["desk"][0], "database.full", "{checked}");
     let unknown = desk(&["job", "run", "fool"]);
     assert!(

@@ -249,7 +249,7 @@ fn jobs_are_recorded_paused_and_claimed(instance: &Instance) {
     assert_eq!(of_full().0, "waiting");
     let stream = the_stream_is_paused_and_resumed(instance);
     assert_eq!(run["driver"], stream["driver"], "the engine ran it: {run}");
-    let checked = instance.bre(&["plan", "check"]).json();
+    let checked = instance.bre(&["plan", "check"]).parsed();
     assert_eq!(checked["jobs"][0], "database.full", "{checked}");
     let unknown = instance.bre(&["job", "run", "fool"]);
     assert!(

@@ -80,7 +80,7 @@ pub(crate) fn spec(name: &str, schedule: &str) -> JobSpec {
         kind: String::new(),
         group: None,
         trigger: schedule.parse().unwrap(),
-        retention: String::new(),
+        retention: jobs::Retention::default(),
         storage: Storage::Local,
         locks: Vec::new(),
         covered_by: Vec::new(),

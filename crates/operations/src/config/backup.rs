@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     num::{NonZeroU16, NonZeroU32},
     path::PathBuf,
 };
@@ -67,6 +68,9 @@ pub struct Backup {
     /// By name, of jobs that have no schedule above.
     #[serde(skip)]
     schedules: BTreeMap<String, Trigger>,
+    /// By the names of jobs that this instance does not do itself.
+    #[serde(skip)]
+    delegations: BTreeMap<String, Delegation>,
 }
 
 /// `[jobs."database.full"]`.
@@ -76,6 +80,55 @@ pub struct JobSettings {
     pub schedule: Option<Schedule>,
     /// How long its results are kept.
     pub keep_days: Option<NonZeroU16>,
+    /// Why there is nothing here that it could protect.
+    pub not_here: Option<String>,
+    /// Who protects it in the place of this instance.
+    pub provided_by: Option<Provider>,
+}
+
+/// Why a row of the guide's strategy has no job that runs here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delegation {
+    NotHere(String),
+    ProvidedBy(Provider),
+}
+
+/// A service that protects something by itself, once it is set up to.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provider {
+    /// Automated backups of RDS.
+    Rds,
+    /// Snapshots of ElastiCache.
+    Elasticache,
+    AwsBackup,
+    AwsConfig,
+    SecretsManager,
+    /// A versioned bucket.
+    S3Versioning,
+}
+
+impl Provider {
+    /// As settings have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rds => "rds",
+            Self::Elasticache => "elasticache",
+            Self::AwsBackup => "aws-backup",
+            Self::AwsConfig => "aws-config",
+            Self::SecretsManager => "secrets-manager",
+            Self::S3Versioning => "s3-versioning",
+        }
+    }
+}
+
+impl fmt::Display for Delegation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotHere(reason) => write!(f, "not here: {reason}"),
+            Self::ProvidedBy(provider) => write!(f, "provided by {}", provider.name()),
+        }
+    }
 }
 
 /// What `[backup]` says of a job under an older name.
@@ -148,6 +201,7 @@ impl Default for Backup {
             clusters: BTreeMap::new(),
             cache: own_cache(),
             schedules: BTreeMap::new(),
+            delegations: BTreeMap::new(),
         }
     }
 }
@@ -173,6 +227,7 @@ impl Backup {
             cluster: Some(name.to_owned()),
             repositories: BTreeMap::new(),
             strict: false,
+            delegations: BTreeMap::new(),
             ..self.clone()
         }
     }
@@ -185,5 +240,15 @@ impl Backup {
     /// In the place of the job's own: of a job that `[backup]` says nothing of.
     pub fn set_schedule(&mut self, name: String, schedule: &Schedule) {
         self.schedules.insert(name, schedule.0.clone());
+    }
+
+    /// Why the job of this name does not run here.
+    pub fn delegation_of(&self, name: &str) -> Option<&Delegation> {
+        self.delegations.get(name)
+    }
+
+    /// The job of this name does not run here.
+    pub fn delegate(&mut self, name: String, delegation: Delegation) {
+        self.delegations.insert(name, delegation);
     }
 }

@@ -1,6 +1,6 @@
 //! What is new in the audit log, into its archive.
 
-use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
+use jobs::{Deadline, FirstRun, JobSpec, Retention, RunContext, RunReport, Storage};
 
 use super::{JobDefinition, JobEnvironment, Task, answer, answer::JobResult, late};
 use crate::{
@@ -29,7 +29,7 @@ fn spec(config: &config::Backup) -> JobSpec {
         kind: "audit log".to_owned(),
         group: None,
         trigger: config.audit_archive.0.clone(),
-        retention: "for ever".to_owned(),
+        retention: Retention::without_end("for ever"),
         storage: Storage::Repository,
         locks: vec!["audit_archive".to_owned()],
         covered_by: Vec::new(),

@@ -1,6 +1,6 @@
 //! Deletes backups and WAL that are older than they are kept.
 
-use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
+use jobs::{Deadline, FirstRun, JobSpec, Retention, RunContext, RunReport, Storage};
 
 use super::{JobDefinition, JobEnvironment, Task, answer, late};
 use host::lock::lock;
@@ -32,7 +32,7 @@ fn spec(config: &config::Backup) -> JobSpec {
         kind: "expiry".to_owned(),
         group: None,
         trigger: config.expire.0.clone(),
-        retention: String::new(),
+        retention: Retention::default(),
         storage: Storage::Repository,
         locks: vec!["backups".to_owned()],
         covered_by: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jobs::{
-    Availability, Deadline, FirstRun, History, JobSpec, RunContext, RunReport, Storage,
+    Availability, Deadline, FirstRun, History, JobSpec, Retention, RunContext, RunReport, Storage,
     schedule::Trigger,
 };
 use repository::backup::{BackupKind, BackupState};
@@ -60,7 +60,7 @@ pub(super) fn of_both(config: &config::Backup, trigger: &Trigger) -> JobSpec {
         kind: String::new(),
         group: Some("backup".to_owned()),
         trigger: trigger.clone(),
-        retention: String::new(),
+        retention: Retention::default(),
         storage: Storage::Repository,
         locks: vec!["backups".to_owned()],
         covered_by: Vec::new(),

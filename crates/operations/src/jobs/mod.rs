@@ -25,7 +25,10 @@ mod wal_stream;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use jobs::{Availability, History, Job, JobSpec, PausePolicy, Registry, RunContext, RunReport};
+use jobs::{
+    Availability, History, Job, JobSpec, PausePolicy, Registry, Retention, RunContext, RunReport,
+    schedule::Trigger,
+};
 
 pub use answer::{JobResult, Screens};
 pub use cache_rdb::{LOAD_MILLIS, NAME as CACHE_RDB};
@@ -159,6 +162,9 @@ fn with_settings(listed: &JobDefinition, config: &config::Backup) -> JobSpec {
         spec.trigger = trigger.clone();
         spec.objective = spec.objective.and(trigger.period().map(late));
     }
+    if config.delegation_of(&spec.name).is_some() {
+        (spec.trigger, spec.objective) = (Trigger::Off, None);
+    }
     spec
 }
 
@@ -226,12 +232,12 @@ fn late(period: Duration) -> Duration {
     period + period / 4
 }
 
-fn days(days: std::num::NonZeroU16) -> String {
-    format!("{days} days")
+fn days(days: std::num::NonZeroU16) -> Retention {
+    Retention::days(days.get().into())
 }
 
-fn hours(days: std::num::NonZeroU16) -> String {
-    format!("{} hours", u32::from(days.get()) * 24)
+fn hours(days: std::num::NonZeroU16) -> Retention {
+    Retention::hours(u64::from(days.get()) * 24)
 }
 
 #[cfg(test)]

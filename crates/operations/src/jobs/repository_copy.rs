@@ -7,7 +7,8 @@ use std::{
 };
 
 use jobs::{
-    Availability, Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage, schedule::Trigger,
+    Availability, Deadline, FirstRun, JobSpec, Retention, RunContext, RunReport, Storage,
+    schedule::Trigger,
 };
 
 use super::{JobDefinition, JobEnvironment, Task, answer, with_settings};
@@ -46,7 +47,7 @@ fn spec(config: &config::Backup) -> JobSpec {
             true => Trigger::Off,
             false => Trigger::Continuous,
         },
-        retention: "as each [repositories.NAME] says".to_owned(),
+        retention: Retention::in_words("as each [repositories.NAME] says"),
         storage: Storage::Local,
         locks: vec!["copies".to_owned()],
         covered_by: Vec::new(),

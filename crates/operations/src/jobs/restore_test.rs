@@ -1,6 +1,8 @@
 //! The newest backup is restored to scratch, replayed and checked.
 
-use jobs::{Availability, Deadline, FirstRun, History, JobSpec, RunContext, RunReport, Storage};
+use jobs::{
+    Availability, Deadline, FirstRun, History, JobSpec, Retention, RunContext, RunReport, Storage,
+};
 use repository::backup::{BackupState, BackupSummary};
 
 use super::{JobDefinition, JobEnvironment, Moment, Task, answer, answer::JobResult, late};
@@ -34,7 +36,7 @@ fn spec(config: &config::Backup) -> JobSpec {
         kind: "restore test".to_owned(),
         group: None,
         trigger: config.proof.0.clone(),
-        retention: "as long as its backup".to_owned(),
+        retention: Retention::in_words("as long as its backup"),
         storage: Storage::Repository,
         // Each has a scratch folder of its own.
         locks: Vec::new(),

@@ -1,6 +1,6 @@
 //! The definitions of all databases, into git.
 
-use jobs::{Availability, Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage};
+use jobs::{Availability, Deadline, FirstRun, JobSpec, Retention, RunContext, RunReport, Storage};
 
 use super::{JobDefinition, JobEnvironment, Task, answer, answer::JobResult, late};
 use crate::{
@@ -29,7 +29,7 @@ fn spec(config: &config::Backup) -> JobSpec {
         kind: "definitions as SQL".to_owned(),
         group: None,
         trigger: config.schema.0.clone(),
-        retention: "as long as git's history".to_owned(),
+        retention: Retention::without_end("as long as git's history"),
         storage: Storage::Git,
         locks: vec!["schema".to_owned()],
         covered_by: Vec::new(),

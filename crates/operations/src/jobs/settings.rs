@@ -7,9 +7,10 @@ use jobs::{JobSpec, Registry, schedule::Trigger};
 
 use super::{WAL_STREAM, listed, names, specs};
 use crate::{
-    config::{Backup, Config, JobSettings, Schedule},
+    config::{Backup, Config, Delegation, JobSettings, Schedule},
     error::Error,
     job_status::short_name,
+    strategy,
 };
 
 /// Reads the named file, or `DIR/bre.toml` if there is one, or takes the defaults.
@@ -55,6 +56,15 @@ fn take(plan: &mut Backup, name: &str, settings: &JobSettings) -> Result<(), Str
         None => format!("[jobs.\"{name}\"]"),
         Some(cluster) => format!("[clusters.{cluster}.jobs.\"{name}\"]"),
     };
+    let said = |why: String| format!("{section} {why}");
+    if let Some(delegation) = delegation(settings).map_err(said)? {
+        let full_name = listed(plan, name).map(|listed| (listed.spec)(plan).name);
+        let full_name = full_name.unwrap_or_else(|| name.to_owned());
+        let of_instance = plan.cluster.is_none();
+        strategy::may_delegate(&full_name, &delegation, of_instance).map_err(said)?;
+        plan.delegate(full_name, delegation);
+        return Ok(());
+    }
     let Some(listed) = listed(plan, name) else {
         let known = names(plan).join(", ");
         let is_known = super::listed(&Backup::default(), name).is_some();
@@ -82,6 +92,28 @@ fn take(plan: &mut Backup, name: &str, settings: &JobSettings) -> Result<(), Str
         (None, _) => {}
     }
     Ok(())
+}
+
+/// A row has one of them, and then no job that a schedule could be for.
+fn delegation(settings: &JobSettings) -> Result<Option<Delegation>, String> {
+    let has_own = settings.schedule.is_some() || settings.keep_days.is_some();
+    let delegation = match (&settings.not_here, settings.provided_by) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            return Err("has both not_here and provided_by: one of them".to_owned());
+        }
+        (Some(reason), None) if reason.trim().is_empty() => {
+            return Err("not_here = \"\": say why it is not here".to_owned());
+        }
+        (Some(reason), None) => Delegation::NotHere(reason.trim().to_owned()),
+        (None, Some(provider)) => Delegation::ProvidedBy(provider),
+    };
+    match has_own {
+        true => Err(format!(
+            "{delegation}: then the job does not run here, and schedule and keep_days say nothing; take them out"
+        )),
+        false => Ok(Some(delegation)),
+    }
 }
 
 /// Of a cluster that is not the instance's own: what its sections do not say is as in the instance's.
@@ -291,6 +323,56 @@ mod tests {
         refused(
             "[jobs.expire]\nschedule = \"after fall\"\n",
             &["database.expire runs after \"fall\""],
+        );
+    }
+
+    #[test]
+    fn a_row_of_the_guide_may_be_said_to_be_absent_or_provided() {
+        let text = "[jobs.\"cache.rdb\"]\nnot_here = \"no Redis of ours\"\n\
+                    [jobs.full]\nprovided_by = \"rds\"\n";
+        let backup = parse(text, Path::new("x")).unwrap().backup;
+        let trigger = |name: &str| super::super::spec(&backup, name).unwrap().trigger;
+        assert_eq!(trigger("cache.rdb"), Trigger::Off);
+        assert_eq!(trigger("database.full"), Trigger::Off);
+        assert_ne!(trigger("cache.aof"), Trigger::Off);
+        let refusals: [(&str, &[&str]); 8] = [
+            ("[jobs.full]\nnot_here = \" \"\n", &["not_here", "say why"]),
+            (
+                "[jobs.full]\nnot_here = \"a\"\nprovided_by = \"rds\"\n",
+                &["not_here and provided_by"],
+            ),
+            (
+                "[jobs.full]\nnot_here = \"a\"\nkeep_days = 3\n",
+                &["does not run here", "keep_days"],
+            ),
+            (
+                "[jobs.expire]\nnot_here = \"a\"\n",
+                &["database.expire is no row", "wal.stream"],
+            ),
+            (
+                "[jobs.fool]\nnot_here = \"a\"\n",
+                &["fool is no row", "iam.policies"],
+            ),
+            (
+                "[jobs.schema]\nprovided_by = \"rds\"\n",
+                &["provided_by = \"rds\"", "nothing else does"],
+            ),
+            (
+                "[jobs.full]\nprovided_by = \"ada\"\n",
+                &["ada", "aws-backup"],
+            ),
+            ("[jobs.wal]\nnot_here = \"a\"\n", &["wal.stream = \"off\""]),
+        ];
+        for (text, says) in refusals {
+            refused(text, says);
+        }
+        let cluster = "[clusters.desk]\nurl = \"postgres://bre@db/postgres\"\n";
+        refused(
+            &format!("{cluster}[clusters.desk.jobs.full]\nnot_here = \"a\"\n"),
+            &[
+                "[clusters.desk.jobs.\"full\"] not_here",
+                "a named cluster has none",
+            ],
         );
     }
 }

@@ -3,7 +3,9 @@
 
 use std::{cell::Cell, path::Path, sync::Arc};
 
-use jobs::{Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage, schedule::Trigger};
+use jobs::{
+    Deadline, FirstRun, JobSpec, Retention, RunContext, RunReport, Storage, schedule::Trigger,
+};
 
 use super::{Caller, JobDefinition, JobEnvironment, JobResult, Moment, Task, specs};
 use crate::{
@@ -56,7 +58,7 @@ pub(super) static THROW_AWAY: JobDefinition = JobDefinition {
         kind: "nothing".to_owned(),
         group: None,
         trigger: Trigger::Manual,
-        retention: "a moment".to_owned(),
+        retention: Retention::in_words("a moment"),
         storage: Storage::Local,
         locks: Vec::new(),
         covered_by: Vec::new(),
@@ -114,7 +116,7 @@ pub fn table_of_settings() -> String {
             older,
             spec.component.clone(),
             format!("`{}`", spec.trigger),
-            spec.retention.clone(),
+            spec.retention.to_string(),
             spec.verification.clone(),
         ];
         text.push_str(&format!("| {} |\n", cells.join(" | ")));

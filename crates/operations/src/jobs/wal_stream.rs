@@ -49,10 +49,7 @@ fn spec(config: &config::Backup) -> JobSpec {
         kind: "transaction log".to_owned(),
         group: None,
         trigger: Trigger::Continuous,
-        retention: format!(
-            "{}, and as long as a kept backup needs it",
-            days(config.wal_days)
-        ),
+        retention: days(config.wal_days).and("and as long as a kept backup needs it"),
         storage: Storage::Repository,
         locks: vec!["wal_stream".to_owned()],
         covered_by: Vec::new(),

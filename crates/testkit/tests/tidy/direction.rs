@@ -38,7 +38,7 @@ const HOST: [Row; 18] = [
     ),
 ];
 
-const OPERATIONS: [Row; 43] = [
+const OPERATIONS: [Row; 44] = [
     ("audit_judge", &[]),
     ("backup_record", &[]),
     ("exit", &[]),
@@ -60,6 +60,7 @@ const OPERATIONS: [Row; 43] = [
         "config",
         &["read_book", "error", "secret_file", "settings_file"],
     ),
+    ("strategy", &["config"]),
     ("anchors", &["error", "config"]),
     (
         "heads",
@@ -110,6 +111,7 @@ const OPERATIONS: [Row; 43] = [
             "snapshots",
             "copies",
             "restore_test",
+            "strategy",
         ],
     ),
     (

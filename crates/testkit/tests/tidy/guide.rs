@@ -337,6 +337,12 @@ Each heading of the backup and recovery guide, and what of it exists here: the j
 This page is made by `RENEW_GUIDE=1 cargo test -p testkit the_guide_page`; a test compares it with the plan, the
 settings and the pages.
 ";
+/// Made and compared with the plan by `operations::strategy`.
+const STRATEGY: &str = include_str!("strategy.md");
+const STRATEGY_HEAD: &str = "
+The five tables as the plan keeps them without any settings; `bre plan show` prints them as an instance has them, and
+`bre plan check` says row by row what is missing there.
+";
 const TABLE_HEAD: &str = "
 | heading | asks for | job, or what answers to it | settings | operations page | runbook |
 |---|---|---|---|---|---|
@@ -348,13 +354,17 @@ fn page() -> String {
     for (level, heading) in HEADINGS {
         if level == 2 {
             page.push_str(&format!("\n## {heading}\n"));
+            if heading == "Backup Strategy" {
+                page.push_str(STRATEGY_HEAD);
+                page.push_str(STRATEGY);
+            }
             continue;
         }
         if GROUPS.iter().any(|(group, _)| *group == heading) {
             page.push_str(&format!("\n### {heading}\n"));
             continue;
         }
-        if !page.ends_with("|\n") {
+        if !page.ends_with("|\n") || page.ends_with(STRATEGY) {
             page.push_str(TABLE_HEAD);
         }
         for row in rows.iter().filter(|row| row.heading == heading) {

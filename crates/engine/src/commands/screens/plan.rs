@@ -76,3 +76,39 @@ fn the_table_of_jobs() {
         readable(job_table(&paused.rows(), micros(NOW)))
     );
 }
+
+#[test]
+fn each_row_of_the_guide_is_judged() {
+    let mut config = config::Backup::default();
+    config.delegate(
+        "cache.aof".to_owned(),
+        Delegation::NotHere("the cache keeps nothing on its disk".to_owned()),
+    );
+    config.delegate(
+        "kubernetes.config".to_owned(),
+        Delegation::NotHere("one machine, no cluster".to_owned()),
+    );
+    let rows = jobs(&config).rows();
+    let checks = strategy_checks(&config, Some(&rows));
+    insta::assert_snapshot!("plan_check", readable(check_table(&checks)));
+    assert_eq!(exit_of(&checks), Exit::Failed);
+    let verdict = |verdict| RowCheck {
+        section: "",
+        component: "",
+        job: "",
+        verdict,
+        why: None,
+        mend: None,
+    };
+    let of = |verdicts: &[Verdict]| {
+        let checks: Vec<RowCheck> = verdicts.iter().map(|it| verdict(*it)).collect();
+        exit_of(&checks)
+    };
+    assert_eq!(of(&[Verdict::Runs, Verdict::ProvidedBy]), Exit::Done);
+    assert_eq!(of(&[Verdict::Runs, Verdict::NotHere]), Exit::Partial);
+    assert_eq!(
+        of(&[Verdict::NotHere, Verdict::NotRunning]),
+        Exit::NotRunning
+    );
+    assert_eq!(of(&[Verdict::NotHere, Verdict::Missing]), Exit::Failed);
+}
