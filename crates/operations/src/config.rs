@@ -1,6 +1,7 @@
 //! Settings of an instance: few, with defaults that suit one machine. `bre.toml` holds what differs.
 
 mod audit;
+mod aws;
 mod backup;
 
 use std::{
@@ -21,6 +22,7 @@ use services::{
 };
 
 pub use audit::{Audit, Witness};
+pub use aws::AwsConfig;
 pub use backup::{
     Backup, BackupSource, Delegation, JobSettings, OlderSettings, Provider, Schedule,
 };
@@ -44,6 +46,8 @@ pub struct Config {
     pub audit: Audit,
     /// Of the audit archive, as its rotation takes the next one.
     pub audit_key: RepositoryKey,
+    /// Amazon's services, through their client; absent: no job asks them.
+    pub aws: Option<AwsConfig>,
     pub backup: Backup,
     /// By the names of jobs; what is said here counts, where [backup] says something of it, too.
     pub jobs: BTreeMap<String, JobSettings>,
@@ -449,6 +453,7 @@ impl Config {
         config.backup.settings_file = Some(path.to_owned());
         config.backup.strict = config.database.strict;
         config.backup.repositories.clone_from(&config.repositories);
+        config.backup.aws.clone_from(&config.aws);
         config.backup.cache = config.cache.redis().map_err(|error| error.to_string());
         config.file = Some(path.to_owned());
         Ok(config)

@@ -2,12 +2,13 @@
 //! dropped.
 //!
 //! Entry points: [`TestPostgres::start`], [`TestPostgres::builder`], [`TestRedis::start`], [`TestS3::start`],
-//! [`S3Proxy::to`]; [`eventually`] waits, [`skip!`] says what is not tested. Everything panics on failure:
+//! [`S3Proxy::to`], [`TestAws::start`]; [`eventually`] waits, [`skip!`] says what is not tested. Everything panics on failure:
 //! a test has nothing better to do.
 //!
 //! Absent: anything a product path needs; starting servers for real lives in `postgres_physical::server`.
 
 mod authority;
+mod aws;
 mod kms;
 pub mod odd;
 mod pgbouncer;
@@ -20,6 +21,7 @@ mod template;
 mod waiting;
 
 pub use authority::{Authority, IssuedCertificate, KeyKind, base64};
+pub use aws::{TestAws, aws_client, terraform};
 pub use kms::{moto_kms, moto_kms_key};
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};

@@ -100,7 +100,7 @@ impl DocumentSink for GitDocuments<'_> {
 
     fn keep(
         &mut self,
-        _: &'static str,
+        _: &str,
         mut collection: Collection,
         changes: &dyn Fn(&Documents, &Documents) -> Vec<String>,
     ) -> Result<GitOutcome, GitError> {

@@ -42,7 +42,7 @@ pub trait DocumentSource {
     type Report;
 
     /// As the repository names it.
-    fn component(&self) -> &'static str;
+    fn component(&self) -> &str;
     fn collect(&self, progress: &dyn Progress) -> Result<(Collection, Self::Report), Self::Error>;
     /// The same bytes whenever a document means the same.
     fn canonical(&self, name: &str, document: Document) -> Document {
@@ -77,7 +77,7 @@ pub trait DocumentSink {
     /// Nothing is written where nothing differs from the newest.
     fn keep(
         &mut self,
-        component: &'static str,
+        component: &str,
         collection: Collection,
         changes: &dyn Fn(&Documents, &Documents) -> Vec<String>,
     ) -> Result<Self::Outcome, Self::Error>;

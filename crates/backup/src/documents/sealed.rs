@@ -29,7 +29,7 @@ pub enum SealedError {
          failed; take another one, and look at the repository (bre verify repository)"
     )]
     NotTheSame {
-        component: &'static str,
+        component: String,
         id: String,
         what: String,
     },
@@ -71,7 +71,7 @@ impl DocumentSink for SealedDocuments {
 
     fn keep(
         &mut self,
-        component: &'static str,
+        component: &str,
         collection: Collection,
         _: &dyn Fn(&Documents, &Documents) -> Vec<String>,
     ) -> Result<SealedOutcome, SealedError> {
@@ -114,7 +114,7 @@ impl SealedDocuments {
     fn read_back(
         &self,
         private: &RecipientPrivate,
-        component: &'static str,
+        component: &str,
         id: &str,
         documents: &Documents,
     ) -> Result<(), SealedError> {
@@ -140,7 +140,7 @@ impl SealedDocuments {
         match difference {
             None => Ok(()),
             Some(what) => Err(SealedError::NotTheSame {
-                component,
+                component: component.to_owned(),
                 id: id.to_owned(),
                 what,
             }),

@@ -8,6 +8,7 @@
 mod cache;
 mod full;
 mod gate;
+mod infrastructure;
 mod local;
 mod odd;
 mod schema;

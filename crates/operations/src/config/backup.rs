@@ -12,7 +12,7 @@ use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::{Deserialize, Serialize};
 use services::RedisSettings;
 
-use super::{Remote, ReplicaConfig};
+use super::{AwsConfig, Remote, ReplicaConfig};
 
 /// The plan: when its jobs run, and how long their results are kept.
 #[derive(Clone, Debug, Deserialize)]
@@ -65,6 +65,9 @@ pub struct Backup {
     /// As `[cache]` names it; the instance's own Redis when absent. What is wrong with it is told where it is reached.
     #[serde(skip, default = "own_cache")]
     pub cache: Result<Option<RedisSettings>, String>,
+    /// As `[aws]` has it.
+    #[serde(skip)]
+    pub aws: Option<AwsConfig>,
     /// By name, of jobs that have no schedule above.
     #[serde(skip)]
     schedules: BTreeMap<String, Trigger>,
@@ -200,6 +203,7 @@ impl Default for Backup {
             cluster: None,
             clusters: BTreeMap::new(),
             cache: own_cache(),
+            aws: None,
             schedules: BTreeMap::new(),
             delegations: BTreeMap::new(),
         }

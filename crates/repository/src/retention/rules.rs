@@ -5,6 +5,9 @@ use serde::Serialize;
 pub const HOUR_MICROS: i64 = 3_600_000_000;
 pub const DAY_MICROS: i64 = 24 * HOUR_MICROS;
 
+/// Older than anything is.
+pub(super) const FOREVER_MICROS: i64 = i64::MAX / 4;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rules {
     pub full_micros: i64,
@@ -44,6 +47,8 @@ impl Rules {
     pub(super) fn snapshot_limit_micros(&self, component: &str) -> i64 {
         match component {
             "cache" => self.cache_micros,
+            // The guide keeps them without an end.
+            of if of.starts_with("terraform_") => FOREVER_MICROS,
             _ => self.snapshot_micros,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::holds;
 use super::plan::{Action, Plan, PlannedTombstone, Subject, day, lock_text, manifest_first};
-use super::rules::{Rules, span_text};
+use super::rules::{FOREVER_MICROS, Rules, span_text};
 use super::survey::Survey;
 use crate::Repository;
 use crate::error::{Error, Result};
@@ -189,7 +189,11 @@ pub(crate) fn kept_snapshots(
             format!("newest verified snapshot of {component}"),
         );
         for young in snapshots.iter().filter(|it| it.taken_at_micros >= from) {
-            keep(Some(young), format!("younger than {limit}"));
+            let reason = match limit_micros {
+                FOREVER_MICROS => "kept without an end".to_owned(),
+                _ => format!("younger than {limit}"),
+            };
+            keep(Some(young), reason);
         }
         let mut older = snapshots.iter().filter(|it| it.taken_at_micros < from);
         keep(
