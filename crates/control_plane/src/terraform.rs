@@ -23,6 +23,22 @@ const PASSED: [&str; 4] = [
     "TF_WORKSPACE",
 ];
 
+/// Where a state is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateOrigin {
+    Bucket { bucket: String, key: String },
+    File(PathBuf),
+}
+
+impl std::fmt::Display for StateOrigin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bucket { bucket, key } => write!(f, "s3://{bucket}/{key}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 /// What a state says of itself, without a value of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TerraformState {
@@ -323,7 +339,8 @@ Warning: not JSON
 
     #[test]
     fn a_lock_says_who_holds_it() {
-        let info = br#"{"ID": "1", "Who": "bob@desk", "Operation": "OperationTypeApply", "Created": "2026-01-01T00:00:00Z"}"#;
+        let info =
+            br#"{"ID": "1", "Who": "bob@desk", "Operation": "OperationTypeApply", "Created": "t"}"#;
         let holder = lock_holder(info);
         assert!(
             holder.contains("bob@desk") && holder.contains("Apply"),

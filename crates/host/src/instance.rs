@@ -103,6 +103,13 @@ impl Instance {
     pub fn schema(&self) -> PathBuf {
         self.root.join("schema")
     }
+    /// Who may do what, and the network, as a git repository.
+    pub fn infrastructure(&self) -> PathBuf {
+        self.root.join("infrastructure")
+    }
+    pub fn infrastructure_lock(&self) -> PathBuf {
+        self.keys().join("infrastructure.lock")
+    }
     /// Locks lie with the keys: a lock whose file is deleted while it is held is taken by two, and the keys are what
     /// nobody may delete.
     pub fn schema_lock(&self) -> PathBuf {

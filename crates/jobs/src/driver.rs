@@ -308,7 +308,7 @@ impl Driver {
             return None;
         };
         let end = match came {
-            Ok(report) => End::Done(report),
+            Ok(report) => End::of(report, &context),
             Err(reason) if timed_out => End::TimedOut(reason),
             Err(reason) if context.is_cancelled() => End::Cancelled(reason),
             Err(reason) => End::Failed(reason),

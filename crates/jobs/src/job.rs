@@ -130,6 +130,8 @@ pub enum Storage {
     Repository,
     Git,
     Local,
+    /// In the service that made them.
+    Provider,
 }
 
 impl Storage {
@@ -139,6 +141,7 @@ impl Storage {
             Self::Repository => "repository",
             Self::Git => "git",
             Self::Local => "local",
+            Self::Provider => "provider",
         }
     }
 }
@@ -281,6 +284,7 @@ pub struct RunContext {
     asked_by: Option<String>,
     options: Option<String>,
     answer: Arc<Mutex<Option<String>>>,
+    lacks: Arc<Mutex<Option<String>>>,
 }
 
 impl fmt::Debug for RunContext {
@@ -390,6 +394,15 @@ impl RunContext {
     #[must_use]
     pub fn take_answer(&self) -> Option<String> {
         held(&self.answer).take()
+    }
+
+    /// A part of what it looks after is not in what it made, and why: the run ends as partial. The last one counts.
+    pub fn lacks(&self, part: String) {
+        *held(&self.lacks) = Some(part);
+    }
+
+    pub(crate) fn lack(&self) -> Option<String> {
+        held(&self.lacks).clone()
     }
 
     pub(crate) fn cancel(&self) {

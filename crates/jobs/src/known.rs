@@ -101,7 +101,9 @@ impl JobHistory {
                 schedule: record.schedule.clone(),
             });
             let settled = match record.outcome {
-                Outcome::Succeeded | Outcome::Unsound => Some(record.started_at_micros),
+                Outcome::Succeeded | Outcome::Unsound | Outcome::Partial => {
+                    Some(record.started_at_micros)
+                }
                 _ => record.covers.map(|covers| covers.last_micros),
             };
             known.settled_micros = known

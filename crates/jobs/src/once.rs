@@ -62,7 +62,7 @@ impl OneRun<'_> {
         let mut record = RunRecord::begun(origin, Cause::Request, asked, asked);
         let open = Records::open_run(self.root, &record)?;
         let end = match job.run(context) {
-            Ok(report) => End::Done(report),
+            Ok(report) => End::of(report, context),
             Err(reason) if context.is_cancelled() => End::Cancelled(reason),
             Err(reason) => End::Failed(reason),
         };

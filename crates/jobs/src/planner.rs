@@ -255,7 +255,7 @@ impl Planner {
             self.scheduler.pass_until(place, started, BY_HAND);
         }
         match record.outcome {
-            Outcome::Succeeded | Outcome::Unsound => {
+            Outcome::Succeeded | Outcome::Unsound | Outcome::Partial => {
                 self.scheduler.seen(place, record.started_at_micros);
                 for job in 0..self.registry.specs().len() {
                     if self.registry.after(job).contains(&place) {

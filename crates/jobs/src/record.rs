@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    job::RunReport,
+    job::{RunContext, RunReport},
     schedule::{Cause, Covers},
 };
 
@@ -18,6 +18,8 @@ pub enum Outcome {
     Failed,
     /// It came to its end, and what it looked at is not sound. That is its result: it is not repeated.
     Unsound,
+    /// It came to its end, and a part of what it looks after is not in what it made: the reason names the part.
+    Partial,
     /// Nothing ran: the reason says why.
     Skipped,
     /// Its process ended before it.
@@ -32,13 +34,19 @@ impl Outcome {
     /// Its appointments are accounted for.
     #[must_use]
     pub fn settles(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Unsound | Self::Skipped)
+        matches!(
+            self,
+            Self::Succeeded | Self::Unsound | Self::Partial | Self::Skipped
+        )
     }
 
     /// An operator has to look at it.
     #[must_use]
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::Failed | Self::Unsound | Self::TimedOut)
+        matches!(
+            self,
+            Self::Failed | Self::Unsound | Self::Partial | Self::TimedOut
+        )
     }
 
     #[must_use]
@@ -47,6 +55,7 @@ impl Outcome {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Unsound => "unsound",
+            Self::Partial => "partial",
             Self::Skipped => "skipped",
             Self::Interrupted => "interrupted",
             Self::Cancelled => "cancelled",
@@ -59,6 +68,8 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     Done(RunReport),
+    /// And which part is not done, and why.
+    Partial(RunReport, String),
     Failed(String),
     Cancelled(String),
     TimedOut(String),
@@ -102,6 +113,16 @@ pub(crate) struct Origin<'a> {
     pub(crate) claims: Vec<String>,
 }
 
+impl End {
+    /// Of a run that came to its own end.
+    pub(crate) fn of(report: RunReport, context: &RunContext) -> Self {
+        match context.lack() {
+            None => Self::Done(report),
+            Some(lacks) => Self::Partial(report, lacks),
+        }
+    }
+}
+
 impl RunRecord {
     /// Of a run that starts: interrupted until its end is known.
     pub(crate) fn begun(
@@ -135,21 +156,28 @@ impl RunRecord {
     pub(crate) fn end(&mut self, end: End, ended_at: i64) {
         self.ended_at_micros = Some(ended_at);
         let (outcome, reason) = match end {
-            End::Done(report) => {
-                self.summary = report.summary;
-                self.bytes = report.bytes;
-                self.figures = report.figures;
-                match report.unsound {
-                    None => (Outcome::Succeeded, None),
-                    Some(reason) => (Outcome::Unsound, Some(reason)),
-                }
-            }
+            End::Done(report) => match self.report(report) {
+                None => (Outcome::Succeeded, None),
+                Some(reason) => (Outcome::Unsound, Some(reason)),
+            },
+            End::Partial(report, lacks) => match self.report(report) {
+                None => (Outcome::Partial, Some(lacks)),
+                Some(reason) => (Outcome::Unsound, Some(format!("{reason}; {lacks}"))),
+            },
             End::Failed(reason) => (Outcome::Failed, Some(reason)),
             End::Cancelled(reason) => (Outcome::Cancelled, Some(reason)),
             End::TimedOut(reason) => (Outcome::TimedOut, Some(reason)),
         };
         self.outcome = outcome;
         self.reason = reason.or(self.reason.take());
+    }
+
+    /// What came of it; why what it looked at is not sound.
+    fn report(&mut self, report: RunReport) -> Option<String> {
+        self.summary = report.summary;
+        self.bytes = report.bytes;
+        self.figures = report.figures;
+        report.unsound
     }
 
     /// How long it took, where its end is known and not before its start.

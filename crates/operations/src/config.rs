@@ -3,6 +3,7 @@
 mod audit;
 mod aws;
 mod backup;
+mod infrastructure;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,10 @@ pub use backup::{
     Backup, BackupSource, Delegation, JobSettings, OlderSettings, Provider, Schedule,
 };
 use host::{keys::settings::RepositoryKey, location::Location};
+pub use infrastructure::{
+    CloudFormationConfig, ElastiCacheConfig, Infrastructure, InfrastructureConfig, RdsConfig,
+    TerraformConfig,
+};
 
 use crate::{error::Error, read_book, secret_file, settings_file};
 
@@ -48,6 +53,13 @@ pub struct Config {
     pub audit_key: RepositoryKey,
     /// Amazon's services, through their client; absent: no job asks them.
     pub aws: Option<AwsConfig>,
+    /// Where the account's configuration is kept.
+    pub infrastructure: InfrastructureConfig,
+    /// States of Terraform, by name.
+    pub terraform: BTreeMap<String, TerraformConfig>,
+    pub cloudformation: CloudFormationConfig,
+    pub rds: Option<RdsConfig>,
+    pub elasticache: Option<ElastiCacheConfig>,
     pub backup: Backup,
     /// By the names of jobs; what is said here counts, where [backup] says something of it, too.
     pub jobs: BTreeMap<String, JobSettings>,
@@ -453,7 +465,16 @@ impl Config {
         config.backup.settings_file = Some(path.to_owned());
         config.backup.strict = config.database.strict;
         config.backup.repositories.clone_from(&config.repositories);
+        infrastructure::check_terraform(&config.terraform)
+            .map_err(|reason| Self::fault(path, reason))?;
         config.backup.aws.clone_from(&config.aws);
+        config.backup.infrastructure = Infrastructure {
+            git: config.infrastructure.git.clone(),
+            terraform: config.terraform.clone(),
+            stacks: config.cloudformation.stacks.clone(),
+            rds: config.rds.clone(),
+            elasticache: config.elasticache.clone(),
+        };
         config.backup.cache = config.cache.redis().map_err(|error| error.to_string());
         config.file = Some(path.to_owned());
         Ok(config)

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use backup::cache::CacheError;
+use backup::{cache::CacheError, infrastructure::InfrastructureError};
+use control_plane::aws::AwsError;
 use recovery::cache::CacheRestoreError;
 use redis_physical::RedisError;
 
@@ -34,6 +35,12 @@ pub enum Error {
     Cache(#[from] backup::cache::CacheError),
     #[error(transparent)]
     CacheRestore(#[from] recovery::cache::CacheRestoreError),
+    #[error(transparent)]
+    Aws(#[from] control_plane::aws::AwsError),
+    #[error(transparent)]
+    Infrastructure(#[from] backup::infrastructure::InfrastructureError),
+    #[error(transparent)]
+    InfrastructureRestore(#[from] recovery::infrastructure::InfrastructureError),
     #[error(transparent)]
     Redis(#[from] redis_physical::RedisError),
     #[error(transparent)]
@@ -106,6 +113,11 @@ impl Error {
             | Self::CacheRestore(CacheRestoreError::Redis(RedisError::Away { .. })) => {
                 Exit::NotRunning
             }
+            Self::Aws(AwsError::Away { .. })
+            | Self::Infrastructure(InfrastructureError::Aws(AwsError::Away { .. })) => {
+                Exit::NotRunning
+            }
+            Self::InfrastructureRestore(error) if error.is_refusal() => Exit::Refused,
             Self::Redis(error) if error.is_refusal() => Exit::Refused,
             Self::Cache(error) if error.is_unavailable() => Exit::Refused,
             Self::CacheRestore(error) if error.is_refusal() => Exit::Refused,

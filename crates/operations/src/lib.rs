@@ -23,6 +23,8 @@ pub mod expiry;
 pub mod heads;
 pub mod health;
 pub mod inclusion;
+pub mod infrastructure;
+pub mod infrastructure_restore;
 pub mod job_status;
 pub mod jobs;
 pub mod lost;

@@ -30,7 +30,7 @@ impl Schema {
         user: &OsUser,
         to: Option<&str>,
     ) -> Self {
-        let (folder, remote) = destination(instance, to);
+        let (folder, remote) = destination(instance.schema(), to);
         Self {
             connect,
             binaries: binaries.clone(),
@@ -54,15 +54,16 @@ impl Schema {
     }
 }
 
-/// A working tree to commit in, and where to push it: a bare repository is a remote too.
-fn destination(instance: &Instance, to: Option<&str>) -> (PathBuf, Option<String>) {
+/// A working tree to commit in, and where to push it: a bare repository is a remote too. `own`: where the tree is
+/// unless a folder is named.
+pub(crate) fn destination(own: PathBuf, to: Option<&str>) -> (PathBuf, Option<String>) {
     let Some(to) = to else {
-        return (instance.schema(), None);
+        return (own, None);
     };
     let path = Path::new(to);
     let bare = path.join("HEAD").is_file() && path.join("objects").is_dir();
     match is_remote(to) || bare {
-        true => (instance.schema(), Some(to.to_owned())),
+        true => (own, Some(to.to_owned())),
         false => (path.to_owned(), None),
     }
 }
@@ -76,7 +77,7 @@ pub fn is_remote(to: &str) -> bool {
 /// For people.
 pub fn place(instance: &Instance, to: Option<&Remote>) -> String {
     let to = to.map(|remote| remote.0.as_str());
-    match destination(instance, to) {
+    match destination(instance.schema(), to) {
         (folder, None) => folder.display().to_string(),
         (_, Some(remote)) => without_credentials(&remote),
     }

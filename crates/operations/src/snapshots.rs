@@ -11,6 +11,7 @@ use backup::{
     documents::{
         DocumentSource, Documents, Interruption, SealedDocuments, SealedError, SealedOutcome, take,
     },
+    infrastructure::{cloudformation, terraform},
 };
 use host::{instance::Instance, keys, person::machine, progress::Steps};
 use repository::{Repository, keys::ChunkIdKey, snapshot::SnapshotDocument};
@@ -110,6 +111,9 @@ pub fn redacted(
 ) -> String {
     match component {
         configuration::COMPONENT => configuration.source().redacted(name, content),
+        // A template's own secrets are hidden by Amazon.
+        cloudformation::COMPONENT => String::from_utf8_lossy(content).into_owned(),
+        component if component.starts_with("terraform_") => terraform::redacted(name, content),
         _ => format!(
             "({} bytes; it is not known here what of them is secret)",
             content.len()

@@ -6,7 +6,7 @@
 //! beside them [`database::window`] (what can be restored), [`database::export`] (a plain copy for other tools) and
 //! [`database::wal_fetch`] (what PostgreSQL's `restore_command` calls). [`spare`] keeps a restored cluster following.
 //! [`documents`] restores the documents of a snapshot into files, [`cache`] a Redis from its files,
-//! [`application_state`] what ran on a cluster.
+//! [`application_state`] what ran on a cluster, [`infrastructure`] what it is built of.
 //! [`table`] restores one table, or a few of its rows, into a running database.
 //!
 //! Absent: to take backups; to decide when to restore; the audit log's view of a recovery.
@@ -19,6 +19,7 @@ pub mod cache;
 pub mod database;
 pub mod documents;
 mod error;
+pub mod infrastructure;
 pub mod pages;
 pub mod standby;
 pub mod table;

@@ -33,7 +33,8 @@ impl TestAws {
         let real = client.display();
         let endpoint = format!("http://127.0.0.1:{}", gate.port);
         let strict = format!(
-            "#!/bin/sh\n{ENVIRONMENT}\ncase \" $* \" in\n  *\" --endpoint-url http://127.0.0.1:\"*|\" --version \") ;;\n  \
+            "#!/bin/sh\n{ENVIRONMENT}\ncase \" $* \" in\n\
+             *\" --endpoint-url http://127.0.0.1:\"*|\" --version \") ;;\n\
              *) echo \"aws was called without an address: $*\" >&2; exit 97;;\nesac\nexec {real} \"$@\"\n"
         );
         let guide =

@@ -2,8 +2,8 @@
 //! dropped.
 //!
 //! Entry points: [`TestPostgres::start`], [`TestPostgres::builder`], [`TestRedis::start`], [`TestS3::start`],
-//! [`S3Proxy::to`], [`TestAws::start`]; [`eventually`] waits, [`skip!`] says what is not tested. Everything panics on failure:
-//! a test has nothing better to do.
+//! [`S3Proxy::to`], [`TestAws::start`]; [`eventually`] waits, [`skip!`] says what is not tested. Everything panics on
+//! failure: a test has nothing better to do.
 //!
 //! Absent: anything a product path needs; starting servers for real lives in `postgres_physical::server`.
 

@@ -1,5 +1,6 @@
 //! What a system is built of in an account of Amazon's, and Terraform's account of it: [`iam`] and [`network`] as
 //! canonical objects in git, [`terraform`] states and [`cloudformation`] stacks as sealed snapshots.
+//! [`provider`] has services make their own.
 //!
 //! What an account may not be asked is named, what was kept of it stays, and the rest is backed up: the report says
 //! that it is a part. Nothing is written by any of them but into their sink.
@@ -7,6 +8,7 @@
 pub mod cloudformation;
 pub mod iam;
 pub mod network;
+pub mod provider;
 pub mod terraform;
 
 use std::fmt;

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use control_plane::aws::{AwsError, AwsRound};
 use control_plane::kubernetes::bytes;
-use control_plane::terraform::{STATE_BYTES_MAX, TerraformState};
+use control_plane::terraform::{STATE_BYTES_MAX, StateOrigin, TerraformState};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -25,22 +25,6 @@ use crate::documents::{
 pub const STATE: &str = "state.json";
 /// Made from others.
 pub const CHANGE: &str = "change.json";
-
-/// Where a state is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StateOrigin {
-    Bucket { bucket: String, key: String },
-    File(PathBuf),
-}
-
-impl std::fmt::Display for StateOrigin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bucket { bucket, key } => write!(f, "s3://{bucket}/{key}"),
-            Self::File(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
 
 /// As snapshots of it are called.
 #[must_use]
@@ -306,7 +290,7 @@ fn keep(
         component,
         change: &change,
         content,
-        // A file that did not change is the same snapshot, whatever this host has forgotten.
+        // A file that did not change is the same snapshot, also where this host forgot it.
         has_change: !version.id.is_empty(),
     };
     let (sealed, ()) = take::<_, _, InfrastructureError>(&source, sink, progress)?;

@@ -49,7 +49,7 @@ impl fmt::Display for IamName {
 
 pub type IamObjects = BTreeMap<IamName, Value>;
 
-/// Roles that services make for themselves, with policies that nobody else may change.
+/// Roles that services make for themselves, with policies that no one else may change.
 const OF_SERVICES: &str = "/aws-service-role/";
 
 /// All of an account, by one call.
@@ -163,6 +163,22 @@ fn put_list<'a>(object: &mut Map<String, Value>, name: &str, items: impl Iterato
     let mut items: Vec<&str> = items.collect();
     items.sort_unstable();
     object.insert(name.to_owned(), json!(items));
+}
+
+/// An object as it was kept, perhaps changed by hand since.
+#[must_use]
+pub fn recanonical(mut object: Value) -> Value {
+    for field in ["trust", "document"] {
+        if let Some(document) = object.get_mut(field) {
+            *document = policy::canonical(document);
+        }
+    }
+    if let Some(Value::Object(policies)) = object.get_mut("inline_policies") {
+        for document in policies.values_mut() {
+            *document = policy::canonical(document);
+        }
+    }
+    object
 }
 
 /// What differs between two forms of an object, as an operator would say it.

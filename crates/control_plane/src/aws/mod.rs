@@ -86,8 +86,8 @@ pub enum AwsError {
     )]
     Throttled { doing: String, said: String },
     #[error(
-        "aws {doing}: the credentials are missing, expired or not accepted: {said}. Renew them (aws sso login, or the \
-         role's), or name a profile: [aws] profile in bre.toml"
+        "aws {doing}: the credentials are missing, expired or not accepted: {said}. Renew them (aws sso login, or \
+         the role's), or name a profile: [aws] profile in bre.toml"
     )]
     Credentials { doing: String, said: String },
     #[error(
@@ -95,8 +95,8 @@ pub enum AwsError {
     )]
     NotAllowed { doing: String, said: String },
     #[error(
-        "aws {doing}: the service was not reached: {said}. Look at the network, and at [aws] endpoint_url and region in \
-         bre.toml"
+        "aws {doing}: the service was not reached: {said}. Look at the network, and at [aws] endpoint_url and region \
+         in bre.toml"
     )]
     Away { doing: String, said: String },
     #[error("aws {doing} was refused ({code}): {said}")]

@@ -286,7 +286,10 @@ mod tests {
             assert_eq!(differences(word, "x-1", &before, &after), said);
         };
         let group = |ports: Value| json!({"GroupName": "db", "IpPermissions": ports});
-        let open = |from: i64, to: i64, protocol: &str, range: &str| json!({"FromPort": from, "ToPort": to, "IpProtocol": protocol, "IpRanges": [{"CidrIp": range}]});
+        let open = |from: i64, to: i64, protocol: &str, range: &str| {
+            let ranges = json!([{ "CidrIp": range }]);
+            json!({"FromPort": from, "ToPort": to, "IpProtocol": protocol, "IpRanges": ranges})
+        };
         check(
             "security_group",
             group(json!([open(5432, 5432, "tcp", "10.0.0.0/8")])),

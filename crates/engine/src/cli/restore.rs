@@ -17,6 +17,9 @@ pub(crate) enum RestoreCommand {
     /// Restore the cache from an RDB file, from a copy of its append-only file, or from the database: shows what would
     /// change, and asks. What is newer in the cache stays.
     Cache(RestoreCacheArgs),
+    /// Restore roles, policies, groups and users of the account from a commit: shows each call that it would make, and
+    /// asks. What is only in the account stays.
+    Iam(RestoreIamArgs),
     /// Write a snapshot's documents into a folder, or to where they came from: shows what it would do, and asks.
     /// Needs the private key.
     Snapshot(SnapshotRestoreArgs),
@@ -41,6 +44,24 @@ impl CacheOrigin {
             Self::Database => "database",
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreIamArgs {
+    /// Such as role/api or policy/audit; all of the commit when absent.
+    #[arg(value_name = "KIND/NAME")]
+    pub(crate) names: Vec<String>,
+    /// Of the git repository that iam.policies keeps; the newest when absent.
+    #[arg(long, value_name = "COMMIT")]
+    pub(crate) commit: Option<String>,
+    /// Show what would be done; change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) configuration: ConfigurationArgs,
 }
 
 #[derive(Debug, Args)]

@@ -66,11 +66,14 @@ pub(crate) struct SnapshotRestoreArgs {
     #[command(flatten)]
     pub(crate) which: SnapshotArgs,
     /// Into this folder, under the documents' own names.
-    #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["in_place", "stack"])]
     pub(crate) to: Option<PathBuf>,
     /// To where they came from.
     #[arg(long, conflicts_with = "to")]
     pub(crate) in_place: bool,
+    /// Of cloudformation: this stack, by a change set that is shown first.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["to", "in_place"])]
+    pub(crate) stack: Option<String>,
     /// Show what would be done; change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -29,6 +29,7 @@ mod repository;
 mod repository_keys;
 pub(crate) mod restore;
 pub(crate) mod restore_cache;
+mod restore_infrastructure;
 mod restore_preview;
 pub(crate) mod restore_test;
 pub(crate) mod schema;
@@ -96,8 +97,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Check(CheckCommand::Redis(args)) => {
             return check_redis::run(&instance, json, &args);
         }
+        Command::Restore(RestoreCommand::Iam(args)) => {
+            return restore_infrastructure::iam(&instance, json, &args);
+        }
         Command::Restore(RestoreCommand::Snapshot(args)) => {
-            snapshot::restore(&instance, json, &args)?;
+            return snapshot::restore(&instance, json, &args);
         }
         Command::RestoreTest(command) => return restore_test::command(&instance, json, command),
         Command::Completion { shell } => completion::print(shell),

@@ -10,7 +10,11 @@ use repository::snapshot::{
 };
 use serde::Serialize;
 
-use super::{job, snapshot_diff};
+use super::{
+    job,
+    restore_infrastructure::{self, Consent},
+    snapshot_diff,
+};
 use host::{instance::Instance, keys, progress::Steps, signals::interrupted};
 use terminal::{self, KeyValue, Table, time, word};
 
@@ -26,6 +30,7 @@ use operations::{
     backup_request::ReadingSelection,
     command_output::CommandOutput,
     exit::Exit,
+    infrastructure_restore::{StackRestore, StateRestore},
     jobs::{CONFIGURATION_SNAPSHOT, settings},
     repository_handle::RepositoryHandle,
     snapshots::{Configuration, redacted},
@@ -67,7 +72,7 @@ pub(super) fn run(
             let asked = SnapshotSelection::at(instance, which, configuration, repository)?;
             snapshot_diff::run(&asked, json, with.as_deref())?;
         }
-        SnapshotCommand::Restore(args) => restore(instance, json, args)?,
+        SnapshotCommand::Restore(args) => return restore(instance, json, args),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -77,11 +82,51 @@ pub(super) fn restore(
     instance: &Instance,
     json: bool,
     args: &SnapshotRestoreArgs,
-) -> Result<(), Error> {
+) -> Result<ExitCode, Error> {
     let asked =
         SnapshotSelection::at(instance, &args.which, &args.configuration, &args.repository)?;
+    if let Some(done) = through_its_client(instance, json, args, &asked)? {
+        return Ok(done);
+    }
     let to = args.to.as_deref().filter(|_| !args.in_place);
-    asked.restore(json, to, args.dry_run, args.yes)
+    asked.restore(json, to, args.dry_run, args.yes)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A stack, or a state of Terraform, to where it came from. None: these are documents that go into files.
+fn through_its_client(
+    instance: &Instance,
+    json: bool,
+    args: &SnapshotRestoreArgs,
+    asked: &SnapshotSelection,
+) -> Result<Option<ExitCode>, Error> {
+    let component = asked.summary.component.as_str();
+    let config = || settings::load(args.configuration.config.as_deref(), instance.root());
+    let consent = Consent {
+        dry_run: args.dry_run,
+        yes: args.yes,
+    };
+    if let Some(stack) = &args.stack {
+        if component != backup::infrastructure::cloudformation::COMPONENT {
+            let reason = "--stack names a stack of the component cloudformation";
+            return Err(Error::argument("component", component, reason));
+        }
+        let restore = StackRestore::of(&config()?.backup, &asked.reader()?, stack)?;
+        return restore_infrastructure::stack(&restore, json, consent).map(Some);
+    }
+    if !args.in_place || !component.starts_with("terraform_") {
+        return Ok(None);
+    }
+    let found = StateRestore::of(&config()?.backup, component, &asked.reader()?)?;
+    let Some(restore) = found else {
+        return Err(Error::refused(
+            "nothing was restored",
+            format!(
+                "the settings name no state of {component}: write [terraform.NAME] into bre.toml"
+            ),
+        ));
+    };
+    restore_infrastructure::state(&restore, json, consent).map(Some)
 }
 
 #[derive(Debug, Serialize)]

@@ -94,6 +94,9 @@ struct Status {
     copies: BTreeMap<String, copies::CopyStatus>,
     /// The jobs of the plan, as `bre job list` has them.
     jobs: Vec<JobBrief>,
+    /// What the last runs said of jobs whose snapshots a service keeps: which moments it can restore.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    provider_snapshots: BTreeMap<String, String>,
     /// Nothing is wrong yet.
     warnings: Vec<String>,
     /// What an operator should look at now.
@@ -115,22 +118,22 @@ pub(crate) struct JobBrief {
     state: &'static str,
 }
 
-/// Of the instance's own plan, or of a cluster's.
-pub(crate) fn job_briefs(
-    instance: &Instance,
-    cluster: Option<&str>,
-) -> Result<Vec<JobBrief>, Error> {
+pub(crate) fn job_briefs(rows: Vec<Row>) -> Vec<JobBrief> {
     let brief = |row: Row| JobBrief {
         name: row.name,
         state: row.state,
     };
-    let rows = PlanOwner::of(instance, cluster)?.rows()?;
-    Ok(rows.into_iter().map(brief).collect())
+    rows.into_iter().map(brief).collect()
 }
 
 fn note_jobs(instance: &Instance, cluster: Option<&str>, status: &mut Status) {
-    match job_briefs(instance, cluster) {
-        Ok(jobs) => status.jobs = jobs,
+    match PlanOwner::of(instance, cluster).and_then(|owner| owner.rows()) {
+        Ok(rows) => {
+            let ran = |row: &&Row| row.storage_class == "provider" && row.last_succeeded.is_some();
+            let said = |row: &Row| Some((row.name.clone(), row.said.clone()?));
+            status.provider_snapshots = rows.iter().filter(ran).filter_map(said).collect();
+            status.jobs = job_briefs(rows);
+        }
         Err(error) => status.alarms.push(format!("the plan: {error}")),
     }
 }

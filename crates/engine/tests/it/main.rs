@@ -15,6 +15,7 @@ mod drills;
 mod first_start;
 mod hostile;
 mod import;
+mod infrastructure;
 mod install;
 mod instance;
 mod kms;

@@ -154,6 +154,12 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
             "configuration.snapshot",
             "cache.rdb",
             "cache.aof",
+            "terraform.state",
+            "cloudformation.stacks",
+            "iam.policies",
+            "network.configuration",
+            "rds.snapshots",
+            "elasticache.snapshots",
             "repository.copy"
         ]
     );

@@ -12,7 +12,7 @@ use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::{Deserialize, Serialize};
 use services::RedisSettings;
 
-use super::{AwsConfig, Remote, ReplicaConfig};
+use super::{AwsConfig, Infrastructure, Remote, ReplicaConfig};
 
 /// The plan: when its jobs run, and how long their results are kept.
 #[derive(Clone, Debug, Deserialize)]
@@ -68,6 +68,8 @@ pub struct Backup {
     /// As `[aws]` has it.
     #[serde(skip)]
     pub aws: Option<AwsConfig>,
+    #[serde(skip)]
+    pub infrastructure: Infrastructure,
     /// By name, of jobs that have no schedule above.
     #[serde(skip)]
     schedules: BTreeMap<String, Trigger>,
@@ -204,6 +206,7 @@ impl Default for Backup {
             clusters: BTreeMap::new(),
             cache: own_cache(),
             aws: None,
+            infrastructure: Infrastructure::default(),
             schedules: BTreeMap::new(),
             delegations: BTreeMap::new(),
         }

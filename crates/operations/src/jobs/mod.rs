@@ -6,12 +6,19 @@ mod cache_aof;
 mod cache_rdb;
 mod claim_state;
 mod claims;
+mod cloudformation_stacks;
 mod configuration_snapshot;
+mod elasticache_snapshots;
 mod environment;
 mod events;
 mod expire;
 mod full_backup;
+mod iam_policies;
 mod incremental_backup;
+mod infrastructure_run;
+mod network_configuration;
+mod provider_run;
+mod rds_snapshots;
 mod repository_claim;
 mod repository_copy;
 mod requests;
@@ -19,6 +26,7 @@ mod restore_test;
 mod run_archive;
 mod schema;
 pub mod settings;
+mod terraform_state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod wal_stream;
@@ -56,7 +64,7 @@ struct JobDefinition {
 }
 
 /// In the order in which they are shown; which goes first when several are due says their priority.
-const ALL: [&JobDefinition; 11] = [
+const ALL: [&JobDefinition; 17] = [
     &full_backup::JOB,
     &incremental_backup::JOB,
     &wal_stream::JOB,
@@ -67,6 +75,12 @@ const ALL: [&JobDefinition; 11] = [
     &configuration_snapshot::JOB,
     &cache_rdb::JOB,
     &cache_aof::JOB,
+    &terraform_state::JOB,
+    &cloudformation_stacks::JOB,
+    &iam_policies::JOB,
+    &network_configuration::JOB,
+    &rds_snapshots::JOB,
+    &elasticache_snapshots::JOB,
     &repository_copy::JOB,
 ];
 

@@ -354,6 +354,12 @@ fn the_jobs_of_the_settings_make_a_plan_and_keep_their_short_names() {
             "configuration.snapshot",
             "cache.rdb",
             "cache.aof",
+            "terraform.state",
+            "cloudformation.stacks",
+            "iam.policies",
+            "network.configuration",
+            "rds.snapshots",
+            "elasticache.snapshots",
             "repository.copy"
         ]
     );

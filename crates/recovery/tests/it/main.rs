@@ -7,6 +7,7 @@ mod crashes;
 mod delta;
 mod faults;
 mod incremental;
+mod infrastructure;
 mod leftovers;
 mod mounts;
 mod named;

@@ -38,7 +38,7 @@ const HOST: [Row; 18] = [
     ),
 ];
 
-const OPERATIONS: [Row; 44] = [
+const OPERATIONS: [Row; 46] = [
     ("audit_judge", &[]),
     ("backup_record", &[]),
     ("exit", &[]),
@@ -75,6 +75,11 @@ const OPERATIONS: [Row; 44] = [
     ("primary_repository", &["error", "config"]),
     ("public_log", &["error", "config"]),
     ("schema", &["error", "config"]),
+    ("infrastructure", &["error", "config", "schema"]),
+    (
+        "infrastructure_restore",
+        &["error", "config", "infrastructure"],
+    ),
     ("snapshots", &["error", "settings_file"]),
     ("copies", &["error", "expiry", "thinning", "config"]),
     (
@@ -108,6 +113,7 @@ const OPERATIONS: [Row; 44] = [
             "cache",
             "command_output",
             "schema",
+            "infrastructure",
             "snapshots",
             "copies",
             "restore_test",

@@ -280,6 +280,9 @@ fn facts(status: &Status, now_micros: i64) -> String {
     if !status.jobs.is_empty() {
         facts.row("jobs", jobs_words(&status.jobs));
     }
+    for (job, said) in &status.provider_snapshots {
+        facts.row(job, said);
+    }
     for (name, copy) in &status.copies {
         facts.row(
             &format!("copy {name}"),

@@ -1,4 +1,7 @@
 //! An account as moto plays it, through the real client, into git and into sealed snapshots.
+//! any day: the dates are versions of policy documents, or far in the past.
+
+mod provider;
 
 use std::path::Path;
 
@@ -6,22 +9,23 @@ use backup::documents::{GitOutcome, SealedDocuments, SealedOutcome, take};
 use backup::infrastructure::cloudformation::{self, StackSource};
 use backup::infrastructure::iam::IamSource;
 use backup::infrastructure::network::NetworkSource;
-use backup::infrastructure::terraform::{STATE, StateOrigin, backup_states, component_of};
+use backup::infrastructure::terraform::{STATE, backup_states, component_of};
 use backup::infrastructure::{
     InfrastructureError, InfrastructureReport, PlainInfrastructure, backup_to_git,
 };
 use control_plane::aws::Aws;
+use control_plane::terraform::StateOrigin;
 use repository::Progress;
 use repository::snapshot::{SnapshotReader, snapshots};
 use testkit::TestAws;
 
 use crate::Vault;
 
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl Progress for Quiet {}
 
-fn client(aws: &TestAws) -> Aws {
+pub(crate) fn client(aws: &TestAws) -> Aws {
     Aws {
         program: aws.program(),
         endpoint_url: Some(aws.endpoint()),
