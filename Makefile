@@ -129,8 +129,12 @@ slow: ## what is too long for every run of make test
 	@grep -hE '^slow-[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 slow-kubernetes: setup ## a namespace on a real kube-apiserver backed up, wiped, restored and compared (5 minutes and 4 GB at the first time)
-	cargo test --locked -p recovery --test it --no-run
+	cargo test --locked -p recovery -p engine --test it --no-run
 	@scripts/kubernetes run cargo test --locked -p recovery --test it -- --ignored --exact application_state::a_wiped_namespace_is_restored_to_the_same_bytes_on_a_real_cluster --nocapture
+	HELM="$$(scripts/helm)" scripts/kubernetes run cargo test --locked -p engine --test it -- --ignored --nocapture --test-threads 1 application_state::real_cluster
+
+slow-kubernetes-many: setup ## how long OBJECTS (10000) of BYTES (10000) on a cluster take to be backed up, first and unchanged, and the memory
+	OBJECTS="$(or $(OBJECTS),10000)" BYTES="$(or $(BYTES),10000)" scripts/in-memory cargo test --profile quick --locked -p engine --test it -- --ignored --exact application_state::ten_thousand_objects_are_measured --nocapture
 
 slow-any-day: setup ## the tests with their clock moved, on eleven days; MOMENTS and TESTS (a nextest filter) choose
 	@scripts/any-day $(if $(TESTS),-E '$(TESTS)')

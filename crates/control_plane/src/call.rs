@@ -239,6 +239,20 @@ impl Call<'_> {
     }
 }
 
+/// Whether a client's words say that the server cannot be reached at all.
+#[must_use]
+pub fn is_away(said: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "Unable to connect to the server",
+        "connection refused",
+        "was refused - did you specify the right host or port",
+        "cluster unreachable",
+        "no such host",
+        "i/o timeout",
+    ];
+    WORDS.iter().any(|words| said.contains(words))
+}
+
 /// An error's words, without a value that was in the input: a server that refuses an object quotes it.
 fn without_content(said: &str, input: &[u8]) -> String {
     // As an API server words what it could not decode: an excerpt of the bytes between bars.

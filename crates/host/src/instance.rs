@@ -110,10 +110,17 @@ impl Instance {
     pub fn infrastructure_lock(&self) -> PathBuf {
         self.keys().join("infrastructure.lock")
     }
+    /// What runs on a cluster, as a git repository.
+    pub fn application_state(&self) -> PathBuf {
+        self.root.join("application_state")
+    }
     /// Locks lie with the keys: a lock whose file is deleted while it is held is taken by two, and the keys are what
     /// nobody may delete.
     pub fn schema_lock(&self) -> PathBuf {
         self.keys().join("schema.lock")
+    }
+    pub fn application_state_lock(&self) -> PathBuf {
+        self.keys().join("application_state.lock")
     }
     /// Held by whoever writes or expires backups of this instance.
     pub fn backup_lock(&self) -> PathBuf {

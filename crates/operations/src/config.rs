@@ -4,6 +4,7 @@ mod audit;
 mod aws;
 mod backup;
 mod infrastructure;
+mod kubernetes;
 
 use std::{
     collections::BTreeMap,
@@ -32,6 +33,7 @@ pub use infrastructure::{
     CloudFormationConfig, ElastiCacheConfig, Infrastructure, InfrastructureConfig, RdsConfig,
     TerraformConfig,
 };
+pub use kubernetes::Kubernetes;
 
 use crate::{error::Error, read_book, secret_file, settings_file};
 
@@ -67,6 +69,8 @@ pub struct Config {
     pub standby: StandbyConfig,
     /// Clusters that are not the instance's own, by name.
     pub clusters: BTreeMap<String, Cluster>,
+    /// What of a Kubernetes cluster is backed up.
+    pub kubernetes: Option<Kubernetes>,
     pub limits: Limits,
     pub metrics: Metrics,
     pub log: Log,
@@ -476,6 +480,11 @@ impl Config {
             elasticache: config.elasticache.clone(),
         };
         config.backup.cache = config.cache.redis().map_err(|error| error.to_string());
+        if let Some(kubernetes) = &config.kubernetes {
+            let checked = kubernetes.check();
+            checked.map_err(|reason| Self::fault(path, format!("[kubernetes] {reason}")))?;
+        }
+        config.backup.kubernetes.clone_from(&config.kubernetes);
         config.file = Some(path.to_owned());
         Ok(config)
     }

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use backup::{cache::CacheError, infrastructure::InfrastructureError};
-use control_plane::aws::AwsError;
-use recovery::cache::CacheRestoreError;
+use backup::{
+    application_state::StateError, cache::CacheError, infrastructure::InfrastructureError,
+};
+use control_plane::{ClientError, aws::AwsError, call::is_away};
+use recovery::{application_state::StateError as StateRestoreError, cache::CacheRestoreError};
 use redis_physical::RedisError;
 
 use crate::exit::Exit;
@@ -43,6 +45,12 @@ pub enum Error {
     InfrastructureRestore(#[from] recovery::infrastructure::InfrastructureError),
     #[error(transparent)]
     Redis(#[from] redis_physical::RedisError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    StateRestore(#[from] StateRestoreError),
     #[error(transparent)]
     Standby(#[from] recovery::standby::StandbyError),
     #[error(transparent)]
@@ -121,6 +129,13 @@ impl Error {
             Self::Redis(error) if error.is_refusal() => Exit::Refused,
             Self::Cache(error) if error.is_unavailable() => Exit::Refused,
             Self::CacheRestore(error) if error.is_refusal() => Exit::Refused,
+            Self::Client(error)
+            | Self::State(StateError::Client(error))
+            | Self::StateRestore(StateRestoreError::Client(error)) => exit_of_client(error),
+            Self::State(StateError::NoneRead(unread)) if is_away(&unread.why) => Exit::NotRunning,
+            // Something of it is applied.
+            Self::StateRestore(StateRestoreError::NotTheSame(_)) => Exit::Partial,
+            Self::StateRestore(error) if error.is_refusal() => Exit::Refused,
             Self::Jobs(jobs::Error::UnknownJob { .. }) => Exit::Usage,
             Self::Database(
                 services::DatabaseError::Connect(_) | services::DatabaseError::Away(_),
@@ -135,6 +150,15 @@ impl Error {
             ) => Exit::Refused,
             _ => Exit::Failed,
         }
+    }
+}
+
+fn exit_of_client(error: &ClientError) -> Exit {
+    match error {
+        ClientError::ProgramMissing { .. } => Exit::Refused,
+        ClientError::Timeout { .. } => Exit::NotRunning,
+        error if is_away(error.said()) => Exit::NotRunning,
+        _ => Exit::Failed,
     }
 }
 

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod anchors;
+pub mod application_state;
 pub mod audit_archive;
 pub mod audit_judge;
 pub mod audit_outside;
@@ -12,6 +13,7 @@ pub mod audit_statements;
 pub mod backup_record;
 pub mod backup_request;
 pub mod cache;
+mod change_look;
 pub mod cluster_protection;
 pub mod clusters;
 pub mod command_output;

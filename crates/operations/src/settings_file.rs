@@ -8,6 +8,8 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 
 const SECRET_WORDS: [&str; 3] = ["password", "passphrase", "secret"];
+/// Settings that name a program that is run.
+const PROGRAMS: [&str; 3] = ["kubectl", "helm", "program"];
 
 /// `None`: there is no such file.
 pub fn read(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
@@ -144,7 +146,10 @@ fn sensitive(name: &str, value: &Value) -> Option<Sensitive> {
             let is_way = last.ends_with("_file") || last.ends_with("_command");
             if (named && !is_way) || holds_password(text) {
                 found(true)
-            } else if last.ends_with("_command") || text.contains("password_command=") {
+            } else if last.ends_with("_command")
+                || PROGRAMS.contains(&last)
+                || text.contains("password_command=")
+            {
                 found(false)
             } else {
                 None

@@ -16,7 +16,11 @@ use backup::{
 use host::{instance::Instance, keys, person::machine, progress::Steps};
 use repository::{Repository, keys::ChunkIdKey, snapshot::SnapshotDocument};
 
-use crate::{error::Error, settings_file};
+use crate::{
+    application_state::{self, StateComponent},
+    error::Error,
+    settings_file,
+};
 
 /// The instance's own configuration: where it is on this host.
 #[derive(Debug)]
@@ -109,6 +113,9 @@ pub fn redacted(
     name: &str,
     content: &[u8],
 ) -> String {
+    if let Some(of_cluster) = StateComponent::named(component) {
+        return application_state::redacted(of_cluster, name, content);
+    }
     match component {
         configuration::COMPONENT => configuration.source().redacted(name, content),
         // A template's own secrets are hidden by Amazon.

@@ -10,6 +10,7 @@
 mod authority;
 mod aws;
 mod kms;
+mod kubernetes;
 pub mod odd;
 mod pgbouncer;
 mod postgres;
@@ -23,6 +24,7 @@ mod waiting;
 pub use authority::{Authority, IssuedCertificate, KeyKind, base64};
 pub use aws::{TestAws, aws_client, terraform};
 pub use kms::{moto_kms, moto_kms_key};
+pub use kubernetes::{CLOSED_NAMESPACE, KubernetesApi};
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::{Builder, TestPostgres, postgres_17_or_newer};
 pub use redis::{TestRedis, valkey_server};

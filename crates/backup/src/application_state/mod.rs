@@ -204,6 +204,11 @@ fn read_objects(
 
 fn keep(value: Value, folder: &str, documents: &mut Documents) -> io::Result<()> {
     if let Some(object) = Object::canonical(value).map_err(io::Error::other)? {
+        // Settings name further kinds, by any of their names.
+        let is_secret = object.kind == "Secret" && object.group.is_empty();
+        if is_secret && folder != secrets::FOLDER {
+            return Err(io::Error::other("Secrets are kept sealed, never in git"));
+        }
         let (name, document) = (format!("{folder}/{}", object.path()), document(object));
         documents.insert(name, document);
     }

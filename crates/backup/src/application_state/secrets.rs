@@ -12,7 +12,7 @@ use crate::Progress;
 use crate::documents::{Collection, Document, DocumentSource};
 
 pub const COMPONENT: &str = "secrets";
-const FOLDER: &str = "secrets";
+pub(super) const FOLDER: &str = "secrets";
 /// Which namespaces are missing in a snapshot of a part. Nothing is restored from it.
 pub const NOT_READ: &str = "not_read.json";
 

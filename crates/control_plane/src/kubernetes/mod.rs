@@ -40,6 +40,7 @@ pub const KINDS: [&str; 15] = [
 
 /// An answer to one question is small.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+const WATCH_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// All objects of a namespace.
 const LIST_BYTES_MAX: u64 = 1 << 30;
 
@@ -122,6 +123,36 @@ impl Kubectl {
             Ok(serde_json::from_reader(BufReader::new(
                 out.take(ANSWER_BYTES_MAX),
             ))?)
+        })
+    }
+
+    /// Waits for changes of one kind in a namespace until the server ends it, or a day is over. `each`: for every
+    /// event. The server prints a line of a table for one: what a Secret holds does not travel.
+    pub fn watch(
+        &self,
+        namespace: &str,
+        kind: &str,
+        selector: Option<&str>,
+        cancelled: &dyn Fn() -> bool,
+        each: &(dyn Fn() + Sync),
+    ) -> Result<(), ClientError> {
+        let mut arguments = vec!["get", kind, "--namespace", namespace];
+        arguments.extend(["--watch-only", "--no-headers"]);
+        if let Some(selector) = selector {
+            arguments.extend(["--selector", selector]);
+        }
+        let doing = format!("get --watch in namespace {namespace}");
+        let mut call = self.call(&arguments, doing, b"", cancelled);
+        call.timeout = WATCH_TIMEOUT;
+        call.read(|out| {
+            let mut lines = [0; 4096];
+            loop {
+                match out.read(&mut lines)? {
+                    0 => return Ok(()),
+                    count if lines[..count].contains(&b'\n') => each(),
+                    _ => {}
+                }
+            }
         })
     }
 

@@ -11,6 +11,14 @@ use super::RepositoryArgs;
 pub(crate) enum SnapshotComponent {
     /// The instance's own settings, plan and runbooks.
     Configuration,
+    /// Objects of a Kubernetes cluster's namespaces, into git.
+    Kubernetes,
+    /// Its ConfigMaps, into git.
+    Configmaps,
+    /// Helm's releases and their values, into git.
+    Helm,
+    /// Its Secrets, sealed.
+    Secrets,
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,8 +64,8 @@ pub(crate) enum SnapshotCommand {
         #[command(flatten)]
         repository: RepositoryArgs,
     },
-    /// Write a snapshot's documents into a folder, or to where they came from: shows what it would do, and asks.
-    /// Needs the private key.
+    /// Write a snapshot's documents into a folder, or to where they came from, a Kubernetes cluster for instance:
+    /// shows what it would do, and asks. What is sealed needs the private key.
     Restore(SnapshotRestoreArgs),
 }
 
@@ -66,9 +74,9 @@ pub(crate) struct SnapshotRestoreArgs {
     #[command(flatten)]
     pub(crate) which: SnapshotArgs,
     /// Into this folder, under the documents' own names.
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["in_place", "stack"])]
+    #[arg(long, value_name = "DIR")]
     pub(crate) to: Option<PathBuf>,
-    /// To where they came from.
+    /// To where they came from; what came from a cluster goes there without it, too.
     #[arg(long, conflicts_with = "to")]
     pub(crate) in_place: bool,
     /// Of cloudformation: this stack, by a change set that is shown first.
@@ -80,6 +88,9 @@ pub(crate) struct SnapshotRestoreArgs {
     /// Do it without asking.
     #[arg(long)]
     pub(crate) yes: bool,
+    /// On a cluster: take over fields that another field manager holds.
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
     #[command(flatten)]
     pub(crate) configuration: ConfigurationArgs,
     #[command(flatten)]
@@ -88,9 +99,9 @@ pub(crate) struct SnapshotRestoreArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotArgs {
-    /// Such as configuration.
+    /// configuration, kubernetes, configmaps, helm, secrets or cache; application_state: all of a cluster, for restore.
     pub(crate) component: String,
-    /// An id, or the beginning of one; the newest when absent.
+    /// The id of a snapshot or of a commit, or the beginning of one; the newest when absent.
     pub(crate) id: Option<String>,
 }
 

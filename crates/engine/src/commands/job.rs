@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::plan::{PlanOwner, Row, by_cluster, described, job_table, rows_of};
-use super::{audit_archive, backup, restore_cache, restore_test, schema, snapshot};
+use super::{audit_archive, backup, cluster_state, restore_cache, restore_test, schema, snapshot};
 use host::{instance::Instance, person::who};
 use terminal::{self, KeyValue, Table, age, duration, moment_and_age, size};
 
@@ -56,6 +56,13 @@ pub(super) fn screens(result: JobResult) -> Result<CommandOutput, operations::Er
         JobResult::AuditArchive(archived) => audit_archive::shown(archived.as_ref()),
         JobResult::CacheCopy(copy) => restore_cache::copied(&copy),
         JobResult::Snapshot { component, outcome } => snapshot::taken(component, &outcome),
+        JobResult::State {
+            component,
+            place,
+            outcome,
+            report,
+        } => cluster_state::committed(component, &place, &outcome, &report),
+        JobResult::Secrets { outcome, report } => cluster_state::sealed(&outcome, &report),
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod backup;
 mod book;
 mod cache_origin;
 mod check_redis;
+mod cluster_state;
 mod completion;
 pub(crate) mod detach;
 mod drill;

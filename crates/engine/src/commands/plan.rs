@@ -10,6 +10,7 @@ use terminal::{self, KeyValue, Table, age, moment, time};
 
 use crate::{cli::PlanCheckArgs, error::Error};
 use operations::{
+    application_state::{self, StateComponent},
     clusters, config,
     config::Delegation,
     exit::Exit,
@@ -179,6 +180,8 @@ pub(crate) struct PlanOwner {
     pub(crate) config: config::Backup,
     storage: Location,
     schema: String,
+    /// Where the state of the application goes that is in git.
+    state: String,
 }
 
 impl PlanOwner {
@@ -191,6 +194,7 @@ impl PlanOwner {
                 config: cluster.plan,
                 cluster: Some(cluster.name),
                 schema: String::new(),
+                state: String::new(),
             });
         }
         let config = settings::load(None, instance.root())?;
@@ -203,6 +207,7 @@ impl PlanOwner {
                 None => config.repository.path.unwrap_or_else(own),
             },
             schema: schema::place(instance, config.backup.schema_to.as_ref()),
+            state: application_state::place(instance, &config.backup),
             config: config.backup,
         })
     }
@@ -241,6 +246,7 @@ impl PlanOwner {
             config: &self.config,
             storage: format!("{} (encrypted)", self.storage),
             schema: self.schema.clone(),
+            state: self.state.clone(),
             recorded: &|name| newest.get(name).map(JobRun::of),
             standing: JobStatusFile::read(&self.home.plan_file()),
             paused: &|name| state.paused(name).cloned(),
@@ -297,6 +303,7 @@ pub(crate) struct Jobs<'a> {
     pub(crate) config: &'a config::Backup,
     pub(crate) storage: String,
     pub(crate) schema: String,
+    pub(crate) state: String,
     /// The newest run of a job, by its records.
     pub(crate) recorded: &'a dyn Fn(&str) -> Option<JobRun>,
     pub(crate) standing: JobStatusFile,
@@ -347,6 +354,7 @@ impl Jobs<'_> {
             storage_class: job.storage.clone(),
             storage: match job.storage.as_str() {
                 "repository" => self.storage.clone(),
+                "git" if StateComponent::named(&job.component).is_some() => self.state.clone(),
                 "git" => self.schema.clone(),
                 other => other.to_owned(),
             },
@@ -476,8 +484,8 @@ pub(crate) fn plan_table(rows: &[Row]) -> String {
     let mut known: Vec<&str> = Vec::new();
     for row in rows {
         let class = row.storage_class.as_str();
-        if class != row.storage && !known.contains(&class) {
-            known.push(class);
+        if class != row.storage && !known.contains(&row.storage.as_str()) {
+            known.push(&row.storage);
             places.row(class, &row.storage);
         }
     }

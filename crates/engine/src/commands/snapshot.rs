@@ -11,6 +11,7 @@ use repository::snapshot::{
 use serde::Serialize;
 
 use super::{
+    cluster_state::{self, ClusterTarget},
     job,
     restore_infrastructure::{self, Consent},
     snapshot_diff,
@@ -27,11 +28,12 @@ use crate::{
     question::confirmed,
 };
 use operations::{
+    application_state::{StateCommit, StateComponent},
     backup_request::ReadingSelection,
     command_output::CommandOutput,
     exit::Exit,
     infrastructure_restore::{StackRestore, StateRestore},
-    jobs::{CONFIGURATION_SNAPSHOT, settings},
+    jobs::{CONFIGURATION_SNAPSHOT, job_of, settings},
     repository_handle::RepositoryHandle,
     snapshots::{Configuration, redacted},
 };
@@ -43,10 +45,17 @@ pub(super) fn run(
 ) -> Result<ExitCode, Error> {
     match command {
         SnapshotCommand::Run {
-            component: SnapshotComponent::Configuration,
+            component,
             configuration,
             repository,
-        } => return take(instance, json, configuration, repository),
+        } => {
+            return match of_cluster(*component) {
+                None => take(instance, json, configuration, repository),
+                Some(of_cluster) => {
+                    take_of_cluster(instance, json, of_cluster, configuration, repository)
+                }
+            };
+        }
         SnapshotCommand::List {
             component,
             repository,
@@ -57,6 +66,11 @@ pub(super) fn run(
             configuration,
             repository,
         } => {
+            if let Some(of_git) = in_git(&which.component) {
+                let document = document.as_deref();
+                cluster_state::show(instance, json, of_git, which, document, configuration)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let asked = SnapshotSelection::at(instance, which, configuration, repository)?;
             match document {
                 Some(name) => asked.show_document(json, name)?,
@@ -69,12 +83,67 @@ pub(super) fn run(
             configuration,
             repository,
         } => {
+            let with = with.as_deref();
+            if let Some(of_git) = in_git(&which.component) {
+                cluster_state::diff(instance, json, of_git, which, with, configuration)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let asked = SnapshotSelection::at(instance, which, configuration, repository)?;
-            snapshot_diff::run(&asked, json, with.as_deref())?;
+            let live = || match which.component.as_str() {
+                backup::configuration::COMPONENT => {
+                    Some(snapshot_diff::configuration_here(&asked, json))
+                }
+                name => StateComponent::named(name)
+                    .map(|it| cluster_state::live_side(instance, json, it, configuration)),
+            };
+            snapshot_diff::run(&asked, json, with, &live)?;
         }
         SnapshotCommand::Restore(args) => return restore(instance, json, args),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn of_cluster(component: SnapshotComponent) -> Option<StateComponent> {
+    match component {
+        SnapshotComponent::Configuration => None,
+        SnapshotComponent::Kubernetes => Some(StateComponent::Kubernetes),
+        SnapshotComponent::Configmaps => Some(StateComponent::ConfigMaps),
+        SnapshotComponent::Helm => Some(StateComponent::Helm),
+        SnapshotComponent::Secrets => Some(StateComponent::Secrets),
+    }
+}
+
+/// Its snapshots are commits.
+fn in_git(component: &str) -> Option<StateComponent> {
+    StateComponent::named(component).filter(|component| component.is_in_git())
+}
+
+/// A run of its job: its settings and its sink are the instance's own.
+fn take_of_cluster(
+    instance: &Instance,
+    json: bool,
+    component: StateComponent,
+    configuration: &ConfigurationArgs,
+    repository: &RepositoryArgs,
+) -> Result<ExitCode, Error> {
+    let elsewhere = [
+        ("--repository", repository.repository.is_some()),
+        ("--keys-dir", repository.keys.is_some()),
+        ("--cluster", repository.cluster.is_some()),
+        ("--config", configuration.config.is_some()),
+    ];
+    if let Some((option, _)) = elsewhere.iter().find(|(_, is_given)| *is_given) {
+        return Err(Error::argument(
+            "option of this component",
+            (*option).to_owned(),
+            format!(
+                "{} is read and kept as bre.toml has it: [kubernetes], [repository]",
+                component.name()
+            ),
+        ));
+    }
+    let reading = ReadingSelection::default();
+    job::run_now(instance, json, job_of(component), reading, None)
 }
 
 /// `bre snapshot restore` and `bre restore snapshot`.
@@ -83,6 +152,29 @@ pub(super) fn restore(
     json: bool,
     args: &SnapshotRestoreArgs,
 ) -> Result<ExitCode, Error> {
+    let target = ClusterTarget::named(&args.which.component);
+    match (target, &args.to) {
+        (Some(target), None) => {
+            cluster_state::restore(instance, json, target, args)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        (Some(ClusterTarget::Secrets), Some(_)) => {}
+        (Some(_), Some(_)) => {
+            return Err(Error::argument(
+                "option of this component",
+                "--to",
+                "its documents are files in git already: git -C DIR/application_state show COMMIT:NAME",
+            ));
+        }
+        (None, None) if !args.in_place && args.stack.is_none() => {
+            return Err(Error::argument(
+                "restore of this component",
+                args.which.component.clone(),
+                "say where to: --to DIR, or --in-place",
+            ));
+        }
+        (None, _) => {}
+    }
     let asked =
         SnapshotSelection::at(instance, &args.which, &args.configuration, &args.repository)?;
     if let Some(done) = through_its_client(instance, json, args, &asked)? {
@@ -235,6 +327,8 @@ struct Listing<'a> {
     /// Of a format that this program does not read.
     newer: Vec<&'a NewerSnapshot>,
     damaged: Vec<String>,
+    /// Of the components that are in git.
+    commits: Vec<StateCommit>,
 }
 
 fn list(
@@ -253,12 +347,17 @@ fn list(
         snapshots: (all.snapshots.iter().filter(|it| of_it(&it.component))).collect(),
         newer: all.newer.iter().filter(|it| of_it(&it.component)).collect(),
         damaged: all.damaged.iter().map(ToString::to_string).collect(),
+        commits: cluster_state::commits(instance, component)?,
     };
     terminal::result(json, &listing, || {
-        let mut text = match listing.snapshots.is_empty() {
-            true => "no snapshots\n".to_owned(),
-            false => table(&listing.snapshots),
+        let mut text = match (listing.snapshots.is_empty(), listing.commits.is_empty()) {
+            (true, true) => "no snapshots\n".to_owned(),
+            (true, false) => String::new(),
+            (false, _) => table(&listing.snapshots),
         };
+        if !listing.commits.is_empty() {
+            text.push_str(&cluster_state::commit_table(&listing.commits));
+        }
         text.extend(listing.newer.iter().map(|newer| format!("{newer}\n")));
         text
     });
@@ -352,7 +451,7 @@ struct ShownSnapshot<'a> {
 }
 
 impl SnapshotSelection {
-    fn at(
+    pub(super) fn at(
         instance: &Instance,
         which: &SnapshotArgs,
         configuration: &ConfigurationArgs,
@@ -506,7 +605,7 @@ impl SnapshotSelection {
 
     /// A snapshot that was restored is read once more as a whole, and the result recorded beside it. A repository that
     /// cannot be written to does not undo the restore.
-    fn note_verified(&self) -> Result<(), Error> {
+    pub(super) fn note_verified(&self) -> Result<(), Error> {
         let (component, id) = (&self.summary.component, &self.summary.id);
         let repository = &self.opened.repository;
         let now = jiff::Timestamp::now().as_microsecond();

@@ -40,14 +40,14 @@ struct Differences<'a> {
 }
 
 /// One side: a snapshot, or what is here now.
-struct Side {
-    documents: Vec<(String, Content)>,
+pub(super) struct Side {
+    pub(super) documents: Vec<(String, Content)>,
 }
 
 #[derive(PartialEq, Eq)]
-struct Content {
-    bytes: Zeroizing<Vec<u8>>,
-    attributes: std::collections::BTreeMap<String, String>,
+pub(super) struct Content {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) attributes: std::collections::BTreeMap<String, String>,
 }
 
 impl Side {
@@ -57,7 +57,13 @@ impl Side {
     }
 }
 
-pub(super) fn run(asked: &SnapshotSelection, json: bool, with: Option<&str>) -> Result<(), Error> {
+/// `live`: what is here now, where this host can collect it.
+pub(super) fn run(
+    asked: &SnapshotSelection,
+    json: bool,
+    with: Option<&str>,
+    live: &dyn Fn() -> Option<Result<Side, Error>>,
+) -> Result<(), Error> {
     let component = asked.summary.component.as_str();
     let from = of_snapshot(&asked.reader()?)?;
     let later = match with {
@@ -70,38 +76,61 @@ pub(super) fn run(asked: &SnapshotSelection, json: bool, with: Option<&str>) -> 
     };
     let to = match &later {
         Some(later) => of_snapshot(&asked.reader_of(later)?)?,
-        None if component == backup::configuration::COMPONENT => {
-            let steps = Steps::shown(json, "snapshot").cancelled_by(interrupted()?);
-            let documents = asked.configuration.documents(&steps)?.into_iter();
-            let content = |it: backup::documents::Document| Content {
-                bytes: it.content,
-                attributes: it.attributes,
-            };
-            Side {
-                documents: documents.map(|(name, it)| (name, content(it))).collect(),
+        None => match live() {
+            Some(live) => live?,
+            None => {
+                return Err(Error::argument(
+                    "component that this host can collect",
+                    component.to_owned(),
+                    "compare two snapshots of it: --with ID",
+                ));
             }
-        }
-        None => {
-            return Err(Error::argument(
-                "component that this host can collect",
-                component.to_owned(),
-                "compare two snapshots of it: --with ID",
-            ));
-        }
+        },
     };
     let redact = |name: &str, content: &Content| {
         redacted(&asked.configuration, component, name, &content.bytes)
     };
-    let documents = differences(&from, &to, &redact);
+    let to_id = later.as_ref().map(|later| later.id.as_str());
+    tell(
+        json,
+        component,
+        (&asked.summary.id, &from),
+        (to_id, &to),
+        &redact,
+    );
+    Ok(())
+}
+
+/// Of the instance's own configuration.
+pub(super) fn configuration_here(asked: &SnapshotSelection, json: bool) -> Result<Side, Error> {
+    let steps = Steps::shown(json, "snapshot").cancelled_by(interrupted()?);
+    let documents = asked.configuration.documents(&steps)?.into_iter();
+    let content = |it: backup::documents::Document| Content {
+        bytes: it.content,
+        attributes: it.attributes,
+    };
+    Ok(Side {
+        documents: documents.map(|(name, it)| (name, content(it))).collect(),
+    })
+}
+
+/// What differs between two sides, each with its id; the second is what is here now where it has none.
+pub(super) fn tell(
+    json: bool,
+    component: &str,
+    from: (&str, &Side),
+    to: (Option<&str>, &Side),
+    redact: &dyn Fn(&str, &Content) -> String,
+) {
+    let documents = differences(from.1, to.1, redact);
     let shown = Differences {
         component,
-        from: &asked.summary.id,
-        to: later.as_ref().map(|later| later.id.as_str()),
+        from: from.0,
+        to: to.0,
         same: documents.is_empty(),
         documents,
     };
     terminal::result(json, &shown, || text(&shown));
-    Ok(())
 }
 
 fn of_snapshot(reader: &repository::snapshot::SnapshotReader) -> Result<Side, Error> {

@@ -6,6 +6,7 @@
 )]
 
 mod anchors;
+mod application_state;
 mod audit;
 mod backup;
 mod cache;

@@ -190,10 +190,10 @@ fn a_host_that_cannot_read_takes_and_lists_and_says_what_it_needs_for_the_rest()
     }
     desk.bre(&["show", "configuration", "2020"])
         .refused(&["bre snapshot list"]);
-    desk.bre(&["show", "kubernetes"])
-        .refused(&["no snapshot of kubernetes"]);
+    desk.bre(&["show", "elsewhere"])
+        .refused(&["no snapshot of elsewhere"]);
     desk.bre(&["list", "../x"]).refused(&["no component"]);
-    desk.bre(&["run", "kubernetes"]).exits(2);
+    desk.bre(&["run", "elsewhere"]).exits(2);
     let link = desk.data("runbooks/link.md");
     std::os::unix::fs::symlink("/etc/hostname", &link).unwrap();
     desk.bre(&["run", "configuration"])

@@ -12,7 +12,7 @@ use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::{Deserialize, Serialize};
 use services::RedisSettings;
 
-use super::{AwsConfig, Infrastructure, Remote, ReplicaConfig};
+use super::{AwsConfig, Infrastructure, Kubernetes, Remote, ReplicaConfig};
 
 /// The plan: when its jobs run, and how long their results are kept.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +37,8 @@ pub struct Backup {
     pub snapshot_days: NonZeroU16,
     /// Of RDB files of the cache.
     pub cache_days: NonZeroU16,
+    /// Of snapshots of Secrets.
+    pub secrets_days: NonZeroU16,
     /// Of copies of the cache's append-only file, on this host.
     pub cache_aof_days: NonZeroU16,
     /// Between the mark that something expires and its deletion. Longer than any backup takes.
@@ -70,6 +72,9 @@ pub struct Backup {
     pub aws: Option<AwsConfig>,
     #[serde(skip)]
     pub infrastructure: Infrastructure,
+    /// As `[kubernetes]` has it; none: there is no cluster.
+    #[serde(skip)]
+    pub kubernetes: Option<Kubernetes>,
     /// By name, of jobs that have no schedule above.
     #[serde(skip)]
     schedules: BTreeMap<String, Trigger>,
@@ -194,6 +199,7 @@ impl Default for Backup {
             schema_days: days(90),
             snapshot_days: days(90),
             cache_days: days(1),
+            secrets_days: days(30),
             cache_aof_days: days(1),
             grace_hours: days(24),
             _heads_minutes: None,
@@ -207,6 +213,7 @@ impl Default for Backup {
             cache: own_cache(),
             aws: None,
             infrastructure: Infrastructure::default(),
+            kubernetes: None,
             schedules: BTreeMap::new(),
             delegations: BTreeMap::new(),
         }
@@ -223,6 +230,7 @@ impl Backup {
             schema_micros: micros(self.schema_days),
             snapshot_micros: micros(self.snapshot_days),
             cache_micros: micros(self.cache_days),
+            secrets_micros: micros(self.secrets_days),
             grace_micros: i64::from(self.grace_hours.get()) * HOUR_MICROS,
             wal_at_once: false,
         }

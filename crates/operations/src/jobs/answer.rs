@@ -2,7 +2,12 @@
 
 use std::path::PathBuf;
 
-use backup::{database::BackupOutcome, documents::SealedOutcome, schema::SchemaOutcome};
+use backup::{
+    application_state::StateReport,
+    database::BackupOutcome,
+    documents::{GitOutcome, SealedOutcome},
+    schema::SchemaOutcome,
+};
 use jobs::{Outcome, RunContext, RunRecord};
 use redis_physical::aof::AofCopy;
 use repository::Repository;
@@ -45,6 +50,18 @@ pub enum JobResult {
     Snapshot {
         component: &'static str,
         outcome: Box<SealedOutcome>,
+    },
+    /// Of a cluster, into git.
+    State {
+        component: &'static str,
+        /// Where git is.
+        place: String,
+        outcome: GitOutcome,
+        report: StateReport,
+    },
+    Secrets {
+        outcome: Box<SealedOutcome>,
+        report: StateReport,
     },
 }
 

@@ -16,6 +16,10 @@ mod full_backup;
 mod iam_policies;
 mod incremental_backup;
 mod infrastructure_run;
+mod kubernetes_config;
+mod kubernetes_configmaps;
+mod kubernetes_helm;
+mod kubernetes_secrets;
 mod network_configuration;
 mod provider_run;
 mod rds_snapshots;
@@ -26,6 +30,7 @@ mod restore_test;
 mod run_archive;
 mod schema;
 pub mod settings;
+mod state_to_git;
 mod terraform_state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -43,9 +48,11 @@ pub use cache_rdb::{LOAD_MILLIS, NAME as CACHE_RDB};
 pub use claims::{OfDatabase, OfInstance};
 pub use configuration_snapshot::NAME as CONFIGURATION_SNAPSHOT;
 pub use environment::{Caller, JobEnvironment, Moment};
+pub use kubernetes_secrets::NAME as KUBERNETES_SECRETS;
 pub use repository_claim::OfRepository;
 pub use requests::{RunRequests, run_there};
 pub use run_archive::{RunArchive, host_name};
+pub use state_to_git::job_of;
 pub use wal_stream::NAME as WAL_STREAM;
 
 use crate::{
@@ -64,7 +71,7 @@ struct JobDefinition {
 }
 
 /// In the order in which they are shown; which goes first when several are due says their priority.
-const ALL: [&JobDefinition; 17] = [
+const ALL: [&JobDefinition; 21] = [
     &full_backup::JOB,
     &incremental_backup::JOB,
     &wal_stream::JOB,
@@ -75,6 +82,10 @@ const ALL: [&JobDefinition; 17] = [
     &configuration_snapshot::JOB,
     &cache_rdb::JOB,
     &cache_aof::JOB,
+    &kubernetes_config::JOB,
+    &kubernetes_secrets::JOB,
+    &kubernetes_configmaps::JOB,
+    &kubernetes_helm::JOB,
     &terraform_state::JOB,
     &cloudformation_stacks::JOB,
     &iam_policies::JOB,
@@ -102,6 +113,11 @@ trait Task: Send + Sync {
     /// Why a run of it cannot be asked for.
     fn not_by_hand(&self) -> Option<&'static str> {
         None
+    }
+
+    /// As [`Job::has_changed`].
+    fn has_changed(&self, _: &JobEnvironment) -> bool {
+        false
     }
 
     /// Whether a run by hand needs the running engine.
@@ -144,6 +160,10 @@ impl Job for EngineJob {
             true => Err("the catalogue of backups could not be read yet".to_owned()),
             false => Ok(history),
         }
+    }
+
+    fn has_changed(&self) -> bool {
+        self.task.has_changed(&self.environment)
     }
 
     fn run(&self, context: &RunContext) -> Result<RunReport, String> {

@@ -36,6 +36,14 @@ pub enum StateError {
     NotTheSame(Vec<String>),
 }
 
+impl StateError {
+    /// Nothing was changed.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Document { .. })
+    }
+}
+
 /// The documents of a commit, as `backup::application_state` keeps them.
 pub fn documents_of_commit(folder: &Path, commit: &str) -> Result<Files, StateError> {
     let folders = ["kubernetes", "configmaps"];

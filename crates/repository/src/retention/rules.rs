@@ -20,6 +20,8 @@ pub struct Rules {
     pub snapshot_micros: i64,
     /// Of snapshots of the component `cache`: they shorten a recovery, and age within hours.
     pub cache_micros: i64,
+    /// Of snapshots of the component `secrets`: what was replaced for a reason does not stay for long.
+    pub secrets_micros: i64,
     /// Between tombstone and sweep. Longer than any backup takes.
     pub grace_micros: i64,
     /// WAL that nothing needs goes without a mark and without a grace: for a repository that is full. Packs and wraps keep theirs,
@@ -36,6 +38,7 @@ impl Default for Rules {
             schema_micros: 90 * DAY_MICROS,
             snapshot_micros: 90 * DAY_MICROS,
             cache_micros: DAY_MICROS,
+            secrets_micros: 30 * DAY_MICROS,
             grace_micros: DAY_MICROS,
             wal_at_once: false,
         }
@@ -47,6 +50,7 @@ impl Rules {
     pub(super) fn snapshot_limit_micros(&self, component: &str) -> i64 {
         match component {
             "cache" => self.cache_micros,
+            "secrets" => self.secrets_micros,
             // The guide keeps them without an end.
             of if of.starts_with("terraform_") => FOREVER_MICROS,
             _ => self.snapshot_micros,

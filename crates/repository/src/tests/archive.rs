@@ -115,6 +115,7 @@ const RULES: Rules = Rules {
     schema_micros: DAY_MICROS,
     snapshot_micros: DAY_MICROS,
     cache_micros: DAY_MICROS,
+    secrets_micros: DAY_MICROS,
     grace_micros: HOUR_MICROS,
     wal_at_once: false,
 };

@@ -10,6 +10,7 @@ const RULES: Rules = Rules {
     schema_micros: 1,
     snapshot_micros: i64::MAX / 4,
     cache_micros: i64::MAX / 4,
+    secrets_micros: i64::MAX / 4,
     grace_micros: 1,
     wal_at_once: false,
 };

@@ -38,9 +38,10 @@ const HOST: [Row; 18] = [
     ),
 ];
 
-const OPERATIONS: [Row; 46] = [
+const OPERATIONS: [Row; 48] = [
     ("audit_judge", &[]),
     ("backup_record", &[]),
+    ("change_look", &[]),
     ("exit", &[]),
     ("health", &[]),
     ("lost", &[]),
@@ -80,7 +81,14 @@ const OPERATIONS: [Row; 46] = [
         "infrastructure_restore",
         &["error", "config", "infrastructure"],
     ),
-    ("snapshots", &["error", "settings_file"]),
+    (
+        "application_state",
+        &["change_look", "error", "config", "schema"],
+    ),
+    (
+        "snapshots",
+        &["error", "settings_file", "application_state"],
+    ),
     ("copies", &["error", "expiry", "thinning", "config"]),
     (
         "restored",
@@ -102,6 +110,7 @@ const OPERATIONS: [Row; 46] = [
         "jobs",
         &[
             "backup_record",
+            "change_look",
             "exit",
             "health",
             "error",
@@ -114,6 +123,7 @@ const OPERATIONS: [Row; 46] = [
             "command_output",
             "schema",
             "infrastructure",
+            "application_state",
             "snapshots",
             "copies",
             "restore_test",

@@ -38,6 +38,7 @@ pub(crate) fn jobs(config: &config::Backup) -> Jobs<'_> {
         config,
         storage: "/srv/bre/repository (encrypted)".to_owned(),
         schema: "/srv/bre/schema".to_owned(),
+        state: "/srv/bre/application_state".to_owned(),
         recorded: &recorded,
         standing: standing(),
         paused: &|_| None,

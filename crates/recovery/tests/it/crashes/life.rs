@@ -53,6 +53,7 @@ pub(super) const RULES: Rules = Rules {
     schema_micros: 3 * DAY_MICROS,
     snapshot_micros: 3 * DAY_MICROS,
     cache_micros: DAY_MICROS,
+    secrets_micros: DAY_MICROS,
     grace_micros: 6 * HOUR_MICROS,
     wal_at_once: false,
 };

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -46,35 +47,78 @@ const KINDS: [(&str, &str, &str, &str); 17] = [
 ];
 
 /// Nothing in it may be read.
-pub(super) const CLOSED: &str = "closed";
+pub const CLOSED_NAMESPACE: &str = "closed";
 
 #[derive(Default)]
 struct State {
     /// By the path of each.
     objects: BTreeMap<String, Value>,
     version: u64,
+    /// In their order: the path of the list that it belongs to, and what a watch of that says.
+    events: Vec<(String, Value)>,
 }
 
-pub(super) struct StandIn {
-    pub(super) port: u16,
+#[derive(Default)]
+struct Cluster {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Of every client.
+    credentials_expired: AtomicBool,
 }
 
-impl StandIn {
-    pub(super) fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(State::default()));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let state = Arc::clone(&state);
-                std::thread::spawn(move || serve(&stream, &state));
-            }
-        });
-        Self { port }
+/// A Kubernetes API on 127.0.0.1, until the test's process ends.
+pub struct KubernetesApi {
+    pub port: u16,
+    cluster: Arc<Cluster>,
+}
+
+impl std::fmt::Debug for KubernetesApi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KubernetesApi({})", self.port)
     }
 }
 
-fn serve(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
+impl KubernetesApi {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let cluster = Arc::new(Cluster::default());
+        let served = Arc::clone(&cluster);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let cluster = Arc::clone(&served);
+                std::thread::spawn(move || serve(&stream, &cluster));
+            }
+        });
+        Self { port, cluster }
+    }
+
+    /// An object is there, as its owner wrote it: `/api/v1/namespaces/shop/configmaps/a`.
+    pub fn put(&self, path: &str, object: Value) {
+        lock(&self.cluster.state)
+            .objects
+            .insert(path.to_owned(), object);
+    }
+
+    /// From now on no credentials are good enough.
+    pub fn expire_credentials(&self) {
+        self.cluster
+            .credentials_expired
+            .store(true, Ordering::Release);
+    }
+
+    /// A kubeconfig for it, with one context: `test`.
+    pub fn kubeconfig(&self, token: &str) -> String {
+        let server = format!("http://127.0.0.1:{}", self.port);
+        json!({"apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": server}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "users": [{"name": "test", "user": {"token": token}}]})
+        .to_string()
+    }
+}
+
+fn serve(stream: &TcpStream, cluster: &Cluster) -> Option<()> {
     let mut input = BufReader::new(stream);
     let mut line = String::new();
     input.read_line(&mut line).ok()?;
@@ -84,8 +128,8 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
     loop {
         line.clear();
         input.read_line(&mut line).ok()?;
-        let head = line.trim().to_ascii_lowercase();
-        if let Some(length) = head.strip_prefix("content-length:") {
+        let head = line.trim();
+        if let Some(length) = head.to_ascii_lowercase().strip_prefix("content-length:") {
             bytes = length.trim().parse().ok()?;
         }
         if head.is_empty() {
@@ -94,10 +138,25 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
     }
     let mut body = vec![0; bytes];
     input.read_exact(&mut body).ok()?;
-    let path = target.split('?').next()?;
-    let (code, answer) = state.lock().unwrap().answer(&method, path, &body);
-    let answer = answer.to_string();
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let mut stream = stream;
+    if cluster.credentials_expired.load(Ordering::Acquire) {
+        return reply(&mut stream, &status(401, "Unauthorized", "Unauthorized"));
+    }
+    if query.contains("watch=") && !query.contains("watch=false") {
+        return watch(&mut stream, path, cluster);
+    }
+    let answer = lock(&cluster.state).answer(&method, path, query, &body);
+    cluster.changed.notify_all();
+    reply(&mut stream, &answer)
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn reply(stream: &mut impl Write, (code, answer): &(u16, Value)) -> Option<()> {
+    let answer = answer.to_string();
     write!(
         stream,
         "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
@@ -107,6 +166,31 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> Option<()> {
     .ok()
 }
 
+/// Events from now on, until the client is gone.
+fn watch(stream: &mut impl Write, path: &str, cluster: &Cluster) -> Option<()> {
+    let head = "HTTP/1.1 200 X\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.flush().ok()?;
+    let mut state = lock(&cluster.state);
+    let mut seen = state.events.len();
+    loop {
+        let new = state.events.get(seen..).unwrap_or_default().iter();
+        let of_path = new.filter(|(list, _)| list == path);
+        let lines: Vec<String> = of_path.map(|(_, event)| format!("{event}\n")).collect();
+        seen = state.events.len();
+        drop(state);
+        stream.write_all(lines.concat().as_bytes()).ok()?;
+        stream.flush().ok()?;
+        state = lock(&cluster.state);
+        while state.events.len() == seen {
+            state = cluster
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 fn status(code: u16, reason: &str, message: &str) -> (u16, Value) {
     let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
         "message": message, "code": code});
@@ -114,7 +198,7 @@ fn status(code: u16, reason: &str, message: &str) -> (u16, Value) {
 }
 
 impl State {
-    fn answer(&mut self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
+    fn answer(&mut self, method: &str, path: &str, query: &str, body: &[u8]) -> (u16, Value) {
         if method == "GET"
             && let Some(answer) = discovery(path)
         {
@@ -127,22 +211,24 @@ impl State {
                 "the server could not find the requested resource",
             );
         };
-        if place.namespace == Some(CLOSED)
-            || (place.namespace.is_none() && place.name == Some(CLOSED))
+        if place.namespace == Some(CLOSED_NAMESPACE)
+            || (place.namespace.is_none() && place.name == Some(CLOSED_NAMESPACE))
         {
             let message = format!("{} is forbidden: User \"bre\" cannot list it", place.plural);
             return status(403, "Forbidden", &message);
         }
         match (method, place.name) {
-            ("GET", None) => (200, self.list(path, &place)),
+            ("GET", None) => (200, self.list(path, query, &place)),
+            ("POST", None) => self.create(path, &place, body),
             ("GET", Some(name)) => match self.objects.get(path) {
                 Some(object) => (200, object.clone()),
                 None => not_found(&place, name),
             },
-            ("PATCH", Some(name)) => self.patch(path, &place, name, body),
+            ("PATCH" | "PUT", Some(name)) => self.patch(path, &place, name, body),
             ("DELETE", Some(name)) => match self.objects.remove(path) {
                 None => not_found(&place, name),
                 Some(object) => {
+                    self.tell("DELETED", path, &object);
                     if place.plural == "namespaces" {
                         let inside = format!("/namespaces/{name}/");
                         self.objects.retain(|path, _| !path.contains(&inside));
@@ -154,13 +240,40 @@ impl State {
         }
     }
 
-    fn list(&self, path: &str, place: &Place<'_>) -> Value {
+    fn tell(&mut self, what: &str, path: &str, object: &Value) {
+        let list = path.rsplit_once('/').map_or(path, |(list, _)| list);
+        let event = json!({"type": what, "object": object});
+        self.events.push((list.to_owned(), event));
+    }
+
+    fn create(&mut self, path: &str, place: &Place<'_>, body: &[u8]) -> (u16, Value) {
+        let name = serde_json::from_slice::<Value>(body).unwrap_or_default();
+        let Some(name) = name["metadata"]["name"].as_str() else {
+            return status(400, "BadRequest", "no name");
+        };
+        let path = format!("{path}/{name}");
+        match self.objects.contains_key(&path) {
+            true => status(
+                409,
+                "AlreadyExists",
+                &format!("{} \"{name}\" already exists", place.plural),
+            ),
+            false => self.patch(&path, place, name, body),
+        }
+    }
+
+    fn list(&self, path: &str, query: &str, place: &Place<'_>) -> Value {
         let below = format!("{path}/");
         let found = self.objects.iter().filter(|(path, _)| {
             let name = path.strip_prefix(&below);
             name.is_some_and(|name| !name.contains('/'))
         });
-        let items: Vec<&Value> = found.map(|(_, object)| object).collect();
+        let labels = labels(query);
+        let is_of = |object: &&Value| {
+            let mut labels = labels.iter();
+            labels.all(|(name, value)| object["metadata"]["labels"][name] == value.as_str())
+        };
+        let items: Vec<&Value> = found.map(|(_, object)| object).filter(is_of).collect();
         json!({"kind": format!("{}List", place.kind), "apiVersion": place.api_version(),
             "metadata": {"resourceVersion": self.version.to_string()}, "items": items})
     }
@@ -186,6 +299,8 @@ impl State {
             }
         }
         object["status"] = json!({"observed": version});
+        let what = if is_new { "ADDED" } else { "MODIFIED" };
+        self.tell(what, path, &object);
         self.objects.insert(path.to_owned(), object.clone());
         if is_new && place.plural == "namespaces" {
             self.fill(name);
@@ -228,6 +343,22 @@ impl State {
     }
 }
 
+/// `labelSelector=a%3Db%2Cc%3Dd`: those that name one value.
+fn labels(query: &str) -> Vec<(String, String)> {
+    let selector = query
+        .split('&')
+        .find_map(|part| part.strip_prefix("labelSelector="));
+    let selector = selector
+        .unwrap_or_default()
+        .replace("%3D", "=")
+        .replace("%2C", ",");
+    let label = |label: &str| {
+        let (name, value) = label.split_once('=')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    selector.split(',').filter_map(label).collect()
+}
+
 fn not_found(place: &Place<'_>, name: &str) -> (u16, Value) {
     status(
         404,
@@ -246,7 +377,7 @@ fn merge(object: &mut Value, patch: &Value) {
     }
     for (name, field) in fields {
         if field.is_null() {
-            object.as_object_mut().unwrap().remove(name);
+            object.as_object_mut().map(|fields| fields.remove(name));
         } else {
             merge(&mut object[name.as_str()], field);
         }

@@ -1,8 +1,6 @@
 //! A namespace backed up, wiped, restored and backed up again by the real kubectl: on a stand-in of this test's own,
 //! and on a real kube-apiserver (`make slow-kubernetes`).
 
-mod stand_in;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +22,7 @@ use repository::keys::{ChunkIdKey, RecipientPrivate};
 use repository::snapshot::SnapshotReader;
 use repository::store::{MemoryStore, Store};
 use serde_json::{Value, json};
-use stand_in::{CLOSED, StandIn};
+use testkit::{CLOSED_NAMESPACE as CLOSED, KubernetesApi};
 
 const NAMESPACE: &str = "shop";
 /// Looked for wherever a secret must not be; and as the API has it.
@@ -359,7 +357,7 @@ fn kubeconfig(folder: &Path, port: u16) -> PathBuf {
 fn a_wiped_namespace_is_restored_to_the_same_bytes() {
     if is_kubectl_here() {
         let folder = tempfile::tempdir().unwrap();
-        let server = StandIn::start();
+        let server = KubernetesApi::start();
         round_trip(&mut fixture(&kubeconfig(folder.path(), server.port)));
     }
 }
@@ -377,7 +375,7 @@ fn a_namespace_without_rights_is_named_and_what_was_kept_of_it_stays() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let server = StandIn::start();
+    let server = KubernetesApi::start();
     let mut fixture = fixture(&kubeconfig(folder.path(), server.port));
     fixture.seed(&objects());
     fixture.objects_to_git();
