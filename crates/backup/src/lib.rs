@@ -3,14 +3,15 @@
 //!
 //! [`documents`] does the same for everything that is not a database: [`schema`] keeps the definitions as SQL in git,
 //! [`configuration`] the instance's own settings as sealed snapshots, [`application_state`] what runs on a
-//! cluster, [`infrastructure`] what it is built of. [`cache`] copies Redis: its RDB file as such a snapshot, its
-//! append-only file into a folder of this host.
+//! cluster, [`infrastructure`] what it is built of. [`audit_log`] ships logs in chained stretches. [`cache`] copies
+//! Redis: its RDB file as such a snapshot, its append-only file into a folder of this host.
 //!
 //! Absent on purpose: reading anything back (that is `recovery`; this crate needs only the public key), and the
 //! knowledge of what the tables mean.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 pub mod application_state;
+pub mod audit_log;
 pub mod cache;
 pub mod configuration;
 pub mod database;

@@ -12,6 +12,7 @@ pub mod keys;
 pub mod location;
 pub mod lock;
 pub mod log;
+mod log_file;
 pub mod person;
 pub mod progress;
 pub mod record;

@@ -1,13 +1,16 @@
 //! Structured logs to standard error: people read lines, machines read JSON. `RUST_LOG` chooses what; without it
-//! `[log] level` does, which can change while the engine runs.
+//! `[log] level` does, which can change while the engine runs. The same events go into a file as lines of JSON, once
+//! one is named ([`to_file`]): an audit asks for them, and standard error may be kept nowhere.
 
 use std::sync::OnceLock;
 
 use tracing_subscriber::{
-    EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, filter::dynamic_filter_fn, layer::SubscriberExt, reload,
+    util::SubscriberInitExt,
 };
 
-use crate::error::Error;
+use crate::{error::Error, log_file};
+pub use log_file::{LogFile, to_file};
 use terminal::{LogWriter, are_logs_coloured};
 
 const DEFAULT: &str = "info";
@@ -24,7 +27,12 @@ pub fn start(json: bool) {
         .with_writer(|| LogWriter)
         .with_ansi(are_logs_coloured())
         .with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
+    let kept = tracing_subscriber::fmt::layer()
+        .json()
+        .with_writer(|| log_file::Writer)
+        .with_ansi(false)
+        .with_filter(dynamic_filter_fn(|_, _| log_file::is_open()));
+    let registry = tracing_subscriber::registry().with(filter).with(kept);
     let started = if json {
         registry.with(lines.json()).try_init()
     } else {

@@ -1,6 +1,7 @@
 //! Settings of an instance: few, with defaults that suit one machine. `bre.toml` holds what differs.
 
 mod audit;
+mod audit_logs;
 mod aws;
 mod backup;
 mod infrastructure;
@@ -24,11 +25,12 @@ use services::{
 };
 
 pub use audit::{Audit, Witness};
+pub use audit_logs::{AuditArchive, AuditLogs};
 pub use aws::AwsConfig;
 pub use backup::{
     Backup, BackupSource, Delegation, JobSettings, OlderSettings, Provider, Schedule,
 };
-use host::{keys::settings::RepositoryKey, location::Location};
+use host::{keys::settings::RepositoryKey, location::Location, telemetry::LogFile};
 pub use infrastructure::{
     CloudFormationConfig, ElastiCacheConfig, Infrastructure, InfrastructureConfig, RdsConfig,
     TerraformConfig,
@@ -62,6 +64,8 @@ pub struct Config {
     pub cloudformation: CloudFormationConfig,
     pub rds: Option<RdsConfig>,
     pub elasticache: Option<ElastiCacheConfig>,
+    pub audit_archive: AuditArchive,
+    pub audit_logs: AuditLogs,
     pub backup: Backup,
     /// By the names of jobs; what is said here counts, where [backup] says something of it, too.
     pub jobs: BTreeMap<String, JobSettings>,
@@ -186,11 +190,69 @@ impl Metrics {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// What `RUST_LOG` would say: a level, or levels by module.
     pub level: Option<String>,
+    /// Where each event is kept as a line of JSON; in DIR/logs when absent. `off`: nowhere.
+    file: Option<PathBuf>,
+    /// A file that is longer is turned over.
+    pub file_mib: NonZeroU16,
+    /// How many that were turned over stay.
+    pub files: NonZeroU16,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: None,
+            file: None,
+            file_mib: NonZeroU16::MIN.saturating_add(63),
+            files: NonZeroU16::MIN.saturating_add(15),
+        }
+    }
+}
+
+impl Log {
+    const OFF: &str = "off";
+
+    /// The file that is named.
+    fn path(&self) -> Option<&Path> {
+        self.file
+            .as_deref()
+            .filter(|file| *file != Path::new(Self::OFF))
+    }
+
+    /// That of this name below `folder`, also where another is named; none where it is off.
+    pub fn own_file(&self, folder: &Path, name: &str) -> Option<LogFile> {
+        let file = self.file(folder, name)?;
+        let path = folder.join(name);
+        Some(LogFile { path, ..file })
+    }
+
+    /// The one that is named; none where none is.
+    pub fn named_file(&self) -> Option<LogFile> {
+        let path = self.path()?;
+        Some(LogFile {
+            path: path.to_owned(),
+            ..self.file(path, "")?
+        })
+    }
+
+    /// The one that is named, or that of this name below `folder`; none where it is off.
+    pub fn file(&self, folder: &Path, name: &str) -> Option<LogFile> {
+        if self.file.as_deref() == Some(Path::new(Self::OFF)) {
+            return None;
+        }
+        Some(LogFile {
+            path: self
+                .path()
+                .map_or_else(|| folder.join(name), Path::to_owned),
+            bytes_max: u64::from(self.file_mib.get()) << 20,
+            files: self.files.get(),
+        })
+    }
 }
 
 /// May hold a password: it is not printed.
@@ -485,6 +547,9 @@ impl Config {
             checked.map_err(|reason| Self::fault(path, format!("[kubernetes] {reason}")))?;
         }
         config.backup.kubernetes.clone_from(&config.kubernetes);
+        config.backup.audit_logs.clone_from(&config.audit_logs);
+        config.backup.audit_logs.archive = config.audit_archive.clone();
+        config.backup.audit_logs.log_file = config.log.path().map(Path::to_owned);
         config.file = Some(path.to_owned());
         Ok(config)
     }

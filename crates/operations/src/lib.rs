@@ -8,6 +8,7 @@ pub mod anchors;
 pub mod application_state;
 pub mod audit_archive;
 pub mod audit_judge;
+pub mod audit_logs;
 pub mod audit_outside;
 pub mod audit_statements;
 pub mod backup_record;

@@ -113,6 +113,7 @@ impl Copy<'_> {
             "timelines/",
             "audit/wraps/",
             "audit/entries/",
+            "logs/",
             "signing-keys/",
             "cosigned/",
         ] {

@@ -20,6 +20,7 @@ pub mod heads;
 pub mod keys;
 mod local_index;
 mod lock;
+pub mod log_stretches;
 mod manifest;
 pub mod outlook;
 mod pack;

@@ -10,6 +10,7 @@ mod full;
 mod gate;
 mod infrastructure;
 mod local;
+mod logs;
 mod odd;
 mod schema;
 mod streaming;

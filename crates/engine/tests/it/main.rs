@@ -8,6 +8,7 @@
 mod anchors;
 mod application_state;
 mod audit;
+mod audit_logs;
 mod backup;
 mod cache;
 mod check_proof;

@@ -12,7 +12,7 @@ use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::{Deserialize, Serialize};
 use services::RedisSettings;
 
-use super::{AwsConfig, Infrastructure, Kubernetes, Remote, ReplicaConfig};
+use super::{AuditLogs, AwsConfig, Infrastructure, Kubernetes, Remote, ReplicaConfig};
 
 /// The plan: when its jobs run, and how long their results are kept.
 #[derive(Clone, Debug, Deserialize)]
@@ -75,6 +75,9 @@ pub struct Backup {
     /// As `[kubernetes]` has it; none: there is no cluster.
     #[serde(skip)]
     pub kubernetes: Option<Kubernetes>,
+    /// As `[audit_logs]`, `[audit_archive]` and `[log]` have it.
+    #[serde(skip)]
+    pub audit_logs: AuditLogs,
     /// By name, of jobs that have no schedule above.
     #[serde(skip)]
     schedules: BTreeMap<String, Trigger>,
@@ -214,6 +217,7 @@ impl Default for Backup {
             aws: None,
             infrastructure: Infrastructure::default(),
             kubernetes: None,
+            audit_logs: AuditLogs::default(),
             schedules: BTreeMap::new(),
             delegations: BTreeMap::new(),
         }

@@ -14,8 +14,8 @@ use repository::Repository;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    audit_archive::ArchiveReport, command_output::CommandOutput, error::Error, exit::Exit,
-    restore_test::RestoreTestReport,
+    audit_archive::ArchiveReport, audit_logs::LogsReport, command_output::CommandOutput,
+    error::Error, exit::Exit, restore_test::RestoreTestReport,
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +47,7 @@ pub enum JobResult {
     CacheCopy(Box<AofCopy>),
     /// None: there is no signed head yet.
     AuditArchive(Option<ArchiveReport>),
+    Logs(LogsReport),
     Snapshot {
         component: &'static str,
         outcome: Box<SealedOutcome>,

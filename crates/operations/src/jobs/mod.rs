@@ -1,6 +1,7 @@
 //! The jobs of an instance: one file each, and the one list of them. A new job is a file here and a line in [`ALL`].
 
 pub mod answer;
+mod application_logs;
 mod audit_archive;
 mod cache_aof;
 mod cache_rdb;
@@ -20,7 +21,9 @@ mod kubernetes_config;
 mod kubernetes_configmaps;
 mod kubernetes_helm;
 mod kubernetes_secrets;
+mod log_shipment;
 mod network_configuration;
+mod postgres_logs;
 mod provider_run;
 mod rds_snapshots;
 mod repository_claim;
@@ -31,6 +34,7 @@ mod run_archive;
 mod schema;
 pub mod settings;
 mod state_to_git;
+mod system_logs;
 mod terraform_state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -71,7 +75,7 @@ struct JobDefinition {
 }
 
 /// In the order in which they are shown; which goes first when several are due says their priority.
-const ALL: [&JobDefinition; 21] = [
+const ALL: [&JobDefinition; 24] = [
     &full_backup::JOB,
     &incremental_backup::JOB,
     &wal_stream::JOB,
@@ -79,6 +83,9 @@ const ALL: [&JobDefinition; 21] = [
     &expire::JOB,
     &schema::JOB,
     &audit_archive::JOB,
+    &postgres_logs::JOB,
+    &application_logs::JOB,
+    &system_logs::JOB,
     &configuration_snapshot::JOB,
     &cache_rdb::JOB,
     &cache_aof::JOB,

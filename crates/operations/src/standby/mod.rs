@@ -66,6 +66,9 @@ pub fn run(
     let cluster = named.map(|name| clusters::find(instance, name));
     let home = cluster.transpose()?.map(|cluster| cluster.instance);
     let instance = home.as_ref().unwrap_or(instance);
+    // A process beside the engine: a file of its own, below its own folder.
+    host::files::make_folder(&instance.logs(), 0o711)?;
+    telemetry::to_file(config.log.own_file(&instance.logs(), "standby.log"))?;
     let (private, keys) = (opened.private()?, opened.keys.clone());
     let idle = match opened.location {
         Location::Folder(_) => TURN,

@@ -146,14 +146,14 @@ impl KeyTrouble {
 pub enum Vault {
     /// Of backups, WAL and histories.
     Backups,
-    /// Of the audit archive.
+    /// Of the audit archive, and of logs.
     Audit,
 }
 
 impl Vault {
     /// The one whose data keys seal this object.
     pub(crate) fn of(object: &str) -> Self {
-        match object.starts_with("audit/") {
+        match object.starts_with("audit/") || object.starts_with("logs/") {
             true => Self::Audit,
             false => Self::Backups,
         }

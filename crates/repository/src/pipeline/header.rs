@@ -22,6 +22,7 @@ pub(crate) enum ObjectKind {
     History = 5,
     AuditArchive = 6,
     Snapshot = 7,
+    LogStretch = 8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +108,7 @@ impl ObjectHeader {
             5 => ObjectKind::History,
             6 => ObjectKind::AuditArchive,
             7 => ObjectKind::Snapshot,
+            8 => ObjectKind::LogStretch,
             other => {
                 return Err(Error::damaged(
                     name,
@@ -138,6 +140,7 @@ pub(crate) enum BoxKind {
     History = 8,
     AuditEntries = 9,
     Snapshot = 10,
+    LogLines = 11,
 }
 
 impl BoxKind {
@@ -153,6 +156,7 @@ impl BoxKind {
             8 => Self::History,
             9 => Self::AuditEntries,
             10 => Self::Snapshot,
+            11 => Self::LogLines,
             _ => return None,
         })
     }

@@ -11,6 +11,7 @@ pub enum ObjectClass {
     Cluster,
     Wrap,
     AuditEntries,
+    LogStretch,
     AuditWrap,
     Pack,
     Manifest,
@@ -50,11 +51,12 @@ pub enum ObjectClass {
 
 impl ObjectClass {
     /// All that repository.md lists.
-    pub const KNOWN: [Self; 32] = [
+    pub const KNOWN: [Self; 33] = [
         Self::Format,
         Self::Cluster,
         Self::Wrap,
         Self::AuditEntries,
+        Self::LogStretch,
         Self::AuditWrap,
         Self::Pack,
         Self::Manifest,
@@ -93,6 +95,7 @@ impl ObjectClass {
             Self::Cluster => "cluster/<hex 16>",
             Self::Wrap => "wraps/<hex 32>/<hex 32>",
             Self::AuditEntries => "audit/entries/<number>/<hex 8>-<hex 16>-<hex 16>",
+            Self::LogStretch => "logs/<name>/<name>/<hex 16>-<number>.<hex 8>",
             Self::AuditWrap => "audit/wraps/<hex 32>/<hex 32>",
             Self::Pack => "packs/<hex 32>",
             Self::Manifest => "backups/<name>/manifest",
@@ -133,6 +136,7 @@ impl ObjectClass {
             Self::Cluster => "whose repository it is",
             Self::Wrap => "data keys",
             Self::AuditEntries => "archive of the audit log",
+            Self::LogStretch => "stretches of logs",
             Self::AuditWrap => "data keys of the archive",
             Self::Pack => "packs",
             Self::Manifest => "manifests",
@@ -222,7 +226,7 @@ mod tests {
             form.push_str(&match field {
                 "timeline" | "epoch" => "<hex 8>".to_owned(),
                 "segment number" => "<hex 16>".to_owned(),
-                "log" | "year" | "month" => "<number>".to_owned(),
+                "log" | "year" | "month" | "day" => "<number>".to_owned(),
                 "n" => "<hex 16>".to_owned(),
                 _ if !digits.is_empty() => format!("<hex {digits}>"),
                 _ => "<name>".to_owned(),

@@ -287,6 +287,7 @@ impl<'a> Reading<'a> {
             ObjectClass::Cluster => self.cluster(name),
             ObjectClass::Wrap | ObjectClass::AuditWrap => self.wrap(name),
             ObjectClass::AuditEntries => self.audit_entries(name),
+            ObjectClass::LogStretch => self.log_stretch(name),
             ObjectClass::Pack => self.pack(object),
             ObjectClass::Manifest => self.manifest(name),
             ObjectClass::RestoreTest => self.restore_test(name),

@@ -148,6 +148,18 @@ impl Reading<'_> {
         said.map_err(|what| Error::damaged(name, 0, what))?;
         Ok(Outcome::Read)
     }
+
+    pub(super) fn log_stretch(&self, name: &str) -> Result<Outcome> {
+        let bytes = self.repository.store().get(name)?;
+        let kinds = (ObjectKind::LogStretch, BoxKind::LogLines);
+        let header = Self::clear_box(name, &bytes, kinds)?;
+        let stretch = crate::log_stretches::stretch_of(name, &header)?;
+        let Some(ring) = self.ring(self.archive.as_ref(), name, &header)? else {
+            return Ok(Outcome::NotOpened);
+        };
+        let (_, opened) = open_single(ring, name, &bytes, kinds)?;
+        crate::log_stretches::lines_of(name, &stretch, &opened.raw).map(|_| Outcome::Read)
+    }
 }
 
 /// The headers of boxes that follow each other to the end of `bytes`, the first of which lies at `offset` of the object.

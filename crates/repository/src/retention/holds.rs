@@ -9,6 +9,7 @@ use crate::Repository;
 use crate::backup::{BackupState, BackupSummary, catalogue};
 use crate::error::{Error, Result, StoreError};
 use crate::keys::RecipientPrivate;
+use crate::log_stretches::{hold_of, stretches_held};
 use crate::manifest::manifest_name;
 use crate::pack::pack_name;
 use crate::references::pack_list;
@@ -63,6 +64,11 @@ pub(crate) fn held(repository: &Repository) -> Result<BTreeMap<String, (i64, Str
     }
     let set = newest.into_iter().filter(|(_, (_, set, _))| *set);
     Ok(set.map(|(id, (at, _, name))| (id, (at, name))).collect())
+}
+
+/// What is held, by name.
+pub(crate) fn held_names(repository: &Repository) -> Result<Vec<String>> {
+    Ok(held(repository)?.into_keys().collect())
 }
 
 fn parse(name: &str) -> Option<(&str, i64, &str)> {
@@ -133,12 +139,19 @@ pub fn clear_hold(
     count(repository, &names)
 }
 
-/// Of a backup, or of a snapshot: their ids are alike and never the same.
+/// Of a backup, of a snapshot (their ids are alike and never the same), or of a period of logs.
 fn all_of(
     repository: &Repository,
     private: Option<&RecipientPrivate>,
     id: &str,
 ) -> Result<HeldObjects> {
+    if let Some(hold) = hold_of(id) {
+        let held = stretches_held(repository, &hold)?.into_iter();
+        return Ok(HeldObjects {
+            is_expiring: false,
+            names: held.map(|stretch| stretch.name).collect(),
+        });
+    }
     let all = catalogue(repository)?.backups;
     if let Some(backup) = all.iter().find(|backup| backup.id == id) {
         return Ok(HeldObjects {
@@ -210,7 +223,7 @@ fn count(repository: &Repository, names: &BTreeSet<String>) -> Result<HoldSize> 
         objects: 0,
         bytes: 0,
     };
-    for prefix in ["backups/", "snapshots/", "packs/", "wal/"] {
+    for prefix in ["backups/", "snapshots/", "packs/", "wal/", "logs/"] {
         for object in repository.store().list(prefix)? {
             if names.contains(&object.name) {
                 held.objects += 1;

@@ -16,6 +16,7 @@ mod wal_plan;
 
 pub use clock::Clock;
 pub use execute::{ExpiryOutcome, execute};
+pub(crate) use holds::held_names;
 pub use holds::{Hold, HoldSize, clear_hold, holds, set_hold};
 pub use plan::{Action, Decision, Plan, Subject, decide, plan};
 pub use rules::{DAY_MICROS, HOUR_MICROS, Rules};

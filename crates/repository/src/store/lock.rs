@@ -5,6 +5,8 @@ use std::str::FromStr;
 const DAY_MICROS: i64 = 86_400_000_000;
 /// Seven years, with their leap days.
 const ARCHIVE_DAYS: u16 = 7 * 365 + 2;
+/// Two years, with a leap day.
+const SYSTEM_LOG_DAYS: u16 = 2 * 365 + 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockMode {
@@ -46,16 +48,33 @@ impl LockPolicy {
             let days = self.days.max(ARCHIVE_DAYS);
             return Some(Self { days, ..self });
         }
+        // Logs are an auditor's: for as long as their kind says, and no permission lifts it.
+        if let Some(days) = Self::days_of_log(name) {
+            let mode = LockMode::Compliance;
+            return Some(Self { mode, days });
+        }
         Self::covers(name).then_some(self)
     }
 
+    /// For how long logs of this kind are locked and kept, by `logs/<kind>/…`; a kind that is not known here as the
+    /// longest.
+    #[must_use]
+    pub fn days_of_log(name: &str) -> Option<u16> {
+        let kind = name.strip_prefix("logs/")?.split('/').next();
+        Some(match kind {
+            Some("system") => SYSTEM_LOG_DAYS,
+            _ => ARCHIVE_DAYS,
+        })
+    }
+
     /// Data is locked: packs, manifests of backups and snapshots, whole WAL segments, the audit archive with its
-    /// wraps. What is replaced soon (tails, wraps) or says what may go (tombstones, probes) is not.
+    /// wraps, logs. What is replaced soon (tails, wraps) or says what may go (tombstones, probes) is not.
     #[must_use]
     pub fn covers(name: &str) -> bool {
         name.starts_with("packs/")
             || name.starts_with("wal/")
             || name.starts_with("audit/")
+            || name.starts_with("logs/")
             || ((name.starts_with("backups/") || name.starts_with("snapshots/"))
                 && name.ends_with("/manifest"))
     }

@@ -7,6 +7,7 @@ mod damage;
 mod format_document;
 mod incremental;
 mod keys;
+mod log_stretches;
 mod read_back;
 mod retention;
 mod rotation;

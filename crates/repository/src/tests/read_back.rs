@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::*;
+use crate::log_stretches::{LogKind, NO_DIGEST, StretchFacts, seal_stretch};
 use crate::retention::Rules;
 use crate::snapshot::{SnapshotOptions, SnapshotWriter, put_verification, verify};
 
@@ -130,6 +131,19 @@ impl Whole {
             entries: vec![b"one".to_vec(), b"two".to_vec()],
         };
         put_archive(&world.repository, archive.public(), &part, &content).unwrap();
+        let facts = StretchFacts {
+            kind: LogKind::System,
+            source: "journal",
+            number: 1,
+            day: jiff::civil::Date::ZERO,
+            span_micros: (0, 0),
+            previous: (NO_DIGEST, 0),
+            cursor: "c",
+            gaps: Vec::new(),
+            host: "h",
+        };
+        let stretch = seal_stretch(repository, archive.public(), facts, &[b"line".to_vec()]);
+        stretch.unwrap().put(repository).unwrap();
         let hold = json!({"version": 1, "backup_id": FIRST, "reason": "so"});
         put(&format!("holds/{FIRST}/0000000000000007-set"), hold);
         let mark = json!({"version": 1, "written_at_micros": 1, "sweep_after_micros": 2, "reason": "so", "objects": []});
@@ -507,6 +521,7 @@ fn a_host_that_cannot_read_says_so_and_finds_what_needs_no_key() {
         ObjectClass::WalTail,
         ObjectClass::History,
         ObjectClass::AuditEntries,
+        ObjectClass::LogStretch,
         ObjectClass::Snapshot,
     ] {
         let report = sealed(class);

@@ -68,8 +68,11 @@ pub fn run(
         let lock = instance.lock()?;
         instance.make_folders()?;
         leftovers::end(instance, &config);
+        telemetry::to_file(config.log.file(&instance.logs(), "serve.log"))?;
         Some(lock)
     } else {
+        // Without a folder of its own it keeps what the settings name.
+        telemetry::to_file(config.log.named_file())?;
         None
     };
     let mut data_service = match records {

@@ -59,6 +59,7 @@ pub fn run(
     telemetry::set_level(config.log.level.as_deref())?;
     let lock = instance.lock()?;
     instance.make_folders()?;
+    telemetry::to_file(config.log.file(&instance.logs(), "engine.log"))?;
     let port = options.port.unwrap_or(config.server.port);
     let listener = listen(config.server.bind, port)?;
     let rates_file = options

@@ -14,7 +14,7 @@ pub(super) const MODULES: [(&str, &[Row]); 4] = [
     ("supervisor", &SUPERVISOR),
 ];
 
-const HOST: [Row; 18] = [
+const HOST: [Row; 19] = [
     ("error", &[]),
     ("files", &["error"]),
     ("log", &[]),
@@ -29,7 +29,8 @@ const HOST: [Row; 18] = [
     ("runtime", &["error"]),
     ("signals", &["error"]),
     ("workers", &["error"]),
-    ("telemetry", &["error"]),
+    ("log_file", &["error"]),
+    ("telemetry", &["error", "log_file"]),
     ("progress", &[]),
     ("stored_heads", &["error", "log"]),
     (
@@ -38,7 +39,7 @@ const HOST: [Row; 18] = [
     ),
 ];
 
-const OPERATIONS: [Row; 48] = [
+const OPERATIONS: [Row; 49] = [
     ("audit_judge", &[]),
     ("backup_record", &[]),
     ("change_look", &[]),
@@ -69,6 +70,7 @@ const OPERATIONS: [Row; 48] = [
     ),
     ("audit_outside", &["error", "config", "anchors", "heads"]),
     ("audit_statements", &["error", "audit_outside"]),
+    ("audit_logs", &["error", "config"]),
     ("backup_request", &["error", "config"]),
     ("cache", &["error", "config"]),
     ("command_output", &["exit", "error"]),
@@ -115,6 +117,7 @@ const OPERATIONS: [Row; 48] = [
             "health",
             "error",
             "audit_archive",
+            "audit_logs",
             "expiry",
             "job_status",
             "config",
