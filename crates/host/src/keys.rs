@@ -138,7 +138,7 @@ fn create_missing(folder: &Path) -> Result<(), Error> {
         }
         let private = providers::load_private(&recipient)?;
         private.public().store(&public)?;
-        age::note(folder, private.public())?;
+        age::note(&rotation::BACKUPS, folder, private.public())?;
     }
     let chunk_id = folder.join(CHUNK_ID);
     if !chunk_id.exists() {
@@ -168,7 +168,7 @@ pub fn prepare(folder: &Path, wanted: &RepositoryKey) -> Result<(), Error> {
     let key = providers::make(wanted)?;
     key.store(&recipient)?;
     key.public().store(&public)?;
-    age::note(folder, key.public())
+    age::note(&rotation::BACKUPS, folder, key.public())
 }
 
 /// To whom new data keys are sealed: the present key, and the one that is kept offline where there is one.

@@ -541,6 +541,11 @@ impl Config {
             rds: config.rds.clone(),
             elasticache: config.elasticache.clone(),
         };
+        config
+            .backup
+            .repository_key
+            .clone_from(&config.repository_key);
+        config.backup.audit_key.clone_from(&config.audit_key);
         config.backup.cache = config.cache.redis().map_err(|error| error.to_string());
         if let Some(kubernetes) = &config.kubernetes {
             let checked = kubernetes.check();

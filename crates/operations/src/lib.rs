@@ -30,6 +30,7 @@ pub mod infrastructure;
 pub mod infrastructure_restore;
 pub mod job_status;
 pub mod jobs;
+pub mod key_rotation;
 pub mod lost;
 pub mod missing;
 pub mod passed_over;

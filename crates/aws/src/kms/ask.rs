@@ -30,6 +30,8 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 const ALL_ATTEMPTS: Duration = Duration::from_secs(8);
 const ATTEMPTS: u32 = 3;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// Of a key that KMS rotates without having been told how often.
+const ROTATION_DAYS_DEFAULT: u32 = 365;
 
 #[derive(Debug)]
 pub(super) struct Asker {
@@ -134,6 +136,18 @@ impl Asker {
         let answer = self.run(arn, async move { request.send().await })?;
         let answer = answer.map_err(|error| trouble(arn, &error))?;
         Ok(plain(answer.plaintext))
+    }
+
+    /// After how many days KMS itself replaces the key's material; none where it does not.
+    pub(super) fn rotation_period_days(&self, arn: &str) -> Result<Option<u32>, KeyError> {
+        let request = self.client_of(arn)?.get_key_rotation_status().key_id(arn);
+        let answer = self.run(arn, async move { request.send().await })?;
+        let answer = answer.map_err(|error| trouble(arn, &error))?;
+        let period = answer.rotation_period_in_days;
+        let days = period.and_then(|days| u32::try_from(days).ok());
+        Ok(answer
+            .key_rotation_enabled
+            .then(|| days.unwrap_or(ROTATION_DAYS_DEFAULT)))
     }
 
     fn client_of(&self, arn: &str) -> Result<Client, KeyError> {

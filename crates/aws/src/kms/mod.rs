@@ -48,6 +48,15 @@ impl KmsKey {
         &self.location
     }
 
+    /// After how many days KMS itself replaces the key's material; none where it does not. It takes
+    /// `kms:GetKeyRotationStatus`.
+    ///
+    /// # Errors
+    /// What KMS answered instead, or that it is away.
+    pub fn rotation_period_days(&self) -> Result<Option<u32>, KeyError> {
+        self.asker.rotation_period_days(&self.location.arn)
+    }
+
     fn failed(&self, trouble: KeyTrouble) -> KeyError {
         KeyError {
             key: self.location.arn.clone(),

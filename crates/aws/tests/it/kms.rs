@@ -115,6 +115,21 @@ fn binding(digit: char) -> WrapBinding {
 }
 
 #[test]
+fn kms_says_how_often_it_replaces_a_keys_material() {
+    let Some(world) = World::start() else { return };
+    let arn = world.gate.make_key();
+    let key = world.provider(&arn);
+    assert_eq!(key.rotation_period_days(), Ok(None));
+    let often = json!({"KeyId": arn, "RotationPeriodInDays": 90});
+    world.gate.administer("EnableKeyRotation", often);
+    // moto knows no other period than the default.
+    assert_eq!(key.rotation_period_days(), Ok(Some(365)));
+    let unknown = arn.replace("key/", "key/0");
+    let error = world.provider(&unknown).rotation_period_days().unwrap_err();
+    assert!(matches!(error.trouble, KeyTrouble::Gone { .. }), "{error}");
+}
+
+#[test]
 fn a_wrap_opens_for_its_data_key_of_its_repository_with_its_key() {
     let Some(world) = World::start() else { return };
     let arn = world.gate.make_key();

@@ -8,16 +8,16 @@ use repository::keys::recipients_in;
 use serde::Serialize;
 
 use super::repository_keys::Retiring;
-use host::{
-    instance::Instance,
-    keys::rotation::{AUDIT, Rotation, finish},
-    progress::Steps,
-    signals::interrupted,
-};
+use host::{instance::Instance, keys::rotation::AUDIT, progress::Steps, signals::interrupted};
 use terminal::{self, KeyValue};
 
 use crate::{cli::AuditKeyCommand, error::Error};
-use operations::{config::Config, jobs::settings, repository_handle::RepositoryHandle};
+use operations::{
+    config::Config,
+    jobs::settings,
+    key_rotation::{KeyRotation, rotate_archive_key},
+    repository_handle::RepositoryHandle,
+};
 
 pub(super) fn run(
     instance: &Instance,
@@ -86,73 +86,43 @@ impl ArchiveKeyStatus {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct KeyRotation {
-    recipient_id: String,
-    /// Whose wraps are still beside the new ones.
-    replaced: Vec<String>,
-    /// It went on with one that had been interrupted.
-    resumed: bool,
-    data_keys: u64,
-    not_sealed: u64,
-    /// Why some could not be opened, in the words of the key's provider.
-    closed_because: Option<String>,
-}
-
-/// Nobody writes with this key for longer than one pass: what a pass that runs just now seals to the old key is sealed to the new one by
-/// the second round here, or by the next rotation, which says so.
 fn rotate(opened: &RepositoryHandle, config: &Config, json: bool) -> Result<ExitCode, Error> {
-    let rotation = Rotation::look(&AUDIT, &opened.keys, &opened.repository)?;
-    let resumed = !matches!(rotation, Rotation::Fresh { .. });
     let steps = Steps::shown(json, "rotate").cancelled_by(interrupted()?);
-    let (keys, repository) = (&opened.keys, &opened.repository);
-    let (current, replaced) =
-        rotation.advance(&AUDIT, keys, repository, &config.audit_key, &steps)?;
-    let done = finish(&AUDIT, repository, &current, &replaced, &steps)?;
+    let rotation = rotate_archive_key(&opened.keys, &opened.repository, &config.audit_key, &steps)?;
     drop(steps);
-    let rotated = KeyRotation {
-        recipient_id: current.public().id(),
-        replaced: replaced.iter().map(|key| key.public().id()).collect(),
-        resumed,
-        data_keys: done.data_keys,
-        not_sealed: AUDIT.not_sealed_to(repository, current.public())?,
-        closed_because: done.closed_because,
-    };
-    terminal::result(json, &rotated, || rotated.sentences(opened));
-    Ok(match rotated.not_sealed {
+    terminal::result(json, &rotation, || sentences(&rotation, opened));
+    Ok(match rotation.not_sealed {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
 }
 
-impl KeyRotation {
-    fn sentences(&self, opened: &RepositoryHandle) -> String {
-        let mut text = format!(
-            "{} the archive's key is {} now; {} data keys are sealed to it, no data were rewritten\n",
-            match self.resumed {
-                true => "finished a rotation that was interrupted:",
-                false => "rotated:",
-            },
-            self.recipient_id,
-            self.data_keys.saturating_sub(self.not_sealed)
-        );
-        if self.not_sealed > 0 {
-            text.push_str(&format!(
-                "{} data keys are sealed to other keys only: bring the private keys they are sealed to and repeat this\n",
-                self.not_sealed
-            ));
-        }
-        if let Some(why) = &self.closed_because {
-            text.push_str(&format!("not opened: {why}\n"));
-        }
+fn sentences(rotation: &KeyRotation, opened: &RepositoryHandle) -> String {
+    let mut text = format!(
+        "{} the archive's key is {} now; {} data keys are sealed to it, no data were rewritten\n",
+        match rotation.resumed {
+            true => "finished a rotation that was interrupted:",
+            false => "rotated:",
+        },
+        rotation.recipient_id,
+        rotation.data_keys.saturating_sub(rotation.not_sealed)
+    );
+    if rotation.not_sealed > 0 {
         text.push_str(&format!(
+                "{} data keys are sealed to other keys only: bring the private keys they are sealed to and repeat this\n",
+                rotation.not_sealed
+            ));
+    }
+    if let Some(why) = &rotation.closed_because {
+        text.push_str(&format!("not opened: {why}\n"));
+    }
+    text.push_str(&format!(
             "bring {} to hosts that write the archive, and {} to whoever may read it\n\
              the old key still opens everything up to now; when all is well: bre audit key retire-old\n",
             opened.keys.join("audit_recipient.pub").display(),
             opened.keys.join("audit_recipient.key").display(),
         ));
-        text
-    }
+    text
 }
 
 fn retire_old(opened: &RepositoryHandle, json: bool, yes: bool) -> Result<ExitCode, Error> {

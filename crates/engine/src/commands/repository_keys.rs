@@ -5,7 +5,7 @@ use host::{
     keys::{
         age::{self, KeyAge},
         offline_key, reading_key, reading_key_if_here,
-        rotation::{BACKUPS, Rotation, finish, seal_to_offline},
+        rotation::{BACKUPS, seal_to_offline},
         writing_key,
     },
     progress::Steps,
@@ -16,20 +16,16 @@ use repository::{
     outlook::{KeyOutlook, key_outlook},
 };
 use serde::Serialize;
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, path::Path, process::ExitCode};
 use terminal::{self, KeyValue, instant};
 
 use crate::{cli::RepositoryKeyCommand, error::Error, question::confirmed};
-use operations::{config::Config, jobs::settings, repository_handle::RepositoryHandle};
-
-/// How long a running engine may take to seal to the new key; it looks once a second.
-const TAKEN_TIMEOUT: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(100);
+use operations::{
+    config::Config,
+    jobs::settings,
+    key_rotation::{KeyRotation, rotate_repository_key},
+    repository_handle::RepositoryHandle,
+};
 
 pub(super) fn run(
     instance: &Instance,
@@ -145,57 +141,19 @@ impl KeyStatus {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct KeyRotation {
-    recipient_id: String,
-    /// Whose wraps are still beside the new ones.
-    replaced: Vec<String>,
-    /// It went on with one that had been interrupted.
-    resumed: bool,
-    data_keys: u64,
-    not_sealed: u64,
-    /// Why some could not be opened, in the words of the key's provider.
-    closed_because: Option<String>,
-    /// Sealed just now to the key that is kept offline; absent where there is none.
-    sealed_offline: Option<u64>,
-    /// The running engine writes with the new key; absent when none runs here.
-    engine_took_it: Option<bool>,
-}
-
 fn rotate(
     instance: &Instance,
     opened: &RepositoryHandle,
     config: &Config,
     json: bool,
 ) -> Result<ExitCode, Error> {
-    let rotation = Rotation::look(&BACKUPS, &opened.keys, &opened.repository)?;
-    let resumed = !matches!(rotation, Rotation::Fresh { .. });
     let steps = Steps::shown(json, "rotate");
-    let (current, replaced) = rotation.advance(
-        &BACKUPS,
-        &opened.keys,
-        &opened.repository,
-        &config.repository_key,
-        &steps,
-    )?;
-    let engine_took_it = wait_for_engine(instance, &opened.keys, &current, &steps);
-    // What writers sealed to the old key until they took the new one.
-    steps.step("sealing what came meanwhile");
-    let done = finish(&BACKUPS, &opened.repository, &current, &replaced, &steps)?;
-    let offline = seal_to_offline(&opened.keys, &opened.repository, &current, &steps)?;
+    let wanted = &config.repository_key;
+    let rotation =
+        rotate_repository_key(instance, &opened.keys, &opened.repository, wanted, &steps)?;
     drop(steps);
-    let rotated = KeyRotation {
-        recipient_id: current.public().id(),
-        replaced: replaced.iter().map(|key| key.public().id()).collect(),
-        resumed,
-        data_keys: done.data_keys,
-        not_sealed: not_sealed_to(&opened.repository, current.public())?,
-        closed_because: done.closed_because,
-        sealed_offline: offline.map(|sealed| sealed.wrapped),
-        engine_took_it,
-    };
-    terminal::result(json, &rotated, || rotated.sentences(&opened.keys));
-    let good = rotated.not_sealed == 0 && engine_took_it != Some(false);
+    terminal::result(json, &rotation, || sentences(&rotation, &opened.keys));
+    let good = rotation.not_sealed == 0 && rotation.engine_took_it != Some(false);
     Ok(if good {
         ExitCode::SUCCESS
     } else {
@@ -203,59 +161,38 @@ fn rotate(
     })
 }
 
-/// A running engine writes down whose key it seals to.
-fn wait_for_engine(
-    instance: &Instance,
-    keys: &Path,
-    current: &RecipientPrivate,
-    steps: &Steps,
-) -> Option<bool> {
-    if keys != instance.keys() || !instance.is_locked() {
-        return None;
-    }
-    steps.step("waiting for the running engine to take the new key");
-    let (wanted, deadline) = (current.public().id(), Instant::now() + TAKEN_TIMEOUT);
-    while Instant::now() < deadline && instance.is_locked() {
-        if instance.recipient_in_use().as_deref() == Some(&wanted) {
-            return Some(true);
-        }
-        std::thread::sleep(LOOK);
-    }
-    instance.is_locked().then_some(false)
-}
-
-impl KeyRotation {
-    fn sentences(&self, keys: &Path) -> String {
-        let mut text = format!(
-            "{} the repository's key is {} now; {} data keys are sealed to it, no data were rewritten\n",
-            if self.resumed {
-                "finished a rotation that was interrupted:"
-            } else {
-                "rotated:"
-            },
-            self.recipient_id,
-            self.data_keys - self.not_sealed
+fn sentences(rotation: &KeyRotation, keys: &Path) -> String {
+    let mut text = format!(
+        "{} the repository's key is {} now; {} data keys are sealed to it, no data were rewritten\n",
+        if rotation.resumed {
+            "finished a rotation that was interrupted:"
+        } else {
+            "rotated:"
+        },
+        rotation.recipient_id,
+        rotation.data_keys - rotation.not_sealed
+    );
+    if rotation.engine_took_it == Some(false) {
+        text.push_str(
+            "the running engine has not taken the new key yet: look at its log, then repeat this\n",
         );
-        if self.engine_took_it == Some(false) {
-            text.push_str("the running engine has not taken the new key yet: look at its log, then repeat this\n");
-        }
-        if self.not_sealed > 0 {
-            text.push_str(&format!(
-                "{} data keys are sealed to other keys only: bring the private keys they are sealed to and repeat this\n",
-                self.not_sealed
-            ));
-        }
-        if let Some(why) = &self.closed_because {
-            text.push_str(&format!("not opened: {why}\n"));
-        }
+    }
+    if rotation.not_sealed > 0 {
         text.push_str(&format!(
+                "{} data keys are sealed to other keys only: bring the private keys they are sealed to and repeat this\n",
+                rotation.not_sealed
+            ));
+    }
+    if let Some(why) = &rotation.closed_because {
+        text.push_str(&format!("not opened: {why}\n"));
+    }
+    text.push_str(&format!(
             "keep a copy of {} elsewhere, and bring {} to hosts that only write\n\
              the old key still opens everything up to now; when all is well: bre repository key retire-old\n",
             keys.join("recipient.key").display(),
             keys.join("recipient.pub").display()
         ));
-        text
-    }
+    text
 }
 
 #[derive(Debug, Serialize)]

@@ -82,7 +82,53 @@ fn a_key_is_replaced_under_a_running_engine_and_no_wal_is_lost() {
     );
 
     expiry_explains_itself(&instance);
+    the_plan_replaces_a_key_that_is_due(&instance);
     instance.stop_cleanly();
+}
+
+/// By itself only where something else opens what the new key is for.
+fn the_plan_replaces_a_key_that_is_due(instance: &Instance) {
+    let keys = instance.data().join("keys");
+    let id = || {
+        instance.shows()["recipient_id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let before = id();
+    let aged = |days: i64| {
+        let at = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days);
+        fs::write(keys.join("recipient.created"), format!("{} {at}\n", id())).unwrap();
+    };
+    let run = || {
+        let output = instance.bre(&["job", "run", "keys.rotate"]);
+        (output.code, format!("{output:?}"))
+    };
+    aged(84);
+    let young = run();
+    assert!(
+        young.0 == Some(0) && young.1.contains("84 days old"),
+        "{young:?}"
+    );
+    aged(91);
+    let (code, said) = run();
+    assert!(
+        said.contains("on this host alone") && said.contains("bre repository key rotate"),
+        "{said}"
+    );
+    assert_ne!(
+        code,
+        Some(0),
+        "past the guide's days it is an alarm: {said}"
+    );
+    assert_eq!(id(), before);
+    let offline = repository::keys::RecipientPrivate::generate().unwrap();
+    offline.public().store(&keys.join("offline.pub")).unwrap();
+    let (code, said) = run();
+    assert_eq!(code, Some(0), "{said}");
+    assert_ne!(id(), before, "{said}");
+    assert_eq!(instance.shows()["days"], 0);
+    instance.goes_on(2);
 }
 
 fn expiry_explains_itself(instance: &Instance) {

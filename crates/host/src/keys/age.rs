@@ -5,14 +5,13 @@ use std::{path::Path, time::UNIX_EPOCH};
 use repository::keys::RecipientPublic;
 use serde::Serialize;
 
-use super::{RECIPIENT_PUBLIC, writing_key};
+use super::rotation::{BACKUPS, Pair};
 use crate::{error::Error, files::write_whole};
 use terminal::time;
 
-const CREATED: &str = "recipient.created";
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
 /// The guide's rotation.
-const DAYS_MAX: i64 = 90;
+pub const DAYS_MAX: i64 = 90;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyAge {
@@ -22,27 +21,28 @@ pub struct KeyAge {
     pub warning: Option<String>,
 }
 
-/// Of the public key that writers here use. Where its age was not noted, the file's own time counts: on a host that
-/// only writes, that is when the key came.
+/// Of the public key that writers here use.
 pub fn of(folder: &Path) -> Result<KeyAge, Error> {
-    let path = folder.join(RECIPIENT_PUBLIC);
-    let recipient_id = writing_key(folder)?.id();
-    let created = match noted(folder, &recipient_id) {
-        Some(created) => created,
-        None => modified(&path)?,
-    };
-    Ok(aged(
-        recipient_id,
-        created,
-        jiff::Timestamp::now().as_microsecond(),
-    ))
+    of_pair(&BACKUPS, folder)
 }
 
-fn aged(recipient_id: String, created_micros: i64, now_micros: i64) -> KeyAge {
+/// Where its age was not noted, the file's own time counts: on a host that only writes, that is when the key came.
+pub fn of_pair(pair: &Pair, folder: &Path) -> Result<KeyAge, Error> {
+    let recipient_id = pair.public(folder)?.id();
+    let created = match noted(pair, folder, &recipient_id) {
+        Some(created) => created,
+        None => modified(&pair.public_path(folder))?,
+    };
+    let now = jiff::Timestamp::now().as_microsecond();
+    Ok(aged(pair, recipient_id, created, now))
+}
+
+fn aged(pair: &Pair, recipient_id: String, created_micros: i64, now_micros: i64) -> KeyAge {
     let days = (now_micros - created_micros).max(0) / DAY_MICROS;
     let warning = (days > DAYS_MAX).then(|| {
         format!(
-            "the repository's key is {days} days old; every {DAYS_MAX} days it should be replaced: bre repository key rotate"
+            "{} is {days} days old; every {DAYS_MAX} days it should be replaced: {}",
+            pair.title, pair.command
         )
     });
     KeyAge {
@@ -54,14 +54,14 @@ fn aged(recipient_id: String, created_micros: i64, now_micros: i64) -> KeyAge {
 }
 
 /// Called where a key is made or put in place.
-pub(super) fn note(folder: &Path, public: &RecipientPublic) -> Result<(), Error> {
+pub(super) fn note(pair: &Pair, folder: &Path, public: &RecipientPublic) -> Result<(), Error> {
     let line = format!("{} {}\n", public.id(), jiff::Timestamp::now());
-    write_whole(&folder.join(CREATED), line.as_bytes(), 0o644)
+    write_whole(&pair.created_path(folder), line.as_bytes(), 0o644)
 }
 
 /// A note about another key says nothing about this one.
-fn noted(folder: &Path, recipient_id: &str) -> Option<i64> {
-    let text = std::fs::read_to_string(folder.join(CREATED)).ok()?;
+fn noted(pair: &Pair, folder: &Path, recipient_id: &str) -> Option<i64> {
+    let text = std::fs::read_to_string(pair.created_path(folder)).ok()?;
     let (id, at) = text.trim().split_once(' ')?;
     let at: jiff::Timestamp = at.parse().ok()?;
     (id == recipient_id).then(|| at.as_microsecond())
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn past_ninety_days_it_warns() {
-        let at = |days: i64| aged("id".into(), 5, 5 + days * DAY_MICROS + 1).warning;
+        let at = |days: i64| aged(&BACKUPS, "id".into(), 5, 5 + days * DAY_MICROS + 1).warning;
         assert_eq!(at(90), None);
         let warning = at(91).unwrap();
         assert!(
@@ -94,15 +94,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let key = repository::keys::RecipientPrivate::generate().unwrap();
         key.public()
-            .store(&folder.path().join(RECIPIENT_PUBLIC))
+            .store(&BACKUPS.public_path(folder.path()))
             .unwrap();
         let line = |id: &str| format!("{id} 2020-01-01T00:00:00Z\n");
-        let write = |id: &str| std::fs::write(folder.path().join(CREATED), line(id)).unwrap();
+        let write =
+            |id: &str| std::fs::write(BACKUPS.created_path(folder.path()), line(id)).unwrap();
         write("0123");
         assert_eq!(of(folder.path()).unwrap().days, 0);
         write(&key.public().id());
         assert!(of(folder.path()).unwrap().warning.is_some());
-        note(folder.path(), key.public()).unwrap();
+        note(&BACKUPS, folder.path(), key.public()).unwrap();
         assert_eq!(of(folder.path()).unwrap().warning, None);
     }
 }

@@ -52,6 +52,25 @@ fn kept_elsewhere(path: &Path, text: &str) -> Result<Option<RecipientPrivate>, E
     Ok(None)
 }
 
+/// After how many days the provider itself replaces a key's material; none where it does not, or where a file of ours
+/// holds the key.
+pub(super) fn rotation_period_days(public: &Path) -> Result<Option<u32>, Error> {
+    let text = std::fs::read_to_string(public).unwrap_or_default();
+    let line = text.trim_end();
+    if !line.starts_with(KMS_LINE) {
+        return Ok(None);
+    }
+    let location = line
+        .parse()
+        .map_err(|error: aws::kms::LocationError| Error::Refused {
+            what: "a key file cannot be read",
+            reason: format!("{}: {error}", public.display()),
+        })?;
+    KmsKey::open(location)
+        .rotation_period_days()
+        .map_err(of_provider)
+}
+
 /// A new key, as the settings want it. A KMS or a token is asked for it, so that a mistake is told before anything is
 /// sealed.
 pub(super) fn make(wanted: &RepositoryKey) -> Result<RecipientPrivate, Error> {

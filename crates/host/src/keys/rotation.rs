@@ -31,8 +31,12 @@ pub struct Pair {
     next: &'static str,
     /// `<prefix><id>.key`: a key that was replaced.
     replaced: &'static str,
-    /// Its age is noted, and warned about.
-    is_aged: bool,
+    /// When the key was taken.
+    created: &'static str,
+    /// For people.
+    pub title: &'static str,
+    /// Replaces it.
+    pub command: &'static str,
     /// Where the settings say which key comes next.
     setting: &'static str,
     reading: fn(&Path) -> Result<RecipientPrivate, Error>,
@@ -45,7 +49,9 @@ pub const BACKUPS: Pair = Pair {
     public: RECIPIENT_PUBLIC,
     next: NEXT,
     replaced: "recipient-",
-    is_aged: true,
+    created: "recipient.created",
+    title: "the repository's key",
+    command: "bre repository key rotate",
     setting: "repository_key",
     reading: reading_key,
 };
@@ -56,7 +62,9 @@ pub const AUDIT: Pair = Pair {
     public: AUDIT_RECIPIENT_PUBLIC,
     next: "audit_recipient.next.key",
     replaced: "audit_recipient-",
-    is_aged: false,
+    created: "audit_recipient.created",
+    title: "the audit archive's key",
+    command: "bre audit key rotate",
     setting: "audit_key",
     reading: audit_reading_key,
 };
@@ -88,8 +96,31 @@ impl Pair {
         keys_named(folder, self.replaced)
     }
 
+    pub(super) fn public_path(&self, folder: &Path) -> PathBuf {
+        folder.join(self.public)
+    }
+
+    pub(super) fn created_path(&self, folder: &Path) -> PathBuf {
+        folder.join(self.created)
+    }
+
+    /// False before the first pass of the audit archive made it, and on a host that does not write it.
+    pub fn is_here(&self, folder: &Path) -> bool {
+        self.public_path(folder).exists()
+    }
+
     pub fn public(&self, folder: &Path) -> Result<RecipientPublic, Error> {
-        providers::load_public(&folder.join(self.public))
+        providers::load_public(&self.public_path(folder))
+    }
+
+    /// Whether the private half, or the way to it, is in the folder.
+    pub fn can_read(&self, folder: &Path) -> bool {
+        folder.join(self.key).exists()
+    }
+
+    /// After how many days the key's provider replaces its material by itself; none where it does not.
+    pub fn provider_rotation_days(&self, folder: &Path) -> Result<Option<u32>, Error> {
+        providers::rotation_period_days(&self.public_path(folder))
     }
 
     pub fn reading(&self, folder: &Path) -> Result<RecipientPrivate, Error> {
@@ -246,10 +277,7 @@ fn exchange(
 /// The public half last: writers take it at once, and everything that reads must be in place by then.
 fn publish(pair: &Pair, folder: &Path, key: &RecipientPrivate) -> Result<(), Error> {
     put(folder, pair.public, |path| key.public().store(path))?;
-    match pair.is_aged {
-        true => age::note(folder, key.public()),
-        false => Ok(()),
-    }
+    age::note(pair, folder, key.public())
 }
 
 /// A whole key file under its name, or none: written aside, then renamed.

@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use host::keys::settings::RepositoryKey;
 use jobs::schedule::{After, Trigger};
 use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,11 @@ pub struct Backup {
     /// As `[audit_logs]`, `[audit_archive]` and `[log]` have it.
     #[serde(skip)]
     pub audit_logs: AuditLogs,
+    /// As `[repository_key]` and `[audit_key]` say: what the next keys shall be.
+    #[serde(skip)]
+    pub repository_key: RepositoryKey,
+    #[serde(skip)]
+    pub audit_key: RepositoryKey,
     /// By name, of jobs that have no schedule above.
     #[serde(skip)]
     schedules: BTreeMap<String, Trigger>,
@@ -218,6 +224,8 @@ impl Default for Backup {
             infrastructure: Infrastructure::default(),
             kubernetes: None,
             audit_logs: AuditLogs::default(),
+            repository_key: RepositoryKey::default(),
+            audit_key: RepositoryKey::default(),
             schedules: BTreeMap::new(),
             delegations: BTreeMap::new(),
         }

@@ -97,7 +97,16 @@ pub fn read(record: &RunRecord, answer: Option<String>) -> Result<Option<Command
     match answer {
         Some(Answer::Shown(shown)) => Ok(Some(shown)),
         Some(Answer::Failed { words, exit }) => Err(Error::OfRun { words, exit }),
-        None if record.outcome == Outcome::Succeeded => Ok(None),
+        // A job that has no screen of its own.
+        None if record.outcome == Outcome::Succeeded => {
+            let machines = serde_json::json!({
+                "job": record.job,
+                "summary": record.summary,
+                "bytes": record.bytes,
+                "figures": record.figures,
+            });
+            CommandOutput::of(&machines, format!("{}\n", record.summary)).map(Some)
+        }
         None => {
             let words = record.reason.as_ref().unwrap_or(&record.summary);
             Err(Error::failed(words.clone()))

@@ -17,6 +17,7 @@ mod full_backup;
 mod iam_policies;
 mod incremental_backup;
 mod infrastructure_run;
+mod keys_rotate;
 mod kubernetes_config;
 mod kubernetes_configmaps;
 mod kubernetes_helm;
@@ -75,7 +76,7 @@ struct JobDefinition {
 }
 
 /// In the order in which they are shown; which goes first when several are due says their priority.
-const ALL: [&JobDefinition; 24] = [
+const ALL: &[&JobDefinition] = &[
     &full_backup::JOB,
     &incremental_backup::JOB,
     &wal_stream::JOB,
@@ -99,6 +100,7 @@ const ALL: [&JobDefinition; 24] = [
     &network_configuration::JOB,
     &rds_snapshots::JOB,
     &elasticache_snapshots::JOB,
+    &keys_rotate::JOB,
     &repository_copy::JOB,
 ];
 

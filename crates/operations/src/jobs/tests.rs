@@ -367,6 +367,7 @@ fn the_jobs_of_the_settings_make_a_plan_and_keep_their_short_names() {
             "network.configuration",
             "rds.snapshots",
             "elasticache.snapshots",
+            "keys.rotate",
             "repository.copy"
         ]
     );

@@ -10,7 +10,7 @@ type Row = (&'static str, &'static [&'static str]);
 pub(super) const MODULES: [(&str, &[Row]); 4] = [
     ("services", &SERVICES),
     ("host", &HOST),
-    ("operations", &OPERATIONS),
+    ("operations", OPERATIONS),
     ("supervisor", &SUPERVISOR),
 ];
 
@@ -39,7 +39,7 @@ const HOST: [Row; 19] = [
     ),
 ];
 
-const OPERATIONS: [Row; 49] = [
+const OPERATIONS: &[Row] = &[
     ("audit_judge", &[]),
     ("backup_record", &[]),
     ("change_look", &[]),
@@ -53,6 +53,7 @@ const OPERATIONS: [Row; 49] = [
     ("expiry", &["error"]),
     ("inclusion", &["error"]),
     ("job_status", &["error"]),
+    ("key_rotation", &["error"]),
     ("missing", &["error"]),
     ("recovery_fact", &["error"]),
     ("secret_file", &["error"]),
@@ -131,6 +132,7 @@ const OPERATIONS: [Row; 49] = [
             "copies",
             "restore_test",
             "strategy",
+            "key_rotation",
         ],
     ),
     (
