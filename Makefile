@@ -136,6 +136,14 @@ slow-kubernetes: setup ## a namespace on a real kube-apiserver backed up, wiped,
 slow-kubernetes-many: setup ## how long OBJECTS (10000) of BYTES (10000) on a cluster take to be backed up, first and unchanged, and the memory
 	OBJECTS="$(or $(OBJECTS),10000)" BYTES="$(or $(BYTES),10000)" scripts/in-memory cargo test --profile quick --locked -p engine --test it -- --ignored --exact application_state::ten_thousand_objects_are_measured --nocapture
 
+slow-infrastructure: setup ## roles, stacks, states of Terraform, RDS and ElastiCache on moto, by the real clients, kept and restored
+	@scripts/moto
+	@scripts/awscli
+	cargo test --locked -p backup --test it -- --include-ignored infrastructure:: --nocapture
+	cargo test --locked -p recovery --test it -- --include-ignored infrastructure:: --nocapture
+	cargo test --locked -p operations --lib -- --include-ignored provider_check:: --nocapture
+	cargo test --locked -p engine --test it -- --include-ignored infrastructure:: --nocapture
+
 slow-any-day: setup ## the tests with their clock moved, on eleven days; MOMENTS and TESTS (a nextest filter) choose
 	@scripts/any-day $(if $(TESTS),-E '$(TESTS)')
 

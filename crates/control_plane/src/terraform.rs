@@ -175,6 +175,14 @@ impl Terraform {
             .map(drop)
     }
 
+    /// Takes the lock, and looks at neither lineage nor serial of what is there.
+    pub fn push_over(&self, state: &[u8], cancelled: &dyn Fn() -> bool) -> Result<(), ClientError> {
+        let arguments = ["state", "push", "-lock-timeout=0s", "-force", "-"];
+        self.call(&arguments, state, cancelled)
+            .output(1 << 20)
+            .map(drop)
+    }
+
     /// Changes nothing. Takes the lock.
     pub fn plan(&self, cancelled: &dyn Fn() -> bool) -> Result<TerraformChanges, ClientError> {
         let arguments = ["plan", "-json", "-input=false", "-lock-timeout=30s"];

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use control_plane::aws::Aws;
-use control_plane::aws::network::{PARTS, differences, read, shown};
+use control_plane::aws::network::{NetworkPart, differences, read, shown};
 
 use super::{
     InfrastructureError, InfrastructureReport, PlainInfrastructure, UnreadPart, document, parsed,
@@ -18,6 +18,8 @@ pub const FOLDER: &str = "network";
 #[derive(Debug, Clone, Copy)]
 pub struct NetworkSource<'a> {
     pub aws: &'a Aws,
+    /// All of `control_plane::aws::network::PARTS`, or some.
+    pub parts: &'a [NetworkPart],
 }
 
 impl PlainInfrastructure for NetworkSource<'_> {
@@ -39,7 +41,7 @@ impl DocumentSource for NetworkSource<'_> {
         let cancelled = || progress.cancelled();
         let round = self.aws.round(&cancelled);
         let (mut collection, mut report) = (Collection::default(), InfrastructureReport::default());
-        for part in PARTS {
+        for part in self.parts.iter().copied() {
             let plain = part.word.replace('_', " ");
             progress.message(&format!("reading each {plain}"));
             match read(&round, part) {
@@ -62,7 +64,7 @@ impl DocumentSource for NetworkSource<'_> {
         }
         report.calls = round.calls();
         match report.not_read.first() {
-            Some(first) if report.not_read.len() == PARTS.len() => {
+            Some(first) if report.not_read.len() == self.parts.len() => {
                 Err(InfrastructureError::NoneRead(first.clone()))
             }
             _ => Ok((collection, report)),

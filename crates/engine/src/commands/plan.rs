@@ -19,7 +19,7 @@ use operations::{
         self,
         settings::{self, runs_by_itself},
     },
-    schema,
+    provider_check, schema,
     strategy::{JobCondition, RowCheck, STRATEGY, Section, StrategyRow, Verdict, row_of},
 };
 
@@ -97,7 +97,11 @@ pub(crate) fn check(
         Some(_) => None,
         None => Some(rows_of(instance, None)?),
     };
-    let checks = strategy_checks(&config, rows.as_deref());
+    let mut checks = strategy_checks(&config, rows.as_deref());
+    // The settings alone are looked at where another file is named.
+    if rows.is_some() {
+        ask_providers(&config, &mut checks);
+    }
     let said = serde_json::json!({ "jobs": names, "clusters": of_clusters, "rows": checks });
     terminal::result(json, &said, || {
         let clusters = match of_clusters.len() {
@@ -114,6 +118,23 @@ pub(crate) fn check(
         )
     });
     Ok(exit_of(&checks).into())
+}
+
+/// A service that the settings name in a job's place is asked whether it is so.
+fn ask_providers(config: &config::Backup, checks: &mut [RowCheck]) {
+    for row in checks {
+        let Some(Delegation::ProvidedBy(provider)) = config.delegation_of(row.job) else {
+            continue;
+        };
+        match provider_check::ask(*provider, row.job, config) {
+            Ok(said) => row.why = Some(format!("provided by {}: {said}", provider.name())),
+            Err(fault) => {
+                row.verdict = Verdict::Wrong;
+                row.why = Some(fault.why);
+                row.mend = Some(fault.mend);
+            }
+        }
+    }
 }
 
 /// `rows`: as they are here; the settings alone are looked at without them.

@@ -57,6 +57,7 @@ impl Fixture {
 }
 
 #[test]
+#[ignore = "many calls of clients, each half a second: make slow-infrastructure"]
 fn roles_stacks_and_states_are_kept_and_come_back() {
     let Some(fixture) = Fixture::new() else {
         return;

@@ -1,6 +1,7 @@
 //! The network of the account, into git.
 
 use backup::infrastructure::network::{COMPONENT, NetworkSource};
+use control_plane::aws::network::PARTS;
 use jobs::{
     Availability, Deadline, FirstRun, JobSpec, Retention, RunContext, RunReport, Storage,
     schedule::Trigger,
@@ -54,6 +55,10 @@ impl Task for NetworkConfiguration {
 
     fn run(&self, environment: &JobEnvironment, context: &RunContext) -> Result<RunReport, Error> {
         let aws = client_for(&environment.config)?;
-        into_git(&NetworkSource { aws: &aws }, environment, context)
+        let source = NetworkSource {
+            aws: &aws,
+            parts: &PARTS,
+        };
+        into_git(&source, environment, context)
     }
 }

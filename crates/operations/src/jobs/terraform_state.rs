@@ -87,7 +87,7 @@ impl Task for States {
     fn run(&self, environment: &JobEnvironment, context: &RunContext) -> Result<RunReport, Error> {
         let states = &environment.config.infrastructure.terraform;
         let (mut results, mut whole) = (Vec::new(), InfrastructureReport::default());
-        let (mut bytes, mut left, mut first_error) = (0, 0, None);
+        let (mut bytes, mut left, mut failed, mut first_error) = (0, 0, 0, None);
         for (name, state) in states {
             match self.keep(name, state, environment, context) {
                 Ok(kept) => {
@@ -107,6 +107,7 @@ impl Task for States {
                 Err(error) if context.is_cancelled() => return Err(error),
                 // One that cannot be read does not keep the others from being kept.
                 Err(error) => {
+                    failed += 1;
                     whole.not_read.push(UnreadPart {
                         part: format!("state {name}"),
                         why: error.to_string(),
@@ -115,7 +116,7 @@ impl Task for States {
                 }
             }
         }
-        if let Some(error) = first_error.filter(|_| states.len() == 1) {
+        if let Some(error) = first_error.filter(|_| failed == states.len()) {
             return Err(error);
         }
         let lines: Vec<String> = results

@@ -77,6 +77,8 @@ pub fn plan(
         Some(content) => Some(parse("the state in force", content)?),
         None => None,
     };
+    // Where there is none, Terraform shows an empty one that nothing comes from.
+    let live = live.filter(|live| !live.lineage.is_empty());
     if let Some(live) = &live
         && live.lineage != wanted.lineage
     {
@@ -121,7 +123,18 @@ pub fn apply(
                 reason,
             })?;
         target.terraform.push(&raised, &cancelled)?;
-        let found = target.terraform.pull(&cancelled)?;
+        let mut found = target.terraform.pull(&cancelled)?;
+        // Where there was none, Terraform gives the first state a lineage of its own: later restores of this system's
+        // snapshots would be refused. Only what was put there a moment ago is written over.
+        let is_first = plan.serial_in_force.is_none();
+        if is_first
+            && found
+                .as_ref()
+                .is_some_and(|found| same_but_lineage(found, backup))
+        {
+            target.terraform.push_over(&raised, &cancelled)?;
+            found = target.terraform.pull(&cancelled)?;
+        }
         if !found.as_ref().is_some_and(|found| same(found, backup)) {
             let what = format!(
                 "the state of {} is not the one that was put there",
@@ -143,11 +156,18 @@ fn parse(name: &str, content: &[u8]) -> Result<TerraformState, InfrastructureErr
 
 /// All but the serial, and which version of Terraform wrote it last.
 fn same(one: &[u8], other: &[u8]) -> bool {
+    same_but(&["serial", "terraform_version"], one, other)
+}
+
+fn same_but_lineage(one: &[u8], other: &[u8]) -> bool {
+    same_but(&["serial", "terraform_version", "lineage"], one, other)
+}
+
+fn same_but(not_compared: &[&str], one: &[u8], other: &[u8]) -> bool {
     let plain = |content: &[u8]| -> Option<Zeroizing<String>> {
         let mut value: Value = serde_json::from_slice(content).ok()?;
         let fields = value.as_object_mut()?;
-        fields.remove("serial");
-        fields.remove("terraform_version");
+        fields.retain(|name, _| !not_compared.contains(&name.as_str()));
         // An empty list is written, or left out.
         fields.retain(|_, field| {
             !field.is_null() && field.as_array().is_none_or(|it| !it.is_empty())

@@ -30,7 +30,49 @@ fn client(aws: &TestAws) -> Aws {
     }
 }
 
+/// The short form of the next one.
 #[test]
+fn a_role_is_restored_by_the_calls_that_were_shown() {
+    let Some(aws) = TestAws::start() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    aws.python(
+        "iam = client('iam')\n\
+         doc = json.dumps({'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Action': 'sts:AssumeRole', \
+         'Principal': {'AWS': '123456789012'}}]})\n\
+         iam.create_role(RoleName='api', AssumeRolePolicyDocument=doc)\n\
+         iam.create_policy(PolicyName='audit', PolicyDocument=json.dumps({'Version': '2012-10-17', \
+         'Statement': [{'Effect': 'Allow', 'Action': 's3:GetObject', 'Resource': '*'}]}))",
+    );
+    let client = client(&aws);
+    let source = IamSource { aws: &client };
+    backup_to_git(&source, folder.path(), None, &Quiet).unwrap();
+    let backup = control_plane::git::files(folder.path(), "HEAD", &["iam"], ".json").unwrap();
+    aws.python(
+        "iam = client('iam')\n\
+         iam.update_assume_role_policy(RoleName='api', PolicyDocument=json.dumps({'Version': '2012-10-17', \
+         'Statement': [{'Effect': 'Allow', 'Action': 'sts:AssumeRole', \
+         'Principal': {'Service': 'ec2.amazonaws.com'}}]}))\n\
+         iam.attach_role_policy(RoleName='api', PolicyArn='arn:aws:iam::123456789012:policy/audit')",
+    );
+    let first = iam::plan(&backup, None, &[], &client, &Quiet).unwrap();
+    let calls: Vec<String> = first
+        .changes()
+        .flat_map(|step| &step.calls)
+        .map(ToString::to_string)
+        .collect();
+    let expected = [
+        "aws iam update-assume-role-policy --role-name api --policy-document file:///dev/stdin",
+        "aws iam detach-role-policy --role-name api --policy-arn arn:aws:iam::123456789012:policy/audit",
+    ];
+    assert_eq!(calls, expected);
+    let second = iam::apply(&backup, &first, &[], &client, &Quiet).unwrap();
+    assert!(second.is_empty(), "{second:?}");
+}
+
+#[test]
+#[ignore = "many calls of clients, each half a second: make slow-infrastructure"]
 fn a_role_that_was_changed_is_as_it_was() {
     let Some(aws) = TestAws::start() else {
         return;
@@ -106,6 +148,7 @@ fn a_role_that_was_changed_is_as_it_was() {
 }
 
 #[test]
+#[ignore = "many calls of clients, each half a second: make slow-infrastructure"]
 fn a_stack_comes_back_by_a_change_set_that_was_shown() {
     let Some(aws) = TestAws::start() else {
         return;
@@ -178,6 +221,7 @@ fn run(program: &Path, folder: &Path, arguments: &[&str]) {
 }
 
 #[test]
+#[ignore = "many calls of clients, each half a second: make slow-infrastructure"]
 fn a_state_that_lost_its_resources_knows_them_again() {
     let (Some(program), Some(aws)) = (testkit::terraform(), TestAws::start()) else {
         return;
@@ -274,4 +318,23 @@ fn a_state_that_lost_its_resources_knows_them_again() {
     assert_eq!(left.changes, Vec::<String>::new(), "its plan is empty");
     let again = terraform::plan(&backup, &target, &Quiet).unwrap();
     assert!(again.is_same, "{again:?}");
+
+    // The bucket was emptied.
+    aws.python(
+        "s3 = client('s3')\n\
+         for it in s3.list_object_versions(Bucket='states', Prefix='prod/t')['Versions']:\n    \
+         s3.delete_object(Bucket='states', Key=it['Key'], VersionId=it['VersionId'])\n\
+         client('dynamodb').delete_item(TableName='terraform-locks', \
+         Key={'LockID': {'S': 'states/prod/t-md5'}})",
+    );
+    let plan = terraform::plan(&backup, &target, &Quiet).unwrap();
+    assert_eq!(
+        (plan.serial_in_force, plan.come.len()),
+        (None, 2),
+        "{plan:?}"
+    );
+    let left = terraform::apply(&backup, &plan, &target, &Quiet).unwrap();
+    assert_eq!(left.changes, Vec::<String>::new());
+    let again = terraform::plan(&backup, &target, &Quiet).unwrap();
+    assert!(again.is_same && again.lineage == lineage, "{again:?}");
 }

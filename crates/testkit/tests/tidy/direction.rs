@@ -80,6 +80,7 @@ const OPERATIONS: &[Row] = &[
     ("public_log", &["error", "config"]),
     ("schema", &["error", "config"]),
     ("infrastructure", &["error", "config", "schema"]),
+    ("provider_check", &["config", "infrastructure"]),
     (
         "infrastructure_restore",
         &["error", "config", "infrastructure"],

@@ -22,13 +22,7 @@ pub fn run(
     let cancelled = || progress.cancelled();
     let round = aws.round_of(CALLS_MAX, &cancelled);
     progress.message(&format!("looking at the ElastiCache group {group}"));
-    let answer = round.json(&[
-        "elasticache",
-        "describe-replication-groups",
-        "--replication-group-id",
-        group,
-    ])?;
-    let found = &answer["ReplicationGroups"][0];
+    let found = &described(&round, group)?;
     let mut report = ProviderReport {
         faults: faults(group, found, plan),
         snapshot: plan.name(),
@@ -132,7 +126,25 @@ fn is_ours(round: &AwsRound<'_>, arn: &str, plan: &ProviderPlan<'_>) -> Result<b
     Ok(plan.is_ours(&answer["TagList"]))
 }
 
-/// Where it is not as the plan demands.
+fn described(round: &AwsRound<'_>, group: &str) -> Result<Value, AwsError> {
+    let mut answer = round.json(&[
+        "elasticache",
+        "describe-replication-groups",
+        "--replication-group-id",
+        group,
+    ])?;
+    Ok(answer["ReplicationGroups"][0].take())
+}
+
+/// Where it is not as the plan demands, with the line that mends it.
+pub fn faults_of(
+    group: &str,
+    plan: &ProviderPlan<'_>,
+    round: &AwsRound<'_>,
+) -> Result<Vec<String>, AwsError> {
+    Ok(faults(group, &described(round, group)?, plan))
+}
+
 fn faults(group: &str, found: &Value, plan: &ProviderPlan<'_>) -> Vec<String> {
     let mut faults = Vec::new();
     let modify = format!("aws elasticache modify-replication-group --replication-group-id {group}");

@@ -20,13 +20,7 @@ pub fn run(
     let cancelled = || progress.cancelled();
     let round = aws.round_of(CALLS_MAX, &cancelled);
     progress.message(&format!("looking at the RDS instance {instance}"));
-    let answer = round.json(&[
-        "rds",
-        "describe-db-instances",
-        "--db-instance-identifier",
-        instance,
-    ])?;
-    let found = &answer["DBInstances"][0];
+    let found = &described(&round, instance)?;
     let mut report = ProviderReport {
         faults: faults(instance, found, plan),
         snapshot: plan.name(),
@@ -94,7 +88,25 @@ pub fn run(
     Ok(report)
 }
 
-/// Where it is not as the plan demands.
+fn described(round: &AwsRound<'_>, instance: &str) -> Result<Value, AwsError> {
+    let mut answer = round.json(&[
+        "rds",
+        "describe-db-instances",
+        "--db-instance-identifier",
+        instance,
+    ])?;
+    Ok(answer["DBInstances"][0].take())
+}
+
+/// Where it is not as the plan demands, with the line that mends it.
+pub fn faults_of(
+    instance: &str,
+    plan: &ProviderPlan<'_>,
+    round: &AwsRound<'_>,
+) -> Result<Vec<String>, AwsError> {
+    Ok(faults(instance, &described(round, instance)?, plan))
+}
+
 fn faults(instance: &str, found: &Value, plan: &ProviderPlan<'_>) -> Vec<String> {
     let mut faults = Vec::new();
     let modify = format!("aws rds modify-db-instance --db-instance-identifier {instance}");
