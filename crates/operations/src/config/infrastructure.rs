@@ -75,6 +75,10 @@ impl TerraformConfig {
         }
     }
 
+    pub fn bucket(&self) -> Option<&str> {
+        self.bucket.as_deref()
+    }
+
     pub fn needs_aws(&self) -> bool {
         self.bucket.is_some()
     }

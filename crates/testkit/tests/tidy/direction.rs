@@ -136,6 +136,7 @@ const OPERATIONS: &[Row] = &[
             "key_rotation",
         ],
     ),
+    ("provided", &["config", "infrastructure", "strategy"]),
     (
         "clusters",
         &[
