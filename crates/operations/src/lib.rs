@@ -36,7 +36,6 @@ pub mod missing;
 pub mod passed_over;
 pub mod plan;
 pub mod primary_repository;
-pub mod provided;
 pub mod provider_check;
 pub mod public_log;
 pub mod read_book;

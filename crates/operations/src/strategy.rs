@@ -370,31 +370,10 @@ pub struct RowCheck {
     pub mend: Option<String>,
 }
 
-impl RowCheck {
-    /// What the provider said of it; or what is wrong, and what mends it.
-    #[must_use]
-    pub fn with_provider(mut self, said: Result<String, (String, String)>) -> Self {
-        match said {
-            Ok(shown) => self.why = Some(shown),
-            Err((why, mend)) => {
-                self.verdict = Verdict::Wrong;
-                (self.why, self.mend) = (Some(why), Some(mend));
-            }
-        }
-        self
-    }
-}
-
 /// A fault of a row and its remedy.
 type Fault = (Verdict, String, String);
 
 impl StrategyRow {
-    /// For how many days the guide has it kept; as long as a number can be where it is kept without an end.
-    pub fn days_min(&self) -> i64 {
-        let days = self.retention.at_least().as_secs().div_ceil(DAY_SECONDS);
-        i64::try_from(days).unwrap_or(i64::MAX)
-    }
-
     /// `guide`: the job as it is without any settings. None of a job that this version does not have.
     pub fn check(
         &self,
@@ -472,7 +451,7 @@ impl StrategyRow {
                 "kept for {}; the guide asks for: {}",
                 spec.retention, self.retention
             );
-            let days = self.days_min();
+            let days = self.retention.at_least().as_secs().div_ceil(DAY_SECONDS);
             return Some((Verdict::Wrong, why, format!("{section} keep_days = {days}")));
         }
         match seen {

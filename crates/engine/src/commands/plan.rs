@@ -19,7 +19,7 @@ use operations::{
         self,
         settings::{self, runs_by_itself},
     },
-    provided, provider_check, schema,
+    provider_check, schema,
     strategy::{JobCondition, RowCheck, STRATEGY, Section, StrategyRow, Verdict, row_of},
 };
 
@@ -148,21 +148,12 @@ pub(crate) fn strategy_checks(config: &config::Backup, rows: Option<&[Row]>) -> 
                 .find(|job| job.cluster.is_none() && job.name == row.job)
                 .map_or(JobCondition::NotRunning, Row::seen),
         };
-        let delegation = config.delegation_of(row.job);
-        let checked = row.check(
+        row.check(
             jobs::spec(config, row.job).as_ref(),
             jobs::spec(&guide, row.job).as_ref(),
-            delegation,
+            config.delegation_of(row.job),
             &seen,
-        );
-        match delegation {
-            // Of a file that is judged by itself no provider is asked.
-            Some(Delegation::ProvidedBy(provider)) if rows.is_some() => {
-                let said = provided::check(row, *provider, config);
-                checked.with_provider(said.map_err(|fault| (fault.why, fault.mend)))
-            }
-            _ => checked,
-        }
+        )
     };
     STRATEGY.iter().map(check).collect()
 }

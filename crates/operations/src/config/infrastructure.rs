@@ -75,10 +75,6 @@ impl TerraformConfig {
         }
     }
 
-    pub fn bucket(&self) -> Option<&str> {
-        self.bucket.as_deref()
-    }
-
     pub fn needs_aws(&self) -> bool {
         self.bucket.is_some()
     }

@@ -136,7 +136,6 @@ const OPERATIONS: &[Row] = &[
             "key_rotation",
         ],
     ),
-    ("provided", &["config", "infrastructure", "strategy"]),
     (
         "clusters",
         &[
