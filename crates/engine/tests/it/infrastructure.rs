@@ -35,7 +35,8 @@ impl Fixture {
         let chunk_id = ChunkIdKey::generate().unwrap();
         chunk_id.store(&fixture.data("keys/chunk_id.key")).unwrap();
         let settings = format!(
-            "{}[rds]\ninstance = \"db\"\n[terraform.prod]\nfile = \"{}\"\n",
+            "{}[rds]\ninstance = \"db\"\n[terraform.prod]\nfile = \"{}\"\n\
+             [jobs.\"network.configuration\"]\nprovided_by = \"aws-config\"\n",
             fixture.aws.settings(),
             fixture.data("t.tfstate").display()
         );
@@ -70,6 +71,16 @@ fn roles_stacks_and_states_are_kept_and_come_back() {
          body = {'Resources': {'Topic': {'Type': 'AWS::SNS::Topic', 'Properties': {'TopicName': 'alerts'}}}}\n\
          client('cloudformation').create_stack(StackName='alerts', TemplateBody=json.dumps(body))",
     );
+    // A service that is named in a job's place is asked.
+    let checked = fixture.bre(&["plan", "check"]).exits(1).parsed();
+    let rows = checked["rows"].as_array().unwrap();
+    let mut rows = rows
+        .iter()
+        .filter(|row| row["job"] == "network.configuration");
+    let row = rows.next().unwrap();
+    assert_eq!(row["verdict"], "wrong", "{row}");
+    let mend = row["mend"].as_str().unwrap();
+    assert!(mend.contains("start-configuration-recorder"), "{row}");
     let kept = fixture.bre(&["job", "run", "iam.policies"]).json();
     assert_eq!(
         kept["changes"],
