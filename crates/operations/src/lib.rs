@@ -7,6 +7,8 @@
 pub mod anchors;
 pub mod application_state;
 pub mod audit_archive;
+pub mod audit_compliance;
+pub mod audit_gaps;
 pub mod audit_judge;
 pub mod audit_logs;
 pub mod audit_outside;
@@ -23,6 +25,7 @@ pub mod copies;
 mod error;
 pub mod exit;
 pub mod expiry;
+pub mod gap_report;
 pub mod heads;
 pub mod health;
 pub mod inclusion;

@@ -6,7 +6,7 @@
 //! beside them [`database::window`] (what can be restored), [`database::export`] (a plain copy for other tools) and
 //! [`database::wal_fetch`] (what PostgreSQL's `restore_command` calls). [`spare`] keeps a restored cluster following.
 //! [`documents`] restores the documents of a snapshot into files, [`cache`] a Redis from its files,
-//! [`application_state`] what ran on a cluster, [`infrastructure`] what it is built of.
+//! [`application_state`] what ran on a cluster, [`audit_log`] logs, [`infrastructure`] what it is built of.
 //! [`table`] restores one table, or a few of its rows, into a running database.
 //!
 //! Absent: to take backups; to decide when to restore; the audit log's view of a recovery.
@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout))]
 
 pub mod application_state;
+pub mod audit_log;
 mod backoff;
 pub mod cache;
 pub mod database;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use aws_sdk_s3::{
     primitives::DateTime,
     types::{
-        ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockRetention,
+        ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention,
         ObjectLockRetentionMode,
     },
 };
@@ -53,6 +53,11 @@ async fn any_lock(
         .await;
     match head {
         Ok(head) => Ok(Some(Lock {
+            mode: match &head.object_lock_mode {
+                Some(ObjectLockMode::Compliance) => Some(LockMode::Compliance),
+                Some(ObjectLockMode::Governance) => Some(LockMode::Governance),
+                _ => None,
+            },
             until_micros: head
                 .object_lock_mode
                 .and(head.object_lock_retain_until_date.as_ref().map(micros)),

@@ -1,5 +1,6 @@
 //! `bre restore` and `bre restore-test`.
 
+use ::repository::log_stretches::LogKind;
 use serde::Serialize;
 
 use super::*;
@@ -20,9 +21,61 @@ pub(crate) enum RestoreCommand {
     /// Restore roles, policies, groups and users of the account from a commit: shows each call that it would make, and
     /// asks. What is only in the account stays.
     Iam(RestoreIamArgs),
+    /// Bring the logs that an audit asks for back from their archives, into a folder beside the live ones, and write
+    /// the gap report for compliance. Needs the archive's private key; exit code 5: something is missing, and named.
+    AuditLog(RestoreAuditLogArgs),
     /// Write a snapshot's documents into a folder, or to where they came from: shows what it would do, and asks.
     /// Needs the private key.
     Snapshot(SnapshotRestoreArgs),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuditLogKind {
+    /// The engine's own chain of quotes and changes: the entries that the running database lacks, or all where none
+    /// runs, as bre audit export writes them.
+    Database,
+    Application,
+    Postgres,
+    System,
+}
+
+impl AuditLogKind {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Database,
+        Self::Application,
+        Self::Postgres,
+        Self::System,
+    ];
+
+    pub(crate) fn of_log(self) -> Option<LogKind> {
+        match self {
+            Self::Database => None,
+            Self::Application => Some(LogKind::Application),
+            Self::Postgres => Some(LogKind::Postgres),
+            Self::System => Some(LogKind::System),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreAuditLogArgs {
+    /// A new or empty folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// One kind; all when absent.
+    #[arg(long, value_enum)]
+    pub(crate) kind: Option<AuditLogKind>,
+    /// One log by its name in the repository, such as journal-web1.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// From this moment on; for example 2026-04-01T10:31:00-04:00
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Up to this moment.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]

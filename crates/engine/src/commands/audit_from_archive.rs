@@ -1,7 +1,7 @@
 //! `bre verify audit --archive`: the log from its archive, with the archive's key alone, or from a file of
 //! `bre audit export`. No server has a part in it.
 
-use std::{collections::VecDeque, path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
 use audit::{
     BadEntry, Entry, Head, Report, SignedHead, StoredEntry, Verdict, Verifier, VerifyingKey,
@@ -9,6 +9,7 @@ use audit::{
 use repository::{
     archive::{ArchivePart, ArchivedEntries, archive_listing, read_archive},
     keys::RecipientPrivate,
+    log_stretches::{ChainReport, LogGapCause},
 };
 use serde::Serialize;
 
@@ -22,9 +23,12 @@ use host::{
 
 use crate::{cli::RepositoryArgs, error::Error};
 use operations::{
+    audit_gaps::{EntryComparison, Lacks, compare_entries, gap_sentence, log_chains, main_chain},
+    audit_logs::own_repository,
     audit_outside::{Extent, Outside, OutsideEvidence},
     audit_statements::PublishedStatements,
     exit::Exit,
+    jobs::settings,
     repository_handle::RepositoryHandle,
 };
 
@@ -39,6 +43,12 @@ struct ArchiveReport {
     parts_left_behind: usize,
     /// Parts that cannot be read, each by the name of its object.
     parts_damaged: Vec<String>,
+    /// The archive against the database that runs here.
+    entries: EntryComparison,
+    /// Logs of services, PostgreSQL and the machine: each chain, with what it lacks.
+    logs: Vec<ChainReport>,
+    /// Of those chains: `sound`, `known_loss` (what a log lost before it was read), `cut`, `rewritten`.
+    logs_verdict: &'static str,
     #[serde(flatten)]
     beside: OutsideEvidence,
 }
@@ -75,7 +85,23 @@ pub(super) fn verify(
     let (mut log, extent) = archive.walk(&outside, &keys)?;
     let now = jiff::Timestamp::now().as_microsecond();
     let (word, beside) = outside.judge(&mut log, &extent, now);
+    let running = match place {
+        // A copy elsewhere is no part of this instance.
+        Some(_) => None,
+        None => instance.announced().map(|running| running.database_url),
+    };
+    let entries = compare_entries(&opened.repository, &private, running.as_deref());
+    let entries = host::runtime::wait(entries)?;
+    let apart = match args.repository {
+        Some(_) => None,
+        None => own_repository(&settings::load(None, instance.root())?.audit_archive)?,
+    };
+    let logs = log_chains(apart.as_ref().unwrap_or(&opened.repository), instance, &())?;
+    let logs_word = word_of_logs(&logs, &entries);
     let report = ArchiveReport {
+        entries,
+        logs,
+        logs_verdict: logs_word.name(),
         road: "archive",
         verdict: word.name(),
         log,
@@ -85,7 +111,34 @@ pub(super) fn verify(
         beside,
     };
     terminal::result(json, &report, || report.sentences(word));
-    Ok(Exit::of(word).into())
+    let exit = match word {
+        Verdict::Sound => Exit::of(logs_word),
+        word => Exit::of(word),
+    };
+    Ok(exit.into())
+}
+
+/// The worst of what is missing.
+fn word_of_logs(logs: &[ChainReport], entries: &EntryComparison) -> Verdict {
+    let causes = || {
+        logs.iter()
+            .flat_map(|chain| &chain.gaps)
+            .map(|gap| gap.cause)
+    };
+    let lacks = |what| entries.gaps.iter().any(|gap| gap.lacks == what);
+    if causes().any(|cause| cause == LogGapCause::Damaged) || lacks(Lacks::Agreement) {
+        return Verdict::Rewritten;
+    }
+    if causes().any(|cause| cause == LogGapCause::Missing)
+        || lacks(Lacks::Archive)
+        || lacks(Lacks::Database)
+    {
+        return Verdict::Cut;
+    }
+    match causes().next() {
+        Some(_) => Verdict::KnownLoss,
+        None => Verdict::Sound,
+    }
 }
 
 /// What an archive holds, its parts opened once to know their heads.
@@ -347,21 +400,6 @@ fn push(
     take(verifier, published, &stored);
 }
 
-/// From the newest part back to the first, and where the first of them begins.
-fn main_chain(all: &[ArchivePart]) -> (VecDeque<usize>, u64) {
-    let mut chain = VecDeque::new();
-    let places = || all.iter().enumerate();
-    let mut next = places().max_by_key(|(_, part)| (part.epoch, part.to));
-    let mut begins_at = 1;
-    while let Some((at, part)) = next {
-        begins_at = part.from;
-        chain.push_front(at);
-        next =
-            places().find(|(_, before)| before.to + 1 == part.from && before.last == part.previous);
-    }
-    (chain, begins_at)
-}
-
 impl ArchiveReport {
     fn sentences(&self, word: Verdict) -> String {
         let log = &self.log;
@@ -380,13 +418,46 @@ impl ArchiveReport {
             text.push_str(&format!("FOUND: {part}\n"));
         }
         text.push_str(&self.beside.sentences());
+        text.push_str(&self.gap_sentences());
         text.push_str(&verdict(log, word));
+        text
+    }
+
+    fn gap_sentences(&self) -> String {
+        let mut text = match self.entries.database_to {
+            Some(to) => format!(
+                "{} entries compared with the database, which goes to {to}; the archive goes to {}\n",
+                self.entries.entries_compared, self.entries.archived_to
+            ),
+            None => "the database was not asked: it does not run here\n".to_owned(),
+        };
+        for gap in &self.entries.gaps {
+            text.push_str(&format!("MISSING: {}\n", gap.sentence()));
+        }
+        for chain in &self.logs {
+            text.push_str(&format!(
+                "{} {}: {} lines in {} stretches, {}\n",
+                chain.kind,
+                chain.source,
+                chain.lines,
+                chain.stretches,
+                match chain.gaps.len() {
+                    0 => "whole".to_owned(),
+                    gaps => format!("{gaps} gaps"),
+                }
+            ));
+            for gap in &chain.gaps {
+                text.push_str(&format!("MISSING: {}\n", gap_sentence(gap)));
+            }
+        }
         text
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     fn part(epoch: u32, from: u64, to: u64, previous: &str, last: &str) -> ArchivePart {

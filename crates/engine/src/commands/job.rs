@@ -54,6 +54,7 @@ pub(super) fn screens(result: JobResult) -> Result<CommandOutput, operations::Er
         JobResult::RestoreTest(record) => restore_test::tested(&record),
         JobResult::Definitions { folder, outcome } => schema::shown(&folder, &outcome),
         JobResult::AuditArchive(archived) => audit_archive::shown(archived.as_ref()),
+        JobResult::Compliance(report) => CommandOutput::of(&report, report.sentences()),
         JobResult::Logs(shipped) => CommandOutput::of(&shipped, shipped.sentences()),
         JobResult::CacheCopy(copy) => restore_cache::copied(&copy),
         JobResult::Snapshot { component, outcome } => snapshot::taken(component, &outcome),

@@ -29,7 +29,8 @@ mod replay;
 mod repository;
 mod repository_keys;
 pub(crate) mod restore;
-pub(crate) mod restore_cache;
+pub(crate) mod restore_audit_log;
+mod restore_cache;
 mod restore_infrastructure;
 mod restore_preview;
 pub(crate) mod restore_test;
@@ -94,6 +95,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Error> {
         }
         Command::Restore(RestoreCommand::Cache(args)) => {
             return restore_cache::run(&instance, json, &args);
+        }
+        Command::Restore(RestoreCommand::AuditLog(args)) => {
+            return wait(restore_audit_log::run(&instance, json, &args));
         }
         Command::Check(CheckCommand::Redis(args)) => {
             return check_redis::run(&instance, json, &args);

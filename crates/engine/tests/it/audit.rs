@@ -8,7 +8,7 @@ const TABLES: [&str; 2] = ["audit_log", "quotes"];
 
 impl Instance {
     /// As a superuser can, past the triggers, which are then as they were: only the rows tell of it.
-    fn sql_past_triggers(&self, sql: &str) {
+    pub(crate) fn sql_past_triggers(&self, sql: &str) {
         let all = |what: &str| {
             TABLES
                 .map(|table| format!("ALTER TABLE {table} {what} TRIGGER append_only; "))

@@ -8,7 +8,10 @@ use repository::{
     store::PosixStore,
 };
 
-use crate::{instance::Folder, process::Output};
+use crate::{
+    instance::{Folder, Instance},
+    process::Output,
+};
 
 struct Fixture {
     folder: Folder,
@@ -155,4 +158,149 @@ fn the_journal_is_shipped_or_the_job_says_what_it_lacks() {
     fs::remove_dir_all(desk.data("outside/journal")).unwrap();
     let again = desk.bre(&["job", "run", "audit_log.system"]);
     again.refused(&["[audit_logs] journal", "is not there"]);
+}
+
+/// What was shipped comes back beside the live logs; a stretch that is gone is named, and so is what compliance lacks.
+#[test]
+fn logs_come_back_with_a_report_of_what_is_missing() {
+    let desk = Fixture::new();
+    let now = jiff::Timestamp::now();
+    let line = |hours: i64, words: &str| {
+        let at = now - jiff::SignedDuration::from_hours(hours);
+        format!("{at:.0} {words} line of a service that is long enough")
+    };
+    let (first, second) = (line(48, "the first"), line(24, "the second"));
+    desk.append("outside/app.log", &[&first]);
+    desk.bre(&["job", "run", "audit_log.application"]).exits(0);
+    desk.append("outside/app.log", &[&second]);
+    desk.bre(&["job", "run", "audit_log.application"]).exits(0);
+    let restore = |to: &str, more: &[&str]| {
+        let to = desk.folder.join(to);
+        let first = [
+            "restore",
+            "audit-log",
+            "--json",
+            "--to",
+            to.to_str().unwrap(),
+        ];
+        desk.bre(&[&first[..], more].concat())
+    };
+    let report = restore("back", &["--kind", "application"]).json();
+    let restored = &report["logs_restored"][0];
+    assert_eq!(
+        (&restored["stretches"], &restored["lines"]),
+        (&2.into(), &2.into())
+    );
+    let text = |report: &serde_json::Value, at: usize| {
+        let file = report["logs_restored"][0]["files"][at].as_str().unwrap();
+        fs::read_to_string(file).unwrap()
+    };
+    assert_eq!(text(&report, 0), format!("{first}\n"));
+    restore("back", &[]).refused(&["back"]);
+    // A period has what has a line in it.
+    let one = restore("one", &["--kind", "application", "--from", &second[..20]]);
+    let one = one.json();
+    assert_eq!(one["logs_restored"][0]["stretches"], 1, "{one}");
+    assert_eq!(text(&one, 0), format!("{second}\n"));
+
+    fs::remove_file(&desk.stretches("application")[0]).unwrap();
+    let report = restore("gap", &["--kind", "application"]);
+    let report = report.exits(5).parsed();
+    let gap = &report["logs"][0]["gaps"][0];
+    assert_eq!(
+        (
+            &gap["kind"],
+            &gap["from_number"],
+            &gap["to_number"],
+            &gap["cause"]
+        ),
+        (
+            &"application".into(),
+            &1.into(),
+            &1.into(),
+            &"missing".into()
+        ),
+        "{gap}"
+    );
+    let markdown = fs::read_to_string(desk.folder.join("gap/gap_report.md")).unwrap();
+    assert!(markdown.contains("stretches 1 to 1"), "{markdown}");
+
+    desk.bre(&["job", "run", "audit_log.compliance"])
+        .refused(&["[audit_archive] readers"]);
+    let settings = fs::read_to_string(desk.data("bre.toml")).unwrap();
+    let readers = "[audit_archive]\nreaders = [\"00\"]\nchrony = \"/nowhere/chronyd.sock\"\n";
+    fs::write(desk.data("bre.toml"), format!("{readers}{settings}")).unwrap();
+    let report = desk
+        .bre(&["job", "run", "audit_log.compliance", "--json"])
+        .parsed();
+    let failed: Vec<&str> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["passed"] == false)
+        .map(|check| check["name"].as_str().unwrap())
+        .collect();
+    // A folder locks nothing; the key was made here; 00 is no recipient; a stretch is gone; no chrony answers.
+    assert_eq!(
+        failed,
+        ["locks", "keys", "readers", "chains", "clock"],
+        "{report}"
+    );
+    let file = report["file"].as_str().unwrap();
+    let markdown = fs::read_to_string(format!("{file}.md")).unwrap();
+    assert!(markdown.contains("audit_recipient.key"), "{markdown}");
+}
+
+/// The archive against the running database: what was deleted there is named by position and time, and comes back.
+#[test]
+fn entries_that_the_database_lost_are_named_and_brought_back() {
+    let instance = Instance::start();
+    for _ in 0..3 {
+        instance.quote("GME");
+    }
+    let archived = || {
+        let archive = instance.bre(&["audit", "archive"]);
+        (archive.code == Some(0)).then(|| archive.json()["archived_to"].as_u64().unwrap())
+    };
+    let newest: u64 = instance
+        .value("SELECT max(position) FROM audit_log")
+        .parse()
+        .unwrap();
+    testkit::eventually("a signed head covers the quotes", || {
+        archived().filter(|to| *to >= newest)
+    });
+    let whole = instance.bre(&["verify", "audit", "--archive"]).json();
+    assert_eq!(whole["entries"]["gaps"], serde_json::json!([]), "{whole}");
+    assert_eq!(whole["logs_verdict"], "sound");
+    assert!(
+        whole["entries"]["entries_compared"].as_u64() >= Some(newest),
+        "{whole}"
+    );
+    instance.sql_past_triggers(&format!(
+        "DELETE FROM audit_log WHERE position = {newest}; DELETE FROM \
+            quotes WHERE position = {newest}"
+    ));
+    let found = instance.bre(&["verify", "audit", "--archive"]);
+    let found = found.exits(8).parsed();
+    let gap = &found["entries"]["gaps"][0];
+    assert_eq!(
+        (&gap["kind"], &gap["from_position"], &gap["lacks"]),
+        (&"database".into(), &newest.into(), &"database".into()),
+        "{found}"
+    );
+    assert!(gap["from_micros"].as_i64() > Some(0), "{gap}");
+    let to = instance.data().join("back");
+    let back = [
+        "restore",
+        "audit-log",
+        "--kind",
+        "database",
+        "--to",
+        to.to_str().unwrap(),
+    ];
+    let report = instance.bre(&back).exits(5).parsed();
+    assert_eq!(report["entries_restored"], 1, "{report}");
+    let lines = fs::read_to_string(to.join("database/log-1.jsonl")).unwrap();
+    let entry: serde_json::Value = serde_json::from_str(&lines).unwrap();
+    assert_eq!(entry["position"], newest);
 }

@@ -154,6 +154,7 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
             "audit_log.postgres",
             "audit_log.application",
             "audit_log.system",
+            "audit_log.compliance",
             "configuration.snapshot",
             "cache.rdb",
             "cache.aof",

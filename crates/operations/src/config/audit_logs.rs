@@ -10,11 +10,29 @@ use serde::Deserialize;
 use super::ObjectLock;
 
 /// A repository of its own for the logs; the instance's when absent.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditArchive {
     pub repository: Option<Location>,
     pub lock: Option<ObjectLock>,
+    /// Recipients that may read the archive, as `bre audit key show` lists them.
+    pub readers: Vec<String>,
+    /// The command socket of chrony, where it is not the usual one.
+    pub chrony: Option<PathBuf>,
+    /// How far the clock may be from the time.
+    pub clock_offset_millis_max: NonZeroU16,
+}
+
+impl Default for AuditArchive {
+    fn default() -> Self {
+        Self {
+            repository: None,
+            lock: None,
+            readers: Vec::new(),
+            chrony: None,
+            clock_offset_millis_max: NonZeroU16::MIN.saturating_add(99),
+        }
+    }
 }
 
 /// Logs of this host beside the engine's own files.

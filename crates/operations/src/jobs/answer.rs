@@ -14,8 +14,8 @@ use repository::Repository;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    audit_archive::ArchiveReport, audit_logs::LogsReport, command_output::CommandOutput,
-    error::Error, exit::Exit, restore_test::RestoreTestReport,
+    audit_archive::ArchiveReport, audit_compliance::ComplianceReport, audit_logs::LogsReport,
+    command_output::CommandOutput, error::Error, exit::Exit, restore_test::RestoreTestReport,
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +48,7 @@ pub enum JobResult {
     /// None: there is no signed head yet.
     AuditArchive(Option<ArchiveReport>),
     Logs(LogsReport),
+    Compliance(ComplianceReport),
     Snapshot {
         component: &'static str,
         outcome: Box<SealedOutcome>,

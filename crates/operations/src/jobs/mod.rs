@@ -3,6 +3,7 @@
 pub mod answer;
 mod application_logs;
 mod audit_archive;
+mod audit_compliance;
 mod cache_aof;
 mod cache_rdb;
 mod claim_state;
@@ -87,6 +88,7 @@ const ALL: &[&JobDefinition] = &[
     &postgres_logs::JOB,
     &application_logs::JOB,
     &system_logs::JOB,
+    &audit_compliance::JOB,
     &configuration_snapshot::JOB,
     &cache_rdb::JOB,
     &cache_aof::JOB,

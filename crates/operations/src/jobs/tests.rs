@@ -354,6 +354,7 @@ fn the_jobs_of_the_settings_make_a_plan_and_keep_their_short_names() {
             "audit_log.postgres",
             "audit_log.application",
             "audit_log.system",
+            "audit_log.compliance",
             "configuration.snapshot",
             "cache.rdb",
             "cache.aof",

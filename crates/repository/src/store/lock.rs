@@ -84,6 +84,8 @@ impl LockPolicy {
 pub struct Lock {
     pub until_micros: Option<i64>,
     pub hold: bool,
+    /// Of its date.
+    pub mode: Option<LockMode>,
 }
 
 impl Lock {
@@ -94,6 +96,7 @@ impl Lock {
         (self.hold || until_micros.is_some()).then_some(Self {
             until_micros,
             hold: self.hold,
+            mode: self.mode,
         })
     }
 }

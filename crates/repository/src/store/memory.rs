@@ -60,7 +60,9 @@ impl MemoryStore {
             let lock = locking.locks.entry(name.to_owned()).or_insert(Lock {
                 until_micros: None,
                 hold: false,
+                mode: None,
             });
+            lock.mode = Some(policy.mode);
             lock.until_micros = lock.until_micros.max(Some(policy.until(now)));
         }
     }
@@ -181,6 +183,7 @@ impl Store for MemoryStore {
             let lock = locking.locks.entry(name.clone()).or_insert(Lock {
                 until_micros: None,
                 hold: on,
+                mode: None,
             });
             lock.hold = on;
         }
