@@ -24,6 +24,7 @@ mod kms;
 mod losses;
 mod many_records;
 mod passed_over;
+mod plan;
 mod process;
 mod public_log;
 mod quote;
