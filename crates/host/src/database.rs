@@ -21,6 +21,12 @@ pub fn server_settings(keep_mb: u32) -> Vec<(String, String)> {
         ("shared_buffers", "128MB"),
         ("wal_compression", "on"),
         ("log_checkpoints", "off"),
+        // An audit asks who came and what was defined: docs/operations/audit_logs.md.
+        ("log_connections", "on"),
+        ("log_disconnections", "on"),
+        ("log_statement", "ddl"),
+        ("log_line_prefix", "%m [%p] %q%u@%d %a "),
+        ("log_timezone", "UTC"),
     ];
     settings
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -304,3 +304,24 @@ fn entries_that_the_database_lost_are_named_and_brought_back() {
     let entry: serde_json::Value = serde_json::from_str(&lines).unwrap();
     assert_eq!(entry["position"], newest);
 }
+
+/// Who connected, and each definition, as the instance's own PostgreSQL logged it.
+#[test]
+fn the_log_of_postgres_says_who_came_and_what_was_defined() {
+    let instance = Instance::start();
+    instance.sql("CREATE TABLE desk_7 (id integer)");
+    let shipped = instance.bre(&["job", "run", "audit_log.postgres"]).json();
+    assert!(shipped["logs"][0]["lines"].as_u64() > Some(0), "{shipped}");
+    let to = instance.data().join("back");
+    let to = to.to_str().unwrap();
+    let restored = instance.bre(&["restore", "audit-log", "--kind", "postgres", "--to", to]);
+    let restored = restored.json();
+    let file = restored["logs_restored"][0]["files"][0].as_str().unwrap();
+    let log = fs::read_to_string(file).unwrap();
+    for words in [
+        "statement: CREATE TABLE desk_7",
+        "connection authorized: user=postgres",
+    ] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+}

@@ -158,12 +158,17 @@ fn a_sound_backup_is_proved_and_on_record_and_the_plan_shows_it() {
             "configuration.snapshot",
             "cache.rdb",
             "cache.aof",
+            "kubernetes.config",
+            "kubernetes.secrets",
+            "kubernetes.configmaps",
+            "kubernetes.helm",
             "terraform.state",
             "cloudformation.stacks",
             "iam.policies",
             "network.configuration",
             "rds.snapshots",
             "elasticache.snapshots",
+            "keys.rotate",
             "repository.copy"
         ]
     );
