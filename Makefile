@@ -144,6 +144,11 @@ slow-infrastructure: setup ## roles, stacks, states of Terraform, RDS and Elasti
 	cargo test --locked -p operations --lib -- --include-ignored provider_check:: --nocapture
 	cargo test --locked -p engine --test it -- --include-ignored infrastructure:: --nocapture
 
+slow-secrets-manager: ## secrets deleted, waiting for deletion and changed, restored into Secrets Manager on moto
+	@scripts/moto
+	@scripts/awscli
+	cargo test --locked -p recovery --test it -- --include-ignored secrets_manager:: --nocapture
+
 slow-any-day: setup ## the tests with their clock moved, on eleven days; MOMENTS and TESTS (a nextest filter) choose
 	@scripts/any-day $(if $(TESTS),-E '$(TESTS)')
 

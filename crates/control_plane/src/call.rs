@@ -1,7 +1,8 @@
 //! One call of a client program: its input, its output, and the limits of both.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -147,10 +148,11 @@ impl Call<'_> {
         mut self,
         read: impl FnOnce(&mut dyn Read) -> io::Result<T> + Send,
     ) -> Result<T, ClientError> {
+        let stdin = given(self.input).map_err(|source| self.not_understood(source))?;
         // A group of its own: what it started ends with it.
         self.command
             .process_group(0)
-            .stdin(Stdio::piped())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let spawned = self.command.spawn();
@@ -158,14 +160,13 @@ impl Call<'_> {
             program: self.program.to_owned(),
             source,
         })?;
-        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = pipes else {
+        // It has its input; this process keeps no other end of it.
+        self.command.stdin(Stdio::null());
+        let pipes = (child.stdout.take(), child.stderr.take());
+        let (Some(mut stdout), Some(mut stderr)) = pipes else {
             return Err(self.not_understood(ErrorKind::BrokenPipe.into()));
         };
-        let input = self.input;
         let (ending, came, said) = thread::scope(|scope| {
-            // One that reads none of it, or ends early, says why itself.
-            let writer = scope.spawn(move || drop(stdin.write_all(input)));
             let reader = scope.spawn(move || read(&mut stdout));
             let errors = scope.spawn(move || {
                 let mut said = Vec::new();
@@ -173,7 +174,7 @@ impl Call<'_> {
                 let _ = kept.and_then(|_| io::copy(&mut stderr, &mut io::sink()));
                 said
             });
-            let is_done = || writer.is_finished() && reader.is_finished() && errors.is_finished();
+            let is_done = || reader.is_finished() && errors.is_finished();
             let ending = self.wait(&mut child, &is_done);
             let gone = || io::Error::other("its reader ended");
             let came = reader.join().unwrap_or_else(|_| Err(gone()));
@@ -237,6 +238,19 @@ impl Call<'_> {
         let _ = child.wait();
         ending
     }
+}
+
+/// Content as standard input: in memory only, and whole, so that a client which opens `/dev/stdin` twice, as `aws`
+/// does, reads the same twice.
+fn given(input: &[u8]) -> io::Result<Stdio> {
+    if input.is_empty() {
+        return Ok(Stdio::null());
+    }
+    let memory = rustix::fs::memfd_create("input", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut memory = File::from(memory);
+    memory.write_all(input)?;
+    memory.rewind()?;
+    Ok(memory.into())
 }
 
 /// Whether a client's words say that the server cannot be reached at all.
@@ -310,6 +324,9 @@ mod tests {
         assert!(error.contains("exit status: 3"), "{error}");
         let error = call("yes", b"", LONG).output(9).unwrap_err().to_string();
         assert!(error.contains("more than 9 bytes"), "{error}");
+        // Opened twice, it is the same twice.
+        let came = call("cat /dev/stdin /dev/stdin", b"twice", LONG).output(99);
+        assert_eq!(**came.unwrap(), *b"twicetwice");
         // It reads nothing of much.
         let came = call("echo done", &input, LONG).output(99).unwrap();
         assert_eq!(**came, *b"done\n");

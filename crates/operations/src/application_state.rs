@@ -10,19 +10,26 @@ use std::{
 
 use backup::{
     application_state::{
-        StateReport, StateRepository, backup_to_git, configmaps::ConfigMapSource, helm::HelmSource,
-        kubernetes::KubernetesSource, secrets::SecretSource,
+        StateReport, StateRepository, backup_to_git,
+        configmaps::ConfigMapSource,
+        helm::HelmSource,
+        kubernetes::KubernetesSource,
+        secrets::{AllSecrets, SecretSource},
+        secrets_manager::{FOLDER as MANAGER_FOLDER, SecretsManagerSource},
     },
     documents::{
-        Collection, DocumentSource, Documents, GitOutcome, SealedOutcome, take, without_credentials,
+        Collection, DocumentSource, Documents, GitOutcome, SealedDocuments, SealedOutcome, take,
+        without_credentials,
     },
 };
 use control_plane::{
+    aws::Aws,
     git::{self, Files},
     helm::Helm,
     kubernetes::{Kubectl, is_program},
 };
 use host::{instance::Instance, lock::lock, progress::Steps};
+use recovery::application_state::secrets_manager::{self, ManagerPlan};
 use repository::snapshot::SnapshotReader;
 
 use crate::{
@@ -33,6 +40,8 @@ use crate::{
 };
 
 /// What makes the jobs of this component possible, as an operator types it.
+const SECRETS_WANTED: &str = "no cluster is named: write into bre.toml: [kubernetes] namespaces = [\"NAME\"], or \
+                              [secrets_manager] prefixes = [\"NAME/\"]";
 pub const WANTED: &str =
     "no cluster is named: write into bre.toml: [kubernetes] namespaces = [\"NAME\"]";
 
@@ -140,15 +149,6 @@ impl ApplicationState {
         })
     }
 
-    /// Secrets into the sealed repository.
-    pub fn seal(
-        &self,
-        sink: &mut backup::documents::SealedDocuments,
-        steps: &Steps,
-    ) -> Result<(SealedOutcome, StateReport), Error> {
-        take::<_, _, Error>(&self.secrets(), sink, steps)
-    }
-
     /// As they are now.
     pub fn collect(
         &self,
@@ -159,7 +159,11 @@ impl ApplicationState {
             StateComponent::Kubernetes => DocumentSource::collect(&self.objects(), progress)?,
             StateComponent::ConfigMaps => DocumentSource::collect(&self.configmaps(), progress)?,
             StateComponent::Helm => DocumentSource::collect(&self.releases(), progress)?,
-            StateComponent::Secrets => DocumentSource::collect(&self.secrets(), progress)?,
+            StateComponent::Secrets => {
+                return Err(Error::failed(
+                    "Secrets are collected with those of Secrets Manager",
+                ));
+            }
         })
     }
 
@@ -295,7 +299,7 @@ impl ApplicationState {
         reader: &SnapshotReader,
         releases: bool,
     ) -> Result<WantedState, Error> {
-        let mut backup = recovery::application_state::documents_of_snapshot(reader)?;
+        let mut backup = documents_of_cluster(reader)?;
         if releases {
             backup.retain(|name, _| is_release(name));
         }
@@ -316,12 +320,112 @@ impl ApplicationState {
         }
         let git = backup.clone();
         if let Some(reader) = secrets {
-            backup.extend(recovery::application_state::documents_of_snapshot(reader)?);
+            backup.extend(documents_of_cluster(reader)?);
         }
         Ok(WantedState {
             backup,
             git: Some(git),
         })
+    }
+}
+
+/// Secrets as they are now, of a cluster and of Secrets Manager.
+pub fn collect_secrets(
+    instance: &Instance,
+    config: &config::Backup,
+    progress: &dyn backup::Progress,
+) -> Result<(Collection, StateReport), Error> {
+    with_secrets(instance, config, |source| Ok(source.collect(progress)?))
+}
+
+/// Into the sealed repository.
+pub fn seal_secrets(
+    instance: &Instance,
+    config: &config::Backup,
+    sink: &mut SealedDocuments,
+    steps: &Steps,
+) -> Result<(SealedOutcome, StateReport), Error> {
+    with_secrets(instance, config, |source| {
+        take::<_, _, Error>(source, sink, steps)
+    })
+}
+
+fn with_secrets<T>(
+    instance: &Instance,
+    config: &config::Backup,
+    with: impl FnOnce(&AllSecrets<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let state = config.kubernetes.is_some();
+    let state = state.then(|| ApplicationState::of(instance, config));
+    let state = state.transpose()?;
+    let aws = aws(config);
+    let manager = config.secrets_manager.as_ref();
+    if state.is_none() && manager.is_none() {
+        return Err(Error::refused("nothing was done", SECRETS_WANTED));
+    }
+    with(&AllSecrets {
+        cluster: state.as_ref().map(ApplicationState::secrets),
+        manager: manager.map(|manager| SecretsManagerSource {
+            aws: &aws,
+            prefixes: &manager.prefixes,
+        }),
+    })
+}
+
+/// The client that `[aws]` describes.
+fn aws(config: &config::Backup) -> Aws {
+    config.aws.clone().unwrap_or_default().client()
+}
+
+/// Of Secrets Manager, out of a snapshot of Secrets.
+fn documents_of_manager(reader: &SnapshotReader) -> Result<Files, Error> {
+    let mut documents = recovery::application_state::documents_of_snapshot(reader)?;
+    documents.retain(|name, _| name.starts_with(MANAGER_FOLDER));
+    Ok(documents)
+}
+
+fn documents_of_cluster(reader: &SnapshotReader) -> Result<Files, Error> {
+    let mut documents = recovery::application_state::documents_of_snapshot(reader)?;
+    documents.retain(|name, _| !name.starts_with(MANAGER_FOLDER));
+    Ok(documents)
+}
+
+/// So many calls a restore may make: a few for each secret.
+const RESTORE_CALLS_MAX: u32 = 10_000;
+
+/// Secrets Manager, and what a snapshot has of it.
+#[derive(Debug)]
+pub struct ManagerRestore {
+    aws: Aws,
+    documents: Files,
+}
+
+impl ManagerRestore {
+    pub fn of(config: &config::Backup, reader: &SnapshotReader) -> Result<Self, Error> {
+        let documents = documents_of_manager(reader)?;
+        match documents.is_empty() {
+            true => Err(Error::refused(
+                "nothing was restored",
+                "this snapshot has no secret of Secrets Manager",
+            )),
+            false => Ok(Self {
+                aws: aws(config),
+                documents,
+            }),
+        }
+    }
+
+    pub fn plan(&self, steps: &Steps) -> Result<ManagerPlan, Error> {
+        let cancelled = || steps.is_cancelled();
+        let round = self.aws.round(&cancelled);
+        let live = control_plane::aws::secrets::list(&round)?;
+        Ok(secrets_manager::plan(&self.documents, &live)?)
+    }
+
+    pub fn apply(&self, plan: &ManagerPlan, steps: &Steps) -> Result<ManagerPlan, Error> {
+        let cancelled = || steps.is_cancelled();
+        let round = self.aws.round_of(RESTORE_CALLS_MAX, &cancelled);
+        Ok(secrets_manager::apply(&self.documents, plan, &round)?)
     }
 }
 
@@ -352,8 +456,20 @@ pub fn place(instance: &Instance, config: &config::Backup) -> String {
 
 /// What is missing on this host for a job of the component.
 pub fn lacks(config: &config::Backup, component: StateComponent) -> Option<String> {
+    let is_secrets = component == StateComponent::Secrets;
+    let program = aws(config).program;
+    if is_secrets && config.secrets_manager.is_some() && !is_program(&program) {
+        return Some(format!(
+            "{} is not on this host: install AWS' client, or name its path: [aws] program = \"/path/to/aws\"",
+            program.display()
+        ));
+    }
     let Some(settings) = &config.kubernetes else {
-        return Some(WANTED.to_owned());
+        return match (is_secrets, &config.secrets_manager) {
+            (true, Some(_)) => None,
+            (true, None) => Some(SECRETS_WANTED.to_owned()),
+            (false, _) => Some(WANTED.to_owned()),
+        };
     };
     let program = match component {
         StateComponent::Helm => settings.lacks("helm", &settings.helm),
@@ -448,19 +564,28 @@ pub fn said(outcome: &GitOutcome, report: &StateReport) -> String {
 
 const CHANGES_SAID: usize = 10;
 
-/// Which namespaces are not in it, and why.
+/// What is not in it, and why.
 #[must_use]
 pub fn unread(report: &StateReport) -> Option<String> {
-    if !report.is_partial() {
-        return None;
+    let mut lacks = Vec::new();
+    if !report.not_read.is_empty() {
+        let named: Vec<String> = report.not_read.iter().map(ToString::to_string).collect();
+        lacks.push(format!(
+            "{} of {} namespaces could not be read, and what was kept of them stays: {}",
+            report.not_read.len(),
+            report.not_read.len() + report.namespaces.len(),
+            named.join("; ")
+        ));
     }
-    let named: Vec<String> = report.not_read.iter().map(ToString::to_string).collect();
-    Some(format!(
-        "{} of {} namespaces could not be read, and what was kept of them stays: {}",
-        report.not_read.len(),
-        report.not_read.len() + report.namespaces.len(),
-        named.join("; ")
-    ))
+    if !report.secrets_not_read.is_empty() {
+        let unread = report.secrets_not_read.iter();
+        let named: Vec<String> = unread.map(|(name, why)| format!("{name}: {why}")).collect();
+        lacks.push(format!(
+            "secrets of Secrets Manager could not be read, and earlier snapshots hold them: {}",
+            named.join("; ")
+        ));
+    }
+    (!lacks.is_empty()).then(|| lacks.join("; "))
 }
 
 /// Of a run, for its record.
@@ -471,6 +596,8 @@ pub fn figures(report: &StateReport) -> std::collections::BTreeMap<String, i64> 
         ("objects", figure(report.objects)),
         ("namespaces", figure(report.namespaces.len())),
         ("namespaces_not_read", figure(report.not_read.len())),
+        ("secrets_not_read", figure(report.secrets_not_read.len())),
+        ("earlier_versions_not_read", figure(report.earlier_not_read)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()
@@ -478,12 +605,11 @@ pub fn figures(report: &StateReport) -> std::collections::BTreeMap<String, i64> 
 
 /// A document of a component, for display.
 pub(crate) fn redacted(component: StateComponent, name: &str, content: &[u8]) -> String {
-    let kubectl = Kubectl::default();
     match component {
         StateComponent::Secrets => {
-            let source = SecretSource {
-                kubectl: &kubectl,
-                namespaces: &[],
+            let source = AllSecrets {
+                cluster: None,
+                manager: None,
             };
             source.redacted(name, content)
         }

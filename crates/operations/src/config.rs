@@ -6,6 +6,7 @@ mod aws;
 mod backup;
 mod infrastructure;
 mod kubernetes;
+mod secrets_manager;
 
 use std::{
     collections::BTreeMap,
@@ -36,6 +37,7 @@ pub use infrastructure::{
     TerraformConfig,
 };
 pub use kubernetes::Kubernetes;
+pub use secrets_manager::SecretsManager;
 
 use crate::{error::Error, read_book, secret_file, settings_file};
 
@@ -75,6 +77,8 @@ pub struct Config {
     pub clusters: BTreeMap<String, Cluster>,
     /// What of a Kubernetes cluster is backed up.
     pub kubernetes: Option<Kubernetes>,
+    /// Which secrets of AWS Secrets Manager are backed up.
+    pub secrets_manager: Option<SecretsManager>,
     pub limits: Limits,
     pub metrics: Metrics,
     pub log: Log,
@@ -555,6 +559,14 @@ impl Config {
         config.backup.audit_logs.clone_from(&config.audit_logs);
         config.backup.audit_logs.archive = config.audit_archive.clone();
         config.backup.audit_logs.log_file = config.log.path().map(Path::to_owned);
+        if let Some(manager) = &config.secrets_manager {
+            let checked = manager.check();
+            checked.map_err(|reason| Self::fault(path, format!("[secrets_manager] {reason}")))?;
+        }
+        config
+            .backup
+            .secrets_manager
+            .clone_from(&config.secrets_manager);
         config.file = Some(path.to_owned());
         Ok(config)
     }

@@ -8,12 +8,14 @@ pub mod configmaps;
 pub mod helm;
 pub mod kubernetes;
 pub mod secrets;
+pub mod secrets_manager;
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
 use control_plane::ClientError;
+use control_plane::aws::AwsError;
 use control_plane::kubernetes::{Kubectl, Object};
 use serde_json::Value;
 
@@ -34,6 +36,8 @@ pub enum StateError {
     Git(#[from] GitError),
     #[error(transparent)]
     Sealed(#[from] SealedError),
+    #[error(transparent)]
+    Aws(AwsError),
     #[error("{0}; set [kubernetes] namespaces in bre.toml")]
     Namespace(String),
     #[error("none of the namespaces could be read; {0}")]
@@ -68,12 +72,16 @@ pub struct StateReport {
     /// Those that were read.
     pub namespaces: Vec<String>,
     pub not_read: Vec<UnreadNamespace>,
+    /// Of Secrets Manager, by name, and why.
+    pub secrets_not_read: std::collections::BTreeMap<String, String>,
+    /// Versions of secrets with a label of their own that a round had no call for.
+    pub earlier_not_read: usize,
 }
 
 impl StateReport {
     #[must_use]
     pub fn is_partial(&self) -> bool {
-        !self.not_read.is_empty()
+        !self.not_read.is_empty() || !self.secrets_not_read.is_empty()
     }
 }
 
@@ -133,7 +141,7 @@ pub fn backup_to_git<S: PlainState>(
 
 /// Into the sealed repository.
 pub fn backup_sealed(
-    source: &secrets::SecretSource<'_>,
+    source: &impl DocumentSource<Error = StateError, Report = StateReport>,
     sink: &mut SealedDocuments,
     progress: &dyn Progress,
 ) -> Result<(SealedOutcome, StateReport), StateError> {

@@ -6,6 +6,7 @@
 pub mod iam;
 pub mod network;
 pub mod policy;
+pub mod secrets;
 
 use std::cell::Cell;
 use std::ffi::OsString;

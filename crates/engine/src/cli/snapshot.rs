@@ -99,7 +99,8 @@ pub(crate) struct SnapshotRestoreArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotArgs {
-    /// configuration, kubernetes, configmaps, helm, secrets or cache; application_state: all of a cluster, for restore.
+    /// configuration, kubernetes, configmaps, helm, secrets or cache; for restore also application_state (all of a
+    /// cluster) and secrets_manager.
     pub(crate) component: String,
     /// The id of a snapshot or of a commit, or the beginning of one; the newest when absent.
     pub(crate) id: Option<String>,

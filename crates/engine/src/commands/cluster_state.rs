@@ -20,7 +20,9 @@ use crate::{
 };
 use host::{instance::Instance, progress::Steps, record::Event, signals::interrupted};
 use operations::{
-    application_state::{ApplicationState, StateCommit, StateComponent, WantedState, said, unread},
+    application_state::{
+        ApplicationState, StateCommit, StateComponent, WantedState, collect_secrets, said, unread,
+    },
     command_output::CommandOutput,
     exit::Exit,
     jobs::settings,
@@ -218,9 +220,12 @@ pub(super) fn live_side(
     component: StateComponent,
     configuration: &ConfigurationArgs,
 ) -> Result<Side, Error> {
-    let state = state_of(instance, configuration)?;
+    let config = settings::load(configuration.config.as_deref(), instance.root())?;
     let steps = Steps::shown(json, "state of the cluster").cancelled_by(interrupted()?);
-    let (collection, report) = state.collect(component, &steps)?;
+    let (collection, report) = match component {
+        StateComponent::Secrets => collect_secrets(instance, &config.backup, &steps)?,
+        _ => ApplicationState::of(instance, &config.backup)?.collect(component, &steps)?,
+    };
     drop(steps);
     if let Some(lacks) = unread(&report) {
         return Err(Error::failed(format!(
@@ -380,7 +385,8 @@ pub(super) fn restore(
     } else {
         "not restored whole"
     };
-    on_record(instance, component, &origin, &found, outcome);
+    let changes = found.changes().count();
+    on_record(instance, component, &origin.text(), changes, outcome);
     applied.map_err(operations::Error::from)?;
     if let Some(sealed) = sealed {
         sealed.note_verified()?;
@@ -442,11 +448,11 @@ fn wanted(
 }
 
 /// Where an engine runs it is in the audit log; where none does, it is on the screen.
-fn on_record(
+pub(super) fn on_record(
     instance: &Instance,
     component: &str,
-    origin: &Origin,
-    plan: &StatePlan,
+    from: &str,
+    objects: usize,
     outcome: &str,
 ) {
     if !instance.is_locked() {
@@ -454,8 +460,8 @@ fn on_record(
     }
     let event = Event::by_person("RestoreRun")
         .with("component", component)
-        .with("from", origin.text())
-        .with("objects", plan.changes().count())
+        .with("from", from)
+        .with("objects", objects)
         .with("outcome", outcome);
     if let Err(error) = host::runtime::wait(event.record(instance)) {
         terminal::note(&format!(

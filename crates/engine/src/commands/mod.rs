@@ -37,6 +37,7 @@ pub(crate) mod restore_test;
 pub(crate) mod schema;
 #[cfg(test)]
 mod screens;
+mod secrets_manager;
 mod serve;
 mod signing_keys;
 pub(crate) mod snapshot;

@@ -14,7 +14,7 @@ use super::{
     cluster_state::{self, ClusterTarget},
     job,
     restore_infrastructure::{self, Consent},
-    snapshot_diff,
+    secrets_manager, snapshot_diff,
 };
 use host::{instance::Instance, keys, progress::Steps, signals::interrupted};
 use terminal::{self, KeyValue, Table, time, word};
@@ -152,6 +152,10 @@ pub(super) fn restore(
     json: bool,
     args: &SnapshotRestoreArgs,
 ) -> Result<ExitCode, Error> {
+    if args.which.component == secrets_manager::NAME {
+        secrets_manager::restore(instance, json, args)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let target = ClusterTarget::named(&args.which.component);
     match (target, &args.to) {
         (Some(target), None) => {

@@ -13,7 +13,9 @@ use repository::retention::{DAY_MICROS, HOUR_MICROS, Rules};
 use serde::{Deserialize, Serialize};
 use services::RedisSettings;
 
-use super::{AuditLogs, AwsConfig, Infrastructure, Kubernetes, Remote, ReplicaConfig};
+use super::{
+    AuditLogs, AwsConfig, Infrastructure, Kubernetes, Remote, ReplicaConfig, SecretsManager,
+};
 
 /// The plan: when its jobs run, and how long their results are kept.
 #[derive(Clone, Debug, Deserialize)]
@@ -84,6 +86,8 @@ pub struct Backup {
     pub repository_key: RepositoryKey,
     #[serde(skip)]
     pub audit_key: RepositoryKey,
+    #[serde(skip)]
+    pub secrets_manager: Option<SecretsManager>,
     /// By name, of jobs that have no schedule above.
     #[serde(skip)]
     schedules: BTreeMap<String, Trigger>,
@@ -226,6 +230,7 @@ impl Default for Backup {
             audit_logs: AuditLogs::default(),
             repository_key: RepositoryKey::default(),
             audit_key: RepositoryKey::default(),
+            secrets_manager: None,
             schedules: BTreeMap::new(),
             delegations: BTreeMap::new(),
         }

@@ -1,4 +1,4 @@
-//! Secrets of namespaces, as sealed snapshots.
+//! Secrets of namespaces and of Secrets Manager, as sealed snapshots.
 
 use jobs::{
     Availability, Deadline, FirstRun, JobSpec, RunContext, RunReport, Storage, schedule::Trigger,
@@ -6,7 +6,7 @@ use jobs::{
 
 use super::{JobDefinition, JobEnvironment, Task, answer, answer::JobResult, days, late};
 use crate::{
-    application_state::{ApplicationState, StateComponent, figures, lacks, unread},
+    application_state::{StateComponent, figures, lacks, seal_secrets, unread},
     config::{self, OlderSettings},
     error::Error,
     snapshots,
@@ -59,11 +59,11 @@ impl Task for Secrets {
 
     fn run(&self, environment: &JobEnvironment, context: &RunContext) -> Result<RunReport, Error> {
         let instance = &environment.instance;
-        let state = ApplicationState::of(instance, &environment.config)?;
         let repository = environment.moment().repository;
         let mut sink = snapshots::sealed(instance, &repository, &instance.keys())?;
         let steps = environment.steps(context, "snapshot");
-        let (outcome, report) = state.seal(&mut sink, &steps)?;
+        let sealed = seal_secrets(instance, &environment.config, &mut sink, &steps);
+        let (outcome, report) = sealed?;
         drop(steps);
         if let Some(lacks) = unread(&report) {
             context.lacks(lacks);

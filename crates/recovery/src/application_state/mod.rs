@@ -6,6 +6,7 @@
 
 mod apply;
 mod plan;
+pub mod secrets_manager;
 
 use std::path::Path;
 
@@ -20,6 +21,8 @@ pub use plan::{GitState, StateAction, StatePlan, StateStep, plan};
 pub enum StateError {
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Aws(#[from] control_plane::aws::AwsError),
     #[error(transparent)]
     Repository(#[from] repository::Error),
     #[error("the document {name} is no object that can be applied: {reason}. Nothing was changed")]

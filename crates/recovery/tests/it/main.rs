@@ -14,6 +14,7 @@ mod named;
 mod odd;
 mod pages;
 mod retention;
+mod secrets_manager;
 mod standby;
 mod table;
 mod targets;

@@ -43,7 +43,7 @@ fn measured(desk: &Fixture, arguments: &[&str]) -> (f64, u64, Output) {
 #[test]
 #[ignore = "make slow-kubernetes-many"]
 fn ten_thousand_objects_are_measured() {
-    let number = std::env::var("OBJECTS").map_or(10_000, |number| number.parse().unwrap());
+    let number = std::env::var("OBJECTS").map_or(10_000_u64, |number| number.parse().unwrap());
     let bytes = std::env::var("BYTES").map_or(10_000, |bytes| bytes.parse().unwrap());
     let server = KubernetesApi::start();
     let desk = Fixture::new(&server.kubeconfig(TOKEN));
@@ -52,7 +52,7 @@ fn ten_thousand_objects_are_measured() {
     fs::write(desk.kubectl_program(), script).unwrap();
     desk.seed(&objects()[..1]);
     for n in 0..number {
-        let content: String = format!("{:016x}", n * 0x9e37_79b9_7f4a_7c15_u64 as usize)
+        let content: String = format!("{:016x}", 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(n))
             .chars()
             .cycle()
             .take(bytes)

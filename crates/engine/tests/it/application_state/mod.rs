@@ -144,7 +144,8 @@ impl Fixture {
                     folders.push(path);
                     continue;
                 }
-                if path == self.kubeconfig {
+                // Sockets have no content.
+                if path == self.kubeconfig || !path.is_file() {
                     continue;
                 }
                 let bytes = fs::read(&path).unwrap();

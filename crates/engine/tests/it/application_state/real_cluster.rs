@@ -17,8 +17,18 @@ fn kubeconfig() -> PathBuf {
     PathBuf::from(std::env::var_os("KUBECONFIG").expect("KUBECONFIG names the cluster"))
 }
 
+/// The namespace is not there yet.
 fn desk() -> Fixture {
-    Fixture::new(&fs::read_to_string(kubeconfig()).unwrap())
+    let desk = Fixture::new(&fs::read_to_string(kubeconfig()).unwrap());
+    let delete = [
+        "delete",
+        "namespace",
+        "shop",
+        "--ignore-not-found",
+        "--wait",
+    ];
+    desk.kubectl(&delete, &Value::Null);
+    desk
 }
 
 #[test]
@@ -29,7 +39,6 @@ fn a_wiped_namespace_comes_back_to_the_same_bytes() {
     changed(&desk);
     partial(&desk, "absent");
     remote_away(&desk);
-    desk.kubectl(&["delete", "namespace", "shop", "--wait"], &Value::Null);
 }
 
 /// Longer than the first minute of an engine, in which nothing is started.
@@ -104,7 +113,6 @@ fn the_engine_commits_what_changes() {
         desk.planted_below(engine.folder.path()),
         Vec::<String>::new()
     );
-    desk.kubectl(&["delete", "namespace", "shop", "--wait"], &Value::Null);
 }
 
 fn helm(arguments: &[&str]) -> Value {
@@ -206,5 +214,4 @@ fn a_release_comes_back_with_its_values() {
         let again = desk.snapshot(&["run", component, "--json"]).json();
         assert_eq!(again["commit"], Value::Null, "{again}");
     }
-    desk.kubectl(&["delete", "namespace", "shop", "--wait"], &Value::Null);
 }
