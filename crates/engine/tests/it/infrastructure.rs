@@ -147,6 +147,20 @@ fn roles_stacks_and_states_are_kept_and_come_back() {
         shown.out.contains("a.b") && !shown.out.contains("hunter2"),
         "{shown:?}"
     );
+
+    aws.python(
+        "client('rds').create_db_instance(DBInstanceIdentifier='db', Engine='postgres', \
+         DBInstanceClass='db.t3.medium', AllocatedStorage=20, MasterUsername='a', MasterUserPassword='abcdefgh1', \
+         BackupRetentionPeriod=7, MultiAZ=True, StorageEncrypted=True)",
+    );
+    let made = fixture.bre(&["job", "run", "rds.snapshots"]).json();
+    assert_eq!(made["kept"], 1, "{made}");
+    let status = fixture.bre(&["status"]).parsed();
+    let said = status["provider_snapshots"]["rds.snapshots"].as_str();
+    assert!(
+        said.is_some_and(|said| said.contains("can be restored")),
+        "{status}"
+    );
     // Where its configuration is was not said.
     let restore = [
         "snapshot",
