@@ -323,15 +323,13 @@ impl Git {
     /// Our files only.
     fn commit(&self, message: &str) -> Result<String, GitError> {
         self.run(&[&["add", "--all", "--"][..], self.paths].concat())?;
-        let commit = [
-            "commit",
-            "--quiet",
-            "--no-verify",
-            "--message",
-            message,
-            "--",
-        ];
-        self.run(&[&commit[..], self.paths].concat())?;
+        // It names every change: longer than an argument may be.
+        let commit = ["commit", "--quiet", "--no-verify", "--file=-", "--"];
+        let commit = [&commit[..], self.paths].concat();
+        let done = git::call(&self.folder, &commit, message.as_bytes(), |out| {
+            std::io::copy(out, &mut std::io::sink())
+        });
+        done.map_err(|error| self.failed("commit", error))?;
         Ok(self.newest().unwrap_or_default())
     }
 
