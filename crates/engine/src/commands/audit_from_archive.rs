@@ -44,7 +44,7 @@ struct ArchiveReport {
     /// Parts that cannot be read, each by the name of its object.
     parts_damaged: Vec<String>,
     /// The archive against the database that runs here.
-    entries: EntryComparison,
+    compared: EntryComparison,
     /// Logs of services, PostgreSQL and the machine: each chain, with what it lacks.
     logs: Vec<ChainReport>,
     /// Of those chains: `sound`, `known_loss` (what a log lost before it was read), `cut`, `rewritten`.
@@ -99,7 +99,7 @@ pub(super) fn verify(
     let logs = log_chains(apart.as_ref().unwrap_or(&opened.repository), instance, &())?;
     let logs_word = word_of_logs(&logs, &entries);
     let report = ArchiveReport {
-        entries,
+        compared: entries,
         logs,
         logs_verdict: logs_word.name(),
         road: "archive",
@@ -424,14 +424,14 @@ impl ArchiveReport {
     }
 
     fn gap_sentences(&self) -> String {
-        let mut text = match self.entries.database_to {
+        let mut text = match self.compared.database_to {
             Some(to) => format!(
                 "{} entries compared with the database, which goes to {to}; the archive goes to {}\n",
-                self.entries.entries_compared, self.entries.archived_to
+                self.compared.entries_compared, self.compared.archived_to
             ),
             None => "the database was not asked: it does not run here\n".to_owned(),
         };
-        for gap in &self.entries.gaps {
+        for gap in &self.compared.gaps {
             text.push_str(&format!("MISSING: {}\n", gap.sentence()));
         }
         for chain in &self.logs {
