@@ -290,6 +290,16 @@ fn without_content(said: &str, input: &[u8]) -> String {
     said
 }
 
+/// Whether a path names a program that is there, or a name is on the PATH.
+#[must_use]
+pub fn is_program(program: &Path) -> bool {
+    if program.components().count() > 1 {
+        return program.is_file();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};

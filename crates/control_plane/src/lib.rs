@@ -13,4 +13,4 @@ pub mod helm;
 pub mod kubernetes;
 pub mod terraform;
 
-pub use call::{Call, ClientError};
+pub use call::{Call, ClientError, is_program};

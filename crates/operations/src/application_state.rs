@@ -26,7 +26,8 @@ use control_plane::{
     aws::Aws,
     git::{self, Files},
     helm::Helm,
-    kubernetes::{Kubectl, is_program},
+    is_program,
+    kubernetes::Kubectl,
 };
 use host::{instance::Instance, lock::lock, progress::Steps};
 use recovery::application_state::secrets_manager::{self, ManagerPlan};

@@ -6,7 +6,7 @@ use backup::{
     documents::GitOutcome,
     infrastructure::{InfrastructureReport, PlainInfrastructure, UnreadPart, backup_to_git},
 };
-use control_plane::aws::Aws;
+use control_plane::{aws::Aws, is_program};
 use host::{instance::Instance, lock::lock, progress::Steps};
 use jobs::Availability;
 use serde::Serialize;
@@ -19,7 +19,7 @@ pub fn client(config: &config::Backup) -> Result<Aws, String> {
         "Amazon's services are not asked here: write [aws] region = \"…\" into bre.toml".to_owned()
     };
     let aws = config.aws.as_ref().ok_or_else(absent)?.client();
-    match is_on_host(&aws.program) {
+    match is_program(&aws.program) {
         true => Ok(aws),
         false => Err(format!(
             "{} is not on this host: install it, or name its path: [aws] program = \"/path/to/aws\"",
@@ -41,20 +41,12 @@ pub fn client_for(config: &config::Backup) -> Result<Aws, Error> {
 }
 
 pub fn git_availability(config: &config::Backup) -> Availability {
-    match is_on_host(Path::new("git")) {
+    match is_program(Path::new("git")) {
         true => availability(config),
         false => Availability::Unavailable(
             "git is not on this host: install it (Debian: apt-get install git)".to_owned(),
         ),
     }
-}
-
-fn is_on_host(program: &Path) -> bool {
-    if program.components().count() > 1 {
-        return program.is_file();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// A working tree, and where its commits are pushed.

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// By the process that has the plan, where one answers; otherwise here. Until its end either way: what ends this
-/// process by a signal tells the run to end, too. None: it was done, and there is nothing to show of it.
+/// process by a signal tells the run to end, too.
 pub fn run_by_hand(
     instance: &Instance,
     json: bool,
@@ -39,7 +39,7 @@ pub fn run_by_hand(
     reading: ReadingSelection,
     cluster: Option<&str>,
     screens: Screens,
-) -> Result<Option<CommandOutput>, Error> {
+) -> Result<CommandOutput, Error> {
     let config = settings::load(None, instance.root())?;
     let cluster = cluster.map(|name| clusters::find(instance, name));
     let cluster = cluster.transpose()?;

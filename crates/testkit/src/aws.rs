@@ -119,13 +119,17 @@ impl TestAws {
     }
 }
 
+/// A program on the PATH.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut files = std::env::split_paths(&path).map(|folder| folder.join(program));
+    files.find(|file| file.is_file())
+}
+
 /// The client on the PATH, or where `scripts/awscli` puts it; None is said.
 pub fn aws_client() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    folders.push(crate::cache_folder().join("awscli/bin"));
-    let mut files = folders.into_iter().map(|folder| folder.join("aws"));
-    let found = files.find(|file| file.is_file());
+    let installed = crate::cache_folder().join("awscli/bin/aws");
+    let found = on_path("aws").or_else(|| installed.is_file().then_some(installed));
     if found.is_none() {
         crate::skip!("aws", "scripts/awscli installs it");
     }
@@ -134,10 +138,7 @@ pub fn aws_client() -> Option<PathBuf> {
 
 /// `terraform` on the PATH; None is said.
 pub fn terraform() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .map(|folder| folder.join("terraform"))
-        .find(|file| file.is_file());
+    let found = on_path("terraform");
     if found.is_none() {
         crate::skip!("terraform", "it is not on the PATH");
     }

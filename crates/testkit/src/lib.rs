@@ -22,7 +22,7 @@ mod template;
 mod waiting;
 
 pub use authority::{Authority, IssuedCertificate, KeyKind, base64};
-pub use aws::{TestAws, aws_client, terraform};
+pub use aws::{TestAws, aws_client, on_path, terraform};
 pub use kms::{moto_kms, moto_kms_key};
 pub use kubernetes::{CLOSED_NAMESPACE, KubernetesApi};
 pub use pgbouncer::TestPgBouncer;

@@ -6,6 +6,7 @@ pub mod rds;
 
 use std::collections::BTreeMap;
 
+use control_plane::aws::{AwsError, AwsRound};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -92,6 +93,18 @@ impl ProviderPlan<'_> {
             .iter()
             .filter(|(_, at)| Some(*at) != newest && self.now.duration_since(*at) > limit);
         old.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl ProviderReport {
+    /// A role may lack the right to ask for them: the rest is known without.
+    fn read_events(&mut self, round: &AwsRound<'_>, arguments: &[&str]) -> Result<(), AwsError> {
+        match round.json(arguments) {
+            Ok(answer) => self.events = events(&answer),
+            Err(error) if error.is_of_one_call() => self.not_read.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 }
 

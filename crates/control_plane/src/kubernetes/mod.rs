@@ -3,7 +3,7 @@
 mod object;
 
 use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::{
@@ -246,16 +246,6 @@ pub fn check_namespace(name: &str) -> Result<(), String> {
             "{name:?} is no namespace: lower-case letters, digits and -, at most 63 characters"
         )),
     }
-}
-
-/// Whether a path names a program that is there, or a name is on the PATH.
-#[must_use]
-pub fn is_program(program: &Path) -> bool {
-    if program.components().count() > 1 {
-        return program.is_file();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// The items of a List, one after the other: the list as a whole is never in memory.

@@ -77,7 +77,7 @@ pub(super) fn run_now(
     cluster: Option<&str>,
 ) -> Result<ExitCode, Error> {
     let shown = run_by_hand(instance, json, name, reading, cluster, screens)?;
-    Ok(shown.map_or(ExitCode::SUCCESS, |shown| shown.print(json)))
+    Ok(shown.print(json))
 }
 
 fn list(instance: &Instance, json: bool, cluster: Option<&str>) -> Result<ExitCode, Error> {

@@ -1,15 +1,10 @@
 //! The guide's 17 rows on an instance that has everything they need: Amazon's services as moto plays them, a Kubernetes
 //! API, a cache, git, a journal. Each part is taken away once, and its rows are named.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde_json::{Value, json};
-use testkit::{KubernetesApi, TestAws};
+use testkit::{KubernetesApi, TestAws, on_path};
 
 use crate::{
     instance::Instance,
@@ -126,10 +121,4 @@ fn every_row_runs_where_its_parts_are_there_and_is_named_where_one_is_gone() {
         rows.iter().all(|(_, row)| row["verdict"] == "not_running"),
         "{rows:?}"
     );
-}
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let mut files = std::env::split_paths(&path).map(|folder| folder.join(program));
-    files.find(|file| file.is_file())
 }

@@ -125,7 +125,7 @@ impl Kubernetes {
 
     /// Of a program that is not there: the line that mends it.
     pub fn lacks(&self, setting: &str, program: &Path) -> Option<String> {
-        (!control_plane::kubernetes::is_program(program)).then(|| {
+        (!control_plane::is_program(program)).then(|| {
             format!(
                 "{} is not on this host: install it, or name its path: [kubernetes] {setting} = \"/path/to/{setting}\"",
                 program.display()

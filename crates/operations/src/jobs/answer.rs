@@ -92,11 +92,11 @@ pub(super) fn give_failure(context: &RunContext, error: &Error) {
     failed.give(context);
 }
 
-/// For the person who asked; None where there is nothing to show.
-pub fn read(record: &RunRecord, answer: Option<String>) -> Result<Option<CommandOutput>, Error> {
+/// For the person who asked.
+pub fn read(record: &RunRecord, answer: Option<String>) -> Result<CommandOutput, Error> {
     let answer = answer.and_then(|text| serde_json::from_str(&text).ok());
     match answer {
-        Some(Answer::Shown(shown)) => Ok(Some(shown)),
+        Some(Answer::Shown(shown)) => Ok(shown),
         Some(Answer::Failed { words, exit }) => Err(Error::OfRun { words, exit }),
         // A job that has no screen of its own.
         None if record.outcome == Outcome::Succeeded => {
@@ -106,7 +106,7 @@ pub fn read(record: &RunRecord, answer: Option<String>) -> Result<Option<Command
                 "bytes": record.bytes,
                 "figures": record.figures,
             });
-            CommandOutput::of(&machines, format!("{}\n", record.summary)).map(Some)
+            CommandOutput::of(&machines, format!("{}\n", record.summary))
         }
         None => {
             let words = record.reason.as_ref().unwrap_or(&record.summary);

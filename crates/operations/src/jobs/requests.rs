@@ -323,7 +323,7 @@ pub fn run_there(
     job: &str,
     options: Option<String>,
     interrupted: &AtomicBool,
-) -> Result<Option<Option<CommandOutput>>, Error> {
+) -> Result<Option<CommandOutput>, Error> {
     let socket = instance.jobs_socket();
     let Ok(stream) = UnixStream::connect(&socket) else {
         return Ok(None);

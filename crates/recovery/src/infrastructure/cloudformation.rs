@@ -8,7 +8,7 @@ use control_plane::git::Files;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::InfrastructureError;
+use super::{InfrastructureError, fields, texts};
 use crate::Progress;
 
 const CALLS_MAX: u32 = 10_000;
@@ -376,17 +376,6 @@ fn pairs(list: &Value, key: &str, value: &str) -> Map<String, Value> {
     let items = list.as_array().into_iter().flatten();
     let pair = |it: &Value| Some((it[key].as_str()?.to_owned(), it[value].clone()));
     items.filter_map(pair).collect()
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    let items = value.as_array().into_iter().flatten();
-    items
-        .filter_map(|it| it.as_str().map(str::to_owned))
-        .collect()
-}
-
-fn fields(value: &Value, name: &str) -> Map<String, Value> {
-    value[name].as_object().cloned().unwrap_or_default()
 }
 
 #[cfg(test)]

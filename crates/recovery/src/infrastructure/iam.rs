@@ -7,9 +7,9 @@ use control_plane::aws::Aws;
 use control_plane::aws::iam::{IamKind, IamName, IamObjects, differences, read, recanonical};
 use control_plane::git::Files;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::InfrastructureError;
+use super::{InfrastructureError, fields, texts};
 use crate::Progress;
 
 const CALLS_MAX: u32 = 2000;
@@ -457,17 +457,6 @@ impl IamCalls<'_> {
             self.add(&call, None);
         }
     }
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    let items = value.as_array().into_iter().flatten();
-    items
-        .filter_map(|it| it.as_str().map(str::to_owned))
-        .collect()
-}
-
-fn fields(value: &Value, name: &str) -> Map<String, Value> {
-    value[name].as_object().cloned().unwrap_or_default()
 }
 
 #[cfg(test)]

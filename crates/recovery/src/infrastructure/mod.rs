@@ -12,6 +12,7 @@ use control_plane::ClientError;
 use control_plane::aws::AwsError;
 use control_plane::git::Files;
 use repository::snapshot::SnapshotReader;
+use serde_json::{Map, Value};
 
 #[derive(Debug, thiserror::Error)]
 pub enum InfrastructureError {
@@ -57,4 +58,15 @@ pub fn documents_of_snapshot(reader: &SnapshotReader) -> Result<Files, Infrastru
         }
     }
     Ok(files)
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    let items = value.as_array().into_iter().flatten();
+    items
+        .filter_map(|it| it.as_str().map(str::to_owned))
+        .collect()
+}
+
+fn fields(value: &Value, name: &str) -> Map<String, Value> {
+    value[name].as_object().cloned().unwrap_or_default()
 }

@@ -336,7 +336,7 @@ fn partial(fixture: &mut Fixture) {
 }
 
 fn is_kubectl_here() -> bool {
-    let is_here = control_plane::kubernetes::is_program(Path::new("kubectl"));
+    let is_here = control_plane::is_program(Path::new("kubectl"));
     if !is_here {
         testkit::skip!("kubectl", "put the official client on the PATH");
     }

@@ -4,7 +4,7 @@ use control_plane::aws::{Aws, AwsError, AwsRound};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{ProviderPlan, ProviderReport, events, moment};
+use super::{ProviderPlan, ProviderReport, moment};
 use crate::Progress;
 
 /// Four, and two for each snapshot that is old.
@@ -75,11 +75,7 @@ pub fn run(
         "--duration",
         "1440",
     ];
-    match round.json(&arguments) {
-        Ok(answer) => report.events = events(&answer),
-        Err(error) if error.is_of_one_call() => report.not_read.push(error.to_string()),
-        Err(error) => return Err(error),
-    }
+    report.read_events(&round, &arguments)?;
     report.calls = round.calls();
     Ok(report)
 }
